@@ -1,0 +1,15 @@
+//! Ambit: an eBPF-accelerated, per-node ambient agent for Kubernetes.
+//!
+//! Data flows one way: [`source`] → [`model`] → [`policy`] → [`datapath`] and [`proxy`] →
+//! [`observe`]; see `ARCHITECTURE.md`.
+
+pub mod admin;
+pub mod cli;
+pub mod datapath;
+pub mod identity;
+pub mod model;
+pub mod observe;
+pub mod policy;
+pub mod proxy;
+pub mod run;
+pub mod source;

@@ -1,0 +1,5 @@
+//! The `ambit` binary.
+
+fn main() -> std::process::ExitCode {
+    ambit::cli::main()
+}

@@ -1,0 +1,91 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::{ObjectName, WorkloadIdentity};
+
+/// A pod.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Workload {
+    /// Namespace and name.
+    pub name: ObjectName,
+    /// `metadata.uid`; tells a pod from its successor of the same name. Where a file has none, the
+    /// source makes one from the name and the netns reference.
+    pub uid: Arc<str>,
+    /// `spec.nodeName`.
+    pub node: Option<Arc<str>>,
+    /// `status.podIPs`, canonical, the primary one first.
+    pub addresses: Vec<IpAddr>,
+    /// What its certificate says.
+    pub identity: WorkloadIdentity,
+    /// `metadata.labels`.
+    pub labels: BTreeMap<String, String>,
+    /// Whether its objects opt it in.
+    pub enrolment: Enrolment,
+    /// Whether it may be chosen as an endpoint of a Service.
+    pub ready: bool,
+    /// Container ports by name, for a Service's named target ports.
+    pub named_ports: BTreeMap<String, u16>,
+    /// Ports declared for probes and lifecycle hooks, on which the node itself is admitted.
+    pub probe_ports: BTreeSet<u16>,
+    /// How its network namespace is found; `None` where this source does not say.
+    pub netns: Option<NetnsReference>,
+}
+
+impl Workload {
+    /// Whether its objects opt it in.
+    pub fn is_enrolled(&self) -> bool {
+        matches!(self.enrolment, Enrolment::OptedIn)
+    }
+}
+
+/// How a source says where a pod's network namespace is.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
+pub enum NetnsReference {
+    /// A file of nsfs, such as `/run/netns/NAME` or `/proc/PID/ns/net`.
+    Path(PathBuf),
+}
+
+/// Whether a pod's objects opt it in.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub enum Enrolment {
+    /// In the mesh: its own label, or else its namespace's, says `ambient`.
+    OptedIn,
+    /// Not in the mesh.
+    NotOptedIn,
+    /// Opted in, but of a kind that is never enrolled. Refused, never served in plaintext unless
+    /// its objects say that it is outside.
+    Never(NeverEnrolled),
+}
+
+/// What is never enrolled, though a label opts it in.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
+pub enum NeverEnrolled {
+    /// `spec.hostNetwork`.
+    HostNetwork,
+    /// Annotation `sidecar.istio.io/status`.
+    IstioSidecar,
+    /// Annotation `ambient.istio.io/redirection: enabled`.
+    IstioAmbient,
+    /// A `spec.runtimeClassName` whose sockets are not the host kernel's.
+    ForeignKernel,
+}
+
+impl fmt::Display for NeverEnrolled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::HostNetwork => "it uses the node's own network (hostNetwork)",
+            Self::IstioSidecar => "it has an Istio sidecar (annotation sidecar.istio.io/status)",
+            Self::IstioAmbient => {
+                "Istio's ambient has it already (annotation ambient.istio.io/redirection)"
+            }
+            Self::ForeignKernel => {
+                "its runtime class gives it another kernel's sockets (gVisor, Kata)"
+            }
+        })
+    }
+}

@@ -1,0 +1,92 @@
+//! What Ambit's kernel programs and its agent agree on.
+//!
+//! Everything here crosses the boundary between kernel and userspace as the key or value of a BPF
+//! map, so each type is `repr(C)`, has no padding that is not named, and has its size asserted.
+//! The layout of all of them together is [`LAYOUT_VERSION`]: it names the pin directory, since a
+//! pinned map outlives the agent that made it.
+//!
+//! Byte order: an [`Address`] is in network order, as it is on the wire; every port is in host
+//! order. Where a kernel context gives a port in network order the programs convert it at once.
+#![cfg_attr(not(feature = "user"), no_std)]
+
+mod address;
+mod counter;
+mod event;
+mod ids;
+mod mesh;
+mod node;
+mod pod;
+mod policy;
+mod record;
+mod ticket;
+
+pub use address::{Address, Connection, Endpoint};
+pub use counter::{COUNTERS, Counter};
+pub use event::{DenialEvent, Hook, Reason};
+pub use ids::{Generation, IdentityId, NetnsCookie, PolicySetId, SocketCookie};
+pub use mesh::{MESH_PREFIX_BITS, MeshClass};
+pub use node::NodeSettings;
+pub use pod::{
+    FAMILIES, Family, LISTENER_SLOTS, ListenerKind, MAX_SHARDS, PodAddressKey, PodEntry,
+    PodPortKey, PodProgramConstants, PodState, listener_slot,
+};
+pub use policy::{
+    ADDRESS_KEY_SET_BITS, AddressBitsKey, BITMAP_WORDS, Bitmap, IdentityBitsKey, Judgement,
+    MAX_ALTERNATIVES, NO_ALTERNATIVE, PolicySetHeader, PortBitsKey, SetMode, Verdict, judge,
+};
+pub use record::{RecordKind, SocketRecord};
+pub use ticket::{Ticket, TicketKind, TicketVerdict};
+
+/// HBONE's port on the wire (Istio ambient), on every pod.
+pub const HBONE_PORT: u16 = 15008;
+
+/// First two octets of the IPv4 range from which the agent dials applications: `127.77.0.0/16`.
+pub const DELIVERY_RANGE: [u8; 2] = [127, 77];
+
+/// First two octets of the IPv4 range to which redirected connections are sent: `127.78.0.0/16`.
+pub const OUTBOUND_RANGE: [u8; 2] = [127, 78];
+
+/// Version of the layout of every type in this crate. Raise it with any change of a layout or of a
+/// map's type: an agent never opens the pins of another layout.
+pub const LAYOUT_VERSION: u32 = 1;
+
+/// Asserts the size of a type that crosses the kernel boundary.
+macro_rules! assert_size {
+    ($type:ty, $size:expr) => {
+        const _: () = assert!(core::mem::size_of::<$type>() == $size);
+    };
+}
+pub(crate) use assert_size;
+
+#[cfg(feature = "user")]
+mod user {
+    //! Types that may be passed to the kernel as they are.
+    use super::*;
+
+    macro_rules! pod {
+        ($($type:ty),* $(,)?) => {
+            $(
+                // SAFETY: `repr(C)` or `repr(transparent)`, made of integers only, without
+                // implicit padding (asserted by the size beside each definition).
+                unsafe impl aya::Pod for $type {}
+            )*
+        };
+    }
+    pod!(
+        Address,
+        AddressBitsKey,
+        Bitmap,
+        Connection,
+        Endpoint,
+        IdentityBitsKey,
+        NodeSettings,
+        PodAddressKey,
+        PodEntry,
+        PodPortKey,
+        PodProgramConstants,
+        PolicySetHeader,
+        PortBitsKey,
+        SocketRecord,
+        Ticket,
+    );
+}

@@ -1,0 +1,18 @@
+use crate::{NetnsCookie, assert_size};
+
+/// What the kernel programs know of the node: the single entry of the `NODE` map.
+#[repr(C)]
+#[derive(Clone, Copy)]
+#[cfg_attr(feature = "user", derive(Debug, PartialEq, Eq))]
+pub struct NodeSettings {
+    /// The agent's own (host) network namespace.
+    pub host_netns: NetnsCookie,
+    /// Id of the cgroup below which every pod runs, hostNetwork pods too; 0 where there is none.
+    pub pods_cgroup: u64,
+    /// Depth of that cgroup below the cgroup2 mount's root, for
+    /// `bpf_get_current_ancestor_cgroup_id`.
+    pub pods_cgroup_level: u32,
+    /// Non-zero: the programs log each step through aya-log.
+    pub debug: u32,
+}
+assert_size!(NodeSettings, 24);

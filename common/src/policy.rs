@@ -1,0 +1,317 @@
+//! Policy sets as bit vectors (Lakshman and Stiliadis, SIGCOMM 1998).
+//!
+//! The policies of a workload, expanded to alternatives that are each a conjunction over four
+//! dimensions (peer identity, source address, destination address, destination port), are
+//! numbered. Each value of a dimension has the bitmap of the alternatives that it satisfies; the
+//! AND of the four is the set of alternatives that match.
+
+use crate::{Address, IdentityId, PolicySetId, assert_size};
+
+/// Words of a [`Bitmap`].
+pub const BITMAP_WORDS: usize = 16;
+
+/// The most alternatives that a policy set can have in the kernel. A larger one is decided in
+/// userspace ([`SetMode::Ask`]).
+pub const MAX_ALTERNATIVES: usize = BITMAP_WORDS * 64;
+
+/// "No alternative decided."
+pub const NO_ALTERNATIVE: u32 = u32::MAX;
+
+/// A set of alternatives; alternative *n* is bit *n* % 64 of word *n* / 64.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(Debug, Hash))]
+pub struct Bitmap(pub [u64; BITMAP_WORDS]);
+assert_size!(Bitmap, 128);
+
+impl Bitmap {
+    /// No alternative.
+    pub const EMPTY: Self = Self([0; BITMAP_WORDS]);
+
+    /// Adds an alternative, which is below [`MAX_ALTERNATIVES`].
+    pub const fn insert(&mut self, alternative: usize) {
+        self.0[alternative / 64] |= 1 << (alternative % 64);
+    }
+
+    /// Whether an alternative, which is below [`MAX_ALTERNATIVES`], is in the set.
+    pub const fn contains(&self, alternative: usize) -> bool {
+        self.0[alternative / 64] & (1 << (alternative % 64)) != 0
+    }
+}
+
+/// How a policy set decides.
+#[repr(u8)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(Debug))]
+pub enum SetMode {
+    /// Refuses everything: a policy in it cannot be enforced.
+    Refuse = 0,
+    /// By the bitmaps.
+    Tables = 1,
+    /// Asks userspace for everything: it does not fit the tables.
+    Ask = 2,
+}
+
+/// What a policy set says apart from its dimensions: value of `POLICY_SETS`, keyed by
+/// [`PolicySetId`].
+#[repr(C)]
+#[derive(Clone, Copy)]
+#[cfg_attr(feature = "user", derive(Debug, PartialEq, Eq))]
+pub struct PolicySetHeader {
+    /// DENY alternatives that L4 attributes decide.
+    pub deny: Bitmap,
+    /// DENY alternatives that match only if HTTP attributes do too.
+    pub deny_ask: Bitmap,
+    /// ALLOW alternatives that L4 attributes decide.
+    pub allow: Bitmap,
+    /// ALLOW alternatives that match only if HTTP attributes do too.
+    pub allow_ask: Bitmap,
+    /// Alternatives that a port without an entry of its own satisfies.
+    pub other_ports: Bitmap,
+    /// A [`SetMode`].
+    pub mode: u8,
+    /// Non-zero: ALLOW policies exist, so what none of them matches is refused.
+    pub has_allow: u8,
+    /// Zero.
+    pub zero: [u8; 6],
+}
+assert_size!(PolicySetHeader, 648);
+
+/// Key of `IDENTITY_BITS`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+#[cfg_attr(feature = "user", derive(Debug, PartialEq, Eq, Hash))]
+pub struct IdentityBitsKey {
+    /// The policy set.
+    pub set: PolicySetId,
+    /// The peer. A miss is no verdict: the agent writes the entry before it delivers.
+    pub identity: IdentityId,
+}
+assert_size!(IdentityBitsKey, 8);
+
+/// Key of `PORT_BITS`. A miss means [`PolicySetHeader::other_ports`].
+#[repr(C)]
+#[derive(Clone, Copy)]
+#[cfg_attr(feature = "user", derive(Debug, PartialEq, Eq, Hash))]
+pub struct PortBitsKey {
+    /// The policy set.
+    pub set: PolicySetId,
+    /// Host order.
+    pub port: u16,
+    /// Zero: part of the key.
+    pub zero: u16,
+}
+assert_size!(PortBitsKey, 8);
+
+/// Data of the longest-prefix-match keys of `SOURCE_BITS` and `DESTINATION_BITS`. Each set has an
+/// entry for the empty prefix, so a miss is a fault.
+#[repr(C)]
+#[derive(Clone, Copy)]
+#[cfg_attr(feature = "user", derive(Debug, PartialEq, Eq, Hash))]
+pub struct AddressBitsKey {
+    /// The policy set.
+    pub set: PolicySetId,
+    /// Zero: part of the prefix.
+    pub zero: u32,
+    /// The address.
+    pub address: Address,
+}
+assert_size!(AddressBitsKey, 24);
+
+/// Bits of an [`AddressBitsKey`] before its address.
+pub const ADDRESS_KEY_SET_BITS: u32 = 64;
+
+/// What a policy set says of a connection.
+#[repr(u8)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(Debug))]
+pub enum Verdict {
+    /// The connection may reach the application.
+    Allow,
+    /// A DENY alternative matches.
+    Deny,
+    /// ALLOW policies exist and none matches.
+    NoAllow,
+    /// The policies depend on HTTP attributes, or do not fit the tables.
+    Ask,
+    /// A policy cannot be enforced.
+    Refuse,
+}
+
+/// A verdict and the alternative that decided it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(Debug))]
+pub struct Judgement {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// The alternative that decided, or [`NO_ALTERNATIVE`].
+    pub alternative: u32,
+}
+
+impl Judgement {
+    #[inline(always)]
+    const fn new(verdict: Verdict, alternative: u32) -> Self {
+        Self {
+            verdict,
+            alternative,
+        }
+    }
+}
+
+/// Judges a connection by the bitmaps of its four dimensions: DENY first, then what depends on
+/// HTTP attributes, then ALLOW; the three-valued rule of the kernel projection.
+///
+/// The one function behind every verdict of the kernel; userspace tests call it too.
+#[inline(always)]
+pub fn judge(
+    header: &PolicySetHeader,
+    identity: &Bitmap,
+    source: &Bitmap,
+    destination: &Bitmap,
+    port: &Bitmap,
+) -> Judgement {
+    if header.mode == SetMode::Ask as u8 {
+        return Judgement::new(Verdict::Ask, NO_ALTERNATIVE);
+    }
+    if header.mode != SetMode::Tables as u8 {
+        return Judgement::new(Verdict::Refuse, NO_ALTERNATIVE);
+    }
+    let mut allowed_by = NO_ALTERNATIVE;
+    let mut asked_by = NO_ALTERNATIVE;
+    let mut maybe_allowed_by = NO_ALTERNATIVE;
+    let mut word = 0;
+    while word < BITMAP_WORDS {
+        let matched = identity.0[word] & source.0[word] & destination.0[word] & port.0[word];
+        let denied = matched & header.deny.0[word];
+        if denied != 0 {
+            return Judgement::new(Verdict::Deny, number(word, denied));
+        }
+        let asked = matched & header.deny_ask.0[word];
+        if asked != 0 && asked_by == NO_ALTERNATIVE {
+            asked_by = number(word, asked);
+        }
+        let allowed = matched & header.allow.0[word];
+        if allowed != 0 && allowed_by == NO_ALTERNATIVE {
+            allowed_by = number(word, allowed);
+        }
+        let maybe = matched & header.allow_ask.0[word];
+        if maybe != 0 && maybe_allowed_by == NO_ALTERNATIVE {
+            maybe_allowed_by = number(word, maybe);
+        }
+        word += 1;
+    }
+    let unknown_allow = allowed_by == NO_ALTERNATIVE && header.has_allow != 0;
+    if unknown_allow && maybe_allowed_by == NO_ALTERNATIVE {
+        return Judgement::new(Verdict::NoAllow, NO_ALTERNATIVE);
+    }
+    if asked_by != NO_ALTERNATIVE {
+        return Judgement::new(Verdict::Ask, asked_by);
+    }
+    if unknown_allow {
+        return Judgement::new(Verdict::Ask, maybe_allowed_by);
+    }
+    Judgement::new(Verdict::Allow, allowed_by)
+}
+
+#[inline(always)]
+const fn number(word: usize, bits: u64) -> u32 {
+    word as u32 * 64 + bits.trailing_zeros()
+}
+
+#[cfg(all(test, feature = "user"))]
+mod tests {
+    use super::*;
+
+    const FULL: Bitmap = Bitmap([u64::MAX; BITMAP_WORDS]);
+
+    fn bits(alternatives: &[usize]) -> Bitmap {
+        let mut bitmap = Bitmap::EMPTY;
+        for &alternative in alternatives {
+            bitmap.insert(alternative);
+        }
+        bitmap
+    }
+
+    fn header() -> PolicySetHeader {
+        PolicySetHeader {
+            deny: bits(&[0]),
+            deny_ask: bits(&[1]),
+            allow: bits(&[2, 700]),
+            allow_ask: bits(&[3]),
+            other_ports: FULL,
+            mode: SetMode::Tables as u8,
+            has_allow: 1,
+            zero: [0; 6],
+        }
+    }
+
+    fn verdict(header: &PolicySetHeader, matched: &[usize]) -> Judgement {
+        judge(header, &bits(matched), &FULL, &FULL, &FULL)
+    }
+
+    #[test]
+    fn deny_beats_everything() {
+        assert_eq!(
+            verdict(&header(), &[0, 1, 2, 3]),
+            Judgement::new(Verdict::Deny, 0)
+        );
+    }
+
+    #[test]
+    fn nothing_matched_is_refused_only_where_allow_policies_exist() {
+        assert_eq!(verdict(&header(), &[]).verdict, Verdict::NoAllow);
+        let open = PolicySetHeader {
+            has_allow: 0,
+            ..header()
+        };
+        assert_eq!(
+            verdict(&open, &[]),
+            Judgement::new(Verdict::Allow, NO_ALTERNATIVE)
+        );
+    }
+
+    #[test]
+    fn allow_names_its_alternative_in_any_word() {
+        assert_eq!(
+            verdict(&header(), &[700]),
+            Judgement::new(Verdict::Allow, 700)
+        );
+    }
+
+    #[test]
+    fn what_depends_on_http_is_asked() {
+        assert_eq!(verdict(&header(), &[1, 2]), Judgement::new(Verdict::Ask, 1));
+        assert_eq!(verdict(&header(), &[3]), Judgement::new(Verdict::Ask, 3));
+        assert_eq!(verdict(&header(), &[2, 3]).verdict, Verdict::Allow);
+        assert_eq!(verdict(&header(), &[1]).verdict, Verdict::NoAllow);
+    }
+
+    #[test]
+    fn an_unknown_mode_refuses() {
+        for mode in [SetMode::Refuse as u8, 9] {
+            let header = PolicySetHeader { mode, ..header() };
+            assert_eq!(verdict(&header, &[2]).verdict, Verdict::Refuse);
+        }
+        let header = PolicySetHeader {
+            mode: SetMode::Ask as u8,
+            ..header()
+        };
+        assert_eq!(verdict(&header, &[0]).verdict, Verdict::Ask);
+    }
+
+    #[test]
+    fn every_dimension_has_to_match() {
+        let header = header();
+        for absent in 0..4 {
+            let dimension = |n| if n == absent { Bitmap::EMPTY } else { FULL };
+            let judgement = judge(
+                &header,
+                &dimension(0),
+                &dimension(1),
+                &dimension(2),
+                &dimension(3),
+            );
+            assert_eq!(judgement.verdict, Verdict::NoAllow, "dimension {absent}");
+        }
+    }
+}
