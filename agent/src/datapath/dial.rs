@@ -4,11 +4,12 @@
 //! [`PodDatapath::deliver`] gives bytes a way to the application only through an
 //! [`AuthorizedStream`], which nothing but an ALLOW verdict or a [`Permit`] makes.
 
+use std::cell::Cell;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::AsFd;
+use std::os::fd::AsRawFd;
+use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use ambit_common::{
@@ -47,24 +48,17 @@ impl ShardMaps {
 }
 
 /// A pod as one shard of the proxy sees it: the only way to open connections in its network
-/// namespace, and those only under a ticket for this pod.
+/// namespace, and those only under a ticket for this pod. Stays on its shard's thread.
 #[derive(Clone, Debug)]
-pub struct PodDatapath(Arc<Inner>);
+pub struct PodDatapath(Rc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    pod: ObjectName,
-    netns: NetnsCookie,
-    addresses: Vec<IpAddr>,
-    ports: [[u16; MAX_SHARDS]; 3],
-    stock: SocketStock,
-    maps: Arc<ShardMaps>,
-    tables: Tables,
-    connect_timeout: Duration,
-    next_source: AtomicU32,
+    parts: PodDatapathParts,
+    next_source: Cell<u16>,
 }
 
-/// What a [`PodDatapath`] is made of.
+/// What a [`PodDatapath`] is made of: this is what crosses to the shard's thread.
 #[derive(Debug)]
 pub struct PodDatapathParts {
     /// The pod.
@@ -173,50 +167,37 @@ pub enum DialError {
 impl PodDatapath {
     /// A pod, for one shard.
     pub fn new(parts: PodDatapathParts) -> Self {
-        let PodDatapathParts { pod, netns, addresses, ports, stock, maps, tables, connect_timeout } =
-            parts;
-        let next_source = AtomicU32::new(0);
-        Self(Arc::new(Inner {
-            pod,
-            netns,
-            addresses,
-            ports,
-            stock,
-            maps,
-            tables,
-            connect_timeout,
-            next_source,
-        }))
+        Self(Rc::new(Inner { parts, next_source: Cell::new(0) }))
     }
 
     /// The pod's name.
     pub fn pod(&self) -> &ObjectName {
-        &self.0.pod
+        &self.0.parts.pod
     }
 
     /// The pod's network namespace.
     pub fn netns(&self) -> NetnsCookie {
-        self.0.netns
+        self.0.parts.netns
     }
 
     /// The pod's addresses.
     pub fn addresses(&self) -> &[IpAddr] {
-        &self.0.addresses
+        &self.0.parts.addresses
     }
 
     /// Whether `port` is the agent's in this pod: HBONE's, or one of its listeners'.
     pub fn owns_port(&self, port: u16) -> bool {
-        port == HBONE_PORT || (port != 0 && self.0.ports.iter().flatten().any(|&own| own == port))
+        port == HBONE_PORT || (port != 0 && self.0.parts.ports.iter().flatten().any(|&own| own == port))
     }
 
     /// What the kernel remembers of an accepted connection. `None`: nothing that the agent may
     /// serve; close it.
     pub fn record(&self, socket: &TcpStream) -> Option<SocketRecord> {
-        match self.0.maps.sockets.get(socket, 0) {
+        match self.0.parts.maps.sockets.get(socket, 0) {
             Ok(record) => Some(record),
             Err(MapError::KeyNotFound) => None,
             Err(error) => {
-                tracing::warn!(pod = %self.0.pod, %error, "a connection's record cannot be read");
+                tracing::warn!(pod = %self.0.parts.pod, %error, "a connection's record cannot be read");
                 None
             }
         }
@@ -240,7 +221,7 @@ impl PodDatapath {
 
     async fn dial(&self, kind: TicketKind, to: SocketAddr) -> Result<TcpStream, DialError> {
         let socket = self.take_socket(to)?;
-        let ticket = Ticket::new(kind, self.0.netns, to.into());
+        let ticket = Ticket::new(kind, self.0.parts.netns, to.into());
         let answer = self.connect(&socket, to, ticket)?;
         match TicketVerdict::from_u8(answer.ticket.verdict) {
             TicketVerdict::Allow => self.established(socket, to, answer.connect).await,
@@ -261,12 +242,13 @@ impl PodDatapath {
         for _ in 0..STALE_ATTEMPTS {
             let (identity, generation) = self
                 .0
+                .parts
                 .tables
-                .admit_peer(self.0.netns, caller.identity.as_ref())
+                .admit_peer(self.0.parts.netns, caller.identity.as_ref())
                 .map_err(DialError::Tables)?;
             let socket = self.take_socket(to)?;
             self.bind_delivery(&socket, to).map_err(DialError::Socket)?;
-            let mut ticket = Ticket::new(TicketKind::Delivery, self.0.netns, to.into());
+            let mut ticket = Ticket::new(TicketKind::Delivery, self.0.parts.netns, to.into());
             ticket.identity = identity;
             ticket.generation = generation;
             ticket.caller = caller.address.into();
@@ -290,7 +272,7 @@ impl PodDatapath {
 
     fn take_socket(&self, to: SocketAddr) -> Result<Socket, DialError> {
         let family = if to.is_ipv4() { Family::V4 } else { Family::V6 };
-        self.0.stock.take(family).map_err(DialError::Socket)
+        self.0.parts.stock.take(family).map_err(DialError::Socket)
     }
 
     /// Binds to a delivery address. IPv4 has a range of them, so that a busy pod does not run out
@@ -298,7 +280,9 @@ impl PodDatapath {
     fn bind_delivery(&self, socket: &Socket, to: SocketAddr) -> io::Result<()> {
         let source: IpAddr = if to.is_ipv4() {
             let [a, b] = DELIVERY_RANGE;
-            let [.., high, low] = self.0.next_source.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+            let next = self.0.next_source.get().wrapping_add(1);
+            self.0.next_source.set(next);
+            let [high, low] = next.to_be_bytes();
             Ipv4Addr::new(a, b, high, low).into()
         } else {
             Ipv6Addr::LOCALHOST.into()
@@ -313,7 +297,7 @@ impl PodDatapath {
         to: SocketAddr,
         ticket: Ticket,
     ) -> Result<Answer, DialError> {
-        self.0.maps.tickets.connect(socket, to, ticket).map_err(DialError::Socket)
+        self.0.parts.maps.tickets.connect(socket, to, ticket).map_err(DialError::Socket)
     }
 
     async fn established(
@@ -325,7 +309,7 @@ impl PodDatapath {
         let unreachable = |source| DialError::Unreachable { to, source };
         connect.map_err(unreachable)?;
         let stream = TcpStream::from_std(socket.into()).map_err(DialError::Socket)?;
-        let timeout = self.0.connect_timeout;
+        let timeout = self.0.parts.connect_timeout;
         match tokio::time::timeout(timeout, stream.writable()).await {
             Err(_) => return Err(DialError::TimedOut { to, timeout }),
             Ok(ready) => ready.map_err(DialError::Socket)?,
@@ -346,7 +330,7 @@ fn late_port(socket: &Socket) -> io::Result<()> {
     // SAFETY: the option takes an int, which lives during the call.
     let done = unsafe {
         libc::setsockopt(
-            std::os::fd::AsRawFd::as_raw_fd(&socket.as_fd()),
+            socket.as_raw_fd(),
             libc::IPPROTO_IP,
             libc::IP_BIND_ADDRESS_NO_PORT,
             (&raw const on).cast(),

@@ -23,6 +23,9 @@ pub enum DatapathError {
     /// The embedded object lacks a program: a fault of the build.
     #[error("the embedded object has no program {0}; build the agent with `cargo xtask build`")]
     NoProgram(&'static str),
+    /// The embedded object lacks a map: a fault of the build.
+    #[error("the embedded object has no map {0}; build the agent with `cargo xtask build`")]
+    NoMap(&'static str),
     /// A link could not be pinned, opened or replaced.
     #[error("the link {path} could not be {action}: {source}")]
     Link {

@@ -1,17 +1,17 @@
 //! The node's programs: installed once, on the cgroup below which every pod runs.
 
 use std::fs::File;
-use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use ambit_common::{NetnsCookie, NodeSettings, Ticket, TicketKind, TicketVerdict};
 use aya::programs::{CgroupAttachMode, Program};
 use aya::{Ebpf, EbpfLoader};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::Domain;
 
 use super::link;
 use super::pins::{NODE_MAPS, SHARED_MAPS};
+use super::stock::tcp_socket;
 use super::ticket::Tickets;
 use super::{DatapathError, PinDirectory, objects};
 
@@ -129,7 +129,7 @@ fn attach(
 /// this process, and no verdict of it could be relied on.
 fn prove_hook_sees_agent(tickets: &Tickets, own: NetnsCookie) -> Result<(), DatapathError> {
     let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-    let socket = tcp_socket(nowhere).map_err(DatapathError::Socket)?;
+    let socket = tcp_socket(Domain::IPV4).map_err(DatapathError::Socket)?;
     let ticket = Ticket::new(TicketKind::Canary, own, nowhere.into());
     let answered = tickets.connect(&socket, nowhere, ticket).map_err(DatapathError::Socket)?;
     match (TicketVerdict::from_u8(answered.ticket.verdict), answered.connect) {
@@ -139,10 +139,4 @@ fn prove_hook_sees_agent(tickets: &Tickets, own: NetnsCookie) -> Result<(), Data
         )),
         _ => Err(DatapathError::HookDoesNotSeeAgent("a connection that must be denied went on")),
     }
-}
-
-fn tcp_socket(to: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_nonblocking(true)?;
-    Ok(socket)
 }

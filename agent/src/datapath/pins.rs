@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use ambit_common::NetnsCookie;
 use aya::Pod;
-use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuArray, RingBuf, SkStorage};
+use aya::maps::{Array, HashMap, HashOfMaps, LpmTrie, Map, MapData, PerCpuArray, RingBuf, SkStorage};
 
 use super::DatapathError;
 
@@ -118,6 +118,13 @@ impl PinDirectory {
         name: &'static str,
     ) -> Result<RingBuf<MapData>, DatapathError> {
         self.typed(name, Map::RingBuf)
+    }
+
+    pub(super) fn hash_of_maps<K: Pod, V>(
+        &self,
+        name: &'static str,
+    ) -> Result<HashOfMaps<MapData, K, V>, DatapathError> {
+        self.typed(name, Map::HashOfMaps)
     }
 
     fn typed<T>(

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
 use std::sync::{Mutex, PoisonError};
 
 use ambit_common::{SocketCookie, Ticket};
@@ -56,7 +55,7 @@ impl Tickets {
         to: SocketAddr,
         ticket: Ticket,
     ) -> io::Result<Answer> {
-        let cookie = cookie_of(&socket.as_fd())?;
+        let cookie = cookie_of(socket)?;
         self.with(|map| map.insert(cookie, ticket, 0))?;
         let connect = match socket.connect(&to.into()) {
             Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => Ok(()),
