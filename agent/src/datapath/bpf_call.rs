@@ -94,8 +94,14 @@ enum Command {
 /// every pointer in it is valid for what the command reads or writes.
 unsafe fn bpf<T>(command: Command, attributes: &mut T) -> io::Result<c_long> {
     // SAFETY: as this function demands; the size is that of the argument.
-    let result =
-        unsafe { libc::syscall(libc::SYS_bpf, command as u32, attributes, size_of::<T>() as u32) };
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command as u32,
+            attributes,
+            size_of::<T>() as u32,
+        )
+    };
     if result < 0 {
         return Err(io::Error::last_os_error());
     }
@@ -146,7 +152,12 @@ struct ProgLoad {
 pub(super) fn load_trivial_program(hook: HookPoint) -> io::Result<OwnedFd> {
     const MOVE_IMMEDIATE: u8 = 0xb7;
     const EXIT: u8 = 0x95;
-    let instruction = |code, immediate| Instruction { code, registers: 0, offset: 0, immediate };
+    let instruction = |code, immediate| Instruction {
+        code,
+        registers: 0,
+        offset: 0,
+        immediate,
+    };
     let instructions = [instruction(MOVE_IMMEDIATE, 1), instruction(EXIT, 0)];
     let mut attributes = ProgLoad {
         program_type: hook.program_type(),
@@ -221,7 +232,11 @@ struct PinnedObject {
 /// ENOENT where nothing is pinned there; EINVAL for a path with a NUL byte.
 pub(super) fn open_pinned(path: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes())?;
-    let mut attributes = PinnedObject { path: path.as_ptr() as u64, fd: 0, flags: 0 };
+    let mut attributes = PinnedObject {
+        path: path.as_ptr() as u64,
+        fd: 0,
+        flags: 0,
+    };
     // SAFETY: the start of the kernel's argument; the path outlives the call.
     unsafe { bpf_fd(Command::ObjGet, &mut attributes) }
 }
@@ -273,20 +288,26 @@ struct ProgQuery {
     padding: u32,
 }
 
-/// The most programs that a hook can have (`BPF_CGROUP_MAX_PROGS`); a network namespace has fewer.
-const MAX_PROGRAMS: usize = 64;
+/// Room for the answer: eight levels of cgroups, each as full as it can be
+/// (`BPF_CGROUP_MAX_PROGS`). A network namespace has fewer.
+const MAX_PROGRAMS: usize = 8 * 64;
 
 /// Ids of the programs that run at a hook of `target`, inherited ones of a cgroup included.
 ///
 /// # Errors
-/// EINVAL where the kernel does not have the hook or `target` is of another kind.
+/// EINVAL where the kernel does not have the hook or `target` is of another kind; ENOSPC where
+/// there are more than [`MAX_PROGRAMS`].
 pub(super) fn query_programs(target: BorrowedFd<'_>, hook: HookPoint) -> io::Result<Vec<u32>> {
     const QUERY_EFFECTIVE: u32 = 1;
-    let mut ids = vec![0_u32; MAX_PROGRAMS * 8];
+    let mut ids = vec![0_u32; MAX_PROGRAMS];
     let mut attributes = ProgQuery {
         target: target.as_raw_fd() as u32,
         attach_type: hook as u32,
-        query_flags: if hook == HookPoint::SkLookup { 0 } else { QUERY_EFFECTIVE },
+        query_flags: if hook == HookPoint::SkLookup {
+            0
+        } else {
+            QUERY_EFFECTIVE
+        },
         attach_flags: 0,
         program_ids: ids.as_mut_ptr() as u64,
         program_count: ids.len() as u32,

@@ -76,13 +76,18 @@ impl NetnsHandle {
     /// [`NetnsError::NotNetns`] for any other file, which is not even opened for reading: the path
     /// may come from an annotation, and opening a device can have effects.
     pub fn open(path: &Path) -> Result<Self, NetnsError> {
-        let failed = |source| NetnsError::Open { path: path.to_owned(), source };
+        let failed = |source| NetnsError::Open {
+            path: path.to_owned(),
+            source,
+        };
         let located = File::options()
             .read(true)
             .custom_flags(libc::O_PATH)
             .open(path)
             .map_err(failed)?;
-        let not_netns = || NetnsError::NotNetns { path: path.to_owned() };
+        let not_netns = || NetnsError::NotNetns {
+            path: path.to_owned(),
+        };
         let file_system = fstatfs(&located).map_err(|error| failed(error.into()))?;
         if file_system.filesystem_type() != NSFS_MAGIC {
             return Err(not_netns());
@@ -156,7 +161,9 @@ impl NetnsHandle {
     /// Device and inode of the namespace's file: unique while the namespace lives.
     pub(super) fn file_id(&self) -> Result<(u64, u64), NetnsError> {
         let file = self.0.try_clone().map(File::from);
-        let metadata = file.and_then(|file| file.metadata()).map_err(NetnsError::query("inode"))?;
+        let metadata = file
+            .and_then(|file| file.metadata())
+            .map_err(NetnsError::query("inode"))?;
         Ok((metadata.dev(), metadata.ino()))
     }
 
@@ -172,7 +179,9 @@ impl NetnsHandle {
             let v4 = storage.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
             v4.or_else(|| storage.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
         };
-        Ok(interfaces.filter_map(|interface| interface.address.and_then(address)).collect())
+        Ok(interfaces
+            .filter_map(|interface| interface.address.and_then(address))
+            .collect())
     }
 
     /// Whether the loopback interface is up, without which nothing can be redirected.
@@ -246,7 +255,11 @@ impl Visit {
             None => NetnsHandle::current()?,
         };
         let entered = setns(to, CloneFlags::CLONE_NEWNET);
-        HERE.set(Some(if entered.is_ok() { to.clone() } else { home.clone() }));
+        HERE.set(Some(if entered.is_ok() {
+            to.clone()
+        } else {
+            home.clone()
+        }));
         entered.map_err(|error| NetnsError::Enter(error.into()))?;
         Ok(Self { home })
     }
@@ -276,9 +289,17 @@ mod tests {
 
     #[test]
     fn only_network_namespaces_open() {
-        for path in ["/proc/self/ns/mnt", "/proc/self/status", "/dev/null", "/proc/self/ns"] {
+        for path in [
+            "/proc/self/ns/mnt",
+            "/proc/self/status",
+            "/dev/null",
+            "/proc/self/ns",
+        ] {
             let error = NetnsHandle::open(Path::new(path)).expect_err(path);
-            assert!(matches!(error, NetnsError::NotNetns { .. }), "{path}: {error}");
+            assert!(
+                matches!(error, NetnsError::NotNetns { .. }),
+                "{path}: {error}"
+            );
             assert!(error.to_string().starts_with(path), "{error}");
         }
         let missing = NetnsHandle::open(Path::new("/proc/self/ns/none")).expect_err("missing");
@@ -332,8 +353,13 @@ mod tests {
         let cookie = one.cookie().expect("cookie");
         assert_eq!(cookie, one.clone().cookie().expect("cookie"));
         assert_ne!(cookie, two.cookie().expect("cookie"));
-        let socket = one.enter(|| Socket::new(Domain::IPV4, Type::STREAM, None)).expect("enter");
-        assert_eq!(netns_cookie(socket.expect("socket").as_fd()).expect("cookie"), cookie);
+        let socket = one
+            .enter(|| Socket::new(Domain::IPV4, Type::STREAM, None))
+            .expect("enter");
+        assert_eq!(
+            netns_cookie(socket.expect("socket").as_fd()).expect("cookie"),
+            cookie
+        );
     }
 
     #[test]
