@@ -6,7 +6,7 @@ use ambit_common::{Connection, DenialEvent, Hook, IdentityId, NetnsCookie, Polic
 use aya::maps::{MapData, RingBuf};
 use tokio::io::unix::AsyncFd;
 
-use super::{DatapathError, PinDirectory};
+use super::{DatapathError, Pins};
 
 /// A denial as the kernel reported it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,7 +40,7 @@ impl DenialReader {
     ///
     /// # Errors
     /// [`DatapathError`] where it cannot be opened or polled.
-    pub fn open(pins: &PinDirectory) -> Result<Self, DatapathError> {
+    pub fn open(pins: &Pins) -> Result<Self, DatapathError> {
         let ring = AsyncFd::new(pins.ring_buffer("EVENTS")?).map_err(DatapathError::Socket)?;
         Ok(Self { ring })
     }

@@ -23,7 +23,7 @@ use tokio::net::TcpStream;
 use super::stock::SocketStock;
 use super::tables::Tables;
 use super::ticket::{Answer, Tickets};
-use super::{DatapathError, PinDirectory};
+use super::{DatapathError, Pins};
 use crate::model::{ObjectName, WorkloadIdentity};
 use crate::policy::Permit;
 
@@ -42,7 +42,7 @@ impl ShardMaps {
     ///
     /// # Errors
     /// [`DatapathError::Map`] where a map cannot be opened.
-    pub fn open(pins: &PinDirectory) -> Result<Self, DatapathError> {
+    pub fn open(pins: &Pins) -> Result<Self, DatapathError> {
         Ok(Self { tickets: Tickets::open(pins)?, sockets: pins.socket_storage("SOCKETS")? })
     }
 }

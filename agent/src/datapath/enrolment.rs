@@ -21,7 +21,7 @@ use super::pod_program::{self, PodProgram};
 use super::pod_table::PodTable;
 use super::stock::SocketStock;
 use super::tables::{Assigned, Tables};
-use super::{DatapathError, PinDirectory};
+use super::{DatapathError, Pins};
 use crate::model::{ObjectName, Workload};
 use crate::policy::WorkloadPolicies;
 
@@ -71,7 +71,7 @@ pub enum EnrolError {
 #[derive(Debug)]
 pub struct EnrollerParts {
     /// The pin directory.
-    pub pins: PinDirectory,
+    pub pins: Pins,
     /// The cgroup to which the node's programs are attached.
     pub cgroup: CgroupPath,
     /// The policy tables.

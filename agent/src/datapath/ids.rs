@@ -3,7 +3,7 @@
 use ambit_common::{IdentityId, PolicySetId};
 use aya::maps::{Array, MapData};
 
-use super::{DatapathError, PinDirectory};
+use super::{DatapathError, Pins};
 
 const MAP: &str = "NEXT_IDS";
 const NEXT_SET: u32 = 0;
@@ -18,7 +18,7 @@ pub(super) struct Ids {
 
 impl Ids {
     /// Opens the numbers of a pin directory, or begins them.
-    pub(super) fn open(pins: &PinDirectory) -> Result<Self, DatapathError> {
+    pub(super) fn open(pins: &Pins) -> Result<Self, DatapathError> {
         if pins.map(MAP).exists() {
             return Ok(Self { next: pins.array(MAP)? });
         }

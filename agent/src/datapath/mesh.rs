@@ -7,7 +7,7 @@ use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::MapData;
 use ipnet::IpNet;
 
-use super::{DatapathError, PinDirectory};
+use super::{DatapathError, Pins};
 
 const MAP: &str = "MESH";
 
@@ -16,13 +16,17 @@ const V4_PREFIX_OFFSET: u32 = 96;
 
 /// The kernel's table of destinations, and what is in it.
 #[derive(Debug)]
-pub(super) struct MeshTable {
+pub struct MeshTable {
     map: LpmTrie<MapData, Address, u8>,
     written: HashMap<(u32, Address), u8>,
 }
 
 impl MeshTable {
-    pub(super) fn open(pins: &PinDirectory) -> Result<Self, DatapathError> {
+    /// Opens the table, with what an earlier agent left in it.
+    ///
+    /// # Errors
+    /// [`DatapathError::Map`] where it cannot be read.
+    pub fn open(pins: &Pins) -> Result<Self, DatapathError> {
         let map: LpmTrie<_, Address, u8> = pins.trie(MAP)?;
         let mut written = HashMap::new();
         for entry in map.iter() {
@@ -34,7 +38,10 @@ impl MeshTable {
 
     /// Makes the table say `classes`. Entries are added before others are removed, so that no
     /// address of the mesh is outside meanwhile.
-    pub(super) fn replace(&mut self, classes: &[(IpNet, MeshClass)]) -> Result<(), DatapathError> {
+    ///
+    /// # Errors
+    /// [`DatapathError::Map`] where an entry could not be written; the others are as before.
+    pub fn replace(&mut self, classes: &[(IpNet, MeshClass)]) -> Result<(), DatapathError> {
         let wanted: HashMap<_, _> =
             classes.iter().map(|(net, class)| (key(net), *class as u8)).collect();
         for (&(prefix, address), &class) in &wanted {

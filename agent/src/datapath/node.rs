@@ -1,6 +1,7 @@
 //! The node's programs: installed once, on the cgroup below which every pod runs.
 
 use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
@@ -9,11 +10,12 @@ use aya::programs::{CgroupAttachMode, Program};
 use aya::{Ebpf, EbpfLoader};
 use socket2::Domain;
 
-use super::link;
+use super::attach;
+use super::link::LinkTarget;
 use super::pins::{NODE_MAPS, SHARED_MAPS};
 use super::stock::tcp_socket;
 use super::ticket::Tickets;
-use super::{DatapathError, PinDirectory, objects};
+use super::{DatapathError, Pins, objects};
 
 /// The programs, by their function's name.
 const PROGRAMS: [&str; 7] = [
@@ -40,7 +42,7 @@ impl Node {
     /// [`DatapathError`] for what the kernel refused; [`DatapathError::HookDoesNotSeeAgent`] where
     /// this process is not in a cgroup below `cgroup`.
     pub fn install(
-        pins: &PinDirectory,
+        pins: &Pins,
         cgroup: &Path,
         settings: NodeSettings,
         log: KernelLog,
@@ -83,7 +85,7 @@ impl KernelLog {
     }
 }
 
-fn load(pins: &PinDirectory, log: KernelLog) -> Result<Ebpf, DatapathError> {
+fn load(pins: &Pins, log: KernelLog) -> Result<Ebpf, DatapathError> {
     let mut loader = EbpfLoader::new();
     let level = log.level();
     loader.override_global("AYA_LOG_LEVEL", &level, false);
@@ -97,32 +99,38 @@ fn load(pins: &PinDirectory, log: KernelLog) -> Result<Ebpf, DatapathError> {
 
 /// Attaches a program, or puts it in the place of the pinned one.
 fn attach(
-    pins: &PinDirectory,
+    pins: &Pins,
     name: &'static str,
     program: &mut Program,
     cgroup: &File,
 ) -> Result<(), DatapathError> {
     let refused = |source| DatapathError::Program { program: name, source: Box::new(source) };
     let path = pins.link(name);
+    let target = LinkTarget::Cgroup(Some(cgroup_id(cgroup)?));
     match program {
         Program::CgroupSockAddr(program) => {
             program.load().map_err(refused)?;
-            if link::replace(&path, program.fd().map_err(refused)?, cgroup)? {
+            if attach::replace(&path, program.fd().map_err(refused)?, target)? {
                 return Ok(());
             }
             let id = program.attach(cgroup, CgroupAttachMode::Single).map_err(refused)?;
-            link::pin(program.take_link(id).map_err(refused)?, &path)
+            attach::pin(program.take_link(id).map_err(refused)?, &path)
         }
         Program::SockOps(program) => {
             program.load().map_err(refused)?;
-            if link::replace(&path, program.fd().map_err(refused)?, cgroup)? {
+            if attach::replace(&path, program.fd().map_err(refused)?, target)? {
                 return Ok(());
             }
             let id = program.attach(cgroup, CgroupAttachMode::Single).map_err(refused)?;
-            link::pin(program.take_link(id).map_err(refused)?, &path)
+            attach::pin(program.take_link(id).map_err(refused)?, &path)
         }
         _ => Err(DatapathError::NoProgram(name)),
     }
+}
+
+/// A cgroup's id is its directory's inode, on 64-bit systems (kernfs, Linux 5.5).
+fn cgroup_id(cgroup: &File) -> Result<u64, DatapathError> {
+    Ok(cgroup.metadata().map_err(DatapathError::Socket)?.ino())
 }
 
 /// Dials with a ticket that is always denied. If the connect is not denied, the hook does not see

@@ -7,6 +7,7 @@ use aya::Pod;
 use aya::maps::{Array, HashMap, HashOfMaps, LpmTrie, Map, MapData, PerCpuArray, RingBuf, SkStorage};
 
 use super::DatapathError;
+use super::bpffs::PinDirectory;
 
 /// Maps that the node's programs and every pod's program share, as the kernel objects name them.
 pub(super) const SHARED_MAPS: [&str; 14] = [
@@ -34,21 +35,22 @@ pub(super) const POD_MAPS: [&str; 3] = ["HANDSHAKES", "LISTENERS", "REFUSED"];
 
 /// The pins of one node's agent, of one layout version.
 #[derive(Clone, Debug)]
-pub struct PinDirectory {
+pub struct Pins {
     root: PathBuf,
 }
 
-impl PinDirectory {
-    /// The pins below `root`, which is on a bpffs and names the layout version.
+impl Pins {
+    /// The pins of a prepared directory.
     ///
     /// # Errors
-    /// [`DatapathError::Pin`] where the folders cannot be made.
-    pub fn open(root: &Path) -> Result<Self, DatapathError> {
-        let pins = Self { root: root.to_owned() };
+    /// [`DatapathError::Directory`] where its folders cannot be made.
+    pub fn open(directory: &PinDirectory) -> Result<Self, DatapathError> {
         for folder in ["maps", "links", "pods"] {
-            create(&pins.root.join(folder))?;
+            directory.subdirectory(folder)?;
         }
-        Ok(pins)
+        Ok(Self {
+            root: directory.path().to_owned(),
+        })
     }
 
     /// The pin of a map that is shared or the node's.

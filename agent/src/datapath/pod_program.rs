@@ -1,7 +1,7 @@
 //! A pod's sk_lookup program: attached to the pod's network namespace, pinned with its maps.
 
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ambit_common::{
     Connection, NetnsCookie, PodProgramConstants, SocketRecord, listener_slot,
@@ -14,7 +14,8 @@ use super::listeners::PodListenerSet;
 use super::netns::NetnsHandle;
 use super::node::KernelLog;
 use super::pins::{self, POD_MAPS, SHARED_MAPS};
-use super::{DatapathError, PinDirectory, link, objects};
+use super::link::LinkTarget;
+use super::{DatapathError, Pins, attach, objects};
 
 const PROGRAM: &str = "ambit_sk_lookup";
 const HANDSHAKES_OF: &str = "HANDSHAKES_OF";
@@ -35,7 +36,7 @@ impl PodProgram {
     /// # Errors
     /// [`DatapathError`] for what the kernel refused.
     pub fn attach(
-        pins: &PinDirectory,
+        pins: &Pins,
         netns: &NetnsHandle,
         cookie: NetnsCookie,
         log: KernelLog,
@@ -47,7 +48,7 @@ impl PodProgram {
         let listeners = take(&mut ebpf, "LISTENERS")?
             .try_into()
             .map_err(DatapathError::map("LISTENERS", "opened"))?;
-        attach(&mut ebpf, netns, &folder.join("link"))?;
+        install(&mut ebpf, netns, &folder.join("link"))?;
         Ok(Self { netns: cookie, folder, listeners })
     }
 
@@ -70,7 +71,7 @@ impl PodProgram {
     ///
     /// # Errors
     /// [`DatapathError`] where a pin could not be removed.
-    pub fn detach(self, pins: &PinDirectory) -> Result<(), DatapathError> {
+    pub fn detach(self, pins: &Pins) -> Result<(), DatapathError> {
         detach(pins, self.netns, &self.folder)
     }
 }
@@ -80,16 +81,16 @@ impl PodProgram {
 /// # Errors
 /// [`DatapathError`] where a pin could not be removed.
 pub(super) fn detach_leftover(
-    pins: &PinDirectory,
+    pins: &Pins,
     netns: NetnsCookie,
 ) -> Result<(), DatapathError> {
     detach(pins, netns, &pins.pod(netns))
 }
 
 fn detach(
-    pins: &PinDirectory,
+    pins: &Pins,
     netns: NetnsCookie,
-    folder: &std::path::Path,
+    folder: &Path,
 ) -> Result<(), DatapathError> {
     pins::remove(&folder.join("link"))?;
     let mut handshakes = handshakes_of(pins)?;
@@ -104,8 +105,8 @@ fn detach(
 }
 
 fn load(
-    pins: &PinDirectory,
-    folder: &std::path::Path,
+    pins: &Pins,
+    folder: &Path,
     netns: NetnsCookie,
     log: KernelLog,
 ) -> Result<Ebpf, DatapathError> {
@@ -127,7 +128,7 @@ fn load(
 
 /// Makes the pod's handshakes known to the node's sock_ops program.
 fn enter_handshakes(
-    pins: &PinDirectory,
+    pins: &Pins,
     ebpf: &mut Ebpf,
     netns: NetnsCookie,
 ) -> Result<(), DatapathError> {
@@ -142,7 +143,7 @@ fn enter_handshakes(
 type Handshakes = HashMap<MapData, Connection, SocketRecord>;
 
 fn handshakes_of(
-    pins: &PinDirectory,
+    pins: &Pins,
 ) -> Result<HashOfMaps<MapData, NetnsCookie, Handshakes>, DatapathError> {
     pins.hash_of_maps(HANDSHAKES_OF)
 }
@@ -151,10 +152,10 @@ fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, DatapathError> {
     ebpf.take_map(name).ok_or(DatapathError::NoMap(name))
 }
 
-fn attach(
+fn install(
     ebpf: &mut Ebpf,
     netns: &NetnsHandle,
-    path: &std::path::Path,
+    path: &Path,
 ) -> Result<(), DatapathError> {
     let refused = |source| DatapathError::Program { program: PROGRAM, source: Box::new(source) };
     let program: &mut SkLookup = ebpf
@@ -163,9 +164,10 @@ fn attach(
         .try_into()
         .map_err(refused)?;
     program.load().map_err(refused)?;
-    if link::replace(path, program.fd().map_err(refused)?)? {
+    let target = LinkTarget::Netns(Some(netns.inode()?));
+    if attach::replace(path, program.fd().map_err(refused)?, target)? {
         return Ok(());
     }
     let id = program.attach(netns).map_err(refused)?;
-    link::pin(program.take_link(id).map_err(refused)?, path)
+    attach::pin(program.take_link(id).map_err(refused)?, path)
 }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ambit_common::{Address, NetnsCookie, PodAddressKey, PodEntry, PodPortKey};
 use aya::maps::{HashMap, MapData, MapError};
 
-use super::{DatapathError, PinDirectory};
+use super::{DatapathError, Pins};
 
 /// What the kernel knows of the pods of this node.
 #[derive(Debug)]
@@ -18,7 +18,7 @@ pub(super) struct PodTable {
 }
 
 impl PodTable {
-    pub(super) fn open(pins: &PinDirectory) -> Result<Self, DatapathError> {
+    pub(super) fn open(pins: &Pins) -> Result<Self, DatapathError> {
         Ok(Self {
             pods: pins.hash("PODS")?,
             addresses: pins.hash("POD_ADDRESSES")?,

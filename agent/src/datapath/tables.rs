@@ -8,7 +8,7 @@ use ambit_common::{Generation, IdentityId, NetnsCookie, PolicySetId, SetMode};
 
 use super::ids::Ids;
 use super::policy_maps::PolicyMaps;
-use super::{DatapathError, PinDirectory};
+use super::{DatapathError, Pins};
 use crate::model::WorkloadIdentity;
 use crate::policy::{CompiledSet, Decider, WorkloadPolicies};
 
@@ -66,7 +66,7 @@ impl Tables {
     ///
     /// # Errors
     /// [`DatapathError::Map`] where a map cannot be opened.
-    pub fn open(pins: &PinDirectory) -> Result<Self, DatapathError> {
+    pub fn open(pins: &Pins) -> Result<Self, DatapathError> {
         Ok(Self(Arc::new(Mutex::new(Inner {
             maps: PolicyMaps::open(pins)?,
             ids: Ids::open(pins)?,

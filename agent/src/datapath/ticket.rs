@@ -9,7 +9,7 @@ use aya::maps::{HashMap, MapData};
 use socket2::Socket;
 
 use super::stock::cookie_of;
-use super::{DatapathError, PinDirectory};
+use super::{DatapathError, Pins};
 
 const MAP: &str = "TICKETS";
 
@@ -30,7 +30,7 @@ pub(super) struct Answer {
 }
 
 impl Tickets {
-    pub(super) fn open(pins: &PinDirectory) -> Result<Self, DatapathError> {
+    pub(super) fn open(pins: &Pins) -> Result<Self, DatapathError> {
         Ok(Self { map: Mutex::new(pins.hash(MAP)?) })
     }
 
