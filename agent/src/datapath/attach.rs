@@ -34,8 +34,15 @@ pub(super) fn pin(
     link: impl TryInto<FdLink, Error = impl std::error::Error + Send + Sync + 'static>,
     path: &Path,
 ) -> Result<(), DatapathError> {
-    let failed = |source| DatapathError::Pin { path: path.to_owned(), action: "pinned", source };
-    let link = link.try_into().map_err(|error| failed(io::Error::other(error)))?;
-    link.pin(path).map_err(|error| failed(io::Error::other(error)))?;
+    let failed = |source| DatapathError::Pin {
+        path: path.to_owned(),
+        action: "pinned",
+        source,
+    };
+    let link = link
+        .try_into()
+        .map_err(|error| failed(io::Error::other(error)))?;
+    link.pin(path)
+        .map_err(|error| failed(io::Error::other(error)))?;
     Ok(())
 }

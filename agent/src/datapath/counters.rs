@@ -9,7 +9,6 @@ use super::{DatapathError, Pins};
 
 /// Reads the kernel's counters. They live as long as the pins: a restart of the agent does not
 /// reset them.
-#[derive(Debug)]
 pub struct Counters {
     map: PerCpuArray<MapData, u64>,
 }
@@ -20,7 +19,9 @@ impl Counters {
     /// # Errors
     /// [`DatapathError::Map`] where the map cannot be opened.
     pub fn open(pins: &Pins) -> Result<Self, DatapathError> {
-        Ok(Self { map: pins.per_cpu_array("COUNTS")? })
+        Ok(Self {
+            map: pins.per_cpu_array("COUNTS")?,
+        })
     }
 
     /// Every counter by its name.

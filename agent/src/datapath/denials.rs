@@ -30,7 +30,6 @@ pub struct KernelDenial {
 }
 
 /// Reads the kernel's denials.
-#[derive(Debug)]
 pub struct DenialReader {
     ring: AsyncFd<RingBuf<MapData>>,
 }
@@ -41,7 +40,7 @@ impl DenialReader {
     /// # Errors
     /// [`DatapathError`] where it cannot be opened or polled.
     pub fn open(pins: &Pins) -> Result<Self, DatapathError> {
-        let ring = AsyncFd::new(pins.ring_buffer("EVENTS")?).map_err(DatapathError::Socket)?;
+        let ring = AsyncFd::register(pins.ring_buffer("EVENTS")?).map_err(DatapathError::Socket)?;
         Ok(Self { ring })
     }
 

@@ -8,9 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ambit_common::{
-    Address, Generation, MAX_SHARDS, NetnsCookie, PodEntry, PodState, PolicySetId,
-};
+use ambit_common::{Address, Generation, MAX_SHARDS, NetnsCookie, PodEntry, PodState, PolicySetId};
 
 use super::cgroup::{self, CgroupError, CgroupPath};
 use super::dial::{PodDatapathParts, ShardMaps};
@@ -68,7 +66,6 @@ pub enum EnrolError {
 }
 
 /// What the enroller works with.
-#[derive(Debug)]
 pub struct EnrollerParts {
     /// The pin directory.
     pub pins: Pins,
@@ -85,7 +82,6 @@ pub struct EnrollerParts {
 }
 
 /// Enrols the pods of this node in the kernel.
-#[derive(Debug)]
 pub struct Enroller {
     parts: EnrollerParts,
     table: PodTable,
@@ -95,7 +91,6 @@ pub struct Enroller {
 }
 
 /// A pod that is enrolled in the kernel, closed or open.
-#[derive(Debug)]
 pub struct EnrolledPod {
     name: ObjectName,
     netns: NetnsHandle,
@@ -167,7 +162,13 @@ impl Enroller {
         self.table.set_probe_ports(cookie, &workload.probe_ports)?;
         self.table.set(cookie, entry)?;
         self.refuse_outside_cgroup(&netns)?;
-        Ok(EnrolledPod { name: workload.name.clone(), netns, cookie, program, entry })
+        Ok(EnrolledPod {
+            name: workload.name.clone(),
+            netns,
+            cookie,
+            program,
+            entry,
+        })
     }
 
     fn admit<'a>(
@@ -247,7 +248,10 @@ impl Enroller {
         workload: &Workload,
         policies: &Arc<WorkloadPolicies>,
     ) -> Result<(), EnrolError> {
-        let assigned = self.parts.tables.assign(pod.cookie, policies, pod.entry.generation)?;
+        let assigned = self
+            .parts
+            .tables
+            .assign(pod.cookie, policies, pod.entry.generation)?;
         let mut entry = with_addresses(pod.entry, workload);
         entry.policy_set = assigned.set;
         entry.generation = assigned.generation;
@@ -269,9 +273,12 @@ impl Enroller {
         policies: &Arc<WorkloadPolicies>,
     ) -> Result<Change, EnrolError> {
         self.table.set_addresses(pod.cookie, &workload.addresses)?;
-        self.table.set_probe_ports(pod.cookie, &workload.probe_ports)?;
+        self.table
+            .set_probe_ports(pod.cookie, &workload.probe_ports)?;
         let Assigned { set, generation } =
-            self.parts.tables.assign(pod.cookie, policies, pod.entry.generation)?;
+            self.parts
+                .tables
+                .assign(pod.cookie, policies, pod.entry.generation)?;
         let mut entry = with_addresses(pod.entry, workload);
         entry.policy_set = set;
         entry.generation = generation;
@@ -293,7 +300,10 @@ impl Enroller {
     /// # Errors
     /// [`EnrolError`]; the pod stays as it was.
     pub fn shut(&mut self, pod: &mut EnrolledPod) -> Result<(), EnrolError> {
-        let entry = PodEntry { state: PodState::Closed as u8, ..pod.entry };
+        let entry = PodEntry {
+            state: PodState::Closed as u8,
+            ..pod.entry
+        };
         self.table.set(pod.cookie, entry)?;
         pod.entry = entry;
         Ok(())
@@ -359,5 +369,9 @@ fn with_addresses(entry: PodEntry, workload: &Workload) -> PodEntry {
         let found = workload.addresses.iter().find(|ip| ip.is_ipv4() == is_v4);
         found.map_or(Address::UNSPECIFIED, |&ip| ip.into())
     };
-    PodEntry { primary_v4: first(true), primary_v6: first(false), ..entry }
+    PodEntry {
+        primary_v4: first(true),
+        primary_v6: first(false),
+        ..entry
+    }
 }

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum DatapathError {
     /// The embedded object was refused.
-    #[error("the kernel refused Ambit's {object} object: {source}; `ambit check` says what it lacks")]
+    #[error(
+        "the kernel refused Ambit's {object} object: {source}; `ambit check` says what it lacks"
+    )]
     Load {
         /// Which object.
         object: &'static str,
@@ -80,10 +82,18 @@ impl DatapathError {
         map: &'static str,
         action: &'static str,
     ) -> impl FnOnce(aya::maps::MapError) -> Self {
-        move |source| Self::Map { map, action, source: Box::new(source) }
+        move |source| Self::Map {
+            map,
+            action,
+            source: Box::new(source),
+        }
     }
 
     pub(super) fn pin(path: PathBuf, action: &'static str) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::Pin { path, action, source }
+        move |source| Self::Pin {
+            path,
+            action,
+            source,
+        }
     }
 }

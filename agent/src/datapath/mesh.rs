@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use ambit_common::{Address, MESH_PREFIX_BITS, MeshClass};
-use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::MapData;
+use aya::maps::lpm_trie::{Key, LpmTrie};
 use ipnet::IpNet;
 
 use super::{DatapathError, Pins};
@@ -42,8 +42,10 @@ impl MeshTable {
     /// # Errors
     /// [`DatapathError::Map`] where an entry could not be written; the others are as before.
     pub fn replace(&mut self, classes: &[(IpNet, MeshClass)]) -> Result<(), DatapathError> {
-        let wanted: HashMap<_, _> =
-            classes.iter().map(|(net, class)| (key(net), *class as u8)).collect();
+        let wanted: HashMap<_, _> = classes
+            .iter()
+            .map(|(net, class)| (key(net), *class as u8))
+            .collect();
         for (&(prefix, address), &class) in &wanted {
             if self.written.get(&(prefix, address)) != Some(&class) {
                 self.map
@@ -52,8 +54,12 @@ impl MeshTable {
                 self.written.insert((prefix, address), class);
             }
         }
-        let stale: Vec<_> =
-            self.written.keys().filter(|key| !wanted.contains_key(key)).copied().collect();
+        let stale: Vec<_> = self
+            .written
+            .keys()
+            .filter(|key| !wanted.contains_key(key))
+            .copied()
+            .collect();
         for (prefix, address) in stale {
             self.map
                 .remove(&Key::new(prefix, address))
@@ -70,6 +76,9 @@ fn key(net: &IpNet) -> (u32, Address) {
         IpNet::V4(_) => V4_PREFIX_OFFSET + bits,
         IpNet::V6(_) => bits,
     };
-    debug_assert!(prefix <= MESH_PREFIX_BITS, "an IPv6 prefix has at most 128 bits");
+    debug_assert!(
+        prefix <= MESH_PREFIX_BITS,
+        "an IPv6 prefix has at most 128 bits"
+    );
     (prefix, Address::from(net.network()))
 }

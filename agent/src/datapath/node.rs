@@ -1,8 +1,8 @@
 //! The node's programs: installed once, on the cgroup below which every pod runs.
 
 use std::fs::File;
-use std::os::unix::fs::MetadataExt;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use ambit_common::{NetnsCookie, NodeSettings, Ticket, TicketKind, TicketVerdict};
@@ -47,13 +47,16 @@ impl Node {
         settings: NodeSettings,
         log: KernelLog,
     ) -> Result<Self, DatapathError> {
-        let cgroup =
-            File::open(cgroup).map_err(DatapathError::pin(cgroup.to_owned(), "opened"))?;
+        let cgroup = File::open(cgroup).map_err(DatapathError::pin(cgroup.to_owned(), "opened"))?;
         let mut ebpf = load(pins, log)?;
         let mut known = pins.array("NODE")?;
-        known.set(0, settings, 0).map_err(DatapathError::map("NODE", "written"))?;
+        known
+            .set(0, settings, 0)
+            .map_err(DatapathError::map("NODE", "written"))?;
         for name in PROGRAMS {
-            let program = ebpf.program_mut(name).ok_or(DatapathError::NoProgram(name))?;
+            let program = ebpf
+                .program_mut(name)
+                .ok_or(DatapathError::NoProgram(name))?;
             attach(pins, name, program, &cgroup)?;
         }
         prove_hook_sees_agent(&Tickets::open(pins)?, settings.host_netns)?;
@@ -94,7 +97,10 @@ fn load(pins: &Pins, log: KernelLog) -> Result<Ebpf, DatapathError> {
     }
     loader
         .load(objects::NODE)
-        .map_err(|source| DatapathError::Load { object: "node", source: Box::new(source) })
+        .map_err(|source| DatapathError::Load {
+            object: "node",
+            source: Box::new(source),
+        })
 }
 
 /// Attaches a program, or puts it in the place of the pinned one.
@@ -104,7 +110,10 @@ fn attach(
     program: &mut Program,
     cgroup: &File,
 ) -> Result<(), DatapathError> {
-    let refused = |source| DatapathError::Program { program: name, source: Box::new(source) };
+    let refused = |source| DatapathError::Program {
+        program: name,
+        source: Box::new(source),
+    };
     let path = pins.link(name);
     let target = LinkTarget::Cgroup(Some(cgroup_id(cgroup)?));
     match program {
@@ -113,7 +122,9 @@ fn attach(
             if attach::replace(&path, program.fd().map_err(refused)?, target)? {
                 return Ok(());
             }
-            let id = program.attach(cgroup, CgroupAttachMode::Single).map_err(refused)?;
+            let id = program
+                .attach(cgroup, CgroupAttachMode::Single)
+                .map_err(refused)?;
             attach::pin(program.take_link(id).map_err(refused)?, &path)
         }
         Program::SockOps(program) => {
@@ -121,7 +132,9 @@ fn attach(
             if attach::replace(&path, program.fd().map_err(refused)?, target)? {
                 return Ok(());
             }
-            let id = program.attach(cgroup, CgroupAttachMode::Single).map_err(refused)?;
+            let id = program
+                .attach(cgroup, CgroupAttachMode::Single)
+                .map_err(refused)?;
             attach::pin(program.take_link(id).map_err(refused)?, &path)
         }
         _ => Err(DatapathError::NoProgram(name)),
@@ -139,12 +152,19 @@ fn prove_hook_sees_agent(tickets: &Tickets, own: NetnsCookie) -> Result<(), Data
     let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
     let socket = tcp_socket(Domain::IPV4).map_err(DatapathError::Socket)?;
     let ticket = Ticket::new(TicketKind::Canary, own, nowhere.into());
-    let answered = tickets.connect(&socket, nowhere, ticket).map_err(DatapathError::Socket)?;
-    match (TicketVerdict::from_u8(answered.ticket.verdict), answered.connect) {
+    let answered = tickets
+        .connect(&socket, nowhere, ticket)
+        .map_err(DatapathError::Socket)?;
+    match (
+        TicketVerdict::from_u8(answered.ticket.verdict),
+        answered.connect,
+    ) {
         (TicketVerdict::Deny, Err(_)) => Ok(()),
         (TicketVerdict::Pending, _) => Err(DatapathError::HookDoesNotSeeAgent(
             "a connection that must be denied was not seen",
         )),
-        _ => Err(DatapathError::HookDoesNotSeeAgent("a connection that must be denied went on")),
+        _ => Err(DatapathError::HookDoesNotSeeAgent(
+            "a connection that must be denied went on",
+        )),
     }
 }

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use ambit_common::NetnsCookie;
 use aya::Pod;
-use aya::maps::{Array, HashMap, HashOfMaps, LpmTrie, Map, MapData, PerCpuArray, RingBuf, SkStorage};
+use aya::maps::{
+    Array, HashMap, HashOfMaps, InnerMap, LpmTrie, Map, MapData, PerCpuArray, RingBuf, SkStorage,
+};
 
 use super::DatapathError;
 use super::bpffs::PinDirectory;
@@ -122,7 +124,7 @@ impl Pins {
         self.typed(name, Map::RingBuf)
     }
 
-    pub(super) fn hash_of_maps<K: Pod, V>(
+    pub(super) fn hash_of_maps<K: Pod, V: InnerMap>(
         &self,
         name: &'static str,
     ) -> Result<HashOfMaps<MapData, K, V>, DatapathError> {
@@ -138,7 +140,9 @@ impl Pins {
         T: TryFrom<Map, Error = aya::maps::MapError>,
     {
         let data = MapData::from_pin(self.map(name)).map_err(DatapathError::map(name, "opened"))?;
-        kind(data).try_into().map_err(DatapathError::map(name, "opened"))
+        kind(data)
+            .try_into()
+            .map_err(DatapathError::map(name, "opened"))
     }
 }
 

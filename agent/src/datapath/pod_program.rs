@@ -3,18 +3,16 @@
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
-use ambit_common::{
-    Connection, NetnsCookie, PodProgramConstants, SocketRecord, listener_slot,
-};
+use ambit_common::{Connection, NetnsCookie, PodProgramConstants, SocketRecord, listener_slot};
 use aya::maps::{HashMap, HashOfMaps, Map, MapData, SockMap};
 use aya::programs::SkLookup;
 use aya::{Ebpf, EbpfLoader};
 
+use super::link::LinkTarget;
 use super::listeners::PodListenerSet;
 use super::netns::NetnsHandle;
 use super::node::KernelLog;
 use super::pins::{self, POD_MAPS, SHARED_MAPS};
-use super::link::LinkTarget;
 use super::{DatapathError, Pins, attach, objects};
 
 const PROGRAM: &str = "ambit_sk_lookup";
@@ -22,7 +20,6 @@ const HANDSHAKES_OF: &str = "HANDSHAKES_OF";
 
 /// The program of one pod. Dropping it leaves everything in place: [`PodProgram::detach`] takes
 /// the pod out of the kernel.
-#[derive(Debug)]
 pub struct PodProgram {
     netns: NetnsCookie,
     folder: PathBuf,
@@ -49,7 +46,11 @@ impl PodProgram {
             .try_into()
             .map_err(DatapathError::map("LISTENERS", "opened"))?;
         install(&mut ebpf, netns, &folder.join("link"))?;
-        Ok(Self { netns: cookie, folder, listeners })
+        Ok(Self {
+            netns: cookie,
+            folder,
+            listeners,
+        })
     }
 
     /// Fills the slots.
@@ -64,7 +65,9 @@ impl PodProgram {
     }
 
     fn fill(&mut self, slot: u32, listener: &TcpListener) -> Result<(), DatapathError> {
-        self.listeners.set(slot, listener, 0).map_err(DatapathError::map("LISTENERS", "written"))
+        self.listeners
+            .set(slot, listener, 0)
+            .map_err(DatapathError::map("LISTENERS", "written"))
     }
 
     /// Takes the pod out of the kernel: its traffic passes as without a mesh from here on.
@@ -80,18 +83,11 @@ impl PodProgram {
 ///
 /// # Errors
 /// [`DatapathError`] where a pin could not be removed.
-pub(super) fn detach_leftover(
-    pins: &Pins,
-    netns: NetnsCookie,
-) -> Result<(), DatapathError> {
+pub(super) fn detach_leftover(pins: &Pins, netns: NetnsCookie) -> Result<(), DatapathError> {
     detach(pins, netns, &pins.pod(netns))
 }
 
-fn detach(
-    pins: &Pins,
-    netns: NetnsCookie,
-    folder: &Path,
-) -> Result<(), DatapathError> {
+fn detach(pins: &Pins, netns: NetnsCookie, folder: &Path) -> Result<(), DatapathError> {
     pins::remove(&folder.join("link"))?;
     let mut handshakes = handshakes_of(pins)?;
     match handshakes.remove(&netns) {
@@ -123,15 +119,14 @@ fn load(
     }
     loader
         .load(objects::POD)
-        .map_err(|source| DatapathError::Load { object: "pod", source: Box::new(source) })
+        .map_err(|source| DatapathError::Load {
+            object: "pod",
+            source: Box::new(source),
+        })
 }
 
 /// Makes the pod's handshakes known to the node's sock_ops program.
-fn enter_handshakes(
-    pins: &Pins,
-    ebpf: &mut Ebpf,
-    netns: NetnsCookie,
-) -> Result<(), DatapathError> {
+fn enter_handshakes(pins: &Pins, ebpf: &mut Ebpf, netns: NetnsCookie) -> Result<(), DatapathError> {
     let own: HashMap<MapData, Connection, SocketRecord> = take(ebpf, "HANDSHAKES")?
         .try_into()
         .map_err(DatapathError::map("HANDSHAKES", "opened"))?;
@@ -152,12 +147,11 @@ fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, DatapathError> {
     ebpf.take_map(name).ok_or(DatapathError::NoMap(name))
 }
 
-fn install(
-    ebpf: &mut Ebpf,
-    netns: &NetnsHandle,
-    path: &Path,
-) -> Result<(), DatapathError> {
-    let refused = |source| DatapathError::Program { program: PROGRAM, source: Box::new(source) };
+fn install(ebpf: &mut Ebpf, netns: &NetnsHandle, path: &Path) -> Result<(), DatapathError> {
+    let refused = |source| DatapathError::Program {
+        program: PROGRAM,
+        source: Box::new(source),
+    };
     let program: &mut SkLookup = ebpf
         .program_mut(PROGRAM)
         .ok_or(DatapathError::NoProgram(PROGRAM))?

@@ -113,6 +113,10 @@ fn gone(removed: Result<(), MapError>, name: &'static str) -> Result<(), Datapat
 }
 
 fn address_key(set: PolicySetId, address: Address, prefix: u8) -> Key<AddressBitsKey> {
-    let data = AddressBitsKey { set, zero: 0, address };
+    let data = AddressBitsKey {
+        set,
+        zero: 0,
+        address,
+    };
     Key::new(ADDRESS_KEY_SET_BITS + u32::from(prefix), data)
 }

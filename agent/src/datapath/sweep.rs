@@ -53,7 +53,10 @@ pub fn close_passed(
     }
     .kernel_passed();
     let mut closed = 0;
-    for connection in passed.iter().filter(|connection| !may_go_on(connection, rules)) {
+    for connection in passed
+        .iter()
+        .filter(|connection| !may_go_on(connection, rules))
+    {
         diag.destroy(&connection.socket)?;
         closed += 1;
     }
