@@ -40,7 +40,11 @@ impl DenialReader {
     /// # Errors
     /// [`DatapathError`] where it cannot be opened or polled.
     pub fn open(pins: &Pins) -> Result<Self, DatapathError> {
-        let ring = AsyncFd::register(pins.ring_buffer("EVENTS")?).map_err(DatapathError::Socket)?;
+        let ring = pins.ring_buffer("EVENTS")?;
+        // SAFETY: the ring buffer owns its descriptor, which stays the same and open while it
+        // lives; so does the `AsyncFd`, which owns the ring buffer.
+        let ring = unsafe { AsyncFd::register(ring) }
+            .map_err(|error| DatapathError::Socket(error.into()))?;
         Ok(Self { ring })
     }
 
