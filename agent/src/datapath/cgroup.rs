@@ -253,30 +253,10 @@ fn unescape(text: &str) -> PathBuf {
     path.into()
 }
 
-/// A cgroup that is removed with the value.
-#[cfg(test)]
-pub(super) struct TestCgroup(pub(super) CgroupPath);
-
-#[cfg(test)]
-impl TestCgroup {
-    pub(super) fn make(mount: &CgroupMount, name: &str) -> Self {
-        let name = format!("ambit-test-{name}-{}", std::process::id());
-        std::fs::create_dir(mount.path().join(&name)).expect("makes");
-        Self(mount.cgroup(Path::new(&name)).expect("a cgroup"))
-    }
-}
-
-#[cfg(test)]
-impl Drop for TestCgroup {
-    fn drop(&mut self) {
-        std::fs::remove_dir(self.0.path()).expect("removes");
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::datapath::test_netns::is_root;
+    use crate::datapath::testing::{TestCgroup, is_root};
 
     #[test]
     fn the_mount_is_found_wherever_it_is() {

@@ -314,7 +314,7 @@ const PROBES: &[Probe] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::datapath::test_netns::{bare_netns, is_root};
+    use crate::datapath::testing::{bare_netns, is_root};
 
     #[test]
     fn a_supported_kernel_lacks_nothing() {

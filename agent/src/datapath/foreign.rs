@@ -108,8 +108,8 @@ mod tests {
 
     use super::*;
     use crate::datapath::bpf_call::{create_link, load_trivial_program};
-    use crate::datapath::cgroup::{CgroupMount, TestCgroup};
-    use crate::datapath::test_netns::{fresh_netns, is_root};
+    use crate::datapath::cgroup::CgroupMount;
+    use crate::datapath::testing::{TestCgroup, fresh_netns, is_root};
 
     #[test]
     fn programs_of_a_cgroup_are_seen_below_it_too() {

@@ -16,4 +16,4 @@ pub mod processes;
 pub mod sock_diag;
 pub mod stock;
 #[cfg(test)]
-mod test_netns;
+mod testing;

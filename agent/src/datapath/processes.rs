@@ -65,12 +65,11 @@ pub fn processes_in_netns(netns: &NetnsHandle) -> Result<Vec<u32>, CgroupError> 
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
     use std::process::{Child, Command, Stdio};
 
     use super::*;
-    use crate::datapath::cgroup::{CgroupMount, TestCgroup};
-    use crate::datapath::test_netns::{fresh_netns, is_root};
+    use crate::datapath::cgroup::CgroupMount;
+    use crate::datapath::testing::{TestCgroup, fresh_netns, is_root};
 
     /// A process in a network namespace that lives until it is killed.
     fn process_in(netns: &NetnsHandle) -> Child {
