@@ -235,7 +235,7 @@ const PROBES: &[Probe] = &[
     ),
     Probe::required(
         "functions of sock_ops programs",
-        "5.8",
+        "5.15",
         "marking accepted sockets",
         || {
             probe::functions(
