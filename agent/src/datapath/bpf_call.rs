@@ -164,6 +164,7 @@ pub(super) fn load_trivial_program(hook: HookPoint) -> io::Result<OwnedFd> {
         instruction_count: instructions.len() as u32,
         instructions: instructions.as_ptr() as u64,
         license: c"Dual MIT/GPL".as_ptr() as u64,
+        name: *b"ambit_trivial\0\0\0",
         expected_attach_type: hook as u32,
         ..ProgLoad::default()
     };

@@ -73,6 +73,9 @@ impl PinDirectory {
     /// `base`), makes `base` and its directory for this [`LAYOUT_VERSION`], open to the agent's
     /// user only, and locks `base`.
     ///
+    /// A bpffs that is mounted in a container's mount namespace goes with the container, and with
+    /// it the protection of the pods: in a cluster, mount the node's.
+    ///
     /// # Errors
     /// [`PinDirectoryError`]; [`PinDirectoryError::InUse`] while another agent has it.
     pub fn prepare(base: &Path) -> Result<Self, PinDirectoryError> {
@@ -104,7 +107,7 @@ impl PinDirectory {
 }
 
 /// Makes sure that `base` is or will be on a bpffs.
-fn ensure_bpffs(base: &Path) -> Result<(), PinDirectoryError> {
+pub(super) fn ensure_bpffs(base: &Path) -> Result<(), PinDirectoryError> {
     let prepare = |source| PinDirectoryError::Prepare {
         path: base.to_owned(),
         source,
@@ -172,36 +175,10 @@ fn lock(base: &Path) -> Result<Flock<File>, PinDirectoryError> {
     })
 }
 
-/// A bpffs of its own, gone with the value.
-#[cfg(test)]
-pub(super) struct TestBpffs(tempfile::TempDir);
-
-#[cfg(test)]
-impl TestBpffs {
-    pub(super) fn path(&self) -> &Path {
-        self.0.path()
-    }
-}
-
-#[cfg(test)]
-impl Drop for TestBpffs {
-    fn drop(&mut self) {
-        nix::mount::umount2(self.path(), nix::mount::MntFlags::MNT_DETACH).expect("unmounts");
-    }
-}
-
-/// Mounts a bpffs at a temporary directory.
-#[cfg(test)]
-pub(super) fn mount_for_test() -> TestBpffs {
-    let directory = tempfile::tempdir().expect("directory");
-    ensure_bpffs(directory.path()).expect("mounts");
-    TestBpffs(directory)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::datapath::test_netns::is_root;
+    use crate::datapath::testing::{is_root, mount_for_test};
 
     fn mode(path: &Path) -> u32 {
         std::fs::metadata(path).expect("metadata").mode() & 0o7777

@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use ambit_common::{Address, Generation, MAX_SHARDS, NetnsCookie, PodEntry, PodState, PolicySetId};
 
-use super::cgroup::{self, CgroupError, CgroupPath};
+use super::cgroup::{CgroupError, CgroupPath};
 use super::dial::{PodDatapathParts, ShardMaps};
 use super::listeners::{ListenersError, PodListenerSet, PodListeners};
 use super::netns::{NetnsError, NetnsHandle};
 use super::node::KernelLog;
 use super::pod_program::{self, PodProgram};
 use super::pod_table::PodTable;
+use super::processes::processes_outside;
 use super::stock::SocketStock;
 use super::tables::{Assigned, Tables};
 use super::{DatapathError, Pins};
@@ -86,8 +87,8 @@ pub struct Enroller {
     parts: EnrollerParts,
     table: PodTable,
     shard_maps: Vec<Arc<ShardMaps>>,
-    own: NetnsHandle,
-    init: NetnsHandle,
+    /// Network namespaces that are the node's: the agent's own, and init's where it can be read.
+    node: Vec<NetnsHandle>,
 }
 
 /// A pod that is enrolled in the kernel, closed or open.
@@ -129,8 +130,7 @@ impl Enroller {
         Ok(Self {
             table: PodTable::open(&parts.pins)?,
             shard_maps,
-            own: NetnsHandle::current()?,
-            init: NetnsHandle::init()?,
+            node: [NetnsHandle::current()?].into_iter().chain(NetnsHandle::init().ok()).collect(),
             parts,
         })
     }
@@ -178,8 +178,10 @@ impl Enroller {
         cookie: NetnsCookie,
         enrolled: impl IntoIterator<Item = &'a EnrolledPod>,
     ) -> Result<(), EnrolError> {
-        if netns.same_as(&self.own)? || netns.same_as(&self.init)? {
-            return Err(EnrolError::HostNetns(path.display().to_string()));
+        for own in &self.node {
+            if netns.same_as(own)? {
+                return Err(EnrolError::HostNetns(path.display().to_string()));
+            }
         }
         match enrolled.into_iter().find(|pod| pod.cookie == cookie) {
             None => Ok(()),
@@ -191,7 +193,7 @@ impl Enroller {
     }
 
     fn refuse_outside_cgroup(&self, netns: &NetnsHandle) -> Result<(), EnrolError> {
-        let pids = cgroup::outside(&self.parts.cgroup, netns)?;
+        let pids = processes_outside(&self.parts.cgroup, netns)?;
         if pids.is_empty() {
             return Ok(());
         }

@@ -129,8 +129,7 @@ mod tests {
     use crate::datapath::bpf_call::{
         HookPoint, create_link, load_trivial_program, pin, query_programs,
     };
-    use crate::datapath::bpffs::mount_for_test;
-    use crate::datapath::test_netns::{fresh_netns, is_root};
+    use crate::datapath::testing::{fresh_netns, is_root, mount_for_test};
 
     #[test]
     fn a_pinned_link_is_updated_and_outlives_its_namespace_without_a_target() {

@@ -98,28 +98,19 @@ impl PodListenerSet {
         }
         let ephemeral = netns.ephemeral_ports()?;
         netns.enter(|| {
+            let families = usable_families()?;
             let mut maker = Maker {
                 ephemeral,
-                families: usable_families()?,
-                taken: Vec::new(),
+                families,
+                ports: [[0; MAX_SHARDS]; 3],
             };
-            let mut ports = [[0; MAX_SHARDS]; 3];
-            let mut made = Vec::new();
-            for shard in 0..shards.min(MAX_SHARDS) {
-                let mut of_kind = |kind: ListenerKind| {
-                    let (port, listeners) = maker.listen(preferred_port(kind))?;
-                    ports[kind as usize][shard] = port;
-                    Ok::<_, ListenersError>(listeners)
-                };
-                made.push(PodListeners {
-                    outbound: of_kind(ListenerKind::Outbound)?,
-                    plaintext: of_kind(ListenerKind::Plaintext)?,
-                    hbone: of_kind(ListenerKind::Hbone)?,
-                });
-            }
+            let shards = 0..shards.min(MAX_SHARDS);
+            let shards = shards
+                .map(|shard| maker.shard(shard))
+                .collect::<Result<_, _>>()?;
             Ok(Self {
-                shards: made,
-                ports,
+                shards,
+                ports: maker.ports,
             })
         })?
     }
@@ -154,23 +145,36 @@ const fn preferred_port(kind: ListenerKind) -> u16 {
 struct Maker {
     ephemeral: RangeInclusive<u16>,
     families: Vec<Family>,
-    taken: Vec<u16>,
+    ports: [[u16; MAX_SHARDS]; 3],
 }
 
 impl Maker {
-    /// Listens, in every usable family, on the first free port from `preferred` on.
-    fn listen(&mut self, preferred: u16) -> Result<(u16, Vec<TcpListener>), ListenersError> {
+    fn shard(&mut self, shard: usize) -> Result<PodListeners, ListenersError> {
+        Ok(PodListeners {
+            outbound: self.listen(ListenerKind::Outbound, shard)?,
+            plaintext: self.listen(ListenerKind::Plaintext, shard)?,
+            hbone: self.listen(ListenerKind::Hbone, shard)?,
+        })
+    }
+
+    /// Listens, in every usable family, on the first free port from the preferred one on.
+    fn listen(
+        &mut self,
+        kind: ListenerKind,
+        shard: usize,
+    ) -> Result<Vec<TcpListener>, ListenersError> {
+        let preferred = preferred_port(kind);
         for port in candidates(preferred) {
             if self.is_unusable(port) || is_wished(port, preferred) {
                 continue;
             }
             match listen(&self.families, port) {
-                Ok(listeners) => {
-                    self.taken.push(port);
-                    return Ok((port, listeners));
-                }
                 Err(ListenersError::Listen { source, .. })
                     if source.kind() == io::ErrorKind::AddrInUse => {}
+                Ok(listeners) => {
+                    self.ports[kind as usize][shard] = port;
+                    return Ok(listeners);
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -180,7 +184,7 @@ impl Maker {
     }
 
     fn is_unusable(&self, port: u16) -> bool {
-        self.ephemeral.contains(&port) || self.taken.contains(&port)
+        self.ephemeral.contains(&port) || self.ports.iter().flatten().any(|&taken| taken == port)
     }
 }
 
@@ -260,7 +264,7 @@ mod tests {
     use ambit_common::{LISTENER_SLOTS, listener_slot};
 
     use super::*;
-    use crate::datapath::test_netns::{bare_netns, fresh_netns, is_root};
+    use crate::datapath::testing::{bare_netns, fresh_netns, is_root};
 
     fn ports(set: &PodListenerSet) -> BTreeSet<u16> {
         set.ports

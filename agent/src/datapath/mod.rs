@@ -6,12 +6,15 @@
 mod attach;
 mod bpf_call;
 pub mod bpffs;
+mod capabilities;
 pub mod cgroup;
+pub mod check;
 mod counters;
 mod denials;
 mod dial;
 mod enrolment;
 mod error;
+pub mod foreign;
 mod ids;
 pub mod link;
 pub mod listeners;
@@ -25,12 +28,16 @@ mod pins;
 mod pod_program;
 mod pod_table;
 mod policy_maps;
+mod probe;
+pub mod processes;
 pub mod sock_diag;
 pub mod stock;
 mod sweep;
 mod tables;
 #[cfg(test)]
 mod test_netns;
+#[cfg(test)]
+mod testing;
 mod ticket;
 
 pub use counters::Counters;

@@ -178,7 +178,7 @@ mod tests {
     use nix::sys::socket::{getsockname, sendto};
 
     use super::*;
-    use crate::datapath::test_netns::is_root;
+    use crate::datapath::testing::is_root;
 
     #[test]
     fn messages_are_split_at_their_aligned_length() {

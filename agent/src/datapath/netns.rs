@@ -281,7 +281,7 @@ mod tests {
     use std::panic::catch_unwind;
 
     use super::*;
-    use crate::datapath::test_netns::{fresh_netns, is_root};
+    use crate::datapath::testing::{fresh_netns, is_root};
 
     fn here() -> NetnsHandle {
         NetnsHandle::current().expect("/proc is mounted")

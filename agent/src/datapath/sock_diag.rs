@@ -2,7 +2,7 @@
 //! `linux/inet_diag.h`).
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ambit_common::SocketCookie;
 use nix::sys::socket::SockProtocol;
@@ -259,7 +259,7 @@ mod tests {
 
     use super::*;
     use crate::datapath::stock::cookie_of;
-    use crate::datapath::test_netns::{fresh_netns, is_root};
+    use crate::datapath::testing::{fresh_netns, is_root};
 
     fn connection(pod: &NetnsHandle, listen: &str, dial: &str) -> [TcpStream; 2] {
         pod.enter(|| {

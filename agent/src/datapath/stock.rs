@@ -86,7 +86,7 @@ mod tests {
 
     use super::*;
     use crate::datapath::netns::netns_cookie;
-    use crate::datapath::test_netns::{fresh_netns, is_root};
+    use crate::datapath::testing::{fresh_netns, is_root};
 
     #[test]
     fn sockets_live_in_the_pod_and_are_taken_once() {

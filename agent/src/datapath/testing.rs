@@ -1,7 +1,13 @@
-//! Network namespaces for tests.
+//! What tests of the datapath stand on: network namespaces, cgroups and a bpffs of their own, each
+//! gone with the test.
 
+use std::path::Path;
+
+use nix::mount::{MntFlags, umount2};
 use nix::sched::{CloneFlags, unshare};
 
+use super::bpffs::ensure_bpffs;
+use super::cgroup::{CgroupMount, CgroupPath};
 use super::netns::NetnsHandle;
 
 /// Whether the test may go on; it says so where it may not.
@@ -42,4 +48,43 @@ fn bring_loopback_up() {
     // SAFETY: SIOCSIFFLAGS reads an ifreq.
     let result = unsafe { libc::ioctl(fd, libc::SIOCSIFFLAGS, &raw const request) };
     assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+}
+
+/// A bpffs of its own, gone with the value.
+pub(crate) struct TestBpffs(tempfile::TempDir);
+
+impl TestBpffs {
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for TestBpffs {
+    fn drop(&mut self) {
+        umount2(self.path(), MntFlags::MNT_DETACH).expect("unmounts");
+    }
+}
+
+/// Mounts a bpffs at a temporary directory.
+pub(crate) fn mount_for_test() -> TestBpffs {
+    let directory = tempfile::tempdir().expect("directory");
+    ensure_bpffs(directory.path()).expect("mounts");
+    TestBpffs(directory)
+}
+
+/// A cgroup that is removed with the value.
+pub(crate) struct TestCgroup(pub(crate) CgroupPath);
+
+impl TestCgroup {
+    pub(crate) fn make(mount: &CgroupMount, name: &str) -> Self {
+        let name = format!("ambit-test-{name}-{}", std::process::id());
+        std::fs::create_dir(mount.path().join(&name)).expect("makes");
+        Self(mount.cgroup(Path::new(&name)).expect("a cgroup"))
+    }
+}
+
+impl Drop for TestCgroup {
+    fn drop(&mut self) {
+        std::fs::remove_dir(self.0.path()).expect("removes");
+    }
 }
