@@ -4,6 +4,7 @@
 //! 2. [`Enroller::listen`]: the agent's listeners in the pod, and the slots.
 //! 3. [`Enroller::open`]: the entry says open. The proxy must be accepting by then.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -130,7 +131,10 @@ impl Enroller {
         Ok(Self {
             table: PodTable::open(&parts.pins)?,
             shard_maps,
-            node: [NetnsHandle::current()?].into_iter().chain(NetnsHandle::init().ok()).collect(),
+            node: [NetnsHandle::current()?]
+                .into_iter()
+                .chain(NetnsHandle::init().ok())
+                .collect(),
             parts,
         })
     }
@@ -322,21 +326,18 @@ impl Enroller {
         Ok(())
     }
 
-    /// Pods that an earlier agent left in the kernel.
-    ///
-    /// # Errors
-    /// [`EnrolError`] where the pin directory cannot be read.
-    pub fn leftovers(&self) -> Result<Vec<NetnsCookie>, EnrolError> {
-        Ok(self.parts.pins.pods()?)
-    }
-
-    /// Takes out of the mesh a pod that an earlier agent left.
+    /// Takes out of the mesh the pods that an earlier agent left, apart from `known` ones, and
+    /// forgets those whose network namespace is gone.
     ///
     /// # Errors
     /// [`EnrolError`] where something could not be removed.
-    pub fn remove_leftover(&mut self, netns: NetnsCookie) -> Result<(), EnrolError> {
-        pod_program::detach_leftover(&self.parts.pins, netns)?;
-        self.table.remove(netns)?;
+    pub fn remove_leftovers(&mut self, known: &BTreeSet<NetnsCookie>) -> Result<(), EnrolError> {
+        for netns in self.parts.pins.pods()? {
+            if !known.contains(&netns) {
+                pod_program::detach_leftover(&self.parts.pins, netns)?;
+                self.table.remove(netns)?;
+            }
+        }
         Ok(())
     }
 }

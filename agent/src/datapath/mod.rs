@@ -35,8 +35,6 @@ pub mod stock;
 mod sweep;
 mod tables;
 #[cfg(test)]
-mod test_netns;
-#[cfg(test)]
 mod testing;
 mod ticket;
 

@@ -33,7 +33,7 @@ pub(super) enum Stage {
 pub(super) struct OpenPod {
     pub(super) kernel: EnrolledPod,
     /// Held for as long as the pod is served: renewal stops with the last holder.
-    pub(super) certificates: WorkloadCertificates,
+    pub(super) _certificates: WorkloadCertificates,
 }
 
 /// A pod that is not served.
