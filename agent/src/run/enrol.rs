@@ -10,7 +10,7 @@ use crate::datapath::{EnrolError, EnrolledPod};
 use crate::identity::{IssueError, WorkloadCertificates};
 use crate::model::{NetnsReference, Workload};
 use crate::policy::MeshView;
-use crate::proxy::PodAttachment;
+use crate::proxy::{PodAttachment, PodRemoval};
 use crate::source::files::NETNS_ANNOTATION;
 
 /// Why a pod is not served. It is closed, or the kernel does not have it.
@@ -61,6 +61,7 @@ impl Reconciler {
                 _certificates: certificates,
             }),
             Err(error) => {
+                self.parts.proxy.remove_pod(pod.cookie(), PodRemoval::EnrolmentFailed).await;
                 *kernel = Some(pod);
                 Err(error)
             }
