@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use serde::Serialize;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use super::relay::Meter;
 use super::subject::Subject;
@@ -45,6 +45,8 @@ pub(crate) struct ConnectionIds(Cell<u64>);
 pub(crate) struct Registry {
     ids: Rc<ConnectionIds>,
     live: RefCell<BTreeMap<u64, Entry>>,
+    /// Told of every connection that leaves; only [`Registry::emptied`] waits for it.
+    left: Notify,
 }
 
 #[derive(Debug)]
@@ -67,7 +69,7 @@ pub(crate) struct Registration {
 
 impl Registry {
     pub(crate) fn new(ids: Rc<ConnectionIds>) -> Rc<Self> {
-        Rc::new(Self { ids, live: RefCell::default() })
+        Rc::new(Self { ids, live: RefCell::default(), left: Notify::new() })
     }
 
     /// Registers a connection that goes on for as long as `basis` holds.
@@ -87,6 +89,13 @@ impl Registry {
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
         self.live.borrow().len()
+    }
+
+    /// Resolves once there are none.
+    pub(crate) async fn emptied(&self) {
+        while self.len() > 0 {
+            self.left.notified().await;
+        }
     }
 
     /// Ends every connection whose basis `judge` finds gone; tells how many.
@@ -143,6 +152,7 @@ impl Registration {
 impl Drop for Registration {
     fn drop(&mut self) {
         self.registry.live.borrow_mut().remove(&self.id);
+        self.registry.left.notify_one();
     }
 }
 

@@ -45,12 +45,23 @@ pub struct Party {
 pub struct Subject {
     /// Which way it goes.
     pub direction: Direction,
-    /// How it travels.
-    pub path: Path,
+    /// How it travels; `None` where it was refused before that was decided.
+    pub path: Option<Path>,
     /// Who opened it.
     pub source: Party,
     /// Who it is for.
     pub destination: Party,
+}
+
+impl Party {
+    /// An end of which only the address is known.
+    pub(crate) fn unknown(address: SocketAddr) -> Self {
+        Self {
+            workload: None,
+            identity: None,
+            address,
+        }
+    }
 }
 
 impl Direction {

@@ -1,5 +1,6 @@
 //! Whether a connection may begin, and go on: pure decisions from one view of the mesh.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 
 use ambit_common::Reason;
@@ -24,7 +25,7 @@ pub(crate) enum Basis {
 }
 
 /// Why a live connection was ended.
-#[derive(Clone, PartialEq, Debug, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub(crate) enum Termination {
     /// Policy does not allow it any more.
     #[error("terminated by policy change: {0}")]
@@ -61,90 +62,101 @@ pub enum PodRemoval {
     AgentStops,
 }
 
-/// Evaluates a connection to a pod with the policies of a view.
-///
-/// # Errors
-/// The denial; also where the view does not know the pod, since then it has no policies to speak
-/// for it.
-pub(crate) fn evaluate(
-    view: &MeshView,
-    pod: &Workload,
-    connection: &Attributes,
-) -> Result<Permit, Denial> {
-    permit(policies(view, pod).as_deref(), connection)
+/// One pod's connections, as one view of the mesh judges them.
+#[derive(Debug)]
+pub(crate) struct Judge<'a> {
+    view: &'a MeshView,
+    pod: &'a Workload,
+    /// `None` inside: the view does not know the pod, so nothing speaks for its connections.
+    policies: OnceCell<Option<Arc<WorkloadPolicies>>>,
 }
 
-/// The policies that a view has for a pod; `None` where the view does not know that pod.
-pub(crate) fn policies(view: &MeshView, pod: &Workload) -> Option<Arc<WorkloadPolicies>> {
-    let known = same_workload(&view.snapshot, pod)?;
-    Some(view.policies.for_workload(known))
-}
-
-fn permit(
-    policies: Option<&WorkloadPolicies>,
-    connection: &Attributes,
-) -> Result<Permit, Denial> {
-    let Some(policies) = policies else {
-        return Err(Denial { reason: Reason::PodClosed, decider: None });
-    };
-    match policies.evaluate(connection) {
-        Decision::Allow(permit) => Ok(permit),
-        Decision::Deny(denial) => Err(denial),
-    }
-}
-
-/// Whether a connection may go on: `policies` are those of the pod that it is served for.
-///
-/// # Errors
-/// Why it may not.
-pub(crate) fn still_holds(
-    snapshot: &Snapshot,
-    policies: Option<&WorkloadPolicies>,
-    basis: &Basis,
-) -> Result<(), Termination> {
-    match basis {
-        Basis::Policy(connection) => permit(policies, connection)
-            .map(|_permit| ())
-            .map_err(Termination::PolicyChanged),
-        Basis::Endpoint { workload, path } => endpoint_holds(snapshot, workload, *path),
-    }
-}
-
-fn endpoint_holds(
-    snapshot: &Snapshot,
-    endpoint: &Workload,
-    path: Path,
-) -> Result<(), Termination> {
-    let gone = || Termination::EndpointGone(endpoint.name.clone());
-    let now = same_workload(snapshot, endpoint).ok_or_else(gone)?;
-    if now.identity != endpoint.identity {
-        return Err(gone());
-    }
-    match (path, &now.enrolment) {
-        (Path::Plaintext, Enrolment::OptedIn | Enrolment::Never(_)) => {
-            Err(Termination::EndpointOptedIn(endpoint.name.clone()))
+impl Termination {
+    /// The word that logs and metrics use.
+    pub(crate) const fn as_str(&self) -> &'static str {
+        match self {
+            Self::PolicyChanged(_) => "policy-changed",
+            Self::EndpointGone(_) => "endpoint-gone",
+            Self::EndpointOptedIn(_) => "endpoint-opted-in",
+            Self::PodRemoved(_) => "pod-removed",
         }
-        (Path::Plaintext, Enrolment::NotOptedIn) | (Path::Tunnel | Path::OwnPod, _) => Ok(()),
+    }
+}
+
+impl<'a> Judge<'a> {
+    pub(crate) fn new(view: &'a MeshView, pod: &'a Workload) -> Self {
+        Self {
+            view,
+            pod,
+            policies: OnceCell::new(),
+        }
+    }
+
+    /// Evaluates a connection to the pod.
+    ///
+    /// # Errors
+    /// The denial; also where the view does not know the pod.
+    pub(crate) fn evaluate(&self, connection: &Attributes) -> Result<Permit, Denial> {
+        let policies = self.policies.get_or_init(|| {
+            let known = same_workload(&self.view.snapshot, self.pod)?;
+            Some(self.view.policies.for_workload(known))
+        });
+        let Some(policies) = policies else {
+            return Err(Denial {
+                reason: Reason::PodClosed,
+                decider: None,
+            });
+        };
+        match policies.evaluate(connection) {
+            Decision::Allow(permit) => Ok(permit),
+            Decision::Deny(denial) => Err(denial),
+        }
+    }
+
+    /// Names what decided a denial by the kernel, whose tables are compiled from the same policies:
+    /// the evaluator's denial where it gives the same reason, else the kernel's bare reason.
+    pub(crate) fn explain(&self, connection: &Attributes, reason: Reason) -> Denial {
+        match self.evaluate(connection) {
+            Err(denial) if denial.reason == reason => denial,
+            Ok(_) | Err(_) => Denial {
+                reason,
+                decider: None,
+            },
+        }
+    }
+
+    /// Whether a connection may go on.
+    ///
+    /// # Errors
+    /// Why it may not.
+    pub(crate) fn still_holds(&self, basis: &Basis) -> Result<(), Termination> {
+        match basis {
+            Basis::Policy(connection) => self
+                .evaluate(connection)
+                .map(|_permit| ())
+                .map_err(Termination::PolicyChanged),
+            Basis::Endpoint { workload, path } => self.endpoint_holds(workload, *path),
+        }
+    }
+
+    fn endpoint_holds(&self, endpoint: &Workload, path: Path) -> Result<(), Termination> {
+        let now = same_workload(&self.view.snapshot, endpoint)
+            .filter(|now| now.identity == endpoint.identity)
+            .ok_or_else(|| Termination::EndpointGone(endpoint.name.clone()))?;
+        match (path, &now.enrolment) {
+            (Path::Plaintext, Enrolment::OptedIn | Enrolment::Never(_)) => {
+                Err(Termination::EndpointOptedIn(endpoint.name.clone()))
+            }
+            (Path::Plaintext, Enrolment::NotOptedIn) | (Path::Tunnel | Path::OwnPod, _) => Ok(()),
+        }
     }
 }
 
 /// The workload as a snapshot has it; `None` where it is gone or another of its name is there.
 fn same_workload<'a>(snapshot: &'a Snapshot, workload: &Workload) -> Option<&'a Arc<Workload>> {
-    snapshot.workload(&workload.name).filter(|now| now.uid == workload.uid)
-}
-
-/// Names what decided a denial by the kernel, whose tables are compiled from the same policies:
-/// the evaluator's denial where it gives the same reason, else the kernel's bare reason.
-pub(crate) fn explain(
-    view: &MeshView,
-    pod: &Workload,
-    connection: &Attributes,
-    reason: Reason,
-) -> Denial {
-    match evaluate(view, pod, connection) {
-        Err(denial) if denial.reason == reason => denial,
-        Ok(_) | Err(_) => Denial { reason, decider: None },
-    }
+    snapshot
+        .workload(&workload.name)
+        .filter(|now| now.uid == workload.uid)
 }
 
 /// Whether a reason of the kernel is the word of a policy, and not a fault or a closed pod.
