@@ -5,11 +5,10 @@ use std::collections::BTreeMap;
 use ambit_common::Counter;
 use aya::maps::{MapData, PerCpuArray};
 
-use super::{DatapathError, PinDirectory};
+use super::{DatapathError, Pins};
 
 /// Reads the kernel's counters. They live as long as the pins: a restart of the agent does not
 /// reset them.
-#[derive(Debug)]
 pub struct Counters {
     map: PerCpuArray<MapData, u64>,
 }
@@ -19,8 +18,10 @@ impl Counters {
     ///
     /// # Errors
     /// [`DatapathError::Map`] where the map cannot be opened.
-    pub fn open(pins: &PinDirectory) -> Result<Self, DatapathError> {
-        Ok(Self { map: pins.per_cpu_array("COUNTS")? })
+    pub fn open(pins: &Pins) -> Result<Self, DatapathError> {
+        Ok(Self {
+            map: pins.per_cpu_array("COUNTS")?,
+        })
     }
 
     /// Every counter by its name.

@@ -6,7 +6,7 @@ use ambit_common::{Connection, DenialEvent, Hook, IdentityId, NetnsCookie, Polic
 use aya::maps::{MapData, RingBuf};
 use tokio::io::unix::AsyncFd;
 
-use super::{DatapathError, PinDirectory};
+use super::{DatapathError, Pins};
 
 /// A denial as the kernel reported it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,7 +30,6 @@ pub struct KernelDenial {
 }
 
 /// Reads the kernel's denials.
-#[derive(Debug)]
 pub struct DenialReader {
     ring: AsyncFd<RingBuf<MapData>>,
 }
@@ -40,8 +39,12 @@ impl DenialReader {
     ///
     /// # Errors
     /// [`DatapathError`] where it cannot be opened or polled.
-    pub fn open(pins: &PinDirectory) -> Result<Self, DatapathError> {
-        let ring = AsyncFd::new(pins.ring_buffer("EVENTS")?).map_err(DatapathError::Socket)?;
+    pub fn open(pins: &Pins) -> Result<Self, DatapathError> {
+        let ring = pins.ring_buffer("EVENTS")?;
+        // SAFETY: the ring buffer owns its descriptor, which stays the same and open while it
+        // lives; so does the `AsyncFd`, which owns the ring buffer.
+        let ring = unsafe { AsyncFd::register(ring) }
+            .map_err(|error| DatapathError::Socket(error.into()))?;
         Ok(Self { ring })
     }
 

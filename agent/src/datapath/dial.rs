@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ambit_common::{
-    DELIVERY_RANGE, Family, HBONE_PORT, MAX_SHARDS, NetnsCookie, PolicySetId, Reason,
-    SocketRecord, Ticket, TicketKind, TicketVerdict,
+    DELIVERY_RANGE, Family, HBONE_PORT, MAX_SHARDS, NetnsCookie, PolicySetId, Reason, SocketRecord,
+    Ticket, TicketKind, TicketVerdict,
 };
 use aya::maps::{MapData, MapError, SkStorage};
 use socket2::Socket;
@@ -23,7 +23,7 @@ use tokio::net::TcpStream;
 use super::stock::SocketStock;
 use super::tables::Tables;
 use super::ticket::{Answer, Tickets};
-use super::{DatapathError, PinDirectory};
+use super::{DatapathError, Pins};
 use crate::model::{ObjectName, WorkloadIdentity};
 use crate::policy::Permit;
 
@@ -42,24 +42,25 @@ impl ShardMaps {
     ///
     /// # Errors
     /// [`DatapathError::Map`] where a map cannot be opened.
-    pub fn open(pins: &PinDirectory) -> Result<Self, DatapathError> {
-        Ok(Self { tickets: Tickets::open(pins)?, sockets: pins.socket_storage("SOCKETS")? })
+    pub fn open(pins: &Pins) -> Result<Self, DatapathError> {
+        Ok(Self {
+            tickets: Tickets::open(pins)?,
+            sockets: pins.socket_storage("SOCKETS")?,
+        })
     }
 }
 
 /// A pod as one shard of the proxy sees it: the only way to open connections in its network
 /// namespace, and those only under a ticket for this pod. Stays on its shard's thread.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct PodDatapath(Rc<Inner>);
 
-#[derive(Debug)]
 struct Inner {
     parts: PodDatapathParts,
     next_source: Cell<u16>,
 }
 
 /// What a [`PodDatapath`] is made of: this is what crosses to the shard's thread.
-#[derive(Debug)]
 pub struct PodDatapathParts {
     /// The pod.
     pub pod: ObjectName,
@@ -154,7 +155,9 @@ pub enum DialError {
     #[error("the pod's policies changed {STALE_ATTEMPTS} times while its verdict was asked")]
     Stale,
     /// The hook did not see the connect.
-    #[error("the kernel gave no verdict on a connection of the agent; is its cgroup still attached?")]
+    #[error(
+        "the kernel gave no verdict on a connection of the agent; is its cgroup still attached?"
+    )]
     NoVerdict,
     /// The tables could not be made ready for the caller.
     #[error("the policy tables could not be made ready: {0}")]
@@ -167,7 +170,10 @@ pub enum DialError {
 impl PodDatapath {
     /// A pod, for one shard.
     pub fn new(parts: PodDatapathParts) -> Self {
-        Self(Rc::new(Inner { parts, next_source: Cell::new(0) }))
+        Self(Rc::new(Inner {
+            parts,
+            next_source: Cell::new(0),
+        }))
     }
 
     /// The pod's name.
@@ -187,7 +193,8 @@ impl PodDatapath {
 
     /// Whether `port` is the agent's in this pod: HBONE's, or one of its listeners'.
     pub fn owns_port(&self, port: u16) -> bool {
-        port == HBONE_PORT || (port != 0 && self.0.parts.ports.iter().flatten().any(|&own| own == port))
+        port == HBONE_PORT
+            || (port != 0 && self.0.parts.ports.iter().flatten().any(|&own| own == port))
     }
 
     /// What the kernel remembers of an accepted connection. `None`: nothing that the agent may
@@ -297,7 +304,12 @@ impl PodDatapath {
         to: SocketAddr,
         ticket: Ticket,
     ) -> Result<Answer, DialError> {
-        self.0.parts.maps.tickets.connect(socket, to, ticket).map_err(DialError::Socket)
+        self.0
+            .parts
+            .maps
+            .tickets
+            .connect(socket, to, ticket)
+            .map_err(DialError::Socket)
     }
 
     async fn established(
@@ -337,7 +349,11 @@ fn late_port(socket: &Socket) -> io::Result<()> {
             size_of_val(&on) as libc::socklen_t,
         )
     };
-    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if done == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 fn denied(ticket: &Ticket) -> DialError {

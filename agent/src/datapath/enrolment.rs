@@ -4,24 +4,24 @@
 //! 2. [`Enroller::listen`]: the agent's listeners in the pod, and the slots.
 //! 3. [`Enroller::open`]: the entry says open. The proxy must be accepting by then.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ambit_common::{
-    Address, Generation, MAX_SHARDS, NetnsCookie, PodEntry, PodState, PolicySetId,
-};
+use ambit_common::{Address, Generation, MAX_SHARDS, NetnsCookie, PodEntry, PodState, PolicySetId};
 
-use super::cgroup::{self, CgroupError, CgroupPath};
+use super::cgroup::{CgroupError, CgroupPath};
 use super::dial::{PodDatapathParts, ShardMaps};
 use super::listeners::{ListenersError, PodListenerSet, PodListeners};
 use super::netns::{NetnsError, NetnsHandle};
 use super::node::KernelLog;
 use super::pod_program::{self, PodProgram};
 use super::pod_table::PodTable;
+use super::processes::processes_outside;
 use super::stock::SocketStock;
 use super::tables::{Assigned, Tables};
-use super::{DatapathError, PinDirectory};
+use super::{DatapathError, Pins};
 use crate::model::{ObjectName, Workload};
 use crate::policy::WorkloadPolicies;
 
@@ -68,10 +68,9 @@ pub enum EnrolError {
 }
 
 /// What the enroller works with.
-#[derive(Debug)]
 pub struct EnrollerParts {
     /// The pin directory.
-    pub pins: PinDirectory,
+    pub pins: Pins,
     /// The cgroup to which the node's programs are attached.
     pub cgroup: CgroupPath,
     /// The policy tables.
@@ -85,17 +84,15 @@ pub struct EnrollerParts {
 }
 
 /// Enrols the pods of this node in the kernel.
-#[derive(Debug)]
 pub struct Enroller {
     parts: EnrollerParts,
     table: PodTable,
     shard_maps: Vec<Arc<ShardMaps>>,
-    own: NetnsHandle,
-    init: NetnsHandle,
+    /// Network namespaces that are the node's: the agent's own, and init's where it can be read.
+    node: Vec<NetnsHandle>,
 }
 
 /// A pod that is enrolled in the kernel, closed or open.
-#[derive(Debug)]
 pub struct EnrolledPod {
     name: ObjectName,
     netns: NetnsHandle,
@@ -134,8 +131,10 @@ impl Enroller {
         Ok(Self {
             table: PodTable::open(&parts.pins)?,
             shard_maps,
-            own: NetnsHandle::current()?,
-            init: NetnsHandle::init()?,
+            node: [NetnsHandle::current()?]
+                .into_iter()
+                .chain(NetnsHandle::init().ok())
+                .collect(),
             parts,
         })
     }
@@ -167,7 +166,13 @@ impl Enroller {
         self.table.set_probe_ports(cookie, &workload.probe_ports)?;
         self.table.set(cookie, entry)?;
         self.refuse_outside_cgroup(&netns)?;
-        Ok(EnrolledPod { name: workload.name.clone(), netns, cookie, program, entry })
+        Ok(EnrolledPod {
+            name: workload.name.clone(),
+            netns,
+            cookie,
+            program,
+            entry,
+        })
     }
 
     fn admit<'a>(
@@ -177,8 +182,10 @@ impl Enroller {
         cookie: NetnsCookie,
         enrolled: impl IntoIterator<Item = &'a EnrolledPod>,
     ) -> Result<(), EnrolError> {
-        if netns.same_as(&self.own)? || netns.same_as(&self.init)? {
-            return Err(EnrolError::HostNetns(path.display().to_string()));
+        for own in &self.node {
+            if netns.same_as(own)? {
+                return Err(EnrolError::HostNetns(path.display().to_string()));
+            }
         }
         match enrolled.into_iter().find(|pod| pod.cookie == cookie) {
             None => Ok(()),
@@ -190,7 +197,7 @@ impl Enroller {
     }
 
     fn refuse_outside_cgroup(&self, netns: &NetnsHandle) -> Result<(), EnrolError> {
-        let pids = cgroup::outside(&self.parts.cgroup, netns)?;
+        let pids = processes_outside(&self.parts.cgroup, netns)?;
         if pids.is_empty() {
             return Ok(());
         }
@@ -247,7 +254,10 @@ impl Enroller {
         workload: &Workload,
         policies: &Arc<WorkloadPolicies>,
     ) -> Result<(), EnrolError> {
-        let assigned = self.parts.tables.assign(pod.cookie, policies, pod.entry.generation)?;
+        let assigned = self
+            .parts
+            .tables
+            .assign(pod.cookie, policies, pod.entry.generation)?;
         let mut entry = with_addresses(pod.entry, workload);
         entry.policy_set = assigned.set;
         entry.generation = assigned.generation;
@@ -269,9 +279,12 @@ impl Enroller {
         policies: &Arc<WorkloadPolicies>,
     ) -> Result<Change, EnrolError> {
         self.table.set_addresses(pod.cookie, &workload.addresses)?;
-        self.table.set_probe_ports(pod.cookie, &workload.probe_ports)?;
+        self.table
+            .set_probe_ports(pod.cookie, &workload.probe_ports)?;
         let Assigned { set, generation } =
-            self.parts.tables.assign(pod.cookie, policies, pod.entry.generation)?;
+            self.parts
+                .tables
+                .assign(pod.cookie, policies, pod.entry.generation)?;
         let mut entry = with_addresses(pod.entry, workload);
         entry.policy_set = set;
         entry.generation = generation;
@@ -293,7 +306,10 @@ impl Enroller {
     /// # Errors
     /// [`EnrolError`]; the pod stays as it was.
     pub fn shut(&mut self, pod: &mut EnrolledPod) -> Result<(), EnrolError> {
-        let entry = PodEntry { state: PodState::Closed as u8, ..pod.entry };
+        let entry = PodEntry {
+            state: PodState::Closed as u8,
+            ..pod.entry
+        };
         self.table.set(pod.cookie, entry)?;
         pod.entry = entry;
         Ok(())
@@ -310,21 +326,18 @@ impl Enroller {
         Ok(())
     }
 
-    /// Pods that an earlier agent left in the kernel.
-    ///
-    /// # Errors
-    /// [`EnrolError`] where the pin directory cannot be read.
-    pub fn leftovers(&self) -> Result<Vec<NetnsCookie>, EnrolError> {
-        Ok(self.parts.pins.pods()?)
-    }
-
-    /// Takes out of the mesh a pod that an earlier agent left.
+    /// Takes out of the mesh the pods that an earlier agent left, apart from `known` ones, and
+    /// forgets those whose network namespace is gone.
     ///
     /// # Errors
     /// [`EnrolError`] where something could not be removed.
-    pub fn remove_leftover(&mut self, netns: NetnsCookie) -> Result<(), EnrolError> {
-        pod_program::detach_leftover(&self.parts.pins, netns)?;
-        self.table.remove(netns)?;
+    pub fn remove_leftovers(&mut self, known: &BTreeSet<NetnsCookie>) -> Result<(), EnrolError> {
+        for netns in self.parts.pins.pods()? {
+            if !known.contains(&netns) {
+                pod_program::detach_leftover(&self.parts.pins, netns)?;
+                self.table.remove(netns)?;
+            }
+        }
         Ok(())
     }
 }
@@ -359,5 +372,9 @@ fn with_addresses(entry: PodEntry, workload: &Workload) -> PodEntry {
         let found = workload.addresses.iter().find(|ip| ip.is_ipv4() == is_v4);
         found.map_or(Address::UNSPECIFIED, |&ip| ip.into())
     };
-    PodEntry { primary_v4: first(true), primary_v6: first(false), ..entry }
+    PodEntry {
+        primary_v4: first(true),
+        primary_v6: first(false),
+        ..entry
+    }
 }

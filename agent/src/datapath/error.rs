@@ -5,7 +5,9 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum DatapathError {
     /// The embedded object was refused.
-    #[error("the kernel refused Ambit's {object} object: {source}; `ambit check` says what it lacks")]
+    #[error(
+        "the kernel refused Ambit's {object} object: {source}; `ambit check` says what it lacks"
+    )]
     Load {
         /// Which object.
         object: &'static str,
@@ -26,16 +28,15 @@ pub enum DatapathError {
     /// The embedded object lacks a map: a fault of the build.
     #[error("the embedded object has no map {0}; build the agent with `cargo xtask build`")]
     NoMap(&'static str),
-    /// A link could not be pinned, opened or replaced.
-    #[error("the link {path} could not be {action}: {source}")]
-    Link {
-        /// The pin.
-        path: PathBuf,
-        /// What was tried.
-        action: &'static str,
-        /// The kernel's error.
-        source: io::Error,
-    },
+    /// The pin directory could not be prepared.
+    #[error(transparent)]
+    Directory(#[from] super::bpffs::PinDirectoryError),
+    /// The pod's network namespace could not be used.
+    #[error(transparent)]
+    Netns(#[from] super::netns::NetnsError),
+    /// A pinned link could not be used.
+    #[error(transparent)]
+    Link(#[from] super::link::LinkError),
     /// A map could not be read or written.
     #[error("the map {map} could not be {action}: {source}")]
     Map {
@@ -81,10 +82,18 @@ impl DatapathError {
         map: &'static str,
         action: &'static str,
     ) -> impl FnOnce(aya::maps::MapError) -> Self {
-        move |source| Self::Map { map, action, source: Box::new(source) }
+        move |source| Self::Map {
+            map,
+            action,
+            source: Box::new(source),
+        }
     }
 
     pub(super) fn pin(path: PathBuf, action: &'static str) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::Pin { path, action, source }
+        move |source| Self::Pin {
+            path,
+            action,
+            source,
+        }
     }
 }

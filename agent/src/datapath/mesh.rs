@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 
 use ambit_common::{Address, MESH_PREFIX_BITS, MeshClass};
-use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::MapData;
+use aya::maps::lpm_trie::{Key, LpmTrie};
 use ipnet::IpNet;
 
-use super::{DatapathError, PinDirectory};
+use super::{DatapathError, Pins};
 
 const MAP: &str = "MESH";
 
@@ -16,13 +16,17 @@ const V4_PREFIX_OFFSET: u32 = 96;
 
 /// The kernel's table of destinations, and what is in it.
 #[derive(Debug)]
-pub(super) struct MeshTable {
+pub struct MeshTable {
     map: LpmTrie<MapData, Address, u8>,
     written: HashMap<(u32, Address), u8>,
 }
 
 impl MeshTable {
-    pub(super) fn open(pins: &PinDirectory) -> Result<Self, DatapathError> {
+    /// Opens the table, with what an earlier agent left in it.
+    ///
+    /// # Errors
+    /// [`DatapathError::Map`] where it cannot be read.
+    pub fn open(pins: &Pins) -> Result<Self, DatapathError> {
         let map: LpmTrie<_, Address, u8> = pins.trie(MAP)?;
         let mut written = HashMap::new();
         for entry in map.iter() {
@@ -34,9 +38,14 @@ impl MeshTable {
 
     /// Makes the table say `classes`. Entries are added before others are removed, so that no
     /// address of the mesh is outside meanwhile.
-    pub(super) fn replace(&mut self, classes: &[(IpNet, MeshClass)]) -> Result<(), DatapathError> {
-        let wanted: HashMap<_, _> =
-            classes.iter().map(|(net, class)| (key(net), *class as u8)).collect();
+    ///
+    /// # Errors
+    /// [`DatapathError::Map`] where an entry could not be written; the others are as before.
+    pub fn replace(&mut self, classes: &[(IpNet, MeshClass)]) -> Result<(), DatapathError> {
+        let wanted: HashMap<_, _> = classes
+            .iter()
+            .map(|(net, class)| (key(net), *class as u8))
+            .collect();
         for (&(prefix, address), &class) in &wanted {
             if self.written.get(&(prefix, address)) != Some(&class) {
                 self.map
@@ -45,8 +54,12 @@ impl MeshTable {
                 self.written.insert((prefix, address), class);
             }
         }
-        let stale: Vec<_> =
-            self.written.keys().filter(|key| !wanted.contains_key(key)).copied().collect();
+        let stale: Vec<_> = self
+            .written
+            .keys()
+            .filter(|key| !wanted.contains_key(key))
+            .copied()
+            .collect();
         for (prefix, address) in stale {
             self.map
                 .remove(&Key::new(prefix, address))
@@ -63,6 +76,9 @@ fn key(net: &IpNet) -> (u32, Address) {
         IpNet::V4(_) => V4_PREFIX_OFFSET + bits,
         IpNet::V6(_) => bits,
     };
-    debug_assert!(prefix <= MESH_PREFIX_BITS, "an IPv6 prefix has at most 128 bits");
+    debug_assert!(
+        prefix <= MESH_PREFIX_BITS,
+        "an IPv6 prefix has at most 128 bits"
+    );
     (prefix, Address::from(net.network()))
 }

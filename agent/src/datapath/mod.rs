@@ -1,24 +1,54 @@
 //! The kernel side of a node: programs, maps, enrolled pods, and the agent's own connections.
 //!
-//! [`Node`] installs the programs and owns the tables; [`PodProgram`] attaches to one pod;
-//! [`PodDatapath`] is what the proxy sees of a pod.
+//! [`Node`] installs the programs; [`Enroller`] attaches them to pods; [`Tables`] holds the
+//! policies in the kernel; [`PodDatapath`] is what the proxy sees of a pod.
 
+mod attach;
+mod bpf_call;
+pub mod bpffs;
+mod capabilities;
+pub mod cgroup;
+pub mod check;
 mod counters;
 mod denials;
 mod dial;
+mod enrolment;
 mod error;
+pub mod foreign;
 mod ids;
+pub mod link;
+pub mod listeners;
 mod mesh;
+mod netlink;
+pub mod netns;
 mod node;
 mod objects;
+pub mod passed;
 mod pins;
 mod pod_program;
 mod pod_table;
+mod policy_maps;
+mod probe;
+pub mod processes;
+pub mod sock_diag;
+pub mod stock;
+mod sweep;
+mod tables;
+#[cfg(test)]
+mod testing;
 mod ticket;
 
 pub use counters::Counters;
 pub use denials::{DenialReader, KernelDenial};
-pub use dial::{AuthorizedStream, Caller, Delivery, DialError, PodDatapath, UnjudgedStream};
+pub use dial::{
+    AuthorizedStream, Caller, Delivery, DialError, PodDatapath, PodDatapathParts, ShardMaps,
+    UnjudgedStream,
+};
+pub use enrolment::{Change, EnrolError, EnrolledPod, Enroller, EnrollerParts};
 pub use error::DatapathError;
-pub use node::Node;
-pub use pins::PinDirectory;
+pub use listeners::PodListeners;
+pub use mesh::MeshTable;
+pub use node::{KernelLog, Node};
+pub use pins::Pins;
+pub use sweep::{PassedRules, SweepError, close_passed};
+pub use tables::{Assigned, SetCounts, Tables};

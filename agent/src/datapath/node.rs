@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use ambit_common::{NetnsCookie, NodeSettings, Ticket, TicketKind, TicketVerdict};
@@ -9,11 +10,12 @@ use aya::programs::{CgroupAttachMode, Program};
 use aya::{Ebpf, EbpfLoader};
 use socket2::Domain;
 
-use super::link;
+use super::attach;
+use super::link::LinkTarget;
 use super::pins::{NODE_MAPS, SHARED_MAPS};
 use super::stock::tcp_socket;
 use super::ticket::Tickets;
-use super::{DatapathError, PinDirectory, objects};
+use super::{DatapathError, Pins, objects};
 
 /// The programs, by their function's name.
 const PROGRAMS: [&str; 7] = [
@@ -40,18 +42,21 @@ impl Node {
     /// [`DatapathError`] for what the kernel refused; [`DatapathError::HookDoesNotSeeAgent`] where
     /// this process is not in a cgroup below `cgroup`.
     pub fn install(
-        pins: &PinDirectory,
+        pins: &Pins,
         cgroup: &Path,
         settings: NodeSettings,
         log: KernelLog,
     ) -> Result<Self, DatapathError> {
-        let cgroup =
-            File::open(cgroup).map_err(DatapathError::pin(cgroup.to_owned(), "opened"))?;
+        let cgroup = File::open(cgroup).map_err(DatapathError::pin(cgroup.to_owned(), "opened"))?;
         let mut ebpf = load(pins, log)?;
         let mut known = pins.array("NODE")?;
-        known.set(0, settings, 0).map_err(DatapathError::map("NODE", "written"))?;
+        known
+            .set(0, settings, 0)
+            .map_err(DatapathError::map("NODE", "written"))?;
         for name in PROGRAMS {
-            let program = ebpf.program_mut(name).ok_or(DatapathError::NoProgram(name))?;
+            let program = ebpf
+                .program_mut(name)
+                .ok_or(DatapathError::NoProgram(name))?;
             attach(pins, name, program, &cgroup)?;
         }
         prove_hook_sees_agent(&Tickets::open(pins)?, settings.host_netns)?;
@@ -83,7 +88,7 @@ impl KernelLog {
     }
 }
 
-fn load(pins: &PinDirectory, log: KernelLog) -> Result<Ebpf, DatapathError> {
+fn load(pins: &Pins, log: KernelLog) -> Result<Ebpf, DatapathError> {
     let mut loader = EbpfLoader::new();
     let level = log.level();
     loader.override_global("AYA_LOG_LEVEL", &level, false);
@@ -92,37 +97,53 @@ fn load(pins: &PinDirectory, log: KernelLog) -> Result<Ebpf, DatapathError> {
     }
     loader
         .load(objects::NODE)
-        .map_err(|source| DatapathError::Load { object: "node", source: Box::new(source) })
+        .map_err(|source| DatapathError::Load {
+            object: "node",
+            source: Box::new(source),
+        })
 }
 
 /// Attaches a program, or puts it in the place of the pinned one.
 fn attach(
-    pins: &PinDirectory,
+    pins: &Pins,
     name: &'static str,
     program: &mut Program,
     cgroup: &File,
 ) -> Result<(), DatapathError> {
-    let refused = |source| DatapathError::Program { program: name, source: Box::new(source) };
+    let refused = |source| DatapathError::Program {
+        program: name,
+        source: Box::new(source),
+    };
     let path = pins.link(name);
+    let target = LinkTarget::Cgroup(Some(cgroup_id(cgroup)?));
     match program {
         Program::CgroupSockAddr(program) => {
             program.load().map_err(refused)?;
-            if link::replace(&path, program.fd().map_err(refused)?, cgroup)? {
+            if attach::replace(&path, program.fd().map_err(refused)?, target)? {
                 return Ok(());
             }
-            let id = program.attach(cgroup, CgroupAttachMode::Single).map_err(refused)?;
-            link::pin(program.take_link(id).map_err(refused)?, &path)
+            let id = program
+                .attach(cgroup, CgroupAttachMode::Single)
+                .map_err(refused)?;
+            attach::pin(program.take_link(id).map_err(refused)?, &path)
         }
         Program::SockOps(program) => {
             program.load().map_err(refused)?;
-            if link::replace(&path, program.fd().map_err(refused)?, cgroup)? {
+            if attach::replace(&path, program.fd().map_err(refused)?, target)? {
                 return Ok(());
             }
-            let id = program.attach(cgroup, CgroupAttachMode::Single).map_err(refused)?;
-            link::pin(program.take_link(id).map_err(refused)?, &path)
+            let id = program
+                .attach(cgroup, CgroupAttachMode::Single)
+                .map_err(refused)?;
+            attach::pin(program.take_link(id).map_err(refused)?, &path)
         }
         _ => Err(DatapathError::NoProgram(name)),
     }
+}
+
+/// A cgroup's id is its directory's inode, on 64-bit systems (kernfs, Linux 5.5).
+fn cgroup_id(cgroup: &File) -> Result<u64, DatapathError> {
+    Ok(cgroup.metadata().map_err(DatapathError::Socket)?.ino())
 }
 
 /// Dials with a ticket that is always denied. If the connect is not denied, the hook does not see
@@ -131,12 +152,19 @@ fn prove_hook_sees_agent(tickets: &Tickets, own: NetnsCookie) -> Result<(), Data
     let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
     let socket = tcp_socket(Domain::IPV4).map_err(DatapathError::Socket)?;
     let ticket = Ticket::new(TicketKind::Canary, own, nowhere.into());
-    let answered = tickets.connect(&socket, nowhere, ticket).map_err(DatapathError::Socket)?;
-    match (TicketVerdict::from_u8(answered.ticket.verdict), answered.connect) {
+    let answered = tickets
+        .connect(&socket, nowhere, ticket)
+        .map_err(DatapathError::Socket)?;
+    match (
+        TicketVerdict::from_u8(answered.ticket.verdict),
+        answered.connect,
+    ) {
         (TicketVerdict::Deny, Err(_)) => Ok(()),
         (TicketVerdict::Pending, _) => Err(DatapathError::HookDoesNotSeeAgent(
             "a connection that must be denied was not seen",
         )),
-        _ => Err(DatapathError::HookDoesNotSeeAgent("a connection that must be denied went on")),
+        _ => Err(DatapathError::HookDoesNotSeeAgent(
+            "a connection that must be denied went on",
+        )),
     }
 }

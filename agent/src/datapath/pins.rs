@@ -4,9 +4,12 @@ use std::path::{Path, PathBuf};
 
 use ambit_common::NetnsCookie;
 use aya::Pod;
-use aya::maps::{Array, HashMap, HashOfMaps, LpmTrie, Map, MapData, PerCpuArray, RingBuf, SkStorage};
+use aya::maps::{
+    Array, HashMap, HashOfMaps, InnerMap, LpmTrie, Map, MapData, PerCpuArray, RingBuf, SkStorage,
+};
 
 use super::DatapathError;
+use super::bpffs::PinDirectory;
 
 /// Maps that the node's programs and every pod's program share, as the kernel objects name them.
 pub(super) const SHARED_MAPS: [&str; 14] = [
@@ -34,21 +37,22 @@ pub(super) const POD_MAPS: [&str; 3] = ["HANDSHAKES", "LISTENERS", "REFUSED"];
 
 /// The pins of one node's agent, of one layout version.
 #[derive(Clone, Debug)]
-pub struct PinDirectory {
+pub struct Pins {
     root: PathBuf,
 }
 
-impl PinDirectory {
-    /// The pins below `root`, which is on a bpffs and names the layout version.
+impl Pins {
+    /// The pins of a prepared directory.
     ///
     /// # Errors
-    /// [`DatapathError::Pin`] where the folders cannot be made.
-    pub fn open(root: &Path) -> Result<Self, DatapathError> {
-        let pins = Self { root: root.to_owned() };
+    /// [`DatapathError::Directory`] where its folders cannot be made.
+    pub fn open(directory: &PinDirectory) -> Result<Self, DatapathError> {
         for folder in ["maps", "links", "pods"] {
-            create(&pins.root.join(folder))?;
+            directory.subdirectory(folder)?;
         }
-        Ok(pins)
+        Ok(Self {
+            root: directory.path().to_owned(),
+        })
     }
 
     /// The pin of a map that is shared or the node's.
@@ -120,7 +124,7 @@ impl PinDirectory {
         self.typed(name, Map::RingBuf)
     }
 
-    pub(super) fn hash_of_maps<K: Pod, V>(
+    pub(super) fn hash_of_maps<K: Pod, V: InnerMap>(
         &self,
         name: &'static str,
     ) -> Result<HashOfMaps<MapData, K, V>, DatapathError> {
@@ -136,7 +140,9 @@ impl PinDirectory {
         T: TryFrom<Map, Error = aya::maps::MapError>,
     {
         let data = MapData::from_pin(self.map(name)).map_err(DatapathError::map(name, "opened"))?;
-        kind(data).try_into().map_err(DatapathError::map(name, "opened"))
+        kind(data)
+            .try_into()
+            .map_err(DatapathError::map(name, "opened"))
     }
 }
 

@@ -1,27 +1,25 @@
 //! A pod's sk_lookup program: attached to the pod's network namespace, pinned with its maps.
 
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use ambit_common::{
-    Connection, NetnsCookie, PodProgramConstants, SocketRecord, listener_slot,
-};
+use ambit_common::{Connection, NetnsCookie, PodProgramConstants, SocketRecord, listener_slot};
 use aya::maps::{HashMap, HashOfMaps, Map, MapData, SockMap};
 use aya::programs::SkLookup;
 use aya::{Ebpf, EbpfLoader};
 
+use super::link::LinkTarget;
 use super::listeners::PodListenerSet;
 use super::netns::NetnsHandle;
 use super::node::KernelLog;
 use super::pins::{self, POD_MAPS, SHARED_MAPS};
-use super::{DatapathError, PinDirectory, link, objects};
+use super::{DatapathError, Pins, attach, objects};
 
 const PROGRAM: &str = "ambit_sk_lookup";
 const HANDSHAKES_OF: &str = "HANDSHAKES_OF";
 
 /// The program of one pod. Dropping it leaves everything in place: [`PodProgram::detach`] takes
 /// the pod out of the kernel.
-#[derive(Debug)]
 pub struct PodProgram {
     netns: NetnsCookie,
     folder: PathBuf,
@@ -35,7 +33,7 @@ impl PodProgram {
     /// # Errors
     /// [`DatapathError`] for what the kernel refused.
     pub fn attach(
-        pins: &PinDirectory,
+        pins: &Pins,
         netns: &NetnsHandle,
         cookie: NetnsCookie,
         log: KernelLog,
@@ -47,8 +45,12 @@ impl PodProgram {
         let listeners = take(&mut ebpf, "LISTENERS")?
             .try_into()
             .map_err(DatapathError::map("LISTENERS", "opened"))?;
-        attach(&mut ebpf, netns, &folder.join("link"))?;
-        Ok(Self { netns: cookie, folder, listeners })
+        install(&mut ebpf, netns, &folder.join("link"))?;
+        Ok(Self {
+            netns: cookie,
+            folder,
+            listeners,
+        })
     }
 
     /// Fills the slots.
@@ -63,14 +65,16 @@ impl PodProgram {
     }
 
     fn fill(&mut self, slot: u32, listener: &TcpListener) -> Result<(), DatapathError> {
-        self.listeners.set(slot, listener, 0).map_err(DatapathError::map("LISTENERS", "written"))
+        self.listeners
+            .set(slot, listener, 0)
+            .map_err(DatapathError::map("LISTENERS", "written"))
     }
 
     /// Takes the pod out of the kernel: its traffic passes as without a mesh from here on.
     ///
     /// # Errors
     /// [`DatapathError`] where a pin could not be removed.
-    pub fn detach(self, pins: &PinDirectory) -> Result<(), DatapathError> {
+    pub fn detach(self, pins: &Pins) -> Result<(), DatapathError> {
         detach(pins, self.netns, &self.folder)
     }
 }
@@ -79,18 +83,11 @@ impl PodProgram {
 ///
 /// # Errors
 /// [`DatapathError`] where a pin could not be removed.
-pub(super) fn detach_leftover(
-    pins: &PinDirectory,
-    netns: NetnsCookie,
-) -> Result<(), DatapathError> {
+pub(super) fn detach_leftover(pins: &Pins, netns: NetnsCookie) -> Result<(), DatapathError> {
     detach(pins, netns, &pins.pod(netns))
 }
 
-fn detach(
-    pins: &PinDirectory,
-    netns: NetnsCookie,
-    folder: &std::path::Path,
-) -> Result<(), DatapathError> {
+fn detach(pins: &Pins, netns: NetnsCookie, folder: &Path) -> Result<(), DatapathError> {
     pins::remove(&folder.join("link"))?;
     let mut handshakes = handshakes_of(pins)?;
     match handshakes.remove(&netns) {
@@ -104,8 +101,8 @@ fn detach(
 }
 
 fn load(
-    pins: &PinDirectory,
-    folder: &std::path::Path,
+    pins: &Pins,
+    folder: &Path,
     netns: NetnsCookie,
     log: KernelLog,
 ) -> Result<Ebpf, DatapathError> {
@@ -122,15 +119,14 @@ fn load(
     }
     loader
         .load(objects::POD)
-        .map_err(|source| DatapathError::Load { object: "pod", source: Box::new(source) })
+        .map_err(|source| DatapathError::Load {
+            object: "pod",
+            source: Box::new(source),
+        })
 }
 
 /// Makes the pod's handshakes known to the node's sock_ops program.
-fn enter_handshakes(
-    pins: &PinDirectory,
-    ebpf: &mut Ebpf,
-    netns: NetnsCookie,
-) -> Result<(), DatapathError> {
+fn enter_handshakes(pins: &Pins, ebpf: &mut Ebpf, netns: NetnsCookie) -> Result<(), DatapathError> {
     let own: HashMap<MapData, Connection, SocketRecord> = take(ebpf, "HANDSHAKES")?
         .try_into()
         .map_err(DatapathError::map("HANDSHAKES", "opened"))?;
@@ -142,7 +138,7 @@ fn enter_handshakes(
 type Handshakes = HashMap<MapData, Connection, SocketRecord>;
 
 fn handshakes_of(
-    pins: &PinDirectory,
+    pins: &Pins,
 ) -> Result<HashOfMaps<MapData, NetnsCookie, Handshakes>, DatapathError> {
     pins.hash_of_maps(HANDSHAKES_OF)
 }
@@ -151,21 +147,21 @@ fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, DatapathError> {
     ebpf.take_map(name).ok_or(DatapathError::NoMap(name))
 }
 
-fn attach(
-    ebpf: &mut Ebpf,
-    netns: &NetnsHandle,
-    path: &std::path::Path,
-) -> Result<(), DatapathError> {
-    let refused = |source| DatapathError::Program { program: PROGRAM, source: Box::new(source) };
+fn install(ebpf: &mut Ebpf, netns: &NetnsHandle, path: &Path) -> Result<(), DatapathError> {
+    let refused = |source| DatapathError::Program {
+        program: PROGRAM,
+        source: Box::new(source),
+    };
     let program: &mut SkLookup = ebpf
         .program_mut(PROGRAM)
         .ok_or(DatapathError::NoProgram(PROGRAM))?
         .try_into()
         .map_err(refused)?;
     program.load().map_err(refused)?;
-    if link::replace(path, program.fd().map_err(refused)?)? {
+    let target = LinkTarget::Netns(Some(netns.inode()?));
+    if attach::replace(path, program.fd().map_err(refused)?, target)? {
         return Ok(());
     }
     let id = program.attach(netns).map_err(refused)?;
-    link::pin(program.take_link(id).map_err(refused)?, path)
+    attach::pin(program.take_link(id).map_err(refused)?, path)
 }

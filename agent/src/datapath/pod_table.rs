@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ambit_common::{Address, NetnsCookie, PodAddressKey, PodEntry, PodPortKey};
 use aya::maps::{HashMap, MapData, MapError};
 
-use super::{DatapathError, PinDirectory};
+use super::{DatapathError, Pins};
 
 /// What the kernel knows of the pods of this node.
 #[derive(Debug)]
@@ -18,7 +18,7 @@ pub(super) struct PodTable {
 }
 
 impl PodTable {
-    pub(super) fn open(pins: &PinDirectory) -> Result<Self, DatapathError> {
+    pub(super) fn open(pins: &Pins) -> Result<Self, DatapathError> {
         Ok(Self {
             pods: pins.hash("PODS")?,
             addresses: pins.hash("POD_ADDRESSES")?,
@@ -35,12 +35,10 @@ impl PodTable {
         }
     }
 
-    pub(super) fn set(
-        &mut self,
-        netns: NetnsCookie,
-        entry: PodEntry,
-    ) -> Result<(), DatapathError> {
-        self.pods.insert(netns, entry, 0).map_err(DatapathError::map("PODS", "written"))?;
+    pub(super) fn set(&mut self, netns: NetnsCookie, entry: PodEntry) -> Result<(), DatapathError> {
+        self.pods
+            .insert(netns, entry, 0)
+            .map_err(DatapathError::map("PODS", "written"))?;
         if self.event_shares.get(&netns, 0).is_err() {
             self.event_shares
                 .insert(netns, [0, 0], 0)
@@ -79,12 +77,24 @@ impl PodTable {
         let known = self.probe_ports_of(netns);
         for &port in ports.difference(&known) {
             self.probe_ports
-                .insert(PodPortKey { netns, port, zero: [0; 3] }, 1, 0)
+                .insert(
+                    PodPortKey {
+                        netns,
+                        port,
+                        zero: [0; 3],
+                    },
+                    1,
+                    0,
+                )
                 .map_err(DatapathError::map("PROBE_PORTS", "written"))?;
         }
         for &port in known.difference(ports) {
             self.probe_ports
-                .remove(&PodPortKey { netns, port, zero: [0; 3] })
+                .remove(&PodPortKey {
+                    netns,
+                    port,
+                    zero: [0; 3],
+                })
                 .map_err(DatapathError::map("PROBE_PORTS", "written"))?;
         }
         Ok(())
@@ -105,11 +115,15 @@ impl PodTable {
 
     fn addresses_of(&self, netns: NetnsCookie) -> BTreeSet<Address> {
         let keys = self.addresses.keys().filter_map(Result::ok);
-        keys.filter(|key| key.netns == netns).map(|key| key.address).collect()
+        keys.filter(|key| key.netns == netns)
+            .map(|key| key.address)
+            .collect()
     }
 
     fn probe_ports_of(&self, netns: NetnsCookie) -> BTreeSet<u16> {
         let keys = self.probe_ports.keys().filter_map(Result::ok);
-        keys.filter(|key| key.netns == netns).map(|key| key.port).collect()
+        keys.filter(|key| key.netns == netns)
+            .map(|key| key.port)
+            .collect()
     }
 }

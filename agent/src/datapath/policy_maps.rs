@@ -7,7 +7,7 @@ use ambit_common::{
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{HashMap, MapData, MapError};
 
-use super::{DatapathError, PinDirectory};
+use super::{DatapathError, Pins};
 use crate::policy::CompiledSet;
 
 /// The maps that hold policy sets.
@@ -21,7 +21,7 @@ pub(super) struct PolicyMaps {
 }
 
 impl PolicyMaps {
-    pub(super) fn open(pins: &PinDirectory) -> Result<Self, DatapathError> {
+    pub(super) fn open(pins: &Pins) -> Result<Self, DatapathError> {
         Ok(Self {
             headers: pins.hash("POLICY_SETS")?,
             identities: pins.hash("IDENTITY_BITS")?,
@@ -113,6 +113,10 @@ fn gone(removed: Result<(), MapError>, name: &'static str) -> Result<(), Datapat
 }
 
 fn address_key(set: PolicySetId, address: Address, prefix: u8) -> Key<AddressBitsKey> {
-    let data = AddressBitsKey { set, zero: 0, address };
+    let data = AddressBitsKey {
+        set,
+        zero: 0,
+        address,
+    };
     Key::new(ADDRESS_KEY_SET_BITS + u32::from(prefix), data)
 }

@@ -8,7 +8,7 @@ use ambit_common::{Generation, IdentityId, NetnsCookie, PolicySetId, SetMode};
 
 use super::ids::Ids;
 use super::policy_maps::PolicyMaps;
-use super::{DatapathError, PinDirectory};
+use super::{DatapathError, Pins};
 use crate::model::WorkloadIdentity;
 use crate::policy::{CompiledSet, Decider, WorkloadPolicies};
 
@@ -17,10 +17,9 @@ use crate::policy::{CompiledSet, Decider, WorkloadPolicies};
 const RETIREMENT: Duration = Duration::from_secs(10);
 
 /// The policy tables of this node. Cheap to clone; locked once for a connection, never for a byte.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Tables(Arc<Mutex<Inner>>);
 
-#[derive(Debug)]
 struct Inner {
     maps: PolicyMaps,
     ids: Ids,
@@ -66,7 +65,7 @@ impl Tables {
     ///
     /// # Errors
     /// [`DatapathError::Map`] where a map cannot be opened.
-    pub fn open(pins: &PinDirectory) -> Result<Self, DatapathError> {
+    pub fn open(pins: &Pins) -> Result<Self, DatapathError> {
         Ok(Self(Arc::new(Mutex::new(Inner {
             maps: PolicyMaps::open(pins)?,
             ids: Ids::open(pins)?,
@@ -130,12 +129,21 @@ impl Tables {
     /// The policy and rule behind an alternative of a set.
     pub fn decider(&self, set: PolicySetId, alternative: u32) -> Option<Decider> {
         let inner = self.lock();
-        inner.sets.get(&set)?.compiled.deciders.get(usize::try_from(alternative).ok()?).cloned()
+        inner
+            .sets
+            .get(&set)?
+            .compiled
+            .deciders
+            .get(usize::try_from(alternative).ok()?)
+            .cloned()
     }
 
     /// The policies of a set, for a denial that no single alternative decided.
     pub fn policies(&self, set: PolicySetId) -> Option<Arc<WorkloadPolicies>> {
-        self.lock().sets.get(&set).map(|set| Arc::clone(&set.policies))
+        self.lock()
+            .sets
+            .get(&set)
+            .map(|set| Arc::clone(&set.policies))
     }
 
     /// The identity of a number.
@@ -171,10 +179,7 @@ impl Tables {
 }
 
 impl Inner {
-    fn set_for(
-        &mut self,
-        policies: &Arc<WorkloadPolicies>,
-    ) -> Result<PolicySetId, DatapathError> {
+    fn set_for(&mut self, policies: &Arc<WorkloadPolicies>) -> Result<PolicySetId, DatapathError> {
         if let Some(&set) = self.by_policies.get(policies) {
             if let Some(known) = self.sets.get_mut(&set) {
                 known.retired = None;
@@ -186,7 +191,15 @@ impl Inner {
         self.maps.write(set, &compiled)?;
         let policies = Arc::clone(policies);
         self.by_policies.insert(Arc::clone(&policies), set);
-        self.sets.insert(set, Set { policies, compiled, peers: HashSet::new(), retired: None });
+        self.sets.insert(
+            set,
+            Set {
+                policies,
+                compiled,
+                peers: HashSet::new(),
+                retired: None,
+            },
+        );
         Ok(set)
     }
 
@@ -224,7 +237,8 @@ impl Inner {
             }
         }
         self.sets.retain(|_, set| {
-            set.retired.is_none_or(|since| now.saturating_duration_since(since) < RETIREMENT)
+            set.retired
+                .is_none_or(|since| now.saturating_duration_since(since) < RETIREMENT)
         });
         let sets = &self.sets;
         self.by_policies.retain(|_, id| sets.contains_key(id));

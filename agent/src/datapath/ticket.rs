@@ -9,7 +9,7 @@ use aya::maps::{HashMap, MapData};
 use socket2::Socket;
 
 use super::stock::cookie_of;
-use super::{DatapathError, PinDirectory};
+use super::{DatapathError, Pins};
 
 const MAP: &str = "TICKETS";
 
@@ -30,8 +30,10 @@ pub(super) struct Answer {
 }
 
 impl Tickets {
-    pub(super) fn open(pins: &PinDirectory) -> Result<Self, DatapathError> {
-        Ok(Self { map: Mutex::new(pins.hash(MAP)?) })
+    pub(super) fn open(pins: &Pins) -> Result<Self, DatapathError> {
+        Ok(Self {
+            map: Mutex::new(pins.hash(MAP)?),
+        })
     }
 
     /// Removes every ticket: those of a dead agent.
@@ -39,7 +41,8 @@ impl Tickets {
         let mut map = self.map.lock().unwrap_or_else(PoisonError::into_inner);
         let left: Vec<_> = map.keys().filter_map(Result::ok).collect();
         for cookie in left {
-            map.remove(&cookie).map_err(DatapathError::map(MAP, "cleared"))?;
+            map.remove(&cookie)
+                .map_err(DatapathError::map(MAP, "cleared"))?;
         }
         Ok(())
     }
@@ -63,14 +66,15 @@ impl Tickets {
         };
         let ticket = self.with(|map| map.get(&cookie, 0));
         self.with(|map| map.remove(&cookie))?;
-        Ok(Answer { ticket: ticket?, connect })
+        Ok(Answer {
+            ticket: ticket?,
+            connect,
+        })
     }
 
     fn with<T>(
         &self,
-        f: impl FnOnce(
-            &mut HashMap<MapData, SocketCookie, Ticket>,
-        ) -> Result<T, aya::maps::MapError>,
+        f: impl FnOnce(&mut HashMap<MapData, SocketCookie, Ticket>) -> Result<T, aya::maps::MapError>,
     ) -> io::Result<T> {
         let mut map = self.map.lock().unwrap_or_else(PoisonError::into_inner);
         f(&mut map).map_err(io::Error::other)

@@ -1,0 +1,253 @@
+//! The pin directory: where programs, maps and links stay while no agent runs.
+
+use std::fs::{DirBuilder, File, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use ambit_common::LAYOUT_VERSION;
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use nix::mount::{MsFlags, mount};
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+use nix::unistd::geteuid;
+
+/// Where every distribution mounts the bpffs.
+const USUAL_MOUNT_POINT: &str = "/sys/fs/bpf";
+
+/// Why the pin directory could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum PinDirectoryError {
+    /// No bpffs is mounted and none could be.
+    #[error(
+        "no BPF file system is mounted at {} and mounting one failed, which needs CAP_SYS_ADMIN: \
+         {source}", path.display()
+    )]
+    Mount {
+        /// Where it should be.
+        path: PathBuf,
+        /// What the kernel answered.
+        source: io::Error,
+    },
+    /// A directory could not be made or opened.
+    #[error("the pin directory {} could not be prepared: {source}", path.display())]
+    Prepare {
+        /// The directory.
+        path: PathBuf,
+        /// What the kernel answered.
+        source: io::Error,
+    },
+    /// Somebody else made the directory and could put other programs in it.
+    #[error(
+        "the pin directory {} belongs to user {owner}, not to the agent's user; remove it or \
+         choose another one", path.display()
+    )]
+    Foreign {
+        /// The directory.
+        path: PathBuf,
+        /// Whom it belongs to.
+        owner: u32,
+    },
+    /// Another agent runs on it.
+    #[error(
+        "another agent is using the pin directory {}; stop it, or give this one a pin directory of \
+         its own", path.display()
+    )]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+    },
+}
+
+/// A pin directory that this process has to itself, until it is dropped or the process ends.
+#[derive(Debug)]
+pub struct PinDirectory {
+    /// A bpffs has no regular files, so the lock is on the directory itself: it is seen through
+    /// every mount of that bpffs, in any container.
+    _lock: Flock<File>,
+    versioned: PathBuf,
+}
+
+impl PinDirectory {
+    /// Mounts a bpffs where `base` lies on none (at `/sys/fs/bpf` for a path below that, else at
+    /// `base`), makes `base` and its directory for this [`LAYOUT_VERSION`], open to the agent's
+    /// user only, and locks `base`.
+    ///
+    /// A bpffs that is mounted in a container's mount namespace goes with the container, and with
+    /// it the protection of the pods: in a cluster, mount the node's.
+    ///
+    /// # Errors
+    /// [`PinDirectoryError`]; [`PinDirectoryError::InUse`] while another agent has it.
+    pub fn prepare(base: &Path) -> Result<Self, PinDirectoryError> {
+        ensure_bpffs(base)?;
+        private_directory(base)?;
+        let lock = lock(base)?;
+        let versioned = base.join(format!("v{LAYOUT_VERSION}"));
+        private_directory(&versioned)?;
+        Ok(Self {
+            _lock: lock,
+            versioned,
+        })
+    }
+
+    /// The directory for pins of this [`LAYOUT_VERSION`].
+    pub fn path(&self) -> &Path {
+        &self.versioned
+    }
+
+    /// A directory in it, made where it does not exist.
+    ///
+    /// # Errors
+    /// [`PinDirectoryError`] where it cannot be made or belongs to somebody else.
+    pub fn subdirectory(&self, name: &str) -> Result<PathBuf, PinDirectoryError> {
+        let path = self.versioned.join(name);
+        private_directory(&path)?;
+        Ok(path)
+    }
+}
+
+/// Makes sure that `base` is or will be on a bpffs.
+pub(super) fn ensure_bpffs(base: &Path) -> Result<(), PinDirectoryError> {
+    let prepare = |source| PinDirectoryError::Prepare {
+        path: base.to_owned(),
+        source,
+    };
+    let existing = base.ancestors().find(|path| path.exists()).unwrap_or(base);
+    let file_system = statfs(existing).map_err(|error| prepare(error.into()))?;
+    if file_system.filesystem_type() == BPF_FS_MAGIC {
+        return Ok(());
+    }
+    let usual = Path::new(USUAL_MOUNT_POINT);
+    let point = if base.starts_with(usual) { usual } else { base };
+    make_directory(point).map_err(prepare)?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("bpf"), point, Some("bpf"), flags, Some("mode=0700")).map_err(|error| {
+        PinDirectoryError::Mount {
+            path: point.to_owned(),
+            source: error.into(),
+        }
+    })?;
+    tracing::info!(path = %point.display(), "mounted a BPF file system");
+    Ok(())
+}
+
+fn make_directory(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Makes a directory that only the agent's user can look into.
+fn private_directory(path: &Path) -> Result<(), PinDirectoryError> {
+    let prepare = |source| PinDirectoryError::Prepare {
+        path: path.to_owned(),
+        source,
+    };
+    make_directory(path).map_err(prepare)?;
+    let directory = open_directory(path).map_err(prepare)?;
+    let owner = directory.metadata().map_err(prepare)?.uid();
+    if owner != geteuid().as_raw() {
+        return Err(PinDirectoryError::Foreign {
+            path: path.to_owned(),
+            owner,
+        });
+    }
+    directory
+        .set_permissions(Permissions::from_mode(0o700))
+        .map_err(prepare)
+}
+
+fn open_directory(path: &Path) -> io::Result<File> {
+    let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW;
+    File::options().read(true).custom_flags(flags).open(path)
+}
+
+fn lock(base: &Path) -> Result<Flock<File>, PinDirectoryError> {
+    let path = base.to_owned();
+    let directory = match open_directory(base) {
+        Ok(directory) => directory,
+        Err(source) => return Err(PinDirectoryError::Prepare { path, source }),
+    };
+    Flock::lock(directory, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| match error {
+        Errno::EWOULDBLOCK => PinDirectoryError::InUse { path },
+        other => PinDirectoryError::Prepare {
+            path,
+            source: other.into(),
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::datapath::testing::{is_root, mount_for_test};
+
+    fn mode(path: &Path) -> u32 {
+        std::fs::metadata(path).expect("metadata").mode() & 0o7777
+    }
+
+    #[test]
+    fn the_directory_is_versioned_and_private() {
+        if !is_root() {
+            return;
+        }
+        let bpffs = mount_for_test();
+        let base = bpffs.path().join("deep/ambit");
+        let pins = PinDirectory::prepare(&base).expect("prepares");
+        assert_eq!(pins.path(), base.join(format!("v{LAYOUT_VERSION}")));
+        let pods = pins.subdirectory("pods").expect("makes");
+        for path in [base.as_path(), pins.path(), pods.as_path()] {
+            assert_eq!(mode(path), 0o700, "{}", path.display());
+        }
+    }
+
+    #[test]
+    fn a_mounted_bpffs_is_not_mounted_over() {
+        if !is_root() {
+            return;
+        }
+        let bpffs = mount_for_test();
+        let kept = bpffs.path().join("kept");
+        std::fs::create_dir(&kept).expect("makes");
+        let _pins = PinDirectory::prepare(bpffs.path()).expect("prepares");
+        assert!(kept.exists());
+    }
+
+    #[test]
+    fn two_agents_cannot_have_it() {
+        if !is_root() {
+            return;
+        }
+        let bpffs = mount_for_test();
+        let base = bpffs.path().join("ambit");
+        let first = PinDirectory::prepare(&base).expect("prepares");
+        let error = PinDirectory::prepare(&base).expect_err("in use");
+        assert!(matches!(error, PinDirectoryError::InUse { .. }), "{error}");
+        drop(first);
+        PinDirectory::prepare(&base).expect("free again");
+    }
+
+    #[test]
+    fn somebody_elses_directory_is_refused() {
+        if !is_root() {
+            return;
+        }
+        let bpffs = mount_for_test();
+        let base = bpffs.path().join("ambit");
+        std::fs::create_dir(&base).expect("makes");
+        std::os::unix::fs::chown(&base, Some(65534), None).expect("chown");
+        let error = PinDirectory::prepare(&base).expect_err("foreign");
+        assert!(
+            matches!(error, PinDirectoryError::Foreign { owner: 65534, .. }),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_path_that_cannot_be_a_directory_is_an_error() {
+        let file = tempfile::NamedTempFile::new().expect("file");
+        let error = PinDirectory::prepare(&file.path().join("ambit")).expect_err("a file");
+        assert!(
+            matches!(error, PinDirectoryError::Prepare { .. }),
+            "{error}"
+        );
+    }
+}

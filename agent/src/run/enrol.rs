@@ -1,0 +1,93 @@
+//! The steps that take a pod into the mesh. Whatever fails, the pod stays closed from the first
+//! step on.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::pods::{LocalPod, OpenPod};
+use super::reconcile::Reconciler;
+use crate::datapath::{EnrolError, EnrolledPod};
+use crate::identity::{IssueError, WorkloadCertificates};
+use crate::model::{NetnsReference, Workload};
+use crate::policy::MeshView;
+use crate::proxy::PodAttachment;
+use crate::source::files::NETNS_ANNOTATION;
+
+/// Why a pod is not served. It is closed, or the kernel does not have it.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ServeError {
+    /// No source says where the pod's network is.
+    #[error("nothing says where its network namespace is; annotate the pod with {NETNS_ANNOTATION}")]
+    NoNetns,
+    /// The kernel side failed.
+    #[error(transparent)]
+    Enrol(#[from] EnrolError),
+    /// It has no certificate.
+    #[error("its certificate could not be had: {0}")]
+    Certificate(#[from] IssueError),
+    /// It is not known what applies to the pod.
+    #[error("the configuration is not known in full; see the faults in `ambit status`")]
+    Incomplete,
+}
+
+/// The path of a pod's network namespace.
+pub(super) fn netns_path(workload: &Workload) -> Result<&Path, ServeError> {
+    match &workload.netns {
+        Some(NetnsReference::Path(path)) => Ok(path),
+        None => Err(ServeError::NoNetns),
+    }
+}
+
+impl Reconciler {
+    /// Takes a pod into the mesh. `kernel` is what an earlier attempt left in the kernel, and
+    /// receives what this one leaves where it fails.
+    pub(super) async fn serve(
+        &mut self,
+        view: &MeshView,
+        workload: &Arc<Workload>,
+        kernel: &mut Option<EnrolledPod>,
+    ) -> Result<OpenPod, ServeError> {
+        let path = netns_path(workload)?;
+        let mut pod = match kernel.take() {
+            Some(closed) => closed,
+            None => {
+                let enrolled = self.pods.values().filter_map(LocalPod::kernel);
+                self.parts.enroller.close(workload, path, enrolled)?
+            }
+        };
+        match self.open(view, workload, &mut pod).await {
+            Ok(certificates) => Ok(OpenPod {
+                kernel: pod,
+                _certificates: certificates,
+            }),
+            Err(error) => {
+                *kernel = Some(pod);
+                Err(error)
+            }
+        }
+    }
+
+    /// Certificate, listeners, proxy, and only then the kernel's word that the pod is open.
+    async fn open(
+        &mut self,
+        view: &MeshView,
+        workload: &Arc<Workload>,
+        pod: &mut EnrolledPod,
+    ) -> Result<WorkloadCertificates, ServeError> {
+        if !view.snapshot.is_complete() {
+            self.parts.enroller.shut(pod)?;
+            return Err(ServeError::Incomplete);
+        }
+        let certificates = self.parts.identities.certificates(&workload.identity).await?;
+        let shards = self.parts.enroller.listen(pod, workload)?;
+        let attachment = PodAttachment {
+            workload: Arc::clone(workload),
+            certificates: certificates.clone(),
+            shards,
+        };
+        self.parts.proxy.add_pod(attachment).await;
+        let policies = view.policies.for_workload(workload);
+        self.parts.enroller.open(pod, workload, &policies)?;
+        Ok(certificates)
+    }
+}

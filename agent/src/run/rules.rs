@@ -1,0 +1,71 @@
+//! Which connections that no proxy carries may go on.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use ambit_common::MeshClass;
+use ipnet::IpNet;
+
+use crate::datapath::PassedRules;
+use crate::model::Workload;
+use crate::policy::{Attributes, Decision, WorkloadPolicies};
+
+/// The rules for one pod under one view of the mesh.
+pub(super) struct PodRules<'a> {
+    pub(super) workload: &'a Workload,
+    pub(super) policies: Arc<WorkloadPolicies>,
+    /// The kernel's table of destinations.
+    pub(super) classes: &'a [(IpNet, MeshClass)],
+    /// The node's own addresses, from which its probes come.
+    pub(super) node: &'a BTreeSet<IpAddr>,
+    pub(super) occasion: Occasion,
+}
+
+/// Why connections are judged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Occasion {
+    /// The pod has just been enrolled: what it has with the mesh is older, and no tunnel.
+    Enrolment,
+    /// Policies or objects changed.
+    Change,
+}
+
+impl PassedRules for PodRules<'_> {
+    fn may_leave(&self, peer: IpAddr) -> bool {
+        !self.is_mesh(peer)
+    }
+
+    fn may_enter(&self, source: SocketAddr, destination: SocketAddr) -> bool {
+        if self.occasion == Occasion::Enrolment && self.is_mesh(source.ip()) {
+            return false;
+        }
+        self.is_probe(source, destination) || self.is_allowed(source, destination)
+    }
+}
+
+impl PodRules<'_> {
+    /// Whether the kernel sends connections to `peer` to the proxy.
+    fn is_mesh(&self, peer: IpAddr) -> bool {
+        let covering = self.classes.iter().filter(|(net, _)| net.contains(&peer));
+        let longest = covering.max_by_key(|(net, _)| net.prefix_len());
+        longest.is_some_and(|(_, class)| *class == MeshClass::Proxy)
+    }
+
+    /// The kernel's attestation lasts for the handshake only. Afterwards the node's own address at
+    /// a port declared for probes has to do: such a connection was judged when it was opened, and a
+    /// probe is over in seconds.
+    fn is_probe(&self, source: SocketAddr, destination: SocketAddr) -> bool {
+        self.node.contains(&source.ip())
+            && self.workload.probe_ports.contains(&destination.port())
+    }
+
+    fn is_allowed(&self, source: SocketAddr, destination: SocketAddr) -> bool {
+        let connection = Attributes {
+            identity: None,
+            source: source.ip(),
+            destination,
+        };
+        matches!(self.policies.evaluate(&connection), Decision::Allow(_))
+    }
+}
