@@ -1,0 +1,165 @@
+//! What one pod may use of the proxy, so that a flood towards or from one pod is that pod's problem.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Caps per pod, over all shards, and time-outs per connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ProxyLimits {
+    /// Connections that the pod's processes have open to the mesh. Default 16,384, below the
+    /// 28,000 ephemeral ports of a network namespace.
+    pub outbound: usize,
+    /// Connections accepted for the pod: tunnels and undecided plaintext. Default 4,096.
+    pub inbound: usize,
+    /// TLS handshakes of the pod's inbound tunnels under way. Default 256.
+    pub handshakes: usize,
+    /// Open CONNECT streams towards the pod, over all its tunnels. Default 16,384.
+    pub streams: usize,
+    /// From TCP accept to the end of the TLS handshake. Default 10 s.
+    pub handshake_timeout: Duration,
+    /// From dialling an endpoint to its answer: TCP, TLS and CONNECT. Default 10 s.
+    pub dial_timeout: Duration,
+    /// How long a connection to an address that the model does not know yet is held before it is
+    /// refused. Default 2 s.
+    pub hold: Duration,
+}
+
+impl Default for ProxyLimits {
+    fn default() -> Self {
+        Self {
+            outbound: 16_384,
+            inbound: 4_096,
+            handshakes: 256,
+            streams: 16_384,
+            handshake_timeout: Duration::from_secs(10),
+            dial_timeout: Duration::from_secs(10),
+            hold: Duration::from_secs(2),
+        }
+    }
+}
+
+/// What a cap counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Resource {
+    Outbound,
+    Inbound,
+    Handshakes,
+    Streams,
+}
+
+/// A pod's cap is used up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the pod has {cap} {} already, which is its cap", .resource.plural())]
+pub(crate) struct OverCap {
+    resource: Resource,
+    cap: usize,
+}
+
+/// Part of a pod's cap, given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Slot(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
+
+/// One pod's caps. Clones share them: every shard has one.
+#[derive(Clone, Debug)]
+pub(crate) struct PodCaps {
+    limits: ProxyLimits,
+    outbound: Arc<Semaphore>,
+    inbound: Arc<Semaphore>,
+    handshakes: Arc<Semaphore>,
+    streams: Arc<Semaphore>,
+}
+
+impl Resource {
+    const fn plural(self) -> &'static str {
+        match self {
+            Self::Outbound => "outbound connections",
+            Self::Inbound => "inbound connections",
+            Self::Handshakes => "TLS handshakes under way",
+            Self::Streams => "inbound streams",
+        }
+    }
+}
+
+impl PodCaps {
+    pub(crate) fn new(limits: ProxyLimits) -> Self {
+        let cap = |cap: usize| Arc::new(Semaphore::new(cap.min(Semaphore::MAX_PERMITS)));
+        Self {
+            limits,
+            outbound: cap(limits.outbound),
+            inbound: cap(limits.inbound),
+            handshakes: cap(limits.handshakes),
+            streams: cap(limits.streams),
+        }
+    }
+
+    /// Takes one of a resource.
+    ///
+    /// # Errors
+    /// [`OverCap`] where the pod has used it up.
+    pub(crate) fn take(&self, resource: Resource) -> Result<Slot, OverCap> {
+        let (semaphore, cap) = match resource {
+            Resource::Outbound => (&self.outbound, self.limits.outbound),
+            Resource::Inbound => (&self.inbound, self.limits.inbound),
+            Resource::Handshakes => (&self.handshakes, self.limits.handshakes),
+            Resource::Streams => (&self.streams, self.limits.streams),
+        };
+        Arc::clone(semaphore)
+            .try_acquire_owned()
+            .map(Slot)
+            .map_err(|_| OverCap { resource, cap })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [Resource; 4] = [
+        Resource::Outbound,
+        Resource::Inbound,
+        Resource::Handshakes,
+        Resource::Streams,
+    ];
+
+    fn caps(cap: usize) -> PodCaps {
+        PodCaps::new(ProxyLimits {
+            outbound: cap,
+            inbound: cap,
+            handshakes: cap,
+            streams: cap,
+            ..ProxyLimits::default()
+        })
+    }
+
+    #[test]
+    fn a_cap_refuses_the_next_one_until_a_slot_is_given_back() {
+        for resource in ALL {
+            let caps = caps(2);
+            let first = caps.take(resource).expect("one of two");
+            let _second = caps.clone().take(resource).expect("two of two");
+            let refused = caps.take(resource).expect_err("over the cap");
+            assert_eq!(refused, OverCap { resource, cap: 2 });
+            assert!(refused.to_string().contains("the pod has 2 "));
+            drop(first);
+            caps.take(resource).expect("given back");
+        }
+    }
+
+    #[test]
+    fn one_resource_does_not_use_up_another() {
+        let caps = caps(1);
+        let _slots: Vec<Slot> = ALL
+            .into_iter()
+            .map(|resource| caps.take(resource).expect("its own cap"))
+            .collect();
+    }
+
+    #[test]
+    fn one_pod_does_not_use_up_another() {
+        let (flooded, other) = (caps(0), caps(1));
+        assert!(flooded.take(Resource::Inbound).is_err());
+        assert!(other.take(Resource::Inbound).is_ok());
+    }
+}

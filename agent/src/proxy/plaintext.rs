@@ -1,0 +1,61 @@
+//! Inbound plaintext that the kernel leaves to userspace (its answer was ASK): judged by the
+//! evaluator, without an identity, and then delivered like any connection, under a ticket.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use tokio::net::TcpStream;
+
+use super::authority::canonical;
+use super::delivery::attributes;
+use super::inbound_call::InboundCall;
+use super::limits::{Resource, Slot};
+use super::pod::ServedPod;
+use super::refusal::Refusal;
+use super::relay::relay_tcp;
+use super::reset::ResetOnDrop;
+use super::subject::Path;
+use super::verdict::Judge;
+use crate::datapath::Caller;
+
+/// Serves a connection accepted on a plaintext listener, to its end.
+pub(crate) async fn serve(pod: Rc<ServedPod>, stream: TcpStream, peer: SocketAddr) {
+    let local = stream.local_addr();
+    let client = ResetOnDrop::new(stream);
+    let to = match local {
+        Ok(local) => canonical(local),
+        Err(error) => {
+            tracing::debug!(%error, pod = %pod.workload.name, "a plaintext connection was lost");
+            return;
+        }
+    };
+    let caller = Caller {
+        identity: None,
+        address: canonical(peer),
+    };
+    let mut call = InboundCall::register(Rc::clone(&pod), Path::Plaintext, caller.clone(), to);
+    let _slot = match admit(&pod, &caller, to) {
+        Ok(slot) => slot,
+        Err(refusal) => return call.refuse(refusal),
+    };
+    match call.deliver().await {
+        Ok(application) => {
+            call.carry(async |meter| relay_tcp(client.into_inner(), application, meter).await)
+                .await;
+        }
+        Err(refusal) => call.refuse(refusal),
+    }
+}
+
+/// Lets a connection come as far as the kernel's second verdict.
+fn admit(pod: &ServedPod, caller: &Caller, to: SocketAddr) -> Result<Slot, Refusal> {
+    if !pod.has_address(to.ip()) || pod.datapath.owns_port(to.port()) {
+        return Err(Refusal::ForeignAddress(to));
+    }
+    let slot = pod.caps.take(Resource::Inbound)?;
+    let view = pod.view();
+    Judge::new(&view, &pod.workload)
+        .evaluate(&attributes(caller, to))
+        .map_err(Refusal::Denied)?;
+    Ok(slot)
+}

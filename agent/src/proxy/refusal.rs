@@ -1,0 +1,118 @@
+//! Why the proxy refused a connection.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use http::StatusCode;
+
+use super::authority::AuthorityError;
+use super::hbone::TunnelError;
+use super::limits::OverCap;
+use super::verdict::Termination;
+use crate::datapath::DialError;
+use crate::identity::{CertificateUnavailable, PeerIdentityError};
+use crate::model::ObjectName;
+use crate::policy::Denial;
+
+/// Why a connection was refused, for the log line and the counters.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Refusal {
+    #[error("the kernel has no record of this connection")]
+    NoRecord,
+    #[error("no object of the mesh names {0}")]
+    Unknown(SocketAddr),
+    #[error("the Service {service} has no TCP port {}", .dialled.port())]
+    NoSuchPort { service: ObjectName, dialled: SocketAddr },
+    #[error("the Service {service} has no ready endpoint for {dialled}")]
+    NoReadyEndpoint { service: ObjectName, dialled: SocketAddr },
+    #[error("several pods claim the address {dialled}: {}", names(.claimants))]
+    Ambiguous { dialled: SocketAddr, claimants: Vec<ObjectName> },
+    #[error("{0} is a tunnel port, which no application may dial")]
+    HbonePort(SocketAddr),
+    #[error("{0} is not an address and port that this pod may be reached at")]
+    ForeignAddress(SocketAddr),
+    #[error(transparent)]
+    OverCap(#[from] OverCap),
+    #[error(transparent)]
+    Certificate(#[from] CertificateUnavailable),
+    #[error("the TLS handshake failed: {0}")]
+    Handshake(std::io::Error),
+    #[error("the TLS handshake was not complete within {0:?}")]
+    HandshakeTimedOut(Duration),
+    #[error(transparent)]
+    PeerIdentity(#[from] PeerIdentityError),
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+    #[error("denied by this pod's policies: {0}")]
+    Denied(Denial),
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    #[error(transparent)]
+    Tunnel(#[from] TunnelError),
+    #[error("nothing answered within {0:?}")]
+    DialTimedOut(Duration),
+    #[error("the other side left before it was connected")]
+    CallerLeft,
+    #[error(transparent)]
+    Terminated(#[from] Termination),
+}
+
+impl Refusal {
+    /// The word that logs and metrics use.
+    pub(crate) const fn as_str(&self) -> &'static str {
+        match self {
+            Self::NoRecord => "no-connection-record",
+            Self::Unknown(_) => "unknown-destination",
+            Self::NoSuchPort { .. } => "no-such-service-port",
+            Self::NoReadyEndpoint { .. } => "no-ready-endpoint",
+            Self::Ambiguous { .. } => "ambiguous-address",
+            Self::HbonePort(_) => "tunnel-port-dialled",
+            Self::ForeignAddress(_) => "foreign-local-address",
+            Self::OverCap(_) => "over-cap",
+            Self::Certificate(_) => "no-certificate",
+            Self::Handshake(_) => "tls-handshake-failed",
+            Self::HandshakeTimedOut(_) => "tls-handshake-timed-out",
+            Self::PeerIdentity(_) => "no-peer-identity",
+            Self::Authority(_) => "bad-authority",
+            Self::Denied(denial) => denial.reason.as_str(),
+            Self::Dial(_) => "cannot-connect",
+            Self::Tunnel(error) => error.as_str(),
+            Self::DialTimedOut(_) => "dial-timed-out",
+            Self::CallerLeft => "caller-left",
+            Self::Terminated(termination) => termination.as_str(),
+        }
+    }
+
+    /// What a CONNECT is answered with (HBONE: 400 bad authority, 401 denied by policy, 503 cannot
+    /// connect).
+    pub(crate) const fn status(&self) -> StatusCode {
+        match self {
+            Self::Authority(_) => StatusCode::BAD_REQUEST,
+            Self::Denied(_) | Self::Terminated(Termination::PolicyChanged(_)) => {
+                StatusCode::UNAUTHORIZED
+            }
+            Self::NoRecord
+            | Self::Unknown(_)
+            | Self::NoSuchPort { .. }
+            | Self::NoReadyEndpoint { .. }
+            | Self::Ambiguous { .. }
+            | Self::HbonePort(_)
+            | Self::ForeignAddress(_)
+            | Self::OverCap(_)
+            | Self::Certificate(_)
+            | Self::Handshake(_)
+            | Self::HandshakeTimedOut(_)
+            | Self::PeerIdentity(_)
+            | Self::Dial(_)
+            | Self::Tunnel(_)
+            | Self::DialTimedOut(_)
+            | Self::CallerLeft
+            | Self::Terminated(_) => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}
+
+fn names(pods: &[ObjectName]) -> String {
+    let names: Vec<String> = pods.iter().map(ObjectName::to_string).collect();
+    names.join(", ")
+}

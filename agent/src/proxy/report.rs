@@ -1,0 +1,109 @@
+//! How each connection ended: one line in the access log, and the counters.
+
+use std::time::Instant;
+
+use tracing::field::{DisplayValue, display};
+
+use super::refusal::Refusal;
+use super::relay::Meter;
+use super::stats::ShardStats;
+use super::subject::{Party, Path, Subject};
+use super::verdict::Termination;
+use crate::policy::Decider;
+
+/// How a connection ended.
+#[derive(Debug)]
+pub(crate) enum Ending {
+    /// Both sides closed it, or one aborted it.
+    Finished,
+    /// It never carried a byte.
+    Refused(Refusal),
+    /// It was ended while it stood.
+    Terminated(Termination),
+}
+
+/// What a connection was, for its line in the access log.
+#[derive(Debug)]
+pub(crate) struct Account<'a> {
+    /// What it was about.
+    pub(crate) subject: &'a Subject,
+    /// Its number, where it was registered.
+    pub(crate) id: Option<u64>,
+    /// When it was accepted.
+    pub(crate) since: Instant,
+    /// What it carried.
+    pub(crate) meter: &'a Meter,
+}
+
+impl Ending {
+    const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Finished => "finished",
+            Self::Refused(_) => "refused",
+            Self::Terminated(_) => "terminated",
+        }
+    }
+
+    fn reason(&self) -> Option<String> {
+        match self {
+            Self::Finished => None,
+            Self::Refused(refusal) => Some(refusal.to_string()),
+            Self::Terminated(termination) => Some(termination.to_string()),
+        }
+    }
+
+    fn decider(&self) -> Option<&Decider> {
+        let denial = match self {
+            Self::Refused(Refusal::Denied(denial))
+            | Self::Refused(Refusal::Terminated(Termination::PolicyChanged(denial)))
+            | Self::Terminated(Termination::PolicyChanged(denial)) => denial,
+            Self::Finished | Self::Refused(_) | Self::Terminated(_) => return None,
+        };
+        denial.decider.as_ref()
+    }
+}
+
+impl Account<'_> {
+    /// Writes the line and counts.
+    pub(crate) fn close(&self, ending: &Ending, stats: &ShardStats) {
+        self.count(ending, stats);
+        let Subject { direction, path, source, destination } = self.subject;
+        tracing::info!(
+            target: "ambit::access",
+            side = direction.as_str(),
+            path = path.map(Path::as_str),
+            outcome = ending.as_str(),
+            reason = ending.reason(),
+            decider = ending.decider().map(display),
+            source.workload = workload(source),
+            source.identity = identity(source),
+            source.address = %source.address,
+            destination.workload = workload(destination),
+            destination.identity = identity(destination),
+            destination.address = %destination.address,
+            bytes_sent = self.meter.sent(),
+            bytes_received = self.meter.received(),
+            duration_ms = self.since.elapsed().as_millis() as u64,
+            connection = self.id,
+            "connection",
+        );
+    }
+
+    fn count(&self, ending: &Ending, stats: &ShardStats) {
+        match (ending, self.subject.path) {
+            (Ending::Finished, Some(path)) => stats.finished(self.subject.direction, path),
+            (Ending::Finished, None) => {}
+            (Ending::Refused(refusal), _) => stats.refused(refusal.as_str()),
+            (Ending::Terminated(termination), _) => stats.terminated(termination.as_str()),
+        }
+        stats.carried(self.meter.sent(), self.meter.received());
+    }
+}
+
+fn workload(party: &Party) -> Option<DisplayValue<&crate::model::ObjectName>> {
+    party.workload.as_ref().map(display)
+}
+
+fn identity(party: &Party) -> Option<DisplayValue<&crate::model::WorkloadIdentity>> {
+    party.identity.as_ref().map(display)
+}

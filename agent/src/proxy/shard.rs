@@ -1,0 +1,200 @@
+//! One shard: a thread with a single-threaded runtime of its own, which serves its part of every
+//! pod's connections. A connection stays on the shard that accepted it.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ambit_common::NetnsCookie;
+use futures_util::future::join_all;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::accept::accept_each;
+use super::connections::{ConnectionIds, ConnectionInfo, Registry};
+use super::hbone::TunnelPool;
+use super::limits::{PodCaps, ProxyLimits};
+use super::pod::ServedPod;
+use super::stats::{ProxyStats, ShardStats};
+use super::tasks::PodTasks;
+use super::verdict::PodRemoval;
+use super::{inbound, outbound, plaintext};
+use crate::datapath::{PodDatapath, PodDatapathParts, PodListeners};
+use crate::identity::WorkloadCertificates;
+use crate::model::Workload;
+use crate::policy::MeshView;
+
+/// A pod, as one shard is asked to serve it.
+#[derive(Debug)]
+pub(crate) struct ShardPod {
+    pub(crate) workload: Arc<Workload>,
+    pub(crate) certificates: WorkloadCertificates,
+    pub(crate) datapath: PodDatapathParts,
+    pub(crate) listeners: PodListeners,
+    pub(crate) caps: PodCaps,
+}
+
+/// What a shard is asked to do; each answers when it is done.
+#[derive(Debug)]
+pub(crate) enum Command {
+    AddPod(Box<ShardPod>, oneshot::Sender<io::Result<()>>),
+    RemovePod(NetnsCookie, PodRemoval, oneshot::Sender<()>),
+    JudgeAgain(oneshot::Sender<usize>),
+    Connections(oneshot::Sender<Vec<ConnectionInfo>>),
+    Stats(oneshot::Sender<ProxyStats>),
+    Stop(Duration, oneshot::Sender<()>),
+}
+
+/// A shard's state, on its own thread.
+pub(crate) struct Shard {
+    number: usize,
+    limits: ProxyLimits,
+    mesh: watch::Receiver<Arc<MeshView>>,
+    pods: HashMap<NetnsCookie, Rc<ServedPod>>,
+    ids: Rc<ConnectionIds>,
+    stats: Rc<ShardStats>,
+}
+
+impl Shard {
+    pub(crate) fn new(
+        number: usize,
+        limits: ProxyLimits,
+        mesh: watch::Receiver<Arc<MeshView>>,
+    ) -> Self {
+        Self {
+            number,
+            limits,
+            mesh,
+            pods: HashMap::new(),
+            ids: Rc::default(),
+            stats: Rc::default(),
+        }
+    }
+
+    /// Obeys commands until [`Command::Stop`], or until nobody can send one any more.
+    pub(crate) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        while let Some(command) = commands.recv().await {
+            // An answer that nobody waits for any more is no loss.
+            match command {
+                Command::AddPod(pod, done) => {
+                    let _ = done.send(self.add_pod(*pod));
+                }
+                Command::RemovePod(netns, removal, done) => self.remove_pod(netns, removal, done),
+                Command::JudgeAgain(done) => {
+                    let ended = self.pods.values().map(|pod| pod.judge_again()).sum();
+                    let _ = done.send(ended);
+                }
+                Command::Connections(done) => {
+                    let _ = done.send(self.connections());
+                }
+                Command::Stats(done) => {
+                    let live = self.pods.values().map(|pod| pod.registry.len()).sum();
+                    let _ = done.send(self.stats.read(live));
+                }
+                Command::Stop(drain, done) => {
+                    self.stop(drain).await;
+                    let _ = done.send(());
+                    return;
+                }
+            }
+        }
+        self.stop(Duration::ZERO).await;
+    }
+
+    fn add_pod(&mut self, pod: ShardPod) -> io::Result<()> {
+        let ShardPod {
+            workload,
+            certificates,
+            datapath,
+            listeners,
+            caps,
+        } = pod;
+        let datapath = PodDatapath::new(datapath);
+        let served = Rc::new(ServedPod {
+            pool: TunnelPool::new(datapath.clone(), certificates.clone()),
+            workload,
+            certificates,
+            caps,
+            limits: self.limits,
+            registry: Registry::new(Rc::clone(&self.ids)),
+            stats: Rc::clone(&self.stats),
+            mesh: self.mesh.clone(),
+            tasks: PodTasks::new(),
+            datapath,
+        });
+        listen(&served, listeners)?;
+        self.pods.insert(served.datapath.netns(), served);
+        Ok(())
+    }
+
+    fn remove_pod(&mut self, netns: NetnsCookie, removal: PodRemoval, done: oneshot::Sender<()>) {
+        let removed = self.pods.remove(&netns);
+        tokio::task::spawn_local(async move {
+            if let Some(pod) = removed {
+                pod.close(removal).await;
+            }
+            let _ = done.send(());
+        });
+    }
+
+    fn connections(&self) -> Vec<ConnectionInfo> {
+        self.pods
+            .values()
+            .flat_map(|pod| pod.registry.list(self.number, &pod.workload.name))
+            .collect()
+    }
+
+    /// Gives connections `drain` to end of themselves, then ends them.
+    async fn stop(&mut self, drain: Duration) {
+        let drained = join_all(self.pods.values().map(|pod| pod.drain()));
+        if tokio::time::timeout(drain, drained).await.is_err() {
+            tracing::info!(shard = self.number, "ending the connections that are left");
+        }
+        join_all(self.pods.values().map(|pod| pod.close(PodRemoval::AgentStops))).await;
+        self.pods.clear();
+    }
+}
+
+/// Begins to accept what comes to the pod's listeners.
+fn listen(pod: &Rc<ServedPod>, listeners: PodListeners) -> io::Result<()> {
+    let PodListeners {
+        outbound,
+        plaintext,
+        hbone,
+    } = listeners;
+    let outbound = adopt(outbound)?;
+    let plaintext = adopt(plaintext)?;
+    let hbone = adopt(hbone)?;
+    for listener in outbound {
+        accept(pod, listener, outbound::serve);
+    }
+    for listener in plaintext {
+        accept(pod, listener, plaintext::serve);
+    }
+    for listener in hbone {
+        accept(pod, listener, inbound::serve);
+    }
+    Ok(())
+}
+
+/// Serves each connection of a listener in a task of its own.
+fn accept<S>(
+    pod: &Rc<ServedPod>,
+    listener: TcpListener,
+    serve: impl Fn(Rc<ServedPod>, TcpStream, SocketAddr) -> S + 'static,
+) where
+    S: Future<Output = ()> + 'static,
+{
+    let served = Rc::clone(pod);
+    pod.tasks.spawn_accepting(accept_each(listener, move |stream, peer| {
+        let connection = serve(Rc::clone(&served), stream, peer);
+        served.tasks.spawn(connection);
+    }));
+}
+
+fn adopt(listeners: Vec<std::net::TcpListener>) -> io::Result<Vec<TcpListener>> {
+    listeners.into_iter().map(TcpListener::from_std).collect()
+}

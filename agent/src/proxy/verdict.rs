@@ -1,0 +1,177 @@
+//! Whether a connection may begin, and go on: pure decisions from one view of the mesh.
+
+use std::cell::OnceCell;
+use std::sync::Arc;
+
+use ambit_common::Reason;
+use serde::Serialize;
+
+use super::subject::Path;
+use crate::model::{Enrolment, ObjectName, Snapshot, Workload};
+use crate::policy::{Attributes, Decision, Denial, MeshView, Permit, WorkloadPolicies};
+
+/// What has to hold for a connection to go on.
+#[derive(Clone, Debug)]
+pub(crate) enum Basis {
+    /// The policies of the pod that it is delivered to allow it.
+    Policy(Attributes),
+    /// The endpoint that it was opened to is still what it was, and still to be reached this way.
+    Endpoint {
+        /// The endpoint.
+        workload: Arc<Workload>,
+        /// How it is reached.
+        path: Path,
+    },
+}
+
+/// Why a live connection was ended.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Termination {
+    /// Policy does not allow it any more.
+    #[error("terminated by policy change: {0}")]
+    PolicyChanged(Denial),
+    /// Its endpoint is gone, or another pod has taken its name or identity.
+    #[error("terminated: the pod {0} that it was opened to is gone")]
+    EndpointGone(ObjectName),
+    /// It goes in plaintext to a pod that has joined the mesh.
+    #[error("terminated: the pod {0} has been opted in, and this connection is plaintext")]
+    EndpointOptedIn(ObjectName),
+    /// The pod is not served any more.
+    #[error("terminated: {0}")]
+    PodRemoved(PodRemoval),
+}
+
+/// Why the proxy stops serving a pod.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, thiserror::Error)]
+#[serde(rename_all = "kebab-case")]
+pub enum PodRemoval {
+    /// The pod was deleted.
+    #[error("the pod was deleted")]
+    Deleted,
+    /// Its objects do not opt it in any more.
+    #[error("the pod was opted out of the mesh")]
+    OptedOut,
+    /// Another pod, or another network namespace, has taken its place.
+    #[error("the pod was replaced by another of the same name")]
+    Replaced,
+    /// Its enrolment failed after its listeners were made.
+    #[error("the pod's enrolment failed")]
+    EnrolmentFailed,
+    /// The agent stops.
+    #[error("the agent stops")]
+    AgentStops,
+}
+
+/// One pod's connections, as one view of the mesh judges them.
+#[derive(Debug)]
+pub(crate) struct Judge<'a> {
+    view: &'a MeshView,
+    pod: &'a Workload,
+    /// `None` inside: the view does not know the pod, so nothing speaks for its connections.
+    policies: OnceCell<Option<Arc<WorkloadPolicies>>>,
+}
+
+impl Termination {
+    /// The word that logs and metrics use.
+    pub(crate) const fn as_str(&self) -> &'static str {
+        match self {
+            Self::PolicyChanged(_) => "policy-changed",
+            Self::EndpointGone(_) => "endpoint-gone",
+            Self::EndpointOptedIn(_) => "endpoint-opted-in",
+            Self::PodRemoved(_) => "pod-removed",
+        }
+    }
+}
+
+impl<'a> Judge<'a> {
+    pub(crate) fn new(view: &'a MeshView, pod: &'a Workload) -> Self {
+        Self {
+            view,
+            pod,
+            policies: OnceCell::new(),
+        }
+    }
+
+    /// Evaluates a connection to the pod.
+    ///
+    /// # Errors
+    /// The denial; also where the view does not know the pod.
+    pub(crate) fn evaluate(&self, connection: &Attributes) -> Result<Permit, Denial> {
+        let policies = self.policies.get_or_init(|| {
+            let known = same_workload(&self.view.snapshot, self.pod)?;
+            Some(self.view.policies.for_workload(known))
+        });
+        let Some(policies) = policies else {
+            return Err(Denial {
+                reason: Reason::PodClosed,
+                decider: None,
+            });
+        };
+        match policies.evaluate(connection) {
+            Decision::Allow(permit) => Ok(permit),
+            Decision::Deny(denial) => Err(denial),
+        }
+    }
+
+    /// Names what decided a denial by the kernel, whose tables are compiled from the same policies:
+    /// the evaluator's denial where it gives the same reason, else the kernel's bare reason.
+    pub(crate) fn explain(&self, connection: &Attributes, reason: Reason) -> Denial {
+        match self.evaluate(connection) {
+            Err(denial) if denial.reason == reason => denial,
+            Ok(_) | Err(_) => Denial {
+                reason,
+                decider: None,
+            },
+        }
+    }
+
+    /// Whether a connection may go on.
+    ///
+    /// # Errors
+    /// Why it may not.
+    pub(crate) fn still_holds(&self, basis: &Basis) -> Result<(), Termination> {
+        match basis {
+            Basis::Policy(connection) => self
+                .evaluate(connection)
+                .map(|_permit| ())
+                .map_err(Termination::PolicyChanged),
+            Basis::Endpoint { workload, path } => self.endpoint_holds(workload, *path),
+        }
+    }
+
+    fn endpoint_holds(&self, endpoint: &Workload, path: Path) -> Result<(), Termination> {
+        let now = same_workload(&self.view.snapshot, endpoint)
+            .filter(|now| now.identity == endpoint.identity)
+            .ok_or_else(|| Termination::EndpointGone(endpoint.name.clone()))?;
+        match (path, &now.enrolment) {
+            (Path::Plaintext, Enrolment::OptedIn | Enrolment::Never(_)) => {
+                Err(Termination::EndpointOptedIn(endpoint.name.clone()))
+            }
+            (Path::Plaintext, Enrolment::NotOptedIn) | (Path::Tunnel | Path::OwnPod, _) => Ok(()),
+        }
+    }
+}
+
+/// The workload as a snapshot has it; `None` where it is gone or another of its name is there.
+fn same_workload<'a>(snapshot: &'a Snapshot, workload: &Workload) -> Option<&'a Arc<Workload>> {
+    snapshot
+        .workload(&workload.name)
+        .filter(|now| now.uid == workload.uid)
+}
+
+/// Whether a reason of the kernel is the word of a policy, and not a fault or a closed pod.
+pub(crate) const fn is_policy(reason: Reason) -> bool {
+    match reason {
+        Reason::DeniedByPolicy | Reason::NoAllowMatched | Reason::PolicyNotEnforceable => true,
+        Reason::TablesIncomplete
+        | Reason::PodClosed
+        | Reason::NoListener
+        | Reason::ForeignAddress
+        | Reason::ListenerPort
+        | Reason::NoRecord
+        | Reason::DeviceBound
+        | Reason::TicketMismatch
+        | Reason::NoMemory
+        | Reason::Canary => false,
+    }
+}
