@@ -2,42 +2,70 @@ use crate::assert_size;
 
 /// An IP address in the one form that every map uses: IPv6, with IPv4 as `::ffff:a.b.c.d`.
 ///
-/// Dual-stack sockets show IPv4 peers in the mapped form; with one form there is one key.
-#[repr(C, align(4))]
+/// Dual-stack sockets show IPv4 peers in the mapped form; with one form there is one key. Kept as
+/// the four words that kernel contexts give, which a program compares and copies whole.
+#[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Address(pub [u8; 16]);
+pub struct Address {
+    words_be: [u32; 4],
+}
 assert_size!(Address, 16);
+
+/// The word `0000:ffff` before an IPv4 address, in network order.
+const V4_MARK_BE: u32 = 0x0000_ffff_u32.to_be();
 
 impl Address {
     /// `::`, which stands for "no address".
-    pub const UNSPECIFIED: Self = Self([0; 16]);
+    pub const UNSPECIFIED: Self = Self { words_be: [0; 4] };
+
+    /// `::1`.
+    pub const V6_LOOPBACK: Self = Self {
+        words_be: [0, 0, 0, 1_u32.to_be()],
+    };
 
     /// An IPv4 address from its octets.
     #[inline(always)]
     pub const fn v4(octets: [u8; 4]) -> Self {
-        let [a, b, c, d] = octets;
-        Self([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d])
+        Self::from_v4_be(u32::from_ne_bytes(octets))
+    }
+
+    /// An IPv4 address from its word in network order.
+    #[inline(always)]
+    pub const fn from_v4_be(word_be: u32) -> Self {
+        Self {
+            words_be: [0, 0, V4_MARK_BE, word_be],
+        }
+    }
+
+    /// An IPv6 address (or a mapped IPv4 one) from its words in network order.
+    #[inline(always)]
+    pub const fn from_v6_be(words_be: [u32; 4]) -> Self {
+        Self { words_be }
+    }
+
+    /// The four words in network order.
+    #[inline(always)]
+    pub const fn v6_be(&self) -> [u32; 4] {
+        self.words_be
+    }
+
+    /// The word of an IPv4 address in network order; meaningful only where [`Address::is_v4`].
+    #[inline(always)]
+    pub const fn v4_be(&self) -> u32 {
+        self.words_be[3]
     }
 
     /// Whether this is an IPv4 address.
     #[inline(always)]
     pub const fn is_v4(&self) -> bool {
-        let b = &self.0;
-        b[0] | b[1] | b[2] | b[3] | b[4] | b[5] | b[6] | b[7] | b[8] | b[9] == 0
-            && b[10] & b[11] == 0xff
-    }
-
-    /// The IPv4 octets; meaningful only where [`Address::is_v4`].
-    #[inline(always)]
-    pub const fn v4_octets(&self) -> [u8; 4] {
-        [self.0[12], self.0[13], self.0[14], self.0[15]]
+        self.words_be[0] | self.words_be[1] == 0 && self.words_be[2] == V4_MARK_BE
     }
 
     /// 127.0.0.0/8 or ::1.
     #[inline(always)]
     pub const fn is_loopback(&self) -> bool {
         if self.is_v4() {
-            self.0[12] == 127
+            self.v4_host() >> 24 == 127
         } else {
             self.is_v6_tail(1)
         }
@@ -47,7 +75,7 @@ impl Address {
     #[inline(always)]
     pub const fn is_unspecified(&self) -> bool {
         if self.is_v4() {
-            self.0[12] | self.0[13] | self.0[14] | self.0[15] == 0
+            self.words_be[3] == 0
         } else {
             self.is_v6_tail(0)
         }
@@ -56,21 +84,24 @@ impl Address {
     /// fe80::/10.
     #[inline(always)]
     pub const fn is_link_local_v6(&self) -> bool {
-        self.0[0] == 0xfe && self.0[1] & 0xc0 == 0x80
+        u32::from_be(self.words_be[0]) >> 22 == 0xfe80 >> 6
     }
 
     /// Whether this IPv4 address lies in a /16 given by its first two octets.
     #[inline(always)]
     pub const fn in_v4_range(&self, range: [u8; 2]) -> bool {
-        self.is_v4() && self.0[12] == range[0] && self.0[13] == range[1]
+        self.is_v4() && self.v4_host() >> 16 == (range[0] as u32) << 8 | range[1] as u32
     }
 
     #[inline(always)]
-    const fn is_v6_tail(&self, last: u8) -> bool {
-        let b = &self.0;
-        b[0] | b[1] | b[2] | b[3] | b[4] | b[5] | b[6] | b[7] == 0
-            && b[8] | b[9] | b[10] | b[11] | b[12] | b[13] | b[14] == 0
-            && b[15] == last
+    const fn v4_host(&self) -> u32 {
+        u32::from_be(self.words_be[3])
+    }
+
+    #[inline(always)]
+    const fn is_v6_tail(&self, last: u32) -> bool {
+        self.words_be[0] | self.words_be[1] | self.words_be[2] == 0
+            && self.words_be[3] == last.to_be()
     }
 }
 
@@ -120,18 +151,38 @@ mod std_conversions {
 
     use super::{Address, Connection, Endpoint};
 
+    impl Address {
+        /// The sixteen octets.
+        pub fn octets(&self) -> [u8; 16] {
+            let mut octets = [0; 16];
+            for (chunk, word_be) in octets.chunks_exact_mut(4).zip(self.v6_be()) {
+                chunk.copy_from_slice(&word_be.to_ne_bytes());
+            }
+            octets
+        }
+    }
+
+    impl From<[u8; 16]> for Address {
+        fn from(octets: [u8; 16]) -> Self {
+            let word = |n: usize| {
+                u32::from_ne_bytes([octets[n], octets[n + 1], octets[n + 2], octets[n + 3]])
+            };
+            Self::from_v6_be([word(0), word(4), word(8), word(12)])
+        }
+    }
+
     impl From<IpAddr> for Address {
         fn from(ip: IpAddr) -> Self {
             match ip {
                 IpAddr::V4(v4) => Self::v4(v4.octets()),
-                IpAddr::V6(v6) => Self(v6.octets()),
+                IpAddr::V6(v6) => Self::from(v6.octets()),
             }
         }
     }
 
     impl From<Address> for IpAddr {
         fn from(address: Address) -> Self {
-            Ipv6Addr::from(address.0).to_canonical()
+            Ipv6Addr::from(address.octets()).to_canonical()
         }
     }
 

@@ -13,6 +13,27 @@ pub enum Hook {
     Lookup = 3,
 }
 
+impl Hook {
+    /// The hook of a stored byte; `None` is no hook of ours.
+    pub const fn from_u8(value: u8) -> Option<Self> {
+        match value {
+            1 => Some(Self::Connect),
+            2 => Some(Self::Delivery),
+            3 => Some(Self::Lookup),
+            _ => None,
+        }
+    }
+
+    /// The word that logs and events use.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Delivery => "delivery",
+            Self::Lookup => "inbound",
+        }
+    }
+}
+
 /// Defines the reasons with their number and the word that logs and metrics use.
 macro_rules! reasons {
     ($($(#[$doc:meta])* $name:ident = $value:literal, $word:literal;)*) => {

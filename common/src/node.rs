@@ -12,7 +12,7 @@ pub struct NodeSettings {
     /// Depth of that cgroup below the cgroup2 mount's root, for
     /// `bpf_get_current_ancestor_cgroup_id`.
     pub pods_cgroup_level: u32,
-    /// Non-zero: the programs log each step through aya-log.
-    pub debug: u32,
+    /// Zero.
+    pub zero: u32,
 }
 assert_size!(NodeSettings, 24);

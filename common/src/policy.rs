@@ -176,46 +176,50 @@ pub fn judge(
     if header.mode != SetMode::Tables as u8 {
         return Judgement::new(Verdict::Refuse, NO_ALTERNATIVE);
     }
-    let mut allowed_by = NO_ALTERNATIVE;
-    let mut asked_by = NO_ALTERNATIVE;
-    let mut maybe_allowed_by = NO_ALTERNATIVE;
+    let matched =
+        |word: usize| identity.0[word] & source.0[word] & destination.0[word] & port.0[word];
+    let (mut denied, mut asked, mut allowed, mut maybe_allowed) = (0, 0, 0, 0);
     let mut word = 0;
     while word < BITMAP_WORDS {
-        let matched = identity.0[word] & source.0[word] & destination.0[word] & port.0[word];
-        let denied = matched & header.deny.0[word];
-        if denied != 0 {
-            return Judgement::new(Verdict::Deny, number(word, denied));
-        }
-        let asked = matched & header.deny_ask.0[word];
-        if asked != 0 && asked_by == NO_ALTERNATIVE {
-            asked_by = number(word, asked);
-        }
-        let allowed = matched & header.allow.0[word];
-        if allowed != 0 && allowed_by == NO_ALTERNATIVE {
-            allowed_by = number(word, allowed);
-        }
-        let maybe = matched & header.allow_ask.0[word];
-        if maybe != 0 && maybe_allowed_by == NO_ALTERNATIVE {
-            maybe_allowed_by = number(word, maybe);
+        let matched = matched(word);
+        denied |= matched & header.deny.0[word];
+        asked |= matched & header.deny_ask.0[word];
+        allowed |= matched & header.allow.0[word];
+        maybe_allowed |= matched & header.allow_ask.0[word];
+        word += 1;
+    }
+    let needs_allow = header.has_allow != 0 && allowed == 0;
+    let (verdict, deciding) = if denied != 0 {
+        (Verdict::Deny, &header.deny)
+    } else if needs_allow && maybe_allowed == 0 {
+        return Judgement::new(Verdict::NoAllow, NO_ALTERNATIVE);
+    } else if asked != 0 {
+        (Verdict::Ask, &header.deny_ask)
+    } else if needs_allow {
+        (Verdict::Ask, &header.allow_ask)
+    } else if allowed != 0 {
+        (Verdict::Allow, &header.allow)
+    } else {
+        return Judgement::new(Verdict::Allow, NO_ALTERNATIVE);
+    };
+    Judgement::new(verdict, first(|word| matched(word) & deciding.0[word]))
+}
+
+/// The first alternative of a set given by its words.
+///
+/// Apart from the loop above, and left at the first hit: a loop that carried the first hit of each
+/// class along would have the verifier follow every combination of hits.
+#[inline(always)]
+fn first(words: impl Fn(usize) -> u64) -> u32 {
+    let mut word = 0;
+    while word < BITMAP_WORDS {
+        let bits = words(word);
+        if bits != 0 {
+            return word as u32 * 64 + bits.trailing_zeros();
         }
         word += 1;
     }
-    let unknown_allow = allowed_by == NO_ALTERNATIVE && header.has_allow != 0;
-    if unknown_allow && maybe_allowed_by == NO_ALTERNATIVE {
-        return Judgement::new(Verdict::NoAllow, NO_ALTERNATIVE);
-    }
-    if asked_by != NO_ALTERNATIVE {
-        return Judgement::new(Verdict::Ask, asked_by);
-    }
-    if unknown_allow {
-        return Judgement::new(Verdict::Ask, maybe_allowed_by);
-    }
-    Judgement::new(Verdict::Allow, allowed_by)
-}
-
-#[inline(always)]
-const fn number(word: usize, bits: u64) -> u32 {
-    word as u32 * 64 + bits.trailing_zeros()
+    NO_ALTERNATIVE
 }
 
 #[cfg(all(test, feature = "user"))]

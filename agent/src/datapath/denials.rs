@@ -1,0 +1,81 @@
+//! Denials that the kernel reports, read from its ring buffer.
+
+use std::io;
+
+use ambit_common::{Connection, DenialEvent, Hook, IdentityId, NetnsCookie, PolicySetId, Reason};
+use aya::maps::{MapData, RingBuf};
+use tokio::io::unix::AsyncFd;
+
+use super::{DatapathError, PinDirectory};
+
+/// A denial as the kernel reported it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct KernelDenial {
+    /// Nanoseconds of `CLOCK_MONOTONIC`.
+    pub at_ns: u64,
+    /// Which hook decided.
+    pub hook: Hook,
+    /// Why.
+    pub reason: Reason,
+    /// The pod.
+    pub netns: NetnsCookie,
+    /// The connection; its client is unspecified for a pod's own connect.
+    pub connection: Connection,
+    /// The caller's identity.
+    pub identity: IdentityId,
+    /// The policy set that decided.
+    pub policy_set: PolicySetId,
+    /// The alternative that decided, or [`ambit_common::NO_ALTERNATIVE`].
+    pub alternative: u32,
+}
+
+/// Reads the kernel's denials.
+#[derive(Debug)]
+pub struct DenialReader {
+    ring: AsyncFd<RingBuf<MapData>>,
+}
+
+impl DenialReader {
+    /// Opens the ring buffer. To be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// [`DatapathError`] where it cannot be opened or polled.
+    pub fn open(pins: &PinDirectory) -> Result<Self, DatapathError> {
+        let ring = AsyncFd::new(pins.ring_buffer("EVENTS")?).map_err(DatapathError::Socket)?;
+        Ok(Self { ring })
+    }
+
+    /// Waits for denials and hands each to `sink`. A record that is not of this layout is dropped.
+    ///
+    /// # Errors
+    /// Where the ring buffer can no longer be polled.
+    pub async fn read(&mut self, mut sink: impl FnMut(KernelDenial)) -> io::Result<()> {
+        let mut ready = self.ring.readable_mut().await?;
+        let ring = ready.get_inner_mut();
+        while let Some(record) = ring.next() {
+            if let Some(denial) = parse(&record) {
+                sink(denial);
+            }
+        }
+        ready.clear_ready();
+        Ok(())
+    }
+}
+
+fn parse(record: &[u8]) -> Option<KernelDenial> {
+    if record.len() != size_of::<DenialEvent>() {
+        return None;
+    }
+    // SAFETY: the record has the event's size, and every bit pattern is a `DenialEvent`.
+    let event = unsafe { record.as_ptr().cast::<DenialEvent>().read_unaligned() };
+    Some(KernelDenial {
+        at_ns: event.at_ns,
+        hook: Hook::from_u8(event.hook)?,
+        reason: Reason::from_u8(event.reason)?,
+        netns: event.netns,
+        connection: event.connection,
+        identity: event.identity,
+        policy_set: event.policy_set,
+        alternative: event.alternative,
+    })
+}

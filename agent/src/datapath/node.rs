@@ -1,0 +1,142 @@
+//! The node's programs: installed once, on the cgroup below which every pod runs.
+
+use std::fs::File;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+
+use ambit_common::{NetnsCookie, NodeSettings, Ticket, TicketKind, TicketVerdict};
+use aya::programs::{CgroupAttachMode, Program};
+use aya::{Ebpf, EbpfLoader};
+use socket2::Domain;
+
+use super::link;
+use super::pins::{NODE_MAPS, SHARED_MAPS};
+use super::stock::tcp_socket;
+use super::ticket::Tickets;
+use super::{DatapathError, PinDirectory, objects};
+
+/// The programs, by their function's name.
+const PROGRAMS: [&str; 7] = [
+    "ambit_connect4",
+    "ambit_connect6",
+    "ambit_getpeername4",
+    "ambit_getpeername6",
+    "ambit_getsockname4",
+    "ambit_getsockname6",
+    "ambit_sock_ops",
+];
+
+/// The installed programs of a node.
+#[derive(Debug)]
+pub struct Node {
+    ebpf: Ebpf,
+}
+
+impl Node {
+    /// Loads the programs and attaches them to `cgroup`, or puts them in the place of those that an
+    /// earlier agent left pinned. Then proves that the hook sees this process.
+    ///
+    /// # Errors
+    /// [`DatapathError`] for what the kernel refused; [`DatapathError::HookDoesNotSeeAgent`] where
+    /// this process is not in a cgroup below `cgroup`.
+    pub fn install(
+        pins: &PinDirectory,
+        cgroup: &Path,
+        settings: NodeSettings,
+        log: KernelLog,
+    ) -> Result<Self, DatapathError> {
+        let cgroup =
+            File::open(cgroup).map_err(DatapathError::pin(cgroup.to_owned(), "opened"))?;
+        let mut ebpf = load(pins, log)?;
+        let mut known = pins.array("NODE")?;
+        known.set(0, settings, 0).map_err(DatapathError::map("NODE", "written"))?;
+        for name in PROGRAMS {
+            let program = ebpf.program_mut(name).ok_or(DatapathError::NoProgram(name))?;
+            attach(pins, name, program, &cgroup)?;
+        }
+        prove_hook_sees_agent(&Tickets::open(pins)?, settings.host_netns)?;
+        Ok(Self { ebpf })
+    }
+
+    /// The loaded object, for the kernel's log.
+    pub fn ebpf_mut(&mut self) -> &mut Ebpf {
+        &mut self.ebpf
+    }
+}
+
+/// Whether the kernel programs log each step (aya-log). Costs a few per cent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum KernelLog {
+    /// They do not.
+    Off,
+    /// They do, at debug level.
+    Debug,
+}
+
+impl KernelLog {
+    /// The value of the programs' `AYA_LOG_LEVEL`.
+    pub(super) fn level(self) -> u8 {
+        match self {
+            Self::Off => 0,
+            Self::Debug => 4,
+        }
+    }
+}
+
+fn load(pins: &PinDirectory, log: KernelLog) -> Result<Ebpf, DatapathError> {
+    let mut loader = EbpfLoader::new();
+    let level = log.level();
+    loader.override_global("AYA_LOG_LEVEL", &level, false);
+    for map in SHARED_MAPS.iter().chain(&NODE_MAPS) {
+        loader.map_pin_path(map, pins.map(map));
+    }
+    loader
+        .load(objects::NODE)
+        .map_err(|source| DatapathError::Load { object: "node", source: Box::new(source) })
+}
+
+/// Attaches a program, or puts it in the place of the pinned one.
+fn attach(
+    pins: &PinDirectory,
+    name: &'static str,
+    program: &mut Program,
+    cgroup: &File,
+) -> Result<(), DatapathError> {
+    let refused = |source| DatapathError::Program { program: name, source: Box::new(source) };
+    let path = pins.link(name);
+    match program {
+        Program::CgroupSockAddr(program) => {
+            program.load().map_err(refused)?;
+            if link::replace(&path, program.fd().map_err(refused)?, cgroup)? {
+                return Ok(());
+            }
+            let id = program.attach(cgroup, CgroupAttachMode::Single).map_err(refused)?;
+            link::pin(program.take_link(id).map_err(refused)?, &path)
+        }
+        Program::SockOps(program) => {
+            program.load().map_err(refused)?;
+            if link::replace(&path, program.fd().map_err(refused)?, cgroup)? {
+                return Ok(());
+            }
+            let id = program.attach(cgroup, CgroupAttachMode::Single).map_err(refused)?;
+            link::pin(program.take_link(id).map_err(refused)?, &path)
+        }
+        _ => Err(DatapathError::NoProgram(name)),
+    }
+}
+
+/// Dials with a ticket that is always denied. If the connect is not denied, the hook does not see
+/// this process, and no verdict of it could be relied on.
+fn prove_hook_sees_agent(tickets: &Tickets, own: NetnsCookie) -> Result<(), DatapathError> {
+    let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+    let socket = tcp_socket(Domain::IPV4).map_err(DatapathError::Socket)?;
+    let ticket = Ticket::new(TicketKind::Canary, own, nowhere.into());
+    let answered = tickets.connect(&socket, nowhere, ticket).map_err(DatapathError::Socket)?;
+    match (TicketVerdict::from_u8(answered.ticket.verdict), answered.connect) {
+        (TicketVerdict::Deny, Err(_)) => Ok(()),
+        (TicketVerdict::Pending, _) => Err(DatapathError::HookDoesNotSeeAgent(
+            "a connection that must be denied was not seen",
+        )),
+        _ => Err(DatapathError::HookDoesNotSeeAgent("a connection that must be denied went on")),
+    }
+}

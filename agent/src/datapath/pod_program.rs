@@ -1,0 +1,171 @@
+//! A pod's sk_lookup program: attached to the pod's network namespace, pinned with its maps.
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+
+use ambit_common::{
+    Connection, NetnsCookie, PodProgramConstants, SocketRecord, listener_slot,
+};
+use aya::maps::{HashMap, HashOfMaps, Map, MapData, SockMap};
+use aya::programs::SkLookup;
+use aya::{Ebpf, EbpfLoader};
+
+use super::listeners::PodListenerSet;
+use super::netns::NetnsHandle;
+use super::node::KernelLog;
+use super::pins::{self, POD_MAPS, SHARED_MAPS};
+use super::{DatapathError, PinDirectory, link, objects};
+
+const PROGRAM: &str = "ambit_sk_lookup";
+const HANDSHAKES_OF: &str = "HANDSHAKES_OF";
+
+/// The program of one pod. Dropping it leaves everything in place: [`PodProgram::detach`] takes
+/// the pod out of the kernel.
+#[derive(Debug)]
+pub struct PodProgram {
+    netns: NetnsCookie,
+    folder: PathBuf,
+    listeners: SockMap<MapData>,
+}
+
+impl PodProgram {
+    /// Attaches the program with empty slots, which refuse everything that is for the agent; or
+    /// puts it in the place of the one that an earlier agent left pinned.
+    ///
+    /// # Errors
+    /// [`DatapathError`] for what the kernel refused.
+    pub fn attach(
+        pins: &PinDirectory,
+        netns: &NetnsHandle,
+        cookie: NetnsCookie,
+        log: KernelLog,
+    ) -> Result<Self, DatapathError> {
+        let folder = pins.pod(cookie);
+        pins::create(&folder)?;
+        let mut ebpf = load(pins, &folder, cookie, log)?;
+        enter_handshakes(pins, &mut ebpf, cookie)?;
+        let listeners = take(&mut ebpf, "LISTENERS")?
+            .try_into()
+            .map_err(DatapathError::map("LISTENERS", "opened"))?;
+        attach(&mut ebpf, netns, &folder.join("link"))?;
+        Ok(Self { netns: cookie, folder, listeners })
+    }
+
+    /// Fills the slots.
+    ///
+    /// # Errors
+    /// [`DatapathError::Map`] where the kernel refused a socket.
+    pub fn serve(&mut self, listeners: &PodListenerSet) -> Result<(), DatapathError> {
+        for (kind, family, shard, listener) in listeners.iter() {
+            self.fill(listener_slot(kind, family, shard), listener)?;
+        }
+        Ok(())
+    }
+
+    fn fill(&mut self, slot: u32, listener: &TcpListener) -> Result<(), DatapathError> {
+        self.listeners.set(slot, listener, 0).map_err(DatapathError::map("LISTENERS", "written"))
+    }
+
+    /// Takes the pod out of the kernel: its traffic passes as without a mesh from here on.
+    ///
+    /// # Errors
+    /// [`DatapathError`] where a pin could not be removed.
+    pub fn detach(self, pins: &PinDirectory) -> Result<(), DatapathError> {
+        detach(pins, self.netns, &self.folder)
+    }
+}
+
+/// Takes out of the kernel what an earlier agent left for a pod.
+///
+/// # Errors
+/// [`DatapathError`] where a pin could not be removed.
+pub(super) fn detach_leftover(
+    pins: &PinDirectory,
+    netns: NetnsCookie,
+) -> Result<(), DatapathError> {
+    detach(pins, netns, &pins.pod(netns))
+}
+
+fn detach(
+    pins: &PinDirectory,
+    netns: NetnsCookie,
+    folder: &std::path::Path,
+) -> Result<(), DatapathError> {
+    pins::remove(&folder.join("link"))?;
+    let mut handshakes = handshakes_of(pins)?;
+    match handshakes.remove(&netns) {
+        Ok(()) | Err(aya::maps::MapError::KeyNotFound) => {}
+        Err(error) => return Err(DatapathError::map(HANDSHAKES_OF, "written")(error)),
+    }
+    for map in POD_MAPS {
+        pins::remove(&folder.join(map))?;
+    }
+    pins::remove(folder)
+}
+
+fn load(
+    pins: &PinDirectory,
+    folder: &std::path::Path,
+    netns: NetnsCookie,
+    log: KernelLog,
+) -> Result<Ebpf, DatapathError> {
+    let mut loader = EbpfLoader::new();
+    let constants = PodProgramConstants { netns };
+    let level = log.level();
+    loader.override_global("POD", &constants, true);
+    loader.override_global("AYA_LOG_LEVEL", &level, false);
+    for map in SHARED_MAPS {
+        loader.map_pin_path(map, pins.map(map));
+    }
+    for map in POD_MAPS {
+        loader.map_pin_path(map, folder.join(map));
+    }
+    loader
+        .load(objects::POD)
+        .map_err(|source| DatapathError::Load { object: "pod", source: Box::new(source) })
+}
+
+/// Makes the pod's handshakes known to the node's sock_ops program.
+fn enter_handshakes(
+    pins: &PinDirectory,
+    ebpf: &mut Ebpf,
+    netns: NetnsCookie,
+) -> Result<(), DatapathError> {
+    let own: HashMap<MapData, Connection, SocketRecord> = take(ebpf, "HANDSHAKES")?
+        .try_into()
+        .map_err(DatapathError::map("HANDSHAKES", "opened"))?;
+    handshakes_of(pins)?
+        .insert(netns, &own, 0)
+        .map_err(DatapathError::map(HANDSHAKES_OF, "written"))
+}
+
+type Handshakes = HashMap<MapData, Connection, SocketRecord>;
+
+fn handshakes_of(
+    pins: &PinDirectory,
+) -> Result<HashOfMaps<MapData, NetnsCookie, Handshakes>, DatapathError> {
+    pins.hash_of_maps(HANDSHAKES_OF)
+}
+
+fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, DatapathError> {
+    ebpf.take_map(name).ok_or(DatapathError::NoMap(name))
+}
+
+fn attach(
+    ebpf: &mut Ebpf,
+    netns: &NetnsHandle,
+    path: &std::path::Path,
+) -> Result<(), DatapathError> {
+    let refused = |source| DatapathError::Program { program: PROGRAM, source: Box::new(source) };
+    let program: &mut SkLookup = ebpf
+        .program_mut(PROGRAM)
+        .ok_or(DatapathError::NoProgram(PROGRAM))?
+        .try_into()
+        .map_err(refused)?;
+    program.load().map_err(refused)?;
+    if link::replace(path, program.fd().map_err(refused)?)? {
+        return Ok(());
+    }
+    let id = program.attach(netns).map_err(refused)?;
+    link::pin(program.take_link(id).map_err(refused)?, path)
+}

@@ -1,0 +1,233 @@
+//! Which policy set decides for which pod, and which number an identity has.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use ambit_common::{Generation, IdentityId, NetnsCookie, PolicySetId, SetMode};
+
+use super::ids::Ids;
+use super::policy_maps::PolicyMaps;
+use super::{DatapathError, PinDirectory};
+use crate::model::WorkloadIdentity;
+use crate::policy::{CompiledSet, Decider, WorkloadPolicies};
+
+/// How long a set stays after its last pod has left it: a kernel program may be reading it, and
+/// its denials have yet to be explained.
+const RETIREMENT: Duration = Duration::from_secs(10);
+
+/// The policy tables of this node. Cheap to clone; locked once for a connection, never for a byte.
+#[derive(Clone, Debug)]
+pub struct Tables(Arc<Mutex<Inner>>);
+
+#[derive(Debug)]
+struct Inner {
+    maps: PolicyMaps,
+    ids: Ids,
+    sets: HashMap<PolicySetId, Set>,
+    by_policies: HashMap<Arc<WorkloadPolicies>, PolicySetId>,
+    pods: HashMap<NetnsCookie, Assigned>,
+    identities: HashMap<WorkloadIdentity, IdentityId>,
+    names: HashMap<IdentityId, WorkloadIdentity>,
+}
+
+/// A set in the kernel.
+#[derive(Debug)]
+struct Set {
+    policies: Arc<WorkloadPolicies>,
+    compiled: CompiledSet,
+    /// Identities whose bits are written.
+    peers: HashSet<IdentityId>,
+    retired: Option<Instant>,
+}
+
+/// What a pod is judged by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Assigned {
+    /// Its policy set.
+    pub set: PolicySetId,
+    /// Changes with each change of the set.
+    pub generation: Generation,
+}
+
+/// How many sets decide in which way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct SetCounts {
+    /// By the kernel's tables.
+    pub in_kernel: usize,
+    /// In userspace, since they do not fit.
+    pub in_userspace: usize,
+    /// Refuse everything, since a policy cannot be enforced.
+    pub refusing: usize,
+}
+
+impl Tables {
+    /// Opens the tables.
+    ///
+    /// # Errors
+    /// [`DatapathError::Map`] where a map cannot be opened.
+    pub fn open(pins: &PinDirectory) -> Result<Self, DatapathError> {
+        Ok(Self(Arc::new(Mutex::new(Inner {
+            maps: PolicyMaps::open(pins)?,
+            ids: Ids::open(pins)?,
+            sets: HashMap::new(),
+            by_policies: HashMap::new(),
+            pods: HashMap::new(),
+            identities: HashMap::new(),
+            names: HashMap::new(),
+        }))))
+    }
+
+    /// Makes `policies` ready in the kernel for a pod, and says what its entry is to hold. Equal
+    /// policies share a set. `previous` is the generation of the entry that the pod has.
+    ///
+    /// # Errors
+    /// [`DatapathError`] where the set could not be written; what was in force still is.
+    pub fn assign(
+        &self,
+        netns: NetnsCookie,
+        policies: &Arc<WorkloadPolicies>,
+        previous: Generation,
+    ) -> Result<Assigned, DatapathError> {
+        let mut inner = self.lock();
+        let set = inner.set_for(policies)?;
+        let generation = match inner.pods.get(&netns) {
+            Some(assigned) if assigned.set == set => assigned.generation,
+            Some(assigned) => Generation(assigned.generation.0.max(previous.0) + 1),
+            None => Generation(previous.0 + 1),
+        };
+        let assigned = Assigned { set, generation };
+        inner.pods.insert(netns, assigned);
+        Ok(assigned)
+    }
+
+    /// Forgets a pod.
+    pub fn release(&self, netns: NetnsCookie) {
+        self.lock().pods.remove(&netns);
+    }
+
+    /// Gives a peer its number, with its bits in the set of the pod that it calls, before the
+    /// kernel is asked for a verdict.
+    ///
+    /// # Errors
+    /// [`DatapathError`] where they could not be written: the connection is to be refused.
+    pub fn admit_peer(
+        &self,
+        netns: NetnsCookie,
+        peer: Option<&WorkloadIdentity>,
+    ) -> Result<(IdentityId, Generation), DatapathError> {
+        let mut inner = self.lock();
+        let Some(&assigned) = inner.pods.get(&netns) else {
+            return Err(DatapathError::PodUnknown(netns));
+        };
+        let id = match peer {
+            None => IdentityId::NONE,
+            Some(peer) => inner.admit(assigned.set, peer)?,
+        };
+        Ok((id, assigned.generation))
+    }
+
+    /// The policy and rule behind an alternative of a set.
+    pub fn decider(&self, set: PolicySetId, alternative: u32) -> Option<Decider> {
+        let inner = self.lock();
+        inner.sets.get(&set)?.compiled.deciders.get(usize::try_from(alternative).ok()?).cloned()
+    }
+
+    /// The policies of a set, for a denial that no single alternative decided.
+    pub fn policies(&self, set: PolicySetId) -> Option<Arc<WorkloadPolicies>> {
+        self.lock().sets.get(&set).map(|set| Arc::clone(&set.policies))
+    }
+
+    /// The identity of a number.
+    pub fn identity(&self, id: IdentityId) -> Option<WorkloadIdentity> {
+        self.lock().names.get(&id).cloned()
+    }
+
+    /// Removes sets that no pod has used for a while, and those of a dead agent.
+    ///
+    /// # Errors
+    /// [`DatapathError::Map`] where an entry could not be removed.
+    pub fn sweep(&self, now: Instant) -> Result<(), DatapathError> {
+        self.lock().sweep(now)
+    }
+
+    /// How many sets there are.
+    pub fn counts(&self) -> SetCounts {
+        let inner = self.lock();
+        let mut counts = SetCounts::default();
+        for set in inner.sets.values().filter(|set| set.retired.is_none()) {
+            match set.compiled.header.mode {
+                mode if mode == SetMode::Tables as u8 => counts.in_kernel += 1,
+                mode if mode == SetMode::Ask as u8 => counts.in_userspace += 1,
+                _ => counts.refusing += 1,
+            }
+        }
+        counts
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn set_for(
+        &mut self,
+        policies: &Arc<WorkloadPolicies>,
+    ) -> Result<PolicySetId, DatapathError> {
+        if let Some(&set) = self.by_policies.get(policies) {
+            if let Some(known) = self.sets.get_mut(&set) {
+                known.retired = None;
+            }
+            return Ok(set);
+        }
+        let set = self.ids.policy_set()?;
+        let compiled = policies.compile();
+        self.maps.write(set, &compiled)?;
+        let policies = Arc::clone(policies);
+        self.by_policies.insert(Arc::clone(&policies), set);
+        self.sets.insert(set, Set { policies, compiled, peers: HashSet::new(), retired: None });
+        Ok(set)
+    }
+
+    fn admit(
+        &mut self,
+        set: PolicySetId,
+        peer: &WorkloadIdentity,
+    ) -> Result<IdentityId, DatapathError> {
+        let id = match self.identities.get(peer) {
+            Some(&id) => id,
+            None => {
+                let id = self.ids.identity()?;
+                self.identities.insert(peer.clone(), id);
+                self.names.insert(id, peer.clone());
+                id
+            }
+        };
+        if let Some(known) = self.sets.get_mut(&set)
+            && !known.peers.contains(&id)
+        {
+            let bits = known.compiled.identity_bits(Some(peer));
+            self.maps.write_identity(set, id, bits)?;
+            known.peers.insert(id);
+        }
+        Ok(id)
+    }
+
+    fn sweep(&mut self, now: Instant) -> Result<(), DatapathError> {
+        let used: HashSet<_> = self.pods.values().map(|assigned| assigned.set).collect();
+        for (id, set) in &mut self.sets {
+            match (used.contains(id), set.retired) {
+                (true, _) => set.retired = None,
+                (false, None) => set.retired = Some(now),
+                (false, Some(_)) => {}
+            }
+        }
+        self.sets.retain(|_, set| {
+            set.retired.is_none_or(|since| now.saturating_duration_since(since) < RETIREMENT)
+        });
+        let sets = &self.sets;
+        self.by_policies.retain(|_, id| sets.contains_key(id));
+        self.maps.retain(|set| sets.contains_key(&set))
+    }
+}

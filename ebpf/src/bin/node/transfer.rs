@@ -1,0 +1,203 @@
+//! `sock_ops` (Linux 4.13): moves a connection's record from the client's socket, over the
+//! handshake, to the accepted socket.
+//!
+//! Return value: always 1, which the kernel ignores for the operations handled here.
+//!
+//! | operation | does |
+//! |---|---|
+//! | TCP_CONNECT_CB, before the SYN leaves | the client's record → the pod's `HANDSHAKES` |
+//! | STATE_CB, SYN_SENT → not established | the handshake is removed |
+//! | PASSIVE_ESTABLISHED_CB, before accept() | the handshake → the accepted socket's record |
+//!
+//! A handshake that cannot be stored is counted, and `sk_lookup` drops the SYN: without a record
+//! nothing enters by the agent's loopback addresses.
+
+use ambit_common::{Address, Connection, Counter, Endpoint, NetnsCookie, RecordKind, SocketRecord};
+use ambit_ebpf::count::count;
+use ambit_ebpf::maps::NODE_CONNECTIONS;
+use ambit_ebpf::report::now_ns;
+use ambit_ebpf::{read_field, read_v6};
+use aya_ebpf::EbpfContext as _;
+use aya_ebpf::bindings::{
+    BPF_SK_STORAGE_GET_F_CREATE, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB,
+    BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_TCP_ESTABLISHED, BPF_TCP_SYN_SENT,
+    bpf_sock,
+};
+use aya_ebpf::helpers::bpf_get_netns_cookie;
+use aya_ebpf::helpers::generated::bpf_sk_storage_get;
+use aya_ebpf::macros::sock_ops;
+use aya_ebpf::programs::SockOpsContext;
+
+use crate::maps::{HANDSHAKES_OF, SOCKETS};
+
+const AF_INET: u32 = 2;
+const DONE: u32 = 1;
+
+#[sock_ops]
+pub fn ambit_sock_ops(ctx: SockOpsContext) -> u32 {
+    match ctx.op() {
+        BPF_SOCK_OPS_TCP_CONNECT_CB => connecting(&ctx),
+        BPF_SOCK_OPS_STATE_CB => state_changed(&ctx),
+        BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => accepted(&ctx),
+        _ => {}
+    }
+    DONE
+}
+
+#[inline(always)]
+fn connecting(ctx: &SockOpsContext) {
+    let Some(record) = stored(ctx) else {
+        return;
+    };
+    let connection = as_client(ctx);
+    let kept = match record.kind() {
+        Some(RecordKind::OutboundClient | RecordKind::DeliveryClient) => {
+            // SAFETY: the inner map is only used through helpers, and stays while it is used.
+            match unsafe { HANDSHAKES_OF.get(&netns(ctx)) } {
+                Some(handshakes) => handshakes.insert(connection, *record, 0).is_ok(),
+                None => false,
+            }
+        }
+        Some(RecordKind::Node) => NODE_CONNECTIONS.insert(connection, now_ns(), 0).is_ok(),
+        Some(RecordKind::OutboundAccepted | RecordKind::DeliveryAccepted) | None => return,
+    };
+    if !kept {
+        count(Counter::HandshakeLost);
+    }
+    // A refusal of the flag would leave one entry behind, which its four-tuple's next use replaces.
+    let _ = ctx.set_cb_flags((ctx.cb_flags() | BPF_SOCK_OPS_STATE_CB_FLAG) as i32);
+}
+
+#[inline(always)]
+fn state_changed(ctx: &SockOpsContext) {
+    if ctx.arg(0) != BPF_TCP_SYN_SENT || ctx.arg(1) == BPF_TCP_ESTABLISHED {
+        return;
+    }
+    let connection = as_client(ctx);
+    // SAFETY: as in `connecting`.
+    if let Some(handshakes) = unsafe { HANDSHAKES_OF.get(&netns(ctx)) } {
+        let _ = handshakes.remove(connection);
+    }
+    let _ = NODE_CONNECTIONS.remove(connection);
+}
+
+#[inline(always)]
+fn accepted(ctx: &SockOpsContext) {
+    let connection = as_server(ctx);
+    let _ = NODE_CONNECTIONS.remove(connection);
+    // SAFETY: as in `connecting`.
+    let Some(handshakes) = (unsafe { HANDSHAKES_OF.get(&netns(ctx)) }) else {
+        return;
+    };
+    // SAFETY: the entry is this connection's: nothing else writes its four-tuple meanwhile.
+    let Some(handshake) = (unsafe { handshakes.get(connection) }) else {
+        return;
+    };
+    let mut record = *handshake;
+    record.kind = match record.kind() {
+        Some(RecordKind::OutboundClient) => RecordKind::OutboundAccepted as u8,
+        Some(RecordKind::DeliveryClient) => RecordKind::DeliveryAccepted as u8,
+        _ => return,
+    };
+    if !store(ctx, &mut record) {
+        count(Counter::AcceptedLost);
+    }
+    let _ = handshakes.remove(connection);
+}
+
+#[inline(always)]
+fn socket(ctx: &SockOpsContext) -> *mut bpf_sock {
+    read_field!(ctx.ops, __bindgen_anon_2.sk)
+}
+
+#[inline(always)]
+fn stored(ctx: &SockOpsContext) -> Option<&SocketRecord> {
+    let sk = socket(ctx);
+    if sk.is_null() {
+        return None;
+    }
+    // SAFETY: `sk` is not null; the storage lives as long as the socket.
+    unsafe {
+        bpf_sk_storage_get(
+            (&raw const SOCKETS).cast_mut().cast(),
+            sk.cast(),
+            core::ptr::null_mut(),
+            0,
+        )
+        .cast::<SocketRecord>()
+        .as_ref()
+    }
+}
+
+#[inline(always)]
+fn store(ctx: &SockOpsContext, record: &mut SocketRecord) -> bool {
+    let sk = socket(ctx);
+    if sk.is_null() {
+        return false;
+    }
+    // SAFETY: `sk` is not null, and the helper copies the record.
+    let stored = unsafe {
+        bpf_sk_storage_get(
+            (&raw const SOCKETS).cast_mut().cast(),
+            sk.cast(),
+            core::ptr::from_mut(record).cast(),
+            BPF_SK_STORAGE_GET_F_CREATE.into(),
+        )
+    };
+    !stored.is_null()
+}
+
+#[inline(always)]
+fn netns(ctx: &SockOpsContext) -> NetnsCookie {
+    // SAFETY: the helper takes this program type's context (Linux 5.15).
+    NetnsCookie(unsafe { bpf_get_netns_cookie(ctx.as_ptr()) })
+}
+
+/// The connection, where this socket is its client.
+#[inline(always)]
+fn as_client(ctx: &SockOpsContext) -> Connection {
+    Connection {
+        client: local(ctx),
+        server: remote(ctx),
+    }
+}
+
+/// The connection, where this socket is its server.
+#[inline(always)]
+fn as_server(ctx: &SockOpsContext) -> Connection {
+    Connection {
+        client: remote(ctx),
+        server: local(ctx),
+    }
+}
+
+#[inline(always)]
+fn local(ctx: &SockOpsContext) -> Endpoint {
+    let (v4_be, v6_be) = (
+        read_field!(ctx.ops, local_ip4),
+        read_v6!(ctx.ops, local_ip6),
+    );
+    Endpoint::new(
+        address(ctx, v4_be, v6_be),
+        read_field!(ctx.ops, local_port) as u16,
+    )
+}
+
+#[inline(always)]
+fn remote(ctx: &SockOpsContext) -> Endpoint {
+    let (v4_be, v6_be) = (
+        read_field!(ctx.ops, remote_ip4),
+        read_v6!(ctx.ops, remote_ip6),
+    );
+    let port_be = read_field!(ctx.ops, remote_port);
+    Endpoint::new(address(ctx, v4_be, v6_be), u32::from_be(port_be) as u16)
+}
+
+#[inline(always)]
+fn address(ctx: &SockOpsContext, v4_be: u32, v6_be: [u32; 4]) -> Address {
+    if ctx.family() == AF_INET {
+        Address::from_v4_be(v4_be)
+    } else {
+        Address::from_v6_be(v6_be)
+    }
+}

@@ -1,0 +1,16 @@
+//! A pod's program: attached to its network namespace.
+#![no_std]
+#![no_main]
+
+mod lookup;
+mod maps;
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,35 @@
+//! Access to the fields of a program's context.
+//!
+//! The verifier wants each field read and written whole, at its own offset from the context;
+//! volatile access keeps the compiler from merging two of them or choosing between their addresses.
+
+/// Reads a field of a context.
+#[macro_export]
+macro_rules! read_field {
+    ($context:expr, $($field:tt)+) => {
+        // SAFETY: the context is valid while the program runs.
+        unsafe { core::ptr::read_volatile(&raw const (*$context).$($field)+) }
+    };
+}
+
+/// Writes a field of a context, where the hook may.
+#[macro_export]
+macro_rules! write_field {
+    ($context:expr, $($field:ident)+ $([$index:literal])? = $value:expr) => {
+        // SAFETY: the context is valid while the program runs.
+        unsafe { core::ptr::write_volatile(&raw mut (*$context).$($field)+ $([$index])?, $value) }
+    };
+}
+
+/// Reads the four words of an IPv6 address of a context.
+#[macro_export]
+macro_rules! read_v6 {
+    ($context:expr, $field:ident) => {
+        [
+            $crate::read_field!($context, $field[0]),
+            $crate::read_field!($context, $field[1]),
+            $crate::read_field!($context, $field[2]),
+            $crate::read_field!($context, $field[3]),
+        ]
+    };
+}
