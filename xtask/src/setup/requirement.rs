@@ -51,9 +51,10 @@ pub(crate) const DEBIAN_KERNEL_COMPILER: [Requirement; 7] = [
 ];
 
 /// For a mesh on this machine.
-pub(crate) const MESH: [Requirement; 4] = [
+pub(crate) const MESH: [Requirement; 5] = [
     program("ip", "iproute2"),
     program("curl", "curl"),
+    program("nft", "nftables"),
     program("nginx", "nginx-light"),
     program("tcpdump", "tcpdump"),
 ];
