@@ -20,7 +20,14 @@ use crate::server::tool;
 /// Where curl cannot be run.
 pub fn curl(place: &Place, arguments: &[&str]) -> Result<Outcome> {
     let mut command = place.command("curl")?;
-    command.args(["--silent", "--show-error", "--max-time", "10"]);
+    command.args([
+        "--silent",
+        "--show-error",
+        "--noproxy",
+        "*",
+        "--max-time",
+        "10",
+    ]);
     output(command.args(arguments))
 }
 

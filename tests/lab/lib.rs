@@ -32,7 +32,7 @@ pub use place::Place;
 pub use plan::{Addresses, Family, NodeName};
 pub use pod::{Membership, Pod, PodSpec};
 pub use process::{Outcome, Process, output};
-pub use reference::{Reference, TRUST_DOMAIN};
+pub use reference::{Application, Call, Ending, Observed, RECEIPT, Reference, TRUST_DOMAIN};
 pub use run::{remove_kept, tear_down_on_signals};
 pub use runner::{Test, run_tests};
 pub use server::{LabServer, Mode};

@@ -4,8 +4,8 @@
 use std::process::ExitCode;
 
 use ambit_tests::{
-    Capture, Family, HeldConnection, Lab, LabServer, Mode, NodeName, Reference, curl, run_tests,
-    tests,
+    Application, Capture, Ending, Family, HeldConnection, Lab, LabServer, Mode, NodeName,
+    Reference, curl, run_tests, tests,
 };
 use anyhow::{Result, ensure};
 
@@ -16,6 +16,7 @@ fn main() -> ExitCode {
         plaintext_is_seen_on_the_link,
         applications_see_the_real_addresses,
         processes_are_in_their_pods_control_group,
+        without_agents_every_call_of_the_demo_is_answered,
     ])
 }
 
@@ -83,5 +84,17 @@ fn processes_are_in_their_pods_control_group(lab: &Lab) -> Result<()> {
     let answer = ambit_tests::output(cat.arg("/proc/self/cgroup"))?;
     let group = format!("/{}/node-b/kubepods/orders", lab.name());
     ensure!(answer.stdout.contains(&group), "{answer:?}");
+    Ok(())
+}
+
+fn without_agents_every_call_of_the_demo_is_answered(lab: &Lab) -> Result<()> {
+    let mesh = Reference::build(lab)?;
+    let _application = Application::start(lab, &mesh)?;
+    for call in mesh.calls(lab)? {
+        let seen = call.make()?;
+        let (caller, called) = (call.caller, call.called);
+        let answered = matches!(seen.ending, Ending::Answered(_));
+        ensure!(answered, "{caller} to {called}: {}", seen.detail);
+    }
     Ok(())
 }

@@ -1,6 +1,9 @@
 //! The reference example: `frontend` calls `orders`, `orders` calls `payments`, nobody else calls
 //! anybody, and `intruder` is not in the mesh.
 
+mod application;
+mod call;
+
 use anyhow::Result;
 
 use crate::agent::Agent;
@@ -9,11 +12,14 @@ use crate::plan::NodeName;
 use crate::pod::{Membership, Pod, PodSpec};
 use crate::service::Service;
 
+pub use application::{Application, RECEIPT};
+pub use call::{Call, Ending, Observed};
+
 /// The mesh's trust domain.
 pub const TRUST_DOMAIN: &str = "cluster.local";
 
 /// The policies, as a user would write them.
-const POLICIES: &str = include_str!("reference/policies.yaml");
+const POLICIES: &str = include_str!("policies.yaml");
 
 /// The pods and Services of the reference example. Both calls of its chain cross the link.
 pub struct Reference {
@@ -35,11 +41,11 @@ impl Reference {
     /// The port on which `orders` and `payments` listen.
     pub const PORT: u16 = 8080;
 
-    /// The file of the policies.
-    pub const POLICIES_FILE: &str = "policies.yaml";
-
     /// The port of the liveness probe of `payments`.
     pub const PROBE_PORT: u16 = 8081;
+
+    /// The file of the policies.
+    pub const POLICIES_FILE: &str = "policies.yaml";
 
     /// Adds pods and Services and writes their configuration and the policies.
     ///
