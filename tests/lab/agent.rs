@@ -43,6 +43,7 @@ impl Agent {
             .arg(ca_directory(lab))
             .arg("--bpffs-dir")
             .arg(lab.pins(node))
+            .args(["--log-format", "json"])
             .arg("--socket")
             .arg(state.join("admin.sock"));
         for range in MESH_CIDRS {

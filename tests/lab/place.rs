@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -31,6 +31,11 @@ impl Place {
     /// The network namespace.
     pub fn netns(&self) -> &Netns {
         &self.netns
+    }
+
+    /// The control group.
+    pub fn cgroup(&self) -> &Path {
+        &self.cgroup
     }
 
     /// A command that will run here, and is here before its first instruction.

@@ -1,6 +1,7 @@
 //! Ambit's build, demo and test commands: `cargo xtask --help`.
 
 mod build;
+mod demo;
 mod lint;
 mod process;
 mod setup;
@@ -12,6 +13,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+use demo::Afterwards;
 use setup::Purpose;
 
 /// Ambit's build, demo and test commands. Each one installs first what it needs and does not find.
@@ -28,6 +30,15 @@ enum Command {
     Setup,
     /// Build the kernel programs and the `ambit` binary that embeds them.
     Build,
+    /// Run the reference example on two nodes of this machine (as root) and show what came of it.
+    Demo {
+        /// Leave the mesh up, and print commands to explore it.
+        #[arg(long, conflicts_with = "clean")]
+        keep: bool,
+        /// Only remove what earlier runs with --keep left up.
+        #[arg(long)]
+        clean: bool,
+    },
     /// Check formatting, lints, licences and dependencies.
     Lint,
     /// Run the unit tests, then the end-to-end tests on this kernel (as root).
@@ -56,6 +67,20 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Build => {
             setup::run(&[Purpose::Build])?;
             build::run()?;
+        }
+        Command::Demo { clean: true, .. } => {
+            let removed = ambit_tests::remove_kept()?;
+            eprintln!("demo: removed {removed} that were left up");
+        }
+        Command::Demo { keep, clean: false } => {
+            setup::run(&[Purpose::Build, Purpose::Mesh])?;
+            build::run()?;
+            let afterwards = if keep {
+                Afterwards::Keep
+            } else {
+                Afterwards::Remove
+            };
+            return demo::run(afterwards);
         }
         Command::Lint => {
             setup::run(&[Purpose::Build, Purpose::Lint])?;

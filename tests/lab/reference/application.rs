@@ -10,8 +10,14 @@ use crate::place::Place;
 use crate::plan::{Family, NodeName};
 use crate::process::Process;
 
-/// In every answer of `payments`, and to be seen by nobody else.
-pub const RECEIPT: &str = "receipt-5c1f0a7d";
+/// In every answer of `payments`.
+pub(super) const RECEIPT: &str = "receipt-5c1f0a7d";
+
+/// In every order, and in the charge that follows from it.
+pub(super) const CARD: &str = "card-4929d0b3";
+
+/// What nobody may see who overhears the link.
+pub const PAYLOADS: [&str; 2] = [CARD, RECEIPT];
 
 /// The running servers. Dropping it ends them.
 pub struct Application {

@@ -1,10 +1,12 @@
 //! Who calls whom in the reference example, and what must come of it.
 
 use std::fmt;
+use std::net::SocketAddr;
 
 use anyhow::Result;
 
-use super::{RECEIPT, Reference};
+use super::Reference;
+use super::application::{CARD, RECEIPT};
 use crate::client::curl;
 use crate::lab::Lab;
 use crate::place::Place;
@@ -40,8 +42,9 @@ pub struct Call {
     pub called: &'static str,
     /// What must come of it.
     pub expected: Ending,
-    /// Which policy must have decided; `None` where none does.
-    pub decider: Option<&'static str>,
+    /// Which policy must have decided, and about a connection to which address of a pod; `None`
+    /// where none does.
+    pub decider: Option<(&'static str, SocketAddr)>,
     place: Place,
     url: String,
 }
@@ -54,9 +57,9 @@ pub struct Observed {
     pub detail: String,
 }
 
-const ORDERS: Option<&str> = Some("AuthorizationPolicy orders/allow-frontend-to-orders");
-const PAYMENTS: Option<&str> = Some("AuthorizationPolicy payments/allow-orders-to-payments");
-const STRICT: Option<&str> = Some("PeerAuthentication istio-system/default");
+const ORDERS: &str = "AuthorizationPolicy orders/allow-frontend-to-orders";
+const PAYMENTS: &str = "AuthorizationPolicy payments/allow-orders-to-payments";
+const STRICT: &str = "PeerAuthentication istio-system/default";
 
 impl Reference {
     /// The calls of the example: those that are meant, those that policy forbids, and the attacks.
@@ -69,127 +72,86 @@ impl Reference {
         let node = lab.node(NodeName::A)?;
         let host_network = lab.host_network_pod(NodeName::A, "host-network")?;
 
-        let order = format!("http://{}/order", self.orders_service.at());
-        let charge = format!("http://{}/charge", self.payments_service.at());
-        let at = |family, port, path: &str| {
-            let address = std::net::SocketAddr::new(self.payments.ip(family), port);
-            format!("http://{address}/{path}")
-        };
-        let charge_pod = at(Family::V4, Self::PORT, "charge");
-        let charge_pod_v6 = at(Family::V6, Self::PORT, "charge");
-        let probe = at(Family::V4, Self::PROBE_PORT, "healthy");
-        let outside = NodeName::B.link_addresses().v4;
-        let outside = format!("http://{outside}:{}/", Self::PORT);
+        let orders_pod = self.orders.at(Self::PORT);
+        let pod = self.payments.at(Self::PORT);
+        let pod_v6 = SocketAddr::new(self.payments.ip(Family::V6), Self::PORT);
+        let probe = self.payments.at(Self::PROBE_PORT);
+        let outside = SocketAddr::new(NodeName::B.link_addresses().of(Family::V4), Self::PORT);
+        let order_service = format!("http://{}/order?{CARD}", self.orders_service.at());
+        let charge_service = format!("http://{}/charge?{CARD}", self.payments_service.at());
+        let charge = |at: SocketAddr| format!("http://{at}/charge?{CARD}");
+        let healthy = format!("http://{probe}/healthy");
 
-        let charged = |family| {
-            let caller = self.orders.ip(family);
-            Ending::Answered(format!("{RECEIPT}, charged to {caller}"))
-        };
-        let answered = |what: &str| Ending::Answered(what.to_owned());
-        let refused = || Ending::Refused;
-        let call = |caller, place: &Place, called, url: &str, expected, decider| Call {
-            caller,
-            called,
-            expected,
-            decider,
-            place: place.clone(),
-            url: url.to_owned(),
-        };
         Ok(vec![
-            call(
-                "frontend",
-                &frontend,
-                "orders (→ payments)",
-                &order,
-                charged(Family::V4),
-                ORDERS,
-            ),
-            call(
-                "orders",
-                &orders,
-                "payments",
-                &charge,
-                charged(Family::V4),
-                PAYMENTS,
-            ),
-            call(
-                "orders",
-                &orders,
-                "payments, IPv6",
-                &charge_pod_v6,
-                charged(Family::V6),
-                PAYMENTS,
-            ),
-            call(
-                "frontend",
-                &frontend,
-                "payments",
-                &charge,
-                refused(),
-                PAYMENTS,
-            ),
-            call("payments", &payments, "orders", &order, refused(), ORDERS),
-            call(
-                "intruder",
-                &intruder,
-                "payments, pod IP",
-                &charge_pod,
-                refused(),
-                STRICT,
-            ),
-            call(
-                "intruder",
-                &intruder,
-                "payments, IPv6",
-                &charge_pod_v6,
-                refused(),
-                STRICT,
-            ),
+            call("frontend", &frontend, "orders (→ payments)", &order_service)
+                .gets(&self.receipt(Family::V4))
+                .decided_by(ORDERS, orders_pod),
+            call("orders", &orders, "payments", &charge_service)
+                .gets(&self.receipt(Family::V4))
+                .decided_by(PAYMENTS, pod),
+            call("orders", &orders, "payments, IPv6", &charge(pod_v6))
+                .gets(&self.receipt(Family::V6))
+                .decided_by(PAYMENTS, pod_v6),
+            call("frontend", &frontend, "payments", &charge_service).decided_by(PAYMENTS, pod),
+            call("payments", &payments, "orders", &order_service).decided_by(ORDERS, orders_pod),
+            call("intruder", &intruder, "payments", &charge(pod)).decided_by(STRICT, pod),
+            call("intruder", &intruder, "payments, IPv6", &charge(pod_v6))
+                .decided_by(STRICT, pod_v6),
             call(
                 "intruder",
                 &intruder,
                 "payments, Service IP",
-                &charge,
-                refused(),
-                STRICT,
-            ),
-            call(
-                "node A",
-                &node,
-                "payments, no probe port",
-                &charge_pod,
-                refused(),
-                STRICT,
-            ),
-            call(
-                "node A",
-                &node,
-                "payments, probe port",
-                &probe,
-                answered("healthy"),
-                None,
-            ),
+                &charge_service,
+            )
+            .decided_by(STRICT, pod),
+            call("node A", &node, "payments", &charge(pod)).decided_by(STRICT, pod),
+            call("node A", &node, "payments, probe port", &healthy).gets("healthy"),
             call(
                 "hostNetwork pod",
                 &host_network,
                 "payments, probe port",
-                &probe,
-                refused(),
-                STRICT,
-            ),
+                &healthy,
+            )
+            .decided_by(STRICT, probe),
             call(
                 "frontend",
                 &frontend,
                 "outside the mesh",
-                &outside,
-                answered("outside"),
-                None,
-            ),
+                &format!("http://{outside}/"),
+            )
+            .gets("outside"),
         ])
+    }
+
+    /// The answer of `payments` to `orders`, whose own address it must have seen.
+    fn receipt(&self, family: Family) -> String {
+        format!("{RECEIPT}, charged to {}", self.orders.ip(family))
+    }
+}
+
+/// A call that must be refused, unless its other methods say otherwise.
+fn call(caller: &'static str, place: &Place, called: &'static str, url: &str) -> Call {
+    Call {
+        caller,
+        called,
+        expected: Ending::Refused,
+        decider: None,
+        place: place.clone(),
+        url: url.to_owned(),
     }
 }
 
 impl Call {
+    fn gets(mut self, answer: &str) -> Self {
+        self.expected = Ending::Answered(answer.to_owned());
+        self
+    }
+
+    fn decided_by(mut self, policy: &'static str, pod: SocketAddr) -> Self {
+        self.decider = Some((policy, pod));
+        self
+    }
+
     /// Makes the call.
     ///
     /// # Errors

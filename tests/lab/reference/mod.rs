@@ -12,7 +12,7 @@ use crate::plan::NodeName;
 use crate::pod::{Membership, Pod, PodSpec};
 use crate::service::Service;
 
-pub use application::{Application, RECEIPT};
+pub use application::{Application, PAYLOADS};
 pub use call::{Call, Ending, Observed};
 
 /// The mesh's trust domain.
