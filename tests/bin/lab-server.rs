@@ -1,4 +1,4 @@
-//! `lab-server http|echo|banner ADDRESS`: says on standard output who connects, one line of JSON per
+//! `lab-server http|echo|banner ADDRESS...`: says on standard output who connects, one line of JSON per
 //! connection, and serves as [`ambit_tests::Mode`] says.
 
 use std::error::Error;
@@ -17,8 +17,8 @@ enum Mode {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [mode, address] = arguments.as_slice() else {
-        return Err("usage: lab-server http|echo|banner ADDRESS".into());
+    let [mode, addresses @ ..] = arguments.as_slice() else {
+        return Err("usage: lab-server http|echo|banner ADDRESS...".into());
     };
     let mode = match mode.as_str() {
         "http" => Mode::Http,
@@ -26,8 +26,22 @@ fn main() -> Result<(), Box<dyn Error>> {
         "banner" => Mode::Banner,
         other => return Err(format!("no such mode: {other}").into()),
     };
-    let listener = TcpListener::bind(address.parse::<SocketAddr>()?)?;
-    println!("listening on {}", listener.local_addr()?);
+    let listeners = addresses
+        .iter()
+        .map(|address| Ok(TcpListener::bind(address.parse::<SocketAddr>()?)?))
+        .collect::<Result<Vec<_>, Box<dyn Error>>>()?;
+    println!("listening");
+    let accepting: Vec<_> = listeners
+        .into_iter()
+        .map(|listener| thread::spawn(move || accept(mode, &listener)))
+        .collect();
+    for thread in accepting {
+        thread.join().map_err(|_| "a thread panicked")??;
+    }
+    Ok(())
+}
+
+fn accept(mode: Mode, listener: &TcpListener) -> io::Result<()> {
     loop {
         let (stream, accepted) = listener.accept()?;
         let seen = json!({

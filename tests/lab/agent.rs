@@ -50,7 +50,7 @@ impl Agent {
             command.args(["--mesh-cidr", range]);
         }
         let mut agent = Self {
-            process: Process::start(&mut command, &lab.log(node.as_str()))?,
+            process: Process::start(&mut command, &lab.new_log(node.as_str())?)?,
             socket: state.join("admin.sock"),
         };
         agent.wait_until_serving()?;

@@ -41,7 +41,7 @@ impl Capture {
             .args(["-i", "link0", "-n", "-s", "0", "-U", "--immediate-mode"])
             .args(["-Z", "root", "-w"])
             .arg(&file);
-        let mut process = Process::start(&mut command, &lab.log("tcpdump"))?;
+        let mut process = Process::start(&mut command, &lab.new_log("tcpdump")?)?;
         process.wait_for_line("tcpdump listening", |line| {
             line.contains("listening on").then_some(())
         })?;

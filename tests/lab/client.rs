@@ -9,26 +9,64 @@ use serde_json::Value;
 
 use crate::lab::Lab;
 use crate::place::Place;
-use crate::process::{Outcome, Process, output};
+use crate::process::{Process, output};
 use crate::server::tool;
 
-/// Calls a URL from somewhere, with curl, for at most ten seconds. A failure of the call is an
-/// [`Outcome`] too.
+/// What came of a call.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Reply {
+    /// The application answered with this.
+    Answer(String),
+    /// The connection was refused, or reset before an answer; how the caller puts it.
+    Refusal(String),
+    /// Anything else, such as a time-out; never what one wants.
+    Failure(String),
+}
+
+impl Reply {
+    /// Whether the application answered.
+    pub fn is_answer(&self) -> bool {
+        matches!(self, Self::Answer(_))
+    }
+
+    /// Whether the connection was refused.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Refusal(_))
+    }
+}
+
+/// Gets a URL from somewhere, with curl.
 ///
 /// # Errors
 ///
 /// Where curl cannot be run.
-pub fn curl(place: &Place, arguments: &[&str]) -> Result<Outcome> {
+pub fn get(place: &Place, url: &str) -> Result<Reply> {
     let mut command = place.command("curl")?;
-    command.args([
-        "--silent",
-        "--show-error",
-        "--noproxy",
-        "*",
-        "--max-time",
-        "10",
-    ]);
-    output(command.args(arguments))
+    command.args(["--silent", "--show-error", "--verbose", "--fail"]);
+    command.args(["--noproxy", "*", "--max-time", "10", url]);
+    let outcome = output(&mut command)?;
+    let refusals = ["Connection refused", "Connection reset by peer"];
+    let complaint = outcome
+        .stderr
+        .lines()
+        .rfind(|line| line.starts_with("curl: "));
+    let complaint = complaint.unwrap_or(&outcome.stderr).to_owned();
+    Ok(if outcome.status.success() {
+        Reply::Answer(outcome.stdout.trim().to_owned())
+    } else if refusals.iter().any(|words| outcome.stderr.contains(words)) {
+        Reply::Refusal(complaint)
+    } else {
+        Reply::Failure(complaint)
+    })
+}
+
+/// Gets the root of an HTTP server.
+///
+/// # Errors
+///
+/// Where curl cannot be run.
+pub fn get_from(place: &Place, server: SocketAddr) -> Result<Reply> {
+    get(place, &format!("http://{server}/"))
 }
 
 /// A `lab-client`: one TCP connection, held open until it is dropped.
@@ -39,16 +77,15 @@ pub struct HeldConnection {
 }
 
 impl HeldConnection {
-    /// Dials from somewhere and waits for the connection. `name` names its log, and is unique in
-    /// the lab.
+    /// Dials from somewhere and waits for the connection.
     ///
     /// # Errors
     ///
     /// Where it is refused, or times out.
-    pub fn open(lab: &Lab, place: &Place, name: &str, to: SocketAddr) -> Result<Self> {
+    pub fn open(lab: &Lab, place: &Place, to: SocketAddr) -> Result<Self> {
         let mut command = place.command(tool("lab-client")?)?;
         command.arg(to.to_string()).stdin(Stdio::piped());
-        let mut process = Process::start(&mut command, &lab.log(name))?;
+        let mut process = Process::start(&mut command, &lab.new_log("lab-client")?)?;
         let stdin = process.take_stdin().context("no pipe to the client")?;
         let opened = process.wait_for_line("a connection", |line| parse(line, "opened"))?;
         Ok(Self {

@@ -65,9 +65,17 @@ impl Lab {
         self.run.directory()
     }
 
-    /// A file for the output of a process.
-    pub fn log(&self, name: &str) -> PathBuf {
-        self.directory().join("logs").join(format!("{name}.log"))
+    /// A new file for the output of a process.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be made.
+    pub(crate) fn new_log(&self, program: &str) -> Result<PathBuf> {
+        let log = tempfile::Builder::new()
+            .prefix(&format!("{program}-"))
+            .suffix(".log")
+            .tempfile_in(self.directory().join("logs"))?;
+        Ok(log.into_temp_path().keep()?)
     }
 
     /// The ends of all logs, for whoever looks into a failure.

@@ -25,7 +25,7 @@ mod wait;
 
 pub use agent::Agent;
 pub use capture::{Capture, Captured};
-pub use client::{HeldConnection, curl};
+pub use client::{HeldConnection, Reply, get, get_from};
 pub use decision::{Decision, LogMark};
 pub use lab::Lab;
 pub use manifest::Manifests;
@@ -34,7 +34,7 @@ pub use place::Place;
 pub use plan::{Addresses, Family, NodeName};
 pub use pod::{Membership, Pod, PodSpec};
 pub use process::{Outcome, Process, output};
-pub use reference::{Application, Call, Ending, Observed, PAYLOADS, Reference, TRUST_DOMAIN};
+pub use reference::{Application, Call, Expected, PAYLOADS, Reference, TRUST_DOMAIN};
 pub use run::{remove_kept, tear_down_on_signals};
 pub use runner::{Test, run_tests};
 pub use server::{LabServer, Mode};

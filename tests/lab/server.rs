@@ -8,6 +8,8 @@ use serde_json::Value;
 
 use crate::lab::Lab;
 use crate::place::Place;
+use crate::plan::Family;
+use crate::pod::Pod;
 use crate::process::{PATIENCE, Process};
 use crate::wait::eventually;
 
@@ -38,21 +40,26 @@ pub struct LabServer {
 }
 
 impl LabServer {
-    /// Starts one and waits until it listens. `name` names its log, and is unique in the lab.
+    /// Starts one in a pod, on a port of both its addresses, and waits until it listens.
     ///
     /// # Errors
     ///
     /// Where it does not.
-    pub fn start(
-        lab: &Lab,
-        place: &Place,
-        name: &str,
-        mode: Mode,
-        listen: SocketAddr,
-    ) -> Result<Self> {
+    pub fn in_pod(lab: &Lab, pod: &Pod, mode: Mode, port: u16) -> Result<Self> {
+        let addresses = Family::ALL.map(|family| (pod.ip(family), port).into());
+        Self::start(lab, pod.place(), mode, &addresses)
+    }
+
+    /// Starts one and waits until it listens.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not.
+    pub fn start(lab: &Lab, place: &Place, mode: Mode, listen: &[SocketAddr]) -> Result<Self> {
         let mut command = place.command(tool("lab-server")?)?;
-        command.args([mode.word(), &listen.to_string()]);
-        let mut process = Process::start(&mut command, &lab.log(name))?;
+        command.arg(mode.word());
+        command.args(listen.iter().map(SocketAddr::to_string));
+        let mut process = Process::start(&mut command, &lab.new_log("lab-server")?)?;
         process.wait_for_line("a server listening", |line| {
             line.starts_with("listening").then_some(())
         })?;

@@ -1,11 +1,12 @@
 //! The lab itself: without agents its network is an ordinary one, in which what the other tests
 //! forbid is possible.
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use ambit_tests::{
-    Application, Capture, Ending, Family, HeldConnection, Lab, LabServer, Mode, NodeName,
-    Reference, curl, run_tests, tests,
+    Application, Capture, Family, HeldConnection, Lab, LabServer, Mode, NodeName, Reference, get,
+    get_from, output, run_tests, tests,
 };
 use anyhow::{Result, ensure};
 
@@ -16,19 +17,18 @@ fn main() -> ExitCode {
         plaintext_is_seen_on_the_link,
         applications_see_the_real_addresses,
         processes_are_in_their_pods_control_group,
-        without_agents_every_call_of_the_demo_is_answered,
+        every_call_of_the_demo_is_answered,
     ])
 }
 
 fn anybody_calls_anybody_in_both_families(lab: &Lab) -> Result<()> {
     let mesh = Reference::build(lab)?;
+    let _server = LabServer::in_pod(lab, &mesh.payments, Mode::Http, Reference::PORT)?;
     for family in Family::ALL {
-        let address = (mesh.payments.ip(family), Reference::PORT).into();
-        let name = format!("payments-{family:?}");
-        let _server = LabServer::start(lab, mesh.payments.place(), &name, Mode::Http, address)?;
+        let address = SocketAddr::new(mesh.payments.ip(family), Reference::PORT);
         for caller in mesh.pods() {
-            let answer = curl(caller.place(), &[&format!("http://{address}/charge")])?;
-            ensure!(answer.status.success(), "{}: {answer:?}", caller.name());
+            let reply = get_from(caller.place(), address)?;
+            ensure!(reply.is_answer(), "{}: {reply:?}", caller.name());
         }
     }
     Ok(())
@@ -36,26 +36,22 @@ fn anybody_calls_anybody_in_both_families(lab: &Lab) -> Result<()> {
 
 fn services_lead_to_their_pods(lab: &Lab) -> Result<()> {
     let mesh = Reference::build(lab)?;
-    let address = mesh.payments.at(Reference::PORT);
-    let place = mesh.payments.place();
-    let _server = LabServer::start(lab, place, "payments", Mode::Http, address)?;
-    let url = format!("http://{}/", mesh.payments_service.at());
+    let _server = LabServer::in_pod(lab, &mesh.payments, Mode::Http, Reference::PORT)?;
     for caller in [mesh.intruder.place(), &lab.node(NodeName::A)?] {
-        let answer = curl(caller, &[&url])?;
-        ensure!(answer.stdout.contains(&address.to_string()), "{answer:?}");
+        let reply = get_from(caller, mesh.payments_service.at())?;
+        ensure!(reply.is_answer(), "{reply:?}");
     }
     Ok(())
 }
 
 fn plaintext_is_seen_on_the_link(lab: &Lab) -> Result<()> {
     let mesh = Reference::build(lab)?;
-    let address = mesh.payments.at(Reference::PORT);
-    let place = mesh.payments.place();
-    let _server = LabServer::start(lab, place, "payments", Mode::Http, address)?;
+    let _server = LabServer::in_pod(lab, &mesh.payments, Mode::Http, Reference::PORT)?;
     let capture = Capture::start(lab)?;
-    curl(
+    let payments = mesh.payments.at(Reference::PORT);
+    get(
         mesh.orders.place(),
-        &[&format!("http://{address}/secret-of-this-test")],
+        &format!("http://{payments}/secret-of-this-test"),
     )?;
     let captured = capture.finish()?;
     ensure!(captured.contains(b"secret-of-this-test"));
@@ -65,12 +61,12 @@ fn plaintext_is_seen_on_the_link(lab: &Lab) -> Result<()> {
 
 fn applications_see_the_real_addresses(lab: &Lab) -> Result<()> {
     let mesh = Reference::build(lab)?;
-    let address = mesh.payments.at(Reference::PORT);
-    let place = mesh.payments.place();
-    let server = LabServer::start(lab, place, "payments", Mode::Echo, address)?;
-    let mut client = HeldConnection::open(lab, mesh.orders.place(), "orders", address)?;
+    let server = LabServer::in_pod(lab, &mesh.payments, Mode::Echo, Reference::PORT)?;
+    let payments = mesh.payments.at(Reference::PORT);
+    let mut client = HeldConnection::open(lab, mesh.orders.place(), payments)?;
     client.echo("hello")?;
     let seen = server.next_connection(0)?;
+    ensure!(seen["accepted"] == client.opened()["local"], "{seen}");
     ensure!(seen["peer"] == client.opened()["local"], "{seen}");
     ensure!(seen["local"] == client.opened()["peer"], "{seen}");
     drop(server);
@@ -81,20 +77,23 @@ fn applications_see_the_real_addresses(lab: &Lab) -> Result<()> {
 fn processes_are_in_their_pods_control_group(lab: &Lab) -> Result<()> {
     let mesh = Reference::build(lab)?;
     let mut cat = mesh.orders.command("cat")?;
-    let answer = ambit_tests::output(cat.arg("/proc/self/cgroup"))?;
+    let answer = output(cat.arg("/proc/self/cgroup"))?;
     let group = format!("/{}/node-b/kubepods/orders", lab.name());
     ensure!(answer.stdout.contains(&group), "{answer:?}");
     Ok(())
 }
 
-fn without_agents_every_call_of_the_demo_is_answered(lab: &Lab) -> Result<()> {
+fn every_call_of_the_demo_is_answered(lab: &Lab) -> Result<()> {
     let mesh = Reference::build(lab)?;
     let _application = Application::start(lab, &mesh)?;
     for call in mesh.calls(lab)? {
-        let seen = call.make()?;
-        let (caller, called) = (call.caller, call.called);
-        let answered = matches!(seen.ending, Ending::Answered(_));
-        ensure!(answered, "{caller} to {called}: {}", seen.detail);
+        let reply = call.make()?;
+        ensure!(
+            reply.is_answer(),
+            "{} to {}: {reply:?}",
+            call.caller,
+            call.called
+        );
     }
     Ok(())
 }

@@ -6,8 +6,8 @@ mod explore;
 use std::process::ExitCode;
 
 use ambit_tests::{
-    Agent, Application, Call, Capture, Captured, Decision, Ending, Lab, LogMark, PAYLOADS,
-    Reference, tear_down_on_signals,
+    Agent, Application, Call, Capture, Captured, Decision, Lab, LogMark, PAYLOADS, Reference,
+    Reply, tear_down_on_signals,
 };
 use anyhow::Result;
 use comfy_table::{Table, presets};
@@ -76,7 +76,7 @@ struct Row {
 impl Row {
     fn make(call: &Call, agents: &[Agent]) -> Result<Self> {
         let mark = LogMark::now(agents);
-        let seen = call.make()?;
+        let reply = call.make()?;
         let decision = match call.decider {
             Some((_, pod)) => mark.decision_about(agents, pod)?,
             None => passed_by_the_kernel(),
@@ -84,18 +84,17 @@ impl Row {
         let decider_agrees = call
             .decider
             .is_none_or(|(policy, _)| decision.decided_by.starts_with(policy));
-        let as_expected = seen.ending == call.expected && decider_agrees;
-        let mark = if as_expected { "✓" } else { "✗" };
+        let as_expected = call.expected.is_met_by(&reply) && decider_agrees;
+        let observed = match reply {
+            Reply::Answer(text) | Reply::Refusal(text) | Reply::Failure(text) => text,
+        };
         Ok(Self {
             cells: [
+                if as_expected { "✓" } else { "✗" }.to_owned(),
                 format!("{} → {}", call.caller, call.called),
                 decision.path,
                 call.expected.to_string(),
-                match seen.ending {
-                    Ending::Answered(_) | Ending::Refused => format!("{mark} {}", seen.ending),
-                    Ending::Other(_) => format!("{mark} {}", seen.detail),
-                },
-                seen.detail,
+                observed,
                 decision.decided_by,
             ],
             as_expected,

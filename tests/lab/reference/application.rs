@@ -80,7 +80,7 @@ fn nginx(lab: &Lab, place: &Place, name: &str, listen: &str, locations: &str) ->
     let mut command = place.command("nginx")?;
     command.arg("-e").arg("stderr").arg("-p").arg(&directory);
     command.arg("-c").arg(&configuration);
-    let mut server = Process::start(&mut command, &lab.log(name))?;
+    let mut server = Process::start(&mut command, &lab.new_log(name)?)?;
     // It logs this once its sockets listen.
     server.wait_for_line("nginx listening", |line| {
         line.contains("start worker process").then_some(())

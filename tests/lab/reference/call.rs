@@ -7,30 +7,37 @@ use anyhow::Result;
 
 use super::Reference;
 use super::application::{CARD, RECEIPT};
-use crate::client::curl;
+use crate::client::{Reply, get};
 use crate::lab::Lab;
 use crate::place::Place;
 use crate::plan::{Family, NodeName};
-use crate::process::Outcome;
 
-/// How a call ends.
+/// What must come of a call.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Ending {
-    /// The application answered, and its answer has this in it.
-    Answered(String),
-    /// The connection was refused, or reset before an answer.
-    Refused,
-    /// Anything else, such as a time-out; never expected.
-    Other(String),
+pub enum Expected {
+    /// The application answers, and its answer has this in it.
+    Answer(String),
+    /// The connection is refused, or reset before an answer.
+    Refusal,
 }
 
-impl fmt::Display for Ending {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Answered(_) => f.write_str("answered"),
-            Self::Refused => f.write_str("refused"),
-            Self::Other(what) => f.write_str(what),
+impl Expected {
+    /// Whether it came so.
+    pub fn is_met_by(&self, reply: &Reply) -> bool {
+        match (self, reply) {
+            (Self::Answer(part), Reply::Answer(whole)) => whole.contains(part),
+            (Self::Refusal, Reply::Refusal(_)) => true,
+            (Self::Answer(_) | Self::Refusal, _) => false,
         }
+    }
+}
+
+impl fmt::Display for Expected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Answer(_) => "answer",
+            Self::Refusal => "refusal",
+        })
     }
 }
 
@@ -41,20 +48,12 @@ pub struct Call {
     /// Whom, as a reader understands it.
     pub called: &'static str,
     /// What must come of it.
-    pub expected: Ending,
+    pub expected: Expected,
     /// Which policy must have decided, and about a connection to which address of a pod; `None`
     /// where none does.
     pub decider: Option<(&'static str, SocketAddr)>,
     place: Place,
     url: String,
-}
-
-/// What came of a call.
-pub struct Observed {
-    /// How it ended.
-    pub ending: Ending,
-    /// The answer, or how curl puts its absence.
-    pub detail: String,
 }
 
 const ORDERS: &str = "AuthorizationPolicy orders/allow-frontend-to-orders";
@@ -134,7 +133,7 @@ fn call(caller: &'static str, place: &Place, called: &'static str, url: &str) ->
     Call {
         caller,
         called,
-        expected: Ending::Refused,
+        expected: Expected::Refusal,
         decider: None,
         place: place.clone(),
         url: url.to_owned(),
@@ -143,7 +142,7 @@ fn call(caller: &'static str, place: &Place, called: &'static str, url: &str) ->
 
 impl Call {
     fn gets(mut self, answer: &str) -> Self {
-        self.expected = Ending::Answered(answer.to_owned());
+        self.expected = Expected::Answer(answer.to_owned());
         self
     }
 
@@ -157,38 +156,7 @@ impl Call {
     /// # Errors
     ///
     /// Where curl cannot be run.
-    pub fn make(&self) -> Result<Observed> {
-        let outcome = curl(&self.place, &["--fail", "--verbose", &self.url])?;
-        let ending = self.judge(&outcome);
-        let detail = if outcome.status.success() {
-            outcome.stdout.trim().to_owned()
-        } else {
-            last_complaint(&outcome.stderr).to_owned()
-        };
-        Ok(Observed { ending, detail })
+    pub fn make(&self) -> Result<Reply> {
+        get(&self.place, &self.url)
     }
-
-    fn judge(&self, outcome: &Outcome) -> Ending {
-        let refused = ["Connection refused", "Connection reset by peer"];
-        if outcome.status.success() {
-            let awaited = match &self.expected {
-                Ending::Answered(part) => part.as_str(),
-                Ending::Refused | Ending::Other(_) => "",
-            };
-            if outcome.stdout.contains(awaited) {
-                Ending::Answered(awaited.to_owned())
-            } else {
-                Ending::Other(format!("another answer: {}", outcome.stdout.trim()))
-            }
-        } else if refused.iter().any(|words| outcome.stderr.contains(words)) {
-            Ending::Refused
-        } else {
-            Ending::Other(last_complaint(&outcome.stderr).to_owned())
-        }
-    }
-}
-
-fn last_complaint(stderr: &str) -> &str {
-    let complaint = stderr.lines().rfind(|line| line.starts_with("curl: "));
-    complaint.unwrap_or(stderr)
 }

@@ -13,7 +13,7 @@ use crate::pod::{Membership, Pod, PodSpec};
 use crate::service::Service;
 
 pub use application::{Application, PAYLOADS};
-pub use call::{Call, Ending, Observed};
+pub use call::{Call, Expected};
 
 /// The mesh's trust domain.
 pub const TRUST_DOMAIN: &str = "cluster.local";
