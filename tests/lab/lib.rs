@@ -1,1 +1,42 @@
-//! The lab.
+//! A mesh on one machine: two nodes in network namespaces of their own, joined by a link, with pods,
+//! Services and an agent on each. Everything is real: kernel, processes, addresses, certificates.
+//!
+//! [`Lab::new`] builds the nodes; dropping the [`Lab`] removes every trace of it, and the next lab
+//! on this machine removes what a killed one left behind.
+
+mod agent;
+mod capture;
+mod cgroup;
+mod client;
+mod decision;
+mod lab;
+mod manifest;
+mod netns;
+mod place;
+mod plan;
+mod pod;
+mod process;
+mod reference;
+mod run;
+mod runner;
+mod server;
+mod service;
+mod wait;
+
+pub use agent::Agent;
+pub use capture::{Capture, Captured};
+pub use client::{HeldConnection, Reply, get, get_from};
+pub use decision::{Decision, LogMark};
+pub use lab::Lab;
+pub use manifest::Manifests;
+pub use netns::Netns;
+pub use place::Place;
+pub use plan::{Addresses, Family, NodeName};
+pub use pod::{Membership, Pod, PodSpec};
+pub use process::{Outcome, Process, output};
+pub use reference::{Application, Call, Expected, PAYLOADS, Reference, TRUST_DOMAIN};
+pub use run::{remove_kept, tear_down_on_signals};
+pub use runner::{Test, run_tests};
+pub use server::{LabServer, Mode};
+pub use service::Service;
+pub use wait::eventually;

@@ -1,1 +1,96 @@
-fn main() {}
+//! Ambit's build, demo and test commands: `cargo xtask --help`.
+
+mod build;
+mod demo;
+mod lint;
+mod process;
+mod setup;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use demo::Afterwards;
+use setup::Purpose;
+
+/// Ambit's build, demo and test commands. Each one installs first what it needs and does not find.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Install what building, testing and linting need (Debian 12, as root, with rustup).
+    Setup,
+    /// Build the kernel programs and the `ambit` binary that embeds them.
+    Build,
+    /// Run the reference example on two nodes of this machine (as root) and show what came of it.
+    Demo {
+        /// Leave the mesh up, and print commands to explore it.
+        #[arg(long, conflicts_with = "clean")]
+        keep: bool,
+        /// Only remove what earlier runs with --keep left up.
+        #[arg(long)]
+        clean: bool,
+    },
+    /// Check formatting, lints, licences and dependencies.
+    Lint,
+    /// Run the unit tests, then the end-to-end tests on this kernel (as root).
+    Test {
+        /// Run only the tests whose name contains this.
+        filter: Option<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Setup => {
+            setup::run(&[Purpose::Build, Purpose::Mesh, Purpose::Lint])?;
+            eprintln!("setup: everything is in place");
+        }
+        Command::Build => {
+            setup::run(&[Purpose::Build])?;
+            build::run()?;
+        }
+        Command::Demo { clean: true, .. } => {
+            let removed = ambit_tests::remove_kept()?;
+            eprintln!("demo: removed {removed} that were left up");
+        }
+        Command::Demo { keep, clean: false } => {
+            setup::run(&[Purpose::Build, Purpose::Mesh])?;
+            build::run()?;
+            let afterwards = if keep {
+                Afterwards::Keep
+            } else {
+                Afterwards::Remove
+            };
+            return demo::run(afterwards);
+        }
+        Command::Lint => {
+            setup::run(&[Purpose::Build, Purpose::Lint])?;
+            lint::run()?;
+        }
+        Command::Test { filter } => {
+            setup::run(&[Purpose::Build, Purpose::Mesh])?;
+            build::run()?;
+            return test::run(filter.as_deref());
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

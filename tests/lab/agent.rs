@@ -1,0 +1,135 @@
+//! A node's agent.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::lab::Lab;
+use crate::place::Place;
+use crate::plan::{MESH_CIDRS, NodeName};
+use crate::process::{PATIENCE, Process, output};
+use crate::run::creating;
+use crate::wait::eventually;
+
+/// Names the binary to run instead of the one that `cargo xtask build` makes.
+const BINARY_VARIABLE: &str = "AMBIT_BINARY";
+
+/// A running agent. Dropping it kills it.
+pub struct Agent {
+    process: Process,
+    socket: PathBuf,
+}
+
+impl Agent {
+    pub(crate) fn start(lab: &Lab, node: NodeName, place: &Place) -> Result<Self> {
+        let state = lab.directory().join(node.as_str());
+        {
+            let _gate = creating();
+            std::fs::create_dir_all(&state)?;
+        }
+        let mut command = place.command(binary()?)?;
+        command
+            .args(["run", "--node", node.as_str()])
+            .arg("--cgroup")
+            .arg(lab.node_cgroup(node))
+            .arg("--pods-cgroup")
+            .arg(lab.node_cgroup(node).join("kubepods"))
+            .arg("--config-dir")
+            .arg(lab.manifests().directory())
+            .arg("--ca-dir")
+            .arg(ca_directory(lab))
+            .arg("--bpffs-dir")
+            .arg(lab.pins(node))
+            .args(["--log-format", "json"])
+            .arg("--socket")
+            .arg(state.join("admin.sock"));
+        for range in MESH_CIDRS {
+            command.args(["--mesh-cidr", range]);
+        }
+        let mut agent = Self {
+            process: Process::start(&mut command, &lab.new_log(node.as_str())?)?,
+            socket: state.join("admin.sock"),
+        };
+        agent.wait_until_serving()?;
+        Ok(agent)
+    }
+
+    /// What `ambit VERB -o json` says.
+    ///
+    /// # Errors
+    ///
+    /// Where the agent does not answer.
+    pub fn ask(&self, verb: &str) -> Result<Value> {
+        let outcome = output(&mut self.cli(verb)?)?;
+        ensure!(outcome.status.success(), "ambit {verb}: {}", outcome.stderr);
+        serde_json::from_str(&outcome.stdout)
+            .with_context(|| format!("`ambit {verb}` said: {}", outcome.stdout))
+    }
+
+    /// The unix socket on which the agent answers.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// All that the agent has logged.
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
+    /// Kills it at once, as `kill -9` does.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not end.
+    pub fn kill(mut self) -> Result<()> {
+        self.process.end(Signal::SIGKILL).map(drop)
+    }
+
+    /// Leaves it running when this is dropped.
+    pub fn leave(self) {
+        self.process.leave();
+    }
+
+    fn cli(&self, verb: &str) -> Result<Command> {
+        let mut command = Command::new(binary()?);
+        command
+            .args([verb, "-o", "json", "--socket"])
+            .arg(&self.socket);
+        Ok(command)
+    }
+
+    fn wait_until_serving(&mut self) -> Result<()> {
+        let socket = self.socket.clone();
+        self.process
+            .wait_until("the agent's socket", |_| socket.exists().then_some(()))?;
+        eventually(PATIENCE, "the agent serving all pods of its node", || {
+            is_serving(&self.ask("status").ok()?).then_some(())
+        })
+        .with_context(|| format!("status: {:?}", self.ask("status")))
+    }
+}
+
+/// Whether the configuration is known in full and every pod that belongs in the mesh is served.
+fn is_serving(status: &Value) -> bool {
+    status["ready"] == true
+}
+
+/// The embedded CA's directory, which the agents of one lab share.
+pub(crate) fn ca_directory(lab: &Lab) -> PathBuf {
+    lab.directory().join("ca")
+}
+
+/// The agent's binary.
+pub(crate) fn binary() -> Result<PathBuf> {
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/ambit");
+    let binary = std::env::var_os(BINARY_VARIABLE).map_or(built, PathBuf::from);
+    ensure!(
+        binary.is_file(),
+        "{} is missing; see `cargo xtask build`",
+        binary.display()
+    );
+    Ok(binary)
+}

@@ -1,0 +1,100 @@
+//! What crosses the link between the nodes.
+
+use std::fs;
+use std::net::{SocketAddr, UdpSocket};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
+
+use crate::lab::Lab;
+use crate::netns::Netns;
+use crate::plan::NodeName;
+use crate::process::{PATIENCE, Process};
+use crate::wait::eventually;
+
+/// Sent over the link last of all. Its presence in the capture proves that plaintext is seen there,
+/// and that everything before it has been written.
+const END_MARK: &[u8] = b"ambit-lab-end-of-capture";
+
+/// Where the mark is sent; nobody listens.
+const DISCARD_PORT: u16 = 9;
+
+/// A running tcpdump on the link.
+pub struct Capture {
+    process: Process,
+    file: PathBuf,
+    netns: Netns,
+}
+
+impl Capture {
+    /// Starts to capture and returns when every later packet will be seen.
+    ///
+    /// # Errors
+    ///
+    /// Where tcpdump does not start.
+    pub fn start(lab: &Lab) -> Result<Self> {
+        let place = lab.observer(NodeName::A)?;
+        let file = lab.directory().join("link.pcap");
+        let mut command = place.command("tcpdump")?;
+        command
+            .args(["-i", "link0", "-n", "-s", "0", "-U", "--immediate-mode"])
+            .args(["-Z", "root", "-w"])
+            .arg(&file);
+        let mut process = Process::start(&mut command, &lab.new_log("tcpdump")?)?;
+        process.wait_for_line("tcpdump listening", |line| {
+            line.contains("listening on").then_some(())
+        })?;
+        Ok(Self {
+            process,
+            file,
+            netns: place.netns().clone(),
+        })
+    }
+
+    /// Ends the capture and returns its bytes.
+    ///
+    /// # Errors
+    ///
+    /// Where the mark that is sent at the end is not among them.
+    pub fn finish(mut self) -> Result<Captured> {
+        self.netns.enter(|| {
+            let to: SocketAddr = (NodeName::B.link_addresses().v4, DISCARD_PORT).into();
+            UdpSocket::bind(("0.0.0.0", 0))?.send_to(END_MARK, to)
+        })??;
+        let file = self.file.clone();
+        eventually(PATIENCE, "the end of the capture", || {
+            Captured(fs::read(&file).ok()?)
+                .contains(END_MARK)
+                .then_some(())
+        })?;
+        let status = self.process.end(Signal::SIGINT)?;
+        ensure!(
+            status.success(),
+            "tcpdump: {status}: {}",
+            self.process.log()
+        );
+        let bytes = fs::read(&self.file).context("cannot read the capture")?;
+        Ok(Captured(bytes))
+    }
+}
+
+/// The bytes of every packet.
+pub struct Captured(Vec<u8>);
+
+impl Captured {
+    /// Whether some bytes crossed the link as they are. They must be few enough for one packet.
+    pub fn contains(&self, bytes: &[u8]) -> bool {
+        self.0.windows(bytes.len()).any(|window| window == bytes)
+    }
+
+    /// How many bytes there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether nothing was captured.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}

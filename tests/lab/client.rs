@@ -1,0 +1,142 @@
+//! Callers: curl, and a client that holds its connection open.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::process::{ChildStdin, Stdio};
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use crate::lab::Lab;
+use crate::place::Place;
+use crate::process::{Process, output};
+use crate::server::tool;
+
+/// What came of a call.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Reply {
+    /// The application answered with this.
+    Answer(String),
+    /// The connection was refused, or reset before an answer; how the caller puts it.
+    Refusal(String),
+    /// Anything else, such as a time-out; never what one wants.
+    Failure(String),
+}
+
+impl Reply {
+    /// Whether the application answered.
+    pub fn is_answer(&self) -> bool {
+        matches!(self, Self::Answer(_))
+    }
+
+    /// Whether the connection was refused.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Refusal(_))
+    }
+}
+
+/// Gets a URL from somewhere, with curl.
+///
+/// # Errors
+///
+/// Where curl cannot be run.
+pub fn get(place: &Place, url: &str) -> Result<Reply> {
+    let mut command = place.command("curl")?;
+    command.args(["--silent", "--show-error", "--verbose", "--fail"]);
+    command.args(["--noproxy", "*", "--max-time", "10", url]);
+    let outcome = output(&mut command)?;
+    let refusals = ["Connection refused", "Connection reset by peer"];
+    let complaint = outcome
+        .stderr
+        .lines()
+        .rfind(|line| line.starts_with("curl: "));
+    let complaint = complaint.unwrap_or(&outcome.stderr).to_owned();
+    Ok(if outcome.status.success() {
+        Reply::Answer(outcome.stdout.trim().to_owned())
+    } else if refusals.iter().any(|words| outcome.stderr.contains(words)) {
+        Reply::Refusal(complaint)
+    } else {
+        Reply::Failure(complaint)
+    })
+}
+
+/// Gets the root of an HTTP server.
+///
+/// # Errors
+///
+/// Where curl cannot be run.
+pub fn get_from(place: &Place, server: SocketAddr) -> Result<Reply> {
+    get(place, &format!("http://{server}/"))
+}
+
+/// A `lab-client`: one TCP connection, held open until it is dropped.
+pub struct HeldConnection {
+    process: Process,
+    stdin: ChildStdin,
+    opened: Value,
+}
+
+impl HeldConnection {
+    /// Dials from somewhere and waits for the connection.
+    ///
+    /// # Errors
+    ///
+    /// Where it is refused, or times out.
+    pub fn open(lab: &Lab, place: &Place, to: SocketAddr) -> Result<Self> {
+        let mut command = place.command(tool("lab-client")?)?;
+        command.arg(to.to_string()).stdin(Stdio::piped());
+        let mut process = Process::start(&mut command, &lab.new_log("lab-client")?)?;
+        let stdin = process.take_stdin().context("no pipe to the client")?;
+        let opened = process.wait_for_line("a connection", |line| parse(line, "opened"))?;
+        Ok(Self {
+            process,
+            stdin,
+            opened,
+        })
+    }
+
+    /// What its application sees: `local` (by `getsockname`), `peer` (by `getpeername`).
+    pub fn opened(&self) -> &Value {
+        &self.opened
+    }
+
+    /// Sends a line and waits until it comes back.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not.
+    pub fn echo(&mut self, line: &str) -> Result<()> {
+        self.send(line)?;
+        let awaited = Value::from(line);
+        self.process.wait_for_line("an echo", |said| {
+            (parse(said, "received")? == awaited).then_some(())
+        })
+    }
+
+    /// Sends a line.
+    ///
+    /// # Errors
+    ///
+    /// Where the client has ended.
+    pub fn send(&mut self, line: &str) -> Result<()> {
+        Ok(writeln!(self.stdin, "{line}")?)
+    }
+
+    /// Waits until the connection ends by the other side, and says how: `closed`, or an error's
+    /// name such as `ConnectionReset`.
+    ///
+    /// # Errors
+    ///
+    /// Where it stays open.
+    pub fn end(&mut self) -> Result<String> {
+        self.process
+            .wait_for_line("the end of a connection", |line| {
+                Some(parse(line, "ended")?.as_str()?.to_owned())
+            })
+    }
+}
+
+fn parse(line: &str, field: &str) -> Option<Value> {
+    let said: Value = serde_json::from_str(line).ok()?;
+    said.get(field).cloned()
+}

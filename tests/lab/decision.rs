@@ -1,0 +1,56 @@
+//! What the agents logged about a connection: over which path it came, and which policy decided.
+
+use std::net::SocketAddr;
+
+use anyhow::Result;
+use serde_json::Value;
+
+use crate::agent::Agent;
+use crate::process::PATIENCE;
+use crate::wait::eventually;
+
+/// A decision of the node of a connection's destination.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Decision {
+    /// `tunnel` or `plaintext`.
+    pub path: String,
+    /// The policy object and its rule, or the reason where no policy decided.
+    pub decided_by: String,
+}
+
+/// A moment in the agents' logs.
+pub struct LogMark(Vec<usize>);
+
+impl LogMark {
+    /// Now.
+    pub fn now(agents: &[Agent]) -> Self {
+        Self(agents.iter().map(|agent| agent.log().len()).collect())
+    }
+
+    /// Waits for the first decision since then about a connection to `destination`.
+    ///
+    /// # Errors
+    ///
+    /// Where there is none.
+    pub fn decision_about(&self, agents: &[Agent], destination: SocketAddr) -> Result<Decision> {
+        let what = format!("a decision about {destination} in the agents' logs");
+        eventually(PATIENCE, &what, || {
+            let logs = agents.iter().zip(&self.0);
+            logs.filter_map(|(agent, start)| {
+                let log = agent.log();
+                let lines = log.get(*start..)?.lines();
+                lines.filter_map(|line| decision(line, destination)).next()
+            })
+            .next()
+        })
+    }
+}
+
+fn decision(line: &str, destination: SocketAddr) -> Option<Decision> {
+    let entry: Value = serde_json::from_str(line).ok()?;
+    let text = |field: &str| Some(entry["fields"].get(field)?.as_str()?.to_owned());
+    (text("destination")? == destination.to_string()).then_some(Decision {
+        path: text("path")?,
+        decided_by: text("decided_by")?,
+    })
+}

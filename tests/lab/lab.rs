@@ -1,0 +1,292 @@
+//! The lab: two nodes and the link between them.
+
+use std::cell::Cell;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::agent::Agent;
+use crate::cgroup;
+use crate::manifest::Manifests;
+use crate::netns::Netns;
+use crate::place::Place;
+use crate::plan::{Addresses, Family, GATEWAY, NodeName};
+use crate::pod::{Pod, PodSpec};
+use crate::run::Run;
+use crate::service::Service;
+
+/// The first host part that a pod or Service gets.
+const FIRST_HOST: u8 = 10;
+
+/// Two nodes, joined by a link, with their pods and Services. Dropping it removes all of it.
+pub struct Lab {
+    run: Run,
+    cgroup: PathBuf,
+    manifests: Manifests,
+    next_host: Cell<u8>,
+}
+
+impl Lab {
+    /// Builds the nodes and the link, without pods and without agents.
+    ///
+    /// # Errors
+    ///
+    /// Where this kernel or user cannot: it takes root, network namespaces and cgroup2.
+    pub fn new() -> Result<Self> {
+        ensure!(
+            nix::unistd::geteuid().is_root(),
+            "a lab needs root, for network namespaces and control groups"
+        );
+        let run = Run::start()?;
+        let manifests = Manifests::create(run.directory().join("config"))?;
+        fs::create_dir(run.directory().join("logs"))?;
+        let lab = Self {
+            cgroup: cgroup::mount_point()?.join(run.name()),
+            manifests,
+            next_host: Cell::new(FIRST_HOST),
+            run,
+        };
+        for node in NodeName::ALL {
+            let netns = Netns::create(lab.netns_name(node.as_str()))?;
+            netns.sysctl(&[("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1")])?;
+        }
+        lab.link()?;
+        Ok(lab)
+    }
+
+    /// The prefix of every name that this lab gives to something of the kernel.
+    pub fn name(&self) -> String {
+        self.run.name()
+    }
+
+    /// The lab's files.
+    pub fn directory(&self) -> PathBuf {
+        self.run.directory()
+    }
+
+    /// A new file for the output of a process.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be made.
+    pub(crate) fn new_log(&self, program: &str) -> Result<PathBuf> {
+        let log = tempfile::Builder::new()
+            .prefix(&format!("{program}-"))
+            .suffix(".log")
+            .tempfile_in(self.directory().join("logs"))?;
+        Ok(log.into_temp_path().keep()?)
+    }
+
+    /// The ends of all logs, for whoever looks into a failure.
+    ///
+    /// # Errors
+    ///
+    /// Where they cannot be read.
+    pub fn logs(&self) -> Result<String> {
+        let mut all = String::new();
+        for entry in fs::read_dir(self.directory().join("logs"))? {
+            let path = entry?.path();
+            let text = String::from_utf8_lossy(&fs::read(&path)?).into_owned();
+            let lines: Vec<&str> = text.lines().collect();
+            let end = lines[lines.len().saturating_sub(40)..].join("\n");
+            all.push_str(&format!("--- {}\n{end}\n", path.display()));
+        }
+        Ok(all)
+    }
+
+    /// The configuration that both agents read.
+    pub fn manifests(&self) -> &Manifests {
+        &self.manifests
+    }
+
+    /// The node itself: in its network namespace and, as its system services are, in a control group
+    /// outside that of its pods.
+    ///
+    /// # Errors
+    ///
+    /// Where its control group cannot be made.
+    pub fn node(&self, node: NodeName) -> Result<Place> {
+        self.place_on(node, "system")
+    }
+
+    /// A pod with `hostNetwork`: in the node's network namespace, in a control group of a pod.
+    ///
+    /// # Errors
+    ///
+    /// Where its control group cannot be made.
+    pub fn host_network_pod(&self, node: NodeName, name: &str) -> Result<Place> {
+        self.place_on(node, &format!("kubepods/{name}"))
+    }
+
+    /// Outside both nodes' control groups, where no agent's programs run; in a node's network.
+    ///
+    /// # Errors
+    ///
+    /// Where its control group cannot be made.
+    pub(crate) fn observer(&self, node: NodeName) -> Result<Place> {
+        Place::create(self.node_netns(node), self.cgroup.join("observer"))
+    }
+
+    /// Adds a pod to a node: its network namespace, addresses, routes and control group.
+    /// Its configuration is written by whoever wants it known: see [`Pod::manifest`].
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel refuses.
+    pub fn add_pod(&self, node: NodeName, spec: PodSpec) -> Result<Pod> {
+        let host = self.take_host()?;
+        let addresses = node.pod_addresses(host);
+        self.add_pod_at(node, spec, addresses)
+    }
+
+    /// Adds a pod that has these addresses, such as those of a pod that was removed.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel refuses.
+    pub fn add_pod_at(&self, node: NodeName, spec: PodSpec, addresses: Addresses) -> Result<Pod> {
+        let netns = Netns::create(self.netns_name(spec.name))?;
+        self.connect_pod(node, &netns, addresses)?;
+        let cgroup = self.node_cgroup(node).join("kubepods").join(spec.name);
+        Ok(Pod::new(
+            spec,
+            node,
+            addresses,
+            Place::create(netns, cgroup)?,
+        ))
+    }
+
+    /// Removes a pod and what runs in it.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel refuses.
+    pub fn remove_pod(&self, pod: &Pod) -> Result<()> {
+        cgroup::remove(
+            &self
+                .node_cgroup(pod.node())
+                .join("kubepods")
+                .join(pod.name()),
+        )?;
+        crate::netns::remove(pod.place().netns().name())
+    }
+
+    /// Adds a Service in front of a pod, and makes both nodes translate its addresses for whoever
+    /// is not in the mesh, as kube-proxy does.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel refuses.
+    pub fn add_service(&self, pod: &Pod, port: u16, target_port: u16) -> Result<Service> {
+        let addresses = Addresses::of_service(self.take_host()?);
+        let service = Service::new(pod, addresses, port, target_port);
+        for node in NodeName::ALL {
+            service.translate_on(&self.observer(node)?, pod)?;
+        }
+        Ok(service)
+    }
+
+    /// Starts a node's agent and waits until it serves all of its pods.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not.
+    pub fn start_agent(&self, node: NodeName) -> Result<Agent> {
+        let place = self.place_on(node, "agent")?;
+        Agent::start(self, node, &place)
+    }
+
+    /// Leaves the lab up when this is dropped; [`crate::remove_kept`] removes it.
+    ///
+    /// # Errors
+    ///
+    /// Where that cannot be noted.
+    pub fn keep(&self) -> Result<()> {
+        self.run.keep()
+    }
+
+    /// A node's root control group, to which its agent attaches its programs.
+    pub(crate) fn node_cgroup(&self, node: NodeName) -> PathBuf {
+        self.cgroup.join(node.as_str())
+    }
+
+    /// Where a node's agent pins what outlives it.
+    pub(crate) fn pins(&self, node: NodeName) -> PathBuf {
+        Path::new("/sys/fs/bpf")
+            .join(self.name())
+            .join(node.as_str())
+    }
+
+    fn place_on(&self, node: NodeName, group: &str) -> Result<Place> {
+        Place::create(self.node_netns(node), self.node_cgroup(node).join(group))
+    }
+
+    fn netns_name(&self, of: &str) -> String {
+        format!("{}-{of}", self.name())
+    }
+
+    fn node_netns(&self, node: NodeName) -> Netns {
+        Netns::existing(self.netns_name(node.as_str()))
+    }
+
+    fn take_host(&self) -> Result<u8> {
+        let host = self.next_host.get();
+        let next = host.checked_add(1).context("the lab is out of addresses")?;
+        self.next_host.set(next);
+        Ok(host)
+    }
+
+    fn link(&self) -> Result<()> {
+        let [a, b] = NodeName::ALL.map(|node| self.node_netns(node));
+        a.ip(&format!(
+            "link add link0 type veth peer name link0 netns {}",
+            b.name()
+        ))?;
+        for node in NodeName::ALL {
+            let [v4, v6] = node.link_addresses().texts();
+            self.node_netns(node).ip(&format!(
+                "address add {v4}/24 dev link0\naddress add {v6}/64 dev link0 nodad\n\
+                 link set link0 up\n"
+            ))?;
+        }
+        for node in NodeName::ALL {
+            let other = node.other();
+            let route = |family: Family| {
+                let range = other.pod_range(family);
+                let via = other.link_addresses().of(family);
+                let everything = family.everything();
+                format!("route add {range} via {via}\nroute add {everything} dev link0\n")
+            };
+            self.node_netns(node).ip(&Family::ALL.map(route).concat())?;
+        }
+        Ok(())
+    }
+
+    fn connect_pod(&self, node: NodeName, pod: &Netns, addresses: Addresses) -> Result<()> {
+        let gateway = node.pod_addresses(GATEWAY);
+        let device = format!("pod{}", addresses.v4.octets()[3]);
+        let node = self.node_netns(node);
+        node.ip(&format!(
+            "link add {device} type veth peer name eth0 netns {}\nlink set {device} up\n",
+            pod.name()
+        ))?;
+        pod.ip("link set eth0 up")?;
+        for family in Family::ALL {
+            let (inside, outside) = (addresses.of(family), gateway.of(family));
+            let (prefix, nodad) = match family {
+                Family::V4 => (32, ""),
+                Family::V6 => (128, " nodad"),
+            };
+            node.ip(&format!(
+                "address add {outside}/{prefix} dev {device}{nodad}\n\
+                 route add {inside} dev {device}\n"
+            ))?;
+            pod.ip(&format!(
+                "address add {inside}/{prefix} dev eth0{nodad}\n\
+                 route add {outside} dev eth0\nroute add default via {outside}\n"
+            ))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,107 @@
+//! The reference example: `frontend` calls `orders`, `orders` calls `payments`, nobody else calls
+//! anybody, and `intruder` is not in the mesh.
+
+mod application;
+mod call;
+
+use anyhow::Result;
+
+use crate::agent::Agent;
+use crate::lab::Lab;
+use crate::plan::NodeName;
+use crate::pod::{Membership, Pod, PodSpec};
+use crate::service::Service;
+
+pub use application::{Application, PAYLOADS};
+pub use call::{Call, Expected};
+
+/// The mesh's trust domain.
+pub const TRUST_DOMAIN: &str = "cluster.local";
+
+/// The policies, as a user would write them.
+const POLICIES: &str = include_str!("policies.yaml");
+
+/// The pods and Services of the reference example. Both calls of its chain cross the link.
+pub struct Reference {
+    /// On node A.
+    pub frontend: Pod,
+    /// On node B.
+    pub orders: Pod,
+    /// On node A.
+    pub payments: Pod,
+    /// On node B; not in the mesh.
+    pub intruder: Pod,
+    /// Port 80 of `orders`.
+    pub orders_service: Service,
+    /// Port 80 of `payments`.
+    pub payments_service: Service,
+}
+
+impl Reference {
+    /// The port on which `orders` and `payments` listen.
+    pub const PORT: u16 = 8080;
+
+    /// The port of the liveness probe of `payments`.
+    pub const PROBE_PORT: u16 = 8081;
+
+    /// The file of the policies.
+    pub const POLICIES_FILE: &str = "policies.yaml";
+
+    /// Adds pods and Services and writes their configuration and the policies.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel refuses.
+    pub fn build(lab: &Lab) -> Result<Self> {
+        let payments = PodSpec {
+            probe_port: Some(Self::PROBE_PORT),
+            ..PodSpec::named("payments")
+        };
+        let frontend = lab.add_pod(NodeName::A, PodSpec::named("frontend"))?;
+        let orders = lab.add_pod(NodeName::B, PodSpec::named("orders"))?;
+        let payments = lab.add_pod(NodeName::A, payments)?;
+        let intruder = lab.add_pod(NodeName::B, PodSpec::named("intruder"))?;
+        let reference = Self {
+            orders_service: lab.add_service(&orders, 80, Self::PORT)?,
+            payments_service: lab.add_service(&payments, 80, Self::PORT)?,
+            frontend,
+            orders,
+            payments,
+            intruder,
+        };
+        reference.write(lab)?;
+        Ok(reference)
+    }
+
+    /// Builds it and starts both agents.
+    ///
+    /// # Errors
+    ///
+    /// Where an agent does not come to serve.
+    pub fn start(lab: &Lab) -> Result<(Self, [Agent; 2])> {
+        let reference = Self::build(lab)?;
+        let agents = [lab.start_agent(NodeName::A)?, lab.start_agent(NodeName::B)?];
+        Ok((reference, agents))
+    }
+
+    /// All pods.
+    pub fn pods(&self) -> [&Pod; 4] {
+        [&self.frontend, &self.orders, &self.payments, &self.intruder]
+    }
+
+    fn write(&self, lab: &Lab) -> Result<()> {
+        let manifests = lab.manifests();
+        for pod in self.pods() {
+            let membership = if pod.name() == self.intruder.name() {
+                Membership::None
+            } else {
+                Membership::Ambient
+            };
+            manifests.write_namespace(pod.namespace(), membership)?;
+            manifests.write_pod(pod)?;
+        }
+        manifests.write_service(&self.orders_service)?;
+        manifests.write_service(&self.payments_service)?;
+        manifests.write(Self::POLICIES_FILE, POLICIES)
+    }
+}

@@ -1,0 +1,109 @@
+//! Runs tests that need a lab each, one after another.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Result, anyhow};
+
+use crate::agent;
+use crate::lab::Lab;
+use crate::run::tear_down_on_signals;
+
+/// A named test.
+pub struct Test {
+    /// Its name, a sentence about the mesh.
+    pub name: &'static str,
+    /// What it does, in a lab of its own.
+    pub run: fn(&Lab) -> Result<()>,
+}
+
+/// Makes a [`Test`] of each function.
+#[macro_export]
+macro_rules! tests {
+    ($($name:ident),* $(,)?) => {
+        &[$($crate::Test { name: stringify!($name), run: $name }),*]
+    };
+}
+
+/// How many tests came to which end.
+#[derive(Default)]
+struct Counts {
+    passed: usize,
+    failed: usize,
+    skipped: usize,
+    filtered: usize,
+}
+
+/// Runs the tests whose name contains the first argument, as libtest does, and says so in its words.
+pub fn run_tests(tests: &[Test]) -> ExitCode {
+    let filter = std::env::args().skip(1).find(|word| !word.starts_with('-'));
+    let selected = |test: &&Test| filter.as_ref().is_none_or(|part| test.name.contains(part));
+    let obstacle = obstacle();
+    let mut counts = Counts::default();
+    println!("\nrunning {} tests", tests.iter().filter(selected).count());
+    for test in tests {
+        if !selected(&test) {
+            counts.filtered += 1;
+            continue;
+        }
+        match &obstacle {
+            Some(why) => {
+                println!("test {} ... skipped: {why}", test.name);
+                counts.skipped += 1;
+            }
+            None if run(test) => counts.passed += 1,
+            None => counts.failed += 1,
+        }
+    }
+    report(&counts)
+}
+
+/// Why no lab can be had here.
+fn obstacle() -> Option<String> {
+    let prepared = tear_down_on_signals()
+        .and_then(|()| agent::binary())
+        .and_then(|_| Lab::new());
+    prepared.err().map(|error| format!("{error:#}"))
+}
+
+fn run(test: &Test) -> bool {
+    let start = Instant::now();
+    let result = run_in_lab(test);
+    let took = start.elapsed().as_secs_f32();
+    match &result {
+        Ok(()) => println!("test {} ... ok ({took:.1} s)", test.name),
+        Err(error) => println!("test {} ... FAILED ({took:.1} s)\n{error:#}", test.name),
+    }
+    result.is_ok()
+}
+
+fn run_in_lab(test: &Test) -> Result<()> {
+    let lab = Lab::new()?;
+    let result = catch_unwind(AssertUnwindSafe(|| (test.run)(&lab)))
+        .unwrap_or_else(|panic| Err(anyhow!("panicked: {}", message(&*panic))));
+    if result.is_err() {
+        println!("{}", lab.logs()?);
+    }
+    result
+}
+
+fn message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("no message")
+}
+
+fn report(counts: &Counts) -> ExitCode {
+    let word = if counts.failed == 0 { "ok" } else { "FAILED" };
+    println!(
+        "\ntest result: {word}. {} passed; {} failed; {} ignored; 0 measured; {} filtered out\n",
+        counts.passed, counts.failed, counts.skipped, counts.filtered
+    );
+    if counts.failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}

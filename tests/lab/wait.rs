@@ -1,0 +1,31 @@
+//! Waiting for something to become true, with a limit.
+
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Looks until `look` finds something, and returns it.
+///
+/// # Errors
+///
+/// Where it does not within `limit`; `what` says what was awaited.
+pub fn eventually<T>(
+    limit: Duration,
+    what: &str,
+    mut look: impl FnMut() -> Option<T>,
+) -> Result<T> {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return Ok(found);
+        }
+        if start.elapsed() > limit {
+            bail!("{what}: not within {limit:?}");
+        }
+        sleep(PAUSE);
+    }
+}

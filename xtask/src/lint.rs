@@ -1,0 +1,79 @@
+//! `cargo xtask lint`: formatting, lints, and what we depend on.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::Result;
+
+use crate::process::{run as run_command, say};
+use crate::{build, workspace};
+
+/// Runs all of it.
+///
+/// # Errors
+///
+/// At the first complaint.
+pub(crate) fn run() -> Result<()> {
+    build::kernel_programs()?;
+    for (crates, directory) in [
+        ("the workspace", workspace::root().to_owned()),
+        ("the kernel programs", workspace::kernel_crate()),
+    ] {
+        say("lint", crates);
+        cargo(&directory, &["fmt", "--all", "--check"])?;
+        clippy(&directory)?;
+        dependencies(&directory)?;
+    }
+    Ok(())
+}
+
+/// Lints for the host's target: rustup's clippy has no `core` for BPF, and what it looks at is the
+/// same. The kernel programs have no tests or other targets that could be built for the host.
+fn clippy(directory: &Path) -> Result<()> {
+    let targets: &[&str] = if directory == workspace::root() {
+        &[
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ]
+    } else {
+        &["clippy", "--bins", "--", "-D", "warnings"]
+    };
+    cargo(directory, targets)
+}
+
+fn dependencies(directory: &Path) -> Result<()> {
+    let config = workspace::root().join("deny.toml");
+    let config = config.to_string_lossy();
+    let deny = |what: &[&str]| {
+        let options = ["deny", "--log-level", "error", "--config", &config];
+        cargo(directory, &[&options[..], what].concat())
+    };
+    deny(&["check", "bans", "licenses", "sources"])?;
+    if advisories_are_reachable(directory) {
+        deny(&["check", "advisories"])
+    } else {
+        say(
+            "lint",
+            "note: the advisory database is out of reach, so advisories were not checked",
+        );
+        Ok(())
+    }
+}
+
+fn advisories_are_reachable(directory: &Path) -> bool {
+    Command::new("cargo")
+        .current_dir(directory)
+        .args(["deny", "fetch", "db"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+fn cargo(directory: &Path, arguments: &[&str]) -> Result<()> {
+    run_command(Command::new("cargo").current_dir(directory).args(arguments))
+}

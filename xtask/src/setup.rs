@@ -1,0 +1,120 @@
+//! `cargo xtask setup`: what this machine lacks, installed or explained.
+
+mod kernel_compiler;
+mod requirement;
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+pub(crate) use kernel_compiler::KernelCompiler;
+use requirement::Requirement;
+
+use crate::process::{run as run_command, say};
+
+/// What the machine is to be made ready for.
+#[derive(Clone, Copy)]
+pub(crate) enum Purpose {
+    /// Building kernel programs and agent.
+    Build,
+    /// Running a mesh on this machine: the demo and the end-to-end tests.
+    Mesh,
+    /// Linting.
+    Lint,
+}
+
+/// Makes this machine ready. Takes some milliseconds when nothing is missing.
+///
+/// # Errors
+///
+/// An instruction, where this system is not one that can be made ready here; otherwise whatever
+/// failed to install.
+pub(crate) fn run(purposes: &[Purpose]) -> Result<()> {
+    let missing: Vec<Requirement> = purposes
+        .iter()
+        .flat_map(|purpose| requirements(*purpose))
+        .filter(|requirement| !requirement.is_met())
+        .collect();
+    if !missing.is_empty() {
+        install_packages(&missing)?;
+    }
+    for purpose in purposes {
+        match purpose {
+            Purpose::Build => kernel_compiler::install_linker()?,
+            Purpose::Mesh => {}
+            Purpose::Lint => install_cargo_deny()?,
+        }
+    }
+    Ok(())
+}
+
+fn requirements(purpose: Purpose) -> Vec<Requirement> {
+    match purpose {
+        Purpose::Build => {
+            let mut all = requirement::BUILD.to_vec();
+            if KernelCompiler::find() != Some(KernelCompiler::RustupNightly) {
+                all.extend(requirement::DEBIAN_KERNEL_COMPILER);
+            }
+            all
+        }
+        Purpose::Mesh => requirement::MESH.to_vec(),
+        Purpose::Lint => Vec::new(),
+    }
+}
+
+fn install_packages(missing: &[Requirement]) -> Result<()> {
+    let packages: Vec<&str> = missing.iter().map(|needed| needed.package).collect();
+    if let Some(obstacle) = obstacle() {
+        bail!(instruction(obstacle, missing));
+    }
+    say("setup", &format!("installing {}", packages.join(" ")));
+    if run_command(&mut apt_install(&packages)).is_err() {
+        say("setup", "the package lists may be old: updating them");
+        run_command(Command::new("apt-get").args(["-q", "update"]))?;
+        run_command(&mut apt_install(&packages))?;
+    }
+    Ok(())
+}
+
+fn apt_install(packages: &[&str]) -> Command {
+    let mut command = Command::new("apt-get");
+    command
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .args(["-q", "-y", "--no-install-recommends", "install"])
+        .args(packages);
+    command
+}
+
+/// Why packages cannot be installed here.
+fn obstacle() -> Option<&'static str> {
+    if !Path::new("/etc/debian_version").exists() {
+        Some("this is not a Debian system, so nothing was installed")
+    } else if !nix::unistd::geteuid().is_root() {
+        Some("installing packages needs root, so nothing was installed")
+    } else {
+        None
+    }
+}
+
+fn instruction(obstacle: &str, missing: &[Requirement]) -> String {
+    let list: Vec<String> = missing
+        .iter()
+        .map(|needed| format!("  {needed} (Debian package {})", needed.package))
+        .collect();
+    format!(
+        "{obstacle}. Missing:\n{}\n\
+         Install these, then run the same command again. Instead of Debian's compiler for kernel \
+         programs (rustc-web, libstd-rust-web-dev-bpf, LLVM) a rustup nightly with its source will \
+         do:\n  rustup toolchain install nightly --component rust-src\n  cargo install bpf-linker",
+        list.join("\n")
+    )
+}
+
+fn install_cargo_deny() -> Result<()> {
+    if requirement::program_exists("cargo-deny") {
+        return Ok(());
+    }
+    say("setup", "installing cargo-deny (some minutes)");
+    run_command(Command::new("cargo").args(["install", "--locked", "cargo-deny"]))
+}

@@ -1,0 +1,87 @@
+//! What must be on this machine, and the Debian package that brings it.
+
+use std::fmt;
+use std::path::Path;
+
+/// A program or file, and the Debian package that has it.
+#[derive(Clone, Copy)]
+pub(crate) struct Requirement {
+    sign: Sign,
+    /// The Debian 12 package.
+    pub(crate) package: &'static str,
+}
+
+/// How its presence is seen.
+#[derive(Clone, Copy)]
+enum Sign {
+    Program(&'static str),
+    File(&'static str),
+}
+
+const fn program(name: &'static str, package: &'static str) -> Requirement {
+    Requirement {
+        sign: Sign::Program(name),
+        package,
+    }
+}
+
+const fn file(path: &'static str, package: &'static str) -> Requirement {
+    Requirement {
+        sign: Sign::File(path),
+        package,
+    }
+}
+
+/// For the agent: a C compiler builds aws-lc.
+pub(crate) const BUILD: [Requirement; 2] = [program("cc", "gcc"), program("cmake", "cmake")];
+
+/// For the kernel programs, with Debian's compiler: `core` for BPF ready-made, and the LLVM that
+/// bpf-linker is linked with, which must be the compiler's.
+pub(crate) const DEBIAN_KERNEL_COMPILER: [Requirement; 7] = [
+    program("c++", "g++"),
+    file("/usr/bin/rustc", "rustc-web"),
+    file(
+        "/usr/lib/rustlib/bpfel-unknown-none/lib",
+        "libstd-rust-web-dev-bpf",
+    ),
+    file("/usr/lib/llvm-22/bin/llvm-config", "llvm-22-dev"),
+    file("/usr/lib/llvm-22/lib/libPolly.a", "libpolly-22-dev"),
+    file("/usr/include/zstd.h", "libzstd-dev"),
+    file("/usr/include/zlib.h", "zlib1g-dev"),
+];
+
+/// For a mesh on this machine.
+pub(crate) const MESH: [Requirement; 5] = [
+    program("ip", "iproute2"),
+    program("curl", "curl"),
+    program("nft", "nftables"),
+    program("nginx", "nginx-light"),
+    program("tcpdump", "tcpdump"),
+];
+
+impl Requirement {
+    /// Whether it is there.
+    pub(crate) fn is_met(&self) -> bool {
+        match self.sign {
+            Sign::Program(name) => program_exists(name),
+            Sign::File(path) => Path::new(path).exists(),
+        }
+    }
+}
+
+impl fmt::Display for Requirement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.sign {
+            Sign::Program(name) => write!(f, "the program `{name}`"),
+            Sign::File(path) => f.write_str(path),
+        }
+    }
+}
+
+/// Whether a program is on the path, or where Debian puts those of root.
+pub(crate) fn program_exists(name: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/sbin".into()])
+        .any(|dir| dir.join(name).is_file())
+}

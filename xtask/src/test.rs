@@ -1,0 +1,120 @@
+//! `cargo xtask test`: the unit tests, then the end-to-end tests, and one count of both.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, ExitCode, Stdio};
+
+use anyhow::{Context, Result};
+
+use crate::process::{say, show};
+use crate::workspace;
+
+/// How many tests passed, failed and were skipped.
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
+struct Counts {
+    passed: u32,
+    failed: u32,
+    skipped: u32,
+}
+
+/// Runs the tests whose name contains `filter`.
+///
+/// # Errors
+///
+/// Where cargo cannot be run.
+pub(crate) fn run(filter: Option<&str>) -> Result<ExitCode> {
+    let mut total = Counts::default();
+    let mut succeeded = true;
+    for (what, packages) in [
+        (
+            "unit tests",
+            &["--workspace", "--exclude", "ambit-tests"][..],
+        ),
+        ("end-to-end tests", &["--package", "ambit-tests"][..]),
+    ] {
+        say("test", what);
+        let mut cargo = Command::new("cargo");
+        cargo
+            .current_dir(workspace::root())
+            .env("AMBIT_BINARY", workspace::agent_binary())
+            .args(["test", "--no-fail-fast"])
+            .args(packages)
+            .arg("--")
+            .args(filter);
+        succeeded &= run_counting(&mut cargo, &mut total)?;
+    }
+    let complete = total.skipped == 0 || !in_ci();
+    if !complete {
+        eprintln!(
+            "error: in CI every test must run, and {} did not",
+            total.skipped
+        );
+    }
+    println!(
+        "{} passed, {} failed, {} skipped",
+        total.passed, total.failed, total.skipped
+    );
+    Ok(if succeeded && total.failed == 0 && complete {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn in_ci() -> bool {
+    std::env::var_os("CI").is_some_and(|value| value == "true")
+}
+
+/// Passes the output on, and adds up the counts in it.
+fn run_counting(cargo: &mut Command, total: &mut Counts) -> Result<bool> {
+    let shown = show(cargo);
+    let mut child = cargo
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot start `{shown}`"))?;
+    let output = child.stdout.take().context("no output to read")?;
+    for line in BufReader::new(output).lines() {
+        let line = line?;
+        println!("{line}");
+        if let Some(counts) = counts_of(&line) {
+            total.passed += counts.passed;
+            total.failed += counts.failed;
+            total.skipped += counts.skipped;
+        }
+    }
+    Ok(child.wait()?.success())
+}
+
+/// Reads libtest's closing line, which the end-to-end tests print too:
+/// `test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out`.
+fn counts_of(line: &str) -> Option<Counts> {
+    let (_, counts) = line.strip_prefix("test result: ")?.split_once(". ")?;
+    let count = |word: &str| {
+        counts
+            .split("; ")
+            .find_map(|part| part.strip_suffix(word)?.trim().parse().ok())
+    };
+    Some(Counts {
+        passed: count("passed")?,
+        failed: count("failed")?,
+        skipped: count("ignored")?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libtests_closing_line_is_counted() {
+        let line = "test result: FAILED. 5 passed; 2 failed; 1 ignored; 0 measured; 3 filtered out; \
+                    finished in 0.01s";
+        let counts = Counts {
+            passed: 5,
+            failed: 2,
+            skipped: 1,
+        };
+        assert_eq!(counts_of(line), Some(counts));
+        assert_eq!(counts_of("test tests::a ... ok"), None);
+        assert_eq!(counts_of("test result: ok. nothing"), None);
+    }
+}

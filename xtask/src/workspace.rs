@@ -1,0 +1,26 @@
+//! Where things are.
+
+use std::path::{Path, PathBuf};
+
+/// The repository.
+pub(crate) fn root() -> &'static Path {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().unwrap_or(manifest)
+}
+
+/// The crate of the kernel programs, a workspace of its own.
+pub(crate) fn kernel_crate() -> PathBuf {
+    root().join("ebpf")
+}
+
+/// Where `agent/build.rs` finds the kernel programs that it embeds.
+pub(crate) fn kernel_objects() -> PathBuf {
+    root().join("target/ebpf")
+}
+
+/// The agent, as [`crate::build::run`] makes it.
+pub(crate) fn agent_binary() -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| root().join("target"), |dir| root().join(dir));
+    target.join("release/ambit")
+}
