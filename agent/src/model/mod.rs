@@ -3,16 +3,23 @@
 //!
 //! A source of configuration (`crate::source`) makes snapshots; everything else reads them.
 
+mod classes;
+mod destination;
 mod identity;
+mod namespace;
 mod object;
 mod range;
 mod service;
 mod snapshot;
+#[cfg(test)]
+mod testing;
 mod workload;
 
+pub use destination::{Destination, Target};
 pub use identity::{IdentityError, TrustDomain, WorkloadIdentity};
+pub use namespace::{DATAPLANE_MODE_LABEL, DataplaneMode, NamespaceInfo};
 pub use object::{Fault, ObjectName, Origin, PolicyKind, PolicyObject};
 pub use range::MeshRanges;
 pub use service::{Service, ServicePort, TargetPort};
-pub use snapshot::{Destination, NamespaceInfo, Snapshot, SnapshotParts, Target};
+pub use snapshot::{Snapshot, SnapshotParts};
 pub use workload::{Enrolment, NetnsReference, NeverEnrolled, Workload};

@@ -1,9 +1,9 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::ObjectName;
+use super::{ObjectName, Workload};
 
-/// A Kubernetes Service with a selector.
+/// A Kubernetes Service.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Service {
     /// Namespace and name.
@@ -14,6 +14,17 @@ pub struct Service {
     pub ports: Vec<ServicePort>,
     /// `spec.selector`: labels that its pods have. An empty one selects nothing.
     pub selector: BTreeMap<String, String>,
+}
+
+impl Service {
+    /// Whether a pod is one of this Service's, ready or not.
+    pub fn selects(&self, workload: &Workload) -> bool {
+        let carries =
+            |(key, value): (&String, &String)| workload.labels.get(key).is_some_and(|v| v == value);
+        !self.selector.is_empty()
+            && workload.name.namespace == self.name.namespace
+            && self.selector.iter().all(carries)
+    }
 }
 
 /// A TCP port of a Service.
@@ -34,4 +45,14 @@ pub enum TargetPort {
     Number(u16),
     /// The container port of this name.
     Name(String),
+}
+
+impl TargetPort {
+    /// The port on one pod; `None` where the pod has no port of that name.
+    pub fn on(&self, workload: &Workload) -> Option<u16> {
+        match self {
+            Self::Number(port) => Some(*port),
+            Self::Name(name) => workload.named_ports.get(name).copied(),
+        }
+    }
 }

@@ -1,15 +1,10 @@
 use std::collections::{BTreeMap, HashMap};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{Fault, MeshRanges, ObjectName, PolicyObject, Service, TrustDomain, Workload};
-
-/// A namespace, as far as the mesh is concerned.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct NamespaceInfo {
-    /// `metadata.labels`.
-    pub labels: BTreeMap<String, String>,
-}
+use super::{
+    Fault, MeshRanges, NamespaceInfo, ObjectName, PolicyObject, Service, TrustDomain, Workload,
+};
 
 /// What a source hands over to make a [`Snapshot`].
 #[derive(Clone, PartialEq, Debug)]
@@ -22,9 +17,9 @@ pub struct SnapshotParts {
     pub ranges: MeshRanges,
     /// Namespaces by name.
     pub namespaces: BTreeMap<Arc<str>, NamespaceInfo>,
-    /// Pods, of all nodes.
+    /// Pods, of all nodes; one of each name.
     pub workloads: Vec<Workload>,
-    /// Services.
+    /// Services; one of each name.
     pub services: Vec<Service>,
     /// AuthorizationPolicy and PeerAuthentication objects.
     pub policies: Vec<PolicyObject>,
@@ -36,40 +31,281 @@ pub struct SnapshotParts {
 }
 
 /// The mesh at one moment. Immutable; a change makes a new one.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Snapshot {
-    parts: SnapshotParts,
+    trust_domain: TrustDomain,
+    root_namespace: Arc<str>,
+    ranges: MeshRanges,
+    namespaces: BTreeMap<Arc<str>, NamespaceInfo>,
     workloads: Vec<Arc<Workload>>,
-    by_address: HashMap<IpAddr, Vec<usize>>,
+    services: Vec<Service>,
+    policies: Vec<PolicyObject>,
+    faults: Vec<Fault>,
+    complete: bool,
     by_name: HashMap<ObjectName, usize>,
-    services_by_address: HashMap<IpAddr, usize>,
+    owners: BTreeMap<IpAddr, Vec<Owner>>,
+    /// By Service: the workloads that it selects, ready or not.
+    members: Vec<Vec<usize>>,
 }
 
-/// What an address and port mean to a caller inside the mesh.
-#[derive(Clone, Debug)]
-pub enum Destination {
-    /// A pod, dialled by its own address.
-    Workload(Target),
-    /// A Service: its ready endpoints for that port, which may be none.
-    Service {
-        /// The Service.
-        service: ObjectName,
-        /// Ready endpoints of the caller's address family.
-        endpoints: Vec<Target>,
-    },
-    /// A Service that has no such TCP port.
-    NoSuchPort(ObjectName),
-    /// An address that several workloads claim: no identity can be told from it.
-    Ambiguous(Vec<ObjectName>),
-    /// No object names this address.
-    Unknown,
+/// An object that has an address, by its index.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Owner {
+    /// A pod.
+    Workload(usize),
+    /// A Service's cluster IP.
+    Service(usize),
 }
 
-/// A workload and the address and port at which it is reached.
-#[derive(Clone, Debug)]
-pub struct Target {
-    /// The workload.
-    pub workload: Arc<Workload>,
-    /// Where its application listens.
-    pub address: SocketAddr,
+impl Snapshot {
+    /// A snapshot of these parts. An address that several objects claim becomes a fault of its own.
+    pub fn new(parts: SnapshotParts) -> Self {
+        let mut snapshot = Self {
+            trust_domain: parts.trust_domain,
+            root_namespace: parts.root_namespace,
+            ranges: parts.ranges,
+            namespaces: parts.namespaces,
+            by_name: by_name(&parts.workloads),
+            owners: owners(&parts.workloads, &parts.services),
+            members: members(&parts.workloads, &parts.services),
+            workloads: parts.workloads.into_iter().map(Arc::new).collect(),
+            services: parts.services,
+            policies: parts.policies,
+            faults: parts.faults,
+            complete: parts.complete,
+        };
+        let contested = snapshot.contested_addresses();
+        snapshot.faults.extend(contested);
+        snapshot
+    }
+
+    /// The mesh's trust domain.
+    pub fn trust_domain(&self) -> &TrustDomain {
+        &self.trust_domain
+    }
+
+    /// Istio's root namespace, whose policies apply to the whole mesh.
+    pub fn root_namespace(&self) -> &str {
+        &self.root_namespace
+    }
+
+    /// The cluster's pod and Service ranges.
+    pub fn ranges(&self) -> &MeshRanges {
+        &self.ranges
+    }
+
+    /// Namespaces by name.
+    pub fn namespaces(&self) -> &BTreeMap<Arc<str>, NamespaceInfo> {
+        &self.namespaces
+    }
+
+    /// The pods of all nodes.
+    pub fn workloads(&self) -> &[Arc<Workload>] {
+        &self.workloads
+    }
+
+    /// The Services.
+    pub fn services(&self) -> &[Service] {
+        &self.services
+    }
+
+    /// The policy objects.
+    pub fn policies(&self) -> &[PolicyObject] {
+        &self.policies
+    }
+
+    /// What an operator has to mend.
+    pub fn faults(&self) -> &[Fault] {
+        &self.faults
+    }
+
+    /// Whether the configuration is known in full; see [`SnapshotParts::complete`].
+    pub fn is_complete(&self) -> bool {
+        self.complete
+    }
+
+    /// The pod of this name.
+    pub fn workload(&self, name: &ObjectName) -> Option<&Arc<Workload>> {
+        self.by_name.get(name).map(|index| &self.workloads[*index])
+    }
+
+    /// The one pod that has this address. `None` where no pod has it, and where another object
+    /// claims it too.
+    pub fn by_address(&self, address: IpAddr) -> Option<&Arc<Workload>> {
+        match self.owners(address.to_canonical()) {
+            [Owner::Workload(index)] => Some(&self.workloads[*index]),
+            _ => None,
+        }
+    }
+
+    /// The pods that a Service selects, ready or not, by the Service's index.
+    pub(super) fn members(&self, service: usize) -> impl Iterator<Item = &Arc<Workload>> {
+        self.members[service]
+            .iter()
+            .map(|index| &self.workloads[*index])
+    }
+
+    /// Who claims a canonical address.
+    pub(super) fn owners(&self, address: IpAddr) -> &[Owner] {
+        self.owners.get(&address).map_or(&[], Vec::as_slice)
+    }
+
+    /// The name of an object that [`Snapshot::owners`] gave.
+    pub(super) fn owner_name(&self, owner: Owner) -> &ObjectName {
+        match owner {
+            Owner::Workload(index) => &self.workloads[index].name,
+            Owner::Service(index) => &self.services[index].name,
+        }
+    }
+
+    fn contested_addresses(&self) -> Vec<Fault> {
+        self.owners
+            .iter()
+            .filter(|(_, claimants)| claimants.len() > 1)
+            .map(|(address, claimants)| Fault {
+                subject: format!("address {address}"),
+                message: format!(
+                    "{} claim this address, so nobody can tell whose it is: connections to it are \
+                     refused until only one object has it.",
+                    self.list(claimants)
+                ),
+                last_good_in_force: false,
+            })
+            .collect()
+    }
+
+    fn list(&self, claimants: &[Owner]) -> String {
+        let described: Vec<String> = claimants
+            .iter()
+            .map(|owner| match owner {
+                Owner::Workload(_) => format!("Pod {}", self.owner_name(*owner)),
+                Owner::Service(_) => format!("Service {}", self.owner_name(*owner)),
+            })
+            .collect();
+        described.join(" and ")
+    }
+}
+
+fn by_name(workloads: &[Workload]) -> HashMap<ObjectName, usize> {
+    let mut names = HashMap::with_capacity(workloads.len());
+    for (index, workload) in workloads.iter().enumerate() {
+        names.entry(workload.name.clone()).or_insert(index);
+    }
+    names
+}
+
+fn owners(workloads: &[Workload], services: &[Service]) -> BTreeMap<IpAddr, Vec<Owner>> {
+    let of_workloads = workloads.iter().enumerate().flat_map(|(index, workload)| {
+        let owner = Owner::Workload(index);
+        workload
+            .mesh_addresses()
+            .map(move |address| (address, owner))
+    });
+    let of_services = services.iter().enumerate().flat_map(|(index, service)| {
+        let owner = Owner::Service(index);
+        let addresses = service.addresses.iter();
+        addresses.map(move |address| (address.to_canonical(), owner))
+    });
+    let mut owners: BTreeMap<IpAddr, Vec<Owner>> = BTreeMap::new();
+    for (address, owner) in of_workloads.chain(of_services) {
+        let claimants = owners.entry(address).or_default();
+        if !claimants.contains(&owner) {
+            claimants.push(owner);
+        }
+    }
+    owners
+}
+
+fn members(workloads: &[Workload], services: &[Service]) -> Vec<Vec<usize>> {
+    let mut by_namespace: HashMap<&str, Vec<usize>> = HashMap::new();
+    for (index, workload) in workloads.iter().enumerate() {
+        let namespace = workload.name.namespace.as_ref();
+        by_namespace.entry(namespace).or_default().push(index);
+    }
+    let selected = |service: &Service| {
+        let candidates = by_namespace.get(service.name.namespace.as_ref());
+        candidates
+            .into_iter()
+            .flatten()
+            .copied()
+            .filter(|index| service.selects(&workloads[*index]))
+            .collect()
+    };
+    services.iter().map(selected).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{parts, pod, service};
+    use super::super::{Enrolment, NeverEnrolled, TargetPort};
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
+    #[test]
+    fn pods_are_found_by_name_and_by_address() {
+        let mut mesh = parts();
+        mesh.workloads = vec![
+            pod("a/one", &["10.0.0.1", "::ffff:10.0.0.1", "fd00::1"]),
+            pod("a/two", &["10.0.0.2"]),
+        ];
+        let snapshot = Snapshot::new(mesh);
+        let two = snapshot.workload(&ObjectName::new("a", "two"));
+        assert_eq!(two.expect("known").addresses, [ip("10.0.0.2")]);
+        for address in ["10.0.0.1", "::ffff:10.0.0.1", "fd00::1"] {
+            let found = snapshot.by_address(ip(address)).expect(address);
+            assert_eq!(found.name.to_string(), "a/one");
+        }
+        assert!(snapshot.by_address(ip("10.0.0.3")).is_none());
+        assert!(snapshot.workload(&ObjectName::new("b", "two")).is_none());
+        assert!(snapshot.faults().is_empty());
+    }
+
+    #[test]
+    fn a_contested_address_is_a_fault() {
+        let mut mesh = parts();
+        mesh.workloads = vec![
+            pod("a/one", &["10.0.0.1"]),
+            pod("b/two", &["::ffff:10.0.0.1"]),
+        ];
+        mesh.services
+            .push(service("a/web", &["10.96.0.1"], 80, TargetPort::Number(80)));
+        let snapshot = Snapshot::new(mesh);
+        assert!(snapshot.by_address(ip("10.0.0.1")).is_none());
+        let [fault] = snapshot.faults() else {
+            panic!("{:?}", snapshot.faults())
+        };
+        assert_eq!(fault.subject, "address 10.0.0.1");
+        assert_eq!(
+            fault.message,
+            "Pod a/one and Pod b/two claim this address, so nobody can tell whose it is: \
+             connections to it are refused until only one object has it."
+        );
+    }
+
+    #[test]
+    fn pods_on_the_node_network_share_an_address_without_fault() {
+        let mut mesh = parts();
+        for name in ["a/one", "a/two"] {
+            mesh.workloads.push(Workload {
+                enrolment: Enrolment::Never(NeverEnrolled::HostNetwork),
+                ..pod(name, &["192.168.0.1"])
+            });
+        }
+        let snapshot = Snapshot::new(mesh);
+        assert!(snapshot.by_address(ip("192.168.0.1")).is_none());
+        assert!(snapshot.faults().is_empty());
+    }
+
+    #[test]
+    fn snapshots_of_equal_parts_are_equal() {
+        let mut mesh = parts();
+        mesh.workloads.push(pod("a/one", &["10.0.0.1"]));
+        let same = Snapshot::new(mesh.clone());
+        assert_eq!(Snapshot::new(mesh.clone()), same);
+        mesh.workloads[0].ready = false;
+        assert_ne!(Snapshot::new(mesh), same);
+    }
 }

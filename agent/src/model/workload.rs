@@ -18,7 +18,8 @@ pub struct Workload {
     pub uid: Arc<str>,
     /// `spec.nodeName`.
     pub node: Option<Arc<str>>,
-    /// `status.podIPs`, canonical, the primary one first.
+    /// `status.podIPs`, canonical, the primary one first. A pod on the node's network has none: its
+    /// address is the node's.
     pub addresses: Vec<IpAddr>,
     /// What its certificate says.
     pub identity: WorkloadIdentity,
@@ -40,6 +41,15 @@ impl Workload {
     /// Whether its objects opt it in.
     pub fn is_enrolled(&self) -> bool {
         matches!(self.enrolment, Enrolment::OptedIn)
+    }
+
+    /// The addresses at which the mesh reaches it, canonical: none where they are the node's.
+    pub fn mesh_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let own: &[IpAddr] = match self.enrolment {
+            Enrolment::Never(NeverEnrolled::HostNetwork) => &[],
+            Enrolment::OptedIn | Enrolment::NotOptedIn | Enrolment::Never(_) => &self.addresses,
+        };
+        own.iter().map(IpAddr::to_canonical)
     }
 }
 

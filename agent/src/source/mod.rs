@@ -1,1 +1,11 @@
-//! source
+//! Where the mesh's configuration comes from: namespaces, pods, Services and policy objects, turned
+//! into [`Snapshot`](crate::model::Snapshot)s.
+//!
+//! [`files`] reads a directory of ordinary Kubernetes YAML. What the objects mean is told apart
+//! from where they come from, so that every source gives them the same meaning.
+
+mod field;
+pub mod files;
+mod objects;
+
+pub use files::{FileSource, FileSourceConfig, SourceError};

@@ -1,0 +1,284 @@
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ambit_common::MeshClass;
+use ipnet::IpNet;
+
+use super::{DataplaneMode, Enrolment, NeverEnrolled, Service, Snapshot, Workload};
+
+impl Snapshot {
+    /// What the connect hooks do with each network: sorted, each network once.
+    ///
+    /// Objects beat the configured ranges, and where several objects have one address, the
+    /// strictest wins ([`MeshClass::Proxy`], which refuses what it cannot tell apart).
+    pub fn mesh_classes(&self) -> Vec<(IpNet, MeshClass)> {
+        let mut classes = BTreeMap::new();
+        for net in &self.ranges().included {
+            classes.insert(net.trunc(), MeshClass::Proxy);
+        }
+        for net in &self.ranges().excluded {
+            classes.insert(net.trunc(), MeshClass::Outside);
+        }
+        classes.extend(self.address_classes());
+        classes.into_iter().collect()
+    }
+
+    fn address_classes(&self) -> BTreeMap<IpNet, MeshClass> {
+        let of_workloads = self.workloads().iter().flat_map(|workload| {
+            let class = workload_class(workload);
+            workload
+                .mesh_addresses()
+                .map(move |address| (address, class))
+        });
+        let of_services = self
+            .services()
+            .iter()
+            .enumerate()
+            .flat_map(|(index, service)| {
+                let class = self.service_class(index, service);
+                service
+                    .addresses
+                    .iter()
+                    .map(move |address| (*address, class))
+            });
+        let mut classes = BTreeMap::new();
+        for (address, class) in of_workloads.chain(of_services) {
+            classes
+                .entry(IpNet::from(IpAddr::to_canonical(&address)))
+                .and_modify(|known| *known = stricter(*known, class))
+                .or_insert(class);
+        }
+        classes
+    }
+
+    /// A Service goes to the proxy if any of its pods is opted in. One whose pods are not known yet
+    /// follows its namespace: kube-proxy may hear of the first pod before the agent does, and would
+    /// carry plaintext to it.
+    fn service_class(&self, index: usize, service: &Service) -> MeshClass {
+        let mut pods = self.members(index).peekable();
+        if pods.peek().is_some() {
+            return pods.fold(MeshClass::NotOptedIn, |class, pod| {
+                stricter(class, workload_class(pod))
+            });
+        }
+        let namespace = self.namespaces().get(&service.name.namespace);
+        let mode = namespace.map_or(DataplaneMode::Unset, |info| info.dataplane_mode());
+        match mode {
+            DataplaneMode::Ambient if !service.selector.is_empty() => MeshClass::Proxy,
+            DataplaneMode::Ambient | DataplaneMode::Outside | DataplaneMode::Unset => {
+                MeshClass::NotOptedIn
+            }
+        }
+    }
+}
+
+/// A pod that is opted in but never enrolled goes to the proxy, which fails to reach it in a tunnel
+/// and refuses. On the node's network it is outside: that address is not the pod's alone.
+fn workload_class(workload: &Workload) -> MeshClass {
+    match workload.enrolment {
+        Enrolment::NotOptedIn | Enrolment::Never(NeverEnrolled::HostNetwork) => {
+            MeshClass::NotOptedIn
+        }
+        Enrolment::OptedIn
+        | Enrolment::Never(
+            NeverEnrolled::IstioSidecar
+            | NeverEnrolled::IstioAmbient
+            | NeverEnrolled::ForeignKernel,
+        ) => MeshClass::Proxy,
+    }
+}
+
+fn stricter(one: MeshClass, other: MeshClass) -> MeshClass {
+    match (one, other) {
+        (MeshClass::Proxy, _) | (_, MeshClass::Proxy) => MeshClass::Proxy,
+        (MeshClass::NotOptedIn, _) | (_, MeshClass::NotOptedIn) => MeshClass::NotOptedIn,
+        (MeshClass::Outside, MeshClass::Outside) => MeshClass::Outside,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::testing::{parts, pod, service};
+    use super::super::{DATAPLANE_MODE_LABEL, NamespaceInfo, SnapshotParts, TargetPort};
+    use super::*;
+
+    const NEVER: [NeverEnrolled; 3] = [
+        NeverEnrolled::IstioSidecar,
+        NeverEnrolled::IstioAmbient,
+        NeverEnrolled::ForeignKernel,
+    ];
+
+    fn net(text: &str) -> IpNet {
+        text.parse().expect("a network")
+    }
+
+    fn classes(mesh: SnapshotParts) -> Vec<(String, MeshClass)> {
+        let classes = Snapshot::new(mesh).mesh_classes();
+        classes
+            .into_iter()
+            .map(|(net, class)| (net.to_string(), class))
+            .collect()
+    }
+
+    fn class_of(mesh: SnapshotParts, text: &str) -> Option<MeshClass> {
+        let classes = Snapshot::new(mesh).mesh_classes();
+        classes
+            .into_iter()
+            .find(|(known, _)| *known == net(text))
+            .map(|(_, class)| class)
+    }
+
+    fn with(enrolment: Enrolment, name: &str, addresses: &[&str]) -> Workload {
+        Workload {
+            enrolment,
+            ..pod(name, addresses)
+        }
+    }
+
+    fn web_service() -> Service {
+        service("a/web", &["10.96.0.1"], 80, TargetPort::Number(80))
+    }
+
+    #[test]
+    fn ranges_and_their_exclusions() {
+        let mut mesh = parts();
+        mesh.ranges.included = vec![net("10.1.2.3/8"), net("fd00::/16"), net("10.9.0.0/16")];
+        mesh.ranges.excluded = vec![net("10.5.0.0/16"), net("10.9.0.0/16")];
+        assert_eq!(
+            classes(mesh),
+            [
+                ("10.0.0.0/8".to_owned(), MeshClass::Proxy),
+                ("10.5.0.0/16".to_owned(), MeshClass::Outside),
+                ("10.9.0.0/16".to_owned(), MeshClass::Outside),
+                ("fd00::/16".to_owned(), MeshClass::Proxy),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_pod_address_has_the_class_of_its_enrolment() {
+        let mut mesh = parts();
+        mesh.workloads = vec![
+            with(Enrolment::OptedIn, "a/in", &["10.0.0.1", "fd00::1"]),
+            with(Enrolment::NotOptedIn, "a/out", &["::ffff:10.0.0.2"]),
+            with(
+                Enrolment::Never(NeverEnrolled::HostNetwork),
+                "a/host",
+                &["192.168.0.1"],
+            ),
+        ];
+        assert_eq!(
+            classes(mesh),
+            [
+                ("10.0.0.1/32".to_owned(), MeshClass::Proxy),
+                ("10.0.0.2/32".to_owned(), MeshClass::NotOptedIn),
+                ("fd00::1/128".to_owned(), MeshClass::Proxy),
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_never_enrolled_is_refused_rather_than_passed() {
+        for reason in NEVER {
+            let mut mesh = parts();
+            mesh.workloads
+                .push(with(Enrolment::Never(reason), "a/x", &["10.0.0.1"]));
+            mesh.services.push(web_service());
+            assert_eq!(
+                class_of(mesh.clone(), "10.0.0.1/32"),
+                Some(MeshClass::Proxy)
+            );
+            assert_eq!(class_of(mesh, "10.96.0.1/32"), Some(MeshClass::Proxy));
+        }
+    }
+
+    #[test]
+    fn objects_beat_ranges_of_the_same_length() {
+        let mut mesh = parts();
+        mesh.ranges.included = vec![net("10.0.0.2/32")];
+        mesh.ranges.excluded = vec![net("10.0.0.1/32")];
+        mesh.workloads = vec![
+            with(Enrolment::OptedIn, "a/in", &["10.0.0.1"]),
+            with(Enrolment::NotOptedIn, "a/out", &["10.0.0.2"]),
+        ];
+        assert_eq!(
+            class_of(mesh.clone(), "10.0.0.1/32"),
+            Some(MeshClass::Proxy)
+        );
+        assert_eq!(class_of(mesh, "10.0.0.2/32"), Some(MeshClass::NotOptedIn));
+    }
+
+    #[test]
+    fn one_opted_in_pod_ready_or_not_makes_a_service_the_proxys() {
+        let mut mesh = parts();
+        mesh.services.push(web_service());
+        mesh.workloads
+            .push(with(Enrolment::NotOptedIn, "a/out", &["10.0.0.2"]));
+        mesh.workloads
+            .push(with(Enrolment::OptedIn, "b/elsewhere", &["10.0.0.3"]));
+        assert_eq!(
+            class_of(mesh.clone(), "10.96.0.1/32"),
+            Some(MeshClass::NotOptedIn)
+        );
+        mesh.workloads.push(Workload {
+            ready: false,
+            ..pod("a/starting", &[])
+        });
+        assert_eq!(class_of(mesh, "10.96.0.1/32"), Some(MeshClass::Proxy));
+    }
+
+    #[test]
+    fn a_service_without_pods_follows_its_namespace_unless_it_selects_nothing() {
+        let mut mesh = parts();
+        mesh.services.push(web_service());
+        assert_eq!(
+            class_of(mesh.clone(), "10.96.0.1/32"),
+            Some(MeshClass::NotOptedIn)
+        );
+        let labels = [(DATAPLANE_MODE_LABEL.to_owned(), "ambient".to_owned())].into();
+        mesh.namespaces.insert("a".into(), NamespaceInfo { labels });
+        assert_eq!(
+            class_of(mesh.clone(), "10.96.0.1/32"),
+            Some(MeshClass::Proxy)
+        );
+        mesh.services[0].selector.clear();
+        assert_eq!(class_of(mesh, "10.96.0.1/32"), Some(MeshClass::NotOptedIn));
+    }
+
+    fn enrolments() -> impl Strategy<Value = Enrolment> {
+        prop_oneof![
+            Just(Enrolment::OptedIn),
+            Just(Enrolment::NotOptedIn),
+            Just(Enrolment::Never(NeverEnrolled::HostNetwork)),
+            proptest::sample::select(NEVER.to_vec()).prop_map(Enrolment::Never),
+        ]
+    }
+
+    proptest! {
+        /// Whoever claims an address: it passes only if nobody who claims it is opted in.
+        #[test]
+        fn an_address_passes_only_if_no_claimant_is_opted_in(
+            claims in proptest::collection::vec((0u8..4, enrolments()), 0..12),
+        ) {
+            let mut mesh = parts();
+            mesh.ranges.included = vec![net("10.0.0.0/24")];
+            for (index, (host, enrolment)) in claims.iter().enumerate() {
+                let address = format!("10.0.0.{host}");
+                mesh.workloads.push(with(enrolment.clone(), &format!("a/{index}"), &[&address]));
+            }
+            let classes = Snapshot::new(mesh).mesh_classes();
+            prop_assert!(classes.windows(2).all(|pair| pair[0].0 < pair[1].0));
+            for (known, class) in classes.into_iter().filter(|(known, _)| known.prefix_len() == 32) {
+                let claimants = claims.iter().filter(|(host, enrolment)| {
+                    known == net(&format!("10.0.0.{host}/32"))
+                        && *enrolment != Enrolment::Never(NeverEnrolled::HostNetwork)
+                });
+                let all_outside = claimants.clone().all(|(_, e)| *e == Enrolment::NotOptedIn);
+                prop_assert!(claimants.count() > 0);
+                prop_assert_eq!(all_outside, class == MeshClass::NotOptedIn);
+            }
+        }
+    }
+}

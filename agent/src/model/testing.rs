@@ -1,0 +1,71 @@
+//! Small meshes for this module's tests.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    Enrolment, MeshRanges, ObjectName, Service, ServicePort, SnapshotParts, TargetPort,
+    TrustDomain, Workload, WorkloadIdentity,
+};
+
+/// An empty mesh.
+pub(super) fn parts() -> SnapshotParts {
+    SnapshotParts {
+        trust_domain: TrustDomain::new("cluster.local").expect("valid"),
+        root_namespace: "istio-system".into(),
+        ranges: MeshRanges::default(),
+        namespaces: BTreeMap::new(),
+        workloads: Vec::new(),
+        services: Vec::new(),
+        policies: Vec::new(),
+        faults: Vec::new(),
+        complete: true,
+    }
+}
+
+/// An opted-in, ready pod `namespace/name` with the label `app: web`.
+pub(super) fn pod(name: &str, addresses: &[&str]) -> Workload {
+    let name = object_name(name);
+    let trust_domain = TrustDomain::new("cluster.local").expect("valid");
+    Workload {
+        identity: WorkloadIdentity::new(trust_domain, &name.namespace, "default").expect("valid"),
+        uid: name.to_string().into(),
+        name,
+        node: None,
+        addresses: addresses
+            .iter()
+            .map(|a| a.parse().expect("valid"))
+            .collect(),
+        labels: app_web(),
+        enrolment: Enrolment::OptedIn,
+        ready: true,
+        named_ports: BTreeMap::new(),
+        probe_ports: BTreeSet::new(),
+        netns: None,
+    }
+}
+
+/// A Service of one port that selects the pods of [`pod`] in its namespace.
+pub(super) fn service(name: &str, addresses: &[&str], port: u16, target: TargetPort) -> Service {
+    Service {
+        name: object_name(name),
+        addresses: addresses
+            .iter()
+            .map(|a| a.parse().expect("valid"))
+            .collect(),
+        ports: vec![ServicePort {
+            name: None,
+            port,
+            target,
+        }],
+        selector: app_web(),
+    }
+}
+
+fn app_web() -> BTreeMap<String, String> {
+    BTreeMap::from([("app".to_owned(), "web".to_owned())])
+}
+
+fn object_name(text: &str) -> ObjectName {
+    let (namespace, name) = text.split_once('/').expect("namespace/name");
+    ObjectName::new(namespace, name)
+}

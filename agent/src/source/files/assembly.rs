@@ -1,0 +1,108 @@
+//! The objects of all files as one mesh.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::document::{Object, ObjectKey, Parsed};
+use super::state::Settings;
+use crate::model::{Fault, NamespaceInfo, Origin, PolicyObject, Service, SnapshotParts};
+use crate::source::objects::PodObject;
+
+/// Collects objects; the first of a kind and name counts.
+#[derive(Default)]
+pub(super) struct Assembly<'a> {
+    origins: HashMap<ObjectKey, Origin>,
+    namespaces: BTreeMap<Arc<str>, NamespaceInfo>,
+    pods: Vec<&'a PodObject>,
+    services: Vec<Service>,
+    policies: Vec<PolicyObject>,
+    duplicates: Vec<Fault>,
+}
+
+impl<'a> Assembly<'a> {
+    /// Adds the objects of a file. One that is there already is a fault.
+    pub(super) fn add_file(&mut self, path: &Arc<PathBuf>, parsed: Option<&'a Parsed>) {
+        for (origin, object) in located(path, parsed) {
+            if let Some(first) = self.add(&origin, object) {
+                let key = object.key();
+                self.duplicates.push(Fault {
+                    subject: format!("{origin} ({key})"),
+                    message: format!(
+                        "{key} is there already in {first}: that one is in force and this one is \
+                         not. Remove one of them."
+                    ),
+                    last_good_in_force: false,
+                });
+            }
+        }
+    }
+
+    /// Adds the objects of a file that is gone, as far as no other file has them.
+    pub(super) fn add_retained(&mut self, path: &Arc<PathBuf>, parsed: &'a Parsed) {
+        for (origin, object) in located(path, Some(parsed)) {
+            self.add(&origin, object);
+        }
+    }
+
+    /// The mesh, in the order of names.
+    pub(super) fn finish(
+        mut self,
+        settings: &Settings,
+        mut faults: Vec<Fault>,
+        complete: bool,
+    ) -> SnapshotParts {
+        self.pods.sort_by_key(|pod| pod.name());
+        self.services
+            .sort_by(|one, other| one.name.cmp(&other.name));
+        self.policies
+            .sort_by(|one, other| (one.kind, &one.name).cmp(&(other.kind, &other.name)));
+        faults.append(&mut self.duplicates);
+        let workloads = self.pods.iter();
+        let workloads =
+            workloads.map(|pod| pod.in_namespace(self.namespaces.get(&pod.name().namespace)));
+        SnapshotParts {
+            trust_domain: settings.trust_domain.clone(),
+            root_namespace: Arc::clone(&settings.root_namespace),
+            ranges: settings.ranges.clone(),
+            workloads: workloads.collect(),
+            namespaces: self.namespaces,
+            services: self.services,
+            policies: self.policies,
+            faults,
+            complete,
+        }
+    }
+
+    /// Adds an object, or returns where the one that counts came from.
+    fn add(&mut self, origin: &Origin, object: &'a Object) -> Option<&Origin> {
+        use std::collections::hash_map::Entry;
+        match self.origins.entry(object.key()) {
+            Entry::Occupied(first) => return Some(first.into_mut()),
+            Entry::Vacant(vacant) => vacant.insert(origin.clone()),
+        };
+        match object {
+            Object::Namespace(name, info) => {
+                self.namespaces.insert(Arc::clone(name), info.clone());
+            }
+            Object::Pod(pod) => self.pods.push(pod),
+            Object::Service(service) => self.services.push(service.clone()),
+            Object::Policy(policy) => self.policies.push(policy.clone()),
+        }
+        None
+    }
+}
+
+fn located<'a>(
+    path: &Arc<PathBuf>,
+    parsed: Option<&'a Parsed>,
+) -> impl Iterator<Item = (Origin, &'a Object)> {
+    let objects = parsed.into_iter().flat_map(|parsed| &parsed.objects);
+    objects.map(|(document, object)| {
+        let origin = Origin::File {
+            path: Arc::clone(path),
+            document: *document,
+        };
+        (origin, object)
+    })
+}

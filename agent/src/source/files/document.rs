@@ -1,0 +1,358 @@
+//! The documents of one file: from text to objects of the mesh, or to what is wrong with them.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::location::Location;
+use super::netns::netns;
+use super::tree::{self, Budget};
+use crate::model::{
+    NamespaceInfo, ObjectName, Origin, PolicyKind, PolicyObject, Service, TrustDomain,
+};
+use crate::source::field::FieldPath;
+use crate::source::objects::{self, ObjectError, PodObject};
+
+/// An object that the mesh knows.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) enum Object {
+    Namespace(Arc<str>, NamespaceInfo),
+    Pod(PodObject),
+    Service(Service),
+    Policy(PolicyObject),
+}
+
+/// What tells one object from all others.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) struct ObjectKey {
+    kind: &'static str,
+    name: ObjectName,
+}
+
+impl Object {
+    /// What this object is.
+    pub(super) fn key(&self) -> ObjectKey {
+        let (kind, name) = match self {
+            Self::Namespace(name, _) => ("Namespace", ObjectName::new("", Arc::clone(name))),
+            Self::Pod(pod) => ("Pod", pod.name().clone()),
+            Self::Service(service) => ("Service", service.name.clone()),
+            Self::Policy(policy) => (policy.kind.as_str(), policy.name.clone()),
+        };
+        ObjectKey { kind, name }
+    }
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.name.namespace.is_empty() {
+            write!(f, "{} {}", self.kind, self.name.name)
+        } else {
+            write!(f, "{} {}", self.kind, self.name)
+        }
+    }
+}
+
+/// The objects of a file that is right in all its documents.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub(super) struct Parsed {
+    /// The objects, each with the number of its document, from 1.
+    pub(super) objects: Vec<(usize, Object)>,
+    /// Kinds that the mesh does not read, as `apiVersion kind`.
+    pub(super) ignored: BTreeSet<String>,
+}
+
+/// What is wrong with a document. Displays as a sentence without its full stop.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub(super) struct DocumentError {
+    /// The document, from 1.
+    pub(super) document: usize,
+    /// The object, as far as it is legible: `Pod shop/cart`.
+    pub(super) object: Option<String>,
+    location: Option<Location>,
+    field: Option<FieldPath>,
+    problem: String,
+}
+
+impl fmt::Display for DocumentError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let location = self.location.iter().map(ToString::to_string);
+        let field = self.field.iter().filter(|field| !field.steps().is_empty());
+        let field = field.map(|field| format!("field {field}"));
+        let place: Vec<String> = location.chain(field).collect();
+        if !place.is_empty() {
+            write!(f, "{}: ", place.join(", "))?;
+        }
+        f.write_str(&self.problem)
+    }
+}
+
+/// Reads the documents of a file.
+///
+/// # Errors
+/// Every document that is broken. Nothing can be told of the documents after one that is no YAML.
+pub(super) fn parse(
+    path: &Arc<PathBuf>,
+    text: &str,
+    trust_domain: &TrustDomain,
+) -> Result<Parsed, Vec<DocumentError>> {
+    let mut reader = Reader {
+        path,
+        text,
+        trust_domain,
+        document: 0,
+        parsed: Parsed::default(),
+        errors: Vec::new(),
+    };
+    reader.read_all();
+    if reader.errors.is_empty() {
+        Ok(reader.parsed)
+    } else {
+        Err(reader.errors)
+    }
+}
+
+struct Reader<'a> {
+    path: &'a Arc<PathBuf>,
+    text: &'a str,
+    trust_domain: &'a TrustDomain,
+    document: usize,
+    parsed: Parsed,
+    errors: Vec<DocumentError>,
+}
+
+/// An object inside a document: the document itself, or an item of a list.
+struct Item {
+    at: FieldPath,
+    kind: TypeName,
+    value: Value,
+}
+
+/// `apiVersion` and `kind`.
+#[derive(Clone)]
+struct TypeName {
+    api_version: String,
+    kind: String,
+}
+
+impl Reader<'_> {
+    fn read_all(&mut self) {
+        let budget = Budget::of(self.text);
+        for document in serde_norway::Deserializer::from_str(self.text) {
+            self.document += 1;
+            match tree::read(document, &budget) {
+                Ok(Value::Null) => {}
+                Ok(value) => self.read_item(FieldPath::default(), None, value),
+                // The parser cannot go on behind an error of its own.
+                Err(error) => return self.errors.push(unreadable(self.document, &error)),
+            }
+        }
+    }
+
+    /// Reads an object or the objects of a list. `kind` is the one that a typed list gives its
+    /// items where they have none.
+    fn read_item(&mut self, at: FieldPath, kind: Option<&TypeName>, value: Value) {
+        let described = describe(&value);
+        let result = type_name(&value, kind).and_then(|kind| {
+            if kind.kind.ends_with("List") && value.get("items").is_some() {
+                return self.read_list(&at, &kind, value);
+            }
+            let item = Item {
+                at: at.clone(),
+                kind,
+                value,
+            };
+            self.read_object(item)
+        });
+        if let Err(error) = result {
+            let error = ObjectError::new(at.join(&error.field), error.problem);
+            self.errors.push(DocumentError {
+                document: self.document,
+                object: described,
+                location: tree::locate(self.text, self.document, &error.field),
+                field: Some(error.field),
+                problem: error.problem,
+            });
+        }
+    }
+
+    fn read_list(
+        &mut self,
+        at: &FieldPath,
+        list: &TypeName,
+        mut value: Value,
+    ) -> Result<(), ObjectError> {
+        let stem = list.kind.trim_end_matches("List");
+        let of_items = (!stem.is_empty()).then(|| TypeName {
+            api_version: list.api_version.clone(),
+            kind: stem.to_owned(),
+        });
+        match value.get_mut("items").map(Value::take) {
+            Some(Value::Array(items)) => {
+                for (index, item) in items.into_iter().enumerate() {
+                    let at = at.key("items").index(index);
+                    self.read_item(at, of_items.as_ref(), item);
+                }
+                Ok(())
+            }
+            None | Some(Value::Null) => Ok(()),
+            Some(_) => Err(ObjectError::new(FieldPath::at("items"), "not a sequence")),
+        }
+    }
+
+    fn read_object(&mut self, item: Item) -> Result<(), ObjectError> {
+        let object = match (item.kind.api_version.as_str(), item.kind.kind.as_str()) {
+            ("v1", "Namespace") => namespace(item.typed()?)?,
+            ("v1", "Pod") => match self.pod(item)? {
+                Some(pod) => Object::Pod(pod),
+                None => return Ok(()),
+            },
+            ("v1", "Service") => Object::Service(objects::service(&item.typed()?)?),
+            (api_version, kind) => match policy_kind(api_version, kind)? {
+                Some(kind) => self.policy(kind, item)?,
+                None => {
+                    self.parsed.ignored.insert(format!("{api_version} {kind}"));
+                    return Ok(());
+                }
+            },
+        };
+        self.parsed.objects.push((self.document, object));
+        Ok(())
+    }
+
+    fn pod(&self, mut item: Item) -> Result<Option<PodObject>, ObjectError> {
+        drop_resources(&mut item.value);
+        let pod = item.typed()?;
+        PodObject::convert(&pod, self.trust_domain, netns(&pod.metadata)?)
+    }
+
+    fn policy(&self, kind: PolicyKind, mut item: Item) -> Result<Object, ObjectError> {
+        let spec = item.value.get_mut("spec").map_or(Value::Null, Value::take);
+        let metadata = item
+            .value
+            .get_mut("metadata")
+            .map_or(Value::Null, Value::take);
+        let metadata: Option<ObjectMeta> = typed(metadata, &FieldPath::at("metadata"))?;
+        let origin = Origin::File {
+            path: Arc::clone(self.path),
+            document: self.document,
+        };
+        let metadata = metadata.unwrap_or_default();
+        objects::policy(kind, &metadata, spec, origin).map(Object::Policy)
+    }
+}
+
+impl Item {
+    /// The object as its Kubernetes type, which wants the type's name in it.
+    fn typed<T: DeserializeOwned>(self) -> Result<T, ObjectError> {
+        let mut value = self.value;
+        if let Value::Object(fields) = &mut value {
+            fields.insert("apiVersion".into(), self.kind.api_version.into());
+            fields.insert("kind".into(), self.kind.kind.into());
+        }
+        typed(value, &FieldPath::default())
+    }
+}
+
+fn typed<T: DeserializeOwned>(value: Value, at: &FieldPath) -> Result<T, ObjectError> {
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let field = at.join(&FieldPath::from(error.path()));
+        ObjectError::new(field, error.inner().to_string())
+    })
+}
+
+fn namespace(object: k8s_openapi::api::core::v1::Namespace) -> Result<Object, ObjectError> {
+    let name = objects::cluster_name(&object.metadata)?.into();
+    let labels = object.metadata.labels.unwrap_or_default();
+    Ok(Object::Namespace(name, NamespaceInfo { labels }))
+}
+
+/// Takes out the resource requests of containers: the mesh does not read them, and their type takes
+/// no fractions (`cpu: 0.5`), which Kubernetes does take.
+fn drop_resources(pod: &mut Value) {
+    for list in ["/spec/containers", "/spec/initContainers"] {
+        let containers = pod.pointer_mut(list).and_then(Value::as_array_mut);
+        for container in containers.into_iter().flatten() {
+            if let Some(fields) = container.as_object_mut() {
+                fields.remove("resources");
+            }
+        }
+    }
+}
+
+fn type_name(value: &Value, of_list: Option<&TypeName>) -> Result<TypeName, ObjectError> {
+    if !value.is_object() {
+        let problem = "this is no object, which has apiVersion, kind and metadata";
+        return Err(ObjectError::new(FieldPath::default(), problem));
+    }
+    let field = |name: &str, inherited: Option<&String>| match value.get(name) {
+        Some(Value::String(text)) if !text.is_empty() => Ok(text.clone()),
+        Some(_) => Err(ObjectError::new(FieldPath::at(name), "not a text")),
+        None => inherited.cloned().ok_or_else(|| {
+            ObjectError::new(
+                FieldPath::at(name),
+                "missing; without it nobody knows what this is",
+            )
+        }),
+    };
+    Ok(TypeName {
+        api_version: field("apiVersion", of_list.map(|list| &list.api_version))?,
+        kind: field("kind", of_list.map(|list| &list.kind))?,
+    })
+}
+
+/// The kind of a policy object; `None` for any other object.
+///
+/// # Errors
+/// For a version of a policy that Ambit does not know: to ignore it would leave it unenforced.
+fn policy_kind(api_version: &str, kind: &str) -> Result<Option<PolicyKind>, ObjectError> {
+    let Some(version) = api_version.strip_prefix("security.istio.io/") else {
+        return Ok(None);
+    };
+    let Some(kind) = [
+        PolicyKind::AuthorizationPolicy,
+        PolicyKind::PeerAuthentication,
+    ]
+    .into_iter()
+    .find(|known| known.as_str() == kind) else {
+        return Ok(None);
+    };
+    match version {
+        "v1" | "v1beta1" => Ok(Some(kind)),
+        other => Err(ObjectError::new(
+            FieldPath::at("apiVersion"),
+            format!("version {other:?} of {kind} is not known; use v1 or v1beta1"),
+        )),
+    }
+}
+
+/// Kind and name of a document that may be broken elsewhere.
+fn describe(value: &Value) -> Option<String> {
+    let kind = value.get("kind")?.as_str()?;
+    let name = value.pointer("/metadata/name").and_then(Value::as_str);
+    let namespace = value.pointer("/metadata/namespace").and_then(Value::as_str);
+    Some(match (namespace, name) {
+        (Some(namespace), Some(name)) => format!("{kind} {namespace}/{name}"),
+        (None, Some(name)) => format!("{kind} {name}"),
+        (_, None) => kind.to_owned(),
+    })
+}
+
+/// The error of a document that is no YAML or no tree of JSON values.
+fn unreadable(document: usize, error: &serde_norway::Error) -> DocumentError {
+    let location = Location::of(error);
+    let text = error.to_string();
+    let suffix = location.map(|at| format!(" at line {} column {}", at.line, at.column));
+    let problem = suffix.and_then(|suffix| text.strip_suffix(&suffix).map(str::to_owned));
+    DocumentError {
+        document,
+        object: None,
+        location,
+        field: None,
+        problem: problem.unwrap_or(text),
+    }
+}

@@ -1,0 +1,320 @@
+//! One YAML document as a JSON value: what a policy object is kept as, and what typed objects are
+//! read from.
+//!
+//! serde_norway alone lets the second of two equal keys win silently inside JSON values, and
+//! lets aliases blow a small file up. Here both are errors, with their position.
+
+use std::cell::Cell;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Number, Value};
+
+use super::location::Location;
+use crate::source::field::{FieldPath, FieldStep};
+
+/// How much the documents of one file may hold, so that aliases cannot multiply it.
+///
+/// Each value costs one, and each byte of text one. Without aliases no document costs more than
+/// twice its length: the dearest notation is the escape `\P`, two characters for three bytes.
+pub(super) struct Budget(Cell<usize>);
+
+impl Budget {
+    /// The budget of a file with this text.
+    pub(super) fn of(text: &str) -> Self {
+        Self(Cell::new(2 * text.len()))
+    }
+
+    fn spend<E: Error>(&self, bytes: usize) -> Result<(), E> {
+        match self.0.get().checked_sub(1 + bytes) {
+            Some(left) => {
+                self.0.set(left);
+                Ok(())
+            }
+            None => Err(E::custom(
+                "aliases multiply the file to more than twice its size; write the values out",
+            )),
+        }
+    }
+}
+
+/// Reads one document.
+///
+/// # Errors
+/// For a syntax error, a repeated key, a merge key, a tag, a number that JSON does not have, and
+/// aliases beyond the budget.
+pub(super) fn read<'de>(
+    document: serde_norway::Deserializer<'de>,
+    budget: &Budget,
+) -> Result<Value, serde_norway::Error> {
+    Tree(budget).deserialize(document)
+}
+
+/// Where a field of a document stands; that of the innermost existing field around it where it does
+/// not exist. Documents count from 1.
+pub(super) fn locate(text: &str, document: usize, field: &FieldPath) -> Option<Location> {
+    let document = serde_norway::Deserializer::from_str(text).nth(document.checked_sub(1)?)?;
+    let found = Seek(field.steps()).deserialize(document).err()?;
+    Location::of(&found)
+}
+
+#[derive(Clone, Copy)]
+struct Tree<'a>(&'a Budget);
+
+impl<'de> DeserializeSeed<'de> for Tree<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Tree<'_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value that JSON has, without a tag")
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Value, E> {
+        self.0.spend(0)?;
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Value, E> {
+        self.0.spend(0)?;
+        Ok(value.into())
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Value, E> {
+        self.0.spend(0)?;
+        Ok(value.into())
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Value, E> {
+        self.0.spend(0)?;
+        Ok(value.into())
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
+        self.0.spend(0)?;
+        let number = Number::from_f64(value);
+        number
+            .map(Value::Number)
+            .ok_or_else(|| E::custom(format!("{value} is no JSON number")))
+    }
+
+    fn visit_str<E: Error>(self, value: &str) -> Result<Value, E> {
+        self.0.spend(value.len())?;
+        Ok(value.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Value, A::Error> {
+        self.0.spend(0)?;
+        let mut values = Vec::new();
+        while let Some(value) = sequence.next_element_seed(self)? {
+            values.push(value);
+        }
+        Ok(Value::Array(values))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut mapping: A) -> Result<Value, A::Error> {
+        self.0.spend(0)?;
+        let mut fields = Map::new();
+        while let Some(key) = mapping.next_key_seed(Key(self.0))? {
+            if fields.contains_key(&key) {
+                return Err(A::Error::custom(format!("the key {key:?} is there twice")));
+            }
+            fields.insert(key, mapping.next_value_seed(self)?);
+        }
+        Ok(Value::Object(fields))
+    }
+}
+
+/// A key of a mapping. Numbers and booleans become text, as in the Kubernetes tools: Istio's
+/// `portLevelMtls` is usually written with bare port numbers.
+struct Key<'a>(&'a Budget);
+
+impl<'de> DeserializeSeed<'de> for Key<'_> {
+    type Value = String;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<String, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl Visitor<'_> for Key<'_> {
+    type Value = String;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key of text")
+    }
+
+    fn visit_str<E: Error>(self, key: &str) -> Result<String, E> {
+        self.0.spend(key.len())?;
+        if key == "<<" {
+            return Err(E::custom(
+                "merge keys (<<) are not supported; write the fields out",
+            ));
+        }
+        Ok(key.to_owned())
+    }
+
+    fn visit_bool<E: Error>(self, key: bool) -> Result<String, E> {
+        self.visit_str(&key.to_string())
+    }
+
+    fn visit_i64<E: Error>(self, key: i64) -> Result<String, E> {
+        self.visit_str(&key.to_string())
+    }
+
+    fn visit_u64<E: Error>(self, key: u64) -> Result<String, E> {
+        self.visit_str(&key.to_string())
+    }
+}
+
+/// Walks to a field and fails there: serde_norway tells positions only in errors.
+struct Seek<'a>(&'a [FieldStep]);
+
+impl<'de> DeserializeSeed<'de> for Seek<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Seek<'_> {
+    type Value = ();
+
+    /// Every value that has no further fields is the end of the walk.
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the end of the walk")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<(), A::Error> {
+        if let Some((FieldStep::Index(index), rest)) = self.0.split_first() {
+            for _ in 0..*index {
+                sequence.next_element::<serde::de::IgnoredAny>()?;
+            }
+            sequence.next_element_seed(Seek(rest))?;
+        }
+        Err(A::Error::custom("here"))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut mapping: A) -> Result<(), A::Error> {
+        if let Some((FieldStep::Key(wanted), rest)) = self.0.split_first() {
+            while let Some(key) = mapping.next_key::<String>()? {
+                if key == *wanted {
+                    mapping.next_value_seed(Seek(rest))?;
+                } else {
+                    mapping.next_value::<serde::de::IgnoredAny>()?;
+                }
+            }
+        }
+        Err(A::Error::custom("here"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn tree(text: &str) -> Result<Value, String> {
+        let mut documents = serde_norway::Deserializer::from_str(text);
+        let document = documents.next().expect("a document");
+        read(document, &Budget::of(text)).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn yaml_becomes_json() {
+        let text = "{a: [1, -2, 0.5, true, null, ~, yes, 'x'], 8080: {b: \"\\P\\P\\P\\P\"}}";
+        assert_eq!(
+            tree(text),
+            Ok(json!({
+                "a": [1, -2, 0.5, true, null, null, "yes", "x"],
+                "8080": {"b": "\u{2029}\u{2029}\u{2029}\u{2029}"},
+            }))
+        );
+        for (text, value) in [
+            ("", json!(null)),
+            ("{a}", json!({"a": null})),
+            ("{a,b,c}", json!({"a": null, "b": null, "c": null})),
+            ("[[[[]]]]", json!([[[[]]]])),
+            ("- - - a", json!([[["a"]]])),
+            ("x: &a 1\ny: *a\n", json!({"x": 1, "y": 1})),
+        ] {
+            assert_eq!(tree(text), Ok(value), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_could_be_misread_is_refused_where_it_stands() {
+        for (text, message) in [
+            (
+                "a: 1\nb: 2\na: 3\n",
+                "the key \"a\" is there twice at line 1 column 1",
+            ),
+            (
+                "80: 1\n'80': 2\n",
+                "the key \"80\" is there twice at line 1 column 1",
+            ),
+            (
+                "a: &x {b: 1}\nc:\n  <<: *x\n",
+                "c: merge keys (<<) are not supported; write the fields out at line 3 column 3",
+            ),
+            (
+                "a: !secret x\n",
+                "a: invalid type: enum, expected a value that JSON has, without a tag at line 1 \
+                 column 4",
+            ),
+            ("a: .inf\n", "a: inf is no JSON number at line 1 column 4"),
+            (
+                "? [a]\n: b\n",
+                "invalid type: sequence, expected a key of text at line 1 column 3",
+            ),
+        ] {
+            assert_eq!(tree(text), Err(message.to_owned()), "{text}");
+        }
+    }
+
+    #[test]
+    fn aliases_cannot_multiply_a_file() {
+        let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x]\n".to_owned();
+        for level in 1..9 {
+            let previous = format!("*a{}, ", level - 1).repeat(8);
+            bomb += &format!("a{level}: &a{level} [{previous}]\n");
+        }
+        let message = tree(&bomb).expect_err("a bomb");
+        assert!(message.contains("aliases multiply the file"), "{message}");
+        let long = format!("a: &a {}\nb: [*a, *a, *a]\n", "x".repeat(100));
+        assert!(tree(&long).is_err());
+    }
+
+    #[test]
+    fn a_field_is_found_in_its_document() {
+        let text = "a: 1\n---\nspec:\n  ports:\n  - port: 80\n  - port: 81\n    name: x\n";
+        for (field, line, column) in [
+            (FieldPath::at("spec.ports").index(1).key("port"), 6, 11),
+            (FieldPath::at("spec.ports").index(1), 6, 5),
+            (FieldPath::at("spec.ports").index(1).key("absent"), 6, 5),
+            (FieldPath::at("spec.ports").index(7), 5, 3),
+            (FieldPath::at("metadata.name"), 3, 1),
+            (
+                FieldPath::at("spec.ports")
+                    .index(0)
+                    .key("port")
+                    .key("deeper"),
+                5,
+                11,
+            ),
+            (FieldPath::default(), 3, 1),
+        ] {
+            let found = locate(text, 2, &field);
+            assert_eq!(found, Some(Location { line, column }), "{field}");
+        }
+        assert_eq!(locate(text, 3, &FieldPath::default()), None);
+    }
+}

@@ -1,0 +1,29 @@
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde_json::Value;
+
+use crate::model::{Origin, PolicyKind, PolicyObject};
+
+use super::{ObjectError, namespaced_name};
+
+/// A policy object, its `spec` as it is.
+///
+/// # Errors
+/// Where it has no name.
+pub(crate) fn policy(
+    kind: PolicyKind,
+    metadata: &ObjectMeta,
+    spec: Value,
+    origin: Origin,
+) -> Result<PolicyObject, ObjectError> {
+    Ok(PolicyObject {
+        kind,
+        name: namespaced_name(metadata)?,
+        annotations: metadata.annotations.clone().unwrap_or_default(),
+        created: metadata
+            .creation_timestamp
+            .as_ref()
+            .map(|time| time.0.format("%Y-%m-%dT%H:%M:%SZ").to_string()),
+        spec,
+        origin,
+    })
+}
