@@ -1,1 +1,14 @@
-//! identity
+//! Certificates: who issues them, how they are renewed, and how a peer's is verified.
+//!
+//! Keys are made on the node and are only ever in memory.
+
+mod ca;
+mod manager;
+mod provider;
+mod tls;
+mod verify;
+
+pub use ca::{CaError, EmbeddedCa};
+pub use manager::{CertificateInfo, CertificateUnavailable, Identities, WorkloadCertificates};
+pub use provider::{CertificateProvider, IssueError, IssueFuture, IssuedCertificate};
+pub use verify::{PeerIdentityError, TrustPolicy, peer_identity};

@@ -1,4 +1,40 @@
-//! The meaning of Istio's policy objects: parse, validate, attach, evaluate, compile.
+//! The meaning of Istio's policy objects: parse, attach, evaluate, compile.
 //!
-//! Pure: no I/O, no async, no clock. The kernel tables and the proxy's evaluator are made from the
-//! same [`WorkloadPolicies`], so that a verdict has one meaning.
+//! Pure: no I/O, no async, no clock. The kernel's tables and the proxy's evaluator are made from
+//! the same [`WorkloadPolicies`], so that a verdict has one meaning.
+
+mod authorization;
+mod compile;
+mod decision;
+mod evaluate;
+mod index;
+mod matcher;
+mod peer_authentication;
+mod reader;
+mod workload_policies;
+
+use std::sync::Arc;
+
+pub use compile::CompiledSet;
+pub use decision::{Attributes, Decider, Decision, Denial, Permit};
+pub use index::{PolicyCondition, PolicyIndex, PolicyState};
+pub use workload_policies::WorkloadPolicies;
+
+use crate::model::Snapshot;
+
+/// The mesh and the meaning of its policies, at one moment.
+#[derive(Debug)]
+pub struct MeshView {
+    /// The mesh.
+    pub snapshot: Arc<Snapshot>,
+    /// Its policies.
+    pub policies: PolicyIndex,
+}
+
+impl MeshView {
+    /// The view of a snapshot.
+    pub fn new(snapshot: Arc<Snapshot>) -> Self {
+        let policies = PolicyIndex::build(&snapshot);
+        Self { snapshot, policies }
+    }
+}

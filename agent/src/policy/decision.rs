@@ -1,0 +1,85 @@
+//! What is asked of a workload's policies, and what they answer.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use ambit_common::Reason;
+
+use crate::model::{ObjectName, PolicyKind, WorkloadIdentity};
+
+/// The L4 attributes of a connection to a workload.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Attributes {
+    /// The verified peer identity; `None` for plaintext.
+    pub identity: Option<WorkloadIdentity>,
+    /// The immediate peer's address.
+    pub source: IpAddr,
+    /// The workload's address and port (never 15008).
+    pub destination: SocketAddr,
+}
+
+/// The policies' answer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Decision {
+    /// The connection may reach the application.
+    Allow(Permit),
+    /// It may not.
+    Deny(Denial),
+}
+
+/// Proof that the evaluator allowed a connection: only the evaluator makes one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Permit {
+    decider: Option<Decider>,
+}
+
+impl Permit {
+    pub(super) fn new(decider: Option<Decider>) -> Self {
+        Self { decider }
+    }
+
+    /// The ALLOW rule that matched; `None` where no ALLOW policy applies.
+    pub fn decider(&self) -> Option<&Decider> {
+        self.decider.as_ref()
+    }
+}
+
+/// Why a connection was denied.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Denial {
+    /// The kind of reason.
+    pub reason: Reason,
+    /// The rule that decided, where a single one did.
+    pub decider: Option<Decider>,
+}
+
+impl fmt::Display for Denial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.reason.as_str())?;
+        match &self.decider {
+            Some(decider) => write!(f, " ({decider})"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A rule of a policy.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Decider {
+    /// The object's kind.
+    pub kind: PolicyKind,
+    /// The object's name.
+    pub name: ObjectName,
+    /// The index of the rule in `spec.rules`; `None` where the object as a whole decided.
+    pub rule: Option<usize>,
+}
+
+impl fmt::Display for Decider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind, self.name)?;
+        match self.rule {
+            Some(rule) => write!(f, " rule {rule}"),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Reads the fields of a policy's `spec`, and knows where in it it stands: what is not understood
+//! is named, and makes the policy refuse.
+
+use serde_json::Value;
+
+/// A field that cannot be enforced.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, thiserror::Error)]
+#[error("{path} is not enforced: {problem}")]
+pub(super) struct NotEnforced {
+    /// The field, such as `spec.rules[0].to[0].operation.methods`.
+    pub(super) path: String,
+    /// What is the matter, and what to do.
+    pub(super) problem: String,
+}
+
+/// A value and where it stands.
+#[derive(Clone)]
+pub(super) struct Node<'a> {
+    path: String,
+    value: &'a Value,
+}
+
+impl<'a> Node<'a> {
+    pub(super) fn spec(value: &'a Value) -> Self {
+        Self { path: "spec".to_owned(), value }
+    }
+
+    pub(super) fn fail<T>(&self, problem: impl Into<String>) -> Result<T, NotEnforced> {
+        Err(NotEnforced { path: self.path.clone(), problem: problem.into() })
+    }
+
+    /// The fields of an object. Null is an object without fields.
+    pub(super) fn fields(&self) -> Result<Vec<(&'a str, Node<'a>)>, NotEnforced> {
+        match self.value {
+            Value::Null => Ok(Vec::new()),
+            Value::Object(fields) => Ok(fields
+                .iter()
+                .map(|(name, value)| {
+                    (name.as_str(), Node { path: format!("{}.{name}", self.path), value })
+                })
+                .collect()),
+            _ => self.fail("it is not an object; see the Istio API reference"),
+        }
+    }
+
+    /// The elements of a list that has some.
+    pub(super) fn elements(&self) -> Result<Vec<Node<'a>>, NotEnforced> {
+        match self.value {
+            Value::Array(elements) if !elements.is_empty() => Ok(elements
+                .iter()
+                .enumerate()
+                .map(|(index, value)| Node { path: format!("{}[{index}]", self.path), value })
+                .collect()),
+            Value::Array(_) => self.fail("an empty list selects nothing here; remove the field"),
+            _ => self.fail("it is not a list"),
+        }
+    }
+
+    /// A list that may be empty or null.
+    pub(super) fn optional_elements(&self) -> Result<Vec<Node<'a>>, NotEnforced> {
+        match self.value {
+            Value::Null => Ok(Vec::new()),
+            Value::Array(elements) if elements.is_empty() => Ok(Vec::new()),
+            _ => self.elements(),
+        }
+    }
+
+    /// A text that is not empty.
+    pub(super) fn text(&self) -> Result<&'a str, NotEnforced> {
+        match self.value.as_str() {
+            Some("") => self.fail("an empty value matches nothing; remove it"),
+            Some(text) => Ok(text),
+            None => self.fail("it is not a text; quote the value"),
+        }
+    }
+
+    /// A list of parsed texts.
+    pub(super) fn texts<T>(
+        &self,
+        parse: impl Fn(&Node<'a>, &'a str) -> Result<T, NotEnforced>,
+    ) -> Result<Vec<T>, NotEnforced> {
+        self.elements()?.iter().map(|node| parse(node, node.text()?)).collect()
+    }
+
+    /// The failure for a field that nobody knows, or that is not supported yet.
+    pub(super) fn unknown<T>(&self) -> Result<T, NotEnforced> {
+        self.fail(
+            "Ambit does not enforce this field, so it refuses all connections to the workloads \
+             that the policy selects; remove the field or the policy",
+        )
+    }
+}
+
+/// Reads `selector.matchLabels`.
+pub(super) fn selector(node: &Node<'_>) -> Result<Vec<(String, String)>, NotEnforced> {
+    let mut labels = Vec::new();
+    for (name, field) in node.fields()? {
+        match name {
+            "matchLabels" => {
+                for (key, value) in field.fields()? {
+                    let text = match value.value.as_str() {
+                        Some(text) => text,
+                        None => return value.fail("it is not a text; quote the value"),
+                    };
+                    if key.is_empty() || key.contains('*') || text.contains('*') {
+                        return value.fail("a label may not be empty or have a wildcard");
+                    }
+                    labels.push((key.to_owned(), text.to_owned()));
+                }
+            }
+            _ => return field.unknown(),
+        }
+    }
+    Ok(labels)
+}
