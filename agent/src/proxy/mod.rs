@@ -1,1 +1,36 @@
-//! proxy
+//! The node proxy: carries connections between pods' processes and HBONE tunnels.
+//!
+//! One thread per shard, each with a runtime of its own; a connection stays on the shard that
+//! accepted it. No failure leads to plaintext.
+
+mod accept;
+mod authority;
+mod connections;
+mod delivery;
+mod hbone;
+mod inbound;
+mod inbound_call;
+mod limits;
+mod node;
+mod outbound;
+mod plaintext;
+mod pod;
+mod refusal;
+mod relay;
+mod report;
+mod reset;
+mod route;
+mod shard;
+mod stats;
+mod subject;
+mod tasks;
+#[cfg(test)]
+mod test_objects;
+mod verdict;
+
+pub use connections::ConnectionInfo;
+pub use limits::ProxyLimits;
+pub use node::{PodAttachment, Proxy, ProxyConfig, ProxyError};
+pub use stats::ProxyStats;
+pub use subject::{Direction, Party, Path, Subject};
+pub use verdict::PodRemoval;

@@ -19,7 +19,7 @@ use super::hbone::Tunnel;
 use super::limits::Resource;
 use super::pod::ServedPod;
 use super::refusal::Refusal;
-use super::relay::{Meter, relay, relay_tcp};
+use super::relay::{Meter, Side, relay, relay_tcp};
 use super::report::{Account, Ending};
 use super::reset::ResetOnDrop;
 use super::route::{Route, attempts, path_to, route};
@@ -185,7 +185,7 @@ impl Call {
         let carried = async {
             let client = client.into_inner();
             match way {
-                Way::Tunnel(tunnel) => relay(client, tunnel, &self.meter).await,
+                Way::Tunnel(tunnel) => relay(client, tunnel, Side::Source, &self.meter).await,
                 Way::Tcp(server) => relay_tcp(client, server, &self.meter).await,
             }
         };

@@ -1,0 +1,249 @@
+//! The tunnels that one pod has open from one shard: many streams share a connection.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use ambit_common::HBONE_PORT;
+use bytes::Bytes;
+use h2::client::SendRequest;
+use http::{Method, Request, StatusCode};
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Mutex;
+use tokio_rustls::TlsConnector;
+
+use super::error::TunnelError;
+use super::forwarded::forwarded_for;
+use super::settings;
+use super::tunnel::{Lease, Tunnel};
+use crate::datapath::PodDatapath;
+use crate::identity::{WorkloadCertificates, peer_identity};
+use crate::model::{Target, WorkloadIdentity};
+
+/// Streams that share a connection before another is opened; below every peer's own limit.
+const STREAMS_PER_CONNECTION: usize = 100;
+
+/// The age from which on a connection takes no new stream.
+const MAX_AGE: Duration = Duration::from_secs(3600);
+
+/// How often a connection is asked whether it is alive.
+const PING_EVERY: Duration = Duration::from_secs(20);
+
+/// How long it may take to answer. A frozen peer is noticed by then.
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the TLS and HTTP/2 handshakes may take.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a CONNECT may go unanswered.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The pool of one pod on one shard. Its certificate is the pod's own.
+pub(crate) struct TunnelPool {
+    datapath: PodDatapath,
+    certificates: WorkloadCertificates,
+    peers: RefCell<HashMap<Peer, Rc<Connections>>>,
+}
+
+/// Where a tunnel leads, and who has to be there.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Peer {
+    address: SocketAddr,
+    identity: WorkloadIdentity,
+}
+
+/// Connections to a peer. Locked while one is being opened, so that callers at the same time share
+/// it.
+type Connections = Mutex<Vec<Connection>>;
+
+/// An open connection.
+struct Connection {
+    requests: SendRequest<Bytes>,
+    streams: Rc<Cell<usize>>,
+    alive: Rc<Cell<bool>>,
+    opened: Instant,
+    epoch: u64,
+}
+
+impl std::fmt::Debug for TunnelPool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TunnelPool").field("peers", &self.peers.borrow().len()).finish()
+    }
+}
+
+impl TunnelPool {
+    pub(crate) fn new(datapath: PodDatapath, certificates: WorkloadCertificates) -> Self {
+        Self { datapath, certificates, peers: RefCell::default() }
+    }
+
+    /// Opens a tunnel to an endpoint for `caller`, on a connection that is open or a new one.
+    ///
+    /// # Errors
+    /// [`TunnelError`].
+    pub(crate) async fn open(
+        &self,
+        endpoint: &Target,
+        caller: SocketAddr,
+    ) -> Result<Tunnel, TunnelError> {
+        let peer = Peer {
+            address: SocketAddr::new(endpoint.address.ip(), HBONE_PORT),
+            identity: endpoint.workload.identity.clone(),
+        };
+        loop {
+            let (requests, lease, fresh) = self.connection(&peer).await?;
+            match requests.ready().await {
+                Ok(requests) => return connect(requests, lease, &peer, endpoint, caller).await,
+                // It died in the pool, and nothing was sent on it.
+                Err(_) if !fresh => {}
+                Err(source) => return Err(TunnelError::Http2 { peer: peer.address, source }),
+            }
+        }
+    }
+
+    /// A connection with room, and whether it is a new one.
+    async fn connection(
+        &self,
+        peer: &Peer,
+    ) -> Result<(SendRequest<Bytes>, Lease, bool), TunnelError> {
+        let connections =
+            Rc::clone(self.peers.borrow_mut().entry(peer.clone()).or_default());
+        let mut connections = connections.lock().await;
+        let epoch = self.certificates.epoch();
+        connections.retain(|connection| connection.takes_streams(epoch));
+        if let Some(open) = connections.iter().find(|connection| connection.has_room()) {
+            return Ok((open.requests.clone(), Lease::take(&open.streams), false));
+        }
+        let opened = self.connect(peer).await?;
+        let answer = (opened.requests.clone(), Lease::take(&opened.streams), true);
+        connections.push(opened);
+        Ok(answer)
+    }
+
+    async fn connect(&self, peer: &Peer) -> Result<Connection, TunnelError> {
+        let address = peer.address;
+        let epoch = self.certificates.epoch();
+        let config = self.certificates.client_config()?;
+        let stream = self
+            .datapath
+            .dial_tunnel(address)
+            .await
+            .map_err(|source| TunnelError::Dial { peer: address, source })?;
+        let handshake = async {
+            let failed = |source| TunnelError::Tls { peer: address, source };
+            let name = ServerName::IpAddress(address.ip().into());
+            let tls = TlsConnector::from(config).connect(name, stream).await.map_err(failed)?;
+            verify(peer, tls.get_ref().1)?;
+            open_http2(address, tls, epoch).await
+        };
+        match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
+            Ok(opened) => opened,
+            Err(_) => Err(TunnelError::TimedOut { peer: address, timeout: HANDSHAKE_TIMEOUT }),
+        }
+    }
+}
+
+/// The chain has been verified; this is who it has to be.
+fn verify(peer: &Peer, session: &rustls::ClientConnection) -> Result<(), TunnelError> {
+    let found = peer_identity(session.peer_certificates().unwrap_or_default())?;
+    if session.alpn_protocol() != Some(b"h2".as_slice()) {
+        let source = std::io::Error::other("the peer does not speak HTTP/2 (ALPN h2)");
+        return Err(TunnelError::Tls { peer: peer.address, source });
+    }
+    if found == peer.identity {
+        return Ok(());
+    }
+    let expected = peer.identity.clone();
+    Err(TunnelError::WrongIdentity { peer: peer.address, found, expected })
+}
+
+async fn open_http2<S>(peer: SocketAddr, stream: S, epoch: u64) -> Result<Connection, TunnelError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let (requests, mut connection) = settings::client()
+        .handshake(stream)
+        .await
+        .map_err(|source| TunnelError::Http2 { peer, source })?;
+    let alive = Rc::new(Cell::new(true));
+    let pings = connection.ping_pong();
+    let while_alive = Rc::clone(&alive);
+    tokio::task::spawn_local(async move {
+        tokio::select! {
+            ended = connection => if let Err(error) = ended {
+                tracing::debug!(%peer, %error, "a tunnel connection ended");
+            },
+            () = silence(pings) => {
+                tracing::warn!(%peer, "a tunnel connection was closed: its peer does not answer");
+            }
+        }
+        while_alive.set(false);
+    });
+    Ok(Connection {
+        requests,
+        streams: Rc::default(),
+        alive,
+        opened: Instant::now(),
+        epoch,
+    })
+}
+
+/// Resolves when the peer no longer answers.
+async fn silence(pings: Option<h2::PingPong>) {
+    let Some(mut pings) = pings else { return };
+    loop {
+        tokio::time::sleep(PING_EVERY).await;
+        let answer = tokio::time::timeout(PING_TIMEOUT, pings.ping(h2::Ping::opaque())).await;
+        if !matches!(answer, Ok(Ok(_))) {
+            return;
+        }
+    }
+}
+
+impl Connection {
+    fn takes_streams(&self, epoch: u64) -> bool {
+        self.alive.get() && self.epoch == epoch && self.opened.elapsed() < MAX_AGE
+    }
+
+    fn has_room(&self) -> bool {
+        self.streams.get() < STREAMS_PER_CONNECTION
+    }
+}
+
+async fn connect(
+    mut requests: SendRequest<Bytes>,
+    lease: Lease,
+    peer: &Peer,
+    endpoint: &Target,
+    caller: SocketAddr,
+) -> Result<Tunnel, TunnelError> {
+    let address = peer.address;
+    let failed = |source| TunnelError::Http2 { peer: address, source };
+    let mut request = Request::new(());
+    *request.method_mut() = Method::CONNECT;
+    *request.uri_mut() = authority(endpoint.address);
+    if let Ok(value) = forwarded_for(caller).try_into() {
+        request.headers_mut().insert(http::header::FORWARDED, value);
+    }
+    let (response, send) = requests.send_request(request, false).map_err(failed)?;
+    let response = match tokio::time::timeout(CONNECT_TIMEOUT, response).await {
+        Ok(response) => response.map_err(failed)?,
+        Err(_) => return Err(TunnelError::TimedOut { peer: address, timeout: CONNECT_TIMEOUT }),
+    };
+    match response.status() {
+        StatusCode::OK => {
+            Ok(Tunnel { send, receive: response.into_body(), lease: Some(lease) })
+        }
+        StatusCode::UNAUTHORIZED => Err(TunnelError::Denied { peer: address }),
+        status => Err(TunnelError::Refused { peer: address, status }),
+    }
+}
+
+/// The request target of a CONNECT (RFC 9110, section 9.3.6).
+#[expect(clippy::expect_used, reason = "an address and port is an authority")]
+fn authority(to: SocketAddr) -> http::Uri {
+    let authority = http::uri::Authority::try_from(to.to_string()).expect("an authority");
+    http::Uri::from(authority)
+}

@@ -1,0 +1,47 @@
+//! HTTP/2 settings of both sides: room enough for throughput, bounded for each connection.
+
+/// Bytes that a peer may send on a stream before it is read.
+const STREAM_WINDOW: u32 = 1 << 20;
+
+/// Bytes that a peer may send on all streams of a connection before they are read.
+const CONNECTION_WINDOW: u32 = 4 << 20;
+
+/// Payload of a DATA frame.
+const FRAME: u32 = 64 << 10;
+
+/// Bytes of a CONNECT's head.
+const HEADERS: u32 = 16 << 10;
+
+/// Streams that a peer may have on one connection.
+const STREAMS: u32 = 1024;
+
+/// Streams that a peer may reset before they are accepted: beyond it the connection is closed
+/// (HTTP/2 rapid reset, CVE-2023-44487).
+const PENDING_RESETS: usize = 64;
+
+/// The settings for opening tunnels.
+pub(super) fn client() -> h2::client::Builder {
+    let mut builder = h2::client::Builder::new();
+    builder
+        .enable_push(false)
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME)
+        .max_header_list_size(HEADERS)
+        .max_send_buffer_size(FRAME as usize);
+    builder
+}
+
+/// The settings for accepting tunnels.
+pub(crate) fn server() -> h2::server::Builder {
+    let mut builder = h2::server::Builder::new();
+    builder
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME)
+        .max_header_list_size(HEADERS)
+        .max_concurrent_streams(STREAMS)
+        .max_pending_accept_reset_streams(PENDING_RESETS)
+        .max_send_buffer_size(FRAME as usize);
+    builder
+}

@@ -1,0 +1,208 @@
+//! Tunnels that other nodes open to a pod.
+//!
+//! The certificate, the policies and the identity are those of the pod whose network namespace the
+//! listener lives in. 200 is answered only once the connection to the application stands.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::RecvStream;
+use h2::server::SendResponse;
+use http::{Method, Request, Response, StatusCode};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::authority::{caller_address, canonical, delivery_address};
+use super::hbone::{Tunnel, parse_forwarded, server_settings};
+use super::inbound_call::InboundCall;
+use super::limits::Resource;
+use super::pod::ServedPod;
+use super::refusal::Refusal;
+use super::relay::{Side, relay};
+use super::reset::ResetOnDrop;
+use super::subject::Path;
+use crate::datapath::Caller;
+use crate::identity::peer_identity;
+use crate::model::WorkloadIdentity;
+
+/// How often a peer is asked whether it is alive, and how long it may take to answer.
+const PING_EVERY: Duration = Duration::from_secs(30);
+
+/// A tunnel connection whose peer is verified.
+struct TunnelPeer {
+    pod: Rc<ServedPod>,
+    identity: WorkloadIdentity,
+    /// The tunnel's TCP source.
+    source: SocketAddr,
+    /// Where the tunnel came to: one of the pod's addresses.
+    reached: SocketAddr,
+}
+
+/// Serves a connection accepted on an HBONE listener, to its end.
+pub(crate) async fn serve(pod: Rc<ServedPod>, stream: TcpStream, source: SocketAddr) {
+    let reached = stream.local_addr().map(canonical);
+    let stream = ResetOnDrop::new(stream);
+    let Ok(reached) = reached else { return };
+    if !pod.has_address(reached.ip()) {
+        return refuse(&pod, source, &Refusal::ForeignAddress(reached));
+    }
+    let _slot = match pod.caps.take(Resource::Inbound) {
+        Ok(slot) => slot,
+        Err(over) => return refuse(&pod, source, &over.into()),
+    };
+    match handshake(&pod, stream.into_inner()).await {
+        Ok((tls, identity)) => {
+            let peer = TunnelPeer { pod, identity, source: canonical(source), reached };
+            accept_streams(Rc::new(peer), tls).await;
+        }
+        Err(refusal) => refuse(&pod, source, &refusal),
+    }
+}
+
+fn refuse(pod: &ServedPod, source: SocketAddr, refusal: &Refusal) {
+    pod.stats.refused(refusal.as_str());
+    tracing::warn!(
+        target: "ambit::access", pod = %pod.workload.name, %source,
+        reason = refusal.as_str(), detail = %refusal, "tunnel refused"
+    );
+}
+
+async fn handshake(
+    pod: &ServedPod,
+    stream: TcpStream,
+) -> Result<(TlsStream<TcpStream>, WorkloadIdentity), Refusal> {
+    let _slot = pod.caps.take(Resource::Handshakes)?;
+    let config = pod.certificates.server_config()?;
+    let limit = pod.limits.handshake_timeout;
+    let accepted = tokio::time::timeout(limit, TlsAcceptor::from(config).accept(stream)).await;
+    let tls = match accepted {
+        Ok(accepted) => accepted.map_err(Refusal::Handshake)?,
+        Err(_) => return Err(Refusal::HandshakeTimedOut(limit)),
+    };
+    let session = tls.get_ref().1;
+    let identity = peer_identity(session.peer_certificates().unwrap_or_default())?;
+    if session.alpn_protocol() != Some(b"h2".as_slice()) {
+        let error = std::io::Error::other("the peer does not speak HTTP/2 (ALPN h2)");
+        return Err(Refusal::Handshake(error));
+    }
+    Ok((tls, identity))
+}
+
+async fn accept_streams(peer: Rc<TunnelPeer>, tls: TlsStream<TcpStream>) {
+    let opening = server_settings().handshake(tls);
+    let limit = peer.pod.limits.handshake_timeout;
+    let mut connection = match tokio::time::timeout(limit, opening).await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(error)) => {
+            tracing::debug!(source = %peer.source, %error, "a tunnel did not speak HTTP/2");
+            return;
+        }
+        Err(_) => return refuse(&peer.pod, peer.source, &Refusal::HandshakeTimedOut(limit)),
+    };
+    let mut silent = std::pin::pin!(silence(connection.ping_pong()));
+    loop {
+        let accepted = tokio::select! {
+            accepted = connection.accept() => accepted,
+            () = &mut silent => return,
+        };
+        match accepted {
+            Some(Ok((request, respond))) => {
+                peer.pod.tasks.spawn(serve_stream(Rc::clone(&peer), request, respond));
+            }
+            Some(Err(error)) => {
+                tracing::debug!(source = %peer.source, %error, "a tunnel ended");
+                return;
+            }
+            None => return,
+        }
+    }
+}
+
+/// Resolves when the peer no longer answers.
+async fn silence(pings: Option<h2::PingPong>) {
+    let Some(mut pings) = pings else { return std::future::pending().await };
+    loop {
+        tokio::time::sleep(PING_EVERY).await;
+        let answer = tokio::time::timeout(PING_EVERY, pings.ping(h2::Ping::opaque())).await;
+        if !matches!(answer, Ok(Ok(_))) {
+            return;
+        }
+    }
+}
+
+async fn serve_stream(
+    peer: Rc<TunnelPeer>,
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+) {
+    let (caller, to) = match peer.target(&request) {
+        Ok(target) => target,
+        Err(detail) => {
+            peer.pod.stats.refused("bad-connect");
+            tracing::warn!(
+                target: "ambit::access", pod = %peer.pod.workload.name, source = %peer.source,
+                identity = %peer.identity, %detail, "CONNECT refused"
+            );
+            return answer(&mut respond, StatusCode::BAD_REQUEST);
+        }
+    };
+    let mut call = InboundCall::register(Rc::clone(&peer.pod), Path::Tunnel, caller, to);
+    let _slot = match peer.pod.caps.take(Resource::Streams) {
+        Ok(slot) => slot,
+        Err(over) => {
+            answer(&mut respond, StatusCode::SERVICE_UNAVAILABLE);
+            return call.refuse(over.into());
+        }
+    };
+    let application = match call.deliver().await {
+        Ok(application) => application,
+        Err(refusal) => {
+            answer(&mut respond, refusal.status());
+            return call.refuse(refusal);
+        }
+    };
+    let application = ResetOnDrop::new(application);
+    match respond.send_response(Response::new(()), false) {
+        Ok(send) => {
+            let tunnel = Tunnel { send, receive: request.into_body(), lease: None };
+            let application = application.into_inner();
+            call.carry(async |meter| relay(application, tunnel, Side::Destination, meter).await)
+                .await;
+        }
+        Err(_) => call.refuse(Refusal::CallerLeft),
+    }
+}
+
+fn answer(respond: &mut SendResponse<Bytes>, status: StatusCode) {
+    let mut response = Response::new(());
+    *response.status_mut() = status;
+    // Where the peer has left there is nobody to be answered.
+    let _ = respond.send_response(response, true);
+}
+
+impl TunnelPeer {
+    /// Whom the CONNECT is for, and who calls. The identity and the caller's address are the
+    /// tunnel's, whatever the request says.
+    fn target(&self, request: &Request<RecvStream>) -> Result<(Caller, SocketAddr), String> {
+        if request.method() != Method::CONNECT {
+            return Err(format!("the method {} is not CONNECT", request.method()));
+        }
+        if request.extensions().get::<h2::ext::Protocol>().is_some() {
+            return Err("an extended CONNECT is no tunnel".to_owned());
+        }
+        let authority = request.uri().authority().map(http::uri::Authority::as_str);
+        let named = authority.and_then(|text| text.parse::<SocketAddr>().ok());
+        let Some(named) = named else {
+            return Err(format!("the authority {authority:?} is not an address and port"));
+        };
+        let to = delivery_address(named, self.reached, |port| self.pod.datapath.owns_port(port))
+            .map_err(|error| error.to_string())?;
+        let forwarded = request.headers().get(http::header::FORWARDED);
+        let forwarded = forwarded.and_then(|value| parse_forwarded(value.as_bytes()));
+        let address = caller_address(self.source, forwarded);
+        Ok((Caller { identity: Some(self.identity.clone()), address }, to))
+    }
+}

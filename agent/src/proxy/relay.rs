@@ -1,0 +1,187 @@
+//! Carries bytes between a connection and a tunnel, or between two connections.
+//!
+//! The end of one direction leaves the other running; a failure of either, or dropping the relay,
+//! resets both sides. Nothing is read before there is room for it on the other side.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::io;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use h2::{RecvStream, SendStream};
+use socket2::SockRef;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+
+use super::hbone::Tunnel;
+
+/// What is read at once. The buffer is given up as soon as it is sent, so that an idle connection
+/// has none.
+const CHUNK: usize = 64 << 10;
+
+/// Counts a connection's payload.
+#[derive(Debug, Default)]
+pub(crate) struct Meter {
+    sent: Cell<u64>,
+    received: Cell<u64>,
+}
+
+impl Meter {
+    /// Bytes from source to destination.
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent.get()
+    }
+
+    /// Bytes from destination to source.
+    pub(crate) fn received(&self) -> u64 {
+        self.received.get()
+    }
+}
+
+/// On which end of the connection the relay's first argument is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Side {
+    /// It is the source.
+    Source,
+    /// It is the destination.
+    Destination,
+}
+
+/// A relay that did not come to its end in order.
+#[derive(Debug)]
+struct Aborted;
+
+impl From<io::Error> for Aborted {
+    fn from(_: io::Error) -> Self {
+        Self
+    }
+}
+
+impl From<h2::Error> for Aborted {
+    fn from(_: h2::Error) -> Self {
+        Self
+    }
+}
+
+/// Relays between a connection, on `side`, and a tunnel until both directions have ended.
+pub(crate) async fn relay(mut stream: TcpStream, tunnel: Tunnel, side: Side, meter: &Meter) {
+    let Tunnel { mut send, mut receive, lease: _lease } = tunnel;
+    let (out, back) = match side {
+        Side::Source => (&meter.sent, &meter.received),
+        Side::Destination => (&meter.received, &meter.sent),
+    };
+    on_close(&stream, Close::Reset);
+    let (read, write) = stream.split();
+    let ended = tokio::try_join!(
+        into_tunnel(read, &mut send, out),
+        out_of_tunnel(&mut receive, write, back),
+    );
+    if ended.is_ok() {
+        on_close(&stream, Close::Orderly);
+    }
+}
+
+/// Relays between the source's connection and the destination's until both directions have ended.
+pub(crate) async fn relay_tcp(mut source: TcpStream, mut destination: TcpStream, meter: &Meter) {
+    on_close(&source, Close::Reset);
+    on_close(&destination, Close::Reset);
+    let (source_read, source_write) = source.split();
+    let (destination_read, destination_write) = destination.split();
+    let ended = tokio::try_join!(
+        copy(source_read, destination_write, &meter.sent),
+        copy(destination_read, source_write, &meter.received),
+    );
+    if ended.is_ok() {
+        on_close(&source, Close::Orderly);
+        on_close(&destination, Close::Orderly);
+    }
+}
+
+/// What the peer of a connection sees when it is dropped.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Close {
+    Reset,
+    Orderly,
+}
+
+fn on_close(stream: &TcpStream, close: Close) {
+    let linger = match close {
+        Close::Reset => Some(Duration::ZERO),
+        Close::Orderly => None,
+    };
+    if let Err(error) = SockRef::from(stream).set_linger(linger) {
+        tracing::debug!(%error, "SO_LINGER could not be set");
+    }
+}
+
+/// Application to tunnel. Dropping `send` before its end resets the stream.
+async fn into_tunnel(
+    read: ReadHalf<'_>,
+    send: &mut SendStream<Bytes>,
+    count: &Cell<u64>,
+) -> Result<(), Aborted> {
+    loop {
+        let chunk = tokio::select! {
+            chunk = next_chunk(&read) => chunk?,
+            reset = poll_fn(|context| send.poll_reset(context)) => {
+                reset?;
+                return Err(Aborted);
+            }
+        };
+        let Some(mut chunk) = chunk else {
+            send.send_data(Bytes::new(), true)?;
+            return Ok(());
+        };
+        count.set(count.get() + chunk.len() as u64);
+        while !chunk.is_empty() {
+            send.reserve_capacity(chunk.len());
+            let room = poll_fn(|context| send.poll_capacity(context)).await.ok_or(Aborted)??;
+            send.send_data(chunk.split_to(room.min(chunk.len())), false)?;
+        }
+    }
+}
+
+/// Tunnel to application.
+async fn out_of_tunnel(
+    receive: &mut RecvStream,
+    mut write: WriteHalf<'_>,
+    count: &Cell<u64>,
+) -> Result<(), Aborted> {
+    while let Some(data) = receive.data().await {
+        let data = data?;
+        write.write_all(&data).await?;
+        count.set(count.get() + data.len() as u64);
+        receive.flow_control().release_capacity(data.len())?;
+    }
+    write.shutdown().await?;
+    Ok(())
+}
+
+async fn copy(
+    read: ReadHalf<'_>,
+    mut write: WriteHalf<'_>,
+    count: &Cell<u64>,
+) -> Result<(), Aborted> {
+    while let Some(chunk) = next_chunk(&read).await? {
+        write.write_all(&chunk).await?;
+        count.set(count.get() + chunk.len() as u64);
+    }
+    write.shutdown().await?;
+    Ok(())
+}
+
+/// What can be read; `None` at the end.
+async fn next_chunk(read: &ReadHalf<'_>) -> io::Result<Option<Bytes>> {
+    loop {
+        read.readable().await?;
+        let mut buffer = BytesMut::with_capacity(CHUNK);
+        match read.try_read_buf(&mut buffer) {
+            Ok(0) => return Ok(None),
+            Ok(_) => return Ok(Some(buffer.freeze())),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
