@@ -1,9 +1,10 @@
 //! `lab-client ADDRESS`: connects, says on standard output what it sees, sends each line of its
-//! standard input, says each line that comes back, and how the connection ends. All as JSON.
+//! standard input, says each line that comes back, and how the connection ends. All as JSON. At the
+//! end of its standard input it half-closes the connection.
 
 use std::error::Error;
 use std::io::{self, BufRead, BufReader};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::thread;
 use std::time::Duration;
 
@@ -27,7 +28,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     );
     let mut sender = stream.try_clone()?;
     // Its failure shows on the receiving side too.
-    thread::spawn(move || io::copy(&mut io::stdin(), &mut sender));
+    thread::spawn(move || {
+        io::copy(&mut io::stdin(), &mut sender)?;
+        sender.shutdown(Shutdown::Write)
+    });
     let end = receive(stream);
     println!("{}", json!({"ended": end}));
     Ok(())

@@ -10,9 +10,8 @@ use serde_json::Value;
 use crate::lab::Lab;
 use crate::place::Place;
 use crate::plan::{MESH_CIDRS, NodeName};
-use crate::process::{PATIENCE, Process, output};
+use crate::process::{Process, output};
 use crate::run::creating;
-use crate::wait::eventually;
 
 /// Names the binary to run instead of the one that `cargo xtask build` makes.
 const BINARY_VARIABLE: &str = "AMBIT_BINARY";
@@ -53,7 +52,7 @@ impl Agent {
             process: Process::start(&mut command, &lab.new_log(node.as_str())?)?,
             socket: state.join("admin.sock"),
         };
-        agent.wait_until_serving()?;
+        agent.wait_until_answering()?;
         Ok(agent)
     }
 
@@ -63,10 +62,7 @@ impl Agent {
     ///
     /// Where the agent does not answer.
     pub fn ask(&self, verb: &str) -> Result<Value> {
-        let outcome = output(&mut self.cli(verb)?)?;
-        ensure!(outcome.status.success(), "ambit {verb}: {}", outcome.stderr);
-        serde_json::from_str(&outcome.stdout)
-            .with_context(|| format!("`ambit {verb}` said: {}", outcome.stdout))
+        ask(&self.socket, verb)
     }
 
     /// The unix socket on which the agent answers.
@@ -93,28 +89,34 @@ impl Agent {
         self.process.leave();
     }
 
-    fn cli(&self, verb: &str) -> Result<Command> {
-        let mut command = Command::new(binary()?);
-        command
-            .args([verb, "-o", "json", "--socket"])
-            .arg(&self.socket);
-        Ok(command)
+    fn wait_until_answering(&mut self) -> Result<()> {
+        let Self { process, socket } = self;
+        process.wait_until("the agent answering", |_| status(socket).ok().map(drop))
     }
 
-    fn wait_until_serving(&mut self) -> Result<()> {
-        let socket = self.socket.clone();
-        self.process
-            .wait_until("the agent's socket", |_| socket.exists().then_some(()))?;
-        eventually(PATIENCE, "the agent serving all pods of its node", || {
-            is_serving(&self.ask("status").ok()?).then_some(())
-        })
-        .with_context(|| format!("status: {:?}", self.ask("status")))
+    /// Waits until the configuration is known in full and every pod of the node that belongs in the
+    /// mesh is served.
+    pub(crate) fn wait_until_serving(&mut self) -> Result<()> {
+        let Self { process, socket } = self;
+        process
+            .wait_until("the agent serving its pods", |_| {
+                (status(socket).ok()?["ready"] == true).then_some(())
+            })
+            .with_context(|| format!("status: {:?}", status(socket)))
     }
 }
 
-/// Whether the configuration is known in full and every pod that belongs in the mesh is served.
-fn is_serving(status: &Value) -> bool {
-    status["ready"] == true
+fn status(socket: &Path) -> Result<Value> {
+    ask(socket, "status")
+}
+
+fn ask(socket: &Path, verb: &str) -> Result<Value> {
+    let mut command = Command::new(binary()?);
+    command.args([verb, "-o", "json", "--socket"]).arg(socket);
+    let outcome = output(&mut command)?;
+    ensure!(outcome.status.success(), "ambit {verb}: {}", outcome.stderr);
+    serde_json::from_str(&outcome.stdout)
+        .with_context(|| format!("`ambit {verb}` said: {}", outcome.stdout))
 }
 
 /// The embedded CA's directory, which the agents of one lab share.

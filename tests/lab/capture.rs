@@ -10,8 +10,8 @@ use nix::sys::signal::Signal;
 use crate::lab::Lab;
 use crate::netns::Netns;
 use crate::plan::NodeName;
-use crate::process::{PATIENCE, Process};
-use crate::wait::eventually;
+use crate::process::Process;
+use crate::wait::{SOON, eventually};
 
 /// Sent over the link last of all. Its presence in the capture proves that plaintext is seen there,
 /// and that everything before it has been written.
@@ -63,7 +63,7 @@ impl Capture {
             UdpSocket::bind(("0.0.0.0", 0))?.send_to(END_MARK, to)
         })??;
         let file = self.file.clone();
-        eventually(PATIENCE, "the end of the capture", || {
+        eventually(SOON, "the end of the capture", || {
             Captured(fs::read(&file).ok()?)
                 .contains(END_MARK)
                 .then_some(())

@@ -72,7 +72,7 @@ pub fn get_from(place: &Place, server: SocketAddr) -> Result<Reply> {
 /// A `lab-client`: one TCP connection, held open until it is dropped.
 pub struct HeldConnection {
     process: Process,
-    stdin: ChildStdin,
+    stdin: Option<ChildStdin>,
     opened: Value,
 }
 
@@ -86,7 +86,7 @@ impl HeldConnection {
         let mut command = place.command(tool("lab-client")?)?;
         command.arg(to.to_string()).stdin(Stdio::piped());
         let mut process = Process::start(&mut command, &lab.new_log("lab-client")?)?;
-        let stdin = process.take_stdin().context("no pipe to the client")?;
+        let stdin = process.take_stdin();
         let opened = process.wait_for_line("a connection", |line| parse(line, "opened"))?;
         Ok(Self {
             process,
@@ -119,7 +119,26 @@ impl HeldConnection {
     ///
     /// Where the client has ended.
     pub fn send(&mut self, line: &str) -> Result<()> {
-        Ok(writeln!(self.stdin, "{line}")?)
+        let stdin = self
+            .stdin
+            .as_mut()
+            .context("the connection is half-closed")?;
+        Ok(writeln!(stdin, "{line}")?)
+    }
+
+    /// Waits for a line that the server sends.
+    ///
+    /// # Errors
+    ///
+    /// Where none comes.
+    pub fn received(&mut self) -> Result<Value> {
+        self.process
+            .wait_for_line("a line from the server", |said| parse(said, "received"))
+    }
+
+    /// Ends the sending direction; what the server still has to say arrives all the same.
+    pub fn half_close(&mut self) {
+        self.stdin = None;
     }
 
     /// Waits until the connection ends by the other side, and says how: `closed`, or an error's

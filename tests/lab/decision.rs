@@ -6,8 +6,7 @@ use anyhow::Result;
 use serde_json::Value;
 
 use crate::agent::Agent;
-use crate::process::PATIENCE;
-use crate::wait::eventually;
+use crate::wait::{SOON, eventually};
 
 /// A decision of the node of a connection's destination.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -34,7 +33,7 @@ impl LogMark {
     /// Where there is none.
     pub fn decision_about(&self, agents: &[Agent], destination: SocketAddr) -> Result<Decision> {
         let what = format!("a decision about {destination} in the agents' logs");
-        eventually(PATIENCE, &what, || {
+        eventually(SOON, &what, || {
             let logs = agents.iter().zip(&self.0);
             logs.filter_map(|(agent, start)| {
                 let log = agent.log();

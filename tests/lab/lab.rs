@@ -193,8 +193,29 @@ impl Lab {
     ///
     /// Where it does not.
     pub fn start_agent(&self, node: NodeName) -> Result<Agent> {
+        let mut agent = self.spawn_agent(node)?;
+        agent.wait_until_serving()?;
+        Ok(agent)
+    }
+
+    /// Starts a node's agent and waits only until it can be asked.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not come so far.
+    pub fn spawn_agent(&self, node: NodeName) -> Result<Agent> {
         let place = self.place_on(node, "agent")?;
         Agent::start(self, node, &place)
+    }
+
+    /// Starts both agents.
+    ///
+    /// # Errors
+    ///
+    /// Where one does not come to serve.
+    pub fn start_agents(&self) -> Result<[Agent; 2]> {
+        let [a, b] = NodeName::ALL;
+        Ok([self.start_agent(a)?, self.start_agent(b)?])
     }
 
     /// Leaves the lab up when this is dropped; [`crate::remove_kept`] removes it.

@@ -39,4 +39,4 @@ pub use run::{remove_kept, tear_down_on_signals};
 pub use runner::{Test, run_tests};
 pub use server::{LabServer, Mode};
 pub use service::Service;
-pub use wait::eventually;
+pub use wait::{SOON, eventually};

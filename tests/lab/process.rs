@@ -4,17 +4,13 @@ use std::fs::{self, File};
 use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::run::creating;
-use crate::wait::eventually;
-
-/// For a process to do what it was started or told to.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+use crate::wait::{SOON, eventually};
 
 /// What came of a process that ended.
 #[derive(Debug)]
@@ -39,7 +35,7 @@ pub fn output(command: &mut Command) -> Result<Outcome> {
         .stdout(stdout.try_clone()?)
         .stderr(stderr.try_clone()?);
     let mut child = spawn(command)?;
-    let ended = eventually(PATIENCE, "the end of a command", || {
+    let ended = eventually(SOON, "the end of a command", || {
         child.try_wait().transpose()
     });
     if ended.is_err() {
@@ -116,7 +112,7 @@ impl Process {
     ///
     /// Where the process ends first, or twenty seconds pass.
     pub fn wait_until<T>(&mut self, what: &str, look: impl Fn(&Self) -> Option<T>) -> Result<T> {
-        let found = eventually(PATIENCE, what, || match look(self) {
+        let found = eventually(SOON, what, || match look(self) {
             Some(found) => Some(Ok(found)),
             None => self.ended().map(Err),
         });
@@ -149,7 +145,7 @@ impl Process {
     pub fn end(&mut self, signal: Signal) -> Result<ExitStatus> {
         let id = self.id().context("the process was left to itself")?;
         kill(Pid::from_raw(id.cast_signed()), signal)?;
-        eventually(PATIENCE, "the end of a process", || self.ended())
+        eventually(SOON, "the end of a process", || self.ended())
     }
 
     /// Leaves it running when this is dropped.

@@ -10,8 +10,8 @@ use crate::lab::Lab;
 use crate::place::Place;
 use crate::plan::Family;
 use crate::pod::Pod;
-use crate::process::{PATIENCE, Process};
-use crate::wait::eventually;
+use crate::process::Process;
+use crate::wait::{SOON, eventually};
 
 /// What the server does with a connection, after it has noted who called.
 #[derive(Clone, Copy, Debug)]
@@ -81,7 +81,7 @@ impl LabServer {
     ///
     /// Where none comes.
     pub fn next_connection(&self, known: usize) -> Result<Value> {
-        eventually(PATIENCE, "a connection to the server", || {
+        eventually(SOON, "a connection to the server", || {
             self.connections().into_iter().nth(known)
         })
     }

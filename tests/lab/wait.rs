@@ -8,6 +8,9 @@ use anyhow::{Result, bail};
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(10);
 
+/// For a change of configuration to have its effect, and for other things that must come soon.
+pub const SOON: Duration = Duration::from_secs(20);
+
 /// Looks until `look` finds something, and returns it.
 ///
 /// # Errors

@@ -79,9 +79,7 @@ impl Reference {
     ///
     /// Where an agent does not come to serve.
     pub fn start(lab: &Lab) -> Result<(Self, [Agent; 2])> {
-        let reference = Self::build(lab)?;
-        let agents = [lab.start_agent(NodeName::A)?, lab.start_agent(NodeName::B)?];
-        Ok((reference, agents))
+        Ok((Self::build(lab)?, lab.start_agents()?))
     }
 
     /// All pods.

@@ -1,0 +1,138 @@
+//! Agents that die and come back; pods that leave, enter and are made anew.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use ambit_tests::{
+    Capture, Family, HeldConnection, Lab, LabServer, Membership, Mode, NodeName, Place, PodSpec,
+    Reference, SOON, eventually, get, get_from, run_tests, tests,
+};
+use anyhow::{Result, ensure};
+
+const PORT: u16 = Reference::PORT;
+
+fn main() -> ExitCode {
+    run_tests(tests![
+        the_callers_agent_killed_lets_nothing_out,
+        the_servers_agent_killed_lets_nothing_in,
+        a_pod_leaves_the_mesh_and_enters_it,
+        a_pod_made_anew_with_the_same_address_is_served,
+        the_nodes_own_namespace_is_never_enrolled,
+    ])
+}
+
+fn the_callers_agent_killed_lets_nothing_out(lab: &Lab) -> Result<()> {
+    let (mesh, [agent_a, _agent_b]) = Reference::start(lab)?;
+    let server = LabServer::in_pod(lab, &mesh.orders, Mode::Http, PORT)?;
+    let outside = SocketAddr::new(NodeName::B.link_addresses().of(Family::V4), PORT);
+    let _outside = LabServer::start(lab, &lab.node(NodeName::B)?, Mode::Http, &[outside])?;
+    let orders = mesh.orders.at(PORT);
+    let frontend = mesh.frontend.place();
+    let mut held = HeldConnection::open(lab, frontend, orders)?;
+    ensure!(get_from(frontend, orders)?.is_answer());
+
+    let capture = Capture::start(lab)?;
+    agent_a.kill()?;
+    held.end()?;
+    let known = server.connections().len();
+    for _ in 0..20 {
+        let reply = get(frontend, &format!("http://{orders}/secret"))?;
+        ensure!(reply.is_refusal(), "{reply:?}");
+    }
+    ensure!(server.connections().len() == known, "a call got through");
+    ensure!(!capture.finish()?.contains(b"GET /secret"));
+    let reply = get_from(frontend, outside)?;
+    ensure!(reply.is_answer(), "outside the mesh: {reply:?}");
+
+    let _again = lab.start_agent(NodeName::A)?;
+    eventually_answers(frontend, orders)
+}
+
+fn the_servers_agent_killed_lets_nothing_in(lab: &Lab) -> Result<()> {
+    let (mesh, [_agent_a, agent_b]) = Reference::start(lab)?;
+    let server = LabServer::in_pod(lab, &mesh.orders, Mode::Http, PORT)?;
+    let orders = mesh.orders.at(PORT);
+    let mut held = HeldConnection::open(lab, mesh.frontend.place(), orders)?;
+    ensure!(get_from(mesh.frontend.place(), orders)?.is_answer());
+
+    agent_b.kill()?;
+    held.end()?;
+    let known = server.connections().len();
+    for caller in [&mesh.frontend, &mesh.payments, &mesh.intruder] {
+        let reply = get_from(caller.place(), orders)?;
+        ensure!(reply.is_refusal(), "{}: {reply:?}", caller.name());
+    }
+    ensure!(server.connections().len() == known, "a call got through");
+
+    let _again = lab.start_agent(NodeName::B)?;
+    eventually_answers(mesh.frontend.place(), orders)?;
+    let reply = get_from(mesh.intruder.place(), orders)?;
+    ensure!(reply.is_refusal(), "{reply:?}");
+    Ok(())
+}
+
+fn a_pod_leaves_the_mesh_and_enters_it(lab: &Lab) -> Result<()> {
+    let (mesh, _agents) = Reference::start(lab)?;
+    let _server = LabServer::in_pod(lab, &mesh.frontend, Mode::Http, PORT)?;
+    let frontend = mesh.frontend.at(PORT);
+    let intruder = mesh.intruder.place();
+    ensure!(get_from(intruder, frontend)?.is_refusal());
+    lab.manifests()
+        .write_namespace("frontend", Membership::None)?;
+    eventually_answers(intruder, frontend)?;
+    eventually_answers(mesh.payments.place(), frontend)?;
+    lab.manifests()
+        .write_namespace("frontend", Membership::Ambient)?;
+    eventually(SOON, "the pod is closed to plaintext again", || {
+        get_from(intruder, frontend)
+            .ok()?
+            .is_refusal()
+            .then_some(())
+    })?;
+    eventually_answers(mesh.payments.place(), frontend)
+}
+
+fn a_pod_made_anew_with_the_same_address_is_served(lab: &Lab) -> Result<()> {
+    let (mesh, _agents) = Reference::start(lab)?;
+    let server = LabServer::in_pod(lab, &mesh.orders, Mode::Http, PORT)?;
+    let orders = mesh.orders.at(PORT);
+    eventually_answers(mesh.frontend.place(), orders)?;
+    lab.manifests().remove(&mesh.orders.file_name())?;
+    drop(server);
+    lab.remove_pod(&mesh.orders)?;
+
+    let spec = PodSpec::named("orders");
+    let anew = lab.add_pod_at(NodeName::B, spec, mesh.orders.addresses())?;
+    lab.manifests().write_pod(&anew)?;
+    let _server = LabServer::in_pod(lab, &anew, Mode::Http, PORT)?;
+    eventually_answers(mesh.frontend.place(), orders)?;
+    let reply = get_from(mesh.intruder.place(), orders)?;
+    ensure!(reply.is_refusal(), "{reply:?}");
+    Ok(())
+}
+
+fn the_nodes_own_namespace_is_never_enrolled(lab: &Lab) -> Result<()> {
+    let mesh = Reference::build(lab)?;
+    let node = lab.node(NodeName::A)?;
+    let mut wrong = mesh.frontend.manifest();
+    wrong["metadata"]["annotations"]["ambit.mesh/netns"] =
+        node.netns().path().to_string_lossy().into();
+    lab.manifests()
+        .write_object(&mesh.frontend.file_name(), &wrong)?;
+    let agents = [lab.spawn_agent(NodeName::A)?, lab.start_agent(NodeName::B)?];
+    eventually(SOON, "the refusal in the status", || {
+        let status = agents[0].ask("workloads").ok()?.to_string();
+        status.contains("the node's own").then_some(())
+    })?;
+    let outside = SocketAddr::new(NodeName::A.link_addresses().of(Family::V4), PORT);
+    let _server = LabServer::start(lab, &node, Mode::Http, &[outside])?;
+    let reply = get_from(mesh.intruder.place(), outside)?;
+    ensure!(reply.is_answer(), "the node's own server: {reply:?}");
+    Ok(())
+}
+
+fn eventually_answers(caller: &Place, server: SocketAddr) -> Result<()> {
+    eventually(SOON, &format!("an answer from {server}"), || {
+        get_from(caller, server).ok()?.is_answer().then_some(())
+    })
+}
