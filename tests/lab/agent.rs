@@ -40,7 +40,7 @@ impl Agent {
             .arg(lab.manifests().directory())
             .arg("--ca-dir")
             .arg(ca_directory(lab))
-            .arg("--bpffs-dir")
+            .arg("--pin-dir")
             .arg(lab.pins(node))
             .args(["--log-format", "json"])
             .arg("--socket")

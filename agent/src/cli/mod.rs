@@ -1,5 +1,79 @@
-//! cli
-/// Entry.
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+//! The command line: `ambit run` is the agent, everything else asks one.
+
+mod run;
+mod show;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::datapath::check::CheckReport;
+use show::{Format, Show};
+
+/// An eBPF-accelerated, per-node ambient agent for Kubernetes.
+#[derive(Parser)]
+#[command(name = "ambit", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the agent of this node.
+    Run(Box<run::RunArguments>),
+    /// What the agent does and how it fares.
+    Status(Show),
+    /// The workloads that the agent knows, and how far each has come.
+    Workloads(Show),
+    /// The policy objects, and whether each is enforced.
+    Policies(Show),
+    /// The connections that the proxy carries.
+    Connections(Show),
+    /// The certificates of this node's workloads.
+    Certs(Show),
+    /// The kernel's recent denials.
+    Events(Show),
+    /// What this kernel has and lacks.
+    Check {
+        /// How to print it.
+        #[arg(short, long, value_enum, default_value_t = Format::Table)]
+        output: Format,
+    },
+}
+
+/// Runs the command line.
+pub fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Run(arguments) => arguments.run()?,
+        Command::Status(show) => show.print("status")?,
+        Command::Workloads(show) => show.print("workloads")?,
+        Command::Policies(show) => show.print("policies")?,
+        Command::Connections(show) => show.print("connections")?,
+        Command::Certs(show) => show.print("certificates")?,
+        Command::Events(show) => show.print("events")?,
+        Command::Check { output } => return check(output),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn check(output: Format) -> anyhow::Result<ExitCode> {
+    let report = CheckReport::gather();
+    let complete = report.missing().next().is_none();
+    println!("{}", show::render(&serde_json::to_value(&report)?, output)?);
+    Ok(if complete {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }

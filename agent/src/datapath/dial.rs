@@ -5,6 +5,7 @@
 //! [`AuthorizedStream`], which nothing but an ALLOW verdict or a [`Permit`] makes.
 
 use std::cell::Cell;
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsRawFd;
@@ -165,6 +166,21 @@ pub enum DialError {
     /// A socket operation of the agent failed.
     #[error("a socket of the agent failed: {0}")]
     Socket(#[source] io::Error),
+}
+
+impl fmt::Debug for PodDatapathParts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PodDatapathParts")
+            .field("pod", &self.pod)
+            .field("netns", &self.netns)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for PodDatapath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.parts.fmt(f)
+    }
 }
 
 impl PodDatapath {

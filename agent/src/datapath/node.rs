@@ -59,7 +59,9 @@ impl Node {
                 .ok_or(DatapathError::NoProgram(name))?;
             attach(pins, name, program, &cgroup)?;
         }
-        prove_hook_sees_agent(&Tickets::open(pins)?, settings.host_netns)?;
+        let tickets = Tickets::open(pins)?;
+        tickets.clear()?;
+        prove_hook_sees_agent(&tickets, settings.host_netns)?;
         Ok(Self { ebpf })
     }
 
@@ -79,6 +81,11 @@ pub enum KernelLog {
 }
 
 impl KernelLog {
+    /// Whether they log.
+    pub fn is_on(self) -> bool {
+        self == Self::Debug
+    }
+
     /// The value of the programs' `AYA_LOG_LEVEL`.
     pub(super) fn level(self) -> u8 {
         match self {

@@ -20,7 +20,7 @@ const HANDSHAKES_OF: &str = "HANDSHAKES_OF";
 
 /// The program of one pod. Dropping it leaves everything in place: [`PodProgram::detach`] takes
 /// the pod out of the kernel.
-pub struct PodProgram {
+pub(super) struct PodProgram {
     netns: NetnsCookie,
     folder: PathBuf,
     listeners: SockMap<MapData>,
@@ -32,7 +32,7 @@ impl PodProgram {
     ///
     /// # Errors
     /// [`DatapathError`] for what the kernel refused.
-    pub fn attach(
+    pub(super) fn attach(
         pins: &Pins,
         netns: &NetnsHandle,
         cookie: NetnsCookie,
@@ -57,7 +57,7 @@ impl PodProgram {
     ///
     /// # Errors
     /// [`DatapathError::Map`] where the kernel refused a socket.
-    pub fn serve(&mut self, listeners: &PodListenerSet) -> Result<(), DatapathError> {
+    pub(super) fn serve(&mut self, listeners: &PodListenerSet) -> Result<(), DatapathError> {
         for (kind, family, shard, listener) in listeners.iter() {
             self.fill(listener_slot(kind, family, shard), listener)?;
         }
@@ -74,7 +74,7 @@ impl PodProgram {
     ///
     /// # Errors
     /// [`DatapathError`] where a pin could not be removed.
-    pub fn detach(self, pins: &Pins) -> Result<(), DatapathError> {
+    pub(super) fn detach(self, pins: &Pins) -> Result<(), DatapathError> {
         detach(pins, self.netns, &self.folder)
     }
 }

@@ -85,8 +85,14 @@ impl EmbeddedCa {
         let (certificate, key) = (directory.join(CERTIFICATE), directory.join(KEY));
         match (certificate.exists(), key.exists()) {
             (true, true) => Self::load(&certificate, &key, trust_domain),
-            (true, false) => Err(CaError::Half { present: certificate, missing: key }),
-            (false, true) => Err(CaError::Half { present: key, missing: certificate }),
+            (true, false) => Err(CaError::Half {
+                present: certificate,
+                missing: key,
+            }),
+            (false, true) => Err(CaError::Half {
+                present: key,
+                missing: certificate,
+            }),
             (false, false) => {
                 make_root(&certificate, &key, trust_domain)?;
                 Self::load(&certificate, &key, trust_domain)
@@ -99,19 +105,30 @@ impl EmbeddedCa {
         key_path: &Path,
         trust_domain: &TrustDomain,
     ) -> Result<Self, CaError> {
-        let mode = fs::metadata(key_path).map_err(file(key_path))?.permissions().mode();
+        let mode = fs::metadata(key_path)
+            .map_err(file(key_path))?
+            .permissions()
+            .mode();
         if mode & 0o077 != 0 {
             return Err(CaError::KeyExposed(key_path.to_owned()));
         }
-        let invalid_key = |reason: String| CaError::Invalid { path: key_path.to_owned(), reason };
-        let invalid = |reason: String| CaError::Invalid { path: certificate.to_owned(), reason };
+        let invalid_key = |reason: String| CaError::Invalid {
+            path: key_path.to_owned(),
+            reason,
+        };
+        let invalid = |reason: String| CaError::Invalid {
+            path: certificate.to_owned(),
+            reason,
+        };
         let pem = fs::read_to_string(key_path).map_err(file(key_path))?;
         let key = KeyPair::from_pem(&pem).map_err(|error| invalid_key(error.to_string()))?;
         let root = CertificateDer::from_pem_file(certificate)
             .map_err(|error| invalid(error.to_string()))?;
         check_root(&root, trust_domain).map_err(invalid)?;
-        let issuer = Issuer::from_ca_cert_der(&root, key)
-            .map_err(|error| CaError::Invalid { path: certificate.to_owned(), reason: error.to_string() })?;
+        let issuer = Issuer::from_ca_cert_der(&root, key).map_err(|error| CaError::Invalid {
+            path: certificate.to_owned(),
+            reason: error.to_string(),
+        })?;
         Ok(Self { issuer, root })
     }
 
@@ -131,8 +148,10 @@ impl EmbeddedCa {
         params.not_after = not_after.into();
         params.serial_number = Some(SerialNumber::from(serial.to_vec()));
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
         params.is_ca = IsCa::ExplicitNoCa;
         params.use_authority_key_identifier_extension = true;
         let certificate = params.signed_by(&key, &self.issuer)?;
@@ -173,7 +192,9 @@ fn make_root(
     let now = SystemTime::now();
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, "Ambit root");
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "Ambit root");
     let id = format!("spiffe://{trust_domain}");
     params.subject_alt_names = vec![SanType::URI(id.try_into().map_err(failed)?)];
     params.not_before = (now - BACKDATED).into();
@@ -199,7 +220,10 @@ fn write_new(path: &Path, contents: &[u8], mode: u32) -> Result<(), CaError> {
 fn check_root(root: &CertificateDer<'_>, trust_domain: &TrustDomain) -> Result<(), String> {
     let (_, parsed) = x509_parser::parse_x509_certificate(root).map_err(|e| e.to_string())?;
     if !parsed.validity().is_valid() {
-        return Err(format!("it is valid until {} only", parsed.validity().not_after));
+        return Err(format!(
+            "it is valid until {} only",
+            parsed.validity().not_after
+        ));
     }
     let expected = format!("spiffe://{trust_domain}");
     let names = parsed.subject_alternative_name().ok().flatten();
@@ -215,7 +239,10 @@ fn check_root(root: &CertificateDer<'_>, trust_domain: &TrustDomain) -> Result<(
 }
 
 fn file(path: &Path) -> impl Fn(io::Error) -> CaError {
-    move |source| CaError::File { path: path.to_owned(), source }
+    move |source| CaError::File {
+        path: path.to_owned(),
+        source,
+    }
 }
 
 #[cfg(test)]
@@ -232,7 +259,10 @@ mod tests {
         let open = || EmbeddedCa::open(directory.path(), &domain()).unwrap().root;
         let roots = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..4).map(|_| scope.spawn(open)).collect();
-            threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap())
+                .collect::<Vec<_>>()
         });
         assert!(roots.iter().all(|root| *root == roots[0]));
     }

@@ -126,7 +126,10 @@ impl Identities {
     /// The certificates that somebody holds.
     pub fn list(&self) -> Vec<CertificateInfo> {
         let all = self.0.held.lock().unwrap_or_else(PoisonError::into_inner);
-        all.values().filter_map(Weak::upgrade).map(|held| held.describe()).collect()
+        all.values()
+            .filter_map(Weak::upgrade)
+            .map(|held| held.describe())
+            .collect()
     }
 
     fn held(&self, identity: &WorkloadIdentity) -> Option<Arc<Held>> {
@@ -137,8 +140,15 @@ impl Identities {
 
 impl Inner {
     async fn issue(&self, identity: &WorkloadIdentity, epoch: u64) -> Result<Current, IssueError> {
-        let failed = |reason: String| IssueError { identity: identity.clone(), reason };
-        let _permit = self.in_flight.acquire().await.map_err(|e| failed(e.to_string()))?;
+        let failed = |reason: String| IssueError {
+            identity: identity.clone(),
+            reason,
+        };
+        let _permit = self
+            .in_flight
+            .acquire()
+            .await
+            .map_err(|e| failed(e.to_string()))?;
         let issued = self.provider.issue(identity, self.lifetime).await?;
         let anchors = self.provider.trust_anchors();
         let configs = TlsConfigs::new(&issued, anchors, self.trust.clone())
@@ -200,7 +210,9 @@ impl Held {
         if SystemTime::now() < current.not_after {
             return Ok(current);
         }
-        Err(CertificateUnavailable { identity: self.identity.clone() })
+        Err(CertificateUnavailable {
+            identity: self.identity.clone(),
+        })
     }
 }
 
@@ -233,5 +245,6 @@ impl WorkloadCertificates {
 }
 
 fn seconds(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    time.duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
 }

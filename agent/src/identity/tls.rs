@@ -34,9 +34,10 @@ impl TlsConfigs {
             roots.add(anchor)?;
         }
         let roots = Arc::new(roots);
-        let chain = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), provider.clone())
-            .build()
-            .map_err(|error| rustls::Error::General(error.to_string()))?;
+        let chain =
+            WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), provider.clone())
+                .build()
+                .map_err(|error| rustls::Error::General(error.to_string()))?;
         let verifier = Arc::new(PeerVerifier::new(chain, roots, provider.clone(), trust));
         let mut server = ServerConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(&[&version::TLS13])?
@@ -53,6 +54,9 @@ impl TlsConfigs {
         client.alpn_protocols = vec![ALPN.to_vec()];
         client.resumption = Resumption::disabled();
         client.enable_sni = false;
-        Ok(Self { server: Arc::new(server), client: Arc::new(client) })
+        Ok(Self {
+            server: Arc::new(server),
+            client: Arc::new(client),
+        })
     }
 }

@@ -95,7 +95,12 @@ impl PeerVerifier {
         provider: Arc<CryptoProvider>,
         trust: TrustPolicy,
     ) -> Self {
-        Self { chain, roots, provider, trust }
+        Self {
+            chain,
+            roots,
+            provider,
+            trust,
+        }
     }
 
     fn identify(&self, leaf: &CertificateDer<'_>) -> Result<(), Error> {
@@ -164,7 +169,9 @@ impl ClientCertVerifier for PeerVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let verified = self.chain.verify_client_cert(end_entity, intermediates, now)?;
+        let verified = self
+            .chain
+            .verify_client_cert(end_entity, intermediates, now)?;
         self.identify(end_entity)?;
         Ok(verified)
     }

@@ -1,1 +1,4 @@
-//! observe
+//! What operators and logs are told.
+
+pub mod denials;
+pub mod logging;

@@ -63,7 +63,9 @@ impl Source {
     pub(super) fn admits_identity(&self, identity: Option<&WorkloadIdentity>) -> bool {
         let principal = identity.map(ToString::to_string);
         self.principals.admits_text(principal.as_deref())
-            && self.namespaces.admits_text(identity.map(WorkloadIdentity::namespace))
+            && self
+                .namespaces
+                .admits_text(identity.map(WorkloadIdentity::namespace))
     }
 }
 
@@ -88,8 +90,14 @@ pub(super) fn parse(object: &PolicyObject, trust_domain: &TrustDomain) -> Parsed
         field.map(|(_, field)| selector(&field)).transpose()
     });
     match selected {
-        Ok(selector) => Parsed { selector, rules: rules(object, &spec, trust_domain) },
-        Err(error) => Parsed { selector: None, rules: Err(error) },
+        Ok(selector) => Parsed {
+            selector,
+            rules: rules(object, &spec, trust_domain),
+        },
+        Err(error) => Parsed {
+            selector: None,
+            rules: Err(error),
+        },
     }
 }
 
@@ -107,7 +115,10 @@ fn rules(
             "action" => action = read_action(&field)?,
             "rules" => {
                 let elements = field.optional_elements()?;
-                rules = elements.iter().map(|node| rule(node, trust_domain)).collect::<Result<_, _>>()?;
+                rules = elements
+                    .iter()
+                    .map(|node| rule(node, trust_domain))
+                    .collect::<Result<_, _>>()?;
             }
             _ => return field.unknown(),
         }
@@ -120,7 +131,11 @@ fn rules(
 
 /// A dry run is not supported: to enforce it, or not to, would both be wrong.
 fn refuse_dry_run(object: &PolicyObject) -> Result<(), NotEnforced> {
-    match object.annotations.get("istio.io/dry-run").map(String::as_str) {
+    match object
+        .annotations
+        .get("istio.io/dry-run")
+        .map(String::as_str)
+    {
         None | Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(()),
         Some(value) => Err(NotEnforced {
             path: "metadata.annotations[istio.io/dry-run]".to_owned(),
@@ -133,7 +148,9 @@ fn read_action(node: &Node<'_>) -> Result<Action, NotEnforced> {
     match node.text()? {
         "ALLOW" => Ok(Action::Allow),
         "DENY" => Ok(Action::Deny),
-        other => node.fail(format!("the action {other} is not supported; use ALLOW or DENY")),
+        other => node.fail(format!(
+            "the action {other} is not supported; use ALLOW or DENY"
+        )),
     }
 }
 

@@ -65,7 +65,8 @@ impl WorkloadPolicies {
     /// How many alternatives there are, before any is made.
     fn count(&self) -> usize {
         let rules = self.policies.iter().flat_map(|(_, policy)| &policy.rules);
-        let of_rules = rules.map(|rule| rule.from.len().max(1).saturating_mul(rule.to.len().max(1)));
+        let of_rules =
+            rules.map(|rule| rule.from.len().max(1).saturating_mul(rule.to.len().max(1)));
         of_rules.fold(self.strictness.ports.len() + 1, usize::saturating_add)
     }
 
@@ -89,11 +90,23 @@ impl WorkloadPolicies {
         };
         if let Some(decider) = &self.strictness.base {
             let others = self.strictness.ports.keys().copied().collect();
-            add(decider, Field { positive: Vec::new(), negative: others });
+            add(
+                decider,
+                Field {
+                    positive: Vec::new(),
+                    negative: others,
+                },
+            );
         }
         for (&port, strict) in &self.strictness.ports {
             if let Some(decider) = strict {
-                add(decider, Field { positive: vec![port], negative: Vec::new() });
+                add(
+                    decider,
+                    Field {
+                        positive: vec![port],
+                        negative: Vec::new(),
+                    },
+                );
             }
         }
     }
@@ -104,9 +117,15 @@ fn add_policy(all: &mut Vec<Alternative>, name: &ObjectName, policy: &Arc<Author
     for (index, rule) in policy.rules.iter().enumerate() {
         let peers: Vec<Peer> = match rule.from.len() {
             0 => vec![Peer::Anyone],
-            count => (0..count).map(|n| Peer::Source(Arc::clone(policy), index, n)).collect(),
+            count => (0..count)
+                .map(|n| Peer::Source(Arc::clone(policy), index, n))
+                .collect(),
         };
-        let operations = if rule.to.is_empty() { &anything[..] } else { &rule.to };
+        let operations = if rule.to.is_empty() {
+            &anything[..]
+        } else {
+            &rule.to
+        };
         for peer in peers {
             for operation in operations {
                 all.push(Alternative {
@@ -164,8 +183,10 @@ impl CompiledSet {
             has_allow: has_allow.into(),
             zero: [0; 6],
         };
-        let ports =
-            named.into_iter().map(|port| (port, matching(&|a| a.ports.admits_port(port)))).collect();
+        let ports = named
+            .into_iter()
+            .map(|port| (port, matching(&|a| a.ports.admits_port(port))))
+            .collect();
         let everything = (Address::UNSPECIFIED, 0, matching(&|_| true));
         Self {
             header,
@@ -209,23 +230,32 @@ fn bitmap(alternatives: &[Alternative], test: &dyn Fn(&Alternative) -> bool) -> 
 /// A prefix for each block that an alternative names, and one for all other addresses of each
 /// family: within a prefix, and outside the longer ones, all addresses are alike.
 fn sources(alternatives: &[Alternative]) -> Vec<(Address, u8, Bitmap)> {
-    let blocks = alternatives.iter().filter_map(|a| Some(&a.peer.source()?.blocks));
-    let named: BTreeSet<IpNet> =
-        blocks.flat_map(|b| b.positive.iter().chain(&b.negative).copied()).collect();
+    let blocks = alternatives
+        .iter()
+        .filter_map(|a| Some(&a.peer.source()?.blocks));
+    let named: BTreeSet<IpNet> = blocks
+        .flat_map(|b| b.positive.iter().chain(&b.negative).copied())
+        .collect();
     let mut prefixes = vec![(Address::UNSPECIFIED, 0, outside(alternatives))];
     for net in named {
         let admitted = |a: &Alternative| match a.peer.source() {
             None => true,
             Some(source) => admits_prefix(&source.blocks, &net),
         };
-        prefixes.push((net.network().into(), prefix_bits(&net), bitmap(alternatives, &admitted)));
+        prefixes.push((
+            net.network().into(),
+            prefix_bits(&net),
+            bitmap(alternatives, &admitted),
+        ));
     }
     prefixes
 }
 
 /// What an address in no block satisfies: a positive list needs one.
 fn outside(alternatives: &[Alternative]) -> Bitmap {
-    bitmap(alternatives, &|a| a.peer.source().is_none_or(|s| s.blocks.positive.is_empty()))
+    bitmap(alternatives, &|a| {
+        a.peer.source().is_none_or(|s| s.blocks.positive.is_empty())
+    })
 }
 
 /// Whether the addresses of a prefix that are in no longer one are admitted: those blocks matter
@@ -242,7 +272,9 @@ fn prefix_bits(net: &IpNet) -> u8 {
 }
 
 fn longest(prefixes: &[(Address, u8, Bitmap)], address: Address) -> Bitmap {
-    let covering = prefixes.iter().filter(|(prefix, bits, _)| covers(*prefix, *bits, address));
+    let covering = prefixes
+        .iter()
+        .filter(|(prefix, bits, _)| covers(*prefix, *bits, address));
     let longest = covering.max_by_key(|(_, bits, _)| *bits);
     longest.map_or(Bitmap::EMPTY, |(_, _, bits)| *bits)
 }

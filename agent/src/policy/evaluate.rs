@@ -31,13 +31,20 @@ impl WorkloadPolicies {
 
     /// Whether an ALLOW policy applies, so that what none allows is refused.
     pub(super) fn has_allow(&self) -> bool {
-        self.policies.iter().any(|(_, policy)| policy.action == Action::Allow)
+        self.policies
+            .iter()
+            .any(|(_, policy)| policy.action == Action::Allow)
     }
 
     /// The first rule of an action that matches.
     fn matching(&self, action: Action, connection: &Attributes) -> Option<Decider> {
-        let policies = self.policies.iter().filter(|(_, policy)| policy.action == action);
-        policies.into_iter().find_map(|(name, policy)| matching_rule(name, policy, connection))
+        let policies = self
+            .policies
+            .iter()
+            .filter(|(_, policy)| policy.action == action);
+        policies
+            .into_iter()
+            .find_map(|(name, policy)| matching_rule(name, policy, connection))
     }
 }
 
@@ -46,7 +53,10 @@ fn matching_rule(
     policy: &Authorization,
     connection: &Attributes,
 ) -> Option<Decider> {
-    let rule = policy.rules.iter().position(|rule| rule.matches(connection))?;
+    let rule = policy
+        .rules
+        .iter()
+        .position(|rule| rule.matches(connection))?;
     Some(Decider {
         kind: PolicyKind::AuthorizationPolicy,
         name: name.clone(),

@@ -83,8 +83,12 @@ impl PolicyIndex {
                 }
             }
         }
-        index.authorizations.sort_by(|a, b| a.object.name.cmp(&b.object.name));
-        index.authentications.sort_by(|a, b| age(&a.object).cmp(&age(&b.object)));
+        index
+            .authorizations
+            .sort_by(|a, b| a.object.name.cmp(&b.object.name));
+        index
+            .authentications
+            .sort_by(|a, b| age(&a.object).cmp(&age(&b.object)));
         index.conditions = index.describe(snapshot);
         index
     }
@@ -92,10 +96,16 @@ impl PolicyIndex {
     /// Everything that decides who may reach a workload.
     pub fn for_workload(&self, workload: &Workload) -> Arc<WorkloadPolicies> {
         let mut resolved = WorkloadPolicies::default();
-        for parsed in self.authorizations.iter().filter(|parsed| self.authorizes(parsed, workload)) {
+        for parsed in self
+            .authorizations
+            .iter()
+            .filter(|parsed| self.authorizes(parsed, workload))
+        {
             match &parsed.content {
                 Ok(policy) => {
-                    resolved.policies.push((parsed.object.name.clone(), Arc::clone(policy)));
+                    resolved
+                        .policies
+                        .push((parsed.object.name.clone(), Arc::clone(policy)));
                 }
                 Err(_) => resolved.not_enforced.push(whole(&parsed.object)),
             }
@@ -116,7 +126,10 @@ impl PolicyIndex {
     ) -> bool {
         let namespace = &parsed.object.name.namespace;
         (*namespace == self.root || *namespace == workload.name.namespace)
-            && parsed.selector.as_ref().is_none_or(|labels| has_labels(workload, labels))
+            && parsed
+                .selector
+                .as_ref()
+                .is_none_or(|labels| has_labels(workload, labels))
     }
 
     /// Mesh, namespace, workload: the oldest object of each level, the later level over the former.
@@ -155,7 +168,11 @@ impl PolicyIndex {
 
     fn describe(&self, snapshot: &Snapshot) -> Vec<PolicyCondition> {
         let count = |applies: &dyn Fn(&Workload) -> bool| {
-            snapshot.workloads().iter().filter(|workload| applies(workload)).count()
+            snapshot
+                .workloads()
+                .iter()
+                .filter(|workload| applies(workload))
+                .count()
         };
         let authorizations = self.authorizations.iter().map(|parsed| {
             let workloads = count(&|workload| self.authorizes(parsed, workload));
@@ -168,7 +185,11 @@ impl PolicyIndex {
                 condition.state = PolicyState::Ignored;
                 condition.message =
                     Some("a selector has no effect in the root namespace; move the object".into());
-            } else if parsed.content.as_ref().is_ok_and(|content| content.disables) {
+            } else if parsed
+                .content
+                .as_ref()
+                .is_ok_and(|content| content.disables)
+            {
                 condition.message = Some("DISABLE is taken for PERMISSIVE".into());
             }
             condition
@@ -188,16 +209,27 @@ enum Level {
 /// Oldest first; then by name, then by namespace. An object without a timestamp counts as newest.
 fn age(object: &PolicyObject) -> (bool, Option<&str>, &str, &str) {
     let created = object.created.as_deref();
-    (created.is_none(), created, &object.name.name, &object.name.namespace)
+    (
+        created.is_none(),
+        created,
+        &object.name.name,
+        &object.name.namespace,
+    )
 }
 
 fn has_labels(workload: &Workload, labels: &[(String, String)]) -> bool {
     let own: &BTreeMap<String, String> = &workload.labels;
-    labels.iter().all(|(key, value)| own.get(key) == Some(value))
+    labels
+        .iter()
+        .all(|(key, value)| own.get(key) == Some(value))
 }
 
 fn whole(object: &PolicyObject) -> Decider {
-    Decider { kind: object.kind, name: object.name.clone(), rule: None }
+    Decider {
+        kind: object.kind,
+        name: object.name.clone(),
+        rule: None,
+    }
 }
 
 fn condition(

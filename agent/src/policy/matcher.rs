@@ -52,7 +52,10 @@ pub(super) struct Field<M> {
 
 impl<M> Default for Field<M> {
     fn default() -> Self {
-        Self { positive: Vec::new(), negative: Vec::new() }
+        Self {
+            positive: Vec::new(),
+            negative: Vec::new(),
+        }
     }
 }
 
@@ -82,7 +85,9 @@ impl Field<StringMatch> {
 
 impl Field<IpNet> {
     pub(super) fn admits_address(&self, address: IpAddr) -> bool {
-        self.admits(Some(&address.to_canonical()), |net, address| net.contains(address))
+        self.admits(Some(&address.to_canonical()), |net, address| {
+            net.contains(address)
+        })
     }
 }
 

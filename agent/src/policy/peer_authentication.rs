@@ -41,14 +41,23 @@ pub(super) fn parse(object: &PolicyObject) -> Parsed {
         field.map_or(Ok(Vec::new()), |(_, field)| selector(&field))
     });
     match selected {
-        Ok(selector) => Parsed { content: content(&spec, selector.is_empty()), selector },
-        Err(error) => Parsed { selector: Vec::new(), content: Err(error) },
+        Ok(selector) => Parsed {
+            content: content(&spec, selector.is_empty()),
+            selector,
+        },
+        Err(error) => Parsed {
+            selector: Vec::new(),
+            content: Err(error),
+        },
     }
 }
 
 fn content(spec: &Node<'_>, no_selector: bool) -> Result<PeerAuthentication, NotEnforced> {
-    let mut content =
-        PeerAuthentication { mode: Mode::Unset, ports: BTreeMap::new(), disables: false };
+    let mut content = PeerAuthentication {
+        mode: Mode::Unset,
+        ports: BTreeMap::new(),
+        disables: false,
+    };
     for (name, field) in spec.fields()? {
         match name {
             "selector" => {}
@@ -61,7 +70,9 @@ fn content(spec: &Node<'_>, no_selector: bool) -> Result<PeerAuthentication, Not
                     if no_selector {
                         return field.fail("port-level modes need a selector");
                     }
-                    content.ports.insert(number, mtls(&node, &mut content.disables)?);
+                    content
+                        .ports
+                        .insert(number, mtls(&node, &mut content.disables)?);
                 }
             }
             _ => return field.unknown(),

@@ -22,11 +22,17 @@ pub(super) struct Node<'a> {
 
 impl<'a> Node<'a> {
     pub(super) fn spec(value: &'a Value) -> Self {
-        Self { path: "spec".to_owned(), value }
+        Self {
+            path: "spec".to_owned(),
+            value,
+        }
     }
 
     pub(super) fn fail<T>(&self, problem: impl Into<String>) -> Result<T, NotEnforced> {
-        Err(NotEnforced { path: self.path.clone(), problem: problem.into() })
+        Err(NotEnforced {
+            path: self.path.clone(),
+            problem: problem.into(),
+        })
     }
 
     /// The fields of an object. Null is an object without fields.
@@ -36,7 +42,13 @@ impl<'a> Node<'a> {
             Value::Object(fields) => Ok(fields
                 .iter()
                 .map(|(name, value)| {
-                    (name.as_str(), Node { path: format!("{}.{name}", self.path), value })
+                    (
+                        name.as_str(),
+                        Node {
+                            path: format!("{}.{name}", self.path),
+                            value,
+                        },
+                    )
                 })
                 .collect()),
             _ => self.fail("it is not an object; see the Istio API reference"),
@@ -49,7 +61,10 @@ impl<'a> Node<'a> {
             Value::Array(elements) if !elements.is_empty() => Ok(elements
                 .iter()
                 .enumerate()
-                .map(|(index, value)| Node { path: format!("{}[{index}]", self.path), value })
+                .map(|(index, value)| Node {
+                    path: format!("{}[{index}]", self.path),
+                    value,
+                })
                 .collect()),
             Value::Array(_) => self.fail("an empty list selects nothing here; remove the field"),
             _ => self.fail("it is not a list"),
@@ -79,7 +94,10 @@ impl<'a> Node<'a> {
         &self,
         parse: impl Fn(&Node<'a>, &'a str) -> Result<T, NotEnforced>,
     ) -> Result<Vec<T>, NotEnforced> {
-        self.elements()?.iter().map(|node| parse(node, node.text()?)).collect()
+        self.elements()?
+            .iter()
+            .map(|node| parse(node, node.text()?))
+            .collect()
     }
 
     /// The failure for a field that nobody knows, or that is not supported yet.

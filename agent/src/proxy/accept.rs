@@ -13,7 +13,10 @@ const BACKOFF: Duration = Duration::from_millis(50);
 ///
 /// An error never ends it: a peer that left early is skipped, and a node short of descriptors or
 /// memory is given a moment.
-pub(crate) async fn accept_each(listener: TcpListener, mut serve: impl FnMut(TcpStream, SocketAddr)) {
+pub(crate) async fn accept_each(
+    listener: TcpListener,
+    mut serve: impl FnMut(TcpStream, SocketAddr),
+) {
     let mut failing = false;
     loop {
         match listener.accept().await {
@@ -64,7 +67,13 @@ mod tests {
         let concerns = |errno| concerns_one_connection(&io::Error::from_raw_os_error(errno));
         assert!(concerns(libc::ECONNABORTED));
         assert!(concerns(libc::EHOSTUNREACH));
-        for errno in [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::EINVAL] {
+        for errno in [
+            libc::EMFILE,
+            libc::ENFILE,
+            libc::ENOBUFS,
+            libc::ENOMEM,
+            libc::EINVAL,
+        ] {
             assert!(!concerns(errno), "{}", io::Error::from_raw_os_error(errno));
         }
     }

@@ -29,7 +29,10 @@ pub(crate) fn delivery_address(
     let to = canonical(named);
     let reached = reached.ip().to_canonical();
     if to.ip() != reached {
-        return Err(AuthorityError::OtherAddress { named: to.ip(), reached });
+        return Err(AuthorityError::OtherAddress {
+            named: to.ip(),
+            reached,
+        });
     }
     match to.port() {
         0 => Err(AuthorityError::NoPort),
@@ -82,9 +85,17 @@ mod tests {
 
     #[test]
     fn another_address_is_refused() {
-        for named in ["10.1.0.3:8080", "127.0.0.1:8080", "0.0.0.0:8080", "[::1]:8080"] {
+        for named in [
+            "10.1.0.3:8080",
+            "127.0.0.1:8080",
+            "0.0.0.0:8080",
+            "[::1]:8080",
+        ] {
             let refused = delivery_address(at(named), at("10.1.0.2:15008"), agents);
-            assert!(matches!(refused, Err(AuthorityError::OtherAddress { .. })), "{named}");
+            assert!(
+                matches!(refused, Err(AuthorityError::OtherAddress { .. })),
+                "{named}"
+            );
         }
     }
 

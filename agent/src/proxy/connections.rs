@@ -69,7 +69,11 @@ pub(crate) struct Registration {
 
 impl Registry {
     pub(crate) fn new(ids: Rc<ConnectionIds>) -> Rc<Self> {
-        Rc::new(Self { ids, live: RefCell::default(), left: Notify::new() })
+        Rc::new(Self {
+            ids,
+            live: RefCell::default(),
+            left: Notify::new(),
+        })
     }
 
     /// Registers a connection that goes on for as long as `basis` holds.
@@ -81,9 +85,19 @@ impl Registry {
     ) -> Registration {
         let id = self.ids.next();
         let (sender, end) = oneshot::channel();
-        let entry = Entry { subject, basis, meter, since: Instant::now(), end: Some(sender) };
+        let entry = Entry {
+            subject,
+            basis,
+            meter,
+            since: Instant::now(),
+            end: Some(sender),
+        };
         self.live.borrow_mut().insert(id, entry);
-        Registration { registry: Rc::clone(self), id, end }
+        Registration {
+            registry: Rc::clone(self),
+            id,
+            end,
+        }
     }
 
     /// How many there are.
@@ -129,7 +143,9 @@ impl Registry {
 impl Entry {
     /// Tells the connection to end; false where it has been told before.
     fn terminate(&mut self, termination: Termination) -> bool {
-        self.end.take().is_some_and(|end| end.send(termination).is_ok())
+        self.end
+            .take()
+            .is_some_and(|end| end.send(termination).is_ok())
     }
 }
 

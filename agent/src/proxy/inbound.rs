@@ -55,7 +55,12 @@ pub(crate) async fn serve(pod: Rc<ServedPod>, stream: TcpStream, source: SocketA
     };
     match handshake(&pod, stream.into_inner()).await {
         Ok((tls, identity)) => {
-            let peer = TunnelPeer { pod, identity, source: canonical(source), reached };
+            let peer = TunnelPeer {
+                pod,
+                identity,
+                source: canonical(source),
+                reached,
+            };
             accept_streams(Rc::new(peer), tls).await;
         }
         Err(refusal) => refuse(&pod, source, &refusal),
@@ -110,7 +115,9 @@ async fn accept_streams(peer: Rc<TunnelPeer>, tls: TlsStream<TcpStream>) {
         };
         match accepted {
             Some(Ok((request, respond))) => {
-                peer.pod.tasks.spawn(serve_stream(Rc::clone(&peer), request, respond));
+                peer.pod
+                    .tasks
+                    .spawn(serve_stream(Rc::clone(&peer), request, respond));
             }
             Some(Err(error)) => {
                 tracing::debug!(source = %peer.source, %error, "a tunnel ended");
@@ -123,7 +130,9 @@ async fn accept_streams(peer: Rc<TunnelPeer>, tls: TlsStream<TcpStream>) {
 
 /// Resolves when the peer no longer answers.
 async fn silence(pings: Option<h2::PingPong>) {
-    let Some(mut pings) = pings else { return std::future::pending().await };
+    let Some(mut pings) = pings else {
+        return std::future::pending().await;
+    };
     loop {
         tokio::time::sleep(PING_EVERY).await;
         let answer = tokio::time::timeout(PING_EVERY, pings.ping(h2::Ping::opaque())).await;
@@ -167,7 +176,11 @@ async fn serve_stream(
     let application = ResetOnDrop::new(application);
     match respond.send_response(Response::new(()), false) {
         Ok(send) => {
-            let tunnel = Tunnel { send, receive: request.into_body(), lease: None };
+            let tunnel = Tunnel {
+                send,
+                receive: request.into_body(),
+                lease: None,
+            };
             let application = application.into_inner();
             call.carry(async |meter| relay(application, tunnel, Side::Destination, meter).await)
                 .await;
@@ -196,13 +209,23 @@ impl TunnelPeer {
         let authority = request.uri().authority().map(http::uri::Authority::as_str);
         let named = authority.and_then(|text| text.parse::<SocketAddr>().ok());
         let Some(named) = named else {
-            return Err(format!("the authority {authority:?} is not an address and port"));
+            return Err(format!(
+                "the authority {authority:?} is not an address and port"
+            ));
         };
-        let to = delivery_address(named, self.reached, |port| self.pod.datapath.owns_port(port))
-            .map_err(|error| error.to_string())?;
+        let to = delivery_address(named, self.reached, |port| {
+            self.pod.datapath.owns_port(port)
+        })
+        .map_err(|error| error.to_string())?;
         let forwarded = request.headers().get(http::header::FORWARDED);
         let forwarded = forwarded.and_then(|value| parse_forwarded(value.as_bytes()));
         let address = caller_address(self.source, forwarded);
-        Ok((Caller { identity: Some(self.identity.clone()), address }, to))
+        Ok((
+            Caller {
+                identity: Some(self.identity.clone()),
+                address,
+            },
+            to,
+        ))
     }
 }

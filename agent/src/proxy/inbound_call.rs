@@ -95,8 +95,13 @@ fn source(pod: &ServedPod, caller: &Caller) -> Party {
     let view = pod.view();
     let workload = view
         .snapshot
-        .workload_at(caller.address.ip())
-        .filter(|found| caller.identity.as_ref().is_none_or(|own| *own == found.identity))
+        .by_address(caller.address.ip())
+        .filter(|found| {
+            caller
+                .identity
+                .as_ref()
+                .is_none_or(|own| *own == found.identity)
+        })
         .map(|found| found.name.clone());
     Party {
         workload,

@@ -141,7 +141,9 @@ impl Proxy {
                 listeners,
                 caps: caps.clone(),
             };
-            let added = shard.ask(|done| Command::AddPod(Box::new(pod), done)).await?;
+            let added = shard
+                .ask(|done| Command::AddPod(Box::new(pod), done))
+                .await?;
             added.map_err(|source| ProxyError::Listeners {
                 pod: name.clone(),
                 source,

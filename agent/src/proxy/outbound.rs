@@ -158,7 +158,11 @@ impl Call {
             Ok(way)
         });
         match held {
-            Ok(way) => Ok(Link { registration, subject, way }),
+            Ok(way) => Ok(Link {
+                registration,
+                subject,
+                way,
+            }),
             Err(refusal) => Err(Failure { subject, refusal }),
         }
     }
@@ -166,8 +170,12 @@ impl Call {
     async fn open(&self, path: Path, endpoint: &Target) -> Result<Way, Refusal> {
         let pod = &self.pod;
         match path {
-            Path::OwnPod => deliver(pod, &self.caller(), endpoint.address).await.map(Way::Tcp),
-            Path::Plaintext => Ok(Way::Tcp(pod.datapath.dial_plaintext(endpoint.address).await?)),
+            Path::OwnPod => deliver(pod, &self.caller(), endpoint.address)
+                .await
+                .map(Way::Tcp),
+            Path::Plaintext => Ok(Way::Tcp(
+                pod.datapath.dial_plaintext(endpoint.address).await?,
+            )),
             Path::Tunnel => {
                 let opening = pod.pool.open(&endpoint, self.source);
                 let limit = pod.limits.dial_timeout;
@@ -181,7 +189,11 @@ impl Call {
 
     /// Carries the connection to its end.
     async fn carry(&self, link: Link, client: ResetOnDrop) {
-        let Link { mut registration, subject, way } = link;
+        let Link {
+            mut registration,
+            subject,
+            way,
+        } = link;
         let carried = async {
             let client = client.into_inner();
             match way {
@@ -214,11 +226,20 @@ impl Call {
     }
 
     fn refuse(&self, dialled: SocketAddr, refusal: Refusal) {
-        self.close(&self.subject(None, dialled), None, &Ending::Refused(refusal));
+        self.close(
+            &self.subject(None, dialled),
+            None,
+            &Ending::Refused(refusal),
+        );
     }
 
     fn close(&self, subject: &Subject, id: Option<u64>, ending: &Ending) {
-        let account = Account { subject, id, since: self.since, meter: &self.meter };
+        let account = Account {
+            subject,
+            id,
+            since: self.since,
+            meter: &self.meter,
+        };
         account.close(ending, &self.pod.stats);
     }
 

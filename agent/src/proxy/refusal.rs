@@ -22,11 +22,20 @@ pub(crate) enum Refusal {
     #[error("no object of the mesh names {0}")]
     Unknown(SocketAddr),
     #[error("the Service {service} has no TCP port {}", .dialled.port())]
-    NoSuchPort { service: ObjectName, dialled: SocketAddr },
+    NoSuchPort {
+        service: ObjectName,
+        dialled: SocketAddr,
+    },
     #[error("the Service {service} has no ready endpoint for {dialled}")]
-    NoReadyEndpoint { service: ObjectName, dialled: SocketAddr },
+    NoReadyEndpoint {
+        service: ObjectName,
+        dialled: SocketAddr,
+    },
     #[error("several pods claim the address {dialled}: {}", names(.claimants))]
-    Ambiguous { dialled: SocketAddr, claimants: Vec<ObjectName> },
+    Ambiguous {
+        dialled: SocketAddr,
+        claimants: Vec<ObjectName>,
+    },
     #[error("{0} is a tunnel port, which no application may dial")]
     HbonePort(SocketAddr),
     #[error("{0} is not an address and port that this pod may be reached at")]
@@ -81,6 +90,17 @@ impl Refusal {
             Self::CallerLeft => "caller-left",
             Self::Terminated(termination) => termination.as_str(),
         }
+    }
+
+    /// Whether the endpoint could not be reached, so that another one may be tried. A denial is
+    /// an answer.
+    pub(crate) const fn is_unreachable(&self) -> bool {
+        matches!(
+            self,
+            Self::Dial(DialError::Unreachable { .. } | DialError::TimedOut { .. })
+                | Self::Tunnel(TunnelError::Dial { .. } | TunnelError::TimedOut { .. })
+                | Self::DialTimedOut(_)
+        )
     }
 
     /// What a CONNECT is answered with (HBONE: 400 bad authority, 401 denied by policy, 503 cannot

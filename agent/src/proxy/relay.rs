@@ -67,7 +67,11 @@ impl From<h2::Error> for Aborted {
 
 /// Relays between a connection, on `side`, and a tunnel until both directions have ended.
 pub(crate) async fn relay(mut stream: TcpStream, tunnel: Tunnel, side: Side, meter: &Meter) {
-    let Tunnel { mut send, mut receive, lease: _lease } = tunnel;
+    let Tunnel {
+        mut send,
+        mut receive,
+        lease: _lease,
+    } = tunnel;
     let (out, back) = match side {
         Side::Source => (&meter.sent, &meter.received),
         Side::Destination => (&meter.received, &meter.sent),
@@ -137,7 +141,9 @@ async fn into_tunnel(
         count.set(count.get() + chunk.len() as u64);
         while !chunk.is_empty() {
             send.reserve_capacity(chunk.len());
-            let room = poll_fn(|context| send.poll_capacity(context)).await.ok_or(Aborted)??;
+            let room = poll_fn(|context| send.poll_capacity(context))
+                .await
+                .ok_or(Aborted)??;
             send.send_data(chunk.split_to(room.min(chunk.len())), false)?;
         }
     }

@@ -67,7 +67,12 @@ impl Account<'_> {
     /// Writes the line and counts.
     pub(crate) fn close(&self, ending: &Ending, stats: &ShardStats) {
         self.count(ending, stats);
-        let Subject { direction, path, source, destination } = self.subject;
+        let Subject {
+            direction,
+            path,
+            source,
+            destination,
+        } = self.subject;
         tracing::info!(
             target: "ambit::access",
             side = direction.as_str(),

@@ -29,10 +29,13 @@ pub(crate) enum Route {
 pub(crate) fn route(destination: Destination, dialled: SocketAddr) -> Route {
     match destination {
         Destination::Workload(target) => endpoints(vec![target]),
-        Destination::Service { service, endpoints: none } if none.is_empty() => {
-            Route::Refuse(Refusal::NoReadyEndpoint { service, dialled })
-        }
-        Destination::Service { endpoints: some, .. } => endpoints(some),
+        Destination::Service {
+            service,
+            endpoints: none,
+        } if none.is_empty() => Route::Refuse(Refusal::NoReadyEndpoint { service, dialled }),
+        Destination::Service {
+            endpoints: some, ..
+        } => endpoints(some),
         Destination::NoSuchPort(service) => Route::Refuse(Refusal::NoSuchPort { service, dialled }),
         Destination::Ambiguous(claimants) => {
             Route::Refuse(Refusal::Ambiguous { dialled, claimants })
@@ -43,7 +46,10 @@ pub(crate) fn route(destination: Destination, dialled: SocketAddr) -> Route {
 
 /// Nobody is sent to HBONE's port: there it would be the agent that answers, not the application.
 fn endpoints(targets: Vec<Target>) -> Route {
-    match targets.iter().find(|target| target.address.port() == HBONE_PORT) {
+    match targets
+        .iter()
+        .find(|target| target.address.port() == HBONE_PORT)
+    {
         Some(target) => Route::Refuse(Refusal::HbonePort(target.address)),
         None => Route::Endpoints(targets),
     }
@@ -125,7 +131,10 @@ mod tests {
         assert!(matches!(refusal(no_port), Refusal::NoSuchPort { .. }));
         let claimed = Destination::Ambiguous(vec![service(), ObjectName::new("shop", "thief")]);
         let refused = refusal(claimed);
-        assert!(refused.to_string().ends_with("shop/orders, shop/thief"), "{refused}");
+        assert!(
+            refused.to_string().ends_with("shop/orders, shop/thief"),
+            "{refused}"
+        );
     }
 
     #[test]

@@ -153,7 +153,12 @@ impl Shard {
         if tokio::time::timeout(drain, drained).await.is_err() {
             tracing::info!(shard = self.number, "ending the connections that are left");
         }
-        join_all(self.pods.values().map(|pod| pod.close(PodRemoval::AgentStops))).await;
+        join_all(
+            self.pods
+                .values()
+                .map(|pod| pod.close(PodRemoval::AgentStops)),
+        )
+        .await;
         self.pods.clear();
     }
 }
@@ -189,10 +194,11 @@ fn accept<S>(
     S: Future<Output = ()> + 'static,
 {
     let served = Rc::clone(pod);
-    pod.tasks.spawn_accepting(accept_each(listener, move |stream, peer| {
-        let connection = serve(Rc::clone(&served), stream, peer);
-        served.tasks.spawn(connection);
-    }));
+    pod.tasks
+        .spawn_accepting(accept_each(listener, move |stream, peer| {
+            let connection = serve(Rc::clone(&served), stream, peer);
+            served.tasks.spawn(connection);
+        }));
 }
 
 fn adopt(listeners: Vec<std::net::TcpListener>) -> io::Result<Vec<TcpListener>> {

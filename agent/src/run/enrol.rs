@@ -10,14 +10,16 @@ use crate::datapath::{EnrolError, EnrolledPod};
 use crate::identity::{IssueError, WorkloadCertificates};
 use crate::model::{NetnsReference, Workload};
 use crate::policy::MeshView;
-use crate::proxy::{PodAttachment, PodRemoval};
+use crate::proxy::{PodAttachment, PodRemoval, ProxyError};
 use crate::source::files::NETNS_ANNOTATION;
 
 /// Why a pod is not served. It is closed, or the kernel does not have it.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ServeError {
     /// No source says where the pod's network is.
-    #[error("nothing says where its network namespace is; annotate the pod with {NETNS_ANNOTATION}")]
+    #[error(
+        "nothing says where its network namespace is; annotate the pod with {NETNS_ANNOTATION}"
+    )]
     NoNetns,
     /// The kernel side failed.
     #[error(transparent)]
@@ -25,6 +27,9 @@ pub(super) enum ServeError {
     /// It has no certificate.
     #[error("its certificate could not be had: {0}")]
     Certificate(#[from] IssueError),
+    /// The proxy does not serve it.
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
     /// It is not known what applies to the pod.
     #[error("the configuration is not known in full; see the faults in `ambit status`")]
     Incomplete,
@@ -61,8 +66,12 @@ impl Reconciler {
                 _certificates: certificates,
             }),
             Err(error) => {
-                self.parts.proxy.remove_pod(pod.cookie(), PodRemoval::EnrolmentFailed).await;
+                let cookie = pod.cookie();
                 *kernel = Some(pod);
+                self.parts
+                    .proxy
+                    .remove_pod(cookie, PodRemoval::EnrolmentFailed)
+                    .await?;
                 Err(error)
             }
         }
@@ -79,14 +88,18 @@ impl Reconciler {
             self.parts.enroller.shut(pod)?;
             return Err(ServeError::Incomplete);
         }
-        let certificates = self.parts.identities.certificates(&workload.identity).await?;
+        let certificates = self
+            .parts
+            .identities
+            .certificates(&workload.identity)
+            .await?;
         let shards = self.parts.enroller.listen(pod, workload)?;
         let attachment = PodAttachment {
             workload: Arc::clone(workload),
             certificates: certificates.clone(),
             shards,
         };
-        self.parts.proxy.add_pod(attachment).await;
+        self.parts.proxy.add_pod(attachment).await?;
         let policies = view.policies.for_workload(workload);
         self.parts.enroller.open(pod, workload, &policies)?;
         Ok(certificates)

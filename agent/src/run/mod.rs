@@ -1,1 +1,202 @@
-//! run
+//! Puts the agent together: the one place that knows every other module.
+
+mod config;
+mod enrol;
+mod kernel_denials;
+mod pods;
+mod reconcile;
+mod rules;
+mod state;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ambit_common::NodeSettings;
+use anyhow::{Context, Result, bail};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+pub use config::RunConfig;
+
+use crate::admin::server;
+use crate::datapath::bpffs::PinDirectory;
+use crate::datapath::cgroup::{CgroupMount, CgroupPath};
+use crate::datapath::check::CheckReport;
+use crate::datapath::netns::NetnsHandle;
+use crate::datapath::{Counters, Enroller, EnrollerParts, MeshTable, Node, Pins, Tables};
+use crate::identity::{EmbeddedCa, Identities, TrustPolicy};
+use crate::model::Snapshot;
+use crate::observe::denials::RecentDenials;
+use crate::policy::MeshView;
+use crate::proxy::{Proxy, ProxyConfig};
+use crate::source::{FileSource, FileSourceConfig};
+use reconcile::{Parts, Reconciler};
+use state::State;
+
+/// How often failed pods are tried again and replaced namespaces are noticed.
+const TICK: Duration = Duration::from_millis(500);
+
+/// How long after a change connections are judged once more: one that was being accepted while the
+/// tables were switched is found then.
+const SECOND_LOOK: Duration = Duration::from_secs(1);
+
+/// Runs the agent until it is told to end. Its pods stay enrolled, and closed, when it ends.
+///
+/// # Errors
+/// Where it cannot start; the error says what to do.
+pub fn run(config: RunConfig) -> Result<()> {
+    let missing: Vec<_> = CheckReport::gather()
+        .missing()
+        .map(|feature| feature.name.to_string())
+        .collect();
+    if !missing.is_empty() {
+        bail!(
+            "this kernel lacks {}; `ambit check` tells more",
+            missing.join(", ")
+        );
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("ambit-control")
+        .enable_all()
+        .build()?;
+    runtime.block_on(start(config))
+}
+
+async fn start(config: RunConfig) -> Result<()> {
+    let listener = server::bind(&config.socket)?;
+    let mount = CgroupMount::find()?;
+    let cgroup = mount.cgroup(config.cgroup.as_deref().unwrap_or(mount.path()))?;
+    let pods_cgroup = config
+        .pods_cgroup
+        .as_deref()
+        .map(|path| mount.cgroup(path))
+        .transpose()?;
+    let directory = PinDirectory::prepare(&config.pin_dir)?;
+    let pins = Pins::open(&directory)?;
+    let mut node = Node::install(
+        &pins,
+        cgroup.path(),
+        node_settings(pods_cgroup.as_ref())?,
+        config.kernel_log,
+    )?;
+    if config.kernel_log.is_on() {
+        let logger = aya_log::EbpfLogger::init(node.ebpf_mut())
+            .context("the kernel's log cannot be read")?;
+        tokio::spawn(print_kernel_log(logger));
+    }
+    let ca = EmbeddedCa::open(&config.ca_dir, &config.trust_domain)?;
+    let trust = TrustPolicy {
+        trust_domain: config.trust_domain.clone(),
+        aliases: config.trust_domain_aliases.clone(),
+    };
+    let identities = Identities::new(Arc::new(ca), trust, config.certificate_lifetime);
+    let (_source, mut snapshots) = FileSource::start(FileSourceConfig {
+        directory: config.config_dir.clone(),
+        trust_domain: config.trust_domain.clone(),
+        root_namespace: config.root_namespace.as_str().into(),
+        ranges: config.ranges.clone(),
+    })?;
+    let first = Arc::clone(&snapshots.borrow_and_update());
+    let view = Arc::new(MeshView::new(Arc::clone(&first)));
+    let (views, mesh) = watch::channel(view);
+    let proxy_config = ProxyConfig {
+        shards: config.shards,
+        ..ProxyConfig::default()
+    };
+    let proxy = Arc::new(Proxy::start(proxy_config, &mesh)?);
+    let tables = Tables::open(&pins)?;
+    let enroller = Enroller::new(EnrollerParts {
+        pins: pins.clone(),
+        cgroup: cgroup.clone(),
+        tables: tables.clone(),
+        shards: proxy.shards(),
+        connect_timeout: config.connect_timeout,
+        log: config.kernel_log,
+    })?;
+    let (reports, pods) = watch::channel(Vec::new());
+    let denials = Arc::new(RecentDenials::default());
+    let state = State {
+        config: config.clone(),
+        cgroup: cgroup.path().to_owned(),
+        mesh,
+        pods: pods.clone(),
+        proxy: Arc::clone(&proxy),
+        tables: tables.clone(),
+        identities: identities.clone(),
+        counters: Counters::open(&pins)?,
+        denials: Arc::clone(&denials),
+    };
+    tokio::spawn(server::serve(listener, Arc::new(state)));
+    tokio::spawn(kernel_denials::follow(
+        pins.clone(),
+        tables.clone(),
+        pods,
+        denials,
+    ));
+    let reconciler = Reconciler::new(Parts {
+        node: config.node.as_str().into(),
+        enroller,
+        mesh: MeshTable::open(&pins)?,
+        tables,
+        proxy,
+        identities,
+        views,
+        reports,
+    });
+    follow(reconciler, first, snapshots).await
+}
+
+/// Follows the configuration until the agent is told to end.
+async fn follow(
+    mut reconciler: Reconciler,
+    first: Arc<Snapshot>,
+    mut snapshots: watch::Receiver<Arc<Snapshot>>,
+) -> Result<()> {
+    let (mut terminate, mut interrupt) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
+    reconciler.follow(first).await;
+    let mut second_look = Some(Instant::now() + SECOND_LOOK);
+    let mut tick = tokio::time::interval(TICK);
+    loop {
+        tokio::select! {
+            changed = snapshots.changed() => {
+                changed.context("the configuration is no longer watched")?;
+                let snapshot = Arc::clone(&snapshots.borrow_and_update());
+                reconciler.follow(snapshot).await;
+                second_look = Some(Instant::now() + SECOND_LOOK);
+            }
+            _ = tick.tick() => {
+                let now = Instant::now();
+                reconciler.tick(now).await;
+                if second_look.is_some_and(|at| at <= now) {
+                    second_look = None;
+                    reconciler.judge_again().await;
+                }
+            }
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        }
+    }
+    tracing::info!("the agent ends; its pods stay enrolled, and their mesh traffic is closed");
+    Ok(())
+}
+
+/// Prints what the kernel programs log, a little late: it is for debugging only.
+async fn print_kernel_log(mut logger: aya_log::EbpfLogger) {
+    loop {
+        logger.flush();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+fn node_settings(pods_cgroup: Option<&CgroupPath>) -> Result<NodeSettings> {
+    Ok(NodeSettings {
+        host_netns: NetnsHandle::current()?.cookie()?,
+        pods_cgroup: pods_cgroup.map_or(0, CgroupPath::id),
+        pods_cgroup_level: pods_cgroup.map_or(0, CgroupPath::level),
+        zero: 0,
+    })
+}

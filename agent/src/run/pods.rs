@@ -88,7 +88,11 @@ impl LocalPod {
             reason,
             netns: kernel.map(EnrolledPod::cookie),
             policy_set: entry.map(|entry| entry.policy_set),
-            listener_ports: ports.into_iter().flatten().filter(|&port| port != 0).collect(),
+            listener_ports: ports
+                .into_iter()
+                .flatten()
+                .filter(|&port| port != 0)
+                .collect(),
         }
     }
 }

@@ -31,7 +31,7 @@ pub(super) struct Parts {
     /// The policy tables.
     pub(super) tables: Tables,
     /// The shards.
-    pub(super) proxy: Proxy,
+    pub(super) proxy: Arc<Proxy>,
     /// Certificates.
     pub(super) identities: Identities,
     /// Where views are published.
@@ -81,7 +81,7 @@ impl Reconciler {
             }
         }
         self.remove_leftovers(&view.snapshot);
-        self.judge_again(&view).await;
+        self.judge_again().await;
         self.report();
     }
 
@@ -101,10 +101,15 @@ impl Reconciler {
     }
 
     /// Judges again the connections that exist: those of the proxy, then those of the kernel.
-    pub(super) async fn judge_again(&self, view: &MeshView) {
-        self.parts.proxy.judge_again().await;
+    pub(super) async fn judge_again(&self) {
+        let view = Arc::clone(&self.parts.views.borrow());
+        match self.parts.proxy.judge_again().await {
+            Ok(0) => {}
+            Ok(ended) => tracing::info!(ended, "connections ended by a change"),
+            Err(error) => tracing::error!(%error, "connections could not be judged again"),
+        }
         for pod in self.pods.values() {
-            self.sweep(view, pod, Occasion::Change);
+            self.sweep(&view, pod, Occasion::Change);
         }
     }
 
@@ -113,7 +118,9 @@ impl Reconciler {
         let local = snapshot.workloads().iter().filter(|workload| {
             workload.is_enrolled() && workload.node.as_deref() == Some(&*self.parts.node)
         });
-        local.map(|workload| (workload.name.clone(), Arc::clone(workload))).collect()
+        local
+            .map(|workload| (workload.name.clone(), Arc::clone(workload)))
+            .collect()
     }
 
     async fn remove_unwanted(
@@ -133,9 +140,14 @@ impl Reconciler {
 
     async fn remove_replaced(&mut self) {
         let replaced: Vec<_> = self.pods.values().filter(|pod| is_replaced(pod)).collect();
-        let names: Vec<_> = replaced.into_iter().map(|pod| pod.workload.name.clone()).collect();
+        let names: Vec<_> = replaced
+            .into_iter()
+            .map(|pod| pod.workload.name.clone())
+            .collect();
         for name in names {
-            let Some(pod) = self.pods.get(&name) else { continue };
+            let Some(pod) = self.pods.get(&name) else {
+                continue;
+            };
             let workload = Arc::clone(&pod.workload);
             self.remove(&name, PodRemoval::Replaced).await;
             let view = Arc::clone(&self.parts.views.borrow());
@@ -150,7 +162,14 @@ impl Reconciler {
         };
         let kernel = match pod.stage {
             Stage::Open(open) => {
-                self.parts.proxy.remove_pod(open.kernel.cookie(), reason).await;
+                let removed = self
+                    .parts
+                    .proxy
+                    .remove_pod(open.kernel.cookie(), reason)
+                    .await;
+                if let Err(error) = removed {
+                    tracing::error!(pod = %name, %error, "the proxy could not let the pod go");
+                }
                 Some(open.kernel)
             }
             Stage::Failed(failed) => failed.kernel,
@@ -177,7 +196,11 @@ impl Reconciler {
                 continue;
             };
             let policies = view.policies.for_workload(workload);
-            match self.parts.enroller.update(&mut open.kernel, workload, &policies) {
+            match self
+                .parts
+                .enroller
+                .update(&mut open.kernel, workload, &policies)
+            {
                 Ok(Change::Policies) => tracing::info!(pod = %name, "policies changed"),
                 Ok(Change::Addresses | Change::None) => {}
                 Err(error) => {
@@ -211,7 +234,12 @@ impl Reconciler {
             Err(error) => {
                 let reason = error.to_string();
                 tracing::warn!(pod = %workload.name, attempt, %reason, "pod not enrolled");
-                Stage::Failed(Box::new(FailedPod::new(kernel, reason, attempt, Instant::now())))
+                Stage::Failed(Box::new(FailedPod::new(
+                    kernel,
+                    reason,
+                    attempt,
+                    Instant::now(),
+                )))
             }
         };
         let pod = LocalPod { workload, stage };
@@ -248,8 +276,11 @@ impl Reconciler {
         if self.leftovers == Leftovers::Removed || !snapshot.is_complete() {
             return;
         }
-        let known: BTreeSet<NetnsCookie> =
-            self.pods.values().filter_map(|pod| Some(pod.kernel()?.cookie())).collect();
+        let known: BTreeSet<NetnsCookie> = self
+            .pods
+            .values()
+            .filter_map(|pod| Some(pod.kernel()?.cookie()))
+            .collect();
         match self.parts.enroller.remove_leftovers(&known) {
             Ok(()) => self.leftovers = Leftovers::Removed,
             Err(error) => tracing::error!(%error, "pods of an earlier agent are still enrolled"),

@@ -56,8 +56,7 @@ impl PodRules<'_> {
     /// a port declared for probes has to do: such a connection was judged when it was opened, and a
     /// probe is over in seconds.
     fn is_probe(&self, source: SocketAddr, destination: SocketAddr) -> bool {
-        self.node.contains(&source.ip())
-            && self.workload.probe_ports.contains(&destination.port())
+        self.node.contains(&source.ip()) && self.workload.probe_ports.contains(&destination.port())
     }
 
     fn is_allowed(&self, source: SocketAddr, destination: SocketAddr) -> bool {

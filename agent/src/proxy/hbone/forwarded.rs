@@ -27,13 +27,24 @@ mod tests {
     fn what_is_written_is_read() {
         for caller in ["10.1.2.3:4567", "[fd00::1]:80"] {
             let caller: SocketAddr = caller.parse().unwrap();
-            assert_eq!(parse_forwarded(forwarded_for(caller).as_bytes()), Some(caller));
+            assert_eq!(
+                parse_forwarded(forwarded_for(caller).as_bytes()),
+                Some(caller)
+            );
         }
     }
 
     #[test]
     fn odd_forms_say_nothing() {
-        for value in ["", "for", "for=", "for=_hidden", "for=\"10.1.2.3\"", "by=\"1.2.3.4:5\"", "\u{fffd}"] {
+        for value in [
+            "",
+            "for",
+            "for=",
+            "for=_hidden",
+            "for=\"10.1.2.3\"",
+            "by=\"1.2.3.4:5\"",
+            "\u{fffd}",
+        ] {
             assert_eq!(parse_forwarded(value.as_bytes()), None, "{value:?}");
         }
         assert_eq!(parse_forwarded(&[0xff, 0xfe]), None);

@@ -7,7 +7,7 @@ mod settings;
 mod tunnel;
 
 pub(crate) use error::TunnelError;
-pub(crate) use forwarded::{forwarded_for, parse_forwarded};
+pub(crate) use forwarded::parse_forwarded;
 pub(crate) use pool::TunnelPool;
 pub(crate) use settings::server as server_settings;
 pub(crate) use tunnel::Tunnel;

@@ -70,13 +70,19 @@ struct Connection {
 
 impl std::fmt::Debug for TunnelPool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TunnelPool").field("peers", &self.peers.borrow().len()).finish()
+        f.debug_struct("TunnelPool")
+            .field("peers", &self.peers.borrow().len())
+            .finish()
     }
 }
 
 impl TunnelPool {
     pub(crate) fn new(datapath: PodDatapath, certificates: WorkloadCertificates) -> Self {
-        Self { datapath, certificates, peers: RefCell::default() }
+        Self {
+            datapath,
+            certificates,
+            peers: RefCell::default(),
+        }
     }
 
     /// Opens a tunnel to an endpoint for `caller`, on a connection that is open or a new one.
@@ -98,7 +104,12 @@ impl TunnelPool {
                 Ok(requests) => return connect(requests, lease, &peer, endpoint, caller).await,
                 // It died in the pool, and nothing was sent on it.
                 Err(_) if !fresh => {}
-                Err(source) => return Err(TunnelError::Http2 { peer: peer.address, source }),
+                Err(source) => {
+                    return Err(TunnelError::Http2 {
+                        peer: peer.address,
+                        source,
+                    });
+                }
             }
         }
     }
@@ -108,8 +119,7 @@ impl TunnelPool {
         &self,
         peer: &Peer,
     ) -> Result<(SendRequest<Bytes>, Lease, bool), TunnelError> {
-        let connections =
-            Rc::clone(self.peers.borrow_mut().entry(peer.clone()).or_default());
+        let connections = Rc::clone(self.peers.borrow_mut().entry(peer.clone()).or_default());
         let mut connections = connections.lock().await;
         let epoch = self.certificates.epoch();
         connections.retain(|connection| connection.takes_streams(epoch));
@@ -126,21 +136,33 @@ impl TunnelPool {
         let address = peer.address;
         let epoch = self.certificates.epoch();
         let config = self.certificates.client_config()?;
-        let stream = self
-            .datapath
-            .dial_tunnel(address)
-            .await
-            .map_err(|source| TunnelError::Dial { peer: address, source })?;
+        let stream =
+            self.datapath
+                .dial_tunnel(address)
+                .await
+                .map_err(|source| TunnelError::Dial {
+                    peer: address,
+                    source,
+                })?;
         let handshake = async {
-            let failed = |source| TunnelError::Tls { peer: address, source };
+            let failed = |source| TunnelError::Tls {
+                peer: address,
+                source,
+            };
             let name = ServerName::IpAddress(address.ip().into());
-            let tls = TlsConnector::from(config).connect(name, stream).await.map_err(failed)?;
+            let tls = TlsConnector::from(config)
+                .connect(name, stream)
+                .await
+                .map_err(failed)?;
             verify(peer, tls.get_ref().1)?;
             open_http2(address, tls, epoch).await
         };
         match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
             Ok(opened) => opened,
-            Err(_) => Err(TunnelError::TimedOut { peer: address, timeout: HANDSHAKE_TIMEOUT }),
+            Err(_) => Err(TunnelError::TimedOut {
+                peer: address,
+                timeout: HANDSHAKE_TIMEOUT,
+            }),
         }
     }
 }
@@ -150,13 +172,20 @@ fn verify(peer: &Peer, session: &rustls::ClientConnection) -> Result<(), TunnelE
     let found = peer_identity(session.peer_certificates().unwrap_or_default())?;
     if session.alpn_protocol() != Some(b"h2".as_slice()) {
         let source = std::io::Error::other("the peer does not speak HTTP/2 (ALPN h2)");
-        return Err(TunnelError::Tls { peer: peer.address, source });
+        return Err(TunnelError::Tls {
+            peer: peer.address,
+            source,
+        });
     }
     if found == peer.identity {
         return Ok(());
     }
     let expected = peer.identity.clone();
-    Err(TunnelError::WrongIdentity { peer: peer.address, found, expected })
+    Err(TunnelError::WrongIdentity {
+        peer: peer.address,
+        found,
+        expected,
+    })
 }
 
 async fn open_http2<S>(peer: SocketAddr, stream: S, epoch: u64) -> Result<Connection, TunnelError>
@@ -220,7 +249,10 @@ async fn connect(
     caller: SocketAddr,
 ) -> Result<Tunnel, TunnelError> {
     let address = peer.address;
-    let failed = |source| TunnelError::Http2 { peer: address, source };
+    let failed = |source| TunnelError::Http2 {
+        peer: address,
+        source,
+    };
     let mut request = Request::new(());
     *request.method_mut() = Method::CONNECT;
     *request.uri_mut() = authority(endpoint.address);
@@ -230,14 +262,24 @@ async fn connect(
     let (response, send) = requests.send_request(request, false).map_err(failed)?;
     let response = match tokio::time::timeout(CONNECT_TIMEOUT, response).await {
         Ok(response) => response.map_err(failed)?,
-        Err(_) => return Err(TunnelError::TimedOut { peer: address, timeout: CONNECT_TIMEOUT }),
+        Err(_) => {
+            return Err(TunnelError::TimedOut {
+                peer: address,
+                timeout: CONNECT_TIMEOUT,
+            });
+        }
     };
     match response.status() {
-        StatusCode::OK => {
-            Ok(Tunnel { send, receive: response.into_body(), lease: Some(lease) })
-        }
+        StatusCode::OK => Ok(Tunnel {
+            send,
+            receive: response.into_body(),
+            lease: Some(lease),
+        }),
         StatusCode::UNAUTHORIZED => Err(TunnelError::Denied { peer: address }),
-        status => Err(TunnelError::Refused { peer: address, status }),
+        status => Err(TunnelError::Refused {
+            peer: address,
+            status,
+        }),
     }
 }
 

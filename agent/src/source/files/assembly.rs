@@ -24,7 +24,7 @@ impl<'a> Assembly<'a> {
     /// Adds the objects of a file. One that is there already is a fault.
     pub(super) fn add_file(&mut self, path: &Arc<PathBuf>, parsed: Option<&'a Parsed>) {
         for (origin, object) in located(path, parsed) {
-            if let Some(first) = self.add(&origin, object) {
+            if let Some(first) = self.add(&origin, object).cloned() {
                 let key = object.key();
                 self.duplicates.push(Fault {
                     subject: format!("{origin} ({key})"),

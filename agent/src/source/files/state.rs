@@ -96,9 +96,12 @@ impl State {
         for FileReading { path, text } in readings {
             let last_good = known.remove(&path).and_then(|file| file.last_good);
             let last_good = last_good.or_else(|| gone.remove(&path));
-            let told = last_good.as_ref().map(|parsed| parsed.ignored.clone());
+            let told = last_good
+                .as_ref()
+                .map(|parsed| parsed.ignored.clone())
+                .unwrap_or_default();
             let file = FileState::read(&path, text, last_good, &self.settings.trust_domain);
-            let kinds = file.ignored_kinds(&told.unwrap_or_default());
+            let kinds = file.ignored_kinds(&told);
             ignored.extend(kinds.map(|kind| IgnoredKind {
                 path: Arc::clone(&path),
                 kind,

@@ -1,0 +1,163 @@
+//! The agent's side of the admin socket.
+
+use std::convert::Infallible;
+use std::fs::{self, DirBuilder, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::{Value, json};
+use tokio::net::UnixListener;
+
+/// How long a client may take to ask.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why the admin socket could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    /// Another agent answers there.
+    #[error("another agent answers at {0}; stop it, or give this one another --socket")]
+    InUse(PathBuf),
+    /// The socket could not be made.
+    #[error("the admin socket {path} could not be made: {source}")]
+    Socket {
+        /// Its path.
+        path: PathBuf,
+        /// What the system answered.
+        source: io::Error,
+    },
+}
+
+/// What the agent answers.
+pub trait AdminState: Send + Sync + 'static {
+    /// The answer to a path below `/v1/`; `None` where there is none.
+    fn answer(&self, what: &str) -> impl Future<Output = Option<Value>> + Send;
+}
+
+/// Opens the socket. One that a dead agent left is replaced.
+///
+/// # Errors
+/// [`AdminError`].
+pub fn bind(path: &Path) -> Result<UnixListener, AdminError> {
+    let failed = |source| AdminError::Socket {
+        path: path.to_owned(),
+        source,
+    };
+    if let Some(directory) = path.parent() {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)
+            .map_err(failed)?;
+    }
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        return Err(AdminError::InUse(path.to_owned()));
+    }
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path).map_err(failed)?;
+    fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(failed)?;
+    Ok(listener)
+}
+
+/// Answers for as long as the agent runs.
+pub async fn serve<S: AdminState>(listener: UnixListener, state: Arc<S>) {
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "an admin connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let state = Arc::clone(&state);
+        tokio::spawn(async move {
+            let service = service_fn(move |request| respond(Arc::clone(&state), request));
+            let mut server = http1::Builder::new();
+            server
+                .timer(TokioTimer::new())
+                .header_read_timeout(REQUEST_TIMEOUT)
+                .keep_alive(false);
+            if let Err(error) = server.serve_connection(TokioIo::new(stream), service).await {
+                tracing::debug!(%error, "an admin connection failed");
+            }
+        });
+    }
+}
+
+async fn respond<S: AdminState>(
+    state: Arc<S>,
+    request: Request<Incoming>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    let (status, body) = match (request.method(), request.uri().path().strip_prefix("/v1/")) {
+        (&Method::GET, Some(what)) => match state.answer(what).await {
+            Some(answer) => (StatusCode::OK, answer),
+            None => (
+                StatusCode::NOT_FOUND,
+                json!({"error": format!("there is no /v1/{what}")}),
+            ),
+        },
+        (&Method::GET, None) => (
+            StatusCode::NOT_FOUND,
+            json!({"error": "paths begin with /v1/"}),
+        ),
+        _ => (
+            StatusCode::METHOD_NOT_ALLOWED,
+            json!({"error": "only GET is answered"}),
+        ),
+    };
+    let mut response = Response::new(Full::new(Bytes::from(body.to_string())));
+    *response.status_mut() = status;
+    Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::client;
+
+    struct Fixed;
+
+    impl AdminState for Fixed {
+        async fn answer(&self, what: &str) -> Option<Value> {
+            (what == "status").then(|| json!({"ready": true}))
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_comes_back_and_nothing_else_does() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ambit/admin.sock");
+        tokio::spawn(serve(bind(&path).unwrap(), Arc::new(Fixed)));
+        let status = client::get(&path, "status").await.unwrap();
+        assert_eq!(status, json!({"ready": true}));
+        let error = client::get(&path, "other").await.unwrap_err();
+        assert!(
+            error.to_string().contains("there is no /v1/other"),
+            "{error}"
+        );
+        assert!(matches!(bind(&path), Err(AdminError::InUse(_))));
+    }
+
+    #[tokio::test]
+    async fn a_dead_agents_socket_is_replaced_and_silence_is_explained() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("admin.sock");
+        drop(bind(&path).unwrap());
+        let error = client::get(&path, "status").await.unwrap_err();
+        assert!(error.to_string().contains("--socket"), "{error}");
+        bind(&path).unwrap();
+    }
+}

@@ -1,0 +1,108 @@
+//! `ambit run`.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::datapath::KernelLog;
+use crate::model::{MeshRanges, TrustDomain};
+use crate::observe::logging::{self, LogFormat};
+use crate::run::RunConfig;
+
+/// Where the admin socket is unless it is said otherwise.
+pub(super) const DEFAULT_SOCKET: &str = "/run/ambit/admin.sock";
+
+/// The agent's settings.
+#[derive(clap::Args)]
+pub(super) struct RunArguments {
+    /// This node's name, as the pods' spec.nodeName has it.
+    #[arg(long, env = "AMBIT_NODE")]
+    node: String,
+    /// The cgroup2 directory below which every pod and this agent run [default: the whole tree].
+    #[arg(long, env = "AMBIT_CGROUP")]
+    cgroup: Option<PathBuf>,
+    /// The cgroup2 directory below which every pod runs: what is in it is not the node itself.
+    #[arg(long, env = "AMBIT_PODS_CGROUP")]
+    pods_cgroup: Option<PathBuf>,
+    /// A directory of Kubernetes YAML.
+    #[arg(long, env = "AMBIT_CONFIG_DIR", default_value = "/etc/ambit/config")]
+    config_dir: PathBuf,
+    /// The embedded CA's files, made at first start.
+    #[arg(long, env = "AMBIT_CA_DIR", default_value = "/var/lib/ambit/ca")]
+    ca_dir: PathBuf,
+    /// The mesh's SPIFFE trust domain.
+    #[arg(long, env = "AMBIT_TRUST_DOMAIN", default_value = "cluster.local", value_parser = TrustDomain::new)]
+    trust_domain: TrustDomain,
+    /// A trust domain that counts as the mesh's own. May be given several times.
+    #[arg(long = "trust-domain-alias", value_parser = TrustDomain::new)]
+    trust_domain_aliases: Vec<TrustDomain>,
+    /// Istio's root namespace.
+    #[arg(long, env = "AMBIT_ROOT_NAMESPACE", default_value = "istio-system")]
+    root_namespace: String,
+    /// A Pod or Service CIDR of the cluster. Required: without it, addresses that are not known yet
+    /// would be taken for the outside, and dialled in plaintext.
+    #[arg(long, env = "AMBIT_MESH_CIDR", value_delimiter = ',', required = true)]
+    mesh_cidr: Vec<IpNet>,
+    /// A part of the mesh's CIDRs that is outside of it.
+    #[arg(long, env = "AMBIT_MESH_CIDR_EXCLUDE", value_delimiter = ',')]
+    mesh_cidr_exclude: Vec<IpNet>,
+    /// The directory for pins, on a bpffs, of this agent alone.
+    #[arg(long, env = "AMBIT_PIN_DIR", default_value = "/sys/fs/bpf/ambit")]
+    pin_dir: PathBuf,
+    /// The admin socket.
+    #[arg(long, env = "AMBIT_SOCKET", default_value = DEFAULT_SOCKET)]
+    socket: PathBuf,
+    /// Threads of the data path, 1 to 8 [default: as many as the CPUs allow, up to 4].
+    #[arg(long, env = "AMBIT_SHARDS")]
+    shards: Option<NonZeroUsize>,
+    /// How long certificates are valid, in seconds.
+    #[arg(long, env = "AMBIT_CERTIFICATE_LIFETIME", default_value_t = 86_400)]
+    certificate_lifetime: u64,
+    /// What to log: a level, or a list of target=level.
+    #[arg(long, env = "AMBIT_LOG", default_value = "info")]
+    log: String,
+    /// How a log line looks.
+    #[arg(long, env = "AMBIT_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+    /// Let the kernel programs log each step, at debug level.
+    #[arg(long, env = "AMBIT_KERNEL_LOG")]
+    kernel_log: bool,
+}
+
+impl RunArguments {
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        logging::init(&self.log, self.log_format)?;
+        crate::run::run(self.into())
+    }
+}
+
+impl From<RunArguments> for RunConfig {
+    fn from(arguments: RunArguments) -> Self {
+        Self {
+            node: arguments.node,
+            cgroup: arguments.cgroup,
+            pods_cgroup: arguments.pods_cgroup,
+            config_dir: arguments.config_dir,
+            ca_dir: arguments.ca_dir,
+            trust_domain: arguments.trust_domain,
+            trust_domain_aliases: arguments.trust_domain_aliases,
+            root_namespace: arguments.root_namespace,
+            ranges: MeshRanges {
+                included: arguments.mesh_cidr,
+                excluded: arguments.mesh_cidr_exclude,
+            },
+            pin_dir: arguments.pin_dir,
+            socket: arguments.socket,
+            shards: arguments.shards,
+            certificate_lifetime: Duration::from_secs(arguments.certificate_lifetime),
+            connect_timeout: Duration::from_secs(5),
+            kernel_log: if arguments.kernel_log {
+                KernelLog::Debug
+            } else {
+                KernelLog::Off
+            },
+        }
+    }
+}

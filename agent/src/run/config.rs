@@ -1,0 +1,41 @@
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::datapath::KernelLog;
+use crate::model::{MeshRanges, TrustDomain};
+
+/// What the agent is told at start.
+#[derive(Clone, Debug)]
+pub struct RunConfig {
+    /// This node's name, as `spec.nodeName` has it.
+    pub node: String,
+    /// The cgroup below which every pod and the agent run; `None` is the whole cgroup2 tree.
+    pub cgroup: Option<PathBuf>,
+    /// The cgroup below which every pod runs, hostNetwork pods too.
+    pub pods_cgroup: Option<PathBuf>,
+    /// Kubernetes YAML.
+    pub config_dir: PathBuf,
+    /// The embedded CA's files.
+    pub ca_dir: PathBuf,
+    /// The mesh's trust domain.
+    pub trust_domain: TrustDomain,
+    /// Trust domains that count as the mesh's own.
+    pub trust_domain_aliases: Vec<TrustDomain>,
+    /// Istio's root namespace.
+    pub root_namespace: String,
+    /// The cluster's pod and Service ranges.
+    pub ranges: MeshRanges,
+    /// A directory on a bpffs, of this node's agent alone.
+    pub pin_dir: PathBuf,
+    /// The admin socket.
+    pub socket: PathBuf,
+    /// Shards of the data path; `None`: as many as the CPUs allow, up to 4.
+    pub shards: Option<NonZeroUsize>,
+    /// How long certificates are valid.
+    pub certificate_lifetime: Duration,
+    /// How long a connect of the agent may take.
+    pub connect_timeout: Duration,
+    /// Whether the kernel programs log.
+    pub kernel_log: KernelLog,
+}

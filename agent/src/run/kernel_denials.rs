@@ -1,0 +1,53 @@
+//! Gives names to the numbers of the kernel's denials.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::pods::PodReport;
+use crate::datapath::{DenialReader, KernelDenial, Pins, Tables};
+use crate::observe::denials::{DenialRecord, RecentDenials};
+
+/// Reads the kernel's denials for as long as the agent runs.
+pub(super) async fn follow(
+    pins: Pins,
+    tables: Tables,
+    pods: watch::Receiver<Vec<PodReport>>,
+    recent: Arc<RecentDenials>,
+) {
+    let mut reader = match DenialReader::open(&pins) {
+        Ok(reader) => reader,
+        Err(error) => {
+            tracing::error!(%error, "the kernel's denials cannot be read");
+            return;
+        }
+    };
+    loop {
+        let read = reader.read(|denial| recent.record(resolve(&denial, &tables, &pods.borrow())));
+        if let Err(error) = read.await {
+            tracing::error!(%error, "the kernel's denials can no longer be read");
+            return;
+        }
+    }
+}
+
+fn resolve(denial: &KernelDenial, tables: &Tables, pods: &[PodReport]) -> DenialRecord {
+    let pod = pods.iter().find(|pod| pod.netns == Some(denial.netns));
+    let decider = tables.decider(denial.policy_set, denial.alternative);
+    let whole = || {
+        tables
+            .policies(denial.policy_set)?
+            .refused_by()
+            .map(ToString::to_string)
+    };
+    DenialRecord {
+        hook: denial.hook.as_str(),
+        pod: pod.map(|pod| pod.name.clone()),
+        source: denial.connection.client.into(),
+        destination: denial.connection.server.into(),
+        identity: tables.identity(denial.identity),
+        reason: denial.reason.as_str(),
+        policy: decider.map(|decider| decider.to_string()).or_else(whole),
+        count: 1,
+    }
+}

@@ -1,0 +1,134 @@
+//! What the agent answers to operators.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use super::RunConfig;
+use super::pods::{PodReport, PodState};
+use crate::admin::server::AdminState;
+use crate::datapath::{Counters, Tables};
+use crate::identity::Identities;
+use crate::model::{Enrolment, Workload};
+use crate::observe::denials::RecentDenials;
+use crate::policy::MeshView;
+use crate::proxy::Proxy;
+
+/// What does not go through the mesh.
+const NOT_COVERED: [&str; 5] = ["UDP", "QUIC", "SCTP", "ICMP", "raw sockets"];
+
+/// Everything that an answer is made from.
+pub(super) struct State {
+    pub(super) config: RunConfig,
+    pub(super) cgroup: PathBuf,
+    pub(super) mesh: watch::Receiver<Arc<MeshView>>,
+    pub(super) pods: watch::Receiver<Vec<PodReport>>,
+    pub(super) proxy: Arc<Proxy>,
+    pub(super) tables: Tables,
+    pub(super) identities: Identities,
+    pub(super) counters: Counters,
+    pub(super) denials: Arc<RecentDenials>,
+}
+
+impl AdminState for State {
+    async fn answer(&self, what: &str) -> Option<Value> {
+        match what {
+            "status" => Some(self.status().await),
+            "workloads" => Some(self.workloads()),
+            "policies" => Some(json!(self.view().policies.conditions())),
+            "connections" => Some(match self.proxy.connections().await {
+                Ok(connections) => json!(connections),
+                Err(error) => json!({"error": error.to_string()}),
+            }),
+            "certificates" => Some(json!(self.identities.list())),
+            "events" => Some(json!(self.denials.list())),
+            _ => None,
+        }
+    }
+}
+
+impl State {
+    fn view(&self) -> Arc<MeshView> {
+        Arc::clone(&self.mesh.borrow())
+    }
+
+    async fn status(&self) -> Value {
+        let view = self.view();
+        let wanted = view
+            .snapshot
+            .workloads()
+            .iter()
+            .filter(|workload| self.is_wanted(workload));
+        let pods = self.pods.borrow().clone();
+        let count = |state| pods.iter().filter(|pod| pod.state == state).count();
+        let (enrolled, closed) = (count(PodState::Enrolled), count(PodState::Closed));
+        let sets = self.tables.counts();
+        let stats = match self.proxy.stats().await {
+            Ok(stats) => json!(stats),
+            Err(error) => json!({"error": error.to_string()}),
+        };
+        let counters = match self.counters.read() {
+            Ok(counters) => json!(counters),
+            Err(error) => json!({"error": error.to_string()}),
+        };
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "node": self.config.node,
+            "trust_domain": self.config.trust_domain,
+            "ready": view.snapshot.is_complete() && enrolled == wanted.count(),
+            "cgroup": self.cgroup,
+            "ranges": self.config.ranges,
+            "shards": self.proxy.shards(),
+            "not_covered": NOT_COVERED,
+            "pods": {"enrolled": enrolled, "closed": closed},
+            "policy_sets": {
+                "in_kernel": sets.in_kernel,
+                "in_userspace": sets.in_userspace,
+                "refusing": sets.refusing,
+            },
+            "faults": view.snapshot.faults(),
+            "kernel": counters,
+            "proxy": stats,
+        })
+    }
+
+    fn is_wanted(&self, workload: &Workload) -> bool {
+        workload.is_enrolled() && workload.node.as_deref() == Some(self.config.node.as_str())
+    }
+
+    fn workloads(&self) -> Value {
+        let view = self.view();
+        let pods = self.pods.borrow();
+        let rows = view.snapshot.workloads().iter().map(|workload| {
+            let report = pods.iter().find(|pod| pod.name == workload.name);
+            let (state, reason) = enrolment(workload, report);
+            json!({
+                "pod": workload.name,
+                "node": workload.node,
+                "addresses": workload.addresses,
+                "identity": workload.identity,
+                "state": state,
+                "reason": reason,
+                "netns_cookie": report.and_then(|pod| pod.netns).map(|cookie| cookie.0),
+                "policy_set": report.and_then(|pod| pod.policy_set).map(|set| set.0),
+                "listener_ports": report.map(|pod| &pod.listener_ports),
+            })
+        });
+        rows.collect()
+    }
+}
+
+/// How far a workload has come, and why it has come no further.
+fn enrolment(workload: &Workload, report: Option<&PodReport>) -> (&'static str, Option<String>) {
+    match (&workload.enrolment, report) {
+        (Enrolment::NotOptedIn, _) => ("not opted in", None),
+        (Enrolment::Never(never), _) => ("never enrolled", Some(never.to_string())),
+        (Enrolment::OptedIn, None) => ("remote", None),
+        (Enrolment::OptedIn, Some(pod)) => match pod.state {
+            PodState::Enrolled => ("enrolled", None),
+            PodState::Closed => ("closed", pod.reason.clone()),
+        },
+    }
+}
