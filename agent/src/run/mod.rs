@@ -81,9 +81,15 @@ async fn start(config: RunConfig) -> Result<()> {
         config.kernel_log,
     )?;
     if config.kernel_log.is_on() {
-        let logger = aya_log::EbpfLogger::init(node.ebpf_mut())
+        let mut logger = aya_log::EbpfLogger::init(node.ebpf_mut())
             .context("the kernel's log cannot be read")?;
-        tokio::spawn(print_kernel_log(logger));
+        // A little late: it is for debugging only.
+        tokio::spawn(async move {
+            loop {
+                logger.flush();
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        });
     }
     let ca = EmbeddedCa::open(&config.ca_dir, &config.trust_domain)?;
     let trust = TrustPolicy {
@@ -182,14 +188,6 @@ async fn follow(
     }
     tracing::info!("the agent ends; its pods stay enrolled, and their mesh traffic is closed");
     Ok(())
-}
-
-/// Prints what the kernel programs log, a little late: it is for debugging only.
-async fn print_kernel_log(mut logger: aya_log::EbpfLogger) {
-    loop {
-        logger.flush();
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
 }
 
 fn node_settings(pods_cgroup: Option<&CgroupPath>) -> Result<NodeSettings> {
