@@ -97,3 +97,18 @@ impl DatapathError {
         }
     }
 }
+
+/// The outcome of removing an entry, where one that is not there is as good as removed.
+pub(super) fn removed(
+    outcome: Result<(), aya::maps::MapError>,
+    map: &'static str,
+) -> Result<(), DatapathError> {
+    use aya::maps::MapError;
+    match outcome {
+        Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => {
+            Ok(())
+        }
+        Err(error) => Err(DatapathError::map(map, "written")(error)),
+    }
+}

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use ambit_common::{Connection, NetnsCookie, PodProgramConstants, SocketRecord, listener_slot};
 use aya::maps::{HashMap, HashOfMaps, Map, MapData, SockMap};
-use aya::programs::SkLookup;
+use aya::programs::{ProgramError, SkLookup};
 use aya::{Ebpf, EbpfLoader};
 
+use super::error::removed;
 use super::link::LinkTarget;
 use super::listeners::PodListenerSet;
 use super::netns::NetnsHandle;
@@ -41,6 +42,8 @@ impl PodProgram {
         let folder = pins.pod(cookie);
         pins::create(&folder)?;
         let mut ebpf = load(pins, &folder, cookie, log)?;
+        // Before its maps are taken out of the object, which closes them here.
+        load_program(&mut ebpf)?;
         enter_handshakes(pins, &mut ebpf, cookie)?;
         let listeners = take(&mut ebpf, "LISTENERS")?
             .try_into()
@@ -90,10 +93,7 @@ pub(super) fn detach_leftover(pins: &Pins, netns: NetnsCookie) -> Result<(), Dat
 fn detach(pins: &Pins, netns: NetnsCookie, folder: &Path) -> Result<(), DatapathError> {
     pins::remove(&folder.join("link"))?;
     let mut handshakes = handshakes_of(pins)?;
-    match handshakes.remove(&netns) {
-        Ok(()) | Err(aya::maps::MapError::KeyNotFound) => {}
-        Err(error) => return Err(DatapathError::map(HANDSHAKES_OF, "written")(error)),
-    }
+    removed(handshakes.remove(&netns), HANDSHAKES_OF)?;
     for map in POD_MAPS {
         pins::remove(&folder.join(map))?;
     }
@@ -147,17 +147,27 @@ fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, DatapathError> {
     ebpf.take_map(name).ok_or(DatapathError::NoMap(name))
 }
 
-fn install(ebpf: &mut Ebpf, netns: &NetnsHandle, path: &Path) -> Result<(), DatapathError> {
-    let refused = |source| DatapathError::Program {
-        program: PROGRAM,
-        source: Box::new(source),
-    };
-    let program: &mut SkLookup = ebpf
-        .program_mut(PROGRAM)
+fn program(ebpf: &mut Ebpf) -> Result<&mut SkLookup, DatapathError> {
+    let program = ebpf.program_mut(PROGRAM);
+    program
         .ok_or(DatapathError::NoProgram(PROGRAM))?
         .try_into()
-        .map_err(refused)?;
-    program.load().map_err(refused)?;
+        .map_err(refused)
+}
+
+fn refused(source: ProgramError) -> DatapathError {
+    DatapathError::Program {
+        program: PROGRAM,
+        source: Box::new(source),
+    }
+}
+
+fn load_program(ebpf: &mut Ebpf) -> Result<(), DatapathError> {
+    program(ebpf)?.load().map_err(refused)
+}
+
+fn install(ebpf: &mut Ebpf, netns: &NetnsHandle, path: &Path) -> Result<(), DatapathError> {
+    let program = program(ebpf)?;
     let target = LinkTarget::Netns(Some(netns.inode()?));
     if attach::replace(path, program.fd().map_err(refused)?, target)? {
         return Ok(());

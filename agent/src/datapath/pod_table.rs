@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use ambit_common::{Address, NetnsCookie, PodAddressKey, PodEntry, PodPortKey};
 use aya::maps::{HashMap, MapData, MapError};
 
+use super::error::removed;
 use super::{DatapathError, Pins};
 
 /// What the kernel knows of the pods of this node.
@@ -104,13 +105,8 @@ impl PodTable {
     pub(super) fn remove(&mut self, netns: NetnsCookie) -> Result<(), DatapathError> {
         self.set_addresses(netns, &[])?;
         self.set_probe_ports(netns, &BTreeSet::new())?;
-        for removed in [self.event_shares.remove(&netns), self.pods.remove(&netns)] {
-            match removed {
-                Ok(()) | Err(MapError::KeyNotFound) => {}
-                Err(error) => return Err(DatapathError::map("PODS", "written")(error)),
-            }
-        }
-        Ok(())
+        removed(self.event_shares.remove(&netns), "EVENT_SHARES")?;
+        removed(self.pods.remove(&netns), "PODS")
     }
 
     fn addresses_of(&self, netns: NetnsCookie) -> BTreeSet<Address> {

@@ -5,8 +5,9 @@ use ambit_common::{
     PolicySetHeader, PolicySetId, PortBitsKey,
 };
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{HashMap, MapData, MapError};
+use aya::maps::{HashMap, MapData};
 
+use super::error::removed;
 use super::{DatapathError, Pins};
 use crate::policy::CompiledSet;
 
@@ -78,15 +79,15 @@ impl PolicyMaps {
     ) -> Result<(), DatapathError> {
         let headers: Vec<_> = self.headers.keys().filter_map(Result::ok).collect();
         for key in headers.into_iter().filter(|&set| !keep(set)) {
-            gone(self.headers.remove(&key), "POLICY_SETS")?;
+            removed(self.headers.remove(&key), "POLICY_SETS")?;
         }
         let identities: Vec<_> = self.identities.keys().filter_map(Result::ok).collect();
         for key in identities.into_iter().filter(|key| !keep(key.set)) {
-            gone(self.identities.remove(&key), "IDENTITY_BITS")?;
+            removed(self.identities.remove(&key), "IDENTITY_BITS")?;
         }
         let ports: Vec<_> = self.ports.keys().filter_map(Result::ok).collect();
         for key in ports.into_iter().filter(|key| !keep(key.set)) {
-            gone(self.ports.remove(&key), "PORT_BITS")?;
+            removed(self.ports.remove(&key), "PORT_BITS")?;
         }
         retain_prefixes(&mut self.sources, "SOURCE_BITS", &keep)?;
         retain_prefixes(&mut self.destinations, "DESTINATION_BITS", &keep)
@@ -100,16 +101,9 @@ fn retain_prefixes(
 ) -> Result<(), DatapathError> {
     let keys: Vec<_> = trie.keys().filter_map(Result::ok).collect();
     for key in keys.into_iter().filter(|key| !keep(key.data().set)) {
-        gone(trie.remove(&key), name)?;
+        removed(trie.remove(&key), name)?;
     }
     Ok(())
-}
-
-fn gone(removed: Result<(), MapError>, name: &'static str) -> Result<(), DatapathError> {
-    match removed {
-        Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
-        Err(error) => Err(DatapathError::map(name, "written")(error)),
-    }
 }
 
 fn address_key(set: PolicySetId, address: Address, prefix: u8) -> Key<AddressBitsKey> {
