@@ -4,13 +4,13 @@
 //! without one, by its own look-up; SK_DROP resets the connection at once. The program runs for a
 //! SYN, for its retransmission and for the ACK of a SYN cookie, and decides all of them alike.
 //!
-//! | arrives on | connection | outcome |
+//! | from | connection | outcome |
 //! |---|---|---|
 //! | any | not TCP | passes |
-//! | `lo` | with a record: redirected connect | outbound listener, or reset |
-//! | `lo` | with a record: delivery | passes to the application |
-//! | `lo` | agent's addresses or ports, without a record | reset |
-//! | `lo` | any other | passes |
+//! | own | with a record: redirected connect | outbound listener, or reset |
+//! | own | with a record: delivery | passes to the application |
+//! | own | agent's addresses or ports, without a record | reset |
+//! | own | any other | passes |
 //! | elsewhere | to an address that is not the pod's | reset |
 //! | elsewhere | to 15008 | HBONE listener, or reset |
 //! | elsewhere | to another port of the agent | reset |
@@ -50,11 +50,26 @@ pub fn ambit_sk_lookup(ctx: SkLookupContext) -> u32 {
         return SK_PASS;
     }
     let connection = connection(&ctx);
-    if read_field!(ctx.lookup, ingress_ifindex) == LOOPBACK_IFINDEX {
-        from_loopback(&ctx, &connection)
+    if is_own_traffic(&ctx, &connection) {
+        from_pod_itself(&ctx, &connection)
     } else {
         from_network(&ctx, &connection)
     }
+}
+
+/// Whether the pod itself sent this. A segment to one of the pod's own addresses travels over `lo`,
+/// but the kernel names the device that has the address. From outside, a loopback source is
+/// dropped before it comes here, and so is an IPv4 source that is the pod's own; with a forged IPv6
+/// one no handshake can be completed.
+#[inline(always)]
+fn is_own_traffic(ctx: &SkLookupContext, connection: &Connection) -> bool {
+    let address = connection.client.address;
+    let netns = POD.load().netns;
+    read_field!(ctx.lookup, ingress_ifindex) == LOOPBACK_IFINDEX
+        || address.is_loopback()
+        || POD_ADDRESSES
+            .get_ptr(PodAddressKey { netns, address })
+            .is_some()
 }
 
 #[inline(always)]
@@ -85,7 +100,7 @@ fn connection(ctx: &SkLookupContext) -> Connection {
 }
 
 #[inline(always)]
-fn from_loopback(ctx: &SkLookupContext, connection: &Connection) -> u32 {
+fn from_pod_itself(ctx: &SkLookupContext, connection: &Connection) -> u32 {
     // SAFETY: the entry is this connection's: nothing else writes its four-tuple meanwhile.
     if let Some(record) = unsafe { HANDSHAKES.get(connection) } {
         return recorded(ctx, connection, record);
@@ -118,7 +133,7 @@ fn recorded(ctx: &SkLookupContext, connection: &Connection, record: &SocketRecor
     }
 }
 
-/// Whether only the agent's own deliveries and redirects look like this on `lo`: from the delivery
+/// Whether only the agent's own deliveries and redirects look like this: from the delivery
 /// range, to the outbound range, from `::1` to the pod's own address, to a listener of the agent.
 #[inline(always)]
 fn needs_record(connection: &Connection) -> bool {
