@@ -45,11 +45,23 @@ impl LogMark {
     }
 }
 
+/// Reads a line about an inbound connection, of the proxy's access log or of a kernel denial.
 fn decision(line: &str, destination: SocketAddr) -> Option<Decision> {
     let entry: Value = serde_json::from_str(line).ok()?;
     let text = |field: &str| Some(entry["fields"].get(field)?.as_str()?.to_owned());
-    (text("destination")? == destination.to_string()).then_some(Decision {
-        path: text("path")?,
-        decided_by: text("decided_by")?,
-    })
+    let (path, called, decider) = match entry["target"].as_str()? {
+        "ambit::access" if text("side")? == "inbound" => {
+            (text("path")?, text("destination.address")?, text("decider"))
+        }
+        "ambit::denied" => {
+            let path = match text("hook")?.as_str() {
+                "delivery" => "tunnel",
+                _ => "plaintext",
+            };
+            (path.to_owned(), text("destination")?, text("policy"))
+        }
+        _ => return None,
+    };
+    let decided_by = decider.or_else(|| text("reason")).unwrap_or_default();
+    (called == destination.to_string()).then_some(Decision { path, decided_by })
 }

@@ -87,7 +87,7 @@ fn cell(value: &Value) -> String {
         Value::Array(items) if items.is_empty() => "-".to_owned(),
         Value::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join(", "),
         Value::Object(fields) => {
-            let shown = fields.iter().filter(|(_, value)| **value != Value::from(0));
+            let shown = fields.iter().filter(|(_, value)| value.as_u64() != Some(0));
             shown
                 .map(|(name, value)| format!("{name}={}", cell(value)))
                 .collect::<Vec<_>>()

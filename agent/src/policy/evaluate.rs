@@ -25,7 +25,7 @@ impl WorkloadPolicies {
         }
         match self.matching(Action::Allow, connection) {
             Some(decider) => Decision::Allow(Permit::new(Some(decider))),
-            None => deny(Reason::NoAllowMatched, None),
+            None => deny(Reason::NoAllowMatched, self.first_allow()),
         }
     }
 
@@ -34,6 +34,20 @@ impl WorkloadPolicies {
         self.policies
             .iter()
             .any(|(_, policy)| policy.action == Action::Allow)
+    }
+
+    /// The first ALLOW policy as a whole: none of its rules matched, and its presence is why the
+    /// connection is refused.
+    fn first_allow(&self) -> Option<Decider> {
+        let allow = self
+            .policies
+            .iter()
+            .find(|(_, policy)| policy.action == Action::Allow);
+        allow.map(|(name, _)| Decider {
+            kind: PolicyKind::AuthorizationPolicy,
+            name: name.clone(),
+            rule: None,
+        })
     }
 
     /// The first rule of an action that matches.

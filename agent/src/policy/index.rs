@@ -16,10 +16,19 @@ use crate::model::{ObjectName, PolicyKind, PolicyObject, Snapshot, Workload};
 #[derive(Debug)]
 pub struct PolicyIndex {
     root: Arc<str>,
-    authorizations: Vec<Parsed<Option<Vec<(String, String)>>, Arc<Authorization>>>,
-    authentications: Vec<Parsed<Vec<(String, String)>, PeerAuthentication>>,
+    authorizations: Vec<ParsedAuthorization>,
+    authentications: Vec<ParsedAuthentication>,
     conditions: Vec<PolicyCondition>,
 }
+
+/// Labels that a workload has to have.
+type Labels = Vec<(String, String)>;
+
+/// An AuthorizationPolicy; without a selector it applies to all of its scope.
+type ParsedAuthorization = Parsed<Option<Labels>, Arc<Authorization>>;
+
+/// A PeerAuthentication; without labels it applies to all of its scope.
+type ParsedAuthentication = Parsed<Labels, PeerAuthentication>;
 
 #[derive(Debug)]
 struct Parsed<S, C> {
@@ -119,11 +128,7 @@ impl PolicyIndex {
         &self.conditions
     }
 
-    fn authorizes(
-        &self,
-        parsed: &Parsed<Option<Vec<(String, String)>>, Arc<Authorization>>,
-        workload: &Workload,
-    ) -> bool {
+    fn authorizes(&self, parsed: &ParsedAuthorization, workload: &Workload) -> bool {
         let namespace = &parsed.object.name.namespace;
         (*namespace == self.root || *namespace == workload.name.namespace)
             && parsed
@@ -150,11 +155,7 @@ impl PolicyIndex {
 
     /// At which level a PeerAuthentication applies to a workload. One with a selector in the root
     /// namespace applies nowhere.
-    fn level(
-        &self,
-        parsed: &Parsed<Vec<(String, String)>, PeerAuthentication>,
-        workload: &Workload,
-    ) -> Option<Level> {
+    fn level(&self, parsed: &ParsedAuthentication, workload: &Workload) -> Option<Level> {
         let namespace = &parsed.object.name.namespace;
         match (*namespace == self.root, parsed.selector.is_empty()) {
             (true, true) => Some(Level::Mesh),

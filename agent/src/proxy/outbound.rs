@@ -177,7 +177,7 @@ impl Call {
                 pod.datapath.dial_plaintext(endpoint.address).await?,
             )),
             Path::Tunnel => {
-                let opening = pod.pool.open(&endpoint, self.source);
+                let opening = pod.pool.open(endpoint, self.source);
                 let limit = pod.limits.dial_timeout;
                 match timeout(limit, opening).await {
                     Ok(tunnel) => Ok(Way::Tunnel(tunnel?)),

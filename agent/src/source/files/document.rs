@@ -127,7 +127,6 @@ struct Reader<'a> {
 
 /// An object inside a document: the document itself, or an item of a list.
 struct Item {
-    at: FieldPath,
     kind: TypeName,
     value: Value,
 }
@@ -161,11 +160,7 @@ impl Reader<'_> {
             if kind.kind.ends_with("List") && value.get("items").is_some() {
                 return self.read_list(&at, &kind, value);
             }
-            let item = Item {
-                at: at.clone(),
-                kind,
-                value,
-            };
+            let item = Item { kind, value };
             self.read_object(item)
         });
         if let Err(error) = result {

@@ -1,7 +1,7 @@
 //! What is in force: the last good version of each file. Knows nothing of disks and clocks.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::assembly::Assembly;
@@ -201,7 +201,7 @@ impl FileState {
 }
 
 impl FileError {
-    fn subject(&self, path: &PathBuf) -> String {
+    fn subject(&self, path: &Path) -> String {
         let path = path.display();
         match self {
             Self::Read(_) | Self::Empty => path.to_string(),
@@ -226,7 +226,7 @@ fn parse(
         .map_err(|errors| errors.into_iter().map(FileError::from).collect())
 }
 
-fn retained_fault(path: &PathBuf) -> Fault {
+fn retained_fault(path: &Path) -> Fault {
     Fault {
         subject: path.display().to_string(),
         message:
