@@ -169,6 +169,10 @@ impl Lab {
                 .join("kubepods")
                 .join(pod.name()),
         )?;
+        // As a network plugin does: the namespace itself lives for as long as a socket in it.
+        let device = format!("pod{}", pod.addresses().v4.octets()[3]);
+        self.node_netns(pod.node())
+            .ip(&format!("link del {device}\n"))?;
         crate::netns::remove(pod.place().netns().name())
     }
 

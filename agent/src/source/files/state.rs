@@ -150,7 +150,7 @@ impl State {
         }
     }
 
-    fn file_faults(&self, path: &PathBuf, file: &FileState) -> impl Iterator<Item = Fault> {
+    fn file_faults(&self, path: &Path, file: &FileState) -> impl Iterator<Item = Fault> {
         let in_force = file.last_good.is_some();
         let consequence = self.consequence("this file", in_force);
         file.errors.iter().map(move |error| Fault {
