@@ -73,7 +73,7 @@ pub fn report(denial: &Denial) {
         reason: denial.reason as u8,
         zero: 0,
     };
-    if EVENTS.output(&event, 0).is_err() {
+    if EVENTS.output(event, 0).is_err() {
         count(Counter::EventLost);
     }
 }

@@ -45,18 +45,15 @@ pub fn get(place: &Place, url: &str) -> Result<Reply> {
     command.args(["--silent", "--show-error", "--verbose", "--fail"]);
     command.args(["--noproxy", "*", "--max-time", "10", url]);
     let outcome = output(&mut command)?;
-    let refusals = ["Connection refused", "Connection reset by peer"];
-    let complaint = outcome
-        .stderr
-        .lines()
-        .rfind(|line| line.starts_with("curl: "));
-    let complaint = complaint.unwrap_or(&outcome.stderr).to_owned();
-    Ok(if outcome.status.success() {
-        Reply::Answer(outcome.stdout.trim().to_owned())
-    } else if refusals.iter().any(|words| outcome.stderr.contains(words)) {
-        Reply::Refusal(complaint)
-    } else {
-        Reply::Failure(complaint)
+    if outcome.status.success() {
+        return Ok(Reply::Answer(outcome.stdout.trim().to_owned()));
+    }
+    let refusal = ["Connection refused", "Connection reset by peer"]
+        .into_iter()
+        .find(|words| outcome.stderr.contains(words));
+    Ok(match refusal {
+        Some(words) => Reply::Refusal(words.to_owned()),
+        None => Reply::Failure(outcome.stderr.lines().last().unwrap_or_default().to_owned()),
     })
 }
 

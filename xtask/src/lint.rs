@@ -8,6 +8,14 @@ use anyhow::Result;
 use crate::process::{run as run_command, say};
 use crate::{build, workspace};
 
+/// Where the kernel programs are linted: rustup's clippy has no `core` for BPF, and what it looks
+/// at is the same.
+const HOST: &str = if cfg!(target_arch = "aarch64") {
+    "aarch64-unknown-linux-gnu"
+} else {
+    "x86_64-unknown-linux-gnu"
+};
+
 /// Runs all of it.
 ///
 /// # Errors
@@ -27,8 +35,7 @@ pub(crate) fn run() -> Result<()> {
     Ok(())
 }
 
-/// Lints for the host's target: rustup's clippy has no `core` for BPF, and what it looks at is the
-/// same. The kernel programs have no tests or other targets that could be built for the host.
+/// The kernel programs have no tests or other targets that could be built for the host.
 fn clippy(directory: &Path) -> Result<()> {
     let targets: &[&str] = if directory == workspace::root() {
         &[
@@ -40,7 +47,7 @@ fn clippy(directory: &Path) -> Result<()> {
             "warnings",
         ]
     } else {
-        &["clippy", "--bins", "--", "-D", "warnings"]
+        &["clippy", "--bins", "--target", HOST, "--", "-D", "warnings"]
     };
     cargo(directory, targets)
 }

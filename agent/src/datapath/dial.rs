@@ -26,7 +26,7 @@ use super::tables::Tables;
 use super::ticket::{Answer, Tickets};
 use super::{DatapathError, Pins};
 use crate::model::{ObjectName, WorkloadIdentity};
-use crate::policy::Permit;
+use crate::policy::{Decider, Permit};
 
 /// Tickets of another generation are replaced this often before a delivery is refused.
 const STALE_ATTEMPTS: usize = 3;
@@ -103,12 +103,20 @@ pub enum Delivery {
 /// A connection to an application that policy allows. Made by the kernel's verdict or by a
 /// [`Permit`], and by nothing else.
 #[derive(Debug)]
-pub struct AuthorizedStream(TcpStream);
+pub struct AuthorizedStream {
+    stream: TcpStream,
+    decider: Option<Decider>,
+}
 
 impl AuthorizedStream {
+    /// The rule that allowed it; `None` where no ALLOW policy applies.
+    pub fn decider(&self) -> Option<&Decider> {
+        self.decider.as_ref()
+    }
+
     /// The connection.
     pub fn into_stream(self) -> TcpStream {
-        self.0
+        self.stream
     }
 }
 
@@ -118,8 +126,11 @@ pub struct UnjudgedStream(TcpStream);
 
 impl UnjudgedStream {
     /// Lets bytes pass, on the evaluator's word.
-    pub fn authorize(self, _permit: &Permit) -> AuthorizedStream {
-        AuthorizedStream(self.0)
+    pub fn authorize(self, permit: Permit) -> AuthorizedStream {
+        AuthorizedStream {
+            stream: self.0,
+            decider: permit.into_decider(),
+        }
     }
 }
 
@@ -279,7 +290,10 @@ impl PodDatapath {
             return match TicketVerdict::from_u8(answer.ticket.verdict) {
                 TicketVerdict::Allow => {
                     let stream = self.established(socket, to, answer.connect).await?;
-                    Ok(Delivery::Allowed(AuthorizedStream(stream)))
+                    Ok(Delivery::Allowed(AuthorizedStream {
+                        stream,
+                        decider: self.decider(&answer.ticket),
+                    }))
                 }
                 TicketVerdict::Ask => {
                     let stream = self.established(socket, to, answer.connect).await?;
@@ -291,6 +305,11 @@ impl PodDatapath {
             };
         }
         Err(DialError::Stale)
+    }
+
+    fn decider(&self, ticket: &Ticket) -> Option<Decider> {
+        let tables = &self.0.parts.tables;
+        tables.decider(ticket.policy_set, ticket.alternative)
     }
 
     fn take_socket(&self, to: SocketAddr) -> Result<Socket, DialError> {

@@ -39,8 +39,8 @@ impl Permit {
     }
 
     /// The ALLOW rule that matched; `None` where no ALLOW policy applies.
-    pub fn decider(&self) -> Option<&Decider> {
-        self.decider.as_ref()
+    pub fn into_decider(self) -> Option<Decider> {
+        self.decider
     }
 }
 

@@ -15,10 +15,3 @@ pub struct WorkloadPolicies {
     /// Objects that select the workload and cannot be enforced: all is refused.
     pub(super) not_enforced: Vec<Decider>,
 }
-
-impl WorkloadPolicies {
-    /// The policy that cannot be enforced, and makes the workload refuse everything.
-    pub fn refused_by(&self) -> Option<&Decider> {
-        self.not_enforced.first()
-    }
-}

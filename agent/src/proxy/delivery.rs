@@ -4,12 +4,10 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tokio::net::TcpStream;
-
 use super::pod::ServedPod;
 use super::refusal::Refusal;
 use super::verdict::{Judge, is_policy};
-use crate::datapath::{Caller, Delivery, DialError};
+use crate::datapath::{AuthorizedStream, Caller, Delivery, DialError};
 use crate::policy::Attributes;
 
 /// What policy knows of a delivery.
@@ -30,7 +28,7 @@ pub(crate) async fn deliver(
     pod: &ServedPod,
     caller: &Caller,
     to: SocketAddr,
-) -> Result<TcpStream, Refusal> {
+) -> Result<AuthorizedStream, Refusal> {
     let connection = attributes(caller, to);
     let asked_in = pod.view();
     let delivery = pod.datapath.deliver(caller, to).await;
@@ -45,12 +43,12 @@ pub(crate) async fn deliver(
         }
         Ok(Delivery::Ask(stream)) => {
             let permit = judge.evaluate(&connection).map_err(Refusal::Denied)?;
-            stream.authorize(&permit)
+            stream.authorize(permit)
         }
         Err(DialError::Denied { reason, .. }) if is_policy(reason) => {
             return Err(Refusal::Denied(judge.explain(&connection, reason)));
         }
         Err(error) => return Err(Refusal::Dial(error)),
     };
-    Ok(authorized.into_stream())
+    Ok(authorized)
 }

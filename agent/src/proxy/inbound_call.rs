@@ -15,6 +15,7 @@ use super::report::{Account, Ending};
 use super::subject::{Direction, Party, Path, Subject};
 use super::verdict::Basis;
 use crate::datapath::Caller;
+use crate::policy::Decider;
 
 /// A connection that a caller opened to the pod's application, from its registration on.
 #[derive(Debug)]
@@ -26,6 +27,7 @@ pub(crate) struct InboundCall {
     meter: Rc<Meter>,
     since: Instant,
     registration: Registration,
+    permitted_by: Option<Decider>,
 }
 
 impl InboundCall {
@@ -49,6 +51,7 @@ impl InboundCall {
             meter,
             since: Instant::now(),
             registration,
+            permitted_by: None,
         }
     }
 
@@ -57,10 +60,12 @@ impl InboundCall {
     /// # Errors
     /// [`Refusal`]; not a byte has passed.
     pub(crate) async fn deliver(&mut self) -> Result<TcpStream, Refusal> {
-        tokio::select! {
-            delivered = deliver(&self.pod, &self.caller, self.to) => delivered,
-            termination = self.registration.terminated() => Err(termination.into()),
-        }
+        let authorized = tokio::select! {
+            delivered = deliver(&self.pod, &self.caller, self.to) => delivered?,
+            termination = self.registration.terminated() => return Err(termination.into()),
+        };
+        self.permitted_by = authorized.decider().cloned();
+        Ok(authorized.into_stream())
     }
 
     /// Carries the connection to its end; `relay` gets the meter to count on.
@@ -84,6 +89,7 @@ impl InboundCall {
             id: Some(self.registration.id()),
             since: self.since,
             meter: &self.meter,
+            permitted_by: self.permitted_by.as_ref(),
         };
         account.close(ending, &self.pod.stats);
     }

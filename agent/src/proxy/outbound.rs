@@ -172,7 +172,7 @@ impl Call {
         match path {
             Path::OwnPod => deliver(pod, &self.caller(), endpoint.address)
                 .await
-                .map(Way::Tcp),
+                .map(|authorized| Way::Tcp(authorized.into_stream())),
             Path::Plaintext => Ok(Way::Tcp(
                 pod.datapath.dial_plaintext(endpoint.address).await?,
             )),
@@ -239,6 +239,7 @@ impl Call {
             id,
             since: self.since,
             meter: &self.meter,
+            permitted_by: None,
         };
         account.close(ending, &self.pod.stats);
     }

@@ -33,6 +33,8 @@ pub(crate) struct Account<'a> {
     pub(crate) since: Instant,
     /// What it carried.
     pub(crate) meter: &'a Meter,
+    /// The rule that allowed it, where it was this node's to decide and a rule did.
+    pub(crate) permitted_by: Option<&'a Decider>,
 }
 
 impl Ending {
@@ -52,7 +54,7 @@ impl Ending {
         }
     }
 
-    fn decider(&self) -> Option<&Decider> {
+    fn denied_by(&self) -> Option<&Decider> {
         let denial = match self {
             Self::Refused(Refusal::Denied(denial))
             | Self::Refused(Refusal::Terminated(Termination::PolicyChanged(denial)))
@@ -79,7 +81,7 @@ impl Account<'_> {
             path = path.map(Path::as_str),
             outcome = ending.as_str(),
             reason = ending.reason(),
-            decider = ending.decider().map(display),
+            decider = ending.denied_by().or(self.permitted_by).map(display),
             source.workload = workload(source),
             source.identity = identity(source),
             source.address = %source.address,

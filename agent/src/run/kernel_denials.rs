@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use super::pods::PodReport;
 use crate::datapath::{DenialReader, KernelDenial, Pins, Tables};
 use crate::observe::denials::{DenialRecord, RecentDenials};
+use crate::policy::{Attributes, Decider, Decision};
 
 /// Reads the kernel's denials for as long as the agent runs.
 pub(super) async fn follow(
@@ -33,13 +34,6 @@ pub(super) async fn follow(
 
 fn resolve(denial: &KernelDenial, tables: &Tables, pods: &[PodReport]) -> DenialRecord {
     let pod = pods.iter().find(|pod| pod.netns == Some(denial.netns));
-    let decider = tables.decider(denial.policy_set, denial.alternative);
-    let whole = || {
-        tables
-            .policies(denial.policy_set)?
-            .refused_by()
-            .map(ToString::to_string)
-    };
     DenialRecord {
         hook: denial.hook.as_str(),
         pod: pod.map(|pod| pod.name.clone()),
@@ -47,7 +41,24 @@ fn resolve(denial: &KernelDenial, tables: &Tables, pods: &[PodReport]) -> Denial
         destination: denial.connection.server.into(),
         identity: tables.identity(denial.identity),
         reason: denial.reason.as_str(),
-        policy: decider.map(|decider| decider.to_string()).or_else(whole),
+        policy: decider(denial, tables).map(|decider| decider.to_string()),
         count: 1,
+    }
+}
+
+/// The rule that decided, by its number in the kernel's tables. No number stands for what no single
+/// rule decides, such as that no ALLOW policy matched: those the evaluator names, where it agrees.
+fn decider(denial: &KernelDenial, tables: &Tables) -> Option<Decider> {
+    if let Some(decider) = tables.decider(denial.policy_set, denial.alternative) {
+        return Some(decider);
+    }
+    let connection = Attributes {
+        identity: tables.identity(denial.identity),
+        source: denial.connection.client.address.into(),
+        destination: denial.connection.server.into(),
+    };
+    match tables.policies(denial.policy_set)?.evaluate(&connection) {
+        Decision::Deny(again) if again.reason == denial.reason => again.decider,
+        Decision::Deny(_) | Decision::Allow(_) => None,
     }
 }
