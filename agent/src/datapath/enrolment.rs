@@ -5,6 +5,7 @@
 //! 3. [`Enroller::open`]: the entry says open. The proxy must be accepting by then.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -165,7 +166,6 @@ impl Enroller {
         self.table.set_addresses(cookie, &workload.addresses)?;
         self.table.set_probe_ports(cookie, &workload.probe_ports)?;
         self.table.set(cookie, entry)?;
-        self.refuse_outside_cgroup(&netns)?;
         Ok(EnrolledPod {
             name: workload.name.clone(),
             netns,
@@ -215,6 +215,7 @@ impl Enroller {
         pod: &mut EnrolledPod,
         workload: &Workload,
     ) -> Result<Vec<(PodDatapathParts, PodListeners)>, EnrolError> {
+        self.refuse_outside_cgroup(&pod.netns)?;
         let listeners = PodListenerSet::make(&pod.netns, self.parts.shards)?;
         pod.program.serve(&listeners)?;
         pod.entry.listener_ports = listeners.ports;
@@ -254,6 +255,9 @@ impl Enroller {
         workload: &Workload,
         policies: &Arc<WorkloadPolicies>,
     ) -> Result<(), EnrolError> {
+        self.table.set_addresses(pod.cookie, &workload.addresses)?;
+        self.table
+            .set_probe_ports(pod.cookie, &workload.probe_ports)?;
         let assigned = self
             .parts
             .tables
@@ -326,19 +330,29 @@ impl Enroller {
         Ok(())
     }
 
-    /// Takes out of the mesh the pods that an earlier agent left, apart from `known` ones, and
-    /// forgets those whose network namespace is gone.
+    /// Takes out of the mesh the pods that an earlier agent left, apart from `known` ones and from
+    /// those that have one of the addresses `claimed`; says how many of the latter there are.
     ///
     /// # Errors
     /// [`EnrolError`] where something could not be removed.
-    pub fn remove_leftovers(&mut self, known: &BTreeSet<NetnsCookie>) -> Result<(), EnrolError> {
+    pub fn remove_leftovers(
+        &mut self,
+        known: &BTreeSet<NetnsCookie>,
+        claimed: &[IpAddr],
+    ) -> Result<usize, EnrolError> {
+        let mut kept = 0;
         for netns in self.parts.pins.pods()? {
-            if !known.contains(&netns) {
-                pod_program::detach_leftover(&self.parts.pins, netns)?;
-                self.table.remove(netns)?;
+            if known.contains(&netns) {
+                continue;
             }
+            if self.table.has_address(netns, claimed) {
+                kept += 1;
+                continue;
+            }
+            pod_program::detach_leftover(&self.parts.pins, netns)?;
+            self.table.remove(netns)?;
         }
-        Ok(())
+        Ok(kept)
     }
 }
 

@@ -109,6 +109,12 @@ impl PodTable {
         removed(self.pods.remove(&netns), "PODS")
     }
 
+    /// Whether the pod has one of these addresses.
+    pub(super) fn has_address(&self, netns: NetnsCookie, addresses: &[IpAddr]) -> bool {
+        let own = self.addresses_of(netns);
+        addresses.iter().any(|&ip| own.contains(&ip.into()))
+    }
+
     fn addresses_of(&self, netns: NetnsCookie) -> BTreeSet<Address> {
         let keys = self.addresses.keys().filter_map(Result::ok);
         keys.filter(|key| key.netns == netns)

@@ -3,12 +3,14 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
-use super::pods::{LocalPod, OpenPod};
-use super::reconcile::Reconciler;
+use super::pods::{ClosedPod, LocalPod, OpenPod, Stage};
+use super::reconcile::{Reconciler, node_addresses};
+use super::rules::Occasion;
 use crate::datapath::{EnrolError, EnrolledPod};
 use crate::identity::{IssueError, WorkloadCertificates};
-use crate::model::{NetnsReference, Workload};
+use crate::model::{NetnsReference, ObjectName, Workload};
 use crate::policy::MeshView;
 use crate::proxy::{PodAttachment, PodRemoval, ProxyError};
 use crate::source::files::NETNS_ANNOTATION;
@@ -44,9 +46,52 @@ pub(super) fn netns_path(workload: &Workload) -> Result<&Path, ServeError> {
 }
 
 impl Reconciler {
+    /// Serves the pods that wait for it.
+    pub(super) async fn enrol_due(&mut self, view: &MeshView, now: Instant) {
+        let due = self.pods.values().filter(|pod| is_due(pod, now));
+        let due: Vec<_> = due.map(|pod| pod.workload.name.clone()).collect();
+        for name in due {
+            self.enrol(view, &name).await;
+        }
+    }
+
+    async fn enrol(&mut self, view: &MeshView, name: &ObjectName) {
+        let Some(LocalPod { workload, stage }) = self.pods.remove(name) else {
+            return;
+        };
+        let stage = match stage {
+            Stage::Open(open) => Stage::Open(open),
+            Stage::Closed(closed) => self.try_to_serve(view, &workload, *closed).await,
+        };
+        let pod = LocalPod { workload, stage };
+        self.sweep(view, &pod, &node_addresses(), Occasion::Enrolment);
+        self.pods.insert(name.clone(), pod);
+    }
+
+    async fn try_to_serve(
+        &mut self,
+        view: &MeshView,
+        workload: &Arc<Workload>,
+        closed: ClosedPod,
+    ) -> Stage {
+        let (mut kernel, attempt) = (closed.kernel, closed.attempts + 1);
+        match self.serve(view, workload, &mut kernel).await {
+            Ok(open) => {
+                tracing::info!(pod = %workload.name, identity = %workload.identity, "pod enrolled");
+                Stage::Open(Box::new(open))
+            }
+            Err(error) => {
+                let reason = error.to_string();
+                tracing::warn!(pod = %workload.name, attempt, %reason, "pod not enrolled");
+                let failed = ClosedPod::failed(kernel, reason, attempt, Instant::now());
+                Stage::Closed(Box::new(failed))
+            }
+        }
+    }
+
     /// Takes a pod into the mesh. `kernel` is what an earlier attempt left in the kernel, and
     /// receives what this one leaves where it fails.
-    pub(super) async fn serve(
+    async fn serve(
         &mut self,
         view: &MeshView,
         workload: &Arc<Workload>,
@@ -103,5 +148,12 @@ impl Reconciler {
         let policies = view.policies.for_workload(workload);
         self.parts.enroller.open(pod, workload, &policies)?;
         Ok(certificates)
+    }
+}
+
+fn is_due(pod: &LocalPod, now: Instant) -> bool {
+    match &pod.stage {
+        Stage::Open(_) => false,
+        Stage::Closed(closed) => closed.retry_at <= now,
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::pods::PodReport;
+use super::pods::{NodeReport, PodReport};
 use crate::datapath::{DenialReader, KernelDenial, Pins, Tables};
 use crate::observe::denials::{DenialRecord, RecentDenials};
 use crate::policy::{Attributes, Decider, Decision};
@@ -13,7 +13,7 @@ use crate::policy::{Attributes, Decider, Decision};
 pub(super) async fn follow(
     pins: Pins,
     tables: Tables,
-    pods: watch::Receiver<Vec<PodReport>>,
+    node: watch::Receiver<NodeReport>,
     recent: Arc<RecentDenials>,
 ) {
     let mut reader = match DenialReader::open(&pins) {
@@ -24,7 +24,8 @@ pub(super) async fn follow(
         }
     };
     loop {
-        let read = reader.read(|denial| recent.record(resolve(&denial, &tables, &pods.borrow())));
+        let read =
+            reader.read(|denial| recent.record(resolve(&denial, &tables, &node.borrow().pods)));
         if let Err(error) = read.await {
             tracing::error!(%error, "the kernel's denials can no longer be read");
             return;

@@ -1,6 +1,7 @@
 //! Puts the agent together: the one place that knows every other module.
 
 mod config;
+mod depart;
 mod enrol;
 mod kernel_denials;
 mod pods;
@@ -30,6 +31,7 @@ use crate::observe::denials::RecentDenials;
 use crate::policy::MeshView;
 use crate::proxy::{Proxy, ProxyConfig};
 use crate::source::{FileSource, FileSourceConfig};
+use pods::NodeReport;
 use reconcile::{Parts, Reconciler};
 use state::State;
 
@@ -120,13 +122,13 @@ async fn start(config: RunConfig) -> Result<()> {
         connect_timeout: config.connect_timeout,
         log: config.kernel_log,
     })?;
-    let (reports, pods) = watch::channel(Vec::new());
+    let (reports, node_report) = watch::channel(NodeReport::default());
     let denials = Arc::new(RecentDenials::default());
     let state = State {
         config: config.clone(),
         cgroup: cgroup.path().to_owned(),
         mesh,
-        pods: pods.clone(),
+        node: node_report.clone(),
         proxy: Arc::clone(&proxy),
         tables: tables.clone(),
         identities: identities.clone(),
@@ -137,7 +139,7 @@ async fn start(config: RunConfig) -> Result<()> {
     tokio::spawn(kernel_denials::follow(
         pins.clone(),
         tables.clone(),
-        pods,
+        node_report,
         denials,
     ));
     let reconciler = Reconciler::new(Parts {

@@ -7,7 +7,7 @@ use ambit_common::{NetnsCookie, PolicySetId};
 
 use crate::datapath::EnrolledPod;
 use crate::identity::WorkloadCertificates;
-use crate::model::{ObjectName, Workload};
+use crate::model::{Fault, ObjectName, Workload};
 
 /// How long after a failed attempt a pod is tried again, at first; doubled each time.
 const RETRY_FIRST: Duration = Duration::from_millis(500);
@@ -26,7 +26,7 @@ pub(super) enum Stage {
     /// Served.
     Open(Box<OpenPod>),
     /// Not served: closed in the kernel where it came that far.
-    Failed(Box<FailedPod>),
+    Closed(Box<ClosedPod>),
 }
 
 /// A pod that is served.
@@ -37,17 +37,28 @@ pub(super) struct OpenPod {
 }
 
 /// A pod that is not served.
-pub(super) struct FailedPod {
+pub(super) struct ClosedPod {
     /// What the kernel has of it.
     pub(super) kernel: Option<EnrolledPod>,
     pub(super) reason: String,
+    /// How many have failed in a row.
     pub(super) attempts: u32,
     pub(super) retry_at: Instant,
 }
 
-impl FailedPod {
+impl ClosedPod {
+    /// A pod that is to be served at once.
+    pub(super) fn due(kernel: Option<EnrolledPod>, now: Instant) -> Self {
+        Self {
+            kernel,
+            reason: "it is being enrolled".to_owned(),
+            attempts: 0,
+            retry_at: now,
+        }
+    }
+
     /// A pod that failed at `now`, for the `attempts`-th time in a row.
-    pub(super) fn new(
+    pub(super) fn failed(
         kernel: Option<EnrolledPod>,
         reason: String,
         attempts: u32,
@@ -69,7 +80,7 @@ impl LocalPod {
     pub(super) fn kernel(&self) -> Option<&EnrolledPod> {
         match &self.stage {
             Stage::Open(open) => Some(&open.kernel),
-            Stage::Failed(failed) => failed.kernel.as_ref(),
+            Stage::Closed(closed) => closed.kernel.as_ref(),
         }
     }
 
@@ -77,7 +88,7 @@ impl LocalPod {
     pub(super) fn report(&self) -> PodReport {
         let (state, reason) = match &self.stage {
             Stage::Open(_) => (PodState::Enrolled, None),
-            Stage::Failed(failed) => (PodState::Closed, Some(failed.reason.clone())),
+            Stage::Closed(closed) => (PodState::Closed, Some(closed.reason.clone())),
         };
         let kernel = self.kernel();
         let entry = kernel.map(EnrolledPod::entry);
@@ -95,6 +106,14 @@ impl LocalPod {
                 .collect(),
         }
     }
+}
+
+/// What an operator sees of this node.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub(super) struct NodeReport {
+    pub(super) pods: Vec<PodReport>,
+    /// What the kernel could not be told.
+    pub(super) faults: Vec<Fault>,
 }
 
 /// What an operator sees of a pod of this node.

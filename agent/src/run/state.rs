@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::RunConfig;
-use super::pods::{PodReport, PodState};
+use super::pods::{NodeReport, PodReport, PodState};
 use crate::admin::server::AdminState;
 use crate::datapath::{Counters, Tables};
 use crate::identity::Identities;
@@ -24,7 +24,7 @@ pub(super) struct State {
     pub(super) config: RunConfig,
     pub(super) cgroup: PathBuf,
     pub(super) mesh: watch::Receiver<Arc<MeshView>>,
-    pub(super) pods: watch::Receiver<Vec<PodReport>>,
+    pub(super) node: watch::Receiver<NodeReport>,
     pub(super) proxy: Arc<Proxy>,
     pub(super) tables: Tables,
     pub(super) identities: Identities,
@@ -61,9 +61,10 @@ impl State {
             .workloads()
             .iter()
             .filter(|workload| self.is_wanted(workload));
-        let pods = self.pods.borrow().clone();
-        let count = |state| pods.iter().filter(|pod| pod.state == state).count();
+        let node = self.node.borrow().clone();
+        let count = |state| node.pods.iter().filter(|pod| pod.state == state).count();
         let (enrolled, closed) = (count(PodState::Enrolled), count(PodState::Closed));
+        let faults: Vec<_> = view.snapshot.faults().iter().chain(&node.faults).collect();
         let sets = self.tables.counts();
         let stats = match self.proxy.stats().await {
             Ok(stats) => json!(stats),
@@ -88,7 +89,7 @@ impl State {
                 "in_userspace": sets.in_userspace,
                 "refusing": sets.refusing,
             },
-            "faults": view.snapshot.faults(),
+            "faults": faults,
             "kernel": counters,
             "proxy": stats,
         })
@@ -100,7 +101,7 @@ impl State {
 
     fn workloads(&self) -> Value {
         let view = self.view();
-        let pods = self.pods.borrow();
+        let pods = &self.node.borrow().pods;
         let rows = view.snapshot.workloads().iter().map(|workload| {
             let report = pods.iter().find(|pod| pod.name == workload.name);
             let (state, reason) = enrolment(workload, report);
