@@ -1,0 +1,154 @@
+//! `lab-hbone JSON`: opens a TLS connection, sends one request over HTTP/2 and, where the answer is
+//! 200, `GET /` through the tunnel. Says what came of it, as JSON. It trusts any server.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Uri};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+type Failure = Box<dyn Error>;
+
+/// For the whole call.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Failure> {
+    let told = std::env::args().nth(1).ok_or("usage: lab-hbone JSON")?;
+    let told: Value = serde_json::from_str(&told)?;
+    let said = match tokio::time::timeout(PATIENCE, call(&told)).await {
+        Ok(Ok(said)) => said,
+        Ok(Err(failure)) => json!({"failure": failure.to_string()}),
+        Err(late) => return Err(late.into()),
+    };
+    println!("{said}");
+    Ok(())
+}
+
+async fn call(told: &Value) -> Result<Value, Failure> {
+    let stream = TcpStream::connect(text(told, "to")?).await?;
+    let config = Arc::new(tls(told)?);
+    let name = ServerName::try_from("mesh.invalid")?;
+    let stream = TlsConnector::from(config).connect(name, stream).await?;
+    let (client, connection) = h2::client::handshake(stream).await?;
+    tokio::spawn(connection);
+    let mut client = client.ready().await?;
+    let is_tunnel = told["method"] == "CONNECT";
+    let (answer, mut send) = client.send_request(request(told)?, !is_tunnel)?;
+    let answer = answer.await?;
+    let status = answer.status();
+    let mut received = Vec::new();
+    if status.is_success() && is_tunnel {
+        let request = "GET / HTTP/1.1\r\nhost: tunnel\r\nconnection: close\r\n\r\n";
+        send.send_data(Bytes::from_static(request.as_bytes()), true)?;
+        let mut body = answer.into_body();
+        while let Some(data) = body.data().await {
+            let data = data?;
+            body.flow_control().release_capacity(data.len())?;
+            received.extend_from_slice(&data);
+        }
+    }
+    Ok(json!({"status": status.as_u16(), "answer": body_of(&received)}))
+}
+
+fn request(told: &Value) -> Result<Request<()>, Failure> {
+    let method: Method = text(told, "method")?.parse()?;
+    let authority = text(told, "authority")?;
+    let uri = if method == Method::CONNECT {
+        Uri::builder().authority(authority).build()?
+    } else {
+        Uri::builder()
+            .scheme("https")
+            .authority(authority)
+            .path_and_query("/")
+            .build()?
+    };
+    let mut request = Request::builder().method(method).uri(uri);
+    for header in told["headers"].as_array().into_iter().flatten() {
+        if let (Some(name), Some(value)) = (header[0].as_str(), header[1].as_str()) {
+            request = request.header(name, value);
+        }
+    }
+    Ok(request.body(())?)
+}
+
+/// The JSON in an HTTP/1 response.
+fn body_of(received: &[u8]) -> Value {
+    let text = String::from_utf8_lossy(received);
+    let body = text.split_once("\r\n\r\n").map(|(_, body)| body.trim());
+    body.and_then(|body| serde_json::from_str(body).ok())
+        .unwrap_or(Value::Null)
+}
+
+fn tls(told: &Value) -> Result<ClientConfig, Failure> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnyServer(provider)));
+    let mut config = if told["certificate"].is_null() {
+        builder.with_no_client_auth()
+    } else {
+        let chain = CertificateDer::pem_file_iter(text(told, "certificate")?)?;
+        let key = PrivateKeyDer::from_pem_file(text(told, "key")?)?;
+        builder.with_client_auth_cert(chain.collect::<Result<_, _>>()?, key)?
+    };
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(config)
+}
+
+fn text<'a>(told: &'a Value, field: &str) -> Result<&'a str, Failure> {
+    told[field]
+        .as_str()
+        .ok_or_else(|| format!("no {field}").into())
+}
+
+/// Trusts any server: it is the server's defences that are tried.
+#[derive(Debug)]
+struct AnyServer(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyServer {
+    fn verify_server_cert(
+        &self,
+        _certificate: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _name: &ServerName<'_>,
+        _ocsp: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signed, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signed, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,74 @@
+//! An HBONE client that says what it is told, right or wrong.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use crate::impostor::Credentials;
+use crate::place::Place;
+use crate::process::output;
+use crate::server::tool;
+
+/// What a `lab-hbone` is to do.
+#[derive(Clone, Debug)]
+pub struct HboneCall<'a> {
+    /// Where the tunnel goes.
+    pub to: SocketAddr,
+    /// What it authenticates with; nothing, where there is none.
+    pub credentials: Option<&'a Credentials>,
+    /// The request's method.
+    pub method: &'a str,
+    /// The request's authority.
+    pub authority: &'a str,
+    /// More headers.
+    pub headers: &'a [(&'a str, &'a str)],
+}
+
+/// What came of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum HboneReply {
+    /// The tunnel did not come to stand: TCP, TLS or HTTP/2 failed.
+    NoTunnel(String),
+    /// A status, and what the application answered to `GET /` through the tunnel.
+    Status(u16, Value),
+}
+
+impl<'a> HboneCall<'a> {
+    /// A CONNECT without more headers.
+    pub fn connect(to: SocketAddr, credentials: &'a Credentials, authority: &'a str) -> Self {
+        Self {
+            to,
+            credentials: Some(credentials),
+            method: "CONNECT",
+            authority,
+            headers: &[],
+        }
+    }
+
+    /// Makes the call from somewhere.
+    ///
+    /// # Errors
+    ///
+    /// Where the client cannot be run or does not come to an end.
+    pub fn make(&self, from: &Place) -> Result<HboneReply> {
+        let told = json!({
+            "to": self.to.to_string(),
+            "certificate": self.credentials.map(|own| &own.certificate),
+            "key": self.credentials.map(|own| &own.key),
+            "method": self.method,
+            "authority": self.authority,
+            "headers": self.headers,
+        });
+        let outcome = output(from.command(tool("lab-hbone")?)?.arg(told.to_string()))?;
+        ensure!(outcome.status.success(), "lab-hbone: {}", outcome.stderr);
+        let said: Value = serde_json::from_str(&outcome.stdout)?;
+        Ok(match said["status"].as_u64() {
+            Some(status) => HboneReply::Status(status.try_into()?, said["answer"].clone()),
+            None => {
+                let failure = said["failure"].as_str();
+                HboneReply::NoTunnel(failure.context("neither status nor failure")?.to_owned())
+            }
+        })
+    }
+}
