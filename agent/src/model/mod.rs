@@ -12,7 +12,7 @@ mod range;
 mod service;
 mod snapshot;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod workload;
 
 pub use destination::{Destination, Target};

@@ -8,7 +8,7 @@ use super::{
 };
 
 /// An empty mesh.
-pub(super) fn parts() -> SnapshotParts {
+pub(crate) fn parts() -> SnapshotParts {
     SnapshotParts {
         trust_domain: TrustDomain::new("cluster.local").expect("valid"),
         root_namespace: "istio-system".into(),
@@ -23,7 +23,7 @@ pub(super) fn parts() -> SnapshotParts {
 }
 
 /// An opted-in, ready pod `namespace/name` with the label `app: web`.
-pub(super) fn pod(name: &str, addresses: &[&str]) -> Workload {
+pub(crate) fn pod(name: &str, addresses: &[&str]) -> Workload {
     let name = object_name(name);
     let trust_domain = TrustDomain::new("cluster.local").expect("valid");
     Workload {
@@ -45,7 +45,7 @@ pub(super) fn pod(name: &str, addresses: &[&str]) -> Workload {
 }
 
 /// A Service of one port that selects the pods of [`pod`] in its namespace.
-pub(super) fn service(name: &str, addresses: &[&str], port: u16, target: TargetPort) -> Service {
+pub(crate) fn service(name: &str, addresses: &[&str], port: u16, target: TargetPort) -> Service {
     Service {
         name: object_name(name),
         addresses: addresses

@@ -18,6 +18,16 @@ pub(super) enum Action {
     Deny,
 }
 
+impl Action {
+    /// As `spec.action` has it.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Allow => "ALLOW",
+            Self::Deny => "DENY",
+        }
+    }
+}
+
 /// The rules of a policy.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Authorization {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use ambit_common::{
     Address, Bitmap, Judgement, MAX_ALTERNATIVES, MESH_PREFIX_BITS, PolicySetHeader, SetMode, judge,
 };
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::authorization::{Action, Authorization, Operation, Source};
 use super::decision::{Attributes, Decider};
@@ -228,34 +228,26 @@ fn bitmap(alternatives: &[Alternative], test: &dyn Fn(&Alternative) -> bool) -> 
 }
 
 /// A prefix for each block that an alternative names, and one for all other addresses of each
-/// family: within a prefix, and outside the longer ones, all addresses are alike.
+/// family: within a prefix, and outside the longer ones, all addresses are alike. IPv4 lies inside
+/// `::/0` in the one form of addresses, so it always has a prefix of its own.
 fn sources(alternatives: &[Alternative]) -> Vec<(Address, u8, Bitmap)> {
     let blocks = alternatives
         .iter()
         .filter_map(|a| Some(&a.peer.source()?.blocks));
-    let named: BTreeSet<IpNet> = blocks
-        .flat_map(|b| b.positive.iter().chain(&b.negative).copied())
-        .collect();
-    let mut prefixes = vec![(Address::UNSPECIFIED, 0, outside(alternatives))];
-    for net in named {
-        let admitted = |a: &Alternative| match a.peer.source() {
-            None => true,
-            Some(source) => admits_prefix(&source.blocks, &net),
-        };
-        prefixes.push((
-            net.network().into(),
-            prefix_bits(&net),
-            bitmap(alternatives, &admitted),
-        ));
-    }
+    let named = blocks.flat_map(|b| b.positive.iter().chain(&b.negative).copied());
+    let all = [IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())];
+    let prefixes: BTreeSet<IpNet> = named.chain(all).collect();
+    let bits = |net: &IpNet| {
+        bitmap(alternatives, &|a| {
+            a.peer
+                .source()
+                .is_none_or(|source| admits_prefix(&source.blocks, net))
+        })
+    };
     prefixes
-}
-
-/// What an address in no block satisfies: a positive list needs one.
-fn outside(alternatives: &[Alternative]) -> Bitmap {
-    bitmap(alternatives, &|a| {
-        a.peer.source().is_none_or(|s| s.blocks.positive.is_empty())
-    })
+        .iter()
+        .map(|net| (net.network().into(), prefix_bits(net), bits(net)))
+        .collect()
 }
 
 /// Whether the addresses of a prefix that are in no longer one are admitted: those blocks matter

@@ -44,12 +44,28 @@ pub struct PolicyCondition {
     pub kind: PolicyKind,
     /// The object's name.
     pub name: ObjectName,
+    /// What it applies to.
+    pub scope: PolicyScope,
+    /// An AuthorizationPolicy's action, where it is enforced.
+    pub action: Option<&'static str>,
     /// Whether it is enforced.
     pub state: PolicyState,
     /// Which field is not, or what else there is to know.
     pub message: Option<String>,
     /// How many workloads it applies to.
     pub workloads: usize,
+}
+
+/// What a policy applies to.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PolicyScope {
+    /// Every workload: it is in the root namespace.
+    Mesh,
+    /// The workloads of its namespace.
+    Namespace,
+    /// Those that its selector selects.
+    Selected,
 }
 
 /// Whether a policy is enforced.
@@ -167,6 +183,14 @@ impl PolicyIndex {
         }
     }
 
+    fn scope(&self, object: &PolicyObject, selects: bool) -> PolicyScope {
+        match (selects, object.name.namespace == self.root) {
+            (true, _) => PolicyScope::Selected,
+            (false, true) => PolicyScope::Mesh,
+            (false, false) => PolicyScope::Namespace,
+        }
+    }
+
     fn describe(&self, snapshot: &Snapshot) -> Vec<PolicyCondition> {
         let count = |applies: &dyn Fn(&Workload) -> bool| {
             snapshot
@@ -177,11 +201,20 @@ impl PolicyIndex {
         };
         let authorizations = self.authorizations.iter().map(|parsed| {
             let workloads = count(&|workload| self.authorizes(parsed, workload));
-            condition(&parsed.object, parsed.content.as_ref().err(), workloads)
+            PolicyCondition {
+                scope: self.scope(&parsed.object, parsed.selector.is_some()),
+                action: parsed
+                    .content
+                    .as_ref()
+                    .ok()
+                    .map(|policy| policy.action.as_str()),
+                ..condition(&parsed.object, parsed.content.as_ref().err(), workloads)
+            }
         });
         let authentications = self.authentications.iter().map(|parsed| {
             let workloads = count(&|workload| self.level(parsed, workload).is_some());
             let mut condition = condition(&parsed.object, parsed.content.as_ref().err(), workloads);
+            condition.scope = self.scope(&parsed.object, !parsed.selector.is_empty());
             if *parsed.object.name.namespace == *self.root && !parsed.selector.is_empty() {
                 condition.state = PolicyState::Ignored;
                 condition.message =
@@ -241,6 +274,8 @@ fn condition(
     PolicyCondition {
         kind: object.kind,
         name: object.name.clone(),
+        scope: PolicyScope::Namespace,
+        action: None,
         state: error.map_or(PolicyState::Enforced, |_| PolicyState::NotEnforced),
         message: error.map(ToString::to_string),
         workloads,

@@ -11,13 +11,15 @@ mod index;
 mod matcher;
 mod peer_authentication;
 mod reader;
+#[cfg(test)]
+mod tests;
 mod workload_policies;
 
 use std::sync::Arc;
 
 pub use compile::CompiledSet;
 pub use decision::{Attributes, Decider, Decision, Denial, Permit};
-pub use index::{PolicyCondition, PolicyIndex, PolicyState};
+pub use index::{PolicyCondition, PolicyIndex, PolicyScope, PolicyState};
 pub use workload_policies::WorkloadPolicies;
 
 use crate::model::Snapshot;

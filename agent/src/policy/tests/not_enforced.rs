@@ -1,0 +1,161 @@
+//! Nothing is enforced by halves: what is not understood refuses, and is named.
+
+use ambit_common::Reason;
+use serde_json::{Value, json};
+
+use super::Caller::{Peer, Plaintext};
+use super::Mesh;
+use crate::policy::PolicyState;
+
+/// A spec, and the field that its condition has to name.
+fn specs() -> Vec<(Value, &'static str)> {
+    let rule = |rule: Value| json!({"rules": [rule]});
+    let source = |field: &str, value: Value| rule(json!({"from": [{"source": {field: value}}]}));
+    let operation =
+        |field: &str, value: Value| rule(json!({"to": [{"operation": {field: value}}]}));
+    vec![
+        (operation("methods", json!(["GET"])), "methods"),
+        (operation("notMethods", json!(["GET"])), "notMethods"),
+        (operation("paths", json!(["/a"])), "paths"),
+        (operation("hosts", json!(["a"])), "hosts"),
+        (operation("ports", json!(["x"])), "ports"),
+        (operation("ports", json!(["65536"])), "ports"),
+        (operation("ports", json!([80])), "ports"),
+        (operation("ports", json!("80")), "ports"),
+        (
+            source("requestPrincipals", json!(["*"])),
+            "requestPrincipals",
+        ),
+        (
+            source("remoteIpBlocks", json!(["10.0.0.0/8"])),
+            "remoteIpBlocks",
+        ),
+        (source("serviceAccounts", json!(["a"])), "serviceAccounts"),
+        (source("ipBlocks", json!(["10.0.0.0/33"])), "ipBlocks"),
+        (source("namespaces", json!(["a*b"])), "namespaces"),
+        (source("newField", json!(["a"])), "newField"),
+        (
+            rule(json!({"when": [{"key": "source.ip", "values": ["10.0.0.1"]}]})),
+            "when",
+        ),
+        (rule(json!({"from": [{"source": {}}]})), "source"),
+        (rule(json!({"from": [{}]})), "from"),
+        (rule(json!({"from": []})), "from"),
+        (rule(json!({"to": []})), "to"),
+        (rule(json!({"to": [{"operation": {}}]})), "operation"),
+        (rule(json!({"upon": []})), "upon"),
+        (json!({"action": "AUDIT", "rules": [{}]}), "action"),
+        (
+            json!({"action": "CUSTOM", "provider": {"name": "x"}, "rules": [{}]}),
+            "CUSTOM",
+        ),
+        (json!({"action": "deny", "rules": [{}]}), "action"),
+        (json!({"action": "DENY"}), "DENY"),
+        (
+            json!({"targetRefs": [{"kind": "Service", "name": "web"}]}),
+            "targetRefs",
+        ),
+        (
+            json!({"selector": {"matchExpressions": []}, "rules": [{}]}),
+            "selector",
+        ),
+        (
+            json!({"selector": {"matchLabels": {"app": 1}}, "rules": [{}]}),
+            "selector",
+        ),
+        (json!({"rules": {}}), "rules"),
+        (json!("ALLOW"), "spec"),
+    ]
+}
+
+#[test]
+fn a_field_that_is_not_understood_refuses_everybody_and_is_named() {
+    for (spec, field) in specs() {
+        let index = Mesh::new()
+            .authorize("prod/allow-all", json!({"rules": [{}]}))
+            .authorize("prod/policy", spec.clone())
+            .index();
+        let policies = index.for_workload(&super::web());
+        for caller in [Plaintext, Peer("a/b")] {
+            assert!(
+                !policies.admits(caller, 8080),
+                "{spec}: {caller:?} is let in"
+            );
+            assert_eq!(
+                policies.reason(caller),
+                Some(Reason::PolicyNotEnforceable),
+                "{spec}"
+            );
+        }
+        let shown = index
+            .conditions()
+            .iter()
+            .find(|shown| &*shown.name.name == "policy");
+        let shown = shown.expect("shown");
+        assert_eq!(shown.state, PolicyState::NotEnforced, "{spec}");
+        let message = shown.message.as_deref().unwrap_or_default();
+        assert!(message.contains(field), "{spec}: {message}");
+    }
+}
+
+#[test]
+fn what_is_understood_of_the_same_shape_does_not_refuse() {
+    let spec = json!({
+        "selector": {"matchLabels": {"app": "web"}},
+        "action": "ALLOW",
+        "rules": [{
+            "from": [{"source": {"namespaces": ["a"], "notPrincipals": ["x"]}}],
+            "to": [{"operation": {"ports": ["8080"], "notPorts": ["1"]}}],
+        }],
+    });
+    assert!(
+        Mesh::new()
+            .authorize("prod/policy", spec)
+            .admits(Peer("a/b"))
+    );
+}
+
+#[test]
+fn a_policy_that_is_not_understood_refuses_only_what_it_selects() {
+    let broken = |selector: Value| json!({"selector": selector, "rules": [{"upon": []}]});
+    let other = json!({"matchLabels": {"app": "db"}});
+    assert!(
+        Mesh::new()
+            .authorize("prod/db", broken(other))
+            .admits(Plaintext)
+    );
+    assert!(
+        Mesh::new()
+            .authorize("test/all", broken(Value::Null))
+            .admits(Plaintext)
+    );
+    let own = json!({"matchLabels": {"app": "web"}});
+    assert!(
+        !Mesh::new()
+            .authorize("prod/web", broken(own))
+            .admits(Plaintext)
+    );
+}
+
+#[test]
+fn a_peer_authentication_that_is_not_understood_refuses() {
+    for spec in [
+        json!({"mtls": {"mode": "MUTUAL"}}),
+        json!({"mtls": {"modes": "STRICT"}}),
+        json!({"mtls": "STRICT"}),
+        json!({"portLevelMtls": {"80": {"mode": "STRICT"}}}),
+        json!({"selector": {"matchLabels": {"app": "web"}}, "portLevelMtls": {"x": {"mode": "STRICT"}}}),
+        json!({"unknown": 1}),
+    ] {
+        let mesh = Mesh::new().authenticate("prod/default", spec.clone());
+        assert!(!mesh.admits(Peer("a/b")), "{spec}");
+    }
+}
+
+#[test]
+fn a_dry_run_is_not_enforced_by_halves() {
+    let mut mesh = Mesh::new().authorize("prod/policy", json!({"rules": [{}]}));
+    let annotation = ("istio.io/dry-run".to_owned(), "true".to_owned());
+    mesh.policies[0].annotations.extend([annotation]);
+    assert!(!mesh.admits(Plaintext));
+}
