@@ -5,10 +5,12 @@
 mod ca;
 mod manager;
 mod provider;
+#[cfg(test)]
+mod tests;
 mod tls;
 mod verify;
 
 pub use ca::{CaError, EmbeddedCa};
 pub use manager::{CertificateInfo, CertificateUnavailable, Identities, WorkloadCertificates};
 pub use provider::{CertificateProvider, IssueError, IssueFuture, IssuedCertificate};
-pub use verify::{PeerIdentityError, TrustPolicy, peer_identity};
+pub use verify::{PeerIdentityError, TrustPolicy, explain_handshake, peer_identity};

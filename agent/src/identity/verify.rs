@@ -1,5 +1,6 @@
 //! Verification of a peer's certificate: its chain, and then who it says the peer is.
 
+use std::io;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -77,6 +78,18 @@ pub fn peer_identity(chain: &[CertificateDer<'_>]) -> Result<WorkloadIdentity, P
         [uri] => Ok(WorkloadIdentity::from_spiffe_id(uri)?),
         other => Err(PeerIdentityError::NotOneUri(other.len())),
     }
+}
+
+/// A failed handshake's error, which says why the peer was refused where this side refused it:
+/// rustls shows the reasons of verifiers that are not its own as a data structure.
+pub fn explain_handshake(error: io::Error) -> io::Error {
+    let reason = match error.get_ref().and_then(|inner| inner.downcast_ref()) {
+        Some(Error::InvalidCertificate(CertificateError::Other(OtherError(reason)))) => {
+            reason.to_string()
+        }
+        _ => return error,
+    };
+    io::Error::new(error.kind(), reason)
 }
 
 /// Verifies peers on both sides of a tunnel. The name that a client dials says nothing.

@@ -25,7 +25,7 @@ use super::relay::{Side, relay};
 use super::reset::ResetOnDrop;
 use super::subject::Path;
 use crate::datapath::Caller;
-use crate::identity::peer_identity;
+use crate::identity::{explain_handshake, peer_identity};
 use crate::model::WorkloadIdentity;
 
 /// How often a peer is asked whether it is alive, and how long it may take to answer.
@@ -84,7 +84,7 @@ async fn handshake(
     let limit = pod.limits.handshake_timeout;
     let accepted = tokio::time::timeout(limit, TlsAcceptor::from(config).accept(stream)).await;
     let tls = match accepted {
-        Ok(accepted) => accepted.map_err(Refusal::Handshake)?,
+        Ok(accepted) => accepted.map_err(|error| Refusal::Handshake(explain_handshake(error)))?,
         Err(_) => return Err(Refusal::HandshakeTimedOut(limit)),
     };
     let session = tls.get_ref().1;
