@@ -16,7 +16,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::authority::{caller_address, canonical, delivery_address};
-use super::hbone::{Tunnel, parse_forwarded, server_settings};
+use super::hbone::{Room, Tunnel, parse_forwarded, server_settings};
 use super::inbound_call::InboundCall;
 use super::limits::Resource;
 use super::pod::ServedPod;
@@ -97,7 +97,12 @@ async fn handshake(
 }
 
 async fn accept_streams(peer: Rc<TunnelPeer>, tls: TlsStream<TcpStream>) {
-    let opening = server_settings().handshake(tls);
+    let ample = peer.pod.caps.take(Resource::Ample);
+    let room = match ample {
+        Ok(_) => Room::Ample,
+        Err(_) => Room::Scant,
+    };
+    let opening = server_settings(room).handshake(tls);
     let limit = peer.pod.limits.handshake_timeout;
     let mut connection = match tokio::time::timeout(limit, opening).await {
         Ok(Ok(connection)) => connection,

@@ -17,6 +17,10 @@ pub struct ProxyLimits {
     pub handshakes: usize,
     /// Open CONNECT streams towards the pod, over all its tunnels. Default 16,384.
     pub streams: usize,
+    /// Inbound tunnels that may each have 4 MiB under way; the others have 64 KiB, so that what the
+    /// pod's callers send and its applications do not read takes at most
+    /// `ample` × 4 MiB + `inbound` × 64 KiB of memory. Default 64.
+    pub ample: usize,
     /// From TCP accept to the end of the TLS handshake. Default 10 s.
     pub handshake_timeout: Duration,
     /// From dialling an endpoint to its answer: TCP, TLS and CONNECT. Default 10 s.
@@ -33,6 +37,7 @@ impl Default for ProxyLimits {
             inbound: 4_096,
             handshakes: 256,
             streams: 16_384,
+            ample: 64,
             handshake_timeout: Duration::from_secs(10),
             dial_timeout: Duration::from_secs(10),
             hold: Duration::from_secs(2),
@@ -47,6 +52,7 @@ pub(crate) enum Resource {
     Inbound,
     Handshakes,
     Streams,
+    Ample,
 }
 
 /// A pod's cap is used up.
@@ -69,6 +75,7 @@ pub(crate) struct PodCaps {
     inbound: Arc<Semaphore>,
     handshakes: Arc<Semaphore>,
     streams: Arc<Semaphore>,
+    ample: Arc<Semaphore>,
 }
 
 impl Resource {
@@ -78,6 +85,7 @@ impl Resource {
             Self::Inbound => "inbound connections",
             Self::Handshakes => "TLS handshakes under way",
             Self::Streams => "inbound streams",
+            Self::Ample => "inbound tunnels with ample room",
         }
     }
 }
@@ -91,6 +99,7 @@ impl PodCaps {
             inbound: cap(limits.inbound),
             handshakes: cap(limits.handshakes),
             streams: cap(limits.streams),
+            ample: cap(limits.ample),
         }
     }
 
@@ -104,6 +113,7 @@ impl PodCaps {
             Resource::Inbound => (&self.inbound, self.limits.inbound),
             Resource::Handshakes => (&self.handshakes, self.limits.handshakes),
             Resource::Streams => (&self.streams, self.limits.streams),
+            Resource::Ample => (&self.ample, self.limits.ample),
         };
         Arc::clone(semaphore)
             .try_acquire_owned()
@@ -116,11 +126,12 @@ impl PodCaps {
 mod tests {
     use super::*;
 
-    const ALL: [Resource; 4] = [
+    const ALL: [Resource; 5] = [
         Resource::Outbound,
         Resource::Inbound,
         Resource::Handshakes,
         Resource::Streams,
+        Resource::Ample,
     ];
 
     fn caps(cap: usize) -> PodCaps {
@@ -129,6 +140,7 @@ mod tests {
             inbound: cap,
             handshakes: cap,
             streams: cap,
+            ample: cap,
             ..ProxyLimits::default()
         })
     }

@@ -15,7 +15,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 
-use super::hbone::Tunnel;
+use super::hbone::{Lease, Tunnel};
 
 /// What is read at once. The buffer is given up as soon as it is sent, so that an idle connection
 /// has none.
@@ -70,7 +70,7 @@ pub(crate) async fn relay(mut stream: TcpStream, tunnel: Tunnel, side: Side, met
     let Tunnel {
         mut send,
         mut receive,
-        lease: _lease,
+        lease,
     } = tunnel;
     let (out, back) = match side {
         Side::Source => (&meter.sent, &meter.received),
@@ -79,7 +79,7 @@ pub(crate) async fn relay(mut stream: TcpStream, tunnel: Tunnel, side: Side, met
     on_close(&stream, Close::Reset);
     let (read, write) = stream.split();
     let ended = tokio::try_join!(
-        into_tunnel(read, &mut send, out),
+        into_tunnel(read, &mut send, lease.as_ref(), out),
         out_of_tunnel(&mut receive, write, back),
     );
     if ended.is_ok() {
@@ -124,6 +124,7 @@ fn on_close(stream: &TcpStream, close: Close) {
 async fn into_tunnel(
     read: ReadHalf<'_>,
     send: &mut SendStream<Bytes>,
+    lease: Option<&Lease>,
     count: &Cell<u64>,
 ) -> Result<(), Aborted> {
     loop {
@@ -141,9 +142,10 @@ async fn into_tunnel(
         count.set(count.get() + chunk.len() as u64);
         while !chunk.is_empty() {
             send.reserve_capacity(chunk.len());
-            let room = poll_fn(|context| send.poll_capacity(context))
-                .await
-                .ok_or(Aborted)??;
+            let waiting = lease.map(Lease::stall);
+            let room = poll_fn(|context| send.poll_capacity(context)).await;
+            drop(waiting);
+            let room = room.ok_or(Aborted)??;
             send.send_data(chunk.split_to(room.min(chunk.len())), false)?;
         }
     }
@@ -191,3 +193,6 @@ async fn next_chunk(read: &ReadHalf<'_>) -> io::Result<Option<Bytes>> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,13 +1,16 @@
 //! HBONE: HTTP/2 CONNECT over mutual TLS, wire-compatible with Istio ambient.
 
+mod connection;
 mod error;
 mod forwarded;
+mod occupancy;
 mod pool;
 mod settings;
 mod tunnel;
 
 pub(crate) use error::TunnelError;
 pub(crate) use forwarded::parse_forwarded;
+pub(crate) use occupancy::Lease;
 pub(crate) use pool::TunnelPool;
-pub(crate) use settings::server as server_settings;
+pub(crate) use settings::{Room, server as server_settings};
 pub(crate) use tunnel::Tunnel;

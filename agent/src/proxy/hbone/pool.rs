@@ -1,39 +1,27 @@
 //! The tunnels that one pod has open from one shard: many streams share a connection.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ambit_common::HBONE_PORT;
 use bytes::Bytes;
 use h2::client::SendRequest;
 use http::{Method, Request, StatusCode};
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Mutex;
 use tokio_rustls::TlsConnector;
 
+use super::connection::Connection;
 use super::error::TunnelError;
 use super::forwarded::forwarded_for;
-use super::settings;
-use super::tunnel::{Lease, Tunnel};
+use super::occupancy::Lease;
+use super::tunnel::Tunnel;
 use crate::datapath::PodDatapath;
-use crate::identity::{WorkloadCertificates, peer_identity};
+use crate::identity::{WorkloadCertificates, explain_handshake, peer_identity};
 use crate::model::{Target, WorkloadIdentity};
-
-/// Streams that share a connection before another is opened; below every peer's own limit.
-const STREAMS_PER_CONNECTION: usize = 100;
-
-/// The age from which on a connection takes no new stream.
-const MAX_AGE: Duration = Duration::from_secs(3600);
-
-/// How often a connection is asked whether it is alive.
-const PING_EVERY: Duration = Duration::from_secs(20);
-
-/// How long it may take to answer. A frozen peer is noticed by then.
-const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long the TLS and HTTP/2 handshakes may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -58,15 +46,6 @@ struct Peer {
 /// Connections to a peer. Locked while one is being opened, so that callers at the same time share
 /// it.
 type Connections = Mutex<Vec<Connection>>;
-
-/// An open connection.
-struct Connection {
-    requests: SendRequest<Bytes>,
-    streams: Rc<Cell<usize>>,
-    alive: Rc<Cell<bool>>,
-    opened: Instant,
-    epoch: u64,
-}
 
 impl std::fmt::Debug for TunnelPool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -124,12 +103,24 @@ impl TunnelPool {
         let epoch = self.certificates.epoch();
         connections.retain(|connection| connection.takes_streams(epoch));
         if let Some(open) = connections.iter().find(|connection| connection.has_room()) {
-            return Ok((open.requests.clone(), Lease::take(&open.streams), false));
+            let (requests, lease) = open.take();
+            return Ok((requests, lease, false));
         }
+        self.forget_idle_peers();
         let opened = self.connect(peer).await?;
-        let answer = (opened.requests.clone(), Lease::take(&opened.streams), true);
+        let (requests, lease) = opened.take();
         connections.push(opened);
-        Ok(answer)
+        Ok((requests, lease, true))
+    }
+
+    /// Forgets the peers to which nothing is open, unless somebody is about to open it.
+    fn forget_idle_peers(&self) {
+        self.peers.borrow_mut().retain(|_, connections| {
+            let Ok(open) = connections.try_lock() else {
+                return true;
+            };
+            Rc::strong_count(connections) > 1 || open.iter().any(Connection::is_open)
+        });
     }
 
     async fn connect(&self, peer: &Peer) -> Result<Connection, TunnelError> {
@@ -153,9 +144,10 @@ impl TunnelPool {
             let tls = TlsConnector::from(config)
                 .connect(name, stream)
                 .await
+                .map_err(explain_handshake)
                 .map_err(failed)?;
             verify(peer, tls.get_ref().1)?;
-            open_http2(address, tls, epoch).await
+            Connection::open(address, tls, epoch).await
         };
         match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
             Ok(opened) => opened,
@@ -186,59 +178,6 @@ fn verify(peer: &Peer, session: &rustls::ClientConnection) -> Result<(), TunnelE
         found,
         expected,
     })
-}
-
-async fn open_http2<S>(peer: SocketAddr, stream: S, epoch: u64) -> Result<Connection, TunnelError>
-where
-    S: AsyncRead + AsyncWrite + Unpin + 'static,
-{
-    let (requests, mut connection) = settings::client()
-        .handshake(stream)
-        .await
-        .map_err(|source| TunnelError::Http2 { peer, source })?;
-    let alive = Rc::new(Cell::new(true));
-    let pings = connection.ping_pong();
-    let while_alive = Rc::clone(&alive);
-    tokio::task::spawn_local(async move {
-        tokio::select! {
-            ended = connection => if let Err(error) = ended {
-                tracing::debug!(%peer, %error, "a tunnel connection ended");
-            },
-            () = silence(pings) => {
-                tracing::warn!(%peer, "a tunnel connection was closed: its peer does not answer");
-            }
-        }
-        while_alive.set(false);
-    });
-    Ok(Connection {
-        requests,
-        streams: Rc::default(),
-        alive,
-        opened: Instant::now(),
-        epoch,
-    })
-}
-
-/// Resolves when the peer no longer answers.
-async fn silence(pings: Option<h2::PingPong>) {
-    let Some(mut pings) = pings else { return };
-    loop {
-        tokio::time::sleep(PING_EVERY).await;
-        let answer = tokio::time::timeout(PING_TIMEOUT, pings.ping(h2::Ping::opaque())).await;
-        if !matches!(answer, Ok(Ok(_))) {
-            return;
-        }
-    }
-}
-
-impl Connection {
-    fn takes_streams(&self, epoch: u64) -> bool {
-        self.alive.get() && self.epoch == epoch && self.opened.elapsed() < MAX_AGE
-    }
-
-    fn has_room(&self) -> bool {
-        self.streams.get() < STREAMS_PER_CONNECTION
-    }
 }
 
 async fn connect(

@@ -1,10 +1,13 @@
 //! HTTP/2 settings of both sides: room enough for throughput, bounded for each connection.
 
 /// Bytes that a peer may send on a stream before it is read.
-const STREAM_WINDOW: u32 = 1 << 20;
+pub(super) const STREAM_WINDOW: u32 = 1 << 20;
 
 /// Bytes that a peer may send on all streams of a connection before they are read.
-const CONNECTION_WINDOW: u32 = 4 << 20;
+pub(super) const CONNECTION_WINDOW: u32 = 4 << 20;
+
+/// The same, of a connection that there is little room for: the least that HTTP/2 allows.
+const SCANT_WINDOW: u32 = 65_535;
 
 /// Payload of a DATA frame.
 const FRAME: u32 = 64 << 10;
@@ -32,12 +35,25 @@ pub(super) fn client() -> h2::client::Builder {
     builder
 }
 
+/// How much a connection may have under way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Room {
+    /// [`CONNECTION_WINDOW`].
+    Ample,
+    /// [`SCANT_WINDOW`].
+    Scant,
+}
+
 /// The settings for accepting tunnels.
-pub(crate) fn server() -> h2::server::Builder {
+pub(crate) fn server(room: Room) -> h2::server::Builder {
+    let window = match room {
+        Room::Ample => CONNECTION_WINDOW,
+        Room::Scant => SCANT_WINDOW,
+    };
     let mut builder = h2::server::Builder::new();
     builder
         .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_connection_window_size(window)
         .max_frame_size(FRAME)
         .max_header_list_size(HEADERS)
         .max_concurrent_streams(STREAMS)
