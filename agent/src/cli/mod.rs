@@ -1,5 +1,6 @@
 //! The command line: `ambit run` is the agent, everything else asks one.
 
+mod check;
 mod run;
 mod show;
 
@@ -7,8 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::datapath::check::CheckReport;
-use show::{Format, Show};
+use show::Show;
 
 /// An eBPF-accelerated, per-node ambient agent for Kubernetes.
 #[derive(Parser)]
@@ -34,12 +34,8 @@ enum Command {
     Certs(Show),
     /// The kernel's recent denials.
     Events(Show),
-    /// What this kernel has and lacks.
-    Check {
-        /// How to print it.
-        #[arg(short, long, value_enum, default_value_t = Format::Table)]
-        output: Format,
-    },
+    /// What this kernel has and lacks, and whose programs besides Ambit's are on its hooks.
+    Check(check::Check),
 }
 
 /// Runs the command line.
@@ -62,18 +58,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Connections(show) => show.print("connections")?,
         Command::Certs(show) => show.print("certificates")?,
         Command::Events(show) => show.print("events")?,
-        Command::Check { output } => return check(output),
+        Command::Check(check) => return check.run(),
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn check(output: Format) -> anyhow::Result<ExitCode> {
-    let report = CheckReport::gather();
-    let complete = report.missing().next().is_none();
-    println!("{}", show::render(&serde_json::to_value(&report)?, output)?);
-    Ok(if complete {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
 }

@@ -108,7 +108,7 @@ mod tests {
         let rows = json!([{"pod": "a/b", "policy_set": 3}, {"pod": "c/d", "policy_set": null}]);
         assert_eq!(table(&rows), " POD  POLICY SET\n a/b  3\n c/d  -");
         let fields = json!({"ready": true, "counts": {"denied": 2, "lost": 0}});
-        assert_eq!(table(&fields), " counts  denied=2\n ready   true");
+        assert_eq!(table(&fields), " ready   true\n counts  denied=2");
         assert_eq!(table(&json!([])), "none");
     }
 }

@@ -43,6 +43,26 @@ pub struct ForeignProgram {
     pub hook: HookPoint,
 }
 
+/// What the names of Ambit's programs begin with.
+const OWN_PREFIX: &str = "ambit_";
+
+/// The ids of Ambit's own programs, of all agents on this kernel. They are told by their names,
+/// which others could take: this is for showing, and decides nothing.
+///
+/// # Errors
+/// [`ForeignError::Programs`] without CAP_SYS_ADMIN.
+pub fn own_programs() -> Result<BTreeSet<u32>, ForeignError> {
+    let mut own = BTreeSet::new();
+    for loaded in loaded_programs() {
+        let loaded = loaded?;
+        let name = loaded.name_as_str().unwrap_or_default();
+        if name.starts_with(OWN_PREFIX) {
+            own.insert(loaded.id());
+        }
+    }
+    Ok(own)
+}
+
 /// Programs that run for processes of `cgroup`, attached to it or to one above it, without those
 /// whose ids are in `own`.
 ///

@@ -201,7 +201,7 @@ impl Proxy {
     ///
     /// # Errors
     /// [`ProxyError::ShardGone`] where a shard had ended before.
-    pub async fn stop(self, drain: Duration) -> Result<(), ProxyError> {
+    pub async fn stop(&self, drain: Duration) -> Result<(), ProxyError> {
         self.ask_all(|done| Command::Stop(drain, done)).await?;
         Ok(())
     }

@@ -8,6 +8,7 @@ use std::time::Instant;
 use super::pods::{ClosedPod, LocalPod, OpenPod, Stage};
 use super::reconcile::{Reconciler, node_addresses};
 use super::rules::Occasion;
+use crate::datapath::foreign::{foreign_programs_of_netns, own_programs};
 use crate::datapath::{EnrolError, EnrolledPod};
 use crate::identity::{IssueError, WorkloadCertificates};
 use crate::model::{NetnsReference, ObjectName, Workload};
@@ -106,10 +107,13 @@ impl Reconciler {
             }
         };
         match self.open(view, workload, &mut pod).await {
-            Ok(certificates) => Ok(OpenPod {
-                kernel: pod,
-                _certificates: certificates,
-            }),
+            Ok(certificates) => {
+                warn_of_foreign_programs(workload, &pod);
+                Ok(OpenPod {
+                    kernel: pod,
+                    _certificates: certificates,
+                })
+            }
             Err(error) => {
                 let cookie = pod.cookie();
                 *kernel = Some(pod);
@@ -148,6 +152,19 @@ impl Reconciler {
         let policies = view.policies.for_workload(workload);
         self.parts.enroller.open(pod, workload, &policies)?;
         Ok(certificates)
+    }
+}
+
+/// A socket that another sk_lookup program selects beats a refusal of Ambit's.
+fn warn_of_foreign_programs(workload: &Workload, pod: &EnrolledPod) {
+    let found = own_programs().and_then(|own| foreign_programs_of_netns(pod.netns(), &own));
+    match found {
+        Ok(found) if found.is_empty() => {}
+        Ok(found) => tracing::warn!(
+            pod = %workload.name, programs = ?found,
+            "others have sk_lookup programs in the pod, which can let in what policy refuses"
+        ),
+        Err(error) => tracing::warn!(pod = %workload.name, %error, "no look for others' programs"),
     }
 }
 

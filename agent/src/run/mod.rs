@@ -42,6 +42,9 @@ const TICK: Duration = Duration::from_millis(500);
 /// tables were switched is found then.
 const SECOND_LOOK: Duration = Duration::from_secs(1);
 
+/// How long live connections have to end of themselves when the agent is told to end.
+const DRAIN: Duration = Duration::from_secs(5);
+
 /// Runs the agent until it is told to end. Its pods stay enrolled, and closed, when it ends.
 ///
 /// # Errors
@@ -126,7 +129,7 @@ async fn start(config: RunConfig) -> Result<()> {
     let denials = Arc::new(RecentDenials::default());
     let state = State {
         config: config.clone(),
-        cgroup: cgroup.path().to_owned(),
+        cgroup: cgroup.clone(),
         mesh,
         node: node_report.clone(),
         proxy: Arc::clone(&proxy),
@@ -147,12 +150,15 @@ async fn start(config: RunConfig) -> Result<()> {
         enroller,
         mesh: MeshTable::open(&pins)?,
         tables,
-        proxy,
+        proxy: Arc::clone(&proxy),
         identities,
         views,
         reports,
     });
-    follow(reconciler, first, snapshots).await
+    follow(reconciler, first, snapshots).await?;
+    tracing::info!("the agent ends; its pods stay enrolled, and their mesh traffic is closed");
+    proxy.stop(DRAIN).await?;
+    Ok(())
 }
 
 /// Follows the configuration until the agent is told to end.
@@ -188,7 +194,6 @@ async fn follow(
             _ = interrupt.recv() => break,
         }
     }
-    tracing::info!("the agent ends; its pods stay enrolled, and their mesh traffic is closed");
     Ok(())
 }
 

@@ -1,6 +1,5 @@
 //! What the agent answers to operators.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -9,6 +8,8 @@ use tokio::sync::watch;
 use super::RunConfig;
 use super::pods::{NodeReport, PodReport, PodState};
 use crate::admin::server::AdminState;
+use crate::datapath::cgroup::CgroupPath;
+use crate::datapath::foreign::{foreign_programs_of_cgroup, own_programs};
 use crate::datapath::{Counters, Tables};
 use crate::identity::Identities;
 use crate::model::{Enrolment, Workload};
@@ -22,7 +23,7 @@ const NOT_COVERED: [&str; 5] = ["UDP", "QUIC", "SCTP", "ICMP", "raw sockets"];
 /// Everything that an answer is made from.
 pub(super) struct State {
     pub(super) config: RunConfig,
-    pub(super) cgroup: PathBuf,
+    pub(super) cgroup: CgroupPath,
     pub(super) mesh: watch::Receiver<Arc<MeshView>>,
     pub(super) node: watch::Receiver<NodeReport>,
     pub(super) proxy: Arc<Proxy>,
@@ -79,7 +80,8 @@ impl State {
             "node": self.config.node,
             "trust_domain": self.config.trust_domain,
             "ready": view.snapshot.is_complete() && enrolled == wanted.count(),
-            "cgroup": self.cgroup,
+            "cgroup": self.cgroup.path(),
+            "foreign_programs": self.foreign_programs(),
             "ranges": self.config.ranges,
             "shards": self.proxy.shards(),
             "not_covered": NOT_COVERED,
@@ -93,6 +95,15 @@ impl State {
             "kernel": counters,
             "proxy": stats,
         })
+    }
+
+    fn foreign_programs(&self) -> Value {
+        let programs =
+            own_programs().and_then(|own| foreign_programs_of_cgroup(&self.cgroup, &own));
+        match programs {
+            Ok(programs) => json!(programs),
+            Err(error) => json!({"error": error.to_string()}),
+        }
     }
 
     fn is_wanted(&self, workload: &Workload) -> bool {

@@ -1,0 +1,92 @@
+//! `ambit check`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::show::{Format, render};
+use crate::datapath::cgroup::CgroupMount;
+use crate::datapath::check::{CheckReport, Feature, FeatureState};
+use crate::datapath::foreign::{ForeignProgram, foreign_programs_of_cgroup, own_programs};
+
+/// What to look at, and how to print it.
+#[derive(clap::Args)]
+pub(super) struct Check {
+    /// The cgroup2 directory below which the pods run [default: the whole tree].
+    #[arg(long, env = "AMBIT_CGROUP")]
+    cgroup: Option<PathBuf>,
+    /// How to print it.
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    output: Format,
+}
+
+/// The answer.
+#[derive(Serialize)]
+struct Answer {
+    #[serde(flatten)]
+    report: CheckReport,
+    /// Programs of others, or why they could not be listed.
+    foreign_programs: Result<Vec<ForeignProgram>, String>,
+}
+
+impl Check {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        let answer = Answer {
+            report: CheckReport::gather(),
+            foreign_programs: self
+                .foreign_programs()
+                .map_err(|error| format!("{error:#}")),
+        };
+        let text = match self.output {
+            Format::Table => answer.text()?,
+            Format::Json | Format::Yaml => render(&serde_json::to_value(&answer)?, self.output)?,
+        };
+        println!("{text}");
+        Ok(match answer.report.missing().next() {
+            None => ExitCode::SUCCESS,
+            Some(_) => ExitCode::FAILURE,
+        })
+    }
+
+    fn foreign_programs(&self) -> anyhow::Result<Vec<ForeignProgram>> {
+        let mount = CgroupMount::find()?;
+        let cgroup = mount.cgroup(self.cgroup.as_deref().unwrap_or(mount.path()))?;
+        Ok(foreign_programs_of_cgroup(&cgroup, &own_programs()?)?)
+    }
+}
+
+impl Answer {
+    fn text(&self) -> anyhow::Result<String> {
+        let rows: Vec<Value> = self.report.features.iter().map(row).collect();
+        let features = render(&Value::from(rows), Format::Table)?;
+        let foreign = match &self.foreign_programs {
+            Ok(programs) => render(&serde_json::to_value(programs)?, Format::Table)?,
+            Err(error) => format!("could not be listed: {error}"),
+        };
+        let verdict = match self.report.missing().count() {
+            0 => "Ambit runs here.".to_owned(),
+            missing => format!("Ambit does not run here: {missing} of what it needs is absent."),
+        };
+        Ok(format!(
+            "Linux {}\n\n{features}\n\nPrograms of others on Ambit's hooks: {foreign}\n\n{verdict}",
+            self.report.kernel
+        ))
+    }
+}
+
+fn row(feature: &Feature) -> Value {
+    let (state, reason) = match &feature.state {
+        FeatureState::Present => ("present", None),
+        FeatureState::Absent(reason) => ("absent", Some(reason)),
+    };
+    json!({
+        "feature": feature.name,
+        "since": feature.since,
+        "need": feature.need,
+        "state": state,
+        "needed for": feature.needed_for,
+        "reason": reason,
+    })
+}
