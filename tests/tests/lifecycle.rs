@@ -16,7 +16,9 @@ fn main() -> ExitCode {
         the_callers_agent_killed_lets_nothing_out,
         the_servers_agent_killed_lets_nothing_in,
         a_pod_leaves_the_mesh_and_enters_it,
+        connections_older_than_enrolment_are_closed_and_loopback_is_not,
         a_pod_made_anew_with_the_same_address_is_served,
+        a_pod_whose_identity_changes_is_never_open_to_plaintext,
         the_nodes_own_namespace_is_never_enrolled,
     ])
 }
@@ -109,6 +111,57 @@ fn a_pod_made_anew_with_the_same_address_is_served(lab: &Lab) -> Result<()> {
     let reply = get_from(mesh.intruder.place(), orders)?;
     ensure!(reply.is_refusal(), "{reply:?}");
     Ok(())
+}
+
+fn connections_older_than_enrolment_are_closed_and_loopback_is_not(lab: &Lab) -> Result<()> {
+    let mesh = Reference::build(lab)?;
+    lab.manifests()
+        .write_namespace("frontend", Membership::None)?;
+    let _agents = lab.start_agents()?;
+    let loopback = SocketAddr::from(([127, 0, 0, 1], PORT));
+    let outside = SocketAddr::new(NodeName::B.link_addresses().of(Family::V4), PORT);
+    let pod = [mesh.frontend.at(PORT), loopback];
+    let _server = LabServer::start(lab, mesh.frontend.place(), Mode::Echo, &pod)?;
+    let _outside = LabServer::start(lab, &lab.node(NodeName::B)?, Mode::Echo, &[outside])?;
+
+    let open = |from: &Place, to| HeldConnection::open(lab, from, to);
+    let mut inbound = open(mesh.intruder.place(), mesh.frontend.at(PORT))?;
+    let mut local = open(mesh.frontend.place(), loopback)?;
+    let mut outbound = open(mesh.frontend.place(), outside)?;
+    for held in [&mut inbound, &mut local, &mut outbound] {
+        held.echo("before")?;
+    }
+    lab.manifests()
+        .write_namespace("frontend", Membership::Ambient)?;
+    inbound.end()?;
+    local.echo("still here")?;
+    outbound.echo("still here")
+}
+
+fn a_pod_whose_identity_changes_is_never_open_to_plaintext(lab: &Lab) -> Result<()> {
+    let (mesh, agents) = Reference::start(lab)?;
+    let server = LabServer::in_pod(lab, &mesh.orders, Mode::Http, PORT)?;
+    let orders = mesh.orders.at(PORT);
+    let mut changed = mesh.orders.manifest();
+    for account in ["second", "third", "fourth"] {
+        changed["spec"]["serviceAccountName"] = account.into();
+        lab.manifests()
+            .write_object(&mesh.orders.file_name(), &changed)?;
+        eventually(SOON, "the new identity is served", || {
+            let reply = get_from(mesh.intruder.place(), orders).ok()?;
+            assert!(reply.is_refusal(), "plaintext got in: {reply:?}");
+            let workloads = agents[1].ask("workloads").ok()?;
+            let mut workloads = workloads.as_array()?.iter();
+            let own = workloads.find(|workload| workload["pod"] == "orders/orders")?;
+            let is_served = own["state"] == "enrolled"
+                && own["identity"]
+                    .as_str()?
+                    .ends_with(&format!("sa/{account}"));
+            is_served.then_some(())
+        })?;
+    }
+    ensure!(server.connections().is_empty(), "plaintext got in");
+    eventually_answers(mesh.frontend.place(), orders)
 }
 
 fn the_nodes_own_namespace_is_never_enrolled(lab: &Lab) -> Result<()> {

@@ -85,5 +85,6 @@ impl ServedPod {
         self.registry
             .judge(|_| Err(Termination::PodRemoved(removal)));
         self.tasks.close().await;
+        self.pool.close();
     }
 }

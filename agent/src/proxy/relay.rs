@@ -8,10 +8,10 @@ use std::future::poll_fn;
 use std::io;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use h2::{RecvStream, SendStream};
 use socket2::SockRef;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 
@@ -65,13 +65,32 @@ impl From<h2::Error> for Aborted {
     }
 }
 
+/// The sending side of a stream. Unless it has come to its end in order, its peer sees a reset when
+/// it is dropped: h2's own would be no error where this side had ended before.
+struct Sender {
+    stream: SendStream<Bytes>,
+    in_order: bool,
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        if !self.in_order {
+            self.stream.send_reset(h2::Reason::CANCEL);
+        }
+    }
+}
+
 /// Relays between a connection, on `side`, and a tunnel until both directions have ended.
 pub(crate) async fn relay(mut stream: TcpStream, tunnel: Tunnel, side: Side, meter: &Meter) {
     let Tunnel {
-        mut send,
+        send,
         mut receive,
         lease,
     } = tunnel;
+    let mut sender = Sender {
+        stream: send,
+        in_order: false,
+    };
     let (out, back) = match side {
         Side::Source => (&meter.sent, &meter.received),
         Side::Destination => (&meter.received, &meter.sent),
@@ -79,11 +98,12 @@ pub(crate) async fn relay(mut stream: TcpStream, tunnel: Tunnel, side: Side, met
     on_close(&stream, Close::Reset);
     let (read, write) = stream.split();
     let ended = tokio::try_join!(
-        into_tunnel(read, &mut send, lease.as_ref(), out),
+        into_tunnel(read, &mut sender.stream, lease.as_ref(), out),
         out_of_tunnel(&mut receive, write, back),
     );
     if ended.is_ok() {
         on_close(&stream, Close::Orderly);
+        sender.in_order = true;
     }
 }
 
@@ -120,7 +140,7 @@ fn on_close(stream: &TcpStream, close: Close) {
     }
 }
 
-/// Application to tunnel. Dropping `send` before its end resets the stream.
+/// Application to tunnel.
 async fn into_tunnel(
     read: ReadHalf<'_>,
     send: &mut SendStream<Bytes>,
@@ -143,7 +163,11 @@ async fn into_tunnel(
         while !chunk.is_empty() {
             send.reserve_capacity(chunk.len());
             let waiting = lease.map(Lease::stall);
-            let room = poll_fn(|context| send.poll_capacity(context)).await;
+            let room = tokio::select! {
+                room = poll_fn(|context| send.poll_capacity(context)) => room,
+                // A full tunnel must not hide that the application has left.
+                _ = read.ready(Interest::ERROR) => return Err(Aborted),
+            };
             drop(waiting);
             let room = room.ok_or(Aborted)??;
             send.send_data(chunk.split_to(room.min(chunk.len())), false)?;
@@ -151,20 +175,56 @@ async fn into_tunnel(
     }
 }
 
-/// Tunnel to application.
+/// Tunnel to application. What comes while the application does not read is kept here, bounded by
+/// the stream's window, which is given back for what is written only: h2 closes a connection on
+/// which too many small frames wait.
 async fn out_of_tunnel(
     receive: &mut RecvStream,
     mut write: WriteHalf<'_>,
     count: &Cell<u64>,
 ) -> Result<(), Aborted> {
-    while let Some(data) = receive.data().await {
-        let data = data?;
-        write.write_all(&data).await?;
-        count.set(count.get() + data.len() as u64);
-        receive.flow_control().release_capacity(data.len())?;
+    let mut waiting = BytesMut::new();
+    let mut ended = false;
+    while !(ended && waiting.is_empty()) {
+        let written = tokio::select! {
+            data = receive.data(), if !ended => match data.transpose()? {
+                Some(data) if waiting.is_empty() => {
+                    let written = write_now(&write, &data)?;
+                    waiting.extend_from_slice(&data[written..]);
+                    written
+                }
+                Some(data) => {
+                    waiting.extend_from_slice(&data);
+                    0
+                }
+                None => {
+                    ended = true;
+                    0
+                }
+            },
+            writable = write.writable(), if !waiting.is_empty() => {
+                writable?;
+                let written = write_now(&write, &waiting)?;
+                waiting.advance(written);
+                written
+            }
+        };
+        count.set(count.get() + written as u64);
+        receive.flow_control().release_capacity(written)?;
+        if waiting.is_empty() {
+            waiting = BytesMut::new();
+        }
     }
     write.shutdown().await?;
     Ok(())
+}
+
+/// Writes what there is room for.
+fn write_now(write: &WriteHalf<'_>, data: &[u8]) -> io::Result<usize> {
+    match write.try_write(data) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+        written => written,
+    }
 }
 
 async fn copy(
@@ -187,6 +247,8 @@ async fn next_chunk(read: &ReadHalf<'_>) -> io::Result<Option<Bytes>> {
         let mut buffer = BytesMut::with_capacity(CHUNK);
         match read.try_read_buf(&mut buffer) {
             Ok(0) => return Ok(None),
+            // A small part of the buffer would keep all of it while it waits to be sent.
+            Ok(read) if read < CHUNK / 4 => return Ok(Some(Bytes::copy_from_slice(&buffer))),
             Ok(_) => return Ok(Some(buffer.freeze())),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),

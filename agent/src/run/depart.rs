@@ -6,22 +6,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::enrol::netns_path;
-use super::pods::{ClosedPod, LocalPod, Stage};
+use super::pods::{ClosedPod, Leftovers, LocalPod, Stage};
 use super::reconcile::Reconciler;
 use crate::datapath::EnrolledPod;
 use crate::datapath::netns::NetnsHandle;
 use crate::model::{ObjectName, Snapshot, Workload};
 use crate::proxy::PodRemoval;
-
-/// Whether pods that the model does not know may still be in the kernel: those of an earlier agent,
-/// and those that could not be removed.
-#[derive(PartialEq, Eq)]
-pub(super) enum Leftovers {
-    /// They may.
-    Kept,
-    /// They have been removed.
-    Removed,
-}
 
 /// What becomes of a pod that is in the mesh.
 enum Fate {

@@ -15,6 +15,16 @@ const RETRY_FIRST: Duration = Duration::from_millis(500);
 /// The longest pause between attempts.
 const RETRY_LONGEST: Duration = Duration::from_secs(10);
 
+/// Whether pods that the model does not know may still be in the kernel: those of an earlier agent,
+/// and those that could not be removed.
+#[derive(PartialEq, Eq)]
+pub(super) enum Leftovers {
+    /// They may.
+    Kept,
+    /// They have been removed.
+    Removed,
+}
+
 /// A pod of this node that its objects opt in.
 pub(super) struct LocalPod {
     pub(super) workload: Arc<Workload>,

@@ -10,8 +10,7 @@ use ambit_common::MeshClass;
 use ipnet::IpNet;
 use tokio::sync::watch;
 
-use super::depart::Leftovers;
-use super::pods::{ClosedPod, LocalPod, NodeReport, Stage};
+use super::pods::{ClosedPod, Leftovers, LocalPod, NodeReport, Stage};
 use super::rules::{Occasion, PodRules};
 use crate::datapath::netns::NetnsHandle;
 use crate::datapath::{Change, Enroller, MeshTable, Tables, close_passed};

@@ -5,15 +5,17 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use h2::client::SendRequest;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::AbortHandle;
 use tokio::time::{interval, timeout};
 
 use super::error::TunnelError;
 use super::occupancy::{Lease, Occupancy};
 use super::settings;
 
-/// Streams that share a connection before another is opened; below every peer's own limit.
+/// Streams that share a connection before another is opened, where the peer allows as many.
 const STREAMS: usize = 100;
 
 /// Streams whose peers do not read: with one more they could hold all of a connection's window,
@@ -35,6 +37,7 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// An open connection.
 pub(super) struct Connection {
     requests: SendRequest<Bytes>,
+    driver: AbortHandle,
     occupancy: Rc<Occupancy>,
     opened: Instant,
     epoch: u64,
@@ -66,7 +69,7 @@ impl Connection {
             .map_err(|source| TunnelError::Http2 { peer, source })?;
         let occupancy = Rc::new(Occupancy::new());
         let (pings, watched) = (connection.ping_pong(), Rc::clone(&occupancy));
-        tokio::task::spawn_local(async move {
+        let driver = tokio::task::spawn_local(async move {
             tokio::select! {
                 ended = connection => if let Err(error) = ended {
                     tracing::debug!(%peer, %error, "a tunnel connection ended");
@@ -82,15 +85,19 @@ impl Connection {
         });
         Ok(Self {
             requests,
+            driver: driver.abort_handle(),
             occupancy,
             opened: Instant::now(),
             epoch,
         })
     }
 
-    /// Whether it may take new streams at all, `epoch` being that of today's certificate.
+    /// Whether it may take new streams at all, `epoch` being that of today's certificate. A peer
+    /// that drains (GOAWAY) takes none, though its open streams go on.
     pub(super) fn takes_streams(&self, epoch: u64) -> bool {
-        self.is_open() && self.epoch == epoch && self.opened.elapsed() < MAX_AGE
+        let is_current = self.epoch == epoch && self.opened.elapsed() < MAX_AGE;
+        let refuses = matches!(self.requests.clone().ready().now_or_never(), Some(Err(_)));
+        self.is_open() && is_current && !refuses
     }
 
     /// Whether it is up.
@@ -100,7 +107,14 @@ impl Connection {
 
     /// Whether one more stream would be carried as well as the others.
     pub(super) fn has_room(&self) -> bool {
-        self.occupancy.streams() < STREAMS && self.occupancy.stalled() < STALLED
+        let most = STREAMS.min(self.requests.current_max_send_streams());
+        self.occupancy.streams() < most && self.occupancy.stalled() < STALLED
+    }
+
+    /// Ends it, with its streams.
+    pub(super) fn abort(&self) {
+        self.occupancy.close();
+        self.driver.abort();
     }
 
     /// A place for one stream.
@@ -146,6 +160,10 @@ mod tests {
     #[derive(Clone, Copy, PartialEq, Eq)]
     enum Peer {
         Answers,
+        /// Allows no more streams than this.
+        AllowsStreams(u32),
+        /// Once it has a stream.
+        Drains,
         /// After the handshake.
         Freezes,
     }
@@ -160,7 +178,10 @@ mod tests {
         LocalSet::new().block_on(&runtime, async {
             let (near, far) = duplex(64 << 10);
             spawn_local(async move {
-                let settings = settings::server(settings::Room::Ample);
+                let mut settings = settings::server(settings::Room::Ample);
+                if let Peer::AllowsStreams(most) = peer {
+                    settings.max_concurrent_streams(most);
+                }
                 let mut accepting = settings.handshake::<_, Bytes>(far).await.unwrap();
                 if peer == Peer::Freezes {
                     return std::future::pending().await;
@@ -168,6 +189,9 @@ mod tests {
                 let mut held = Vec::new();
                 while let Some(Ok(stream)) = accepting.accept().await {
                     held.push(stream);
+                    if peer == Peer::Drains {
+                        accepting.graceful_shutdown();
+                    }
                 }
             });
             let address = ([10, 0, 0, 1], 15008).into();
@@ -224,6 +248,44 @@ mod tests {
             let _in_use = connection.take();
             sleep(PING_EVERY + PING_TIMEOUT + Duration::from_secs(1)).await;
             assert!(!connection.is_open());
+        });
+    }
+    fn open_stream(connection: &Connection) -> impl Sized + use<> {
+        let (mut requests, lease) = connection.take();
+        let mut request = http::Request::new(());
+        *request.method_mut() = http::Method::CONNECT;
+        *request.uri_mut() = "10.0.0.1:80".parse().unwrap();
+        (requests.send_request(request, false).unwrap(), lease)
+    }
+
+    #[test]
+    fn a_peer_that_drains_gets_no_new_streams() {
+        run(Peer::Drains, async |connection| {
+            assert!(connection.takes_streams(EPOCH));
+            let _stream = open_stream(&connection);
+            sleep(Duration::from_secs(1)).await;
+            assert!(connection.is_open(), "the open stream goes on");
+            assert!(!connection.takes_streams(EPOCH));
+        });
+    }
+
+    #[test]
+    fn a_peers_own_limit_counts() {
+        run(Peer::AllowsStreams(2), async |connection| {
+            sleep(Duration::from_secs(1)).await;
+            let first = connection.take();
+            assert!(connection.has_room());
+            let second = connection.take();
+            assert!(!connection.has_room());
+            drop((first, second));
+        });
+    }
+
+    #[test]
+    fn an_aborted_connection_takes_nothing() {
+        run(Peer::Answers, async |connection| {
+            connection.abort();
+            assert!(!connection.takes_streams(EPOCH));
         });
     }
 }

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ambit_common::HBONE_PORT;
@@ -41,6 +42,8 @@ pub(crate) struct TunnelPool {
 struct Peer {
     address: SocketAddr,
     identity: WorkloadIdentity,
+    /// The pod's: a successor at the same address is another peer.
+    uid: Arc<str>,
 }
 
 /// Connections to a peer. Locked while one is being opened, so that callers at the same time share
@@ -76,6 +79,7 @@ impl TunnelPool {
         let peer = Peer {
             address: SocketAddr::new(endpoint.address.ip(), HBONE_PORT),
             identity: endpoint.workload.identity.clone(),
+            uid: Arc::clone(&endpoint.workload.uid),
         };
         loop {
             let (requests, lease, fresh) = self.connection(&peer).await?;
@@ -89,6 +93,16 @@ impl TunnelPool {
                         source,
                     });
                 }
+            }
+        }
+    }
+
+    /// Ends every connection.
+    pub(crate) fn close(&self) {
+        for connections in self.peers.take().into_values() {
+            // One that is being opened ends with the task that opens it.
+            if let Ok(open) = connections.try_lock() {
+                open.iter().for_each(Connection::abort);
             }
         }
     }

@@ -1,13 +1,17 @@
 //! HTTP/2 settings of both sides: room enough for throughput, bounded for each connection.
 
 /// Bytes that a peer may send on a stream before it is read.
-pub(super) const STREAM_WINDOW: u32 = 1 << 20;
+pub(super) const STREAM_WINDOW: u32 = 512 << 10;
 
-/// Bytes that a peer may send on all streams of a connection before they are read.
-pub(super) const CONNECTION_WINDOW: u32 = 4 << 20;
+/// Bytes that a peer may send on all streams of a connection before they are read: so many streams
+/// may be left unread before the others have to wait for them.
+pub(super) const CONNECTION_WINDOW: u32 = 32 * STREAM_WINDOW;
 
-/// The same, of a connection that there is little room for: the least that HTTP/2 allows.
-const SCANT_WINDOW: u32 = 65_535;
+/// [`STREAM_WINDOW`] of a connection that there is little room for.
+const SCANT_STREAM_WINDOW: u32 = 32 << 10;
+
+/// [`CONNECTION_WINDOW`] of a connection that there is little room for.
+const SCANT_CONNECTION_WINDOW: u32 = 8 * SCANT_STREAM_WINDOW;
 
 /// Payload of a DATA frame.
 const FRAME: u32 = 64 << 10;
@@ -38,22 +42,22 @@ pub(super) fn client() -> h2::client::Builder {
 /// How much a connection may have under way.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Room {
-    /// [`CONNECTION_WINDOW`].
+    /// 16 MiB.
     Ample,
-    /// [`SCANT_WINDOW`].
+    /// 256 KiB.
     Scant,
 }
 
 /// The settings for accepting tunnels.
 pub(crate) fn server(room: Room) -> h2::server::Builder {
-    let window = match room {
-        Room::Ample => CONNECTION_WINDOW,
-        Room::Scant => SCANT_WINDOW,
+    let (stream, connection) = match room {
+        Room::Ample => (STREAM_WINDOW, CONNECTION_WINDOW),
+        Room::Scant => (SCANT_STREAM_WINDOW, SCANT_CONNECTION_WINDOW),
     };
     let mut builder = h2::server::Builder::new();
     builder
-        .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(window)
+        .initial_window_size(stream)
+        .initial_connection_window_size(connection)
         .max_frame_size(FRAME)
         .max_header_list_size(HEADERS)
         .max_concurrent_streams(STREAMS)

@@ -13,6 +13,7 @@ use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio::time::timeout;
 
 use super::*;
+use crate::proxy::hbone::{Room, server_settings};
 
 /// How long a test waits for what has to come.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -29,7 +30,7 @@ struct Chain {
 
 impl Chain {
     async fn make() -> Self {
-        let (near, far, wire) = tunnel().await;
+        let (near, far, wire) = tunnel(Room::Ample).await;
         let (client, accepted) = tcp_pair().await;
         let (dialled, server) = tcp_pair().await;
         let meter = Rc::new(Meter::default());
@@ -58,14 +59,10 @@ async fn tcp_pair() -> (TcpStream, TcpStream) {
 }
 
 /// Both ends of a CONNECT stream, and the task of the connection that carries it.
-async fn tunnel() -> (Tunnel, Tunnel, JoinHandle<()>) {
+async fn tunnel(room: Room) -> (Tunnel, Tunnel, JoinHandle<()>) {
     let (near, far) = duplex(256 << 10);
     let accepting = spawn_local(async move {
-        let room = crate::proxy::hbone::Room::Ample;
-        let mut connection = crate::proxy::hbone::server_settings(room)
-            .handshake(far)
-            .await
-            .unwrap();
+        let mut connection = server_settings(room).handshake(far).await.unwrap();
         let (request, mut respond): (_, SendResponse<Bytes>) =
             connection.accept().await.unwrap().unwrap();
         spawn_local(async move { while connection.accept().await.is_some() {} });
@@ -242,5 +239,51 @@ fn a_reader_that_does_not_read_stops_the_writer() {
         };
         let (_, ended) = tokio::join!(reading, client.shutdown());
         ended.unwrap();
+    });
+}
+
+#[test]
+fn many_small_frames_wait_for_a_slow_reader() {
+    const FRAMES: usize = 40_000;
+    run(async {
+        let (mut near, far, _wire) = tunnel(Room::Scant).await;
+        let (dialled, mut server) = tcp_pair().await;
+        for stream in [&dialled, &server] {
+            SockRef::from(stream).set_send_buffer_size(4 << 10).unwrap();
+            SockRef::from(stream).set_recv_buffer_size(4 << 10).unwrap();
+        }
+        let meter = Meter::default();
+        let relaying = relay(dialled, far, Side::Destination, &meter);
+        let calling = async {
+            for _ in 0..FRAMES {
+                near.send
+                    .send_data(Bytes::from_static(b"x"), false)
+                    .unwrap();
+                tokio::task::yield_now().await;
+            }
+            near.send.send_data(Bytes::new(), true).unwrap();
+            let received = read_to_end(&mut server).await;
+            assert_eq!(received.len(), FRAMES);
+            server.shutdown().await.unwrap();
+        };
+        tokio::join!(relaying, calling);
+    });
+}
+
+#[test]
+fn a_client_that_aborts_is_noticed_while_nobody_reads() {
+    run(async {
+        let chain = Chain::make().await;
+        let chunk = vec![0; 64 << 10];
+        while let Ok(written) = timeout(Duration::from_secs(1), chain.client.writable()).await {
+            written.unwrap();
+            let _ = chain.client.try_write(&chunk);
+        }
+        chain.client.set_zero_linger().unwrap();
+        drop(chain.client);
+        for relay in chain.relays {
+            relay.await.unwrap();
+        }
+        drop(chain.server);
     });
 }

@@ -26,22 +26,13 @@ use aya_ebpf::programs::SockAddrContext;
 use aya_log_ebpf::debug;
 
 use crate::maps::{MESH, NODE, TICKETS};
+use crate::outcome::Outcome;
 use crate::{own, socket};
 
 const IPPROTO_TCP: u32 = 6;
 
 const PASS: i32 = 1;
 const REFUSE: i32 = 0;
-
-/// What becomes of a connect.
-pub enum Outcome {
-    /// It goes on as it is.
-    Pass,
-    /// It fails at once.
-    Refuse,
-    /// It goes to this endpoint instead.
-    Redirect(Endpoint),
-}
 
 #[cgroup_sock_addr(connect4)]
 pub fn ambit_connect4(ctx: SockAddrContext) -> i32 {

@@ -5,6 +5,7 @@
 mod connect;
 mod maps;
 mod names;
+mod outcome;
 mod own;
 mod socket;
 mod transfer;

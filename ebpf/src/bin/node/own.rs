@@ -13,7 +13,7 @@ use ambit_ebpf::report::{Denial, report};
 use ambit_ebpf::verdict::judge_connection;
 use aya_ebpf::programs::SockAddrContext;
 
-use crate::connect::Outcome;
+use crate::outcome::Outcome;
 use crate::socket;
 
 const TUNNEL: u8 = TicketKind::Tunnel as u8;
