@@ -243,34 +243,6 @@ fn a_reader_that_does_not_read_stops_the_writer() {
 }
 
 #[test]
-fn many_small_frames_wait_for_a_slow_reader() {
-    const FRAMES: usize = 40_000;
-    run(async {
-        let (mut near, far, _wire) = tunnel(Room::Scant).await;
-        let (dialled, mut server) = tcp_pair().await;
-        for stream in [&dialled, &server] {
-            SockRef::from(stream).set_send_buffer_size(4 << 10).unwrap();
-            SockRef::from(stream).set_recv_buffer_size(4 << 10).unwrap();
-        }
-        let meter = Meter::default();
-        let relaying = relay(dialled, far, Side::Destination, &meter);
-        let calling = async {
-            for _ in 0..FRAMES {
-                near.send
-                    .send_data(Bytes::from_static(b"x"), false)
-                    .unwrap();
-                tokio::task::yield_now().await;
-            }
-            near.send.send_data(Bytes::new(), true).unwrap();
-            let received = read_to_end(&mut server).await;
-            assert_eq!(received.len(), FRAMES);
-            server.shutdown().await.unwrap();
-        };
-        tokio::join!(relaying, calling);
-    });
-}
-
-#[test]
 fn a_client_that_aborts_is_noticed_while_nobody_reads() {
     run(async {
         let chain = Chain::make().await;
