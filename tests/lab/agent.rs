@@ -70,6 +70,11 @@ impl Agent {
         &self.socket
     }
 
+    /// Its process's id.
+    pub fn id(&self) -> Option<u32> {
+        self.process.id()
+    }
+
     /// All that the agent has logged.
     pub fn log(&self) -> String {
         self.process.log()

@@ -1,5 +1,6 @@
 //! Ambit's build, demo and test commands: `cargo xtask --help`.
 
+mod bench;
 mod build;
 mod demo;
 mod lint;
@@ -38,6 +39,15 @@ enum Command {
         /// Only remove what earlier runs with --keep left up.
         #[arg(long)]
         clean: bool,
+    },
+    /// Measure what a connection costs through Ambit, as a ratio of the direct path (as root).
+    Bench {
+        /// How often each path is measured.
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+        rounds: u16,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
     },
     /// Check formatting, lints, licences and dependencies.
     Lint,
@@ -81,6 +91,16 @@ fn run(command: Command) -> Result<ExitCode> {
                 Afterwards::Remove
             };
             return demo::run(afterwards);
+        }
+        Command::Bench { rounds, json } => {
+            setup::run(&[Purpose::Build, Purpose::Mesh, Purpose::Bench])?;
+            build::run()?;
+            let format = if json {
+                bench::Format::Json
+            } else {
+                bench::Format::Table
+            };
+            return bench::run(rounds.into(), format);
         }
         Command::Lint => {
             setup::run(&[Purpose::Build, Purpose::Lint])?;

@@ -20,6 +20,8 @@ pub(crate) enum Purpose {
     Build,
     /// Running a mesh on this machine: the demo and the end-to-end tests.
     Mesh,
+    /// Measuring.
+    Bench,
     /// Linting.
     Lint,
 }
@@ -42,7 +44,7 @@ pub(crate) fn run(purposes: &[Purpose]) -> Result<()> {
     for purpose in purposes {
         match purpose {
             Purpose::Build => kernel_compiler::install_linker()?,
-            Purpose::Mesh => {}
+            Purpose::Mesh | Purpose::Bench => {}
             Purpose::Lint => install_cargo_deny()?,
         }
     }
@@ -59,6 +61,7 @@ fn requirements(purpose: Purpose) -> Vec<Requirement> {
             all
         }
         Purpose::Mesh => requirement::MESH.to_vec(),
+        Purpose::Bench => requirement::BENCH.to_vec(),
         Purpose::Lint => Vec::new(),
     }
 }

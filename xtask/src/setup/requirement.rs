@@ -59,6 +59,13 @@ pub(crate) const MESH: [Requirement; 5] = [
     program("tcpdump", "tcpdump"),
 ];
 
+/// For measuring.
+pub(crate) const BENCH: [Requirement; 3] = [
+    program("iperf3", "iperf3"),
+    program("wrk", "wrk"),
+    program("sockperf", "sockperf"),
+];
+
 impl Requirement {
     /// Whether it is there.
     pub(crate) fn is_met(&self) -> bool {

@@ -1,0 +1,58 @@
+//! `cargo xtask bench`: what a connection costs through Ambit, as a ratio of the direct path in the
+//! same run, on two nodes and on one; and what the agents spend.
+
+mod course;
+mod figures;
+mod spending;
+mod tools;
+
+use std::process::ExitCode;
+
+use ambit_tests::{Lab, tear_down_on_signals};
+use anyhow::Result;
+
+use crate::process::say;
+use course::{Course, Path, Span};
+use figures::Results;
+use spending::Spending;
+use tools::MEASURES;
+
+/// How the figures are printed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// A table.
+    Table,
+    /// JSON.
+    Json,
+}
+
+/// Measures both paths in turn, `rounds` times.
+///
+/// # Errors
+///
+/// Where the mesh cannot be built, or a tool fails.
+pub(crate) fn run(rounds: usize, format: Format) -> Result<ExitCode> {
+    tear_down_on_signals()?;
+    let lab = Lab::new()?;
+    let course = Course::build(&lab)?;
+    let mut results = Results::default();
+    let idle = Spending::of(course.agents())?;
+    for round in 1..=rounds {
+        for span in Span::ALL {
+            say("bench", &format!("round {round} of {rounds}, {span}"));
+            for measure in MEASURES {
+                for path in Path::ALL {
+                    let before = Spending::of(course.agents())?;
+                    let value = measure.take(&lab, &course.stretch(span, path))?;
+                    let spent = Spending::of(course.agents())?.since(&before);
+                    results.add(span, measure, path, value, spent);
+                }
+            }
+        }
+    }
+    match format {
+        Format::Table => println!("{}", results.table(&idle)),
+        Format::Json => println!("{}", results.json(&idle)),
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,159 @@
+//! Medians, ratios, and how they are shown.
+
+use std::collections::BTreeMap;
+
+use comfy_table::{Table, presets};
+use serde_json::{Value, json};
+
+use super::course::{Path, Span};
+use super::spending::Spending;
+use super::tools::Measure;
+
+/// What was measured, by span, measure and path.
+#[derive(Default)]
+pub(super) struct Results(BTreeMap<(Span, Measure, Path), Vec<Sample>>);
+
+#[derive(Clone, Copy)]
+struct Sample {
+    value: f64,
+    spent: Spending,
+}
+
+/// A measure on both paths.
+struct Row {
+    span: Span,
+    measure: Measure,
+    direct: f64,
+    ambit: f64,
+    /// Of each round.
+    ratios: Vec<f64>,
+    /// Processor seconds of the agents per second of the measurement, and memory at its end.
+    spent: Spending,
+}
+
+impl Results {
+    pub(super) fn add(
+        &mut self,
+        span: Span,
+        measure: Measure,
+        path: Path,
+        value: f64,
+        spent: Spending,
+    ) {
+        let samples = self.0.entry((span, measure, path)).or_default();
+        samples.push(Sample { value, spent });
+    }
+
+    /// For people.
+    pub(super) fn table(&self, idle: &Spending) -> String {
+        let mut table = Table::new();
+        table.load_preset(presets::NOTHING).set_header([
+            "",
+            "measure",
+            "direct",
+            "Ambit",
+            "ratio",
+            "lowest",
+            "highest",
+            "agents' CPU",
+            "memory",
+        ]);
+        for row in self.rows() {
+            table.add_row([
+                row.span.to_string(),
+                row.measure.name().to_owned(),
+                format!("{:.1} {}", row.direct, row.measure.unit()),
+                format!("{:.1} {}", row.ambit, row.measure.unit()),
+                format!("{:.2}", row.ratio()),
+                format!("{:.2}", row.ratios[0]),
+                format!("{:.2}", row.ratios[row.ratios.len() - 1]),
+                format!("{:.1} s", row.spent.processor),
+                format!("{:.0} MiB", mebibytes(row.spent.resident)),
+            ]);
+        }
+        let idle = mebibytes(idle.resident);
+        format!("{table}\nBoth agents' memory when idle: {idle:.0} MiB")
+    }
+
+    /// For programs.
+    pub(super) fn json(&self, idle: &Spending) -> Value {
+        let rows = self.rows().map(|row| {
+            json!({
+                "span": row.span.to_string(),
+                "measure": row.measure.name(),
+                "unit": row.measure.unit(),
+                "direct": row.direct,
+                "ambit": row.ambit,
+                "ratio": row.ratio(),
+                "ratios": row.ratios,
+                "agents_processor_seconds": row.spent.processor,
+                "agents_resident_bytes": row.spent.resident,
+            })
+        });
+        json!({"measures": rows.collect::<Value>(), "idle_resident_bytes": idle.resident})
+    }
+
+    fn rows(&self) -> impl Iterator<Item = Row> {
+        let of_ambit = self
+            .0
+            .iter()
+            .filter(|((_, _, path), _)| *path == Path::Ambit);
+        of_ambit.map(|(&(span, measure, _), ambit)| {
+            let direct = &self.0[&(span, measure, Path::Direct)];
+            let values = |samples: &[Sample]| samples.iter().map(|sample| sample.value).collect();
+            let rounds = ambit.iter().zip(direct);
+            let ratios = rounds.map(|(ambit, direct)| ambit.value / direct.value);
+            Row {
+                span,
+                measure,
+                direct: median(&sorted(values(direct))),
+                ambit: median(&sorted(values(ambit))),
+                ratios: sorted(ratios.collect()),
+                spent: Spending {
+                    processor: median(&sorted(
+                        ambit.iter().map(|sample| sample.spent.processor).collect(),
+                    )),
+                    resident: median(&sorted(
+                        ambit.iter().map(|sample| sample.spent.resident).collect(),
+                    )),
+                },
+            }
+        })
+    }
+}
+
+impl Row {
+    /// The median of the rounds' ratios.
+    fn ratio(&self) -> f64 {
+        median(&self.ratios)
+    }
+}
+
+fn sorted(mut values: Vec<f64>) -> Vec<f64> {
+    values.sort_by(f64::total_cmp);
+    values
+}
+
+/// The middle of sorted values; the mean of both middles where there are two.
+fn median(sorted: &[f64]) -> f64 {
+    let middle = sorted.len() / 2;
+    match sorted.len() % 2 {
+        0 => f64::midpoint(sorted[middle - 1], sorted[middle]),
+        _ => sorted[middle],
+    }
+}
+
+fn mebibytes(bytes: f64) -> f64 {
+    bytes / f64::from(1 << 20)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_the_middle() {
+        assert_eq!(median(&sorted(vec![3.0, 1.0, 2.0])), 2.0);
+        assert_eq!(median(&sorted(vec![4.0, 1.0, 2.0, 3.0])), 2.5);
+    }
+}
