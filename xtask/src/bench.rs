@@ -26,12 +26,12 @@ pub(crate) enum Format {
     Json,
 }
 
-/// Measures both paths in turn, `rounds` times.
+/// Measures both paths in turn, `rounds` times: what has `only` in its name.
 ///
 /// # Errors
 ///
 /// Where the mesh cannot be built, or a tool fails.
-pub(crate) fn run(rounds: usize, format: Format) -> Result<ExitCode> {
+pub(crate) fn run(rounds: usize, only: &str, format: Format) -> Result<ExitCode> {
     tear_down_on_signals()?;
     let lab = Lab::new()?;
     let course = Course::build(&lab)?;
@@ -40,7 +40,7 @@ pub(crate) fn run(rounds: usize, format: Format) -> Result<ExitCode> {
     for round in 1..=rounds {
         for span in Span::ALL {
             say("bench", &format!("round {round} of {rounds}, {span}"));
-            for measure in MEASURES {
+            for measure in MEASURES.into_iter().filter(|one| one.name().contains(only)) {
                 for path in Path::ALL {
                     let before = Spending::of(course.agents())?;
                     let value = measure.take(&lab, &course.stretch(span, path))?;

@@ -45,6 +45,9 @@ enum Command {
         /// How often each path is measured.
         #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
         rounds: u16,
+        /// Take only the measures whose name contains this.
+        #[arg(long, default_value = "")]
+        only: String,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -92,7 +95,7 @@ fn run(command: Command) -> Result<ExitCode> {
             };
             return demo::run(afterwards);
         }
-        Command::Bench { rounds, json } => {
+        Command::Bench { rounds, only, json } => {
             setup::run(&[Purpose::Build, Purpose::Mesh, Purpose::Bench])?;
             build::run()?;
             let format = if json {
@@ -100,7 +103,7 @@ fn run(command: Command) -> Result<ExitCode> {
             } else {
                 bench::Format::Table
             };
-            return bench::run(rounds.into(), format);
+            return bench::run(rounds.into(), &only, format);
         }
         Command::Lint => {
             setup::run(&[Purpose::Build, Purpose::Lint])?;

@@ -124,7 +124,11 @@ pub(super) fn serve(lab: &Lab, pod: &Pod) -> Result<[Process; 3]> {
         start("iperf3", &mut iperf)?,
         start("sockperf", &mut sockperf)?,
     ];
-    let ready = ["start worker process", "Server listening", "to terminate"];
+    let ready = [
+        "start worker process",
+        "Server listening",
+        "to block on socket",
+    ];
     for (server, words) in servers.iter_mut().zip(ready) {
         server.wait_for_line(words, |line| line.contains(words).then_some(()))?;
     }
