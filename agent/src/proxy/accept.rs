@@ -22,6 +22,10 @@ pub(crate) async fn accept_each(
         match listener.accept().await {
             Ok((stream, peer)) => {
                 failing = false;
+                // What the relay writes has been gathered already: waiting for more is a delay.
+                if let Err(error) = stream.set_nodelay(true) {
+                    tracing::debug!(%error, "TCP_NODELAY could not be set");
+                }
                 serve(stream, peer);
             }
             Err(error) if concerns_one_connection(&error) => {}

@@ -17,9 +17,9 @@ pub struct ProxyLimits {
     pub handshakes: usize,
     /// Open CONNECT streams towards the pod, over all its tunnels. Default 16,384.
     pub streams: usize,
-    /// Inbound tunnels that may each have 16 MiB under way; the others have 256 KiB, so that what
+    /// Inbound tunnels that may each have 32 MiB under way; the others have 256 KiB, so that what
     /// the pod's callers send and its applications do not read takes at most
-    /// `ample` × 16 MiB + `inbound` × 256 KiB of memory. Default 32.
+    /// `ample` × 32 MiB + `inbound` × 256 KiB of memory. Default 16.
     pub ample: usize,
     /// From TCP accept to the end of the TLS handshake. Default 10 s.
     pub handshake_timeout: Duration,
@@ -37,7 +37,7 @@ impl Default for ProxyLimits {
             inbound: 4_096,
             handshakes: 256,
             streams: 16_384,
-            ample: 32,
+            ample: 16,
             handshake_timeout: Duration::from_secs(10),
             dial_timeout: Duration::from_secs(10),
             hold: Duration::from_secs(2),

@@ -1,11 +1,11 @@
 //! HTTP/2 settings of both sides: room enough for throughput, bounded for each connection.
 
 /// Bytes that a peer may send on a stream before it is read.
-pub(super) const STREAM_WINDOW: u32 = 512 << 10;
+pub(super) const STREAM_WINDOW: u32 = 2 << 20;
 
 /// Bytes that a peer may send on all streams of a connection before they are read: so many streams
 /// may be left unread before the others have to wait for them.
-pub(super) const CONNECTION_WINDOW: u32 = 32 * STREAM_WINDOW;
+pub(super) const CONNECTION_WINDOW: u32 = 16 * STREAM_WINDOW;
 
 /// [`STREAM_WINDOW`] of a connection that there is little room for.
 const SCANT_STREAM_WINDOW: u32 = 32 << 10;
@@ -42,7 +42,7 @@ pub(super) fn client() -> h2::client::Builder {
 /// How much a connection may have under way.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Room {
-    /// 16 MiB.
+    /// 32 MiB.
     Ample,
     /// 256 KiB.
     Scant,
