@@ -70,6 +70,24 @@ impl Agent {
         &self.socket
     }
 
+    /// The ports that it listens on in a pod, `namespace/name`.
+    ///
+    /// # Errors
+    ///
+    /// Where it shows none.
+    pub fn listener_ports(&self, pod: &str) -> Result<Vec<u16>> {
+        let workloads = self.ask("workloads")?;
+        let mut workloads = workloads.as_array().into_iter().flatten();
+        let own = workloads.find(|workload| workload["pod"] == pod);
+        let ports = own.and_then(|workload| workload["listener_ports"].as_array());
+        let ports = ports.filter(|ports| !ports.is_empty());
+        let ports = ports.with_context(|| format!("no listener ports of {pod} are shown"))?;
+        ports
+            .iter()
+            .map(|port| Ok(port.as_u64().context("no port")?.try_into()?))
+            .collect()
+    }
+
     /// Its process's id.
     pub fn id(&self) -> Option<u32> {
         self.process.id()

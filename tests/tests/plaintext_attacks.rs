@@ -8,7 +8,7 @@ use ambit_tests::{
     Agent, Family, Lab, LabServer, LogMark, Mode, NodeName, Place, Reference, get_from, run_tests,
     tests,
 };
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 
 const PORT: u16 = Reference::PORT;
 const PROBE_PORT: u16 = Reference::PROBE_PORT;
@@ -76,18 +76,6 @@ impl Target {
         );
         Ok(())
     }
-
-    /// The ports that the agent listens on in the pod.
-    fn agent_ports(&self) -> Result<Vec<u16>> {
-        let workloads = self.agents[0].ask("workloads")?;
-        let mut workloads = workloads.as_array().into_iter().flatten();
-        let payments = workloads.find(|workload| workload["pod"] == "payments/payments");
-        let ports = payments.and_then(|workload| workload["listener_ports"].as_array());
-        let ports = ports.context("no listener ports are shown")?.iter();
-        ports
-            .map(|port| Ok(port.as_u64().context("no port")?.try_into()?))
-            .collect()
-    }
 }
 
 fn from_a_pod_outside_the_mesh(lab: &Lab) -> Result<()> {
@@ -147,7 +135,11 @@ fn from_a_pod_in_the_nodes_network_to_a_port_with_a_probe(lab: &Lab) -> Result<(
 fn at_the_agents_own_ports_from_outside(lab: &Lab) -> Result<()> {
     let target = Target::start(lab)?;
     for family in Family::ALL {
-        for port in target.agent_ports()?.into_iter().chain([15008]) {
+        for port in target.agents[0]
+            .listener_ports("payments/payments")?
+            .into_iter()
+            .chain([15008])
+        {
             let at = target.at(family, port);
             let reply = get_from(target.mesh.intruder.place(), at)?;
             ensure!(!reply.is_answer(), "{at}: {reply:?}");
@@ -159,7 +151,7 @@ fn at_the_agents_own_ports_from_outside(lab: &Lab) -> Result<()> {
 fn at_the_agents_own_ports_from_inside(lab: &Lab) -> Result<()> {
     let target = Target::start(lab)?;
     let inside = target.mesh.payments.place();
-    for port in target.agent_ports()? {
+    for port in target.agents[0].listener_ports("payments/payments")? {
         for ip in ["127.0.0.1", "127.78.0.1", "::1"] {
             let at = SocketAddr::new(ip.parse()?, port);
             let reply = get_from(inside, at)?;

@@ -181,16 +181,7 @@ fn an_authority_that_is_not_this_pod_is_a_bad_request(lab: &Lab) -> Result<()> {
 fn the_agents_ports_are_no_authority(lab: &Lab) -> Result<()> {
     let target = Target::start(lab)?;
     let orders = Claim::of(&[ORDERS]).certify(lab)?;
-    let workloads = target.agents[0].ask("workloads")?;
-    let payments = workloads
-        .as_array()
-        .into_iter()
-        .flatten()
-        .find(|workload| workload["pod"] == "payments/payments");
-    let ports = payments.and_then(|workload| workload["listener_ports"].as_array());
-    let ports = ports.context("no listener ports are shown")?;
-    ensure!(!ports.is_empty());
-    for port in ports {
+    for port in target.agents[0].listener_ports("payments/payments")? {
         let authority = format!("{}:{port}", target.mesh.payments.ip(Family::V4));
         let call = HboneCall::connect(target.tunnel(Family::V4), &orders, &authority);
         let reply = target.make(&call)?;

@@ -345,7 +345,7 @@ impl Enroller {
             if known.contains(&netns) {
                 continue;
             }
-            if self.table.has_address(netns, claimed) {
+            if self.table.has_address(netns, claimed)? {
                 kept += 1;
                 continue;
             }
