@@ -43,9 +43,9 @@ pub(crate) fn run(rounds: usize, only: &str, format: Format) -> Result<ExitCode>
             for measure in MEASURES.into_iter().filter(|one| one.name().contains(only)) {
                 for path in Path::ALL {
                     let before = Spending::of(course.agents())?;
-                    let value = measure.take(&lab, &course.stretch(span, path))?;
+                    let taken = measure.take(&lab, &course.stretch(span, path))?;
                     let spent = Spending::of(course.agents())?.since(&before);
-                    results.add(span, measure, path, value, spent);
+                    results.add(span, measure, path, taken, spent);
                 }
             }
         }

@@ -16,7 +16,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::authority::{caller_address, canonical, delivery_address};
-use super::hbone::{Room, Tunnel, parse_forwarded, server_settings};
+use super::hbone::{Room, TLS_BUFFER, Transport, Tunnel, parse_forwarded, server_settings};
 use super::inbound_call::InboundCall;
 use super::limits::Resource;
 use super::pod::ServedPod;
@@ -41,6 +41,12 @@ struct TunnelPeer {
     reached: SocketAddr,
 }
 
+/// TLS, and the stream under it.
+struct TunnelStream {
+    tls: TlsStream<Transport<TcpStream>>,
+    transport: Transport<TcpStream>,
+}
+
 /// Serves a connection accepted on an HBONE listener, to its end.
 pub(crate) async fn serve(pod: Rc<ServedPod>, stream: TcpStream, source: SocketAddr) {
     let reached = stream.local_addr().map(canonical);
@@ -54,14 +60,14 @@ pub(crate) async fn serve(pod: Rc<ServedPod>, stream: TcpStream, source: SocketA
         Err(over) => return refuse(&pod, source, &over.into()),
     };
     match handshake(&pod, stream.into_inner()).await {
-        Ok((tls, identity)) => {
+        Ok((tunnel, identity)) => {
             let peer = TunnelPeer {
                 pod,
                 identity,
                 source: canonical(source),
                 reached,
             };
-            accept_streams(Rc::new(peer), tls).await;
+            accept_streams(Rc::new(peer), tunnel).await;
         }
         Err(refusal) => refuse(&pod, source, &refusal),
     }
@@ -78,31 +84,34 @@ fn refuse(pod: &ServedPod, source: SocketAddr, refusal: &Refusal) {
 async fn handshake(
     pod: &ServedPod,
     stream: TcpStream,
-) -> Result<(TlsStream<TcpStream>, WorkloadIdentity), Refusal> {
+) -> Result<(TunnelStream, WorkloadIdentity), Refusal> {
     let _slot = pod.caps.take(Resource::Handshakes)?;
     let config = pod.certificates.server_config()?;
     let limit = pod.limits.handshake_timeout;
-    let accepted = tokio::time::timeout(limit, TlsAcceptor::from(config).accept(stream)).await;
-    let tls = match accepted {
+    let transport = Transport::new(stream);
+    let accepting = transport.sending(TlsAcceptor::from(config).accept(transport.clone()));
+    let mut tls = match tokio::time::timeout(limit, accepting).await {
         Ok(accepted) => accepted.map_err(|error| Refusal::Handshake(explain_handshake(error)))?,
         Err(_) => return Err(Refusal::HandshakeTimedOut(limit)),
     };
-    let session = tls.get_ref().1;
+    let session = tls.get_mut().1;
+    session.set_buffer_limit(Some(TLS_BUFFER));
     let identity = peer_identity(session.peer_certificates().unwrap_or_default())?;
     if session.alpn_protocol() != Some(b"h2".as_slice()) {
         let error = std::io::Error::other("the peer does not speak HTTP/2 (ALPN h2)");
         return Err(Refusal::Handshake(error));
     }
-    Ok((tls, identity))
+    Ok((TunnelStream { tls, transport }, identity))
 }
 
-async fn accept_streams(peer: Rc<TunnelPeer>, tls: TlsStream<TcpStream>) {
+async fn accept_streams(peer: Rc<TunnelPeer>, tunnel: TunnelStream) {
+    let TunnelStream { tls, transport } = tunnel;
     let ample = peer.pod.caps.take(Resource::Ample);
     let room = match ample {
         Ok(_) => Room::Ample,
         Err(_) => Room::Scant,
     };
-    let opening = server_settings(room).handshake(tls);
+    let opening = transport.sending(server_settings(room).handshake(tls));
     let limit = peer.pod.limits.handshake_timeout;
     let mut connection = match tokio::time::timeout(limit, opening).await {
         Ok(Ok(connection)) => connection,
@@ -115,7 +124,7 @@ async fn accept_streams(peer: Rc<TunnelPeer>, tls: TlsStream<TcpStream>) {
     let mut silent = std::pin::pin!(silence(connection.ping_pong()));
     loop {
         let accepted = tokio::select! {
-            accepted = connection.accept() => accepted,
+            accepted = transport.sending(connection.accept()) => accepted,
             () = &mut silent => return,
         };
         match accepted {

@@ -6,6 +6,7 @@
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
+use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -14,12 +15,16 @@ use socket2::SockRef;
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio_util::io::poll_read_buf;
 
 use super::hbone::{Lease, Tunnel};
 
 /// What is read at once. The buffer is given up as soon as it is sent, so that an idle connection
 /// has none.
 const CHUNK: usize = 64 << 10;
+
+/// What is copied out of the buffer that it was read to.
+const SMALL: usize = CHUNK / 4;
 
 /// Counts a connection's payload.
 #[derive(Debug, Default)]
@@ -142,14 +147,14 @@ fn on_close(stream: &TcpStream, close: Close) {
 
 /// Application to tunnel.
 async fn into_tunnel(
-    read: ReadHalf<'_>,
+    mut read: ReadHalf<'_>,
     send: &mut SendStream<Bytes>,
     lease: Option<&Lease>,
     count: &Cell<u64>,
 ) -> Result<(), Aborted> {
     loop {
         let chunk = tokio::select! {
-            chunk = next_chunk(&read) => chunk?,
+            chunk = next_chunk(&mut read) => chunk?,
             reset = poll_fn(|context| send.poll_reset(context)) => {
                 reset?;
                 return Err(Aborted);
@@ -228,11 +233,11 @@ fn write_now(write: &WriteHalf<'_>, data: &[u8]) -> io::Result<usize> {
 }
 
 async fn copy(
-    read: ReadHalf<'_>,
+    mut read: ReadHalf<'_>,
     mut write: WriteHalf<'_>,
     count: &Cell<u64>,
 ) -> Result<(), Aborted> {
-    while let Some(chunk) = next_chunk(&read).await? {
+    while let Some(chunk) = next_chunk(&mut read).await? {
         write.write_all(&chunk).await?;
         count.set(count.get() + chunk.len() as u64);
     }
@@ -241,19 +246,20 @@ async fn copy(
 }
 
 /// What can be read; `None` at the end.
-async fn next_chunk(read: &ReadHalf<'_>) -> io::Result<Option<Bytes>> {
-    loop {
-        read.readable().await?;
+async fn next_chunk(read: &mut ReadHalf<'_>) -> io::Result<Option<Bytes>> {
+    read.readable().await?;
+    let read = poll_fn(|context| {
         let mut buffer = BytesMut::with_capacity(CHUNK);
-        match read.try_read_buf(&mut buffer) {
-            Ok(0) => return Ok(None),
-            // A small part of the buffer would keep all of it while it waits to be sent.
-            Ok(read) if read < CHUNK / 4 => return Ok(Some(Bytes::copy_from_slice(&buffer))),
-            Ok(_) => return Ok(Some(buffer.freeze())),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
-        }
-    }
+        // Unlike `try_read`, it does not ask again for more than the part that has come.
+        poll_read_buf(Pin::new(&mut *read), context, &mut buffer).map_ok(|_length| buffer)
+    });
+    let buffer = read.await?;
+    Ok(match buffer.len() {
+        0 => None,
+        // A small part of the buffer would keep all of it while it waits to be sent.
+        1..SMALL => Some(Bytes::copy_from_slice(&buffer)),
+        _ => Some(buffer.freeze()),
+    })
 }
 
 #[cfg(test)]

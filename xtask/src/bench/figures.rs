@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::course::{Path, Span};
 use super::spending::Spending;
-use super::tools::Measure;
+use super::tools::{Measure, Taken};
 
 /// What was measured, by span, measure and path.
 #[derive(Default)]
@@ -15,7 +15,7 @@ pub(super) struct Results(BTreeMap<(Span, Measure, Path), Vec<Sample>>);
 
 #[derive(Clone, Copy)]
 struct Sample {
-    value: f64,
+    taken: Taken,
     spent: Spending,
 }
 
@@ -27,8 +27,10 @@ struct Row {
     ambit: f64,
     /// Of each round.
     ratios: Vec<f64>,
-    /// Processor seconds of the agents per second of the measurement, and memory at its end.
-    spent: Spending,
+    /// Processor seconds of the agents per unit of work.
+    processor: f64,
+    /// Bytes of memory of the agents, at the end.
+    resident: f64,
 }
 
 impl Results {
@@ -37,11 +39,11 @@ impl Results {
         span: Span,
         measure: Measure,
         path: Path,
-        value: f64,
+        taken: Taken,
         spent: Spending,
     ) {
         let samples = self.0.entry((span, measure, path)).or_default();
-        samples.push(Sample { value, spent });
+        samples.push(Sample { taken, spent });
     }
 
     /// For people.
@@ -67,8 +69,8 @@ impl Results {
                 format!("{:.2}", row.ratio()),
                 format!("{:.2}", row.ratios[0]),
                 format!("{:.2}", row.ratios[row.ratios.len() - 1]),
-                format!("{:.1} s", row.spent.processor),
-                format!("{:.0} MiB", mebibytes(row.spent.resident)),
+                format!("{:.2} s/{}", row.processor, row.measure.unit_of_work()),
+                format!("{:.0} MiB", mebibytes(row.resident)),
             ]);
         }
         let idle = mebibytes(idle.resident);
@@ -86,8 +88,9 @@ impl Results {
                 "ambit": row.ambit,
                 "ratio": row.ratio(),
                 "ratios": row.ratios,
-                "agents_processor_seconds": row.spent.processor,
-                "agents_resident_bytes": row.spent.resident,
+                "agents_processor_seconds": row.processor,
+                "unit_of_work": row.measure.unit_of_work(),
+                "agents_resident_bytes": row.resident,
             })
         });
         json!({"measures": rows.collect::<Value>(), "idle_resident_bytes": idle.resident})
@@ -100,23 +103,16 @@ impl Results {
             .filter(|((_, _, path), _)| *path == Path::Ambit);
         of_ambit.map(|(&(span, measure, _), ambit)| {
             let direct = &self.0[&(span, measure, Path::Direct)];
-            let values = |samples: &[Sample]| samples.iter().map(|sample| sample.value).collect();
             let rounds = ambit.iter().zip(direct);
-            let ratios = rounds.map(|(ambit, direct)| ambit.value / direct.value);
+            let ratios = rounds.map(|(ambit, direct)| ambit.taken.value / direct.taken.value);
             Row {
                 span,
                 measure,
-                direct: median(&sorted(values(direct))),
-                ambit: median(&sorted(values(ambit))),
+                direct: middle(direct, |sample| sample.taken.value),
+                ambit: middle(ambit, |sample| sample.taken.value),
                 ratios: sorted(ratios.collect()),
-                spent: Spending {
-                    processor: median(&sorted(
-                        ambit.iter().map(|sample| sample.spent.processor).collect(),
-                    )),
-                    resident: median(&sorted(
-                        ambit.iter().map(|sample| sample.spent.resident).collect(),
-                    )),
-                },
+                processor: middle(ambit, |sample| sample.spent.processor / sample.taken.work),
+                resident: middle(ambit, |sample| sample.spent.resident),
             }
         })
     }
@@ -127,6 +123,11 @@ impl Row {
     fn ratio(&self) -> f64 {
         median(&self.ratios)
     }
+}
+
+/// The median of a figure.
+fn middle(samples: &[Sample], figure: impl Fn(&Sample) -> f64) -> f64 {
+    median(&sorted(samples.iter().map(figure).collect()))
 }
 
 fn sorted(mut values: Vec<f64>) -> Vec<f64> {

@@ -11,6 +11,9 @@ use super::course::Stretch;
 /// How long one measurement takes, in seconds.
 const SECONDS: &str = "3";
 
+/// Requests are counted by so many.
+const REQUESTS: f64 = 100_000.0;
+
 const IPERF: u16 = 5201;
 const NGINX: u16 = 8080;
 const SOCKPERF: u16 = 11111;
@@ -50,6 +53,15 @@ pub(super) enum Percentile {
     P99,
 }
 
+/// What one measurement gave.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Taken {
+    /// In the measure's unit.
+    pub(super) value: f64,
+    /// What was carried meanwhile, in the measure's unit of work.
+    pub(super) work: f64,
+}
+
 /// All of it, in the order of the table.
 pub(super) const MEASURES: [Measure; 8] = [
     Measure::Throughput(Streams::One, Towards::Server),
@@ -84,8 +96,16 @@ impl Measure {
         }
     }
 
+    /// What the agents' processor time is divided by.
+    pub(super) fn unit_of_work(self) -> &'static str {
+        match self {
+            Self::Throughput(..) => "GB",
+            Self::Requests(_) | Self::PingPong(_) => "100,000 requests",
+        }
+    }
+
     /// Takes it once.
-    pub(super) fn take(self, lab: &Lab, stretch: &Stretch<'_>) -> Result<f64> {
+    pub(super) fn take(self, lab: &Lab, stretch: &Stretch<'_>) -> Result<Taken> {
         match self {
             Self::Throughput(streams, towards) => iperf(stretch, streams, towards),
             Self::Requests(connections) => wrk(stretch, connections),
@@ -135,7 +155,7 @@ pub(super) fn serve(lab: &Lab, pod: &Pod) -> Result<[Process; 3]> {
     Ok(servers)
 }
 
-fn iperf(stretch: &Stretch<'_>, streams: Streams, towards: Towards) -> Result<f64> {
+fn iperf(stretch: &Stretch<'_>, streams: Streams, towards: Towards) -> Result<Taken> {
     let mut command = stretch.from.command("iperf3")?;
     command.args(["--client", &stretch.to.to_string()]);
     command.args(["--port", &IPERF.to_string(), "--time", SECONDS, "--json"]);
@@ -148,11 +168,18 @@ fn iperf(stretch: &Stretch<'_>, streams: Streams, towards: Towards) -> Result<f6
         command.arg("--reverse");
     }
     let said: serde_json::Value = serde_json::from_str(&run(&mut command)?)?;
-    let bits = said["end"]["sum_received"]["bits_per_second"].as_f64();
-    Ok(bits.context("iperf3 says no throughput")? / 1e9)
+    let received = &said["end"]["sum_received"];
+    let figure = |name: &str| {
+        let figure = received[name].as_f64();
+        figure.with_context(|| format!("iperf3 says no {name}"))
+    };
+    Ok(Taken {
+        value: figure("bits_per_second")? / 1e9,
+        work: figure("bytes")? / 1e9,
+    })
 }
 
-fn wrk(stretch: &Stretch<'_>, connections: Connections) -> Result<f64> {
+fn wrk(stretch: &Stretch<'_>, connections: Connections) -> Result<Taken> {
     let mut command = stretch.from.command("wrk")?;
     command.args(["-t1", "-c16", "-d", SECONDS]);
     if connections == Connections::New {
@@ -161,10 +188,13 @@ fn wrk(stretch: &Stretch<'_>, connections: Connections) -> Result<f64> {
     command.arg(format!("http://{}:{NGINX}/", stretch.to));
     let said = run(&mut command)?;
     ensure!(!said.contains("Non-2xx"), "wrk: {said}");
-    number_after(&said, "Requests/sec:")
+    Ok(Taken {
+        value: number_after(&said, "Requests/sec:")?,
+        work: number_before(&said, "requests in")? / REQUESTS,
+    })
 }
 
-fn sockperf(lab: &Lab, stretch: &Stretch<'_>, percentile: Percentile) -> Result<f64> {
+fn sockperf(lab: &Lab, stretch: &Stretch<'_>, percentile: Percentile) -> Result<Taken> {
     let mut command = stretch.from.command("sockperf")?;
     command.current_dir(lab.directory());
     command.args(["ping-pong", "--tcp", "--ip", &stretch.to.to_string()]);
@@ -175,7 +205,10 @@ fn sockperf(lab: &Lab, stretch: &Stretch<'_>, percentile: Percentile) -> Result<
         Percentile::P50 => "percentile 50.000 =",
         Percentile::P99 => "percentile 99.000 =",
     };
-    number_after(&said, label)
+    Ok(Taken {
+        value: number_after(&said, label)?,
+        work: number_after(&said, "ReceivedMessages=")? / REQUESTS,
+    })
 }
 
 fn run(command: &mut Command) -> Result<String> {
@@ -190,10 +223,38 @@ fn run(command: &mut Command) -> Result<String> {
 }
 
 fn number_after(text: &str, label: &str) -> Result<f64> {
-    let (_, rest) = text
-        .split_once(label)
-        .with_context(|| format!("no {label:?} in: {text}"))?;
-    let word = rest.split_whitespace().next().unwrap_or_default();
+    let (_, after) = parts(text, label)?;
+    number(after.split([' ', ';', '\n']).find(|word| !word.is_empty()))
+}
+
+fn number_before(text: &str, label: &str) -> Result<f64> {
+    let (before, _) = parts(text, label)?;
+    number(before.split_whitespace().next_back())
+}
+
+fn parts<'a>(text: &'a str, label: &str) -> Result<(&'a str, &'a str)> {
+    text.split_once(label)
+        .with_context(|| format!("no {label:?} in: {text}"))
+}
+
+fn number(word: Option<&str>) -> Result<f64> {
+    let word = word.unwrap_or_default();
     word.parse()
-        .with_context(|| format!("{label} {word:?} is no number"))
+        .with_context(|| format!("{word:?} is no number"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_found_in_what_the_tools_say() -> Result<()> {
+        let wrk = "  301 requests in 3.00s, 40KB read\nRequests/sec:   100.33\n";
+        assert_eq!(number_before(wrk, "requests in")?, 301.0);
+        assert_eq!(number_after(wrk, "Requests/sec:")?, 100.33);
+        let sockperf = "[Valid Duration] RunTime=2.5 sec; SentMessages=7; ReceivedMessages=6\n";
+        assert_eq!(number_after(sockperf, "SentMessages=")?, 7.0);
+        assert_eq!(number_after(sockperf, "ReceivedMessages=")?, 6.0);
+        Ok(())
+    }
 }

@@ -14,6 +14,7 @@ use tokio::time::{interval, timeout};
 use super::error::TunnelError;
 use super::occupancy::{Lease, Occupancy};
 use super::settings;
+use super::transport::Transport;
 
 /// Streams that share a connection before another is opened, where the peer allows as many.
 const STREAMS: usize = 100;
@@ -50,28 +51,30 @@ enum Closed {
 }
 
 impl Connection {
-    /// Begins HTTP/2 on a stream whose peer has been verified. `epoch` is that of the certificate
-    /// that it was opened with.
+    /// Begins HTTP/2 on a stream whose peer has been verified, over `transport`. `epoch` is that of
+    /// the certificate that it was opened with.
     ///
     /// # Errors
     /// [`TunnelError::Http2`].
-    pub(super) async fn open<S>(
+    pub(super) async fn open<S, T>(
         peer: SocketAddr,
         stream: S,
+        transport: Transport<T>,
         epoch: u64,
     ) -> Result<Self, TunnelError>
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
+        T: AsyncRead + AsyncWrite + Unpin + 'static,
     {
-        let (requests, mut connection) = settings::client()
-            .handshake(stream)
+        let opening = transport.sending(settings::client().handshake(stream));
+        let (requests, mut connection) = opening
             .await
             .map_err(|source| TunnelError::Http2 { peer, source })?;
         let occupancy = Rc::new(Occupancy::new());
         let (pings, watched) = (connection.ping_pong(), Rc::clone(&occupancy));
         let driver = tokio::task::spawn_local(async move {
             tokio::select! {
-                ended = connection => if let Err(error) = ended {
+                ended = transport.sending(connection) => if let Err(error) = ended {
                     tracing::debug!(%peer, %error, "a tunnel connection ended");
                 },
                 closed = disuse(pings, &watched) => match closed {
@@ -195,7 +198,9 @@ mod tests {
                 }
             });
             let address = ([10, 0, 0, 1], 15008).into();
-            test(Connection::open(address, near, EPOCH).await.unwrap()).await;
+            let near = Transport::new(near);
+            let opening = Connection::open(address, near.clone(), near, EPOCH);
+            test(opening.await.unwrap()).await;
         });
     }
 

@@ -6,11 +6,13 @@ mod forwarded;
 mod occupancy;
 mod pool;
 mod settings;
+mod transport;
 mod tunnel;
 
 pub(crate) use error::TunnelError;
 pub(crate) use forwarded::parse_forwarded;
 pub(crate) use occupancy::Lease;
 pub(crate) use pool::TunnelPool;
-pub(crate) use settings::{Room, server as server_settings};
+pub(crate) use settings::{Room, TLS_BUFFER, server as server_settings};
+pub(crate) use transport::Transport;
 pub(crate) use tunnel::Tunnel;

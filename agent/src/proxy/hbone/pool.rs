@@ -19,6 +19,8 @@ use super::connection::Connection;
 use super::error::TunnelError;
 use super::forwarded::forwarded_for;
 use super::occupancy::Lease;
+use super::settings;
+use super::transport::Transport;
 use super::tunnel::Tunnel;
 use crate::datapath::PodDatapath;
 use crate::identity::{WorkloadCertificates, explain_handshake, peer_identity};
@@ -155,13 +157,17 @@ impl TunnelPool {
                 source,
             };
             let name = ServerName::IpAddress(address.ip().into());
-            let tls = TlsConnector::from(config)
-                .connect(name, stream)
+            let transport = Transport::new(stream);
+            let connecting = TlsConnector::from(config).connect(name, transport.clone());
+            let mut tls = transport
+                .sending(connecting)
                 .await
                 .map_err(explain_handshake)
                 .map_err(failed)?;
-            verify(peer, tls.get_ref().1)?;
-            Connection::open(address, tls, epoch).await
+            let session = tls.get_mut().1;
+            verify(peer, session)?;
+            session.set_buffer_limit(Some(settings::TLS_BUFFER));
+            Connection::open(address, tls, transport, epoch).await
         };
         match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
             Ok(opened) => opened,

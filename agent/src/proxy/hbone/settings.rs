@@ -16,6 +16,9 @@ const SCANT_CONNECTION_WINDOW: u32 = 8 * SCANT_STREAM_WINDOW;
 /// Payload of a DATA frame.
 const FRAME: u32 = 64 << 10;
 
+/// What TLS takes at once: a DATA frame with its head, so that none is sent in two parts.
+pub(crate) const TLS_BUFFER: usize = 2 * FRAME as usize;
+
 /// Bytes of a CONNECT's head.
 const HEADERS: u32 = 16 << 10;
 
