@@ -2,16 +2,12 @@
 //! 200, `GET /` through the tunnel. Says what came of it, as JSON. It trusts any server.
 
 use std::error::Error;
-use std::sync::Arc;
 use std::time::Duration;
 
+use ambit_tests::{Credentials, tls_client};
 use bytes::Bytes;
 use http::{Method, Request, Uri};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls::pki_types::ServerName;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -36,7 +32,8 @@ async fn main() -> Result<(), Failure> {
 
 async fn call(told: &Value) -> Result<Value, Failure> {
     let stream = TcpStream::connect(text(told, "to")?).await?;
-    let config = Arc::new(tls(told)?);
+    let credentials = credentials(told)?;
+    let config = tls_client(credentials.as_ref())?;
     let name = ServerName::try_from("mesh.invalid")?;
     let stream = TlsConnector::from(config).connect(name, stream).await?;
     let (client, connection) = h2::client::handshake(stream).await?;
@@ -89,66 +86,18 @@ fn body_of(received: &[u8]) -> Value {
         .unwrap_or(Value::Null)
 }
 
-fn tls(told: &Value) -> Result<ClientConfig, Failure> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_protocol_versions(&[&rustls::version::TLS13])?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyServer(provider)));
-    let mut config = if told["certificate"].is_null() {
-        builder.with_no_client_auth()
-    } else {
-        let chain = CertificateDer::pem_file_iter(text(told, "certificate")?)?;
-        let key = PrivateKeyDer::from_pem_file(text(told, "key")?)?;
-        builder.with_client_auth_cert(chain.collect::<Result<_, _>>()?, key)?
-    };
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(config)
+fn credentials(told: &Value) -> Result<Option<Credentials>, Failure> {
+    if told["certificate"].is_null() {
+        return Ok(None);
+    }
+    Ok(Some(Credentials {
+        certificate: text(told, "certificate")?.into(),
+        key: text(told, "key")?.into(),
+    }))
 }
 
 fn text<'a>(told: &'a Value, field: &str) -> Result<&'a str, Failure> {
     told[field]
         .as_str()
         .ok_or_else(|| format!("no {field}").into())
-}
-
-/// Trusts any server: it is the server's defences that are tried.
-#[derive(Debug)]
-struct AnyServer(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyServer {
-    fn verify_server_cert(
-        &self,
-        _certificate: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _name: &ServerName<'_>,
-        _ocsp: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signed, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signed, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }

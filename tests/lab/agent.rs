@@ -93,6 +93,31 @@ impl Agent {
         self.process.id()
     }
 
+    /// Bytes of its memory that are resident.
+    ///
+    /// # Errors
+    ///
+    /// Where it has ended.
+    pub fn resident(&self) -> Result<u64> {
+        let id = self.id().context("the agent has ended")?;
+        let text = std::fs::read_to_string(format!("/proc/{id}/status"))?;
+        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kilobytes = line.and_then(|line| line.split_whitespace().next());
+        Ok(kilobytes.context("no VmRSS")?.parse::<u64>()? * 1024)
+    }
+
+    /// How many connections it has refused for a reason.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not answer.
+    pub fn refused(&self, reason: &str) -> Result<u64> {
+        let status = self.ask("status")?;
+        let refused = status["proxy"]["refused"].as_object();
+        let refused = refused.with_context(|| format!("no counts of refusals in {status}"))?;
+        Ok(refused.get(reason).and_then(Value::as_u64).unwrap_or(0))
+    }
+
     /// All that the agent has logged.
     pub fn log(&self) -> String {
         self.process.log()

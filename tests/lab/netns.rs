@@ -46,7 +46,7 @@ impl Netns {
     }
 
     /// Runs lines of `ip` commands in it.
-    pub(crate) fn ip(&self, lines: &str) -> Result<()> {
+    pub fn ip(&self, lines: &str) -> Result<()> {
         ip(&["-n", &self.0, "-batch", "-"], lines)
             .with_context(|| format!("in network namespace {}", self.0))
     }

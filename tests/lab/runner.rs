@@ -36,10 +36,13 @@ struct Counts {
     filtered: usize,
 }
 
-/// Runs the tests whose name contains the first argument, as libtest does, and says so in its words.
+/// Runs the tests whose name contains one of the arguments, as libtest does, and says so in its
+/// words.
 pub fn run_tests(tests: &[Test]) -> ExitCode {
-    let filter = std::env::args().skip(1).find(|word| !word.starts_with('-'));
-    let selected = |test: &&Test| filter.as_ref().is_none_or(|part| test.name.contains(part));
+    let words = std::env::args().skip(1);
+    let parts: Vec<String> = words.filter(|word| !word.starts_with('-')).collect();
+    let selected =
+        |test: &&Test| parts.is_empty() || parts.iter().any(|part| test.name.contains(part));
     let obstacle = obstacle();
     let mut counts = Counts::default();
     println!("\nrunning {} tests", tests.iter().filter(selected).count());

@@ -3,6 +3,7 @@
 mod bench;
 mod build;
 mod demo;
+mod kernel;
 mod lint;
 mod process;
 mod setup;
@@ -56,8 +57,13 @@ enum Command {
     Lint,
     /// Run the unit tests, then the end-to-end tests on this kernel (as root).
     Test {
-        /// Run only the tests whose name contains this.
-        filter: Option<String>,
+        /// Run the end-to-end tests on Debian's kernel of this series, such as 6.1, in an emulated
+        /// machine.
+        #[arg(long, value_name = "SERIES")]
+        kernel: Option<String>,
+        /// Run only the tests whose names contain one of these; with --kernel, only these files of
+        /// tests/tests.
+        names: Vec<String>,
     },
 }
 
@@ -109,10 +115,21 @@ fn run(command: Command) -> Result<ExitCode> {
             setup::run(&[Purpose::Build, Purpose::Lint])?;
             lint::run()?;
         }
-        Command::Test { filter } => {
+        Command::Test {
+            kernel: None,
+            names,
+        } => {
             setup::run(&[Purpose::Build, Purpose::Mesh])?;
             build::run()?;
-            return test::run(filter.as_deref());
+            return test::run(&names);
+        }
+        Command::Test {
+            kernel: Some(series),
+            names,
+        } => {
+            setup::run(&[Purpose::Build, Purpose::Mesh, Purpose::Kernels])?;
+            build::run()?;
+            return kernel::run(&series, &names);
         }
     }
     Ok(ExitCode::SUCCESS)

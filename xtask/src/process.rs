@@ -1,6 +1,6 @@
 //! Running other programs.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
@@ -18,6 +18,23 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
         bail!("`{shown}` failed: {status}");
     }
     Ok(())
+}
+
+/// Runs a command and returns its standard output.
+///
+/// # Errors
+///
+/// Where it cannot be started or does not succeed.
+pub(crate) fn output_of(command: &mut Command) -> Result<String> {
+    let shown = show(command);
+    let output = command
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("cannot start `{shown}`"))?;
+    if !output.status.success() {
+        bail!("`{shown}` failed: {}", output.status);
+    }
+    Ok(String::from_utf8(output.stdout)?)
 }
 
 /// A command as its user would type it.

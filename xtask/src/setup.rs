@@ -22,6 +22,8 @@ pub(crate) enum Purpose {
     Mesh,
     /// Measuring.
     Bench,
+    /// Booting other kernels.
+    Kernels,
     /// Linting.
     Lint,
 }
@@ -44,7 +46,7 @@ pub(crate) fn run(purposes: &[Purpose]) -> Result<()> {
     for purpose in purposes {
         match purpose {
             Purpose::Build => kernel_compiler::install_linker()?,
-            Purpose::Mesh | Purpose::Bench => {}
+            Purpose::Mesh | Purpose::Bench | Purpose::Kernels => {}
             Purpose::Lint => install_cargo_deny()?,
         }
     }
@@ -62,6 +64,7 @@ fn requirements(purpose: Purpose) -> Vec<Requirement> {
         }
         Purpose::Mesh => requirement::MESH.to_vec(),
         Purpose::Bench => requirement::BENCH.to_vec(),
+        Purpose::Kernels => requirement::KERNELS.to_vec(),
         Purpose::Lint => Vec::new(),
     }
 }

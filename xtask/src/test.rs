@@ -1,5 +1,6 @@
 //! `cargo xtask test`: the unit tests, then the end-to-end tests, and one count of both.
 
+use std::fmt;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, ExitCode, Stdio};
 
@@ -10,18 +11,18 @@ use crate::workspace;
 
 /// How many tests passed, failed and were skipped.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
-struct Counts {
+pub(crate) struct Counts {
     passed: u32,
     failed: u32,
     skipped: u32,
 }
 
-/// Runs the tests whose name contains `filter`.
+/// Runs the tests whose names contain one of `names`, or all.
 ///
 /// # Errors
 ///
 /// Where cargo cannot be run.
-pub(crate) fn run(filter: Option<&str>) -> Result<ExitCode> {
+pub(crate) fn run(names: &[String]) -> Result<ExitCode> {
     let mut total = Counts::default();
     let mut succeeded = true;
     for (what, packages) in [
@@ -39,25 +40,53 @@ pub(crate) fn run(filter: Option<&str>) -> Result<ExitCode> {
             .args(["test", "--no-fail-fast"])
             .args(packages)
             .arg("--")
-            .args(filter);
+            .args(names);
         succeeded &= run_counting(&mut cargo, &mut total)?;
     }
-    let complete = total.skipped == 0 || !in_ci();
-    if !complete {
-        eprintln!(
-            "error: in CI every test must run, and {} did not",
-            total.skipped
-        );
-    }
-    println!(
-        "{} passed, {} failed, {} skipped",
-        total.passed, total.failed, total.skipped
-    );
-    Ok(if succeeded && total.failed == 0 && complete {
-        ExitCode::SUCCESS
+    println!("{total}");
+    Ok(if succeeded {
+        total.exit_code()
     } else {
         ExitCode::FAILURE
     })
+}
+
+impl Counts {
+    /// Adds what a line of a test program counts.
+    pub(crate) fn add_line(&mut self, line: &str) {
+        if let Some(counts) = counts_of(line) {
+            self.passed += counts.passed;
+            self.failed += counts.failed;
+            self.skipped += counts.skipped;
+        }
+    }
+
+    /// Success where none failed; and in CI, where none was skipped.
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        let complete = self.skipped == 0 || !in_ci();
+        if !complete {
+            eprintln!(
+                "error: in CI every test must run, and {} did not",
+                self.skipped
+            );
+        }
+        if self.failed == 0 && complete {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        }
+    }
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            passed,
+            failed,
+            skipped,
+        } = self;
+        write!(f, "{passed} passed, {failed} failed, {skipped} skipped")
+    }
 }
 
 fn in_ci() -> bool {
@@ -75,11 +104,7 @@ fn run_counting(cargo: &mut Command, total: &mut Counts) -> Result<bool> {
     for line in BufReader::new(output).lines() {
         let line = line?;
         println!("{line}");
-        if let Some(counts) = counts_of(&line) {
-            total.passed += counts.passed;
-            total.failed += counts.failed;
-            total.skipped += counts.skipped;
-        }
+        total.add_line(&line);
     }
     Ok(child.wait()?.success())
 }

@@ -18,9 +18,13 @@ pub(crate) fn kernel_objects() -> PathBuf {
     root().join("target/ebpf")
 }
 
+/// Where cargo builds.
+pub(crate) fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| root().join("target"), |dir| root().join(dir))
+}
+
 /// The agent, as [`crate::build::run`] makes it.
 pub(crate) fn agent_binary() -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| root().join("target"), |dir| root().join(dir));
-    target.join("release/ambit")
+    target().join("release/ambit")
 }

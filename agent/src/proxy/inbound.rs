@@ -3,6 +3,7 @@
 //! The certificate, the policies and the identity are those of the pod whose network namespace the
 //! listener lives in. 200 is answered only once the connection to the application stands.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -180,7 +181,11 @@ async fn serve_stream(
             return call.refuse(over.into());
         }
     };
-    let application = match call.deliver().await {
+    let delivered = tokio::select! {
+        delivered = call.deliver() => delivered,
+        _ = poll_fn(|context| respond.poll_reset(context)) => Err(Refusal::CallerLeft),
+    };
+    let application = match delivered {
         Ok(application) => application,
         Err(refusal) => {
             answer(&mut respond, refusal.status());

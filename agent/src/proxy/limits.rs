@@ -21,6 +21,9 @@ pub struct ProxyLimits {
     /// the pod's callers send and its applications do not read takes at most
     /// `ample` × 32 MiB + `inbound` × 256 KiB of memory. Default 16.
     pub ample: usize,
+    /// File descriptors that the connections of one pod take together: outbound, inbound and
+    /// delivered. Default: no cap; see [`ProxyLimits::within`].
+    pub descriptors: usize,
     /// From TCP accept to the end of the TLS handshake. Default 10 s.
     pub handshake_timeout: Duration,
     /// From dialling an endpoint to its answer: TCP, TLS and CONNECT. Default 10 s.
@@ -38,9 +41,23 @@ impl Default for ProxyLimits {
             handshakes: 256,
             streams: 16_384,
             ample: 16,
+            descriptors: usize::MAX,
             handshake_timeout: Duration::from_secs(10),
             dial_timeout: Duration::from_secs(10),
             hold: Duration::from_secs(2),
+        }
+    }
+}
+
+impl ProxyLimits {
+    /// Caps for a process that may have `descriptors` open: one pod gets at most five eighths, so
+    /// that a pod that is flooded leaves some to the others.
+    #[must_use]
+    pub fn within(self, descriptors: u64) -> Self {
+        let most = usize::try_from(descriptors).unwrap_or(usize::MAX);
+        Self {
+            descriptors: self.descriptors.min(most / 8 * 5),
+            ..self
         }
     }
 }
@@ -53,6 +70,7 @@ pub(crate) enum Resource {
     Handshakes,
     Streams,
     Ample,
+    Descriptors,
 }
 
 /// A pod's cap is used up.
@@ -65,7 +83,12 @@ pub(crate) struct OverCap {
 
 /// Part of a pod's cap, given back when dropped.
 #[derive(Debug)]
-pub(crate) struct Slot(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
+pub(crate) struct Slot {
+    #[expect(dead_code, reason = "held for its drop")]
+    own: OwnedSemaphorePermit,
+    #[expect(dead_code, reason = "held for its drop")]
+    descriptor: Option<OwnedSemaphorePermit>,
+}
 
 /// One pod's caps. Clones share them: every shard has one.
 #[derive(Clone, Debug)]
@@ -76,9 +99,18 @@ pub(crate) struct PodCaps {
     handshakes: Arc<Semaphore>,
     streams: Arc<Semaphore>,
     ample: Arc<Semaphore>,
+    descriptors: Arc<Semaphore>,
 }
 
 impl Resource {
+    /// Whether one of it comes with a descriptor that nothing else counts.
+    const fn takes_descriptor(self) -> bool {
+        match self {
+            Self::Outbound | Self::Inbound | Self::Streams => true,
+            Self::Handshakes | Self::Ample | Self::Descriptors => false,
+        }
+    }
+
     const fn plural(self) -> &'static str {
         match self {
             Self::Outbound => "outbound connections",
@@ -86,6 +118,7 @@ impl Resource {
             Self::Handshakes => "TLS handshakes under way",
             Self::Streams => "inbound streams",
             Self::Ample => "inbound tunnels with ample room",
+            Self::Descriptors => "connections in both directions",
         }
     }
 }
@@ -100,6 +133,7 @@ impl PodCaps {
             handshakes: cap(limits.handshakes),
             streams: cap(limits.streams),
             ample: cap(limits.ample),
+            descriptors: cap(limits.descriptors),
         }
     }
 
@@ -108,16 +142,26 @@ impl PodCaps {
     /// # Errors
     /// [`OverCap`] where the pod has used it up.
     pub(crate) fn take(&self, resource: Resource) -> Result<Slot, OverCap> {
+        let own = self.acquire(resource)?;
+        let descriptor = if resource.takes_descriptor() {
+            Some(self.acquire(Resource::Descriptors)?)
+        } else {
+            None
+        };
+        Ok(Slot { own, descriptor })
+    }
+
+    fn acquire(&self, resource: Resource) -> Result<OwnedSemaphorePermit, OverCap> {
         let (semaphore, cap) = match resource {
             Resource::Outbound => (&self.outbound, self.limits.outbound),
             Resource::Inbound => (&self.inbound, self.limits.inbound),
             Resource::Handshakes => (&self.handshakes, self.limits.handshakes),
             Resource::Streams => (&self.streams, self.limits.streams),
             Resource::Ample => (&self.ample, self.limits.ample),
+            Resource::Descriptors => (&self.descriptors, self.limits.descriptors),
         };
         Arc::clone(semaphore)
             .try_acquire_owned()
-            .map(Slot)
             .map_err(|_| OverCap { resource, cap })
     }
 }
@@ -166,6 +210,19 @@ mod tests {
             .into_iter()
             .map(|resource| caps.take(resource).expect("its own cap"))
             .collect();
+    }
+
+    #[test]
+    fn the_directions_share_a_pods_descriptors() {
+        let caps = PodCaps::new(ProxyLimits::default().within(16));
+        let slots: Vec<Slot> = (0..5)
+            .map(|_| caps.take(Resource::Outbound).expect("five eighths"))
+            .chain((0..5).map(|_| caps.take(Resource::Streams).expect("five eighths")))
+            .collect();
+        let refused = caps.take(Resource::Inbound).expect_err("over the cap");
+        assert_eq!(refused.resource, Resource::Descriptors);
+        drop(slots);
+        caps.take(Resource::Inbound).expect("given back");
     }
 
     #[test]

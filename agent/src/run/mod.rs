@@ -2,6 +2,7 @@
 
 mod config;
 mod depart;
+mod descriptors;
 mod enrol;
 mod kernel_denials;
 mod pods;
@@ -29,7 +30,7 @@ use crate::identity::{EmbeddedCa, Identities, TrustPolicy};
 use crate::model::Snapshot;
 use crate::observe::denials::RecentDenials;
 use crate::policy::MeshView;
-use crate::proxy::{Proxy, ProxyConfig};
+use crate::proxy::{Proxy, ProxyConfig, ProxyLimits};
 use crate::source::{FileSource, FileSourceConfig};
 use pods::NodeReport;
 use reconcile::{Parts, Reconciler};
@@ -111,9 +112,10 @@ async fn start(config: RunConfig) -> Result<()> {
     let first = Arc::clone(&snapshots.borrow_and_update());
     let view = Arc::new(MeshView::new(Arc::clone(&first)));
     let (views, mesh) = watch::channel(view);
+    let descriptors = descriptors::raise()?;
     let proxy_config = ProxyConfig {
+        limits: ProxyLimits::default().within(descriptors),
         shards: config.shards,
-        ..ProxyConfig::default()
     };
     let proxy = Arc::new(Proxy::start(proxy_config, &mesh)?);
     let tables = Tables::open(&pins)?;

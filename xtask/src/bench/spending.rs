@@ -20,7 +20,7 @@ impl Spending {
         for agent in agents {
             let id = agent.id().context("an agent has ended")?;
             all.processor += processor(id)?;
-            all.resident += resident(id)?;
+            all.resident += f64::from(u32::try_from(agent.resident()? >> 10)?) * 1024.0;
         }
         Ok(all)
     }
@@ -46,11 +46,4 @@ fn processor(id: u32) -> Result<f64> {
         .collect::<Result<_, _>>()?;
     // USER_HZ has been 100 on every architecture that Ambit runs on.
     Ok(ticks.iter().sum::<f64>() / 100.0)
-}
-
-fn resident(id: u32) -> Result<f64> {
-    let text = fs::read_to_string(format!("/proc/{id}/status"))?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kilobytes = line.and_then(|line| line.split_whitespace().next());
-    Ok(kilobytes.context("no VmRSS")?.parse::<f64>()? * 1024.0)
 }

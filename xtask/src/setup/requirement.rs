@@ -66,6 +66,14 @@ pub(crate) const BENCH: [Requirement; 3] = [
     program("sockperf", "sockperf"),
 ];
 
+/// For booting other kernels: virtme-ng, from PyPI, and what it calls.
+pub(crate) const KERNELS: [Requirement; 4] = [
+    program("python3", "python3-venv"),
+    program("qemu-system-x86_64", "qemu-system-x86"),
+    program("busybox", "busybox-static"),
+    program("depmod", "kmod"),
+];
+
 impl Requirement {
     /// Whether it is there.
     pub(crate) fn is_met(&self) -> bool {

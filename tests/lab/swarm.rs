@@ -1,0 +1,97 @@
+//! Very many connections from one pod to another.
+
+use std::net::SocketAddr;
+use std::process::{ChildStdin, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use crate::lab::Lab;
+use crate::place::Place;
+use crate::process::Process;
+use crate::server::tool;
+use crate::wait::eventually;
+
+/// For all connections of a swarm to come to an answer or a refusal.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// A `lab-swarm` that answers.
+pub struct SwarmServer {
+    _process: Process,
+}
+
+impl SwarmServer {
+    /// Starts one, which sends back what it gets, and waits until it listens.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not.
+    pub fn start(lab: &Lab, place: &Place, listen: SocketAddr) -> Result<Self> {
+        let mut command = place.command(tool("lab-swarm")?)?;
+        command.args(["serve", &listen.to_string()]);
+        let mut process = Process::start(&mut command, &lab.new_log("lab-swarm")?)?;
+        process.wait_for_line("a server listening", |line| {
+            line.starts_with("listening").then_some(())
+        })?;
+        Ok(Self { _process: process })
+    }
+}
+
+/// A `lab-swarm` that calls; dropping it ends its connections.
+pub struct Swarm {
+    process: Process,
+    _stdin: Option<ChildStdin>,
+}
+
+impl Swarm {
+    /// Opens so many connections and holds those that are answered.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be started.
+    pub fn hold(lab: &Lab, place: &Place, to: SocketAddr, connections: usize) -> Result<Self> {
+        Self::start(
+            lab,
+            place,
+            ["hold", &to.to_string(), &connections.to_string()],
+        )
+    }
+
+    /// Opens connections one after another on sixteen lanes for some time, each closed by the
+    /// client after an answer.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be started.
+    pub fn churn(lab: &Lab, place: &Place, to: SocketAddr, time: Duration) -> Result<Self> {
+        let seconds = time.as_secs().to_string();
+        Self::start(lab, place, ["churn", &to.to_string(), &seconds])
+    }
+
+    fn start(lab: &Lab, place: &Place, arguments: [&str; 3]) -> Result<Self> {
+        let mut command = place.command(tool("lab-swarm")?)?;
+        command.args(arguments).stdin(Stdio::piped());
+        let mut process = Process::start(&mut command, &lab.new_log("lab-swarm")?)?;
+        let stdin = process.take_stdin();
+        Ok(Self {
+            process,
+            _stdin: stdin,
+        })
+    }
+
+    /// Waits for what came of all connections: how many were answered, and how many refused.
+    ///
+    /// # Errors
+    ///
+    /// Where some come to neither.
+    pub fn outcome(&mut self) -> Result<(u64, u64)> {
+        let said = eventually(PATIENCE, "the end of a swarm's calls", || {
+            let log = self.process.log();
+            let complete = &log[..log.rfind('\n')?];
+            serde_json::from_str::<Value>(complete.lines().next()?).ok()
+        })?;
+        let count = |name: &str| said[name].as_u64().with_context(|| format!("no {name}"));
+        Ok((count("answered")?, count("refused")?))
+    }
+}
