@@ -13,6 +13,7 @@ use crate::netns::Netns;
 use crate::place::Place;
 use crate::plan::{Addresses, Family, GATEWAY, NodeName};
 use crate::pod::{Pod, PodSpec};
+use crate::process::output;
 use crate::run::Run;
 use crate::service::Service;
 
@@ -155,6 +156,31 @@ impl Lab {
             addresses,
             Place::create(netns, cgroup)?,
         ))
+    }
+
+    /// A network namespace that a pod has made, whose packets it forwards as its own: a process in
+    /// it is in the pod's control group, and not in its network.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel refuses.
+    pub fn nest(&self, pod: &Pod) -> Result<Place> {
+        let outer = pod.place().netns();
+        let inner = Netns::create(self.netns_name(&format!("{}-nested", pod.name())))?;
+        outer.sysctl(&[("ipv4/ip_forward", "1")])?;
+        outer.ip(&format!(
+            "link add nested type veth peer name eth0 netns {}\n\
+             address add 192.0.2.1/30 dev nested\nlink set nested up\n",
+            inner.name()
+        ))?;
+        inner.ip("address add 192.0.2.2/30 dev eth0\nlink set eth0 up\n\
+             route add default via 192.0.2.1\n")?;
+        let masquerade = "add table ip nested; \
+            add chain ip nested out { type nat hook postrouting priority srcnat; }; \
+            add rule ip nested out ip saddr 192.0.2.0/30 masquerade";
+        let outcome = output(pod.command("nft")?.arg(masquerade))?;
+        ensure!(outcome.status.success(), "nft: {}", outcome.stderr);
+        Place::create(inner, pod.place().cgroup().to_owned())
     }
 
     /// Removes a pod and what runs in it.
