@@ -1,10 +1,11 @@
 //! A node's agent.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 
 use anyhow::{Context, Result, ensure};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::lab::Lab;
@@ -23,7 +24,8 @@ pub struct Agent {
 }
 
 impl Agent {
-    pub(crate) fn start(lab: &Lab, node: NodeName, place: &Place) -> Result<Self> {
+    /// Starts one without waiting for anything.
+    pub(crate) fn launch(lab: &Lab, node: NodeName, place: &Place) -> Result<Self> {
         let state = lab.directory().join(node.as_str());
         {
             let _gate = creating();
@@ -48,12 +50,10 @@ impl Agent {
         for range in MESH_CIDRS {
             command.args(["--mesh-cidr", range]);
         }
-        let mut agent = Self {
+        Ok(Self {
             process: Process::start(&mut command, &lab.new_log(node.as_str())?)?,
             socket: state.join("admin.sock"),
-        };
-        agent.wait_until_answering()?;
-        Ok(agent)
+        })
     }
 
     /// What `ambit VERB -o json` says.
@@ -123,6 +123,36 @@ impl Agent {
         self.process.log()
     }
 
+    /// Sends it a signal that does not end it at once.
+    ///
+    /// # Errors
+    ///
+    /// Where it has ended.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let id = self.id().context("the agent has ended")?;
+        Ok(kill(Pid::from_raw(id.cast_signed()), signal)?)
+    }
+
+    /// Tells it to end, and waits until it has: how it ended, and all that it said.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not end.
+    pub fn stop(mut self) -> Result<(ExitStatus, String)> {
+        let status = self.process.end(Signal::SIGTERM)?;
+        Ok((status, self.log()))
+    }
+
+    /// Waits until it ends of itself: how, and all that it said.
+    ///
+    /// # Errors
+    ///
+    /// Where it goes on.
+    pub fn end(mut self) -> Result<(ExitStatus, String)> {
+        let status = self.process.wait_for_end()?;
+        Ok((status, self.log()))
+    }
+
     /// Kills it at once, as `kill -9` does.
     ///
     /// # Errors
@@ -137,7 +167,7 @@ impl Agent {
         self.process.leave();
     }
 
-    fn wait_until_answering(&mut self) -> Result<()> {
+    pub(crate) fn wait_until_answering(&mut self) -> Result<()> {
         let Self { process, socket } = self;
         process.wait_until("the agent answering", |_| status(socket).ok().map(drop))
     }

@@ -234,8 +234,19 @@ impl Lab {
     ///
     /// Where it does not come so far.
     pub fn spawn_agent(&self, node: NodeName) -> Result<Agent> {
+        let mut agent = self.launch_agent(node)?;
+        agent.wait_until_answering()?;
+        Ok(agent)
+    }
+
+    /// Starts a node's agent and does not wait.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be started.
+    pub fn launch_agent(&self, node: NodeName) -> Result<Agent> {
         let place = self.place_on(node, "agent")?;
-        Agent::start(self, node, &place)
+        Agent::launch(self, node, &place)
     }
 
     /// Starts both agents.
@@ -263,7 +274,7 @@ impl Lab {
     }
 
     /// Where a node's agent pins what outlives it.
-    pub(crate) fn pins(&self, node: NodeName) -> PathBuf {
+    pub fn pins(&self, node: NodeName) -> PathBuf {
         Path::new("/sys/fs/bpf")
             .join(self.name())
             .join(node.as_str())

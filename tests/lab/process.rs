@@ -145,6 +145,15 @@ impl Process {
     pub fn end(&mut self, signal: Signal) -> Result<ExitStatus> {
         let id = self.id().context("the process was left to itself")?;
         kill(Pid::from_raw(id.cast_signed()), signal)?;
+        self.wait_for_end()
+    }
+
+    /// Waits for the end.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not end within twenty seconds.
+    pub fn wait_for_end(&mut self) -> Result<ExitStatus> {
         eventually(SOON, "the end of a process", || self.ended())
     }
 

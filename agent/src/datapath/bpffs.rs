@@ -48,6 +48,18 @@ pub enum PinDirectoryError {
         /// Whom it belongs to.
         owner: u32,
     },
+    /// An agent of another version has programs there, which this one cannot take over.
+    #[error(
+        "the pin directory {} holds {found}, the programs and maps of another version of the agent; \
+         this one uses v{LAYOUT_VERSION}. Its pods stay closed. Run that version, or opt the pods \
+         out, remove the directory and start again", path.display()
+    )]
+    OtherLayout {
+        /// The directory.
+        path: PathBuf,
+        /// What is in it.
+        found: String,
+    },
     /// Another agent runs on it.
     #[error(
         "another agent is using the pin directory {}; stop it, or give this one a pin directory of \
@@ -82,6 +94,7 @@ impl PinDirectory {
         ensure_bpffs(base)?;
         private_directory(base)?;
         let lock = lock(base)?;
+        ensure_no_other_layout(base)?;
         let versioned = base.join(format!("v{LAYOUT_VERSION}"));
         private_directory(&versioned)?;
         Ok(Self {
@@ -104,6 +117,26 @@ impl PinDirectory {
         private_directory(&path)?;
         Ok(path)
     }
+}
+
+/// Two layouts at once would mean two sets of programs on the same hooks.
+fn ensure_no_other_layout(base: &Path) -> Result<(), PinDirectoryError> {
+    let prepare = |source| PinDirectoryError::Prepare {
+        path: base.to_owned(),
+        source,
+    };
+    for entry in std::fs::read_dir(base).map_err(prepare)? {
+        let name = entry.map_err(prepare)?.file_name();
+        let name = name.to_string_lossy();
+        let version = name.strip_prefix('v').and_then(|own| own.parse().ok());
+        if version.is_some_and(|version: u32| version != LAYOUT_VERSION) {
+            return Err(PinDirectoryError::OtherLayout {
+                path: base.to_owned(),
+                found: name.into_owned(),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Makes sure that `base` is or will be on a bpffs.
@@ -182,6 +215,20 @@ mod tests {
 
     fn mode(path: &Path) -> u32 {
         std::fs::metadata(path).expect("metadata").mode() & 0o7777
+    }
+
+    #[test]
+    fn another_versions_pins_are_not_taken_over() {
+        if !is_root() {
+            return;
+        }
+        let bpffs = mount_for_test();
+        let base = bpffs.path().join("ambit");
+        make_directory(&base.join("v9999")).expect("makes");
+        let refused = PinDirectory::prepare(&base).expect_err("refused");
+        assert!(
+            matches!(&refused, PinDirectoryError::OtherLayout { found, .. } if found == "v9999")
+        );
     }
 
     #[test]
