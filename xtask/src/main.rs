@@ -3,8 +3,10 @@
 mod bench;
 mod build;
 mod demo;
+mod fuzz;
 mod kernel;
 mod lint;
+mod miri;
 mod process;
 mod setup;
 mod test;
@@ -55,6 +57,17 @@ enum Command {
     },
     /// Check formatting, lints, licences and dependencies.
     Lint,
+    /// Fuzz what reads bytes from outside.
+    Fuzz {
+        /// How long, for each target.
+        #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
+        seconds: u32,
+        /// Run only the targets whose name contains this.
+        #[arg(default_value = "")]
+        only: String,
+    },
+    /// Run the unit tests of what kernel and userspace share under Miri (needs a rustup nightly).
+    Miri,
     /// Run the unit tests, then the end-to-end tests on this kernel (as root).
     Test {
         /// Run the end-to-end tests on Debian's kernel of this series, such as 6.1, in an emulated
@@ -110,6 +123,15 @@ fn run(command: Command) -> Result<ExitCode> {
                 bench::Format::Table
             };
             return bench::run(rounds.into(), &only, format);
+        }
+        Command::Fuzz { seconds, only } => {
+            setup::run(&[Purpose::Build, Purpose::Fuzz])?;
+            build::kernel_programs()?;
+            return fuzz::run(&only, seconds);
+        }
+        Command::Miri => {
+            setup::run(&[Purpose::Miri])?;
+            miri::run()?;
         }
         Command::Lint => {
             setup::run(&[Purpose::Build, Purpose::Lint])?;

@@ -26,6 +26,10 @@ pub(crate) enum Purpose {
     Kernels,
     /// Linting.
     Lint,
+    /// Fuzzing.
+    Fuzz,
+    /// Interpreting.
+    Miri,
 }
 
 /// Makes this machine ready. Takes some milliseconds when nothing is missing.
@@ -47,7 +51,9 @@ pub(crate) fn run(purposes: &[Purpose]) -> Result<()> {
         match purpose {
             Purpose::Build => kernel_compiler::install_linker()?,
             Purpose::Mesh | Purpose::Bench | Purpose::Kernels => {}
-            Purpose::Lint => install_cargo_deny()?,
+            Purpose::Lint => install_program("cargo-deny")?,
+            Purpose::Fuzz => install_program("cargo-fuzz")?,
+            Purpose::Miri => install_miri()?,
         }
     }
     Ok(())
@@ -65,7 +71,8 @@ fn requirements(purpose: Purpose) -> Vec<Requirement> {
         Purpose::Mesh => requirement::MESH.to_vec(),
         Purpose::Bench => requirement::BENCH.to_vec(),
         Purpose::Kernels => requirement::KERNELS.to_vec(),
-        Purpose::Lint => Vec::new(),
+        Purpose::Fuzz => requirement::FUZZ.to_vec(),
+        Purpose::Lint | Purpose::Miri => Vec::new(),
     }
 }
 
@@ -117,10 +124,31 @@ fn instruction(obstacle: &str, missing: &[Requirement]) -> String {
     )
 }
 
-fn install_cargo_deny() -> Result<()> {
-    if requirement::program_exists("cargo-deny") {
+/// Installs a program of cargo's.
+fn install_program(name: &str) -> Result<()> {
+    if requirement::program_exists(name) {
         return Ok(());
     }
-    say("setup", "installing cargo-deny (some minutes)");
-    run_command(Command::new("cargo").args(["install", "--locked", "cargo-deny"]))
+    say("setup", &format!("installing {name} (some minutes)"));
+    run_command(Command::new("cargo").args(["install", "--locked", name]))
+}
+
+fn install_miri() -> Result<()> {
+    let add = |more: &[&str]| run_command(Command::new("rustup").args(more));
+    add(&[
+        "toolchain",
+        "install",
+        "nightly",
+        "--no-self-update",
+        "--profile",
+        "minimal",
+    ])?;
+    add(&[
+        "component",
+        "add",
+        "--toolchain",
+        "nightly",
+        "miri",
+        "rust-src",
+    ])
 }

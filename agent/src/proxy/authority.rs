@@ -4,10 +4,15 @@ use std::net::{IpAddr, SocketAddr};
 
 /// Why a CONNECT's target is refused: answered with 400.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub(crate) enum AuthorityError {
+pub enum AuthorityError {
     /// It names another pod than the one that the tunnel reached.
     #[error("the CONNECT names {named}, but its tunnel came to {reached}")]
-    OtherAddress { named: IpAddr, reached: IpAddr },
+    OtherAddress {
+        /// What it names.
+        named: IpAddr,
+        /// Where the tunnel came to.
+        reached: IpAddr,
+    },
     /// It names a port of the agent.
     #[error("the CONNECT names port {0}, which is the agent's in this pod")]
     AgentPort(u16),

@@ -11,13 +11,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::RecvStream;
 use h2::server::SendResponse;
-use http::{Method, Request, Response, StatusCode};
+use http::{Request, Response, StatusCode};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::authority::{caller_address, canonical, delivery_address};
-use super::hbone::{Room, TLS_BUFFER, Transport, Tunnel, parse_forwarded, server_settings};
+use super::authority::canonical;
+use super::connect::{ConnectError, connect_target};
+use super::hbone::{Room, TLS_BUFFER, Transport, Tunnel, server_settings};
 use super::inbound_call::InboundCall;
 use super::limits::Resource;
 use super::pod::ServedPod;
@@ -216,35 +217,14 @@ fn answer(respond: &mut SendResponse<Bytes>, status: StatusCode) {
 }
 
 impl TunnelPeer {
-    /// Whom the CONNECT is for, and who calls. The identity and the caller's address are the
-    /// tunnel's, whatever the request says.
-    fn target(&self, request: &Request<RecvStream>) -> Result<(Caller, SocketAddr), String> {
-        if request.method() != Method::CONNECT {
-            return Err(format!("the method {} is not CONNECT", request.method()));
-        }
-        if request.extensions().get::<h2::ext::Protocol>().is_some() {
-            return Err("an extended CONNECT is no tunnel".to_owned());
-        }
-        let authority = request.uri().authority().map(http::uri::Authority::as_str);
-        let named = authority.and_then(|text| text.parse::<SocketAddr>().ok());
-        let Some(named) = named else {
-            return Err(format!(
-                "the authority {authority:?} is not an address and port"
-            ));
+    /// Whom the CONNECT is for, and who calls: the tunnel's peer, whatever the request says.
+    fn target(&self, request: &Request<RecvStream>) -> Result<(Caller, SocketAddr), ConnectError> {
+        let is_agents = |port| self.pod.datapath.owns_port(port);
+        let target = connect_target(request, self.source, self.reached, is_agents)?;
+        let caller = Caller {
+            identity: Some(self.identity.clone()),
+            address: target.caller,
         };
-        let to = delivery_address(named, self.reached, |port| {
-            self.pod.datapath.owns_port(port)
-        })
-        .map_err(|error| error.to_string())?;
-        let forwarded = request.headers().get(http::header::FORWARDED);
-        let forwarded = forwarded.and_then(|value| parse_forwarded(value.as_bytes()));
-        let address = caller_address(self.source, forwarded);
-        Ok((
-            Caller {
-                identity: Some(self.identity.clone()),
-                address,
-            },
-            to,
-        ))
+        Ok((caller, target.to))
     }
 }

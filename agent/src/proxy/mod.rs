@@ -5,6 +5,7 @@
 
 mod accept;
 mod authority;
+mod connect;
 mod connections;
 mod delivery;
 mod hbone;
@@ -28,6 +29,8 @@ mod tasks;
 mod test_objects;
 mod verdict;
 
+pub use authority::AuthorityError;
+pub use connect::{ConnectError, ConnectTarget, connect_target};
 pub use connections::ConnectionInfo;
 pub use limits::ProxyLimits;
 pub use node::{PodAttachment, Proxy, ProxyConfig, ProxyError};

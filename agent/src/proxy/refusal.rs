@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use super::authority::AuthorityError;
 use super::hbone::TunnelError;
 use super::limits::OverCap;
 use super::verdict::Termination;
@@ -50,8 +49,6 @@ pub(crate) enum Refusal {
     HandshakeTimedOut(Duration),
     #[error(transparent)]
     PeerIdentity(#[from] PeerIdentityError),
-    #[error(transparent)]
-    Authority(#[from] AuthorityError),
     #[error("denied by this pod's policies: {0}")]
     Denied(Denial),
     #[error(transparent)]
@@ -82,7 +79,6 @@ impl Refusal {
             Self::Handshake(_) => "tls-handshake-failed",
             Self::HandshakeTimedOut(_) => "tls-handshake-timed-out",
             Self::PeerIdentity(_) => "no-peer-identity",
-            Self::Authority(_) => "bad-authority",
             Self::Denied(denial) => denial.reason.as_str(),
             Self::Dial(_) => "cannot-connect",
             Self::Tunnel(error) => error.as_str(),
@@ -107,7 +103,6 @@ impl Refusal {
     /// connect).
     pub(crate) const fn status(&self) -> StatusCode {
         match self {
-            Self::Authority(_) => StatusCode::BAD_REQUEST,
             Self::Denied(_) | Self::Terminated(Termination::PolicyChanged(_)) => {
                 StatusCode::UNAUTHORIZED
             }

@@ -66,6 +66,9 @@ pub(crate) const BENCH: [Requirement; 3] = [
     program("sockperf", "sockperf"),
 ];
 
+/// For fuzzing: libFuzzer is C++.
+pub(crate) const FUZZ: [Requirement; 1] = [program("c++", "g++")];
+
 /// For booting other kernels: virtme-ng, from PyPI, and what it calls.
 pub(crate) const KERNELS: [Requirement; 4] = [
     program("python3", "python3-venv"),

@@ -63,6 +63,7 @@ use std::thread::JoinHandle;
 use notify::RecommendedWatcher;
 
 use crate::model::{MeshRanges, Snapshot, TrustDomain};
+use read::FileReading;
 use state::{Settings, State};
 use watch::{Loader, Message};
 
@@ -148,6 +149,23 @@ impl FileSource {
         };
         Ok((source, snapshots))
     }
+}
+
+/// The snapshot of a directory that has one file, with this text: what a [`FileSource`] would give,
+/// without a directory.
+pub fn snapshot_of(text: String, config: FileSourceConfig) -> Snapshot {
+    let path = config.directory.join("objects.yaml");
+    let settings = Settings {
+        trust_domain: config.trust_domain,
+        root_namespace: config.root_namespace,
+        ranges: config.ranges,
+    };
+    let mut state = State::new(config.directory, settings);
+    state.load(Ok(vec![FileReading {
+        path: Arc::new(path),
+        text: Ok(text),
+    }]));
+    Snapshot::new(state.parts())
 }
 
 impl Drop for FileSource {

@@ -1,0 +1,25 @@
+//! A peer's certificate, and the name in it: an identity that is read is written the same way.
+
+#![no_main]
+
+use ambit::identity::peer_identity;
+use ambit::model::WorkloadIdentity;
+use libfuzzer_sys::fuzz_target;
+use rustls_pki_types::CertificateDer;
+
+fuzz_target!(|bytes: &[u8]| {
+    if let Ok(identity) = peer_identity(&[CertificateDer::from(bytes)]) {
+        check(&identity);
+    }
+    if let Ok(text) = std::str::from_utf8(bytes)
+        && let Ok(identity) = WorkloadIdentity::from_spiffe_id(text)
+    {
+        assert_eq!(identity.spiffe_id(), text);
+        check(&identity);
+    }
+});
+
+fn check(identity: &WorkloadIdentity) {
+    let again = WorkloadIdentity::from_spiffe_id(&identity.spiffe_id());
+    assert_eq!(again.as_ref(), Ok(identity));
+}

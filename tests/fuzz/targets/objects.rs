@@ -1,0 +1,45 @@
+//! Configuration: whatever the text is, it is read or reported; and where it is read, the kernel's
+//! tables and the evaluator agree on it.
+
+#![no_main]
+
+use std::net::SocketAddr;
+
+use ambit::model::{MeshRanges, TrustDomain};
+use ambit::policy::{Attributes, Decision, MeshView};
+use ambit::source::files::{FileSourceConfig, snapshot_of};
+use ambit_common::Verdict;
+use libfuzzer_sys::fuzz_target;
+
+const SOURCES: [&str; 3] = ["10.1.2.3", "192.0.2.1", "fd00::1"];
+const DESTINATIONS: [&str; 3] = ["10.1.0.1:80", "10.1.0.1:8080", "[fd00::2]:443"];
+
+fuzz_target!(|text: String| {
+    let config = FileSourceConfig {
+        directory: "/config".into(),
+        trust_domain: TrustDomain::new("cluster.local").expect("a trust domain"),
+        root_namespace: "istio-system".into(),
+        ranges: MeshRanges::default(),
+    };
+    let view = MeshView::new(snapshot_of(text, config).into());
+    for workload in view.snapshot.workloads() {
+        let policies = view.policies.for_workload(workload);
+        let tables = policies.compile();
+        for source in SOURCES {
+            for destination in DESTINATIONS {
+                let connection = Attributes {
+                    identity: Some(workload.identity.clone()),
+                    source: source.parse().expect("an address"),
+                    destination: destination.parse::<SocketAddr>().expect("an address"),
+                };
+                let verdict = tables.judge(&connection).verdict;
+                match policies.evaluate(&connection) {
+                    Decision::Allow(_) => {
+                        assert!(matches!(verdict, Verdict::Allow | Verdict::Ask));
+                    }
+                    Decision::Deny(_) => assert_ne!(verdict, Verdict::Allow),
+                }
+            }
+        }
+    }
+});

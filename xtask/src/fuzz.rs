@@ -1,0 +1,75 @@
+//! `cargo xtask fuzz`: what comes from outside, mutated by libFuzzer under AddressSanitizer.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::process::{run as run_command, say};
+use crate::workspace;
+
+/// Inputs are no longer than this, in bytes.
+const LONGEST_INPUT: u32 = 4096;
+
+/// Fuzzes each target whose name contains `only`, for some seconds.
+///
+/// # Errors
+///
+/// Where there is no such target, or nothing can be built.
+pub(crate) fn run(only: &str, seconds: u32) -> Result<ExitCode> {
+    let directory = workspace::root().join("tests/fuzz");
+    let targets = targets(&directory, only)?;
+    ensure!(
+        !targets.is_empty(),
+        "no fuzz target has {only:?} in its name"
+    );
+    let (mut passed, mut failed) = (0, 0);
+    for target in &targets {
+        say("fuzz", &format!("{target}, {seconds} s"));
+        match run_command(&mut command(&directory, target, seconds)?) {
+            Ok(()) => passed += 1,
+            Err(error) => {
+                eprintln!("error: {error:#}; the input and how to run it again are above");
+                failed += 1;
+            }
+        }
+    }
+    println!("{passed} targets passed, {failed} failed");
+    Ok(if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn targets(directory: &Path, only: &str) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(directory.join("targets"))? {
+        let path = entry?.path();
+        let name = path.file_stem().context("a file without a name")?;
+        names.push(name.to_string_lossy().into_owned());
+    }
+    names.retain(|name| name.contains(only));
+    names.sort();
+    Ok(names)
+}
+
+fn command(directory: &Path, target: &str, seconds: u32) -> Result<Command> {
+    // What is found goes to the first corpus; the seeds are only read.
+    let corpus: PathBuf = directory.join("corpus").join(target);
+    fs::create_dir_all(&corpus)?;
+    let mut command = Command::new("cargo");
+    command
+        .current_dir(directory.join("../.."))
+        // Sanitizers are not stable; the toolchain that builds the rest has them all the same.
+        .env("RUSTC_BOOTSTRAP", "1")
+        .args(["fuzz", "run", "--fuzz-dir", "tests/fuzz", target])
+        .arg(corpus)
+        .arg(directory.join("seeds").join(target))
+        .arg("--")
+        .arg(format!("-max_total_time={seconds}"))
+        .arg(format!("-max_len={LONGEST_INPUT}"))
+        .args(["-print_final_stats=1", "-verbosity=0"]);
+    Ok(command)
+}
