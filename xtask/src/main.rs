@@ -93,7 +93,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Setup => {
-            setup::run(&[Purpose::Build, Purpose::Mesh, Purpose::Lint])?;
+            setup::run(&[Purpose::Build, Purpose::Mesh, Purpose::Tests, Purpose::Lint])?;
             eprintln!("setup: everything is in place");
         }
         Command::Build => {
@@ -141,7 +141,7 @@ fn run(command: Command) -> Result<ExitCode> {
             kernel: None,
             names,
         } => {
-            setup::run(&[Purpose::Build, Purpose::Mesh])?;
+            setup::run(&[Purpose::Build, Purpose::Mesh, Purpose::Tests])?;
             build::run()?;
             return test::run(&names);
         }

@@ -20,6 +20,8 @@ pub(crate) enum Purpose {
     Build,
     /// Running a mesh on this machine: the demo and the end-to-end tests.
     Mesh,
+    /// The end-to-end tests, beside the mesh.
+    Tests,
     /// Measuring.
     Bench,
     /// Booting other kernels.
@@ -50,7 +52,7 @@ pub(crate) fn run(purposes: &[Purpose]) -> Result<()> {
     for purpose in purposes {
         match purpose {
             Purpose::Build => kernel_compiler::install_linker()?,
-            Purpose::Mesh | Purpose::Bench | Purpose::Kernels => {}
+            Purpose::Mesh | Purpose::Tests | Purpose::Bench | Purpose::Kernels => {}
             Purpose::Lint => install_program("cargo-deny")?,
             Purpose::Fuzz => install_program("cargo-fuzz")?,
             Purpose::Miri => install_miri()?,
@@ -69,6 +71,7 @@ fn requirements(purpose: Purpose) -> Vec<Requirement> {
             all
         }
         Purpose::Mesh => requirement::MESH.to_vec(),
+        Purpose::Tests => requirement::CLIENTS.to_vec(),
         Purpose::Bench => requirement::BENCH.to_vec(),
         Purpose::Kernels => requirement::KERNELS.to_vec(),
         Purpose::Fuzz => requirement::FUZZ.to_vec(),
@@ -134,6 +137,13 @@ fn install_program(name: &str) -> Result<()> {
 }
 
 fn install_miri() -> Result<()> {
+    let present = Command::new("cargo")
+        .args(["+nightly", "miri", "--version"])
+        .output()
+        .is_ok_and(|output| output.status.success());
+    if present {
+        return Ok(());
+    }
     let add = |more: &[&str]| run_command(Command::new("rustup").args(more));
     add(&[
         "toolchain",

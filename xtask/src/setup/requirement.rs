@@ -59,6 +59,14 @@ pub(crate) const MESH: [Requirement; 5] = [
     program("tcpdump", "tcpdump"),
 ];
 
+/// For the tests: the runtimes of the clients in tests/clients.
+pub(crate) const CLIENTS: [Requirement; 4] = [
+    program("python3", "python3"),
+    program("node", "nodejs"),
+    program("java", "openjdk-17-jdk-headless"),
+    program("go", "golang-go"),
+];
+
 /// For measuring.
 pub(crate) const BENCH: [Requirement; 3] = [
     program("iperf3", "iperf3"),
