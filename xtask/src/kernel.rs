@@ -18,8 +18,15 @@ use crate::test::Counts;
 use crate::workspace;
 use image::Image;
 
-/// The programs that the tests use besides the agent, by cargo's name for them.
+/// Cargo's kinds of what the tests run: the programs of the lab, and the test files.
 const PROGRAM: &str = "bin";
+const TEST: &str = "test";
+
+/// Where the emulated machine keeps copies: its view of this machine's files is slow.
+const COPY: &str = "/run/ambit-bin";
+
+/// What the emulated machine leaves behind where every test program succeeded.
+const SUCCESS: &str = "succeeded";
 
 /// How often the output is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -50,6 +57,11 @@ pub(crate) fn run(series: &str, names: &[String]) -> Result<ExitCode> {
         image.console().display()
     );
     println!("on Linux {}: {counts}", image.version());
+    // One that crashed has no line to be counted.
+    ensure!(
+        fs::read_to_string(&ended)?.trim() == SUCCESS,
+        "not every test program ended as it should"
+    );
     Ok(counts.exit_code())
 }
 
@@ -78,7 +90,7 @@ impl Built {
             let is_test = artifact["profile"]["test"] == true;
             if kind == PROGRAM && !is_test {
                 built.programs.push(path.into());
-            } else if kind == "test" && (names.is_empty() || names.iter().any(|own| name == own)) {
+            } else if kind == TEST && (names.is_empty() || names.iter().any(|own| name == own)) {
                 built.tests.push(path.into());
             }
         }
@@ -88,30 +100,31 @@ impl Built {
         Ok(built)
     }
 
-    /// What the emulated machine does. It runs copies: its view of this machine's files is slow.
+    /// What the emulated machine does.
     fn script(&self, output: &Path, ended: &Path) -> String {
         let agent = workspace::agent_binary();
         let copied = self.programs.iter().chain([&agent]);
         let copies: String = copied
-            .map(|path| format!("cp '{}' /run/ambit-bin/\n", path.display()))
+            .map(|path| format!("cp '{}' {COPY}/\n", path.display()))
             .collect();
         let tests: String = self
             .tests
             .iter()
             .map(|path| {
                 let path = path.display();
-                format!("cp '{path}' /run/ambit-bin/deps/test && /run/ambit-bin/deps/test\n")
+                format!("cp '{path}' {COPY}/deps/test && {COPY}/deps/test || outcome=failed\n")
             })
             .collect();
         format!(
             "exec >'{}' 2>&1\n\
              mount -t bpf bpf /sys/fs/bpf\n\
              ip link set lo up\n\
-             mkdir -p /run/ambit-bin/deps\n\
+             mkdir -p {COPY}/deps\n\
              {copies}\
-             export AMBIT_BINARY=/run/ambit-bin/ambit\n\
+             export AMBIT_BINARY={COPY}/ambit\n\
+             outcome={SUCCESS}\n\
              {tests}\
-             touch '{}'\n\
+             echo $outcome >'{}'\n\
              sync\n",
             output.display(),
             ended.display()

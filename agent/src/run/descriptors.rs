@@ -6,19 +6,26 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 /// Below it, what a pod may have is capped by descriptors first.
 const AMPLE: u64 = 1 << 17;
 
-/// Raises the limit to what this process is allowed, and returns it.
+/// Raises the limit to what this process is allowed, and returns what it has now.
 ///
 /// # Errors
-/// Where the kernel does not tell or take it.
+/// Where the kernel does not tell.
 pub(super) fn raise() -> Result<u64> {
-    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).context("RLIMIT_NOFILE cannot be read")?;
-    setrlimit(Resource::RLIMIT_NOFILE, most, most).context("RLIMIT_NOFILE cannot be raised")?;
-    if most < AMPLE {
+    let (present, most) =
+        getrlimit(Resource::RLIMIT_NOFILE).context("RLIMIT_NOFILE cannot be read")?;
+    let limit = match setrlimit(Resource::RLIMIT_NOFILE, most, most) {
+        Ok(()) => most,
+        Err(error) => {
+            tracing::warn!(%error, "RLIMIT_NOFILE cannot be raised from {present} to {most}");
+            present
+        }
+    };
+    if limit < AMPLE {
         tracing::warn!(
-            limit = most,
+            limit,
             "few file descriptors: pods are capped accordingly. Raise the agent's limit \
              (LimitNOFILE of systemd) to {AMPLE} or more"
         );
     }
-    Ok(most)
+    Ok(limit)
 }
