@@ -47,6 +47,9 @@ impl Agent {
             .args(["--log-format", "json"])
             .arg("--socket")
             .arg(state.join("admin.sock"));
+        if let Some(seconds) = lab.certificate_lifetime() {
+            command.args(["--certificate-lifetime", &seconds.to_string()]);
+        }
         for range in MESH_CIDRS {
             command.args(["--mesh-cidr", range]);
         }

@@ -26,6 +26,7 @@ pub struct Lab {
     cgroup: PathBuf,
     manifests: Manifests,
     next_host: Cell<u8>,
+    certificate_lifetime: Cell<Option<u32>>,
 }
 
 impl Lab {
@@ -46,6 +47,7 @@ impl Lab {
             cgroup: cgroup::mount_point()?.join(run.name()),
             manifests,
             next_host: Cell::new(FIRST_HOST),
+            certificate_lifetime: Cell::new(None),
             run,
         };
         for node in NodeName::ALL {
@@ -247,6 +249,15 @@ impl Lab {
     pub fn launch_agent(&self, node: NodeName) -> Result<Agent> {
         let place = self.place_on(node, "agent")?;
         Agent::launch(self, node, &place)
+    }
+
+    /// Has agents that are started from now on issue certificates for so many seconds.
+    pub fn set_certificate_lifetime(&self, seconds: u32) {
+        self.certificate_lifetime.set(Some(seconds));
+    }
+
+    pub(crate) fn certificate_lifetime(&self) -> Option<u32> {
+        self.certificate_lifetime.get()
     }
 
     /// Starts both agents.

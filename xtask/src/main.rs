@@ -9,6 +9,7 @@ mod lint;
 mod miri;
 mod process;
 mod setup;
+mod soak;
 mod test;
 mod workspace;
 
@@ -65,6 +66,13 @@ enum Command {
         /// Run only the targets whose name contains this.
         #[arg(default_value = "")]
         only: String,
+    },
+    /// Run traffic, with pods, policies and certificates that come and go, and see that nothing
+    /// fails or grows (as root).
+    Soak {
+        /// How long.
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+        minutes: u32,
     },
     /// Run the unit tests of what kernel and userspace share under Miri (needs a rustup nightly).
     Miri,
@@ -128,6 +136,11 @@ fn run(command: Command) -> Result<ExitCode> {
             setup::run(&[Purpose::Build, Purpose::Fuzz])?;
             build::kernel_programs()?;
             return fuzz::run(&only, seconds);
+        }
+        Command::Soak { minutes } => {
+            setup::run(&[Purpose::Build, Purpose::Mesh])?;
+            build::run()?;
+            return soak::run(minutes);
         }
         Command::Miri => {
             setup::run(&[Purpose::Miri])?;

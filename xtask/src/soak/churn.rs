@@ -1,0 +1,86 @@
+//! Pods that come and go at one address, with changing identities, and policies that come and go
+//! with them.
+
+use ambit_tests::{
+    Addresses, Lab, LabServer, Membership, Mode, NodeName, Pod, PodSpec, Reference, SOON,
+    eventually, get_from,
+};
+use anyhow::Result;
+
+use super::traffic::{Expected, Stage, Tally};
+
+/// The namespace whose pods anybody in the mesh may call.
+const OPEN: &str = "guests-open";
+
+/// The namespace whose pods nobody may call.
+const SHUT: &str = "guests-shut";
+
+const NAME: &str = "guest";
+
+/// Allows nothing.
+const POLICY: &str = "
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: nobody, namespace: guests-shut}
+spec: {}
+";
+
+/// What comes and goes.
+pub(super) struct Guest(Addresses);
+
+impl Guest {
+    pub(super) fn new(lab: &Lab) -> Result<Self> {
+        for namespace in [OPEN, SHUT] {
+            lab.manifests()
+                .write_namespace(namespace, Membership::Ambient)?;
+        }
+        let first = lab.add_pod(NodeName::B, spec(OPEN))?;
+        lab.remove_pod(&first)?;
+        Ok(Self(first.addresses()))
+    }
+
+    /// A pod that may be called, then one at the same address that may not.
+    pub(super) fn come_and_go(&self, lab: &Lab, stage: &Stage) -> Result<Tally> {
+        let mut tally = Tally::default();
+        lab.manifests().write("guests.yaml", POLICY)?;
+        for (namespace, kind, expected) in [
+            (OPEN, "open guest", Expected::Answer),
+            (SHUT, "shut guest", Expected::Refusal),
+        ] {
+            let pod = lab.add_pod_at(NodeName::B, spec(namespace), self.0)?;
+            let _server = LabServer::in_pod(lab, &pod, Mode::Http, Reference::PORT)?;
+            lab.manifests().write_pod(&pod)?;
+            wait_until_enrolled(stage, &pod)?;
+            let at = pod.at(Reference::PORT);
+            // The caller's agent may learn of it a moment later.
+            let reply = eventually(SOON, "a guest's first call", || {
+                let reply = get_from(stage.caller(), at).ok()?;
+                (expected == Expected::Refusal || reply.is_answer()).then_some(reply)
+            })?;
+            tally.judge(kind, expected, &reply);
+            lab.manifests().remove(&pod.file_name())?;
+            lab.remove_pod(&pod)?;
+        }
+        lab.manifests().remove("guests.yaml")?;
+        Ok(tally)
+    }
+}
+
+fn spec(namespace: &'static str) -> PodSpec {
+    PodSpec {
+        namespace,
+        ..PodSpec::named(NAME)
+    }
+}
+
+fn wait_until_enrolled(stage: &Stage, pod: &Pod) -> Result<()> {
+    let name = format!("{}/{}", pod.namespace(), pod.name());
+    eventually(SOON, "a guest's enrolment", || {
+        stage.agents().iter().find_map(|agent| {
+            let workloads = agent.ask("workloads").ok()?;
+            let mut workloads = workloads.as_array()?.iter();
+            let own = workloads.find(|workload| workload["pod"] == name.as_str())?;
+            (own["state"] == "enrolled").then_some(())
+        })
+    })
+}

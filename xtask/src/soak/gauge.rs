@@ -1,0 +1,102 @@
+//! What the agents hold when the mesh is at rest.
+
+use std::fmt;
+use std::fs;
+use std::path::Path;
+
+use ambit_tests::{Agent, Lab, NodeName};
+use anyhow::{Context, Result};
+
+/// Open files may differ by the tunnels that are still pooled.
+const POOLED: u64 = 16;
+
+/// Memory may differ by this, in bytes: certificates, buffers, and what the allocator keeps.
+const MEMORY: u64 = 24 << 20;
+
+/// Both agents together.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Gauge {
+    memory: u64,
+    files: u64,
+    /// Kernel programs, maps and links that they hold open.
+    kernel_objects: u64,
+    threads: u64,
+    pins: u64,
+}
+
+impl Gauge {
+    pub(super) fn read(lab: &Lab, agents: &[Agent]) -> Result<Self> {
+        let mut all = Self::default();
+        for agent in agents {
+            let process = format!("/proc/{}", agent.id().context("an agent has ended")?);
+            all.memory += agent.resident()?;
+            all.threads += entries(Path::new(&process).join("task"))?;
+            for file in fs::read_dir(Path::new(&process).join("fd"))? {
+                all.files += 1;
+                // One that has been closed meanwhile is none of BPF's.
+                let target = fs::read_link(file?.path()).unwrap_or_default();
+                let is_bpf = target.to_string_lossy().starts_with("anon_inode:bpf");
+                all.kernel_objects += u64::from(is_bpf);
+            }
+        }
+        for node in NodeName::ALL {
+            all.pins += files_below(&lab.pins(node))?;
+        }
+        Ok(all)
+    }
+
+    /// What has grown by more than a mesh at rest explains, as sentences.
+    pub(super) fn growth_since(&self, before: &Self) -> Vec<String> {
+        [
+            ("bytes of memory", before.memory, self.memory, MEMORY),
+            ("open files", before.files, self.files, POOLED),
+            (
+                "kernel objects",
+                before.kernel_objects,
+                self.kernel_objects,
+                0,
+            ),
+            ("threads", before.threads, self.threads, 0),
+            ("pins", before.pins, self.pins, 0),
+        ]
+        .into_iter()
+        .filter(|(_, before, after, tolerance)| *after > before + tolerance)
+        .map(|(what, before, after, _)| format!("{before} {what} have become {after}"))
+        .collect()
+    }
+}
+
+impl fmt::Display for Gauge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            memory,
+            files,
+            kernel_objects,
+            threads,
+            pins,
+        } = self;
+        let memory = memory >> 20;
+        write!(
+            f,
+            "{memory} MiB, {files} files, {kernel_objects} kernel objects, {threads} threads, \
+             {pins} pins"
+        )
+    }
+}
+
+fn entries(directory: impl AsRef<Path>) -> Result<u64> {
+    Ok(fs::read_dir(directory)?.count() as u64)
+}
+
+fn files_below(directory: &Path) -> Result<u64> {
+    let mut files = 0;
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        files += if entry.file_type()?.is_dir() {
+            files_below(&entry.path())?
+        } else {
+            1
+        };
+    }
+    Ok(files)
+}
