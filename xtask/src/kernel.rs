@@ -167,7 +167,8 @@ impl Image {
             .arg("--run")
             .arg(self.kernel())
             // A nested machine with KVM is not everywhere, and this is to be the same everywhere.
-            .args(["--disable-kvm", "--user", "root", "--rw"])
+            .args(["--disable-kvm", "--user", "root", "--rwdir"])
+            .arg(self.directory())
             .args(["--memory", "6G", "--cpus", "2", "--exec"])
             .arg(format!("bash '{}'", script.display()))
             .env("PATH", self.search_path()?)
