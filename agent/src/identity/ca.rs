@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use nix::fcntl::{Flock, FlockArg};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
+    Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -37,7 +37,7 @@ pub enum CaError {
         /// What the system answered.
         source: io::Error,
     },
-    /// One of the two files is missing.
+    /// The certificate is there, and the key is not.
     #[error(
         "of the CA's files, {present} is there and {missing} is not; restore the missing one, or \
          remove both for a new root, which no certificate of the old one will be accepted by"
@@ -89,12 +89,12 @@ impl EmbeddedCa {
                 present: certificate,
                 missing: key,
             }),
-            (false, true) => Err(CaError::Half {
-                present: key,
-                missing: certificate,
-            }),
-            (false, false) => {
-                make_root(&certificate, &key, trust_domain)?;
+            (false, has_key) => {
+                // The key is written first: an agent that died in between has left it alone.
+                if !has_key {
+                    make_key(&key)?;
+                }
+                make_root(&certificate, &read_key(&key)?, trust_domain)?;
                 Self::load(&certificate, &key, trust_domain)
             }
         }
@@ -105,30 +105,13 @@ impl EmbeddedCa {
         key_path: &Path,
         trust_domain: &TrustDomain,
     ) -> Result<Self, CaError> {
-        let mode = fs::metadata(key_path)
-            .map_err(file(key_path))?
-            .permissions()
-            .mode();
-        if mode & 0o077 != 0 {
-            return Err(CaError::KeyExposed(key_path.to_owned()));
-        }
-        let invalid_key = |reason: String| CaError::Invalid {
-            path: key_path.to_owned(),
-            reason,
-        };
-        let invalid = |reason: String| CaError::Invalid {
-            path: certificate.to_owned(),
-            reason,
-        };
-        let pem = fs::read_to_string(key_path).map_err(file(key_path))?;
-        let key = KeyPair::from_pem(&pem).map_err(|error| invalid_key(error.to_string()))?;
+        let key = read_key(key_path)?;
+        let invalid = invalid(certificate);
         let root = CertificateDer::from_pem_file(certificate)
             .map_err(|error| invalid(error.to_string()))?;
-        check_root(&root, trust_domain).map_err(invalid)?;
-        let issuer = Issuer::from_ca_cert_der(&root, key).map_err(|error| CaError::Invalid {
-            path: certificate.to_owned(),
-            reason: error.to_string(),
-        })?;
+        check_root(&root, &key, trust_domain).map_err(&invalid)?;
+        let issuer =
+            Issuer::from_ca_cert_der(&root, key).map_err(|error| invalid(error.to_string()))?;
         Ok(Self { issuer, root })
     }
 
@@ -179,16 +162,23 @@ impl CertificateProvider for EmbeddedCa {
     }
 }
 
-fn make_root(
-    certificate: &Path,
-    key_path: &Path,
-    trust_domain: &TrustDomain,
-) -> Result<(), CaError> {
-    let failed = |error: rcgen::Error| CaError::Invalid {
-        path: certificate.to_owned(),
-        reason: error.to_string(),
-    };
-    let key = KeyPair::generate().map_err(failed)?;
+fn make_key(path: &Path) -> Result<(), CaError> {
+    let key = KeyPair::generate().map_err(|error| invalid(path)(error.to_string()))?;
+    write_new(path, key.serialize_pem().as_bytes(), 0o600)
+}
+
+/// Reads a key that nobody else can read.
+fn read_key(path: &Path) -> Result<KeyPair, CaError> {
+    let metadata = fs::metadata(path).map_err(file(path))?;
+    if metadata.permissions().mode() & 0o077 != 0 {
+        return Err(CaError::KeyExposed(path.to_owned()));
+    }
+    let pem = fs::read_to_string(path).map_err(file(path))?;
+    KeyPair::from_pem(&pem).map_err(|error| invalid(path)(error.to_string()))
+}
+
+fn make_root(certificate: &Path, key: &KeyPair, trust_domain: &TrustDomain) -> Result<(), CaError> {
+    let failed = |error: rcgen::Error| invalid(certificate)(error.to_string());
     let now = SystemTime::now();
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
@@ -201,8 +191,7 @@ fn make_root(
     params.not_after = (now + ROOT_LIFETIME).into();
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    let root = params.self_signed(&key).map_err(failed)?;
-    write_new(key_path, key.serialize_pem().as_bytes(), 0o600)?;
+    let root = params.self_signed(key).map_err(failed)?;
     write_new(certificate, root.pem().as_bytes(), 0o644)
 }
 
@@ -217,8 +206,15 @@ fn write_new(path: &Path, contents: &[u8], mode: u32) -> Result<(), CaError> {
     fs::rename(&temporary, path).map_err(file(path))
 }
 
-fn check_root(root: &CertificateDer<'_>, trust_domain: &TrustDomain) -> Result<(), String> {
+fn check_root(
+    root: &CertificateDer<'_>,
+    key: &KeyPair,
+    trust_domain: &TrustDomain,
+) -> Result<(), String> {
     let (_, parsed) = x509_parser::parse_x509_certificate(root).map_err(|e| e.to_string())?;
+    if parsed.public_key().raw != key.subject_public_key_info() {
+        return Err("it does not belong to the key beside it".to_owned());
+    }
     if !parsed.validity().is_valid() {
         return Err(format!(
             "it is valid until {} only",
@@ -235,6 +231,13 @@ fn check_root(root: &CertificateDer<'_>, trust_domain: &TrustDomain) -> Result<(
     match foreign.collect::<Vec<_>>().as_slice() {
         [] => Ok(()),
         other => Err(format!("it is of {other:?} and not of {expected}")),
+    }
+}
+
+fn invalid(path: &Path) -> impl Fn(String) -> CaError {
+    move |reason| CaError::Invalid {
+        path: path.to_owned(),
+        reason,
     }
 }
 
@@ -279,5 +282,23 @@ mod tests {
         assert!(matches!(open(&domain()), Err(CaError::KeyExposed(_))));
         fs::remove_file(&key).unwrap();
         assert!(matches!(open(&domain()), Err(CaError::Half { .. })));
+    }
+
+    #[test]
+    fn a_root_that_was_being_made_when_its_agent_died_is_made_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        make_key(&directory.path().join(KEY)).unwrap();
+        let made = EmbeddedCa::open(directory.path(), &domain()).unwrap().root;
+        let again = EmbeddedCa::open(directory.path(), &domain()).unwrap().root;
+        assert_eq!(made, again);
+    }
+
+    #[test]
+    fn a_key_of_another_root_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        EmbeddedCa::open(directory.path(), &domain()).unwrap();
+        make_key(&directory.path().join(KEY)).unwrap();
+        let error = EmbeddedCa::open(directory.path(), &domain()).unwrap_err();
+        assert!(error.to_string().contains("does not belong"), "{error}");
     }
 }

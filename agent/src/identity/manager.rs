@@ -23,6 +23,9 @@ const RETRY_FIRST: Duration = Duration::from_millis(500);
 /// The longest pause after a failed renewal.
 const RETRY_LONGEST: Duration = Duration::from_secs(60);
 
+/// How often the clock is looked at: it can be set, and a machine can sleep, while a timer runs.
+const CLOCK_LOOK: Duration = Duration::from_secs(5);
+
 /// The certificates of this node.
 #[derive(Clone)]
 pub struct Identities(Arc<Inner>);
@@ -48,6 +51,7 @@ struct Current {
     configs: TlsConfigs,
     epoch: u64,
     serial: String,
+    not_before: SystemTime,
     not_after: SystemTime,
     renews_at: SystemTime,
 }
@@ -60,8 +64,8 @@ pub struct WorkloadCertificates(Arc<Held>);
 /// There is no valid certificate.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error(
-    "the certificate of {identity} has expired, and no new one could be had; see the agent's log \
-     for what its CA answers"
+    "the certificate of {identity} is not valid at this time, and no new one could be had yet; \
+     see the agent's log for what its CA answers, and this node's clock"
 )]
 pub struct CertificateUnavailable {
     identity: WorkloadIdentity,
@@ -150,15 +154,25 @@ impl Inner {
             .await
             .map_err(|e| failed(e.to_string()))?;
         let issued = self.provider.issue(identity, self.lifetime).await?;
+        let now = SystemTime::now();
+        if !(issued.not_before..issued.not_after).contains(&now) {
+            return Err(failed(format!(
+                "the one that came is valid from {} to {} (seconds since 1970), and it is {} now; \
+                 see the clocks of this node and of the CA",
+                seconds(issued.not_before),
+                seconds(issued.not_after),
+                seconds(now),
+            )));
+        }
         let anchors = self.provider.trust_anchors();
         let configs = TlsConfigs::new(&issued, anchors, self.trust.clone())
             .map_err(|error| failed(error.to_string()))?;
-        let now = SystemTime::now();
         let left = issued.not_after.duration_since(now).unwrap_or_default();
         Ok(Current {
             configs,
             epoch,
             serial: issued.serial,
+            not_before: issued.not_before,
             not_after: issued.not_after,
             // Half of it, less up to a tenth, so that many identities do not renew at once.
             renews_at: now + left.mul_f64(0.5 - 0.1 * rand::random::<f64>()),
@@ -170,11 +184,13 @@ impl Inner {
 async fn renew(inner: Arc<Inner>, held: Weak<Held>) {
     let mut pause = RETRY_FIRST;
     loop {
-        let Some(due) = held.upgrade().map(|held| held.current.load().renews_at) else {
+        let Some(wait) = held.upgrade().map(|held| held.current.load().due()) else {
             return;
         };
-        let wait = due.duration_since(SystemTime::now()).unwrap_or_default();
-        tokio::time::sleep(wait).await;
+        if !wait.is_zero() {
+            tokio::time::sleep(wait.min(CLOCK_LOOK)).await;
+            continue;
+        }
         let Some(held) = held.upgrade() else { return };
         let epoch = held.current.load().epoch + 1;
         match inner.issue(&held.identity, epoch).await {
@@ -194,6 +210,18 @@ async fn renew(inner: Arc<Inner>, held: Weak<Held>) {
     }
 }
 
+impl Current {
+    /// How long until it has to be renewed: not at all where the clock has been set to before its
+    /// time.
+    fn due(&self) -> Duration {
+        let now = SystemTime::now();
+        if now < self.not_before {
+            return Duration::ZERO;
+        }
+        self.renews_at.duration_since(now).unwrap_or_default()
+    }
+}
+
 impl Held {
     fn describe(&self) -> CertificateInfo {
         let current = self.current.load();
@@ -207,7 +235,7 @@ impl Held {
 
     fn valid(&self) -> Result<Arc<Current>, CertificateUnavailable> {
         let current = self.current.load_full();
-        if SystemTime::now() < current.not_after {
+        if (current.not_before..current.not_after).contains(&SystemTime::now()) {
             return Ok(current);
         }
         Err(CertificateUnavailable {
@@ -225,7 +253,7 @@ impl WorkloadCertificates {
     /// The configuration for accepting tunnels.
     ///
     /// # Errors
-    /// [`CertificateUnavailable`] where the certificate has expired.
+    /// [`CertificateUnavailable`] where the certificate is not valid at this time.
     pub fn server_config(&self) -> Result<Arc<ServerConfig>, CertificateUnavailable> {
         Ok(Arc::clone(&self.0.valid()?.configs.server))
     }
@@ -233,7 +261,7 @@ impl WorkloadCertificates {
     /// The configuration for opening tunnels. It does not tell whose the other end is.
     ///
     /// # Errors
-    /// [`CertificateUnavailable`] where the certificate has expired.
+    /// [`CertificateUnavailable`] where the certificate is not valid at this time.
     pub fn client_config(&self) -> Result<Arc<ClientConfig>, CertificateUnavailable> {
         Ok(Arc::clone(&self.0.valid()?.configs.client))
     }

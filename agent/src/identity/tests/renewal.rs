@@ -1,5 +1,5 @@
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use rustls::pki_types::CertificateDer;
@@ -20,6 +20,8 @@ struct Counting {
     root: Root,
     issued: AtomicUsize,
     fails: AtomicBool,
+    /// By how many seconds its clock is ahead.
+    ahead: AtomicU64,
 }
 
 impl Counting {
@@ -28,6 +30,7 @@ impl Counting {
             root: Root::make(),
             issued: AtomicUsize::new(0),
             fails: AtomicBool::new(false),
+            ahead: AtomicU64::new(0),
         })
     }
 
@@ -56,7 +59,8 @@ impl CertificateProvider for Counting {
                 });
             }
             self.issued.fetch_add(1, Ordering::SeqCst);
-            let now = SystemTime::now();
+            let ahead = Duration::from_secs(self.ahead.load(Ordering::SeqCst));
+            let now = SystemTime::now() + ahead;
             Ok(self
                 .root
                 .sign(&[&identity.spiffe_id()], [now, now + lifetime]))
@@ -128,9 +132,20 @@ async fn a_failed_renewal_keeps_the_old_one_until_it_expires_and_recovers() {
     .await;
     assert_eq!(held.epoch(), 1);
     let error = held.server_config().unwrap_err().to_string();
-    assert!(error.contains("has expired"), "{error}");
+    assert!(error.contains("is not valid at this time"), "{error}");
     authority.fails.store(false, Ordering::SeqCst);
     eventually("a new certificate", || held.server_config().is_ok()).await;
+}
+
+#[tokio::test]
+async fn a_certificate_of_another_time_is_refused() {
+    let authority = Counting::make();
+    let identities = authority.identities(LONG);
+    authority.ahead.store(600, Ordering::SeqCst);
+    let error = identities.certificates(&identity("web")).await.unwrap_err();
+    assert!(error.to_string().contains("see the clocks"), "{error}");
+    authority.ahead.store(0, Ordering::SeqCst);
+    identities.certificates(&identity("web")).await.unwrap();
 }
 
 #[tokio::test]
