@@ -15,6 +15,9 @@ use nix::unistd::geteuid;
 /// Where every distribution mounts the bpffs.
 const USUAL_MOUNT_POINT: &str = "/sys/fs/bpf";
 
+/// The first process namespace of a kernel (PROC_PID_INIT_INO in its include/linux/proc_ns.h).
+const NODES_PROCESSES: &str = "pid:[4026531836]";
+
 /// Why the pin directory could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum PinDirectoryError {
@@ -28,6 +31,16 @@ pub enum PinDirectoryError {
         path: PathBuf,
         /// What the kernel answered.
         source: io::Error,
+    },
+    /// A bpffs that is mounted here ends with the agent.
+    #[error(
+        "no BPF file system is mounted at {}, and this agent is in a container: one that it mounts \
+         would end with it, and with it the protection of its pods. Mount the node's into the \
+         container (a hostPath volume of {USUAL_MOUNT_POINT})", path.display()
+    )]
+    Container {
+        /// Where it should be.
+        path: PathBuf,
     },
     /// A directory could not be made or opened.
     #[error("the pin directory {} could not be prepared: {source}", path.display())]
@@ -85,8 +98,8 @@ impl PinDirectory {
     /// `base`), makes `base` and its directory for this [`LAYOUT_VERSION`], open to the agent's
     /// user only, and locks `base`.
     ///
-    /// A bpffs that is mounted in a container's mount namespace goes with the container, and with
-    /// it the protection of the pods: in a cluster, mount the node's.
+    /// In a container it mounts none: that would go with the container, and with it the protection
+    /// of the pods.
     ///
     /// # Errors
     /// [`PinDirectoryError`]; [`PinDirectoryError::InUse`] while another agent has it.
@@ -152,6 +165,11 @@ pub(super) fn ensure_bpffs(base: &Path) -> Result<(), PinDirectoryError> {
     }
     let usual = Path::new(USUAL_MOUNT_POINT);
     let point = if base.starts_with(usual) { usual } else { base };
+    if !outlives_agent() {
+        return Err(PinDirectoryError::Container {
+            path: point.to_owned(),
+        });
+    }
     make_directory(point).map_err(prepare)?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount(Some("bpf"), point, Some("bpf"), flags, Some("mode=0700")).map_err(|error| {
@@ -162,6 +180,15 @@ pub(super) fn ensure_bpffs(base: &Path) -> Result<(), PinDirectoryError> {
     })?;
     tracing::info!(path = %point.display(), "mounted a BPF file system");
     Ok(())
+}
+
+/// Whether what this process mounts is the node's: it is in the node's process namespace, and in the
+/// mount namespace of the node's init, as far as it may look.
+fn outlives_agent() -> bool {
+    let namespace = |of: &str| std::fs::read_link(Path::new("/proc").join(of)).ok();
+    let is_nodes = namespace("self/ns/pid").is_some_and(|own| own == Path::new(NODES_PROCESSES));
+    let init = namespace("1/ns/mnt");
+    is_nodes && (init.is_none() || init == namespace("self/ns/mnt"))
 }
 
 fn make_directory(path: &Path) -> io::Result<()> {
