@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::connections::ConnectionInfo;
 use super::limits::{PodCaps, ProxyLimits};
-use super::shard::{Command, Shard, ShardPod};
+use super::shard::{Command, Shard, ShardPod, Stop};
 use super::stats::ProxyStats;
 use super::verdict::PodRemoval;
 use crate::datapath::{PodDatapathParts, PodListeners};
@@ -197,12 +197,13 @@ impl Proxy {
     }
 
     /// Stops: nothing new is accepted, live connections have `drain` to end of themselves, then
-    /// they are reset.
+    /// they are reset. Until then they are judged again when that is asked.
     ///
     /// # Errors
     /// [`ProxyError::ShardGone`] where a shard had ended before.
     pub async fn stop(&self, drain: Duration) -> Result<(), ProxyError> {
-        self.ask_all(|done| Command::Stop(drain, done)).await?;
+        self.ask_all(|done| Command::Stop(Stop { drain, done }))
+            .await?;
         Ok(())
     }
 

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,7 +46,14 @@ pub(crate) enum Command {
     JudgeAgain(oneshot::Sender<usize>),
     Connections(oneshot::Sender<Vec<ConnectionInfo>>),
     Stats(oneshot::Sender<ProxyStats>),
-    Stop(Duration, oneshot::Sender<()>),
+    Stop(Stop),
+}
+
+/// To end, once connections have had some time to end of themselves.
+#[derive(Debug)]
+pub(crate) struct Stop {
+    pub(crate) drain: Duration,
+    pub(crate) done: oneshot::Sender<()>,
 }
 
 /// A shard's state, on its own thread.
@@ -77,31 +85,38 @@ impl Shard {
     /// Obeys commands until [`Command::Stop`], or until nobody can send one any more.
     pub(crate) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         while let Some(command) = commands.recv().await {
-            // An answer that nobody waits for any more is no loss.
-            match command {
-                Command::AddPod(pod, done) => {
-                    let _ = done.send(self.add_pod(*pod));
-                }
-                Command::RemovePod(netns, removal, done) => self.remove_pod(netns, removal, done),
-                Command::JudgeAgain(done) => {
-                    let ended = self.pods.values().map(|pod| pod.judge_again()).sum();
-                    let _ = done.send(ended);
-                }
-                Command::Connections(done) => {
-                    let _ = done.send(self.connections());
-                }
-                Command::Stats(done) => {
-                    let live = self.pods.values().map(|pod| pod.registry.len()).sum();
-                    let _ = done.send(self.stats.read(live));
-                }
-                Command::Stop(drain, done) => {
-                    self.stop(drain).await;
-                    let _ = done.send(());
-                    return;
-                }
+            if let Some(Stop { drain, done }) = self.obey(command) {
+                self.drain(drain, &mut commands).await;
+                self.close().await;
+                let _ = done.send(());
+                return;
             }
         }
-        self.stop(Duration::ZERO).await;
+        self.close().await;
+    }
+
+    /// Does what it is told, except to stop.
+    fn obey(&mut self, command: Command) -> Option<Stop> {
+        // An answer that nobody waits for any more is no loss.
+        match command {
+            Command::AddPod(pod, done) => {
+                let _ = done.send(self.add_pod(*pod));
+            }
+            Command::RemovePod(netns, removal, done) => self.remove_pod(netns, removal, done),
+            Command::JudgeAgain(done) => {
+                let ended = self.pods.values().map(|pod| pod.judge_again()).sum();
+                let _ = done.send(ended);
+            }
+            Command::Connections(done) => {
+                let _ = done.send(self.connections());
+            }
+            Command::Stats(done) => {
+                let live = self.pods.values().map(|pod| pod.registry.len()).sum();
+                let _ = done.send(self.stats.read(live));
+            }
+            Command::Stop(stop) => return Some(stop),
+        }
+        None
     }
 
     fn add_pod(&mut self, pod: ShardPod) -> io::Result<()> {
@@ -147,12 +162,26 @@ impl Shard {
             .collect()
     }
 
-    /// Gives connections `drain` to end of themselves, then ends them.
-    async fn stop(&mut self, drain: Duration) {
-        let drained = join_all(self.pods.values().map(|pod| pod.drain()));
-        if tokio::time::timeout(drain, drained).await.is_err() {
-            tracing::info!(shard = self.number, "ending the connections that are left");
+    /// Gives connections `time` to end of themselves. What else is asked meanwhile is done: a change
+    /// of policy ends them at once.
+    async fn drain(&mut self, time: Duration, commands: &mut mpsc::Receiver<Command>) {
+        let pods: Vec<_> = self.pods.values().cloned().collect();
+        let mut drained = pin!(join_all(pods.iter().map(|pod| pod.drain())));
+        let mut late = pin!(tokio::time::sleep(time));
+        loop {
+            tokio::select! {
+                _ = &mut drained => return,
+                () = &mut late => break,
+                Some(command) = commands.recv() => {
+                    self.obey(command);
+                }
+            }
         }
+        tracing::info!(shard = self.number, "ending the connections that are left");
+    }
+
+    /// Ends everything.
+    async fn close(&mut self) {
         join_all(
             self.pods
                 .values()

@@ -157,22 +157,35 @@ async fn start(config: RunConfig) -> Result<()> {
         views,
         reports,
     });
-    follow(reconciler, first, snapshots).await?;
-    tracing::info!("the agent ends; its pods stay enrolled, and their mesh traffic is closed");
-    proxy.stop(DRAIN).await?;
+    let end = async {
+        told_to_end().await?;
+        tracing::info!("the agent ends; its pods stay enrolled, and their mesh traffic is closed");
+        Ok(proxy.stop(DRAIN).await?)
+    };
+    tokio::select! {
+        ended = end => ended,
+        failed = follow(reconciler, first, snapshots) => failed,
+    }
+}
+
+async fn told_to_end() -> Result<()> {
+    let (mut terminate, mut interrupt) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
     Ok(())
 }
 
-/// Follows the configuration until the agent is told to end.
+/// Follows the configuration, also while the last connections end.
 async fn follow(
     mut reconciler: Reconciler,
     first: Arc<Snapshot>,
     mut snapshots: watch::Receiver<Arc<Snapshot>>,
 ) -> Result<()> {
-    let (mut terminate, mut interrupt) = (
-        signal(SignalKind::terminate())?,
-        signal(SignalKind::interrupt())?,
-    );
     reconciler.follow(first).await;
     let mut second_look = Some(Instant::now() + SECOND_LOOK);
     let mut tick = tokio::time::interval(TICK);
@@ -192,11 +205,8 @@ async fn follow(
                     reconciler.judge_again().await;
                 }
             }
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
         }
     }
-    Ok(())
 }
 
 fn node_settings(pods_cgroup: Option<&CgroupPath>) -> Result<NodeSettings> {
