@@ -16,6 +16,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixListener;
 
 /// How long a client may take to ask.
@@ -84,17 +85,28 @@ pub async fn serve<S: AdminState>(listener: UnixListener, state: Arc<S>) {
         };
         let state = Arc::clone(&state);
         tokio::spawn(async move {
-            let service = service_fn(move |request| respond(Arc::clone(&state), request));
-            let mut server = http1::Builder::new();
-            server
-                .timer(TokioTimer::new())
-                .header_read_timeout(REQUEST_TIMEOUT)
-                .keep_alive(false);
-            if let Err(error) = server.serve_connection(TokioIo::new(stream), service).await {
+            if let Err(error) = answer(stream, state).await {
                 tracing::debug!(%error, "an admin connection failed");
             }
         });
     }
+}
+
+/// Answers one request.
+///
+/// # Errors
+/// Where it is no HTTP/1.1, comes too slowly, or the client leaves.
+pub async fn answer<S: AdminState>(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    state: Arc<S>,
+) -> hyper::Result<()> {
+    let service = service_fn(move |request| respond(Arc::clone(&state), request));
+    let mut server = http1::Builder::new();
+    server
+        .timer(TokioTimer::new())
+        .header_read_timeout(REQUEST_TIMEOUT)
+        .keep_alive(false);
+    server.serve_connection(TokioIo::new(stream), service).await
 }
 
 async fn respond<S: AdminState>(
