@@ -24,14 +24,27 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Starts one without waiting for anything.
-    pub(crate) fn launch(lab: &Lab, node: NodeName, place: &Place) -> Result<Self> {
+    /// Starts one without waiting for anything: by `wrapper`, a command that ends by becoming what
+    /// follows it, where that is not empty.
+    pub(crate) fn launch(
+        lab: &Lab,
+        node: NodeName,
+        place: &Place,
+        wrapper: &[&str],
+    ) -> Result<Self> {
         let state = lab.directory().join(node.as_str());
         {
             let _gate = creating();
             std::fs::create_dir_all(&state)?;
         }
-        let mut command = place.command(binary()?)?;
+        let mut command = match wrapper {
+            [] => place.command(binary()?)?,
+            [program, arguments @ ..] => {
+                let mut command = place.command(program)?;
+                command.args(arguments).arg(binary()?);
+                command
+            }
+        };
         command
             .args(["run", "--node", node.as_str()])
             .arg("--cgroup")
@@ -163,6 +176,11 @@ impl Agent {
     /// Where it does not end.
     pub fn kill(mut self) -> Result<()> {
         self.process.end(Signal::SIGKILL).map(drop)
+    }
+
+    /// Whether it has not ended.
+    pub fn is_running(&mut self) -> bool {
+        self.process.is_running()
     }
 
     /// Leaves it running when this is dropped.

@@ -247,8 +247,27 @@ impl Lab {
     ///
     /// Where it cannot be started.
     pub fn launch_agent(&self, node: NodeName) -> Result<Agent> {
+        self.launch_agent_by(node, &[])
+    }
+
+    /// Starts a node's agent by a command that ends by becoming the agent, such as `env NAME=VALUE`,
+    /// and does not wait.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be started.
+    pub fn launch_agent_by(&self, node: NodeName, wrapper: &[&str]) -> Result<Agent> {
         let place = self.place_on(node, "agent")?;
-        Agent::launch(self, node, &place)
+        Agent::launch(self, node, &place, wrapper)
+    }
+
+    /// Waits until an agent that was launched serves all of its pods.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not.
+    pub fn wait_until_serving(&self, agent: &mut Agent) -> Result<()> {
+        agent.wait_until_serving()
     }
 
     /// Has agents that are started from now on issue certificates for so many seconds.

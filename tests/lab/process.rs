@@ -127,6 +127,11 @@ impl Process {
         self.child.as_mut()?.try_wait().ok().flatten()
     }
 
+    /// Whether it has not ended.
+    pub fn is_running(&mut self) -> bool {
+        self.ended().is_none()
+    }
+
     /// Its id.
     pub fn id(&self) -> Option<u32> {
         self.child.as_ref().map(Child::id)
