@@ -5,6 +5,7 @@
 //! on this machine removes what a killed one left behind.
 
 mod agent;
+mod bpf;
 mod capture;
 mod cgroup;
 mod client;
@@ -31,6 +32,7 @@ mod tls;
 mod wait;
 
 pub use agent::Agent;
+pub use bpf::{PinnedMap, pinned_links};
 pub use capture::{Capture, Captured};
 pub use client::{HeldConnection, Reply, get, get_from};
 pub use crash::{Crash, STOPPED};

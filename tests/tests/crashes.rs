@@ -2,7 +2,6 @@
 //! or lets go a pod and while it changes a policy: nothing opens, and the next agent finishes it.
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 use ambit_tests::{
     Agent, Capture, Crash, Lab, LabServer, Membership, Mode, NodeName, Pod, PodSpec, Reference,

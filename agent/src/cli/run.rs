@@ -73,8 +73,8 @@ pub(super) struct RunArguments {
 
 impl RunArguments {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        logging::init(&self.log, self.log_format)?;
-        crate::run::run(self.into())
+        let log = logging::init(&self.log, self.log_format)?;
+        crate::run::run(self.into(), log.dropped())
     }
 }
 

@@ -29,6 +29,7 @@ use crate::datapath::{Counters, Enroller, EnrollerParts, MeshTable, Node, Pins, 
 use crate::identity::{EmbeddedCa, Identities, TrustPolicy};
 use crate::model::Snapshot;
 use crate::observe::denials::RecentDenials;
+use crate::observe::logging::DroppedLines;
 use crate::policy::MeshView;
 use crate::proxy::{Proxy, ProxyConfig, ProxyLimits};
 use crate::source::{FileSource, FileSourceConfig};
@@ -50,7 +51,7 @@ const DRAIN: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// Where it cannot start; the error says what to do.
-pub fn run(config: RunConfig) -> Result<()> {
+pub fn run(config: RunConfig, dropped_lines: DroppedLines) -> Result<()> {
     let missing: Vec<_> = CheckReport::gather()
         .missing()
         .map(|feature| feature.name.to_string())
@@ -66,10 +67,10 @@ pub fn run(config: RunConfig) -> Result<()> {
         .thread_name("ambit-control")
         .enable_all()
         .build()?;
-    runtime.block_on(start(config))
+    runtime.block_on(start(config, dropped_lines))
 }
 
-async fn start(config: RunConfig) -> Result<()> {
+async fn start(config: RunConfig, dropped_lines: DroppedLines) -> Result<()> {
     let listener = server::bind(&config.socket)?;
     let mount = CgroupMount::find()?;
     let cgroup = mount.cgroup(config.cgroup.as_deref().unwrap_or(mount.path()))?;
@@ -139,6 +140,7 @@ async fn start(config: RunConfig) -> Result<()> {
         identities: identities.clone(),
         counters: Counters::open(&pins)?,
         denials: Arc::clone(&denials),
+        dropped_lines,
     };
     tokio::spawn(server::serve(listener, Arc::new(state)));
     tokio::spawn(kernel_denials::follow(

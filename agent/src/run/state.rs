@@ -14,6 +14,7 @@ use crate::datapath::{Counters, Tables};
 use crate::identity::Identities;
 use crate::model::{Enrolment, Workload};
 use crate::observe::denials::RecentDenials;
+use crate::observe::logging::DroppedLines;
 use crate::policy::MeshView;
 use crate::proxy::Proxy;
 
@@ -31,6 +32,7 @@ pub(super) struct State {
     pub(super) identities: Identities,
     pub(super) counters: Counters,
     pub(super) denials: Arc<RecentDenials>,
+    pub(super) dropped_lines: DroppedLines,
 }
 
 impl AdminState for State {
@@ -91,6 +93,7 @@ impl State {
                 "in_userspace": sets.in_userspace,
                 "refusing": sets.refusing,
             },
+            "dropped_log_lines": self.dropped_lines.count(),
             "faults": faults,
             "kernel": counters,
             "proxy": stats,

@@ -1,0 +1,188 @@
+//! Pinned maps and links of an agent, as bpftool sees them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::lab::Lab;
+use crate::plan::NodeName;
+use crate::process::output;
+
+/// The last byte of foreign keys, which is that of no key of an agent.
+const FOREIGN: u8 = 0xEE;
+
+/// Of the front of a key that has more: what it belongs to, such as a policy set.
+const OWNER: usize = 4;
+
+/// A pinned map.
+pub struct PinnedMap {
+    path: PathBuf,
+    key_size: usize,
+    value_size: usize,
+    capacity: u32,
+    /// Foreign entries belong to what the first one belongs to, so that no agent sweeps them out.
+    owner: Vec<u8>,
+    batch: PathBuf,
+}
+
+impl PinnedMap {
+    /// The maps of this name among a node's pins: one, or one for each pod.
+    ///
+    /// # Errors
+    ///
+    /// Where there is none, or bpftool cannot describe it.
+    pub fn named(lab: &Lab, node: NodeName, name: &str) -> Result<Vec<Self>> {
+        let mut paths = Vec::new();
+        find(&lab.pins(node), name, &mut paths)?;
+        ensure!(!paths.is_empty(), "no pinned map {name}");
+        let batch = lab.directory().join(format!("{name}.bpftool"));
+        paths
+            .into_iter()
+            .map(|path| Self::open(path, batch.clone()))
+            .collect()
+    }
+
+    fn open(path: PathBuf, batch: PathBuf) -> Result<Self> {
+        let info = describe("map", &path)?;
+        let number = |name: &str| info[name].as_u64().with_context(|| format!("no {name}"));
+        let key_size: usize = number("bytes_key")?.try_into()?;
+        Ok(Self {
+            owner: match key_size {
+                0..=OWNER => Vec::new(),
+                _ => first_key(&path)?.into_iter().take(OWNER).collect(),
+            },
+            key_size,
+            value_size: number("bytes_value")?.try_into()?,
+            capacity: number("max_entries")?.try_into()?,
+            path,
+            batch,
+        })
+    }
+
+    /// Adds foreign entries until there is no room.
+    ///
+    /// # Errors
+    ///
+    /// Where there is room left.
+    pub fn fill(&self) -> Result<()> {
+        let value = hex(&vec![0; self.value_size]);
+        let said = self.each(|key| {
+            format!(
+                "update pinned {} key hex {key} value hex {value}",
+                self.path.display()
+            )
+        })?;
+        ensure!(
+            said.contains("Argument list too long"),
+            "it is not full: {said}"
+        );
+        Ok(())
+    }
+
+    /// Removes the foreign entries, as many as there are.
+    ///
+    /// # Errors
+    ///
+    /// Where bpftool cannot be run.
+    pub fn empty(&self) -> Result<()> {
+        self.each(|key| format!("delete pinned {} key hex {key}", self.path.display()))
+            .map(drop)
+    }
+
+    /// Does something for one foreign key after another, until it fails.
+    fn each(&self, what: impl Fn(&str) -> String) -> Result<String> {
+        let key = |number: u32| {
+            let mut key = vec![FOREIGN; self.key_size];
+            let start = self.owner.len();
+            key[..start].copy_from_slice(&self.owner);
+            key[start..start + 3].copy_from_slice(&number.to_le_bytes()[..3]);
+            hex(&key)
+        };
+        let lines = (0..=self.capacity).map(|number| format!("map {}\n", what(&key(number))));
+        fs::write(&self.batch, lines.collect::<String>())?;
+        let mut command = Command::new("bpftool");
+        let outcome = output(command.arg("batch").arg("file").arg(&self.batch))?;
+        Ok(outcome.stderr)
+    }
+}
+
+/// The kernel's numbers of a node's pinned links, each with that of the program that it runs.
+///
+/// # Errors
+///
+/// Where bpftool cannot describe one.
+pub fn pinned_links(lab: &Lab, node: NodeName) -> Result<Vec<[u64; 2]>> {
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(lab.pins(node))? {
+        links(&entry?.path().join("links"), &mut paths)?;
+    }
+    paths.sort();
+    paths
+        .iter()
+        .map(|path| {
+            let info = describe("link", path)?;
+            let number = |name: &str| {
+                info[name]
+                    .as_u64()
+                    .with_context(|| format!("no {name}: {info}"))
+            };
+            Ok([number("id")?, number("prog_id")?])
+        })
+        .collect()
+}
+
+fn links(folder: &Path, paths: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in fs::read_dir(folder)? {
+        paths.push(entry?.path());
+    }
+    Ok(())
+}
+
+fn find(folder: &Path, name: &str, found: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            find(&entry.path(), name, found)?;
+        } else if entry.file_name() == name {
+            found.push(entry.path());
+        }
+    }
+    Ok(())
+}
+
+fn describe(kind: &str, path: &Path) -> Result<Value> {
+    let mut command = Command::new("bpftool");
+    let outcome = output(command.args(["--json", kind, "show", "pinned"]).arg(path))?;
+    ensure!(
+        outcome.status.success(),
+        "bpftool: {}{}",
+        outcome.stdout,
+        outcome.stderr
+    );
+    Ok(serde_json::from_str(&outcome.stdout)?)
+}
+
+/// The first key; empty where the map is.
+fn first_key(path: &Path) -> Result<Vec<u8>> {
+    let mut command = Command::new("bpftool");
+    command
+        .args(["--json", "map", "getnext", "pinned"])
+        .arg(path);
+    let outcome = output(&mut command)?;
+    let said: Value = serde_json::from_str(&outcome.stdout)?;
+    let bytes = said["next_key"].as_array().into_iter().flatten();
+    bytes
+        .map(|byte| {
+            let digits = byte.as_str().context("no byte")?.trim_start_matches("0x");
+            Ok(u8::from_str_radix(digits, 16)?)
+        })
+        .collect()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let words: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    words.join(" ")
+}

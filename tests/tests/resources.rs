@@ -1,0 +1,350 @@
+//! A node that lacks something: space on its disk, room in a map, a BPF file system, the right time.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use ambit_tests::{
+    Agent, Capture, Lab, LabServer, Membership, Mode, NodeName, PinnedMap, Pod, PodSpec, Reference,
+    SOON, Swarm, SwarmServer, eventually, get, get_from, run_tests, tests,
+};
+use anyhow::{Context, Result, ensure};
+use nix::sys::stat::Mode as FileMode;
+use nix::unistd::mkfifo;
+
+const PORT: u16 = Reference::PORT;
+
+fn main() -> ExitCode {
+    run_tests(tests![
+        a_full_disk_keeps_an_agent_from_starting_and_says_so,
+        a_log_that_cannot_be_written_hinders_nobody,
+        a_log_that_nobody_reads_hinders_nobody,
+        a_node_without_a_bpf_file_system,
+        a_full_table_of_pods_keeps_new_ones_out_and_old_ones_safe,
+        full_tables_of_policies_close_who_needs_a_new_one,
+        a_full_table_of_handshakes_refuses_its_pods_calls,
+        a_clock_that_jumps_on_both_nodes,
+        a_clock_that_is_wrong_on_one_node,
+    ])
+}
+
+/// The reference example, with a server in `orders`, which `frontend` may call.
+struct Scene<'a> {
+    lab: &'a Lab,
+    mesh: Reference,
+    server: LabServer,
+}
+
+impl<'a> Scene<'a> {
+    fn build(lab: &'a Lab) -> Result<Self> {
+        let mesh = Reference::build(lab)?;
+        let server = LabServer::in_pod(lab, &mesh.orders, Mode::Http, PORT)?;
+        Ok(Self { lab, mesh, server })
+    }
+
+    fn start(lab: &'a Lab) -> Result<(Self, [Agent; 2])> {
+        let scene = Self::build(lab)?;
+        let agents = lab.start_agents()?;
+        scene.ensure_served()?;
+        Ok((scene, agents))
+    }
+
+    fn call(&self, path: &str) -> Result<ambit_tests::Reply> {
+        let url = format!("http://{}/{path}", self.mesh.orders.at(PORT));
+        get(self.mesh.frontend.place(), &url)
+    }
+
+    fn ensure_served(&self) -> Result<()> {
+        eventually(SOON, "frontend is answered", || {
+            self.call("served").ok()?.is_answer().then_some(())
+        })
+    }
+
+    fn ensure_refused(&self) -> Result<()> {
+        eventually(SOON, "frontend is refused", || {
+            self.call("refused").ok()?.is_refusal().then_some(())
+        })
+    }
+
+    /// The intruder, in plaintext.
+    fn ensure_closed(&self) -> Result<()> {
+        let known = self.server.connections().len();
+        let reply = get_from(self.mesh.intruder.place(), self.mesh.orders.at(PORT))?;
+        ensure!(!reply.is_answer(), "the intruder: {reply:?}");
+        ensure!(self.server.connections().len() == known, "it got in");
+        Ok(())
+    }
+
+    /// A pod of node B with a server, which its object does not yet make known.
+    fn guest(&self) -> Result<(Pod, LabServer)> {
+        self.lab
+            .manifests()
+            .write_namespace("guests", Membership::Ambient)?;
+        let spec = PodSpec {
+            namespace: "guests",
+            ..PodSpec::named("guest")
+        };
+        let guest = self.lab.add_pod(NodeName::B, spec)?;
+        let server = LabServer::in_pod(self.lab, &guest, Mode::Http, PORT)?;
+        Ok((guest, server))
+    }
+}
+
+/// What an agent shows of a pod, once it has this in it.
+fn shown(agent: &Agent, pod: &str, part: &str) -> Result<()> {
+    eventually(SOON, part, || {
+        let workloads = agent.ask("workloads").ok()?;
+        let own = workloads
+            .as_array()?
+            .iter()
+            .find(|workload| workload["pod"] == pod)?;
+        own.to_string().contains(part).then_some(())
+    })
+    .with_context(|| format!("{pod}: {:?}", agent.ask("workloads")))
+}
+
+fn a_full_disk_keeps_an_agent_from_starting_and_says_so(lab: &Lab) -> Result<()> {
+    let scene = Scene::build(lab)?;
+    let ca = lab.directory().join("ca");
+    fs::create_dir(&ca)?;
+    let full = format!(
+        "mount -t tmpfs -o size=4k none {0} && chmod 700 {0} && exec \"$0\" \"$@\"",
+        ca.display()
+    );
+    let by = ["unshare", "--mount", "sh", "-c", &full];
+    let (status, log) = lab.launch_agent_by(NodeName::B, &by)?.end()?;
+    let named = log.contains(&ca.display().to_string()) && log.contains("No space left");
+    ensure!(!status.success() && named, "{log}");
+    let _agents = lab.start_agents()?;
+    scene.ensure_served()?;
+    scene.ensure_closed()
+}
+
+fn a_log_that_cannot_be_written_hinders_nobody(lab: &Lab) -> Result<()> {
+    let scene = Scene::build(lab)?;
+    let silenced = ["sh", "-c", "exec \"$0\" \"$@\" >/dev/full 2>&1"];
+    let [a, b] = NodeName::ALL;
+    let mut agents = [
+        lab.launch_agent_by(a, &silenced)?,
+        lab.launch_agent_by(b, &silenced)?,
+    ];
+    for agent in &mut agents {
+        lab.wait_until_serving(agent)?;
+    }
+    scene.ensure_served()?;
+    scene.ensure_closed()
+}
+
+fn a_log_that_nobody_reads_hinders_nobody(lab: &Lab) -> Result<()> {
+    const LONG_ENOUGH: Duration = Duration::from_secs(5);
+    let scene = Scene::build(lab)?;
+    let pipe = lab.directory().join("pipe");
+    mkfifo(&pipe, FileMode::S_IRWXU)?;
+    // Open at both ends, so that nobody waits for a reader.
+    let _reader = File::options().read(true).write(true).open(&pipe)?;
+    let script = format!("exec \"$0\" \"$@\" >{} 2>&1", pipe.display());
+    let mut agent = lab.launch_agent_by(NodeName::B, &["sh", "-c", &script])?;
+    lab.wait_until_serving(&mut agent)?;
+    let _peer = lab.start_agent(NodeName::A)?;
+    let (swarm_port, orders) = (9000, &scene.mesh.orders);
+    let _server = SwarmServer::start(lab, orders.place(), orders.at(swarm_port))?;
+    let frontend = scene.mesh.frontend.place();
+    let mut swarm = Swarm::churn(lab, frontend, orders.at(swarm_port), LONG_ENOUGH)?;
+    let (answered, refused) = swarm.outcome()?;
+    ensure!(
+        answered > 1000 && refused == 0,
+        "{answered} answered, {refused} refused"
+    );
+    scene.ensure_served()?;
+    scene.ensure_closed()
+}
+
+fn a_node_without_a_bpf_file_system(lab: &Lab) -> Result<()> {
+    let scene = Scene::build(lab)?;
+    let unmounted = "umount --recursive --lazy /sys/fs/bpf; exec \"$0\" \"$@\"";
+    let container = [
+        "unshare", "--mount", "--pid", "--fork", "sh", "-c", unmounted,
+    ];
+    let (status, log) = lab.launch_agent_by(NodeName::B, &container)?.end()?;
+    let explained = log.contains("/sys/fs/bpf") && log.contains("hostPath");
+    ensure!(!status.success() && explained, "{log}");
+    let _agents = lab.start_agents()?;
+    scene.ensure_served()
+}
+
+fn a_full_table_of_pods_keeps_new_ones_out_and_old_ones_safe(lab: &Lab) -> Result<()> {
+    let (scene, [_agent_a, agent_b]) = Scene::start(lab)?;
+    let (guest, server) = scene.guest()?;
+    let pods = &PinnedMap::named(lab, NodeName::B, "PODS")?[0];
+    pods.fill()?;
+    lab.manifests().write_pod(&guest)?;
+    shown(&agent_b, "guests/guest", "PODS")?;
+    // Nobody gets to a pod that cannot be served, nor past the policies of the others.
+    let reply = get_from(scene.mesh.intruder.place(), guest.at(PORT))?;
+    ensure!(
+        !reply.is_answer() && server.connections().is_empty(),
+        "{reply:?}"
+    );
+    scene.ensure_closed()?;
+    scene.ensure_served()?;
+    pods.empty()?;
+    shown(&agent_b, "guests/guest", "\"enrolled\"")?;
+    eventually(SOON, "the guest's answer", || {
+        get_from(scene.mesh.frontend.place(), guest.at(PORT))
+            .ok()?
+            .is_answer()
+            .then_some(())
+    })
+}
+
+fn full_tables_of_policies_close_who_needs_a_new_one(lab: &Lab) -> Result<()> {
+    let (scene, [_agent_a, agent_b]) = Scene::start(lab)?;
+    for (turn, name) in ["POLICY_SETS", "IDENTITY_BITS", "PORT_BITS"]
+        .into_iter()
+        .enumerate()
+    {
+        let table = &PinnedMap::named(lab, NodeName::B, name)?[0];
+        let mut ports = (9000 + 1000 * turn..).map(policy);
+        // The agent sweeps out what it does not know: now and then it is faster.
+        eventually(SOON, name, || {
+            table.fill().ok()?;
+            lab.manifests().write("more.yaml", &ports.next()?).ok()?;
+            scene.ensure_closed().ok()?;
+            agent_b.log().contains(name).then_some(())
+        })?;
+        scene.ensure_closed()?;
+        table.empty()?;
+        scene.ensure_served()?;
+        scene.ensure_closed()?;
+    }
+    Ok(())
+}
+
+/// One more policy for `orders`.
+fn policy(port: usize) -> String {
+    format!(
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
+         metadata: {{name: more, namespace: orders}}\n\
+         spec: {{rules: [{{to: [{{operation: {{ports: [\"{port}\"]}}}}]}}]}}\n"
+    )
+}
+
+fn a_full_table_of_handshakes_refuses_its_pods_calls(lab: &Lab) -> Result<()> {
+    let (scene, [agent_a, _agent_b]) = Scene::start(lab)?;
+    let tables = PinnedMap::named(lab, NodeName::A, "HANDSHAKES")?;
+    let capture = Capture::start(lab)?;
+    for table in &tables {
+        table.fill()?;
+    }
+    let reply = scene.call("secret")?;
+    ensure!(reply.is_refusal(), "{reply:?}");
+    scene.ensure_closed()?;
+    let counts = &agent_a.ask("status")?["kernel"];
+    let lost = counts["handshake_record_lost"].as_u64();
+    ensure!(lost > Some(0), "{counts}");
+    ensure!(!capture.finish()?.contains(b"GET /secret"));
+    for table in &tables {
+        table.empty()?;
+    }
+    scene.ensure_served()
+}
+
+/// A clock for agents, which can be set: libfaketime reads it from a file.
+struct Clock(PathBuf);
+
+impl Clock {
+    fn new(lab: &Lab, name: &str) -> Result<Self> {
+        let clock = Self(lab.directory().join(name));
+        clock.set("+0")?;
+        Ok(clock)
+    }
+
+    fn set(&self, offset: &str) -> Result<()> {
+        let whole = self.0.with_extension("new");
+        fs::write(&whole, offset)?;
+        Ok(fs::rename(whole, &self.0)?)
+    }
+
+    /// Starts an agent by this clock; what it measures by the monotonic one stays right.
+    fn start_agent(&self, lab: &Lab, node: NodeName) -> Result<Agent> {
+        let preload = format!("LD_PRELOAD={}", libfaketime()?.display());
+        let file = format!("FAKETIME_TIMESTAMP_FILE={}", self.0.display());
+        let by = [
+            "env",
+            &preload,
+            &file,
+            "FAKETIME_NO_CACHE=1",
+            "FAKETIME_DONT_FAKE_MONOTONIC=1",
+            "DONT_FAKE_MONOTONIC=1",
+        ];
+        let mut agent = lab.launch_agent_by(node, &by)?;
+        lab.wait_until_serving(&mut agent)?;
+        Ok(agent)
+    }
+}
+
+fn libfaketime() -> Result<PathBuf> {
+    for architecture in fs::read_dir("/usr/lib")? {
+        let library = architecture?.path().join("faketime/libfaketimeMT.so.1");
+        if Path::new(&library).exists() {
+            return Ok(library);
+        }
+    }
+    anyhow::bail!("libfaketime is missing; see `cargo xtask setup`")
+}
+
+fn a_clock_that_jumps_on_both_nodes(lab: &Lab) -> Result<()> {
+    let scene = Scene::build(lab)?;
+    let clock = Clock::new(lab, "clock")?;
+    let [a, b] = NodeName::ALL;
+    let agents = [clock.start_agent(lab, a)?, clock.start_agent(lab, b)?];
+    scene.ensure_served()?;
+    for days in [3, 1, 400] {
+        let offset = &format!("+{days}d");
+        clock.set(offset)?;
+        for agent in &agents {
+            eventually(SOON, "certificates of that time", || are_valid(agent, days))?;
+        }
+        scene.ensure_served().with_context(|| offset.clone())?;
+        scene.ensure_closed()?;
+    }
+    Ok(())
+}
+
+/// Whether all certificates of an agent will be valid in so many days.
+fn are_valid(agent: &Agent, days: u64) -> Option<()> {
+    let then = SystemTime::now() + Duration::from_secs(days * 24 * 3600);
+    let then = then.duration_since(UNIX_EPOCH).ok()?.as_secs();
+    let certificates = agent.ask("certs").ok()?;
+    let mut ends = certificates
+        .as_array()?
+        .iter()
+        .map(|one| one["not_after"].as_u64());
+    ends.all(|end| end > Some(then)).then_some(())
+}
+
+fn a_clock_that_is_wrong_on_one_node(lab: &Lab) -> Result<()> {
+    let scene = Scene::build(lab)?;
+    let clock = Clock::new(lab, "clock")?;
+    let [a, b] = NodeName::ALL;
+    let mut agents = [lab.start_agent(a)?, clock.start_agent(lab, b)?];
+    scene.ensure_served()?;
+    let capture = Capture::start(lab)?;
+    for offset in ["+3d", "-3d"] {
+        clock.set(offset)?;
+        // Without the tunnel that stands already.
+        let [caller, called] = agents;
+        caller.kill()?;
+        agents = [lab.start_agent(a)?, called];
+        scene.ensure_refused().with_context(|| offset)?;
+        scene.ensure_closed()?;
+        clock.set("+0")?;
+        scene
+            .ensure_served()
+            .with_context(|| format!("after {offset}"))?;
+    }
+    ensure!(agents.iter().all(|agent| agent.ask("status").is_ok()));
+    ensure!(!capture.finish()?.contains(b"GET /"));
+    Ok(())
+}
