@@ -1,12 +1,14 @@
 //! Unusual ways to connect.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use anyhow::{Result, ensure};
 use serde_json::Value;
 
+use crate::lab::Lab;
 use crate::place::Place;
-use crate::process::output;
+use crate::process::{Process, output};
 use crate::server::tool;
 
 /// A way for a process to come to a TCP connection.
@@ -32,6 +34,13 @@ pub enum Way {
     Race(SocketAddr),
     /// A datagram.
     Udp,
+    /// io_uring's connect.
+    Ring,
+    /// A SYN of its own making, from a source that it may have or not: the answer is what the other
+    /// end sends to that source, if it comes here.
+    Raw(SocketAddr),
+    /// The same, past the routing table and its hooks, from a packet socket.
+    Packet(SocketAddr),
 }
 
 impl Way {
@@ -47,6 +56,9 @@ impl Way {
             Self::Reconnect(elsewhere) => ("reconnect", elsewhere.to_string()),
             Self::Race(elsewhere) => ("race", elsewhere.to_string()),
             Self::Udp => ("udp", String::new()),
+            Self::Ring => ("ring", String::new()),
+            Self::Raw(source) => ("raw", source.to_string()),
+            Self::Packet(source) => ("packet", source.to_string()),
         }
     }
 
@@ -72,4 +84,49 @@ impl Way {
             None => Ok(said["answer"].clone()),
         })
     }
+}
+
+/// Accepts one connection by io_uring, while `calls` makes it: the address that it was given for its
+/// caller.
+///
+/// # Errors
+///
+/// Where it cannot be run, or `calls` fails.
+pub fn accept_by_ring(
+    lab: &Lab,
+    place: &Place,
+    listen: SocketAddr,
+    calls: impl FnOnce() -> Result<()>,
+) -> Result<SocketAddr> {
+    let mut command = place.command(tool("lab-escape")?)?;
+    command.args(["accept", &listen.to_string()]);
+    let mut server = Process::start(&mut command, &lab.new_log("lab-escape")?)?;
+    server.wait_for_line("a server listening", |line| {
+        (line == "listening").then_some(())
+    })?;
+    calls()?;
+    server.wait_for_line("a connection", |line| {
+        line.strip_prefix("accepted ")?.parse().ok()
+    })
+}
+
+/// What a process gets hold of that looks for kernel programs, links and maps, at any number and
+/// below a directory: counts by kind. `as_whom` is a command that ends by becoming what follows it.
+///
+/// # Errors
+///
+/// Where it cannot be run.
+pub fn meddle(from: &Place, as_whom: &[&str], pins: &Path) -> Result<Value> {
+    let tool = tool("lab-escape")?;
+    let mut command = match as_whom {
+        [] => from.command(tool)?,
+        [program, arguments @ ..] => {
+            let mut command = from.command(program)?;
+            command.args(arguments).arg(tool);
+            command
+        }
+    };
+    let outcome = output(command.arg("meddle").arg(pins))?;
+    ensure!(outcome.status.success(), "meddling: {}", outcome.stderr);
+    Ok(serde_json::from_str(&outcome.stdout)?)
 }

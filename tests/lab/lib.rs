@@ -37,7 +37,7 @@ pub use capture::{Capture, Captured};
 pub use client::{HeldConnection, Reply, get, get_from};
 pub use crash::{Crash, STOPPED};
 pub use decision::{Decision, LogMark};
-pub use escape::Way;
+pub use escape::{Way, accept_by_ring, meddle};
 pub use hbone::{HboneCall, HboneReply};
 pub use hostile::{Frame, HostileClient};
 pub use impostor::{Claim, Credentials, Signer, Validity};

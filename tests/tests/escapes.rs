@@ -7,7 +7,7 @@ use std::thread;
 
 use ambit_tests::{
     Agent, Capture, Family, Lab, LabServer, LogMark, Mode, NodeName, Pod, Reference, SOON, Way,
-    get, get_from, run_tests, tests,
+    accept_by_ring, get, get_from, meddle, run_tests, tests,
 };
 use anyhow::{Context, Result, ensure};
 
@@ -26,6 +26,10 @@ fn main() -> ExitCode {
         a_namespace_within_a_pod_has_no_identity,
         a_link_local_address_is_no_way_in,
         datagrams_pass,
+        packets_that_no_socket_makes_reach_no_pod_that_denies_them,
+        a_server_with_io_uring_sees_its_caller,
+        kernel_objects_are_out_of_reach,
+        unspecified_addresses_mean_the_pods_own_loopback,
     ])
 }
 
@@ -68,6 +72,7 @@ impl Scene {
             Way::Mptcp,
             Way::Mapped,
             Way::FastOpen,
+            Way::Ring,
             Way::Reconnect(self.outside),
             Way::Race(self.outside),
         ]
@@ -120,6 +125,7 @@ fn no_way_of_connecting_leaves_in_plaintext(lab: &Lab) -> Result<()> {
         Way::Plain,
         Way::Mapped,
         Way::Mark(1),
+        Way::Ring,
         Way::Reconnect(scene.outside),
     ] {
         let reply = answered.iter().find(|(tried, _)| *tried == way);
@@ -271,4 +277,116 @@ fn datagrams_pass(lab: &Lab) -> Result<()> {
         ensure!(echoed? > 0);
     }
     Ok(())
+}
+
+fn packets_that_no_socket_makes_reach_no_pod_that_denies_them(lab: &Lab) -> Result<()> {
+    let scene = Scene::start(lab)?;
+    let payments = scene.mesh.payments.at(PORT);
+    let orders = scene.mesh.orders.at(41_000);
+    for attacker in [&scene.mesh.frontend, &scene.mesh.intruder] {
+        // In this order: the first one makes the gateway known to the second.
+        let own = attacker.at(41_000);
+        for way in [Way::Raw(own), Way::Packet(own)] {
+            let reply = way.go(attacker.place(), scene.outside)?;
+            ensure!(
+                reply == Ok("syn-ack".into()),
+                "the control: {way:?}: {reply:?}"
+            );
+            let reply = way.go(attacker.place(), payments)?;
+            ensure!(
+                reply == Err("reset".into()),
+                "{way:?} from {}: {reply:?}",
+                attacker.name()
+            );
+        }
+        // Who allows `orders` allows no packet that says so.
+        for way in [Way::Raw(orders), Way::Packet(orders)] {
+            let reply = way.go(attacker.place(), payments)?;
+            ensure!(reply == Err("silence".into()), "{way:?}: {reply:?}");
+        }
+    }
+    scene.ensure_payments_unreached()
+}
+
+fn a_server_with_io_uring_sees_its_caller(lab: &Lab) -> Result<()> {
+    let (mesh, _agents) = Reference::start(lab)?;
+    let orders = mesh.orders.at(PORT);
+    let calls = || get_from(mesh.frontend.place(), orders).map(drop);
+    let seen = accept_by_ring(lab, mesh.orders.place(), orders, calls)?;
+    ensure!(seen.ip() == mesh.frontend.ip(Family::V4), "{seen}");
+    Ok(())
+}
+
+fn kernel_objects_are_out_of_reach(lab: &Lab) -> Result<()> {
+    const WITHOUT_THE_NODES_FILES: &str = "umount --recursive --lazy /sys/fs/bpf \
+        && mount -t bpf none /sys/fs/bpf && exec \"$@\"";
+    let scene = Scene::start(lab)?;
+    let (place, pins) = (scene.mesh.payments.place(), lab.pins(NodeName::A));
+    let as_pod = [
+        "unshare",
+        "--mount",
+        "sh",
+        "-c",
+        WITHOUT_THE_NODES_FILES,
+        "sh",
+    ];
+    let network_admin = [
+        "setpriv",
+        "--bounding-set=-all,+net_admin,+net_raw",
+        "--inh-caps=-all,+net_admin,+net_raw",
+    ];
+    let own_root = [
+        "setpriv",
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+        "unshare",
+        "--user",
+        "--map-root-user",
+        "--mount",
+    ];
+    let had = meddle(place, &[], &pins)?;
+    let kinds = ["programs", "maps", "links", "pins"];
+    ensure!(
+        kinds.iter().all(|kind| had[kind] != 0),
+        "the control: {had}"
+    );
+    ensure!(
+        had["detached"] == false,
+        "the node's root detached it: {had}"
+    );
+    for whom in [[&as_pod[..], &network_admin].concat(), own_root.to_vec()] {
+        let had = meddle(place, &whom, &pins)?;
+        let nothing = kinds.iter().all(|kind| had[kind] == 0) && had["detached"] == false;
+        ensure!(nothing, "{whom:?} got {had}");
+    }
+    let reply = get_from(scene.mesh.intruder.place(), scene.mesh.payments.at(PORT))?;
+    ensure!(reply.is_refusal(), "{reply:?}");
+    let reply = get_from(scene.mesh.orders.place(), scene.mesh.payments.at(PORT))?;
+    ensure!(reply.is_answer(), "{reply:?}");
+    Ok(())
+}
+
+fn unspecified_addresses_mean_the_pods_own_loopback(lab: &Lab) -> Result<()> {
+    let scene = Scene::start(lab)?;
+    let frontend = scene.mesh.frontend.place();
+    let loopback = ["127.0.0.1:8080", "[::1]:8080"].map(str::parse);
+    let loopback: Vec<SocketAddr> = loopback.into_iter().collect::<Result<_, _>>()?;
+    let own = LabServer::start(lab, frontend, Mode::Http, &loopback)?;
+    let targets = [
+        "0.0.0.0",
+        "::",
+        "::ffff:0.0.0.0",
+        "127.0.0.1",
+        "::ffff:127.0.0.1",
+    ];
+    for (known, ip) in targets.into_iter().enumerate() {
+        let to = SocketAddr::new(ip.parse()?, PORT);
+        let reply = Way::Plain.go(frontend, to)?;
+        ensure!(reply.is_ok(), "{to}: {reply:?}");
+        let seen = own.next_connection(known)?;
+        let caller: SocketAddr = seen["accepted"].as_str().context("no caller")?.parse()?;
+        ensure!(caller.ip().to_canonical().is_loopback(), "{to}: {seen}");
+    }
+    scene.ensure_payments_unreached()
 }

@@ -2,10 +2,12 @@
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use ambit_tests::{
-    Capture, Family, HeldConnection, Lab, LabServer, Membership, Mode, NodeName, Place, PodSpec,
-    Reference, SOON, eventually, get, get_from, run_tests, tests,
+    Agent, Capture, Family, HeldConnection, Lab, LabServer, Membership, Mode, NodeName, Place, Pod,
+    PodSpec, Reference, SOON, eventually, get, get_from, pinned_links, run_tests, tests,
 };
 use anyhow::{Result, ensure};
 
@@ -20,6 +22,7 @@ fn main() -> ExitCode {
         a_pod_made_anew_with_the_same_address_is_served,
         a_pod_whose_identity_changes_is_never_open_to_plaintext,
         the_nodes_own_namespace_is_never_enrolled,
+        a_new_agent_takes_over_and_lets_nobody_in_meanwhile,
     ])
 }
 
@@ -181,6 +184,56 @@ fn the_nodes_own_namespace_is_never_enrolled(lab: &Lab) -> Result<()> {
     let _server = LabServer::start(lab, &node, Mode::Http, &[outside])?;
     let reply = get_from(mesh.intruder.place(), outside)?;
     ensure!(reply.is_answer(), "the node's own server: {reply:?}");
+    Ok(())
+}
+
+fn a_new_agent_takes_over_and_lets_nobody_in_meanwhile(lab: &Lab) -> Result<()> {
+    let (mesh, [_agent_a, agent_b]) = Reference::start(lab)?;
+    let server = LabServer::in_pod(lab, &mesh.orders, Mode::Http, PORT)?;
+    let orders = mesh.orders.at(PORT);
+    eventually_answers(mesh.frontend.place(), orders)?;
+    let is_over = AtomicBool::new(false);
+    let call = |pod: &Pod| -> Result<u32> {
+        let mut calls = 0;
+        while !is_over.load(Ordering::Relaxed) {
+            let reply = get_from(pod.place(), orders)?;
+            ensure!(!reply.is_answer(), "{}: {reply:?}", pod.name());
+            calls += 1;
+        }
+        Ok(calls)
+    };
+    thread::scope(|scope| {
+        let callers = [&mesh.payments, &mesh.intruder].map(|pod| scope.spawn(|| call(pod)));
+        let take_over = |agent: Agent, end: fn(Agent) -> Result<()>| -> Result<Agent> {
+            let before = pinned_links(lab, NodeName::B)?;
+            end(agent)?;
+            let agent = lab.start_agent(NodeName::B)?;
+            eventually_answers(mesh.frontend.place(), orders)?;
+            let after = pinned_links(lab, NodeName::B)?;
+            // The same links, none detached for a moment, each with the new agent's program.
+            let is_replaced = |([link, program], [same, other]): (&[u64; 2], &[u64; 2])| {
+                link == same && program != other
+            };
+            ensure!(
+                before.iter().zip(&after).all(is_replaced),
+                "{before:?}, then {after:?}"
+            );
+            Ok(agent)
+        };
+        let taken = take_over(agent_b, Agent::kill)
+            .and_then(|agent| take_over(agent, |agent| agent.stop().map(drop)));
+        is_over.store(true, Ordering::Relaxed);
+        for caller in callers {
+            let calls = caller
+                .join()
+                .map_err(|_| anyhow::anyhow!("a caller panicked"))??;
+            ensure!(calls > 5, "{calls} calls only");
+        }
+        taken.map(drop)
+    })?;
+    let mut callers = server.connections().into_iter();
+    let allowed = mesh.frontend.ip(Family::V4).to_string();
+    ensure!(callers.all(|seen| seen["accepted"].to_string().contains(&allowed)));
     Ok(())
 }
 

@@ -1,5 +1,11 @@
 //! `lab-escape WAY ADDRESS [ARGUMENT]`: makes a TCP connection in an unusual way, sends a request
 //! that names the way, and says what came of it, as JSON: `answer` or `failure`.
+//! `lab-escape accept ADDRESS`: accepts one connection by io_uring and says from where.
+//! `lab-escape meddle DIRECTORY`: tries to get at kernel programs, and says what it got.
+
+mod kernel;
+mod raw;
+mod ring;
 
 use std::error::Error;
 use std::io::{self, Read, Write};
@@ -25,6 +31,14 @@ fn main() -> Result<(), Failure> {
     let [way, address, rest @ ..] = arguments.as_slice() else {
         return Err("usage: lab-escape WAY ADDRESS [ARGUMENT]".into());
     };
+    match way.as_str() {
+        "accept" => return ring::accept(address.parse()?),
+        "meddle" => {
+            println!("{}", kernel::meddle(address.as_ref()));
+            return Ok(());
+        }
+        _ => {}
+    }
     let address: SocketAddr = address.parse()?;
     let argument = rest.first().map_or("", String::as_str);
     let said = match go(way, address, argument) {
@@ -65,6 +79,9 @@ fn go(way: &str, to: SocketAddr, argument: &str) -> Result<Value, Failure> {
         "reconnect" => connect(disconnected(argument.parse()?)?, to)?,
         "race" => return race(to, argument.parse()?, &request),
         "udp" => return udp(to),
+        "ring" => ring::connect(socket(to)?, to)?,
+        "raw" => return Ok(raw::knock(raw::By::Routing, argument.parse()?, to)?.into()),
+        "packet" => return Ok(raw::knock(raw::By::Device, argument.parse()?, to)?.into()),
         other => return Err(format!("no such way: {other}").into()),
     };
     ask(connected, &request)
