@@ -73,7 +73,7 @@ impl Lab {
     /// # Errors
     ///
     /// Where it cannot be made.
-    pub(crate) fn new_log(&self, program: &str) -> Result<PathBuf> {
+    pub fn new_log(&self, program: &str) -> Result<PathBuf> {
         let log = tempfile::Builder::new()
             .prefix(&format!("{program}-"))
             .suffix(".log")

@@ -71,7 +71,7 @@ fn requirements(purpose: Purpose) -> Vec<Requirement> {
             all
         }
         Purpose::Mesh => requirement::MESH.to_vec(),
-        Purpose::Tests => requirement::CLIENTS.to_vec(),
+        Purpose::Tests => requirement::TESTS.to_vec(),
         Purpose::Bench => requirement::BENCH.to_vec(),
         Purpose::Kernels => requirement::KERNELS.to_vec(),
         Purpose::Fuzz => requirement::FUZZ.to_vec(),

@@ -59,8 +59,16 @@ pub(crate) const MESH: [Requirement; 5] = [
     program("tcpdump", "tcpdump"),
 ];
 
-/// For the tests: the runtimes of the clients in tests/clients.
-pub(crate) const CLIENTS: [Requirement; 4] = [
+/// For the tests: the runtimes of the clients in tests/clients, servers, and what looks into an
+/// agent from outside.
+pub(crate) const TESTS: [Requirement; 11] = [
+    program("bpftool", "bpftool"),
+    program("faketime", "faketime"),
+    program("pg_ctlcluster", "postgresql"),
+    program("redis-cli", "redis-tools"),
+    program("setpriv", "util-linux"),
+    program("strace", "strace"),
+    program("unshare", "util-linux"),
     program("python3", "python3"),
     program("node", "nodejs"),
     program("java", "openjdk-17-jdk-headless"),

@@ -1,0 +1,48 @@
+//! What a client of the admin socket sends: whatever it is, it is answered in HTTP or not at all.
+
+#![no_main]
+
+use std::sync::{Arc, LazyLock};
+
+use ambit::admin::server::{AdminState, answer};
+use libfuzzer_sys::fuzz_target;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+use tokio::runtime::{Builder, Runtime};
+
+/// More than a request and its answer.
+const BUFFER: usize = 64 << 10;
+
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
+    Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build()
+        .expect("a runtime")
+});
+
+struct Ready;
+
+impl AdminState for Ready {
+    async fn answer(&self, what: &str) -> Option<Value> {
+        (what == "status").then(|| json!({"ready": true}))
+    }
+}
+
+fuzz_target!(|request: &[u8]| {
+    let answered = RUNTIME.block_on(async {
+        let (mut client, server) = duplex(BUFFER);
+        let serving = answer(server, Arc::new(Ready));
+        let asking = async {
+            client.write_all(request).await?;
+            client.shutdown().await?;
+            let mut answered = Vec::new();
+            client.read_to_end(&mut answered).await.map(|_| answered)
+        };
+        let (_served, answered) = tokio::join!(serving, asking);
+        answered.unwrap_or_default()
+    });
+    assert!(answered.is_empty() || answered.starts_with(b"HTTP/1."));
+    let is_served = answered.starts_with(b"HTTP/1.1 200") || answered.starts_with(b"HTTP/1.0 200");
+    assert!(!is_served || request.starts_with(b"GET /v1/status"));
+});
