@@ -2,6 +2,8 @@
 //! `lab-swarm hold ADDRESS COUNT`: opens so many connections, says how many were answered and how
 //! many refused, and holds them until its standard input ends.
 //! `lab-swarm churn ADDRESS SECONDS`: opens a connection, gets an answer and closes it, over and over.
+//! `lab-swarm watch ADDRESS SECONDS`: the same, one after another; says how long, at most, it had no
+//! answer, in milliseconds.
 
 use std::error::Error;
 use std::io;
@@ -21,6 +23,9 @@ const OPENING: usize = 256;
 /// Connections that are opened and closed at the same time.
 const LANES: usize = 16;
 
+/// Between two calls of one that watches.
+const BETWEEN: Duration = Duration::from_millis(1);
+
 /// For one connection to be answered.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -34,7 +39,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
         ["churn", address, seconds] => {
             churn(address.parse()?, Duration::from_secs(seconds.parse()?)).await?;
         }
-        _ => return Err("usage: lab-swarm serve|hold|churn ADDRESS [COUNT|SECONDS]".into()),
+        ["watch", address, seconds] => {
+            watch(address.parse()?, Duration::from_secs(seconds.parse()?)).await?;
+        }
+        _ => return Err("usage: lab-swarm serve|hold|churn|watch ADDRESS [COUNT|SECONDS]".into()),
     }
     Ok(())
 }
@@ -97,6 +105,24 @@ async fn churn(address: SocketAddr, time: Duration) -> Result<(), Box<dyn Error>
         refused += less;
     }
     say(answered, refused);
+    Ok(())
+}
+
+async fn watch(address: SocketAddr, time: Duration) -> Result<(), Box<dyn Error>> {
+    let start = Instant::now();
+    let (mut last, mut longest) = (start, Duration::ZERO);
+    while start.elapsed() < time {
+        if call(address).await.is_ok() {
+            longest = longest.max(last.elapsed());
+            last = Instant::now();
+        }
+        tokio::time::sleep(BETWEEN).await;
+    }
+    longest = longest.max(last.elapsed());
+    println!(
+        "{}",
+        json!({"longest_silence_ms": longest.as_millis() as u64})
+    );
     Ok(())
 }
 

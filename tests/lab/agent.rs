@@ -175,6 +175,15 @@ impl Agent {
     ///
     /// Where it does not end.
     pub fn kill(mut self) -> Result<()> {
+        self.kill_at_once()
+    }
+
+    /// The same, where another is to take its place.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not end.
+    pub fn kill_at_once(&mut self) -> Result<()> {
         self.process.end(Signal::SIGKILL).map(drop)
     }
 

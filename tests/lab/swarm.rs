@@ -69,6 +69,16 @@ impl Swarm {
         Self::start(lab, place, ["churn", &to.to_string(), &seconds])
     }
 
+    /// Calls over and over, and notes for how long it was not answered.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be started.
+    pub fn watch(lab: &Lab, place: &Place, to: SocketAddr, time: Duration) -> Result<Self> {
+        let seconds = time.as_secs().to_string();
+        Self::start(lab, place, ["watch", &to.to_string(), &seconds])
+    }
+
     fn start(lab: &Lab, place: &Place, arguments: [&str; 3]) -> Result<Self> {
         let mut command = place.command(tool("lab-swarm")?)?;
         command.args(arguments).stdin(Stdio::piped());
@@ -86,12 +96,28 @@ impl Swarm {
     ///
     /// Where some come to neither.
     pub fn outcome(&mut self) -> Result<(u64, u64)> {
-        let said = eventually(PATIENCE, "the end of a swarm's calls", || {
+        let said = self.said()?;
+        Ok((number(&said, "answered")?, number(&said, "refused")?))
+    }
+
+    /// Waits for the end of one that watches: how long, at most, it was not answered.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not end.
+    pub fn longest_silence(&mut self) -> Result<Duration> {
+        number(&self.said()?, "longest_silence_ms").map(Duration::from_millis)
+    }
+
+    fn said(&mut self) -> Result<Value> {
+        eventually(PATIENCE, "the end of a swarm's calls", || {
             let log = self.process.log();
             let complete = &log[..log.rfind('\n')?];
             serde_json::from_str::<Value>(complete.lines().next()?).ok()
-        })?;
-        let count = |name: &str| said[name].as_u64().with_context(|| format!("no {name}"));
-        Ok((count("answered")?, count("refused")?))
+        })
     }
+}
+
+fn number(said: &Value, name: &str) -> Result<u64> {
+    said[name].as_u64().with_context(|| format!("no {name}"))
 }

@@ -4,17 +4,20 @@
 mod course;
 mod figures;
 mod spending;
+mod standing;
 mod tools;
 
 use std::process::ExitCode;
 
 use ambit_tests::{Lab, tear_down_on_signals};
 use anyhow::Result;
+use serde_json::json;
 
 use crate::process::say;
 use course::{Course, Path, Span};
 use figures::Results;
 use spending::Spending;
+use standing::Standing;
 use tools::MEASURES;
 
 /// How the figures are printed.
@@ -34,7 +37,7 @@ pub(crate) enum Format {
 pub(crate) fn run(rounds: usize, only: &str, format: Format) -> Result<ExitCode> {
     tear_down_on_signals()?;
     let lab = Lab::new()?;
-    let course = Course::build(&lab)?;
+    let mut course = Course::build(&lab)?;
     let mut results = Results::default();
     let idle = Spending::of(course.agents())?;
     for round in 1..=rounds {
@@ -50,9 +53,14 @@ pub(crate) fn run(rounds: usize, only: &str, format: Format) -> Result<ExitCode>
             }
         }
     }
+    say("bench", "standing connections, and an agent that is killed");
+    let standing = Standing::measure(&lab, &mut course, idle)?;
     match format {
-        Format::Table => println!("{}", results.table(&idle)),
-        Format::Json => println!("{}", results.json(&idle)),
+        Format::Table => println!("{}\n{standing}", results.table()),
+        Format::Json => {
+            let all = json!({"measures": results.json(), "standing": standing.json()});
+            println!("{all}");
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,5 +1,6 @@
 //! `cargo xtask soak`: traffic of every kind while pods, policies and certificates come and go, in
-//! rounds; after each the mesh is at rest, and what the agents hold then must not grow.
+//! rounds; after each the mesh is at rest, and what the agents hold then must not grow. At the end
+//! agents are replaced, again and again, and what the node holds must not grow by that.
 
 mod churn;
 mod gauge;
@@ -24,6 +25,9 @@ const ROUND: Duration = Duration::from_secs(20);
 /// How long the mesh is left alone before it is measured.
 const REST: Duration = Duration::from_secs(5);
 
+/// How often both agents are replaced at the end.
+const REPLACED: usize = 6;
+
 /// How long certificates live: each is renewed once in a round at least.
 const CERTIFICATE_SECONDS: u32 = 30;
 
@@ -36,7 +40,7 @@ pub(crate) fn run(minutes: u32) -> Result<ExitCode> {
     tear_down_on_signals()?;
     let lab = Lab::new()?;
     lab.set_certificate_lifetime(CERTIFICATE_SECONDS);
-    let stage = Stage::build(&lab)?;
+    let mut stage = Stage::build(&lab)?;
     let guest = Guest::new(&lab)?;
     let end = Instant::now() + Duration::from_secs(60) * minutes;
     let mut total = Tally::default();
@@ -49,8 +53,19 @@ pub(crate) fn run(minutes: u32) -> Result<ExitCode> {
         gauges.push(gauge);
     }
     // The first round fills pools and allocators.
-    let (settled, last) = (&gauges[0], gauges.last().context("no round")?);
-    let growth = last.growth_since(settled);
+    let (settled, last) = (gauges[0], *gauges.last().context("no round")?);
+    let mut growth = last.growth_since(&settled);
+    for _ in 0..REPLACED {
+        stage.replace_agents(&lab)?;
+        total.add(&stage.call_once()?);
+    }
+    thread::sleep(REST);
+    let replaced = Gauge::read(&lab, stage.agents())?;
+    say(
+        "soak",
+        &format!("{replaced}; agents replaced {REPLACED} times"),
+    );
+    growth.extend(replaced.growth_since(&settled));
     for sentence in &growth {
         eprintln!("error: {sentence}");
     }
@@ -66,6 +81,7 @@ pub(crate) fn run(minutes: u32) -> Result<ExitCode> {
 fn round(lab: &Lab, stage: &Stage, guest: &Guest) -> Result<Tally> {
     let stop = AtomicBool::new(false);
     let start = Instant::now();
+    let mut held = stage.hold(lab)?;
     let mut swarm = stage.swarm(lab, ROUND)?;
     thread::scope(|scope| {
         let traffic: Vec<_> = stage
@@ -93,6 +109,12 @@ fn round(lab: &Lab, stage: &Stage, guest: &Guest) -> Result<Tally> {
         }
         let (answered, refused) = swarm.outcome()?;
         tally.count("new connections", answered, refused);
+        // What stood all the while still does.
+        let (stands, broken) = match held.echo("still here") {
+            Ok(()) => (1, 0),
+            Err(_) => (0, 1),
+        };
+        tally.count("held connections", stands, broken);
         Ok(tally)
     })
 }

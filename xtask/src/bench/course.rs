@@ -101,6 +101,18 @@ impl Course {
         &self.agents
     }
 
+    /// The pods of the mesh on both nodes: one that calls, and one that is called.
+    pub(super) fn across(&self) -> [&Pod; 2] {
+        [&self.ambit.caller, &self.ambit.far]
+    }
+
+    /// Kills the agent of the pod that is called, and starts another.
+    pub(super) fn replace_agent(&mut self, lab: &Lab) -> Result<()> {
+        self.agents[1].kill_at_once()?;
+        self.agents[1] = lab.start_agent(NodeName::B)?;
+        Ok(())
+    }
+
     pub(super) fn stretch(&self, span: Span, path: Path) -> Stretch<'_> {
         let lane = match path {
             Path::Direct => &self.direct,

@@ -47,7 +47,7 @@ impl Results {
     }
 
     /// For people.
-    pub(super) fn table(&self, idle: &Spending) -> String {
+    pub(super) fn table(&self) -> String {
         let mut table = Table::new();
         table.load_preset(presets::NOTHING).set_header([
             "",
@@ -73,12 +73,11 @@ impl Results {
                 format!("{:.0} MiB", mebibytes(row.resident)),
             ]);
         }
-        let idle = mebibytes(idle.resident);
-        format!("{table}\nBoth agents' memory when idle: {idle:.0} MiB")
+        table.to_string()
     }
 
     /// For programs.
-    pub(super) fn json(&self, idle: &Spending) -> Value {
+    pub(super) fn json(&self) -> Value {
         let rows = self.rows().map(|row| {
             json!({
                 "span": row.span.to_string(),
@@ -93,7 +92,7 @@ impl Results {
                 "agents_resident_bytes": row.resident,
             })
         });
-        json!({"measures": rows.collect::<Value>(), "idle_resident_bytes": idle.resident})
+        rows.collect()
     }
 
     fn rows(&self) -> impl Iterator<Item = Row> {
@@ -144,7 +143,8 @@ fn median(sorted: &[f64]) -> f64 {
     }
 }
 
-fn mebibytes(bytes: f64) -> f64 {
+/// What bytes are in MiB.
+pub(super) fn mebibytes(bytes: f64) -> f64 {
     bytes / f64::from(1 << 20)
 }
 

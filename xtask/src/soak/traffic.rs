@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ambit_tests::{
-    Agent, Family, Lab, LabServer, Mode, NodeName, Place, Pod, Reference, Reply, Swarm,
-    SwarmServer, get_from,
+    Agent, Family, HeldConnection, Lab, LabServer, Mode, NodeName, Place, Pod, Reference, Reply,
+    Swarm, SwarmServer, get_from,
 };
 use anyhow::Result;
 
@@ -79,6 +79,31 @@ impl Stage {
         self.mesh.frontend.place()
     }
 
+    /// A connection that stands.
+    pub(super) fn hold(&self, lab: &Lab) -> Result<HeldConnection> {
+        let mut held = HeldConnection::open(lab, self.caller(), self.mesh.orders.at(ECHO_PORT))?;
+        held.echo("hello")?;
+        Ok(held)
+    }
+
+    /// Kills both agents, one after the other, and starts others.
+    pub(super) fn replace_agents(&mut self, lab: &Lab) -> Result<()> {
+        for (agent, node) in self.agents.iter_mut().zip(NodeName::ALL) {
+            agent.kill_at_once()?;
+            *agent = lab.start_agent(node)?;
+        }
+        Ok(())
+    }
+
+    /// Makes each of the calls once.
+    pub(super) fn call_once(&self) -> Result<Tally> {
+        let mut tally = Tally::default();
+        for kind in self.kinds() {
+            tally.add(&kind.call()?);
+        }
+        Ok(tally)
+    }
+
     /// New connections in quick succession.
     pub(super) fn swarm(&self, lab: &Lab, time: Duration) -> Result<Swarm> {
         Swarm::churn(lab, self.caller(), self.mesh.orders.at(ECHO_PORT), time)
@@ -141,9 +166,14 @@ impl<'a> Kind<'a> {
     pub(super) fn run(self, stop: &AtomicBool) -> Result<Tally> {
         let mut tally = Tally::default();
         while !stop.load(Ordering::Relaxed) {
-            let reply = get_from(self.from, self.to)?;
-            tally.judge(self.name, self.expected, &reply);
+            tally.add(&self.call()?);
         }
+        Ok(tally)
+    }
+
+    fn call(&self) -> Result<Tally> {
+        let mut tally = Tally::default();
+        tally.judge(self.name, self.expected, &get_from(self.from, self.to)?);
         Ok(tally)
     }
 }
