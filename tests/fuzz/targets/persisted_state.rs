@@ -33,7 +33,10 @@ fuzz_target!(|files: Files<'_>| {
     let domain = TrustDomain::new("cluster.local").expect("a domain");
     let directory = DIRECTORY.path();
     let genuine = || EmbeddedCa::open(directory, &domain).expect("a new root");
-    for (name, contents) in [("root-key.pem", files.key), ("root-cert.pem", files.certificate)] {
+    for (name, contents) in [
+        ("root-key.pem", files.key),
+        ("root-cert.pem", files.certificate),
+    ] {
         let path = directory.join(name);
         match contents {
             Some(contents) => {
@@ -50,6 +53,8 @@ fuzz_target!(|files: Files<'_>| {
         return;
     };
     let identity = WorkloadIdentity::new(domain.clone(), "prod", "web").expect("an identity");
-    let issued = RUNTIME.block_on(ca.issue(&identity, Duration::from_secs(60))).expect("issued");
+    let issued = RUNTIME
+        .block_on(ca.issue(&identity, Duration::from_secs(60)))
+        .expect("issued");
     assert_eq!(peer_identity(&issued.chain).as_ref().ok(), Some(&identity));
 });
