@@ -21,7 +21,7 @@ use aya::maps::{MapData, MapError, SkStorage};
 use socket2::Socket;
 use tokio::net::TcpStream;
 
-use super::stock::{SocketStock, send_at_once};
+use super::stock::SocketStock;
 use super::tables::Tables;
 use super::ticket::{Answer, Tickets};
 use super::{DatapathError, Pins};
@@ -282,7 +282,6 @@ impl PodDatapath {
                 .map_err(DialError::Tables)?;
             let socket = self.take_socket(to)?;
             self.bind_delivery(&socket, to).map_err(DialError::Socket)?;
-            send_at_once(&socket);
             let mut ticket = Ticket::new(TicketKind::Delivery, self.0.parts.netns, to.into());
             ticket.identity = identity;
             ticket.generation = generation;

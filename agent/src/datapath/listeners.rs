@@ -14,7 +14,7 @@ use ambit_common::{Family, HBONE_PORT, ListenerKind, MAX_SHARDS};
 use socket2::{Domain, Socket};
 
 use super::netns::{NetnsError, NetnsHandle};
-use super::stock::{send_at_once, tcp_socket};
+use super::stock::tcp_socket;
 
 /// Connections that may wait to be accepted at one listener; the pod's `net.core.somaxconn` may
 /// lower it.
@@ -168,7 +168,7 @@ impl Maker {
             if self.is_unusable(port) || is_wished(port, preferred) {
                 continue;
             }
-            match listen(kind, &self.families, port) {
+            match listen(&self.families, port) {
                 Err(ListenersError::Listen { source, .. })
                     if source.kind() == io::ErrorKind::AddrInUse => {}
                 Ok(listeners) => {
@@ -233,18 +233,9 @@ fn loopback(family: Family, port: u16) -> SocketAddr {
 }
 
 /// Listens on `port` in each of the families.
-fn listen(
-    kind: ListenerKind,
-    families: &[Family],
-    port: u16,
-) -> Result<Vec<TcpListener>, ListenersError> {
+fn listen(families: &[Family], port: u16) -> Result<Vec<TcpListener>, ListenersError> {
     let listen = |address| {
         let socket = bind(address)?;
-        match kind {
-            // What it accepts inherits it.
-            ListenerKind::Outbound => send_at_once(&socket),
-            ListenerKind::Plaintext | ListenerKind::Hbone => {}
-        }
         socket.listen(BACKLOG)?;
         Ok(socket.into())
     };

@@ -70,14 +70,6 @@ pub(super) fn tcp_socket(domain: Domain) -> io::Result<Socket> {
     Socket::new(domain, kind, Some(Protocol::TCP))
 }
 
-/// Has a connection on a pod's own loopback send without pacing: there is no path to probe, and the
-/// timers of an algorithm that paces, such as BBR, would only cost.
-pub(super) fn send_at_once(socket: &Socket) {
-    if let Err(error) = socket.set_tcp_congestion(b"cubic") {
-        tracing::debug!(%error, "the congestion control of a loopback connection stays as it was");
-    }
-}
-
 /// A socket's cookie, by which the kernel programs know it.
 ///
 /// # Errors

@@ -11,6 +11,10 @@
 //!
 //! A handshake that cannot be stored is counted, and `sk_lookup` drops the SYN: without a record
 //! nothing enters by the agent's loopback addresses.
+//!
+//! Both ends of a redirected connection and of a delivery are on the pod's own loopback, where there
+//! is no path to probe: they use CUBIC, since the timers of an algorithm that paces, such as BBR,
+//! cost a tenth of the throughput there. Where the kernel has no CUBIC they stay as they are.
 
 use ambit_common::{Address, Connection, Counter, Endpoint, NetnsCookie, RecordKind, SocketRecord};
 use ambit_ebpf::count::count;
@@ -24,13 +28,15 @@ use aya_ebpf::bindings::{
     bpf_sock,
 };
 use aya_ebpf::helpers::bpf_get_netns_cookie;
-use aya_ebpf::helpers::generated::bpf_sk_storage_get;
+use aya_ebpf::helpers::generated::{bpf_setsockopt, bpf_sk_storage_get};
 use aya_ebpf::macros::sock_ops;
 use aya_ebpf::programs::SockOpsContext;
 
 use crate::maps::{HANDSHAKES_OF, SOCKETS};
 
 const AF_INET: u32 = 2;
+const IPPROTO_TCP: i32 = 6;
+const TCP_CONGESTION: i32 = 13;
 const DONE: u32 = 1;
 
 #[sock_ops]
@@ -52,6 +58,7 @@ fn connecting(ctx: &SockOpsContext) {
     let connection = as_client(ctx);
     let kept = match record.kind() {
         Some(RecordKind::OutboundClient | RecordKind::DeliveryClient) => {
+            stop_pacing(ctx);
             // SAFETY: the inner map is only used through helpers, and stays while it is used.
             match unsafe { HANDSHAKES_OF.get(&netns(ctx)) } {
                 Some(handshakes) => handshakes.insert(connection, *record, 0).is_ok(),
@@ -102,7 +109,23 @@ fn accepted(ctx: &SockOpsContext) {
     if !store(ctx, &mut record) {
         count(Counter::AcceptedLost);
     }
+    stop_pacing(ctx);
     let _ = handshakes.remove(connection);
+}
+
+#[inline(always)]
+fn stop_pacing(ctx: &SockOpsContext) {
+    let mut cubic = *b"cubic\0\0\0";
+    // SAFETY: the helper takes this context, and reads the name, whose length it is told.
+    let _ = unsafe {
+        bpf_setsockopt(
+            ctx.as_ptr(),
+            IPPROTO_TCP,
+            TCP_CONGESTION,
+            cubic.as_mut_ptr().cast(),
+            cubic.len() as i32,
+        )
+    };
 }
 
 #[inline(always)]
