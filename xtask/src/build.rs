@@ -30,6 +30,22 @@ pub(crate) fn run() -> Result<()> {
     Ok(())
 }
 
+/// Builds the tools of the lab beside this program, where the lab looks for them.
+///
+/// # Errors
+///
+/// Where cargo fails.
+pub(crate) fn lab_tools() -> Result<()> {
+    say("build", "the lab's tools");
+    run_command(Command::new("cargo").current_dir(workspace::root()).args([
+        "build",
+        "--quiet",
+        "--package",
+        "ambit-tests",
+        "--bins",
+    ]))
+}
+
 /// Builds the kernel programs and puts them where `agent/build.rs` looks for them.
 ///
 /// # Errors

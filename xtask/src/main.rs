@@ -125,6 +125,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Bench { rounds, only, json } => {
             setup::run(&[Purpose::Build, Purpose::Mesh, Purpose::Bench])?;
             build::run()?;
+            build::lab_tools()?;
             let format = if json {
                 bench::Format::Json
             } else {
@@ -140,6 +141,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Soak { minutes } => {
             setup::run(&[Purpose::Build, Purpose::Mesh])?;
             build::run()?;
+            build::lab_tools()?;
             return soak::run(minutes);
         }
         Command::Miri => {
