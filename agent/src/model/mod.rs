@@ -13,6 +13,7 @@ mod service;
 mod snapshot;
 #[cfg(test)]
 pub(crate) mod testing;
+mod trust;
 mod workload;
 
 pub use destination::{Destination, Target};
@@ -22,4 +23,5 @@ pub use object::{Fault, ObjectName, Origin, PolicyKind, PolicyObject};
 pub use range::MeshRanges;
 pub use service::{Service, ServicePort, TargetPort};
 pub use snapshot::{Snapshot, SnapshotParts};
+pub use trust::TrustBundle;
 pub use workload::{Enrolment, NetnsReference, NeverEnrolled, Workload};

@@ -3,14 +3,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::{
-    Fault, MeshRanges, NamespaceInfo, ObjectName, PolicyObject, Service, TrustDomain, Workload,
+    Fault, MeshRanges, NamespaceInfo, ObjectName, PolicyObject, Service, TrustBundle, TrustDomain,
+    Workload,
 };
 
 /// What a source hands over to make a [`Snapshot`].
 #[derive(Clone, PartialEq, Debug)]
 pub struct SnapshotParts {
-    /// The mesh's trust domain.
-    pub trust_domain: TrustDomain,
+    /// The mesh's trust domain and its aliases.
+    pub trust_bundle: TrustBundle,
     /// Istio's root namespace, usually `istio-system`.
     pub root_namespace: Arc<str>,
     /// The cluster's pod and Service ranges.
@@ -33,7 +34,7 @@ pub struct SnapshotParts {
 /// The mesh at one moment. Immutable; a change makes a new one.
 #[derive(Debug, PartialEq)]
 pub struct Snapshot {
-    trust_domain: TrustDomain,
+    trust_bundle: TrustBundle,
     root_namespace: Arc<str>,
     ranges: MeshRanges,
     namespaces: BTreeMap<Arc<str>, NamespaceInfo>,
@@ -61,7 +62,7 @@ impl Snapshot {
     /// A snapshot of these parts. An address that several objects claim becomes a fault of its own.
     pub fn new(parts: SnapshotParts) -> Self {
         let mut snapshot = Self {
-            trust_domain: parts.trust_domain,
+            trust_bundle: parts.trust_bundle,
             root_namespace: parts.root_namespace,
             ranges: parts.ranges,
             namespaces: parts.namespaces,
@@ -81,7 +82,12 @@ impl Snapshot {
 
     /// The mesh's trust domain.
     pub fn trust_domain(&self) -> &TrustDomain {
-        &self.trust_domain
+        &self.trust_bundle.own
+    }
+
+    /// The mesh's trust domain and its aliases.
+    pub fn trust_bundle(&self) -> &TrustBundle {
+        &self.trust_bundle
     }
 
     /// Istio's root namespace, whose policies apply to the whole mesh.

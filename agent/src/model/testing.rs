@@ -4,13 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Enrolment, MeshRanges, ObjectName, Service, ServicePort, SnapshotParts, TargetPort,
-    TrustDomain, Workload, WorkloadIdentity,
+    TrustBundle, TrustDomain, Workload, WorkloadIdentity,
 };
 
 /// An empty mesh.
 pub(crate) fn parts() -> SnapshotParts {
     SnapshotParts {
-        trust_domain: TrustDomain::new("cluster.local").expect("valid"),
+        trust_bundle: TrustBundle::without_aliases(
+            TrustDomain::new("cluster.local").expect("valid"),
+        ),
         root_namespace: "istio-system".into(),
         ranges: MeshRanges::default(),
         namespaces: BTreeMap::new(),

@@ -27,7 +27,7 @@ use crate::datapath::check::CheckReport;
 use crate::datapath::netns::NetnsHandle;
 use crate::datapath::{Counters, Enroller, EnrollerParts, MeshTable, Node, Pins, Tables};
 use crate::identity::{EmbeddedCa, Identities, TrustPolicy};
-use crate::model::Snapshot;
+use crate::model::{Snapshot, TrustBundle};
 use crate::observe::denials::RecentDenials;
 use crate::observe::logging::DroppedLines;
 use crate::policy::MeshView;
@@ -106,7 +106,10 @@ async fn start(config: RunConfig, dropped_lines: DroppedLines) -> Result<()> {
     let identities = Identities::new(Arc::new(ca), trust, config.certificate_lifetime);
     let (_source, mut snapshots) = FileSource::start(FileSourceConfig {
         directory: config.config_dir.clone(),
-        trust_domain: config.trust_domain.clone(),
+        trust_bundle: TrustBundle {
+            own: config.trust_domain.clone(),
+            aliases: config.trust_domain_aliases.clone(),
+        },
         root_namespace: config.root_namespace.as_str().into(),
         ranges: config.ranges.clone(),
     })?;

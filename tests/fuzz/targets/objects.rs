@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 
-use ambit::model::{MeshRanges, TrustDomain};
+use ambit::model::{MeshRanges, TrustBundle, TrustDomain};
 use ambit::policy::{Attributes, Decision, MeshView};
 use ambit::source::files::{FileSourceConfig, snapshot_of};
 use ambit_common::Verdict;
@@ -17,7 +17,9 @@ const DESTINATIONS: [&str; 3] = ["10.1.0.1:80", "10.1.0.1:8080", "[fd00::2]:443"
 fuzz_target!(|text: String| {
     let config = FileSourceConfig {
         directory: "/config".into(),
-        trust_domain: TrustDomain::new("cluster.local").expect("a trust domain"),
+        trust_bundle: TrustBundle::without_aliases(
+            TrustDomain::new("cluster.local").expect("a trust domain"),
+        ),
         root_namespace: "istio-system".into(),
         ranges: MeshRanges::default(),
     };

@@ -62,7 +62,7 @@ impl<'a> Assembly<'a> {
         let workloads =
             workloads.map(|pod| pod.in_namespace(self.namespaces.get(&pod.name().namespace)));
         SnapshotParts {
-            trust_domain: settings.trust_domain.clone(),
+            trust_bundle: settings.trust_bundle.clone(),
             root_namespace: Arc::clone(&settings.root_namespace),
             ranges: settings.ranges.clone(),
             workloads: workloads.collect(),

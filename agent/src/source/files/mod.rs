@@ -62,7 +62,7 @@ use std::thread::JoinHandle;
 
 use notify::RecommendedWatcher;
 
-use crate::model::{MeshRanges, Snapshot, TrustDomain};
+use crate::model::{MeshRanges, Snapshot, TrustBundle};
 use read::FileReading;
 use state::{Settings, State};
 use watch::{Loader, Message};
@@ -74,8 +74,8 @@ pub use netns::NETNS_ANNOTATION;
 pub struct FileSourceConfig {
     /// The directory with the objects.
     pub directory: PathBuf,
-    /// The mesh's trust domain.
-    pub trust_domain: TrustDomain,
+    /// The mesh's trust domain and its aliases.
+    pub trust_bundle: TrustBundle,
     /// Istio's root namespace, usually `istio-system`.
     pub root_namespace: Arc<str>,
     /// The cluster's pod and Service ranges.
@@ -121,7 +121,7 @@ impl FileSource {
     ) -> Result<(Self, tokio::sync::watch::Receiver<Arc<Snapshot>>), SourceError> {
         let FileSourceConfig {
             directory,
-            trust_domain,
+            trust_bundle,
             root_namespace,
             ranges,
         } = config;
@@ -129,7 +129,7 @@ impl FileSource {
             return Err(SourceError::Directory { directory, error });
         }
         let settings = Settings {
-            trust_domain,
+            trust_bundle,
             root_namespace,
             ranges,
         };
@@ -156,7 +156,7 @@ impl FileSource {
 pub fn snapshot_of(text: String, config: FileSourceConfig) -> Snapshot {
     let path = config.directory.join("objects.yaml");
     let settings = Settings {
-        trust_domain: config.trust_domain,
+        trust_bundle: config.trust_bundle,
         root_namespace: config.root_namespace,
         ranges: config.ranges,
     };

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use super::assembly::Assembly;
 use super::document::{self, DocumentError, Parsed};
 use super::read::{FileReading, ReadError};
-use crate::model::{Fault, MeshRanges, SnapshotParts, TrustDomain};
+use crate::model::{Fault, MeshRanges, SnapshotParts, TrustBundle, TrustDomain};
 
 /// What the mesh is told besides its files.
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
-    pub(super) trust_domain: TrustDomain,
+    pub(super) trust_bundle: TrustBundle,
     pub(super) root_namespace: Arc<str>,
     pub(super) ranges: MeshRanges,
 }
@@ -100,7 +100,7 @@ impl State {
                 .as_ref()
                 .map(|parsed| parsed.ignored.clone())
                 .unwrap_or_default();
-            let file = FileState::read(&path, text, last_good, &self.settings.trust_domain);
+            let file = FileState::read(&path, text, last_good, &self.settings.trust_bundle.own);
             let kinds = file.ignored_kinds(&told);
             ignored.extend(kinds.map(|kind| IgnoredKind {
                 path: Arc::clone(&path),
