@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::{ObjectName, Workload};
+use super::{AppProtocol, ObjectName, Workload};
 
 /// A Kubernetes Service.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -36,6 +36,8 @@ pub struct ServicePort {
     pub port: u16,
     /// `targetPort`.
     pub target: TargetPort,
+    /// What `appProtocol`, or else the port's name, says.
+    pub protocol: AppProtocol,
 }
 
 /// Which port of a pod a Service's port means.

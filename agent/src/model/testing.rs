@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Enrolment, MeshRanges, ObjectName, Service, ServicePort, SnapshotParts, TargetPort,
-    TrustBundle, TrustDomain, Workload, WorkloadIdentity,
+    AppProtocol, Enrolment, MeshRanges, ObjectName, Service, ServicePort, SnapshotParts,
+    TargetPort, TrustBundle, TrustDomain, Workload, WorkloadIdentity,
 };
 
 /// An empty mesh.
@@ -46,7 +46,7 @@ pub(crate) fn pod(name: &str, addresses: &[&str]) -> Workload {
     }
 }
 
-/// A Service of one port that selects the pods of [`pod`] in its namespace.
+/// A Service of one undeclared port that selects the pods of [`pod`] in its namespace.
 pub(crate) fn service(name: &str, addresses: &[&str], port: u16, target: TargetPort) -> Service {
     Service {
         name: object_name(name),
@@ -58,6 +58,7 @@ pub(crate) fn service(name: &str, addresses: &[&str], port: u16, target: TargetP
             name: None,
             port,
             target,
+            protocol: AppProtocol::Opaque,
         }],
         selector: app_web(),
     }

@@ -11,7 +11,7 @@
 //! |---|---|
 //! | `v1` Namespace | labels |
 //! | `v1` Pod | labels, `spec.nodeName`, `spec.serviceAccountName`, ports and probes, `status.podIPs` or `podIP`, phase, conditions, and what keeps it from being enrolled |
-//! | `v1` Service | `spec.clusterIPs` or `clusterIP`, TCP ports, selector |
+//! | `v1` Service | `spec.clusterIPs` or `clusterIP`, TCP ports and what they speak (`appProtocol`, or the port's name as Istio reads it), selector |
 //! | `security.istio.io/v1`, `v1beta1` AuthorizationPolicy, PeerAuthentication | everything |
 //!
 //! Other kinds are ignored, with one line in the log.

@@ -1,5 +1,6 @@
 //! The meaning of Kubernetes objects for the mesh, whatever source they come from.
 
+mod app_protocol;
 mod pod;
 mod policy;
 mod ports;

@@ -5,6 +5,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::model::{Service, ServicePort, TargetPort};
 
+use super::app_protocol::app_protocol;
 use super::ports::{is_tcp, port};
 use super::{ObjectError, address, namespaced_name};
 use crate::source::field::FieldPath;
@@ -77,6 +78,7 @@ fn service_port(declared: &Port, index: usize) -> Result<ServicePort, ObjectErro
         name: declared.name.clone(),
         port: number,
         target,
+        protocol: app_protocol(declared.app_protocol.as_deref(), declared.name.as_deref()),
     })
 }
 
@@ -88,6 +90,7 @@ fn names_a_port(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::AppProtocol;
 
     fn convert(spec: &str) -> Result<Service, ObjectError> {
         let yaml =
@@ -100,7 +103,7 @@ mod tests {
         let web = convert(
             "{clusterIP: 10.96.0.1, clusterIPs: [10.96.0.1, 'fd96::1'], selector: {app: web}, ports: \
              [{port: 80}, {port: 81, targetPort: 8081}, {port: 82, targetPort: http, name: x}, \
-             {port: 53, protocol: UDP}]}",
+             {port: 53, protocol: UDP, name: http}, {port: 84, name: http-a, appProtocol: grpc}]}",
         )
         .expect("valid");
         assert_eq!(web.name.to_string(), "default/web");
@@ -117,6 +120,17 @@ mod tests {
                 (80, TargetPort::Number(80)),
                 (81, TargetPort::Number(8081)),
                 (82, TargetPort::Name("http".into())),
+                (84, TargetPort::Number(84)),
+            ]
+        );
+        let protocols: Vec<_> = web.ports.iter().map(|p| p.protocol).collect();
+        assert_eq!(
+            protocols,
+            [
+                AppProtocol::Opaque,
+                AppProtocol::Opaque,
+                AppProtocol::Opaque,
+                AppProtocol::Http2,
             ]
         );
         assert_eq!(web.selector["app"], "web");
