@@ -129,13 +129,7 @@ impl Tables {
     /// The policy and rule behind an alternative of a set.
     pub fn decider(&self, set: PolicySetId, alternative: u32) -> Option<Decider> {
         let inner = self.lock();
-        inner
-            .sets
-            .get(&set)?
-            .compiled
-            .deciders
-            .get(usize::try_from(alternative).ok()?)
-            .cloned()
+        inner.sets.get(&set)?.compiled.decider(alternative).cloned()
     }
 
     /// The policies of a set, for a denial that no single alternative decided.

@@ -27,6 +27,44 @@ pub enum Decision {
     Deny(Denial),
 }
 
+/// What the policies say of a connection before a byte of it has been read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ConnectionVerdict {
+    /// It may reach the application, whatever it carries.
+    Allow(Permit),
+    /// It may not, whatever it carries.
+    Deny(Denial),
+    /// It depends: on its requests where the port carries HTTP, on an external authorizer, or there
+    /// is something to note.
+    Ask,
+}
+
+/// The policies' answer to one request.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum RequestDecision {
+    /// The request may reach the application.
+    Allow(RequestPermit),
+    /// It may not.
+    Deny(Denial),
+}
+
+/// Proof that the evaluator allowed one request: only the evaluator makes one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RequestPermit {
+    decider: Option<Decider>,
+}
+
+impl RequestPermit {
+    pub(super) fn new(decider: Option<Decider>) -> Self {
+        Self { decider }
+    }
+
+    /// The ALLOW rule that matched; `None` where no ALLOW policy applies.
+    pub fn decider(&self) -> Option<&Decider> {
+        self.decider.as_ref()
+    }
+}
+
 /// Proof that the evaluator allowed a connection: only the evaluator makes one.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Permit {

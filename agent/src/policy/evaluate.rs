@@ -1,83 +1,262 @@
-//! The reference evaluator: what the policies of a workload say of a connection.
+//! The reference evaluator: what the policies of a workload say of a connection, and of a request.
+//!
+//! The order is: what cannot be enforced refuses; then PeerAuthentication, CUSTOM, DENY, ALLOW.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use ambit_common::Reason;
 
-use super::authorization::{Action, Authorization};
-use super::decision::{Attributes, Decider, Decision, Denial, Permit};
-use super::workload_policies::WorkloadPolicies;
-use crate::model::{ObjectName, PolicyKind};
+use super::authorization::{Action, Facts, Knowledge};
+use super::decision::{
+    Attributes, ConnectionVerdict, Decider, Decision, Denial, Permit, RequestDecision,
+    RequestPermit,
+};
+use super::request::RequestAttributes;
+use super::ternary::Ternary;
+use super::workload_policies::{Attached, WorkloadPolicies};
+
+/// The external authorizers that allowed a connection or a request.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Approvals(BTreeSet<Arc<str>>);
+
+/// An external authorizer that has to allow a connection or a request.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Consultation {
+    /// `spec.provider.name`: a provider of the mesh configuration.
+    pub provider: Arc<str>,
+    /// The CUSTOM rule that matched.
+    pub decider: Decider,
+}
+
+impl Approvals {
+    /// Notes that a provider allowed it.
+    pub fn add(&mut self, provider: Arc<str>) {
+        self.0.insert(provider);
+    }
+}
 
 impl WorkloadPolicies {
-    /// Decides a connection: what cannot be enforced refuses; then PeerAuthentication, DENY, ALLOW.
-    pub fn evaluate(&self, connection: &Attributes) -> Decision {
+    /// Decides a connection by what is known before it carries a byte. The kernel's tables are
+    /// compiled from the same policies, and say the same.
+    pub fn judge_connection(&self, connection: &Attributes) -> ConnectionVerdict {
+        if let Some(denial) = self.unconditional_denial(connection) {
+            return ConnectionVerdict::Deny(denial);
+        }
+        let port = connection.destination.port();
+        let knowledge = match self.carries_http(port) {
+            true => Knowledge::Nothing,
+            false => Knowledge::Opaque,
+        };
+        let (denied, denier) = self.strongest(Action::Deny, connection, knowledge);
+        let (allowed, allower) = self.strongest(Action::Allow, connection, knowledge);
+        let (custom, _) = self.strongest(Action::Custom, connection, knowledge);
+        if denied == Ternary::True {
+            return ConnectionVerdict::Deny(denial(Reason::DeniedByPolicy, denier));
+        }
+        let needs_allow = self.first_allow(port).is_some();
+        if needs_allow && allowed == Ternary::False {
+            return ConnectionVerdict::Deny(self.nobody_allowed(port));
+        }
+        let is_decided = denied == Ternary::False
+            && custom == Ternary::False
+            && (!needs_allow || allowed == Ternary::True)
+            && !self.is_worth_noting(connection, knowledge);
+        match is_decided {
+            true => ConnectionVerdict::Allow(Permit::new(allower)),
+            false => ConnectionVerdict::Ask,
+        }
+    }
+
+    /// Decides a connection whose bytes are not HTTP.
+    pub fn judge_opaque(&self, connection: &Attributes, approvals: &Approvals) -> Decision {
+        match self.decide(connection, Knowledge::Opaque, approvals) {
+            Ok(allower) => Decision::Allow(Permit::new(allower)),
+            Err(denial) => Decision::Deny(denial),
+        }
+    }
+
+    /// Decides a request.
+    pub fn judge_request(
+        &self,
+        connection: &Attributes,
+        request: &RequestAttributes,
+        approvals: &Approvals,
+    ) -> RequestDecision {
+        match self.decide(connection, Knowledge::Request(request), approvals) {
+            Ok(allower) => RequestDecision::Allow(RequestPermit::new(allower)),
+            Err(denial) => RequestDecision::Deny(denial),
+        }
+    }
+
+    /// Who has to be asked before a request is judged.
+    pub fn consultations_on_request(
+        &self,
+        connection: &Attributes,
+        request: &RequestAttributes,
+    ) -> Vec<Consultation> {
+        self.consultations(connection, Knowledge::Request(request))
+    }
+
+    /// Who has to be asked before a connection that is not HTTP is judged.
+    pub fn consultations_on_opaque(&self, connection: &Attributes) -> Vec<Consultation> {
+        self.consultations(connection, Knowledge::Opaque)
+    }
+
+    fn consultations(
+        &self,
+        connection: &Attributes,
+        knowledge: Knowledge<'_>,
+    ) -> Vec<Consultation> {
+        let mut all: Vec<Consultation> = Vec::new();
+        for attached in self.enforced(Action::Custom, connection.destination.port()) {
+            let Some(provider) = &attached.policy.provider else {
+                continue;
+            };
+            let is_new = !all.iter().any(|known| known.provider == *provider);
+            if let (true, Some(rule)) = (is_new, attached.matching_rule(connection, knowledge)) {
+                all.push(Consultation {
+                    provider: Arc::clone(provider),
+                    decider: attached.decider(Some(rule)),
+                });
+            }
+        }
+        all.sort_by(|a, b| a.provider.cmp(&b.provider));
+        all
+    }
+
+    /// The full decision, of something about which everything is known. The rule that allowed it is
+    /// `None` where no ALLOW policy applies.
+    fn decide(
+        &self,
+        connection: &Attributes,
+        knowledge: Knowledge<'_>,
+        approvals: &Approvals,
+    ) -> Result<Option<Decider>, Denial> {
+        if let Some(denial) = self.unconditional_denial(connection) {
+            return Err(denial);
+        }
+        let port = connection.destination.port();
+        if let Some(decider) = self.not_approved(connection, knowledge, approvals) {
+            return Err(denial(Reason::DeniedByPolicy, Some(decider)));
+        }
+        if let Some(decider) = self.matching(Action::Deny, connection, knowledge) {
+            return Err(denial(Reason::DeniedByPolicy, Some(decider)));
+        }
+        if self.first_allow(port).is_none() {
+            return Ok(None);
+        }
+        match self.matching(Action::Allow, connection, knowledge) {
+            Some(decider) => Ok(Some(decider)),
+            None => Err(self.nobody_allowed(port)),
+        }
+    }
+
+    /// What refuses a connection whatever rules say.
+    fn unconditional_denial(&self, connection: &Attributes) -> Option<Denial> {
         if let Some(decider) = self.not_enforced.first() {
-            return deny(Reason::PolicyNotEnforceable, Some(decider.clone()));
+            return Some(denial(Reason::PolicyNotEnforceable, Some(decider.clone())));
         }
         let strict = self.strictness.of(connection.destination.port());
-        if let (None, Some(decider)) = (&connection.identity, strict) {
-            return deny(Reason::DeniedByPolicy, Some(decider.clone()));
-        }
-        if let Some(decider) = self.matching(Action::Deny, connection) {
-            return deny(Reason::DeniedByPolicy, Some(decider));
-        }
-        if !self.has_allow() {
-            return Decision::Allow(Permit::new(None));
-        }
-        match self.matching(Action::Allow, connection) {
-            Some(decider) => Decision::Allow(Permit::new(Some(decider))),
-            None => deny(Reason::NoAllowMatched, self.first_allow()),
+        match (&connection.identity, strict) {
+            (None, Some(decider)) => Some(denial(Reason::DeniedByPolicy, Some(decider.clone()))),
+            _ => None,
         }
     }
 
-    /// Whether an ALLOW policy applies, so that what none allows is refused.
-    pub(super) fn has_allow(&self) -> bool {
-        self.policies
-            .iter()
-            .any(|(_, policy)| policy.action == Action::Allow)
-    }
-
-    /// The first ALLOW policy as a whole: none of its rules matched, and its presence is why the
-    /// connection is refused.
-    fn first_allow(&self) -> Option<Decider> {
-        let allow = self
-            .policies
-            .iter()
-            .find(|(_, policy)| policy.action == Action::Allow);
-        allow.map(|(name, _)| Decider {
-            kind: PolicyKind::AuthorizationPolicy,
-            name: name.clone(),
-            rule: None,
-        })
+    /// The first CUSTOM rule that matches and whose provider has not allowed it.
+    fn not_approved(
+        &self,
+        connection: &Attributes,
+        knowledge: Knowledge<'_>,
+        approvals: &Approvals,
+    ) -> Option<Decider> {
+        let policies = self.enforced(Action::Custom, connection.destination.port());
+        let is_approved = |attached: &&Attached| {
+            let provider = attached.policy.provider.as_ref();
+            provider.is_some_and(|provider| approvals.0.contains(provider))
+        };
+        policies
+            .filter(|attached| !is_approved(attached))
+            .find_map(|attached| attached.matching_decider(connection, knowledge))
     }
 
     /// The first rule of an action that matches.
-    fn matching(&self, action: Action, connection: &Attributes) -> Option<Decider> {
-        let policies = self
-            .policies
-            .iter()
-            .filter(|(_, policy)| policy.action == action);
-        policies
-            .into_iter()
-            .find_map(|(name, policy)| matching_rule(name, policy, connection))
+    fn matching(
+        &self,
+        action: Action,
+        connection: &Attributes,
+        knowledge: Knowledge<'_>,
+    ) -> Option<Decider> {
+        self.enforced(action, connection.destination.port())
+            .find_map(|attached| attached.matching_decider(connection, knowledge))
+    }
+
+    /// How far the rules of an action match, and the first that does so fully.
+    fn strongest(
+        &self,
+        action: Action,
+        connection: &Attributes,
+        knowledge: Knowledge<'_>,
+    ) -> (Ternary, Option<Decider>) {
+        let policies = || self.enforced(action, connection.destination.port());
+        let strength = policies().map(|attached| attached.matches(connection, knowledge));
+        (
+            Ternary::any(strength),
+            policies().find_map(|attached| attached.matching_decider(connection, knowledge)),
+        )
+    }
+
+    /// The first ALLOW policy that applies to a port: because of it, what none allows is refused.
+    fn first_allow(&self, port: u16) -> Option<&Attached> {
+        self.enforced(Action::Allow, port).next()
+    }
+
+    fn nobody_allowed(&self, port: u16) -> Denial {
+        let first = self.first_allow(port);
+        denial(
+            Reason::NoAllowMatched,
+            first.map(|attached| attached.decider(None)),
+        )
     }
 }
 
-fn matching_rule(
-    name: &ObjectName,
-    policy: &Authorization,
-    connection: &Attributes,
-) -> Option<Decider> {
-    let rule = policy
-        .rules
-        .iter()
-        .position(|rule| rule.matches(connection))?;
-    Some(Decider {
-        kind: PolicyKind::AuthorizationPolicy,
-        name: name.clone(),
-        rule: Some(rule),
-    })
+impl Attached {
+    /// How far a rule of it matches.
+    pub(super) fn matches(&self, connection: &Attributes, knowledge: Knowledge<'_>) -> Ternary {
+        let facts = Facts {
+            connection,
+            knowledge,
+            action: self.policy.action,
+        };
+        Ternary::any(self.policy.rules.iter().map(|rule| rule.matches(&facts)))
+    }
+
+    /// The first rule of it that matches.
+    pub(super) fn matching_rule(
+        &self,
+        connection: &Attributes,
+        knowledge: Knowledge<'_>,
+    ) -> Option<usize> {
+        let facts = Facts {
+            connection,
+            knowledge,
+            action: self.policy.action,
+        };
+        let mut rules = self.policy.rules.iter();
+        rules.position(|rule| rule.matches(&facts) == Ternary::True)
+    }
+
+    fn matching_decider(
+        &self,
+        connection: &Attributes,
+        knowledge: Knowledge<'_>,
+    ) -> Option<Decider> {
+        let rule = self.matching_rule(connection, knowledge)?;
+        Some(self.decider(Some(rule)))
+    }
 }
 
-fn deny(reason: Reason, decider: Option<Decider>) -> Decision {
-    Decision::Deny(Denial { reason, decider })
+fn denial(reason: Reason, decider: Option<Decider>) -> Denial {
+    Denial { reason, decider }
 }

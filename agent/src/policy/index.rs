@@ -1,89 +1,49 @@
 //! Which policies apply to which workload.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use serde::Serialize;
-
-use super::authorization::{self, Authorization};
+use super::authorization::{self, Action, Attachment, Authorization, Enforcement};
+use super::condition::PolicyCondition;
 use super::decision::Decider;
 use super::peer_authentication::{self, PeerAuthentication, Strictness};
 use super::reader::NotEnforced;
-use super::workload_policies::WorkloadPolicies;
-use crate::model::{ObjectName, PolicyKind, PolicyObject, Snapshot, Workload};
+use super::workload_policies::{Attached, AttachedPorts, WorkloadPolicies};
+use crate::model::{ObjectName, PolicyKind, PolicyObject, Service, Snapshot, Workload};
 
 /// The parsed policies of a mesh.
 #[derive(Debug)]
 pub struct PolicyIndex {
-    root: Arc<str>,
-    authorizations: Vec<ParsedAuthorization>,
-    authentications: Vec<ParsedAuthentication>,
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) authorizations: Vec<ParsedAuthorization>,
+    pub(super) authentications: Vec<ParsedAuthentication>,
     conditions: Vec<PolicyCondition>,
 }
 
 /// Labels that a workload has to have.
 type Labels = Vec<(String, String)>;
 
-/// An AuthorizationPolicy; without a selector it applies to all of its scope.
-type ParsedAuthorization = Parsed<Option<Labels>, Arc<Authorization>>;
+/// An AuthorizationPolicy.
+pub(super) type ParsedAuthorization = Parsed<Attachment, Arc<Authorization>>;
 
 /// A PeerAuthentication; without labels it applies to all of its scope.
-type ParsedAuthentication = Parsed<Labels, PeerAuthentication>;
+pub(super) type ParsedAuthentication = Parsed<Labels, PeerAuthentication>;
 
 #[derive(Debug)]
-struct Parsed<S, C> {
-    object: PolicyObject,
-    selector: S,
-    content: Result<C, NotEnforced>,
-}
-
-/// What became of a policy object, for the operator.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct PolicyCondition {
-    /// The object's kind.
-    pub kind: PolicyKind,
-    /// The object's name.
-    pub name: ObjectName,
-    /// What it applies to.
-    pub scope: PolicyScope,
-    /// An AuthorizationPolicy's action, where it is enforced.
-    pub action: Option<&'static str>,
-    /// Whether it is enforced.
-    pub state: PolicyState,
-    /// Which field is not, or what else there is to know.
-    pub message: Option<String>,
-    /// How many workloads it applies to.
-    pub workloads: usize,
-}
-
-/// What a policy applies to.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum PolicyScope {
-    /// Every workload: it is in the root namespace.
-    Mesh,
-    /// The workloads of its namespace.
-    Namespace,
-    /// Those that its selector selects.
-    Selected,
-}
-
-/// Whether a policy is enforced.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
-pub enum PolicyState {
-    /// It is, in full.
-    Enforced,
-    /// It is not, and the workloads that it selects refuse all connections.
-    NotEnforced,
-    /// It applies to nothing, by Istio's rules.
-    Ignored,
+pub(super) struct Parsed<S, C> {
+    pub(super) object: PolicyObject,
+    pub(super) selector: S,
+    /// An AuthorizationPolicy's, where it can be read.
+    pub(super) action: Option<Action>,
+    pub(super) content: Result<C, NotEnforced>,
+    pub(super) warnings: Vec<String>,
 }
 
 impl PolicyIndex {
     /// Parses the policies of a snapshot.
-    pub fn build(snapshot: &Snapshot) -> Self {
+    pub fn build(snapshot: &Arc<Snapshot>) -> Self {
         let mut index = Self {
-            root: snapshot.root_namespace().into(),
+            snapshot: Arc::clone(snapshot),
             authorizations: Vec::new(),
             authentications: Vec::new(),
             conditions: Vec::new(),
@@ -91,11 +51,13 @@ impl PolicyIndex {
         for object in snapshot.policies() {
             match object.kind {
                 PolicyKind::AuthorizationPolicy => {
-                    let parsed = authorization::parse(object, snapshot.trust_domain());
+                    let parsed = authorization::parse(object, snapshot.trust_bundle());
                     index.authorizations.push(Parsed {
                         object: object.clone(),
-                        selector: parsed.selector,
+                        selector: parsed.attachment,
+                        action: parsed.action,
                         content: parsed.rules.map(Arc::new),
+                        warnings: parsed.warnings,
                     });
                 }
                 PolicyKind::PeerAuthentication => {
@@ -103,7 +65,9 @@ impl PolicyIndex {
                     index.authentications.push(Parsed {
                         object: object.clone(),
                         selector: parsed.selector,
+                        action: None,
                         content: parsed.content,
+                        warnings: Vec::new(),
                     });
                 }
             }
@@ -114,28 +78,37 @@ impl PolicyIndex {
         index
             .authentications
             .sort_by(|a, b| age(&a.object).cmp(&age(&b.object)));
-        index.conditions = index.describe(snapshot);
+        index.conditions = index.describe();
         index
     }
 
     /// Everything that decides who may reach a workload.
     pub fn for_workload(&self, workload: &Workload) -> Arc<WorkloadPolicies> {
         let mut resolved = WorkloadPolicies::default();
-        for parsed in self
-            .authorizations
-            .iter()
-            .filter(|parsed| self.authorizes(parsed, workload))
-        {
-            match &parsed.content {
-                Ok(policy) => {
-                    resolved
-                        .policies
-                        .push((parsed.object.name.clone(), Arc::clone(policy)));
+        for parsed in &self.authorizations {
+            let Some(ports) = self.attached_ports(parsed, workload) else {
+                continue;
+            };
+            let policy = match (&parsed.content, parsed.action) {
+                (Ok(policy), _) => Arc::clone(policy),
+                (Err(_), Some(Action::Allow)) => Arc::new(allows_nobody()),
+                (Err(_), Some(Action::Audit)) => continue,
+                (Err(_), Some(Action::Deny | Action::Custom) | None) => {
+                    resolved.not_enforced.push(whole(&parsed.object));
+                    continue;
                 }
-                Err(_) => resolved.not_enforced.push(whole(&parsed.object)),
-            }
+            };
+            resolved.policies.push(Attached {
+                name: parsed.object.name.clone(),
+                ports,
+                policy,
+            });
         }
         self.resolve_strictness(workload, &mut resolved);
+        // Sets are shared between workloads that differ in what nobody asks for.
+        if resolved.depends_on_requests() {
+            resolved.http_ports = self.snapshot.http_ports(workload);
+        }
         Arc::new(resolved)
     }
 
@@ -144,13 +117,36 @@ impl PolicyIndex {
         &self.conditions
     }
 
-    fn authorizes(&self, parsed: &ParsedAuthorization, workload: &Workload) -> bool {
+    /// The ports of a workload that an AuthorizationPolicy applies to; `None` where it does not
+    /// apply to the workload at all.
+    pub(super) fn attached_ports(
+        &self,
+        parsed: &ParsedAuthorization,
+        workload: &Workload,
+    ) -> Option<AttachedPorts> {
         let namespace = &parsed.object.name.namespace;
-        (*namespace == self.root || *namespace == workload.name.namespace)
-            && parsed
-                .selector
-                .as_ref()
-                .is_none_or(|labels| has_labels(workload, labels))
+        let is_own = *namespace == workload.name.namespace;
+        match &parsed.selector {
+            Attachment::Everything => {
+                (is_own || self.is_root(&parsed.object)).then_some(AttachedPorts::All)
+            }
+            Attachment::Labels(labels) => {
+                let applies =
+                    (is_own || self.is_root(&parsed.object)) && has_labels(workload, labels);
+                applies.then_some(AttachedPorts::All)
+            }
+            Attachment::Services(names) => {
+                let referred = names
+                    .iter()
+                    .filter_map(|name| self.service(&parsed.object.name, name));
+                let ports: BTreeSet<u16> = referred
+                    .filter(|service| service.selects(workload))
+                    .flat_map(|service| &service.ports)
+                    .filter_map(|port| port.target.on(workload))
+                    .collect();
+                (!ports.is_empty()).then_some(AttachedPorts::These(ports))
+            }
+        }
     }
 
     /// Mesh, namespace, workload: the oldest object of each level, the later level over the former.
@@ -171,9 +167,13 @@ impl PolicyIndex {
 
     /// At which level a PeerAuthentication applies to a workload. One with a selector in the root
     /// namespace applies nowhere.
-    fn level(&self, parsed: &ParsedAuthentication, workload: &Workload) -> Option<Level> {
+    pub(super) fn level(
+        &self,
+        parsed: &ParsedAuthentication,
+        workload: &Workload,
+    ) -> Option<Level> {
         let namespace = &parsed.object.name.namespace;
-        match (*namespace == self.root, parsed.selector.is_empty()) {
+        match (self.is_root(&parsed.object), parsed.selector.is_empty()) {
             (true, true) => Some(Level::Mesh),
             (true, false) => None,
             (false, _) if *namespace != workload.name.namespace => None,
@@ -183,61 +183,40 @@ impl PolicyIndex {
         }
     }
 
-    fn scope(&self, object: &PolicyObject, selects: bool) -> PolicyScope {
-        match (selects, object.name.namespace == self.root) {
-            (true, _) => PolicyScope::Selected,
-            (false, true) => PolicyScope::Mesh,
-            (false, false) => PolicyScope::Namespace,
-        }
+    /// Whether an object applies to the whole mesh, by its namespace.
+    pub(super) fn is_root(&self, object: &PolicyObject) -> bool {
+        *object.name.namespace == *self.snapshot.root_namespace()
     }
 
-    fn describe(&self, snapshot: &Snapshot) -> Vec<PolicyCondition> {
-        let count = |applies: &dyn Fn(&Workload) -> bool| {
-            snapshot
-                .workloads()
-                .iter()
-                .filter(|workload| applies(workload))
-                .count()
+    /// Whether there is a Service of this name in a policy's namespace.
+    pub(super) fn has_service(&self, policy: &ObjectName, name: &str) -> bool {
+        self.service(policy, name).is_some()
+    }
+
+    fn service(&self, policy: &ObjectName, name: &str) -> Option<&Service> {
+        let is_meant = |service: &&Service| {
+            service.name.namespace == policy.namespace && *service.name.name == *name
         };
-        let authorizations = self.authorizations.iter().map(|parsed| {
-            let workloads = count(&|workload| self.authorizes(parsed, workload));
-            PolicyCondition {
-                scope: self.scope(&parsed.object, parsed.selector.is_some()),
-                action: parsed
-                    .content
-                    .as_ref()
-                    .ok()
-                    .map(|policy| policy.action.as_str()),
-                ..condition(&parsed.object, parsed.content.as_ref().err(), workloads)
-            }
-        });
-        let authentications = self.authentications.iter().map(|parsed| {
-            let workloads = count(&|workload| self.level(parsed, workload).is_some());
-            let mut condition = condition(&parsed.object, parsed.content.as_ref().err(), workloads);
-            condition.scope = self.scope(&parsed.object, !parsed.selector.is_empty());
-            if *parsed.object.name.namespace == *self.root && !parsed.selector.is_empty() {
-                condition.state = PolicyState::Ignored;
-                condition.message =
-                    Some("a selector has no effect in the root namespace; move the object".into());
-            } else if parsed
-                .content
-                .as_ref()
-                .is_ok_and(|content| content.disables)
-            {
-                condition.message = Some("DISABLE is taken for PERMISSIVE".into());
-            }
-            condition
-        });
-        authorizations.chain(authentications).collect()
+        self.snapshot.services().iter().find(is_meant)
     }
 }
 
 /// At which level a PeerAuthentication applies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Level {
+pub(super) enum Level {
     Mesh,
     Namespace,
     Workload,
+}
+
+/// What an ALLOW policy that cannot be enforced means.
+fn allows_nobody() -> Authorization {
+    Authorization {
+        action: Action::Allow,
+        enforcement: Enforcement::Enforced,
+        provider: None,
+        rules: Vec::new(),
+    }
 }
 
 /// Oldest first; then by name, then by namespace. An object without a timestamp counts as newest.
@@ -263,21 +242,5 @@ fn whole(object: &PolicyObject) -> Decider {
         kind: object.kind,
         name: object.name.clone(),
         rule: None,
-    }
-}
-
-fn condition(
-    object: &PolicyObject,
-    error: Option<&NotEnforced>,
-    workloads: usize,
-) -> PolicyCondition {
-    PolicyCondition {
-        kind: object.kind,
-        name: object.name.clone(),
-        scope: PolicyScope::Namespace,
-        action: None,
-        state: error.map_or(PolicyState::Enforced, |_| PolicyState::NotEnforced),
-        message: error.map(ToString::to_string),
-        workloads,
     }
 }

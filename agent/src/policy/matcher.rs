@@ -4,6 +4,9 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::request::Token;
+use crate::model::WorkloadIdentity;
+
 /// Istio's string match. The form of the value decides: `*` is presence, a leading `*` a suffix,
 /// a trailing `*` a prefix, anything else exact. Further `*` are literal characters.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -32,13 +35,19 @@ impl StringMatch {
         }
     }
 
-    pub(super) fn matches(&self, value: &str) -> bool {
+    pub(super) fn matches(&self, value: impl AsRef<[u8]>) -> bool {
+        let value = value.as_ref();
         match self {
             Self::Presence => !value.is_empty(),
-            Self::Suffix(suffix) => value.ends_with(suffix.as_str()),
-            Self::Prefix(prefix) => value.starts_with(prefix.as_str()),
-            Self::Exact(exact) => value == exact,
+            Self::Suffix(suffix) => value.ends_with(suffix.as_bytes()),
+            Self::Prefix(prefix) => value.starts_with(prefix.as_bytes()),
+            Self::Exact(exact) => value == exact.as_bytes(),
         }
+    }
+
+    /// Matches a line of a header, which is present even where it is empty.
+    pub(super) fn matches_line(&self, line: impl AsRef<[u8]>) -> bool {
+        *self == Self::Presence || self.matches(line)
     }
 }
 
@@ -81,6 +90,13 @@ impl Field<StringMatch> {
     pub(super) fn admits_text(&self, value: Option<&str>) -> bool {
         self.admits(value, |m, value| m.matches(value))
     }
+
+    /// Whether an attribute that is a list satisfies the field: by one of its elements.
+    pub(super) fn admits_list(&self, values: Option<&[&str]>) -> bool {
+        self.admits(values, |m, values| {
+            values.iter().any(|value| m.matches(value))
+        })
+    }
 }
 
 impl Field<IpNet> {
@@ -94,6 +110,77 @@ impl Field<IpNet> {
 impl Field<u16> {
     pub(super) fn admits_port(&self, port: u16) -> bool {
         self.admits(Some(&port), |own, port| own == port)
+    }
+}
+
+/// A value of `serviceAccounts`: in any trust domain.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) struct ServiceAccount {
+    pub(super) namespace: String,
+    pub(super) name: String,
+}
+
+impl ServiceAccount {
+    pub(super) fn matches(&self, identity: &WorkloadIdentity) -> bool {
+        self.namespace == identity.namespace() && self.name == identity.service_account()
+    }
+}
+
+/// A value of `hosts`. Letter case does not matter, and neither does the dot of a whole name.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) struct HostMatch(StringMatch);
+
+impl HostMatch {
+    pub(super) fn parse(value: &str) -> Self {
+        let value = value.to_ascii_lowercase();
+        Self(match StringMatch::parse(&value) {
+            StringMatch::Exact(exact) => StringMatch::Exact(canonical_host(&exact)),
+            other => other,
+        })
+    }
+
+    /// Matches an authority, which has a port where the client wrote one.
+    pub(super) fn matches(&self, authority: &str) -> bool {
+        self.0.matches_line(canonical_host(authority))
+    }
+}
+
+/// In lower case, without the dot at the end of a name.
+fn canonical_host(authority: &str) -> String {
+    let authority = authority.to_ascii_lowercase();
+    match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => {
+            format!("{}:{port}", host.strip_suffix('.').unwrap_or(host))
+        }
+        _ => authority.strip_suffix('.').unwrap_or(&authority).to_owned(),
+    }
+}
+
+/// A value of `requestPrincipals`: a token's issuer and subject.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) struct RequestPrincipal {
+    issuer: StringMatch,
+    subject: StringMatch,
+}
+
+impl RequestPrincipal {
+    /// Reads `<iss>/<sub>`, split at the last slash; without one, a wildcard says which half it is.
+    pub(super) fn parse(value: &str) -> Self {
+        let (issuer, subject) = match value.rsplit_once('/') {
+            Some((issuer, subject)) => (StringMatch::parse(issuer), StringMatch::parse(subject)),
+            None => match StringMatch::parse(value) {
+                suffix @ StringMatch::Suffix(_) => (StringMatch::Presence, suffix),
+                other @ (StringMatch::Presence | StringMatch::Prefix(_)) => {
+                    (other, StringMatch::Presence)
+                }
+                exact @ StringMatch::Exact(_) => (exact, StringMatch::Exact(String::new())),
+            },
+        };
+        Self { issuer, subject }
+    }
+
+    pub(super) fn matches(&self, token: &Token) -> bool {
+        self.issuer.matches(&token.issuer) && self.subject.matches(&token.subject)
     }
 }
 
@@ -127,5 +214,46 @@ mod tests {
         assert!(only(&[], &["foo"]).admits_text(None));
         assert!(!only(&["*"], &["foo"]).admits_text(Some("foo")));
         assert!(only(&["*"], &["foo"]).admits_text(Some("bar")));
+    }
+
+    #[test]
+    fn hosts_know_no_case_and_no_final_dot_and_keep_their_port() {
+        for (value, matching, other) in [
+            ("Secret.com", "sECRET.COM", "secret.com:8080"),
+            ("secret.com", "secret.com.", "secret.comx"),
+            ("secret.com:*", "secret.com.:8080", "secret.com"),
+            ("*.suffix.x.com", "deny.SUFFIX.x.com", "suffix.x.com"),
+            ("prefix.x.*", "PREFIX.x.com", "xprefix.x.com"),
+            ("[fd00::1]", "[FD00::1]", "[fd00::1]:80"),
+        ] {
+            let host = HostMatch::parse(value);
+            assert!(host.matches(matching), "{value} {matching}");
+            assert!(!host.matches(other), "{value} {other}");
+        }
+    }
+
+    #[test]
+    fn request_principals_are_split_at_the_last_slash() {
+        let token = |issuer: &str, subject: &str| Token {
+            issuer: issuer.to_owned(),
+            subject: subject.to_owned(),
+            claims: serde_json::Map::new(),
+        };
+        for (value, matching, other) in [
+            ("*", ("i", "s"), ("i", "")),
+            ("a/b", ("a", "b"), ("a", "c")),
+            ("https://a/b/c", ("https://a/b", "c"), ("https://a", "b/c")),
+            ("a/*", ("a", "x"), ("a", "")),
+            ("a/b*", ("a", "bc"), ("a", "c")),
+            ("a*", ("ab", "x"), ("ab", "")),
+            ("*a", ("x", "ba"), ("ba", "x")),
+            ("*/b", ("x", "b"), ("", "b")),
+            ("*a/b", ("ba", "b"), ("ab", "b")),
+            ("a", ("a", ""), ("a", "b")),
+        ] {
+            let principal = RequestPrincipal::parse(value);
+            assert!(principal.matches(&token(matching.0, matching.1)), "{value}");
+            assert!(!principal.matches(&token(other.0, other.1)), "{value}");
+        }
     }
 }

@@ -5,12 +5,18 @@
 
 mod authorization;
 mod compile;
+mod condition;
 mod decision;
 mod evaluate;
 mod index;
 mod matcher;
+mod normalise;
+mod notes;
+mod path;
 mod peer_authentication;
 mod reader;
+mod request;
+mod ternary;
 #[cfg(test)]
 mod tests;
 mod workload_policies;
@@ -18,8 +24,16 @@ mod workload_policies;
 use std::sync::Arc;
 
 pub use compile::CompiledSet;
-pub use decision::{Attributes, Decider, Decision, Denial, Permit};
-pub use index::{PolicyCondition, PolicyIndex, PolicyScope, PolicyState};
+pub use condition::{PolicyCondition, PolicyScope, PolicyState};
+pub use decision::{
+    Attributes, ConnectionVerdict, Decider, Decision, Denial, Permit, RequestDecision,
+    RequestPermit,
+};
+pub use evaluate::{Approvals, Consultation};
+pub use index::PolicyIndex;
+pub use normalise::{BadPath, PathNormalization};
+pub use notes::Note;
+pub use request::{RequestAttributes, Token};
 pub use workload_policies::WorkloadPolicies;
 
 use crate::model::Snapshot;

@@ -80,6 +80,24 @@ impl<'a> Node<'a> {
         }
     }
 
+    /// The elements of a list that has some, and no more than so many.
+    pub(super) fn at_most(&self, most: usize) -> Result<Vec<Node<'a>>, NotEnforced> {
+        let elements = self.elements()?;
+        if elements.len() > most {
+            return self.fail(format!("there can be at most {most} of them"));
+        }
+        Ok(elements)
+    }
+
+    /// A text that may be empty.
+    pub(super) fn optional_text(&self) -> Result<&'a str, NotEnforced> {
+        match self.value {
+            Value::Null => Ok(""),
+            Value::String(text) => Ok(text),
+            _ => self.fail("it is not a text; quote the value"),
+        }
+    }
+
     /// A text that is not empty.
     pub(super) fn text(&self) -> Result<&'a str, NotEnforced> {
         match self.value.as_str() {
@@ -103,8 +121,8 @@ impl<'a> Node<'a> {
     /// The failure for a field that nobody knows, or that is not supported yet.
     pub(super) fn unknown<T>(&self) -> Result<T, NotEnforced> {
         self.fail(
-            "Ambit does not enforce this field, so it refuses all connections to the workloads \
-             that the policy selects; remove the field or the policy",
+            "Ambit does not know this field, so it takes the policy for one that lets nobody in; \
+             remove the field or the policy",
         )
     }
 }

@@ -1,17 +1,85 @@
 //! Everything that decides who may reach a workload.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::authorization::Authorization;
+use super::authorization::{Action, Authorization, Enforcement, Rule};
 use super::decision::Decider;
 use super::peer_authentication::Strictness;
-use crate::model::ObjectName;
+use crate::model::{ObjectName, PolicyKind};
 
 /// The policies of a workload, resolved. Equal ones share a set in the kernel.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct WorkloadPolicies {
     pub(super) strictness: Strictness,
-    pub(super) policies: Vec<(ObjectName, Arc<Authorization>)>,
+    pub(super) policies: Vec<Attached>,
     /// Objects that select the workload and cannot be enforced: all is refused.
     pub(super) not_enforced: Vec<Decider>,
+    /// Ports whose bytes are HTTP, as the workload's Services declare them.
+    pub(super) http_ports: BTreeSet<u16>,
+}
+
+/// An AuthorizationPolicy as it is attached to a workload.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Attached {
+    pub(super) name: ObjectName,
+    pub(super) ports: AttachedPorts,
+    pub(super) policy: Arc<Authorization>,
+}
+
+/// The ports of a workload that a policy applies to.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) enum AttachedPorts {
+    /// All of them.
+    All,
+    /// The target ports of the Services that the policy refers to.
+    These(BTreeSet<u16>),
+}
+
+impl WorkloadPolicies {
+    /// Whether the bytes that a port takes are HTTP requests, each of which is judged where a policy
+    /// depends on it. What other ports carry is opaque.
+    pub fn carries_http(&self, port: u16) -> bool {
+        self.http_ports.contains(&port)
+    }
+
+    /// Whether a policy depends on what a request says, where a port carries requests.
+    pub(super) fn depends_on_requests(&self) -> bool {
+        let rules = self
+            .policies
+            .iter()
+            .flat_map(|attached| &attached.policy.rules);
+        rules.into_iter().any(Rule::depends_on_request)
+    }
+
+    /// The policies of an action that apply to a port and decide.
+    pub(super) fn enforced(&self, action: Action, port: u16) -> impl Iterator<Item = &Attached> {
+        self.policies
+            .iter()
+            .filter(move |attached| attached.is_enforced(action) && attached.ports.include(port))
+    }
+}
+
+impl Attached {
+    pub(super) fn is_enforced(&self, action: Action) -> bool {
+        self.policy.action == action && self.policy.enforcement == Enforcement::Enforced
+    }
+
+    /// A rule of it, or all of it, as what decides.
+    pub(super) fn decider(&self, rule: Option<usize>) -> Decider {
+        Decider {
+            kind: PolicyKind::AuthorizationPolicy,
+            name: self.name.clone(),
+            rule,
+        }
+    }
+}
+
+impl AttachedPorts {
+    pub(super) fn include(&self, port: u16) -> bool {
+        match self {
+            Self::All => true,
+            Self::These(ports) => ports.contains(&port),
+        }
+    }
 }

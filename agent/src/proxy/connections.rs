@@ -155,6 +155,13 @@ impl Registration {
         self.id
     }
 
+    /// Replaces what has to hold for the connection to go on.
+    pub(crate) fn rebase(&self, basis: Basis) {
+        if let Some(entry) = self.registry.live.borrow_mut().get_mut(&self.id) {
+            entry.basis = basis;
+        }
+    }
+
     /// Resolves when the connection has to end.
     pub(crate) async fn terminated(&mut self) -> Termination {
         match (&mut self.end).await {

@@ -6,9 +6,21 @@ use std::sync::Arc;
 
 use super::pod::ServedPod;
 use super::refusal::Refusal;
-use super::verdict::{Judge, is_policy};
-use crate::datapath::{AuthorizedStream, Caller, Delivery, DialError};
-use crate::policy::Attributes;
+use super::verdict::{Content, Judge, is_policy};
+use crate::datapath::{AuthorizedStream, Caller, Delivery, DialError, UnjudgedStream};
+use crate::policy::{Approvals, Attributes, ConnectionVerdict};
+
+/// Views of the mesh that a connection's verdict may be overtaken by before it is refused.
+const OVERTAKEN_ATTEMPTS: usize = 3;
+
+/// A connection to the pod's application.
+#[derive(Debug)]
+pub(crate) enum Delivered {
+    /// Policy allows it.
+    Allowed(AuthorizedStream, Content),
+    /// Policy depends on each of its requests.
+    Requests(UnjudgedStream),
+}
 
 /// What policy knows of a delivery.
 pub(crate) fn attributes(caller: &Caller, to: SocketAddr) -> Attributes {
@@ -19,7 +31,7 @@ pub(crate) fn attributes(caller: &Caller, to: SocketAddr) -> Attributes {
     }
 }
 
-/// Connects a caller to the pod's application at `to`, if the pod's policies allow it. The
+/// Connects a caller to the pod's application at `to`, as far as the pod's policies allow it. The
 /// connection has to be registered by now, so that a later change finds it.
 ///
 /// # Errors
@@ -28,27 +40,56 @@ pub(crate) async fn deliver(
     pod: &ServedPod,
     caller: &Caller,
     to: SocketAddr,
-) -> Result<AuthorizedStream, Refusal> {
+) -> Result<Delivered, Refusal> {
     let connection = attributes(caller, to);
-    let asked_in = pod.view();
-    let delivery = pod.datapath.deliver(caller, to).await;
-    let view = pod.view();
-    let judge = Judge::new(&view, &pod.workload);
-    let authorized = match delivery {
-        Ok(Delivery::Allowed(stream)) => {
-            if !Arc::ptr_eq(&asked_in, &view) {
-                judge.evaluate(&connection).map_err(Refusal::Denied)?;
+    for _ in 0..OVERTAKEN_ATTEMPTS {
+        let asked_in = pod.view();
+        let delivery = pod.datapath.deliver(caller, to).await;
+        let view = pod.view();
+        let judge = Judge::new(&view, &pod.workload);
+        match delivery {
+            Ok(Delivery::Allowed(stream)) if Arc::ptr_eq(&asked_in, &view) => {
+                return Ok(Delivered::Allowed(stream, Content::Anything));
             }
-            stream
+            Ok(Delivery::Allowed(stream)) => match judge.connection(&connection) {
+                ConnectionVerdict::Allow(_) => {
+                    return Ok(Delivered::Allowed(stream, Content::Anything));
+                }
+                ConnectionVerdict::Deny(denial) => return Err(Refusal::Denied(denial)),
+                ConnectionVerdict::Ask => {}
+            },
+            Ok(Delivery::Ask(stream)) => return ask(&judge, &connection, stream),
+            Err(DialError::Denied { reason, .. }) if is_policy(reason) => {
+                return Err(Refusal::Denied(judge.explain(&connection, reason)));
+            }
+            Err(error) => return Err(Refusal::Dial(error)),
         }
-        Ok(Delivery::Ask(stream)) => {
-            let permit = judge.evaluate(&connection).map_err(Refusal::Denied)?;
-            stream.authorize(permit)
+    }
+    Err(Refusal::Dial(DialError::Stale))
+}
+
+fn ask(
+    judge: &Judge<'_>,
+    connection: &Attributes,
+    stream: UnjudgedStream,
+) -> Result<Delivered, Refusal> {
+    let policies = judge.policies().map_err(Refusal::Denied)?;
+    match policies.judge_connection(connection) {
+        ConnectionVerdict::Allow(permit) => Ok(Delivered::Allowed(
+            stream.authorize(permit),
+            Content::Anything,
+        )),
+        ConnectionVerdict::Deny(denial) => Err(Refusal::Denied(denial)),
+        ConnectionVerdict::Ask if policies.carries_http(connection.destination.port()) => {
+            Ok(Delivered::Requests(stream))
         }
-        Err(DialError::Denied { reason, .. }) if is_policy(reason) => {
-            return Err(Refusal::Denied(judge.explain(&connection, reason)));
+        ConnectionVerdict::Ask => {
+            let approvals = Approvals::default();
+            let permit = judge
+                .opaque(connection, &approvals)
+                .map_err(Refusal::Denied)?;
+            let content = Content::Opaque(approvals);
+            Ok(Delivered::Allowed(stream.authorize(permit), content))
         }
-        Err(error) => return Err(Refusal::Dial(error)),
-    };
-    Ok(authorized)
+    }
 }

@@ -19,11 +19,10 @@ use tokio_rustls::server::TlsStream;
 use super::authority::canonical;
 use super::connect::{ConnectError, connect_target};
 use super::hbone::{Room, TLS_BUFFER, Transport, Tunnel, server_settings};
-use super::inbound_call::InboundCall;
+use super::inbound_call::{Client, InboundCall};
 use super::limits::Resource;
 use super::pod::ServedPod;
 use super::refusal::Refusal;
-use super::relay::{Side, relay};
 use super::reset::ResetOnDrop;
 use super::subject::Path;
 use crate::datapath::Caller;
@@ -186,14 +185,13 @@ async fn serve_stream(
         delivered = call.deliver() => delivered,
         _ = poll_fn(|context| respond.poll_reset(context)) => Err(Refusal::CallerLeft),
     };
-    let application = match delivered {
-        Ok(application) => application,
+    let delivered = match delivered {
+        Ok(delivered) => delivered,
         Err(refusal) => {
             answer(&mut respond, refusal.status());
             return call.refuse(refusal);
         }
     };
-    let application = ResetOnDrop::new(application);
     match respond.send_response(Response::new(()), false) {
         Ok(send) => {
             let tunnel = Tunnel {
@@ -201,9 +199,7 @@ async fn serve_stream(
                 receive: request.into_body(),
                 lease: None,
             };
-            let application = application.into_inner();
-            call.carry(async |meter| relay(application, tunnel, Side::Destination, meter).await)
-                .await;
+            call.carry(delivered, Client::Tunnel(tunnel)).await;
         }
         Err(_) => call.refuse(Refusal::CallerLeft),
     }

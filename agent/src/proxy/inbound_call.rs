@@ -1,4 +1,5 @@
-//! The life of an inbound connection: registered, judged, delivered, carried, accounted for.
+//! The life of a connection to the pod's application: registered, judged, delivered, carried,
+//! accounted for.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -7,15 +8,16 @@ use std::time::Instant;
 use tokio::net::TcpStream;
 
 use super::connections::Registration;
-use super::delivery::{attributes, deliver};
+use super::delivery::{Delivered, attributes, deliver};
+use super::hbone::Tunnel;
 use super::pod::ServedPod;
 use super::refusal::Refusal;
-use super::relay::Meter;
+use super::relay::{Meter, Side, relay, relay_tcp};
 use super::report::{Account, Ending};
 use super::subject::{Direction, Party, Path, Subject};
-use super::verdict::Basis;
-use crate::datapath::Caller;
-use crate::policy::Decider;
+use super::verdict::{Basis, Content};
+use crate::datapath::{AuthorizedStream, Caller};
+use crate::policy::{Attributes, Decider};
 
 /// A connection that a caller opened to the pod's application, from its registration on.
 #[derive(Debug)]
@@ -30,16 +32,30 @@ pub(crate) struct InboundCall {
     permitted_by: Option<Decider>,
 }
 
+/// The caller's end of a connection.
+pub(crate) enum Client {
+    /// A connection in the clear: plaintext, or the pod's own.
+    Tcp(TcpStream),
+    /// A stream of a tunnel.
+    Tunnel(Tunnel),
+}
+
 impl InboundCall {
     pub(crate) fn register(pod: Rc<ServedPod>, path: Path, caller: Caller, to: SocketAddr) -> Self {
         let subject = Rc::new(Subject {
-            direction: Direction::Inbound,
+            direction: match path {
+                Path::OwnPod => Direction::Outbound,
+                Path::Tunnel | Path::Plaintext => Direction::Inbound,
+            },
             path: Some(path),
             source: source(&pod, &caller),
             destination: pod.party(to),
         });
         let meter = Rc::new(Meter::default());
-        let basis = Basis::Policy(attributes(&caller, to));
+        let basis = Basis::Policy {
+            connection: attributes(&caller, to),
+            content: Content::Nothing,
+        };
         let registration = pod
             .registry
             .register(Rc::clone(&subject), basis, Rc::clone(&meter));
@@ -55,24 +71,42 @@ impl InboundCall {
         }
     }
 
-    /// Connects to the application, if policy allows it.
+    /// Connects to the application, as far as policy allows it.
     ///
     /// # Errors
     /// [`Refusal`]; not a byte has passed.
-    pub(crate) async fn deliver(&mut self) -> Result<TcpStream, Refusal> {
-        let authorized = tokio::select! {
+    pub(crate) async fn deliver(&mut self) -> Result<Delivered, Refusal> {
+        let delivered = tokio::select! {
             delivered = deliver(&self.pod, &self.caller, self.to) => delivered?,
             termination = self.registration.terminated() => return Err(termination.into()),
         };
-        self.permitted_by = authorized.decider().cloned();
-        Ok(authorized.into_stream())
+        let content = match &delivered {
+            Delivered::Allowed(stream, content) => {
+                self.permitted_by = stream.decider().cloned();
+                content.clone()
+            }
+            Delivered::Requests(_) => Content::Requests,
+        };
+        self.registration.rebase(Basis::Policy {
+            connection: self.connection(),
+            content,
+        });
+        Ok(delivered)
     }
 
-    /// Carries the connection to its end; `relay` gets the meter to count on.
-    pub(crate) async fn carry<T>(mut self, relay: impl AsyncFnOnce(&Meter) -> T) {
+    /// Carries the connection to its end.
+    pub(crate) async fn carry(mut self, delivered: Delivered, client: Client) {
         let meter = Rc::clone(&self.meter);
+        let carried = async {
+            match delivered {
+                Delivered::Allowed(application, _) => {
+                    carry_bytes(client, application, &meter).await
+                }
+                Delivered::Requests(_) => {}
+            }
+        };
         let ending = tokio::select! {
-            _ = relay(&meter) => Ending::Finished,
+            () = carried => Ending::Finished,
             termination = self.registration.terminated() => Ending::Terminated(termination),
         };
         self.close(&ending);
@@ -81,6 +115,15 @@ impl InboundCall {
     /// Accounts for a connection that is not served.
     pub(crate) fn refuse(self, refusal: Refusal) {
         self.close(&Ending::Refused(refusal));
+    }
+
+    /// What the connection is about.
+    pub(crate) fn subject(&self) -> &Rc<Subject> {
+        &self.subject
+    }
+
+    fn connection(&self) -> Attributes {
+        attributes(&self.caller, self.to)
     }
 
     fn close(self, ending: &Ending) {
@@ -92,6 +135,15 @@ impl InboundCall {
             permitted_by: self.permitted_by.as_ref(),
         };
         account.close(ending, &self.pod.stats);
+    }
+}
+
+/// Carries bytes, whatever they are.
+async fn carry_bytes(client: Client, application: AuthorizedStream, meter: &Meter) {
+    let application = application.into_stream();
+    match client {
+        Client::Tunnel(tunnel) => relay(application, tunnel, Side::Destination, meter).await,
+        Client::Tcp(client) => relay_tcp(client, application, meter).await,
     }
 }
 

@@ -14,8 +14,9 @@ use tokio::sync::watch;
 use tokio::time::{timeout, timeout_at};
 
 use super::connections::Registration;
-use super::delivery::{attributes, deliver};
+use super::delivery::Delivered;
 use super::hbone::Tunnel;
+use super::inbound_call::{Client, InboundCall};
 use super::limits::Resource;
 use super::pod::ServedPod;
 use super::refusal::Refusal;
@@ -39,10 +40,14 @@ struct Call {
 }
 
 /// A call's connection to one endpoint, ready to carry bytes.
-struct Link {
-    registration: Registration,
-    subject: Rc<Subject>,
-    way: Way,
+enum Link {
+    /// To the pod's own application: judged here, as what comes from elsewhere is.
+    Own(InboundCall, Delivered),
+    Other {
+        registration: Registration,
+        subject: Rc<Subject>,
+        way: Way,
+    },
 }
 
 enum Way {
@@ -143,9 +148,33 @@ impl Call {
 
     /// Connects to one endpoint.
     async fn attempt(&self, endpoint: &Target) -> Result<Link, Failure> {
-        let path = path_to(&endpoint.workload, &self.pod.workload);
+        match path_to(&endpoint.workload, &self.pod.workload) {
+            Path::OwnPod => self.attempt_own(endpoint.address).await,
+            path @ (Path::Tunnel | Path::Plaintext) => self.attempt_other(path, endpoint).await,
+        }
+    }
+
+    async fn attempt_own(&self, to: SocketAddr) -> Result<Link, Failure> {
+        let caller = Caller {
+            identity: Some(self.pod.certificates.identity().clone()),
+            address: self.source,
+        };
+        let mut call = InboundCall::register(Rc::clone(&self.pod), Path::OwnPod, caller, to);
+        match call.deliver().await {
+            Ok(delivered) => Ok(Link::Own(call, delivered)),
+            Err(refusal) => Err(Failure {
+                subject: Rc::clone(call.subject()),
+                refusal,
+            }),
+        }
+    }
+
+    async fn attempt_other(&self, path: Path, endpoint: &Target) -> Result<Link, Failure> {
         let subject = Rc::new(self.subject(Some((path, endpoint)), endpoint.address));
-        let basis = self.basis(path, endpoint);
+        let basis = Basis::Endpoint {
+            workload: Arc::clone(&endpoint.workload),
+            path,
+        };
         let meter = Rc::clone(&self.meter);
         let registry = &self.pod.registry;
         let mut registration = registry.register(Rc::clone(&subject), basis.clone(), meter);
@@ -158,7 +187,7 @@ impl Call {
             Ok(way)
         });
         match held {
-            Ok(way) => Ok(Link {
+            Ok(way) => Ok(Link::Other {
                 registration,
                 subject,
                 way,
@@ -170,13 +199,10 @@ impl Call {
     async fn open(&self, path: Path, endpoint: &Target) -> Result<Way, Refusal> {
         let pod = &self.pod;
         match path {
-            Path::OwnPod => deliver(pod, &self.caller(), endpoint.address)
-                .await
-                .map(|authorized| Way::Tcp(authorized.into_stream())),
             Path::Plaintext => Ok(Way::Tcp(
                 pod.datapath.dial_plaintext(endpoint.address).await?,
             )),
-            Path::Tunnel => {
+            Path::Tunnel | Path::OwnPod => {
                 let opening = pod.pool.open(endpoint, self.source);
                 let limit = pod.limits.dial_timeout;
                 match timeout(limit, opening).await {
@@ -189,13 +215,18 @@ impl Call {
 
     /// Carries the connection to its end.
     async fn carry(&self, link: Link, client: ResetOnDrop) {
-        let Link {
-            mut registration,
-            subject,
-            way,
-        } = link;
+        let client = client.into_inner();
+        let (mut registration, subject, way) = match link {
+            Link::Own(call, delivered) => {
+                return call.carry(delivered, Client::Tcp(client)).await;
+            }
+            Link::Other {
+                registration,
+                subject,
+                way,
+            } => (registration, subject, way),
+        };
         let carried = async {
-            let client = client.into_inner();
             match way {
                 Way::Tunnel(tunnel) => relay(client, tunnel, Side::Source, &self.meter).await,
                 Way::Tcp(server) => relay_tcp(client, server, &self.meter).await,
@@ -242,22 +273,5 @@ impl Call {
             permitted_by: None,
         };
         account.close(ending, &self.pod.stats);
-    }
-
-    fn caller(&self) -> Caller {
-        Caller {
-            identity: Some(self.pod.certificates.identity().clone()),
-            address: self.source,
-        }
-    }
-
-    fn basis(&self, path: Path, endpoint: &Target) -> Basis {
-        match path {
-            Path::OwnPod => Basis::Policy(attributes(&self.caller(), endpoint.address)),
-            Path::Tunnel | Path::Plaintext => Basis::Endpoint {
-                workload: Arc::clone(&endpoint.workload),
-                path,
-            },
-        }
     }
 }

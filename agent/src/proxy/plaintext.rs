@@ -8,15 +8,15 @@ use tokio::net::TcpStream;
 
 use super::authority::canonical;
 use super::delivery::attributes;
-use super::inbound_call::InboundCall;
+use super::inbound_call::{Client, InboundCall};
 use super::limits::{Resource, Slot};
 use super::pod::ServedPod;
 use super::refusal::Refusal;
-use super::relay::relay_tcp;
 use super::reset::ResetOnDrop;
 use super::subject::Path;
 use super::verdict::Judge;
 use crate::datapath::Caller;
+use crate::policy::ConnectionVerdict;
 
 /// Serves a connection accepted on a plaintext listener, to its end.
 pub(crate) async fn serve(pod: Rc<ServedPod>, stream: TcpStream, peer: SocketAddr) {
@@ -39,9 +39,9 @@ pub(crate) async fn serve(pod: Rc<ServedPod>, stream: TcpStream, peer: SocketAdd
         Err(refusal) => return call.refuse(refusal),
     };
     match call.deliver().await {
-        Ok(application) => {
-            call.carry(async |meter| relay_tcp(client.into_inner(), application, meter).await)
-                .await;
+        Ok(delivered) => {
+            call.carry(delivered, Client::Tcp(client.into_inner()))
+                .await
         }
         Err(refusal) => call.refuse(refusal),
     }
@@ -54,8 +54,8 @@ fn admit(pod: &ServedPod, caller: &Caller, to: SocketAddr) -> Result<Slot, Refus
     }
     let slot = pod.caps.take(Resource::Inbound)?;
     let view = pod.view();
-    Judge::new(&view, &pod.workload)
-        .evaluate(&attributes(caller, to))
-        .map_err(Refusal::Denied)?;
-    Ok(slot)
+    match Judge::new(&view, &pod.workload).connection(&attributes(caller, to)) {
+        ConnectionVerdict::Deny(denial) => Err(Refusal::Denied(denial)),
+        ConnectionVerdict::Allow(_) | ConnectionVerdict::Ask => Ok(slot),
+    }
 }

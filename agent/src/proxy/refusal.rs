@@ -103,7 +103,8 @@ impl Refusal {
     /// connect).
     pub(crate) const fn status(&self) -> StatusCode {
         match self {
-            Self::Denied(_) | Self::Terminated(Termination::PolicyChanged(_)) => {
+            Self::Denied(_)
+            | Self::Terminated(Termination::PolicyChanged(_) | Termination::RequestsMatter) => {
                 StatusCode::UNAUTHORIZED
             }
             Self::NoRecord

@@ -1,6 +1,7 @@
 //! Whether a connection may begin, and go on: pure decisions from one view of the mesh.
 
 use std::cell::OnceCell;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use ambit_common::Reason;
@@ -8,13 +9,30 @@ use serde::Serialize;
 
 use super::subject::Path;
 use crate::model::{Enrolment, ObjectName, Snapshot, Workload};
-use crate::policy::{Attributes, Decision, Denial, MeshView, Permit, WorkloadPolicies};
+use crate::policy::{
+    Approvals, Attributes, ConnectionVerdict, Decision, Denial, MeshView, Permit,
+    RequestAttributes, RequestDecision, RequestPermit, WorkloadPolicies,
+};
 
 /// What has to hold for a connection to go on.
 #[derive(Clone, Debug)]
 pub(crate) enum Basis {
     /// The policies of the pod that it is delivered to allow it.
-    Policy(Attributes),
+    Policy {
+        /// What they are asked.
+        connection: Attributes,
+        /// What they have been told of its bytes.
+        content: Content,
+    },
+    /// The policies of the pod allow this request.
+    Request {
+        /// The connection that it came on.
+        connection: Attributes,
+        /// What it says.
+        request: Rc<RequestAttributes>,
+        /// Who was asked about it.
+        approvals: Approvals,
+    },
     /// The endpoint that it was opened to is still what it was, and still to be reached this way.
     Endpoint {
         /// The endpoint.
@@ -24,12 +42,28 @@ pub(crate) enum Basis {
     },
 }
 
+/// What policy has been told of a connection's bytes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Content {
+    /// Nothing: none has passed.
+    Nothing,
+    /// They may be anything: policy allows the connection whatever it carries.
+    Anything,
+    /// They are not HTTP, and these authorizers agreed.
+    Opaque(Approvals),
+    /// They are requests, each of which has a basis of its own.
+    Requests,
+}
+
 /// Why a live connection was ended.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Termination {
     /// Policy does not allow it any more.
     #[error("terminated by policy change: {0}")]
     PolicyChanged(Denial),
+    /// It may carry anything, and policy now depends on its requests.
+    #[error("terminated by policy change: its requests have to be judged from now on")]
+    RequestsMatter,
     /// Its endpoint is gone, or another pod has taken its name or identity.
     #[error("terminated: the pod {0} that it was opened to is gone")]
     EndpointGone(ObjectName),
@@ -75,7 +109,7 @@ impl Termination {
     /// The word that logs and metrics use.
     pub(crate) const fn as_str(&self) -> &'static str {
         match self {
-            Self::PolicyChanged(_) => "policy-changed",
+            Self::PolicyChanged(_) | Self::RequestsMatter => "policy-changed",
             Self::EndpointGone(_) => "endpoint-gone",
             Self::EndpointOptedIn(_) => "endpoint-opted-in",
             Self::PodRemoved(_) => "pod-removed",
@@ -92,36 +126,72 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// Evaluates a connection to the pod.
+    /// The pod's policies.
     ///
     /// # Errors
-    /// The denial; also where the view does not know the pod.
-    pub(crate) fn evaluate(&self, connection: &Attributes) -> Result<Permit, Denial> {
+    /// A denial where the view does not know the pod.
+    pub(crate) fn policies(&self) -> Result<&WorkloadPolicies, Denial> {
         let policies = self.policies.get_or_init(|| {
             let known = same_workload(&self.view.snapshot, self.pod)?;
             Some(self.view.policies.for_workload(known))
         });
-        let Some(policies) = policies else {
-            return Err(Denial {
-                reason: Reason::PodClosed,
-                decider: None,
-            });
-        };
-        match policies.evaluate(connection) {
+        policies.as_deref().ok_or(Denial {
+            reason: Reason::PodClosed,
+            decider: None,
+        })
+    }
+
+    /// Judges a connection to the pod by what is known before it carries a byte.
+    pub(crate) fn connection(&self, connection: &Attributes) -> ConnectionVerdict {
+        match self.policies() {
+            Ok(policies) => policies.judge_connection(connection),
+            Err(denial) => ConnectionVerdict::Deny(denial),
+        }
+    }
+
+    /// Judges a connection to the pod whose bytes are not HTTP.
+    ///
+    /// # Errors
+    /// The denial.
+    pub(crate) fn opaque(
+        &self,
+        connection: &Attributes,
+        approvals: &Approvals,
+    ) -> Result<Permit, Denial> {
+        match self.policies()?.judge_opaque(connection, approvals) {
             Decision::Allow(permit) => Ok(permit),
             Decision::Deny(denial) => Err(denial),
+        }
+    }
+
+    /// Judges a request to the pod.
+    ///
+    /// # Errors
+    /// The denial.
+    pub(crate) fn request(
+        &self,
+        connection: &Attributes,
+        request: &RequestAttributes,
+        approvals: &Approvals,
+    ) -> Result<RequestPermit, Denial> {
+        let policies = self.policies()?;
+        match policies.judge_request(connection, request, approvals) {
+            RequestDecision::Allow(permit) => Ok(permit),
+            RequestDecision::Deny(denial) => Err(denial),
         }
     }
 
     /// Names what decided a denial by the kernel, whose tables are compiled from the same policies:
     /// the evaluator's denial where it gives the same reason, else the kernel's bare reason.
     pub(crate) fn explain(&self, connection: &Attributes, reason: Reason) -> Denial {
-        match self.evaluate(connection) {
-            Err(denial) if denial.reason == reason => denial,
-            Ok(_) | Err(_) => Denial {
-                reason,
-                decider: None,
-            },
+        match self.connection(connection) {
+            ConnectionVerdict::Deny(denial) if denial.reason == reason => denial,
+            ConnectionVerdict::Deny(_) | ConnectionVerdict::Allow(_) | ConnectionVerdict::Ask => {
+                Denial {
+                    reason,
+                    decider: None,
+                }
+            }
         }
     }
 
@@ -131,11 +201,41 @@ impl<'a> Judge<'a> {
     /// Why it may not.
     pub(crate) fn still_holds(&self, basis: &Basis) -> Result<(), Termination> {
         match basis {
-            Basis::Policy(connection) => self
-                .evaluate(connection)
+            Basis::Policy {
+                connection,
+                content,
+            } => self.content_holds(connection, content),
+            Basis::Request {
+                connection,
+                request,
+                approvals,
+            } => self
+                .request(connection, request, approvals)
                 .map(|_permit| ())
                 .map_err(Termination::PolicyChanged),
             Basis::Endpoint { workload, path } => self.endpoint_holds(workload, *path),
+        }
+    }
+
+    fn content_holds(&self, connection: &Attributes, content: &Content) -> Result<(), Termination> {
+        let opaque = |approvals: &Approvals| {
+            self.opaque(connection, approvals)
+                .map(|_permit| ())
+                .map_err(Termination::PolicyChanged)
+        };
+        match (content, self.connection(connection)) {
+            (_, ConnectionVerdict::Deny(denial)) => Err(Termination::PolicyChanged(denial)),
+            (_, ConnectionVerdict::Allow(_)) => Ok(()),
+            (Content::Nothing | Content::Requests, ConnectionVerdict::Ask) => Ok(()),
+            (Content::Opaque(approvals), ConnectionVerdict::Ask) => opaque(approvals),
+            (Content::Anything, ConnectionVerdict::Ask) => {
+                let port = connection.destination.port();
+                let carries_http = self.policies().is_ok_and(|one| one.carries_http(port));
+                if carries_http {
+                    return Err(Termination::RequestsMatter);
+                }
+                opaque(&Approvals::default())
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use super::pods::{NodeReport, PodReport};
 use crate::datapath::{DenialReader, KernelDenial, Pins, Tables};
 use crate::observe::denials::{DenialRecord, RecentDenials};
-use crate::policy::{Attributes, Decider, Decision};
+use crate::policy::{Attributes, ConnectionVerdict, Decider};
 
 /// Reads the kernel's denials for as long as the agent runs.
 pub(super) async fn follow(
@@ -58,8 +58,9 @@ fn decider(denial: &KernelDenial, tables: &Tables) -> Option<Decider> {
         source: denial.connection.client.address.into(),
         destination: denial.connection.server.into(),
     };
-    match tables.policies(denial.policy_set)?.evaluate(&connection) {
-        Decision::Deny(again) if again.reason == denial.reason => again.decider,
-        Decision::Deny(_) | Decision::Allow(_) => None,
+    let policies = tables.policies(denial.policy_set)?;
+    match policies.judge_connection(&connection) {
+        ConnectionVerdict::Deny(again) if again.reason == denial.reason => again.decider,
+        ConnectionVerdict::Deny(_) | ConnectionVerdict::Allow(_) | ConnectionVerdict::Ask => None,
     }
 }

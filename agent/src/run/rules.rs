@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use crate::datapath::PassedRules;
 use crate::model::Workload;
-use crate::policy::{Attributes, Decision, WorkloadPolicies};
+use crate::policy::{Attributes, ConnectionVerdict, WorkloadPolicies};
 
 /// The rules for one pod under one view of the mesh.
 pub(super) struct PodRules<'a> {
@@ -59,12 +59,14 @@ impl PodRules<'_> {
         self.node.contains(&source.ip()) && self.workload.probe_ports.contains(&destination.port())
     }
 
+    /// What has to be asked in userspace is carried by the proxy.
     fn is_allowed(&self, source: SocketAddr, destination: SocketAddr) -> bool {
         let connection = Attributes {
             identity: None,
             source: source.ip(),
             destination,
         };
-        matches!(self.policies.evaluate(&connection), Decision::Allow(_))
+        let verdict = self.policies.judge_connection(&connection);
+        matches!(verdict, ConnectionVerdict::Allow(_))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use ambit_common::Verdict;
+use ambit_common::{SetMode, Verdict};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
@@ -10,7 +10,10 @@ use serde_json::{Map, Value, json};
 
 use super::{Mesh, ROOT};
 use crate::model::{TrustDomain, WorkloadIdentity};
-use crate::policy::{Attributes, Decider, Decision, WorkloadPolicies};
+use crate::policy::{
+    Approvals, Attributes, ConnectionVerdict, Decision, RequestAttributes, RequestDecision,
+    WorkloadPolicies,
+};
 
 /// Small pools, so that rules and connections meet.
 const NAMESPACES: [&str; 3] = ["prod", "test", "prod-b"];
@@ -42,29 +45,74 @@ const SOURCES: [&str; 6] = [
     "2001:db8::1",
 ];
 const PORTS: [u16; 3] = [80, 8080, 9090];
+const PORT_VALUES: [&str; 3] = ["80", "8080", "9090"];
+const ACCOUNT_VALUES: [&str; 4] = ["prod/a", "a", "test/b", "prod-b/a"];
+const DOMAIN_VALUES: [&str; 5] = ["cluster.local", "other", "*", "*.local", "oth*"];
+const TOKEN_VALUES: [&str; 3] = ["*", "issuer/*", "issuer/subject"];
+const METHOD_VALUES: [&str; 3] = ["GET", "POST", "*"];
+const PATH_VALUES: [&str; 4] = ["/a", "/a*", "*", "/{*}/b"];
+const HOST_VALUES: [&str; 3] = ["web", "*.test", "web:*"];
 
 /// Holds the kernel's judgement of a connection against the evaluator's.
 pub(super) fn assert_agreement(policies: &WorkloadPolicies, connection: &Attributes) {
     let compiled = policies.compile();
     let judged = compiled.judge(connection);
-    let number = usize::try_from(judged.alternative).expect("fits");
-    let named = compiled.deciders.get(number);
-    let agrees = match (policies.evaluate(connection), judged.verdict) {
-        (Decision::Allow(permit), Verdict::Allow) => is_the_same(permit.into_decider(), named),
-        (Decision::Deny(denial), Verdict::Deny) => is_the_same(denial.decider, named),
-        (Decision::Deny(_), Verdict::NoAllow | Verdict::Refuse) => named.is_none(),
-        (_, Verdict::Ask) => true,
+    let named = compiled.decider(judged.alternative);
+    let fits = compiled.header.mode != SetMode::Ask as u8;
+    let evaluated = policies.judge_connection(connection);
+    let agrees = match (&evaluated, judged.verdict) {
+        (ConnectionVerdict::Allow(permit), Verdict::Allow) => {
+            permit.clone().into_decider().as_ref() == named
+        }
+        (ConnectionVerdict::Deny(denial), Verdict::Deny) => denial.decider.as_ref() == named,
+        (ConnectionVerdict::Deny(_), Verdict::NoAllow | Verdict::Refuse) => named.is_none(),
+        (ConnectionVerdict::Ask, Verdict::Ask) => true,
+        (_, Verdict::Ask) => !fits,
         _ => false,
     };
     assert!(
         agrees,
-        "{connection:?}: the evaluator says {:?}, the tables {judged:?} ({named:?})",
-        policies.evaluate(connection)
+        "{connection:?}: the evaluator says {evaluated:?}, the tables {judged:?} ({named:?})"
     );
 }
 
-fn is_the_same(evaluated: Option<Decider>, named: Option<&Decider>) -> bool {
-    evaluated.as_ref() == named
+/// Holds the verdict on a connection against the one on each thing that it may carry.
+fn assert_no_contradiction(
+    policies: &WorkloadPolicies,
+    connection: &Attributes,
+    requests: &[RequestAttributes],
+) {
+    let nobody = Approvals::default();
+    let on_request = |request| policies.judge_request(connection, request, &nobody);
+    let opaque = policies.judge_opaque(connection, &nobody);
+    let verdict = policies.judge_connection(connection);
+    match (&verdict, &opaque) {
+        (ConnectionVerdict::Deny(_), Decision::Allow(_)) => panic!("{connection:?}: {opaque:?}"),
+        // A rule that allows by L4 alone on a port that carries HTTP may mention HTTP elsewhere.
+        (ConnectionVerdict::Allow(permit), Decision::Deny(_)) => {
+            assert!(permit.clone().into_decider().is_some(), "{opaque:?}");
+        }
+        _ => {}
+    }
+    if !policies.carries_http(connection.destination.port()) {
+        return;
+    }
+    for request in requests {
+        let is_allowed = matches!(on_request(request), RequestDecision::Allow(_));
+        let agrees = match verdict {
+            ConnectionVerdict::Allow(_) => is_allowed,
+            ConnectionVerdict::Deny(_) => !is_allowed,
+            // What is not HTTP gets no further than a request, whose client may be another address.
+            ConnectionVerdict::Ask => {
+                matches!(opaque, Decision::Deny(_)) || is_allowed || request.forwarded_for.is_some()
+            }
+        };
+        assert!(
+            agrees,
+            "{connection:?} {verdict:?}: {request:?} {:?}",
+            on_request(request)
+        );
+    }
 }
 
 fn list(values: &'static [&'static str]) -> impl Strategy<Value = Vec<&'static str>> {
@@ -84,45 +132,129 @@ fn texts(values: Vec<&str>) -> Vec<String> {
     values.into_iter().map(str::to_owned).collect()
 }
 
+/// Fields of a source, of which a few are present: a conjunction of many admits almost nobody.
 fn source() -> impl Strategy<Value = Option<Value>> {
-    let lists = (
-        list(&PRINCIPAL_VALUES),
-        list(&PRINCIPAL_VALUES),
-        list(&NAMESPACE_VALUES),
-        list(&NAMESPACE_VALUES),
-        list(&BLOCK_VALUES),
-        list(&BLOCK_VALUES),
-    );
-    // Few fields at a time: a conjunction of six admits almost nobody.
-    (lists, vec(prop::bool::weighted(0.3), 6)).prop_map(|(lists, present)| {
-        let named = [
-            ("principals", lists.0),
-            ("notPrincipals", lists.1),
-            ("namespaces", lists.2),
-            ("notNamespaces", lists.3),
-            ("ipBlocks", lists.4),
-            ("notIpBlocks", lists.5),
-        ];
-        let chosen = named.into_iter().zip(present);
-        let chosen = chosen.filter_map(|(field, present)| present.then_some(field));
-        object(chosen.map(|(name, list)| (name, texts(list))).collect())
-    })
+    let identity = prop_oneof![
+        (list(&PRINCIPAL_VALUES), list(&PRINCIPAL_VALUES)).prop_map(|twins| (
+            "principals",
+            "notPrincipals",
+            twins
+        )),
+        (list(&NAMESPACE_VALUES), list(&NAMESPACE_VALUES)).prop_map(|twins| (
+            "namespaces",
+            "notNamespaces",
+            twins
+        )),
+        (list(&ACCOUNT_VALUES), list(&ACCOUNT_VALUES)).prop_map(|twins| (
+            "serviceAccounts",
+            "notServiceAccounts",
+            twins
+        )),
+        (list(&DOMAIN_VALUES), list(&DOMAIN_VALUES)).prop_map(|twins| (
+            "trustDomains",
+            "notTrustDomains",
+            twins
+        )),
+    ];
+    let other = prop_oneof![
+        3 => (list(&BLOCK_VALUES), list(&BLOCK_VALUES))
+            .prop_map(|twins| ("ipBlocks", "notIpBlocks", twins)),
+        1 => (list(&BLOCK_VALUES), list(&BLOCK_VALUES))
+            .prop_map(|twins| ("remoteIpBlocks", "notRemoteIpBlocks", twins)),
+        1 => (list(&TOKEN_VALUES), list(&TOKEN_VALUES))
+            .prop_map(|twins| ("requestPrincipals", "notRequestPrincipals", twins)),
+    ];
+    (
+        prop::option::of(identity),
+        prop::option::weighted(0.3, other),
+    )
+        .prop_map(|fields| {
+            let (identity, other) = fields;
+            twins(identity.into_iter().chain(other))
+        })
 }
 
 fn operation() -> impl Strategy<Value = Option<Value>> {
-    let ports = || subsequence(&PORTS[..], 0..=2);
-    (ports(), ports(), any::<bool>()).prop_map(|(ports, not_ports, positive)| {
-        let texts = |list: Vec<u16>| list.iter().map(u16::to_string).collect();
-        object(if positive {
-            vec![("ports", texts(ports))]
-        } else {
-            vec![("ports", texts(ports)), ("notPorts", texts(not_ports))]
-        })
+    let ports =
+        (list(&PORT_VALUES), list(&PORT_VALUES)).prop_map(|twins| ("ports", "notPorts", twins));
+    let http = prop_oneof![
+        (list(&METHOD_VALUES), list(&METHOD_VALUES)).prop_map(|twins| (
+            "methods",
+            "notMethods",
+            twins
+        )),
+        (list(&PATH_VALUES), list(&PATH_VALUES)).prop_map(|twins| ("paths", "notPaths", twins)),
+        (list(&HOST_VALUES), list(&HOST_VALUES)).prop_map(|twins| ("hosts", "notHosts", twins)),
+    ];
+    (prop::option::of(ports), prop::option::weighted(0.4, http)).prop_map(|fields| {
+        let (ports, http) = fields;
+        twins(ports.into_iter().chain(http))
     })
 }
 
+fn condition() -> impl Strategy<Value = Option<Value>> {
+    let keyed = prop_oneof![
+        (Just("source.ip"), list(&BLOCK_VALUES), list(&BLOCK_VALUES)),
+        (
+            Just("destination.ip"),
+            list(&BLOCK_VALUES),
+            list(&BLOCK_VALUES)
+        ),
+        (
+            Just("destination.port"),
+            list(&PORT_VALUES),
+            list(&PORT_VALUES)
+        ),
+        (
+            Just("source.namespace"),
+            list(&NAMESPACE_VALUES),
+            list(&NAMESPACE_VALUES)
+        ),
+        (
+            Just("source.serviceAccount"),
+            list(&ACCOUNT_VALUES),
+            list(&ACCOUNT_VALUES)
+        ),
+        (Just("remote.ip"), list(&BLOCK_VALUES), list(&BLOCK_VALUES)),
+        (
+            Just("request.headers[x-role]"),
+            list(&METHOD_VALUES),
+            list(&METHOD_VALUES)
+        ),
+        (
+            Just("request.headers[:method]"),
+            list(&METHOD_VALUES),
+            list(&METHOD_VALUES)
+        ),
+    ];
+    keyed.prop_map(|(key, values, not_values)| {
+        let lists = vec![("values", texts(values)), ("notValues", texts(not_values))];
+        let mut condition = object(lists)?;
+        condition["key"] = json!(key);
+        Some(condition)
+    })
+}
+
+type Twins = (
+    &'static str,
+    &'static str,
+    (Vec<&'static str>, Vec<&'static str>),
+);
+
+fn twins(fields: impl Iterator<Item = Twins>) -> Option<Value> {
+    let lists = fields.flat_map(|(name, negated, (values, not_values))| {
+        [(name, texts(values)), (negated, texts(not_values))]
+    });
+    object(lists.collect())
+}
+
 fn rule() -> impl Strategy<Value = Value> {
-    (vec(source(), 0..3), vec(operation(), 0..3)).prop_map(|(from, to)| {
+    let parts = (
+        vec(source(), 0..3),
+        vec(operation(), 0..3),
+        vec(condition(), 0..2),
+    );
+    parts.prop_map(|(from, to, when)| {
         let wrapped = |inside: &str, values: Vec<Option<Value>>| {
             let values = values.into_iter().flatten();
             values.map(|one| json!({inside: one})).collect::<Vec<_>>()
@@ -130,6 +262,7 @@ fn rule() -> impl Strategy<Value = Value> {
         let lists = [
             ("from", wrapped("source", from)),
             ("to", wrapped("operation", to)),
+            ("when", when.into_iter().flatten().collect()),
         ];
         // An empty list is refused, unlike an absent one.
         let lists = lists.into_iter().filter(|(_, list)| !list.is_empty());
@@ -141,9 +274,41 @@ fn rule() -> impl Strategy<Value = Value> {
     })
 }
 
-fn authorization() -> impl Strategy<Value = Value> {
-    (select(&["ALLOW", "DENY"][..]), vec(rule(), 1..4))
-        .prop_map(|(action, rules)| json!({"action": action, "rules": rules}))
+/// A spec, and whether it is on trial.
+fn authorization() -> impl Strategy<Value = (Value, bool)> {
+    let action = prop_oneof![
+        6 => Just("ALLOW"),
+        6 => Just("DENY"),
+        1 => Just("AUDIT"),
+    ];
+    let rules = || vec(rule(), 1..4);
+    let judged = (
+        action,
+        rules(),
+        prop::bool::weighted(0.1),
+        prop::bool::weighted(0.1),
+    )
+        .prop_map(|(action, rules, refers, dry_run)| {
+            let mut spec = json!({"action": action, "rules": rules});
+            if refers {
+                spec["targetRefs"] = json!([{"kind": "Service", "name": "web"}]);
+            }
+            (spec, dry_run && action != "AUDIT")
+        });
+    let custom = vec(operation(), 1..3).prop_map(|operations| {
+        let to: Vec<_> = operations
+            .into_iter()
+            .flatten()
+            .map(|one| json!({"operation": one}))
+            .collect();
+        let rule = match to.is_empty() {
+            true => json!({}),
+            false => json!({"to": to}),
+        };
+        let spec = json!({"action": "CUSTOM", "provider": {"name": "x"}, "rules": [rule]});
+        (spec, false)
+    });
+    prop_oneof![12 => judged, 1 => custom]
 }
 
 fn mode() -> impl Strategy<Value = &'static str> {
@@ -162,14 +327,19 @@ fn authentication() -> impl Strategy<Value = Value> {
 
 fn policies() -> impl Strategy<Value = Mesh> {
     let authentications = (mode(), prop::option::of(authentication()));
-    (vec(authorization(), 0..4), authentications).prop_map(|(authorizations, (mesh, workload))| {
+    let parts = (vec(authorization(), 0..4), authentications, any::<bool>());
+    parts.prop_map(|(authorizations, (mesh, workload), is_http)| {
+        let empty = if is_http { Mesh::http() } else { Mesh::new() };
         let mut all =
-            Mesh::new().authenticate(&format!("{ROOT}/default"), json!({"mtls": {"mode": mesh}}));
+            empty.authenticate(&format!("{ROOT}/default"), json!({"mtls": {"mode": mesh}}));
         if let Some(spec) = workload {
             all = all.authenticate("prod/web", spec);
         }
-        for (number, spec) in authorizations.into_iter().enumerate() {
+        for (number, (spec, is_on_trial)) in authorizations.into_iter().enumerate() {
             all = all.authorize(&format!("prod/policy-{number}"), spec);
+            if is_on_trial {
+                all = all.on_trial();
+            }
         }
         all
     })
@@ -193,6 +363,26 @@ fn connection() -> impl Strategy<Value = Attributes> {
     })
 }
 
+fn request() -> impl Strategy<Value = RequestAttributes> {
+    let parts = (
+        select(&["GET", "POST", "PUT"][..]),
+        select(&["/a", "/ab", "/x/b", "/"][..]),
+        select(&["web", "web:80", "WEB.test", "other"][..]),
+        vec(select(&["GET", "POST", "x", ""][..]), 0..3),
+        prop::option::of(select(&SOURCES[..])),
+    );
+    parts.prop_map(|(method, path, authority, roles, forwarded)| {
+        let mut request = super::request(method, path);
+        request.authority = authority.to_owned();
+        for role in roles {
+            let value = http::HeaderValue::from_static(role);
+            request.headers.append("x-role", value);
+        }
+        request.forwarded_for = forwarded.map(|source| source.parse().expect("valid"));
+        request
+    })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(4000))]
 
@@ -206,6 +396,18 @@ proptest! {
             assert_agreement(&policies, connection);
         }
     }
+
+    #[test]
+    fn the_verdict_on_a_connection_never_contradicts_the_one_on_what_it_carries(
+        mesh in policies(),
+        connections in vec(connection(), 8),
+        requests in vec(request(), 8),
+    ) {
+        let policies = mesh.policies();
+        for connection in &connections {
+            assert_no_contradiction(&policies, connection, &requests);
+        }
+    }
 }
 
 /// The property above would hold of generators whose policies refuse everything.
@@ -215,7 +417,7 @@ fn the_generated_policies_come_to_every_verdict() {
     use proptest::test_runner::TestRunner;
 
     let mut runner = TestRunner::deterministic();
-    let (mut allowed, mut denied, mut not_allowed) = (0, 0, 0);
+    let (mut allowed, mut denied, mut not_allowed, mut asked) = (0, 0, 0, 0);
     for _ in 0..1000 {
         let mesh = policies()
             .new_tree(&mut runner)
@@ -227,14 +429,13 @@ fn the_generated_policies_come_to_every_verdict() {
             Verdict::Allow => allowed += 1,
             Verdict::Deny => denied += 1,
             Verdict::NoAllow => not_allowed += 1,
-            Verdict::Ask | Verdict::Refuse => {
-                panic!("{judged:?}: these policies fit the tables")
-            }
+            Verdict::Ask => asked += 1,
+            Verdict::Refuse => panic!("{judged:?}: these policies can be enforced"),
         }
     }
     assert!(
-        allowed > 100 && denied > 100 && not_allowed > 50,
-        "{allowed} allowed, {denied} denied, {not_allowed} not allowed"
+        allowed > 100 && denied > 100 && not_allowed > 50 && asked > 50,
+        "{allowed} allowed, {denied} denied, {not_allowed} not allowed, {asked} asked"
     );
 }
 

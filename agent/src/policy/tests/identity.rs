@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::Caller::{Foreign, Peer, Plaintext};
 use super::agreement::assert_agreement;
 use super::{Caller, Mesh};
-use crate::policy::Decision;
+use crate::policy::ConnectionVerdict;
 
 fn from_source(action: &str, source: Value) -> Mesh {
     let rules = json!([{"from": [{"source": source}]}]);
@@ -199,8 +199,9 @@ fn t10_an_ipv4_mapped_source_is_ipv4() {
     ] {
         let mut connection = Plaintext.calls(80);
         connection.source = source.parse().expect("valid");
-        let decision = policies.evaluate(&connection);
-        assert_eq!(matches!(decision, Decision::Allow(_)), admitted, "{source}");
+        let verdict = policies.judge_connection(&connection);
+        let is_allowed = matches!(verdict, ConnectionVerdict::Allow(_));
+        assert_eq!(is_allowed, admitted, "{source}");
         assert_agreement(&policies, &connection);
     }
 }

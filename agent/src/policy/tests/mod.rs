@@ -13,24 +13,39 @@ use std::sync::Arc;
 use ambit_common::Reason;
 use serde_json::Value;
 
-use super::{Attributes, Decision, PolicyIndex, WorkloadPolicies};
-use crate::model::testing::{parts, pod};
+use super::{
+    Approvals, Attributes, ConnectionVerdict, Decision, PolicyIndex, RequestAttributes,
+    RequestDecision, WorkloadPolicies,
+};
+use crate::model::testing::{parts, pod, service};
 use crate::model::{
-    ObjectName, Origin, PolicyKind, PolicyObject, Snapshot, TrustDomain, Workload, WorkloadIdentity,
+    AppProtocol, ObjectName, Origin, PolicyKind, PolicyObject, Service, Snapshot, TargetPort,
+    TrustDomain, Workload, WorkloadIdentity,
 };
 
 const ROOT: &str = "istio-system";
 
-/// A mesh whose only workload is `prod/web`, with the label `app: web`, at 10.0.0.1 and fd00::1.
+/// A mesh whose only workload is `prod/web`, with the label `app: web`, at 10.0.0.1 and fd00::1. Its
+/// Service `prod/web` has the port 80, which is the pod's 8080.
 #[derive(Debug)]
 struct Mesh {
     policies: Vec<PolicyObject>,
+    protocol: AppProtocol,
 }
 
 impl Mesh {
     fn new() -> Self {
         Self {
             policies: Vec::new(),
+            protocol: AppProtocol::Opaque,
+        }
+    }
+
+    /// A mesh whose port 8080 carries HTTP.
+    fn http() -> Self {
+        Self {
+            protocol: AppProtocol::Http,
+            ..Self::new()
         }
     }
 
@@ -47,6 +62,14 @@ impl Mesh {
         self
     }
 
+    /// With the last policy as a dry run.
+    fn on_trial(mut self) -> Self {
+        let policy = self.policies.last_mut().expect("a policy");
+        let annotation = ("istio.io/dry-run".to_owned(), "true".to_owned());
+        policy.annotations.extend([annotation]);
+        self
+    }
+
     /// With an AuthorizationPolicy.
     fn authorize(self, name: &str, spec: Value) -> Self {
         self.with(PolicyKind::AuthorizationPolicy, name, spec)
@@ -58,12 +81,15 @@ impl Mesh {
     }
 
     fn index(self) -> PolicyIndex {
+        let mut service: Service = service("prod/web", &[], 80, TargetPort::Number(8080));
+        service.ports[0].protocol = self.protocol;
         let snapshot = Snapshot::new(crate::model::SnapshotParts {
             workloads: vec![web()],
+            services: vec![service],
             policies: self.policies,
             ..parts()
         });
-        PolicyIndex::build(&snapshot)
+        PolicyIndex::build(&Arc::new(snapshot))
     }
 
     fn policies(self) -> Arc<WorkloadPolicies> {
@@ -77,18 +103,28 @@ impl Mesh {
 }
 
 impl WorkloadPolicies {
-    /// By the evaluator; the kernel's tables have to say the same.
+    /// Whether a connection is let in that carries no HTTP. The kernel's tables have to agree.
     fn admits(&self, caller: Caller, port: u16) -> bool {
         let connection = caller.calls(port);
-        let evaluated = self.evaluate(&connection);
         agreement::assert_agreement(self, &connection);
-        matches!(evaluated, Decision::Allow(_))
+        matches!(
+            self.judge_opaque(&connection, &Approvals::default()),
+            Decision::Allow(_)
+        )
+    }
+
+    /// Whether a request is let in.
+    fn admits_request(&self, caller: Caller, request: &RequestAttributes) -> bool {
+        let connection = caller.calls(8080);
+        agreement::assert_agreement(self, &connection);
+        let decision = self.judge_request(&connection, request, &Approvals::default());
+        matches!(decision, RequestDecision::Allow(_))
     }
 
     fn reason(&self, caller: Caller) -> Option<Reason> {
-        match self.evaluate(&caller.calls(8080)) {
-            Decision::Allow(_) => None,
-            Decision::Deny(denial) => Some(denial.reason),
+        match self.judge_connection(&caller.calls(8080)) {
+            ConnectionVerdict::Allow(_) | ConnectionVerdict::Ask => None,
+            ConnectionVerdict::Deny(denial) => Some(denial.reason),
         }
     }
 }
@@ -125,4 +161,17 @@ impl Caller {
 
 fn web() -> Workload {
     pod("prod/web", &["10.0.0.1", "fd00::1"])
+}
+
+/// A request without headers to the host `web`.
+fn request(method: &str, path: &str) -> RequestAttributes {
+    RequestAttributes {
+        method: method.to_owned(),
+        authority: "web".to_owned(),
+        path: path.to_owned(),
+        raw_path: path.to_owned(),
+        headers: http::HeaderMap::new(),
+        forwarded_for: None,
+        token: None,
+    }
 }

@@ -1,0 +1,78 @@
+//! What a policy applies to: `selector`, `targetRef`, `targetRefs`.
+
+use crate::policy::reader::{Node, NotEnforced, selector};
+
+/// The most `targetRefs` of a policy.
+const MOST_REFERENCES: usize = 16;
+
+/// What a policy applies to, within its scope.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(in crate::policy) enum Attachment {
+    /// Every workload; also where what it selects could not be read.
+    Everything,
+    /// Workloads that have these labels.
+    Labels(Vec<(String, String)>),
+    /// The pods behind these Services of its namespace, at the Services' ports.
+    Services(Vec<String>),
+}
+
+/// Reads what a policy applies to.
+pub(in crate::policy) fn attachment(
+    spec: &Node<'_>,
+    warnings: &mut Vec<String>,
+) -> Result<Attachment, NotEnforced> {
+    let mut attachment = Attachment::Everything;
+    let mut chosen: Option<&str> = None;
+    for (name, field) in spec.fields()? {
+        if !matches!(name, "selector" | "targetRef" | "targetRefs") {
+            continue;
+        }
+        if let Some(other) = chosen.replace(name) {
+            return field.fail(format!("it cannot stand beside {other}; keep one of them"));
+        }
+        attachment = match name {
+            "selector" => {
+                let labels = selector(&field)?;
+                if labels.is_empty() {
+                    warnings.push("a selector without labels selects every workload".to_owned());
+                }
+                Attachment::Labels(labels)
+            }
+            "targetRef" => references(&[field], warnings)?,
+            _ => references(&field.at_most(MOST_REFERENCES)?, warnings)?,
+        };
+    }
+    Ok(attachment)
+}
+
+/// Reads references to Services. Others are none of a node's business.
+fn references(nodes: &[Node<'_>], warnings: &mut Vec<String>) -> Result<Attachment, NotEnforced> {
+    let mut services = Vec::new();
+    for node in nodes {
+        let (mut group, mut kind, mut service) = ("", "", None);
+        for (name, field) in node.fields()? {
+            match name {
+                "group" => group = field.optional_text()?,
+                "kind" => kind = field.text()?,
+                "name" => service = Some(field.text()?),
+                "namespace" if field.optional_text()?.is_empty() => {}
+                "namespace" => {
+                    return field.fail("a reference reaches into no other namespace; remove it");
+                }
+                _ => return field.unknown(),
+            }
+        }
+        let Some(service) = service else {
+            return node.fail("a reference needs a name");
+        };
+        match (group, kind) {
+            ("" | "core", "Service") => services.push(service.to_owned()),
+            ("networking.istio.io", "ServiceEntry")
+            | ("gateway.networking.k8s.io", "Gateway" | "GatewayClass") => warnings.push(format!(
+                "not enforced: the {kind} {service} is for gateways and waypoints to enforce"
+            )),
+            _ => return node.fail(format!("{kind:?} of group {group:?} cannot be referred to")),
+        }
+    }
+    Ok(Attachment::Services(services))
+}

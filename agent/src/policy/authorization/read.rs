@@ -1,0 +1,372 @@
+//! Reads an AuthorizationPolicy, and refuses what Istio's admission refuses.
+
+use std::sync::Arc;
+
+use super::attachment::{Attachment, attachment};
+use super::condition::condition;
+use super::criterion::Criterion;
+use super::values::{
+    block, expanded, host, namespace, path, port, principal, request_principal, service_account,
+    text, trust_domain,
+};
+use super::{Action, Authorization, Enforcement, Rule};
+use crate::model::{ObjectName, PolicyObject, TrustBundle};
+use crate::policy::matcher::Field;
+use crate::policy::reader::{Node, NotEnforced};
+
+/// The most rules of a policy, and sources of a rule.
+const MOST_RULES: usize = 512;
+
+/// The most `serviceAccounts` of a source.
+const MOST_ACCOUNTS: usize = 16;
+
+/// An AuthorizationPolicy, as far as it could be read.
+pub(in crate::policy) struct Parsed {
+    pub(in crate::policy) attachment: Attachment,
+    pub(in crate::policy) action: Option<Action>,
+    pub(in crate::policy) rules: Result<Authorization, NotEnforced>,
+    /// What an operator may want to know, though it is enforced.
+    pub(in crate::policy) warnings: Vec<String>,
+}
+
+/// What the values of a policy are read with.
+pub(super) struct Context<'a> {
+    pub(super) policy: &'a ObjectName,
+    pub(super) bundle: &'a TrustBundle,
+    pub(super) action: Action,
+}
+
+/// Reads an AuthorizationPolicy.
+pub(in crate::policy) fn parse(object: &PolicyObject, bundle: &TrustBundle) -> Parsed {
+    let spec = Node::spec(&object.spec);
+    let mut warnings = Vec::new();
+    let attached = attachment(&spec, &mut warnings);
+    let action = spec.fields().and_then(|fields| {
+        let field = fields.into_iter().find(|(name, _)| *name == "action");
+        field.map_or(Ok(Action::Allow), |(_, field)| read_action(&field))
+    });
+    let rules = attached
+        .as_ref()
+        .map_err(Clone::clone)
+        .and_then(|_| action.clone())
+        .and_then(|action| {
+            let context = Context {
+                policy: &object.name,
+                bundle,
+                action,
+            };
+            authorization(object, &spec, &context)
+        });
+    if let Ok(policy) = &rules {
+        warnings.extend(warn(policy));
+    }
+    Parsed {
+        attachment: attached.unwrap_or(Attachment::Everything),
+        action: action.ok(),
+        rules,
+        warnings,
+    }
+}
+
+fn authorization(
+    object: &PolicyObject,
+    spec: &Node<'_>,
+    context: &Context<'_>,
+) -> Result<Authorization, NotEnforced> {
+    let action = context.action;
+    let enforcement = enforcement(object, action)?;
+    let (mut rules, mut provider) = (Vec::new(), None);
+    for (name, field) in spec.fields()? {
+        match name {
+            "selector" | "targetRef" | "targetRefs" | "action" => {}
+            "provider" if action == Action::Custom => provider = provider_name(&field)?,
+            "provider" => return field.fail("only a CUSTOM policy has a provider; remove it"),
+            "rules" => {
+                let elements = field.optional_elements()?;
+                if elements.len() > MOST_RULES {
+                    return field.fail(format!("a policy has at most {MOST_RULES} rules"));
+                }
+                rules = elements
+                    .iter()
+                    .map(|node| rule(node, context))
+                    .collect::<Result<_, _>>()?;
+            }
+            _ => return field.unknown(),
+        }
+    }
+    match (action, rules.is_empty(), provider) {
+        (Action::Deny | Action::Custom, true, _) => {
+            let action = action.as_str();
+            spec.fail(format!(
+                "a {action} policy without rules never matches; add a rule"
+            ))
+        }
+        (Action::Custom, false, None) => {
+            spec.fail("a CUSTOM policy needs provider.name, the name of an external authorizer")
+        }
+        _ => Ok(Authorization {
+            action,
+            enforcement,
+            provider: provider.map(Arc::from),
+            rules,
+        }),
+    }
+}
+
+fn provider_name<'a>(node: &Node<'a>) -> Result<Option<&'a str>, NotEnforced> {
+    let mut found = None;
+    for (name, field) in node.fields()? {
+        match name {
+            "name" => found = Some(field.text()?),
+            _ => return field.unknown(),
+        }
+    }
+    Ok(found)
+}
+
+/// The annotation `istio.io/dry-run`, whose values are those of Go's strconv.ParseBool.
+fn enforcement(object: &PolicyObject, action: Action) -> Result<Enforcement, NotEnforced> {
+    let fail = |problem: String| NotEnforced {
+        path: "metadata.annotations[istio.io/dry-run]".to_owned(),
+        problem,
+    };
+    let Some(value) = object.annotations.get("istio.io/dry-run") else {
+        return Ok(Enforcement::Enforced);
+    };
+    let enforcement = match value.as_str() {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Enforcement::DryRun,
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Enforcement::Enforced,
+        other => return Err(fail(format!("{other:?} is neither true nor false"))),
+    };
+    match action {
+        Action::Allow | Action::Deny => Ok(enforcement),
+        Action::Audit | Action::Custom => Err(fail(format!(
+            "only ALLOW and DENY policies have dry runs, not {}",
+            action.as_str()
+        ))),
+    }
+}
+
+fn read_action(node: &Node<'_>) -> Result<Action, NotEnforced> {
+    match node.text()? {
+        "ALLOW" => Ok(Action::Allow),
+        "DENY" => Ok(Action::Deny),
+        "AUDIT" => Ok(Action::Audit),
+        "CUSTOM" => Ok(Action::Custom),
+        other => node.fail(format!(
+            "{other:?} is no action; use ALLOW, DENY, AUDIT or CUSTOM"
+        )),
+    }
+}
+
+fn rule(node: &Node<'_>, context: &Context<'_>) -> Result<Rule, NotEnforced> {
+    let mut rule = Rule::default();
+    for (name, field) in node.fields()? {
+        match name {
+            "from" => {
+                rule.from = wrapped(&field, "source", |node| source(node, context))?;
+                if rule.from.len() > MOST_RULES {
+                    return field.fail(format!("a rule has at most {MOST_RULES} sources"));
+                }
+            }
+            "to" => rule.to = wrapped(&field, "operation", operation)?,
+            "when" => {
+                let elements = field.optional_elements()?;
+                rule.when = elements
+                    .iter()
+                    .map(|node| condition(node, context))
+                    .collect::<Result<_, _>>()?;
+            }
+            _ => return field.unknown(),
+        }
+    }
+    Ok(rule)
+}
+
+/// Reads a list of objects that each have exactly the field `inside`.
+fn wrapped<T>(
+    node: &Node<'_>,
+    inside: &str,
+    read: impl Fn(&Node<'_>) -> Result<T, NotEnforced>,
+) -> Result<Vec<T>, NotEnforced> {
+    let elements = node.elements()?;
+    elements
+        .iter()
+        .map(|element| match element.fields()?.as_slice() {
+            [(name, field)] if *name == inside => read(field),
+            [(name, field)] if *name != inside => field.unknown(),
+            _ => element.fail(format!("it needs the field {inside}, and no other")),
+        })
+        .collect()
+}
+
+/// A field and its twin, each where it is set.
+pub(super) fn twins<'a, T>(
+    node: &Node<'a>,
+    [positive, negative]: [&str; 2],
+    read: impl Fn(&Node<'a>) -> Result<Vec<T>, NotEnforced>,
+) -> Result<Option<Field<T>>, NotEnforced> {
+    let mut field = Field::default();
+    for (name, own) in node.fields()? {
+        if name == positive {
+            field.positive = read(&own)?;
+        } else if name == negative {
+            field.negative = read(&own)?;
+        }
+    }
+    Ok((!field.is_empty()).then_some(field))
+}
+
+fn source(node: &Node<'_>, context: &Context<'_>) -> Result<Vec<Criterion>, NotEnforced> {
+    let names = |name, not| [name, not];
+    let principals =
+        |node: &Node<'_>| expanded(node, |_, text| Ok(principal(text, context.bundle)));
+    let domains =
+        |node: &Node<'_>| expanded(node, |node, text| trust_domain(node, text, context.bundle));
+    let accounts = |node: &Node<'_>| {
+        node.at_most(MOST_ACCOUNTS)?;
+        node.texts(|node, text| service_account(node, text, &context.policy.namespace))
+    };
+    let read = [
+        twins(node, names("principals", "notPrincipals"), principals)?.map(Criterion::Principal),
+        twins(node, names("namespaces", "notNamespaces"), |n| {
+            n.texts(namespace)
+        })?
+        .map(Criterion::Namespace),
+        twins(
+            node,
+            names("serviceAccounts", "notServiceAccounts"),
+            accounts,
+        )?
+        .map(Criterion::ServiceAccount),
+        twins(node, names("trustDomains", "notTrustDomains"), domains)?.map(Criterion::TrustDomain),
+        twins(node, names("ipBlocks", "notIpBlocks"), |n| n.texts(block))?.map(Criterion::SourceIp),
+        twins(node, names("remoteIpBlocks", "notRemoteIpBlocks"), |n| {
+            n.texts(block)
+        })?
+        .map(Criterion::RemoteIp),
+        twins(
+            node,
+            names("requestPrincipals", "notRequestPrincipals"),
+            |n| n.texts(request_principal),
+        )?
+        .map(Criterion::RequestPrincipal),
+    ];
+    const NAMES: [&str; 14] = [
+        "principals",
+        "notPrincipals",
+        "namespaces",
+        "notNamespaces",
+        "serviceAccounts",
+        "notServiceAccounts",
+        "trustDomains",
+        "notTrustDomains",
+        "ipBlocks",
+        "notIpBlocks",
+        "remoteIpBlocks",
+        "notRemoteIpBlocks",
+        "requestPrincipals",
+        "notRequestPrincipals",
+    ];
+    let [principal, namespace, account, ..] = &read;
+    if account.is_some() && (principal.is_some() || namespace.is_some()) {
+        return node.fail("service accounts stand beside neither principals nor namespaces");
+    }
+    let criteria: Vec<_> = read.into_iter().flatten().collect();
+    for (name, field) in node.fields()? {
+        if !NAMES.contains(&name) {
+            return field.unknown();
+        }
+    }
+    refuse_in_custom(node, context, &criteria)?;
+    not_empty(node, criteria, "a source")
+}
+
+fn operation(node: &Node<'_>) -> Result<Vec<Criterion>, NotEnforced> {
+    const NAMES: [&str; 8] = [
+        "hosts",
+        "notHosts",
+        "ports",
+        "notPorts",
+        "methods",
+        "notMethods",
+        "paths",
+        "notPaths",
+    ];
+    for (name, field) in node.fields()? {
+        if !NAMES.contains(&name) {
+            return field.unknown();
+        }
+    }
+    let read = [
+        twins(node, ["ports", "notPorts"], |n| n.texts(port))?.map(Criterion::DestinationPort),
+        twins(node, ["hosts", "notHosts"], |n| n.texts(host))?.map(Criterion::Host),
+        twins(node, ["methods", "notMethods"], |n| n.texts(text))?.map(Criterion::Method),
+        twins(node, ["paths", "notPaths"], |n| n.texts(path))?.map(Criterion::Path),
+    ];
+    not_empty(node, read.into_iter().flatten().collect(), "an operation")
+}
+
+fn not_empty(
+    node: &Node<'_>,
+    criteria: Vec<Criterion>,
+    what: &str,
+) -> Result<Vec<Criterion>, NotEnforced> {
+    if criteria.is_empty() {
+        return node.fail(format!("{what} needs a field"));
+    }
+    Ok(criteria)
+}
+
+/// A CUSTOM policy is evaluated before a token is verified, and Istio refuses it identities too.
+pub(super) fn refuse_in_custom(
+    node: &Node<'_>,
+    context: &Context<'_>,
+    criteria: &[Criterion],
+) -> Result<(), NotEnforced> {
+    let is_refused = |criterion: &Criterion| match criterion {
+        Criterion::Principal(_)
+        | Criterion::Namespace(_)
+        | Criterion::ServiceAccount(_)
+        | Criterion::TrustDomain(_)
+        | Criterion::RequestPrincipal(_)
+        | Criterion::Claim(..) => true,
+        Criterion::SourceIp(_)
+        | Criterion::RemoteIp(_)
+        | Criterion::DestinationIp(_)
+        | Criterion::DestinationPort(_)
+        | Criterion::Host(_)
+        | Criterion::Method(_)
+        | Criterion::Path(_)
+        | Criterion::Header(..) => false,
+    };
+    if context.action == Action::Custom && criteria.iter().any(is_refused) {
+        return node.fail("a CUSTOM policy can depend on no identity and no token");
+    }
+    Ok(())
+}
+
+/// What an operator may not have meant.
+fn warn(policy: &Authorization) -> Vec<String> {
+    if policy.action != Action::Deny {
+        return Vec::new();
+    }
+    let is_about_port = |operation: &Vec<Criterion>| {
+        operation
+            .iter()
+            .any(|criterion| matches!(criterion, Criterion::DestinationPort(_)))
+    };
+    let widens = |rule: &&Rule| rule.mentions_http() && !rule.to.iter().any(is_about_port);
+    let wide = policy
+        .rules
+        .iter()
+        .enumerate()
+        .find(|(_, rule)| widens(rule));
+    let warning = wide.map(|(index, _)| {
+        format!(
+            "rules[{index}] depends on HTTP and names no port: on ports that do not speak HTTP it \
+             denies whatever else it says"
+        )
+    });
+    warning.into_iter().collect()
+}

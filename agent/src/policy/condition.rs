@@ -1,0 +1,159 @@
+//! What became of each policy object.
+
+use serde::Serialize;
+
+use super::authorization::{Action, Attachment, Enforcement};
+use super::index::{ParsedAuthentication, ParsedAuthorization, PolicyIndex};
+use super::reader::NotEnforced;
+use crate::model::{ObjectName, PolicyKind, PolicyObject, Workload};
+
+/// What became of a policy object, for the operator.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct PolicyCondition {
+    /// The object's kind.
+    pub kind: PolicyKind,
+    /// The object's name.
+    pub name: ObjectName,
+    /// What it applies to.
+    pub scope: PolicyScope,
+    /// An AuthorizationPolicy's action, where it can be read.
+    pub action: Option<&'static str>,
+    /// Whether it is enforced.
+    pub state: PolicyState,
+    /// Which field is not, or what else there is to know.
+    pub message: Option<String>,
+    /// How many workloads it applies to.
+    pub workloads: usize,
+}
+
+/// What a policy applies to.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PolicyScope {
+    /// Every workload: it is in the root namespace.
+    Mesh,
+    /// The workloads of its namespace.
+    Namespace,
+    /// Those that its selector selects.
+    Selected,
+    /// The pods behind the Services that it refers to.
+    Services,
+}
+
+/// Whether a policy is enforced.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
+pub enum PolicyState {
+    /// It is, in full.
+    Enforced,
+    /// What it would decide is noted; it decides nothing.
+    DryRun,
+    /// It is not: the message says which field is the cause, and what follows from it.
+    NotEnforced,
+    /// It applies to nothing, by Istio's rules.
+    Ignored,
+}
+
+impl PolicyIndex {
+    pub(super) fn describe(&self) -> Vec<PolicyCondition> {
+        let authorizations = self.authorizations.iter();
+        let authentications = self.authentications.iter();
+        authorizations
+            .map(|parsed| self.describe_authorization(parsed))
+            .chain(authentications.map(|parsed| self.describe_authentication(parsed)))
+            .collect()
+    }
+
+    fn describe_authorization(&self, parsed: &ParsedAuthorization) -> PolicyCondition {
+        let workloads = self.count(|workload| self.attached_ports(parsed, workload).is_some());
+        let mut condition = condition(&parsed.object, parsed.content.as_ref().err(), workloads);
+        condition.action = parsed.action.map(Action::as_str);
+        condition.scope = match &parsed.selector {
+            Attachment::Everything => self.scope_of_all(&parsed.object),
+            Attachment::Labels(_) => PolicyScope::Selected,
+            Attachment::Services(_) => PolicyScope::Services,
+        };
+        let mut remarks = parsed.warnings.clone();
+        match &parsed.content {
+            Err(error) => remarks.insert(0, format!("{error}; {}", consequence(parsed.action))),
+            Ok(policy) if policy.enforcement == Enforcement::DryRun => {
+                condition.state = PolicyState::DryRun;
+            }
+            Ok(_) => {}
+        }
+        if let Attachment::Services(services) = &parsed.selector {
+            let is_missing = |name: &&String| !self.has_service(&parsed.object.name, name);
+            let missing = services.iter().filter(is_missing);
+            remarks
+                .extend(missing.map(|name| format!("there is no Service {name} in its namespace")));
+            if services.is_empty() {
+                condition.state = PolicyState::NotEnforced;
+            }
+        }
+        condition.message = (!remarks.is_empty()).then(|| remarks.join("; "));
+        condition
+    }
+
+    fn describe_authentication(&self, parsed: &ParsedAuthentication) -> PolicyCondition {
+        let workloads = self.count(|workload| self.level(parsed, workload).is_some());
+        let error = parsed.content.as_ref().err();
+        let mut condition = condition(&parsed.object, error, workloads);
+        let selects = !parsed.selector.is_empty();
+        condition.scope = match selects {
+            true => PolicyScope::Selected,
+            false => self.scope_of_all(&parsed.object),
+        };
+        if self.is_root(&parsed.object) && selects {
+            condition.state = PolicyState::Ignored;
+            condition.message =
+                Some("a selector has no effect in the root namespace; move the object".into());
+        } else if let Some(error) = error {
+            condition.message = Some(format!("{error}; {}", consequence(None)));
+        } else if parsed
+            .content
+            .as_ref()
+            .is_ok_and(|content| content.disables)
+        {
+            condition.message = Some("DISABLE is taken for PERMISSIVE".into());
+        }
+        condition
+    }
+
+    fn scope_of_all(&self, object: &PolicyObject) -> PolicyScope {
+        match self.is_root(object) {
+            true => PolicyScope::Mesh,
+            false => PolicyScope::Namespace,
+        }
+    }
+
+    fn count(&self, applies: impl Fn(&Workload) -> bool) -> usize {
+        let workloads = self.snapshot.workloads().iter();
+        workloads.filter(|workload| applies(workload)).count()
+    }
+}
+
+/// What follows from an object that cannot be enforced.
+fn consequence(action: Option<Action>) -> &'static str {
+    match action {
+        Some(Action::Allow) => "the policy allows nobody until that is mended",
+        Some(Action::Audit) => "nothing is audited by it until that is mended",
+        Some(Action::Deny | Action::Custom) | None => {
+            "the workloads that it selects refuse all connections until that is mended"
+        }
+    }
+}
+
+fn condition(
+    object: &PolicyObject,
+    error: Option<&NotEnforced>,
+    workloads: usize,
+) -> PolicyCondition {
+    PolicyCondition {
+        kind: object.kind,
+        name: object.name.clone(),
+        scope: PolicyScope::Namespace,
+        action: None,
+        state: error.map_or(PolicyState::Enforced, |_| PolicyState::NotEnforced),
+        message: None,
+        workloads,
+    }
+}

@@ -1,0 +1,173 @@
+//! Paths: Istio's string match, or a template.
+
+use super::matcher::StringMatch;
+
+/// A value of `paths`.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) enum PathMatch {
+    /// A value without template operators.
+    Text(StringMatch),
+    /// One with `{*}` or `{**}`.
+    Template(Template),
+}
+
+/// Literals and operators in turn.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Template(Vec<Part>);
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+enum Part {
+    Literal(String),
+    /// `{*}`: one segment.
+    Segment,
+    /// `{**}`: anything. Only a literal can follow.
+    Anything,
+}
+
+impl PathMatch {
+    /// Reads a value.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(super) fn parse(value: &str) -> Result<Self, String> {
+        if value.contains("{*}") || value.contains("{**}") {
+            return Template::parse(value).map(Self::Template);
+        }
+        if value.contains(['{', '}']) {
+            return Err("{ and } stand only in the operators {*} and {**}".to_owned());
+        }
+        Ok(Self::Text(StringMatch::parse(value)))
+    }
+
+    /// Matches a normalised path without query.
+    pub(super) fn matches(&self, path: &str) -> bool {
+        match self {
+            Self::Text(text) => text.matches(path),
+            Self::Template(template) => matches(&template.0, path),
+        }
+    }
+}
+
+impl Template {
+    fn parse(value: &str) -> Result<Self, String> {
+        let mut seen_anything = false;
+        for segment in value.trim_matches('/').split('/') {
+            let is_operator = matches!(segment, "{*}" | "{**}");
+            if seen_anything && is_operator {
+                return Err("only literal segments can follow {**}".to_owned());
+            }
+            let is_literal = !segment.is_empty() && segment.bytes().all(is_literal);
+            if !is_operator && !is_literal {
+                return Err(format!(
+                    "the segment {segment:?} is neither {{*}} nor {{**}} nor a literal"
+                ));
+            }
+            seen_anything |= segment == "{**}";
+        }
+        let mut parts = Vec::new();
+        let mut rest = value;
+        while let Some(start) = rest.find('{') {
+            let (literal, operator) = rest.split_at(start);
+            parts.push(Part::Literal(literal.to_owned()));
+            if let Some(after) = operator.strip_prefix("{**}") {
+                parts.push(Part::Anything);
+                rest = after;
+            } else {
+                parts.push(Part::Segment);
+                rest = operator.strip_prefix("{*}").unwrap_or_default();
+            }
+        }
+        parts.push(Part::Literal(rest.to_owned()));
+        Ok(Self(parts))
+    }
+}
+
+fn matches(parts: &[Part], path: &str) -> bool {
+    match parts {
+        [] => path.is_empty(),
+        [Part::Literal(literal), rest @ ..] => path
+            .strip_prefix(literal.as_str())
+            .is_some_and(|path| matches(rest, path)),
+        [Part::Segment, rest @ ..] => {
+            let end = path.find('/').unwrap_or(path.len());
+            let (segment, path) = path.split_at(end);
+            !segment.is_empty() && segment.bytes().all(is_character) && matches(rest, path)
+        }
+        [Part::Anything, Part::Literal(literal)] => path
+            .strip_suffix(literal.as_str())
+            .is_some_and(|path| path.bytes().all(|byte| byte == b'/' || is_character(byte))),
+        // The parser puts a literal, and nothing else, after it.
+        [Part::Anything, ..] => false,
+    }
+}
+
+/// The characters of a path segment (RFC 3986, pchar), as Envoy's template matcher has them.
+fn is_character(byte: u8) -> bool {
+    byte == b'*' || is_literal(byte)
+}
+
+fn is_literal(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~%!$&'()+,;:@=".contains(&byte)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn templates_match_as_the_specification_has_it() {
+        for (template, matching, others) in [
+            (
+                "/allow/admin/{**}",
+                &[
+                    "/allow/admin/",
+                    "/allow/admin/temp",
+                    "/allow/admin/foo/t.txt",
+                ][..],
+                &["/allow/admin", "/allow/admin\"", "/allow/admin/x[0]"][..],
+            ),
+            (
+                "/foo/{*}/bar/{**}",
+                &["/foo/buzz/bar/bat.txt", "/foo/buzz/bar/bat/x"],
+                &["/foo//bar/x", "/foo/bar/x"],
+            ),
+            (
+                "/store/{**}/cart",
+                &["/store//cart", "/store/a/b/cart"],
+                &["/store/cart"],
+            ),
+            (
+                "/foo/{*}",
+                &["/foo/bar", "/foo/a*b"],
+                &["/foo/bar/baz", "/foo/"],
+            ),
+            ("/foo/{**}/", &["/foo/bar/", "/foo//"], &["/foo/bar"]),
+        ] {
+            let parsed = PathMatch::parse(template).expect(template);
+            for path in matching {
+                assert!(parsed.matches(path), "{template} {path}");
+            }
+            for path in others {
+                assert!(!parsed.matches(path), "{template} {path}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_template_is_refused() {
+        for value in [
+            "/a{*}",
+            "/{**}/{*}",
+            "/{**}/x/{**}",
+            "/{*}//{*}",
+            "/{a}",
+            "/a}",
+            "/{*}/a*",
+        ] {
+            PathMatch::parse(value).expect_err(value);
+        }
+        for value in ["/a*", "*/a", "/a*b", "/{*}", "{**}"] {
+            PathMatch::parse(value).expect(value);
+        }
+    }
+}

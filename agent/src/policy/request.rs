@@ -1,0 +1,140 @@
+//! What policy knows of an HTTP request.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderName};
+use serde_json::{Map, Value};
+
+/// Claims that are lists written as one text (RFC 8693, section 4.2).
+const SPACE_DELIMITED: [&str; 2] = ["scope", "permission"];
+
+/// The attributes of a request, as the proxy passes it on.
+#[derive(Clone, Debug)]
+pub struct RequestAttributes {
+    /// The method.
+    pub method: String,
+    /// `:authority`, or the Host header, as it came.
+    pub authority: String,
+    /// The normalised path, without query.
+    pub path: String,
+    /// The path as it came, with its query.
+    pub raw_path: String,
+    /// The headers, without pseudo-headers.
+    pub headers: HeaderMap,
+    /// The client as the last X-Forwarded-For line names it; `None` where there is none.
+    pub forwarded_for: Option<IpAddr>,
+    /// The verified token; `None` where there is none.
+    pub token: Option<Arc<Token>>,
+}
+
+/// A verified JWT.
+#[derive(Clone, Debug)]
+pub struct Token {
+    /// `iss`.
+    pub issuer: String,
+    /// `sub`; empty where it is absent.
+    pub subject: String,
+    /// All of its payload.
+    pub claims: Map<String, Value>,
+}
+
+/// Which header a condition is about.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) enum HeaderKey {
+    /// An ordinary one.
+    Named(HeaderName),
+    /// `:method`.
+    Method,
+    /// `:authority`.
+    Authority,
+    /// `:path`, as it came.
+    Path,
+}
+
+impl HeaderKey {
+    /// A name as a policy writes it.
+    pub(super) fn parse(name: &str) -> Option<Self> {
+        match name {
+            ":method" => Some(Self::Method),
+            ":authority" => Some(Self::Authority),
+            ":path" => Some(Self::Path),
+            _ => HeaderName::try_from(name).ok().map(Self::Named),
+        }
+    }
+}
+
+impl RequestAttributes {
+    /// The lines of a header; none where it is absent.
+    pub(super) fn lines(&self, key: &HeaderKey) -> Vec<&[u8]> {
+        match key {
+            HeaderKey::Named(name) => {
+                let lines = self.headers.get_all(name).into_iter();
+                lines.map(http::HeaderValue::as_bytes).collect()
+            }
+            HeaderKey::Method => vec![self.method.as_bytes()],
+            HeaderKey::Authority => vec![self.authority.as_bytes()],
+            HeaderKey::Path => vec![self.raw_path.as_bytes()],
+        }
+    }
+}
+
+impl Token {
+    /// The texts of a claim, by the names on the way to it: of a text, of the texts in a list.
+    /// `None` where there is no such claim; numbers, booleans and objects have no texts.
+    pub(super) fn texts(&self, path: &[String]) -> Option<Vec<&str>> {
+        let (first, rest) = path.split_first()?;
+        let mut value = self.claims.get(first)?;
+        for name in rest {
+            value = value.as_object()?.get(name)?;
+        }
+        let is_delimited = rest.is_empty() && SPACE_DELIMITED.contains(&first.as_str());
+        match value {
+            Value::String(text) if is_delimited => Some(text.split(' ').collect()),
+            Value::String(text) => Some(vec![text]),
+            Value::Array(list) => Some(list.iter().filter_map(Value::as_str).collect()),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn claims_are_found_by_their_path_and_only_texts_count() {
+        let Value::Object(claims) = json!({
+            "aud": ["a", 1, "b"], "n": 5, "scope": "write read", "empty": "",
+            "nested": {"key": "value", "scope": "a b"},
+        }) else {
+            unreachable!("an object")
+        };
+        let token = Token {
+            issuer: String::new(),
+            subject: String::new(),
+            claims,
+        };
+        let texts = |path: &[&str]| {
+            let path: Vec<String> = path.iter().map(|&name| name.to_owned()).collect();
+            token
+                .texts(&path)
+                .map(|texts| texts.into_iter().map(str::to_owned).collect::<Vec<_>>())
+        };
+        assert_eq!(texts(&["aud"]), Some(vec!["a".into(), "b".into()]));
+        assert_eq!(texts(&["scope"]), Some(vec!["write".into(), "read".into()]));
+        assert_eq!(texts(&["nested", "key"]), Some(vec!["value".into()]));
+        assert_eq!(texts(&["nested", "scope"]), Some(vec!["a b".into()]));
+        for absent in [
+            &["n"][..],
+            &["nested"],
+            &["nested", "x"],
+            &["aud", "0"],
+            &[],
+        ] {
+            assert_eq!(texts(absent), None, "{absent:?}");
+        }
+    }
+}

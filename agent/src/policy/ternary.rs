@@ -1,0 +1,45 @@
+//! Kleene's logic of three values, for what is known before a request has been read.
+
+/// Whether something holds.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Ternary {
+    /// It does not.
+    False,
+    /// It depends on what is not known yet.
+    Unknown,
+    /// It does.
+    True,
+}
+
+impl Ternary {
+    /// Whether all hold.
+    pub(super) fn all(values: impl IntoIterator<Item = Self>) -> Self {
+        values.into_iter().min().unwrap_or(Self::True)
+    }
+
+    /// Whether one of them holds.
+    pub(super) fn any(values: impl IntoIterator<Item = Self>) -> Self {
+        values.into_iter().max().unwrap_or(Self::False)
+    }
+}
+
+impl From<bool> for Ternary {
+    fn from(value: bool) -> Self {
+        if value { Self::True } else { Self::False }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Ternary::{self, False, True, Unknown};
+
+    #[test]
+    fn what_is_unknown_matters_only_where_the_rest_does_not_decide() {
+        assert_eq!(Ternary::all([]), True);
+        assert_eq!(Ternary::all([True, Unknown]), Unknown);
+        assert_eq!(Ternary::all([False, Unknown]), False);
+        assert_eq!(Ternary::any([]), False);
+        assert_eq!(Ternary::any([True, Unknown]), True);
+        assert_eq!(Ternary::any([False, Unknown]), Unknown);
+    }
+}
