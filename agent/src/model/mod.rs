@@ -6,6 +6,7 @@
 mod classes;
 mod destination;
 mod identity;
+mod mesh_settings;
 mod namespace;
 mod object;
 mod protocol;
@@ -19,6 +20,10 @@ mod workload;
 
 pub use destination::{Destination, Target};
 pub use identity::{IdentityError, TrustDomain, WorkloadIdentity};
+pub use mesh_settings::{
+    AuthorizerApi, BodyEncoding, BodyExcess, ExtensionProvider, HeaderPattern, HeaderPatternError,
+    HttpApi, MeshSettings, OnError, PathNormalization, ProviderService, RequestBody,
+};
 pub use namespace::{DATAPLANE_MODE_LABEL, DataplaneMode, NamespaceInfo};
 pub use object::{Fault, ObjectName, Origin, PolicyKind, PolicyObject};
 pub use protocol::AppProtocol;

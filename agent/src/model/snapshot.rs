@@ -3,8 +3,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::{
-    Fault, MeshRanges, NamespaceInfo, ObjectName, PolicyObject, Service, TrustBundle, TrustDomain,
-    Workload,
+    Fault, MeshRanges, MeshSettings, NamespaceInfo, ObjectName, PolicyObject, Service, TrustBundle,
+    TrustDomain, Workload,
 };
 
 /// What a source hands over to make a [`Snapshot`].
@@ -24,6 +24,8 @@ pub struct SnapshotParts {
     pub services: Vec<Service>,
     /// AuthorizationPolicy and PeerAuthentication objects.
     pub policies: Vec<PolicyObject>,
+    /// Istio's mesh-wide settings.
+    pub mesh_settings: MeshSettings,
     /// What is wrong with the configuration.
     pub faults: Vec<Fault>,
     /// Whether the configuration is known in full. While it is not (first start with a broken
@@ -41,6 +43,7 @@ pub struct Snapshot {
     workloads: Vec<Arc<Workload>>,
     services: Vec<Service>,
     policies: Vec<PolicyObject>,
+    mesh_settings: MeshSettings,
     faults: Vec<Fault>,
     complete: bool,
     by_name: HashMap<ObjectName, usize>,
@@ -72,6 +75,7 @@ impl Snapshot {
             workloads: parts.workloads.into_iter().map(Arc::new).collect(),
             services: parts.services,
             policies: parts.policies,
+            mesh_settings: parts.mesh_settings,
             faults: parts.faults,
             complete: parts.complete,
         };
@@ -118,6 +122,11 @@ impl Snapshot {
     /// The policy objects.
     pub fn policies(&self) -> &[PolicyObject] {
         &self.policies
+    }
+
+    /// Istio's mesh-wide settings.
+    pub fn mesh_settings(&self) -> &MeshSettings {
+        &self.mesh_settings
     }
 
     /// What an operator has to mend.

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    AppProtocol, Enrolment, MeshRanges, ObjectName, Service, ServicePort, SnapshotParts,
-    TargetPort, TrustBundle, TrustDomain, Workload, WorkloadIdentity,
+    AppProtocol, Enrolment, MeshRanges, MeshSettings, ObjectName, Service, ServicePort,
+    SnapshotParts, TargetPort, TrustBundle, TrustDomain, Workload, WorkloadIdentity,
 };
 
 /// An empty mesh.
@@ -19,6 +19,7 @@ pub(crate) fn parts() -> SnapshotParts {
         workloads: Vec::new(),
         services: Vec::new(),
         policies: Vec::new(),
+        mesh_settings: MeshSettings::default(),
         faults: Vec::new(),
         complete: true,
     }

@@ -6,6 +6,8 @@
 
 mod field;
 pub mod files;
+mod location;
 mod objects;
+mod tree;
 
 pub use files::{FileSource, FileSourceConfig, SourceError};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::document::{Object, ObjectKey, Parsed};
 use super::state::Settings;
 use crate::model::{Fault, NamespaceInfo, Origin, PolicyObject, Service, SnapshotParts};
-use crate::source::objects::PodObject;
+use crate::source::objects::{MeshConfigObject, PodObject};
 
 /// Collects objects; the first of a kind and name counts.
 #[derive(Default)]
@@ -17,6 +17,7 @@ pub(super) struct Assembly<'a> {
     pods: Vec<&'a PodObject>,
     services: Vec<Service>,
     policies: Vec<PolicyObject>,
+    mesh_config: Option<(Origin, &'a MeshConfigObject)>,
     duplicates: Vec<Fault>,
 }
 
@@ -58,6 +59,14 @@ impl<'a> Assembly<'a> {
         self.policies
             .sort_by(|one, other| (one.kind, &one.name).cmp(&(other.kind, &other.name)));
         faults.append(&mut self.duplicates);
+        let mesh_config = self.mesh_config.as_ref();
+        let trust = &settings.trust_bundle;
+        faults.extend(
+            mesh_config
+                .into_iter()
+                .flat_map(|(origin, c)| c.faults(origin, trust)),
+        );
+        let mesh_settings = mesh_config.map(|(_, config)| config.settings.clone());
         let workloads = self.pods.iter();
         let workloads =
             workloads.map(|pod| pod.in_namespace(self.namespaces.get(&pod.name().namespace)));
@@ -69,6 +78,7 @@ impl<'a> Assembly<'a> {
             namespaces: self.namespaces,
             services: self.services,
             policies: self.policies,
+            mesh_settings: mesh_settings.unwrap_or_default(),
             faults,
             complete,
         }
@@ -88,6 +98,7 @@ impl<'a> Assembly<'a> {
             Object::Pod(pod) => self.pods.push(pod),
             Object::Service(service) => self.services.push(service.clone()),
             Object::Policy(policy) => self.policies.push(policy.clone()),
+            Object::MeshConfig(config) => self.mesh_config = Some((origin.clone(), config)),
         }
         None
     }

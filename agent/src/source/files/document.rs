@@ -9,14 +9,15 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::location::Location;
 use super::netns::netns;
-use super::tree::{self, Budget};
-use crate::model::{
-    NamespaceInfo, ObjectName, Origin, PolicyKind, PolicyObject, Service, TrustDomain,
-};
+use super::state::Settings;
+use crate::model::{NamespaceInfo, ObjectName, Origin, PolicyKind, PolicyObject, Service};
 use crate::source::field::FieldPath;
-use crate::source::objects::{self, ObjectError, PodObject};
+use crate::source::location::Location;
+use crate::source::objects::{
+    self, MESH_CONFIG_NAME, MeshConfigObject, ObjectError, PodObject, typed,
+};
+use crate::source::tree::{self, Budget};
 
 /// An object that the mesh knows.
 #[derive(Clone, PartialEq, Debug)]
@@ -25,6 +26,7 @@ pub(super) enum Object {
     Pod(PodObject),
     Service(Service),
     Policy(PolicyObject),
+    MeshConfig(MeshConfigObject),
 }
 
 /// What tells one object from all others.
@@ -42,6 +44,7 @@ impl Object {
             Self::Pod(pod) => ("Pod", pod.name().clone()),
             Self::Service(service) => ("Service", service.name.clone()),
             Self::Policy(policy) => (policy.kind.as_str(), policy.name.clone()),
+            Self::MeshConfig(config) => ("ConfigMap", config.name.clone()),
         };
         ObjectKey { kind, name }
     }
@@ -98,12 +101,12 @@ impl fmt::Display for DocumentError {
 pub(super) fn parse(
     path: &Arc<PathBuf>,
     text: &str,
-    trust_domain: &TrustDomain,
+    settings: &Settings,
 ) -> Result<Parsed, Vec<DocumentError>> {
     let mut reader = Reader {
         path,
         text,
-        trust_domain,
+        settings,
         document: 0,
         parsed: Parsed::default(),
         errors: Vec::new(),
@@ -119,7 +122,7 @@ pub(super) fn parse(
 struct Reader<'a> {
     path: &'a Arc<PathBuf>,
     text: &'a str,
-    trust_domain: &'a TrustDomain,
+    settings: &'a Settings,
     document: usize,
     parsed: Parsed,
     errors: Vec<DocumentError>,
@@ -206,6 +209,9 @@ impl Reader<'_> {
                 Some(pod) => Object::Pod(pod),
                 None => return Ok(()),
             },
+            ("v1", "ConfigMap") if self.is_mesh_config(&item.value) => {
+                Object::MeshConfig(objects::mesh_config(&item.typed()?)?)
+            }
             ("v1", "Service") => Object::Service(objects::service(&item.typed()?)?),
             (api_version, kind) => match policy_kind(api_version, kind)? {
                 Some(kind) => self.policy(kind, item)?,
@@ -222,7 +228,14 @@ impl Reader<'_> {
     fn pod(&self, mut item: Item) -> Result<Option<PodObject>, ObjectError> {
         drop_resources(&mut item.value);
         let pod = item.typed()?;
-        PodObject::convert(&pod, self.trust_domain, netns(&pod.metadata)?)
+        PodObject::convert(&pod, &self.settings.trust_bundle.own, netns(&pod.metadata)?)
+    }
+
+    fn is_mesh_config(&self, object: &Value) -> bool {
+        let metadata = |field: &str| object.pointer(&format!("/metadata/{field}"));
+        let namespace = self.settings.root_namespace.as_ref();
+        metadata("name").is_some_and(|name| name == MESH_CONFIG_NAME)
+            && metadata("namespace").is_some_and(|found| found == namespace)
     }
 
     fn policy(&self, kind: PolicyKind, mut item: Item) -> Result<Object, ObjectError> {
@@ -251,13 +264,6 @@ impl Item {
         }
         typed(value, &FieldPath::default())
     }
-}
-
-fn typed<T: DeserializeOwned>(value: Value, at: &FieldPath) -> Result<T, ObjectError> {
-    serde_path_to_error::deserialize(value).map_err(|error| {
-        let field = at.join(&FieldPath::from(error.path()));
-        ObjectError::new(field, error.inner().to_string())
-    })
 }
 
 fn namespace(object: k8s_openapi::api::core::v1::Namespace) -> Result<Object, ObjectError> {

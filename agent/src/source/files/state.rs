@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::assembly::Assembly;
 use super::document::{self, DocumentError, Parsed};
 use super::read::{FileReading, ReadError};
-use crate::model::{Fault, MeshRanges, SnapshotParts, TrustBundle, TrustDomain};
+use crate::model::{Fault, MeshRanges, SnapshotParts, TrustBundle};
 
 /// What the mesh is told besides its files.
 #[derive(Clone, Debug)]
@@ -100,7 +100,7 @@ impl State {
                 .as_ref()
                 .map(|parsed| parsed.ignored.clone())
                 .unwrap_or_default();
-            let file = FileState::read(&path, text, last_good, &self.settings.trust_bundle.own);
+            let file = FileState::read(&path, text, last_good, &self.settings);
             let kinds = file.ignored_kinds(&told);
             ignored.extend(kinds.map(|kind| IgnoredKind {
                 path: Arc::clone(&path),
@@ -178,9 +178,9 @@ impl FileState {
         path: &Arc<PathBuf>,
         text: Result<String, ReadError>,
         last_good: Option<Parsed>,
-        trust_domain: &TrustDomain,
+        settings: &Settings,
     ) -> Self {
-        match parse(path, text, trust_domain) {
+        match parse(path, text, settings) {
             Ok(parsed) => Self {
                 last_good: Some(parsed),
                 errors: Vec::new(),
@@ -216,13 +216,13 @@ impl FileError {
 fn parse(
     path: &Arc<PathBuf>,
     text: Result<String, ReadError>,
-    trust_domain: &TrustDomain,
+    settings: &Settings,
 ) -> Result<Parsed, Vec<FileError>> {
     let text = text.map_err(|error| vec![error.into()])?;
     if text.is_empty() {
         return Err(vec![FileError::Empty]);
     }
-    document::parse(path, &text, trust_domain)
+    document::parse(path, &text, settings)
         .map_err(|errors| errors.into_iter().map(FileError::from).collect())
 }
 
@@ -236,3 +236,6 @@ fn retained_fault(path: &Path) -> Fault {
         last_good_in_force: true,
     }
 }
+
+#[cfg(test)]
+mod tests;

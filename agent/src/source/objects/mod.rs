@@ -1,6 +1,8 @@
 //! The meaning of Kubernetes objects for the mesh, whatever source they come from.
 
 mod app_protocol;
+mod extension_provider;
+mod mesh_config;
 mod pod;
 mod policy;
 mod ports;
@@ -9,11 +11,14 @@ mod service;
 use std::net::IpAddr;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::model::ObjectName;
 
 use super::field::FieldPath;
 
+pub(crate) use mesh_config::{MESH_CONFIG_NAME, MeshConfigObject, mesh_config};
 pub(crate) use pod::PodObject;
 pub(crate) use policy::policy;
 pub(crate) use service::service;
@@ -63,6 +68,17 @@ pub(crate) fn namespaced_name(metadata: &ObjectMeta) -> Result<ObjectName, Objec
         .as_deref()
         .filter(|text| !text.is_empty());
     Ok(ObjectName::new(namespace.unwrap_or("default"), name))
+}
+
+/// A value, which stands at a field, as its type.
+///
+/// # Errors
+/// Where it is not of that type, with the field in it at fault.
+pub(crate) fn typed<T: DeserializeOwned>(value: Value, at: &FieldPath) -> Result<T, ObjectError> {
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let field = at.join(&FieldPath::from(error.path()));
+        ObjectError::new(field, error.inner().to_string())
+    })
 }
 
 /// An address that a pod or Service can have, canonical.

@@ -10,8 +10,8 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
+use super::field::{FieldPath, FieldStep};
 use super::location::Location;
-use crate::source::field::{FieldPath, FieldStep};
 
 /// How much the documents of one file may hold, so that aliases cannot multiply it.
 ///

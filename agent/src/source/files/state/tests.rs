@@ -1,0 +1,94 @@
+//! Istio's mesh-wide settings, as they come and go in files.
+
+use super::*;
+use crate::model::{PathNormalization, Snapshot, TrustBundle, TrustDomain};
+
+const GOOD: &str = "
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio, namespace: istio-system}
+data:
+  mesh: |-
+    trustDomain: td1
+    pathNormalization: {normalization: MERGE_SLASHES}
+    extensionProviders:
+    - name: opa
+      envoyExtAuthzGrpc: {service: opa.tools.svc.cluster.local, port: 9191}
+";
+
+fn state() -> State {
+    let own = TrustDomain::new("cluster.local").expect("valid");
+    let settings = Settings {
+        trust_bundle: TrustBundle::without_aliases(own),
+        root_namespace: "istio-system".into(),
+        ranges: MeshRanges::default(),
+    };
+    State::new("/config".into(), settings)
+}
+
+fn load(state: &mut State, text: &str) -> Snapshot {
+    state.load(Ok(vec![FileReading {
+        path: Arc::new("/config/mesh.yaml".into()),
+        text: Ok(text.to_owned()),
+    }]));
+    Snapshot::new(state.parts())
+}
+
+fn knows_opa(snapshot: &Snapshot) -> bool {
+    snapshot.mesh_settings().extension_provider("opa").is_some()
+}
+
+#[test]
+fn a_broken_provider_is_a_fault_and_the_last_good_version_stays() {
+    let mut state = state();
+    let good = load(&mut state, GOOD);
+    assert!(knows_opa(&good));
+    let normalization = good.mesh_settings().path_normalization;
+    assert_eq!(normalization, PathNormalization::MergeSlashes);
+    let broken = load(&mut state, &GOOD.replace("port: 9191", "prot: 9191"));
+    assert_eq!(broken.mesh_settings(), good.mesh_settings());
+    let fault = broken.faults().first().expect("a fault");
+    assert_eq!(
+        fault.subject,
+        "/config/mesh.yaml, document 1 (ConfigMap istio-system/istio)"
+    );
+    let place = "line 6, column 9, field data.mesh.extensionProviders[0].envoyExtAuthzGrpc.prot: ";
+    assert!(fault.message.starts_with(place), "{}", fault.message);
+    assert!(fault.last_good_in_force);
+}
+
+#[test]
+fn a_provider_that_was_never_good_is_absent_and_the_mesh_incomplete() {
+    let broken = load(&mut state(), &GOOD.replace("port: 9191", "port: none"));
+    assert!(!knows_opa(&broken));
+    assert!(!broken.is_complete());
+}
+
+#[test]
+fn another_trust_domain_is_a_fault_and_changes_nothing_else() {
+    let snapshot = load(&mut state(), GOOD);
+    assert_eq!(snapshot.trust_domain().as_str(), "cluster.local");
+    assert!(snapshot.is_complete() && knows_opa(&snapshot));
+    let [fault] = snapshot.faults() else {
+        panic!("{:?}", snapshot.faults())
+    };
+    assert_eq!(
+        fault.subject,
+        "/config/mesh.yaml, document 1 (ConfigMap istio-system/istio)"
+    );
+    assert!(fault.message.contains("\"td1\""), "{}", fault.message);
+}
+
+#[test]
+fn only_the_root_namespaces_istio_counts_and_it_may_go() {
+    let mut state = state();
+    for other in [
+        GOOD.replace("name: istio,", "name: istio-canary,"),
+        GOOD.replace("namespace: istio-system", "namespace: shop"),
+    ] {
+        let snapshot = load(&mut state, &other);
+        assert!(!knows_opa(&snapshot) && snapshot.faults().is_empty());
+    }
+    assert!(knows_opa(&load(&mut state, GOOD)));
+    assert!(!knows_opa(&load(&mut state, "# nothing\n")));
+}
