@@ -31,7 +31,7 @@ pub use decision::{
 };
 pub use evaluate::{Approvals, Consultation};
 pub use index::PolicyIndex;
-pub use normalise::{BadPath, PathNormalization};
+pub use normalise::BadPath;
 pub use notes::Note;
 pub use request::{RequestAttributes, Token};
 pub use workload_policies::WorkloadPolicies;

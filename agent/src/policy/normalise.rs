@@ -1,24 +1,9 @@
-//! Normalisation of the path that policy sees and the application gets, as Istio's
-//! `meshConfig.pathNormalization` has it.
+//! Normalisation of the path that policy sees and the application gets. What is escaped stays so,
+//! but for unreserved characters (RFC 3986, section 6.2.2) and what the mode names.
 //!
 //! Each step is taken once and in order, on what stands before the query: no octet is decoded twice.
 
-use serde::Serialize;
-
-/// `meshConfig.pathNormalization.normalization`.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize)]
-pub enum PathNormalization {
-    /// Only the fragment is cut.
-    None,
-    /// RFC 3986, section 6.2.2: dot segments are removed and unreserved characters decoded; `\` is
-    /// `/`. Also what DEFAULT means.
-    #[default]
-    Base,
-    /// [`PathNormalization::Base`], then adjacent slashes are one.
-    MergeSlashes,
-    /// `%2F` and `%5C` are slashes, too, before all that.
-    DecodeAndMergeSlashes,
-}
+use crate::model::PathNormalization;
 
 /// A path that no application should see.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -138,7 +123,8 @@ fn merged(path: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::PathNormalization::{Base, DecodeAndMergeSlashes, MergeSlashes, None};
+    use PathNormalization::{Base, DecodeAndMergeSlashes, MergeSlashes, None};
+
     use super::*;
 
     #[test]
