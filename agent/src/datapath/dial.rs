@@ -26,7 +26,7 @@ use super::tables::Tables;
 use super::ticket::{Answer, Tickets};
 use super::{DatapathError, Pins};
 use crate::model::{ObjectName, WorkloadIdentity};
-use crate::policy::{Decider, Permit};
+use crate::policy::{Decider, Layer, Permit};
 
 /// Tickets of another generation are replaced this often before a delivery is refused.
 const STALE_ATTEMPTS: usize = 3;
@@ -105,6 +105,7 @@ pub enum Delivery {
 #[derive(Debug)]
 pub struct AuthorizedStream {
     stream: TcpStream,
+    layer: Layer,
     decider: Option<Decider>,
 }
 
@@ -112,6 +113,11 @@ impl AuthorizedStream {
     /// The rule that allowed it; `None` where no ALLOW policy applies.
     pub fn decider(&self) -> Option<&Decider> {
         self.decider.as_ref()
+    }
+
+    /// Who allowed it.
+    pub fn layer(&self) -> Layer {
+        self.layer
     }
 
     /// The connection.
@@ -129,6 +135,7 @@ impl UnjudgedStream {
     pub fn authorize(self, permit: Permit) -> AuthorizedStream {
         AuthorizedStream {
             stream: self.0,
+            layer: Layer::Proxy,
             decider: permit.into_decider(),
         }
     }
@@ -292,6 +299,7 @@ impl PodDatapath {
                     let stream = self.established(socket, to, answer.connect).await?;
                     Ok(Delivery::Allowed(AuthorizedStream {
                         stream,
+                        layer: Layer::Kernel,
                         decider: self.decider(&answer.ticket),
                     }))
                 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use ambit_common::Reason;
+use serde::Serialize;
 
 use crate::model::{ObjectName, PolicyKind, WorkloadIdentity};
 
@@ -79,6 +80,26 @@ impl Permit {
     /// The ALLOW rule that matched; `None` where no ALLOW policy applies.
     pub fn into_decider(self) -> Option<Decider> {
         self.decider
+    }
+}
+
+/// Where a verdict was reached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Layer {
+    /// In the kernel's tables, before a byte of the connection passed.
+    Kernel,
+    /// By the evaluator in the node's proxy.
+    Proxy,
+}
+
+impl Layer {
+    /// The word that logs use.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Kernel => "kernel",
+            Self::Proxy => "proxy",
+        }
     }
 }
 

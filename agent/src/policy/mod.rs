@@ -26,7 +26,7 @@ use std::sync::Arc;
 pub use compile::CompiledSet;
 pub use condition::{PolicyCondition, PolicyScope, PolicyState};
 pub use decision::{
-    Attributes, ConnectionVerdict, Decider, Decision, Denial, Permit, RequestDecision,
+    Attributes, ConnectionVerdict, Decider, Decision, Denial, Layer, Permit, RequestDecision,
     RequestPermit,
 };
 pub use evaluate::{Approvals, Consultation};

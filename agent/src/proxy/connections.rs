@@ -28,6 +28,9 @@ pub struct ConnectionInfo {
     /// What it is about.
     #[serde(flatten)]
     pub subject: Subject,
+    /// A request on a connection, which is listed beside it: method and path.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
     /// Bytes from source to destination.
     pub bytes_sent: u64,
     /// Bytes from destination to source.
@@ -100,14 +103,15 @@ impl Registry {
         }
     }
 
-    /// How many there are.
+    /// How many connections there are.
     pub(crate) fn len(&self) -> usize {
-        self.live.borrow().len()
+        let live = self.live.borrow();
+        live.values().filter(|entry| !entry.is_request()).count()
     }
 
     /// Resolves once there are none.
     pub(crate) async fn emptied(&self) {
-        while self.len() > 0 {
+        while !self.live.borrow().is_empty() {
             self.left.notified().await;
         }
     }
@@ -132,6 +136,7 @@ impl Registry {
             id,
             pod: pod.clone(),
             subject: Subject::clone(&entry.subject),
+            request: entry.request(),
             bytes_sent: entry.meter.sent(),
             bytes_received: entry.meter.received(),
             age_seconds: entry.since.elapsed().as_secs(),
@@ -141,6 +146,17 @@ impl Registry {
 }
 
 impl Entry {
+    fn is_request(&self) -> bool {
+        matches!(self.basis, Basis::Request { .. })
+    }
+
+    fn request(&self) -> Option<String> {
+        match &self.basis {
+            Basis::Request { request, .. } => Some(format!("{} {}", request.method, request.path)),
+            Basis::Policy { .. } | Basis::Endpoint { .. } => None,
+        }
+    }
+
     /// Tells the connection to end; false where it has been told before.
     fn terminate(&mut self, termination: Termination) -> bool {
         self.end

@@ -8,7 +8,7 @@ use super::pod::ServedPod;
 use super::refusal::Refusal;
 use super::verdict::{Content, Judge, is_policy};
 use crate::datapath::{AuthorizedStream, Caller, Delivery, DialError, UnjudgedStream};
-use crate::policy::{Approvals, Attributes, ConnectionVerdict};
+use crate::policy::{Approvals, Attributes, ConnectionVerdict, Denial, Layer};
 
 /// Views of the mesh that a connection's verdict may be overtaken by before it is refused.
 const OVERTAKEN_ATTEMPTS: usize = 3;
@@ -55,12 +55,13 @@ pub(crate) async fn deliver(
                 ConnectionVerdict::Allow(_) => {
                     return Ok(Delivered::Allowed(stream, Content::Anything));
                 }
-                ConnectionVerdict::Deny(denial) => return Err(Refusal::Denied(denial)),
+                ConnectionVerdict::Deny(denial) => return Err(in_proxy(denial)),
                 ConnectionVerdict::Ask => {}
             },
             Ok(Delivery::Ask(stream)) => return ask(&judge, &connection, stream),
             Err(DialError::Denied { reason, .. }) if is_policy(reason) => {
-                return Err(Refusal::Denied(judge.explain(&connection, reason)));
+                let denial = judge.explain(&connection, reason);
+                return Err(Refusal::Denied(Layer::Kernel, denial));
             }
             Err(error) => return Err(Refusal::Dial(error)),
         }
@@ -73,23 +74,25 @@ fn ask(
     connection: &Attributes,
     stream: UnjudgedStream,
 ) -> Result<Delivered, Refusal> {
-    let policies = judge.policies().map_err(Refusal::Denied)?;
+    let policies = judge.policies().map_err(in_proxy)?;
     match policies.judge_connection(connection) {
         ConnectionVerdict::Allow(permit) => Ok(Delivered::Allowed(
             stream.authorize(permit),
             Content::Anything,
         )),
-        ConnectionVerdict::Deny(denial) => Err(Refusal::Denied(denial)),
+        ConnectionVerdict::Deny(denial) => Err(in_proxy(denial)),
         ConnectionVerdict::Ask if policies.carries_http(connection.destination.port()) => {
             Ok(Delivered::Requests(stream))
         }
         ConnectionVerdict::Ask => {
             let approvals = Approvals::default();
-            let permit = judge
-                .opaque(connection, &approvals)
-                .map_err(Refusal::Denied)?;
+            let permit = judge.opaque(connection, &approvals).map_err(in_proxy)?;
             let content = Content::Opaque(approvals);
             Ok(Delivered::Allowed(stream.authorize(permit), content))
         }
     }
+}
+
+fn in_proxy(denial: Denial) -> Refusal {
+    Refusal::Denied(Layer::Proxy, denial)
 }

@@ -13,11 +13,11 @@ use super::hbone::Tunnel;
 use super::pod::ServedPod;
 use super::refusal::Refusal;
 use super::relay::{Meter, Side, relay, relay_tcp};
-use super::report::{Account, Ending};
+use super::report::{Account, Ending, Permission};
 use super::subject::{Direction, Party, Path, Subject};
 use super::verdict::{Basis, Content};
 use crate::datapath::{AuthorizedStream, Caller};
-use crate::policy::{Attributes, Decider};
+use crate::policy::Attributes;
 
 /// A connection that a caller opened to the pod's application, from its registration on.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ pub(crate) struct InboundCall {
     meter: Rc<Meter>,
     since: Instant,
     registration: Registration,
-    permitted_by: Option<Decider>,
+    permission: Option<Permission>,
 }
 
 /// The caller's end of a connection.
@@ -67,7 +67,7 @@ impl InboundCall {
             meter,
             since: Instant::now(),
             registration,
-            permitted_by: None,
+            permission: None,
         }
     }
 
@@ -82,7 +82,10 @@ impl InboundCall {
         };
         let content = match &delivered {
             Delivered::Allowed(stream, content) => {
-                self.permitted_by = stream.decider().cloned();
+                self.permission = Some(Permission {
+                    layer: stream.layer(),
+                    decider: stream.decider().cloned(),
+                });
                 content.clone()
             }
             Delivered::Requests(_) => Content::Requests,
@@ -132,7 +135,7 @@ impl InboundCall {
             id: Some(self.registration.id()),
             since: self.since,
             meter: &self.meter,
-            permitted_by: self.permitted_by.as_ref(),
+            permission: self.permission.as_ref(),
         };
         account.close(ending, &self.pod.stats);
     }

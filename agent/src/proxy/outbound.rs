@@ -270,7 +270,7 @@ impl Call {
             id,
             since: self.since,
             meter: &self.meter,
-            permitted_by: None,
+            permission: None,
         };
         account.close(ending, &self.pod.stats);
     }

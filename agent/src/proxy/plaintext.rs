@@ -16,7 +16,7 @@ use super::reset::ResetOnDrop;
 use super::subject::Path;
 use super::verdict::Judge;
 use crate::datapath::Caller;
-use crate::policy::ConnectionVerdict;
+use crate::policy::{ConnectionVerdict, Layer};
 
 /// Serves a connection accepted on a plaintext listener, to its end.
 pub(crate) async fn serve(pod: Rc<ServedPod>, stream: TcpStream, peer: SocketAddr) {
@@ -55,7 +55,7 @@ fn admit(pod: &ServedPod, caller: &Caller, to: SocketAddr) -> Result<Slot, Refus
     let slot = pod.caps.take(Resource::Inbound)?;
     let view = pod.view();
     match Judge::new(&view, &pod.workload).connection(&attributes(caller, to)) {
-        ConnectionVerdict::Deny(denial) => Err(Refusal::Denied(denial)),
+        ConnectionVerdict::Deny(denial) => Err(Refusal::Denied(Layer::Proxy, denial)),
         ConnectionVerdict::Allow(_) | ConnectionVerdict::Ask => Ok(slot),
     }
 }
