@@ -7,6 +7,7 @@ pub mod admin;
 pub mod cli;
 pub mod datapath;
 pub mod identity;
+pub mod jwt;
 pub mod model;
 pub mod observe;
 pub mod policy;

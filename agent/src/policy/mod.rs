@@ -3,12 +3,14 @@
 //! Pure: no I/O, no async, no clock. The kernel's tables and the proxy's evaluator are made from
 //! the same [`WorkloadPolicies`], so that a verdict has one meaning.
 
+mod attachment;
 mod authorization;
 mod compile;
 mod condition;
 mod decision;
 mod evaluate;
 mod index;
+mod jwks;
 mod matcher;
 mod normalise;
 mod notes;
@@ -16,6 +18,7 @@ mod path;
 mod peer_authentication;
 mod reader;
 mod request;
+mod request_authentication;
 mod ternary;
 #[cfg(test)]
 mod tests;
@@ -31,9 +34,13 @@ pub use decision::{
 };
 pub use evaluate::{Approvals, Consultation};
 pub use index::PolicyIndex;
+pub use jwks::{Algorithm, Curve, Jwk, Jwks, JwksError, KeyMaterial};
 pub use normalise::BadPath;
 pub use notes::Note;
 pub use request::{RequestAttributes, Token};
+pub use request_authentication::{
+    ClaimHeader, HttpUrl, JwtRule, KeySource, KeyUrl, RequestAuthentication, TokenLocation,
+};
 pub use workload_policies::WorkloadPolicies;
 
 use crate::model::Snapshot;

@@ -1,12 +1,10 @@
 //! AuthorizationPolicy: its rules, as `security.istio.io` v1 defines them.
 
-mod attachment;
 mod condition;
 mod criterion;
 mod read;
 mod values;
 
-pub(super) use attachment::Attachment;
 pub(super) use criterion::{Criterion, Facts, Knowledge};
 pub(super) use read::parse;
 
