@@ -21,6 +21,7 @@ use aya::maps::{MapData, MapError, SkStorage};
 use socket2::Socket;
 use tokio::net::TcpStream;
 
+use super::request_stream::RequestStream;
 use super::stock::SocketStock;
 use super::tables::Tables;
 use super::ticket::{Answer, Tickets};
@@ -128,7 +129,7 @@ impl AuthorizedStream {
 
 /// A connection to an application that nobody has allowed: no byte can pass.
 #[derive(Debug)]
-pub struct UnjudgedStream(TcpStream);
+pub struct UnjudgedStream(pub(super) TcpStream);
 
 impl UnjudgedStream {
     /// Lets bytes pass, on the evaluator's word.
@@ -138,6 +139,11 @@ impl UnjudgedStream {
             layer: Layer::Proxy,
             decider: permit.into_decider(),
         }
+    }
+
+    /// Lets requests pass, each on the evaluator's word about it.
+    pub fn per_request(self) -> RequestStream {
+        RequestStream::new(self.0)
     }
 }
 

@@ -41,7 +41,7 @@ pub enum ConnectionVerdict {
 }
 
 /// The policies' answer to one request.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(PartialEq, Eq, Debug)]
 pub enum RequestDecision {
     /// The request may reach the application.
     Allow(RequestPermit),
@@ -49,8 +49,8 @@ pub enum RequestDecision {
     Deny(Denial),
 }
 
-/// Proof that the evaluator allowed one request: only the evaluator makes one.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// Proof that the evaluator allowed one request: only the evaluator makes one, and it is not copied.
+#[derive(PartialEq, Eq, Debug)]
 pub struct RequestPermit {
     decider: Option<Decider>,
 }
@@ -58,6 +58,12 @@ pub struct RequestPermit {
 impl RequestPermit {
     pub(super) fn new(decider: Option<Decider>) -> Self {
         Self { decider }
+    }
+
+    /// One for the tests of what needs it.
+    #[cfg(test)]
+    pub(crate) fn for_test() -> Self {
+        Self::new(None)
     }
 
     /// The ALLOW rule that matched; `None` where no ALLOW policy applies.

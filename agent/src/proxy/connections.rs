@@ -70,6 +70,13 @@ pub(crate) struct Registration {
     end: oneshot::Receiver<Termination>,
 }
 
+/// Where in the registry a connection is, for as long as it is there.
+#[derive(Debug)]
+pub(crate) struct Place {
+    registry: Rc<Registry>,
+    id: u64,
+}
+
 impl Registry {
     pub(crate) fn new(ids: Rc<ConnectionIds>) -> Rc<Self> {
         Rc::new(Self {
@@ -171,10 +178,11 @@ impl Registration {
         self.id
     }
 
-    /// Replaces what has to hold for the connection to go on.
-    pub(crate) fn rebase(&self, basis: Basis) {
-        if let Some(entry) = self.registry.live.borrow_mut().get_mut(&self.id) {
-            entry.basis = basis;
+    /// The place itself, to change what has to hold for the connection to go on.
+    pub(crate) fn place(&self) -> Place {
+        Place {
+            registry: Rc::clone(&self.registry),
+            id: self.id,
         }
     }
 
@@ -184,6 +192,15 @@ impl Registration {
             Ok(termination) => termination,
             // The entry, and with it the sender, lives as long as this registration.
             Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+impl Place {
+    /// Replaces what has to hold for the connection to go on.
+    pub(crate) fn rebase(&self, basis: Basis) {
+        if let Some(entry) = self.registry.live.borrow_mut().get_mut(&self.id) {
+            entry.basis = basis;
         }
     }
 }

@@ -8,7 +8,7 @@ use super::pod::ServedPod;
 use super::refusal::Refusal;
 use super::verdict::{Content, Judge, is_policy};
 use crate::datapath::{AuthorizedStream, Caller, Delivery, DialError, UnjudgedStream};
-use crate::policy::{Approvals, Attributes, ConnectionVerdict, Denial, Layer};
+use crate::policy::{Approvals, Attributes, ConnectionVerdict, Denial, Layer, Permit};
 
 /// Views of the mesh that a connection's verdict may be overtaken by before it is refused.
 const OVERTAKEN_ATTEMPTS: usize = 3;
@@ -58,7 +58,7 @@ pub(crate) async fn deliver(
                 ConnectionVerdict::Deny(denial) => return Err(in_proxy(denial)),
                 ConnectionVerdict::Ask => {}
             },
-            Ok(Delivery::Ask(stream)) => return ask(&judge, &connection, stream),
+            Ok(Delivery::Ask(stream)) => return ask(pod, &judge, &connection, stream),
             Err(DialError::Denied { reason, .. }) if is_policy(reason) => {
                 let denial = judge.explain(&connection, reason);
                 return Err(Refusal::Denied(Layer::Kernel, denial));
@@ -69,7 +69,40 @@ pub(crate) async fn deliver(
     Err(Refusal::Dial(DialError::Stale))
 }
 
+/// Judges a connection that is not HTTP.
+///
+/// # Errors
+/// [`Refusal::Denied`].
+pub(crate) fn judge_opaque(
+    pod: &ServedPod,
+    connection: &Attributes,
+    approvals: &Approvals,
+) -> Result<Permit, Refusal> {
+    let view = pod.view();
+    let judge = Judge::new(&view, &pod.workload);
+    let permit = judge.opaque(connection, approvals).map_err(in_proxy);
+    note(pod, &judge, connection);
+    permit
+}
+
+/// Has noted what policies want noted of a connection that is not HTTP.
+fn note(pod: &ServedPod, judge: &Judge<'_>, connection: &Attributes) {
+    let Ok(policies) = judge.policies() else {
+        return;
+    };
+    for note in policies.notes_on_opaque(connection) {
+        pod.stats.noted(note.as_str());
+        tracing::info!(
+            target: "ambit::audit", note = note.as_str(), policy = %note.decider(),
+            pod = %pod.workload.name, source = %connection.source,
+            identity = connection.identity.as_ref().map(tracing::field::display),
+            destination = %connection.destination, "connection"
+        );
+    }
+}
+
 fn ask(
+    pod: &ServedPod,
     judge: &Judge<'_>,
     connection: &Attributes,
     stream: UnjudgedStream,
@@ -86,7 +119,7 @@ fn ask(
         }
         ConnectionVerdict::Ask => {
             let approvals = Approvals::default();
-            let permit = judge.opaque(connection, &approvals).map_err(in_proxy)?;
+            let permit = judge_opaque(pod, connection, &approvals)?;
             let content = Content::Opaque(approvals);
             Ok(Delivered::Allowed(stream.authorize(permit), content))
         }

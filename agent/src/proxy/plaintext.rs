@@ -7,8 +7,9 @@ use std::rc::Rc;
 use tokio::net::TcpStream;
 
 use super::authority::canonical;
+use super::carrier::Client;
 use super::delivery::attributes;
-use super::inbound_call::{Client, InboundCall};
+use super::inbound_call::InboundCall;
 use super::limits::{Resource, Slot};
 use super::pod::ServedPod;
 use super::refusal::Refusal;

@@ -9,6 +9,7 @@ use super::relay::Meter;
 use super::stats::ShardStats;
 use super::subject::{Party, Path, Subject};
 use super::verdict::Termination;
+use crate::datapath::AuthorizedStream;
 use crate::policy::{Decider, Layer};
 
 /// How a connection ended.
@@ -44,6 +45,16 @@ pub(crate) struct Permission {
     pub(crate) layer: Layer,
     /// The rule; `None` where no ALLOW policy applies.
     pub(crate) decider: Option<Decider>,
+}
+
+impl Permission {
+    /// Of a connection that may carry anything.
+    pub(crate) fn of(stream: &AuthorizedStream) -> Self {
+        Self {
+            layer: stream.layer(),
+            decider: stream.decider().cloned(),
+        }
+    }
 }
 
 impl Ending {

@@ -118,7 +118,12 @@ impl RequestGate {
         }
     }
 
-    fn refuse(&self, request: Option<&RequestAttributes>, since: Instant, refusal: &RequestRefusal) {
+    fn refuse(
+        &self,
+        request: Option<&RequestAttributes>,
+        since: Instant,
+        refusal: &RequestRefusal,
+    ) {
         let account = RequestAccount {
             subject: &self.subject,
             connection: self.id,
@@ -241,7 +246,11 @@ mod tests {
             (&[], None),
         ] {
             let found = forwarded_for(&head("/", lines).headers);
-            assert_eq!(found, client.map(|text| text.parse().expect("valid")), "{lines:?}");
+            assert_eq!(
+                found,
+                client.map(|text| text.parse().expect("valid")),
+                "{lines:?}"
+            );
         }
     }
 }
