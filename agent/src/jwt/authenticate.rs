@@ -92,9 +92,10 @@ impl<'a> Candidate<'a> {
 
     fn accepted(self, rule: &JwtRule) -> Accepted {
         let outputs = Accepted::outputs(rule, self.token.payload, &self.token.claims.all);
-        let places = match rule.forwards_original {
-            true => Vec::new(),
-            false => self.found.places.iter().copied().cloned().collect(),
+        let places = if rule.forwards_original {
+            Vec::new()
+        } else {
+            self.found.places.iter().copied().cloned().collect()
         };
         Accepted {
             outputs,

@@ -1,6 +1,6 @@
 //! Tokens of requests (JWT, RFC 7519), verified for the RequestAuthentication of a workload.
 //!
-//! [`authenticate`] is what the proxy asks of each request: which token it carries, if any.
+//! [`authenticate()`] is what the proxy asks of each request: which token it carries, if any.
 //! [`apply`] is what then happens to the request. [`KeyCache`] has the issuers' keys.
 //!
 //! Signatures are checked with aws-lc-rs, which TLS uses too, by the little code of `key_set` and

@@ -61,7 +61,7 @@ impl<'a> Unverified<'a> {
         let claims = object(payload).ok_or(Unauthenticated::MalformedPayload)?;
         Ok(Self {
             header: Header::read(&header)?,
-            claims: Claims::read(claims).ok_or(Unauthenticated::MalformedPayload)?,
+            claims: Claims::read(claims)?,
             signed: signed.as_bytes(),
             signature: URL_SAFE_NO_PAD
                 .decode(signature)
@@ -91,9 +91,8 @@ impl Header {
 }
 
 impl Claims {
-    /// `None`: a claim has a wrong type.
-    fn read(all: Map<String, Value>) -> Option<Self> {
-        Some(Self {
+    fn read(all: Map<String, Value>) -> Result<Self, Unauthenticated> {
+        Ok(Self {
             issuer: text(all.get("iss"))?,
             subject: text(all.get("sub"))?,
             audiences: texts(all.get("aud"))?,
@@ -105,36 +104,32 @@ impl Claims {
 }
 
 /// A text, or none.
-fn text(value: Option<&Value>) -> Option<String> {
+fn text(value: Option<&Value>) -> Result<String, Unauthenticated> {
     match value {
-        None => Some(String::new()),
-        Some(Value::String(text)) => Some(text.clone()),
-        Some(_) => None,
+        None => Ok(String::new()),
+        Some(Value::String(text)) => Ok(text.clone()),
+        Some(_) => Err(Unauthenticated::MalformedPayload),
     }
 }
 
 /// A text, or a list of texts, or none.
-fn texts(value: Option<&Value>) -> Option<Vec<String>> {
+fn texts(value: Option<&Value>) -> Result<Vec<String>, Unauthenticated> {
     match value {
-        None => Some(Vec::new()),
-        Some(Value::String(text)) => Some(vec![text.clone()]),
+        None => Ok(Vec::new()),
         Some(Value::Array(list)) => list.iter().map(|value| text(Some(value))).collect(),
-        Some(_) => None,
+        Some(_) => Ok(vec![text(value)?]),
     }
 }
 
 /// A NumericDate (RFC 7519, section 2) from 1970 on, or none.
-#[expect(clippy::option_option, reason = "malformed, absent, present")]
-fn time(value: Option<&Value>) -> Option<Option<u64>> {
+fn time(value: Option<&Value>) -> Result<Option<u64>, Unauthenticated> {
     let Some(value) = value else {
-        return Some(None);
+        return Ok(None);
     };
-    if let Some(seconds) = value.as_u64() {
-        return Some(Some(seconds));
-    }
-    let seconds = value.as_f64().filter(|&seconds| seconds >= 0.0)?;
     // Saturates: the end of time is as good as any.
-    Some(Some(seconds as u64))
+    let whole = |seconds: f64| (seconds >= 0.0).then_some(seconds as u64);
+    let seconds = value.as_u64().or_else(|| value.as_f64().and_then(whole));
+    seconds.map(Some).ok_or(Unauthenticated::MalformedPayload)
 }
 
 #[cfg(test)]
