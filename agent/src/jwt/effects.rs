@@ -88,7 +88,7 @@ pub fn apply(
     for rule in rules {
         let claims = rule.claim_headers.iter().map(|output| &output.header);
         for header in claims.chain(&rule.payload_header) {
-            headers.remove(header);
+            remove_lookalikes(headers, header);
         }
     }
     let accepted = verified.map_or(&[][..], |verified| &verified.accepted);
@@ -101,6 +101,21 @@ pub fn apply(
     for (header, value) in accepted.iter().flat_map(|accepted| &accepted.outputs) {
         // Of several tokens the one that policy sees comes first.
         headers.entry(header).or_insert_with(|| value.clone());
+    }
+}
+
+/// Removes a header, and those whose names differ in `-` and `_` only: gateways of applications (CGI,
+/// WSGI) take them for the same.
+fn remove_lookalikes(headers: &mut HeaderMap, name: &HeaderName) {
+    let plain = |name: &HeaderName| name.as_str().replace('_', "-");
+    let wanted = plain(name);
+    let names: Vec<_> = headers
+        .keys()
+        .filter(|name| plain(name) == wanted)
+        .cloned()
+        .collect();
+    for name in names {
+        headers.remove(name);
     }
 }
 
