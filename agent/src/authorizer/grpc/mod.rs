@@ -41,6 +41,12 @@ pub(super) struct GrpcClient {
     connections: RefCell<HashMap<ProviderService, Connection>>,
 }
 
+/// Whether a connection has been used before.
+enum Age {
+    New,
+    Kept,
+}
+
 struct Connection {
     address: SocketAddr,
     channel: Channel,
@@ -61,11 +67,15 @@ impl GrpcClient {
         let message = check_request(provider, check);
         let service = &provider.service;
         in_turn(service, addresses, self.address(service), async |address| {
-            let channel = self.channel(service, address)?;
-            let called = call(channel, message.clone()).await;
-            match called {
-                Ok(response) => read(response, address),
-                Err(status) => failed(&status, address),
+            let (channel, age) = self.channel(service, address)?;
+            let called = self.call(service, channel, message.clone()).await;
+            match (called, age) {
+                // It may have ended of old age before this check came to it.
+                (Err(status), Age::Kept) if is_of_transport(&status) => {
+                    let (channel, _) = self.channel(service, address)?;
+                    read(self.call(service, channel, message.clone()).await, address)
+                }
+                (called, _) => read(called, address),
             }
         })
         .await
@@ -83,14 +93,14 @@ impl GrpcClient {
         &self,
         service: &ProviderService,
         address: SocketAddr,
-    ) -> Result<Channel, CheckError> {
+    ) -> Result<(Channel, Age), CheckError> {
         let used = Instant::now();
         let mut connections = self.connections.borrow_mut();
         if let Some(known) = connections.get_mut(service)
             && known.address == address
         {
             known.used = used;
-            return Ok(known.channel.clone());
+            return Ok((known.channel.clone(), Age::Kept));
         }
         let channel = connect(service, address)?;
         connections.retain(|_, connection| connection.used.elapsed() < IDLE);
@@ -100,7 +110,21 @@ impl GrpcClient {
             used,
         };
         connections.insert(service.clone(), connection);
-        Ok(channel)
+        Ok((channel, Age::New))
+    }
+
+    /// Calls, and gives up a connection that breaks.
+    async fn call(
+        &self,
+        service: &ProviderService,
+        channel: Channel,
+        message: CheckRequest,
+    ) -> Result<CheckResponse, Status> {
+        let called = call(channel, message).await;
+        if called.as_ref().is_err_and(is_of_transport) {
+            self.connections.borrow_mut().remove(service);
+        }
+        called
     }
 }
 
@@ -134,7 +158,11 @@ async fn call(channel: Channel, message: CheckRequest) -> Result<CheckResponse, 
     Ok(response.into_inner())
 }
 
-fn read(response: CheckResponse, address: SocketAddr) -> Result<Answer, CheckError> {
+fn read(called: Result<CheckResponse, Status>, address: SocketAddr) -> Result<Answer, CheckError> {
+    let response = match called {
+        Ok(response) => response,
+        Err(status) => return failed(&status, address),
+    };
     answer::answer(response).map_err(|error| match error {
         NoAnswer::Failed(problem) => CheckError::Failed { address, problem },
         NoAnswer::Malformed(problem) => CheckError::Malformed { address, problem },
@@ -145,6 +173,9 @@ fn read(response: CheckResponse, address: SocketAddr) -> Result<Answer, CheckErr
 /// answers so means that the request may pass.
 fn failed(status: &Status, address: SocketAddr) -> Result<Answer, CheckError> {
     let problem = describe(status);
+    if is_of_transport(status) {
+        return Err(CheckError::Unreachable { address, problem });
+    }
     match status.code() {
         Code::PermissionDenied | Code::Unauthenticated => Ok(Answer::Deny(Denial {
             status: http::StatusCode::FORBIDDEN,
@@ -158,6 +189,13 @@ fn failed(status: &Status, address: SocketAddr) -> Result<Answer, CheckError> {
         Code::Unavailable => Err(CheckError::Unreachable { address, problem }),
         _ => Err(CheckError::Failed { address, problem }),
     }
+}
+
+/// Whether a call failed on this side, for want of a connection: the authorizer said nothing.
+fn is_of_transport(status: &Status) -> bool {
+    status
+        .source()
+        .is_some_and(|cause| cause.is::<tonic::transport::Error>())
 }
 
 fn describe(status: &Status) -> String {

@@ -10,6 +10,7 @@ use h2::RecvStream;
 use h2::server::SendResponse;
 use prost::Message;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 
 use crate::authorizer::envoy::{CheckRequest, CheckResponse};
 
@@ -83,24 +84,41 @@ async fn accept(listener: TcpListener, seen: Arc<Seen>) {
 }
 
 async fn serve(stream: TcpStream, seen: Arc<Seen>) {
-    let mut connection = h2::server::handshake(stream).await.expect("HTTP/2");
-    let mut silenced = Vec::new();
-    while let Some(Ok((request, respond))) = connection.accept().await {
-        let (head, body) = request.into_parts();
-        let reading = read(body);
-        tokio::pin!(reading);
-        // The connection moves only while it is polled.
-        let message = tokio::select! {
-            message = &mut reading => message,
-            _ = connection.accept() => return,
-        };
-        let check = (Request::from_parts(head, ()), message);
-        seen.checks.lock().expect("no panic").push(check);
-        match seen.next() {
-            Reply::HangUp => return,
-            Reply::Silence => silenced.push(respond),
-            reply => send(respond, reply),
+    // A client that goes away in the middle is no failure of the server's.
+    let Ok(mut connection) = h2::server::handshake(stream).await else {
+        return;
+    };
+    let hang_up = Arc::new(Notify::new());
+    loop {
+        tokio::select! {
+            () = hang_up.notified() => return,
+            accepted = connection.accept() => match accepted {
+                Some(Ok((request, respond))) => {
+                    let (seen, hang_up) = (Arc::clone(&seen), Arc::clone(&hang_up));
+                    tokio::spawn(handle(request, respond, seen, hang_up));
+                }
+                Some(Err(_)) | None => return,
+            },
         }
+    }
+}
+
+async fn handle(
+    request: Request<RecvStream>,
+    respond: SendResponse<Bytes>,
+    seen: Arc<Seen>,
+    hang_up: Arc<Notify>,
+) {
+    let (head, body) = request.into_parts();
+    let check = (Request::from_parts(head, ()), read(body).await);
+    seen.checks.lock().expect("no panic").push(check);
+    match seen.next() {
+        Reply::HangUp => hang_up.notify_one(),
+        Reply::Silence => {
+            let _held = respond;
+            std::future::pending().await
+        }
+        reply => send(respond, reply),
     }
 }
 

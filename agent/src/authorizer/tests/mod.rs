@@ -2,6 +2,7 @@
 
 mod failures;
 mod grpc;
+mod grpc_calls;
 mod grpc_server;
 mod http;
 mod http_server;
@@ -34,6 +35,13 @@ impl Resolve for Fixed {
 fn at(addresses: &[SocketAddr]) -> Authorizer {
     let clients = Clients::new(Fixed(addresses.to_vec()));
     Authorizer::new(Rc::new(clients), CheckSlots::default())
+}
+
+/// An address at which nobody listens any more.
+async fn gone() -> SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+    let listener = listener.expect("a listener");
+    listener.local_addr().expect("an address")
 }
 
 /// A provider that refuses with 503 where there is no answer.
