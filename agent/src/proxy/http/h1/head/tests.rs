@@ -40,7 +40,7 @@ fn an_ordinary_request_is_read() {
     assert!(!request.head.headers.contains_key("host"));
     assert_eq!(request.framing, Framing::None);
     assert_eq!(request.persistence, Persistence::KeepAlive);
-    assert_eq!(request.consumed, 57 + 6);
+    assert_eq!(request.consumed, 60);
 }
 
 #[test]
