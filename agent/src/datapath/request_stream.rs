@@ -53,6 +53,12 @@ impl RequestStream {
         Self::new(stream)
     }
 
+    /// The connection, for the tests of what was allowed as a whole.
+    #[cfg(test)]
+    pub(crate) fn into_tcp_for_test(self) -> TcpStream {
+        self.0
+    }
+
     /// Gives it back, for the connection as a whole to be judged.
     pub fn into_unjudged(self) -> UnjudgedStream {
         UnjudgedStream(self.0)

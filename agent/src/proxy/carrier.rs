@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use super::connections::Place;
 use super::delivery::{Delivered, judge_opaque};
 use super::hbone::Tunnel;
-use super::http::{Downstream, HttpLimits, NotHttp, Served, TunnelIo, carry_opaque, serve};
+use super::http::{Downstream, HttpLimits, NotHttp, Served, TunnelIo, relay_opaque, serve};
 use super::refusal::Refusal;
 use super::relay::{Meter, Side, relay, relay_tcp};
 use super::report::Permission;
@@ -96,7 +96,7 @@ impl Carrier {
         });
         let application = application.authorize(permit);
         let permission = Permission::of(&application);
-        carry_opaque(downstream, read, application, &self.meter).await;
+        relay_opaque(downstream, read, application.into_stream(), &self.meter).await;
         Ok(permission)
     }
 }

@@ -33,8 +33,8 @@ impl Downstream for TcpStream {
     fn poll_ahead(&mut self, _: &mut Context<'_>) {}
 }
 
-/// A client's connection, which its clones share. Dropped, the client sees a reset, unless the
-/// sending side was shut down.
+/// A client's connection, which its clones share. It is to be one that is reset when it is dropped:
+/// it ends in order once the sending side was shut down.
 #[derive(Debug)]
 pub(super) struct Client<D>(Rc<RefCell<Shared<D>>>);
 
@@ -53,8 +53,7 @@ impl<D> Clone for Client<D> {
 
 impl<D: Downstream> Client<D> {
     /// A connection of which `before` was read already.
-    pub(super) fn new(mut stream: D, before: BytesMut) -> Self {
-        stream.set_close(Close::Reset);
+    pub(super) fn new(stream: D, before: BytesMut) -> Self {
         let before = before.freeze();
         Self(Rc::new(RefCell::new(Shared { stream, before })))
     }

@@ -30,12 +30,12 @@ pub use h1::{
 };
 pub use head::RequestHead;
 pub(crate) use limits::HttpLimits;
-pub(crate) use opaque::carry_opaque;
+pub(crate) use opaque::relay_opaque;
 pub(crate) use tunnel_io::TunnelIo;
 
 use self::client::Client;
 use self::sniff::{Protocol, sniff};
-use super::relay::Meter;
+use super::relay::{Close, Meter};
 use crate::datapath::{RequestStream, Unasked, UnjudgedStream};
 
 /// What is read to find out the protocol.
@@ -69,6 +69,7 @@ pub(crate) async fn serve<D: Downstream>(
     limits: HttpLimits,
     meter: &Meter,
 ) -> Served<D> {
+    downstream.set_close(Close::Reset);
     let mut read = BytesMut::new();
     let begun = tokio::select! {
         begun = begin(&mut downstream, &mut read, limits) => begun,

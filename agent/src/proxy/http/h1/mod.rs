@@ -27,5 +27,7 @@ pub use head::{HeadParser, ParsedRequest};
 pub use hop::Persistence;
 pub(super) use hop::remove_all as remove_connection_headers;
 pub use malformed::Malformed;
-pub(super) use session::serve;
+pub(super) use session::{Peer, serve};
+pub(super) use upgrade::relay_raw;
+pub(super) use wire::{Sink, Source};
 pub use write::{Unwritable, write_request};

@@ -35,13 +35,8 @@ pub(in super::super) async fn serve<D: Downstream>(
     limits: HttpLimits,
     meter: &Meter,
 ) {
-    let mut source = Source::new(client.clone());
-    source.buffer = read;
     let mut session = Session {
-        peer: Peer {
-            source,
-            sink: Sink::new(client.clone()),
-        },
+        peer: Peer::new(&client, read),
         application,
         gate,
         limits,
@@ -58,9 +53,21 @@ pub(in super::super) async fn serve<D: Downstream>(
 }
 
 /// The client.
-pub(super) struct Peer<D> {
+pub(in super::super) struct Peer<D> {
     pub(super) source: Source<Client<D>>,
     pub(super) sink: Sink<Client<D>>,
+}
+
+impl<D: Downstream> Peer<D> {
+    /// Both sides of a connection of which `read` was read already.
+    pub(in super::super) fn new(client: &Client<D>, read: BytesMut) -> Self {
+        let mut source = Source::new(client.clone());
+        source.buffer = read;
+        Self {
+            source,
+            sink: Sink::new(client.clone()),
+        }
+    }
 }
 
 struct Session<'a, D, G> {

@@ -12,7 +12,7 @@ use super::wire::{Sink, Source};
 
 /// Who broke off.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub(super) enum Broken {
+pub(in super::super) enum Broken {
     /// The client.
     #[error("the client broke off")]
     Client,
@@ -25,7 +25,7 @@ pub(super) enum Broken {
 ///
 /// # Errors
 /// [`Broken`].
-pub(super) async fn relay_raw<D, R, W>(
+pub(in super::super) async fn relay_raw<D, R, W>(
     client: &mut Peer<D>,
     source: &mut Source<R>,
     sink: &mut Sink<W>,

@@ -19,7 +19,7 @@ const CRLF: &[u8] = b"\r\n";
 
 /// A side that is read.
 #[derive(Debug)]
-pub(super) struct Source<R> {
+pub(in super::super) struct Source<R> {
     stream: R,
     /// What was read and not used yet.
     pub(super) buffer: BytesMut,
@@ -27,7 +27,7 @@ pub(super) struct Source<R> {
 }
 
 impl<R: AsyncRead + Unpin> Source<R> {
-    pub(super) fn new(stream: R) -> Self {
+    pub(in super::super) fn new(stream: R) -> Self {
         Self {
             stream,
             buffer: BytesMut::new(),
@@ -64,14 +64,14 @@ impl<R: AsyncRead + Unpin> Source<R> {
 
 /// A side that is written. Heads wait for the first piece of their body.
 #[derive(Debug)]
-pub(super) struct Sink<W> {
+pub(in super::super) struct Sink<W> {
     stream: W,
     /// What is to be written before anything else.
     pub(super) pending: BytesMut,
 }
 
 impl<W: AsyncWrite + Unpin> Sink<W> {
-    pub(super) fn new(stream: W) -> Self {
+    pub(in super::super) fn new(stream: W) -> Self {
         let pending = BytesMut::new();
         Self { stream, pending }
     }

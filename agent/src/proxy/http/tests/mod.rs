@@ -1,7 +1,7 @@
 //! A client, the proxy and an application over loopback.
 
-mod h1;
-mod h2;
+mod http1;
+mod http2;
 mod hyper_server;
 mod malformed;
 mod protocol;
@@ -14,16 +14,20 @@ use std::io::ErrorKind;
 use std::rc::Rc;
 use std::time::Duration;
 
-use ::http::{HeaderMap, StatusCode};
 use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio::time::timeout;
 
-use super::*;
+use super::{
+    Exchange, Gate, Grant, HttpLimits, NotHttp, Outcome, Rejection, RequestHead, Served, serve,
+};
+use crate::datapath::RequestStream;
 use crate::policy::RequestPermit;
+use crate::proxy::relay::Meter;
 
 /// How long a test waits for what has to come.
 const PATIENCE: Duration = Duration::from_secs(30);
