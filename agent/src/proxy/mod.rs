@@ -10,6 +10,10 @@ mod connect;
 mod connections;
 mod delivery;
 mod hbone;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, unused_imports, reason = "wired by the integrator")
+)]
 mod http;
 mod inbound;
 mod inbound_call;

@@ -133,8 +133,10 @@ mod tests {
 
     const MOST: usize = 1024;
 
-    /// The whole of a body, and what is left behind it.
-    fn decode(parts: &[&[u8]]) -> Result<(Vec<u8>, Option<HeaderMap>, Vec<u8>), Malformed> {
+    /// A body, its trailers where it ended, and what is left behind it.
+    type Decoded = (Vec<u8>, Option<HeaderMap>, Vec<u8>);
+
+    fn decode(parts: &[&[u8]]) -> Result<Decoded, Malformed> {
         let mut decoder = ChunkDecoder::new(MOST);
         let (mut input, mut body, mut end) = (BytesMut::new(), Vec::new(), None);
         for part in parts {

@@ -141,8 +141,8 @@ fn named(headers: &HeaderMap) -> Result<Vec<String>, Malformed> {
 }
 
 fn is_end_to_end(name: &str) -> bool {
-    let is_begun = |begin: &&str| name.starts_with(*begin);
-    END_TO_END.contains(&name) || END_TO_END_BEGUN.iter().any(|begin| is_begun(&begin))
+    let mut begun = END_TO_END_BEGUN.iter();
+    END_TO_END.contains(&name) || begun.any(|begin| name.starts_with(begin))
 }
 
 fn wants_trailers(headers: &HeaderMap) -> bool {
