@@ -1,9 +1,10 @@
 //! What policy knows of an HTTP request.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, header};
 use serde_json::{Map, Value};
 
 /// Claims that are lists written as one text (RFC 8693, section 4.2).
@@ -14,13 +15,13 @@ const SPACE_DELIMITED: [&str; 2] = ["scope", "permission"];
 pub struct RequestAttributes {
     /// The method.
     pub method: String,
-    /// `:authority`, or the Host header, as it came.
+    /// `:authority`, or the Host header, as it came; empty where there is none.
     pub authority: String,
     /// The normalised path, without query.
     pub path: String,
-    /// The same with its query.
-    pub path_and_query: String,
-    /// The headers, without pseudo-headers and Host.
+    /// The path as it came, with its query.
+    pub raw_path: String,
+    /// The headers, without pseudo-headers.
     pub headers: HeaderMap,
     /// The client as the last X-Forwarded-For line names it; `None` where there is none.
     pub forwarded_for: Option<IpAddr>,
@@ -46,9 +47,9 @@ pub(super) enum HeaderKey {
     Named(HeaderName),
     /// `:method`.
     Method,
-    /// `:authority`, or Host.
+    /// `:authority`, which is `host` in HTTP/1.
     Authority,
-    /// `:path`, with its query.
+    /// `:path`, as it is passed on: normalised, with its query.
     Path,
 }
 
@@ -58,24 +59,53 @@ impl HeaderKey {
         match name {
             ":method" => Some(Self::Method),
             ":authority" => Some(Self::Authority),
-            _ if name.eq_ignore_ascii_case("host") => Some(Self::Authority),
             ":path" => Some(Self::Path),
-            _ => HeaderName::try_from(name).ok().map(Self::Named),
+            _ => match HeaderName::try_from(name).ok()? {
+                header::HOST => Some(Self::Authority),
+                named => Some(Self::Named(named)),
+            },
+        }
+    }
+
+    /// What stands between the lines of such a header where they are one (RFC 9110, section 5.3,
+    /// and for cookies RFC 9113, section 8.2.3).
+    pub(super) fn separator(&self) -> &'static [u8] {
+        match self {
+            Self::Named(name) if *name == header::COOKIE => b"; ",
+            Self::Named(_) | Self::Method | Self::Authority | Self::Path => b",",
         }
     }
 }
 
 impl RequestAttributes {
+    /// The authority; `None` where there is none.
+    pub(super) fn host(&self) -> Option<&str> {
+        Some(self.authority.as_str()).filter(|authority| !authority.is_empty())
+    }
+
     /// The lines of a header; none where it is absent.
-    pub(super) fn lines(&self, key: &HeaderKey) -> Vec<&[u8]> {
+    pub(super) fn lines(&self, key: &HeaderKey) -> Vec<Cow<'_, [u8]>> {
         match key {
             HeaderKey::Named(name) => {
                 let lines = self.headers.get_all(name).into_iter();
-                lines.map(http::HeaderValue::as_bytes).collect()
+                lines.map(|line| Cow::Borrowed(line.as_bytes())).collect()
             }
-            HeaderKey::Method => vec![self.method.as_bytes()],
-            HeaderKey::Authority => vec![self.authority.as_bytes()],
-            HeaderKey::Path => vec![self.path_and_query.as_bytes()],
+            HeaderKey::Method => vec![Cow::Borrowed(self.method.as_bytes())],
+            HeaderKey::Authority => {
+                let host = self.host().into_iter();
+                host.map(|host| Cow::Borrowed(host.as_bytes())).collect()
+            }
+            HeaderKey::Path => vec![Cow::Owned(self.path_and_query().into_bytes())],
+        }
+    }
+
+    /// What the application gets.
+    fn path_and_query(&self) -> String {
+        let raw = self.raw_path.as_str();
+        let whole = raw.split_once('#').map_or(raw, |(before, _)| before);
+        match whole.split_once('?') {
+            Some((_, query)) => format!("{}?{query}", self.path),
+            None => self.path.clone(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! One condition on one attribute: a field of a source or an operation with its `not` twin, or an
 //! entry of `when`.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -107,9 +108,9 @@ impl Criterion {
             Self::DestinationIp(field) => field.admits_address(connection.destination.ip()).into(),
             Self::DestinationPort(field) => field.admits_port(connection.destination.port()).into(),
             Self::RemoteIp(field) => remote_ip(field, facts),
-            Self::Host(field) => facts.of_request(|request| {
-                field.admits(Some(request.authority.as_str()), HostMatch::matches)
-            }),
+            Self::Host(field) => {
+                facts.of_request(|request| field.admits(request.host(), HostMatch::matches))
+            }
             Self::Method(field) => {
                 facts.of_request(|request| field.admits_text(Some(&request.method)))
             }
@@ -117,7 +118,7 @@ impl Criterion {
                 facts.of_request(|request| path(field, &request.path, facts.action))
             }
             Self::Header(key, field) => {
-                facts.of_request(|request| header(field, &request.lines(key), facts.action))
+                facts.of_request(|request| header(field, key, &request.lines(key), facts.action))
             }
             Self::RequestPrincipal(field) => facts.of_token(|token| {
                 field.admits(token, |principal, token: &Token| principal.matches(token))
@@ -187,11 +188,16 @@ fn path(field: &Field<PathMatch>, path: &str, action: Action) -> bool {
 /// Whether the lines of a header satisfy a field. Where there are several, nobody knows which one
 /// the application will read: a policy that permits needs all of them to satisfy it, a policy that
 /// restricts needs one.
-fn header(field: &Field<StringMatch>, lines: &[&[u8]], action: Action) -> bool {
+fn header(
+    field: &Field<StringMatch>,
+    key: &HeaderKey,
+    lines: &[Cow<'_, [u8]>],
+    action: Action,
+) -> bool {
     if lines.is_empty() {
         return field.admits_text(None);
     }
-    let joined = lines.join(&b","[..]);
+    let joined = lines.join(key.separator());
     let one_of = |values: &[StringMatch], line: &[u8]| values.iter().any(|v| v.matches_line(line));
     let (positive, negative) = (&field.positive, &field.negative);
     if action == Action::Allow {
