@@ -35,6 +35,10 @@ impl<'a> Node<'a> {
         })
     }
 
+    pub(super) fn is_null(&self) -> bool {
+        self.value.is_null()
+    }
+
     /// The fields of an object. Null is an object without fields.
     pub(super) fn fields(&self) -> Result<Vec<(&'a str, Node<'a>)>, NotEnforced> {
         match self.value {

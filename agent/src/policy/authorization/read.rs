@@ -161,6 +161,9 @@ fn read_action(node: &Node<'_>) -> Result<Action, NotEnforced> {
 }
 
 fn rule(node: &Node<'_>, context: &Context<'_>) -> Result<Rule, NotEnforced> {
+    if node.is_null() {
+        return node.fail("an absent rule is none; write {} for one that matches everything");
+    }
     let mut rule = Rule::default();
     for (name, field) in node.fields()? {
         match name {

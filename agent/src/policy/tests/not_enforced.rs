@@ -38,6 +38,8 @@ fn specs() -> Vec<(Value, &'static str)> {
             "selector",
         ),
         (json!({"rules": {}}), "rules"),
+        (json!({"rules": [null]}), "rules[0]"),
+        (json!({"action": "DENY", "rules": [null]}), "rules[0]"),
         (json!("ALLOW"), "spec"),
     ]
 }
