@@ -62,12 +62,7 @@ pub(super) fn trust_domain(
     if text.contains('/') {
         return node.fail("a trust domain has no slash; for a whole identity use principals");
     }
-    let inner = text.strip_prefix('*').unwrap_or(text);
-    let inner = inner
-        .strip_suffix('*')
-        .filter(|_| inner == text)
-        .unwrap_or(inner);
-    if inner.contains('*') {
+    if has_other_wildcards(text) {
         return node.fail("a trust domain has one *, at its beginning or its end");
     }
     let domains = || bundle.domains().map(TrustDomain::as_str);
@@ -78,14 +73,19 @@ pub(super) fn trust_domain(
 }
 
 pub(super) fn namespace(node: &Node<'_>, text: &str) -> Result<StringMatch, NotEnforced> {
-    let inner = text.strip_prefix('*').unwrap_or(text);
-    if inner.strip_suffix('*').unwrap_or(inner).contains('*') {
+    if has_other_wildcards(text) {
         return node.fail(
-            "a * inside a namespace means different things to Istio's engines; write the namespaces \
-             one by one",
+            "a * inside a namespace, or beside another, means different things to Istio's engines; \
+             write the namespaces one by one",
         );
     }
     Ok(StringMatch::parse(text))
+}
+
+/// Whether there is a `*` that does not make the whole value a prefix, a suffix or presence.
+fn has_other_wildcards(text: &str) -> bool {
+    let rest = text.strip_prefix('*').or_else(|| text.strip_suffix('*'));
+    rest.unwrap_or(text).contains('*')
 }
 
 /// A service account, in the policy's own namespace where none is named.

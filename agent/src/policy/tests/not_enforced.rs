@@ -20,6 +20,8 @@ fn specs() -> Vec<(Value, &'static str)> {
         (operation("ports", json!("80")), "ports"),
         (source("ipBlocks", json!(["10.0.0.0/33"])), "ipBlocks"),
         (source("namespaces", json!(["a*b"])), "namespaces"),
+        (source("namespaces", json!(["*a*"])), "namespaces"),
+        (source("notNamespaces", json!(["**"])), "notNamespaces"),
         (source("newField", json!(["a"])), "newField"),
         (rule(json!({"from": [{"source": {}}]})), "source"),
         (rule(json!({"from": [{}]})), "from"),
