@@ -139,9 +139,11 @@ impl HostMatch {
         })
     }
 
-    /// Matches an authority, which has a port where the client wrote one.
+    /// Matches an authority, which has a port where the client wrote one, as it is or without the
+    /// dot.
     pub(super) fn matches(&self, authority: &str) -> bool {
-        self.0.matches_line(canonical_host(authority))
+        self.0.matches_line(authority.to_ascii_lowercase())
+            || self.0.matches_line(canonical_host(authority))
     }
 }
 
@@ -223,6 +225,14 @@ mod tests {
             ("secret.com", "secret.com.", "secret.comx"),
             ("secret.com:*", "secret.com.:8080", "secret.com"),
             ("*.suffix.x.com", "deny.SUFFIX.x.com", "suffix.x.com"),
+            (
+                "*.suffix.x.com",
+                "deny.suffix.x.com.",
+                "deny.suffix.x.com:80",
+            ),
+            ("*.suffix.x.com.", "deny.suffix.x.com.", "deny.suffix.x.com"),
+            ("secret.com.:*", "secret.com.:80", "secret.com:80"),
+            ("secret.com.", "secret.com", "secret.com.:80"),
             ("prefix.x.*", "PREFIX.x.com", "xprefix.x.com"),
             ("[fd00::1]", "[FD00::1]", "[fd00::1]:80"),
         ] {
