@@ -158,7 +158,8 @@ fn canonical_host(authority: &str) -> String {
     }
 }
 
-/// A value of `requestPrincipals`: a token's issuer and subject.
+/// A value of `requestPrincipals`: a token's issuer and subject. A token that lacks one has no
+/// principal.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct RequestPrincipal {
     issuer: StringMatch,
@@ -182,7 +183,8 @@ impl RequestPrincipal {
     }
 
     pub(super) fn matches(&self, token: &Token) -> bool {
-        self.issuer.matches(&token.issuer) && self.subject.matches(&token.subject)
+        let matches = |half: &StringMatch, text: &str| !text.is_empty() && half.matches(text);
+        matches(&self.issuer, &token.issuer) && matches(&self.subject, &token.subject)
     }
 }
 
@@ -259,11 +261,16 @@ mod tests {
             ("*a", ("x", "ba"), ("ba", "x")),
             ("*/b", ("x", "b"), ("", "b")),
             ("*a/b", ("ba", "b"), ("ab", "b")),
-            ("a", ("a", ""), ("a", "b")),
         ] {
             let principal = RequestPrincipal::parse(value);
             assert!(principal.matches(&token(matching.0, matching.1)), "{value}");
             assert!(!principal.matches(&token(other.0, other.1)), "{value}");
+        }
+        for value in ["a", "a/", "/b", "/"] {
+            let principal = RequestPrincipal::parse(value);
+            for (issuer, subject) in [("a", ""), ("a", "b"), ("", "b"), ("", "")] {
+                assert!(!principal.matches(&token(issuer, subject)), "{value}");
+            }
         }
     }
 }
