@@ -62,16 +62,14 @@ impl WorkloadPolicies {
         attached.flat_map(|one| &one.authentication.rules).collect()
     }
 
-    /// Whether a policy depends on what a request says, where a port carries requests.
+    /// Whether a policy depends on what a request says, where a port carries requests. An external
+    /// authorizer always may.
     pub(super) fn depends_on_requests(&self) -> bool {
-        if !self.token_rules.is_empty() {
-            return true;
-        }
-        let rules = self
-            .policies
-            .iter()
-            .flat_map(|attached| &attached.policy.rules);
-        rules.into_iter().any(Rule::depends_on_request)
+        let mut policies = self.policies.iter().map(|attached| &attached.policy);
+        let depends = policies.any(|policy| {
+            policy.action == Action::Custom || policy.rules.iter().any(Rule::depends_on_request)
+        });
+        depends || !self.token_rules.is_empty()
     }
 
     /// The policies of an action that apply to a port and decide.
