@@ -1,6 +1,6 @@
 //! Why a request's token is not accepted.
 
-use http::HeaderValue;
+use http::{HeaderValue, StatusCode};
 
 /// As much of a request's URL as goes into the answer, in bytes.
 const MAX_REALM: usize = 256;
@@ -90,6 +90,11 @@ pub enum Unauthenticated {
 }
 
 impl Unauthenticated {
+    /// The status of the answer, whatever is the matter with the token (RFC 6750, section 3.1).
+    pub const fn status(&self) -> StatusCode {
+        StatusCode::UNAUTHORIZED
+    }
+
     /// The body of the answer, in Envoy's words.
     pub fn body(&self) -> &'static str {
         match self {

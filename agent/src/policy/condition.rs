@@ -90,7 +90,8 @@ impl PolicyIndex {
             Attachment::Labels(_) => PolicyScope::Selected,
             Attachment::Services(_) => PolicyScope::Services,
         };
-        let error = error.map(|error| format!("{error}; {}", consequence(parsed.action)));
+        let follows = || consequence(parsed.action, parsed.enforcement);
+        let error = error.map(|error| format!("{error}; {}", follows()));
         let mut remarks: Vec<String> = error.into_iter().chain(parsed.warnings.clone()).collect();
         if let Attachment::Services(services) = &parsed.selector {
             let is_missing = |name: &&String| !self.has_service(&parsed.object.name, name);
@@ -119,7 +120,10 @@ impl PolicyIndex {
             condition.message =
                 Some("a selector has no effect in the root namespace; move the object".into());
         } else if let Some(error) = error {
-            condition.message = Some(format!("{error}; {}", consequence(None)));
+            condition.message = Some(format!(
+                "{error}; {}",
+                consequence(None, parsed.enforcement)
+            ));
         } else if parsed
             .content
             .as_ref()
@@ -144,11 +148,12 @@ impl PolicyIndex {
 }
 
 /// What follows from an object that cannot be enforced.
-fn consequence(action: Option<Action>) -> &'static str {
-    match action {
-        Some(Action::Allow) => "the policy allows nobody until that is mended",
-        Some(Action::Audit) => "nothing is audited by it until that is mended",
-        Some(Action::Deny | Action::Custom) | None => {
+fn consequence(action: Option<Action>, enforcement: Enforcement) -> &'static str {
+    match (action, enforcement) {
+        (_, Enforcement::DryRun) => "its dry run notes nothing until that is mended",
+        (Some(Action::Allow), _) => "the policy allows nobody until that is mended",
+        (Some(Action::Audit), _) => "nothing is audited by it until that is mended",
+        (Some(Action::Deny | Action::Custom) | None, _) => {
             "the workloads that it selects refuse all connections until that is mended"
         }
     }

@@ -41,6 +41,7 @@ pub(super) struct Parsed<S, C> {
     pub(super) selector: S,
     /// An AuthorizationPolicy's, where it can be read.
     pub(super) action: Option<Action>,
+    pub(super) enforcement: Enforcement,
     pub(super) content: Result<C, NotEnforced>,
     pub(super) warnings: Vec<String>,
 }
@@ -63,6 +64,7 @@ impl PolicyIndex {
                         object: object.clone(),
                         selector: parsed.attachment,
                         action: parsed.action,
+                        enforcement: parsed.enforcement,
                         content: parsed.rules.map(Arc::new),
                         warnings: parsed.warnings,
                     });
@@ -73,6 +75,7 @@ impl PolicyIndex {
                         object: object.clone(),
                         selector: parsed.attachment,
                         action: None,
+                        enforcement: Enforcement::Enforced,
                         content: parsed.content.map(Arc::new),
                         warnings: parsed.warnings,
                     });
@@ -83,6 +86,7 @@ impl PolicyIndex {
                         object: object.clone(),
                         selector: parsed.selector,
                         action: None,
+                        enforcement: Enforcement::Enforced,
                         content: parsed.content,
                         warnings: Vec::new(),
                     });
@@ -111,6 +115,7 @@ impl PolicyIndex {
             };
             let policy = match (&parsed.content, parsed.action) {
                 (Ok(policy), _) => Arc::clone(policy),
+                (Err(_), _) if parsed.enforcement == Enforcement::DryRun => continue,
                 (Err(_), Some(Action::Allow)) => Arc::new(allows_nobody()),
                 (Err(_), Some(Action::Audit)) => continue,
                 (Err(_), Some(Action::Deny | Action::Custom) | None) => {

@@ -17,9 +17,7 @@ mod notes;
 mod path;
 mod peer_authentication;
 mod reader;
-#[expect(dead_code, reason = "wired by the integrator")]
 mod request;
-#[cfg_attr(not(test), expect(dead_code, reason = "wired by the integrator"))]
 mod request_authentication;
 mod ternary;
 #[cfg(test)]

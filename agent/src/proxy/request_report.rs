@@ -2,7 +2,6 @@
 
 use std::time::Instant;
 
-
 use super::http::{Exchange, Outcome};
 use super::request_gate::RequestRefusal;
 use super::stats::ShardStats;

@@ -24,6 +24,8 @@ const MOST_ACCOUNTS: usize = 16;
 pub(in crate::policy) struct Parsed {
     pub(in crate::policy) attachment: Attachment,
     pub(in crate::policy) action: Option<Action>,
+    /// A dry run only where that can be read.
+    pub(in crate::policy) enforcement: Enforcement,
     pub(in crate::policy) rules: Result<Authorization, NotEnforced>,
     /// What an operator may want to know, though it is enforced.
     pub(in crate::policy) warnings: Vec<String>,
@@ -57,12 +59,17 @@ pub(in crate::policy) fn parse(object: &PolicyObject, bundle: &TrustBundle) -> P
             };
             authorization(object, &spec, &context)
         });
+    let enforcement = action
+        .clone()
+        .and_then(|action| enforcement(object, action))
+        .unwrap_or(Enforcement::Enforced);
     if let Ok(policy) = &rules {
         warnings.extend(warn(policy));
     }
     Parsed {
         attachment: attached.unwrap_or(Attachment::Everything),
         action: action.ok(),
+        enforcement,
         rules,
         warnings,
     }

@@ -82,8 +82,8 @@ impl HttpUrl {
     }
 
     /// What is asked for.
-    pub fn raw_path(&self) -> &str {
-        self.0.raw_path().map_or("/", PathAndQuery::as_str)
+    pub fn path_and_query(&self) -> &str {
+        self.0.path_and_query().map_or("/", PathAndQuery::as_str)
     }
 }
 
@@ -102,10 +102,10 @@ mod tests {
         let url = HttpUrl::parse("https://issuer.example/keys?v=1").expect("a URL");
         assert!(url.is_https());
         assert_eq!((url.host(), url.port()), ("issuer.example", 443));
-        assert_eq!(url.raw_path(), "/keys?v=1");
+        assert_eq!(url.path_and_query(), "/keys?v=1");
         let url = HttpUrl::parse("http://[::1]:8080").expect("a URL");
         assert_eq!((url.host(), url.port()), ("::1", 8080));
-        assert_eq!((url.authority(), url.raw_path()), ("[::1]:8080", "/"));
+        assert_eq!((url.authority(), url.path_and_query()), ("[::1]:8080", "/"));
         for (text, error) in [
             ("issuer.example", HttpUrlError::Malformed),
             ("/keys", HttpUrlError::Malformed),
