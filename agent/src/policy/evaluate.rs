@@ -103,7 +103,8 @@ impl WorkloadPolicies {
         self.consultations(connection, Knowledge::Opaque)
     }
 
-    fn consultations(
+    /// Who has to be asked.
+    pub(super) fn consultations(
         &self,
         connection: &Attributes,
         knowledge: Knowledge<'_>,
@@ -193,7 +194,7 @@ impl WorkloadPolicies {
     }
 
     /// How far the rules of an action match, and the first that does so fully.
-    fn strongest(
+    pub(super) fn strongest(
         &self,
         action: Action,
         connection: &Attributes,
@@ -208,7 +209,7 @@ impl WorkloadPolicies {
     }
 
     /// The first ALLOW policy that applies to a port: because of it, what none allows is refused.
-    fn first_allow(&self, port: u16) -> Option<&Attached> {
+    pub(super) fn first_allow(&self, port: u16) -> Option<&Attached> {
         self.enforced(Action::Allow, port).next()
     }
 

@@ -8,6 +8,7 @@ mod compile;
 mod condition;
 mod decision;
 mod evaluate;
+pub mod explain;
 mod index;
 mod matcher;
 mod normalise;

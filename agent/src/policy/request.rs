@@ -1,5 +1,6 @@
 //! What policy knows of an HTTP request.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -61,6 +62,18 @@ impl HeaderKey {
             ":path" => Some(Self::Path),
             _ => HeaderName::try_from(name).ok().map(Self::Named),
         }
+    }
+}
+
+/// As a policy writes it.
+impl fmt::Display for HeaderKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Named(name) => name.as_str(),
+            Self::Method => ":method",
+            Self::Authority => ":authority",
+            Self::Path => ":path",
+        })
     }
 }
 

@@ -3,11 +3,13 @@
 mod attachment;
 mod condition;
 mod criterion;
+mod describe;
 mod read;
 mod values;
 
 pub(super) use attachment::Attachment;
 pub(super) use criterion::{Criterion, Facts, Knowledge};
+pub(super) use describe::Clause;
 pub(super) use read::parse;
 
 use std::sync::Arc;
@@ -133,7 +135,8 @@ impl Rule {
         from.into_iter().chain(to).flatten().chain(&self.when)
     }
 
-    fn all_criteria(&self) -> impl Iterator<Item = &Criterion> {
+    /// All of them, wherever they stand.
+    pub(super) fn all_criteria(&self) -> impl Iterator<Item = &Criterion> {
         self.from.iter().chain(&self.to).flatten().chain(&self.when)
     }
 }

@@ -1,0 +1,90 @@
+//! The request that is asked about, as the proxy would show it to the policies.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use serde_json::{Map, Value};
+
+use super::answer::Request;
+use super::error::QuestionError;
+use super::question::AskedRequest;
+use crate::model::{self, Snapshot};
+use crate::policy::normalise::PathNormalization;
+use crate::policy::request::{RequestAttributes, Token};
+
+impl AskedRequest {
+    /// The attributes of the request to a host.
+    pub(super) fn attributes(
+        &self,
+        host: &str,
+        snapshot: &Snapshot,
+    ) -> Result<RequestAttributes, QuestionError> {
+        let raw_path = self.path.clone().unwrap_or_else(|| "/".to_owned());
+        let normal = normalization(snapshot)
+            .apply(&raw_path)
+            .map_err(|problem| QuestionError::Path {
+                path: raw_path.clone(),
+                problem,
+            })?;
+        let headers = self.headers()?;
+        Ok(RequestAttributes {
+            method: self.method.clone().unwrap_or_else(|| "GET".to_owned()),
+            authority: self.host.clone().unwrap_or_else(|| host.to_owned()),
+            path: normal.split('?').next().unwrap_or_default().to_owned(),
+            raw_path,
+            forwarded_for: forwarded_for(&headers),
+            headers,
+            token: self.claims.as_ref().map(|claims| Arc::new(token(claims))),
+        })
+    }
+
+    fn headers(&self) -> Result<HeaderMap, QuestionError> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in &self.headers {
+            let parsed = (HeaderName::try_from(name), HeaderValue::try_from(value));
+            let (Ok(name), Ok(value)) = parsed else {
+                return Err(QuestionError::Header(format!("{name}={value}")));
+            };
+            headers.append(name, value);
+        }
+        Ok(headers)
+    }
+}
+
+/// How the mesh configuration wants paths normalised.
+fn normalization(snapshot: &Snapshot) -> PathNormalization {
+    match snapshot.mesh_settings().path_normalization {
+        model::PathNormalization::None => PathNormalization::None,
+        model::PathNormalization::Base => PathNormalization::Base,
+        model::PathNormalization::MergeSlashes => PathNormalization::MergeSlashes,
+        model::PathNormalization::DecodeAndMergeSlashes => PathNormalization::DecodeAndMergeSlashes,
+    }
+}
+
+/// The client as the end of the last X-Forwarded-For line names it.
+fn forwarded_for(headers: &HeaderMap) -> Option<IpAddr> {
+    let lines = headers.get_all("x-forwarded-for").into_iter();
+    let last = lines.last()?.to_str().ok()?.rsplit(',').next()?.trim();
+    last.parse::<IpAddr>().ok().map(|client| client.to_canonical())
+}
+
+fn token(claims: &Map<String, Value>) -> Token {
+    let text = |name| claims.get(name).and_then(Value::as_str).unwrap_or_default();
+    Token {
+        issuer: text("iss").to_owned(),
+        subject: text("sub").to_owned(),
+        claims: claims.clone(),
+    }
+}
+
+impl From<&RequestAttributes> for Request {
+    fn from(request: &RequestAttributes) -> Self {
+        Self {
+            method: request.method.clone(),
+            host: request.authority.clone(),
+            path: request.path.clone(),
+            raw_path: request.raw_path.clone(),
+        }
+    }
+}
