@@ -72,7 +72,7 @@ impl PolicyIndex {
             Attachment::Labels(_) => PolicyScope::Selected,
             Attachment::Services(_) => PolicyScope::Services,
         };
-        let mut remarks = parsed.warnings.clone();
+        let mut remarks: Vec<_> = parsed.warnings.iter().map(ToString::to_string).collect();
         match &parsed.content {
             Err(error) => remarks.insert(0, format!("{error}; {}", consequence(parsed.action))),
             Ok(policy) if policy.enforcement == Enforcement::DryRun => {
@@ -108,12 +108,9 @@ impl PolicyIndex {
                 Some("a selector has no effect in the root namespace; move the object".into());
         } else if let Some(error) = error {
             condition.message = Some(format!("{error}; {}", consequence(None)));
-        } else if parsed
-            .content
-            .as_ref()
-            .is_ok_and(|content| content.disables)
-        {
-            condition.message = Some("DISABLE is taken for PERMISSIVE".into());
+        } else if !parsed.warnings.is_empty() {
+            let warnings: Vec<_> = parsed.warnings.iter().map(ToString::to_string).collect();
+            condition.message = Some(warnings.join("; "));
         }
         condition
     }
@@ -132,7 +129,7 @@ impl PolicyIndex {
 }
 
 /// What follows from an object that cannot be enforced.
-fn consequence(action: Option<Action>) -> &'static str {
+pub(super) fn consequence(action: Option<Action>) -> &'static str {
     match action {
         Some(Action::Allow) => "the policy allows nobody until that is mended",
         Some(Action::Audit) => "nothing is audited by it until that is mended",

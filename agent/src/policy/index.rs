@@ -7,7 +7,7 @@ use super::authorization::{self, Action, Attachment, Authorization, Enforcement}
 use super::condition::PolicyCondition;
 use super::decision::Decider;
 use super::peer_authentication::{self, PeerAuthentication, Strictness};
-use super::reader::NotEnforced;
+use super::reader::{NotEnforced, Warning};
 use super::workload_policies::{Attached, AttachedPorts, WorkloadPolicies};
 use crate::model::{ObjectName, PolicyKind, PolicyObject, Service, Snapshot, Workload};
 
@@ -36,7 +36,9 @@ pub(super) struct Parsed<S, C> {
     /// An AuthorizationPolicy's, where it can be read.
     pub(super) action: Option<Action>,
     pub(super) content: Result<C, NotEnforced>,
-    pub(super) warnings: Vec<String>,
+    /// Where there are more than the one in `content`.
+    pub(super) more_errors: Vec<NotEnforced>,
+    pub(super) warnings: Vec<Warning>,
 }
 
 impl PolicyIndex {
@@ -57,6 +59,7 @@ impl PolicyIndex {
                         selector: parsed.attachment,
                         action: parsed.action,
                         content: parsed.rules.map(Arc::new),
+                        more_errors: parsed.more_errors,
                         warnings: parsed.warnings,
                     });
                 }
@@ -67,7 +70,8 @@ impl PolicyIndex {
                         selector: parsed.selector,
                         action: None,
                         content: parsed.content,
-                        warnings: Vec::new(),
+                        more_errors: Vec::new(),
+                        warnings: parsed.warnings,
                     });
                 }
             }

@@ -6,9 +6,11 @@
 mod authorization;
 mod compile;
 mod condition;
+mod cross_check;
 mod decision;
 mod evaluate;
 pub mod explain;
+mod findings;
 mod index;
 mod matcher;
 mod normalise;
@@ -31,6 +33,7 @@ pub use decision::{
     RequestPermit,
 };
 pub use evaluate::{Approvals, Consultation};
+pub use findings::{Finding, Severity};
 pub use index::PolicyIndex;
 pub use normalise::{BadPath, PathNormalization};
 pub use notes::Note;

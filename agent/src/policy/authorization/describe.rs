@@ -84,7 +84,11 @@ impl Criterion {
             (positive, []) => format!("one of {}", quoted(positive)),
             ([], negative) => format!("none of {}", quoted(negative)),
             (positive, negative) => {
-                format!("one of {} and none of {}", quoted(positive), quoted(negative))
+                format!(
+                    "one of {} and none of {}",
+                    quoted(positive),
+                    quoted(negative)
+                )
             }
         }
     }
@@ -148,7 +152,10 @@ impl Criterion {
 fn in_request(facts: &Facts<'_>, text: impl Fn(&RequestAttributes) -> String) -> String {
     match facts.knowledge {
         Knowledge::Nothing => "the request decides".to_owned(),
-        Knowledge::Opaque => format!("port {} carries no HTTP", facts.connection.destination.port()),
+        Knowledge::Opaque => format!(
+            "port {} carries no HTTP",
+            facts.connection.destination.port()
+        ),
         Knowledge::Request(request) => text(request),
     }
 }
@@ -214,10 +221,7 @@ fn path(request: &RequestAttributes) -> String {
 
 fn header(key: &HeaderKey, request: &RequestAttributes) -> String {
     let lines = request.lines(key);
-    let texts: Vec<_> = lines
-        .into_iter()
-        .map(String::from_utf8_lossy)
-        .collect();
+    let texts: Vec<_> = lines.into_iter().map(String::from_utf8_lossy).collect();
     match texts.is_empty() {
         true => format!("the header {key} is absent"),
         false => format!("the header {key} is {}", quoted(&texts)),
@@ -235,6 +239,9 @@ fn claim(path: &[String], token: Option<&Token>) -> String {
 }
 
 fn quoted<T: AsRef<str>>(texts: &[T]) -> String {
-    let quoted: Vec<_> = texts.iter().map(|text| format!("{:?}", text.as_ref())).collect();
+    let quoted: Vec<_> = texts
+        .iter()
+        .map(|text| format!("{:?}", text.as_ref()))
+        .collect();
     quoted.join(", ")
 }

@@ -12,7 +12,7 @@ use super::values::{
 use super::{Action, Authorization, Enforcement, Rule};
 use crate::model::{ObjectName, PolicyObject, TrustBundle};
 use crate::policy::matcher::Field;
-use crate::policy::reader::{Node, NotEnforced};
+use crate::policy::reader::{Node, NotEnforced, Warning};
 
 /// The most rules of a policy, and sources of a rule.
 const MOST_RULES: usize = 512;
@@ -25,8 +25,10 @@ pub(in crate::policy) struct Parsed {
     pub(in crate::policy) attachment: Attachment,
     pub(in crate::policy) action: Option<Action>,
     pub(in crate::policy) rules: Result<Authorization, NotEnforced>,
+    /// What else is wrong, where the rules are not right.
+    pub(in crate::policy) more_errors: Vec<NotEnforced>,
     /// What an operator may want to know, though it is enforced.
-    pub(in crate::policy) warnings: Vec<String>,
+    pub(in crate::policy) warnings: Vec<Warning>,
 }
 
 /// What the values of a policy are read with.
@@ -39,7 +41,7 @@ pub(super) struct Context<'a> {
 /// Reads an AuthorizationPolicy.
 pub(in crate::policy) fn parse(object: &PolicyObject, bundle: &TrustBundle) -> Parsed {
     let spec = Node::spec(&object.spec);
-    let mut warnings = Vec::new();
+    let (mut warnings, mut more_errors) = (Vec::new(), Vec::new());
     let attached = attachment(&spec, &mut warnings);
     let action = spec.fields().and_then(|fields| {
         let field = fields.into_iter().find(|(name, _)| *name == "action");
@@ -55,7 +57,7 @@ pub(in crate::policy) fn parse(object: &PolicyObject, bundle: &TrustBundle) -> P
                 bundle,
                 action,
             };
-            authorization(object, &spec, &context)
+            authorization(object, &spec, &context, &mut more_errors)
         });
     if let Ok(policy) = &rules {
         warnings.extend(warn(policy));
@@ -64,6 +66,7 @@ pub(in crate::policy) fn parse(object: &PolicyObject, bundle: &TrustBundle) -> P
         attachment: attached.unwrap_or(Attachment::Everything),
         action: action.ok(),
         rules,
+        more_errors,
         warnings,
     }
 }
@@ -72,6 +75,7 @@ fn authorization(
     object: &PolicyObject,
     spec: &Node<'_>,
     context: &Context<'_>,
+    more_errors: &mut Vec<NotEnforced>,
 ) -> Result<Authorization, NotEnforced> {
     let action = context.action;
     let enforcement = enforcement(object, action)?;
@@ -86,10 +90,8 @@ fn authorization(
                 if elements.len() > MOST_RULES {
                     return field.fail(format!("a policy has at most {MOST_RULES} rules"));
                 }
-                rules = elements
-                    .iter()
-                    .map(|node| rule(node, context))
-                    .collect::<Result<_, _>>()?;
+                let read = elements.iter().map(|node| rule(node, context));
+                rules = all(read, more_errors)?;
             }
             _ => return field.unknown(),
         }
@@ -113,6 +115,22 @@ fn authorization(
     }
 }
 
+/// All of some results, or the first error; the others are `more`.
+fn all<T>(
+    results: impl Iterator<Item = Result<T, NotEnforced>>,
+    more: &mut Vec<NotEnforced>,
+) -> Result<Vec<T>, NotEnforced> {
+    let (mut values, mut first) = (Vec::new(), None);
+    for result in results {
+        match (result, &first) {
+            (Ok(value), _) => values.push(value),
+            (Err(error), None) => first = Some(error),
+            (Err(error), Some(_)) => more.push(error),
+        }
+    }
+    first.map_or(Ok(values), Err)
+}
+
 fn provider_name<'a>(node: &Node<'a>) -> Result<Option<&'a str>, NotEnforced> {
     let mut found = None;
     for (name, field) in node.fields()? {
@@ -129,6 +147,7 @@ fn enforcement(object: &PolicyObject, action: Action) -> Result<Enforcement, Not
     let fail = |problem: String| NotEnforced {
         path: "metadata.annotations[istio.io/dry-run]".to_owned(),
         problem,
+        value: object.annotations.get("istio.io/dry-run").cloned(),
     };
     let Some(value) = object.annotations.get("istio.io/dry-run") else {
         return Ok(Enforcement::Enforced);
@@ -347,7 +366,7 @@ pub(super) fn refuse_in_custom(
 }
 
 /// What an operator may not have meant.
-fn warn(policy: &Authorization) -> Vec<String> {
+fn warn(policy: &Authorization) -> Vec<Warning> {
     if policy.action != Action::Deny {
         return Vec::new();
     }
@@ -362,11 +381,11 @@ fn warn(policy: &Authorization) -> Vec<String> {
         .iter()
         .enumerate()
         .find(|(_, rule)| widens(rule));
-    let warning = wide.map(|(index, _)| {
-        format!(
-            "rules[{index}] depends on HTTP and names no port: on ports that do not speak HTTP it \
-             denies whatever else it says"
-        )
+    let warning = wide.map(|(index, _)| Warning {
+        path: format!("spec.rules[{index}]"),
+        problem: "it depends on HTTP and names no port: on ports that do not speak HTTP it denies \
+                  whatever else it says; add the ports that it is about"
+            .to_owned(),
     });
     warning.into_iter().collect()
 }

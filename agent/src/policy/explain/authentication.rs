@@ -9,7 +9,11 @@ impl PolicyIndex {
     /// The object that says whether a port takes plaintext, and what it says; `None` where none
     /// does, so that it is taken. The nearest level that has a word on it counts, as where
     /// strictness is resolved; unlike there, a PERMISSIVE object is named too.
-    pub(super) fn authentication(&self, workload: &Workload, port: u16) -> Option<(Decider, Mode)> {
+    pub(in crate::policy) fn authentication(
+        &self,
+        workload: &Workload,
+        port: u16,
+    ) -> Option<(Decider, Mode)> {
         let levels = [Level::Workload, Level::Namespace, Level::Mesh];
         levels.into_iter().find_map(|level| {
             let of_level = |parsed: &&_| self.level(parsed, workload) == Some(level);

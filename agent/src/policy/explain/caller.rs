@@ -19,10 +19,7 @@ pub(super) struct ResolvedCaller {
 }
 
 impl ResolvedCaller {
-    pub(super) fn resolve(
-        question: &Question,
-        snapshot: &Snapshot,
-    ) -> Result<Self, QuestionError> {
+    pub(super) fn resolve(question: &Question, snapshot: &Snapshot) -> Result<Self, QuestionError> {
         let mut caller = match &question.from {
             CallerName::Address(address) => Self::of_address(*address, question, snapshot),
             CallerName::Identity(identity) => Self::of_identity(identity.clone(), snapshot),
@@ -63,7 +60,9 @@ impl ResolvedCaller {
         let identity = pod.is_enrolled().then(|| pod.identity.clone());
         if identity.is_none() {
             let name = &pod.name;
-            assumptions.push(format!("the pod {name} is not enrolled and calls in plaintext"));
+            assumptions.push(format!(
+                "the pod {name} is not enrolled and calls in plaintext"
+            ));
         }
         Self {
             identity,

@@ -108,7 +108,9 @@ impl ResolvedDestination {
             .filter_map(|pod| {
                 let port = declared.target.on(pod)?;
                 let own = pod.mesh_addresses();
-                let own = own.into_iter().find(|address| same_family(*address, family));
+                let own = own
+                    .into_iter()
+                    .find(|address| same_family(*address, family));
                 Some(target(pod, own, port, &mut assumptions))
             })
             .collect();

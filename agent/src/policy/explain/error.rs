@@ -25,7 +25,10 @@ pub enum QuestionError {
     #[error("no pod and no Service has the address {0}; `ambit workloads` lists the pods")]
     UnknownAddress(IpAddr),
     /// Several objects have it.
-    #[error("{address} is claimed by {}; name one of them instead", names(claimants))]
+    #[error(
+        "{address} is claimed by {}; name one of them instead",
+        names(claimants)
+    )]
     ContestedAddress {
         /// The address.
         address: IpAddr,

@@ -14,8 +14,6 @@ mod question;
 mod request;
 mod rules;
 pub(super) mod ruling;
-#[cfg(test)]
-mod tests;
 
 use std::net::IpAddr;
 
@@ -96,8 +94,11 @@ impl MeshView {
             return assumptions;
         };
         if request.host.is_none() && policies.has_criterion(is_about_host) {
-            assumptions.push("rules ask for the host: it is taken for the destination's own name \
-                 (--host says which)".to_owned());
+            assumptions.push(
+                "rules ask for the host: it is taken for the destination's own name \
+                 (--host says which)"
+                    .to_owned(),
+            );
         }
         if request.claims.is_some() {
             assumptions.push(
@@ -111,7 +112,9 @@ impl MeshView {
 impl WorkloadPolicies {
     fn has_criterion(&self, is_meant: fn(&Criterion) -> bool) -> bool {
         let rules = self.policies.iter().flat_map(|one| &one.policy.rules);
-        rules.flat_map(super::authorization::Rule::all_criteria).any(is_meant)
+        rules
+            .flat_map(super::authorization::Rule::all_criteria)
+            .any(is_meant)
     }
 }
 

@@ -20,7 +20,11 @@ pub(super) fn near<'a>(
         .collect();
     scored.sort_by(|(one, a), (other, b)| other.total_cmp(one).then_with(|| a.cmp(b)));
     scored.dedup();
-    scored.into_iter().take(MOST).map(|(_, name)| name).collect()
+    scored
+        .into_iter()
+        .take(MOST)
+        .map(|(_, name)| name)
+        .collect()
 }
 
 fn likeness(wanted: &ObjectName, name: &ObjectName) -> f64 {
@@ -42,8 +46,14 @@ mod tests {
             ObjectName::new(namespace, name)
         });
         let of = |name: ObjectName| near(&name, known.iter());
-        assert_eq!(of(ObjectName::new("shop", "crat")), ["shop/cart", "shop/card"]);
-        assert_eq!(of(ObjectName::new("web", "cart")), ["pay/cart", "shop/cart"]);
+        assert_eq!(
+            of(ObjectName::new("shop", "crat")),
+            ["shop/cart", "shop/card"]
+        );
+        assert_eq!(
+            of(ObjectName::new("web", "cart")),
+            ["pay/cart", "shop/cart"]
+        );
         assert!(of(ObjectName::new("x", "y")).is_empty());
     }
 }

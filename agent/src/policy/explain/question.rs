@@ -217,7 +217,15 @@ mod tests {
             assert!(format!("{name:?}").starts_with(shown), "{text}: {name:?}");
             assert_eq!(name.to_string().parse(), Ok(name), "{text}");
         }
-        for text in ["", "web", "web/", "/frontend", "a/b/c", "pod:frontend", "10.0.0"] {
+        for text in [
+            "",
+            "web",
+            "web/",
+            "/frontend",
+            "a/b/c",
+            "pod:frontend",
+            "10.0.0",
+        ] {
             let error = text.parse::<CallerName>().expect_err(text);
             assert!(error.to_string().contains("pod:namespace/name"), "{error}");
         }
@@ -240,7 +248,14 @@ mod tests {
             assert_eq!(text.parse(), Ok(destination.clone()), "{text}");
             assert_eq!(destination.to_string().parse(), Ok(destination), "{text}");
         }
-        for text in ["", "cart", ".shop", "cart.shop.com", "a/b/c", "service:cart"] {
+        for text in [
+            "",
+            "cart",
+            ".shop",
+            "cart.shop.com",
+            "a/b/c",
+            "service:cart",
+        ] {
             text.parse::<DestinationName>().expect_err(text);
         }
     }

@@ -66,7 +66,9 @@ fn normalization(snapshot: &Snapshot) -> PathNormalization {
 fn forwarded_for(headers: &HeaderMap) -> Option<IpAddr> {
     let lines = headers.get_all("x-forwarded-for").into_iter();
     let last = lines.last()?.to_str().ok()?.rsplit(',').next()?.trim();
-    last.parse::<IpAddr>().ok().map(|client| client.to_canonical())
+    last.parse::<IpAddr>()
+        .ok()
+        .map(|client| client.to_canonical())
 }
 
 fn token(claims: &Map<String, Value>) -> Token {

@@ -12,10 +12,10 @@ const MOST_ALTERNATIVES: usize = 16;
 
 /// A rule and some of its criteria.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Described {
+pub(in crate::policy) struct Described {
     pub(super) decider: Decider,
     pub(super) action: Action,
-    pub(super) criteria: Vec<CriterionText>,
+    pub(in crate::policy) criteria: Vec<CriterionText>,
 }
 
 impl WorkloadPolicies {
@@ -31,7 +31,7 @@ impl WorkloadPolicies {
     }
 
     /// The ALLOW rule with the fewest unmet criteria, which are those given; the first of several.
-    pub(super) fn nearest(&self, case: &Case<'_>) -> Option<Described> {
+    pub(in crate::policy) fn nearest(&self, case: &Case<'_>) -> Option<Described> {
         let facts = self.facts(case, Action::Allow);
         let policies = self.enforced(Action::Allow, case.connection.destination.port());
         let rules = policies.flat_map(|attached| {
@@ -44,7 +44,7 @@ impl WorkloadPolicies {
     }
 
     /// The rules that match or not by the request, once for each of their alternatives.
-    pub(super) fn undecided(&self, case: &Case<'_>) -> Vec<Described> {
+    pub(in crate::policy) fn undecided(&self, case: &Case<'_>) -> Vec<Described> {
         let port = case.connection.destination.port();
         let actions = [Action::Custom, Action::Deny, Action::Allow];
         let mut all = Vec::new();
@@ -83,7 +83,12 @@ fn matched(rule: &Rule, facts: &Facts<'_>) -> Vec<CriterionText> {
     let holding = |list: &&[Criterion]| list.iter().all(|c| c.holds(facts) == Ternary::True);
     let first = |list: &[Vec<Criterion>]| {
         let found = alternatives(list).into_iter().find(holding);
-        texts(found.unwrap_or_default(), Clause::Alternative, facts, Ternary::True)
+        texts(
+            found.unwrap_or_default(),
+            Clause::Alternative,
+            facts,
+            Ternary::True,
+        )
     };
     let mut all = first(&rule.from);
     all.extend(first(&rule.to));

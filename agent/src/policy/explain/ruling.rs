@@ -59,9 +59,10 @@ impl WorkloadPolicies {
             ConnectionVerdict::Ask => match knowledge {
                 Knowledge::Nothing => self.before_request(case),
                 Knowledge::Opaque => (self.outcome(case, None), DecidedBy::ProxyPerConnection),
-                Knowledge::Request(request) => {
-                    (self.outcome(case, Some(request)), DecidedBy::ProxyPerRequest)
-                }
+                Knowledge::Request(request) => (
+                    self.outcome(case, Some(request)),
+                    DecidedBy::ProxyPerRequest,
+                ),
             },
         };
         Ruling { outcome, decided }

@@ -1,0 +1,5 @@
+//! Explanations: that they are the evaluator's, and that they say what an operator needs.
+
+mod answers;
+mod findings;
+mod property;
