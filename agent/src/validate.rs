@@ -161,3 +161,6 @@ fn faults(files: &FileSet) -> impl Iterator<Item = ReportedFinding> {
 fn shown(path: &Path) -> String {
     path.display().to_string()
 }
+
+#[cfg(test)]
+mod tests;

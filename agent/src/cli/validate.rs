@@ -95,3 +95,52 @@ fn line(finding: &ReportedFinding) -> String {
     };
     format!("{grade}{}: {}", words.join(" "), finding.message)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn finding(severity: Grade) -> ReportedFinding {
+        ReportedFinding {
+            file: Some("a.yaml".to_owned()),
+            document: Some(2),
+            line: Some(7),
+            severity,
+            object: Some("Pod a/b".to_owned()),
+            field: Some("spec.x".to_owned()),
+            value: Some("1".to_owned()),
+            message: "wrong; mend it".to_owned(),
+        }
+    }
+
+    fn report(grades: &[Grade]) -> Report {
+        Report {
+            objects: 1,
+            findings: grades.iter().map(|grade| finding(*grade)).collect(),
+            skipped: vec!["a.yaml: apps/v1 Deployment".to_owned()],
+        }
+    }
+
+    #[test]
+    fn a_finding_is_a_line_and_the_rest_is_counted() {
+        assert_eq!(
+            text(&report(&[Grade::Error, Grade::Warning])),
+            "a.yaml:2 (line 7) Pod a/b spec.x = 1: wrong; mend it\n\
+             warning: a.yaml:2 (line 7) Pod a/b spec.x = 1: wrong; mend it\n\
+             a.yaml: apps/v1 Deployment: skipped, the mesh does not read it\n\
+             1 object, 1 error, 1 warning"
+        );
+    }
+
+    #[test]
+    fn the_status_is_that_of_the_worst_finding() {
+        for (grades, expected) in [
+            (&[][..], 0),
+            (&[Grade::Warning], 0),
+            (&[Grade::Warning, Grade::Error], 1),
+            (&[Grade::Error, Grade::Unreadable], 2),
+        ] {
+            assert_eq!(status(&report(grades)), expected, "{grades:?}");
+        }
+    }
+}

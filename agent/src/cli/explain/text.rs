@@ -14,9 +14,9 @@ pub(super) fn text(answer: &Answer) -> String {
     for result in &answer.results {
         lines.push(headline(answer, result));
         explanation(&mut lines, &result.explanation);
-        for assumption in &answer.assumptions {
-            line(&mut lines, "assumed", assumption);
-        }
+    }
+    for assumption in &answer.assumptions {
+        line(&mut lines, "assumed", assumption);
     }
     lines.join("\n")
 }
@@ -110,7 +110,7 @@ fn nearest(rule: &RuleText) -> String {
 fn undecided(rule: &RuleText) -> String {
     let wants = rule.criteria.iter();
     let wants: Vec<_> = wants
-        .map(|one| format!("{} {}", one.field, one.wants))
+        .map(|one| format!("{} is {}", one.field, one.wants))
         .collect();
     format!(
         "{} {} where {}",
@@ -155,4 +155,115 @@ fn mutual_tls(authentication: &Authentication) -> String {
         Verdict::NotEnforced => "plaintext is not judged",
     };
     format!("{}, {object}; {plaintext}", authentication.mode)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// An answer of one result, with these fields in place of a denial's.
+    fn answer(changed: Value) -> Answer {
+        let policy = json!({"kind": "AuthorizationPolicy", "name": "payments/allow-orders",
+            "rule": null, "origin": "payments.yaml, document 2"});
+        let mut rule = policy.clone();
+        rule["rule"] = json!(0);
+        let mut result = json!({
+            "endpoints": [{"pod": "payments/payments-0", "address": "10.78.2.11:8080"}],
+            "verdict": "DENY", "decided": "proxy-per-request",
+            "cause": {"kind": "no-allow-matched", "policies": [policy]},
+            "matched": [], "undecided": [], "authentication": null, "notes": [],
+            "nearest": {"rule": rule, "action": "ALLOW", "criteria": [{"field": "paths",
+                "wants": "one of \"/charge\"", "found": "the path is \"/admin\""}]},
+        });
+        for (name, value) in changed.as_object().expect("an object") {
+            result[name] = value.clone();
+        }
+        serde_json::from_value(json!({
+            "caller": {"identity": "cluster.local/ns/web/sa/frontend", "address": null,
+                "pod": null},
+            "destination": "pod payments/payments-0",
+            "request": {"method": "GET", "host": "x", "path": "/admin", "raw_path": "/admin"},
+            "assumptions": ["this"],
+            "results": [result],
+        }))
+        .expect("an answer")
+    }
+
+    #[test]
+    fn a_denial_reads_from_the_verdict_to_the_nearest_rule() {
+        assert_eq!(
+            text(&answer(json!({}))),
+            "DENY  cluster.local/ns/web/sa/frontend → payments/payments-0 10.78.2.11:8080  GET \
+             /admin\n  decided by   the node's proxy, per request\n  because      no ALLOW policy \
+             matched; AuthorizationPolicy payments/allow-orders (payments.yaml, document 2) \
+             applies\n  nearest      rule 0 of AuthorizationPolicy payments/allow-orders: paths \
+             wants one of \"/charge\", the path is \"/admin\"\n  assumed      this"
+        );
+    }
+
+    #[test]
+    fn each_cause_is_a_sentence() {
+        let object = json!({"kind": "PeerAuthentication", "name": "a/b", "rule": null,
+            "origin": null});
+        for (cause, words) in [
+            (
+                json!({"kind": "allow-rule", "rule": object}),
+                "PeerAuthentication a/b allows it",
+            ),
+            (
+                json!({"kind": "no-allow-policy"}),
+                "no ALLOW policy applies",
+            ),
+            (
+                json!({"kind": "deny-rule", "rule": object}),
+                "a/b denies it",
+            ),
+            (
+                json!({"kind": "strict", "object": object}),
+                "a/b makes the port STRICT",
+            ),
+            (
+                json!({"kind": "not-enforceable", "object": object, "message": "broken"}),
+                "a/b: broken",
+            ),
+            (
+                json!({"kind": "authorizer", "rule": object, "provider": "opa"}),
+                "external authorizer \"opa\"",
+            ),
+            (
+                json!({"kind": "no-such-authorizer", "rule": object}),
+                "does not have",
+            ),
+            (json!({"kind": "request"}), "--method"),
+            (
+                json!({"kind": "not-enrolled", "reason": "it is outside"}),
+                "it is outside",
+            ),
+        ] {
+            let shown = text(&answer(json!({"cause": cause})));
+            assert!(shown.contains(words), "{words}: {shown}");
+        }
+    }
+
+    #[test]
+    fn what_is_undecided_and_what_plaintext_gets_are_shown() {
+        let object = json!({"kind": "PeerAuthentication", "name": "a/b", "rule": null,
+            "origin": null});
+        let shown = text(&answer(json!({
+            "verdict": "DEPENDS_ON_REQUEST",
+            "undecided": [{"rule": object, "action": "DENY", "criteria": [
+                {"field": "paths", "wants": "one of \"/a\"", "found": ""},
+            ]}],
+            "authentication": {"mode": "STRICT", "object": object, "plaintext": "DENY"},
+        })));
+        assert!(shown.starts_with("DEPENDS ON THE REQUEST"), "{shown}");
+        assert!(
+            shown.contains("a/b denies where paths is one of \"/a\""),
+            "{shown}"
+        );
+        let mutual_tls = "STRICT, by PeerAuthentication a/b; plaintext would be refused";
+        assert!(shown.contains(mutual_tls), "{shown}");
+    }
 }

@@ -64,8 +64,8 @@ fn normalization(snapshot: &Snapshot) -> PathNormalization {
 
 /// The client as the end of the last X-Forwarded-For line names it.
 fn forwarded_for(headers: &HeaderMap) -> Option<IpAddr> {
-    let lines = headers.get_all("x-forwarded-for").into_iter();
-    let last = lines.last()?.to_str().ok()?.rsplit(',').next()?.trim();
+    let mut lines = headers.get_all("x-forwarded-for").into_iter();
+    let last = lines.next_back()?.to_str().ok()?.rsplit(',').next()?.trim();
     last.parse::<IpAddr>()
         .ok()
         .map(|client| client.to_canonical())

@@ -173,6 +173,11 @@ impl Reading {
         if self.texts.contains_key(&path) {
             return;
         }
+        if text.is_empty() {
+            let problem = "the file is empty, which the agent takes for one that is being written";
+            let path = Arc::unwrap_or_clone(path);
+            return self.unreadable.push(unreadable(path, problem.to_owned()));
+        }
         let (parsed, errors) = document::read(&path, &text, settings);
         for error in errors {
             self.add_error(&path, error);

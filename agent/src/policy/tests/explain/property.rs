@@ -110,11 +110,11 @@ proptest! {
         let providers = BTreeSet::new();
         let case = Case { connection: &connection, request: Some(&request), providers: &providers };
         let ruling = policies.rule_on(&case);
-        if let Outcome::Denied(denial) = &ruling.outcome {
-            if denial.reason == ambit_common::Reason::NoAllowMatched {
-                let nearest = policies.nearest(&case);
-                prop_assert!(nearest.is_none_or(|rule| !rule.criteria.is_empty()));
-            }
+        if let Outcome::Denied(denial) = &ruling.outcome
+            && denial.reason == ambit_common::Reason::NoAllowMatched
+        {
+            let nearest = policies.nearest(&case);
+            prop_assert!(nearest.is_none_or(|rule| !rule.criteria.is_empty()));
         }
         // Of what is undecided the request decides something.
         let without = Case { request: None, ..case };
