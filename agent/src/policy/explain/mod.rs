@@ -53,6 +53,13 @@ impl MeshView {
         };
         let mut assumptions = caller.assumptions.clone();
         assumptions.extend(destination.assumptions.iter().cloned());
+        if !snapshot.is_complete() {
+            assumptions.push(
+                "the configuration is not known in full, and every pod of the node stays closed \
+                 until it is; `ambit status` tells the faults"
+                    .to_owned(),
+            );
+        }
         let mut results: Vec<EndpointResult> = Vec::new();
         let mut address = None;
         for target in &destination.endpoints {

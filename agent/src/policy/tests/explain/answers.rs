@@ -4,13 +4,13 @@ use serde_json::{Value, json};
 
 use super::super::{Mesh, ROOT};
 use crate::policy::explain::{
-    Answer, AskedRequest, AuthenticationMode, Cause, DecidedBy, Explanation, Question,
-    QuestionError, Transport, Verdict,
+    Answer, AskedRequest, AuthenticationMode, Cause, DecidedBy, Explanation, Question, Transport,
+    Verdict,
 };
 
 /// A question about port 8080 of the pod `prod/web`, from `namespace/account` of the mesh or an
 /// address.
-fn from(caller: &str) -> Question {
+pub(super) fn from(caller: &str) -> Question {
     Question {
         from: caller.parse().expect(caller),
         from_address: Some("10.9.0.1".parse().expect("valid")),
@@ -21,7 +21,7 @@ fn from(caller: &str) -> Question {
     }
 }
 
-fn with(caller: &str, method: &str, path: &str) -> Question {
+pub(super) fn with(caller: &str, method: &str, path: &str) -> Question {
     Question {
         request: Some(AskedRequest {
             method: Some(method.to_owned()),
@@ -32,21 +32,17 @@ fn with(caller: &str, method: &str, path: &str) -> Question {
     }
 }
 
-fn answer(mesh: Mesh, question: &Question) -> Answer {
+pub(super) fn answer(mesh: Mesh, question: &Question) -> Answer {
     mesh.view().explain(question).expect("an answer")
 }
 
-fn explain(mesh: Mesh, question: &Question) -> Explanation {
+pub(super) fn explain(mesh: Mesh, question: &Question) -> Explanation {
     let mut answer = answer(mesh, question);
     assert_eq!(answer.results.len(), 1);
     answer.results.remove(0).explanation
 }
 
-fn error(mesh: Mesh, question: &Question) -> QuestionError {
-    mesh.view().explain(question).expect_err("no answer")
-}
-
-fn charge() -> Value {
+pub(super) fn charge() -> Value {
     json!({"rules": [{
         "from": [{"source": {"namespaces": ["orders"]}}, {"source": {"namespaces": ["web"]}}],
         "to": [{"operation": {"methods": ["GET"], "paths": ["/charge", "/refund/{*}"]}}],
@@ -294,100 +290,6 @@ fn a_token_is_taken_as_it_stands_and_that_is_said() {
         without.nearest.expect("a rule").criteria[0].found,
         "the request has no token"
     );
-}
-
-#[test]
-fn a_service_is_its_endpoints_and_an_address_its_pod() {
-    let mesh = || Mesh::http().authorize("prod/charge", charge());
-    let to = |to: &str, port| Question {
-        to: to.parse().expect(to),
-        port,
-        ..from("web/frontend")
-    };
-    for question in [
-        to("web.prod.svc.cluster.local", 80),
-        to("service:prod/web", 80),
-        to("10.0.0.1", 8080),
-        to("pod:prod/web", 8080),
-    ] {
-        let answer = answer(mesh(), &question);
-        let endpoint = &answer.results[0].endpoints[0];
-        assert_eq!(
-            endpoint.address,
-            "10.0.0.1:8080".parse().expect("valid"),
-            "{question:?}"
-        );
-        assert_eq!(endpoint.pod.to_string(), "prod/web");
-    }
-    assert_eq!(
-        error(mesh(), &to("prod/web", 80)).to_string(),
-        "there are a pod and a Service prod/web; write pod:prod/web or service:prod/web"
-    );
-    assert_eq!(
-        error(mesh(), &to("web.prod", 81)).to_string(),
-        "the Service prod/web has no TCP port 81; it has 80"
-    );
-    assert_eq!(
-        error(mesh(), &to("prod/wbe", 80)).to_string(),
-        "there is no pod or Service prod/wbe; there is prod/web"
-    );
-    assert!(
-        error(mesh(), &to("10.0.0.9", 80))
-            .to_string()
-            .contains("10.0.0.9")
-    );
-    assert_eq!(
-        error(mesh(), &to("10.0.0.1", 15008)),
-        QuestionError::Port(15008)
-    );
-    let nowhere = with("web/a", "GET", "/a%00");
-    assert!(matches!(
-        error(mesh(), &nowhere),
-        QuestionError::Path { .. }
-    ));
-    let pod = Question {
-        from: "pod:prod/wob".parse().expect("valid"),
-        ..from("web/a")
-    };
-    assert!(
-        error(mesh(), &pod)
-            .to_string()
-            .ends_with("there is prod/web")
-    );
-}
-
-#[test]
-fn an_address_of_an_enrolled_pod_lends_its_identity_unless_it_is_plaintext() {
-    let own = json!({"rules": [{"from": [{"source": {"namespaces": ["prod"]}}]}]});
-    let mesh = || Mesh::new().authorize("prod/own", own.clone());
-    let question = |transport| Question {
-        from_address: None,
-        transport,
-        ..from("10.0.0.1")
-    };
-    let tunnel = answer(mesh(), &question(Transport::Tunnel));
-    assert_eq!(tunnel.results[0].explanation.verdict, Verdict::Allow);
-    assert!(tunnel.assumptions[0].contains("cluster.local/ns/prod/sa/default"));
-    let plaintext = answer(mesh(), &question(Transport::Plaintext));
-    assert_eq!(plaintext.results[0].explanation.verdict, Verdict::Deny);
-    assert_eq!(plaintext.caller.identity, None);
-}
-
-#[test]
-fn an_address_that_nobody_knows_is_said_where_a_rule_asks_for_it() {
-    let blocks = json!({"rules": [{"from": [{"source": {"ipBlocks": ["10.0.0.0/8"]}}]}]});
-    let question = Question {
-        from_address: None,
-        ..from("web/a")
-    };
-    let asked = answer(Mesh::new().authorize("prod/a", blocks), &question);
-    assert!(
-        asked.assumptions[0].contains("--from-address"),
-        "{:?}",
-        asked.assumptions
-    );
-    assert_eq!(asked.results[0].explanation.verdict, Verdict::Deny);
-    assert!(answer(Mesh::new(), &question).assumptions.is_empty());
 }
 
 #[test]

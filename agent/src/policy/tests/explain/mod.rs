@@ -2,4 +2,5 @@
 
 mod answers;
 mod findings;
+mod names;
 mod property;
