@@ -4,9 +4,11 @@
 //! [`observe`]; see `ARCHITECTURE.md`.
 
 pub mod admin;
+pub mod authorizer;
 pub mod cli;
 pub mod datapath;
 pub mod identity;
+pub mod jwt;
 pub mod model;
 pub mod observe;
 pub mod policy;

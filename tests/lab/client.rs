@@ -19,6 +19,8 @@ pub enum Reply {
     Answer(String),
     /// The connection was refused, or reset before an answer; how the caller puts it.
     Refusal(String),
+    /// The request was refused with this status and body.
+    Status(u16, String),
     /// Anything else, such as a time-out; never what one wants.
     Failure(String),
 }
@@ -33,6 +35,11 @@ impl Reply {
     pub fn is_refusal(&self) -> bool {
         matches!(self, Self::Refusal(_))
     }
+
+    /// Whether the request was denied by policy.
+    pub fn is_denial(&self) -> bool {
+        matches!(self, Self::Status(403, body) if body == "RBAC: access denied")
+    }
 }
 
 /// Gets a URL from somewhere, with curl.
@@ -41,12 +48,29 @@ impl Reply {
 ///
 /// Where curl cannot be run.
 pub fn get(place: &Place, url: &str) -> Result<Reply> {
+    request(place, &[url])
+}
+
+/// Makes a request from somewhere, with curl and these arguments.
+///
+/// # Errors
+///
+/// Where curl cannot be run.
+pub fn request(place: &Place, arguments: &[&str]) -> Result<Reply> {
     let mut command = place.command("curl")?;
-    command.args(["--silent", "--show-error", "--verbose", "--fail"]);
-    command.args(["--noproxy", "*", "--max-time", "10", url]);
+    command.args(["--silent", "--show-error", "--verbose"]);
+    command.args(["--write-out", "\n%{http_code}", "--path-as-is"]);
+    command
+        .args(["--noproxy", "*", "--max-time", "10"])
+        .args(arguments);
     let outcome = output(&mut command)?;
     if outcome.status.success() {
-        return Ok(Reply::Answer(outcome.stdout.trim().to_owned()));
+        let (body, status) = outcome.stdout.rsplit_once('\n').unwrap_or_default();
+        let body = body.trim().to_owned();
+        return Ok(match status.parse().context("curl tells no status")? {
+            ..400 => Reply::Answer(body),
+            status => Reply::Status(status, body),
+        });
     }
     let refusal = ["Connection refused", "Connection reset by peer"]
         .into_iter()

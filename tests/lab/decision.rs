@@ -6,6 +6,7 @@ use anyhow::Result;
 use serde_json::Value;
 
 use crate::agent::Agent;
+use crate::reference::Decider;
 use crate::wait::{SOON, eventually};
 
 /// A decision of the node of a connection's destination.
@@ -13,8 +14,17 @@ use crate::wait::{SOON, eventually};
 pub struct Decision {
     /// `tunnel` or `plaintext`.
     pub path: String,
+    /// `kernel` or `proxy`.
+    pub layer: String,
     /// The policy object and its rule, or the reason where no policy decided.
     pub decided_by: String,
+}
+
+impl Decision {
+    /// Whether it was this one's to make.
+    pub fn is_by(&self, decider: &Decider) -> bool {
+        self.layer == decider.layer && self.decided_by.starts_with(decider.policy)
+    }
 }
 
 /// A moment in the agents' logs.
@@ -49,19 +59,27 @@ impl LogMark {
 fn decision(line: &str, destination: SocketAddr) -> Option<Decision> {
     let entry: Value = serde_json::from_str(line).ok()?;
     let text = |field: &str| Some(entry["fields"].get(field)?.as_str()?.to_owned());
-    let (path, called, decider) = match entry["target"].as_str()? {
-        "ambit::access" if text("side")? == "inbound" => {
-            (text("path")?, text("destination.address")?, text("decider"))
-        }
+    let (path, layer, called, decider) = match entry["target"].as_str()? {
+        "ambit::access" if text("side")? == "inbound" => (
+            text("path")?,
+            text("decided_in")?,
+            text("destination.address")?,
+            text("decider"),
+        ),
         "ambit::denied" => {
             let path = match text("hook")?.as_str() {
                 "delivery" => "tunnel",
                 _ => "plaintext",
             };
-            (path.to_owned(), text("destination")?, text("policy"))
+            let (called, policy) = (text("destination")?, text("policy"));
+            (path.to_owned(), "kernel".to_owned(), called, policy)
         }
         _ => return None,
     };
     let decided_by = decider.or_else(|| text("reason")).unwrap_or_default();
-    (called == destination.to_string()).then_some(Decision { path, decided_by })
+    (called == destination.to_string()).then_some(Decision {
+        path,
+        layer,
+        decided_by,
+    })
 }

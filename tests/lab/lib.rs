@@ -34,7 +34,7 @@ mod wait;
 pub use agent::Agent;
 pub use bpf::{PinnedMap, pinned_links};
 pub use capture::{Capture, Captured};
-pub use client::{HeldConnection, Reply, get, get_from};
+pub use client::{HeldConnection, Reply, get, get_from, request};
 pub use crash::{Crash, STOPPED};
 pub use decision::{Decision, LogMark};
 pub use escape::{Way, accept_by_ring, meddle};
@@ -48,7 +48,9 @@ pub use place::Place;
 pub use plan::{Addresses, Family, NodeName};
 pub use pod::{Membership, Pod, PodSpec};
 pub use process::{Outcome, Process, output};
-pub use reference::{Application, Call, Expected, PAYLOADS, Reference, TRUST_DOMAIN};
+pub use reference::{
+    Application, Call, Decider, Expected, PAYLOADS, Policies, Reference, TRUST_DOMAIN,
+};
 pub use run::{remove_kept, tear_down_on_signals};
 pub use runner::{Test, run_tests};
 pub use server::{LabServer, Mode};

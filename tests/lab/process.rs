@@ -112,9 +112,10 @@ impl Process {
     ///
     /// Where the process ends first, or twenty seconds pass.
     pub fn wait_until<T>(&mut self, what: &str, look: impl Fn(&Self) -> Option<T>) -> Result<T> {
-        let found = eventually(SOON, what, || match look(self) {
-            Some(found) => Some(Ok(found)),
-            None => self.ended().map(Err),
+        let found = eventually(SOON, what, || {
+            // In this order: what it said last is there by the time that its end is seen.
+            let ended = self.ended();
+            look(self).map(Ok).or(ended.map(Err))
         });
         match found {
             Ok(Ok(found)) => Ok(found),

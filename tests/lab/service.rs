@@ -18,6 +18,7 @@ pub struct Service {
     addresses: Addresses,
     port: u16,
     target_port: u16,
+    protocol: Option<&'static str>,
 }
 
 impl Service {
@@ -28,7 +29,15 @@ impl Service {
             addresses,
             port,
             target_port,
+            protocol: None,
         }
+    }
+
+    /// Declares what its port speaks (`appProtocol`).
+    #[must_use]
+    pub fn speaking(mut self, protocol: &'static str) -> Self {
+        self.protocol = Some(protocol);
+        self
     }
 
     /// A cluster IP.
@@ -49,6 +58,14 @@ impl Service {
     /// The Service object.
     pub fn manifest(&self) -> Value {
         let [v4, v6] = self.addresses.texts();
+        let mut port = json!({
+            "protocol": "TCP",
+            "port": self.port,
+            "targetPort": self.target_port,
+        });
+        if let Some(protocol) = self.protocol {
+            port["appProtocol"] = protocol.into();
+        }
         json!({
             "apiVersion": "v1",
             "kind": "Service",
@@ -58,7 +75,7 @@ impl Service {
                 "clusterIP": v4,
                 "clusterIPs": [v4, v6],
                 "ipFamilies": ["IPv4", "IPv6"],
-                "ports": [{"protocol": "TCP", "port": self.port, "targetPort": self.target_port}],
+                "ports": [port],
             },
         })
     }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use ambit_tests::{
     Application, Capture, Family, HeldConnection, Lab, LabServer, LogMark, Mode, NodeName,
-    PAYLOADS, Reference, get, get_from, run_tests, tests,
+    PAYLOADS, Policies, Reference, get, get_from, run_tests, tests,
 };
 use anyhow::{Result, ensure};
 
@@ -25,7 +25,7 @@ fn main() -> ExitCode {
 }
 
 fn every_call_of_the_demo_ends_as_expected(lab: &Lab) -> Result<()> {
-    let (mesh, agents) = Reference::start(lab)?;
+    let (mesh, agents) = Reference::start_with(lab, Policies::PerRequest)?;
     let _application = Application::start(lab, &mesh)?;
     let capture = Capture::start(lab)?;
     for call in mesh.calls(lab)? {
@@ -33,12 +33,9 @@ fn every_call_of_the_demo_ends_as_expected(lab: &Lab) -> Result<()> {
         let reply = call.make()?;
         let name = format!("{} to {}", call.caller, call.called);
         ensure!(call.expected.is_met_by(&reply), "{name}: {reply:?}");
-        if let Some((policy, pod)) = call.decider {
-            let decision = mark.decision_about(&agents, pod)?;
-            ensure!(
-                decision.decided_by.starts_with(policy),
-                "{name}: {decision:?}"
-            );
+        if let Some(decider) = call.decider {
+            let decision = mark.decision_about(&agents, decider.pod)?;
+            ensure!(decision.is_by(&decider), "{name}: {decision:?}");
         }
     }
     let captured = capture.finish()?;

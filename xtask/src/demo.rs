@@ -6,8 +6,8 @@ mod explore;
 use std::process::ExitCode;
 
 use ambit_tests::{
-    Agent, Application, Call, Capture, Captured, Decision, Lab, LogMark, PAYLOADS, Reference,
-    Reply, tear_down_on_signals,
+    Agent, Application, Call, Capture, Captured, Decision, Lab, LogMark, PAYLOADS, Policies,
+    Reference, Reply, tear_down_on_signals,
 };
 use anyhow::Result;
 use comfy_table::{Table, presets};
@@ -35,7 +35,7 @@ pub(crate) fn run(afterwards: Afterwards) -> Result<ExitCode> {
         "two nodes, three pods in the mesh and an intruder, an agent on each node",
     );
     let lab = Lab::new()?;
-    let (mesh, agents) = Reference::start(&lab)?;
+    let (mesh, agents) = Reference::start_with(&lab, Policies::PerRequest)?;
     let application = Application::start(&lab, &mesh)?;
 
     say(
@@ -69,7 +69,7 @@ pub(crate) fn run(afterwards: Afterwards) -> Result<ExitCode> {
 
 /// A line of the table.
 struct Row {
-    cells: [String; 6],
+    cells: [String; 7],
     as_expected: bool,
 }
 
@@ -78,15 +78,14 @@ impl Row {
         let mark = LogMark::now(agents);
         let reply = call.make()?;
         let decision = match call.decider {
-            Some((_, pod)) => mark.decision_about(agents, pod)?,
+            Some(decider) => mark.decision_about(agents, decider.pod)?,
             None => passed_by_the_kernel(),
         };
-        let decider_agrees = call
-            .decider
-            .is_none_or(|(policy, _)| decision.decided_by.starts_with(policy));
+        let decider_agrees = call.decider.is_none_or(|decider| decision.is_by(&decider));
         let as_expected = call.expected.is_met_by(&reply) && decider_agrees;
         let observed = match reply {
             Reply::Answer(text) | Reply::Refusal(text) | Reply::Failure(text) => text,
+            Reply::Status(status, text) => format!("{status} {text}"),
         };
         Ok(Self {
             cells: [
@@ -95,6 +94,7 @@ impl Row {
                 decision.path,
                 call.expected.to_string(),
                 observed,
+                decision.layer,
                 decision.decided_by,
             ],
             as_expected,
@@ -106,7 +106,8 @@ impl Row {
 fn passed_by_the_kernel() -> Decision {
     Decision {
         path: "direct".to_owned(),
-        decided_by: "none: passed in the kernel".to_owned(),
+        layer: "kernel".to_owned(),
+        decided_by: "none: passed".to_owned(),
     }
 }
 
@@ -114,7 +115,15 @@ fn table(rows: &[Row]) -> Table {
     let mut table = Table::new();
     table
         .load_preset(presets::NOTHING)
-        .set_header(["", "call", "path", "expected", "observed", "decided by"])
+        .set_header([
+            "",
+            "call",
+            "path",
+            "expected",
+            "observed",
+            "decided in",
+            "by",
+        ])
         .add_rows(rows.iter().map(|row| &row.cells));
     table
 }

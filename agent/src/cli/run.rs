@@ -57,6 +57,9 @@ pub(super) struct RunArguments {
     /// Threads of the data path, 1 to 8 [default: as many as the CPUs allow, up to 4].
     #[arg(long, env = "AMBIT_SHARDS")]
     shards: Option<NonZeroUsize>,
+    /// Certificates (PEM) to trust, besides the node's own, where an issuer's JWKS is fetched from.
+    #[arg(long, env = "AMBIT_JWKS_CA")]
+    jwks_ca: Option<PathBuf>,
     /// How long certificates are valid, in seconds.
     #[arg(long, env = "AMBIT_CERTIFICATE_LIFETIME", default_value_t = 86_400)]
     certificate_lifetime: u64,
@@ -96,6 +99,7 @@ impl From<RunArguments> for RunConfig {
             pin_dir: arguments.pin_dir,
             socket: arguments.socket,
             shards: arguments.shards,
+            jwks_ca: arguments.jwks_ca,
             certificate_lifetime: Duration::from_secs(arguments.certificate_lifetime),
             connect_timeout: Duration::from_secs(5),
             kernel_log: if arguments.kernel_log {

@@ -21,12 +21,13 @@ use aya::maps::{MapData, MapError, SkStorage};
 use socket2::Socket;
 use tokio::net::TcpStream;
 
+use super::request_stream::RequestStream;
 use super::stock::SocketStock;
 use super::tables::Tables;
 use super::ticket::{Answer, Tickets};
 use super::{DatapathError, Pins};
 use crate::model::{ObjectName, WorkloadIdentity};
-use crate::policy::{Decider, Permit};
+use crate::policy::{Decider, Layer, Permit};
 
 /// Tickets of another generation are replaced this often before a delivery is refused.
 const STALE_ATTEMPTS: usize = 3;
@@ -105,6 +106,7 @@ pub enum Delivery {
 #[derive(Debug)]
 pub struct AuthorizedStream {
     stream: TcpStream,
+    layer: Layer,
     decider: Option<Decider>,
 }
 
@@ -112,6 +114,11 @@ impl AuthorizedStream {
     /// The rule that allowed it; `None` where no ALLOW policy applies.
     pub fn decider(&self) -> Option<&Decider> {
         self.decider.as_ref()
+    }
+
+    /// Who allowed it.
+    pub fn layer(&self) -> Layer {
+        self.layer
     }
 
     /// The connection.
@@ -122,15 +129,21 @@ impl AuthorizedStream {
 
 /// A connection to an application that nobody has allowed: no byte can pass.
 #[derive(Debug)]
-pub struct UnjudgedStream(TcpStream);
+pub struct UnjudgedStream(pub(super) TcpStream);
 
 impl UnjudgedStream {
     /// Lets bytes pass, on the evaluator's word.
     pub fn authorize(self, permit: Permit) -> AuthorizedStream {
         AuthorizedStream {
             stream: self.0,
+            layer: Layer::Proxy,
             decider: permit.into_decider(),
         }
+    }
+
+    /// Lets requests pass, each on the evaluator's word about it.
+    pub fn per_request(self) -> RequestStream {
+        RequestStream::new(self.0)
     }
 }
 
@@ -292,6 +305,7 @@ impl PodDatapath {
                     let stream = self.established(socket, to, answer.connect).await?;
                     Ok(Delivery::Allowed(AuthorizedStream {
                         stream,
+                        layer: Layer::Kernel,
                         decider: self.decider(&answer.ticket),
                     }))
                 }

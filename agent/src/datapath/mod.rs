@@ -30,6 +30,7 @@ mod pod_table;
 mod policy_maps;
 mod probe;
 pub mod processes;
+mod request_stream;
 pub mod sock_diag;
 pub mod stock;
 mod sweep;
@@ -50,5 +51,9 @@ pub use listeners::PodListeners;
 pub use mesh::MeshTable;
 pub use node::{KernelLog, Node};
 pub use pins::Pins;
+pub use request_stream::{
+    ApplicationConnection, ApplicationRequests, ReadyRequests, RequestBody, RequestStream, Sent,
+    Unasked,
+};
 pub use sweep::{PassedRules, SweepError, close_passed};
 pub use tables::{Assigned, SetCounts, Tables};

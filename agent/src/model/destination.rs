@@ -43,7 +43,7 @@ impl Snapshot {
                 workload: Arc::clone(&self.workloads()[*index]),
                 address: SocketAddr::new(address, to.port()),
             }),
-            [Owner::Service(index)] => self.service_destination(*index, address, to.port()),
+            [Owner::Service(index)] => self.service_destination(*index, Some(address), to.port()),
             several => Destination::Ambiguous(
                 several
                     .iter()
@@ -53,7 +53,16 @@ impl Snapshot {
         }
     }
 
-    fn service_destination(&self, index: usize, address: IpAddr, port: u16) -> Destination {
+    /// What a port of the Service of this name means: its ready pods, each at its first address.
+    pub fn service(&self, name: &ObjectName, port: u16) -> Destination {
+        let mut services = self.services().iter();
+        match services.position(|service| service.name == *name) {
+            Some(index) => self.service_destination(index, None, port),
+            None => Destination::Unknown,
+        }
+    }
+
+    fn service_destination(&self, index: usize, dialled: Option<IpAddr>, port: u16) -> Destination {
         let service = &self.services()[index];
         let Some(port) = service.ports.iter().find(|known| known.port == port) else {
             return Destination::NoSuchPort(service.name.clone());
@@ -63,17 +72,21 @@ impl Snapshot {
             endpoints: self
                 .members(index)
                 .filter(|workload| workload.ready)
-                .filter_map(|workload| endpoint(workload, port, address))
+                .filter_map(|workload| endpoint(workload, port, dialled))
                 .collect(),
         }
     }
 }
 
-/// Where `workload` serves `port` in the address family of `dialled`, if it does.
-fn endpoint(workload: &Arc<Workload>, port: &ServicePort, dialled: IpAddr) -> Option<Target> {
+/// Where `workload` serves `port`, if it does: in the address family of `dialled`, where that counts.
+fn endpoint(
+    workload: &Arc<Workload>,
+    port: &ServicePort,
+    dialled: Option<IpAddr>,
+) -> Option<Target> {
     let address = workload
         .mesh_addresses()
-        .find(|address| address.is_ipv4() == dialled.is_ipv4())?;
+        .find(|address| dialled.is_none_or(|dialled| address.is_ipv4() == dialled.is_ipv4()))?;
     Some(Target {
         workload: Arc::clone(workload),
         address: SocketAddr::new(address, port.target.on(workload)?),

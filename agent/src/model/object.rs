@@ -88,6 +88,8 @@ pub enum PolicyKind {
     AuthorizationPolicy,
     /// `security.istio.io` PeerAuthentication, v1 or v1beta1.
     PeerAuthentication,
+    /// `security.istio.io` RequestAuthentication, v1 or v1beta1.
+    RequestAuthentication,
 }
 
 impl PolicyKind {
@@ -96,6 +98,7 @@ impl PolicyKind {
         match self {
             Self::AuthorizationPolicy => "AuthorizationPolicy",
             Self::PeerAuthentication => "PeerAuthentication",
+            Self::RequestAuthentication => "RequestAuthentication",
         }
     }
 }

@@ -1,9 +1,12 @@
 //! What became of each policy object.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 
-use super::authorization::{Action, Attachment, Enforcement};
-use super::index::{ParsedAuthentication, ParsedAuthorization, PolicyIndex};
+use super::attachment::Attachment;
+use super::authorization::{Action, Authorization, Enforcement};
+use super::index::{Parsed, ParsedAuthentication, ParsedAuthorization, PolicyIndex};
 use super::reader::NotEnforced;
 use crate::model::{ObjectName, PolicyKind, PolicyObject, Workload};
 
@@ -60,26 +63,36 @@ impl PolicyIndex {
         authorizations
             .map(|parsed| self.describe_authorization(parsed))
             .chain(authentications.map(|parsed| self.describe_authentication(parsed)))
+            .chain(
+                self.token_rules
+                    .iter()
+                    .map(|parsed| self.describe_attached(parsed)),
+            )
             .collect()
     }
 
     fn describe_authorization(&self, parsed: &ParsedAuthorization) -> PolicyCondition {
-        let workloads = self.count(|workload| self.attached_ports(parsed, workload).is_some());
-        let mut condition = condition(&parsed.object, parsed.content.as_ref().err(), workloads);
+        let mut condition = self.describe_attached(parsed);
         condition.action = parsed.action.map(Action::as_str);
+        let is_dry_run = |policy: &Arc<Authorization>| policy.enforcement == Enforcement::DryRun;
+        if parsed.content.as_ref().is_ok_and(is_dry_run) {
+            condition.state = PolicyState::DryRun;
+        }
+        condition
+    }
+
+    fn describe_attached<C>(&self, parsed: &Parsed<Attachment, C>) -> PolicyCondition {
+        let workloads = self.count(|workload| self.attached_ports(parsed, workload).is_some());
+        let error = parsed.content.as_ref().err();
+        let mut condition = condition(&parsed.object, error, workloads);
         condition.scope = match &parsed.selector {
             Attachment::Everything => self.scope_of_all(&parsed.object),
             Attachment::Labels(_) => PolicyScope::Selected,
             Attachment::Services(_) => PolicyScope::Services,
         };
-        let mut remarks: Vec<_> = parsed.warnings.iter().map(ToString::to_string).collect();
-        match &parsed.content {
-            Err(error) => remarks.insert(0, format!("{error}; {}", consequence(parsed.action))),
-            Ok(policy) if policy.enforcement == Enforcement::DryRun => {
-                condition.state = PolicyState::DryRun;
-            }
-            Ok(_) => {}
-        }
+        let error = error.map(|error| format!("{error}; {}", consequence(parsed.action)));
+        let warnings = parsed.warnings.iter().map(ToString::to_string);
+        let mut remarks: Vec<String> = error.into_iter().chain(warnings).collect();
         if let Attachment::Services(services) = &parsed.selector {
             let is_missing = |name: &&String| !self.has_service(&parsed.object.name, name);
             let missing = services.iter().filter(is_missing);

@@ -4,7 +4,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::authorization::{Action, Attachment, Authorization, Criterion, Rule};
+use super::attachment::Attachment;
+use super::authorization::{Action, Authorization, Criterion, Rule};
 use super::findings::{Finding, warning};
 use super::index::{ParsedAuthorization, PolicyIndex};
 use super::reader::Warning;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use ambit_common::Reason;
+use serde::Serialize;
 
 use crate::model::{ObjectName, PolicyKind, WorkloadIdentity};
 
@@ -40,7 +41,7 @@ pub enum ConnectionVerdict {
 }
 
 /// The policies' answer to one request.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(PartialEq, Eq, Debug)]
 pub enum RequestDecision {
     /// The request may reach the application.
     Allow(RequestPermit),
@@ -48,8 +49,8 @@ pub enum RequestDecision {
     Deny(Denial),
 }
 
-/// Proof that the evaluator allowed one request: only the evaluator makes one.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// Proof that the evaluator allowed one request: only the evaluator makes one, and it is not copied.
+#[derive(PartialEq, Eq, Debug)]
 pub struct RequestPermit {
     decider: Option<Decider>,
 }
@@ -57,6 +58,12 @@ pub struct RequestPermit {
 impl RequestPermit {
     pub(super) fn new(decider: Option<Decider>) -> Self {
         Self { decider }
+    }
+
+    /// One for the tests of what needs it.
+    #[cfg(test)]
+    pub(crate) fn for_test() -> Self {
+        Self::new(None)
     }
 
     /// The ALLOW rule that matched; `None` where no ALLOW policy applies.
@@ -79,6 +86,26 @@ impl Permit {
     /// The ALLOW rule that matched; `None` where no ALLOW policy applies.
     pub fn into_decider(self) -> Option<Decider> {
         self.decider
+    }
+}
+
+/// Where a verdict was reached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Layer {
+    /// In the kernel's tables, before a byte of the connection passed.
+    Kernel,
+    /// By the evaluator in the node's proxy.
+    Proxy,
+}
+
+impl Layer {
+    /// The word that logs use.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Kernel => "kernel",
+            Self::Proxy => "proxy",
+        }
     }
 }
 

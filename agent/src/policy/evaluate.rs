@@ -61,6 +61,7 @@ impl WorkloadPolicies {
         let is_decided = denied == Ternary::False
             && custom == Ternary::False
             && (!needs_allow || allowed == Ternary::True)
+            && !(self.carries_http(port) && self.verifies_tokens(port))
             && !self.is_worth_noting(connection, knowledge);
         match is_decided {
             true => ConnectionVerdict::Allow(Permit::new(allower)),
@@ -87,6 +88,11 @@ impl WorkloadPolicies {
             Ok(allower) => RequestDecision::Allow(RequestPermit::new(allower)),
             Err(denial) => RequestDecision::Deny(denial),
         }
+    }
+
+    /// Whether the tokens of a port's requests are verified.
+    pub(super) fn verifies_tokens(&self, port: u16) -> bool {
+        self.token_rules.iter().any(|one| one.ports.include(port))
     }
 
     /// Who has to be asked before a request is judged.

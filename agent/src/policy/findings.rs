@@ -52,6 +52,16 @@ impl PolicyIndex {
                     .map(|one| warning(&parsed.object, one)),
             );
         }
+        for parsed in &self.token_rules {
+            let errors = parsed.content.as_ref().err().into_iter();
+            all.extend(errors.map(|one| error(&parsed.object, one, consequence(None))));
+            all.extend(
+                parsed
+                    .warnings
+                    .iter()
+                    .map(|one| warning(&parsed.object, one)),
+            );
+        }
         for parsed in &self.authentications {
             let errors = parsed.content.as_ref().err().into_iter();
             all.extend(errors.map(|one| error(&parsed.object, one, consequence(None))));

@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::authorization::{self, Action, Attachment, Authorization, Enforcement};
+use super::attachment::Attachment;
+use super::authorization::{self, Action, Authorization, Enforcement};
 use super::condition::PolicyCondition;
 use super::decision::Decider;
 use super::peer_authentication::{self, PeerAuthentication, Strictness};
 use super::reader::{NotEnforced, Warning};
-use super::workload_policies::{Attached, AttachedPorts, WorkloadPolicies};
+use super::request_authentication::{self, JwtRule, RequestAuthentication};
+use super::workload_policies::{Attached, AttachedPorts, AttachedTokenRules, WorkloadPolicies};
 use crate::model::{ObjectName, PolicyKind, PolicyObject, Service, Snapshot, Workload};
 
 /// The parsed policies of a mesh.
@@ -17,6 +19,7 @@ pub struct PolicyIndex {
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) authorizations: Vec<ParsedAuthorization>,
     pub(super) authentications: Vec<ParsedAuthentication>,
+    pub(super) token_rules: Vec<ParsedTokenRules>,
     conditions: Vec<PolicyCondition>,
 }
 
@@ -28,6 +31,9 @@ pub(super) type ParsedAuthorization = Parsed<Attachment, Arc<Authorization>>;
 
 /// A PeerAuthentication; without labels it applies to all of its scope.
 pub(super) type ParsedAuthentication = Parsed<Labels, PeerAuthentication>;
+
+/// A RequestAuthentication.
+pub(super) type ParsedTokenRules = Parsed<Attachment, Arc<RequestAuthentication>>;
 
 #[derive(Debug)]
 pub(super) struct Parsed<S, C> {
@@ -48,6 +54,7 @@ impl PolicyIndex {
             snapshot: Arc::clone(snapshot),
             authorizations: Vec::new(),
             authentications: Vec::new(),
+            token_rules: Vec::new(),
             conditions: Vec::new(),
         };
         for object in snapshot.policies() {
@@ -60,6 +67,17 @@ impl PolicyIndex {
                         action: parsed.action,
                         content: parsed.rules.map(Arc::new),
                         more_errors: parsed.more_errors,
+                        warnings: parsed.warnings,
+                    });
+                }
+                PolicyKind::RequestAuthentication => {
+                    let parsed = request_authentication::parse(object);
+                    index.token_rules.push(Parsed {
+                        object: object.clone(),
+                        selector: parsed.attachment,
+                        action: None,
+                        content: parsed.content.map(Arc::new),
+                        more_errors: Vec::new(),
                         warnings: parsed.warnings,
                     });
                 }
@@ -82,6 +100,9 @@ impl PolicyIndex {
         index
             .authentications
             .sort_by(|a, b| age(&a.object).cmp(&age(&b.object)));
+        index
+            .token_rules
+            .sort_by(|a, b| a.object.name.cmp(&b.object.name));
         index.conditions = index.describe();
         index
     }
@@ -109,6 +130,7 @@ impl PolicyIndex {
             });
         }
         self.resolve_strictness(workload, &mut resolved);
+        self.resolve_token_rules(workload, &mut resolved);
         // Sets are shared between workloads that differ in what nobody asks for.
         if resolved.depends_on_requests() {
             resolved.http_ports = self.snapshot.http_ports(workload);
@@ -121,11 +143,35 @@ impl PolicyIndex {
         &self.conditions
     }
 
-    /// The ports of a workload that an AuthorizationPolicy applies to; `None` where it does not
-    /// apply to the workload at all.
-    pub(super) fn attached_ports(
+    /// The rules for tokens of all workloads: their keys are needed.
+    pub fn jwt_rules(&self) -> impl Iterator<Item = &JwtRule> {
+        let parsed = self.token_rules.iter();
+        parsed
+            .filter_map(|parsed| parsed.content.as_ref().ok())
+            .flat_map(|authentication| &authentication.rules)
+    }
+
+    /// All RequestAuthentications that apply are combined. One that cannot be enforced refuses.
+    fn resolve_token_rules(&self, workload: &Workload, resolved: &mut WorkloadPolicies) {
+        for parsed in &self.token_rules {
+            let Some(ports) = self.attached_ports(parsed, workload) else {
+                continue;
+            };
+            match &parsed.content {
+                Ok(content) => resolved.token_rules.push(AttachedTokenRules {
+                    ports,
+                    authentication: Arc::clone(content),
+                }),
+                Err(_) => resolved.not_enforced.push(whole(&parsed.object)),
+            }
+        }
+    }
+
+    /// The ports of a workload that a policy applies to; `None` where it does not apply to the
+    /// workload at all.
+    pub(super) fn attached_ports<C>(
         &self,
-        parsed: &ParsedAuthorization,
+        parsed: &Parsed<Attachment, C>,
         workload: &Workload,
     ) -> Option<AttachedPorts> {
         let namespace = &parsed.object.name.namespace;

@@ -3,6 +3,7 @@
 //! Pure: no I/O, no async, no clock. The kernel's tables and the proxy's evaluator are made from
 //! the same [`WorkloadPolicies`], so that a verdict has one meaning.
 
+mod attachment;
 mod authorization;
 mod compile;
 mod condition;
@@ -12,13 +13,17 @@ mod evaluate;
 pub mod explain;
 mod findings;
 mod index;
+mod jwks;
 mod matcher;
 mod normalise;
 mod notes;
 mod path;
 mod peer_authentication;
 mod reader;
+#[expect(dead_code, reason = "wired by the integrator")]
 mod request;
+#[cfg_attr(not(test), expect(dead_code, reason = "wired by the integrator"))]
+mod request_authentication;
 mod ternary;
 #[cfg(test)]
 mod tests;
@@ -29,15 +34,19 @@ use std::sync::Arc;
 pub use compile::CompiledSet;
 pub use condition::{PolicyCondition, PolicyScope, PolicyState};
 pub use decision::{
-    Attributes, ConnectionVerdict, Decider, Decision, Denial, Permit, RequestDecision,
+    Attributes, ConnectionVerdict, Decider, Decision, Denial, Layer, Permit, RequestDecision,
     RequestPermit,
 };
 pub use evaluate::{Approvals, Consultation};
 pub use findings::{Finding, Severity};
 pub use index::PolicyIndex;
-pub use normalise::{BadPath, PathNormalization};
+pub use jwks::{Algorithm, Curve, Jwk, Jwks, JwksError, KeyMaterial};
+pub use normalise::BadPath;
 pub use notes::Note;
 pub use request::{RequestAttributes, Token};
+pub use request_authentication::{
+    ClaimHeader, HttpUrl, JwtRule, KeySource, KeyUrl, RequestAuthentication, TokenLocation,
+};
 pub use workload_policies::WorkloadPolicies;
 
 use crate::model::Snapshot;

@@ -1,24 +1,9 @@
-//! Normalisation of the path that policy sees and the application gets, as Istio's
-//! `meshConfig.pathNormalization` has it.
+//! Normalisation of the path that policy sees and the application gets. What is escaped stays so,
+//! but for unreserved characters (RFC 3986, section 6.2.2) and what the mode names.
 //!
 //! Each step is taken once and in order, on what stands before the query: no octet is decoded twice.
 
-use serde::Serialize;
-
-/// `meshConfig.pathNormalization.normalization`.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize)]
-pub enum PathNormalization {
-    /// Only the fragment is cut.
-    None,
-    /// RFC 3986, section 6.2.2: dot segments are removed and unreserved characters decoded; `\` is
-    /// `/`. Also what DEFAULT means.
-    #[default]
-    Base,
-    /// [`PathNormalization::Base`], then adjacent slashes are one.
-    MergeSlashes,
-    /// `%2F` and `%5C` are slashes, too, before all that.
-    DecodeAndMergeSlashes,
-}
+use crate::model::PathNormalization;
 
 /// A path that no application should see.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -58,7 +43,8 @@ impl PathNormalization {
         } else {
             path.to_owned()
         };
-        let normal = without_dot_segments(&decode_unreserved(&decoded.replace('\\', "/")));
+        let escaped = decode_unreserved(&escape(&decoded.replace('\\', "/")));
+        let normal = without_dot_segments(&escaped);
         if slashes_are_merged {
             merged(&normal)
         } else {
@@ -77,14 +63,33 @@ fn decode_unreserved(path: &str) -> String {
     })
 }
 
-/// Decodes those escapes whose octet is to be decoded, each once.
+/// Escapes what may stand in no path (RFC 3986, appendix A); `[` and `]` are left, as in Envoy.
+fn escape(path: &str) -> String {
+    let mut escaped = String::with_capacity(path.len());
+    for character in path.chars() {
+        match character {
+            '"' | '<' | '>' | '^' | '`' | '{' | '|' | '}' => {
+                escaped.push_str(&format!("%{:02X}", u32::from(character)));
+            }
+            other => escaped.push(other),
+        }
+    }
+    escaped
+}
+
+/// Decodes those escapes whose octet is to be decoded, each once. A `%` that begins no escape, and
+/// would come to begin one by what is decoded after it, is escaped itself.
 fn decode(path: &str, is_decoded: impl Fn(u8) -> bool) -> String {
     let mut decoded = String::with_capacity(path.len());
+    let mut strays = Vec::new();
     let mut rest = path;
     while let Some(at) = rest.find('%') {
         let (before, escape) = rest.split_at(at);
         decoded.push_str(before);
         let octet = escape.get(1..3).and_then(hexadecimal);
+        if octet.is_none() {
+            strays.push(decoded.len());
+        }
         rest = match octet.filter(|octet| is_decoded(*octet)) {
             Some(octet) => {
                 decoded.push(char::from(octet));
@@ -97,6 +102,15 @@ fn decode(path: &str, is_decoded: impl Fn(u8) -> bool) -> String {
         };
     }
     decoded.push_str(rest);
+    for stray in strays.into_iter().rev() {
+        if decoded
+            .get(stray + 1..stray + 3)
+            .and_then(hexadecimal)
+            .is_some()
+        {
+            decoded.insert_str(stray + 1, "25");
+        }
+    }
     decoded
 }
 
@@ -138,7 +152,10 @@ fn merged(path: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::PathNormalization::{Base, DecodeAndMergeSlashes, MergeSlashes, None};
+    use proptest::prelude::*;
+
+    use PathNormalization::{Base, DecodeAndMergeSlashes, MergeSlashes, None};
+
     use super::*;
 
     #[test]
@@ -245,6 +262,11 @@ mod tests {
             ("/%", "/%"),
             ("/%6", "/%6"),
             ("/%+1", "/%+1"),
+            ("/x/%2%65%2%65/admin", "/x/%252e%252e/admin"),
+            ("/%0%30", "/%2500"),
+            ("/%%36%31dmin", "/%2561dmin"),
+            ("/a\"<>^`{|}b", "/a%22%3C%3E%5E%60%7B%7C%7Db"),
+            ("/a[0]!$&'()*+,:;=@", "/a[0]!$&'()*+,:;=@"),
             ("/admin?x=/../%61#y", "/admin?x=/../%61"),
             ("/admin%23frag", "/admin%23frag"),
         ] {
@@ -261,11 +283,16 @@ mod tests {
         }
     }
 
-    #[test]
-    fn normalising_again_changes_nothing_but_what_was_escaped_twice() {
-        for path in ["/a/../b", "/%61", "/a//b", "/a\\b", "/./x/%2e%2e/y"] {
-            let once = MergeSlashes.apply(path).expect("normal");
-            assert_eq!(MergeSlashes.apply(&once), Ok(once.clone()), "{path}");
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(20_000))]
+
+        /// What an application decodes is what policy saw: no step leaves work for another one.
+        #[test]
+        fn normalising_again_changes_nothing(path in "[/\\\\.%2-6a-fEF;{|\\[?]{0,16}") {
+            for mode in [None, Base, MergeSlashes, DecodeAndMergeSlashes] {
+                let once = mode.apply(&path).expect("printable, without NUL");
+                prop_assert_eq!(mode.apply(&once), Ok(once.clone()), "{:?} {}", mode, path);
+            }
         }
     }
 }

@@ -26,6 +26,15 @@ enum Part {
     Anything,
 }
 
+/// Which characters the operators of a template stand for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Operators {
+    /// Those of a path segment (RFC 3986, pchar), as in Envoy: where a match lets a request through.
+    Strict,
+    /// Whatever a client may send: where a match keeps it out.
+    Lenient,
+}
+
 impl PathMatch {
     /// Reads a value.
     ///
@@ -42,10 +51,10 @@ impl PathMatch {
     }
 
     /// Matches a normalised path without query.
-    pub(super) fn matches(&self, path: &str) -> bool {
+    pub(super) fn matches(&self, path: &str, operators: Operators) -> bool {
         match self {
             Self::Text(text) => text.matches(path),
-            Self::Template(template) => matches(&template.0, path),
+            Self::Template(template) => matches(&template.0, path, operators),
         }
     }
 }
@@ -98,28 +107,30 @@ impl Template {
     }
 }
 
-fn matches(parts: &[Part], path: &str) -> bool {
+fn matches(parts: &[Part], path: &str, operators: Operators) -> bool {
     match parts {
         [] => path.is_empty(),
         [Part::Literal(literal), rest @ ..] => path
             .strip_prefix(literal.as_str())
-            .is_some_and(|path| matches(rest, path)),
+            .is_some_and(|path| matches(rest, path, operators)),
         [Part::Segment, rest @ ..] => {
             let end = path.find('/').unwrap_or(path.len());
             let (segment, path) = path.split_at(end);
-            !segment.is_empty() && segment.bytes().all(is_character) && matches(rest, path)
+            !segment.is_empty() && operators.admit(segment) && matches(rest, path, operators)
         }
         [Part::Anything, Part::Literal(literal)] => path
             .strip_suffix(literal.as_str())
-            .is_some_and(|path| path.bytes().all(|byte| byte == b'/' || is_character(byte))),
+            .is_some_and(|path| operators.admit(path)),
         // The parser puts a literal, and nothing else, after it.
         [Part::Anything, ..] => false,
     }
 }
 
-/// The characters of a path segment (RFC 3986, pchar), as Envoy's template matcher has them.
-fn is_character(byte: u8) -> bool {
-    byte == b'*' || is_literal(byte)
+impl Operators {
+    fn admit(self, text: &str) -> bool {
+        let is_character = |byte| b"/*".contains(&byte) || is_literal(byte);
+        self == Self::Lenient || text.bytes().all(is_character)
+    }
 }
 
 fn is_literal(byte: u8) -> bool {
@@ -162,11 +173,29 @@ mod tests {
             let parsed = PathMatch::parse(template).expect(template);
             assert_eq!(parsed.to_string(), template);
             for path in matching {
-                assert!(parsed.matches(path), "{template} {path}");
+                assert!(parsed.matches(path, Operators::Strict), "{template} {path}");
             }
             for path in others {
-                assert!(!parsed.matches(path), "{template} {path}");
+                assert!(
+                    !parsed.matches(path, Operators::Strict),
+                    "{template} {path}"
+                );
             }
+        }
+    }
+
+    #[test]
+    fn what_keeps_out_does_so_whatever_a_segment_is_made_of() {
+        for (template, path, other) in [
+            ("/admin/{*}", "/admin/x[0]", "/admin/x[0]/y"),
+            ("/admin/{*}/y", "/admin/\"/y", "/admin//y"),
+            ("/admin/{**}", "/admin/x|y/[z]", "/admin"),
+            ("/admin/{**}/y", "/admin/[]/y", "/admin/y"),
+        ] {
+            let parsed = PathMatch::parse(template).expect(template);
+            assert!(!parsed.matches(path, Operators::Strict), "{template}");
+            assert!(parsed.matches(path, Operators::Lenient), "{template}");
+            assert!(!parsed.matches(other, Operators::Lenient), "{template}");
         }
     }
 

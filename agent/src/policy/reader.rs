@@ -131,6 +131,14 @@ impl<'a> Node<'a> {
         }
     }
 
+    /// `true` or `false`.
+    pub(super) fn boolean(&self) -> Result<bool, NotEnforced> {
+        match self.value.as_bool() {
+            Some(value) => Ok(value),
+            None => self.fail("it is neither true nor false; write one of them, without quotes"),
+        }
+    }
+
     /// A list of parsed texts.
     pub(super) fn texts<T>(
         &self,

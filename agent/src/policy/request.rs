@@ -19,9 +19,9 @@ pub struct RequestAttributes {
     pub authority: String,
     /// The normalised path, without query.
     pub path: String,
-    /// The path as it came, with its query.
-    pub raw_path: String,
-    /// The headers, without pseudo-headers.
+    /// The same with its query.
+    pub path_and_query: String,
+    /// The headers, without pseudo-headers and Host.
     pub headers: HeaderMap,
     /// The client as the last X-Forwarded-For line names it; `None` where there is none.
     pub forwarded_for: Option<IpAddr>,
@@ -47,9 +47,9 @@ pub(super) enum HeaderKey {
     Named(HeaderName),
     /// `:method`.
     Method,
-    /// `:authority`.
+    /// `:authority`, or Host.
     Authority,
-    /// `:path`, as it came.
+    /// `:path`, with its query.
     Path,
 }
 
@@ -59,6 +59,7 @@ impl HeaderKey {
         match name {
             ":method" => Some(Self::Method),
             ":authority" => Some(Self::Authority),
+            _ if name.eq_ignore_ascii_case("host") => Some(Self::Authority),
             ":path" => Some(Self::Path),
             _ => HeaderName::try_from(name).ok().map(Self::Named),
         }
@@ -87,7 +88,7 @@ impl RequestAttributes {
             }
             HeaderKey::Method => vec![self.method.as_bytes()],
             HeaderKey::Authority => vec![self.authority.as_bytes()],
-            HeaderKey::Path => vec![self.raw_path.as_bytes()],
+            HeaderKey::Path => vec![self.path_and_query.as_bytes()],
         }
     }
 }

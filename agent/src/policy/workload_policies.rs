@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::authorization::{Action, Authorization, Enforcement, Rule};
 use super::decision::Decider;
 use super::peer_authentication::Strictness;
+use super::request_authentication::{JwtRule, RequestAuthentication};
 use crate::model::{ObjectName, PolicyKind};
 
 /// The policies of a workload, resolved. Equal ones share a set in the kernel.
@@ -13,6 +14,8 @@ use crate::model::{ObjectName, PolicyKind};
 pub struct WorkloadPolicies {
     pub(super) strictness: Strictness,
     pub(super) policies: Vec<Attached>,
+    /// What tokens of requests have to satisfy.
+    pub(super) token_rules: Vec<AttachedTokenRules>,
     /// Objects that select the workload and cannot be enforced: all is refused.
     pub(super) not_enforced: Vec<Decider>,
     /// Ports whose bytes are HTTP, as the workload's Services declare them.
@@ -25,6 +28,13 @@ pub(super) struct Attached {
     pub(super) name: ObjectName,
     pub(super) ports: AttachedPorts,
     pub(super) policy: Arc<Authorization>,
+}
+
+/// A RequestAuthentication as it is attached to a workload.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) struct AttachedTokenRules {
+    pub(super) ports: AttachedPorts,
+    pub(super) authentication: Arc<RequestAuthentication>,
 }
 
 /// The ports of a workload that a policy applies to.
@@ -43,8 +53,20 @@ impl WorkloadPolicies {
         self.http_ports.contains(&port)
     }
 
+    /// The rules that the tokens of requests to a port have to satisfy: all that apply, together.
+    pub fn jwt_rules(&self, port: u16) -> Vec<&JwtRule> {
+        let attached = self
+            .token_rules
+            .iter()
+            .filter(|one| one.ports.include(port));
+        attached.flat_map(|one| &one.authentication.rules).collect()
+    }
+
     /// Whether a policy depends on what a request says, where a port carries requests.
     pub(super) fn depends_on_requests(&self) -> bool {
+        if !self.token_rules.is_empty() {
+            return true;
+        }
         let rules = self
             .policies
             .iter()

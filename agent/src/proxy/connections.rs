@@ -28,6 +28,9 @@ pub struct ConnectionInfo {
     /// What it is about.
     #[serde(flatten)]
     pub subject: Subject,
+    /// A request on a connection, which is listed beside it: method and path.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
     /// Bytes from source to destination.
     pub bytes_sent: u64,
     /// Bytes from destination to source.
@@ -67,6 +70,13 @@ pub(crate) struct Registration {
     end: oneshot::Receiver<Termination>,
 }
 
+/// Where in the registry a connection is, for as long as it is there.
+#[derive(Debug)]
+pub(crate) struct Place {
+    registry: Rc<Registry>,
+    id: u64,
+}
+
 impl Registry {
     pub(crate) fn new(ids: Rc<ConnectionIds>) -> Rc<Self> {
         Rc::new(Self {
@@ -100,14 +110,15 @@ impl Registry {
         }
     }
 
-    /// How many there are.
+    /// How many connections there are.
     pub(crate) fn len(&self) -> usize {
-        self.live.borrow().len()
+        let live = self.live.borrow();
+        live.values().filter(|entry| !entry.is_request()).count()
     }
 
     /// Resolves once there are none.
     pub(crate) async fn emptied(&self) {
-        while self.len() > 0 {
+        while !self.live.borrow().is_empty() {
             self.left.notified().await;
         }
     }
@@ -132,6 +143,7 @@ impl Registry {
             id,
             pod: pod.clone(),
             subject: Subject::clone(&entry.subject),
+            request: entry.request(),
             bytes_sent: entry.meter.sent(),
             bytes_received: entry.meter.received(),
             age_seconds: entry.since.elapsed().as_secs(),
@@ -141,6 +153,17 @@ impl Registry {
 }
 
 impl Entry {
+    fn is_request(&self) -> bool {
+        matches!(self.basis, Basis::Request { .. })
+    }
+
+    fn request(&self) -> Option<String> {
+        match &self.basis {
+            Basis::Request { request, .. } => Some(format!("{} {}", request.method, request.path)),
+            Basis::Policy { .. } | Basis::Endpoint { .. } => None,
+        }
+    }
+
     /// Tells the connection to end; false where it has been told before.
     fn terminate(&mut self, termination: Termination) -> bool {
         self.end
@@ -155,10 +178,11 @@ impl Registration {
         self.id
     }
 
-    /// Replaces what has to hold for the connection to go on.
-    pub(crate) fn rebase(&self, basis: Basis) {
-        if let Some(entry) = self.registry.live.borrow_mut().get_mut(&self.id) {
-            entry.basis = basis;
+    /// The place itself, to change what has to hold for the connection to go on.
+    pub(crate) fn place(&self) -> Place {
+        Place {
+            registry: Rc::clone(&self.registry),
+            id: self.id,
         }
     }
 
@@ -168,6 +192,15 @@ impl Registration {
             Ok(termination) => termination,
             // The entry, and with it the sender, lives as long as this registration.
             Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+impl Place {
+    /// Replaces what has to hold for the connection to go on.
+    pub(crate) fn rebase(&self, basis: Basis) {
+        if let Some(entry) = self.registry.live.borrow_mut().get_mut(&self.id) {
+            entry.basis = basis;
         }
     }
 }

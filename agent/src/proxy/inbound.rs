@@ -17,9 +17,10 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::authority::canonical;
+use super::carrier::Client;
 use super::connect::{ConnectError, connect_target};
 use super::hbone::{Room, TLS_BUFFER, Transport, Tunnel, server_settings};
-use super::inbound_call::{Client, InboundCall};
+use super::inbound_call::InboundCall;
 use super::limits::Resource;
 use super::pod::ServedPod;
 use super::refusal::Refusal;

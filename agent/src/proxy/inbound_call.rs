@@ -5,19 +5,18 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
-use tokio::net::TcpStream;
-
+use super::carrier::{Carrier, Client};
 use super::connections::Registration;
 use super::delivery::{Delivered, attributes, deliver};
-use super::hbone::Tunnel;
 use super::pod::ServedPod;
 use super::refusal::Refusal;
-use super::relay::{Meter, Side, relay, relay_tcp};
-use super::report::{Account, Ending};
+use super::relay::Meter;
+use super::report::{Account, Ending, Permission};
+use super::request_gate::RequestGate;
 use super::subject::{Direction, Party, Path, Subject};
 use super::verdict::{Basis, Content};
-use crate::datapath::{AuthorizedStream, Caller};
-use crate::policy::{Attributes, Decider};
+use crate::datapath::Caller;
+use crate::policy::Attributes;
 
 /// A connection that a caller opened to the pod's application, from its registration on.
 #[derive(Debug)]
@@ -29,15 +28,7 @@ pub(crate) struct InboundCall {
     meter: Rc<Meter>,
     since: Instant,
     registration: Registration,
-    permitted_by: Option<Decider>,
-}
-
-/// The caller's end of a connection.
-pub(crate) enum Client {
-    /// A connection in the clear: plaintext, or the pod's own.
-    Tcp(TcpStream),
-    /// A stream of a tunnel.
-    Tunnel(Tunnel),
+    permission: Option<Permission>,
 }
 
 impl InboundCall {
@@ -67,7 +58,7 @@ impl InboundCall {
             meter,
             since: Instant::now(),
             registration,
-            permitted_by: None,
+            permission: None,
         }
     }
 
@@ -82,12 +73,12 @@ impl InboundCall {
         };
         let content = match &delivered {
             Delivered::Allowed(stream, content) => {
-                self.permitted_by = stream.decider().cloned();
+                self.permission = Some(Permission::of(stream));
                 content.clone()
             }
             Delivered::Requests(_) => Content::Requests,
         };
-        self.registration.rebase(Basis::Policy {
+        self.registration.place().rebase(Basis::Policy {
             connection: self.connection(),
             content,
         });
@@ -96,17 +87,20 @@ impl InboundCall {
 
     /// Carries the connection to its end.
     pub(crate) async fn carry(mut self, delivered: Delivered, client: Client) {
-        let meter = Rc::clone(&self.meter);
-        let carried = async {
-            match delivered {
-                Delivered::Allowed(application, _) => {
-                    carry_bytes(client, application, &meter).await
-                }
-                Delivered::Requests(_) => {}
-            }
+        let carrier = Carrier {
+            gate: self.gate(),
+            place: self.registration.place(),
+            meter: Rc::clone(&self.meter),
         };
         let ending = tokio::select! {
-            () = carried => Ending::Finished,
+            carried = carrier.carry(delivered, client) => match carried {
+                Ok(None) => Ending::Finished,
+                Ok(Some(permission)) => {
+                    self.permission = Some(permission);
+                    Ending::Finished
+                }
+                Err(refusal) => Ending::Refused(refusal),
+            },
             termination = self.registration.terminated() => Ending::Terminated(termination),
         };
         self.close(&ending);
@@ -126,24 +120,25 @@ impl InboundCall {
         attributes(&self.caller, self.to)
     }
 
+    fn gate(&self) -> RequestGate {
+        RequestGate {
+            pod: Rc::clone(&self.pod),
+            id: self.registration.id(),
+            connection: self.connection(),
+            subject: Rc::clone(&self.subject),
+            meter: Rc::clone(&self.meter),
+        }
+    }
+
     fn close(self, ending: &Ending) {
         let account = Account {
             subject: &self.subject,
             id: Some(self.registration.id()),
             since: self.since,
             meter: &self.meter,
-            permitted_by: self.permitted_by.as_ref(),
+            permission: self.permission.as_ref(),
         };
         account.close(ending, &self.pod.stats);
-    }
-}
-
-/// Carries bytes, whatever they are.
-async fn carry_bytes(client: Client, application: AuthorizedStream, meter: &Meter) {
-    let application = application.into_stream();
-    match client {
-        Client::Tunnel(tunnel) => relay(application, tunnel, Side::Destination, meter).await,
-        Client::Tcp(client) => relay_tcp(client, application, meter).await,
     }
 }
 

@@ -5,10 +5,16 @@
 
 mod accept;
 mod authority;
+mod carrier;
 mod connect;
 mod connections;
 mod delivery;
 mod hbone;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, unused_imports, reason = "wired by the integrator")
+)]
+mod http;
 mod inbound;
 mod inbound_call;
 mod limits;
@@ -19,6 +25,8 @@ mod pod;
 mod refusal;
 mod relay;
 mod report;
+mod request_gate;
+mod request_report;
 mod reset;
 mod route;
 mod shard;
@@ -29,6 +37,10 @@ mod tasks;
 mod test_objects;
 mod verdict;
 
+pub use self::http::{
+    ChunkDecoder, Framing, HeadParser, Malformed, ParsedRequest, Persistence, Piece, RequestHead,
+    Unwritable, write_request,
+};
 pub use authority::AuthorityError;
 pub use connect::{ConnectError, ConnectTarget, connect_target};
 pub use connections::ConnectionInfo;

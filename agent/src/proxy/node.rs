@@ -18,6 +18,7 @@ use super::stats::ProxyStats;
 use super::verdict::PodRemoval;
 use crate::datapath::{PodDatapathParts, PodListeners};
 use crate::identity::WorkloadCertificates;
+use crate::jwt::KeyCache;
 use crate::model::{ObjectName, Workload};
 use crate::policy::MeshView;
 
@@ -95,17 +96,18 @@ struct ShardHandle {
 }
 
 impl Proxy {
-    /// Starts the shards, which read the mesh from `mesh`.
+    /// Starts the shards, which read the mesh from `mesh` and the keys of tokens from `keys`.
     ///
     /// # Errors
     /// [`ProxyError::Start`] where a thread or its runtime cannot be made.
     pub fn start(
         config: ProxyConfig,
         mesh: &watch::Receiver<Arc<MeshView>>,
+        keys: &Arc<KeyCache>,
     ) -> Result<Self, ProxyError> {
         let parallelism = thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let shards = (0..shard_count(config.shards, parallelism))
-            .map(|number| ShardHandle::start(number, config.limits, mesh.clone()))
+            .map(|number| ShardHandle::start(number, config.limits, mesh.clone(), Arc::clone(keys)))
             .collect::<Result<_, _>>()?;
         Ok(Self {
             shards,
@@ -222,6 +224,7 @@ impl ShardHandle {
         number: usize,
         limits: ProxyLimits,
         mesh: watch::Receiver<Arc<MeshView>>,
+        keys: Arc<KeyCache>,
     ) -> Result<Self, ProxyError> {
         let failed = |source| ProxyError::Start {
             shard: number,
@@ -236,7 +239,7 @@ impl ShardHandle {
             match runtime {
                 Ok(runtime) => {
                     let _ = ready.send(Ok(()));
-                    runtime.block_on(Shard::new(number, limits, mesh).run(receiver));
+                    runtime.block_on(Shard::new(number, limits, mesh, keys).run(receiver));
                 }
                 Err(error) => {
                     let _ = ready.send(Err(error));

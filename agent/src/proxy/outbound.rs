@@ -13,10 +13,11 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{timeout, timeout_at};
 
+use super::carrier::Client;
 use super::connections::Registration;
 use super::delivery::Delivered;
 use super::hbone::Tunnel;
-use super::inbound_call::{Client, InboundCall};
+use super::inbound_call::InboundCall;
 use super::limits::Resource;
 use super::pod::ServedPod;
 use super::refusal::Refusal;
@@ -270,7 +271,7 @@ impl Call {
             id,
             since: self.since,
             meter: &self.meter,
-            permitted_by: None,
+            permission: None,
         };
         account.close(ending, &self.pod.stats);
     }

@@ -7,8 +7,9 @@ use std::rc::Rc;
 use tokio::net::TcpStream;
 
 use super::authority::canonical;
+use super::carrier::Client;
 use super::delivery::attributes;
-use super::inbound_call::{Client, InboundCall};
+use super::inbound_call::InboundCall;
 use super::limits::{Resource, Slot};
 use super::pod::ServedPod;
 use super::refusal::Refusal;
@@ -16,7 +17,7 @@ use super::reset::ResetOnDrop;
 use super::subject::Path;
 use super::verdict::Judge;
 use crate::datapath::Caller;
-use crate::policy::ConnectionVerdict;
+use crate::policy::{ConnectionVerdict, Layer};
 
 /// Serves a connection accepted on a plaintext listener, to its end.
 pub(crate) async fn serve(pod: Rc<ServedPod>, stream: TcpStream, peer: SocketAddr) {
@@ -55,7 +56,7 @@ fn admit(pod: &ServedPod, caller: &Caller, to: SocketAddr) -> Result<Slot, Refus
     let slot = pod.caps.take(Resource::Inbound)?;
     let view = pod.view();
     match Judge::new(&view, &pod.workload).connection(&attributes(caller, to)) {
-        ConnectionVerdict::Deny(denial) => Err(Refusal::Denied(denial)),
+        ConnectionVerdict::Deny(denial) => Err(Refusal::Denied(Layer::Proxy, denial)),
         ConnectionVerdict::Allow(_) | ConnectionVerdict::Ask => Ok(slot),
     }
 }

@@ -15,6 +15,7 @@ use super::tasks::PodTasks;
 use super::verdict::{Basis, Judge, PodRemoval, Termination};
 use crate::datapath::PodDatapath;
 use crate::identity::WorkloadCertificates;
+use crate::jwt::KeyCache;
 use crate::model::Workload;
 use crate::policy::MeshView;
 
@@ -30,6 +31,7 @@ pub(crate) struct ServedPod {
     pub(crate) registry: Rc<Registry>,
     pub(crate) stats: Rc<ShardStats>,
     pub(crate) mesh: watch::Receiver<Arc<MeshView>>,
+    pub(crate) keys: Arc<KeyCache>,
     pub(crate) tasks: PodTasks,
 }
 

@@ -11,7 +11,7 @@ use super::verdict::Termination;
 use crate::datapath::DialError;
 use crate::identity::{CertificateUnavailable, PeerIdentityError};
 use crate::model::ObjectName;
-use crate::policy::Denial;
+use crate::policy::{Denial, Layer};
 
 /// Why a connection was refused, for the log line and the counters.
 #[derive(Debug, thiserror::Error)]
@@ -49,8 +49,8 @@ pub(crate) enum Refusal {
     HandshakeTimedOut(Duration),
     #[error(transparent)]
     PeerIdentity(#[from] PeerIdentityError),
-    #[error("denied by this pod's policies: {0}")]
-    Denied(Denial),
+    #[error("denied by this pod's policies: {1}")]
+    Denied(Layer, Denial),
     #[error(transparent)]
     Dial(#[from] DialError),
     #[error(transparent)]
@@ -79,7 +79,7 @@ impl Refusal {
             Self::Handshake(_) => "tls-handshake-failed",
             Self::HandshakeTimedOut(_) => "tls-handshake-timed-out",
             Self::PeerIdentity(_) => "no-peer-identity",
-            Self::Denied(denial) => denial.reason.as_str(),
+            Self::Denied(_, denial) => denial.reason.as_str(),
             Self::Dial(_) => "cannot-connect",
             Self::Tunnel(error) => error.as_str(),
             Self::DialTimedOut(_) => "dial-timed-out",
@@ -103,7 +103,7 @@ impl Refusal {
     /// connect).
     pub(crate) const fn status(&self) -> StatusCode {
         match self {
-            Self::Denied(_)
+            Self::Denied(..)
             | Self::Terminated(Termination::PolicyChanged(_) | Termination::RequestsMatter) => {
                 StatusCode::UNAUTHORIZED
             }

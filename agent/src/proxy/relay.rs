@@ -43,6 +43,16 @@ impl Meter {
     pub(crate) fn received(&self) -> u64 {
         self.received.get()
     }
+
+    /// Counts bytes from source to destination.
+    pub(crate) fn add_sent(&self, bytes: u64) {
+        self.sent.set(self.sent.get() + bytes);
+    }
+
+    /// Counts bytes from destination to source.
+    pub(crate) fn add_received(&self, bytes: u64) {
+        self.received.set(self.received.get() + bytes);
+    }
 }
 
 /// On which end of the connection the relay's first argument is.
@@ -129,13 +139,16 @@ pub(crate) async fn relay_tcp(mut source: TcpStream, mut destination: TcpStream,
 }
 
 /// What the peer of a connection sees when it is dropped.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Close {
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Close {
+    /// A reset.
     Reset,
+    /// The end of what was sent.
     Orderly,
 }
 
-fn on_close(stream: &TcpStream, close: Close) {
+/// Sets what the peer sees when the connection is dropped.
+pub(crate) fn on_close(stream: &TcpStream, close: Close) {
     let linger = match close {
         Close::Reset => Some(Duration::ZERO),
         Close::Orderly => None,

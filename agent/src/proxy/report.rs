@@ -9,7 +9,8 @@ use super::relay::Meter;
 use super::stats::ShardStats;
 use super::subject::{Party, Path, Subject};
 use super::verdict::Termination;
-use crate::policy::Decider;
+use crate::datapath::AuthorizedStream;
+use crate::policy::{Decider, Layer};
 
 /// How a connection ended.
 #[derive(Debug)]
@@ -33,8 +34,27 @@ pub(crate) struct Account<'a> {
     pub(crate) since: Instant,
     /// What it carried.
     pub(crate) meter: &'a Meter,
-    /// The rule that allowed it, where it was this node's to decide and a rule did.
-    pub(crate) permitted_by: Option<&'a Decider>,
+    /// Who allowed it, where it was this node's to decide.
+    pub(crate) permission: Option<&'a Permission>,
+}
+
+/// Who allowed a connection or a request.
+#[derive(Debug)]
+pub(crate) struct Permission {
+    /// Where.
+    pub(crate) layer: Layer,
+    /// The rule; `None` where no ALLOW policy applies.
+    pub(crate) decider: Option<Decider>,
+}
+
+impl Permission {
+    /// Of a connection that may carry anything.
+    pub(crate) fn of(stream: &AuthorizedStream) -> Self {
+        Self {
+            layer: stream.layer(),
+            decider: stream.decider().cloned(),
+        }
+    }
 }
 
 impl Ending {
@@ -54,14 +74,17 @@ impl Ending {
         }
     }
 
-    fn denied_by(&self) -> Option<&Decider> {
-        let denial = match self {
-            Self::Refused(Refusal::Denied(denial))
-            | Self::Refused(Refusal::Terminated(Termination::PolicyChanged(denial)))
-            | Self::Terminated(Termination::PolicyChanged(denial)) => denial,
-            Self::Finished | Self::Refused(_) | Self::Terminated(_) => return None,
-        };
-        denial.decider.as_ref()
+    fn denied_by(&self) -> Option<(Layer, Option<&Decider>)> {
+        match self {
+            Self::Refused(Refusal::Denied(layer, denial)) => {
+                Some((*layer, denial.decider.as_ref()))
+            }
+            Self::Refused(Refusal::Terminated(Termination::PolicyChanged(denial)))
+            | Self::Terminated(Termination::PolicyChanged(denial)) => {
+                Some((Layer::Proxy, denial.decider.as_ref()))
+            }
+            Self::Finished | Self::Refused(_) | Self::Terminated(_) => None,
+        }
     }
 }
 
@@ -69,6 +92,8 @@ impl Account<'_> {
     /// Writes the line and counts.
     pub(crate) fn close(&self, ending: &Ending, stats: &ShardStats) {
         self.count(ending, stats);
+        let permitted = || self.permission.map(|one| (one.layer, one.decider.as_ref()));
+        let (layer, decider) = ending.denied_by().or_else(permitted).unzip();
         let Subject {
             direction,
             path,
@@ -81,7 +106,8 @@ impl Account<'_> {
             path = path.map(Path::as_str),
             outcome = ending.as_str(),
             reason = ending.reason(),
-            decider = ending.denied_by().or(self.permitted_by).map(display),
+            decided_in = layer.map(Layer::as_str),
+            decider = decider.flatten().map(display),
             source.workload = workload(source),
             source.identity = identity(source),
             source.address = %source.address,

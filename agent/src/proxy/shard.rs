@@ -25,6 +25,7 @@ use super::verdict::PodRemoval;
 use super::{inbound, outbound, plaintext};
 use crate::datapath::{PodDatapath, PodDatapathParts, PodListeners};
 use crate::identity::WorkloadCertificates;
+use crate::jwt::KeyCache;
 use crate::model::Workload;
 use crate::policy::MeshView;
 
@@ -61,6 +62,7 @@ pub(crate) struct Shard {
     number: usize,
     limits: ProxyLimits,
     mesh: watch::Receiver<Arc<MeshView>>,
+    keys: Arc<KeyCache>,
     pods: HashMap<NetnsCookie, Rc<ServedPod>>,
     ids: Rc<ConnectionIds>,
     stats: Rc<ShardStats>,
@@ -71,11 +73,13 @@ impl Shard {
         number: usize,
         limits: ProxyLimits,
         mesh: watch::Receiver<Arc<MeshView>>,
+        keys: Arc<KeyCache>,
     ) -> Self {
         Self {
             number,
             limits,
             mesh,
+            keys,
             pods: HashMap::new(),
             ids: Rc::default(),
             stats: Rc::default(),
@@ -137,6 +141,7 @@ impl Shard {
             registry: Registry::new(Rc::clone(&self.ids)),
             stats: Rc::clone(&self.stats),
             mesh: self.mesh.clone(),
+            keys: Arc::clone(&self.keys),
             tasks: PodTasks::new(),
             datapath,
         });

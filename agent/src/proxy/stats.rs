@@ -19,6 +19,10 @@ pub struct ProxyStats {
     pub refused: BTreeMap<&'static str, u64>,
     /// Established connections that were ended, by reason.
     pub terminated: BTreeMap<&'static str, u64>,
+    /// Requests that were judged one by one, by what became of them.
+    pub requests: BTreeMap<&'static str, u64>,
+    /// What AUDIT policies and dry runs had noted.
+    pub noted: BTreeMap<&'static str, u64>,
     /// Payload bytes of ended connections, from source to destination.
     pub bytes_sent: u64,
     /// Payload bytes of ended connections, from destination to source.
@@ -37,6 +41,8 @@ impl ProxyStats {
             finished,
             refused,
             terminated,
+            requests,
+            noted,
             bytes_sent,
             bytes_received,
         } = other;
@@ -44,6 +50,8 @@ impl ProxyStats {
         add_all(&mut self.finished, finished);
         add_all(&mut self.refused, refused);
         add_all(&mut self.terminated, terminated);
+        add_all(&mut self.requests, requests);
+        add_all(&mut self.noted, noted);
         self.bytes_sent += bytes_sent;
         self.bytes_received += bytes_received;
     }
@@ -60,6 +68,14 @@ impl ShardStats {
 
     pub(crate) fn terminated(&self, reason: &'static str) {
         count(&mut self.0.borrow_mut().terminated, reason);
+    }
+
+    pub(crate) fn requested(&self, outcome: &'static str) {
+        count(&mut self.0.borrow_mut().requests, outcome);
+    }
+
+    pub(crate) fn noted(&self, note: &'static str) {
+        count(&mut self.0.borrow_mut().noted, note);
     }
 
     pub(crate) fn carried(&self, bytes_sent: u64, bytes_received: u64) {
@@ -110,6 +126,9 @@ mod tests {
         two.finished(Direction::Outbound, Path::Tunnel);
         two.refused("over-cap");
         two.terminated("policy-changed");
+        one.requested("finished");
+        two.requested("finished");
+        two.noted("audited");
         let mut all = one.read(3);
         all.add(&two.read(4));
         let expected = ProxyStats {
@@ -117,6 +136,8 @@ mod tests {
             finished: [("outbound-tunnel", 2)].into(),
             refused: [("over-cap", 1)].into(),
             terminated: [("policy-changed", 1)].into(),
+            requests: [("finished", 2)].into(),
+            noted: [("audited", 1)].into(),
             bytes_sent: 10,
             bytes_received: 20,
         };

@@ -32,6 +32,9 @@ pub struct RunConfig {
     pub socket: PathBuf,
     /// Shards of the data path; `None`: as many as the CPUs allow, up to 4.
     pub shards: Option<NonZeroUsize>,
+    /// Certificates (PEM) that are trusted, besides the node's own, where an issuer's keys are
+    /// fetched from.
+    pub jwks_ca: Option<PathBuf>,
     /// How long certificates are valid.
     pub certificate_lifetime: Duration,
     /// How long a connect of the agent may take.

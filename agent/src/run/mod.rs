@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use ambit_common::NodeSettings;
 use anyhow::{Context, Result, bail};
+use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -27,6 +28,7 @@ use crate::datapath::check::CheckReport;
 use crate::datapath::netns::NetnsHandle;
 use crate::datapath::{Counters, Enroller, EnrollerParts, MeshTable, Node, Pins, Tables};
 use crate::identity::{EmbeddedCa, Identities, TrustPolicy};
+use crate::jwt::{Addresses, HttpFetcher, KeyCache};
 use crate::model::{Snapshot, TrustBundle};
 use crate::observe::denials::RecentDenials;
 use crate::observe::logging::DroppedLines;
@@ -116,12 +118,14 @@ async fn start(config: RunConfig, dropped_lines: DroppedLines) -> Result<()> {
     let first = Arc::clone(&snapshots.borrow_and_update());
     let view = Arc::new(MeshView::new(Arc::clone(&first)));
     let (views, mesh) = watch::channel(view);
+    let fetcher = HttpFetcher::new(Addresses::Routable, config.jwks_ca.as_deref())?;
+    let keys = Arc::new(KeyCache::new(Handle::current(), Arc::new(fetcher)));
     let descriptors = descriptors::raise()?;
     let proxy_config = ProxyConfig {
         limits: ProxyLimits::default().within(descriptors),
         shards: config.shards,
     };
-    let proxy = Arc::new(Proxy::start(proxy_config, &mesh)?);
+    let proxy = Arc::new(Proxy::start(proxy_config, &mesh, &keys)?);
     let tables = Tables::open(&pins)?;
     let enroller = Enroller::new(EnrollerParts {
         pins: pins.clone(),
@@ -141,6 +145,7 @@ async fn start(config: RunConfig, dropped_lines: DroppedLines) -> Result<()> {
         proxy: Arc::clone(&proxy),
         tables: tables.clone(),
         identities: identities.clone(),
+        keys: Arc::clone(&keys),
         counters: Counters::open(&pins)?,
         denials: Arc::clone(&denials),
         dropped_lines,
@@ -159,6 +164,7 @@ async fn start(config: RunConfig, dropped_lines: DroppedLines) -> Result<()> {
         tables,
         proxy: Arc::clone(&proxy),
         identities,
+        keys,
         views,
         reports,
     });

@@ -15,6 +15,7 @@ use super::rules::{Occasion, PodRules};
 use crate::datapath::netns::NetnsHandle;
 use crate::datapath::{Change, Enroller, MeshTable, Tables, close_passed};
 use crate::identity::Identities;
+use crate::jwt::KeyCache;
 use crate::model::{Fault, ObjectName, Snapshot, Workload};
 use crate::policy::MeshView;
 use crate::proxy::Proxy;
@@ -33,6 +34,8 @@ pub(super) struct Parts {
     pub(super) proxy: Arc<Proxy>,
     /// Certificates.
     pub(super) identities: Identities,
+    /// The keys of those who issue tokens.
+    pub(super) keys: Arc<KeyCache>,
     /// Where views are published.
     pub(super) views: watch::Sender<Arc<MeshView>>,
     /// Where the state of this node is published.
@@ -66,6 +69,7 @@ impl Reconciler {
         let wanted = self.wanted(&view.snapshot);
         self.let_go(&view.snapshot, &wanted).await;
         self.write_classes(&view.snapshot);
+        self.parts.keys.wanted(view.policies.jwt_rules());
         self.update(&view, wanted).await;
         self.parts.views.send_replace(Arc::clone(&view));
         self.enrol_due(&view, Instant::now()).await;

@@ -12,7 +12,8 @@ use crate::datapath::cgroup::CgroupPath;
 use crate::datapath::foreign::{foreign_programs_of_cgroup, own_programs};
 use crate::datapath::{Counters, Tables};
 use crate::identity::Identities;
-use crate::model::{Enrolment, Workload};
+use crate::jwt::KeyCache;
+use crate::model::{Enrolment, Fault, Workload};
 use crate::observe::denials::RecentDenials;
 use crate::observe::logging::DroppedLines;
 use crate::policy::MeshView;
@@ -31,6 +32,7 @@ pub(super) struct State {
     pub(super) proxy: Arc<Proxy>,
     pub(super) tables: Tables,
     pub(super) identities: Identities,
+    pub(super) keys: Arc<KeyCache>,
     pub(super) counters: Counters,
     pub(super) denials: Arc<RecentDenials>,
     pub(super) dropped_lines: DroppedLines,
@@ -79,7 +81,13 @@ impl State {
         let node = self.node.borrow().clone();
         let count = |state| node.pods.iter().filter(|pod| pod.state == state).count();
         let (enrolled, closed) = (count(PodState::Enrolled), count(PodState::Closed));
-        let faults: Vec<_> = view.snapshot.faults().iter().chain(&node.faults).collect();
+        let keys = self.keys.problems().into_iter().map(|problem| Fault {
+            subject: "the keys of an issuer of tokens".to_owned(),
+            message: problem.message,
+            last_good_in_force: problem.last_good_in_force,
+        });
+        let of_model = view.snapshot.faults().iter().chain(&node.faults).cloned();
+        let faults: Vec<Fault> = of_model.chain(keys).collect();
         let sets = self.tables.counts();
         let stats = match self.proxy.stats().await {
             Ok(stats) => json!(stats),

@@ -7,10 +7,11 @@ use anyhow::Result;
 
 use super::Reference;
 use super::application::{CARD, RECEIPT};
-use crate::client::{Reply, get};
+use crate::client::{Reply, request};
 use crate::lab::Lab;
 use crate::place::Place;
 use crate::plan::{Family, NodeName};
+use crate::pod::Pod;
 
 /// What must come of a call.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -19,6 +20,8 @@ pub enum Expected {
     Answer(String),
     /// The connection is refused, or reset before an answer.
     Refusal,
+    /// The request is answered with 403.
+    Denial,
 }
 
 impl Expected {
@@ -27,6 +30,7 @@ impl Expected {
         match (self, reply) {
             (Self::Answer(part), Reply::Answer(whole)) => whole.contains(part),
             (Self::Refusal, Reply::Refusal(_)) => true,
+            (Self::Denial, reply) => reply.is_denial(),
             (Self::Answer(_) | Self::Refusal, _) => false,
         }
     }
@@ -37,11 +41,13 @@ impl fmt::Display for Expected {
         f.write_str(match self {
             Self::Answer(_) => "answer",
             Self::Refusal => "refusal",
+            Self::Denial => "403",
         })
     }
 }
 
 /// One call with curl.
+#[derive(Clone)]
 pub struct Call {
     /// Who calls.
     pub caller: &'static str,
@@ -49,83 +55,155 @@ pub struct Call {
     pub called: &'static str,
     /// What must come of it.
     pub expected: Expected,
-    /// Which policy must have decided, and about a connection to which address of a pod; `None`
-    /// where none does.
-    pub decider: Option<(&'static str, SocketAddr)>,
+    /// Who must have decided; `None` where nobody does.
+    pub decider: Option<Decider>,
     place: Place,
+    method: &'static str,
     url: String,
 }
 
-const ORDERS: &str = "AuthorizationPolicy orders/allow-frontend-to-orders";
+/// Who decides about a call.
+#[derive(Clone, Copy, Debug)]
+pub struct Decider {
+    /// `kernel` or `proxy`.
+    pub layer: &'static str,
+    /// The policy object, and its rule where one rule decides.
+    pub policy: &'static str,
+    /// The address of a pod that the connection is for.
+    pub pod: SocketAddr,
+}
+
+const ORDERS: &str = "AuthorizationPolicy orders/allow-frontend-to-order";
 const PAYMENTS: &str = "AuthorizationPolicy payments/allow-orders-to-payments";
+const CHARGES: &str = "AuthorizationPolicy payments/deny-all-but-charges rule 0";
 const STRICT: &str = "PeerAuthentication istio-system/default";
 
 impl Reference {
-    /// The calls of the example: those that are meant, those that policy forbids, and the attacks.
+    /// The calls of the example under [`Policies::PerRequest`](super::Policies::PerRequest): those
+    /// that are meant, those that policy forbids, and the attacks.
     ///
     /// # Errors
     ///
     /// Where a control group for one of the callers cannot be made.
     pub fn calls(&self, lab: &Lab) -> Result<Vec<Call>> {
-        let [frontend, orders, payments, intruder] = self.pods().map(|pod| pod.place().clone());
-        let node = lab.node(NodeName::A)?;
-        let host_network = lab.host_network_pod(NodeName::A, "host-network")?;
+        Ok([
+            self.calls_of_members(),
+            self.calls_for_something_else(),
+            self.calls_without_identity(lab)?,
+            vec![self.call_outside()],
+        ]
+        .concat())
+    }
 
+    fn calls_of_members(&self) -> Vec<Call> {
+        let [frontend, orders, payments, _] = self.pods().map(Pod::place);
         let orders_pod = self.orders.at(Self::PORT);
         let pod = self.payments.at(Self::PORT);
         let pod_v6 = SocketAddr::new(self.payments.ip(Family::V6), Self::PORT);
-        let probe = self.payments.at(Self::PROBE_PORT);
-        let outside = SocketAddr::new(NodeName::B.link_addresses().of(Family::V4), Self::PORT);
-        let order_service = format!("http://{}/order?{CARD}", self.orders_service.at());
-        let charge_service = format!("http://{}/charge?{CARD}", self.payments_service.at());
-        let charge = |at: SocketAddr| format!("http://{at}/charge?{CARD}");
-        let healthy = format!("http://{probe}/healthy");
-
-        Ok(vec![
-            call("frontend", &frontend, "orders (→ payments)", &order_service)
+        let order = self.order("/order");
+        let charge = self.charge("/charge");
+        vec![
+            call("frontend", frontend, "orders /order (→ payments)", &order)
                 .gets(&self.receipt(Family::V4))
-                .decided_by(ORDERS, orders_pod),
-            call("orders", &orders, "payments", &charge_service)
+                .in_proxy(ORDERS, orders_pod),
+            call("orders", orders, "payments /charge", &charge)
                 .gets(&self.receipt(Family::V4))
-                .decided_by(PAYMENTS, pod),
-            call("orders", &orders, "payments, IPv6", &charge(pod_v6))
-                .gets(&self.receipt(Family::V6))
-                .decided_by(PAYMENTS, pod_v6),
-            call("frontend", &frontend, "payments", &charge_service).decided_by(PAYMENTS, pod),
-            call("payments", &payments, "orders", &order_service).decided_by(ORDERS, orders_pod),
-            call("intruder", &intruder, "payments", &charge(pod)).decided_by(STRICT, pod),
-            call("intruder", &intruder, "payments, IPv6", &charge(pod_v6))
-                .decided_by(STRICT, pod_v6),
+                .in_proxy(PAYMENTS, pod),
             call(
-                "intruder",
-                &intruder,
-                "payments, Service IP",
-                &charge_service,
+                "orders",
+                orders,
+                "payments /charge, IPv6",
+                &charge_at(pod_v6),
             )
-            .decided_by(STRICT, pod),
-            call("node A", &node, "payments", &charge(pod)).decided_by(STRICT, pod),
-            call("node A", &node, "payments, probe port", &healthy).gets("healthy"),
+            .gets(&self.receipt(Family::V6))
+            .in_proxy(PAYMENTS, pod_v6),
+            call("frontend", frontend, "payments /charge", &charge).in_kernel(PAYMENTS, pod),
+            call("payments", payments, "orders /order", &order).in_kernel(ORDERS, orders_pod),
+        ]
+    }
+
+    fn calls_for_something_else(&self) -> Vec<Call> {
+        let [frontend, orders, _, _] = self.pods().map(Pod::place);
+        let orders_pod = self.orders.at(Self::PORT);
+        let pod = self.payments.at(Self::PORT);
+        let of_orders = |path| call("frontend", frontend, path, &self.order(path));
+        let of_payments = |path| call("orders", orders, path, &self.charge(path));
+        let denied = |call: Call, called, policy, pod| Call {
+            called,
+            ..call.denied().in_proxy(policy, pod)
+        };
+        vec![
+            denied(of_orders("/admin"), "orders /admin", ORDERS, orders_pod),
+            denied(
+                of_orders("/order/../admin"),
+                "orders /order/../admin",
+                ORDERS,
+                orders_pod,
+            ),
+            denied(
+                of_orders("/order").with_method("DELETE"),
+                "orders DELETE /order",
+                ORDERS,
+                orders_pod,
+            ),
+            denied(of_payments("/refund"), "payments /refund", CHARGES, pod),
+            denied(
+                of_payments("/charge/%2e%2e/refund"),
+                "payments /charge/%2e%2e/refund",
+                CHARGES,
+                pod,
+            ),
+        ]
+    }
+
+    fn calls_without_identity(&self, lab: &Lab) -> Result<Vec<Call>> {
+        let intruder = self.intruder.place();
+        let node = &lab.node(NodeName::A)?;
+        let host_network = &lab.host_network_pod(NodeName::A, "host-network")?;
+        let pod = self.payments.at(Self::PORT);
+        let pod_v6 = SocketAddr::new(self.payments.ip(Family::V6), Self::PORT);
+        let probe = self.payments.at(Self::PROBE_PORT);
+        let charge = self.charge("/charge");
+        let healthy = format!("http://{probe}/healthy");
+        Ok(vec![
+            call("intruder", intruder, "payments", &charge_at(pod)).in_kernel(STRICT, pod),
+            call("intruder", intruder, "payments, IPv6", &charge_at(pod_v6))
+                .in_kernel(STRICT, pod_v6),
+            call("intruder", intruder, "payments, Service IP", &charge).in_kernel(STRICT, pod),
+            call("node A", node, "payments", &charge_at(pod)).in_kernel(STRICT, pod),
+            call("node A", node, "payments, probe port", &healthy).gets("healthy"),
             call(
                 "hostNetwork pod",
-                &host_network,
+                host_network,
                 "payments, probe port",
                 &healthy,
             )
-            .decided_by(STRICT, probe),
-            call(
-                "frontend",
-                &frontend,
-                "outside the mesh",
-                &format!("http://{outside}/"),
-            )
-            .gets("outside"),
+            .in_kernel(STRICT, probe),
         ])
+    }
+
+    fn call_outside(&self) -> Call {
+        let outside = SocketAddr::new(NodeName::B.link_addresses().of(Family::V4), Self::PORT);
+        let url = format!("http://{outside}/");
+        call("frontend", self.frontend.place(), "outside the mesh", &url).gets("outside")
+    }
+
+    fn order(&self, path: &str) -> String {
+        format!("http://{}{path}?{CARD}", self.orders_service.at())
+    }
+
+    fn charge(&self, path: &str) -> String {
+        format!("http://{}{path}?{CARD}", self.payments_service.at())
     }
 
     /// The answer of `payments` to `orders`, whose own address it must have seen.
     fn receipt(&self, family: Family) -> String {
         format!("{RECEIPT}, charged to {}", self.orders.ip(family))
     }
+}
+
+fn charge_at(address: SocketAddr) -> String {
+    format!("http://{address}/charge?{CARD}")
 }
 
 /// A call that must be refused, unless its other methods say otherwise.
@@ -136,6 +214,7 @@ fn call(caller: &'static str, place: &Place, called: &'static str, url: &str) ->
         expected: Expected::Refusal,
         decider: None,
         place: place.clone(),
+        method: "GET",
         url: url.to_owned(),
     }
 }
@@ -146,8 +225,26 @@ impl Call {
         self
     }
 
-    fn decided_by(mut self, policy: &'static str, pod: SocketAddr) -> Self {
-        self.decider = Some((policy, pod));
+    fn denied(mut self) -> Self {
+        self.expected = Expected::Denial;
+        self
+    }
+
+    fn with_method(mut self, method: &'static str) -> Self {
+        self.method = method;
+        self
+    }
+
+    fn in_kernel(self, policy: &'static str, pod: SocketAddr) -> Self {
+        self.decided("kernel", policy, pod)
+    }
+
+    fn in_proxy(self, policy: &'static str, pod: SocketAddr) -> Self {
+        self.decided("proxy", policy, pod)
+    }
+
+    fn decided(mut self, layer: &'static str, policy: &'static str, pod: SocketAddr) -> Self {
+        self.decider = Some(Decider { layer, policy, pod });
         self
     }
 
@@ -157,6 +254,6 @@ impl Call {
     ///
     /// Where curl cannot be run.
     pub fn make(&self) -> Result<Reply> {
-        get(&self.place, &self.url)
+        request(&self.place, &["--request", self.method, &self.url])
     }
 }

@@ -13,13 +13,28 @@ use crate::pod::{Membership, Pod, PodSpec};
 use crate::service::Service;
 
 pub use application::{Application, PAYLOADS};
-pub use call::{Call, Expected};
+pub use call::{Call, Decider, Expected};
 
 /// The mesh's trust domain.
 pub const TRUST_DOMAIN: &str = "cluster.local";
 
 /// The policies, as a user would write them.
-const POLICIES: &str = include_str!("policies.yaml");
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Policies {
+    /// Who may call whom: all is decided before a byte passes.
+    PerConnection,
+    /// The example in full: who may call whom, and ask for what.
+    PerRequest,
+}
+
+impl Policies {
+    fn text(self) -> &'static str {
+        match self {
+            Self::PerConnection => include_str!("per_connection.yaml"),
+            Self::PerRequest => include_str!("per_request.yaml"),
+        }
+    }
+}
 
 /// The pods and Services of the reference example. Both calls of its chain cross the link.
 pub struct Reference {
@@ -47,12 +62,16 @@ impl Reference {
     /// The file of the policies.
     pub const POLICIES_FILE: &str = "policies.yaml";
 
-    /// Adds pods and Services and writes their configuration and the policies.
+    /// Adds pods and Services and writes their configuration and the policies per connection.
     ///
     /// # Errors
     ///
     /// Where the kernel refuses.
     pub fn build(lab: &Lab) -> Result<Self> {
+        Self::build_with(lab, Policies::PerConnection)
+    }
+
+    fn build_with(lab: &Lab, policies: Policies) -> Result<Self> {
         let payments = PodSpec {
             probe_port: Some(Self::PROBE_PORT),
             ..PodSpec::named("payments")
@@ -62,15 +81,24 @@ impl Reference {
         let payments = lab.add_pod(NodeName::A, payments)?;
         let intruder = lab.add_pod(NodeName::B, PodSpec::named("intruder"))?;
         let reference = Self {
-            orders_service: lab.add_service(&orders, 80, Self::PORT)?,
-            payments_service: lab.add_service(&payments, 80, Self::PORT)?,
+            orders_service: lab.add_service(&orders, 80, Self::PORT)?.speaking("http"),
+            payments_service: lab.add_service(&payments, 80, Self::PORT)?.speaking("http"),
             frontend,
             orders,
             payments,
             intruder,
         };
-        reference.write(lab)?;
+        reference.write(lab, policies)?;
         Ok(reference)
+    }
+
+    /// Builds it, with the policies per connection, and starts both agents.
+    ///
+    /// # Errors
+    ///
+    /// Where an agent does not come to serve.
+    pub fn start(lab: &Lab) -> Result<(Self, [Agent; 2])> {
+        Self::start_with(lab, Policies::PerConnection)
     }
 
     /// Builds it and starts both agents.
@@ -78,8 +106,8 @@ impl Reference {
     /// # Errors
     ///
     /// Where an agent does not come to serve.
-    pub fn start(lab: &Lab) -> Result<(Self, [Agent; 2])> {
-        Ok((Self::build(lab)?, lab.start_agents()?))
+    pub fn start_with(lab: &Lab, policies: Policies) -> Result<(Self, [Agent; 2])> {
+        Ok((Self::build_with(lab, policies)?, lab.start_agents()?))
     }
 
     /// All pods.
@@ -87,7 +115,7 @@ impl Reference {
         [&self.frontend, &self.orders, &self.payments, &self.intruder]
     }
 
-    fn write(&self, lab: &Lab) -> Result<()> {
+    fn write(&self, lab: &Lab, policies: Policies) -> Result<()> {
         let manifests = lab.manifests();
         for pod in self.pods() {
             let membership = if pod.name() == self.intruder.name() {
@@ -100,6 +128,6 @@ impl Reference {
         }
         manifests.write_service(&self.orders_service)?;
         manifests.write_service(&self.payments_service)?;
-        manifests.write(Self::POLICIES_FILE, POLICIES)
+        manifests.write(Self::POLICIES_FILE, policies.text())
     }
 }

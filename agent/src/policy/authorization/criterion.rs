@@ -9,7 +9,7 @@ use super::Action;
 use crate::model::WorkloadIdentity;
 use crate::policy::decision::Attributes;
 use crate::policy::matcher::{Field, HostMatch, RequestPrincipal, ServiceAccount, StringMatch};
-use crate::policy::path::PathMatch;
+use crate::policy::path::{Operators, PathMatch};
 use crate::policy::request::{HeaderKey, RequestAttributes, Token};
 use crate::policy::ternary::Ternary;
 
@@ -113,9 +113,9 @@ impl Criterion {
             Self::Method(field) => {
                 facts.of_request(|request| field.admits_text(Some(&request.method)))
             }
-            Self::Path(field) => facts.of_request(|request| {
-                field.admits(Some(request.path.as_str()), PathMatch::matches)
-            }),
+            Self::Path(field) => {
+                facts.of_request(|request| path(field, &request.path, facts.action))
+            }
             Self::Header(key, field) => {
                 facts.of_request(|request| header(field, &request.lines(key), facts.action))
             }
@@ -172,6 +172,16 @@ fn remote_ip(field: &Field<IpNet>, facts: &Facts<'_>) -> Ternary {
             (claimed || restricts && field.admits_address(own)).into()
         }
     }
+}
+
+/// Whether a path satisfies a field. Where nobody knows whether a template means it, it is kept out.
+fn path(field: &Field<PathMatch>, path: &str, action: Action) -> bool {
+    let (positive, negative) = match action {
+        Action::Allow => (Operators::Strict, Operators::Lenient),
+        Action::Deny | Action::Audit | Action::Custom => (Operators::Lenient, Operators::Strict),
+    };
+    let any = |values: &[PathMatch], operators| values.iter().any(|v| v.matches(path, operators));
+    (field.positive.is_empty() || any(&field.positive, positive)) && !any(&field.negative, negative)
 }
 
 /// Whether the lines of a header satisfy a field. Where there are several, nobody knows which one

@@ -138,7 +138,7 @@ impl Criterion {
             Self::Method(_) => in_request(facts, |request| {
                 format!("the method is {:?}", request.method)
             }),
-            Self::Path(_) => in_request(facts, path),
+            Self::Path(_) => in_request(facts, |request| format!("the path is {:?}", request.path)),
             Self::Header(key, _) => in_request(facts, |request| header(key, request)),
             Self::RequestPrincipal(_) => in_request(facts, principal),
             Self::Claim(names, _) => {
@@ -210,18 +210,12 @@ fn client(facts: &Facts<'_>) -> String {
     }
 }
 
-fn path(request: &RequestAttributes) -> String {
-    let raw = request.raw_path.as_str();
-    let without_query = raw.split(['?', '#']).next().unwrap_or(raw);
-    match without_query == request.path {
-        true => format!("the path is {:?}", request.path),
-        false => format!("the path is {:?} (from {raw:?}, normalised)", request.path),
-    }
-}
-
 fn header(key: &HeaderKey, request: &RequestAttributes) -> String {
     let lines = request.lines(key);
-    let texts: Vec<_> = lines.into_iter().map(String::from_utf8_lossy).collect();
+    let texts: Vec<_> = lines
+        .iter()
+        .map(|line| String::from_utf8_lossy(line))
+        .collect();
     match texts.is_empty() {
         true => format!("the header {key} is absent"),
         false => format!("the header {key} is {}", quoted(&texts)),

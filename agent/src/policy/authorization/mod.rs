@@ -1,13 +1,11 @@
 //! AuthorizationPolicy: its rules, as `security.istio.io` v1 defines them.
 
-mod attachment;
 mod condition;
 mod criterion;
 mod describe;
 mod read;
 mod values;
 
-pub(super) use attachment::Attachment;
 pub(super) use criterion::{Criterion, Facts, Knowledge};
 pub(super) use describe::Clause;
 pub(super) use read::parse;

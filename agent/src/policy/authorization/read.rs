@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use super::attachment::{Attachment, attachment};
 use super::condition::condition;
 use super::criterion::Criterion;
 use super::values::{
@@ -11,6 +10,7 @@ use super::values::{
 };
 use super::{Action, Authorization, Enforcement, Rule};
 use crate::model::{ObjectName, PolicyObject, TrustBundle};
+use crate::policy::attachment::{ATTACHMENT_FIELDS, Attachment, attachment};
 use crate::policy::matcher::Field;
 use crate::policy::reader::{Node, NotEnforced, Warning};
 
@@ -82,7 +82,8 @@ fn authorization(
     let (mut rules, mut provider) = (Vec::new(), None);
     for (name, field) in spec.fields()? {
         match name {
-            "selector" | "targetRef" | "targetRefs" | "action" => {}
+            "action" => {}
+            _ if ATTACHMENT_FIELDS.contains(&name) => {}
             "provider" if action == Action::Custom => provider = provider_name(&field)?,
             "provider" => return field.fail("only a CUSTOM policy has a provider; remove it"),
             "rules" => {

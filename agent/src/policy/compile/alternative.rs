@@ -78,7 +78,7 @@ impl WorkloadPolicies {
             let kinds = self.kinds_of_bytes(rule).len();
             rule.conjunction_count().saturating_mul(kinds)
         });
-        let fixed = self.strictness.ports.len() + self.policies.len() + 2;
+        let fixed = self.strictness.ports.len() + self.policies.len() + self.token_rules.len() + 2;
         of_rules.fold(fixed, usize::saturating_add)
     }
 
@@ -87,8 +87,23 @@ impl WorkloadPolicies {
         for attached in &self.policies {
             self.add_policy(&mut all, attached);
         }
+        all.extend(self.token_alternatives());
         all.extend(self.unrestricted_ports());
         all
+    }
+
+    /// RequestAuthentication: requests have to be read, for their tokens.
+    fn token_alternatives(&self) -> impl Iterator<Item = Alternative> {
+        let http = || PortTerm::OneOf(self.http_ports.clone());
+        self.token_rules.iter().map(move |attached| Alternative {
+            effect: Effect::Ask,
+            decider: None,
+            terms: Terms::Nothing,
+            ports: ports_term(&attached.ports)
+                .into_iter()
+                .chain([http()])
+                .collect(),
+        })
     }
 
     /// PeerAuthentication: DENY, for callers without identity.
@@ -134,7 +149,7 @@ impl WorkloadPolicies {
                 effect: Effect::Ask,
                 decider: Some(attached.decider(None)),
                 terms: Terms::Nothing,
-                ports: attached_ports(attached).into_iter().collect(),
+                ports: ports_term(&attached.ports).into_iter().collect(),
             });
             return;
         }
@@ -189,7 +204,7 @@ impl WorkloadPolicies {
             decider: Some(attached.decider(Some(index))),
             ports: of_rule
                 .chain(of_bytes)
-                .chain(attached_ports(attached))
+                .chain(ports_term(&attached.ports))
                 .collect(),
             terms: Terms::Rule {
                 policy: Arc::clone(policy),
@@ -201,8 +216,8 @@ impl WorkloadPolicies {
     }
 }
 
-fn attached_ports(attached: &Attached) -> Option<PortTerm> {
-    match &attached.ports {
+fn ports_term(ports: &AttachedPorts) -> Option<PortTerm> {
+    match ports {
         AttachedPorts::All => None,
         AttachedPorts::These(ports) => Some(PortTerm::OneOf(ports.clone())),
     }

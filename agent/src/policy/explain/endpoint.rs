@@ -6,11 +6,11 @@ use std::sync::Arc;
 use ambit_common::Reason;
 
 use super::answer::{
-    Authentication, AuthenticationMode, Cause, DecidedBy, Explanation, RuleName, RuleText, Verdict,
+    Authentication, AuthenticationMode, Cause, CriterionText, DecidedBy, Explanation, Request,
+    RuleName, RuleText, Verdict,
 };
 use super::caller::{ResolvedCaller, no_address};
 use super::error::QuestionError;
-use super::normalised;
 use super::rules::Described;
 use super::ruling::{Case, Outcome, Ruling};
 use crate::model::{Enrolment, PolicyKind, Target, Workload};
@@ -28,6 +28,7 @@ pub(super) struct Asked<'a> {
     pub(super) view: &'a MeshView,
     pub(super) caller: &'a ResolvedCaller,
     pub(super) request: Option<&'a RequestAttributes>,
+    pub(super) shown: Option<&'a Request>,
 }
 
 impl Asked<'_> {
@@ -80,7 +81,9 @@ impl Asked<'_> {
             verdict: verdict(&ruling.outcome),
             decided: ruling.decided,
             cause,
-            matched: decider.map_or_else(Vec::new, |decider| policies.matched(case, decider)),
+            matched: decider.map_or_else(Vec::new, |decider| {
+                self.criteria(policies.matched(case, decider))
+            }),
             nearest: nearest.map(|rule| self.rule_text(rule)),
             undecided: undecided
                 .into_iter()
@@ -132,7 +135,9 @@ impl Asked<'_> {
             (_, PolicyKind::AuthorizationPolicy) if asks(Action::Custom) => {
                 Cause::NoSuchAuthorizer { rule: name }
             }
-            (_, PolicyKind::AuthorizationPolicy) => Cause::DenyRule { rule: name },
+            (_, PolicyKind::AuthorizationPolicy | PolicyKind::RequestAuthentication) => {
+                Cause::DenyRule { rule: name }
+            }
         }
     }
 
@@ -180,14 +185,19 @@ impl Asked<'_> {
         let port = case.connection.destination.port();
         let is_http = self.view.snapshot.http_ports(workload).contains(&port);
         let mut notes = Vec::new();
-        match (case.request, is_http) {
-            (Some(request), true) => notes.extend(normalised(request)),
+        match (self.shown, is_http) {
+            (Some(request), true) if request.is_normalised() => notes.push(format!(
+                "the path {:?} is normalised to {:?} before policies and the application see it",
+                request.raw_path, request.path
+            )),
+            (Some(_), true) => {}
             (Some(_), false) => notes.push(format!(
                 "no Service declares port {port} as HTTP (appProtocol, or the port's name), so \
                  that no request is looked at: the connection is judged as bytes"
             )),
             (None, _) => {}
         }
+        notes.extend(self.token_note(policies, case));
         let knowledge = policies.knowledge(case);
         let is_known = !matches!(knowledge, Knowledge::Nothing);
         if is_known && policies.is_worth_noting(case.connection, knowledge) {
@@ -202,6 +212,28 @@ impl Asked<'_> {
             ));
         }
         notes
+    }
+
+    /// What the verification of tokens has to do with it.
+    fn token_note(&self, policies: &WorkloadPolicies, case: &Case<'_>) -> Option<String> {
+        let port = case.connection.destination.port();
+        if !policies.carries_http(port) {
+            return None;
+        }
+        let token = case.request.and_then(|request| request.token.as_deref());
+        match (policies.verifies_tokens(port), token) {
+            (true, _) => Some(
+                "RequestAuthentication applies: a request with a token that does not verify is \
+                 answered 401"
+                    .to_owned(),
+            ),
+            (false, Some(_)) => Some(
+                "no RequestAuthentication applies: the node's proxy verifies no token here, and \
+                 policies see none"
+                    .to_owned(),
+            ),
+            (false, None) => None,
+        }
     }
 
     fn note(&self, note: &Note) -> String {
@@ -220,8 +252,23 @@ impl Asked<'_> {
         RuleText {
             rule: self.name(&rule.decider),
             action: rule.action.as_str().to_owned(),
-            criteria: rule.criteria,
+            criteria: self.criteria(rule.criteria),
         }
+    }
+
+    /// With the path as it was asked about, where normalisation changed it.
+    fn criteria(&self, mut criteria: Vec<CriterionText>) -> Vec<CriterionText> {
+        let Some(request) = self.shown.filter(|request| request.is_normalised()) else {
+            return criteria;
+        };
+        let is_path = |one: &&mut CriterionText| matches!(&*one.field, "paths" | "notPaths");
+        for criterion in criteria.iter_mut().filter(is_path) {
+            criterion.found = format!(
+                "{} (from {:?}, normalised)",
+                criterion.found, request.raw_path
+            );
+        }
+        criteria
     }
 
     fn name(&self, decider: &Decider) -> RuleName {

@@ -26,7 +26,7 @@ pub use question::{AskedRequest, CallerName, DestinationName, NameError, Questio
 
 use super::MeshView;
 use super::authorization::Criterion;
-use super::request::{HeaderKey, RequestAttributes};
+use super::request::HeaderKey;
 use super::workload_policies::WorkloadPolicies;
 use crate::model::Target;
 use caller::ResolvedCaller;
@@ -46,10 +46,13 @@ impl MeshView {
         let request = request
             .map(|asked| asked.attributes(&destination.host, snapshot))
             .transpose()?;
+        let shown = request.as_ref().zip(question.request.as_ref());
+        let shown = shown.map(|(request, asked)| Request::of(request, asked.raw_path()));
         let asked = Asked {
             view: self,
             caller: &caller,
             request: request.as_ref(),
+            shown: shown.as_ref(),
         };
         let mut assumptions = caller.assumptions.clone();
         assumptions.extend(destination.assumptions.iter().cloned());
@@ -75,7 +78,7 @@ impl MeshView {
         Ok(Answer {
             caller: caller.shown(address),
             destination: destination.description,
-            request: request.as_ref().map(Request::from),
+            request: shown,
             assumptions,
             results,
         })
@@ -152,15 +155,4 @@ fn add(results: &mut Vec<EndpointResult>, target: &Target, explanation: Explanat
             explanation,
         }),
     }
-}
-
-/// What a path became, where normalisation changed it.
-fn normalised(request: &RequestAttributes) -> Option<String> {
-    let raw = request.raw_path.split(['?', '#']).next()?;
-    (raw != request.path).then(|| {
-        format!(
-            "the path {:?} is normalised to {:?} before policies and the application see it",
-            request.raw_path, request.path
-        )
-    })
 }

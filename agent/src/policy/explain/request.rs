@@ -9,8 +9,7 @@ use serde_json::{Map, Value};
 use super::answer::Request;
 use super::error::QuestionError;
 use super::question::AskedRequest;
-use crate::model::{self, Snapshot};
-use crate::policy::normalise::PathNormalization;
+use crate::model::Snapshot;
 use crate::policy::request::{RequestAttributes, Token};
 
 impl AskedRequest {
@@ -20,23 +19,34 @@ impl AskedRequest {
         host: &str,
         snapshot: &Snapshot,
     ) -> Result<RequestAttributes, QuestionError> {
-        let raw_path = self.path.clone().unwrap_or_else(|| "/".to_owned());
-        let normal = normalization(snapshot)
-            .apply(&raw_path)
-            .map_err(|problem| QuestionError::Path {
-                path: raw_path.clone(),
+        let mode = snapshot.mesh_settings().path_normalization;
+        let raw_path = self.raw_path();
+        let path_and_query = match raw_path {
+            "*" => raw_path.to_owned(),
+            path => mode.apply(path).map_err(|problem| QuestionError::Path {
+                path: path.to_owned(),
                 problem,
-            })?;
+            })?,
+        };
         let headers = self.headers()?;
         Ok(RequestAttributes {
             method: self.method.clone().unwrap_or_else(|| "GET".to_owned()),
             authority: self.host.clone().unwrap_or_else(|| host.to_owned()),
-            path: normal.split('?').next().unwrap_or_default().to_owned(),
-            raw_path,
+            path: path_and_query
+                .split('?')
+                .next()
+                .unwrap_or_default()
+                .to_owned(),
+            path_and_query,
             forwarded_for: forwarded_for(&headers),
             headers,
             token: self.claims.as_ref().map(|claims| Arc::new(token(claims))),
         })
+    }
+
+    /// The path as it is asked about.
+    pub(super) fn raw_path(&self) -> &str {
+        self.path.as_deref().unwrap_or("/")
     }
 
     fn headers(&self) -> Result<HeaderMap, QuestionError> {
@@ -49,16 +59,6 @@ impl AskedRequest {
             headers.append(name, value);
         }
         Ok(headers)
-    }
-}
-
-/// How the mesh configuration wants paths normalised.
-fn normalization(snapshot: &Snapshot) -> PathNormalization {
-    match snapshot.mesh_settings().path_normalization {
-        model::PathNormalization::None => PathNormalization::None,
-        model::PathNormalization::Base => PathNormalization::Base,
-        model::PathNormalization::MergeSlashes => PathNormalization::MergeSlashes,
-        model::PathNormalization::DecodeAndMergeSlashes => PathNormalization::DecodeAndMergeSlashes,
     }
 }
 
@@ -80,13 +80,18 @@ fn token(claims: &Map<String, Value>) -> Token {
     }
 }
 
-impl From<&RequestAttributes> for Request {
-    fn from(request: &RequestAttributes) -> Self {
+impl Request {
+    pub(super) fn of(request: &RequestAttributes, raw_path: &str) -> Self {
         Self {
             method: request.method.clone(),
             host: request.authority.clone(),
             path: request.path.clone(),
-            raw_path: request.raw_path.clone(),
+            raw_path: raw_path.to_owned(),
         }
+    }
+
+    /// Whether normalisation changed the path.
+    pub(super) fn is_normalised(&self) -> bool {
+        self.raw_path.split(['?', '#']).next() != Some(&self.path)
     }
 }

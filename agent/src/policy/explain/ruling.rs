@@ -88,7 +88,8 @@ impl WorkloadPolicies {
             None => Ternary::True,
         };
         let (denied, custom) = (of(Action::Deny).0, of(Action::Custom).0);
-        if [needed, denied, custom].contains(&Ternary::Unknown) {
+        let is_open = [needed, denied, custom].contains(&Ternary::Unknown);
+        if is_open || self.verifies_tokens(port) {
             return (Outcome::OnRequest, DecidedBy::ProxyPerRequest);
         }
         let consultations = self.consultations(case.connection, Knowledge::Nothing);

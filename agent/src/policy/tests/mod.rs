@@ -179,7 +179,7 @@ fn request(method: &str, path: &str) -> RequestAttributes {
         method: method.to_owned(),
         authority: "web".to_owned(),
         path: path.to_owned(),
-        raw_path: path.to_owned(),
+        path_and_query: path.to_owned(),
         headers: http::HeaderMap::new(),
         forwarded_for: None,
         token: None,

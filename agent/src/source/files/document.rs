@@ -340,6 +340,7 @@ fn policy_kind(api_version: &str, kind: &str) -> Result<Option<PolicyKind>, Obje
     let Some(kind) = [
         PolicyKind::AuthorizationPolicy,
         PolicyKind::PeerAuthentication,
+        PolicyKind::RequestAuthentication,
     ]
     .into_iter()
     .find(|known| known.as_str() == kind) else {

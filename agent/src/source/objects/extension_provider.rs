@@ -200,9 +200,9 @@ fn service(common: &Common<'_>, at: &FieldPath) -> Result<ProviderService, Objec
     })
 }
 
-/// Whether a text can be a DNS name or an address.
+/// Whether a text can be a DNS name or an IPv4 address.
 fn is_host(text: &str) -> bool {
-    let valid = |c: char| c.is_ascii_alphanumeric() || ".-_:".contains(c);
+    let valid = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
     !text.is_empty() && text.len() <= 253 && text.chars().all(valid)
 }
 

@@ -1,13 +1,13 @@
 //! What a policy applies to: `selector`, `targetRef`, `targetRefs`.
 
-use crate::policy::reader::{Node, NotEnforced, Warning, selector};
+use super::reader::{Node, NotEnforced, Warning, selector};
 
 /// The most `targetRefs` of a policy.
 const MOST_REFERENCES: usize = 16;
 
 /// What a policy applies to, within its scope.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(in crate::policy) enum Attachment {
+pub(super) enum Attachment {
     /// Every workload; also where what it selects could not be read.
     Everything,
     /// Workloads that have these labels.
@@ -16,15 +16,18 @@ pub(in crate::policy) enum Attachment {
     Services(Vec<String>),
 }
 
+/// The fields that say what a policy applies to.
+pub(super) const ATTACHMENT_FIELDS: [&str; 3] = ["selector", "targetRef", "targetRefs"];
+
 /// Reads what a policy applies to.
-pub(in crate::policy) fn attachment(
+pub(super) fn attachment(
     spec: &Node<'_>,
     warnings: &mut Vec<Warning>,
 ) -> Result<Attachment, NotEnforced> {
     let mut attachment = Attachment::Everything;
     let mut chosen: Option<&str> = None;
     for (name, field) in spec.fields()? {
-        if !matches!(name, "selector" | "targetRef" | "targetRefs") {
+        if !ATTACHMENT_FIELDS.contains(&name) {
             continue;
         }
         if let Some(other) = chosen.replace(name) {

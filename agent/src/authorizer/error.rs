@@ -1,0 +1,105 @@
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::model::ProviderService;
+
+/// Why there is no answer of an authorizer.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// Nobody knows where it is.
+    #[error(
+        "the external authorizer {}:{} cannot be found: {source}; see the service of the extension \
+         provider in Istio's MeshConfig",
+        service.host,
+        service.port
+    )]
+    NotFound {
+        /// What was looked up.
+        service: ProviderService,
+        /// Why it was not found.
+        source: io::Error,
+    },
+    /// It does not take connections, or they break.
+    #[error("the external authorizer at {address} cannot be reached: {problem}")]
+    Unreachable {
+        /// Where it was looked for.
+        address: SocketAddr,
+        /// What the connection says.
+        problem: String,
+    },
+    /// It did not answer in time.
+    #[error(
+        "the external authorizer {}:{} did not answer within {timeout:?}",
+        service.host,
+        service.port
+    )]
+    TimedOut {
+        /// The authorizer.
+        service: ProviderService,
+        /// How long it had.
+        timeout: Duration,
+    },
+    /// It answered that it failed: 5xx, or a failed call.
+    #[error("the external authorizer at {address} failed: {problem}")]
+    Failed {
+        /// Its address.
+        address: SocketAddr,
+        /// What it said.
+        problem: String,
+    },
+    /// Its answer cannot be read, or asks for what an authorizer may not do.
+    #[error("the answer of the external authorizer at {address} cannot be followed: {problem}")]
+    Malformed {
+        /// Its address.
+        address: SocketAddr,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// It could not take this check: too large, or not valid to it.
+    #[error("the external authorizer at {address} could not take the check: {problem}")]
+    NotTaken {
+        /// Its address.
+        address: SocketAddr,
+        /// What it said.
+        problem: String,
+    },
+    /// The request or connection cannot be put to this kind of authorizer.
+    #[error("the external authorizer cannot be asked: {0}")]
+    NotAskable(&'static str),
+    /// The pod has too many checks under way.
+    #[error("the pod has {cap} external authorizations under way already, which is its cap")]
+    OverCap {
+        /// The cap.
+        cap: usize,
+    },
+}
+
+impl CheckError {
+    /// Whether a caller can bring it about with a request of its own making, or many of them. Such a
+    /// request is refused even where the provider says `failOpen`.
+    pub fn is_of_callers_making(&self) -> bool {
+        match self {
+            Self::NotTaken { .. } | Self::NotAskable(_) | Self::OverCap { .. } => true,
+            Self::NotFound { .. }
+            | Self::Unreachable { .. }
+            | Self::TimedOut { .. }
+            | Self::Failed { .. }
+            | Self::Malformed { .. } => false,
+        }
+    }
+
+    /// The word that logs and metrics use.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::NotFound { .. } => "authorizer-not-found",
+            Self::Unreachable { .. } => "authorizer-unreachable",
+            Self::TimedOut { .. } => "authorizer-timed-out",
+            Self::Failed { .. } => "authorizer-failed",
+            Self::Malformed { .. } => "authorizer-malformed",
+            Self::NotTaken { .. } => "authorizer-check-not-taken",
+            Self::NotAskable(_) => "authorizer-not-askable",
+            Self::OverCap { .. } => "authorizer-over-cap",
+        }
+    }
+}

@@ -1,0 +1,64 @@
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::answer::{Answer, Outcome};
+
+/// What external authorizers were asked and answered since the start. The keys are words of a fixed
+/// list, so their number is bounded.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct AuthorizerStats {
+    /// Requests and connections that they allowed.
+    pub allowed: u64,
+    /// Those that they denied.
+    pub denied: u64,
+    /// Checks without an answer, by reason.
+    pub errors: BTreeMap<&'static str, u64>,
+    /// Requests and connections let through without an answer (`failOpen`).
+    pub let_through: u64,
+}
+
+/// One shard's counts.
+#[derive(Debug, Default)]
+pub(super) struct Counts(RefCell<AuthorizerStats>);
+
+impl AuthorizerStats {
+    /// Adds another shard's counts.
+    pub fn add(&mut self, other: &Self) {
+        let Self {
+            allowed,
+            denied,
+            errors,
+            let_through,
+        } = other;
+        self.allowed += allowed;
+        self.denied += denied;
+        self.let_through += let_through;
+        for (&reason, &count) in errors {
+            *self.errors.entry(reason).or_default() += count;
+        }
+    }
+}
+
+impl Counts {
+    pub(super) fn answered(&self, answer: &Answer) {
+        let mut stats = self.0.borrow_mut();
+        match answer {
+            Answer::Allow(_) => stats.allowed += 1,
+            Answer::Deny(_) => stats.denied += 1,
+            Answer::Error(error) => *stats.errors.entry(error.as_str()).or_default() += 1,
+        }
+    }
+
+    pub(super) fn settled(&self, outcome: &Outcome) {
+        match outcome {
+            Outcome::LetThrough(_) => self.0.borrow_mut().let_through += 1,
+            Outcome::Allow(_) | Outcome::Deny(_) | Outcome::Refuse { .. } => {}
+        }
+    }
+
+    pub(super) fn read(&self) -> AuthorizerStats {
+        self.0.borrow().clone()
+    }
+}

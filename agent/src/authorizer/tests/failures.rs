@@ -1,0 +1,162 @@
+//! What becomes of requests where no answer comes.
+
+use super::grpc_server::{GrpcServer, Reply};
+use super::http_server::{HttpServer, Then, raw};
+use super::*;
+
+/// What a provider that never fails open, and one that does, make of a request.
+async fn outcomes(
+    address: SocketAddr,
+    provider: ExtensionProvider,
+) -> (Outcome, Outcome, AuthorizerStats) {
+    let authorizer = at(&[address]);
+    let asked = Asked::new();
+    let closed = authorizer.decide(&provider, &asked.check()).await;
+    let open = authorizer
+        .decide(&fail_open(provider), &asked.check())
+        .await;
+    (closed, open, authorizer.clients.stats())
+}
+
+fn impatient(api: AuthorizerApi) -> ExtensionProvider {
+    ExtensionProvider {
+        timeout: Duration::from_millis(200),
+        ..provider(api)
+    }
+}
+
+#[tokio::test]
+async fn an_authorizer_that_does_not_answer_refuses_or_lets_through_as_configured() {
+    let silent = GrpcServer::replying(Reply::Silence).await;
+    let broken = GrpcServer::replying(Reply::HangUp).await;
+    let failing = HttpServer::answering({
+        let mut response = ::http::Response::new("");
+        *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+        response
+    })
+    .await;
+    let slow = raw(b"", Then::Stall).await;
+    let half = raw(b"HTTP/1.1 200 OK\r\n", Then::Stall).await;
+    for (case, address, api) in [
+        ("gone, gRPC", gone().await, AuthorizerApi::Grpc),
+        ("gone, HTTP", gone().await, http_api()),
+        ("silent, gRPC", silent.address, AuthorizerApi::Grpc),
+        ("broken, gRPC", broken.address, AuthorizerApi::Grpc),
+        ("no HTTP/2", slow, AuthorizerApi::Grpc),
+        ("silent, HTTP", slow, http_api()),
+        ("half a head", half, http_api()),
+        ("500", failing.address, http_api()),
+    ] {
+        let (closed, open, stats) = outcomes(address, impatient(api)).await;
+        let Outcome::Refuse { status, error } = closed else {
+            panic!("{case}: {closed:?}")
+        };
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{case}");
+        assert!(matches!(open, Outcome::LetThrough(_)), "{case}: {open:?}");
+        assert_eq!(stats.errors, [(error.as_str(), 2)].into(), "{case}");
+        assert_eq!(
+            (stats.let_through, stats.allowed, stats.denied),
+            (1, 0, 0),
+            "{case}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_is_denied_is_denied_however_the_provider_fails() {
+    let mut forbidden = ::http::Response::new("");
+    *forbidden.status_mut() = StatusCode::FORBIDDEN;
+    let http = HttpServer::answering(forbidden).await;
+    let grpc = GrpcServer::replying(Reply::Code(7)).await;
+    for (address, api) in [
+        (http.address, http_api()),
+        (grpc.address, AuthorizerApi::Grpc),
+    ] {
+        let (closed, open, stats) = outcomes(address, provider(api)).await;
+        assert!(matches!(closed, Outcome::Deny(_)), "{closed:?}");
+        assert!(matches!(open, Outcome::Deny(_)), "{open:?}");
+        assert_eq!((stats.denied, stats.let_through), (2, 0));
+        assert!(stats.errors.is_empty());
+    }
+}
+
+/// A caller must not get past the authorizer with a check that it cannot take.
+#[tokio::test]
+async fn a_check_that_is_not_taken_is_refused_even_where_failures_are_let_through() {
+    for code in [3, 8, 11] {
+        let server = GrpcServer::replying(Reply::Code(code)).await;
+        let (closed, open, stats) = outcomes(server.address, provider(AuthorizerApi::Grpc)).await;
+        let refused = |outcome: &Outcome| match outcome {
+            Outcome::Refuse { status, .. } => *status,
+            other => panic!("{code}: {other:?}"),
+        };
+        assert_eq!(refused(&closed), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(refused(&open), StatusCode::FORBIDDEN);
+        assert_eq!(stats.let_through, 0);
+    }
+}
+
+/// Nor by filling the pod's share of checks.
+#[tokio::test]
+async fn over_the_pods_cap_requests_are_refused_even_where_failures_are_let_through() {
+    let server = GrpcServer::replying(Reply::Silence).await;
+    let clients = Rc::new(Clients::new(Fixed(vec![server.address])));
+    let slots = CheckSlots::new(1);
+    let shards = [(); 2].map(|()| Authorizer::new(Rc::clone(&clients), slots.clone()));
+    let provider = fail_open(provider(AuthorizerApi::Grpc));
+    let asked = Asked::new();
+    let check = asked.check();
+    let waiting = shards[0].check(&provider, &check);
+    let mut waiting = std::pin::pin!(waiting);
+    let pending = std::future::poll_fn(|context| {
+        let polled = waiting.as_mut().poll(context);
+        std::task::Poll::Ready(polled.is_pending())
+    });
+    assert!(pending.await);
+    match shards[1].decide(&provider, &check).await {
+        Outcome::Refuse {
+            status: StatusCode::FORBIDDEN,
+            error: CheckError::OverCap { cap: 1 },
+        } => {}
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(clients.stats().errors, [("authorizer-over-cap", 1)].into());
+}
+
+#[tokio::test]
+async fn a_check_that_ends_makes_room() {
+    let server = GrpcServer::replying(Reply::Code(7)).await;
+    let clients = Rc::new(Clients::new(Fixed(vec![server.address])));
+    let authorizer = Authorizer::new(clients, CheckSlots::new(1));
+    for _ in 0..3 {
+        let provider = provider(AuthorizerApi::Grpc);
+        denied(authorizer.check(&provider, &Asked::new().check()).await);
+    }
+}
+
+#[tokio::test]
+async fn an_authorizer_without_an_address_is_not_found() {
+    for api in [AuthorizerApi::Grpc, http_api()] {
+        let error = unanswered(at(&[]).check(&provider(api), &Asked::new().check()).await);
+        assert!(matches!(error, CheckError::NotFound { .. }), "{error}");
+    }
+}
+
+#[test]
+fn shards_add_up() {
+    let one = AuthorizerStats {
+        allowed: 1,
+        denied: 2,
+        errors: [("authorizer-timed-out", 3)].into(),
+        let_through: 4,
+    };
+    let mut all = one.clone();
+    all.add(&one);
+    let expected = AuthorizerStats {
+        allowed: 2,
+        denied: 4,
+        errors: [("authorizer-timed-out", 6)].into(),
+        let_through: 8,
+    };
+    assert_eq!(all, expected);
+}

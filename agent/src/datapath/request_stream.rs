@@ -1,0 +1,225 @@
+//! A connection to an application over which each request is judged by itself.
+
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use h2::SendStream;
+use h2::client::{Builder, Connection, ResponseFuture, SendRequest};
+use http::Request;
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+
+use super::dial::UnjudgedStream;
+use crate::policy::RequestPermit;
+
+/// Bytes of an HTTP/2 frame's head.
+const FRAME_HEAD: usize = 9;
+
+/// A connection to an application that has to be asked about with every request: bytes pass only
+/// on a [`RequestPermit`]. The application sees a reset when it is dropped before its end.
+#[derive(Debug)]
+pub struct RequestStream(TcpStream);
+
+/// What an application did although nothing was asked of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Unasked {
+    /// It ended or reset the connection.
+    #[error("the application closed the connection")]
+    Ended,
+    /// It sent something.
+    #[error("the application sent what it had not been asked for")]
+    Spoke,
+    /// It sent HTTP/2's SETTINGS, which a server need not wait with (RFC 9113, section 3.4).
+    #[error("the application has begun HTTP/2")]
+    BeganHttp2,
+}
+
+impl RequestStream {
+    pub(super) fn new(stream: TcpStream) -> Self {
+        if let Err(error) = stream.set_zero_linger() {
+            tracing::debug!(%error, "SO_LINGER could not be set");
+        }
+        Self(stream)
+    }
+
+    /// One for the tests of what carries requests.
+    #[cfg(test)]
+    pub(crate) fn for_test(stream: TcpStream) -> Self {
+        Self::new(stream)
+    }
+
+    /// The connection, for the tests of what was allowed as a whole.
+    #[cfg(test)]
+    pub(crate) fn into_tcp_for_test(self) -> TcpStream {
+        self.0
+    }
+
+    /// Gives it back, for the connection as a whole to be judged.
+    pub fn into_unjudged(self) -> UnjudgedStream {
+        UnjudgedStream(self.0)
+    }
+
+    /// Lets one HTTP/1 request pass, and what is answered to it.
+    ///
+    /// # Errors
+    /// [`Unasked`] where the application has ended, or sent what would be taken for the answer.
+    pub fn exchange(
+        &mut self,
+        _permit: &RequestPermit,
+    ) -> Result<(ReadHalf<'_>, WriteHalf<'_>), Unasked> {
+        match SockRef::from(&self.0).peek(&mut [MaybeUninit::uninit()]) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(self.0.split()),
+            Ok(1..) => Err(Unasked::Spoke),
+            Ok(0) | Err(_) => Err(Unasked::Ended),
+        }
+    }
+
+    /// Resolves when the application does something although no request is under way.
+    pub async fn unasked(&self) -> Unasked {
+        let mut frame = [0; FRAME_HEAD];
+        match self.0.peek(&mut frame).await {
+            Ok(0) | Err(_) => Unasked::Ended,
+            Ok(length) if is_settings(&frame[..length]) => Unasked::BeganHttp2,
+            Ok(_) => Unasked::Spoke,
+        }
+    }
+
+    /// Ends it in order.
+    pub fn end(self) {
+        end_in_order(&self.0);
+    }
+
+    /// Begins HTTP/2 with the application, on the word about the first request. Nothing moves
+    /// unless the [`ApplicationConnection`] is polled.
+    ///
+    /// # Errors
+    /// HTTP/2's.
+    pub async fn multiplex(
+        self,
+        _permit: &RequestPermit,
+        settings: &Builder,
+    ) -> Result<(ApplicationRequests, ApplicationConnection), h2::Error> {
+        let (requests, connection) = settings.handshake(EndsInOrder(self.0)).await?;
+        Ok((ApplicationRequests(requests), connection))
+    }
+}
+
+/// Whether a connection begins with a SETTINGS frame: its length, type 4, no flags, stream 0.
+fn is_settings(begun: &[u8]) -> bool {
+    matches!(begun, [0, 0, _, 4, 0, 0, 0, 0, 0])
+}
+
+/// What drives an HTTP/2 connection to an application, until its end.
+pub type ApplicationConnection = Connection<EndsInOrder, Bytes>;
+
+/// Opens streams on an HTTP/2 connection to an application, one for each permit.
+#[derive(Clone, Debug)]
+pub struct ApplicationRequests(SendRequest<Bytes>);
+
+/// A request that was sent.
+#[derive(Debug)]
+pub struct Sent {
+    /// The answer.
+    pub response: ResponseFuture,
+    /// Takes the request's body.
+    pub body: SendStream<Bytes>,
+}
+
+/// Opens one stream.
+#[derive(Debug)]
+pub struct ReadyRequests(SendRequest<Bytes>);
+
+impl ApplicationRequests {
+    /// Waits until the application takes another stream.
+    ///
+    /// # Errors
+    /// HTTP/2's: the application takes no more requests, or the connection has failed.
+    pub async fn ready(self) -> Result<ReadyRequests, h2::Error> {
+        self.0.ready().await.map(ReadyRequests)
+    }
+}
+
+impl ReadyRequests {
+    /// Sends a request.
+    ///
+    /// # Errors
+    /// HTTP/2's.
+    pub fn send(
+        mut self,
+        _permit: &RequestPermit,
+        request: Request<()>,
+        body: RequestBody,
+    ) -> Result<Sent, h2::Error> {
+        let is_last = body == RequestBody::Empty;
+        let (response, body) = self.0.send_request(request, is_last)?;
+        Ok(Sent { response, body })
+    }
+}
+
+/// Whether something follows a request's head.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RequestBody {
+    /// Nothing does.
+    Empty,
+    /// A body, or trailers, may.
+    Follows,
+}
+
+/// A connection that is reset when it is dropped, unless its sending side was shut down.
+#[derive(Debug)]
+pub struct EndsInOrder(TcpStream);
+
+fn end_in_order(stream: &TcpStream) {
+    if let Err(error) = SockRef::from(stream).set_linger(None) {
+        tracing::debug!(%error, "SO_LINGER could not be set");
+    }
+}
+
+impl AsyncRead for EndsInOrder {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for EndsInOrder {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(context, data)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write_vectored(context, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let shut = Pin::new(&mut self.0).poll_shutdown(context);
+        if let Poll::Ready(Ok(())) = shut {
+            end_in_order(&self.0);
+        }
+        shut
+    }
+}

@@ -1,0 +1,148 @@
+//! The keys of all issuers, shared by all shards, fetched in the background.
+
+mod fetch;
+mod http_fetcher;
+mod obtain;
+mod remote;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+
+use super::key_set::KeySet;
+use super::unverified::Header;
+use crate::policy::{JwtRule, KeySource};
+use remote::Remote;
+
+pub use fetch::{Addresses, Fetch, FetchError};
+pub use http_fetcher::{HttpFetcher, TrustError};
+pub use obtain::{DiscoveryError, KeyError};
+
+/// How many fetches run at once; the rest wait for their turn.
+const MAX_FETCHES: usize = 8;
+
+/// A fetch ends within its rules' longest timeout, as far as that lies between these.
+const FETCH_LIMITS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+/// The keys of the issuers that policies name. Reading them does not wait for writers.
+pub struct KeyCache {
+    entries: ArcSwap<HashMap<KeySource, Entry>>,
+    /// Held while the entries are replaced.
+    update: Mutex<()>,
+    /// Where fetches run.
+    runtime: Handle,
+    fetcher: Arc<dyn Fetch>,
+    turns: Arc<Semaphore>,
+}
+
+#[derive(Clone)]
+enum Entry {
+    Inline(Arc<KeySet>),
+    Remote(Arc<Remote>),
+}
+
+/// Keys that cannot be fetched.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct KeyProblem {
+    /// What happened, and what to do, as a sentence.
+    pub message: String,
+    /// Whether keys that were fetched earlier are still in use.
+    pub last_good_in_force: bool,
+}
+
+impl KeyCache {
+    /// An empty cache, which fetches on `runtime`.
+    pub fn new(runtime: Handle, fetcher: Arc<dyn Fetch>) -> Self {
+        Self {
+            entries: ArcSwap::default(),
+            update: Mutex::default(),
+            runtime,
+            fetcher,
+            turns: Arc::new(Semaphore::new(MAX_FETCHES)),
+        }
+    }
+
+    /// Has the keys of these rules from now on, and no others. To be called before requests meet
+    /// the rules: keys that nobody has asked for are not there.
+    ///
+    /// Keys that were wanted before stay as they are.
+    pub fn wanted<'a>(&self, rules: impl IntoIterator<Item = &'a JwtRule>) {
+        let mut limits: HashMap<&KeySource, Duration> = HashMap::new();
+        for rule in rules {
+            let limit = limits.entry(&rule.keys).or_default();
+            *limit = rule
+                .timeout
+                .clamp(FETCH_LIMITS.0, FETCH_LIMITS.1)
+                .max(*limit);
+        }
+        let _updating = self.update.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.entries.load();
+        let entry = |(source, limit): (&KeySource, Duration)| {
+            let entry = self.entry(source, limit, before.get(source));
+            (source.clone(), entry)
+        };
+        let entries = limits.into_iter().map(entry).collect();
+        self.entries.store(Arc::new(entries));
+    }
+
+    fn entry(&self, source: &KeySource, limit: Duration, before: Option<&Entry>) -> Entry {
+        match (source, before) {
+            (KeySource::Inline(_), Some(before)) => before.clone(),
+            (KeySource::Inline(jwks), None) => Entry::Inline(Arc::new(KeySet::new(jwks))),
+            (KeySource::Published(_), Some(Entry::Remote(remote))) if remote.limit() == limit => {
+                Entry::Remote(Arc::clone(remote))
+            }
+            (KeySource::Published(url), before) => {
+                let last_good = match before {
+                    Some(Entry::Remote(remote)) => remote.keys(),
+                    _ => None,
+                };
+                let remote = Remote::start(url.clone(), limit, last_good, self);
+                Entry::Remote(Arc::new(remote))
+            }
+        }
+    }
+
+    /// The keys of a source; `None` where there are none, and those of an earlier fetch where the
+    /// last one failed. Does not wait, unless no key is for this token's header: then for the fetch
+    /// that is under way, or for one more, which is made once in a while only.
+    pub(super) async fn keys_for(
+        &self,
+        source: &KeySource,
+        header: &Header,
+        timeout: Duration,
+    ) -> Option<Arc<KeySet>> {
+        let entry = self.entries.load().get(source).cloned();
+        match entry? {
+            Entry::Inline(keys) => Some(keys),
+            Entry::Remote(remote) => remote.keys_for(header, timeout).await,
+        }
+    }
+
+    /// The keys that could not be fetched the last time, for an operator.
+    pub fn problems(&self) -> Vec<KeyProblem> {
+        let entries = self.entries.load();
+        let remotes = entries.values().filter_map(|entry| match entry {
+            Entry::Inline(_) => None,
+            Entry::Remote(remote) => remote.problem(),
+        });
+        let mut problems: Vec<_> = remotes.collect();
+        problems.sort_by(|a, b| a.message.cmp(&b.message));
+        problems
+    }
+}
+
+impl fmt::Debug for KeyCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyCache")
+            .field("entries", &self.entries.load().len())
+            .finish_non_exhaustive()
+    }
+}

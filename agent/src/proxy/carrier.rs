@@ -1,0 +1,102 @@
+//! Carries what a caller sends to the pod's application, and what is answered: as bytes where policy
+//! allows the connection, request by request where it depends on them.
+
+use std::rc::Rc;
+
+use tokio::net::TcpStream;
+
+use super::connections::Place;
+use super::delivery::{Delivered, judge_opaque};
+use super::hbone::Tunnel;
+use super::http::{Downstream, HttpLimits, NotHttp, Served, TunnelIo, relay_opaque, serve};
+use super::refusal::Refusal;
+use super::relay::{Meter, Side, relay, relay_tcp};
+use super::report::Permission;
+use super::request_gate::RequestGate;
+use super::verdict::{Basis, Content};
+use crate::datapath::{AuthorizedStream, UnjudgedStream};
+use crate::policy::Approvals;
+
+/// The caller's end of a connection.
+pub(crate) enum Client {
+    /// A connection in the clear: plaintext, or the pod's own.
+    Tcp(TcpStream),
+    /// A stream of a tunnel.
+    Tunnel(Tunnel),
+}
+
+/// What carrying a connection takes.
+pub(crate) struct Carrier {
+    /// Judges its requests.
+    pub(crate) gate: RequestGate,
+    /// Where it is registered.
+    pub(crate) place: Place,
+    pub(crate) meter: Rc<Meter>,
+}
+
+impl Carrier {
+    /// Carries a connection to its end. Tells who allowed it where that came out only now.
+    ///
+    /// # Errors
+    /// [`Refusal`] where it turned out not to be HTTP, and is denied as what it is.
+    pub(crate) async fn carry(
+        &self,
+        delivered: Delivered,
+        client: Client,
+    ) -> Result<Option<Permission>, Refusal> {
+        match (delivered, client) {
+            (Delivered::Allowed(application, _), client) => {
+                self.carry_bytes(client, application).await;
+                Ok(None)
+            }
+            (Delivered::Requests(application), Client::Tcp(client)) => {
+                self.carry_requests(client, application).await
+            }
+            (Delivered::Requests(application), Client::Tunnel(tunnel)) => {
+                self.carry_requests(TunnelIo::new(tunnel), application)
+                    .await
+            }
+        }
+    }
+
+    async fn carry_bytes(&self, client: Client, application: AuthorizedStream) {
+        let application = application.into_stream();
+        match client {
+            Client::Tunnel(tunnel) => {
+                relay(application, tunnel, Side::Destination, &self.meter).await;
+            }
+            Client::Tcp(client) => relay_tcp(client, application, &self.meter).await,
+        }
+    }
+
+    async fn carry_requests<D: Downstream>(
+        &self,
+        client: D,
+        application: UnjudgedStream,
+    ) -> Result<Option<Permission>, Refusal> {
+        let (application, limits) = (application.per_request(), HttpLimits::default());
+        match serve(client, application, &self.gate, limits, &self.meter).await {
+            Served::Ended => Ok(None),
+            Served::NotHttp(opaque) => self.carry_other(opaque).await.map(Some),
+        }
+    }
+
+    /// Carries what is not HTTP, on a port that is declared to be.
+    async fn carry_other<D: Downstream>(&self, opaque: NotHttp<D>) -> Result<Permission, Refusal> {
+        let NotHttp {
+            downstream,
+            read,
+            application,
+        } = opaque;
+        let approvals = Approvals::default();
+        let permit = judge_opaque(&self.gate.pod, &self.gate.connection, &approvals)?;
+        self.place.rebase(Basis::Policy {
+            connection: self.gate.connection.clone(),
+            content: Content::Opaque(approvals),
+        });
+        let application = application.authorize(permit);
+        let permission = Permission::of(&application);
+        relay_opaque(downstream, read, application.into_stream(), &self.meter).await;
+        Ok(permission)
+    }
+}

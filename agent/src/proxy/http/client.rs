@@ -1,0 +1,144 @@
+//! The client's connection, whatever carries it.
+
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
+use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::super::relay::{Close, on_close};
+
+/// What is read at once of what nobody wants.
+const UNREAD: usize = 8 << 10;
+
+/// What carries a client's connection.
+pub(crate) trait Downstream: AsyncRead + AsyncWrite + Unpin {
+    /// Sets what the client sees when this is dropped.
+    fn set_close(&mut self, close: Close);
+
+    /// Takes in what has come although nobody reads it yet, where what lies below asks for that.
+    fn poll_ahead(&mut self, context: &mut Context<'_>);
+}
+
+impl Downstream for TcpStream {
+    fn set_close(&mut self, close: Close) {
+        on_close(self, close);
+    }
+
+    fn poll_ahead(&mut self, _: &mut Context<'_>) {}
+}
+
+/// A client's connection, which its clones share. It is to be one that is reset when it is dropped:
+/// it ends in order once the sending side was shut down.
+#[derive(Debug)]
+pub(super) struct Client<D>(Rc<RefCell<Shared<D>>>);
+
+#[derive(Debug)]
+struct Shared<D> {
+    stream: D,
+    /// Read to find out the protocol, and to be read again.
+    before: Bytes,
+}
+
+impl<D> Clone for Client<D> {
+    fn clone(&self) -> Self {
+        Self(Rc::clone(&self.0))
+    }
+}
+
+impl<D: Downstream> Client<D> {
+    /// A connection of which `before` was read already.
+    pub(super) fn new(stream: D, before: BytesMut) -> Self {
+        let before = before.freeze();
+        Self(Rc::new(RefCell::new(Shared { stream, before })))
+    }
+
+    /// Lets the client see a reset, although its end was announced.
+    pub(super) fn abort(&self) {
+        self.0.borrow_mut().stream.set_close(Close::Reset);
+    }
+
+    /// Drives a future that reads and writes this connection.
+    pub(super) async fn driving<F: Future>(&self, future: F) -> F::Output {
+        let mut future = pin!(future);
+        poll_fn(|context| {
+            self.0.borrow_mut().stream.poll_ahead(context);
+            future.as_mut().poll(context)
+        })
+        .await
+    }
+
+    /// Ends it in order: nothing more is sent, and what still comes is read until the client hangs
+    /// up, since a reset for what is not read could overtake the last answer.
+    pub(super) async fn end(mut self) {
+        if self.shutdown().await.is_err() {
+            return;
+        }
+        let mut unread = BytesMut::with_capacity(UNREAD);
+        while let Ok(1..) = self.read_buf(&mut unread).await {
+            unread.clear();
+        }
+    }
+
+    fn with<T>(&self, poll: impl FnOnce(Pin<&mut D>) -> T) -> T {
+        poll(Pin::new(&mut self.0.borrow_mut().stream))
+    }
+}
+
+impl<D: Downstream> AsyncRead for Client<D> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let Shared { stream, before } = &mut *self.0.borrow_mut();
+        if before.is_empty() {
+            return Pin::new(stream).poll_read(context, buffer);
+        }
+        let length = before.len().min(buffer.remaining());
+        buffer.put_slice(&before[..length]);
+        before.advance(length);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<D: Downstream> AsyncWrite for Client<D> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.with(|stream| stream.poll_write(context, data))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.with(|stream| stream.poll_write_vectored(context, parts))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.borrow().stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.with(|stream| stream.poll_flush(context))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.with(|mut stream| {
+            let shut = stream.as_mut().poll_shutdown(context);
+            if let Poll::Ready(Ok(())) = shut {
+                stream.set_close(Close::Orderly);
+            }
+            shut
+        })
+    }
+}

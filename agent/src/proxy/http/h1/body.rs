@@ -1,0 +1,72 @@
+//! Bodies as they come in and as they go out.
+
+use bytes::BytesMut;
+use http::HeaderMap;
+
+use super::chunked::{ChunkDecoder, Piece};
+use super::framing::Framing;
+use super::malformed::Malformed;
+
+/// Finds a body's end in what is read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum BodyDecoder {
+    /// So many bytes are to come.
+    Length(u64),
+    /// In chunks.
+    Chunked(ChunkDecoder),
+    /// Up to the end.
+    UntilClose,
+}
+
+impl BodyDecoder {
+    pub(super) fn new(framing: Framing, most_trailers: usize) -> Self {
+        match framing {
+            Framing::None => Self::Length(0),
+            Framing::Length(length) => Self::Length(length),
+            Framing::Chunked => Self::Chunked(ChunkDecoder::new(most_trailers)),
+            Framing::UntilClose => Self::UntilClose,
+        }
+    }
+
+    /// The next piece, taken from the beginning of `input`.
+    ///
+    /// # Errors
+    /// [`Malformed`].
+    pub(super) fn decode(&mut self, input: &mut BytesMut) -> Result<Piece, Malformed> {
+        match self {
+            Self::Length(0) => Ok(Piece::End(HeaderMap::new())),
+            Self::Chunked(decoder) => decoder.decode(input),
+            Self::Length(_) | Self::UntilClose if input.is_empty() => Ok(Piece::More),
+            Self::Length(rest) => {
+                let most = usize::try_from(*rest).unwrap_or(usize::MAX);
+                let data = input.split_to(most.min(input.len())).freeze();
+                *rest -= data.len() as u64;
+                Ok(Piece::Data(data))
+            }
+            Self::UntilClose => Ok(Piece::Data(input.split().freeze())),
+        }
+    }
+
+    /// Whether the end of the connection is the end of the body, and not a break.
+    pub(super) fn ends_with_connection(&self) -> bool {
+        matches!(self, Self::UntilClose)
+    }
+}
+
+/// How a body is sent on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Coding {
+    /// As it is.
+    Plain,
+    /// In chunks.
+    Chunked,
+}
+
+impl From<Framing> for Coding {
+    fn from(framing: Framing) -> Self {
+        match framing {
+            Framing::Chunked => Self::Chunked,
+            Framing::None | Framing::Length(_) | Framing::UntilClose => Self::Plain,
+        }
+    }
+}

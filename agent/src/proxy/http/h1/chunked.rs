@@ -1,0 +1,245 @@
+//! The chunked coding (RFC 9112, section 7.1): a decoder that does no I/O.
+//!
+//! Extensions are read and lost. Sizes are hexadecimal digits with nothing around them.
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::HeaderMap;
+
+use super::fields::{lines, parse, retain_trailers};
+use super::malformed::Malformed;
+use super::scan::Scanner;
+
+/// Digits of a size: as many as a u64 has.
+const MOST_DIGITS: u8 = 16;
+
+/// Bytes of a chunk's extensions.
+const LONGEST_EXTENSION: usize = 256;
+
+/// What a body consists of.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Piece {
+    /// Some of it.
+    Data(Bytes),
+    /// Its end, with its trailers.
+    End(HeaderMap),
+    /// More has to come first.
+    More,
+}
+
+/// Where in the coding it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    Size { value: u64, digits: u8 },
+    Extension { value: u64, length: usize },
+    SizeLf { value: u64 },
+    Data { rest: u64 },
+    DataCr,
+    DataLf,
+    Trailers(Scanner),
+    Ended,
+}
+
+/// Decodes one body.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ChunkDecoder {
+    state: State,
+    most: usize,
+}
+
+impl ChunkDecoder {
+    /// A body's beginning; its trailers may have `most` bytes.
+    pub fn new(most: usize) -> Self {
+        let state = FIRST;
+        Self { state, most }
+    }
+
+    /// The next piece, taken from the beginning of `input`. After [`Piece::More`] what is left of
+    /// `input` is to stand there again, with more behind it.
+    ///
+    /// # Errors
+    /// [`Malformed`].
+    pub fn decode(&mut self, input: &mut BytesMut) -> Result<Piece, Malformed> {
+        loop {
+            match self.state {
+                State::Data { rest } if !input.is_empty() => {
+                    let length = usize::try_from(rest).unwrap_or(usize::MAX).min(input.len());
+                    let data = input.split_to(length).freeze();
+                    self.state = match rest - length as u64 {
+                        0 => State::DataCr,
+                        rest => State::Data { rest },
+                    };
+                    return Ok(Piece::Data(data));
+                }
+                State::Trailers(_) => return self.trailers(input),
+                State::Ended => return Ok(Piece::End(HeaderMap::new())),
+                _ if input.is_empty() => return Ok(Piece::More),
+                _ => self.state = step(self.state, input.get_u8())?,
+            }
+        }
+    }
+
+    fn trailers(&mut self, input: &mut BytesMut) -> Result<Piece, Malformed> {
+        let State::Trailers(scanner) = &mut self.state else {
+            return Ok(Piece::More);
+        };
+        let Some(end) = scanner.scan(input, self.most)? else {
+            return Ok(Piece::More);
+        };
+        let text = input.split_to(end);
+        self.state = State::Ended;
+        Ok(Piece::End(retain_trailers(parse(lines(&text))?)))
+    }
+}
+
+const FIRST: State = State::Size {
+    value: 0,
+    digits: 0,
+};
+
+/// Takes a byte that is not of the data.
+fn step(state: State, byte: u8) -> Result<State, Malformed> {
+    match (state, byte) {
+        (State::Size { value, digits }, _) if byte.is_ascii_hexdigit() && digits < MOST_DIGITS => {
+            let digit = char::from(byte).to_digit(16).ok_or(Malformed::Chunk)?;
+            Ok(State::Size {
+                value: (value << 4) | u64::from(digit),
+                digits: digits + 1,
+            })
+        }
+        (State::Size { value, digits: 1.. }, b'\r') => Ok(State::SizeLf { value }),
+        (State::Size { value, digits: 1.. }, b';') => Ok(State::Extension { value, length: 0 }),
+        (State::Extension { value, .. }, b'\r') => Ok(State::SizeLf { value }),
+        (State::Extension { value, length }, b'\t' | b' '..=b'~' | 0x80..)
+            if length < LONGEST_EXTENSION =>
+        {
+            Ok(State::Extension {
+                value,
+                length: length + 1,
+            })
+        }
+        (State::SizeLf { value: 0 }, b'\n') => Ok(State::Trailers(Scanner::default())),
+        (State::SizeLf { value: rest }, b'\n') => Ok(State::Data { rest }),
+        (State::DataCr, b'\r') => Ok(State::DataLf),
+        (State::DataLf, b'\n') => Ok(FIRST),
+        _ => Err(Malformed::Chunk),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MOST: usize = 1024;
+
+    /// A body, its trailers where it ended, and what is left behind it.
+    type Decoded = (Vec<u8>, Option<HeaderMap>, Vec<u8>);
+
+    fn decode(parts: &[&[u8]]) -> Result<Decoded, Malformed> {
+        let mut decoder = ChunkDecoder::new(MOST);
+        let (mut input, mut body, mut end) = (BytesMut::new(), Vec::new(), None);
+        for part in parts {
+            input.extend_from_slice(part);
+            while end.is_none() {
+                match decoder.decode(&mut input)? {
+                    Piece::Data(data) => body.extend_from_slice(&data),
+                    Piece::End(trailers) => end = Some(trailers),
+                    Piece::More => break,
+                }
+            }
+        }
+        Ok((body, end, input.to_vec()))
+    }
+
+    #[test]
+    fn chunks_and_trailers_are_decoded() {
+        let text = b"5\r\nhello\r\n00A;name=\"v\"\r\n0123456789\r\n0\r\nX-Sum: 1\r\n\r\nGET /";
+        let (body, end, rest) = decode(&[text]).unwrap();
+        assert_eq!(body, b"hello0123456789");
+        assert_eq!(end.unwrap()["x-sum"], "1");
+        assert_eq!(rest, b"GET /");
+    }
+
+    #[test]
+    fn a_bad_size_is_refused() {
+        for size in [
+            "0x5",
+            "-1",
+            "+5",
+            " 5",
+            "5 ",
+            "",
+            ";",
+            "g",
+            "5\n",
+            "5\r5",
+            "\n",
+            "10000000000000000",
+            "5;a\n",
+            "5;a\0",
+            "5;a\rb",
+            "5\t",
+        ] {
+            let text = format!("{size}\r\nhello\r\n0\r\n\r\n");
+            assert_eq!(
+                decode(&[text.as_bytes()]),
+                Err(Malformed::Chunk),
+                "{size:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_largest_size_does_not_overflow() {
+        let (body, end, _) = decode(&[b"ffffffffffffffff\r\nabc"]).unwrap();
+        assert_eq!((body.as_slice(), end), (&b"abc"[..], None));
+    }
+
+    #[test]
+    fn data_that_is_not_followed_by_crlf_is_refused() {
+        for text in [
+            "5\r\nhelloX\r\n",
+            "5\r\nhello\n0\r\n\r\n",
+            "5\r\nhello\rX",
+            "5\nhello\r\n",
+        ] {
+            assert_eq!(
+                decode(&[text.as_bytes()]),
+                Err(Malformed::Chunk),
+                "{text:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_endless_extension_is_refused() {
+        let text = format!("5;{}", "x".repeat(LONGEST_EXTENSION + 1));
+        assert_eq!(decode(&[text.as_bytes()]), Err(Malformed::Chunk));
+    }
+
+    #[test]
+    fn bad_trailers_are_refused() {
+        for (text, expected) in [
+            ("0\r\na: b\n\r\n", Malformed::ControlCharacter),
+            ("0\r\na : b\r\n\r\n", Malformed::Field),
+            ("0\r\na: b\r\n c\r\n\r\n", Malformed::Field),
+        ] {
+            assert_eq!(decode(&[text.as_bytes()]), Err(expected), "{text:?}");
+        }
+        let long = format!("0\r\na: {}\r\n\r\n", "x".repeat(MOST));
+        assert_eq!(decode(&[long.as_bytes()]), Err(Malformed::TooLarge));
+    }
+
+    proptest! {
+        #[test]
+        fn a_body_is_the_same_however_it_comes(
+            text in "([0-9a-f]{1,2}(;x)?\r\n[a-z]{0,20}(\r\n)?){0,3}(0\r\n(a: b\r\n)?\r\n)?[a-z]{0,3}",
+            at in 0usize..64,
+        ) {
+            let at = at.min(text.len());
+            let (first, second) = text.as_bytes().split_at(at);
+            prop_assert_eq!(decode(&[first, second]), decode(&[text.as_bytes()]));
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! The head of an HTTP/1 request: bytes in, a [`RequestHead`] out, and nothing in between that two
+//! readers could understand differently.
+
+use http::header::HOST;
+use http::{HeaderMap, HeaderValue, Method, Version};
+
+use super::super::authority::is_authority;
+use super::super::head::RequestHead;
+use super::super::sniff::{LONGEST_METHOD, is_tchar};
+use super::fields::{lines, parse, single};
+use super::framing::{Framing, declared};
+use super::hop::{Persistence, take_of_request};
+use super::malformed::Malformed;
+use super::scan::Scanner;
+
+/// A request's head, and what follows from it.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ParsedRequest {
+    /// What is judged.
+    pub head: RequestHead,
+    /// Where its body ends.
+    pub framing: Framing,
+    /// Whether the client sends another request afterwards.
+    pub persistence: Persistence,
+    /// Bytes of the head.
+    pub consumed: usize,
+}
+
+/// Reads one request's head, however its bytes come.
+#[derive(Clone, Debug)]
+pub struct HeadParser {
+    scanner: Scanner,
+    most: usize,
+}
+
+impl HeadParser {
+    /// For a head of at most `most` bytes.
+    pub fn new(most: usize) -> Self {
+        Self {
+            scanner: Scanner::default(),
+            most,
+        }
+    }
+
+    /// The head that `bytes` begin with; `None` until all of it has come. `bytes` begin where they
+    /// began before.
+    ///
+    /// # Errors
+    /// [`Malformed`], as soon as it is seen.
+    pub fn parse(&mut self, bytes: &[u8]) -> Result<Option<ParsedRequest>, Malformed> {
+        match self.scanner.scan(bytes, self.most)? {
+            Some(end) => parse_whole(&bytes[..end]).map(Some),
+            None => Ok(None),
+        }
+    }
+}
+
+fn parse_whole(text: &[u8]) -> Result<ParsedRequest, Malformed> {
+    let mut lines = lines(text);
+    let line = RequestLine::parse(lines.next().ok_or(Malformed::RequestLine)?)?;
+    let mut headers = parse(lines)?;
+    let authority = authority(&line, &mut headers)?;
+    let framing = declared(&mut headers, line.version)?.unwrap_or(Framing::None);
+    let persistence = take_of_request(&mut headers, line.version)?;
+    let head = RequestHead {
+        method: line.method,
+        scheme: None,
+        authority,
+        target: line.target,
+        headers,
+        version: line.version,
+    };
+    Ok(ParsedRequest {
+        head,
+        framing,
+        persistence,
+        consumed: text.len(),
+    })
+}
+
+struct RequestLine {
+    method: Method,
+    /// In origin form, or `*`.
+    target: String,
+    /// Of a target in absolute form.
+    authority: Option<String>,
+    version: Version,
+}
+
+impl RequestLine {
+    fn parse(line: &[u8]) -> Result<Self, Malformed> {
+        let mut words = line.split(|&byte| byte == b' ');
+        let (Some(method), Some(target), Some(version), None) =
+            (words.next(), words.next(), words.next(), words.next())
+        else {
+            return Err(Malformed::RequestLine);
+        };
+        let method = parse_method(method)?;
+        let version = match version {
+            b"HTTP/1.1" => Version::HTTP_11,
+            b"HTTP/1.0" => Version::HTTP_10,
+            _ => return Err(Malformed::Version),
+        };
+        if method == Method::CONNECT {
+            return Err(Malformed::Connect);
+        }
+        let (target, authority) = parse_target(&method, target)?;
+        Ok(Self {
+            method,
+            target,
+            authority,
+            version,
+        })
+    }
+}
+
+fn parse_method(word: &[u8]) -> Result<Method, Malformed> {
+    let is_upper = |byte: &u8| is_tchar(*byte) && !byte.is_ascii_lowercase();
+    if word.len() > LONGEST_METHOD || !word.iter().all(is_upper) {
+        return Err(Malformed::Method);
+    }
+    Method::from_bytes(word).map_err(|_| Malformed::Method)
+}
+
+/// The target in origin form, and the authority that it names.
+fn parse_target(method: &Method, word: &[u8]) -> Result<(String, Option<String>), Malformed> {
+    let text = std::str::from_utf8(word).map_err(|_| Malformed::Target)?;
+    if !is_target(text) {
+        return Err(Malformed::Target);
+    }
+    if text.starts_with('/') {
+        return Ok((text.to_owned(), None));
+    }
+    if text == "*" && *method == Method::OPTIONS {
+        return Ok((text.to_owned(), None));
+    }
+    let (scheme, rest) = text.split_once("://").ok_or(Malformed::Target)?;
+    if !["http", "https"].contains(&scheme.to_ascii_lowercase().as_str()) {
+        return Err(Malformed::Target);
+    }
+    let end = rest.find(['/', '?', '#', '\\']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    if !is_authority(authority) {
+        return Err(Malformed::Host);
+    }
+    let target = match path {
+        "" if *method == Method::OPTIONS => "*".to_owned(),
+        _ if path.starts_with('/') => path.to_owned(),
+        _ => format!("/{path}"),
+    };
+    Ok((target, Some(authority.to_owned())))
+}
+
+/// Whether a text may stand between the spaces of a request line: visible ASCII.
+pub(crate) fn is_target(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+/// Whom the request is for: the target's authority or Host, which may not differ. Takes Host out.
+fn authority(line: &RequestLine, headers: &mut HeaderMap) -> Result<String, Malformed> {
+    let host = single(headers, HOST, Malformed::Host)?.map(HeaderValue::as_bytes);
+    let host = host.map(|value| std::str::from_utf8(value).ok());
+    let host = match host {
+        Some(Some(host)) if is_authority(host) => Some(host.to_owned()),
+        Some(_) => return Err(Malformed::Host),
+        None if line.version == Version::HTTP_11 => return Err(Malformed::Host),
+        None => None,
+    };
+    headers.remove(HOST);
+    match (&line.authority, host) {
+        (Some(own), Some(host)) if !own.eq_ignore_ascii_case(&host) => Err(Malformed::Host),
+        (Some(own), _) => Ok(own.clone()),
+        (None, host) => Ok(host.unwrap_or_default()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,33 @@
+//! HTTP/1.1 and HTTP/1.0 (RFC 9112): one request after the other, answers in their order.
+//!
+//! Bytes that could be read in two ways end the connection: a client's with 400, an application's
+//! with 502.
+
+mod body;
+mod chunked;
+mod exchange;
+mod fields;
+mod framing;
+mod head;
+mod hop;
+mod malformed;
+mod pump;
+mod response;
+mod scan;
+mod session;
+mod upgrade;
+mod wire;
+mod write;
+
+pub use chunked::{ChunkDecoder, Piece};
+pub(super) use fields::{MOST_FIELDS, retain_trailers};
+pub use framing::Framing;
+pub(super) use head::is_target;
+pub use head::{HeadParser, ParsedRequest};
+pub use hop::Persistence;
+pub(super) use hop::remove_all as remove_connection_headers;
+pub use malformed::Malformed;
+pub(super) use session::{Peer, serve};
+pub(super) use upgrade::relay_raw;
+pub(super) use wire::{Sink, Source};
+pub use write::{Unwritable, write_request};

@@ -1,0 +1,77 @@
+//! Moves a body from one side to the other.
+
+use std::io;
+
+use http::HeaderMap;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::super::progress::{Progress, Way};
+use super::body::{BodyDecoder, Coding};
+use super::chunked::Piece;
+use super::malformed::Malformed;
+use super::wire::{Sink, Source};
+
+/// Why a body did not reach its end.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PumpError {
+    /// It is malformed.
+    #[error("the body is malformed: {0}")]
+    Malformed(#[from] Malformed),
+    /// Its sender broke off.
+    #[error("the body broke off")]
+    CutShort,
+    /// Its receiver takes no more.
+    #[error("the body is not taken: {0}")]
+    NotTaken(#[source] io::Error),
+}
+
+/// Moves a body to its end. Nothing is read before what was read is written.
+pub(super) async fn pump<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
+    source: &mut Source<R>,
+    mut decoder: BodyDecoder,
+    sink: &mut Sink<W>,
+    coding: Coding,
+    (progress, way): (&Progress<'_>, Way),
+) -> Result<(), PumpError> {
+    let trailers = loop {
+        match decoder.decode(&mut source.buffer)? {
+            Piece::Data(data) => {
+                let length = data.len();
+                let written = sink.data(data, coding).await;
+                written.map_err(PumpError::NotTaken)?;
+                progress.carried(way, length);
+            }
+            Piece::End(trailers) => break trailers,
+            Piece::More => {
+                sink.flush().await.map_err(PumpError::NotTaken)?;
+                match source.fill().await {
+                    Ok(0) if decoder.ends_with_connection() => break HeaderMap::new(),
+                    Ok(0) | Err(_) => return Err(PumpError::CutShort),
+                    Ok(_) => {}
+                }
+            }
+        }
+    };
+    let finished = sink.finish(&trailers, coding).await;
+    finished.map_err(PumpError::NotTaken)
+}
+
+/// Reads a short body and forgets it.
+///
+/// # Errors
+/// [`PumpError::CutShort`].
+pub(super) async fn discard<R: AsyncRead + Unpin>(
+    source: &mut Source<R>,
+    mut decoder: BodyDecoder,
+) -> Result<(), PumpError> {
+    loop {
+        match decoder.decode(&mut source.buffer)? {
+            Piece::Data(_) => {}
+            Piece::End(_) => return Ok(()),
+            Piece::More => match source.fill().await {
+                Ok(0) | Err(_) => return Err(PumpError::CutShort),
+                Ok(_) => {}
+            },
+        }
+    }
+}

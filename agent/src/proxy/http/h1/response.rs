@@ -1,0 +1,211 @@
+//! The head of an application's HTTP/1 response.
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{HeaderMap, Method, StatusCode, Version};
+
+use super::fields::{lines, parse};
+use super::framing::{Framing, declared};
+use super::hop::{Persistence, take_of_response};
+use super::malformed::Malformed;
+use super::scan::Scanner;
+
+/// A response's head.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) struct ResponseHead {
+    pub(super) status: StatusCode,
+    /// The reason phrase.
+    pub(super) reason: Bytes,
+    /// The headers, without what concerns one connection only.
+    pub(super) headers: HeaderMap,
+}
+
+/// A response's head, and what follows from it.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) struct ParsedResponse {
+    pub(super) head: ResponseHead,
+    pub(super) framing: Framing,
+    /// Whether the application takes another request afterwards.
+    pub(super) persistence: Persistence,
+    /// Bytes of the head.
+    pub(super) consumed: usize,
+}
+
+/// Reads one response's head, however its bytes come.
+#[derive(Clone, Debug)]
+pub(super) struct ResponseParser {
+    scanner: Scanner,
+    most: usize,
+}
+
+impl ResponseParser {
+    /// For a head of at most `most` bytes.
+    pub(super) fn new(most: usize) -> Self {
+        Self {
+            scanner: Scanner::default(),
+            most,
+        }
+    }
+
+    /// The head that `bytes` begin with, in answer to a request of `method`; `None` until all of it
+    /// has come.
+    ///
+    /// # Errors
+    /// [`Malformed`].
+    pub(super) fn parse(
+        &mut self,
+        bytes: &[u8],
+        method: &Method,
+    ) -> Result<Option<ParsedResponse>, Malformed> {
+        match self.scanner.scan(bytes, self.most)? {
+            Some(end) => parse_whole(&bytes[..end], method).map(Some),
+            None => Ok(None),
+        }
+    }
+}
+
+fn parse_whole(text: &[u8], method: &Method) -> Result<ParsedResponse, Malformed> {
+    let mut lines = lines(text);
+    let (version, status, reason) = status_line(lines.next().ok_or(Malformed::StatusLine)?)?;
+    let mut headers = parse(lines)?;
+    let declared = declared(&mut headers, version)?;
+    let persistence = take_of_response(&mut headers, version)?;
+    headers.remove(TRANSFER_ENCODING);
+    let has_no_length = status.is_informational() || status == StatusCode::NO_CONTENT;
+    if has_no_length {
+        headers.remove(CONTENT_LENGTH);
+    }
+    let has_no_body =
+        has_no_length || status == StatusCode::NOT_MODIFIED || *method == Method::HEAD;
+    let framing = match declared {
+        _ if has_no_body => Framing::None,
+        Some(framing) => framing,
+        None => Framing::UntilClose,
+    };
+    let persistence = match framing {
+        Framing::UntilClose => Persistence::Close,
+        Framing::None | Framing::Length(_) | Framing::Chunked => persistence,
+    };
+    let reason = Bytes::copy_from_slice(reason);
+    Ok(ParsedResponse {
+        head: ResponseHead {
+            status,
+            reason,
+            headers,
+        },
+        framing,
+        persistence,
+        consumed: text.len(),
+    })
+}
+
+fn status_line(line: &[u8]) -> Result<(Version, StatusCode, &[u8]), Malformed> {
+    let (version, rest) = line.split_at_checked(9).ok_or(Malformed::StatusLine)?;
+    let version = match version {
+        b"HTTP/1.1 " => Version::HTTP_11,
+        b"HTTP/1.0 " => Version::HTTP_10,
+        _ => return Err(Malformed::Version),
+    };
+    let (status, rest) = rest.split_at_checked(3).ok_or(Malformed::StatusLine)?;
+    let status = StatusCode::from_bytes(status).map_err(|_| Malformed::StatusLine)?;
+    match rest {
+        [] => Ok((version, status, rest)),
+        [b' ', reason @ ..] => Ok((version, status, reason)),
+        _ => Err(Malformed::StatusLine),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str, method: Method) -> Result<ParsedResponse, Malformed> {
+        let parsed = ResponseParser::new(4096).parse(text.as_bytes(), &method)?;
+        Ok(parsed.expect("a whole head"))
+    }
+
+    #[test]
+    fn bodies_end_where_they_are_said_to() {
+        for (status, field, method, framing) in [
+            (
+                "200 OK",
+                "content-length: 5",
+                Method::GET,
+                Framing::Length(5),
+            ),
+            (
+                "200 OK",
+                "transfer-encoding: Chunked",
+                Method::GET,
+                Framing::Chunked,
+            ),
+            ("200 OK", "a: b", Method::GET, Framing::UntilClose),
+            ("200 OK", "content-length: 5", Method::HEAD, Framing::None),
+            ("200 OK", "a: b", Method::HEAD, Framing::None),
+            (
+                "204 No Content",
+                "content-length: 5",
+                Method::GET,
+                Framing::None,
+            ),
+            (
+                "304 Not Modified",
+                "content-length: 5",
+                Method::GET,
+                Framing::None,
+            ),
+            ("100 Continue", "a: b", Method::POST, Framing::None),
+            ("200", "content-length: 0", Method::GET, Framing::Length(0)),
+        ] {
+            let parsed = read(&format!("HTTP/1.1 {status}\r\n{field}\r\n\r\n"), method).unwrap();
+            assert_eq!(parsed.framing, framing, "{status} {field}");
+        }
+    }
+
+    #[test]
+    fn what_ends_with_the_connection_ends_it() {
+        let close = |head: &str| read(head, Method::GET).unwrap().persistence;
+        assert_eq!(close("HTTP/1.1 200 OK\r\n\r\n"), Persistence::Close);
+        assert_eq!(close("HTTP/1.1 204 x\r\n\r\n"), Persistence::KeepAlive);
+        assert_eq!(
+            close("HTTP/1.1 204 x\r\nConnection: close\r\n\r\n"),
+            Persistence::Close
+        );
+        assert_eq!(close("HTTP/1.0 204 x\r\n\r\n"), Persistence::Close);
+        let kept = "HTTP/1.0 204 x\r\nConnection: Keep-Alive\r\n\r\n";
+        assert_eq!(close(kept), Persistence::KeepAlive);
+    }
+
+    #[test]
+    fn a_malformed_answer_is_refused() {
+        for (head, expected) in [
+            (
+                "HTTP/1.1 200 OK\r\ncontent-length: 5\r\ntransfer-encoding: chunked",
+                Malformed::TwoLengths,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 5",
+                Malformed::ContentLength,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked",
+                Malformed::TransferEncoding,
+            ),
+            (
+                "HTTP/1.0 200 OK\r\ntransfer-encoding: chunked",
+                Malformed::TransferEncoding,
+            ),
+            ("HTTP/2.0 200 OK", Malformed::Version),
+            ("HTTP/1.1 20 OK", Malformed::StatusLine),
+            ("HTTP/1.1 2000", Malformed::StatusLine),
+            ("HTTP/1.1  200", Malformed::StatusLine),
+            ("ICY 200 OK", Malformed::Version),
+            ("HTTP/1.1 200 OK\r\na : b", Malformed::Field),
+            ("HTTP/1.1 200 OK\r\na: b\r\n c", Malformed::Field),
+            ("HTTP/1.1 200 OK\r\na: b\n", Malformed::ControlCharacter),
+        ] {
+            let refused = read(&format!("{head}\r\n\r\n"), Method::GET);
+            assert_eq!(refused.map(|_| ()), Err(expected), "{head:?}");
+        }
+    }
+}

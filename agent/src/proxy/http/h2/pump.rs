@@ -1,0 +1,113 @@
+//! Moves a body, with its trailers, from one stream to another.
+
+use std::future::poll_fn;
+use std::task::{Poll, ready};
+
+use bytes::{Bytes, BytesMut};
+use h2::{RecvStream, SendStream};
+
+use super::super::h1::retain_trailers;
+use super::super::progress::{Progress, Way};
+
+/// Which end of a direction failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PumpError {
+    /// The sender.
+    #[error("the body broke off: {0}")]
+    Source(#[source] h2::Error),
+    /// The receiver, with what it said.
+    #[error("the body is not taken: {0}")]
+    Sink(h2::Reason),
+}
+
+/// What waits for room. h2 closes a connection on which too many small frames wait, so they are
+/// gathered here, bounded by the stream's window, which is given back for what is sent only.
+#[derive(Default)]
+struct Waiting {
+    first: Bytes,
+    rest: BytesMut,
+}
+
+impl Waiting {
+    fn len(&self) -> usize {
+        self.first.len() + self.rest.len()
+    }
+
+    fn push(&mut self, data: Bytes) {
+        if self.len() == 0 {
+            self.first = data;
+        } else {
+            self.rest.extend_from_slice(&data);
+        }
+    }
+
+    fn take(&mut self, most: usize) -> Bytes {
+        if self.first.is_empty() {
+            self.first = std::mem::take(&mut self.rest).freeze();
+        }
+        self.first.split_to(most.min(self.first.len()))
+    }
+}
+
+/// Moves a body to its end.
+pub(super) async fn pump(
+    source: &mut RecvStream,
+    sink: &mut SendStream<Bytes>,
+    (progress, way): (&Progress<'_>, Way),
+) -> Result<(), PumpError> {
+    let mut waiting = Waiting::default();
+    let mut is_read = false;
+    while !is_read || waiting.len() > 0 {
+        if waiting.len() > 0 {
+            sink.reserve_capacity(waiting.len());
+        }
+        tokio::select! {
+            data = source.data(), if !is_read => match data.transpose().map_err(PumpError::Source)? {
+                Some(data) => waiting.push(data),
+                None => is_read = true,
+            },
+            room = room(sink, waiting.len() > 0) => {
+                let data = waiting.take(room?);
+                let length = data.len();
+                let is_last = waiting.len() == 0 && source.is_end_stream();
+                sink.send_data(data, is_last).map_err(not_taken)?;
+                progress.carried(way, length);
+                let released = source.flow_control().release_capacity(length);
+                released.map_err(PumpError::Source)?;
+                if is_last {
+                    return Ok(());
+                }
+            }
+        }
+    }
+    match source.trailers().await.map_err(PumpError::Source)? {
+        Some(trailers) => sink.send_trailers(retain_trailers(trailers)),
+        None => sink.send_data(Bytes::new(), true),
+    }
+    .map_err(not_taken)
+}
+
+/// Waits for room, where it is wanted, or for the receiver's reset.
+async fn room(sink: &mut SendStream<Bytes>, is_wanted: bool) -> Result<usize, PumpError> {
+    poll_fn(|context| {
+        if let Poll::Ready(reset) = sink.poll_reset(context) {
+            return Poll::Ready(Err(reset.map_or_else(not_taken, PumpError::Sink)));
+        }
+        if !is_wanted {
+            return Poll::Pending;
+        }
+        while sink.capacity() == 0 {
+            match ready!(sink.poll_capacity(context)) {
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Poll::Ready(Err(not_taken(error))),
+                None => return Poll::Ready(Err(PumpError::Sink(h2::Reason::CANCEL))),
+            }
+        }
+        Poll::Ready(Ok(sink.capacity()))
+    })
+    .await
+}
+
+fn not_taken(error: h2::Error) -> PumpError {
+    PumpError::Sink(error.reason().unwrap_or(h2::Reason::INTERNAL_ERROR))
+}

@@ -1,0 +1,252 @@
+//! What an HTTP/2 request says, checked as strictly as HTTP/1's.
+//!
+//! h2 has joined nothing: several `cookie` lines stay several, as RFC 9113 lets clients send them,
+//! and policy sees each.
+
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
+};
+use http::request::Parts;
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderMap, Method, Request, StatusCode, Uri, Version};
+
+use super::super::authority::is_authority;
+use super::super::h1::{MOST_FIELDS, is_target, remove_connection_headers};
+use super::super::head::RequestHead;
+
+/// Why a request is not judged at all.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub(super) enum Refused {
+    /// CONNECT asks for a tunnel, plain or for another protocol.
+    #[error("CONNECT is not served")]
+    Connect,
+    /// The method is not in upper case.
+    #[error("the method is not a word in upper case")]
+    Method,
+    /// No authority, several, or no host.
+    #[error(":authority and Host are missing, not a host, or different")]
+    Authority,
+    /// The path is none.
+    #[error(":path is not a path of visible ASCII")]
+    Path,
+    /// Headers that HTTP/2 does not have, or Content-Length twice or no number.
+    #[error("a header is about the connection, or Content-Length is not one number")]
+    Header,
+    /// Too many headers.
+    #[error("there are more headers than are read")]
+    TooManyHeaders,
+}
+
+impl Refused {
+    /// The answer.
+    pub(super) const fn status(self) -> StatusCode {
+        match self {
+            Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
+            Self::TooManyHeaders => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::Method | Self::Authority | Self::Path | Self::Header => StatusCode::BAD_REQUEST,
+        }
+    }
+}
+
+/// Reads a request's head.
+///
+/// # Errors
+/// [`Refused`].
+pub(super) fn read(parts: Parts) -> Result<RequestHead, Refused> {
+    let Parts {
+        method,
+        uri,
+        mut headers,
+        ..
+    } = parts;
+    if method == Method::CONNECT {
+        return Err(Refused::Connect);
+    }
+    if method
+        .as_str()
+        .bytes()
+        .any(|byte| byte.is_ascii_lowercase())
+    {
+        return Err(Refused::Method);
+    }
+    check_headers(&headers)?;
+    let authority = authority(&uri, &headers)?;
+    headers.remove(HOST);
+    let target = uri.path_and_query().map_or("", PathAndQuery::as_str);
+    let is_form = target.starts_with('/') || (target == "*" && method == Method::OPTIONS);
+    if !is_form || !is_target(target) {
+        return Err(Refused::Path);
+    }
+    Ok(RequestHead {
+        method,
+        scheme: Some(uri.scheme().cloned().unwrap_or(Scheme::HTTP)),
+        authority,
+        target: target.to_owned(),
+        headers,
+        version: Version::HTTP_2,
+    })
+}
+
+fn check_headers(headers: &HeaderMap) -> Result<(), Refused> {
+    const NONE_OF: [HeaderName; 5] = [
+        CONNECTION,
+        TRANSFER_ENCODING,
+        UPGRADE,
+        HeaderName::from_static("keep-alive"),
+        HeaderName::from_static("proxy-connection"),
+    ];
+    if headers.len() > MOST_FIELDS {
+        return Err(Refused::TooManyHeaders);
+    }
+    let is_of_connection = NONE_OF.iter().any(|name| headers.contains_key(name));
+    let is_te = |value: &HeaderValue| value == "trailers";
+    let lengths: Vec<&HeaderValue> = headers.get_all(CONTENT_LENGTH).into_iter().collect();
+    let is_number = |value: &HeaderValue| {
+        let digits = value.as_bytes();
+        !digits.is_empty() && digits.iter().all(u8::is_ascii_digit)
+    };
+    let is_length = match lengths.as_slice() {
+        [] => true,
+        [length] => is_number(length),
+        _ => false,
+    };
+    if is_of_connection || !is_length || !headers.get_all(TE).into_iter().all(is_te) {
+        return Err(Refused::Header);
+    }
+    Ok(())
+}
+
+/// `:authority`, or Host; both have to be the same.
+fn authority(uri: &Uri, headers: &HeaderMap) -> Result<String, Refused> {
+    let hosts: Vec<&HeaderValue> = headers.get_all(HOST).into_iter().collect();
+    let host = match hosts.as_slice() {
+        [] => None,
+        [host] => Some(host.to_str().map_err(|_| Refused::Authority)?),
+        _ => return Err(Refused::Authority),
+    };
+    let authority = match (uri.authority().map(Authority::as_str), host) {
+        (Some(authority), Some(host)) if !authority.eq_ignore_ascii_case(host) => {
+            return Err(Refused::Authority);
+        }
+        (Some(authority), _) => authority,
+        (None, host) => host.unwrap_or_default(),
+    };
+    if is_authority(authority) {
+        Ok(authority.to_owned())
+    } else {
+        Err(Refused::Authority)
+    }
+}
+
+/// The request as it is sent; `None` where the gate made of it what cannot be.
+pub(super) fn write(head: &RequestHead) -> Option<Request<()>> {
+    if !is_target(&head.target) || !is_authority(&head.authority) {
+        return None;
+    }
+    let uri = Uri::builder()
+        .scheme(head.scheme.clone().unwrap_or(Scheme::HTTP))
+        .authority(head.authority.as_str())
+        .path_and_query(head.target.as_str())
+        .build();
+    let mut request = Request::new(());
+    *request.method_mut() = head.method.clone();
+    *request.uri_mut() = uri.ok()?;
+    *request.version_mut() = Version::HTTP_2;
+    let wants_trailers = head.headers.contains_key(TE);
+    let headers = request.headers_mut();
+    *headers = head.headers.clone();
+    remove_connection_headers(headers);
+    headers.remove(HOST);
+    headers.remove(TRANSFER_ENCODING);
+    if wants_trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    Some(request)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(uri: &str, headers: &[(&str, &str)]) -> Parts {
+        let mut request = Request::get(uri);
+        for &(name, value) in headers {
+            request = request.header(name, value);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    #[test]
+    fn a_head_is_read_and_written_as_it_was() {
+        let sent = [("te", "trailers"), ("cookie", "a=1"), ("cookie", "b=2")];
+        let head = read(request("https://a.com:80/x?y", &sent)).unwrap();
+        assert_eq!(head.authority, "a.com:80");
+        assert_eq!(head.target, "/x?y");
+        let written = write(&head).unwrap();
+        assert_eq!(written.uri(), "https://a.com:80/x?y");
+        assert_eq!(written.headers()["te"], "trailers");
+        assert_eq!(written.headers().get_all("cookie").iter().count(), 2);
+    }
+
+    #[test]
+    fn host_stands_in_for_the_authority_and_may_not_differ() {
+        let own =
+            |uri, hosts: &[(&str, &str)]| read(request(uri, hosts)).map(|head| head.authority);
+        assert_eq!(own("/x", &[("host", "a.com")]), Ok("a.com".to_owned()));
+        assert_eq!(
+            own("http://a.com/", &[("host", "A.com")]),
+            Ok("a.com".to_owned())
+        );
+        for (uri, hosts) in [
+            ("/x", &[][..]),
+            ("http://a.com/", &[("host", "b.com")]),
+            ("http://a.com/", &[("host", "a.com"), ("host", "a.com")]),
+            ("/x", &[("host", "a.com"), ("host", "b.com")]),
+            ("http://user@a.com/", &[]),
+            ("/x", &[("host", "a.com,b.com")]),
+        ] {
+            assert_eq!(own(uri, hosts), Err(Refused::Authority), "{uri} {hosts:?}");
+        }
+    }
+
+    #[test]
+    fn connection_headers_and_bad_lengths_are_refused() {
+        for (name, value) in [
+            ("connection", "close"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "websocket"),
+            ("keep-alive", "5"),
+            ("proxy-connection", "close"),
+            ("te", "gzip"),
+            ("content-length", "+5"),
+            ("content-length", ""),
+        ] {
+            let refused = read(request("http://a.com/", &[(name, value)]));
+            assert_eq!(refused, Err(Refused::Header), "{name}");
+        }
+        let twice = [("content-length", "5"), ("content-length", "5")];
+        assert_eq!(read(request("http://a.com/", &twice)), Err(Refused::Header));
+    }
+
+    #[test]
+    fn connect_and_odd_methods_and_paths_are_refused() {
+        let mut connect = request("http://a.com/", &[]);
+        connect.method = Method::CONNECT;
+        assert_eq!(read(connect), Err(Refused::Connect));
+        let mut lower = request("http://a.com/", &[]);
+        lower.method = Method::from_bytes(b"get").unwrap();
+        assert_eq!(read(lower), Err(Refused::Method));
+        let star = request("*", &[("host", "a.com")]);
+        assert_eq!(read(star), Err(Refused::Path));
+        let mut parts = request("http://a.com/", &[]);
+        parts.uri = Uri::try_from("http://a.com/\u{e9}").unwrap();
+        assert_eq!(read(parts), Err(Refused::Path));
+    }
+
+    #[test]
+    fn a_gate_cannot_make_it_another_request() {
+        let mut head = read(request("http://a.com/", &[])).unwrap();
+        head.target = "/\r\nx".to_owned();
+        assert!(write(&head).is_none());
+    }
+}

@@ -1,0 +1,31 @@
+//! A connection that is no HTTP, once it has been allowed as a whole.
+
+use bytes::Bytes;
+use tokio::net::TcpStream;
+
+use super::super::relay::{Close, Meter, on_close};
+use super::client::{Client, Downstream};
+use super::h1::{Peer, Sink, Source, relay_raw};
+use super::progress::Progress;
+
+/// Relays until both directions have ended; `read` was read of the client's already. A failure of
+/// either, or dropping it, resets both sides.
+pub(crate) async fn relay_opaque<D: Downstream>(
+    mut downstream: D,
+    read: Bytes,
+    mut application: TcpStream,
+    meter: &Meter,
+) {
+    downstream.set_close(Close::Reset);
+    on_close(&application, Close::Reset);
+    let client = Client::new(downstream, Bytes::new().into());
+    let mut peer = Peer::new(&client, read.into());
+    let (from, to) = application.split();
+    let (mut source, mut sink) = (Source::new(from), Sink::new(to));
+    let progress = Progress::new(meter);
+    let relaying = relay_raw(&mut peer, &mut source, &mut sink, &progress);
+    match client.driving(relaying).await {
+        Ok(()) => on_close(&application, Close::Orderly),
+        Err(_) => client.abort(),
+    }
+}

@@ -1,0 +1,106 @@
+//! Which protocol a connection's first bytes are of.
+
+/// How a client with prior knowledge begins HTTP/2 (RFC 9113, section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Bytes of the longest method that is taken for one.
+pub(super) const LONGEST_METHOD: usize = 32;
+
+/// What the bytes so far say.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Protocol {
+    /// Nothing yet: more have to come.
+    Undecided,
+    /// HTTP/1, or a bad try at it: a method's token and a space.
+    Http1,
+    /// HTTP/2.
+    Http2,
+    /// No HTTP.
+    Other,
+}
+
+/// Decides as soon as the bytes do.
+pub(super) fn sniff(bytes: &[u8]) -> Protocol {
+    if bytes.starts_with(PREFACE) {
+        return Protocol::Http2;
+    }
+    if PREFACE.starts_with(bytes) {
+        return Protocol::Undecided;
+    }
+    let token = bytes.iter().take_while(|&&byte| is_tchar(byte)).count();
+    match bytes.get(token) {
+        _ if token > LONGEST_METHOD => Protocol::Other,
+        Some(b' ') if token > 0 => Protocol::Http1,
+        Some(_) => Protocol::Other,
+        None => Protocol::Undecided,
+    }
+}
+
+/// RFC 9110, section 5.6.2.
+pub(super) const fn is_tchar(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(
+            byte,
+            b'!' | b'#'
+                | b'$'
+                | b'%'
+                | b'&'
+                | b'\''
+                | b'*'
+                | b'+'
+                | b'-'
+                | b'.'
+                | b'^'
+                | b'_'
+                | b'`'
+                | b'|'
+                | b'~'
+        )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is known after each byte: undecided up to some byte, and from there on the same.
+    fn ensure(bytes: &[u8], decided_at: usize, protocol: Protocol) {
+        for end in 0..=bytes.len() {
+            let expected = if end < decided_at {
+                Protocol::Undecided
+            } else {
+                protocol
+            };
+            assert_eq!(sniff(&bytes[..end]), expected, "{:?}", &bytes[..end]);
+        }
+    }
+
+    #[test]
+    fn http_1_is_known_by_a_method_and_a_space() {
+        ensure(b"GET / HTTP/1.1\r\n", 4, Protocol::Http1);
+        ensure(b"get /", 4, Protocol::Http1);
+        ensure(b"GET \0", 4, Protocol::Http1);
+        ensure(b"PUT / HTTP/1.1", 4, Protocol::Http1);
+        let longest = [&[b'M'; LONGEST_METHOD][..], b" /"].concat();
+        ensure(&longest, LONGEST_METHOD + 1, Protocol::Http1);
+    }
+
+    #[test]
+    fn http_2_is_known_by_all_of_its_preface() {
+        ensure(PREFACE, PREFACE.len(), Protocol::Http2);
+        let mut broken = PREFACE.to_vec();
+        broken[18] = b'X';
+        ensure(&broken, 19, Protocol::Http1);
+    }
+
+    #[test]
+    fn other_protocols_are_known_by_the_byte_that_cannot_be_http() {
+        ensure(b"\x16\x03\x01", 1, Protocol::Other);
+        ensure(b"\r\nGET / HTTP/1.1", 1, Protocol::Other);
+        ensure(b" GET /", 1, Protocol::Other);
+        ensure(b"SSH-2.0-OpenSSH_9.6\r\n", 20, Protocol::Other);
+        ensure(b"*1\r\n$4\r\nPING\r\n", 3, Protocol::Other);
+        ensure(b"PRI\r\n", 4, Protocol::Other);
+        let endless = [b'M'; LONGEST_METHOD + 2];
+        ensure(&endless, LONGEST_METHOD + 1, Protocol::Other);
+    }
+}

@@ -1,0 +1,323 @@
+//! HTTP/1 on the wire, byte by byte.
+
+use super::*;
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+const SENT: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+const DENIED: &str = "HTTP/1.1 403 Forbidden\r\ncontent-length: 19\r\n\r\nRBAC: access denied";
+const DENIED_LAST: &str =
+    "HTTP/1.1 403 Forbidden\r\ncontent-length: 19\r\nconnection: close\r\n\r\nRBAC: access denied";
+
+#[test]
+fn only_permitted_requests_reach_the_application() {
+    run(async {
+        let mut scene = Scene::new().await;
+        let denied = "GET /denied HTTP/1.1\r\nHost: a\r\n\r\n";
+        scene.client.write_all(denied.as_bytes()).await.unwrap();
+        expect(&mut scene.client, DENIED).await;
+        scene.pass(GET, SENT).await;
+        scene.answer(OK, OK).await;
+        scene.client.write_all(denied.as_bytes()).await.unwrap();
+        expect(&mut scene.client, DENIED).await;
+        scene.client.shutdown().await.unwrap();
+        assert_eq!(read_to_end(&mut scene.application).await, "");
+        assert_eq!(scene.gate.outcomes(), [Outcome::Finished]);
+        let exchange = scene.gate.0.finished.borrow()[0];
+        assert_eq!(
+            (exchange.status, exchange.received),
+            (Some(StatusCode::OK), 2)
+        );
+        assert_eq!((scene.meter.sent(), scene.meter.received()), (0, 2));
+    });
+}
+
+#[test]
+fn what_the_gate_made_of_a_request_is_sent() {
+    run(async {
+        let mut scene = Scene::new().await;
+        let sent = "GET /to-rewrite HTTP/1.1\r\nHost: a\r\nX-Untrusted: 1\r\nX-Kept: 2\r\n\r\n";
+        let got = "GET /rewritten HTTP/1.1\r\nhost: a\r\nx-kept: 2\r\n\r\n";
+        scene.pass(sent, got).await;
+    });
+}
+
+#[test]
+fn policy_sees_what_the_application_sees() {
+    run(async {
+        let mut scene = Scene::new().await;
+        let sent = "GET http://A.com/x HTTP/1.1\r\nHost: a.com\r\nConnection: x-a, close\r\nX-A: 1\r\nX-B: 2\r\n\r\n";
+        let got = "GET /x HTTP/1.1\r\nhost: A.com\r\nx-b: 2\r\nconnection: close\r\n\r\n";
+        scene.pass(sent, got).await;
+        let head = scene.gate.0.heads.borrow()[0].clone();
+        assert_eq!(head.authority, "A.com");
+        assert!(!head.headers.contains_key("x-a"));
+    });
+}
+
+#[test]
+fn pipelined_requests_are_judged_and_answered_in_their_order() {
+    run(async {
+        let mut scene = Scene::new().await;
+        let three = "GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /denied HTTP/1.1\r\nHost: a\r\n\r\n\r\nGET /3 HTTP/1.1\r\nHost: a\r\n\r\n";
+        scene
+            .pass(three, "GET /1 HTTP/1.1\r\nhost: a\r\n\r\n")
+            .await;
+        scene.answer(OK, &format!("{OK}{DENIED}")).await;
+        expect(&mut scene.application, "GET /3 HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        scene.answer(OK, OK).await;
+        assert_eq!(scene.gate.targets(), ["/1", "/denied", "/3"]);
+    });
+}
+
+#[test]
+fn chunks_and_trailers_pass_both_ways() {
+    run(async {
+        let mut scene = Scene::new().await;
+        let sent = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5;x=y\r\nhello\r\n0\r\nX-Sum: 1\r\nHost: b\r\n\r\n";
+        let got = "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nx-sum: 1\r\n\r\n";
+        scene.pass(sent, got).await;
+        let answer = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\ngrpc-status: 0\r\n\r\n";
+        scene.answer(answer, answer).await;
+        scene.pass(GET, SENT).await;
+    });
+}
+
+#[test]
+fn an_answer_may_end_with_its_connection() {
+    run(async {
+        let mut scene = Scene::new().await;
+        scene.pass(GET, SENT).await;
+        let head = "HTTP/1.1 200 OK\r\n\r\nall";
+        scene
+            .answer(head, "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nall")
+            .await;
+        scene.application.write_all(b" of it").await.unwrap();
+        scene.application.shutdown().await.unwrap();
+        assert_eq!(read_to_end(&mut scene.client).await, " of it");
+        // And not with a break of it.
+        let mut scene = Scene::new().await;
+        scene.pass(GET, SENT).await;
+        scene
+            .answer(head, "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nall")
+            .await;
+        scene.application.set_zero_linger().unwrap();
+        drop(scene.application);
+        ensure_reset(&mut scene.client).await;
+    });
+}
+
+#[test]
+fn answers_without_bodies_have_none() {
+    run(async {
+        let mut scene = Scene::new().await;
+        let head = "HEAD / HTTP/1.1\r\nHost: a\r\n\r\n";
+        scene.pass(head, "HEAD / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        let answer = "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n";
+        scene.answer(answer, answer).await;
+        for status in ["204 No Content", "304 Not Modified"] {
+            scene.pass(GET, SENT).await;
+            let answer = format!("HTTP/1.1 {status}\r\n\r\n");
+            scene.answer(&answer, &answer).await;
+        }
+        let denied = "HEAD /denied HTTP/1.1\r\nHost: a\r\n\r\n";
+        scene.client.write_all(denied.as_bytes()).await.unwrap();
+        expect(
+            &mut scene.client,
+            "HTTP/1.1 403 Forbidden\r\ncontent-length: 19\r\n\r\n",
+        )
+        .await;
+        scene.pass(GET, SENT).await;
+    });
+}
+
+#[test]
+fn http_1_0_is_spoken() {
+    run(async {
+        let mut scene = Scene::new().await;
+        let sent = "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n";
+        let got = "GET / HTTP/1.0\r\nconnection: keep-alive\r\n\r\n";
+        scene.pass(sent, got).await;
+        let answer = "HTTP/1.0 200 OK\r\nContent-Length: 2\r\nConnection: keep-alive\r\n\r\nok";
+        let kept = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: keep-alive\r\n\r\nok";
+        scene.answer(answer, kept).await;
+        scene
+            .pass(
+                "GET / HTTP/1.0\r\n\r\n",
+                "GET / HTTP/1.0\r\nconnection: close\r\n\r\n",
+            )
+            .await;
+        // It has no chunks.
+        let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n";
+        scene
+            .answer(chunked, "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nok")
+            .await;
+        assert_eq!(read_to_end(&mut scene.client).await, "");
+    });
+}
+
+const EXPECTS: &str =
+    "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n";
+const EXPECTS_SENT: &str =
+    "POST / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n";
+
+#[test]
+fn the_application_says_100_or_not() {
+    run(async {
+        let mut scene = Scene::new().await;
+        scene.pass(EXPECTS, EXPECTS_SENT).await;
+        let go_on = "HTTP/1.1 100 Continue\r\n\r\n";
+        scene.answer(go_on, go_on).await;
+        scene.pass("hello", "hello").await;
+        scene.answer(OK, OK).await;
+        // A final answer at once: the body may follow still.
+        scene.pass(EXPECTS, EXPECTS_SENT).await;
+        scene.answer(OK, OK).await;
+        scene.pass("hello", "hello").await;
+        scene.pass(GET, SENT).await;
+    });
+}
+
+#[test]
+fn a_refused_request_that_expects_100_is_answered_at_once_and_last() {
+    run(async {
+        let mut scene = Scene::new().await;
+        let sent = EXPECTS.replace("/ ", "/denied ");
+        scene.client.write_all(sent.as_bytes()).await.unwrap();
+        assert_eq!(read_to_end(&mut scene.client).await, DENIED_LAST);
+        drop(scene.client);
+        assert_eq!(read_to_end(&mut scene.application).await, "");
+    });
+}
+
+#[test]
+fn a_refused_request_with_a_long_body_is_answered_last() {
+    run(async {
+        for framing in ["Content-Length: 65537", "Transfer-Encoding: chunked"] {
+            let mut scene = Scene::new().await;
+            let sent = format!("POST /denied HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n");
+            scene.client.write_all(sent.as_bytes()).await.unwrap();
+            scene.client.write_all(&[b'x'; 9000]).await.unwrap();
+            assert_eq!(read_to_end(&mut scene.client).await, DENIED_LAST);
+        }
+    });
+}
+
+#[test]
+fn an_application_may_answer_before_it_has_all_of_the_request() {
+    run(async {
+        let mut scene = Scene::new().await;
+        let head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nabc";
+        let sent = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 6\r\n\r\nabc";
+        scene.pass(head, sent).await;
+        scene.answer(OK, OK).await;
+        scene.pass("def", "def").await;
+        scene.pass(GET, SENT).await;
+        scene.answer(OK, OK).await;
+        // Or want no more of it.
+        scene.pass(head, sent).await;
+        scene.application.write_all(OK.as_bytes()).await.unwrap();
+        scene.application.shutdown().await.unwrap();
+        assert_eq!(read_to_end(&mut scene.client).await, OK);
+    });
+}
+
+#[test]
+fn an_application_that_closes_between_requests_closes_the_client() {
+    run(async {
+        let mut scene = Scene::new().await;
+        scene.pass(GET, SENT).await;
+        scene.answer(OK, OK).await;
+        scene.application.shutdown().await.unwrap();
+        assert_eq!(read_to_end(&mut scene.client).await, "");
+    });
+}
+
+#[test]
+fn an_application_that_says_close_is_the_last_to_answer() {
+    run(async {
+        let mut scene = Scene::new().await;
+        scene.pass(&GET.repeat(2), SENT).await;
+        let last = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
+        scene.answer(last, last).await;
+        assert_eq!(read_to_end(&mut scene.client).await, "");
+        assert_eq!(scene.gate.targets().len(), 1);
+    });
+}
+
+#[test]
+fn an_application_that_never_answers_is_502() {
+    run(async {
+        let mut scene = Scene::new().await;
+        scene.pass(GET, SENT).await;
+        drop(scene.application);
+        let answer = read_to_end(&mut scene.client).await;
+        assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
+    });
+}
+
+#[test]
+fn a_client_that_has_ended_its_side_gets_its_answer() {
+    run(async {
+        let mut scene = Scene::new().await;
+        scene.client.write_all(GET.as_bytes()).await.unwrap();
+        scene.client.shutdown().await.unwrap();
+        expect(&mut scene.application, SENT).await;
+        scene.answer(OK, OK).await;
+        assert_eq!(read_to_end(&mut scene.client).await, "");
+        assert_eq!(read_to_end(&mut scene.application).await, "");
+    });
+}
+
+#[test]
+fn a_client_that_aborts_resets_the_application() {
+    run(async {
+        let mut scene = Scene::new().await;
+        scene.pass(GET, SENT).await;
+        scene.client.set_zero_linger().unwrap();
+        drop(scene.client);
+        ensure_reset(&mut scene.application).await;
+        assert_eq!(scene.gate.outcomes(), [Outcome::ClientFailed]);
+    });
+}
+
+#[test]
+fn a_request_that_is_revoked_is_reset_on_both_sides() {
+    run(async {
+        let mut scene = Scene::new().await;
+        scene.pass(GET, SENT).await;
+        let begun = "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nabc";
+        scene.answer(begun, begun).await;
+        scene.gate.revoke();
+        ensure_reset(&mut scene.client).await;
+        ensure_reset(&mut scene.application).await;
+        assert_eq!(scene.gate.outcomes(), [Outcome::Revoked]);
+    });
+}
+
+#[test]
+fn a_dropped_session_is_no_end_for_either() {
+    run(async {
+        let mut scene = Scene::new().await;
+        scene.pass(GET, SENT).await;
+        scene.serving.abort();
+        ensure_reset(&mut scene.client).await;
+        ensure_reset(&mut scene.application).await;
+    });
+}
+
+#[test]
+fn a_reader_that_does_not_read_stops_the_writer() {
+    run(async {
+        let mut scene = Scene::new().await;
+        let head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 999999999\r\n\r\n";
+        scene.pass(head, "POST / HTTP/1.1\r\nhost: a\r\n").await;
+        let bound = 24 << 20;
+        let chunk = vec![0; 64 << 10];
+        let mut accepted = 0;
+        while let Ok(written) = timeout(Duration::from_secs(1), scene.client.write(&chunk)).await {
+            accepted += written.unwrap();
+            assert!(accepted < bound, "{accepted} bytes taken, and none read");
+        }
+    });
+}

@@ -1,0 +1,188 @@
+//! Malformed requests and answers on the wire.
+
+use super::*;
+
+/// The client gets this status and an end, and the application nothing.
+async fn ensure_answered(sent: &[u8], status: &str) {
+    let mut scene = Scene::new().await;
+    scene.client.write_all(sent).await.unwrap();
+    scene.client.shutdown().await.unwrap();
+    let answer = read_to_end(&mut scene.client).await;
+    let begin = format!("HTTP/1.1 {status} ");
+    assert!(
+        answer.starts_with(&begin),
+        "{:?}: {answer}",
+        String::from_utf8_lossy(sent)
+    );
+    assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
+    assert!(scene.gate.targets().is_empty());
+    scene.ensure_nothing_sent().await;
+}
+
+#[test]
+fn requests_that_could_be_read_in_two_ways_are_answered_with_400() {
+    run(async {
+        for lines in [
+            "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+            "Content-Length: 5\r\nContent-Length: 5\r\n",
+            "Transfer-Encoding: chunked, chunked\r\n",
+            "Transfer-Encoding: \x0bchunked\r\n",
+            "Host: a.com\r\n",
+            "X: a\r\n b\r\n",
+            "X : a\r\n",
+            "X: a\nY: b\r\n",
+            "Connection: x-forwarded-for\r\n",
+        ] {
+            let sent = format!("POST / HTTP/1.1\r\nHost: a.com\r\n{lines}\r\nhello");
+            ensure_answered(sent.as_bytes(), "400").await;
+        }
+        for sent in [
+            "get / HTTP/1.1\r\n\r\n",
+            "GET / HTTP/1.1\r\n\r\n",
+            "GET /\0",
+        ] {
+            ensure_answered(sent.as_bytes(), "400").await;
+        }
+        ensure_answered(b"CONNECT a.com:80 HTTP/1.1\r\n\r\n", "405").await;
+        let large = format!("GET / HTTP/1.1\r\nX: {}", "x".repeat(61 << 10));
+        ensure_answered(large.as_bytes(), "431").await;
+    });
+}
+
+#[test]
+fn what_hides_behind_a_malformed_request_is_not_read() {
+    run(async {
+        let sent = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n\
+                     0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
+        ensure_answered(sent, "400").await;
+    });
+}
+
+#[test]
+fn a_body_is_never_read_as_a_request() {
+    run(async {
+        let mut scene = Scene::new().await;
+        let body = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
+        let sent = format!(
+            "POST /denied HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        scene.client.write_all(sent.as_bytes()).await.unwrap();
+        scene
+            .client
+            .write_all(b"GET /next HTTP/1.1\r\nHost: a\r\n\r\n")
+            .await
+            .unwrap();
+        expect(
+            &mut scene.application,
+            "GET /next HTTP/1.1\r\nhost: a\r\n\r\n",
+        )
+        .await;
+        assert_eq!(scene.gate.targets(), ["/denied", "/next"]);
+    });
+}
+
+#[test]
+fn a_malformed_chunk_resets_the_application_and_is_answered_with_400() {
+    run(async {
+        for chunk in [
+            "0x5\r\nhello",
+            "5\r\nhelloX",
+            "5\nhello",
+            " 5\r\n",
+            "-1\r\n",
+        ] {
+            let mut scene = Scene::new().await;
+            let head =
+                "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n";
+            let sent =
+                "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n";
+            scene.pass(head, sent).await;
+            scene.client.write_all(chunk.as_bytes()).await.unwrap();
+            let answer = read_to_end(&mut scene.client).await;
+            assert!(answer.starts_with("HTTP/1.1 400 "), "{chunk:?}: {answer}");
+            ensure_reset(&mut scene.application).await;
+            assert_eq!(scene.gate.outcomes(), [Outcome::ClientFailed]);
+        }
+    });
+}
+
+#[test]
+fn a_body_that_is_cut_short_is_no_end_for_the_application() {
+    run(async {
+        let mut scene = Scene::new().await;
+        let head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc";
+        let sent = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\nabc";
+        scene.pass(head, sent).await;
+        scene.client.shutdown().await.unwrap();
+        ensure_reset(&mut scene.application).await;
+    });
+}
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+const SENT: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+
+#[test]
+fn malformed_answers_are_502_and_end_both() {
+    run(async {
+        for answer in [
+            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\nhello",
+            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello!",
+            "HTTP/1.1 200 OK\nContent-Length: 5\n\nhello",
+            "HTTP/1.1 200 OK\r\nX : y\r\n\r\n",
+            "HTTP/1.1 101 Switching\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n",
+            "hello\r\n\r\n",
+        ] {
+            let mut scene = Scene::new().await;
+            scene.pass(GET, SENT).await;
+            scene
+                .application
+                .write_all(answer.as_bytes())
+                .await
+                .unwrap();
+            let got = read_to_end(&mut scene.client).await;
+            assert!(got.starts_with("HTTP/1.1 502 "), "{answer:?}: {got}");
+            ensure_reset(&mut scene.application).await;
+            assert_eq!(scene.gate.outcomes(), [Outcome::ApplicationFailed]);
+        }
+    });
+}
+
+#[test]
+fn a_malformed_chunk_of_an_answer_resets_both() {
+    run(async {
+        let mut scene = Scene::new().await;
+        scene.pass(GET, SENT).await;
+        let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n";
+        let got = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n";
+        scene.answer(head, got).await;
+        scene.application.write_all(b"0x1\r\n").await.unwrap();
+        ensure_reset(&mut scene.client).await;
+        ensure_reset(&mut scene.application).await;
+    });
+}
+
+#[test]
+fn what_follows_an_answer_is_not_taken_for_the_next() {
+    run(async {
+        let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+        let got = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+        // Behind it at once.
+        let mut scene = Scene::new().await;
+        scene.pass(&GET.repeat(2), SENT).await;
+        scene.answer(&answer.repeat(2), got).await;
+        assert_eq!(read_to_end(&mut scene.client).await, "");
+        assert_eq!(scene.gate.targets().len(), 1);
+        // And while no request is under way.
+        let mut scene = Scene::new().await;
+        scene.pass(GET, SENT).await;
+        scene.answer(answer, got).await;
+        scene
+            .application
+            .write_all(answer.as_bytes())
+            .await
+            .unwrap();
+        assert_eq!(read_to_end(&mut scene.client).await, "");
+        assert_eq!(scene.gate.targets().len(), 1);
+    });
+}

@@ -1,0 +1,116 @@
+//! What became of each request: one line in the access log, and the counters.
+
+use std::time::Instant;
+
+use super::http::{Exchange, Outcome};
+use super::request_gate::RequestRefusal;
+use super::stats::ShardStats;
+use super::subject::{Path, Subject};
+use super::verdict::Termination;
+use crate::policy::{Decider, Layer, RequestAttributes, RequestPermit};
+
+/// How a request ended.
+#[derive(Debug)]
+pub(crate) enum RequestEnding<'a> {
+    /// It went to the application.
+    Carried(&'a RequestPermit, &'a Exchange),
+    /// The application never saw it.
+    Refused(&'a RequestRefusal),
+    /// Policy changed while it was under way.
+    Terminated(&'a Termination, &'a Exchange),
+}
+
+/// What a request was, for its line in the access log.
+#[derive(Debug)]
+pub(crate) struct RequestAccount<'a> {
+    /// What its connection is about.
+    pub(crate) subject: &'a Subject,
+    /// The connection's number.
+    pub(crate) connection: u64,
+    /// What it said; `None` where that could not be read.
+    pub(crate) request: Option<&'a RequestAttributes>,
+    /// When it came.
+    pub(crate) since: Instant,
+}
+
+impl RequestEnding<'_> {
+    const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Carried(_, exchange) => match exchange.outcome {
+                Outcome::Finished => "finished",
+                Outcome::ClientFailed => "client-failed",
+                Outcome::ApplicationFailed => "application-failed",
+                Outcome::Revoked => "terminated",
+            },
+            Self::Refused(_) => "refused",
+            Self::Terminated(..) => "terminated",
+        }
+    }
+
+    /// The word that counts it.
+    const fn counter(&self) -> &'static str {
+        match self {
+            Self::Refused(refusal) => match refusal {
+                RequestRefusal::BadPath(_) => "bad-request",
+                RequestRefusal::Denied(denial) => denial.reason.as_str(),
+            },
+            Self::Carried(..) | Self::Terminated(..) => self.as_str(),
+        }
+    }
+
+    fn reason(&self) -> Option<String> {
+        match self {
+            Self::Carried(..) => None,
+            Self::Refused(refusal) => Some(refusal.to_string()),
+            Self::Terminated(termination, _) => Some(termination.to_string()),
+        }
+    }
+
+    fn decider(&self) -> Option<&Decider> {
+        match self {
+            Self::Carried(permit, _) => permit.decider(),
+            Self::Refused(RequestRefusal::Denied(denial))
+            | Self::Terminated(Termination::PolicyChanged(denial), _) => denial.decider.as_ref(),
+            Self::Refused(_) | Self::Terminated(..) => None,
+        }
+    }
+
+    const fn exchange(&self) -> Option<&Exchange> {
+        match self {
+            Self::Carried(_, exchange) | Self::Terminated(_, exchange) => Some(exchange),
+            Self::Refused(_) => None,
+        }
+    }
+}
+
+impl RequestAccount<'_> {
+    /// Writes the line and counts.
+    pub(crate) fn close(&self, ending: &RequestEnding<'_>, stats: &ShardStats) {
+        stats.requested(ending.counter());
+        let exchange = ending.exchange();
+        let status = exchange.and_then(|exchange| exchange.status);
+        tracing::info!(
+            target: "ambit::access",
+            side = self.subject.direction.as_str(),
+            path = self.subject.path.map(Path::as_str),
+            outcome = ending.as_str(),
+            reason = ending.reason(),
+            decided_in = Layer::Proxy.as_str(),
+            decider = ending.decider().map(display),
+            request.method = self.request.map(|request| request.method.as_str()),
+            request.host = self.request.map(|request| request.authority.as_str()),
+            request.path = self.request.map(|request| request.path.as_str()),
+            response.status = status.map(|status| status.as_u16()),
+            source.workload = self.subject.source.workload.as_ref().map(display),
+            source.identity = self.subject.source.identity.as_ref().map(display),
+            source.address = %self.subject.source.address,
+            destination.workload = self.subject.destination.workload.as_ref().map(display),
+            destination.address = %self.subject.destination.address,
+            bytes_sent = exchange.map(|exchange| exchange.sent),
+            bytes_received = exchange.map(|exchange| exchange.received),
+            duration_ms = self.since.elapsed().as_millis() as u64,
+            connection = self.connection,
+            "request",
+        );
+    }
+}
