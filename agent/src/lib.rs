@@ -15,3 +15,4 @@ pub mod policy;
 pub mod proxy;
 pub mod run;
 pub mod source;
+pub mod validate;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -21,6 +21,9 @@ use tokio::net::UnixListener;
 
 /// How long a client may take to ask.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The longest question, in bytes.
+const MAX_QUESTION_BYTES: usize = 256 << 10;
 
 /// Why the admin socket could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +45,12 @@ pub enum AdminError {
 pub trait AdminState: Send + Sync + 'static {
     /// The answer to a path below `/v1/`; `None` where there is none.
     fn answer(&self, what: &str) -> impl Future<Output = Option<Value>> + Send;
+
+    /// The answer to a question that is put to a path below `/v1/`; `None` where none is taken.
+    ///
+    /// # Errors
+    /// What is wrong with the question, as a sentence.
+    fn ask(&self, what: &str, question: Value) -> Option<Result<Value, String>>;
 }
 
 /// Opens the socket. One that a dead agent left is replaced.
@@ -113,26 +122,52 @@ async fn respond<S: AdminState>(
     state: Arc<S>,
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
-    let (status, body) = match (request.method(), request.uri().path().strip_prefix("/v1/")) {
-        (&Method::GET, Some(what)) => match state.answer(what).await {
-            Some(answer) => (StatusCode::OK, answer),
-            None => (
-                StatusCode::NOT_FOUND,
-                json!({"error": format!("there is no /v1/{what}")}),
-            ),
-        },
-        (&Method::GET, None) => (
+    let (status, body) = match request.uri().path().strip_prefix("/v1/").map(str::to_owned) {
+        None => (
             StatusCode::NOT_FOUND,
             json!({"error": "paths begin with /v1/"}),
         ),
-        _ => (
-            StatusCode::METHOD_NOT_ALLOWED,
-            json!({"error": "only GET is answered"}),
-        ),
+        Some(what) => match *request.method() {
+            Method::GET => found(state.answer(&what).await, &what),
+            Method::POST => asked(&*state, &what, request.into_body()).await,
+            _ => (
+                StatusCode::METHOD_NOT_ALLOWED,
+                json!({"error": "only GET and POST are answered"}),
+            ),
+        },
     };
     let mut response = Response::new(Full::new(Bytes::from(body.to_string())));
     *response.status_mut() = status;
     Ok(response)
+}
+
+fn found(answer: Option<Value>, what: &str) -> (StatusCode, Value) {
+    match answer {
+        Some(answer) => (StatusCode::OK, answer),
+        None => (
+            StatusCode::NOT_FOUND,
+            json!({"error": format!("there is no /v1/{what}")}),
+        ),
+    }
+}
+
+async fn asked<S: AdminState>(state: &S, what: &str, body: Incoming) -> (StatusCode, Value) {
+    let refused = |error: String| (StatusCode::BAD_REQUEST, json!({"error": error}));
+    let body = Limited::new(body, MAX_QUESTION_BYTES).collect();
+    let body = match tokio::time::timeout(REQUEST_TIMEOUT, body).await {
+        Ok(Ok(body)) => body.to_bytes(),
+        Ok(Err(error)) => return refused(format!("the question cannot be read: {error}")),
+        Err(_) => return refused("the question does not come to its end".to_owned()),
+    };
+    let question = match serde_json::from_slice(&body) {
+        Ok(question) => question,
+        Err(error) => return refused(format!("the question is no JSON: {error}")),
+    };
+    match state.ask(what, question) {
+        Some(Err(error)) => refused(error),
+        Some(Ok(answer)) => found(Some(answer), what),
+        None => found(None, what),
+    }
 }
 
 #[cfg(test)]
@@ -145,6 +180,13 @@ mod tests {
     impl AdminState for Fixed {
         async fn answer(&self, what: &str) -> Option<Value> {
             (what == "status").then(|| json!({"ready": true}))
+        }
+
+        fn ask(&self, what: &str, question: Value) -> Option<Result<Value, String>> {
+            (what == "echo").then(|| match question.is_null() {
+                true => Err("nothing is asked".to_owned()),
+                false => Ok(question),
+            })
         }
     }
 
@@ -161,6 +203,24 @@ mod tests {
             "{error}"
         );
         assert!(matches!(bind(&path), Err(AdminError::InUse(_))));
+    }
+
+    #[tokio::test]
+    async fn a_question_is_answered_or_refused_with_the_reason() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("admin.sock");
+        tokio::spawn(serve(bind(&path).unwrap(), Arc::new(Fixed)));
+        let answer = client::ask(&path, "echo", &json!({"a": 1})).await;
+        assert_eq!(answer.unwrap(), json!({"a": 1}));
+        let long = json!("a".repeat(MAX_QUESTION_BYTES));
+        for (what, question, reason) in [
+            ("echo", Value::Null, "nothing is asked"),
+            ("echo", long, "cannot be read"),
+            ("status", json!(1), "there is no /v1/status"),
+        ] {
+            let error = client::ask(&path, what, &question).await.unwrap_err();
+            assert!(error.to_string().contains(reason), "{error}");
+        }
     }
 
     #[tokio::test]

@@ -1,8 +1,11 @@
-//! The command line: `ambit run` is the agent, everything else asks one.
+//! The command line: `ambit run` is the agent, everything else asks one, or looks at files.
 
 mod check;
+mod explain;
+mod offline;
 mod run;
 mod show;
+mod validate;
 
 use std::process::ExitCode;
 
@@ -36,6 +39,10 @@ enum Command {
     Events(Show),
     /// What this kernel has and lacks, and whose programs besides Ambit's are on its hooks.
     Check(check::Check),
+    /// Whether somebody may reach something, and which policy says so.
+    Explain(Box<explain::Explain>),
+    /// What is wrong with files of configuration.
+    Validate(validate::Validate),
 }
 
 /// Runs the command line.
@@ -59,6 +66,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Certs(show) => show.print("certificates")?,
         Command::Events(show) => show.print("events")?,
         Command::Check(check) => return check.run(),
+        Command::Explain(explain) => return explain.run(),
+        Command::Validate(validate) => return validate.run(),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -2,7 +2,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Namespace and name of a Kubernetes object. Displays as `namespace/name`.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -32,6 +32,18 @@ impl fmt::Display for ObjectName {
 impl Serialize for ObjectName {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for ObjectName {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        match text.split_once('/') {
+            Some((namespace, name)) => Ok(Self::new(namespace, name)),
+            None => Err(serde::de::Error::custom(format!(
+                "{text:?} is not of the form namespace/name"
+            ))),
+        }
     }
 }
 
@@ -70,7 +82,7 @@ pub struct Fault {
 }
 
 /// The kinds of policy object.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub enum PolicyKind {
     /// `security.istio.io` AuthorizationPolicy, v1 or v1beta1.
     AuthorizationPolicy,

@@ -1,6 +1,6 @@
 //! What a policy applies to: `selector`, `targetRef`, `targetRefs`.
 
-use super::reader::{Node, NotEnforced, selector};
+use super::reader::{Node, NotEnforced, Warning, selector};
 
 /// The most `targetRefs` of a policy.
 const MOST_REFERENCES: usize = 16;
@@ -22,7 +22,7 @@ pub(super) const ATTACHMENT_FIELDS: [&str; 3] = ["selector", "targetRef", "targe
 /// Reads what a policy applies to.
 pub(super) fn attachment(
     spec: &Node<'_>,
-    warnings: &mut Vec<String>,
+    warnings: &mut Vec<Warning>,
 ) -> Result<Attachment, NotEnforced> {
     let mut attachment = Attachment::Everything;
     let mut chosen: Option<&str> = None;
@@ -37,7 +37,10 @@ pub(super) fn attachment(
             "selector" => {
                 let labels = selector(&field)?;
                 if labels.is_empty() {
-                    warnings.push("a selector without labels selects every workload".to_owned());
+                    warnings.push(field.warning(
+                        "a selector without labels selects every workload; add labels, or remove \
+                         it to say so",
+                    ));
                 }
                 Attachment::Labels(labels)
             }
@@ -49,7 +52,7 @@ pub(super) fn attachment(
 }
 
 /// Reads references to Services. Others are none of a node's business.
-fn references(nodes: &[Node<'_>], warnings: &mut Vec<String>) -> Result<Attachment, NotEnforced> {
+fn references(nodes: &[Node<'_>], warnings: &mut Vec<Warning>) -> Result<Attachment, NotEnforced> {
     let mut services = Vec::new();
     for node in nodes {
         let (mut group, mut kind, mut service) = ("", "", None);
@@ -71,9 +74,12 @@ fn references(nodes: &[Node<'_>], warnings: &mut Vec<String>) -> Result<Attachme
         match (group, kind) {
             ("" | "core", "Service") => services.push(service.to_owned()),
             ("networking.istio.io", "ServiceEntry")
-            | ("gateway.networking.k8s.io", "Gateway" | "GatewayClass") => warnings.push(format!(
-                "not enforced: the {kind} {service} is for gateways and waypoints to enforce"
-            )),
+            | ("gateway.networking.k8s.io", "Gateway" | "GatewayClass") => {
+                warnings.push(node.warning(format!(
+                    "not enforced: the {kind} {service} is for gateways and waypoints to enforce; \
+                     refer to a Service, or use a selector"
+                )));
+            }
             _ => return node.fail(format!("{kind:?} of group {group:?} cannot be referred to")),
         }
     }

@@ -92,7 +92,8 @@ impl PolicyIndex {
         };
         let follows = || consequence(parsed.action, parsed.enforcement);
         let error = error.map(|error| format!("{error}; {}", follows()));
-        let mut remarks: Vec<String> = error.into_iter().chain(parsed.warnings.clone()).collect();
+        let warnings = parsed.warnings.iter().map(ToString::to_string);
+        let mut remarks: Vec<String> = error.into_iter().chain(warnings).collect();
         if let Attachment::Services(services) = &parsed.selector {
             let is_missing = |name: &&String| !self.has_service(&parsed.object.name, name);
             let missing = services.iter().filter(is_missing);
@@ -120,16 +121,11 @@ impl PolicyIndex {
             condition.message =
                 Some("a selector has no effect in the root namespace; move the object".into());
         } else if let Some(error) = error {
-            condition.message = Some(format!(
-                "{error}; {}",
-                consequence(None, parsed.enforcement)
-            ));
-        } else if parsed
-            .content
-            .as_ref()
-            .is_ok_and(|content| content.disables)
-        {
-            condition.message = Some("DISABLE is taken for PERMISSIVE".into());
+            let follows = consequence(None, parsed.enforcement);
+            condition.message = Some(format!("{error}; {follows}"));
+        } else if !parsed.warnings.is_empty() {
+            let warnings: Vec<_> = parsed.warnings.iter().map(ToString::to_string).collect();
+            condition.message = Some(warnings.join("; "));
         }
         condition
     }
@@ -148,7 +144,7 @@ impl PolicyIndex {
 }
 
 /// What follows from an object that cannot be enforced.
-fn consequence(action: Option<Action>, enforcement: Enforcement) -> &'static str {
+pub(super) fn consequence(action: Option<Action>, enforcement: Enforcement) -> &'static str {
     match (action, enforcement) {
         (_, Enforcement::DryRun) => "its dry run notes nothing until that is mended",
         (Some(Action::Allow), _) => "the policy allows nobody until that is mended",

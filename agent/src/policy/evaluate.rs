@@ -90,7 +90,8 @@ impl WorkloadPolicies {
         }
     }
 
-    fn verifies_tokens(&self, port: u16) -> bool {
+    /// Whether the tokens of a port's requests are verified.
+    pub(super) fn verifies_tokens(&self, port: u16) -> bool {
         self.token_rules.iter().any(|one| one.ports.include(port))
     }
 
@@ -108,7 +109,8 @@ impl WorkloadPolicies {
         self.consultations(connection, Knowledge::Opaque)
     }
 
-    fn consultations(
+    /// Who has to be asked.
+    pub(super) fn consultations(
         &self,
         connection: &Attributes,
         knowledge: Knowledge<'_>,
@@ -198,7 +200,7 @@ impl WorkloadPolicies {
     }
 
     /// How far the rules of an action match, and the first that does so fully.
-    fn strongest(
+    pub(super) fn strongest(
         &self,
         action: Action,
         connection: &Attributes,
@@ -213,7 +215,7 @@ impl WorkloadPolicies {
     }
 
     /// The first ALLOW policy that applies to a port: because of it, what none allows is refused.
-    fn first_allow(&self, port: u16) -> Option<&Attached> {
+    pub(super) fn first_allow(&self, port: u16) -> Option<&Attached> {
         self.enforced(Action::Allow, port).next()
     }
 

@@ -8,7 +8,7 @@ use super::authorization::{self, Action, Authorization, Enforcement};
 use super::condition::PolicyCondition;
 use super::decision::Decider;
 use super::peer_authentication::{self, PeerAuthentication, Strictness};
-use super::reader::NotEnforced;
+use super::reader::{NotEnforced, Warning};
 use super::request_authentication::{self, JwtRule, RequestAuthentication};
 use super::workload_policies::{Attached, AttachedPorts, AttachedTokenRules, WorkloadPolicies};
 use crate::model::{ObjectName, PolicyKind, PolicyObject, Service, Snapshot, Workload};
@@ -43,7 +43,9 @@ pub(super) struct Parsed<S, C> {
     pub(super) action: Option<Action>,
     pub(super) enforcement: Enforcement,
     pub(super) content: Result<C, NotEnforced>,
-    pub(super) warnings: Vec<String>,
+    /// Where there are more than the one in `content`.
+    pub(super) more_errors: Vec<NotEnforced>,
+    pub(super) warnings: Vec<Warning>,
 }
 
 impl PolicyIndex {
@@ -66,6 +68,7 @@ impl PolicyIndex {
                         action: parsed.action,
                         enforcement: parsed.enforcement,
                         content: parsed.rules.map(Arc::new),
+                        more_errors: parsed.more_errors,
                         warnings: parsed.warnings,
                     });
                 }
@@ -77,6 +80,7 @@ impl PolicyIndex {
                         action: None,
                         enforcement: Enforcement::Enforced,
                         content: parsed.content.map(Arc::new),
+                        more_errors: Vec::new(),
                         warnings: parsed.warnings,
                     });
                 }
@@ -88,7 +92,8 @@ impl PolicyIndex {
                         action: None,
                         enforcement: Enforcement::Enforced,
                         content: parsed.content,
-                        warnings: Vec::new(),
+                        more_errors: Vec::new(),
+                        warnings: parsed.warnings,
                     });
                 }
             }

@@ -1,5 +1,6 @@
 //! How values of a policy match attributes of a connection.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -51,6 +52,18 @@ impl StringMatch {
     }
 }
 
+/// As a policy writes it.
+impl fmt::Display for StringMatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Presence => f.write_str("*"),
+            Self::Suffix(suffix) => write!(f, "*{suffix}"),
+            Self::Prefix(prefix) => write!(f, "{prefix}*"),
+            Self::Exact(exact) => f.write_str(exact),
+        }
+    }
+}
+
 /// A field and its `not` twin: one of the positives, where there are any, and none of the
 /// negatives.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -72,6 +85,24 @@ impl<M> Field<M> {
     /// Whether neither the field nor its twin is set.
     pub(super) fn is_empty(&self) -> bool {
         self.positive.is_empty() && self.negative.is_empty()
+    }
+
+    /// The field and its twin, each alone, where it is set.
+    pub(super) fn halves(&self) -> impl Iterator<Item = Self>
+    where
+        M: Clone,
+    {
+        let positive = Self {
+            positive: self.positive.clone(),
+            negative: Vec::new(),
+        };
+        let negative = Self {
+            positive: Vec::new(),
+            negative: self.negative.clone(),
+        };
+        [positive, negative]
+            .into_iter()
+            .filter(|half| !half.is_empty())
     }
 
     /// Whether an attribute satisfies the field. An absent one satisfies no positive and every
@@ -126,6 +157,12 @@ impl ServiceAccount {
     }
 }
 
+impl fmt::Display for ServiceAccount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
 /// A value of `hosts`. Letter case does not matter, and neither does the dot of a whole name.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct HostMatch(StringMatch);
@@ -144,6 +181,12 @@ impl HostMatch {
     pub(super) fn matches(&self, authority: &str) -> bool {
         self.0.matches_line(authority.to_ascii_lowercase())
             || self.0.matches_line(canonical_host(authority))
+    }
+}
+
+impl fmt::Display for HostMatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 
@@ -185,6 +228,15 @@ impl RequestPrincipal {
     pub(super) fn matches(&self, token: &Token) -> bool {
         let matches = |half: &StringMatch, text: &str| !text.is_empty() && half.matches(text);
         matches(&self.issuer, &token.issuer) && matches(&self.subject, &token.subject)
+    }
+}
+
+impl fmt::Display for RequestPrincipal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.issuer, &self.subject) {
+            (StringMatch::Presence, StringMatch::Presence) => f.write_str("*"),
+            (issuer, subject) => write!(f, "{issuer}/{subject}"),
+        }
     }
 }
 

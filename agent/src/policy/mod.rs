@@ -7,8 +7,11 @@ mod attachment;
 mod authorization;
 mod compile;
 mod condition;
+mod cross_check;
 mod decision;
 mod evaluate;
+pub mod explain;
+mod findings;
 mod index;
 mod jwks;
 mod matcher;
@@ -33,6 +36,7 @@ pub use decision::{
     RequestPermit,
 };
 pub use evaluate::{Approvals, Consultation};
+pub use findings::{Finding, Severity};
 pub use index::PolicyIndex;
 pub use jwks::{Algorithm, Curve, Jwk, Jwks, JwksError, KeyMaterial};
 pub use normalise::BadPath;

@@ -87,7 +87,7 @@ impl WorkloadPolicies {
             .filter(move |attached| attached.is_noted() && attached.ports.include(port))
     }
 
-    fn notes(&self, connection: &Attributes, knowledge: Knowledge<'_>) -> Vec<Note> {
+    pub(super) fn notes(&self, connection: &Attributes, knowledge: Knowledge<'_>) -> Vec<Note> {
         let port = connection.destination.port();
         let matching = |action: Action| {
             self.noted(port)

@@ -1,5 +1,7 @@
 //! Paths: Istio's string match, or a template.
 
+use std::fmt;
+
 use super::matcher::StringMatch;
 
 /// A value of `paths`.
@@ -53,6 +55,20 @@ impl PathMatch {
         match self {
             Self::Text(text) => text.matches(path),
             Self::Template(template) => matches(&template.0, path, operators),
+        }
+    }
+}
+
+/// As a policy writes it.
+impl fmt::Display for PathMatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => text.fmt(f),
+            Self::Template(Template(parts)) => parts.iter().try_for_each(|part| match part {
+                Part::Literal(literal) => f.write_str(literal),
+                Part::Segment => f.write_str("{*}"),
+                Part::Anything => f.write_str("{**}"),
+            }),
         }
     }
 }
@@ -155,6 +171,7 @@ mod tests {
             ("/foo/{**}/", &["/foo/bar/", "/foo//"], &["/foo/bar"]),
         ] {
             let parsed = PathMatch::parse(template).expect(template);
+            assert_eq!(parsed.to_string(), template);
             for path in matching {
                 assert!(parsed.matches(path, Operators::Strict), "{template} {path}");
             }

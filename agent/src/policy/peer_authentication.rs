@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::decision::Decider;
-use super::reader::{Node, NotEnforced, selector};
+use super::reader::{Node, NotEnforced, Warning, selector};
 use crate::model::{PolicyKind, PolicyObject};
 
 /// A mode, as far as it matters to a proxy that always takes mutual TLS: DISABLE is PERMISSIVE.
@@ -22,8 +22,6 @@ pub(super) enum Mode {
 pub(super) struct PeerAuthentication {
     pub(super) mode: Mode,
     pub(super) ports: BTreeMap<u16, Mode>,
-    /// DISABLE is written somewhere in it.
-    pub(super) disables: bool,
 }
 
 /// An object's selector, and what it says or the field that keeps it from being enforced.
@@ -31,6 +29,8 @@ pub(super) struct Parsed {
     /// Empty: no selector, or one without labels.
     pub(super) selector: Vec<(String, String)>,
     pub(super) content: Result<PeerAuthentication, NotEnforced>,
+    /// What an operator may want to know, though it is enforced.
+    pub(super) warnings: Vec<Warning>,
 }
 
 /// Reads a PeerAuthentication. A selector that is not understood selects the whole namespace.
@@ -40,28 +40,38 @@ pub(super) fn parse(object: &PolicyObject) -> Parsed {
         let field = fields.into_iter().find(|(name, _)| *name == "selector");
         field.map_or(Ok(Vec::new()), |(_, field)| selector(&field))
     });
+    let mut warnings = Vec::new();
     match selected {
         Ok(selector) => Parsed {
-            content: content(&spec, selector.is_empty()),
+            content: content(&spec, selector.is_empty(), &mut warnings),
             selector,
+            warnings,
         },
         Err(error) => Parsed {
             selector: Vec::new(),
             content: Err(error),
+            warnings,
         },
     }
 }
 
-fn content(spec: &Node<'_>, no_selector: bool) -> Result<PeerAuthentication, NotEnforced> {
+fn content(
+    spec: &Node<'_>,
+    no_selector: bool,
+    warnings: &mut Vec<Warning>,
+) -> Result<PeerAuthentication, NotEnforced> {
     let mut content = PeerAuthentication {
         mode: Mode::Unset,
         ports: BTreeMap::new(),
-        disables: false,
     };
     for (name, field) in spec.fields()? {
         match name {
+            "selector" if no_selector => warnings.push(field.warning(
+                "a selector without labels selects every workload; add labels, or remove it to \
+                 say so",
+            )),
             "selector" => {}
-            "mtls" => content.mode = mtls(&field, &mut content.disables)?,
+            "mtls" => content.mode = mtls(&field, warnings)?,
             "portLevelMtls" => {
                 for (port, node) in field.fields()? {
                     let Some(number) = port.parse().ok().filter(|&port: &u16| port != 0) else {
@@ -70,9 +80,7 @@ fn content(spec: &Node<'_>, no_selector: bool) -> Result<PeerAuthentication, Not
                     if no_selector {
                         return field.fail("port-level modes need a selector");
                     }
-                    content
-                        .ports
-                        .insert(number, mtls(&node, &mut content.disables)?);
+                    content.ports.insert(number, mtls(&node, warnings)?);
                 }
             }
             _ => return field.unknown(),
@@ -81,7 +89,7 @@ fn content(spec: &Node<'_>, no_selector: bool) -> Result<PeerAuthentication, Not
     Ok(content)
 }
 
-fn mtls(node: &Node<'_>, disables: &mut bool) -> Result<Mode, NotEnforced> {
+fn mtls(node: &Node<'_>, warnings: &mut Vec<Warning>) -> Result<Mode, NotEnforced> {
     let mut mode = Mode::Unset;
     for (name, field) in node.fields()? {
         mode = match (name, field.text()?) {
@@ -89,7 +97,9 @@ fn mtls(node: &Node<'_>, disables: &mut bool) -> Result<Mode, NotEnforced> {
             ("mode", "STRICT") => Mode::Strict,
             ("mode", "PERMISSIVE") => Mode::Permissive,
             ("mode", "DISABLE") => {
-                *disables = true;
+                warnings.push(field.warning(
+                    "DISABLE is taken for PERMISSIVE: a tunnel is always taken; write PERMISSIVE",
+                ));
                 Mode::Permissive
             }
             ("mode", other) => return field.fail(format!("{other:?} is no mode")),

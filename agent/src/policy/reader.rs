@@ -11,7 +11,22 @@ pub(super) struct NotEnforced {
     pub(super) path: String,
     /// What is the matter, and what to do.
     pub(super) problem: String,
+    /// The field's value, where it is short.
+    pub(super) value: Option<String>,
 }
+
+/// A field that is enforced, and may not mean what it was meant to.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{path}: {problem}")]
+pub(super) struct Warning {
+    /// The field.
+    pub(super) path: String,
+    /// What it means.
+    pub(super) problem: String,
+}
+
+/// The longest value, in bytes, that is shown.
+const LONGEST_VALUE: usize = 80;
 
 /// A value and where it stands.
 #[derive(Clone)]
@@ -32,11 +47,20 @@ impl<'a> Node<'a> {
         Err(NotEnforced {
             path: self.path.clone(),
             problem: problem.into(),
+            value: short(self.value),
         })
     }
 
     pub(super) fn is_null(&self) -> bool {
         self.value.is_null()
+    }
+
+    /// A warning about this field.
+    pub(super) fn warning(&self, problem: impl Into<String>) -> Warning {
+        Warning {
+            path: self.path.clone(),
+            problem: problem.into(),
+        }
     }
 
     /// The fields of an object. Null is an object without fields.
@@ -71,7 +95,7 @@ impl<'a> Node<'a> {
                 })
                 .collect()),
             Value::Array(_) => self.fail("an empty list selects nothing here; remove the field"),
-            _ => self.fail("it is not a list"),
+            _ => self.fail("it is not a list; write one"),
         }
     }
 
@@ -137,6 +161,14 @@ impl<'a> Node<'a> {
              remove the field or the policy",
         )
     }
+}
+
+fn short(value: &Value) -> Option<String> {
+    let text = match value {
+        Value::Null => return None,
+        other => other.to_string(),
+    };
+    (text.len() <= LONGEST_VALUE).then_some(text)
 }
 
 /// Reads `selector.matchLabels`.

@@ -1,6 +1,7 @@
 //! What policy knows of an HTTP request.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -19,9 +20,9 @@ pub struct RequestAttributes {
     pub authority: String,
     /// The normalised path, without query.
     pub path: String,
-    /// The path as it came, with its query.
-    pub raw_path: String,
-    /// The headers, without pseudo-headers.
+    /// The same with its query.
+    pub path_and_query: String,
+    /// The headers, without pseudo-headers and Host.
     pub headers: HeaderMap,
     /// The client as the last X-Forwarded-For line names it; `None` where there is none.
     pub forwarded_for: Option<IpAddr>,
@@ -77,6 +78,18 @@ impl HeaderKey {
     }
 }
 
+/// As a policy writes it.
+impl fmt::Display for HeaderKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Named(name) => name.as_str(),
+            Self::Method => ":method",
+            Self::Authority => ":authority",
+            Self::Path => ":path",
+        })
+    }
+}
+
 impl RequestAttributes {
     /// The authority; `None` where there is none.
     pub(super) fn host(&self) -> Option<&str> {
@@ -95,17 +108,7 @@ impl RequestAttributes {
                 let host = self.host().into_iter();
                 host.map(|host| Cow::Borrowed(host.as_bytes())).collect()
             }
-            HeaderKey::Path => vec![Cow::Owned(self.path_and_query().into_bytes())],
-        }
-    }
-
-    /// What the application gets.
-    fn path_and_query(&self) -> String {
-        let raw = self.raw_path.as_str();
-        let whole = raw.split_once('#').map_or(raw, |(before, _)| before);
-        match whole.split_once('?') {
-            Some((_, query)) => format!("{}?{query}", self.path),
-            None => self.path.clone(),
+            HeaderKey::Path => vec![Cow::Borrowed(self.path_and_query.as_bytes())],
         }
     }
 }

@@ -13,7 +13,7 @@ use http::HeaderName;
 
 use super::attachment::{ATTACHMENT_FIELDS, Attachment, attachment};
 use super::jwks::Jwks;
-use super::reader::{Node, NotEnforced};
+use super::reader::{Node, NotEnforced, Warning};
 use crate::model::PolicyObject;
 
 pub use url::HttpUrl;
@@ -120,7 +120,7 @@ pub(super) struct Parsed {
     pub(super) attachment: Attachment,
     pub(super) content: Result<RequestAuthentication, NotEnforced>,
     /// What an operator may want to know, though it is enforced.
-    pub(super) warnings: Vec<String>,
+    pub(super) warnings: Vec<Warning>,
 }
 
 /// Reads a RequestAuthentication. A selector that is not understood selects all of its scope.

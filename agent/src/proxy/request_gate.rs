@@ -174,7 +174,7 @@ fn attributes(
         method: head.method.to_string(),
         authority: head.authority.clone(),
         path: path.to_owned(),
-        raw_path: head.target.clone(),
+        path_and_query: head.target.clone(),
         forwarded_for: forwarded_for(&head.headers),
         headers: head.headers.clone(),
         token: None,
@@ -225,7 +225,7 @@ mod tests {
         let mut head = head("/order/../admin?x=/../y#z", &[]);
         let request = attributes(&mut head, PathNormalization::Base).expect("a path");
         assert_eq!(request.path, "/admin");
-        assert_eq!(request.raw_path, "/admin?x=/../y");
+        assert_eq!(request.path_and_query, "/admin?x=/../y");
         assert_eq!(head.target, "/admin?x=/../y");
     }
 

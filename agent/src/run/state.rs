@@ -17,6 +17,7 @@ use crate::model::{Enrolment, Fault, Workload};
 use crate::observe::denials::RecentDenials;
 use crate::observe::logging::DroppedLines;
 use crate::policy::MeshView;
+use crate::policy::explain::Question;
 use crate::proxy::Proxy;
 
 /// What does not go through the mesh.
@@ -51,6 +52,17 @@ impl AdminState for State {
             "events" => Some(json!(self.denials.list())),
             _ => None,
         }
+    }
+
+    fn ask(&self, what: &str, question: Value) -> Option<Result<Value, String>> {
+        (what == "explain").then(|| {
+            let question: Question = serde_json::from_value(question)
+                .map_err(|error| format!("the question is not understood: {error}"))?;
+            let answer = self.view().explain(&question);
+            answer
+                .map(|answer| json!(answer))
+                .map_err(|error| error.to_string())
+        })
     }
 }
 

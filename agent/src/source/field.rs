@@ -23,6 +23,20 @@ impl FieldPath {
         )
     }
 
+    /// The path of a text such as `spec.rules[0].to`. A key that has a dot in it is taken for
+    /// several, none of which exist.
+    pub(crate) fn parse(text: &str) -> Self {
+        let steps = text.split(['.', '[']).filter(|step| !step.is_empty());
+        let step = |step: &str| match step.strip_suffix(']') {
+            Some(index) => match index.parse() {
+                Ok(index) => FieldStep::Index(index),
+                Err(_) => FieldStep::Key(index.to_owned()),
+            },
+            None => FieldStep::Key(step.to_owned()),
+        };
+        Self(steps.map(step).collect())
+    }
+
     /// The field `key` of this one.
     pub(crate) fn key(&self, key: &str) -> Self {
         self.then(FieldStep::Key(key.to_owned()))
@@ -100,6 +114,18 @@ mod tests {
             (FieldPath::default(), ""),
         ] {
             assert_eq!(path.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        for text in [
+            "spec",
+            "spec.rules[0].to[12].operation",
+            "items[2].spec",
+            "",
+        ] {
+            assert_eq!(FieldPath::parse(text).to_string(), text);
         }
     }
 }

@@ -2,10 +2,12 @@
 
 mod condition;
 mod criterion;
+mod describe;
 mod read;
 mod values;
 
 pub(super) use criterion::{Criterion, Facts, Knowledge};
+pub(super) use describe::Clause;
 pub(super) use read::parse;
 
 use std::sync::Arc;
@@ -131,7 +133,8 @@ impl Rule {
         from.into_iter().chain(to).flatten().chain(&self.when)
     }
 
-    fn all_criteria(&self) -> impl Iterator<Item = &Criterion> {
+    /// All of them, wherever they stand.
+    pub(super) fn all_criteria(&self) -> impl Iterator<Item = &Criterion> {
         self.from.iter().chain(&self.to).flatten().chain(&self.when)
     }
 }

@@ -12,7 +12,7 @@ use super::{Action, Authorization, Enforcement, Rule};
 use crate::model::{ObjectName, PolicyObject, TrustBundle};
 use crate::policy::attachment::{ATTACHMENT_FIELDS, Attachment, attachment};
 use crate::policy::matcher::Field;
-use crate::policy::reader::{Node, NotEnforced};
+use crate::policy::reader::{Node, NotEnforced, Warning};
 
 /// The most rules of a policy, and sources of a rule.
 const MOST_RULES: usize = 512;
@@ -27,8 +27,10 @@ pub(in crate::policy) struct Parsed {
     /// A dry run only where that can be read.
     pub(in crate::policy) enforcement: Enforcement,
     pub(in crate::policy) rules: Result<Authorization, NotEnforced>,
+    /// What else is wrong, where the rules are not right.
+    pub(in crate::policy) more_errors: Vec<NotEnforced>,
     /// What an operator may want to know, though it is enforced.
-    pub(in crate::policy) warnings: Vec<String>,
+    pub(in crate::policy) warnings: Vec<Warning>,
 }
 
 /// What the values of a policy are read with.
@@ -41,7 +43,7 @@ pub(super) struct Context<'a> {
 /// Reads an AuthorizationPolicy.
 pub(in crate::policy) fn parse(object: &PolicyObject, bundle: &TrustBundle) -> Parsed {
     let spec = Node::spec(&object.spec);
-    let mut warnings = Vec::new();
+    let (mut warnings, mut more_errors) = (Vec::new(), Vec::new());
     let attached = attachment(&spec, &mut warnings);
     let action = spec.fields().and_then(|fields| {
         let field = fields.into_iter().find(|(name, _)| *name == "action");
@@ -57,7 +59,7 @@ pub(in crate::policy) fn parse(object: &PolicyObject, bundle: &TrustBundle) -> P
                 bundle,
                 action,
             };
-            authorization(object, &spec, &context)
+            authorization(object, &spec, &context, &mut more_errors)
         });
     let enforcement = action
         .clone()
@@ -71,6 +73,7 @@ pub(in crate::policy) fn parse(object: &PolicyObject, bundle: &TrustBundle) -> P
         action: action.ok(),
         enforcement,
         rules,
+        more_errors,
         warnings,
     }
 }
@@ -79,6 +82,7 @@ fn authorization(
     object: &PolicyObject,
     spec: &Node<'_>,
     context: &Context<'_>,
+    more_errors: &mut Vec<NotEnforced>,
 ) -> Result<Authorization, NotEnforced> {
     let action = context.action;
     let enforcement = enforcement(object, action)?;
@@ -94,10 +98,8 @@ fn authorization(
                 if elements.len() > MOST_RULES {
                     return field.fail(format!("a policy has at most {MOST_RULES} rules"));
                 }
-                rules = elements
-                    .iter()
-                    .map(|node| rule(node, context))
-                    .collect::<Result<_, _>>()?;
+                let read = elements.iter().map(|node| rule(node, context));
+                rules = all(read, more_errors)?;
             }
             _ => return field.unknown(),
         }
@@ -121,6 +123,22 @@ fn authorization(
     }
 }
 
+/// All of some results, or the first error; the others are `more`.
+fn all<T>(
+    results: impl Iterator<Item = Result<T, NotEnforced>>,
+    more: &mut Vec<NotEnforced>,
+) -> Result<Vec<T>, NotEnforced> {
+    let (mut values, mut first) = (Vec::new(), None);
+    for result in results {
+        match (result, &first) {
+            (Ok(value), _) => values.push(value),
+            (Err(error), None) => first = Some(error),
+            (Err(error), Some(_)) => more.push(error),
+        }
+    }
+    first.map_or(Ok(values), Err)
+}
+
 fn provider_name<'a>(node: &Node<'a>) -> Result<Option<&'a str>, NotEnforced> {
     let mut found = None;
     for (name, field) in node.fields()? {
@@ -137,6 +155,7 @@ fn enforcement(object: &PolicyObject, action: Action) -> Result<Enforcement, Not
     let fail = |problem: String| NotEnforced {
         path: "metadata.annotations[istio.io/dry-run]".to_owned(),
         problem,
+        value: object.annotations.get("istio.io/dry-run").cloned(),
     };
     let Some(value) = object.annotations.get("istio.io/dry-run") else {
         return Ok(Enforcement::Enforced);
@@ -358,7 +377,7 @@ pub(super) fn refuse_in_custom(
 }
 
 /// What an operator may not have meant.
-fn warn(policy: &Authorization) -> Vec<String> {
+fn warn(policy: &Authorization) -> Vec<Warning> {
     if policy.action != Action::Deny {
         return Vec::new();
     }
@@ -373,11 +392,11 @@ fn warn(policy: &Authorization) -> Vec<String> {
         .iter()
         .enumerate()
         .find(|(_, rule)| widens(rule));
-    let warning = wide.map(|(index, _)| {
-        format!(
-            "rules[{index}] depends on HTTP and names no port: on ports that do not speak HTTP it \
-             denies whatever else it says"
-        )
+    let warning = wide.map(|(index, _)| Warning {
+        path: format!("spec.rules[{index}]"),
+        problem: "it depends on HTTP and names no port: on ports that do not speak HTTP it denies \
+                  whatever else it says; add the ports that it is about"
+            .to_owned(),
     });
     warning.into_iter().collect()
 }

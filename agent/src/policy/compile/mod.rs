@@ -34,10 +34,15 @@ impl WorkloadPolicies {
         if !self.not_enforced.is_empty() {
             return CompiledSet::without_tables(SetMode::Refuse);
         }
-        if self.alternative_count() > MAX_ALTERNATIVES {
+        if !self.fit_tables() {
             return CompiledSet::without_tables(SetMode::Ask);
         }
         CompiledSet::new(self.alternatives())
+    }
+
+    /// Whether the kernel has tables that are large enough for them.
+    pub(super) fn fit_tables(&self) -> bool {
+        self.alternative_count() <= MAX_ALTERNATIVES
     }
 }
 

@@ -2,6 +2,8 @@
 //! permission, and a property that holds evaluator and kernel tables against each other.
 
 mod agreement;
+mod explain;
+mod generate;
 mod identity;
 mod not_enforced;
 mod peer_authentication;
@@ -14,7 +16,7 @@ use ambit_common::Reason;
 use serde_json::Value;
 
 use super::{
-    Approvals, Attributes, ConnectionVerdict, Decision, PolicyIndex, RequestAttributes,
+    Approvals, Attributes, ConnectionVerdict, Decision, MeshView, PolicyIndex, RequestAttributes,
     RequestDecision, WorkloadPolicies,
 };
 use crate::model::testing::{parts, pod, service};
@@ -90,6 +92,14 @@ impl Mesh {
             ..parts()
         });
         PolicyIndex::build(&Arc::new(snapshot))
+    }
+
+    fn view(self) -> MeshView {
+        let policies = self.index();
+        MeshView {
+            snapshot: Arc::clone(&policies.snapshot),
+            policies,
+        }
     }
 
     fn policies(self) -> Arc<WorkloadPolicies> {
@@ -169,7 +179,7 @@ fn request(method: &str, path: &str) -> RequestAttributes {
         method: method.to_owned(),
         authority: "web".to_owned(),
         path: path.to_owned(),
-        raw_path: path.to_owned(),
+        path_and_query: path.to_owned(),
         headers: http::HeaderMap::new(),
         forwarded_for: None,
         token: None,

@@ -18,7 +18,16 @@ pub(super) struct Assembly<'a> {
     services: Vec<Service>,
     policies: Vec<PolicyObject>,
     mesh_config: Option<(Origin, &'a MeshConfigObject)>,
-    duplicates: Vec<Fault>,
+    duplicates: Vec<Duplicate>,
+}
+
+/// An object that is there twice.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Duplicate {
+    pub(super) key: ObjectKey,
+    /// The one that counts.
+    pub(super) first: Origin,
+    pub(super) second: Origin,
 }
 
 impl<'a> Assembly<'a> {
@@ -26,14 +35,10 @@ impl<'a> Assembly<'a> {
     pub(super) fn add_file(&mut self, path: &Arc<PathBuf>, parsed: Option<&'a Parsed>) {
         for (origin, object) in located(path, parsed) {
             if let Some(first) = self.add(&origin, object).cloned() {
-                let key = object.key();
-                self.duplicates.push(Fault {
-                    subject: format!("{origin} ({key})"),
-                    message: format!(
-                        "{key} is there already in {first}: that one is in force and this one is \
-                         not. Remove one of them."
-                    ),
-                    last_good_in_force: false,
+                self.duplicates.push(Duplicate {
+                    key: object.key(),
+                    first,
+                    second: origin,
                 });
             }
         }
@@ -44,6 +49,16 @@ impl<'a> Assembly<'a> {
         for (origin, object) in located(path, Some(parsed)) {
             self.add(&origin, object);
         }
+    }
+
+    /// The objects that were there already.
+    pub(super) fn duplicates(&self) -> &[Duplicate] {
+        &self.duplicates
+    }
+
+    /// Whether there is a mesh configuration among the objects.
+    pub(super) fn has_mesh_config(&self) -> bool {
+        self.mesh_config.is_some()
     }
 
     /// The mesh, in the order of names.
@@ -58,7 +73,7 @@ impl<'a> Assembly<'a> {
             .sort_by(|one, other| one.name.cmp(&other.name));
         self.policies
             .sort_by(|one, other| (one.kind, &one.name).cmp(&(other.kind, &other.name)));
-        faults.append(&mut self.duplicates);
+        faults.extend(self.duplicates.iter().map(Duplicate::fault));
         let mesh_config = self.mesh_config.as_ref();
         let trust = &settings.trust_bundle;
         faults.extend(
@@ -104,16 +119,35 @@ impl<'a> Assembly<'a> {
     }
 }
 
+impl Duplicate {
+    /// What is the matter, and what to do.
+    pub(super) fn problem(&self) -> String {
+        let Self { key, first, .. } = self;
+        format!(
+            "{key} is there already in {first}: that one is in force and this one is not. Remove \
+             one of them."
+        )
+    }
+
+    fn fault(&self) -> Fault {
+        Fault {
+            subject: format!("{} ({})", self.second, self.key),
+            message: self.problem(),
+            last_good_in_force: false,
+        }
+    }
+}
+
 fn located<'a>(
     path: &Arc<PathBuf>,
     parsed: Option<&'a Parsed>,
 ) -> impl Iterator<Item = (Origin, &'a Object)> {
     let objects = parsed.into_iter().flat_map(|parsed| &parsed.objects);
-    objects.map(|(document, object)| {
+    objects.map(|located| {
         let origin = Origin::File {
             path: Arc::clone(path),
-            document: *document,
+            document: located.document,
         };
-        (origin, object)
+        (origin, &located.object)
     })
 }

@@ -60,11 +60,21 @@ impl fmt::Display for ObjectKey {
     }
 }
 
+/// An object and where it stands in its file.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) struct Located {
+    /// The document, from 1.
+    pub(super) document: usize,
+    /// Where in the document: nowhere in particular, unless it is an item of a list.
+    pub(super) at: FieldPath,
+    pub(super) object: Object,
+}
+
 /// The objects of a file that is right in all its documents.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub(super) struct Parsed {
-    /// The objects, each with the number of its document, from 1.
-    pub(super) objects: Vec<(usize, Object)>,
+    /// The objects.
+    pub(super) objects: Vec<Located>,
     /// Kinds that the mesh does not read, as `apiVersion kind`.
     pub(super) ignored: BTreeSet<String>,
 }
@@ -76,9 +86,10 @@ pub(super) struct DocumentError {
     pub(super) document: usize,
     /// The object, as far as it is legible: `Pod shop/cart`.
     pub(super) object: Option<String>,
-    location: Option<Location>,
-    field: Option<FieldPath>,
-    problem: String,
+    pub(super) location: Option<Location>,
+    /// The field at fault; `None` where the document is no YAML.
+    pub(super) field: Option<FieldPath>,
+    pub(super) problem: String,
 }
 
 impl fmt::Display for DocumentError {
@@ -103,6 +114,18 @@ pub(super) fn parse(
     text: &str,
     settings: &Settings,
 ) -> Result<Parsed, Vec<DocumentError>> {
+    match read(path, text, settings) {
+        (parsed, errors) if errors.is_empty() => Ok(parsed),
+        (_, errors) => Err(errors),
+    }
+}
+
+/// Reads the documents of a file: the objects that are right, and what is wrong with the others.
+pub(super) fn read(
+    path: &Arc<PathBuf>,
+    text: &str,
+    settings: &Settings,
+) -> (Parsed, Vec<DocumentError>) {
     let mut reader = Reader {
         path,
         text,
@@ -112,11 +135,7 @@ pub(super) fn parse(
         errors: Vec::new(),
     };
     reader.read_all();
-    if reader.errors.is_empty() {
-        Ok(reader.parsed)
-    } else {
-        Err(reader.errors)
-    }
+    (reader.parsed, reader.errors)
 }
 
 struct Reader<'a> {
@@ -164,7 +183,7 @@ impl Reader<'_> {
                 return self.read_list(&at, &kind, value);
             }
             let item = Item { kind, value };
-            self.read_object(item)
+            self.read_object(&at, item)
         });
         if let Err(error) = result {
             let error = ObjectError::new(at.join(&error.field), error.problem);
@@ -202,7 +221,7 @@ impl Reader<'_> {
         }
     }
 
-    fn read_object(&mut self, item: Item) -> Result<(), ObjectError> {
+    fn read_object(&mut self, at: &FieldPath, item: Item) -> Result<(), ObjectError> {
         let object = match (item.kind.api_version.as_str(), item.kind.kind.as_str()) {
             ("v1", "Namespace") => namespace(item.typed()?)?,
             ("v1", "Pod") => match self.pod(item)? {
@@ -221,7 +240,11 @@ impl Reader<'_> {
                 }
             },
         };
-        self.parsed.objects.push((self.document, object));
+        self.parsed.objects.push(Located {
+            document: self.document,
+            at: at.clone(),
+            object,
+        });
         Ok(())
     }
 

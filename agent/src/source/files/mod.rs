@@ -49,6 +49,7 @@
 mod assembly;
 mod document;
 mod netns;
+pub mod offline;
 mod read;
 mod state;
 mod watch;

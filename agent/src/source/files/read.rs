@@ -107,7 +107,11 @@ fn is_configuration(path: &Path) -> bool {
     !hidden && matches!(extension, Some("yaml" | "yml"))
 }
 
-fn read_text(path: &Path) -> Result<String, ReadError> {
+/// Reads one file.
+///
+/// # Errors
+/// Where it cannot be read, is too large, or no text.
+pub(super) fn read_text(path: &Path) -> Result<String, ReadError> {
     let file = open(path)?;
     if !file.metadata()?.is_file() {
         return Err(ReadError::NotAFile);

@@ -1,0 +1,79 @@
+//! `ambit explain`.
+
+mod arguments;
+mod text;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::bail;
+use serde_json::Value;
+
+use super::offline::MeshArguments;
+use super::show::{Format, render};
+use crate::admin::client;
+use crate::policy::MeshView;
+use crate::policy::explain::{Answer, Question};
+use arguments::QuestionArguments;
+
+/// What to ask, of whom, and how to print the answer.
+#[derive(clap::Args)]
+pub(super) struct Explain {
+    #[command(flatten)]
+    question: QuestionArguments,
+    /// Answer from files of Kubernetes YAML, directories of them, or - for the standard input,
+    /// instead of asking the agent.
+    #[arg(short, long = "file", value_name = "FILE", num_args = 1..)]
+    files: Vec<PathBuf>,
+    #[command(flatten)]
+    mesh: MeshArguments,
+    /// The agent's admin socket.
+    #[arg(long, env = "AMBIT_SOCKET", default_value = super::run::DEFAULT_SOCKET)]
+    socket: PathBuf,
+    /// How to print the answer.
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    output: Format,
+}
+
+impl Explain {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        let question = self.question.question()?;
+        let answer = match self.files.as_slice() {
+            [] => of_agent(&self.socket, &question)?,
+            files => of_files(self.mesh, files, &question)?,
+        };
+        let text = match self.output {
+            Format::Table => text::text(&answer),
+            Format::Json | Format::Yaml => render(&serde_json::to_value(&answer)?, self.output)?,
+        };
+        println!("{text}");
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn of_agent(socket: &Path, question: &Question) -> anyhow::Result<Answer> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let question: Value = serde_json::to_value(question)?;
+    let answer = runtime.block_on(client::ask(socket, "explain", &question))?;
+    Ok(serde_json::from_value(answer)?)
+}
+
+/// What is broken may be what decides, so that nothing is said without it.
+fn of_files(mesh: MeshArguments, files: &[PathBuf], question: &Question) -> anyhow::Result<Answer> {
+    let files = mesh.read(files)?;
+    if let Some(unreadable) = files.unreadable.first() {
+        bail!("{}: {}", unreadable.path.display(), unreadable.problem);
+    }
+    if let Some(broken) = files.broken.first() {
+        bail!(
+            "{}, document {}: {}; `ambit validate` lists all that is wrong",
+            broken.path.display(),
+            broken.document,
+            broken.problem
+        );
+    }
+    Ok(MeshView::new(Arc::clone(&files.snapshot)).explain(question)?)
+}

@@ -1,0 +1,131 @@
+use super::*;
+use crate::model::{TrustBundle, TrustDomain};
+use crate::source::files::offline::{Input, OfflineConfig, read_once};
+
+fn input(name: &str, text: &str) -> Input {
+    Input::Text {
+        name: name.to_owned(),
+        text: text.to_owned(),
+    }
+}
+
+fn report(inputs: Vec<Input>) -> Report {
+    let domain = TrustDomain::new("cluster.local").expect("valid");
+    let config = OfflineConfig {
+        trust_bundle: TrustBundle::without_aliases(domain),
+        root_namespace: "istio-system".into(),
+    };
+    Report::of(&read_once(inputs, config))
+}
+
+fn only(text: &str) -> ReportedFinding {
+    let mut report = report(vec![input("a.yaml", text)]);
+    assert_eq!(report.findings.len(), 1, "{:?}", report.findings);
+    report.findings.remove(0)
+}
+
+const POLICY: &str = "\
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: cart, namespace: shop}
+spec:
+  rules:
+  - to:
+    - operation:
+        ports: [\"http\"]
+";
+
+#[test]
+fn a_policy_is_told_with_document_line_field_and_value() {
+    let two = format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: shop}}\n---\n{POLICY}");
+    let found = only(&two);
+    assert_eq!((found.document, found.line), (Some(2), Some(12)));
+    assert_eq!(found.severity, Grade::Error);
+    assert_eq!(
+        found.object.as_deref(),
+        Some("AuthorizationPolicy shop/cart")
+    );
+    assert_eq!(
+        found.field.as_deref(),
+        Some("spec.rules[0].to[0].operation.ports[0]")
+    );
+    assert_eq!(found.value.as_deref(), Some("\"http\""));
+    assert!(
+        found.message.contains("not a port from 0 to 65535"),
+        "{}",
+        found.message
+    );
+}
+
+#[test]
+fn an_item_of_a_list_has_its_own_line() {
+    let item = POLICY.replace('\n', "\n  ");
+    let list = format!("apiVersion: v1\nkind: List\nitems:\n- {item}\n");
+    assert_eq!(only(&list).line, Some(11));
+}
+
+#[test]
+fn what_is_right_has_no_findings_and_other_kinds_are_skipped() {
+    let right = POLICY.replace("http", "80");
+    let other = "---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: cart}\n";
+    let report = report(vec![input("a.yaml", &format!("{right}{other}"))]);
+    assert_eq!(report.findings, []);
+    assert_eq!(report.objects, 1);
+    assert_eq!(report.skipped, ["a.yaml: apps/v1 Deployment"]);
+}
+
+#[test]
+fn a_broken_object_hides_nothing_of_the_others() {
+    let service =
+        "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {ports: [{port: 0}]}\n";
+    let report = report(vec![input("a.yaml", &format!("{service}---\n{POLICY}"))]);
+    let objects: Vec<_> = report
+        .findings
+        .iter()
+        .map(|found| found.object.as_deref())
+        .collect();
+    assert_eq!(
+        objects,
+        [Some("Service a"), Some("AuthorizationPolicy shop/cart")]
+    );
+}
+
+#[test]
+fn an_object_that_is_there_twice_is_told_once() {
+    let right = POLICY.replace("http", "80");
+    let report = report(vec![input("a.yaml", &right), input("b.yaml", &right)]);
+    assert_eq!(report.count(Grade::Error), 1, "{:?}", report.findings);
+    assert_eq!(report.findings[0].file.as_deref(), Some("b.yaml"));
+    assert!(report.findings[0].message.contains("a.yaml, document 1"));
+}
+
+#[test]
+fn what_is_no_yaml_or_empty_is_unreadable() {
+    for text in ["a: [\n", ""] {
+        assert_eq!(only(text).severity, Grade::Unreadable, "{text:?}");
+    }
+    let report = report(vec![Input::Path("/nonexistent/a.yaml".into())]);
+    assert_eq!(report.count(Grade::Unreadable), 1);
+}
+
+#[test]
+fn a_provider_is_missed_only_beside_a_mesh_configuration() {
+    let custom = "\
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: cart, namespace: shop}
+spec: {action: CUSTOM, provider: {name: opa}, rules: [{}]}
+";
+    let mesh = "\
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio, namespace: istio-system}
+data: {mesh: 'extensionProviders: []'}
+";
+    assert_eq!(report(vec![input("a.yaml", custom)]).findings, []);
+    let found = only(&format!("{custom}{mesh}"));
+    assert_eq!(found.severity, Grade::Warning);
+    assert_eq!(found.field.as_deref(), Some("spec.provider.name"));
+    assert_eq!(found.line, Some(4));
+}
