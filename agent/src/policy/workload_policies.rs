@@ -1,5 +1,6 @@
 //! Everything that decides who may reach a workload.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -54,12 +55,17 @@ impl WorkloadPolicies {
     }
 
     /// The rules that the tokens of requests to a port have to satisfy: all that apply, together.
-    pub fn jwt_rules(&self, port: u16) -> Vec<&JwtRule> {
-        let attached = self
-            .token_rules
-            .iter()
-            .filter(|one| one.ports.include(port));
-        attached.flat_map(|one| &one.authentication.rules).collect()
+    pub fn jwt_rules(&self, port: u16) -> Cow<'_, [JwtRule]> {
+        let attached = self.token_rules.iter();
+        let mut attached = attached.filter(|one| one.ports.include(port));
+        let first = attached
+            .next()
+            .map_or(&[][..], |one| &one.authentication.rules);
+        let mut all = Cow::Borrowed(first);
+        for one in attached {
+            all.to_mut().extend_from_slice(&one.authentication.rules);
+        }
+        all
     }
 
     /// Whether a policy depends on what a request says, where a port carries requests. An external

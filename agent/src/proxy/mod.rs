@@ -10,10 +10,6 @@ mod connect;
 mod connections;
 mod delivery;
 mod hbone;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, unused_imports, reason = "wired by the integrator")
-)]
 mod http;
 mod inbound;
 mod inbound_call;
@@ -25,7 +21,9 @@ mod pod;
 mod refusal;
 mod relay;
 mod report;
+mod request_checks;
 mod request_gate;
+mod request_refusal;
 mod request_report;
 mod reset;
 mod route;

@@ -16,6 +16,7 @@ use super::limits::{PodCaps, ProxyLimits};
 use super::shard::{Command, Shard, ShardPod, Stop};
 use super::stats::ProxyStats;
 use super::verdict::PodRemoval;
+use crate::authorizer::CheckSlots;
 use crate::datapath::{PodDatapathParts, PodListeners};
 use crate::identity::WorkloadCertificates;
 use crate::jwt::KeyCache;
@@ -135,6 +136,7 @@ impl Proxy {
             });
         }
         let caps = PodCaps::new(self.limits);
+        let checks = CheckSlots::default();
         for (shard, (datapath, listeners)) in self.shards.iter().zip(pod.shards) {
             let pod = ShardPod {
                 workload: Arc::clone(&pod.workload),
@@ -142,6 +144,7 @@ impl Proxy {
                 datapath,
                 listeners,
                 caps: caps.clone(),
+                checks: checks.clone(),
             };
             let added = shard
                 .ask(|done| Command::AddPod(Box::new(pod), done))

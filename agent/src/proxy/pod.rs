@@ -13,6 +13,7 @@ use super::stats::ShardStats;
 use super::subject::Party;
 use super::tasks::PodTasks;
 use super::verdict::{Basis, Judge, PodRemoval, Termination};
+use crate::authorizer::Authorizer;
 use crate::datapath::PodDatapath;
 use crate::identity::WorkloadCertificates;
 use crate::jwt::KeyCache;
@@ -32,6 +33,7 @@ pub(crate) struct ServedPod {
     pub(crate) stats: Rc<ShardStats>,
     pub(crate) mesh: watch::Receiver<Arc<MeshView>>,
     pub(crate) keys: Arc<KeyCache>,
+    pub(crate) authorizer: Authorizer,
     pub(crate) tasks: PodTasks,
 }
 

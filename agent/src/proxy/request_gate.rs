@@ -3,22 +3,17 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderValue};
-use http::{HeaderMap, StatusCode};
-
 use super::connections::Registration;
 use super::http::{Exchange, Gate, Grant, Outcome, Rejection, RequestHead};
 use super::pod::ServedPod;
 use super::relay::Meter;
+use super::request_checks::{attributes, consult, verify_tokens};
+use super::request_refusal::RequestRefusal;
 use super::request_report::{RequestAccount, RequestEnding};
 use super::subject::Subject;
 use super::verdict::{Basis, Judge, Termination};
 use crate::model::PathNormalization;
-use crate::policy::{Approvals, Attributes, BadPath, Denial, RequestAttributes, RequestPermit};
-
-/// What a denied client is told, as Istio's proxies put it.
-const DENIED: &[u8] = b"RBAC: access denied";
+use crate::policy::{Attributes, BadPath, RequestAttributes, RequestPermit};
 
 /// The gate of one connection.
 pub(crate) struct RequestGate {
@@ -42,32 +37,38 @@ pub(crate) struct Granted {
     termination: Option<Termination>,
 }
 
-/// Why a request is not permitted.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum RequestRefusal {
-    /// Its path is none.
-    #[error(transparent)]
-    BadPath(#[from] BadPath),
-    /// The pod's policies deny it.
-    #[error("denied by this pod's policies: {0}")]
-    Denied(Denial),
-}
-
 impl Gate for RequestGate {
     type Grant = Granted;
 
     async fn decide(&self, head: &mut RequestHead) -> Result<Granted, Rejection> {
         let since = Instant::now();
-        let settings = self.pod.view();
-        let mode = settings.snapshot.mesh_settings().path_normalization;
-        let request = match attributes(head, mode) {
-            Ok(request) => Rc::new(request),
-            Err(bad) => {
-                self.refuse(None, since, &bad.into());
-                return Err(rejection(StatusCode::BAD_REQUEST, b""));
+        match self.judge(head, since).await {
+            Ok(granted) => Ok(granted),
+            Err(refusal) => {
+                let request = attributes(head, None);
+                self.report(&request, since, &RequestEnding::Refused(&refusal));
+                let url = format!("http://{}{}", request.authority, request.path);
+                Err(refusal.rejection(&url))
             }
-        };
-        let approvals = Approvals::default();
+        }
+    }
+}
+
+impl RequestGate {
+    async fn judge(
+        &self,
+        head: &mut RequestHead,
+        since: Instant,
+    ) -> Result<Granted, RequestRefusal> {
+        let asked_in = self.pod.view();
+        let settings = asked_in.snapshot.mesh_settings();
+        normalise(head, settings.path_normalization)?;
+        let judge = Judge::new(&asked_in, &self.pod.workload);
+        let policies = judge.policies().map_err(RequestRefusal::Denied)?;
+        let asked = policies.consultations_on_request(&self.connection, &attributes(head, None));
+        let approvals = consult(&self.pod, settings, asked, &self.subject, head).await?;
+        let verified = verify_tokens(&self.pod, policies, &self.connection, head).await?;
+        let request = Rc::new(attributes(head, verified.as_ref()));
         let registration = self.pod.registry.register(
             Rc::clone(&self.subject),
             Basis::Request {
@@ -77,29 +78,36 @@ impl Gate for RequestGate {
             },
             Rc::clone(&self.meter),
         );
+        // Of another moment, since others were asked meanwhile. Whom only these policies would have
+        // had asked has not agreed, and a token that only they would have had verified is none.
         let view = self.pod.view();
         let judge = Judge::new(&view, &self.pod.workload);
         self.note(&judge, &request);
-        match judge.request(&self.connection, &request, &approvals) {
-            Ok(permit) => Ok(Granted {
-                pod: Rc::clone(&self.pod),
-                id: self.id,
-                subject: Rc::clone(&self.subject),
-                request,
-                registration,
-                permit,
-                since,
-                termination: None,
-            }),
-            Err(denial) => {
-                self.refuse(Some(&request), since, &RequestRefusal::Denied(denial));
-                Err(rejection(StatusCode::FORBIDDEN, DENIED))
-            }
-        }
+        let permit = judge
+            .request(&self.connection, &request, &approvals)
+            .map_err(RequestRefusal::Denied)?;
+        Ok(Granted {
+            pod: Rc::clone(&self.pod),
+            id: self.id,
+            subject: Rc::clone(&self.subject),
+            request,
+            registration,
+            permit,
+            since,
+            termination: None,
+        })
     }
-}
 
-impl RequestGate {
+    fn report(&self, request: &RequestAttributes, since: Instant, ending: &RequestEnding<'_>) {
+        let account = RequestAccount {
+            subject: &self.subject,
+            connection: self.id,
+            request,
+            since,
+        };
+        account.close(ending, &self.pod.stats);
+    }
+
     /// Notes what policies want noted of a request, whatever becomes of it.
     fn note(&self, judge: &Judge<'_>, request: &RequestAttributes) {
         let Ok(policies) = judge.policies() else {
@@ -117,21 +125,6 @@ impl RequestGate {
             );
         }
     }
-
-    fn refuse(
-        &self,
-        request: Option<&RequestAttributes>,
-        since: Instant,
-        refusal: &RequestRefusal,
-    ) {
-        let account = RequestAccount {
-            subject: &self.subject,
-            connection: self.id,
-            request,
-            since,
-        };
-        account.close(&RequestEnding::Refused(refusal), &self.pod.stats);
-    }
 }
 
 impl Grant for Granted {
@@ -147,7 +140,7 @@ impl Grant for Granted {
         let account = RequestAccount {
             subject: &self.subject,
             connection: self.id,
-            request: Some(&self.request),
+            request: &self.request,
             since: self.since,
         };
         let ending = match (&self.termination, exchange.outcome) {
@@ -160,43 +153,12 @@ impl Grant for Granted {
     }
 }
 
-/// What policy knows of a request; its path is normalised in the head, too, so that the application
-/// gets what policy has seen.
-fn attributes(
-    head: &mut RequestHead,
-    mode: PathNormalization,
-) -> Result<RequestAttributes, BadPath> {
+/// Normalises the path, so that the application gets what policy sees. `*` is no path.
+fn normalise(head: &mut RequestHead, mode: PathNormalization) -> Result<(), BadPath> {
     if head.target != "*" {
         head.target = mode.apply(&head.target)?;
     }
-    let path = head.target.split('?').next().unwrap_or_default();
-    Ok(RequestAttributes {
-        method: head.method.to_string(),
-        authority: head.authority.clone(),
-        path: path.to_owned(),
-        path_and_query: head.target.clone(),
-        forwarded_for: forwarded_for(&head.headers),
-        headers: head.headers.clone(),
-        token: None,
-    })
-}
-
-/// The last address of the last X-Forwarded-For line: the one that whoever sent the request here
-/// wrote, or let stand.
-fn forwarded_for(headers: &HeaderMap) -> Option<std::net::IpAddr> {
-    let line = headers.get_all("x-forwarded-for").into_iter().next_back()?;
-    let last = line.to_str().ok()?.rsplit(',').next()?;
-    let address: std::net::IpAddr = last.trim().parse().ok()?;
-    Some(address.to_canonical())
-}
-
-fn rejection(status: StatusCode, body: &'static [u8]) -> Rejection {
-    let text = HeaderValue::from_static("text/plain");
-    Rejection {
-        status,
-        headers: HeaderMap::from_iter([(CONTENT_TYPE, text)]),
-        body: Bytes::from_static(body),
-    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -205,25 +167,22 @@ mod tests {
 
     use super::*;
 
-    fn head(target: &str, forwarded: &[&'static str]) -> RequestHead {
-        let mut headers = HeaderMap::new();
-        for line in forwarded {
-            headers.append("x-forwarded-for", HeaderValue::from_static(line));
-        }
+    fn head(target: &str) -> RequestHead {
         RequestHead {
             method: Method::GET,
             scheme: None,
             authority: "web".to_owned(),
             target: target.to_owned(),
-            headers,
+            headers: http::HeaderMap::new(),
             version: Version::HTTP_11,
         }
     }
 
     #[test]
     fn the_application_gets_the_path_that_policy_sees() {
-        let mut head = head("/order/../admin?x=/../y#z", &[]);
-        let request = attributes(&mut head, PathNormalization::Base).expect("a path");
+        let mut head = head("/order/../admin?x=/../y#z");
+        normalise(&mut head, PathNormalization::Base).expect("a path");
+        let request = attributes(&head, None);
         assert_eq!(request.path, "/admin");
         assert_eq!(request.path_and_query, "/admin?x=/../y");
         assert_eq!(head.target, "/admin?x=/../y");
@@ -231,26 +190,9 @@ mod tests {
 
     #[test]
     fn the_whole_server_has_no_path_to_normalise() {
-        let mut head = head("*", &[]);
-        let request = attributes(&mut head, PathNormalization::Base).expect("a target");
-        assert_eq!((request.path.as_str(), head.target.as_str()), ("*", "*"));
-    }
-
-    #[test]
-    fn the_client_is_the_last_that_was_forwarded_for() {
-        for (lines, client) in [
-            (&["10.0.0.1, 10.0.0.2"][..], Some("10.0.0.2")),
-            (&["10.0.0.1", "fd00::1"], Some("fd00::1")),
-            (&["::ffff:10.0.0.1"], Some("10.0.0.1")),
-            (&["10.0.0.1, unknown"], None),
-            (&[], None),
-        ] {
-            let found = forwarded_for(&head("/", lines).headers);
-            assert_eq!(
-                found,
-                client.map(|text| text.parse().expect("valid")),
-                "{lines:?}"
-            );
-        }
+        let mut head = head("*");
+        normalise(&mut head, PathNormalization::Base).expect("a target");
+        assert_eq!(attributes(&head, None).path, "*");
+        assert_eq!(head.target, "*");
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::http::{Exchange, Outcome};
-use super::request_gate::RequestRefusal;
+use super::request_refusal::RequestRefusal;
 use super::stats::ShardStats;
 use super::subject::{Path, Subject};
 use super::verdict::Termination;
@@ -27,8 +27,8 @@ pub(crate) struct RequestAccount<'a> {
     pub(crate) subject: &'a Subject,
     /// The connection's number.
     pub(crate) connection: u64,
-    /// What it said; `None` where that could not be read.
-    pub(crate) request: Option<&'a RequestAttributes>,
+    /// What it said.
+    pub(crate) request: &'a RequestAttributes,
     /// When it came.
     pub(crate) since: Instant,
 }
@@ -50,10 +50,7 @@ impl RequestEnding<'_> {
     /// The word that counts it.
     const fn counter(&self) -> &'static str {
         match self {
-            Self::Refused(refusal) => match refusal {
-                RequestRefusal::BadPath(_) => "bad-request",
-                RequestRefusal::Denied(denial) => denial.reason.as_str(),
-            },
+            Self::Refused(refusal) => refusal.as_str(),
             Self::Carried(..) | Self::Terminated(..) => self.as_str(),
         }
     }
@@ -69,9 +66,9 @@ impl RequestEnding<'_> {
     fn decider(&self) -> Option<&Decider> {
         match self {
             Self::Carried(permit, _) => permit.decider(),
-            Self::Refused(RequestRefusal::Denied(denial))
-            | Self::Terminated(Termination::PolicyChanged(denial), _) => denial.decider.as_ref(),
-            Self::Refused(_) | Self::Terminated(..) => None,
+            Self::Refused(refusal) => refusal.decider(),
+            Self::Terminated(Termination::PolicyChanged(denial), _) => denial.decider.as_ref(),
+            Self::Terminated(..) => None,
         }
     }
 
@@ -97,9 +94,9 @@ impl RequestAccount<'_> {
             reason = ending.reason(),
             decided_in = Layer::Proxy.as_str(),
             decider = ending.decider().map(display),
-            request.method = self.request.map(|request| request.method.as_str()),
-            request.host = self.request.map(|request| request.authority.as_str()),
-            request.path = self.request.map(|request| request.path.as_str()),
+            request.method = self.request.method,
+            request.host = self.request.authority,
+            request.path = self.request.path,
             response.status = status.map(|status| status.as_u16()),
             source.workload = self.subject.source.workload.as_ref().map(display),
             source.identity = self.subject.source.identity.as_ref().map(display),

@@ -23,6 +23,7 @@ use super::stats::{ProxyStats, ShardStats};
 use super::tasks::PodTasks;
 use super::verdict::PodRemoval;
 use super::{inbound, outbound, plaintext};
+use crate::authorizer::{Authorizer, CheckSlots, Clients, MeshResolver};
 use crate::datapath::{PodDatapath, PodDatapathParts, PodListeners};
 use crate::identity::WorkloadCertificates;
 use crate::jwt::KeyCache;
@@ -37,6 +38,7 @@ pub(crate) struct ShardPod {
     pub(crate) datapath: PodDatapathParts,
     pub(crate) listeners: PodListeners,
     pub(crate) caps: PodCaps,
+    pub(crate) checks: CheckSlots,
 }
 
 /// What a shard is asked to do; each answers when it is done.
@@ -66,6 +68,7 @@ pub(crate) struct Shard {
     pods: HashMap<NetnsCookie, Rc<ServedPod>>,
     ids: Rc<ConnectionIds>,
     stats: Rc<ShardStats>,
+    authorizers: Rc<Clients>,
 }
 
 impl Shard {
@@ -75,7 +78,10 @@ impl Shard {
         mesh: watch::Receiver<Arc<MeshView>>,
         keys: Arc<KeyCache>,
     ) -> Self {
+        let view = mesh.clone();
+        let resolver = MeshResolver::new(move || Arc::clone(&view.borrow().snapshot));
         Self {
+            authorizers: Rc::new(Clients::new(resolver)),
             number,
             limits,
             mesh,
@@ -116,7 +122,7 @@ impl Shard {
             }
             Command::Stats(done) => {
                 let live = self.pods.values().map(|pod| pod.registry.len()).sum();
-                let _ = done.send(self.stats.read(live));
+                let _ = done.send(self.stats.read(live, self.authorizers.stats()));
             }
             Command::Stop(stop) => return Some(stop),
         }
@@ -130,6 +136,7 @@ impl Shard {
             datapath,
             listeners,
             caps,
+            checks,
         } = pod;
         let datapath = PodDatapath::new(datapath);
         let served = Rc::new(ServedPod {
@@ -142,6 +149,7 @@ impl Shard {
             stats: Rc::clone(&self.stats),
             mesh: self.mesh.clone(),
             keys: Arc::clone(&self.keys),
+            authorizer: Authorizer::new(Rc::clone(&self.authorizers), checks),
             tasks: PodTasks::new(),
             datapath,
         });

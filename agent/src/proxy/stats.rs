@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::subject::{Direction, Path};
+use crate::authorizer::AuthorizerStats;
 
 /// Counts of connections since the proxy started. The keys are words of fixed lists, so their
 /// number is bounded.
@@ -23,6 +24,8 @@ pub struct ProxyStats {
     pub requests: BTreeMap<&'static str, u64>,
     /// What AUDIT policies and dry runs had noted.
     pub noted: BTreeMap<&'static str, u64>,
+    /// What external authorizers were asked.
+    pub authorizers: AuthorizerStats,
     /// Payload bytes of ended connections, from source to destination.
     pub bytes_sent: u64,
     /// Payload bytes of ended connections, from destination to source.
@@ -43,6 +46,7 @@ impl ProxyStats {
             terminated,
             requests,
             noted,
+            authorizers,
             bytes_sent,
             bytes_received,
         } = other;
@@ -52,6 +56,7 @@ impl ProxyStats {
         add_all(&mut self.terminated, terminated);
         add_all(&mut self.requests, requests);
         add_all(&mut self.noted, noted);
+        self.authorizers.add(authorizers);
         self.bytes_sent += bytes_sent;
         self.bytes_received += bytes_received;
     }
@@ -84,10 +89,11 @@ impl ShardStats {
         stats.bytes_received += bytes_received;
     }
 
-    /// The counts, with the number of connections under way, which the registries know.
-    pub(crate) fn read(&self, live: usize) -> ProxyStats {
+    /// The counts, with what others count: connections under way, and external authorizers.
+    pub(crate) fn read(&self, live: usize, authorizers: AuthorizerStats) -> ProxyStats {
         ProxyStats {
             live: live as u64,
+            authorizers,
             ..self.0.borrow().clone()
         }
     }
@@ -129,8 +135,12 @@ mod tests {
         one.requested("finished");
         two.requested("finished");
         two.noted("audited");
-        let mut all = one.read(3);
-        all.add(&two.read(4));
+        let authorizers = || AuthorizerStats {
+            allowed: 1,
+            ..AuthorizerStats::default()
+        };
+        let mut all = one.read(3, authorizers());
+        all.add(&two.read(4, authorizers()));
         let expected = ProxyStats {
             live: 7,
             finished: [("outbound-tunnel", 2)].into(),
@@ -138,6 +148,10 @@ mod tests {
             terminated: [("policy-changed", 1)].into(),
             requests: [("finished", 2)].into(),
             noted: [("audited", 1)].into(),
+            authorizers: AuthorizerStats {
+                allowed: 2,
+                ..AuthorizerStats::default()
+            },
             bytes_sent: 10,
             bytes_received: 20,
         };

@@ -1,0 +1,130 @@
+//! Why a request is not passed on, and what its client is told.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
+use http::{HeaderMap, StatusCode};
+
+use super::http::Rejection;
+use crate::authorizer::{self, CheckError};
+use crate::jwt::Unauthenticated;
+use crate::policy::{BadPath, Decider, Denial};
+
+/// What a denied client is told, as Istio's proxies put it.
+const DENIED: &str = "RBAC: access denied";
+
+/// Why a request is not passed on.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RequestRefusal {
+    /// Its path is none.
+    #[error(transparent)]
+    BadPath(#[from] BadPath),
+    /// The pod's policies deny it.
+    #[error("denied by this pod's policies: {0}")]
+    Denied(Denial),
+    /// A token in it is not accepted.
+    #[error(transparent)]
+    Unauthenticated(#[from] Unauthenticated),
+    /// An external authorizer denied it.
+    #[error("denied by the external authorizer {provider}, with status {}", .answer.status)]
+    DeniedByAuthorizer {
+        provider: Arc<str>,
+        decider: Decider,
+        answer: authorizer::Denial,
+    },
+    /// An external authorizer could not be asked.
+    #[error("the external authorizer {provider} gave no answer: {error}")]
+    NoAnswer {
+        provider: Arc<str>,
+        decider: Decider,
+        status: StatusCode,
+        error: CheckError,
+    },
+    /// The mesh configuration has no such authorizer, or one that asks for what is not supported.
+    #[error(
+        "the external authorizer {provider} cannot be asked: {problem}; mend extensionProviders in \
+         the ConfigMap istio"
+    )]
+    NoAuthorizer {
+        provider: Arc<str>,
+        decider: Decider,
+        problem: &'static str,
+    },
+}
+
+impl RequestRefusal {
+    /// The word that counts it.
+    pub(crate) const fn as_str(&self) -> &'static str {
+        match self {
+            Self::BadPath(_) => "bad-request",
+            Self::Denied(denial) => denial.reason.as_str(),
+            Self::Unauthenticated(_) => "unauthenticated",
+            Self::DeniedByAuthorizer { .. } => "denied-by-authorizer",
+            Self::NoAnswer { .. } => "no-answer-from-authorizer",
+            Self::NoAuthorizer { .. } => "no-authorizer",
+        }
+    }
+
+    /// The rule that decided, where one did.
+    pub(crate) const fn decider(&self) -> Option<&Decider> {
+        match self {
+            Self::BadPath(_) | Self::Unauthenticated(_) => None,
+            Self::Denied(denial) => denial.decider.as_ref(),
+            Self::DeniedByAuthorizer { decider, .. }
+            | Self::NoAnswer { decider, .. }
+            | Self::NoAuthorizer { decider, .. } => Some(decider),
+        }
+    }
+
+    /// The answer to the client. `url` is the request's, without its query.
+    pub(crate) fn rejection(self, url: &str) -> Rejection {
+        match self {
+            Self::BadPath(_) => rejection(StatusCode::BAD_REQUEST, ""),
+            Self::Denied(_) | Self::NoAuthorizer { .. } => rejection(StatusCode::FORBIDDEN, DENIED),
+            Self::Unauthenticated(error) => {
+                let mut answer = rejection(error.status(), error.body());
+                let challenge = Unauthenticated::www_authenticate(url);
+                answer.headers.insert(WWW_AUTHENTICATE, challenge);
+                answer
+            }
+            Self::DeniedByAuthorizer { answer, .. } => Rejection {
+                status: answer.status,
+                headers: answer.headers,
+                body: answer.body,
+            },
+            Self::NoAnswer { status, .. } => rejection(status, ""),
+        }
+    }
+}
+
+fn rejection(status: StatusCode, body: &'static str) -> Rejection {
+    let text = HeaderValue::from_static("text/plain");
+    Rejection {
+        status,
+        headers: HeaderMap::from_iter([(CONTENT_TYPE, text)]),
+        body: Bytes::from_static(body.as_bytes()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bad_token_is_answered_with_a_challenge_and_a_denial_without_one() {
+        let issuer = "https://issuer".to_owned();
+        let refusal = RequestRefusal::Unauthenticated(Unauthenticated::Expired { issuer });
+        let answer = refusal.rejection("http://web/order");
+        assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+        assert_eq!(answer.body, "Jwt is expired");
+        assert!(answer.headers.contains_key(WWW_AUTHENTICATE));
+        let denial = Denial {
+            reason: ambit_common::Reason::DeniedByPolicy,
+            decider: None,
+        };
+        let answer = RequestRefusal::Denied(denial).rejection("http://web/order");
+        assert_eq!((answer.status, answer.body.as_ref()), (StatusCode::FORBIDDEN, &b"RBAC: access denied"[..]));
+        assert!(!answer.headers.contains_key(WWW_AUTHENTICATE));
+    }
+}
