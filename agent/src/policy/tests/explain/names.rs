@@ -163,3 +163,21 @@ fn a_mesh_that_is_not_known_in_full_says_so() {
         assert_eq!(answer.assumptions.len(), assumptions, "{answer:?}");
     }
 }
+
+#[test]
+fn whether_tokens_are_verified_is_said() {
+    use crate::model::PolicyKind;
+    let rules = json!({"jwtRules": [{"issuer": "issuer", "jwksUri": "https://issuer.test/keys"}]});
+    let verified = Mesh::http().with(PolicyKind::RequestAuthentication, "prod/tokens", rules);
+    let open = answer(verified, &from("web/a")).results.remove(0);
+    assert_eq!(open.explanation.verdict, Verdict::DependsOnRequest);
+    assert!(open.explanation.notes[0].contains("answered 401"));
+    let token = json!({"iss": "issuer", "sub": "subject"});
+    let mut question = with("web/a", "GET", "/charge");
+    if let Some(request) = &mut question.request {
+        request.claims = token.as_object().cloned();
+    }
+    let mesh = Mesh::http().authorize("prod/charge", charge());
+    let unverified = answer(mesh, &question).results.remove(0);
+    assert!(unverified.explanation.notes[0].contains("verifies no token"));
+}
