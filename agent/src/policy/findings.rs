@@ -54,7 +54,9 @@ impl PolicyIndex {
         }
         for parsed in &self.token_rules {
             let errors = parsed.content.as_ref().err().into_iter();
-            all.extend(errors.map(|one| error(&parsed.object, one, consequence(None, parsed.enforcement))));
+            all.extend(
+                errors.map(|one| error(&parsed.object, one, consequence(None, parsed.enforcement))),
+            );
             all.extend(
                 parsed
                     .warnings
@@ -64,7 +66,9 @@ impl PolicyIndex {
         }
         for parsed in &self.authentications {
             let errors = parsed.content.as_ref().err().into_iter();
-            all.extend(errors.map(|one| error(&parsed.object, one, consequence(None, parsed.enforcement))));
+            all.extend(
+                errors.map(|one| error(&parsed.object, one, consequence(None, parsed.enforcement))),
+            );
             all.extend(
                 parsed
                     .warnings

@@ -41,7 +41,7 @@ pub use index::PolicyIndex;
 pub use jwks::{Algorithm, Curve, Jwk, Jwks, JwksError, KeyMaterial};
 pub use normalise::BadPath;
 pub use notes::Note;
-pub use request::{RequestAttributes, Token};
+pub use request::{RequestAttributes, Token, forwarded_for};
 pub use request_authentication::{
     ClaimHeader, HttpUrl, JwtRule, KeySource, KeyUrl, RequestAuthentication, TokenLocation,
 };

@@ -113,6 +113,15 @@ impl RequestAttributes {
     }
 }
 
+/// The client of a request as the last X-Forwarded-For line names it last: as whoever sent the
+/// request here wrote it, or let it stand. `None` where there is no such address.
+pub fn forwarded_for(headers: &HeaderMap) -> Option<IpAddr> {
+    let line = headers.get_all("x-forwarded-for").into_iter().next_back()?;
+    let last = line.to_str().ok()?.rsplit(',').next()?;
+    let address: IpAddr = last.trim().parse().ok()?;
+    Some(address.to_canonical())
+}
+
 impl Token {
     /// The texts of a claim, by the names on the way to it: of a text, of the texts in a list.
     /// `None` where there is no such claim; numbers, booleans and objects have no texts.
@@ -137,6 +146,24 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn the_client_is_the_last_that_was_forwarded_for() {
+        for (lines, client) in [
+            (&["10.0.0.1, 10.0.0.2"][..], Some("10.0.0.2")),
+            (&["10.0.0.1", "fd00::1"], Some("fd00::1")),
+            (&["::ffff:10.0.0.1"], Some("10.0.0.1")),
+            (&["10.0.0.1, unknown"], None),
+            (&[], None),
+        ] {
+            let mut headers = HeaderMap::new();
+            for &line in lines {
+                headers.append("x-forwarded-for", line.parse().expect("valid"));
+            }
+            let client = client.map(|text| text.parse().expect("valid"));
+            assert_eq!(forwarded_for(&headers), client, "{lines:?}");
+        }
+    }
 
     #[test]
     fn claims_are_found_by_their_path_and_only_texts_count() {

@@ -11,7 +11,7 @@ use crate::authorizer::{Check, CheckedRequest, Outcome, Peer};
 use crate::jwt::{self, Verified, authenticate};
 use crate::model::{ExtensionProvider, MeshSettings};
 use crate::policy::{
-    Approvals, Attributes, Consultation, RequestAttributes, WorkloadPolicies,
+    Approvals, Attributes, Consultation, RequestAttributes, WorkloadPolicies, forwarded_for,
 };
 
 /// What tells a request from others, where its client says so.
@@ -32,7 +32,9 @@ pub(crate) async fn consult(
     let mut approvals = Approvals::default();
     for Consultation { provider, decider } in asked {
         let known = settings.extension_provider(&provider);
-        let found = known.ok_or("there is none of this name").and_then(supported);
+        let found = known
+            .ok_or("there is none of this name")
+            .and_then(supported);
         let found = match found {
             Ok(found) => found,
             Err(problem) => {
@@ -74,7 +76,9 @@ pub(crate) async fn consult(
 }
 
 /// A provider that asks for no more than a request's head.
-fn supported(provider: &std::sync::Arc<ExtensionProvider>) -> Result<&ExtensionProvider, &'static str> {
+fn supported(
+    provider: &std::sync::Arc<ExtensionProvider>,
+) -> Result<&ExtensionProvider, &'static str> {
     match provider.request_body {
         None => Ok(provider),
         Some(_) => Err("includeRequestBodyInCheck is not supported"),
@@ -125,7 +129,12 @@ pub(crate) async fn verify_tokens(
         headers: &head.headers,
     };
     let verified = authenticate(&rules, &as_it_came, &pod.keys, SystemTime::now()).await?;
-    jwt::apply(&rules, verified.as_ref(), &mut head.headers, &mut head.target);
+    jwt::apply(
+        &rules,
+        verified.as_ref(),
+        &mut head.headers,
+        &mut head.target,
+    );
     Ok(verified)
 }
 

@@ -124,7 +124,10 @@ mod tests {
             decider: None,
         };
         let answer = RequestRefusal::Denied(denial).rejection("http://web/order");
-        assert_eq!((answer.status, answer.body.as_ref()), (StatusCode::FORBIDDEN, &b"RBAC: access denied"[..]));
+        assert_eq!(
+            (answer.status, answer.body.as_ref()),
+            (StatusCode::FORBIDDEN, &b"RBAC: access denied"[..])
+        );
         assert!(!answer.headers.contains_key(WWW_AUTHENTICATE));
     }
 }

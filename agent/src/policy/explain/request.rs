@@ -1,6 +1,5 @@
 //! The request that is asked about, as the proxy would show it to the policies.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -10,7 +9,7 @@ use super::answer::Request;
 use super::error::QuestionError;
 use super::question::AskedRequest;
 use crate::model::Snapshot;
-use crate::policy::request::{RequestAttributes, Token};
+use crate::policy::request::{RequestAttributes, Token, forwarded_for};
 
 impl AskedRequest {
     /// The attributes of the request to a host.
@@ -60,15 +59,6 @@ impl AskedRequest {
         }
         Ok(headers)
     }
-}
-
-/// The client as the end of the last X-Forwarded-For line names it.
-fn forwarded_for(headers: &HeaderMap) -> Option<IpAddr> {
-    let mut lines = headers.get_all("x-forwarded-for").into_iter();
-    let last = lines.next_back()?.to_str().ok()?.rsplit(',').next()?.trim();
-    last.parse::<IpAddr>()
-        .ok()
-        .map(|client| client.to_canonical())
 }
 
 fn token(claims: &Map<String, Value>) -> Token {
