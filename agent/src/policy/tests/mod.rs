@@ -12,6 +12,9 @@ mod scope;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+pub(crate) use agreement::assert_judged_alike;
+pub(crate) use generate::{connection, policies};
+
 use ambit_common::Reason;
 use serde_json::Value;
 
@@ -30,13 +33,13 @@ const ROOT: &str = "istio-system";
 /// A mesh whose only workload is `prod/web`, with the label `app: web`, at 10.0.0.1 and fd00::1. Its
 /// Service `prod/web` has the port 80, which is the pod's 8080.
 #[derive(Debug)]
-struct Mesh {
+pub(crate) struct Mesh {
     policies: Vec<PolicyObject>,
     protocol: AppProtocol,
 }
 
 impl Mesh {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             policies: Vec::new(),
             protocol: AppProtocol::Opaque,
@@ -73,7 +76,7 @@ impl Mesh {
     }
 
     /// With an AuthorizationPolicy.
-    fn authorize(self, name: &str, spec: Value) -> Self {
+    pub(crate) fn authorize(self, name: &str, spec: Value) -> Self {
         self.with(PolicyKind::AuthorizationPolicy, name, spec)
     }
 
@@ -102,7 +105,7 @@ impl Mesh {
         }
     }
 
-    fn policies(self) -> Arc<WorkloadPolicies> {
+    pub(crate) fn policies(self) -> Arc<WorkloadPolicies> {
         self.index().for_workload(&web())
     }
 
