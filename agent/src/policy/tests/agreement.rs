@@ -36,7 +36,7 @@ pub(super) fn assert_agreement(policies: &WorkloadPolicies, connection: &Attribu
 }
 
 /// Holds the verdict on a connection against the one on each thing that it may carry.
-fn assert_no_contradiction(
+pub(super) fn assert_no_contradiction(
     policies: &WorkloadPolicies,
     connection: &Attributes,
     requests: &[RequestAttributes],
