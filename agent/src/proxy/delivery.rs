@@ -4,11 +4,13 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::consult::Ends;
+use super::opaque::judge_opaque;
 use super::pod::ServedPod;
 use super::refusal::Refusal;
 use super::verdict::{Content, Judge, is_policy};
 use crate::datapath::{AuthorizedStream, Caller, Delivery, DialError, UnjudgedStream};
-use crate::policy::{Approvals, Attributes, ConnectionVerdict, Denial, Layer, Permit};
+use crate::policy::{Attributes, ConnectionVerdict, Denial, Layer};
 
 /// Views of the mesh that a connection's verdict may be overtaken by before it is refused.
 const OVERTAKEN_ATTEMPTS: usize = 3;
@@ -58,7 +60,7 @@ pub(crate) async fn deliver(
                 ConnectionVerdict::Deny(denial) => return Err(in_proxy(denial)),
                 ConnectionVerdict::Ask => {}
             },
-            Ok(Delivery::Ask(stream)) => return ask(pod, &judge, &connection, stream),
+            Ok(Delivery::Ask(stream)) => return ask(pod, Ends { caller, to }, stream).await,
             Err(DialError::Denied { reason, .. }) if is_policy(reason) => {
                 let denial = judge.explain(&connection, reason);
                 return Err(Refusal::Denied(Layer::Kernel, denial));
@@ -69,63 +71,34 @@ pub(crate) async fn deliver(
     Err(Refusal::Dial(DialError::Stale))
 }
 
-/// Judges a connection that is not HTTP.
-///
-/// # Errors
-/// [`Refusal::Denied`].
-pub(crate) fn judge_opaque(
+async fn ask(
     pod: &ServedPod,
-    connection: &Attributes,
-    approvals: &Approvals,
-) -> Result<Permit, Refusal> {
-    let view = pod.view();
-    let judge = Judge::new(&view, &pod.workload);
-    let permit = judge.opaque(connection, approvals).map_err(in_proxy);
-    note(pod, &judge, connection);
-    permit
-}
-
-/// Has noted what policies want noted of a connection that is not HTTP.
-fn note(pod: &ServedPod, judge: &Judge<'_>, connection: &Attributes) {
-    let Ok(policies) = judge.policies() else {
-        return;
-    };
-    for note in policies.notes_on_opaque(connection) {
-        pod.stats.noted(note.as_str());
-        tracing::info!(
-            target: "ambit::audit", note = note.as_str(), policy = %note.decider(),
-            pod = %pod.workload.name, source = %connection.source,
-            identity = connection.identity.as_ref().map(tracing::field::display),
-            destination = %connection.destination, "connection"
-        );
-    }
-}
-
-fn ask(
-    pod: &ServedPod,
-    judge: &Judge<'_>,
-    connection: &Attributes,
+    ends: Ends<'_>,
     stream: UnjudgedStream,
 ) -> Result<Delivered, Refusal> {
-    let policies = judge.policies().map_err(in_proxy)?;
-    match policies.judge_connection(connection) {
-        ConnectionVerdict::Allow(permit) => Ok(Delivered::Allowed(
+    let verdict = {
+        let view = pod.view();
+        let judge = Judge::new(&view, &pod.workload);
+        let policies = judge.policies().map_err(in_proxy)?;
+        let verdict = policies.judge_connection(&attributes(ends.caller, ends.to));
+        (verdict, policies.carries_http(ends.to.port()))
+    };
+    match verdict {
+        (ConnectionVerdict::Allow(permit), _) => Ok(Delivered::Allowed(
             stream.authorize(permit),
             Content::Anything,
         )),
-        ConnectionVerdict::Deny(denial) => Err(in_proxy(denial)),
-        ConnectionVerdict::Ask if policies.carries_http(connection.destination.port()) => {
-            Ok(Delivered::Requests(stream))
-        }
-        ConnectionVerdict::Ask => {
-            let approvals = Approvals::default();
-            let permit = judge_opaque(pod, connection, &approvals)?;
+        (ConnectionVerdict::Deny(denial), _) => Err(in_proxy(denial)),
+        (ConnectionVerdict::Ask, true) => Ok(Delivered::Requests(stream)),
+        (ConnectionVerdict::Ask, false) => {
+            let (permit, approvals) = judge_opaque(pod, ends).await?;
             let content = Content::Opaque(approvals);
             Ok(Delivered::Allowed(stream.authorize(permit), content))
         }
     }
 }
 
-fn in_proxy(denial: Denial) -> Refusal {
+/// A denial by the evaluator.
+pub(crate) fn in_proxy(denial: Denial) -> Refusal {
     Refusal::Denied(Layer::Proxy, denial)
 }

@@ -124,7 +124,8 @@ impl InboundCall {
         RequestGate {
             pod: Rc::clone(&self.pod),
             id: self.registration.id(),
-            connection: self.connection(),
+            caller: self.caller.clone(),
+            to: self.to,
             subject: Rc::clone(&self.subject),
             meter: Rc::clone(&self.meter),
         }

@@ -1,18 +1,17 @@
 //! What is asked about a request before policies judge it: external authorizers first, then the
 //! issuers of its tokens, as in Istio's order of filters.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::consult::{Ends, ask};
 use super::http::RequestHead;
 use super::pod::ServedPod;
 use super::request_refusal::RequestRefusal;
-use super::subject::Subject;
-use crate::authorizer::{Check, CheckedRequest, Outcome, Peer};
+use crate::authorizer::CheckedRequest;
 use crate::jwt::{self, Verified, authenticate};
-use crate::model::{ExtensionProvider, MeshSettings};
-use crate::policy::{
-    Approvals, Attributes, Consultation, RequestAttributes, WorkloadPolicies, forwarded_for,
-};
+use crate::model::MeshSettings;
+use crate::policy::{Approvals, Consultation, RequestAttributes, WorkloadPolicies, forwarded_for};
 
 /// What tells a request from others, where its client says so.
 const REQUEST_ID: &str = "x-request-id";
@@ -21,91 +20,41 @@ const REQUEST_ID: &str = "x-request-id";
 /// they change of its headers is changed.
 ///
 /// # Errors
-/// [`RequestRefusal`] where one does not.
+/// [`RequestRefusal::NotApproved`] where one does not.
 pub(crate) async fn consult(
     pod: &ServedPod,
     settings: &MeshSettings,
     asked: Vec<Consultation>,
-    subject: &Subject,
+    ends: Ends<'_>,
     head: &mut RequestHead,
 ) -> Result<Approvals, RequestRefusal> {
     let mut approvals = Approvals::default();
-    for Consultation { provider, decider } in asked {
-        let known = settings.extension_provider(&provider);
-        let found = known
-            .ok_or("there is none of this name")
-            .and_then(supported);
-        let found = match found {
-            Ok(found) => found,
-            Err(problem) => {
-                return Err(RequestRefusal::NoAuthorizer {
-                    provider,
-                    decider,
-                    problem,
-                });
-            }
-        };
-        let outcome = pod.authorizer.decide(found, &check(subject, head)).await;
-        match outcome {
-            Outcome::Allow(allowance) => allowance.request.apply(&mut head.headers),
-            Outcome::LetThrough(error) => {
-                tracing::warn!(
-                    provider = &*provider, policy = %decider, pod = %pod.workload.name, %error,
-                    "a request is let through without an authorizer's answer (failOpen)"
-                );
-            }
-            Outcome::Deny(answer) => {
-                return Err(RequestRefusal::DeniedByAuthorizer {
-                    provider,
-                    decider,
-                    answer,
-                });
-            }
-            Outcome::Refuse { status, error } => {
-                return Err(RequestRefusal::NoAnswer {
-                    provider,
-                    decider,
-                    status,
-                    error,
+    for consultation in asked {
+        match ask(pod, settings, &consultation, ends, Some(checked(head))).await {
+            Ok(allowance) => allowance.request.apply(&mut head.headers),
+            Err(disagreement) => {
+                return Err(RequestRefusal::NotApproved {
+                    consultation,
+                    disagreement,
                 });
             }
         }
-        approvals.add(provider);
+        approvals.add(consultation.provider);
     }
     Ok(approvals)
 }
 
-/// A provider that asks for no more than a request's head.
-fn supported(
-    provider: &std::sync::Arc<ExtensionProvider>,
-) -> Result<&ExtensionProvider, &'static str> {
-    match provider.request_body {
-        None => Ok(provider),
-        Some(_) => Err("includeRequestBodyInCheck is not supported"),
-    }
-}
-
-fn check<'a>(subject: &'a Subject, head: &'a RequestHead) -> Check<'a> {
+fn checked(head: &RequestHead) -> CheckedRequest<'_> {
     let id = head.headers.get(REQUEST_ID);
-    Check {
-        source: Peer {
-            address: subject.source.address,
-            principal: subject.source.identity.as_ref(),
-        },
-        destination: Peer {
-            address: subject.destination.address,
-            principal: subject.destination.identity.as_ref(),
-        },
-        request: Some(CheckedRequest {
-            id: id.and_then(|id| id.to_str().ok()).unwrap_or_default(),
-            method: &head.method,
-            scheme: "http",
-            authority: &head.authority,
-            path: &head.target,
-            headers: &head.headers,
-            version: head.version,
-            body: None,
-        }),
+    CheckedRequest {
+        id: id.and_then(|id| id.to_str().ok()).unwrap_or_default(),
+        method: &head.method,
+        scheme: "http",
+        authority: &head.authority,
+        path: &head.target,
+        headers: &head.headers,
+        version: head.version,
+        body: None,
     }
 }
 
@@ -116,10 +65,10 @@ fn check<'a>(subject: &'a Subject, head: &'a RequestHead) -> Check<'a> {
 pub(crate) async fn verify_tokens(
     pod: &ServedPod,
     policies: &WorkloadPolicies,
-    connection: &Attributes,
+    port: u16,
     head: &mut RequestHead,
 ) -> Result<Option<Verified>, RequestRefusal> {
-    let rules = policies.jwt_rules(connection.destination.port());
+    let rules = policies.jwt_rules(port);
     if rules.is_empty() {
         return Ok(None);
     }
@@ -148,6 +97,6 @@ pub(crate) fn attributes(head: &RequestHead, verified: Option<&Verified>) -> Req
         path_and_query: head.target.clone(),
         forwarded_for: forwarded_for(&head.headers),
         headers: head.headers.clone(),
-        token: verified.map(|verified| std::sync::Arc::clone(verified.token())),
+        token: verified.map(|verified| Arc::clone(verified.token())),
     }
 }
