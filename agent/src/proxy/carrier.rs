@@ -13,7 +13,7 @@ use super::opaque::judge_opaque;
 use super::refusal::Refusal;
 use super::relay::{Meter, Side, relay, relay_tcp};
 use super::report::Permission;
-use super::request_gate::RequestGate;
+use super::requests::RequestGate;
 use super::verdict::{Basis, Content};
 use crate::datapath::{AuthorizedStream, UnjudgedStream};
 

@@ -12,7 +12,7 @@ use super::pod::ServedPod;
 use super::refusal::Refusal;
 use super::relay::Meter;
 use super::report::{Account, Ending, Permission};
-use super::request_gate::RequestGate;
+use super::requests::RequestGate;
 use super::subject::{Direction, Party, Path, Subject};
 use super::verdict::{Basis, Content};
 use crate::datapath::Caller;

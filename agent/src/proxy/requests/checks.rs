@@ -4,14 +4,14 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::consult::{Ends, ask};
-use super::http::RequestHead;
-use super::pod::ServedPod;
-use super::request_refusal::RequestRefusal;
+use super::refusal::RequestRefusal;
 use crate::authorizer::CheckedRequest;
 use crate::jwt::{self, Verified, authenticate};
 use crate::model::MeshSettings;
 use crate::policy::{Approvals, Consultation, RequestAttributes, WorkloadPolicies, forwarded_for};
+use crate::proxy::consult::{Ends, ask};
+use crate::proxy::http::RequestHead;
+use crate::proxy::pod::ServedPod;
 
 /// What tells a request from others, where its client says so.
 const REQUEST_ID: &str = "x-request-id";

@@ -4,10 +4,10 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
 use http::{HeaderMap, StatusCode};
 
-use super::consult::Disagreement;
-use super::http::Rejection;
 use crate::jwt::Unauthenticated;
 use crate::policy::{BadPath, Consultation, Decider, Denial};
+use crate::proxy::consult::Disagreement;
+use crate::proxy::http::Rejection;
 
 /// What a denied client is told, as Istio's proxies put it.
 const DENIED: &str = "RBAC: access denied";

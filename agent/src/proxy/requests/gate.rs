@@ -4,20 +4,20 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
-use super::connections::Registration;
-use super::consult::Ends;
-use super::delivery;
-use super::http::{Exchange, Gate, Grant, Outcome, Rejection, RequestHead};
-use super::pod::ServedPod;
-use super::relay::Meter;
-use super::request_checks::{attributes, consult, verify_tokens};
-use super::request_refusal::RequestRefusal;
-use super::request_report::{RequestAccount, RequestEnding};
-use super::subject::Subject;
-use super::verdict::{Basis, Judge, Termination};
+use super::checks::{attributes, consult, verify_tokens};
+use super::refusal::RequestRefusal;
+use super::report::{RequestAccount, RequestEnding};
 use crate::datapath::Caller;
 use crate::model::PathNormalization;
 use crate::policy::{Attributes, BadPath, RequestAttributes, RequestPermit};
+use crate::proxy::connections::Registration;
+use crate::proxy::consult::Ends;
+use crate::proxy::delivery;
+use crate::proxy::http::{Exchange, Gate, Grant, Outcome, Rejection, RequestHead};
+use crate::proxy::pod::ServedPod;
+use crate::proxy::relay::Meter;
+use crate::proxy::subject::Subject;
+use crate::proxy::verdict::{Basis, Judge, Termination};
 
 /// The gate of one connection.
 pub(crate) struct RequestGate {
