@@ -39,8 +39,15 @@ pub enum Unasked {
     BeganHttp2,
 }
 
+impl UnjudgedStream {
+    /// Lets requests pass, each on the evaluator's word about it.
+    pub fn per_request(self) -> RequestStream {
+        RequestStream::new(self.0)
+    }
+}
+
 impl RequestStream {
-    pub(super) fn new(stream: TcpStream) -> Self {
+    fn new(stream: TcpStream) -> Self {
         if let Err(error) = stream.set_zero_linger() {
             tracing::debug!(%error, "SO_LINGER could not be set");
         }

@@ -1,13 +1,12 @@
 //! Asks an external authorizer that a CUSTOM policy names.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::StatusCode;
 
+use super::ends::Ends;
 use super::pod::ServedPod;
 use crate::authorizer::{Allowance, Check, CheckError, CheckedRequest, Denial, Outcome, Peer};
-use crate::datapath::Caller;
 use crate::model::{ExtensionProvider, MeshSettings};
 use crate::policy::Consultation;
 
@@ -28,13 +27,6 @@ pub(crate) enum Disagreement {
     /// There is no such authorizer, or one that asks for what is not supported.
     #[error("it cannot be asked: {0}; mend extensionProviders in the ConfigMap istio")]
     NoAuthorizer(&'static str),
-}
-
-/// Who calls whom.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Ends<'a> {
-    pub(crate) caller: &'a Caller,
-    pub(crate) to: SocketAddr,
 }
 
 /// Asks one authorizer about a request, or about a connection that has none.

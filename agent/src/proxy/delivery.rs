@@ -4,13 +4,13 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::consult::Ends;
+use super::ends::Ends;
 use super::opaque::judge_opaque;
 use super::pod::ServedPod;
 use super::refusal::Refusal;
 use super::verdict::{Content, Judge, is_policy};
 use crate::datapath::{AuthorizedStream, Caller, Delivery, DialError, UnjudgedStream};
-use crate::policy::{Attributes, ConnectionVerdict, Denial, Layer};
+use crate::policy::{ConnectionVerdict, Layer};
 
 /// Views of the mesh that a connection's verdict may be overtaken by before it is refused.
 const OVERTAKEN_ATTEMPTS: usize = 3;
@@ -24,15 +24,6 @@ pub(crate) enum Delivered {
     Requests(UnjudgedStream),
 }
 
-/// What policy knows of a delivery.
-pub(crate) fn attributes(caller: &Caller, to: SocketAddr) -> Attributes {
-    Attributes {
-        identity: caller.identity.clone(),
-        source: caller.address.ip(),
-        destination: to,
-    }
-}
-
 /// Connects a caller to the pod's application at `to`, as far as the pod's policies allow it. The
 /// connection has to be registered by now, so that a later change finds it.
 ///
@@ -43,7 +34,8 @@ pub(crate) async fn deliver(
     caller: &Caller,
     to: SocketAddr,
 ) -> Result<Delivered, Refusal> {
-    let connection = attributes(caller, to);
+    let ends = Ends { caller, to };
+    let connection = ends.attributes();
     for _ in 0..OVERTAKEN_ATTEMPTS {
         let asked_in = pod.view();
         let delivery = pod.datapath.deliver(caller, to).await;
@@ -57,10 +49,10 @@ pub(crate) async fn deliver(
                 ConnectionVerdict::Allow(_) => {
                     return Ok(Delivered::Allowed(stream, Content::Anything));
                 }
-                ConnectionVerdict::Deny(denial) => return Err(in_proxy(denial)),
+                ConnectionVerdict::Deny(denial) => return Err(Refusal::by_evaluator(denial)),
                 ConnectionVerdict::Ask => {}
             },
-            Ok(Delivery::Ask(stream)) => return ask(pod, Ends { caller, to }, stream).await,
+            Ok(Delivery::Ask(stream)) => return ask(pod, ends, stream).await,
             Err(DialError::Denied { reason, .. }) if is_policy(reason) => {
                 let denial = judge.explain(&connection, reason);
                 return Err(Refusal::Denied(Layer::Kernel, denial));
@@ -79,8 +71,8 @@ async fn ask(
     let verdict = {
         let view = pod.view();
         let judge = Judge::new(&view, &pod.workload);
-        let policies = judge.policies().map_err(in_proxy)?;
-        let verdict = policies.judge_connection(&attributes(ends.caller, ends.to));
+        let policies = judge.policies().map_err(Refusal::by_evaluator)?;
+        let verdict = policies.judge_connection(&ends.attributes());
         (verdict, policies.carries_http(ends.to.port()))
     };
     match verdict {
@@ -88,7 +80,7 @@ async fn ask(
             stream.authorize(permit),
             Content::Anything,
         )),
-        (ConnectionVerdict::Deny(denial), _) => Err(in_proxy(denial)),
+        (ConnectionVerdict::Deny(denial), _) => Err(Refusal::by_evaluator(denial)),
         (ConnectionVerdict::Ask, true) => Ok(Delivered::Requests(stream)),
         (ConnectionVerdict::Ask, false) => {
             let (permit, approvals) = judge_opaque(pod, ends).await?;
@@ -96,9 +88,4 @@ async fn ask(
             Ok(Delivered::Allowed(stream.authorize(permit), content))
         }
     }
-}
-
-/// A denial by the evaluator.
-pub(crate) fn in_proxy(denial: Denial) -> Refusal {
-    Refusal::Denied(Layer::Proxy, denial)
 }

@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use super::carrier::{Carrier, Client};
 use super::connections::Registration;
-use super::delivery::{Delivered, attributes, deliver};
+use super::delivery::{Delivered, deliver};
+use super::ends::Ends;
 use super::pod::ServedPod;
 use super::refusal::Refusal;
 use super::relay::Meter;
@@ -44,7 +45,11 @@ impl InboundCall {
         });
         let meter = Rc::new(Meter::default());
         let basis = Basis::Policy {
-            connection: attributes(&caller, to),
+            connection: Ends {
+                caller: &caller,
+                to,
+            }
+            .attributes(),
             content: Content::Nothing,
         };
         let registration = pod
@@ -117,7 +122,11 @@ impl InboundCall {
     }
 
     fn connection(&self) -> Attributes {
-        attributes(&self.caller, self.to)
+        let ends = Ends {
+            caller: &self.caller,
+            to: self.to,
+        };
+        ends.attributes()
     }
 
     fn gate(&self) -> RequestGate {

@@ -10,6 +10,7 @@ mod connect;
 mod connections;
 mod consult;
 mod delivery;
+mod ends;
 mod hbone;
 mod http;
 mod inbound;

@@ -1,7 +1,7 @@
 //! Judges connections whose bytes are not HTTP, where the kernel asks.
 
-use super::consult::{Disagreement, Ends, ask};
-use super::delivery::{attributes, in_proxy};
+use super::consult::{Disagreement, ask};
+use super::ends::Ends;
 use super::pod::ServedPod;
 use super::refusal::Refusal;
 use super::verdict::Judge;
@@ -16,13 +16,15 @@ pub(crate) async fn judge_opaque(
     pod: &ServedPod,
     ends: Ends<'_>,
 ) -> Result<(Permit, Approvals), Refusal> {
-    let connection = attributes(ends.caller, ends.to);
+    let connection = ends.attributes();
     let approvals = consult(pod, &connection, ends).await?;
     // Of this moment: whom only these policies would have had asked has not agreed.
     let view = pod.view();
     let judge = Judge::new(&view, &pod.workload);
     note(pod, &judge, &connection);
-    let permit = judge.opaque(&connection, &approvals).map_err(in_proxy)?;
+    let permit = judge
+        .opaque(&connection, &approvals)
+        .map_err(Refusal::by_evaluator)?;
     Ok((permit, approvals))
 }
 
@@ -33,7 +35,7 @@ async fn consult(
 ) -> Result<Approvals, Refusal> {
     let view = pod.view();
     let judge = Judge::new(&view, &pod.workload);
-    let policies = judge.policies().map_err(in_proxy)?;
+    let policies = judge.policies().map_err(Refusal::by_evaluator)?;
     let settings = view.snapshot.mesh_settings();
     let mut approvals = Approvals::default();
     for consultation in policies.consultations_on_opaque(connection) {

@@ -70,6 +70,11 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
+    /// A denial by the evaluator.
+    pub(crate) fn by_evaluator(denial: Denial) -> Self {
+        Self::Denied(Layer::Proxy, denial)
+    }
+
     /// The word that logs and metrics use.
     pub(crate) const fn as_str(&self) -> &'static str {
         match self {

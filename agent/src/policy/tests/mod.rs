@@ -144,10 +144,9 @@ impl Mesh {
 
     /// What became of the policy `prod/policy`.
     fn condition(self) -> PolicyCondition {
-        let index = self.index();
-        let mut shown = index.conditions().iter();
+        let mut shown = self.index().conditions().into_iter();
         let own = shown.find(|shown| shown.name.to_string() == "prod/policy");
-        own.expect("shown").clone()
+        own.expect("shown")
     }
 
     fn policies(self) -> Arc<WorkloadPolicies> {

@@ -9,7 +9,8 @@ use crate::authorizer::CheckedRequest;
 use crate::jwt::{self, Verified, authenticate};
 use crate::model::MeshSettings;
 use crate::policy::{Approvals, Consultation, RequestAttributes, WorkloadPolicies, forwarded_for};
-use crate::proxy::consult::{Ends, ask};
+use crate::proxy::consult::ask;
+use crate::proxy::ends::Ends;
 use crate::proxy::http::RequestHead;
 use crate::proxy::pod::ServedPod;
 

@@ -11,8 +11,7 @@ use crate::datapath::Caller;
 use crate::model::PathNormalization;
 use crate::policy::{Attributes, BadPath, RequestAttributes, RequestPermit};
 use crate::proxy::connections::Registration;
-use crate::proxy::consult::Ends;
-use crate::proxy::delivery;
+use crate::proxy::ends::Ends;
 use crate::proxy::http::{Exchange, Gate, Grant, Outcome, Rejection, RequestHead};
 use crate::proxy::pod::ServedPod;
 use crate::proxy::relay::Meter;
@@ -70,7 +69,7 @@ impl RequestGate {
 
     /// What policy knows of the connection.
     pub(crate) fn connection(&self) -> Attributes {
-        delivery::attributes(&self.caller, self.to)
+        self.ends().attributes()
     }
 
     async fn judge(
