@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::thread::available_parallelism;
 
 use anyhow::{Context, Result, ensure};
 
@@ -24,13 +25,20 @@ pub(crate) fn run(only: &str, seconds: u32) -> Result<ExitCode> {
         !targets.is_empty(),
         "no fuzz target has {only:?} in its name"
     );
+    say("fuzz", "building the targets");
+    run_command(&mut build(&directory))?;
     let (mut passed, mut failed) = (0, 0);
-    for target in &targets {
-        say("fuzz", &format!("{target}, {seconds} s"));
-        match run_command(&mut command(&directory, target, seconds)?) {
-            Ok(()) => passed += 1,
-            Err(error) => {
-                eprintln!("error: {error:#}; the input and how to run it again are above");
+    for together in targets.chunks(available_parallelism()?.get()) {
+        say("fuzz", &format!("{}, {seconds} s", together.join(" and ")));
+        let running = together
+            .iter()
+            .map(|target| Ok((target, command(&directory, target, seconds)?.spawn()?)))
+            .collect::<Result<Vec<_>>>()?;
+        for (target, mut fuzzer) in running {
+            if fuzzer.wait()?.success() {
+                passed += 1;
+            } else {
+                eprintln!("error: {target}: the input and how to run it again are above");
                 failed += 1;
             }
         }
@@ -55,16 +63,19 @@ fn targets(directory: &Path, only: &str) -> Result<Vec<String>> {
     Ok(names)
 }
 
+fn build(directory: &Path) -> Command {
+    let mut command = cargo_fuzz(directory, "build");
+    command.args(["--fuzz-dir", "tests/fuzz"]);
+    command
+}
+
 fn command(directory: &Path, target: &str, seconds: u32) -> Result<Command> {
     // What is found goes to the first corpus; the seeds are only read.
     let corpus: PathBuf = directory.join("corpus").join(target);
     fs::create_dir_all(&corpus)?;
-    let mut command = Command::new("cargo");
+    let mut command = cargo_fuzz(directory, "run");
     command
-        .current_dir(directory.join("../.."))
-        // Sanitizers are not stable; the toolchain that builds the rest has them all the same.
-        .env("RUSTC_BOOTSTRAP", "1")
-        .args(["fuzz", "run", "--fuzz-dir", "tests/fuzz", target])
+        .args(["--fuzz-dir", "tests/fuzz", target])
         .arg(corpus)
         .arg(directory.join("seeds").join(target))
         .arg("--")
@@ -72,4 +83,14 @@ fn command(directory: &Path, target: &str, seconds: u32) -> Result<Command> {
         .arg(format!("-max_len={LONGEST_INPUT}"))
         .args(["-print_final_stats=1", "-verbosity=0"]);
     Ok(command)
+}
+
+fn cargo_fuzz(directory: &Path, verb: &str) -> Command {
+    let mut command = Command::new("cargo");
+    command
+        .current_dir(directory.join("../.."))
+        // Sanitizers are not stable; the toolchain that builds the rest has them all the same.
+        .env("RUSTC_BOOTSTRAP", "1")
+        .args(["fuzz", verb]);
+    command
 }

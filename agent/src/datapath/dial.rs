@@ -21,7 +21,6 @@ use aya::maps::{MapData, MapError, SkStorage};
 use socket2::Socket;
 use tokio::net::TcpStream;
 
-use super::request_stream::RequestStream;
 use super::stock::SocketStock;
 use super::tables::Tables;
 use super::ticket::{Answer, Tickets};
@@ -139,11 +138,6 @@ impl UnjudgedStream {
             layer: Layer::Proxy,
             decider: permit.into_decider(),
         }
-    }
-
-    /// Lets requests pass, each on the evaluator's word about it.
-    pub fn per_request(self) -> RequestStream {
-        RequestStream::new(self.0)
     }
 }
 

@@ -39,8 +39,15 @@ pub enum Unasked {
     BeganHttp2,
 }
 
+impl UnjudgedStream {
+    /// Lets requests pass, each on the evaluator's word about it.
+    pub fn per_request(self) -> RequestStream {
+        RequestStream::new(self.0)
+    }
+}
+
 impl RequestStream {
-    pub(super) fn new(stream: TcpStream) -> Self {
+    fn new(stream: TcpStream) -> Self {
         if let Err(error) = stream.set_zero_linger() {
             tracing::debug!(%error, "SO_LINGER could not be set");
         }
@@ -221,5 +228,55 @@ impl AsyncWrite for EndsInOrder {
             end_in_order(&self.0);
         }
         shut
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn pair() -> (RequestStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let dialled = TcpStream::connect(listener.local_addr().unwrap());
+        let (dialled, accepted) = tokio::join!(dialled, listener.accept());
+        (
+            RequestStream::for_test(dialled.unwrap()),
+            accepted.unwrap().0,
+        )
+    }
+
+    #[tokio::test]
+    async fn a_request_passes_while_the_application_is_quiet() {
+        let (mut stream, _application) = pair().await;
+        assert!(stream.exchange(&RequestPermit::for_test()).is_ok());
+    }
+
+    #[tokio::test]
+    async fn what_was_not_asked_for_is_not_taken_for_an_answer() {
+        let (mut stream, mut application) = pair().await;
+        application.write_all(b"HTTP/1.1 200 OK").await.unwrap();
+        assert_eq!(stream.unasked().await, Unasked::Spoke);
+        let refused = stream.exchange(&RequestPermit::for_test()).map(|_| ());
+        assert_eq!(refused, Err(Unasked::Spoke));
+    }
+
+    #[tokio::test]
+    async fn an_application_that_has_ended_gets_no_request() {
+        let (mut stream, application) = pair().await;
+        drop(application);
+        assert_eq!(stream.unasked().await, Unasked::Ended);
+        let refused = stream.exchange(&RequestPermit::for_test()).map(|_| ());
+        assert_eq!(refused, Err(Unasked::Ended));
+    }
+
+    #[tokio::test]
+    async fn a_server_of_http_2_may_send_its_settings_first() {
+        let (stream, mut application) = pair().await;
+        let settings = [0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 100];
+        application.write_all(&settings).await.unwrap();
+        assert_eq!(stream.unasked().await, Unasked::BeganHttp2);
     }
 }

@@ -7,11 +7,9 @@ use http::header::COOKIE;
 use http::{HeaderMap, HeaderName};
 
 use super::head::RequestHead;
+use super::limits::MAX_TOKENS;
 use super::unauthenticated::Unauthenticated;
 use crate::policy::{JwtRule, TokenLocation};
-
-/// The most different tokens that are verified for a request: each costs a signature's check.
-pub(super) const MAX_TOKENS: usize = 8;
 
 /// A token and where it was.
 #[derive(PartialEq, Eq, Debug)]

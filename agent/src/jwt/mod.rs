@@ -13,6 +13,7 @@ mod effects;
 mod extract;
 mod head;
 mod key_set;
+mod limits;
 mod strict_json;
 #[cfg(test)]
 mod testing;

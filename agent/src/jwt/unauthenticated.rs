@@ -12,7 +12,7 @@ pub enum Unauthenticated {
     /// Not three parts, or too long.
     #[error(
         "the request's token is no signed JWT of at most {} bytes; send one, or none",
-        super::unverified::MAX_TOKEN
+        super::limits::MAX_TOKEN
     )]
     Malformed,
     /// The header is no JSON object without repeated keys, or has a field of a wrong type.
@@ -84,7 +84,7 @@ pub enum Unauthenticated {
     /// More different tokens than are looked at.
     #[error(
         "the request has more than {} different tokens; send fewer",
-        super::extract::MAX_TOKENS
+        super::limits::MAX_TOKENS
     )]
     TooManyTokens,
 }

@@ -57,7 +57,8 @@ pub enum PolicyState {
 }
 
 impl PolicyIndex {
-    pub(super) fn describe(&self) -> Vec<PolicyCondition> {
+    /// What became of each policy object.
+    pub fn conditions(&self) -> Vec<PolicyCondition> {
         let authorizations = self.authorizations.iter();
         let authentications = self.authentications.iter();
         authorizations

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use super::attachment::Attachment;
 use super::authorization::{self, Action, Authorization, Enforcement};
-use super::condition::PolicyCondition;
 use super::decision::Decider;
 use super::peer_authentication::{self, PeerAuthentication, Strictness};
 use super::reader::{NotEnforced, Warning};
@@ -20,7 +19,6 @@ pub struct PolicyIndex {
     pub(super) authorizations: Vec<ParsedAuthorization>,
     pub(super) authentications: Vec<ParsedAuthentication>,
     pub(super) token_rules: Vec<ParsedTokenRules>,
-    conditions: Vec<PolicyCondition>,
 }
 
 /// Labels that a workload has to have.
@@ -56,7 +54,6 @@ impl PolicyIndex {
             authorizations: Vec::new(),
             authentications: Vec::new(),
             token_rules: Vec::new(),
-            conditions: Vec::new(),
         };
         for object in snapshot.policies() {
             match object.kind {
@@ -107,7 +104,6 @@ impl PolicyIndex {
         index
             .token_rules
             .sort_by(|a, b| a.object.name.cmp(&b.object.name));
-        index.conditions = index.describe();
         index
     }
 
@@ -141,11 +137,6 @@ impl PolicyIndex {
             resolved.http_ports = self.snapshot.http_ports(workload);
         }
         Arc::new(resolved)
-    }
-
-    /// What became of each policy object.
-    pub fn conditions(&self) -> &[PolicyCondition] {
-        &self.conditions
     }
 
     /// The rules for tokens of all workloads: their keys are needed.

@@ -6,16 +6,16 @@ use std::rc::Rc;
 use tokio::net::TcpStream;
 
 use super::connections::Place;
-use super::delivery::{Delivered, judge_opaque};
+use super::delivery::Delivered;
 use super::hbone::Tunnel;
 use super::http::{Downstream, HttpLimits, NotHttp, Served, TunnelIo, relay_opaque, serve};
+use super::opaque::judge_opaque;
 use super::refusal::Refusal;
 use super::relay::{Meter, Side, relay, relay_tcp};
 use super::report::Permission;
-use super::request_gate::RequestGate;
+use super::requests::RequestGate;
 use super::verdict::{Basis, Content};
 use crate::datapath::{AuthorizedStream, UnjudgedStream};
-use crate::policy::Approvals;
 
 /// The caller's end of a connection.
 pub(crate) enum Client {
@@ -88,10 +88,9 @@ impl Carrier {
             read,
             application,
         } = opaque;
-        let approvals = Approvals::default();
-        let permit = judge_opaque(&self.gate.pod, &self.gate.connection, &approvals)?;
+        let (permit, approvals) = judge_opaque(&self.gate.pod, self.gate.ends()).await?;
         self.place.rebase(Basis::Policy {
-            connection: self.gate.connection.clone(),
+            connection: self.gate.connection(),
             content: Content::Opaque(approvals),
         });
         let application = application.authorize(permit);

@@ -4,11 +4,13 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::ends::Ends;
+use super::opaque::judge_opaque;
 use super::pod::ServedPod;
 use super::refusal::Refusal;
 use super::verdict::{Content, Judge, is_policy};
 use crate::datapath::{AuthorizedStream, Caller, Delivery, DialError, UnjudgedStream};
-use crate::policy::{Approvals, Attributes, ConnectionVerdict, Denial, Layer, Permit};
+use crate::policy::{ConnectionVerdict, Layer};
 
 /// Views of the mesh that a connection's verdict may be overtaken by before it is refused.
 const OVERTAKEN_ATTEMPTS: usize = 3;
@@ -22,15 +24,6 @@ pub(crate) enum Delivered {
     Requests(UnjudgedStream),
 }
 
-/// What policy knows of a delivery.
-pub(crate) fn attributes(caller: &Caller, to: SocketAddr) -> Attributes {
-    Attributes {
-        identity: caller.identity.clone(),
-        source: caller.address.ip(),
-        destination: to,
-    }
-}
-
 /// Connects a caller to the pod's application at `to`, as far as the pod's policies allow it. The
 /// connection has to be registered by now, so that a later change finds it.
 ///
@@ -41,7 +34,8 @@ pub(crate) async fn deliver(
     caller: &Caller,
     to: SocketAddr,
 ) -> Result<Delivered, Refusal> {
-    let connection = attributes(caller, to);
+    let ends = Ends { caller, to };
+    let connection = ends.attributes();
     for _ in 0..OVERTAKEN_ATTEMPTS {
         let asked_in = pod.view();
         let delivery = pod.datapath.deliver(caller, to).await;
@@ -55,10 +49,10 @@ pub(crate) async fn deliver(
                 ConnectionVerdict::Allow(_) => {
                     return Ok(Delivered::Allowed(stream, Content::Anything));
                 }
-                ConnectionVerdict::Deny(denial) => return Err(in_proxy(denial)),
+                ConnectionVerdict::Deny(denial) => return Err(Refusal::by_evaluator(denial)),
                 ConnectionVerdict::Ask => {}
             },
-            Ok(Delivery::Ask(stream)) => return ask(pod, &judge, &connection, stream),
+            Ok(Delivery::Ask(stream)) => return ask(pod, ends, stream).await,
             Err(DialError::Denied { reason, .. }) if is_policy(reason) => {
                 let denial = judge.explain(&connection, reason);
                 return Err(Refusal::Denied(Layer::Kernel, denial));
@@ -69,63 +63,29 @@ pub(crate) async fn deliver(
     Err(Refusal::Dial(DialError::Stale))
 }
 
-/// Judges a connection that is not HTTP.
-///
-/// # Errors
-/// [`Refusal::Denied`].
-pub(crate) fn judge_opaque(
+async fn ask(
     pod: &ServedPod,
-    connection: &Attributes,
-    approvals: &Approvals,
-) -> Result<Permit, Refusal> {
-    let view = pod.view();
-    let judge = Judge::new(&view, &pod.workload);
-    let permit = judge.opaque(connection, approvals).map_err(in_proxy);
-    note(pod, &judge, connection);
-    permit
-}
-
-/// Has noted what policies want noted of a connection that is not HTTP.
-fn note(pod: &ServedPod, judge: &Judge<'_>, connection: &Attributes) {
-    let Ok(policies) = judge.policies() else {
-        return;
-    };
-    for note in policies.notes_on_opaque(connection) {
-        pod.stats.noted(note.as_str());
-        tracing::info!(
-            target: "ambit::audit", note = note.as_str(), policy = %note.decider(),
-            pod = %pod.workload.name, source = %connection.source,
-            identity = connection.identity.as_ref().map(tracing::field::display),
-            destination = %connection.destination, "connection"
-        );
-    }
-}
-
-fn ask(
-    pod: &ServedPod,
-    judge: &Judge<'_>,
-    connection: &Attributes,
+    ends: Ends<'_>,
     stream: UnjudgedStream,
 ) -> Result<Delivered, Refusal> {
-    let policies = judge.policies().map_err(in_proxy)?;
-    match policies.judge_connection(connection) {
-        ConnectionVerdict::Allow(permit) => Ok(Delivered::Allowed(
+    let verdict = {
+        let view = pod.view();
+        let judge = Judge::new(&view, &pod.workload);
+        let policies = judge.policies().map_err(Refusal::by_evaluator)?;
+        let verdict = policies.judge_connection(&ends.attributes());
+        (verdict, policies.carries_http(ends.to.port()))
+    };
+    match verdict {
+        (ConnectionVerdict::Allow(permit), _) => Ok(Delivered::Allowed(
             stream.authorize(permit),
             Content::Anything,
         )),
-        ConnectionVerdict::Deny(denial) => Err(in_proxy(denial)),
-        ConnectionVerdict::Ask if policies.carries_http(connection.destination.port()) => {
-            Ok(Delivered::Requests(stream))
-        }
-        ConnectionVerdict::Ask => {
-            let approvals = Approvals::default();
-            let permit = judge_opaque(pod, connection, &approvals)?;
+        (ConnectionVerdict::Deny(denial), _) => Err(Refusal::by_evaluator(denial)),
+        (ConnectionVerdict::Ask, true) => Ok(Delivered::Requests(stream)),
+        (ConnectionVerdict::Ask, false) => {
+            let (permit, approvals) = judge_opaque(pod, ends).await?;
             let content = Content::Opaque(approvals);
             Ok(Delivered::Allowed(stream.authorize(permit), content))
         }
     }
-}
-
-fn in_proxy(denial: Denial) -> Refusal {
-    Refusal::Denied(Layer::Proxy, denial)
 }

@@ -7,12 +7,13 @@ use std::time::Instant;
 
 use super::carrier::{Carrier, Client};
 use super::connections::Registration;
-use super::delivery::{Delivered, attributes, deliver};
+use super::delivery::{Delivered, deliver};
+use super::ends::Ends;
 use super::pod::ServedPod;
 use super::refusal::Refusal;
 use super::relay::Meter;
 use super::report::{Account, Ending, Permission};
-use super::request_gate::RequestGate;
+use super::requests::RequestGate;
 use super::subject::{Direction, Party, Path, Subject};
 use super::verdict::{Basis, Content};
 use crate::datapath::Caller;
@@ -44,7 +45,11 @@ impl InboundCall {
         });
         let meter = Rc::new(Meter::default());
         let basis = Basis::Policy {
-            connection: attributes(&caller, to),
+            connection: Ends {
+                caller: &caller,
+                to,
+            }
+            .attributes(),
             content: Content::Nothing,
         };
         let registration = pod
@@ -117,14 +122,19 @@ impl InboundCall {
     }
 
     fn connection(&self) -> Attributes {
-        attributes(&self.caller, self.to)
+        let ends = Ends {
+            caller: &self.caller,
+            to: self.to,
+        };
+        ends.attributes()
     }
 
     fn gate(&self) -> RequestGate {
         RequestGate {
             pod: Rc::clone(&self.pod),
             id: self.registration.id(),
-            connection: self.connection(),
+            caller: self.caller.clone(),
+            to: self.to,
             subject: Rc::clone(&self.subject),
             meter: Rc::clone(&self.meter),
         }

@@ -43,7 +43,7 @@ struct Call {
 /// A call's connection to one endpoint, ready to carry bytes.
 enum Link {
     /// To the pod's own application: judged here, as what comes from elsewhere is.
-    Own(InboundCall, Delivered),
+    Own(Box<InboundCall>, Delivered),
     Other {
         registration: Registration,
         subject: Rc<Subject>,
@@ -162,7 +162,7 @@ impl Call {
         };
         let mut call = InboundCall::register(Rc::clone(&self.pod), Path::OwnPod, caller, to);
         match call.deliver().await {
-            Ok(delivered) => Ok(Link::Own(call, delivered)),
+            Ok(delivered) => Ok(Link::Own(Box::new(call), delivered)),
             Err(refusal) => Err(Failure {
                 subject: Rc::clone(call.subject()),
                 refusal,

@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 
 use super::authority::canonical;
 use super::carrier::Client;
-use super::delivery::attributes;
+use super::ends::Ends;
 use super::inbound_call::InboundCall;
 use super::limits::{Resource, Slot};
 use super::pod::ServedPod;
@@ -17,7 +17,7 @@ use super::reset::ResetOnDrop;
 use super::subject::Path;
 use super::verdict::Judge;
 use crate::datapath::Caller;
-use crate::policy::{ConnectionVerdict, Layer};
+use crate::policy::ConnectionVerdict;
 
 /// Serves a connection accepted on a plaintext listener, to its end.
 pub(crate) async fn serve(pod: Rc<ServedPod>, stream: TcpStream, peer: SocketAddr) {
@@ -55,8 +55,8 @@ fn admit(pod: &ServedPod, caller: &Caller, to: SocketAddr) -> Result<Slot, Refus
     }
     let slot = pod.caps.take(Resource::Inbound)?;
     let view = pod.view();
-    match Judge::new(&view, &pod.workload).connection(&attributes(caller, to)) {
-        ConnectionVerdict::Deny(denial) => Err(Refusal::Denied(Layer::Proxy, denial)),
+    match Judge::new(&view, &pod.workload).connection(&Ends { caller, to }.attributes()) {
+        ConnectionVerdict::Deny(denial) => Err(Refusal::by_evaluator(denial)),
         ConnectionVerdict::Allow(_) | ConnectionVerdict::Ask => Ok(slot),
     }
 }

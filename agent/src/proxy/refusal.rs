@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+use super::consult::Disagreement;
 use super::hbone::TunnelError;
 use super::limits::OverCap;
 use super::verdict::Termination;
@@ -51,6 +52,11 @@ pub(crate) enum Refusal {
     PeerIdentity(#[from] PeerIdentityError),
     #[error("denied by this pod's policies: {1}")]
     Denied(Layer, Denial),
+    #[error("the external authorizer {provider} does not agree: {disagreement}")]
+    NotApproved {
+        provider: String,
+        disagreement: Disagreement,
+    },
     #[error(transparent)]
     Dial(#[from] DialError),
     #[error(transparent)]
@@ -64,6 +70,11 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
+    /// A denial by the evaluator.
+    pub(crate) fn by_evaluator(denial: Denial) -> Self {
+        Self::Denied(Layer::Proxy, denial)
+    }
+
     /// The word that logs and metrics use.
     pub(crate) const fn as_str(&self) -> &'static str {
         match self {
@@ -80,6 +91,7 @@ impl Refusal {
             Self::HandshakeTimedOut(_) => "tls-handshake-timed-out",
             Self::PeerIdentity(_) => "no-peer-identity",
             Self::Denied(_, denial) => denial.reason.as_str(),
+            Self::NotApproved { .. } => "not-approved",
             Self::Dial(_) => "cannot-connect",
             Self::Tunnel(error) => error.as_str(),
             Self::DialTimedOut(_) => "dial-timed-out",
@@ -104,6 +116,7 @@ impl Refusal {
     pub(crate) const fn status(&self) -> StatusCode {
         match self {
             Self::Denied(..)
+            | Self::NotApproved { .. }
             | Self::Terminated(Termination::PolicyChanged(_) | Termination::RequestsMatter) => {
                 StatusCode::UNAUTHORIZED
             }

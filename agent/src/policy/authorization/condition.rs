@@ -1,7 +1,7 @@
 //! The entries of `when`: the keys of the Istio API, each with its kind of value.
 
 use super::criterion::Criterion;
-use super::read::{Context, refuse_in_custom, twins};
+use super::fields::{Context, refuse_in_custom, twins};
 use super::values::{
     block, expanded, namespace, port, principal, request_principal, service_account, text,
     trust_domain,

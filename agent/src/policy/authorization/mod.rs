@@ -3,6 +3,7 @@
 mod condition;
 mod criterion;
 mod describe;
+mod fields;
 mod read;
 mod values;
 

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use super::condition::condition;
 use super::criterion::Criterion;
+use super::fields::{Context, refuse_in_custom, twins};
 use super::values::{
     block, expanded, host, namespace, path, port, principal, request_principal, service_account,
     text, trust_domain,
 };
 use super::{Action, Authorization, Enforcement, Rule};
-use crate::model::{ObjectName, PolicyObject, TrustBundle};
+use crate::model::{PolicyObject, TrustBundle};
 use crate::policy::attachment::{ATTACHMENT_FIELDS, Attachment, attachment};
-use crate::policy::matcher::Field;
 use crate::policy::reader::{Node, NotEnforced, Warning};
 
 /// The most rules of a policy, and sources of a rule.
@@ -31,13 +31,6 @@ pub(in crate::policy) struct Parsed {
     pub(in crate::policy) more_errors: Vec<NotEnforced>,
     /// What an operator may want to know, though it is enforced.
     pub(in crate::policy) warnings: Vec<Warning>,
-}
-
-/// What the values of a policy are read with.
-pub(super) struct Context<'a> {
-    pub(super) policy: &'a ObjectName,
-    pub(super) bundle: &'a TrustBundle,
-    pub(super) action: Action,
 }
 
 /// Reads an AuthorizationPolicy.
@@ -230,23 +223,6 @@ fn wrapped<T>(
         .collect()
 }
 
-/// A field and its twin, each where it is set.
-pub(super) fn twins<'a, T>(
-    node: &Node<'a>,
-    [positive, negative]: [&str; 2],
-    read: impl Fn(&Node<'a>) -> Result<Vec<T>, NotEnforced>,
-) -> Result<Option<Field<T>>, NotEnforced> {
-    let mut field = Field::default();
-    for (name, own) in node.fields()? {
-        if name == positive {
-            field.positive = read(&own)?;
-        } else if name == negative {
-            field.negative = read(&own)?;
-        }
-    }
-    Ok((!field.is_empty()).then_some(field))
-}
-
 fn source(node: &Node<'_>, context: &Context<'_>) -> Result<Vec<Criterion>, NotEnforced> {
     let names = |name, not| [name, not];
     let principals =
@@ -346,34 +322,6 @@ fn not_empty(
         return node.fail(format!("{what} needs a field"));
     }
     Ok(criteria)
-}
-
-/// A CUSTOM policy is evaluated before a token is verified, and Istio refuses it identities too.
-pub(super) fn refuse_in_custom(
-    node: &Node<'_>,
-    context: &Context<'_>,
-    criteria: &[Criterion],
-) -> Result<(), NotEnforced> {
-    let is_refused = |criterion: &Criterion| match criterion {
-        Criterion::Principal(_)
-        | Criterion::Namespace(_)
-        | Criterion::ServiceAccount(_)
-        | Criterion::TrustDomain(_)
-        | Criterion::RequestPrincipal(_)
-        | Criterion::Claim(..) => true,
-        Criterion::SourceIp(_)
-        | Criterion::RemoteIp(_)
-        | Criterion::DestinationIp(_)
-        | Criterion::DestinationPort(_)
-        | Criterion::Host(_)
-        | Criterion::Method(_)
-        | Criterion::Path(_)
-        | Criterion::Header(..) => false,
-    };
-    if context.action == Action::Custom && criteria.iter().any(is_refused) {
-        return node.fail("a CUSTOM policy can depend on no identity and no token");
-    }
-    Ok(())
 }
 
 /// What an operator may not have meant.

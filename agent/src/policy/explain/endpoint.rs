@@ -143,9 +143,11 @@ impl Asked<'_> {
 
     /// What is wrong with an object.
     fn problem(&self, decider: &Decider) -> Option<String> {
-        let mut all = self.view.policies.conditions().iter();
-        let own = all.find(|own| own.kind == decider.kind && own.name == decider.name);
-        own.and_then(|own| own.message.clone())
+        let all = self.view.policies.conditions();
+        let mut own = all
+            .into_iter()
+            .filter(|own| own.kind == decider.kind && own.name == decider.name);
+        own.next()?.message
     }
 
     fn authentication(

@@ -45,7 +45,7 @@ pub(crate) fn assert_judged_alike(
 }
 
 /// Holds the verdict on a connection against the one on each thing that it may carry.
-fn assert_no_contradiction(
+pub(super) fn assert_no_contradiction(
     policies: &WorkloadPolicies,
     connection: &Attributes,
     requests: &[RequestAttributes],

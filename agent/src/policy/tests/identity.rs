@@ -84,11 +84,43 @@ fn i5_a_suffix_denies_an_account_in_any_trust_domain() {
 }
 
 #[test]
-fn i7_a_dot_is_a_dot() {
-    let source = json!({"namespaces": ["ns-prod"]});
-    check("ALLOW", source, &[Peer("ns-prod/a")], &[Peer("nsxprod/a")]);
+fn i6_a_dot_in_an_account_is_a_dot() {
+    let source = json!({"serviceAccounts": ["ns/cert-manager.io"]});
+    check(
+        "ALLOW",
+        source,
+        &[
+            Peer("ns/cert-manager.io"),
+            Foreign("other", "ns/cert-manager.io"),
+        ],
+        &[
+            Peer("ns/cert-manager-io"),
+            Peer("ns/cert-managerxio"),
+            Plaintext,
+        ],
+    );
+}
+
+#[test]
+fn i7_a_dot_in_a_namespace_is_a_dot() {
+    let source = json!({"namespaces": ["ns.prod"]});
+    check(
+        "ALLOW",
+        source,
+        &[Peer("ns.prod/a")],
+        &[Peer("nsXprod/a"), Peer("ns-prod/a")],
+    );
+}
+
+#[test]
+fn i8_a_dot_in_a_principal_is_a_dot() {
     let source = json!({"principals": ["*admin.example"]});
-    check("ALLOW", source, &[], &[Peer("a/some-adminxexample")]);
+    check(
+        "ALLOW",
+        source,
+        &[Peer("a/some-admin.example")],
+        &[Peer("a/some-adminXexample"), Peer("a/some-admin-example")],
+    );
 }
 
 #[test]
@@ -98,6 +130,38 @@ fn i9_a_principal_is_written_without_its_scheme() {
     check("ALLOW", with_scheme, &[], &[peer]);
     let without = json!({"principals": ["cluster.local/ns/a/sa/b"]});
     check("ALLOW", without, &[peer], &[Peer("a/b2"), Peer("a2/b")]);
+}
+
+#[test]
+fn i10_a_service_account_is_matched_whole() {
+    let source = json!({"serviceAccounts": ["my-ns/my-sa"]});
+    check(
+        "ALLOW",
+        source,
+        &[Peer("my-ns/my-sa")],
+        &[
+            Peer("my-ns/my-sa-suffix"),
+            Peer("my-ns-suffix/my-sa"),
+            Peer("my-ns/x-my-sa"),
+            Peer("x-my-ns/my-sa"),
+            Plaintext,
+        ],
+    );
+    // A bare one is of the policy's own namespace.
+    let bare = json!({"serviceAccounts": ["my-sa"]});
+    check(
+        "ALLOW",
+        bare,
+        &[Peer("prod/my-sa")],
+        &[Peer("my-ns/my-sa"), Plaintext],
+    );
+    let negative = json!({"notServiceAccounts": ["my-ns/my-sa"]});
+    check(
+        "ALLOW",
+        negative,
+        &[Plaintext, Peer("my-ns/my-sa-suffix")],
+        &[Peer("my-ns/my-sa")],
+    );
 }
 
 #[test]

@@ -1,13 +1,25 @@
 //! What policies mean, by name: the cases of the specification, with a denial beside each
 //! permission, and a property that holds evaluator and kernel tables against each other.
 
+mod admission;
 mod agreement;
+mod attachment;
+mod custom;
+mod dry_run;
 mod explain;
 mod generate;
+mod headers;
+mod hosts;
 mod identity;
+mod methods;
 mod not_enforced;
+mod notes;
+mod opaque;
+mod paths;
 mod peer_authentication;
 mod scope;
+mod tokens;
+mod trust;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,16 +28,16 @@ pub(crate) use agreement::assert_judged_alike;
 pub(crate) use generate::{connection, policies};
 
 use ambit_common::Reason;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
-    Approvals, Attributes, ConnectionVerdict, Decision, MeshView, PolicyIndex, RequestAttributes,
-    RequestDecision, WorkloadPolicies,
+    Approvals, Attributes, ConnectionVerdict, Decision, MeshView, PolicyCondition, PolicyIndex,
+    RequestAttributes, RequestDecision, WorkloadPolicies,
 };
 use crate::model::testing::{parts, pod, service};
 use crate::model::{
     AppProtocol, ObjectName, Origin, PolicyKind, PolicyObject, Service, Snapshot, TargetPort,
-    TrustDomain, Workload, WorkloadIdentity,
+    TrustBundle, TrustDomain, Workload, WorkloadIdentity,
 };
 
 const ROOT: &str = "istio-system";
@@ -36,6 +48,8 @@ const ROOT: &str = "istio-system";
 pub(crate) struct Mesh {
     policies: Vec<PolicyObject>,
     protocol: AppProtocol,
+    others: Vec<Service>,
+    trust_bundle: TrustBundle,
 }
 
 impl Mesh {
@@ -43,6 +57,8 @@ impl Mesh {
         Self {
             policies: Vec::new(),
             protocol: AppProtocol::Opaque,
+            others: Vec::new(),
+            trust_bundle: parts().trust_bundle,
         }
     }
 
@@ -68,10 +84,33 @@ impl Mesh {
     }
 
     /// With the last policy as a dry run.
-    fn on_trial(mut self) -> Self {
+    fn on_trial(self) -> Self {
+        self.dry_run("true")
+    }
+
+    /// With a value of `istio.io/dry-run` on the last policy.
+    fn dry_run(mut self, value: &str) -> Self {
         let policy = self.policies.last_mut().expect("a policy");
-        let annotation = ("istio.io/dry-run".to_owned(), "true".to_owned());
+        let annotation = ("istio.io/dry-run".to_owned(), value.to_owned());
         policy.annotations.extend([annotation]);
+        self
+    }
+
+    /// With another Service.
+    fn serve(mut self, service: Service) -> Self {
+        self.others.push(service);
+        self
+    }
+
+    /// Of these trust domains, the own one first.
+    fn trusting(mut self, domains: &[&str]) -> Self {
+        let mut domains = domains
+            .iter()
+            .map(|text| TrustDomain::new(text).expect("valid"));
+        self.trust_bundle = TrustBundle {
+            own: domains.next().expect("the own one"),
+            aliases: domains.collect(),
+        };
         self
     }
 
@@ -90,8 +129,9 @@ impl Mesh {
         service.ports[0].protocol = self.protocol;
         let snapshot = Snapshot::new(crate::model::SnapshotParts {
             workloads: vec![web()],
-            services: vec![service],
+            services: [vec![service], self.others].concat(),
             policies: self.policies,
+            trust_bundle: self.trust_bundle,
             ..parts()
         });
         PolicyIndex::build(&Arc::new(snapshot))
@@ -103,6 +143,13 @@ impl Mesh {
             snapshot: Arc::clone(&policies.snapshot),
             policies,
         }
+    }
+
+    /// What became of the policy `prod/policy`.
+    fn condition(self) -> PolicyCondition {
+        let mut shown = self.index().conditions().into_iter();
+        let own = shown.find(|shown| shown.name.to_string() == "prod/policy");
+        own.expect("shown")
     }
 
     pub(crate) fn policies(self) -> Arc<WorkloadPolicies> {
@@ -126,10 +173,11 @@ impl WorkloadPolicies {
         )
     }
 
-    /// Whether a request is let in.
+    /// Whether a request is let in. The verdict on its connection may not contradict that.
     fn admits_request(&self, caller: Caller, request: &RequestAttributes) -> bool {
         let connection = caller.calls(8080);
         agreement::assert_agreement(self, &connection);
+        agreement::assert_no_contradiction(self, &connection, std::slice::from_ref(request));
         let decision = self.judge_request(&connection, request, &Approvals::default());
         matches!(decision, RequestDecision::Allow(_))
     }
@@ -174,6 +222,19 @@ impl Caller {
 
 fn web() -> Workload {
     pod("prod/web", &["10.0.0.1", "fd00::1"])
+}
+
+/// A port that carries HTTP, and one policy `prod/policy` with an operation.
+fn operation(action: &str, operation: Value) -> Arc<WorkloadPolicies> {
+    let rules = json!([{"to": [{"operation": operation}]}]);
+    let spec = json!({"action": action, "rules": rules});
+    Mesh::http().authorize("prod/policy", spec).policies()
+}
+
+/// The same, with a condition.
+fn condition(action: &str, condition: Value) -> Arc<WorkloadPolicies> {
+    let spec = json!({"action": action, "rules": [{"when": [condition]}]});
+    Mesh::http().authorize("prod/policy", spec).policies()
 }
 
 /// A request without headers to the host `web`.

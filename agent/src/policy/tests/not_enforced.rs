@@ -59,7 +59,7 @@ fn a_field_that_is_not_understood_lets_nobody_in_and_is_named() {
         }
         let shown = index
             .conditions()
-            .iter()
+            .into_iter()
             .find(|shown| &*shown.name.name == "policy");
         let shown = shown.expect("shown");
         assert_eq!(shown.state, PolicyState::NotEnforced, "{spec}");

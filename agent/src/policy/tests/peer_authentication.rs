@@ -90,11 +90,13 @@ fn a_selector_in_the_root_namespace_has_no_effect() {
     assert!(!index.for_workload(&super::web()).admits(Plaintext, 8080));
     let shown = index
         .conditions()
-        .iter()
+        .into_iter()
         .find(|shown| &*shown.name.name == "web");
-    let message = shown.and_then(|shown| shown.message.as_deref());
+    let message = shown.and_then(|shown| shown.message);
     assert!(
-        message.is_some_and(|text| text.contains("no effect")),
+        message
+            .as_deref()
+            .is_some_and(|text| text.contains("no effect")),
         "{message:?}"
     );
 }
@@ -116,7 +118,8 @@ fn the_oldest_of_a_level_wins() {
 fn disable_is_permissive_with_a_warning() {
     let index = mesh_wide(mode("DISABLE")).index();
     assert!(index.for_workload(&super::web()).admits(Plaintext, 8080));
-    let message = index.conditions()[0].message.as_deref();
+    let conditions = index.conditions();
+    let message = conditions[0].message.as_deref();
     assert!(
         message.is_some_and(|text| text.contains("DISABLE")),
         "{message:?}"

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::document::{Object, ObjectKey, Parsed};
-use super::state::Settings;
+use super::settings::Settings;
 use crate::model::{Fault, NamespaceInfo, Origin, PolicyObject, Service, SnapshotParts};
 use crate::source::objects::{MeshConfigObject, PodObject};
 

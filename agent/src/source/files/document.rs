@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::netns::netns;
-use super::state::Settings;
+use super::settings::Settings;
 use crate::model::{NamespaceInfo, ObjectName, Origin, PolicyKind, PolicyObject, Service};
 use crate::source::field::FieldPath;
 use crate::source::location::Location;

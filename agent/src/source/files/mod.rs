@@ -51,6 +51,7 @@ mod document;
 mod netns;
 pub mod offline;
 mod read;
+mod settings;
 mod state;
 mod watch;
 
@@ -64,7 +65,8 @@ use notify::RecommendedWatcher;
 
 use crate::model::{MeshRanges, Snapshot, TrustBundle};
 use read::FileReading;
-use state::{Settings, State};
+use settings::Settings;
+use state::State;
 use watch::{Loader, Message};
 
 pub use netns::NETNS_ANNOTATION;

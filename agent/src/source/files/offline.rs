@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::assembly::{Assembly, Duplicate};
 use super::document::{self, DocumentError, Object, Parsed};
 use super::read::{self, FileReading};
-use super::state::Settings;
+use super::settings::Settings;
 use crate::model::{MeshRanges, ObjectName, Origin, PolicyKind, Snapshot, TrustBundle};
 use crate::source::field::FieldPath;
 use crate::source::tree;

@@ -7,15 +7,8 @@ use std::sync::Arc;
 use super::assembly::Assembly;
 use super::document::{self, DocumentError, Parsed};
 use super::read::{FileReading, ReadError};
-use crate::model::{Fault, MeshRanges, SnapshotParts, TrustBundle};
-
-/// What the mesh is told besides its files.
-#[derive(Clone, Debug)]
-pub(super) struct Settings {
-    pub(super) trust_bundle: TrustBundle,
-    pub(super) root_namespace: Arc<str>,
-    pub(super) ranges: MeshRanges,
-}
+use super::settings::Settings;
+use crate::model::{Fault, SnapshotParts};
 
 /// The configuration in force.
 pub(super) struct State {

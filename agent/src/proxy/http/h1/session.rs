@@ -16,9 +16,9 @@ use super::framing::Framing;
 use super::head::{HeadParser, ParsedRequest};
 use super::hop::{Persistence, remove_all};
 use super::malformed::Malformed;
+use super::peer::Peer;
 use super::pump::discard;
 use super::response::ResponseHead;
-use super::wire::{Sink, Source};
 use super::write::write_response;
 use crate::datapath::RequestStream;
 use crate::proxy::relay::Meter;
@@ -50,24 +50,6 @@ pub(in super::super) async fn serve<D: Downstream>(
         }
     };
     session.end(last, client).await;
-}
-
-/// The client.
-pub(in super::super) struct Peer<D> {
-    pub(super) source: Source<Client<D>>,
-    pub(super) sink: Sink<Client<D>>,
-}
-
-impl<D: Downstream> Peer<D> {
-    /// Both sides of a connection of which `read` was read already.
-    pub(in super::super) fn new(client: &Client<D>, read: BytesMut) -> Self {
-        let mut source = Source::new(client.clone());
-        source.buffer = read;
-        Self {
-            source,
-            sink: Sink::new(client.clone()),
-        }
-    }
 }
 
 struct Session<'a, D, G> {

@@ -6,8 +6,8 @@ use super::super::client::Downstream;
 use super::super::progress::{Progress, Way};
 use super::body::{BodyDecoder, Coding};
 use super::framing::Framing;
+use super::peer::Peer;
 use super::pump::{PumpError, pump};
-use super::session::Peer;
 use super::wire::{Sink, Source};
 
 /// Who broke off.

@@ -1,7 +1,7 @@
 //! Istio's mesh-wide settings, as they come and go in files.
 
 use super::*;
-use crate::model::{PathNormalization, Snapshot, TrustBundle, TrustDomain};
+use crate::model::{MeshRanges, PathNormalization, Snapshot, TrustBundle, TrustDomain};
 
 const GOOD: &str = "
 apiVersion: v1

@@ -1,15 +1,13 @@
 //! Why a request is not passed on, and what its client is told.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
 use http::{HeaderMap, StatusCode};
 
-use super::http::Rejection;
-use crate::authorizer::{self, CheckError};
 use crate::jwt::Unauthenticated;
-use crate::policy::{BadPath, Decider, Denial};
+use crate::policy::{BadPath, Consultation, Decider, Denial};
+use crate::proxy::consult::Disagreement;
+use crate::proxy::http::Rejection;
 
 /// What a denied client is told, as Istio's proxies put it.
 const DENIED: &str = "RBAC: access denied";
@@ -26,30 +24,11 @@ pub(crate) enum RequestRefusal {
     /// A token in it is not accepted.
     #[error(transparent)]
     Unauthenticated(#[from] Unauthenticated),
-    /// An external authorizer denied it.
-    #[error("denied by the external authorizer {provider}, with status {}", .answer.status)]
-    DeniedByAuthorizer {
-        provider: Arc<str>,
-        decider: Decider,
-        answer: authorizer::Denial,
-    },
-    /// An external authorizer could not be asked.
-    #[error("the external authorizer {provider} gave no answer: {error}")]
-    NoAnswer {
-        provider: Arc<str>,
-        decider: Decider,
-        status: StatusCode,
-        error: CheckError,
-    },
-    /// The mesh configuration has no such authorizer, or one that asks for what is not supported.
-    #[error(
-        "the external authorizer {provider} cannot be asked: {problem}; mend extensionProviders in \
-         the ConfigMap istio"
-    )]
-    NoAuthorizer {
-        provider: Arc<str>,
-        decider: Decider,
-        problem: &'static str,
+    /// An external authorizer does not agree.
+    #[error("the external authorizer {} does not agree: {disagreement}", .consultation.provider)]
+    NotApproved {
+        consultation: Consultation,
+        disagreement: Disagreement,
     },
 }
 
@@ -60,9 +39,7 @@ impl RequestRefusal {
             Self::BadPath(_) => "bad-request",
             Self::Denied(denial) => denial.reason.as_str(),
             Self::Unauthenticated(_) => "unauthenticated",
-            Self::DeniedByAuthorizer { .. } => "denied-by-authorizer",
-            Self::NoAnswer { .. } => "no-answer-from-authorizer",
-            Self::NoAuthorizer { .. } => "no-authorizer",
+            Self::NotApproved { .. } => "not-approved",
         }
     }
 
@@ -71,9 +48,7 @@ impl RequestRefusal {
         match self {
             Self::BadPath(_) | Self::Unauthenticated(_) => None,
             Self::Denied(denial) => denial.decider.as_ref(),
-            Self::DeniedByAuthorizer { decider, .. }
-            | Self::NoAnswer { decider, .. }
-            | Self::NoAuthorizer { decider, .. } => Some(decider),
+            Self::NotApproved { consultation, .. } => Some(&consultation.decider),
         }
     }
 
@@ -81,19 +56,22 @@ impl RequestRefusal {
     pub(crate) fn rejection(self, url: &str) -> Rejection {
         match self {
             Self::BadPath(_) => rejection(StatusCode::BAD_REQUEST, ""),
-            Self::Denied(_) | Self::NoAuthorizer { .. } => rejection(StatusCode::FORBIDDEN, DENIED),
+            Self::Denied(_) => rejection(StatusCode::FORBIDDEN, DENIED),
             Self::Unauthenticated(error) => {
                 let mut answer = rejection(error.status(), error.body());
                 let challenge = Unauthenticated::www_authenticate(url);
                 answer.headers.insert(WWW_AUTHENTICATE, challenge);
                 answer
             }
-            Self::DeniedByAuthorizer { answer, .. } => Rejection {
-                status: answer.status,
-                headers: answer.headers,
-                body: answer.body,
+            Self::NotApproved { disagreement, .. } => match disagreement {
+                Disagreement::Denied(answer) => Rejection {
+                    status: answer.status,
+                    headers: answer.headers,
+                    body: answer.body,
+                },
+                Disagreement::NoAnswer { status, .. } => rejection(status, ""),
+                Disagreement::NoAuthorizer(_) => rejection(StatusCode::FORBIDDEN, DENIED),
             },
-            Self::NoAnswer { status, .. } => rejection(status, ""),
         }
     }
 }

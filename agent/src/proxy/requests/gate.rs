@@ -1,26 +1,30 @@
 //! Judges the requests of one connection, each by the policies in force at its moment.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
-use super::connections::Registration;
-use super::http::{Exchange, Gate, Grant, Outcome, Rejection, RequestHead};
-use super::pod::ServedPod;
-use super::relay::Meter;
-use super::request_checks::{attributes, consult, verify_tokens};
-use super::request_refusal::RequestRefusal;
-use super::request_report::{RequestAccount, RequestEnding};
-use super::subject::Subject;
-use super::verdict::{Basis, Judge, Termination};
+use super::checks::{attributes, consult, verify_tokens};
+use super::refusal::RequestRefusal;
+use super::report::{RequestAccount, RequestEnding};
+use crate::datapath::Caller;
 use crate::model::PathNormalization;
 use crate::policy::{Attributes, BadPath, RequestAttributes, RequestPermit};
+use crate::proxy::connections::Registration;
+use crate::proxy::ends::Ends;
+use crate::proxy::http::{Exchange, Gate, Grant, Outcome, Rejection, RequestHead};
+use crate::proxy::pod::ServedPod;
+use crate::proxy::relay::Meter;
+use crate::proxy::subject::Subject;
+use crate::proxy::verdict::{Basis, Judge, Termination};
 
 /// The gate of one connection.
 pub(crate) struct RequestGate {
     pub(crate) pod: Rc<ServedPod>,
     /// The connection's number.
     pub(crate) id: u64,
-    pub(crate) connection: Attributes,
+    pub(crate) caller: Caller,
+    pub(crate) to: SocketAddr,
     pub(crate) subject: Rc<Subject>,
     pub(crate) meter: Rc<Meter>,
 }
@@ -55,6 +59,19 @@ impl Gate for RequestGate {
 }
 
 impl RequestGate {
+    /// Who calls whom.
+    pub(crate) fn ends(&self) -> Ends<'_> {
+        Ends {
+            caller: &self.caller,
+            to: self.to,
+        }
+    }
+
+    /// What policy knows of the connection.
+    pub(crate) fn connection(&self) -> Attributes {
+        self.ends().attributes()
+    }
+
     async fn judge(
         &self,
         head: &mut RequestHead,
@@ -65,14 +82,15 @@ impl RequestGate {
         normalise(head, settings.path_normalization)?;
         let judge = Judge::new(&asked_in, &self.pod.workload);
         let policies = judge.policies().map_err(RequestRefusal::Denied)?;
-        let asked = policies.consultations_on_request(&self.connection, &attributes(head, None));
-        let approvals = consult(&self.pod, settings, asked, &self.subject, head).await?;
-        let verified = verify_tokens(&self.pod, policies, &self.connection, head).await?;
+        let connection = self.connection();
+        let asked = policies.consultations_on_request(&connection, &attributes(head, None));
+        let approvals = consult(&self.pod, settings, asked, self.ends(), head).await?;
+        let verified = verify_tokens(&self.pod, policies, self.to.port(), head).await?;
         let request = Rc::new(attributes(head, verified.as_ref()));
         let registration = self.pod.registry.register(
             Rc::clone(&self.subject),
             Basis::Request {
-                connection: self.connection.clone(),
+                connection: connection.clone(),
                 request: Rc::clone(&request),
                 approvals: approvals.clone(),
             },
@@ -82,9 +100,9 @@ impl RequestGate {
         // had asked has not agreed, and a token that only they would have had verified is none.
         let view = self.pod.view();
         let judge = Judge::new(&view, &self.pod.workload);
-        self.note(&judge, &request);
+        self.note(&judge, &connection, &request);
         let permit = judge
-            .request(&self.connection, &request, &approvals)
+            .request(&connection, &request, &approvals)
             .map_err(RequestRefusal::Denied)?;
         Ok(Granted {
             pod: Rc::clone(&self.pod),
@@ -109,11 +127,11 @@ impl RequestGate {
     }
 
     /// Notes what policies want noted of a request, whatever becomes of it.
-    fn note(&self, judge: &Judge<'_>, request: &RequestAttributes) {
+    fn note(&self, judge: &Judge<'_>, connection: &Attributes, request: &RequestAttributes) {
         let Ok(policies) = judge.policies() else {
             return;
         };
-        for note in policies.notes_on_request(&self.connection, request) {
+        for note in policies.notes_on_request(connection, request) {
             self.pod.stats.noted(note.as_str());
             tracing::info!(
                 target: "ambit::audit", note = note.as_str(), policy = %note.decider(),

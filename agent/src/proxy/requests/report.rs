@@ -2,12 +2,12 @@
 
 use std::time::Instant;
 
-use super::http::{Exchange, Outcome};
-use super::request_refusal::RequestRefusal;
-use super::stats::ShardStats;
-use super::subject::{Path, Subject};
-use super::verdict::Termination;
+use super::refusal::RequestRefusal;
 use crate::policy::{Decider, Layer, RequestAttributes, RequestPermit};
+use crate::proxy::http::{Exchange, Outcome};
+use crate::proxy::stats::ShardStats;
+use crate::proxy::subject::{Path, Subject};
+use crate::proxy::verdict::Termination;
 
 /// How a request ended.
 #[derive(Debug)]

@@ -1,0 +1,103 @@
+//! What is asked about a request before policies judge it: external authorizers first, then the
+//! issuers of its tokens, as in Istio's order of filters.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::refusal::RequestRefusal;
+use crate::authorizer::CheckedRequest;
+use crate::jwt::{self, Verified, authenticate};
+use crate::model::MeshSettings;
+use crate::policy::{Approvals, Consultation, RequestAttributes, WorkloadPolicies, forwarded_for};
+use crate::proxy::consult::ask;
+use crate::proxy::ends::Ends;
+use crate::proxy::http::RequestHead;
+use crate::proxy::pod::ServedPod;
+
+/// What tells a request from others, where its client says so.
+const REQUEST_ID: &str = "x-request-id";
+
+/// Asks every authorizer that a CUSTOM policy names for this request; all have to allow it. What
+/// they change of its headers is changed.
+///
+/// # Errors
+/// [`RequestRefusal::NotApproved`] where one does not.
+pub(crate) async fn consult(
+    pod: &ServedPod,
+    settings: &MeshSettings,
+    asked: Vec<Consultation>,
+    ends: Ends<'_>,
+    head: &mut RequestHead,
+) -> Result<Approvals, RequestRefusal> {
+    let mut approvals = Approvals::default();
+    for consultation in asked {
+        match ask(pod, settings, &consultation, ends, Some(checked(head))).await {
+            Ok(allowance) => allowance.request.apply(&mut head.headers),
+            Err(disagreement) => {
+                return Err(RequestRefusal::NotApproved {
+                    consultation,
+                    disagreement,
+                });
+            }
+        }
+        approvals.add(consultation.provider);
+    }
+    Ok(approvals)
+}
+
+fn checked(head: &RequestHead) -> CheckedRequest<'_> {
+    let id = head.headers.get(REQUEST_ID);
+    CheckedRequest {
+        id: id.and_then(|id| id.to_str().ok()).unwrap_or_default(),
+        method: &head.method,
+        scheme: "http",
+        authority: &head.authority,
+        path: &head.target,
+        headers: &head.headers,
+        version: head.version,
+        body: None,
+    }
+}
+
+/// Verifies the tokens of a request by the rules of its port, and does to its head what they say.
+///
+/// # Errors
+/// [`RequestRefusal::Unauthenticated`] where one is not accepted.
+pub(crate) async fn verify_tokens(
+    pod: &ServedPod,
+    policies: &WorkloadPolicies,
+    port: u16,
+    head: &mut RequestHead,
+) -> Result<Option<Verified>, RequestRefusal> {
+    let rules = policies.jwt_rules(port);
+    if rules.is_empty() {
+        return Ok(None);
+    }
+    let as_it_came = jwt::RequestHead {
+        method: &head.method,
+        target: &head.target,
+        headers: &head.headers,
+    };
+    let verified = authenticate(&rules, &as_it_came, &pod.keys, SystemTime::now()).await?;
+    jwt::apply(
+        &rules,
+        verified.as_ref(),
+        &mut head.headers,
+        &mut head.target,
+    );
+    Ok(verified)
+}
+
+/// What policy knows of a request, as it is passed on.
+pub(crate) fn attributes(head: &RequestHead, verified: Option<&Verified>) -> RequestAttributes {
+    let path = head.target.split('?').next().unwrap_or_default();
+    RequestAttributes {
+        method: head.method.to_string(),
+        authority: head.authority.clone(),
+        path: path.to_owned(),
+        path_and_query: head.target.clone(),
+        forwarded_for: forwarded_for(&head.headers),
+        headers: head.headers.clone(),
+        token: verified.map(|verified| Arc::clone(verified.token())),
+    }
+}

@@ -1,0 +1,13 @@
+//! What a snapshot has that no file says.
+
+use std::sync::Arc;
+
+use crate::model::{MeshRanges, TrustBundle};
+
+/// What the mesh is told besides its files.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    pub(super) trust_bundle: TrustBundle,
+    pub(super) root_namespace: Arc<str>,
+    pub(super) ranges: MeshRanges,
+}
