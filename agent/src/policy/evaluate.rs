@@ -206,12 +206,15 @@ impl WorkloadPolicies {
         connection: &Attributes,
         knowledge: Knowledge<'_>,
     ) -> (Ternary, Option<Decider>) {
-        let policies = || self.enforced(action, connection.destination.port());
-        let strength = policies().map(|attached| attached.matches(connection, knowledge));
-        (
-            Ternary::any(strength),
-            policies().find_map(|attached| attached.matching_decider(connection, knowledge)),
-        )
+        let mut strongest = Ternary::False;
+        for attached in self.enforced(action, connection.destination.port()) {
+            let (strength, rule) = attached.strongest(connection, knowledge);
+            if rule.is_some() {
+                return (strength, Some(attached.decider(rule)));
+            }
+            strongest = strongest.max(strength);
+        }
+        (strongest, None)
     }
 
     /// The first ALLOW policy that applies to a port: because of it, what none allows is refused.
@@ -231,12 +234,7 @@ impl WorkloadPolicies {
 impl Attached {
     /// How far a rule of it matches.
     pub(super) fn matches(&self, connection: &Attributes, knowledge: Knowledge<'_>) -> Ternary {
-        let facts = Facts {
-            connection,
-            knowledge,
-            action: self.policy.action,
-        };
-        Ternary::any(self.policy.rules.iter().map(|rule| rule.matches(&facts)))
+        self.strongest(connection, knowledge).0
     }
 
     /// The first rule of it that matches.
@@ -245,13 +243,28 @@ impl Attached {
         connection: &Attributes,
         knowledge: Knowledge<'_>,
     ) -> Option<usize> {
+        self.strongest(connection, knowledge).1
+    }
+
+    /// How far its rules match, and the first that does so fully.
+    fn strongest(
+        &self,
+        connection: &Attributes,
+        knowledge: Knowledge<'_>,
+    ) -> (Ternary, Option<usize>) {
         let facts = Facts {
             connection,
             knowledge,
             action: self.policy.action,
         };
-        let mut rules = self.policy.rules.iter();
-        rules.position(|rule| rule.matches(&facts) == Ternary::True)
+        let mut strongest = Ternary::False;
+        for (number, rule) in self.policy.rules.iter().enumerate() {
+            match rule.matches(&facts) {
+                Ternary::True => return (Ternary::True, Some(number)),
+                weaker => strongest = strongest.max(weaker),
+            }
+        }
+        (strongest, None)
     }
 
     fn matching_decider(

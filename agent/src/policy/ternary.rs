@@ -14,12 +14,26 @@ pub(super) enum Ternary {
 impl Ternary {
     /// Whether all hold.
     pub(super) fn all(values: impl IntoIterator<Item = Self>) -> Self {
-        values.into_iter().min().unwrap_or(Self::True)
+        let mut all = Self::True;
+        for value in values {
+            all = all.min(value);
+            if all == Self::False {
+                break;
+            }
+        }
+        all
     }
 
     /// Whether one of them holds.
     pub(super) fn any(values: impl IntoIterator<Item = Self>) -> Self {
-        values.into_iter().max().unwrap_or(Self::False)
+        let mut any = Self::False;
+        for value in values {
+            any = any.max(value);
+            if any == Self::True {
+                break;
+            }
+        }
+        any
     }
 }
 

@@ -133,9 +133,7 @@ impl Criterion {
     /// Whether a peer satisfies it, where it is about the peer's identity; else true.
     pub(in crate::policy) fn admits_identity(&self, identity: Option<&WorkloadIdentity>) -> bool {
         match self {
-            Self::Principal(field) => {
-                field.admits_text(identity.map(ToString::to_string).as_deref())
-            }
+            Self::Principal(field) => field.admits_text(identity.map(WorkloadIdentity::principal)),
             Self::Namespace(field) => field.admits_text(identity.map(WorkloadIdentity::namespace)),
             Self::ServiceAccount(field) => field.admits(identity, ServiceAccount::matches),
             Self::TrustDomain(field) => {

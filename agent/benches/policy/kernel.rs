@@ -1,0 +1,94 @@
+//! The program `classify`, on tables that the agent's own code writes.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ambit::datapath::bpffs::PinDirectory;
+use ambit::datapath::{Pins, Tables};
+use ambit::policy::{Attributes, WorkloadPolicies};
+use ambit_common::{Answer, Generation, NetnsCookie, Question, Verdict};
+use anyhow::{Context, Result};
+use aya::programs::Xdp;
+use aya::{Ebpf, EbpfLoader, TestRun, TestRunOptions};
+
+const OBJECT: &str = concat!(env!("AMBIT_EBPF_DIR"), "/classify.o");
+
+const MAPS: [&str; 5] = [
+    "DESTINATION_BITS",
+    "IDENTITY_BITS",
+    "POLICY_SETS",
+    "PORT_BITS",
+    "SOURCE_BITS",
+];
+
+/// The kernel, with the policies of one pod.
+pub(crate) struct Kernel {
+    ebpf: Ebpf,
+    tables: Tables,
+    directory: PinDirectory,
+    base: PathBuf,
+}
+
+impl Kernel {
+    /// Loads the program. Needs root.
+    pub(crate) fn load() -> Result<Self> {
+        let base = PathBuf::from(format!("/sys/fs/bpf/ambit-bench-{}", std::process::id()));
+        let directory = PinDirectory::prepare(&base)?;
+        let pins = Pins::open(&directory)?;
+        let object = std::fs::read(OBJECT)
+            .with_context(|| format!("{OBJECT} cannot be read: run `cargo xtask build`"))?;
+        let mut loader = EbpfLoader::new();
+        for map in MAPS {
+            loader.map_pin_path(map, directory.path().join("maps").join(map));
+        }
+        let mut ebpf = loader.load(&object)?;
+        let program = ebpf.program_mut("ambit_classify").context("no program")?;
+        <&mut Xdp>::try_from(program)?.load()?;
+        Ok(Self {
+            tables: Tables::open(&pins)?,
+            ebpf,
+            directory,
+            base,
+        })
+    }
+
+    /// Puts policies in force, and makes of a connection what the program is asked.
+    pub(crate) fn question(
+        &self,
+        policies: &Arc<WorkloadPolicies>,
+        connection: &Attributes,
+    ) -> Result<Question> {
+        const POD: NetnsCookie = NetnsCookie(1);
+        let assigned = self.tables.assign(POD, policies, Generation(0))?;
+        let (identity, _) = self.tables.admit_peer(POD, connection.identity.as_ref())?;
+        Ok(Question {
+            set: assigned.set,
+            identity,
+            source: connection.source.into(),
+            destination: connection.destination.into(),
+        })
+    }
+
+    /// Asks the same many times: the verdict, and how long one took, by the kernel's own clock.
+    pub(crate) fn ask(&self, question: &Question, times: u32) -> Result<(Verdict, Duration)> {
+        let program = self.ebpf.program("ambit_classify").context("no program")?;
+        let result = <&Xdp>::try_from(program)?.test_run(TestRunOptions {
+            data_in: Some(&question.to_bytes()),
+            repeat: times,
+            ..TestRunOptions::new()
+        })?;
+        let judgement = Answer(result.return_value).judgement();
+        let judgement = judgement.context("the program came to no verdict")?;
+        Ok((judgement.verdict, result.duration))
+    }
+}
+
+impl Drop for Kernel {
+    fn drop(&mut self) {
+        let pins = self.directory.path();
+        if let Err(error) = std::fs::remove_dir_all(pins).and(std::fs::remove_dir(&self.base)) {
+            eprintln!("{} is left: {error}", self.base.display());
+        }
+    }
+}
