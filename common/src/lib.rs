@@ -17,6 +17,7 @@ mod mesh;
 mod node;
 mod pod;
 mod policy;
+mod question;
 mod record;
 mod ticket;
 
@@ -34,6 +35,7 @@ pub use policy::{
     ADDRESS_KEY_SET_BITS, AddressBitsKey, BITMAP_WORDS, Bitmap, IdentityBitsKey, Judgement,
     MAX_ALTERNATIVES, NO_ALTERNATIVE, PolicySetHeader, PortBitsKey, SetMode, Verdict, judge,
 };
+pub use question::{Answer, Question};
 pub use record::{RecordKind, SocketRecord};
 pub use ticket::{Ticket, TicketKind, TicketVerdict};
 

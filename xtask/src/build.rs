@@ -9,8 +9,9 @@ use crate::process::{run as run_command, say};
 use crate::setup::KernelCompiler;
 use crate::workspace;
 
-/// The kernel objects: the node's programs, and each pod's.
-const OBJECTS: [&str; 2] = ["node", "pod"];
+/// The kernel objects: the node's programs and each pod's, which the agent embeds, and the classifier
+/// that its tests and benchmarks load.
+const OBJECTS: [&str; 3] = ["node", "pod", "classify"];
 
 /// Builds everything.
 ///
@@ -46,7 +47,8 @@ pub(crate) fn lab_tools() -> Result<()> {
     ]))
 }
 
-/// Builds the kernel programs and puts them where `agent/build.rs` looks for them.
+/// Builds the kernel programs and puts them where `agent/build.rs` and the agent's tests look for
+/// them.
 ///
 /// # Errors
 ///

@@ -37,6 +37,8 @@ mod sweep;
 mod tables;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 mod ticket;
 
 pub use counters::Counters;

@@ -24,7 +24,7 @@ mod request;
 mod request_authentication;
 mod ternary;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod workload_policies;
 
 use std::sync::Arc;

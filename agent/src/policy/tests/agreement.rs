@@ -1,6 +1,6 @@
 //! Kernel and userspace give the same verdict, for the same rule.
 
-use ambit_common::{SetMode, Verdict};
+use ambit_common::{Judgement, SetMode, Verdict};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use serde_json::json;
@@ -8,14 +8,23 @@ use serde_json::json;
 use super::Mesh;
 use super::generate::{connection, policies, request};
 use crate::policy::{
-    Approvals, Attributes, ConnectionVerdict, Decision, RequestAttributes, RequestDecision,
-    WorkloadPolicies,
+    Approvals, Attributes, CompiledSet, ConnectionVerdict, Decision, RequestAttributes,
+    RequestDecision, WorkloadPolicies,
 };
 
-/// Holds the kernel's judgement of a connection against the evaluator's.
+/// Holds the tables' judgement of a connection against the evaluator's.
 pub(super) fn assert_agreement(policies: &WorkloadPolicies, connection: &Attributes) {
     let compiled = policies.compile();
-    let judged = compiled.judge(connection);
+    assert_judged_alike(policies, &compiled, connection, compiled.judge(connection));
+}
+
+/// Holds a judgement by the tables of `compiled` against the evaluator's, and the rule behind it.
+pub(crate) fn assert_judged_alike(
+    policies: &WorkloadPolicies,
+    compiled: &CompiledSet,
+    connection: &Attributes,
+    judged: Judgement,
+) {
     let named = compiled.decider(judged.alternative);
     let fits = compiled.header.mode != SetMode::Ask as u8;
     let evaluated = policies.judge_connection(connection);

@@ -40,6 +40,8 @@ const SOURCES: [&str; 6] = [
     "fd00::1:5",
     "2001:db8::1",
 ];
+/// The workload's own.
+const DESTINATIONS: [&str; 2] = ["10.0.0.1", "fd00::1"];
 const PORTS: [u16; 3] = [80, 8080, 9090];
 const PORT_VALUES: [&str; 3] = ["80", "8080", "9090"];
 const ACCOUNT_VALUES: [&str; 4] = ["prod/a", "a", "test/b", "prod-b/a"];
@@ -259,7 +261,7 @@ fn authentication() -> impl Strategy<Value = Value> {
     })
 }
 
-pub(super) fn policies() -> impl Strategy<Value = Mesh> {
+pub(crate) fn policies() -> impl Strategy<Value = Mesh> {
     let authentications = (mode(), prop::option::of(authentication()));
     let parts = (vec(authorization(), 0..4), authentications, any::<bool>());
     parts.prop_map(|(authorizations, (mesh, workload), is_http)| {
@@ -288,12 +290,19 @@ fn identity() -> impl Strategy<Value = Option<WorkloadIdentity>> {
     }))
 }
 
-pub(super) fn connection() -> impl Strategy<Value = Attributes> {
+pub(crate) fn connection() -> impl Strategy<Value = Attributes> {
     let port = prop_oneof![select(&PORTS[..]), Just(1)];
-    (identity(), select(&SOURCES[..]), port).prop_map(|(identity, source, port)| Attributes {
+    let address = |text: &str| text.parse::<IpAddr>().expect("valid");
+    let parts = (
+        identity(),
+        select(&SOURCES[..]),
+        select(&DESTINATIONS[..]),
+        port,
+    );
+    parts.prop_map(move |(identity, source, own, port)| Attributes {
         identity,
-        source: source.parse::<IpAddr>().expect("valid"),
-        destination: SocketAddr::from(([10, 0, 0, 1], port)),
+        source: address(source),
+        destination: SocketAddr::new(address(own), port),
     })
 }
 

@@ -24,6 +24,9 @@ mod trust;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+pub(crate) use agreement::assert_judged_alike;
+pub(crate) use generate::{connection, policies};
+
 use ambit_common::Reason;
 use serde_json::{Value, json};
 
@@ -42,7 +45,7 @@ const ROOT: &str = "istio-system";
 /// A mesh whose only workload is `prod/web`, with the label `app: web`, at 10.0.0.1 and fd00::1. Its
 /// Service `prod/web` has the port 80, which is the pod's 8080.
 #[derive(Debug)]
-struct Mesh {
+pub(crate) struct Mesh {
     policies: Vec<PolicyObject>,
     protocol: AppProtocol,
     others: Vec<Service>,
@@ -50,7 +53,7 @@ struct Mesh {
 }
 
 impl Mesh {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             policies: Vec::new(),
             protocol: AppProtocol::Opaque,
@@ -112,7 +115,7 @@ impl Mesh {
     }
 
     /// With an AuthorizationPolicy.
-    fn authorize(self, name: &str, spec: Value) -> Self {
+    pub(crate) fn authorize(self, name: &str, spec: Value) -> Self {
         self.with(PolicyKind::AuthorizationPolicy, name, spec)
     }
 
@@ -149,7 +152,7 @@ impl Mesh {
         own.expect("shown")
     }
 
-    fn policies(self) -> Arc<WorkloadPolicies> {
+    pub(crate) fn policies(self) -> Arc<WorkloadPolicies> {
         self.index().for_workload(&web())
     }
 

@@ -1,0 +1,106 @@
+//! What the program `classify`, which tests and benchmarks run, is asked and answers.
+
+use crate::{Address, Endpoint, IdentityId, Judgement, PolicySetId, Verdict, assert_size};
+
+/// A connection to be judged: the program's input.
+#[repr(C)]
+#[derive(Clone, Copy)]
+#[cfg_attr(feature = "user", derive(Debug, PartialEq, Eq))]
+pub struct Question {
+    /// The policy set to judge by.
+    pub set: PolicySetId,
+    /// The peer.
+    pub identity: IdentityId,
+    /// The peer's address.
+    pub source: Address,
+    /// What it calls.
+    pub destination: Endpoint,
+}
+assert_size!(Question, 44);
+
+#[cfg(feature = "user")]
+impl Question {
+    /// Its bytes, as the program reads them.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let Endpoint {
+            address,
+            port,
+            zero,
+        } = self.destination;
+        [
+            &self.set.0.to_ne_bytes()[..],
+            &self.identity.0.to_ne_bytes(),
+            &self.source.octets(),
+            &address.octets(),
+            &port.to_ne_bytes(),
+            &zero.to_ne_bytes(),
+        ]
+        .concat()
+    }
+}
+
+/// The program's return value: a [`Verdict`] in the low byte and the alternative, of which 24 bits
+/// are kept, above it.
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(Debug))]
+pub struct Answer(pub u32);
+
+impl Answer {
+    /// The input was too short.
+    pub const UNREADABLE: Self = Self(u32::MAX);
+    /// The tables lack an entry that they must have.
+    pub const INCOMPLETE: Self = Self(u32::MAX - 1);
+
+    /// The answer that tells a judgement.
+    #[inline(always)]
+    pub const fn new(judgement: Judgement) -> Self {
+        Self(judgement.alternative << 8 | judgement.verdict as u32)
+    }
+
+    /// The judgement that it tells; `None` where the program came to none.
+    pub const fn judgement(self) -> Option<Judgement> {
+        let verdict = match self.0 & 0xff {
+            0 => Verdict::Allow,
+            1 => Verdict::Deny,
+            2 => Verdict::NoAllow,
+            3 => Verdict::Ask,
+            4 => Verdict::Refuse,
+            _ => return None,
+        };
+        // Shifted with its sign: all ones stand for "none" in 24 bits as in 32.
+        let alternative = (self.0 as i32 >> 8) as u32;
+        Some(Judgement {
+            verdict,
+            alternative,
+        })
+    }
+}
+
+#[cfg(all(test, feature = "user"))]
+mod tests {
+    use super::*;
+    use crate::{MAX_ALTERNATIVES, NO_ALTERNATIVE};
+
+    #[test]
+    fn an_answer_tells_its_judgement_and_nothing_else() {
+        for verdict in [
+            Verdict::Allow,
+            Verdict::Deny,
+            Verdict::NoAllow,
+            Verdict::Ask,
+            Verdict::Refuse,
+        ] {
+            for alternative in [0, 1, MAX_ALTERNATIVES as u32 - 1, NO_ALTERNATIVE] {
+                let judgement = Judgement {
+                    verdict,
+                    alternative,
+                };
+                assert_eq!(Answer::new(judgement).judgement(), Some(judgement));
+            }
+        }
+        for none in [Answer::UNREADABLE, Answer::INCOMPLETE, Answer(5)] {
+            assert_eq!(none.judgement(), None);
+        }
+    }
+}
