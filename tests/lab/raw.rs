@@ -60,6 +60,8 @@ pub struct RawAnswer {
 pub struct RawReply {
     /// The answers, also interim ones.
     pub answers: Vec<RawAnswer>,
+    /// What came after them, in the same way.
+    pub rest: String,
     /// What became of the connection.
     pub end: RawEnd,
 }
@@ -83,6 +85,7 @@ impl RawCall<'_> {
         let answers = said["answers"].as_array().context("no answers")?;
         Ok(RawReply {
             answers: answers.iter().map(answer).collect::<Result<_>>()?,
+            rest: said["rest"].as_str().unwrap_or_default().to_owned(),
             end: end(&said)?,
         })
     }

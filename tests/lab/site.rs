@@ -1,6 +1,7 @@
 //! Web servers behind policies: what the tests of requests call.
 
 use anyhow::{Context, Result};
+use serde_json::json;
 
 use crate::agent::Agent;
 use crate::lab::Lab;
@@ -40,9 +41,6 @@ impl Site {
     /// A port that no Service has.
     pub const UNDECLARED_PORT: u16 = 9090;
 
-    /// Another one, on which nothing runs.
-    pub const FREE_PORT: u16 = 9091;
-
     /// The caller's principal.
     pub const CALLER: &str = "cluster.local/ns/caller/sa/default";
 
@@ -71,6 +69,27 @@ impl Site {
             agents: lab.start_agents()?,
             backends,
         })
+    }
+
+    /// Declares what another port of a pod speaks, by a Service without an address. Before
+    /// [`Site::start`].
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be written.
+    pub fn declare(lab: &Lab, name: &str, port: u16, protocol: &str) -> Result<()> {
+        let service = json!({
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"namespace": NAMESPACE, "name": format!("{name}-{port}")},
+            "spec": {
+                "selector": {"app": name},
+                "clusterIP": "None",
+                "ports": [{"protocol": "TCP", "port": port, "appProtocol": protocol}],
+            },
+        });
+        let file = format!("service-{name}-{port}.yaml");
+        lab.manifests().write_object(&file, &service)
     }
 
     /// A pod by its name.
