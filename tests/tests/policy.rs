@@ -112,7 +112,7 @@ fn a_field_that_is_not_enforced_refuses_everybody(lab: &Lab) -> Result<()> {
     becomes(Mesh::Refuses, mesh.frontend.place(), mesh.orders.at(PORT))?;
     let shown = agents[1].ask("policies")?.to_string();
     ensure!(
-        shown.contains("connection.sni"),
+        shown.contains("when[0].key"),
         "the field is not named: {shown}"
     );
     Ok(())
