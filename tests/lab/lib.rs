@@ -37,7 +37,7 @@ mod token;
 mod wait;
 mod web;
 
-pub use agent::Agent;
+pub use agent::{Agent, ambit};
 pub use bpf::{PinnedMap, pinned_links};
 pub use capture::{Capture, Captured};
 pub use client::{HeldConnection, Reply, get, get_from, request};
