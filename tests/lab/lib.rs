@@ -5,6 +5,7 @@
 //! on this machine removes what a killed one left behind.
 
 mod agent;
+mod authorizer;
 mod bpf;
 mod capture;
 mod cgroup;
@@ -38,6 +39,7 @@ mod wait;
 mod web;
 
 pub use agent::{Agent, ambit};
+pub use authorizer::GrpcAuthorizer;
 pub use bpf::{PinnedMap, pinned_links};
 pub use capture::{Capture, Captured};
 pub use client::{HeldConnection, Reply, get, get_from, request};

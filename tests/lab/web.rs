@@ -6,6 +6,7 @@ use anyhow::{Result, ensure};
 use serde_json::Value;
 
 use crate::lab::Lab;
+use crate::place::Place;
 use crate::plan::Family;
 use crate::pod::Pod;
 use crate::process::Process;
@@ -25,13 +26,22 @@ impl WebServer {
     ///
     /// Where it does not.
     pub fn in_pod(lab: &Lab, pod: &Pod, ports: &[u16]) -> Result<Self> {
-        let mut command = pod.place().command(tool("lab-web")?)?;
-        for family in Family::ALL {
-            let addresses = ports
-                .iter()
-                .map(|port| SocketAddr::new(pod.ip(family), *port));
-            command.args(addresses.map(|address| address.to_string()));
-        }
+        let addresses = Family::ALL.map(|family| {
+            let ports = ports.iter();
+            ports.map(move |port| SocketAddr::new(pod.ip(family), *port))
+        });
+        let addresses: Vec<_> = addresses.into_iter().flatten().collect();
+        Self::start(lab, pod.place(), &addresses)
+    }
+
+    /// Starts one and waits until it listens.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not.
+    pub fn start(lab: &Lab, place: &Place, listen: &[SocketAddr]) -> Result<Self> {
+        let mut command = place.command(tool("lab-web")?)?;
+        command.args(listen.iter().map(SocketAddr::to_string));
         let mut process = Process::start(&mut command, &lab.new_log("lab-web")?)?;
         process.wait_for_line("a web server listening", |line| {
             line.starts_with("listening").then_some(())

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use ambit_tests::{
     Backend, HeldConnection, Http2Call, Http2Request, Lab, LabServer, Mode, Nginx, Place, RawCall,
-    RawEnd, RawReply, Site, Until, output, run_tests, tests,
+    RawEnd, RawReply, SOON, Site, Until, eventually, output, run_tests, tests,
 };
 use anyhow::{Result, ensure};
 use serde_json::Value;
@@ -370,7 +370,7 @@ fn large_bodies_arrive_whole(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// What the caller speaks, and where, and whether it may.
+/// How SSH begins.
 const NOT_HTTP: &[u8] = b"SSH-2.0-OpenSSH_9.6\r\n";
 
 fn t_what_is_not_http_is_judged_as_a_whole(lab: &Lab) -> Result<()> {
@@ -408,7 +408,6 @@ fn t_what_is_not_http_is_judged_as_a_whole(lab: &Lab) -> Result<()> {
 /// The denial of a path denies what has none.
 fn on_a_declared_port(lab: &Lab, site: &Site) -> Result<()> {
     let web = site.backend("web")?;
-    // An HTTP request, what is none, TLS, and the beginnings of both versions gone wrong.
     for bytes in [
         NOT_HTTP,
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
@@ -449,16 +448,17 @@ fn a_server_that_speaks_first_is_not_waited_for(lab: &Lab, site: &Site) -> Resul
     let reply = call.make(site.caller.place())?;
     let is_refused = reply.answers.is_empty() && reply.rest.is_empty();
     ensure!(is_refused && reply.end == RawEnd::Reset, "{reply:?}");
-    let log = site.agents[1].log();
-    let mut lines = log
-        .lines()
-        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let at = call.to.to_string();
-    let refused = lines.any(|line| {
-        let fields = &line["fields"];
-        fields["destination.address"] == at.as_str() && fields["outcome"] == "refused"
-    });
-    ensure!(refused, "the refusal is not logged");
+    eventually(SOON, "the refusal in the log", || {
+        let log = site.agents[1].log();
+        let mut lines = log
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        lines.find(|line| {
+            let fields = &line["fields"];
+            fields["destination.address"] == at.as_str() && fields["outcome"] == "refused"
+        })
+    })?;
     Ok(())
 }
 

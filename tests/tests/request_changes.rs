@@ -78,7 +78,10 @@ fn a_request_that_is_denied_now_ends_and_others_go_on(lab: &Lab) -> Result<()> {
     );
     socket.echo("after the first change")?;
     download.more()?;
-    let ended = terminated(&site.agents[1], "/slow");
+    let ended = eventually(SOON, "the end in the log", || {
+        let ended = terminated(&site.agents[1], "/slow");
+        (!ended.is_empty()).then_some(ended)
+    })?;
     ensure!(ended.len() == 1, "{ended:?}");
     ensure!(
         ended[0]["request.host"] == "slow"
