@@ -63,7 +63,7 @@ pub use reference::{
     Application, Call, Decider, Expected, PAYLOADS, Policies, Reference, TRUST_DOMAIN,
 };
 pub use run::{remove_kept, tear_down_on_signals};
-pub use runner::{Test, run_tests};
+pub use runner::{Test, run_tests, run_tests_of};
 pub use server::{LabServer, Mode};
 pub use service::Service;
 pub use site::{Backend, Site};
