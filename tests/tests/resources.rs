@@ -206,12 +206,14 @@ fn full_tables_of_policies_close_who_needs_a_new_one(lab: &Lab) -> Result<()> {
     {
         let table = &PinnedMap::named(lab, NodeName::B, name)?[0];
         let mut ports = (9000 + 1000 * turn..).map(policy);
-        // The agent sweeps out what it does not know: now and then it is faster.
+        // The agent sweeps out what it does not know: the table is filled until it has been met full.
         eventually(SOON, name, || {
-            table.fill().ok()?;
             lab.manifests().write("more.yaml", &ports.next()?).ok()?;
-            scene.ensure_closed().ok()?;
-            agent_b.log().contains(name).then_some(())
+            eventually(BRIEFLY, name, || {
+                table.fill().ok()?;
+                agent_b.log().contains(name).then_some(())
+            })
+            .ok()
         })?;
         scene.ensure_closed()?;
         table.empty()?;
@@ -220,6 +222,9 @@ fn full_tables_of_policies_close_who_needs_a_new_one(lab: &Lab) -> Result<()> {
     }
     Ok(())
 }
+
+/// As long as the agent takes to follow a changed file, many times over.
+const BRIEFLY: Duration = Duration::from_secs(3);
 
 /// One more policy for `orders`.
 fn policy(port: usize) -> String {

@@ -1,7 +1,6 @@
 //! Random policies and requests, out of small pools, so that they meet.
 
 use rand::rngs::StdRng;
-use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use serde_json::{Map, Value, json};
 
@@ -27,8 +26,9 @@ pub(crate) fn cases(seed: u64) -> Vec<Case> {
 struct Random(StdRng);
 
 impl Random {
-    fn one<T: Copy>(&mut self, pool: &[T]) -> T {
-        *pool.choose(&mut self.0).expect("pools are not empty")
+    /// One of a pool, which is not empty.
+    fn one<T: Clone>(&mut self, pool: &[T]) -> T {
+        pool[self.0.random_range(..pool.len())].clone()
     }
 
     fn chance(&mut self, probability: f64) -> bool {
@@ -155,9 +155,7 @@ impl Random {
             request = request.header("x-role", self.one(&ROLES));
         }
         if self.chance(0.5) {
-            let all = tokens();
-            let token = all.choose(&mut self.0).expect("some");
-            request = request.token(token.clone());
+            request = request.token(self.one(&tokens()));
         }
         request
     }
