@@ -20,7 +20,7 @@ fn mesh_config(normalization: &str) -> String {
 /// For each path what becomes of it under `DENY paths: [/admin]`, in the modes NONE, BASE,
 /// MERGE_SLASHES and DECODE_AND_MERGE_SLASHES: `D` where it is denied, else what the application
 /// gets; `=` is what was sent.
-const PATHS: [(&str, &str, [&str; 4]); 32] = [
+const PATHS: [(&str, &str, [&str; 4]); 36] = [
     ("P-1", "/admin?x=1", ["D"; 4]),
     ("P-1", "/admin?", ["D"; 4]),
     ("P-1", "/ok?/admin", ["="; 4]),
@@ -47,7 +47,12 @@ const PATHS: [(&str, &str, [&str; 4]); 32] = [
     ("P-10", "/Admin", ["="; 4]),
     ("P-10", "/admin/", ["="; 4]),
     ("P-10", "/admin;a=b", ["="; 4]),
-    ("P-10", "/..;/admin", ["="; 4]),
+    // Applications leave parameters out.
+    ("CVE-2026-73551", "/..;/admin", ["=", "D", "D", "D"]),
+    ("CVE-2026-73551", "/x/..;a=b/admin", ["=", "D", "D", "D"]),
+    ("CVE-2026-73551", "/x/%2e%2E;a/admin", ["=", "D", "D", "D"]),
+    ("CVE-2026-73551", "/.;a=b/admin", ["=", "D", "D", "D"]),
+    ("CVE-2026-73551", "/x/...;/admin", ["="; 4]),
     ("P-10", "/%c0%ae%c0%ae/admin", ["="; 4]),
     ("P-11", "/admin%00", ["400"; 4]),
     (
