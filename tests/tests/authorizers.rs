@@ -23,6 +23,7 @@ fn main() -> ExitCode {
 const ALLOWING: u16 = 9201;
 const DENYING: u16 = 9202;
 const GRPC: u16 = 9203;
+const TELLING: u16 = 9204;
 /// Nothing does.
 const NOBODY: u16 = 9;
 
@@ -91,6 +92,12 @@ fn authorizers_are_asked_and_obeyed(lab: &Lab) -> Result<()> {
             ", includeRequestHeadersInCheck: [x-role]",
         ),
         ("denying", HTTP, DENYING, ""),
+        (
+            "telling",
+            HTTP,
+            TELLING,
+            ", headersToUpstreamOnAllow: [x-user], headersToDownstreamOnAllow: [x-told]",
+        ),
         ("nobody", HTTP, NOBODY, ""),
         ("nobody-503", HTTP, NOBODY, ", statusOnError: '503'"),
         ("nobody-open", HTTP, NOBODY, open),
@@ -108,9 +115,18 @@ fn authorizers_are_asked_and_obeyed(lab: &Lab) -> Result<()> {
         locations: "location / { add_header x-why because always; return 418 \"teapot\"; }",
     }
     .start(lab, &node)?;
+    let _telling = Nginx {
+        name: "telling",
+        listen: &[at(TELLING)],
+        protocol: "",
+        locations: "location / { add_header x-user alice; add_header x-told yes; \
+                    add_header x-other no; return 200; }",
+    }
+    .start(lab, &node)?;
     let names = [
         "allowing",
         "denying",
+        "telling",
         "nobody",
         "nobody-503",
         "nobody-open",
@@ -160,6 +176,7 @@ fn authorizers_are_asked_and_obeyed(lab: &Lab) -> Result<()> {
         "{denial:?}"
     );
     every_value_is_shown(&site, &allowing)?;
+    headers_are_changed_on_allowance(&site)?;
     ensure!(
         grpc.log()
             .contains("/envoy.service.auth.v3.Authorization/Check")
@@ -170,6 +187,27 @@ fn authorizers_are_asked_and_obeyed(lab: &Lab) -> Result<()> {
         grpc.log()
     );
     what_is_no_request_cannot_be_asked_about(&site)
+}
+
+/// The application gets what the authorizer says of the request, and the client what it says of the
+/// answer, whatever either wrote themselves.
+fn headers_are_changed_on_allowance(site: &Site) -> Result<()> {
+    let answer = call(site, "telling", "/checked/x", "x-user: mallory\r\n")?;
+    let told = answer.head.to_lowercase();
+    ensure!(
+        answer.status == 200 && told.contains("x-told: yes") && !told.contains("x-other"),
+        "{answer:?}"
+    );
+    let heads = site.backend("telling")?.web.heads();
+    let head = heads
+        .last()
+        .context("the application saw nothing")?
+        .to_lowercase();
+    ensure!(
+        head.contains("x-user: alice") && !head.contains("mallory") && !head.contains("x-told"),
+        "{head}"
+    );
+    Ok(())
 }
 
 /// R-11.
