@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 
 use anyhow::{Context, Result};
 
+use crate::listener::PATH_HEADER;
 use crate::request::Request;
 
 /// Something that can be read from and written to.
@@ -17,6 +18,8 @@ pub(crate) struct Connection(BufReader<Box<dyn Stream>>);
 /// An answer, whose body has been read.
 pub(crate) struct Answer {
     pub(crate) status: u16,
+    /// The path that was passed on, where one was.
+    pub(crate) path: Option<String>,
     /// Whether another request may follow.
     pub(crate) keeps_open: bool,
 }
@@ -35,13 +38,15 @@ impl Connection {
         let status = line.split(' ').nth(1).and_then(|word| word.parse().ok());
         let mut answer = Answer {
             status: status.with_context(|| format!("no status in {line:?}"))?,
+            path: None,
             keeps_open: true,
         };
         let mut length = 0;
         loop {
-            let line = self.line()?.to_ascii_lowercase();
+            let line = self.line()?;
             match line.split_once(": ") {
                 None => break,
+                Some((PATH_HEADER, value)) => answer.path = Some(value.to_owned()),
                 Some(("content-length", value)) => length = value.parse()?,
                 Some(("connection", "close")) => answer.keeps_open = false,
                 Some(_) => {}

@@ -141,6 +141,21 @@ pub(crate) static DIFFERENCES: LazyLock<Vec<Difference>> = LazyLock::new(|| {
             operation("DENY", "paths", "/admin"),
             get("/x/%2e%2e;/admin"),
         ),
+        base(
+            "a dot segment with parameters is one where it stands behind a backslash, too",
+            stricter,
+            operation("DENY", "paths", "/admin"),
+            get("/x\\..;/admin"),
+        ),
+        Difference {
+            mode: PathNormalization::MergeSlashes,
+            ..base(
+                "slashes are merged where there is nothing else, too",
+                stricter,
+                operation("DENY", "paths", "/"),
+                get("//"),
+            )
+        },
         Difference {
             mode: PathNormalization::None,
             ..base(

@@ -13,6 +13,9 @@ use crate::translation;
 /// The port of every listener, which policies name.
 pub(crate) const PORT: u16 = 8480;
 
+/// A header of answers, which has the path as it was passed on.
+pub(crate) const PATH_HEADER: &str = "x-test-path";
+
 /// The address of a case's listener: of loopback, and of this process.
 pub(crate) fn address(number: usize) -> SocketAddrV4 {
     let own = 64 + (std::process::id() % 128) as u8;
@@ -95,9 +98,14 @@ fn connection_manager(case: &Case) -> Value {
         "stat_prefix": "test",
         "use_remote_address": false,
         "http_filters": filters,
-        "route_config": {"virtual_hosts": [
-            {"name": "all", "domains": ["*"], "routes": [application]},
-        ]},
+        "route_config": {"virtual_hosts": [{
+            "name": "all",
+            "domains": ["*"],
+            "routes": [application],
+            "response_headers_to_add": [
+                {"header": {"key": PATH_HEADER, "value": "%REQ(:PATH)%"}},
+            ],
+        }]},
     });
     if case.mode != PathNormalization::None {
         config["normalize_path"] = true.into();

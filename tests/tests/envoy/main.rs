@@ -11,7 +11,9 @@ mod differences;
 mod evaluator;
 mod hand_picked;
 mod listener;
+mod normalisation;
 mod peer;
+mod pools;
 mod proxy;
 mod random;
 mod request;
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
         tests![
             hand_picked_policies_mean_what_they_mean_to_envoy,
             random_policies_mean_what_they_mean_to_envoy,
+            random_paths_are_normalised_as_by_envoy,
             what_differs_differs_as_documented,
         ],
     )
@@ -49,12 +52,7 @@ fn hand_picked_policies_mean_what_they_mean_to_envoy(envoy: &Binary) -> Result<(
 }
 
 fn random_policies_mean_what_they_mean_to_envoy(envoy: &Binary) -> Result<()> {
-    let seed = match std::env::var(SEED_VARIABLE) {
-        Ok(text) => text.parse()?,
-        Err(_) => SEED,
-    };
-    println!("{SEED_VARIABLE}={seed}");
-    let cases = random::cases(seed);
+    let cases = random::cases(seed()?);
     let all = compare(envoy, &cases)?;
     for outcome in [evaluator::Outcome::Allowed, evaluator::Outcome::Denied] {
         let count = all.iter().filter(|one| one.envoy == outcome).count();
@@ -65,6 +63,21 @@ fn random_policies_mean_what_they_mean_to_envoy(envoy: &Binary) -> Result<()> {
         );
     }
     agree(&all)
+}
+
+fn random_paths_are_normalised_as_by_envoy(envoy: &Binary) -> Result<()> {
+    let targets = random::targets(seed()?);
+    let all = normalisation::compare(envoy, &targets)?;
+    let differing: Vec<_> = all.iter().filter(|one| !one.is_as_documented()).collect();
+    let shown: Vec<_> = differing.iter().take(20).map(ToString::to_string).collect();
+    ensure!(
+        differing.is_empty(),
+        "{} of {} paths differ:\n{}",
+        differing.len(),
+        all.len(),
+        shown.join("\n")
+    );
+    Ok(())
 }
 
 fn what_differs_differs_as_documented(envoy: &Binary) -> Result<()> {
@@ -82,6 +95,15 @@ fn what_differs_differs_as_documented(envoy: &Binary) -> Result<()> {
     }
     ensure!(all.len() == DIFFERENCES.len(), "one request each");
     Ok(())
+}
+
+fn seed() -> Result<u64> {
+    let seed = match std::env::var(SEED_VARIABLE) {
+        Ok(text) => text.parse()?,
+        Err(_) => SEED,
+    };
+    println!("{SEED_VARIABLE}={seed}");
+    Ok(seed)
 }
 
 fn agree(all: &[Comparison]) -> Result<()> {

@@ -14,7 +14,7 @@ use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 
 use crate::case::Case;
-use crate::connection::Connection;
+use crate::connection::{Answer, Connection};
 use crate::evaluator::Outcome;
 use crate::listener::{address, configuration};
 use crate::peer::{Identities, Peer};
@@ -131,10 +131,7 @@ pub(crate) struct Clients<'a> {
 impl Clients<'_> {
     /// What becomes of a request.
     pub(crate) fn judge(&mut self, request: &Request) -> Result<Outcome> {
-        let status = self
-            .send(request)
-            .with_context(|| format!("{request:?}\n{}", self.envoy.log()))?;
-        Ok(match status {
+        Ok(match self.ask(request)?.status {
             200 => Outcome::Allowed,
             403 => Outcome::Denied,
             400 => Outcome::Malformed,
@@ -142,8 +139,13 @@ impl Clients<'_> {
         })
     }
 
-    /// The status with which a request is answered.
-    fn send(&mut self, request: &Request) -> Result<u16> {
+    /// Envoy's answer to a request.
+    pub(crate) fn ask(&mut self, request: &Request) -> Result<Answer> {
+        self.send(request)
+            .with_context(|| format!("{request:?}\n{}", self.envoy.log()))
+    }
+
+    fn send(&mut self, request: &Request) -> Result<Answer> {
         let (peer, source) = (request.peer, request.source);
         let is_own = |one: &(Peer, Ipv4Addr, _)| (one.0, one.1) == (peer, source);
         let mut connection = match self.open.iter().position(is_own) {
@@ -154,7 +156,7 @@ impl Clients<'_> {
         if answer.keeps_open {
             self.open.push((peer, source, connection));
         }
-        Ok(answer.status)
+        Ok(answer)
     }
 
     fn connect(&self, peer: Peer, source: Ipv4Addr) -> Result<Connection> {

@@ -5,12 +5,12 @@ use rand::{Rng, SeedableRng};
 use serde_json::{Map, Value, json};
 
 use crate::case::{Case, MODES};
-use crate::hand_picked::{
+use crate::listener::PORT;
+use crate::peer::PEERS;
+use crate::pools::{
     CLAIMS, HOST_VALUES, HOSTS, METHOD_VALUES, METHODS, PATHS, ROLE_VALUES, ROLES, SOURCES,
     TARGETS, tokens,
 };
-use crate::listener::PORT;
-use crate::peer::PEERS;
 use crate::request::{Request, get};
 
 /// How many sets of policies there are, and requests for each.
@@ -21,6 +21,24 @@ const REQUESTS: usize = 40;
 pub(crate) fn cases(seed: u64) -> Vec<Case> {
     let mut random = Random(StdRng::seed_from_u64(seed));
     (0..CASES).map(|_| random.case()).collect()
+}
+
+/// What targets are made of.
+const PIECES: [&str; 30] = [
+    "/", "/", "/", "//", ".", "..", "/..", "/./", "%2e", "%2E", "%2f", "%5C", "\\", ";", ";a=b",
+    "a", "admin", "%61", "%", "%2", "%6", "5", "e", "F", "%25", "%c3", "[", "|", "?", "#",
+];
+
+/// How many targets there are.
+const TARGET_COUNT: usize = 2000;
+
+/// Targets that are the same for the same seed.
+pub(crate) fn targets(seed: u64) -> Vec<String> {
+    let mut random = Random(StdRng::seed_from_u64(seed));
+    let target = |random: &mut Random| random.several(0, 8, |random| random.one(&PIECES)).concat();
+    (0..TARGET_COUNT)
+        .map(|_| format!("/{}", target(&mut random)))
+        .collect()
 }
 
 struct Random(StdRng);
