@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::lab::Lab;
 use crate::place::Place;
 use crate::plan::{MESH_CIDRS, NodeName};
-use crate::process::{Process, output};
+use crate::process::{Outcome, Process, output};
 use crate::run::creating;
 
 /// Names the binary to run instead of the one that `cargo xtask build` makes.
@@ -79,6 +79,24 @@ impl Agent {
     /// Where the agent does not answer.
     pub fn ask(&self, verb: &str) -> Result<Value> {
         ask(&self.socket, verb)
+    }
+
+    /// What `ambit explain -o json` answers to a question that is put by these arguments.
+    ///
+    /// # Errors
+    ///
+    /// Where it has no answer.
+    pub fn explain(&self, question: &[String]) -> Result<Value> {
+        let socket = self
+            .socket
+            .to_str()
+            .context("the socket's path is no text")?;
+        let mut arguments = vec!["explain", "-o", "json", "--socket", socket];
+        arguments.extend(question.iter().map(String::as_str));
+        let outcome = ambit(&arguments)?;
+        let is_answer = outcome.status.success();
+        ensure!(is_answer, "ambit {arguments:?}: {}", outcome.stderr);
+        Ok(serde_json::from_str(&outcome.stdout)?)
     }
 
     /// The unix socket on which the agent answers.
@@ -225,6 +243,15 @@ fn ask(socket: &Path, verb: &str) -> Result<Value> {
     ensure!(outcome.status.success(), "ambit {verb}: {}", outcome.stderr);
     serde_json::from_str(&outcome.stdout)
         .with_context(|| format!("`ambit {verb}` said: {}", outcome.stdout))
+}
+
+/// Runs `ambit` outside the lab to its end.
+///
+/// # Errors
+///
+/// Where it cannot be run.
+pub fn ambit(arguments: &[&str]) -> Result<Outcome> {
+    output(Command::new(binary()?).args(arguments))
 }
 
 /// The embedded CA's directory, which the agents of one lab share.

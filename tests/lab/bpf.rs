@@ -52,7 +52,7 @@ impl PinnedMap {
         Ok(Self {
             owner: match key_size {
                 0..=OWNER => Vec::new(),
-                _ => first_key(&path)?.into_iter().take(OWNER).collect(),
+                _ => newest_owner(&path)?,
             },
             key_size,
             value_size: number("bytes_value")?.try_into()?,
@@ -165,21 +165,29 @@ fn describe(kind: &str, path: &Path) -> Result<Value> {
     Ok(serde_json::from_str(&outcome.stdout)?)
 }
 
-/// The first key; empty where the map is.
-fn first_key(path: &Path) -> Result<Vec<u8>> {
+/// The front of the keys of what was made last, such as the policy set in force; empty where the map
+/// is.
+fn newest_owner(path: &Path) -> Result<Vec<u8>> {
     let mut command = Command::new("bpftool");
-    command
-        .args(["--json", "map", "getnext", "pinned"])
-        .arg(path);
-    let outcome = output(&mut command)?;
+    let outcome = output(command.args(["--json", "map", "dump", "pinned"]).arg(path))?;
     let said: Value = serde_json::from_str(&outcome.stdout)?;
-    let bytes = said["next_key"].as_array().into_iter().flatten();
-    bytes
-        .map(|byte| {
-            let digits = byte.as_str().context("no byte")?.trim_start_matches("0x");
-            Ok(u8::from_str_radix(digits, 16)?)
-        })
-        .collect()
+    let keys = said.as_array().into_iter().flatten();
+    let owners: Vec<[u8; OWNER]> = keys
+        .map(|entry| owner(&entry["key"]))
+        .collect::<Result<_>>()?;
+    let newest = owners
+        .into_iter()
+        .max_by_key(|owner| u32::from_ne_bytes(*owner));
+    Ok(newest.map(Vec::from).unwrap_or_default())
+}
+
+fn owner(key: &Value) -> Result<[u8; OWNER]> {
+    let mut owner = [0; OWNER];
+    for (index, byte) in owner.iter_mut().enumerate() {
+        let digits = key[index].as_str().context("no byte")?;
+        *byte = u8::from_str_radix(digits.trim_start_matches("0x"), 16)?;
+    }
+    Ok(owner)
 }
 
 fn hex(bytes: &[u8]) -> String {

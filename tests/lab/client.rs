@@ -95,6 +95,8 @@ pub struct HeldConnection {
     process: Process,
     stdin: Option<ChildStdin>,
     opened: Value,
+    /// Lines of its log that [`Self::wait_for`] has passed.
+    read: usize,
 }
 
 impl HeldConnection {
@@ -113,6 +115,7 @@ impl HeldConnection {
             process,
             stdin,
             opened,
+            read: 0,
         })
     }
 
@@ -155,6 +158,40 @@ impl HeldConnection {
     pub fn received(&mut self) -> Result<Value> {
         self.process
             .wait_for_line("a line from the server", |said| parse(said, "received"))
+    }
+
+    /// Waits for another line than those that have come by now.
+    ///
+    /// # Errors
+    ///
+    /// Where none comes.
+    pub fn more(&mut self) -> Result<()> {
+        let known = self.process.log().lines().count();
+        self.process
+            .wait_until("another line from the server", |process| {
+                (process.log().lines().count() > known).then_some(())
+            })
+    }
+
+    /// Waits for a line with this in it, after all that were waited for in this way.
+    ///
+    /// # Errors
+    ///
+    /// Where none comes.
+    pub fn wait_for(&mut self, part: &str) -> Result<()> {
+        let read = self.read;
+        let at = self
+            .process
+            .wait_until("a line from the server", |process| {
+                let log = process.log();
+                let mut lines = log.lines().enumerate().skip(read);
+                lines.find_map(|(index, line)| {
+                    let text = parse(line, "received")?;
+                    text.as_str()?.contains(part).then_some(index)
+                })
+            })?;
+        self.read = at + 1;
+        Ok(())
     }
 
     /// Ends the sending direction; what the server still has to say arrives all the same.

@@ -1,4 +1,4 @@
-//! Runs tests that need a lab each, one after another.
+//! Runs tests one after another, most of them in a lab each.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,12 +11,12 @@ use crate::agent;
 use crate::lab::Lab;
 use crate::run::tear_down_on_signals;
 
-/// A named test.
-pub struct Test {
+/// A named test, of something that it needs.
+pub struct Test<T = Lab> {
     /// Its name, a sentence about the mesh.
     pub name: &'static str,
-    /// What it does, in a lab of its own.
-    pub run: fn(&Lab) -> Result<()>,
+    /// What it does; where it needs a lab, in one of its own.
+    pub run: fn(&T) -> Result<()>,
 }
 
 /// Makes a [`Test`] of each function.
@@ -37,13 +37,28 @@ struct Counts {
 }
 
 /// Runs the tests whose name contains one of the arguments, as libtest does, and says so in its
-/// words.
+/// words. Each has a lab.
 pub fn run_tests(tests: &[Test]) -> ExitCode {
+    run_selected(tests, obstacle().as_ref(), run_in_lab)
+}
+
+/// The same, of tests that need something else, which all of them share.
+pub fn run_tests_of<T>(subject: Result<T>, tests: &[Test<T>]) -> ExitCode {
+    match subject {
+        Ok(subject) => run_selected(tests, None, |test| caught(|| (test.run)(&subject))),
+        Err(error) => run_selected(tests, Some(&format!("{error:#}")), |_| Ok(())),
+    }
+}
+
+fn run_selected<T>(
+    tests: &[Test<T>],
+    obstacle: Option<&String>,
+    run: impl Fn(&Test<T>) -> Result<()>,
+) -> ExitCode {
     let words = std::env::args().skip(1);
     let parts: Vec<String> = words.filter(|word| !word.starts_with('-')).collect();
     let selected =
-        |test: &&Test| parts.is_empty() || parts.iter().any(|part| test.name.contains(part));
-    let obstacle = obstacle();
+        |test: &&Test<T>| parts.is_empty() || parts.iter().any(|part| test.name.contains(part));
     let mut counts = Counts::default();
     println!("\nrunning {} tests", tests.iter().filter(selected).count());
     for test in tests {
@@ -51,12 +66,12 @@ pub fn run_tests(tests: &[Test]) -> ExitCode {
             counts.filtered += 1;
             continue;
         }
-        match &obstacle {
+        match obstacle {
             Some(why) => {
                 println!("test {} ... skipped: {why}", test.name);
                 counts.skipped += 1;
             }
-            None if run(test) => counts.passed += 1,
+            None if passes(test, &run) => counts.passed += 1,
             None => counts.failed += 1,
         }
     }
@@ -71,9 +86,9 @@ fn obstacle() -> Option<String> {
     prepared.err().map(|error| format!("{error:#}"))
 }
 
-fn run(test: &Test) -> bool {
+fn passes<T>(test: &Test<T>, run: impl Fn(&Test<T>) -> Result<()>) -> bool {
     let start = Instant::now();
-    let result = run_in_lab(test);
+    let result = run(test);
     let took = start.elapsed().as_secs_f32();
     match &result {
         Ok(()) => println!("test {} ... ok ({took:.1} s)", test.name),
@@ -84,12 +99,16 @@ fn run(test: &Test) -> bool {
 
 fn run_in_lab(test: &Test) -> Result<()> {
     let lab = Lab::new()?;
-    let result = catch_unwind(AssertUnwindSafe(|| (test.run)(&lab)))
-        .unwrap_or_else(|panic| Err(anyhow!("panicked: {}", message(&*panic))));
+    let result = caught(|| (test.run)(&lab));
     if result.is_err() {
         println!("{}", lab.logs()?);
     }
     result
+}
+
+fn caught(run: impl FnOnce() -> Result<()>) -> Result<()> {
+    catch_unwind(AssertUnwindSafe(run))
+        .unwrap_or_else(|panic| Err(anyhow!("panicked: {}", message(&*panic))))
 }
 
 fn message(panic: &(dyn Any + Send)) -> &str {

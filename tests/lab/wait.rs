@@ -11,16 +11,22 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// For a change of configuration to have its effect, and for other things that must come soon.
 pub const SOON: Duration = Duration::from_secs(20);
 
+/// How many times slower than its own hardware this machine is, where it is an emulated one: all
+/// limits are that much longer.
+const SLOWNESS: &str = "AMBIT_SLOWNESS";
+
 /// Looks until `look` finds something, and returns it.
 ///
 /// # Errors
 ///
-/// Where it does not within `limit`; `what` says what was awaited.
+/// Where it does not within `limit`, or the environment's `AMBIT_SLOWNESS` times that; `what` says
+/// what was awaited.
 pub fn eventually<T>(
     limit: Duration,
     what: &str,
     mut look: impl FnMut() -> Option<T>,
 ) -> Result<T> {
+    let limit = limit * slowness();
     let start = Instant::now();
     loop {
         if let Some(found) = look() {
@@ -31,4 +37,9 @@ pub fn eventually<T>(
         }
         sleep(PAUSE);
     }
+}
+
+fn slowness() -> u32 {
+    let told = std::env::var(SLOWNESS);
+    told.ok().and_then(|told| told.parse().ok()).unwrap_or(1)
 }

@@ -107,12 +107,14 @@ fn a_field_that_is_not_enforced_refuses_everybody(lab: &Lab) -> Result<()> {
     let (mesh, agents) = Reference::start(lab)?;
     let _server = LabServer::in_pod(lab, &mesh.orders, Mode::Http, PORT)?;
     becomes(Mesh::Answers, mesh.frontend.place(), mesh.orders.at(PORT))?;
-    let rule = "rules: [{to: [{operation: {methods: [GET]}}]}]";
-    lab.manifests()
-        .write("methods.yaml", &policy("orders", rule))?;
+    let rule = "action: DENY\nrules: [{when: [{key: connection.sni, values: [orders]}]}]";
+    lab.manifests().write("sni.yaml", &policy("orders", rule))?;
     becomes(Mesh::Refuses, mesh.frontend.place(), mesh.orders.at(PORT))?;
     let shown = agents[1].ask("policies")?.to_string();
-    ensure!(shown.contains("methods"), "the field is not named: {shown}");
+    ensure!(
+        shown.contains("when[0].key"),
+        "the field is not named: {shown}"
+    );
     Ok(())
 }
 

@@ -204,14 +204,17 @@ fn full_tables_of_policies_close_who_needs_a_new_one(lab: &Lab) -> Result<()> {
         .into_iter()
         .enumerate()
     {
-        let table = &PinnedMap::named(lab, NodeName::B, name)?[0];
         let mut ports = (9000 + 1000 * turn..).map(policy);
         // The agent sweeps out what it does not know: now and then it is faster.
-        eventually(SOON, name, || {
+        let table = eventually(SOON, name, || {
+            let table = PinnedMap::named(lab, NodeName::B, name).ok()?.remove(0);
             table.fill().ok()?;
             lab.manifests().write("more.yaml", &ports.next()?).ok()?;
-            scene.ensure_closed().ok()?;
-            agent_b.log().contains(name).then_some(())
+            let met = eventually(BRIEFLY, name, || agent_b.log().contains(name).then_some(()));
+            match met {
+                Ok(()) => Some(table),
+                Err(_) => table.empty().ok().and(None),
+            }
         })?;
         scene.ensure_closed()?;
         table.empty()?;
@@ -220,6 +223,9 @@ fn full_tables_of_policies_close_who_needs_a_new_one(lab: &Lab) -> Result<()> {
     }
     Ok(())
 }
+
+/// Longer than the agent takes to follow a changed file.
+const BRIEFLY: Duration = Duration::from_secs(2);
 
 /// One more policy for `orders`.
 fn policy(port: usize) -> String {

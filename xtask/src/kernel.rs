@@ -121,7 +121,7 @@ impl Built {
              ip link set lo up\n\
              mkdir -p {COPY}/deps\n\
              {copies}\
-             export AMBIT_BINARY={COPY}/ambit\n\
+             export AMBIT_BINARY={COPY}/ambit AMBIT_SLOWNESS=6\n\
              outcome={SUCCESS}\n\
              {tests}\
              echo $outcome >'{}'\n\

@@ -1,6 +1,7 @@
 //! `cargo xtask setup`: what this machine lacks, installed or explained.
 
 mod kernel_compiler;
+mod python;
 mod requirement;
 
 use std::path::Path;
@@ -9,6 +10,7 @@ use std::process::Command;
 use anyhow::{Result, bail};
 
 pub(crate) use kernel_compiler::KernelCompiler;
+pub(crate) use python::{ENVOY, VIRTME};
 use requirement::Requirement;
 
 use crate::process::{run as run_command, say};
@@ -52,7 +54,8 @@ pub(crate) fn run(purposes: &[Purpose]) -> Result<()> {
     for purpose in purposes {
         match purpose {
             Purpose::Build => kernel_compiler::install_linker()?,
-            Purpose::Mesh | Purpose::Tests | Purpose::Bench | Purpose::Kernels => {}
+            Purpose::Tests => ENVOY.install()?,
+            Purpose::Mesh | Purpose::Bench | Purpose::Kernels => {}
             Purpose::Lint => install_program("cargo-deny")?,
             Purpose::Fuzz => install_program("cargo-fuzz")?,
             Purpose::Miri => install_miri()?,

@@ -7,6 +7,7 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::{Context, Result};
 
 use crate::process::{say, show};
+use crate::setup::ENVOY;
 use crate::workspace;
 
 /// How many tests passed, failed and were skipped.
@@ -37,6 +38,7 @@ pub(crate) fn run(names: &[String]) -> Result<ExitCode> {
         cargo
             .current_dir(workspace::root())
             .env("AMBIT_BINARY", workspace::agent_binary())
+            .env("AMBIT_ENVOY", ENVOY.path())
             .args(["test", "--no-fail-fast"])
             .args(packages)
             .arg("--")

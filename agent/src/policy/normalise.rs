@@ -43,7 +43,9 @@ impl PathNormalization {
         } else {
             path.to_owned()
         };
-        let escaped = decode_unreserved(&escape(&decoded.replace('\\', "/")));
+        // As in Envoy, a \ beside the dots is part of their parameters.
+        let bare: Vec<&str> = decoded.split('/').map(without_parameters).collect();
+        let escaped = decode_unreserved(&escape(&bare.join("/").replace('\\', "/")));
         let normal = without_dot_segments(&escaped);
         if slashes_are_merged {
             merged(&normal)
@@ -126,7 +128,7 @@ fn without_dot_segments(path: &str) -> String {
     let mut kept: Vec<&str> = Vec::new();
     let segments = path.strip_prefix('/').unwrap_or(path).split('/');
     let mut ends_in_slash = false;
-    for segment in segments {
+    for segment in segments.map(without_parameters) {
         ends_in_slash = matches!(segment, "." | "..");
         match segment {
             "." => {}
@@ -138,6 +140,14 @@ fn without_dot_segments(path: &str) -> String {
         kept.push("");
     }
     format!("/{}", kept.join("/"))
+}
+
+/// A dot segment is one whatever parameters it has, which applications leave out (CVE-2026-73551).
+fn without_parameters(segment: &str) -> &str {
+    match segment.split_once(';') {
+        Some((dots @ ("." | ".."), _)) => dots,
+        _ => segment,
+    }
 }
 
 fn merged(path: &str) -> String {
@@ -253,7 +263,15 @@ mod tests {
             ("/%2561dmin", "/%2561dmin"),
             ("/%252e%252e/admin", "/%252e%252e/admin"),
             ("/%c0%ae%c0%ae/admin", "/%c0%ae%c0%ae/admin"),
-            ("/..;/admin", "/..;/admin"),
+            ("/..;/admin", "/admin"),
+            ("/x/..;a=b/admin", "/admin"),
+            ("/x/.;/admin", "/x/admin"),
+            ("/x/%2e%2E;a/admin", "/admin"),
+            ("/x/..;\\y/admin", "/admin"),
+            ("/x/y/..;", "/x/"),
+            ("/x/...;/admin", "/x/...;/admin"),
+            ("/x/..%3b/admin", "/x/..%3b/admin"),
+            ("/x;y/;/admin;", "/x;y/;/admin;"),
             ("/a/..", "/"),
             ("/a/b/.", "/a/b/"),
             ("/../..", "/"),

@@ -7,7 +7,7 @@ use http::StatusCode;
 use super::ends::Ends;
 use super::pod::ServedPod;
 use crate::authorizer::{Allowance, Check, CheckError, CheckedRequest, Denial, Outcome, Peer};
-use crate::model::{AuthorizerApi, ExtensionProvider, MeshSettings};
+use crate::model::{ExtensionProvider, MeshSettings};
 use crate::policy::Consultation;
 
 /// Why an authorizer does not agree.
@@ -71,15 +71,10 @@ pub(crate) async fn ask(
     }
 }
 
-/// A provider that asks for no more than a request's head, and changes no answer.
+/// A provider that asks for no more than a request's head.
 fn supported(provider: &Arc<ExtensionProvider>) -> Result<&ExtensionProvider, &'static str> {
-    let changes_answers = match &provider.api {
-        AuthorizerApi::Http(api) => !api.to_downstream_on_allow.is_empty(),
-        AuthorizerApi::Grpc => false,
-    };
-    match (&provider.request_body, changes_answers) {
-        (None, false) => Ok(provider),
-        (Some(_), _) => Err("includeRequestBodyInCheck is not supported"),
-        (None, true) => Err("headersToDownstreamOnAllow is not supported"),
+    match provider.request_body {
+        None => Ok(provider),
+        Some(_) => Err("includeRequestBodyInCheck is not supported"),
     }
 }

@@ -1,12 +1,12 @@
 //! What runs in the pods of the reference example: nginx, which passes an order on as a charge.
 
-use std::fs;
+use std::net::SocketAddr;
 
 use anyhow::Result;
 
 use super::Reference;
 use crate::lab::Lab;
-use crate::place::Place;
+use crate::nginx::Nginx;
 use crate::plan::{Family, NodeName};
 use crate::process::Process;
 
@@ -49,16 +49,26 @@ impl Application {
         ];
         let mut servers = Vec::new();
         for (pod, locations, ports) in pods {
-            let listen = Family::ALL
-                .iter()
-                .flat_map(|family| ports.iter().map(|port| (pod.ip(*family), *port).into()))
-                .map(listen)
-                .collect::<String>();
-            servers.push(nginx(lab, pod.place(), pod.name(), &listen, &locations)?);
+            let listen = Family::ALL.map(|family| {
+                let ports = ports.iter();
+                ports.map(move |port| SocketAddr::new(pod.ip(family), *port))
+            });
+            let server = Nginx {
+                name: pod.name(),
+                listen: &listen.into_iter().flatten().collect::<Vec<_>>(),
+                protocol: "",
+                locations: &locations,
+            };
+            servers.push(server.start(lab, pod.place())?);
         }
         let address = (NodeName::B.link_addresses().v4, Reference::PORT).into();
-        let node = lab.node(NodeName::B)?;
-        servers.push(nginx(lab, &node, "outside", &listen(address), outside)?);
+        let server = Nginx {
+            name: "outside",
+            listen: &[address],
+            protocol: "",
+            locations: outside,
+        };
+        servers.push(server.start(lab, &lab.node(NodeName::B)?)?);
         Ok(Self { servers })
     }
 
@@ -66,37 +76,4 @@ impl Application {
     pub fn leave(self) {
         self.servers.into_iter().for_each(Process::leave);
     }
-}
-
-fn listen(address: std::net::SocketAddr) -> String {
-    format!("listen {address};\n")
-}
-
-fn nginx(lab: &Lab, place: &Place, name: &str, listen: &str, locations: &str) -> Result<Process> {
-    let directory = lab.directory().join(name);
-    fs::create_dir(&directory)?;
-    let configuration = directory.join("nginx.conf");
-    fs::write(&configuration, configure(listen, locations))?;
-    let mut command = place.command("nginx")?;
-    command.arg("-e").arg("stderr").arg("-p").arg(&directory);
-    command.arg("-c").arg(&configuration);
-    let mut server = Process::start(&mut command, &lab.new_log(name)?)?;
-    // It logs this once its sockets listen.
-    server.wait_for_line("nginx listening", |line| {
-        line.contains("start worker process").then_some(())
-    })?;
-    Ok(server)
-}
-
-fn configure(listen: &str, locations: &str) -> String {
-    format!(
-        "daemon off;\nworker_processes 1;\nuser root;\npid nginx.pid;\nerror_log stderr notice;\n\
-         events {{}}\n\
-         http {{\n\
-         access_log off;\n\
-         client_body_temp_path body;\nproxy_temp_path proxy;\nfastcgi_temp_path fastcgi;\n\
-         uwsgi_temp_path uwsgi;\nscgi_temp_path scgi;\n\
-         default_type text/plain;\n\
-         server {{\n{listen}{locations}\n}}\n}}\n"
-    )
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::Reference;
 use super::application::{CARD, RECEIPT};
@@ -246,6 +246,29 @@ impl Call {
     fn decided(mut self, layer: &'static str, policy: &'static str, pod: SocketAddr) -> Self {
         self.decider = Some(Decider { layer, policy, pod });
         self
+    }
+
+    /// The same, as a question to `ambit explain`.
+    ///
+    /// # Errors
+    ///
+    /// Where its URL is none.
+    pub fn question(&self) -> Result<Vec<String>> {
+        let rest = self.url.strip_prefix("http://").context("no URL of http")?;
+        let (address, path) = rest.split_at(rest.find('/').context("no path")?);
+        let to: SocketAddr = address.parse()?;
+        let (to, port) = (to.ip().to_string(), to.port().to_string());
+        let from = match self.caller {
+            "node A" | "hostNetwork pod" => NodeName::A.link_addresses().v4.to_string(),
+            pod => format!("pod:{pod}/{pod}"),
+        };
+        let words = ["--from", &from, "--to", &to, "--port", &port];
+        let request = ["--method", self.method, "--path", path];
+        Ok(words
+            .into_iter()
+            .chain(request)
+            .map(str::to_owned)
+            .collect())
     }
 
     /// Makes the call.

@@ -37,6 +37,13 @@ pub(crate) fn instructions(lab: &Lab, mesh: &Reference, agents: &[Agent]) -> Res
         }
     }
     text.push_str(&format!(
+        "{} explain --socket {} --from frontend/default --to pod:orders/orders --port {} \
+         --path /order/../admin\n",
+        workspace::agent_binary().display(),
+        agents[0].socket().display(),
+        Reference::PORT,
+    ));
+    text.push_str(&format!(
         "ls {}   # change a policy: both agents watch this directory\n\
          cargo xtask demo --clean   # removes the mesh\n",
         lab.manifests().directory().display()

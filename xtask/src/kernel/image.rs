@@ -9,10 +9,8 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 use crate::process::{output_of, run, say};
+use crate::setup::VIRTME;
 use crate::workspace;
-
-/// From PyPI.
-const VIRTME: &str = "virtme-ng==1.42";
 
 /// Where kernels are unpacked, in the target folder.
 const KERNELS: &str = "kernels";
@@ -32,7 +30,7 @@ impl Image {
         );
         let directory = workspace::target().join(KERNELS).join(series);
         fs::create_dir_all(&directory)?;
-        install_virtme(&virtme_environment())?;
+        VIRTME.install()?;
         let version = match unpacked(&directory)? {
             Some(version) => version,
             None => unpack(series, &directory)?,
@@ -54,13 +52,13 @@ impl Image {
     }
 
     pub(super) fn virtme(&self) -> PathBuf {
-        virtme_environment().join("bin/vng")
+        VIRTME.path()
     }
 
     /// virtme-ng looks for its own parts on the path.
     pub(super) fn search_path(&self) -> Result<OsString> {
         let path = std::env::var_os("PATH").unwrap_or_default();
-        let own = [virtme_environment().join("bin")].into_iter();
+        let own = [VIRTME.directory()].into_iter();
         let all = own
             .chain(std::env::split_paths(&path))
             .chain(["/usr/sbin".into(), "/sbin".into()]);
@@ -70,10 +68,6 @@ impl Image {
 
 /// What Debian calls a kernel's file, before its version.
 const PREFIX: &str = "vmlinuz-";
-
-fn virtme_environment() -> PathBuf {
-    workspace::target().join(KERNELS).join("virtme-ng")
-}
 
 fn boot(directory: &Path) -> PathBuf {
     directory.join("root/boot")
@@ -139,17 +133,6 @@ fn newest_package(series: &str) -> Result<String> {
 fn revision(name: &str) -> Vec<u32> {
     let numbers = name.split(|letter: char| !letter.is_ascii_digit());
     numbers.filter_map(|digits| digits.parse().ok()).collect()
-}
-
-fn install_virtme(environment: &Path) -> Result<()> {
-    if environment.join("bin/vng").exists() {
-        return Ok(());
-    }
-    say("setup", &format!("installing {VIRTME}"));
-    run(Command::new("python3")
-        .args(["-m", "venv", "--clear"])
-        .arg(environment))?;
-    run(Command::new(environment.join("bin/pip")).args(["install", "--quiet", VIRTME]))
 }
 
 #[cfg(test)]

@@ -59,8 +59,8 @@ pub(crate) const MESH: [Requirement; 5] = [
     program("tcpdump", "tcpdump"),
 ];
 
-/// For the tests: the runtimes of the clients in tests/clients, servers, and what looks into an
-/// agent from outside.
+/// For the tests: the runtimes of the clients in tests/clients, servers, what looks into an agent from
+/// outside, and what Envoy, from PyPI, is installed with.
 pub(crate) const TESTS: [Requirement; 11] = [
     program("bpftool", "bpftool"),
     program("faketime", "faketime"),
@@ -69,7 +69,7 @@ pub(crate) const TESTS: [Requirement; 11] = [
     program("setpriv", "util-linux"),
     program("strace", "strace"),
     program("unshare", "util-linux"),
-    program("python3", "python3"),
+    program("python3", "python3-venv"),
     program("node", "nodejs"),
     program("java", "openjdk-17-jdk-headless"),
     program("go", "golang-go"),

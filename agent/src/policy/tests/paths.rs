@@ -44,6 +44,10 @@ const P7: &[Case] = &[
     ("/../admin", [A, D, D, D]),
     ("/x/..%2fadmin", [A, A, A, D]),
     ("/x/%2e%2e%5cadmin", [A, A, A, D]),
+    ("/..;/admin", [A, D, D, D]),
+    ("/x/..;a=b/admin", [A, D, D, D]),
+    ("/x/%2e%2e;/admin", [A, D, D, D]),
+    ("/.;/admin", [A, D, D, D]),
 ];
 const P8: &[Case] = &[
     ("/%61dmin", [A, D, D, D]),
@@ -60,7 +64,8 @@ const P10: &[Case] = &[
     ("/Admin", [A; 4]),
     ("/admin/", [A; 4]),
     ("/admin;a=b", [A; 4]),
-    ("/..;/admin", [A; 4]),
+    ("/;/admin", [A; 4]),
+    ("/..%3b/admin", [A; 4]),
     ("/%c0%ae%c0%ae/admin", [A; 4]),
 ];
 const P11: &[Case] = &[("/admin%00", [X; 4]), ("/x%00/../admin", [X; 4])];

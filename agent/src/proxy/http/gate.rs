@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
 use super::head::RequestHead;
+use crate::authorizer::HeaderMutations;
 use crate::policy::RequestPermit;
 
 /// Judges requests.
@@ -23,6 +24,9 @@ pub(crate) trait Gate {
 pub(crate) trait Grant {
     /// The evaluator's word.
     fn permit(&self) -> &RequestPermit;
+
+    /// What is to be changed of the answer's headers; asked once.
+    fn amendments(&mut self) -> Vec<HeaderMutations>;
 
     /// Resolves when the request is not permitted any more.
     async fn revoked(&mut self);

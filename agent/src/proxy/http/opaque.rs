@@ -22,7 +22,7 @@ pub(crate) async fn relay_opaque<D: Downstream>(
     let mut peer = Peer::new(&client, read.into());
     let (from, to) = application.split();
     let (mut source, mut sink) = (Source::new(from), Sink::new(to));
-    let progress = Progress::new(meter);
+    let progress = Progress::new(meter, Vec::new());
     let relaying = relay_raw(&mut peer, &mut source, &mut sink, &progress);
     match client.driving(relaying).await {
         Ok(()) => on_close(&application, Close::Orderly),

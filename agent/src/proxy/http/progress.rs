@@ -2,10 +2,11 @@
 
 use std::cell::Cell;
 
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 
 use super::super::relay::Meter;
 use super::gate::{Exchange, Outcome};
+use crate::authorizer::HeaderMutations;
 
 /// What becomes of a request, while it is carried.
 #[derive(Debug)]
@@ -14,12 +15,14 @@ pub(super) struct Progress<'a> {
     sent: Cell<u64>,
     received: Cell<u64>,
     status: Cell<Option<StatusCode>>,
+    amendments: Vec<HeaderMutations>,
 }
 
 impl<'a> Progress<'a> {
-    /// Of a request on a connection that `meter` counts for.
-    pub(super) fn new(meter: &'a Meter) -> Self {
+    /// Of a request on a connection that `meter` counts for, whose answer is to be changed so.
+    pub(super) fn new(meter: &'a Meter, amendments: Vec<HeaderMutations>) -> Self {
         Self {
+            amendments,
             meter,
             sent: Cell::new(0),
             received: Cell::new(0),
@@ -39,6 +42,13 @@ impl<'a> Progress<'a> {
                 self.received.set(self.received.get() + bytes);
                 self.meter.add_received(bytes);
             }
+        }
+    }
+
+    /// Changes the headers of the final answer.
+    pub(super) fn amend(&self, headers: &mut HeaderMap) {
+        for amendment in &self.amendments {
+            amendment.apply(headers);
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::refusal::RequestRefusal;
-use crate::authorizer::CheckedRequest;
+use crate::authorizer::{CheckedRequest, HeaderMutations};
 use crate::jwt::{self, Verified, authenticate};
 use crate::model::MeshSettings;
 use crate::policy::{Approvals, Consultation, RequestAttributes, WorkloadPolicies, forwarded_for};
@@ -18,7 +18,7 @@ use crate::proxy::pod::ServedPod;
 const REQUEST_ID: &str = "x-request-id";
 
 /// Asks every authorizer that a CUSTOM policy names for this request; all have to allow it. What
-/// they change of its headers is changed.
+/// they change of its headers is changed, and what they change of the answer's is returned.
 ///
 /// # Errors
 /// [`RequestRefusal::NotApproved`] where one does not.
@@ -28,11 +28,14 @@ pub(crate) async fn consult(
     asked: Vec<Consultation>,
     ends: Ends<'_>,
     head: &mut RequestHead,
-) -> Result<Approvals, RequestRefusal> {
-    let mut approvals = Approvals::default();
+) -> Result<(Approvals, Vec<HeaderMutations>), RequestRefusal> {
+    let (mut approvals, mut amendments) = (Approvals::default(), Vec::new());
     for consultation in asked {
         match ask(pod, settings, &consultation, ends, Some(checked(head))).await {
-            Ok(allowance) => allowance.request.apply(&mut head.headers),
+            Ok(allowance) => {
+                allowance.request.apply(&mut head.headers);
+                amendments.push(allowance.response);
+            }
             Err(disagreement) => {
                 return Err(RequestRefusal::NotApproved {
                     consultation,
@@ -42,7 +45,7 @@ pub(crate) async fn consult(
         }
         approvals.add(consultation.provider);
     }
-    Ok(approvals)
+    Ok((approvals, amendments))
 }
 
 fn checked(head: &RequestHead) -> CheckedRequest<'_> {

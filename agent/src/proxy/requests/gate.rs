@@ -7,6 +7,7 @@ use std::time::Instant;
 use super::checks::{attributes, consult, verify_tokens};
 use super::refusal::RequestRefusal;
 use super::report::{RequestAccount, RequestEnding};
+use crate::authorizer::HeaderMutations;
 use crate::datapath::Caller;
 use crate::model::PathNormalization;
 use crate::policy::{Attributes, BadPath, RequestAttributes, RequestPermit};
@@ -37,6 +38,7 @@ pub(crate) struct Granted {
     request: Rc<RequestAttributes>,
     registration: Registration,
     permit: RequestPermit,
+    amendments: Vec<HeaderMutations>,
     since: Instant,
     termination: Option<Termination>,
 }
@@ -84,7 +86,8 @@ impl RequestGate {
         let policies = judge.policies().map_err(RequestRefusal::Denied)?;
         let connection = self.connection();
         let asked = policies.consultations_on_request(&connection, &attributes(head, None));
-        let approvals = consult(&self.pod, settings, asked, self.ends(), head).await?;
+        let (approvals, amendments) =
+            consult(&self.pod, settings, asked, self.ends(), head).await?;
         let verified = verify_tokens(&self.pod, policies, self.to.port(), head).await?;
         let request = Rc::new(attributes(head, verified.as_ref()));
         let registration = self.pod.registry.register(
@@ -111,6 +114,7 @@ impl RequestGate {
             request,
             registration,
             permit,
+            amendments,
             since,
             termination: None,
         })
@@ -148,6 +152,10 @@ impl RequestGate {
 impl Grant for Granted {
     fn permit(&self) -> &RequestPermit {
         &self.permit
+    }
+
+    fn amendments(&mut self) -> Vec<HeaderMutations> {
+        std::mem::take(&mut self.amendments)
     }
 
     async fn revoked(&mut self) {

@@ -195,10 +195,13 @@ impl From<Carried> for Answered {
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Download<'_, R, W> {
     async fn run(mut self) -> Answered {
         let (response, persistence) = loop {
-            let response = match self.head().await {
+            let mut response = match self.head().await {
                 Ok(response) => response,
                 Err(failed) => return failed.into(),
             };
+            if !response.head.status.is_informational() {
+                self.progress.amend(&mut response.head.headers);
+            }
             let persistence = self.write(&response);
             match response.head.status {
                 StatusCode::SWITCHING_PROTOCOLS => return self.switch(&response).await,

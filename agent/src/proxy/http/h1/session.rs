@@ -151,7 +151,7 @@ impl<D: Downstream, G: Gate> Session<'_, D, G> {
     }
 
     async fn permitted(&mut self, request: &ParsedRequest, mut grant: G::Grant) -> Next {
-        let progress = Progress::new(self.meter);
+        let progress = Progress::new(self.meter, grant.amendments());
         let most = self.limits.head_size;
         let carrying = carry(
             &mut self.peer,

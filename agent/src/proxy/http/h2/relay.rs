@@ -107,6 +107,7 @@ async fn download(
         }
     };
     remove_connection_headers(response.headers_mut());
+    progress.amend(response.headers_mut());
     let (parts, mut body) = response.into_parts();
     let is_last = body.is_end_stream();
     progress.answered(parts.status);

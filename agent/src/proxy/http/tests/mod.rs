@@ -25,6 +25,7 @@ use tokio::time::timeout;
 use super::{
     Exchange, Gate, Grant, HttpLimits, NotHttp, Outcome, Rejection, RequestHead, Served, serve,
 };
+use crate::authorizer::HeaderMutations;
 use crate::datapath::RequestStream;
 use crate::policy::RequestPermit;
 use crate::proxy::relay::Meter;
@@ -76,6 +77,10 @@ impl Gate for TestGate {
 }
 
 impl Grant for TestGrant {
+    fn amendments(&mut self) -> Vec<HeaderMutations> {
+        Vec::new()
+    }
+
     fn permit(&self) -> &RequestPermit {
         &self.permit
     }

@@ -1,0 +1,38 @@
+//! An external authorizer by gRPC.
+
+use std::net::SocketAddr;
+
+use anyhow::Result;
+
+use crate::lab::Lab;
+use crate::place::Place;
+use crate::process::Process;
+use crate::server::tool;
+
+/// A running `lab-authorizer`: it denies with 401 and `not today` what has `/deny` in it, and allows
+/// the rest.
+pub struct GrpcAuthorizer {
+    process: Process,
+}
+
+impl GrpcAuthorizer {
+    /// Starts one and waits until it listens.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not.
+    pub fn start(lab: &Lab, place: &Place, listen: SocketAddr) -> Result<Self> {
+        let mut command = place.command(tool("lab-authorizer")?)?;
+        command.arg(listen.to_string());
+        let mut process = Process::start(&mut command, &lab.new_log("lab-authorizer")?)?;
+        process.wait_for_line("an authorizer listening", |line| {
+            line.starts_with("listening").then_some(())
+        })?;
+        Ok(Self { process })
+    }
+
+    /// What it was asked.
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+}

@@ -1,0 +1,349 @@
+//! Policies that do more than allow and deny: CUSTOM asks an external authorizer, AUDIT and dry runs
+//! have requests noted.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use ambit_tests::{
+    GrpcAuthorizer, Lab, Nginx, NodeName, RawAnswer, RawCall, RawEnd, SOON, Site, Until, WebServer,
+    eventually, run_tests, tests,
+};
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+fn main() -> ExitCode {
+    run_tests(tests![
+        authorizers_are_asked_and_obeyed,
+        a_changed_provider_is_asked_from_then_on,
+        audits_and_dry_runs_are_noted_and_change_nothing,
+    ])
+}
+
+/// Where the authorizers listen, on the node of the pods.
+const ALLOWING: u16 = 9201;
+const DENYING: u16 = 9202;
+const GRPC: u16 = 9203;
+const TELLING: u16 = 9204;
+/// Nothing does.
+const NOBODY: u16 = 9;
+
+/// The ConfigMap with these providers: name, kind, port and more fields.
+fn mesh_config(providers: &[(&str, &str, u16, &str)]) -> String {
+    let mut text = String::from(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: istio-system}\n\
+         data:\n  mesh: |\n    extensionProviders:\n",
+    );
+    for (name, kind, port, more) in providers {
+        text.push_str(&format!(
+            "    - name: {name}\n      {kind}: {{service: 127.0.0.1, port: {port}{more}}}\n"
+        ));
+    }
+    text
+}
+
+const HTTP: &str = "envoyExtAuthzHttp";
+
+/// A policy that has a provider asked about paths below `/checked`.
+fn custom(provider: &str) -> String {
+    format!(
+        "action: CUSTOM\nprovider: {{name: {provider}}}\n\
+         rules: [{{to: [{{operation: {{paths: [/checked*]}}}}]}}]"
+    )
+}
+
+fn call(site: &Site, name: &str, path: &str, headers: &str) -> Result<RawAnswer> {
+    let backend = site.backend(name)?;
+    let bytes = format!("GET {path} HTTP/1.1\r\nHost: web\r\n{headers}\r\n");
+    let call = RawCall {
+        to: backend.service.at(),
+        bytes: bytes.as_bytes(),
+        until: Until::Answers(1),
+    };
+    let reply = call.make(site.caller.place())?;
+    let answer = reply.answers.first().cloned();
+    answer.with_context(|| format!("{name} {path}: {reply:?}"))
+}
+
+/// How many requests the application of a pod has seen.
+fn seen(site: &Site, name: &str) -> Result<usize> {
+    Ok(site.backend(name)?.web.heads().len())
+}
+
+/// Calls, and ensures this status and body, and that the application saw it only if it is 200.
+fn ensure_status(site: &Site, name: &str, path: &str, status: u16, body: &str) -> Result<()> {
+    let known = seen(site, name)?;
+    let answer = call(site, name, path, "")?;
+    let new = seen(site, name)? - known;
+    let as_expected = answer.status == status && answer.body.contains(body);
+    ensure!(
+        as_expected && new == usize::from(status == 200),
+        "{name} {path}: {answer:?}, and the application saw {new}"
+    );
+    Ok(())
+}
+
+fn authorizers_are_asked_and_obeyed(lab: &Lab) -> Result<()> {
+    let open = ", failOpen: true";
+    let providers = mesh_config(&[
+        (
+            "allowing",
+            HTTP,
+            ALLOWING,
+            ", includeRequestHeadersInCheck: [x-role]",
+        ),
+        ("denying", HTTP, DENYING, ""),
+        (
+            "telling",
+            HTTP,
+            TELLING,
+            ", headersToUpstreamOnAllow: [x-user], headersToDownstreamOnAllow: [x-told]",
+        ),
+        ("nobody", HTTP, NOBODY, ""),
+        ("nobody-503", HTTP, NOBODY, ", statusOnError: '503'"),
+        ("nobody-open", HTTP, NOBODY, open),
+        ("grpc", "envoyExtAuthzGrpc", GRPC, ""),
+    ]);
+    lab.manifests().write("istio.yaml", &providers)?;
+    let node = lab.node(NodeName::B)?;
+    let at = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
+    let allowing = WebServer::start(lab, &node, &[at(ALLOWING)])?;
+    let grpc = GrpcAuthorizer::start(lab, &node, at(GRPC))?;
+    let _denying = Nginx {
+        name: "denying",
+        listen: &[at(DENYING)],
+        protocol: "",
+        locations: "location / { add_header x-why because always; return 418 \"teapot\"; }",
+    }
+    .start(lab, &node)?;
+    let _telling = Nginx {
+        name: "telling",
+        listen: &[at(TELLING)],
+        protocol: "",
+        locations: "location / { add_header x-user alice; add_header x-told yes; \
+                    add_header x-other no; return 200; }",
+    }
+    .start(lab, &node)?;
+    let names = [
+        "allowing",
+        "denying",
+        "telling",
+        "nobody",
+        "nobody-503",
+        "nobody-open",
+        "grpc",
+        "missing",
+    ];
+    let policies = names.map(custom);
+    let deny = "action: DENY\nrules: [{to: [{operation: {paths: [/checked/admin]}}]}]";
+    let specs: Vec<Vec<&str>> = policies
+        .iter()
+        .map(|policy| vec![policy.as_str(), deny])
+        .collect();
+    let backends: Vec<(&'static str, &[&str])> = names
+        .into_iter()
+        .zip(specs.iter().map(Vec::as_slice))
+        .collect();
+    let site = Site::start(lab, &backends)?;
+
+    for name in names {
+        ensure_status(&site, name, "/other", 200, "")?;
+    }
+    for (name, path, status, body) in [
+        ("allowing", "/checked/x", 200, ""),
+        // Who asks is asked about all the same, and does not overrule.
+        ("allowing", "/checked/admin", 403, "RBAC: access denied"),
+        (
+            "allowing",
+            "/x/../checked/admin",
+            403,
+            "RBAC: access denied",
+        ),
+        ("denying", "/checked/x", 418, "teapot"),
+        ("denying", "/x/../checked/x", 418, "teapot"),
+        ("nobody", "/checked/x", 403, ""),
+        ("nobody-503", "/checked/x", 503, ""),
+        ("nobody-open", "/checked/x", 200, ""),
+        ("nobody-open", "/checked/admin", 403, "RBAC: access denied"),
+        ("grpc", "/checked/x", 200, ""),
+        ("grpc", "/checked/deny", 401, "not today"),
+        ("missing", "/checked/x", 403, "RBAC: access denied"),
+    ] {
+        ensure_status(&site, name, path, status, body)?;
+    }
+    let denial = call(&site, "denying", "/checked/x", "")?;
+    ensure!(
+        denial.head.to_lowercase().contains("x-why: because"),
+        "{denial:?}"
+    );
+    every_value_is_shown(&site, &allowing)?;
+    headers_are_changed_on_allowance(&site)?;
+    ensure!(
+        grpc.log()
+            .contains("/envoy.service.auth.v3.Authorization/Check")
+            && grpc
+                .log()
+                .contains("spiffe://cluster.local/ns/caller/sa/default"),
+        "{}",
+        grpc.log()
+    );
+    what_is_no_request_cannot_be_asked_about(&site)
+}
+
+/// The application gets what the authorizer says of the request, and the client what it says of the
+/// answer, whatever either wrote themselves.
+fn headers_are_changed_on_allowance(site: &Site) -> Result<()> {
+    let answer = call(site, "telling", "/checked/x", "x-user: mallory\r\n")?;
+    let told = answer.head.to_lowercase();
+    ensure!(
+        answer.status == 200 && told.contains("x-told: yes") && !told.contains("x-other"),
+        "{answer:?}"
+    );
+    let heads = site.backend("telling")?.web.heads();
+    let head = heads
+        .last()
+        .context("the application saw nothing")?
+        .to_lowercase();
+    ensure!(
+        head.contains("x-user: alice") && !head.contains("mallory") && !head.contains("x-told"),
+        "{head}"
+    );
+    Ok(())
+}
+
+/// R-11.
+fn every_value_is_shown(site: &Site, authorizer: &WebServer) -> Result<()> {
+    let roles = "x-role: user\r\nx-role: admin\r\nx-other: no\r\n";
+    let answer = call(site, "allowing", "/checked/roles?x=1", roles)?;
+    ensure!(answer.status == 200, "{answer:?}");
+    let heads = authorizer.heads();
+    let check = heads.iter().rfind(|head| head.contains("/checked/roles"));
+    let check = check.context("it was not asked")?.to_lowercase();
+    ensure!(check.contains("x-role: user\r\nx-role: admin"), "{check}");
+    ensure!(!check.contains("x-other"), "{check}");
+    Ok(())
+}
+
+fn what_is_no_request_cannot_be_asked_about(site: &Site) -> Result<()> {
+    for name in ["allowing", "nobody-open", "grpc"] {
+        let backend = site.backend(name)?;
+        let known = seen(site, name)?;
+        let call = RawCall {
+            to: backend.pod.at(Site::UNDECLARED_PORT),
+            bytes: b"GET /other HTTP/1.1\r\nHost: web\r\n\r\n",
+            until: Until::Answers(1),
+        };
+        let reply = call.make(site.caller.place())?;
+        ensure!(
+            reply.answers.is_empty() && reply.end != RawEnd::Silent && seen(site, name)? == known,
+            "{name}: {reply:?}"
+        );
+    }
+    Ok(())
+}
+
+fn a_changed_provider_is_asked_from_then_on(lab: &Lab) -> Result<()> {
+    let node = lab.node(NodeName::B)?;
+    let _allowing = WebServer::start(lab, &node, &[([127, 0, 0, 1], ALLOWING).into()])?;
+    let config = |port| mesh_config(&[("provider", HTTP, port, "")]);
+    lab.manifests().write("istio.yaml", &config(NOBODY))?;
+    let site = Site::start(lab, &[("web", &[&custom("provider")])])?;
+    ensure_status(&site, "web", "/checked", 403, "")?;
+    let becomes = |status: u16| {
+        eventually(SOON, &format!("status {status}"), || {
+            ensure_status(&site, "web", "/checked", status, "").ok()
+        })
+    };
+    lab.manifests().write("istio.yaml", &config(ALLOWING))?;
+    becomes(200)?;
+    lab.manifests()
+        .write("istio.yaml", &mesh_config(&[("other", HTTP, ALLOWING, "")]))?;
+    becomes(403)
+}
+
+const DRY_RUN: &str = "
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: dry-deny, namespace: web, annotations: {istio.io/dry-run: 'true'}}
+spec:
+  action: DENY
+  rules: [{to: [{operation: {paths: [/dry]}}]}]
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: dry-allow, namespace: web, annotations: {istio.io/dry-run: 'true'}}
+spec:
+  rules: [{to: [{operation: {paths: [/dry, /audited]}}]}]
+";
+
+fn audits_and_dry_runs_are_noted_and_change_nothing(lab: &Lab) -> Result<()> {
+    lab.manifests().write("dry.yaml", DRY_RUN)?;
+    let audit = "action: AUDIT\nrules: [{to: [{operation: {paths: [/audited, /admin]}}]}]";
+    let deny = "action: DENY\nrules: [{to: [{operation: {paths: [/admin]}}]}]";
+    let site = Site::start(lab, &[("web", &[audit, deny])])?;
+    let agent = &site.agents[1];
+    for (path, status, notes) in [
+        (
+            "/audited",
+            200,
+            &[
+                ("audited", "web/web-0 rule 0"),
+                ("dry-run-allowed", "web/dry-allow"),
+            ][..],
+        ),
+        // A request that is denied is noted, too.
+        (
+            "/admin",
+            403,
+            &[
+                ("audited", "web/web-0 rule 0"),
+                ("dry-run-not-allowed", "web/dry-allow"),
+            ],
+        ),
+        (
+            "/x/../dry",
+            200,
+            &[
+                ("dry-run-denied", "web/dry-deny rule 0"),
+                ("dry-run-allowed", "web/dry-allow"),
+            ],
+        ),
+        ("/other", 200, &[("dry-run-not-allowed", "web/dry-allow")]),
+    ] {
+        let start = agent.log().len();
+        ensure_status(&site, "web", path, status, "")?;
+        let expected = notes.len();
+        let noted = eventually(SOON, "the notes in the log", || {
+            let log = agent.log();
+            let noted: Vec<Value> = log[start..].lines().filter_map(note).collect();
+            (noted.len() >= expected).then_some(noted)
+        })?;
+        let is_noted = |(word, policy): &(&str, &str)| {
+            let mut noted = noted.iter();
+            noted.any(|fields| {
+                let own = fields["policy"].as_str().unwrap_or_default();
+                fields["note"] == *word && own.contains(policy)
+            })
+        };
+        ensure!(
+            noted.len() == expected && notes.iter().all(is_noted),
+            "{path}: {noted:?}"
+        );
+        let path = path.trim_start_matches("/x/..");
+        let are_whole = noted.iter().all(|fields| {
+            fields["path"] == path && fields["identity"] == Site::CALLER && fields["host"] == "web"
+        });
+        ensure!(are_whole, "{noted:?}");
+    }
+    let counted = &agent.ask("status")?["proxy"]["noted"];
+    let expected = serde_json::json!({
+        "audited": 2, "dry-run-allowed": 2, "dry-run-denied": 1, "dry-run-not-allowed": 2,
+    });
+    ensure!(*counted == expected, "{counted}");
+    Ok(())
+}
+
+/// A line about something noted.
+fn note(line: &str) -> Option<Value> {
+    let entry: Value = serde_json::from_str(line).ok()?;
+    (entry["target"] == "ambit::audit").then(|| entry["fields"].clone())
+}

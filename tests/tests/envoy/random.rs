@@ -1,0 +1,180 @@
+//! Random policies and requests, out of small pools, so that they meet.
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use serde_json::{Map, Value, json};
+
+use crate::case::{Case, MODES};
+use crate::listener::PORT;
+use crate::peer::PEERS;
+use crate::pools::{
+    CLAIMS, HOST_VALUES, HOSTS, METHOD_VALUES, METHODS, PATHS, ROLE_VALUES, ROLES, SOURCES,
+    TARGETS, tokens,
+};
+use crate::request::{Request, get};
+
+/// How many sets of policies there are, and requests for each.
+const CASES: usize = 100;
+const REQUESTS: usize = 40;
+
+/// Cases that are the same for the same seed.
+pub(crate) fn cases(seed: u64) -> Vec<Case> {
+    let mut random = Random(StdRng::seed_from_u64(seed));
+    (0..CASES).map(|_| random.case()).collect()
+}
+
+/// What targets are made of.
+const PIECES: [&str; 30] = [
+    "/", "/", "/", "//", ".", "..", "/..", "/./", "%2e", "%2E", "%2f", "%5C", "\\", ";", ";a=b",
+    "a", "admin", "%61", "%", "%2", "%6", "5", "e", "F", "%25", "%c3", "[", "|", "?", "#",
+];
+
+/// How many targets there are.
+const TARGET_COUNT: usize = 2000;
+
+/// Targets that are the same for the same seed.
+pub(crate) fn targets(seed: u64) -> Vec<String> {
+    let mut random = Random(StdRng::seed_from_u64(seed));
+    let target = |random: &mut Random| random.several(0, 8, |random| random.one(&PIECES)).concat();
+    (0..TARGET_COUNT)
+        .map(|_| format!("/{}", target(&mut random)))
+        .collect()
+}
+
+struct Random(StdRng);
+
+impl Random {
+    /// One of a pool, which is not empty.
+    fn one<T: Clone>(&mut self, pool: &[T]) -> T {
+        pool[self.0.random_range(..pool.len())].clone()
+    }
+
+    fn chance(&mut self, probability: f64) -> bool {
+        self.0.random_bool(probability)
+    }
+
+    /// So many, at least `least` and at most `most`.
+    fn several<T>(
+        &mut self,
+        least: usize,
+        most: usize,
+        mut one: impl FnMut(&mut Self) -> T,
+    ) -> Vec<T> {
+        let count = self.0.random_range(least..=most);
+        (0..count).map(|_| one(self)).collect()
+    }
+
+    fn case(&mut self) -> Case {
+        Case::undisputed(
+            self.several(1, 3, Self::policy),
+            self.one(&MODES),
+            (0..REQUESTS).map(|_| self.request()).collect(),
+        )
+    }
+
+    fn policy(&mut self) -> Value {
+        let action = self.one(&["ALLOW", "ALLOW", "DENY"]);
+        json!({"action": action, "rules": self.several(1, 3, Self::rule)})
+    }
+
+    fn rule(&mut self) -> Value {
+        let mut rule = Map::new();
+        let from = self.several(0, 2, |random| json!({"source": random.source()}));
+        let to = self.several(0, 2, |random| json!({"operation": random.operation()}));
+        let when = match self.chance(0.3) {
+            true => self.several(1, 2, Self::condition),
+            false => Vec::new(),
+        };
+        for (name, list) in [("from", from), ("to", to), ("when", when)] {
+            // An empty list is refused, unlike an absent one.
+            if !list.is_empty() {
+                rule.insert(name.to_owned(), json!(list));
+            }
+        }
+        Value::Object(rule)
+    }
+
+    fn source(&mut self) -> Value {
+        let mut source = Map::new();
+        let mut names = Vec::new();
+        for (name, values) in self.several(1, 2, |random| random.one(&SOURCES)) {
+            names.push(name);
+            // Istio lets service accounts stand beside neither of these.
+            let identities = ["principals", "namespaces"];
+            if names.contains(&"serviceAccounts")
+                && identities.iter().any(|one| names.contains(one))
+            {
+                break;
+            }
+            self.add(&mut source, name, values);
+        }
+        Value::Object(source)
+    }
+
+    fn operation(&mut self) -> Value {
+        let port = PORT.to_string();
+        let ports = [port.as_str(), "80"];
+        let pools = [
+            ("hosts", &HOST_VALUES[..]),
+            ("methods", &METHOD_VALUES[..]),
+            ("paths", &PATHS[..]),
+            ("paths", &PATHS[..]),
+            ("ports", &ports[..]),
+        ];
+        let mut operation = Map::new();
+        for (name, values) in self.several(1, 3, |random| random.one(&pools)) {
+            self.add(&mut operation, name, values);
+        }
+        Value::Object(operation)
+    }
+
+    /// Adds a field, or its twin, or both.
+    fn add(&mut self, fields: &mut Map<String, Value>, name: &str, values: &[&str]) {
+        let (first, rest) = name.split_at(1);
+        let twin = format!("not{}{rest}", first.to_uppercase());
+        let names = self.one(&[[true, false], [true, false], [false, true], [true, true]]);
+        for (name, is_meant) in [name, &twin].into_iter().zip(names) {
+            if is_meant {
+                let list = self.several(1, 3, |random| random.one(values));
+                fields.insert(name.to_owned(), json!(list));
+            }
+        }
+    }
+
+    fn condition(&mut self) -> Value {
+        let sources = [
+            ("source.principal", SOURCES[0].1),
+            ("source.namespace", SOURCES[1].1),
+            ("source.serviceAccount", SOURCES[2].1),
+            ("source.trustDomain", SOURCES[3].1),
+            ("source.ip", SOURCES[4].1),
+            ("remote.ip", SOURCES[5].1),
+        ];
+        let others = [
+            ("destination.ip", &["127.0.0.0/8", "10.0.0.0/8"][..]),
+            ("request.headers[x-role]", &ROLE_VALUES[..]),
+            ("request.headers[:method]", &METHOD_VALUES[..]),
+            ("request.headers[Host]", &["web", "secret.com", "*"][..]),
+            ("request.headers[:path]", &["/admin*", "*", "/"][..]),
+        ];
+        let all = [&sources[..], &others[..], &CLAIMS[..]].concat();
+        let (key, values) = self.one(&all);
+        let field = self.one(&["values", "notValues"]);
+        json!({"key": key, field: self.several(1, 2, |random| random.one(values))})
+    }
+
+    fn request(&mut self) -> Request {
+        let mut request = get(self.one(&TARGETS))
+            .method(self.one(&METHODS))
+            .host(self.one(&HOSTS))
+            .from(self.one(&PEERS))
+            .at(self.one(&[2, 3, 9]));
+        if self.chance(0.5) {
+            request = request.header("x-role", self.one(&ROLES));
+        }
+        if self.chance(0.5) {
+            request = request.token(self.one(&tokens()));
+        }
+        request
+    }
+}

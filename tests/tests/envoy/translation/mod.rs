@@ -1,0 +1,128 @@
+//! AuthorizationPolicies as Envoy's RBAC filters, as Istio's documentation has their meaning. Written
+//! without a look at Ambit's evaluator; only for policies that Istio admits.
+
+mod expression;
+mod values;
+
+use serde_json::{Map, Value, json};
+
+use crate::listener::typed;
+use expression::Expression;
+use values::{
+    claim, destination_block, header, host, namespace, path, port, principal, request_principal,
+    server_name, service_account, source_block, trust_domain,
+};
+
+/// One filter for DENY, then one for ALLOW, each where there are such policies.
+pub(crate) fn filters(policies: &[Value]) -> Vec<Value> {
+    ["DENY", "ALLOW"]
+        .into_iter()
+        .filter_map(|action| filter(action, policies))
+        .collect()
+}
+
+fn filter(action: &str, policies: &[Value]) -> Option<Value> {
+    let is_own = |policy: &&Value| policy["action"].as_str().unwrap_or("ALLOW") == action;
+    let own: Vec<_> = policies.iter().filter(is_own).collect();
+    if own.is_empty() {
+        return None;
+    }
+    let mut rules = Map::new();
+    for one in own.iter().flat_map(|policy| list(&policy["rules"])) {
+        rules.insert(format!("rule-{}", rules.len()), rule(one));
+    }
+    let config = json!({"rules": {"action": action, "policies": rules}});
+    Some(json!({
+        "name": "envoy.filters.http.rbac",
+        "typed_config": typed("envoy.extensions.filters.http.rbac.v3.RBAC", config),
+    }))
+}
+
+fn list(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+/// Principals of Envoy's can say all that a rule says, but for what is about the destination.
+fn rule(rule: &Value) -> Value {
+    let alternatives = |clause: &str, inside: &str| {
+        let all: Vec<_> = list(&rule[clause])
+            .map(|one| fields(&one[inside]))
+            .collect();
+        (!all.is_empty()).then_some(Expression::Any(all))
+    };
+    let clauses = [
+        alternatives("from", "source"),
+        alternatives("to", "operation"),
+    ];
+    let conditions = list(&rule["when"]).map(condition);
+    let all: Vec<_> = clauses.into_iter().flatten().chain(conditions).collect();
+    Expression::All(all).policy()
+}
+
+/// All fields of a source or an operation.
+fn fields(object: &Value) -> Expression {
+    let own = object.as_object().into_iter().flatten();
+    let all = own.map(|(name, values)| {
+        let (positive, is_negative) = positive(name);
+        let any = Expression::Any(
+            list(values)
+                .map(|value| matcher(&positive, value))
+                .collect(),
+        );
+        if is_negative { any.not() } else { any }
+    });
+    Expression::All(all.collect())
+}
+
+/// A field's name without its `not`.
+fn positive(name: &str) -> (String, bool) {
+    match name.strip_prefix("not") {
+        Some(rest) => (rest[..1].to_lowercase() + &rest[1..], true),
+        None => (name.to_owned(), false),
+    }
+}
+
+fn condition(condition: &Value) -> Expression {
+    let key = condition["key"].as_str().unwrap_or_default();
+    let any = |field: &str| {
+        let all: Vec<_> = list(&condition[field])
+            .map(|value| matcher(key, value))
+            .collect();
+        (!all.is_empty()).then_some(Expression::Any(all))
+    };
+    let twins = [any("values"), any("notValues").map(Expression::not)];
+    Expression::All(twins.into_iter().flatten().collect())
+}
+
+/// A value of a field or of a condition's key.
+fn matcher(name: &str, value: &Value) -> Expression {
+    let text = value.as_str().unwrap_or_default();
+    match name {
+        "principals" | "source.principal" => principal(text),
+        "namespaces" | "source.namespace" => namespace(text),
+        "serviceAccounts" | "source.serviceAccount" => service_account(text),
+        "trustDomains" | "source.trustDomain" => trust_domain(text),
+        "ipBlocks" | "source.ip" => source_block("direct_remote_ip", text),
+        "remoteIpBlocks" | "remote.ip" => source_block("remote_ip", text),
+        "requestPrincipals" | "request.auth.principal" => request_principal(text),
+        "ports" | "destination.port" => port(text),
+        "destination.ip" => destination_block(text),
+        "hosts" => host(text),
+        "methods" => header(":method", text),
+        "paths" => path(text),
+        "connection.sni" => server_name(text),
+        "request.auth.audiences" => claim(&["aud"], text),
+        "request.auth.presenter" => claim(&["azp"], text),
+        _ => bracketed(name, text),
+    }
+}
+
+fn bracketed(key: &str, text: &str) -> Expression {
+    let (kind, names) = key.split_once('[').unwrap_or((key, ""));
+    let names: Vec<_> = names.trim_end_matches(']').split("][").collect();
+    match kind {
+        "request.headers" => header(names[0], text),
+        "request.auth.claims" => claim(&names, text),
+        _ => unreachable!("{key} is no key of Istio's"),
+    }
+}

