@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::condition::consequence;
-use super::index::PolicyIndex;
+use super::index::{Parsed, PolicyIndex};
 use super::reader::{NotEnforced, Warning};
 use crate::model::{ObjectName, Origin, PolicyKind, PolicyObject};
 
@@ -39,42 +39,11 @@ pub enum Severity {
 impl PolicyIndex {
     /// What there is to say of the objects as they are written.
     pub fn findings(&self) -> Vec<Finding> {
-        let mut all = Vec::new();
-        for parsed in &self.authorizations {
-            let consequence = consequence(parsed.action, parsed.enforcement);
-            let errors = parsed.content.as_ref().err().into_iter();
-            let errors = errors.chain(&parsed.more_errors);
-            all.extend(errors.map(|one| error(&parsed.object, one, consequence)));
-            all.extend(
-                parsed
-                    .warnings
-                    .iter()
-                    .map(|one| warning(&parsed.object, one)),
-            );
-        }
-        for parsed in &self.token_rules {
-            let errors = parsed.content.as_ref().err().into_iter();
-            all.extend(
-                errors.map(|one| error(&parsed.object, one, consequence(None, parsed.enforcement))),
-            );
-            all.extend(
-                parsed
-                    .warnings
-                    .iter()
-                    .map(|one| warning(&parsed.object, one)),
-            );
-        }
+        let authorizations = self.authorizations.iter().flat_map(findings);
+        let token_rules = self.token_rules.iter().flat_map(findings);
+        let mut all: Vec<Finding> = authorizations.chain(token_rules).collect();
         for parsed in &self.authentications {
-            let errors = parsed.content.as_ref().err().into_iter();
-            all.extend(
-                errors.map(|one| error(&parsed.object, one, consequence(None, parsed.enforcement))),
-            );
-            all.extend(
-                parsed
-                    .warnings
-                    .iter()
-                    .map(|one| warning(&parsed.object, one)),
-            );
+            all.extend(findings(parsed));
             if self.is_root(&parsed.object) && !parsed.selector.is_empty() {
                 let ignored = Warning {
                     path: "spec.selector".to_owned(),
@@ -87,6 +56,18 @@ impl PolicyIndex {
         }
         all
     }
+}
+
+/// What there is to say of one object.
+fn findings<S, C>(parsed: &Parsed<S, C>) -> Vec<Finding> {
+    let consequence = consequence(parsed.action, parsed.enforcement);
+    let errors = parsed.content.as_ref().err().into_iter();
+    let errors = errors.chain(&parsed.more_errors);
+    let warnings = parsed.warnings.iter();
+    errors
+        .map(|one| error(&parsed.object, one, consequence))
+        .chain(warnings.map(|one| warning(&parsed.object, one)))
+        .collect()
 }
 
 fn error(object: &PolicyObject, error: &NotEnforced, consequence: &str) -> Finding {
