@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 
 use ambit::model::{MeshRanges, TrustBundle, TrustDomain};
-use ambit::policy::{Attributes, Decision, MeshView};
+use ambit::policy::{Attributes, ConnectionVerdict, MeshView};
 use ambit::source::files::{FileSourceConfig, snapshot_of};
 use ambit_common::Verdict;
 use libfuzzer_sys::fuzz_target;
@@ -35,11 +35,12 @@ fuzz_target!(|text: String| {
                     destination: destination.parse::<SocketAddr>().expect("an address"),
                 };
                 let verdict = tables.judge(&connection).verdict;
-                match policies.evaluate(&connection) {
-                    Decision::Allow(_) => {
+                match policies.judge_connection(&connection) {
+                    ConnectionVerdict::Allow(_) => {
                         assert!(matches!(verdict, Verdict::Allow | Verdict::Ask));
                     }
-                    Decision::Deny(_) => assert_ne!(verdict, Verdict::Allow),
+                    ConnectionVerdict::Deny(_) => assert_ne!(verdict, Verdict::Allow),
+                    ConnectionVerdict::Ask => assert_eq!(verdict, Verdict::Ask),
                 }
             }
         }
