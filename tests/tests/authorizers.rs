@@ -339,6 +339,32 @@ fn audits_and_dry_runs_are_noted_and_change_nothing(lab: &Lab) -> Result<()> {
         "audited": 2, "dry-run-allowed": 2, "dry-run-denied": 1, "dry-run-not-allowed": 2,
     });
     ensure!(*counted == expected, "{counted}");
+    let events = agent.ask("events")?;
+    for (kind, reason, request, policy) in [
+        ("note", "audited", "GET /audited", "web/web-0 rule 0"),
+        ("note", "audited", "GET /admin", "web/web-0 rule 0"),
+        ("note", "dry-run-denied", "GET /dry", "web/dry-deny rule 0"),
+        (
+            "denial",
+            "denied-by-policy",
+            "GET /admin",
+            "web/web-1 rule 0",
+        ),
+    ] {
+        let mut all = events.as_array().into_iter().flatten();
+        let is_kept = all.any(|event| {
+            event["kind"] == kind
+                && event["reason"] == reason
+                && event["request"] == request
+                && event["identity"] == Site::CALLER
+                && event["side"] == "inbound"
+                && event["decided_in"] == "proxy"
+                && event["policy"]
+                    .as_str()
+                    .is_some_and(|own| own.ends_with(policy))
+        });
+        ensure!(is_kept, "no {kind} {reason} of {request}: {events}");
+    }
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use ambit_tests::{
     Backend, HeldConnection, Lab, LabServer, Mode, Place, RawCall, RawEnd, RawReply, SOON, Site,
     Until, eventually, run_tests, tests,
 };
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 /// A port that [`Site::declare`] declares.
@@ -122,6 +122,18 @@ fn a_server_that_speaks_first_is_not_waited_for(lab: &Lab, site: &Site) -> Resul
             fields["destination.address"] == at.as_str() && fields["outcome"] == "refused"
         })
     })?;
+    let events = site.agents[1].ask("events")?;
+    let mut events = events.as_array().into_iter().flatten();
+    let event = events.find(|event| event["destination"] == at.as_str());
+    let event = event.context("the refusal is no event")?;
+    let policy = event["policy"].as_str().unwrap_or_default();
+    ensure!(
+        event["kind"] == "denial"
+            && event["decided_in"] == "proxy"
+            && event["request"] == Value::Null
+            && policy == "AuthorizationPolicy web/first-1 rule 0",
+        "{event}"
+    );
     Ok(())
 }
 

@@ -35,7 +35,7 @@ enum Command {
     Connections(Show),
     /// The certificates of this node's workloads.
     Certs(Show),
-    /// The kernel's recent denials.
+    /// Recent denials, and what policies had noted (AUDIT, dry runs).
     Events(Show),
     /// What this kernel has and lacks, and whose programs besides Ambit's are on its hooks.
     Check(check::Check),

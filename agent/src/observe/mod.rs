@@ -1,4 +1,4 @@
 //! What operators and logs are told.
 
-pub mod denials;
+pub mod events;
 pub mod logging;

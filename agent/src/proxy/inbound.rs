@@ -19,13 +19,14 @@ use tokio_rustls::server::TlsStream;
 use super::authority::canonical;
 use super::carrier::Client;
 use super::connect::{ConnectError, connect_target};
+use super::events::Matter;
 use super::hbone::{Room, TLS_BUFFER, Transport, Tunnel, server_settings};
 use super::inbound_call::InboundCall;
 use super::limits::Resource;
 use super::pod::ServedPod;
 use super::refusal::Refusal;
 use super::reset::ResetOnDrop;
-use super::subject::Path;
+use super::subject::{Direction, Path};
 use crate::datapath::Caller;
 use crate::identity::{explain_handshake, peer_identity};
 use crate::model::WorkloadIdentity;
@@ -55,11 +56,11 @@ pub(crate) async fn serve(pod: Rc<ServedPod>, stream: TcpStream, source: SocketA
     let stream = ResetOnDrop::new(stream);
     let Ok(reached) = reached else { return };
     if !pod.has_address(reached.ip()) {
-        return refuse(&pod, source, &Refusal::ForeignAddress(reached));
+        return refuse(&pod, source, reached, &Refusal::ForeignAddress(reached));
     }
     let _slot = match pod.caps.take(Resource::Inbound) {
         Ok(slot) => slot,
-        Err(over) => return refuse(&pod, source, &over.into()),
+        Err(over) => return refuse(&pod, source, reached, &over.into()),
     };
     match handshake(&pod, stream.into_inner()).await {
         Ok((tunnel, identity)) => {
@@ -71,12 +72,22 @@ pub(crate) async fn serve(pod: Rc<ServedPod>, stream: TcpStream, source: SocketA
             };
             accept_streams(Rc::new(peer), tunnel).await;
         }
-        Err(refusal) => refuse(&pod, source, &refusal),
+        Err(refusal) => refuse(&pod, source, reached, &refusal),
     }
 }
 
-fn refuse(pod: &ServedPod, source: SocketAddr, refusal: &Refusal) {
+fn refuse(pod: &ServedPod, source: SocketAddr, reached: SocketAddr, refusal: &Refusal) {
     pod.stats.refused(refusal.as_str());
+    if refusal.is_denial_by_proxy() {
+        let matter = Matter {
+            side: Direction::Inbound,
+            source: canonical(source),
+            identity: None,
+            destination: reached,
+            request: None,
+        };
+        matter.denied(pod, refusal.as_str(), refusal.decider());
+    }
     tracing::warn!(
         target: "ambit::access", pod = %pod.workload.name, %source,
         reason = refusal.as_str(), detail = %refusal, "tunnel refused"
@@ -121,7 +132,10 @@ async fn accept_streams(peer: Rc<TunnelPeer>, tunnel: TunnelStream) {
             tracing::debug!(source = %peer.source, %error, "a tunnel did not speak HTTP/2");
             return;
         }
-        Err(_) => return refuse(&peer.pod, peer.source, &Refusal::HandshakeTimedOut(limit)),
+        Err(_) => {
+            let refusal = Refusal::HandshakeTimedOut(limit);
+            return refuse(&peer.pod, peer.source, peer.reached, &refusal);
+        }
     };
     let mut silent = std::pin::pin!(silence(connection.ping_pong()));
     loop {

@@ -148,7 +148,7 @@ impl InboundCall {
             meter: &self.meter,
             permission: self.permission.as_ref(),
         };
-        account.close(ending, &self.pod.stats);
+        account.close(ending, &self.pod);
     }
 }
 

@@ -11,6 +11,7 @@ mod connections;
 mod consult;
 mod delivery;
 mod ends;
+mod events;
 mod hbone;
 mod http;
 mod inbound;

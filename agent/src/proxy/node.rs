@@ -21,6 +21,7 @@ use crate::datapath::{PodDatapathParts, PodListeners};
 use crate::identity::WorkloadCertificates;
 use crate::jwt::KeyCache;
 use crate::model::{ObjectName, Workload};
+use crate::observe::events::RecentEvents;
 use crate::policy::MeshView;
 
 /// Shards of a proxy that is not told how many to have are no more than this.
@@ -97,7 +98,8 @@ struct ShardHandle {
 }
 
 impl Proxy {
-    /// Starts the shards, which read the mesh from `mesh` and the keys of tokens from `keys`.
+    /// Starts the shards, which read the mesh from `mesh` and the keys of tokens from `keys`, and
+    /// record in `events` what they deny.
     ///
     /// # Errors
     /// [`ProxyError::Start`] where a thread or its runtime cannot be made.
@@ -105,10 +107,15 @@ impl Proxy {
         config: ProxyConfig,
         mesh: &watch::Receiver<Arc<MeshView>>,
         keys: &Arc<KeyCache>,
+        events: &Arc<RecentEvents>,
     ) -> Result<Self, ProxyError> {
         let parallelism = thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let shards = (0..shard_count(config.shards, parallelism))
-            .map(|number| ShardHandle::start(number, config.limits, mesh.clone(), Arc::clone(keys)))
+            .map(|number| {
+                let (mesh, keys, events) = (mesh.clone(), Arc::clone(keys), Arc::clone(events));
+                let shard = move || Shard::new(number, config.limits, mesh, keys, events);
+                ShardHandle::start(number, shard)
+            })
             .collect::<Result<_, _>>()?;
         Ok(Self {
             shards,
@@ -223,11 +230,10 @@ impl Proxy {
 }
 
 impl ShardHandle {
+    /// Runs what `shard` makes on a thread of its own.
     fn start(
         number: usize,
-        limits: ProxyLimits,
-        mesh: watch::Receiver<Arc<MeshView>>,
-        keys: Arc<KeyCache>,
+        shard: impl FnOnce() -> Shard + Send + 'static,
     ) -> Result<Self, ProxyError> {
         let failed = |source| ProxyError::Start {
             shard: number,
@@ -242,7 +248,7 @@ impl ShardHandle {
             match runtime {
                 Ok(runtime) => {
                     let _ = ready.send(Ok(()));
-                    runtime.block_on(Shard::new(number, limits, mesh, keys).run(receiver));
+                    runtime.block_on(shard().run(receiver));
                 }
                 Err(error) => {
                     let _ = ready.send(Err(error));

@@ -1,7 +1,8 @@
 //! Judges connections whose bytes are not HTTP, where the kernel asks.
 
-use super::consult::{Disagreement, ask};
+use super::consult::ask;
 use super::ends::Ends;
+use super::events::Matter;
 use super::pod::ServedPod;
 use super::refusal::Refusal;
 use super::verdict::Judge;
@@ -21,7 +22,7 @@ pub(crate) async fn judge_opaque(
     // Of this moment: whom only these policies would have had asked has not agreed.
     let view = pod.view();
     let judge = Judge::new(&view, &pod.workload);
-    note(pod, &judge, &connection);
+    note(pod, &judge, ends);
     let permit = judge
         .opaque(&connection, &approvals)
         .map_err(Refusal::by_evaluator)?;
@@ -41,25 +42,24 @@ async fn consult(
     for consultation in policies.consultations_on_opaque(connection) {
         match ask(pod, settings, &consultation, ends, None).await {
             Ok(_allowance) => approvals.add(consultation.provider),
-            Err(disagreement) => return Err(not_approved(&consultation.provider, disagreement)),
+            Err(disagreement) => {
+                return Err(Refusal::NotApproved {
+                    consultation,
+                    disagreement,
+                });
+            }
         }
     }
     Ok(approvals)
 }
 
-fn not_approved(provider: &str, disagreement: Disagreement) -> Refusal {
-    Refusal::NotApproved {
-        provider: provider.to_owned(),
-        disagreement,
-    }
-}
-
-fn note(pod: &ServedPod, judge: &Judge<'_>, connection: &Attributes) {
+fn note(pod: &ServedPod, judge: &Judge<'_>, ends: Ends<'_>) {
     let Ok(policies) = judge.policies() else {
         return;
     };
-    for note in policies.notes_on_opaque(connection) {
-        pod.stats.noted(note.as_str());
+    let connection = ends.attributes();
+    for note in policies.notes_on_opaque(&connection) {
+        Matter::between(ends).noted(pod, &note);
         tracing::info!(
             target: "ambit::audit", note = note.as_str(), policy = %note.decider(),
             pod = %pod.workload.name, source = %connection.source,

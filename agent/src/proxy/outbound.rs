@@ -273,6 +273,6 @@ impl Call {
             meter: &self.meter,
             permission: None,
         };
-        account.close(ending, &self.pod.stats);
+        account.close(ending, &self.pod);
     }
 }

@@ -18,6 +18,7 @@ use crate::datapath::PodDatapath;
 use crate::identity::WorkloadCertificates;
 use crate::jwt::KeyCache;
 use crate::model::Workload;
+use crate::observe::events::RecentEvents;
 use crate::policy::MeshView;
 
 /// What the connections of a pod need on one shard, and the tasks that carry them.
@@ -31,6 +32,7 @@ pub(crate) struct ServedPod {
     pub(crate) limits: ProxyLimits,
     pub(crate) registry: Rc<Registry>,
     pub(crate) stats: Rc<ShardStats>,
+    pub(crate) events: Arc<RecentEvents>,
     pub(crate) mesh: watch::Receiver<Arc<MeshView>>,
     pub(crate) keys: Arc<KeyCache>,
     pub(crate) authorizer: Authorizer,

@@ -12,7 +12,7 @@ use super::verdict::Termination;
 use crate::datapath::DialError;
 use crate::identity::{CertificateUnavailable, PeerIdentityError};
 use crate::model::ObjectName;
-use crate::policy::{Denial, Layer};
+use crate::policy::{Consultation, Decider, Denial, Layer};
 
 /// Why a connection was refused, for the log line and the counters.
 #[derive(Debug, thiserror::Error)]
@@ -52,9 +52,9 @@ pub(crate) enum Refusal {
     PeerIdentity(#[from] PeerIdentityError),
     #[error("denied by this pod's policies: {1}")]
     Denied(Layer, Denial),
-    #[error("the external authorizer {provider} does not agree: {disagreement}")]
+    #[error("the external authorizer {} does not agree: {disagreement}", .consultation.provider)]
     NotApproved {
-        provider: String,
+        consultation: Consultation,
         disagreement: Disagreement,
     },
     #[error(transparent)]
@@ -97,6 +97,57 @@ impl Refusal {
             Self::DialTimedOut(_) => "dial-timed-out",
             Self::CallerLeft => "caller-left",
             Self::Terminated(termination) => termination.as_str(),
+        }
+    }
+
+    /// The rule that denied it, where one did.
+    pub(crate) const fn decider(&self) -> Option<&Decider> {
+        match self {
+            Self::Denied(_, denial) => denial.decider.as_ref(),
+            Self::NotApproved { consultation, .. } => Some(&consultation.decider),
+            Self::Terminated(termination) => termination.decider(),
+            Self::NoRecord
+            | Self::Unknown(_)
+            | Self::NoSuchPort { .. }
+            | Self::NoReadyEndpoint { .. }
+            | Self::Ambiguous { .. }
+            | Self::HbonePort(_)
+            | Self::ForeignAddress(_)
+            | Self::OverCap(_)
+            | Self::Certificate(_)
+            | Self::Handshake(_)
+            | Self::HandshakeTimedOut(_)
+            | Self::PeerIdentity(_)
+            | Self::Dial(_)
+            | Self::Tunnel(_)
+            | Self::DialTimedOut(_)
+            | Self::CallerLeft => None,
+        }
+    }
+
+    /// Whether it denies somebody something, rather than fails. What the kernel denies is not meant: it
+    /// reports that itself.
+    pub(crate) const fn is_denial_by_proxy(&self) -> bool {
+        match self {
+            Self::Denied(layer, _) => matches!(layer, Layer::Proxy),
+            Self::Tunnel(error) => error.is_denial(),
+            Self::Terminated(termination) => termination.is_denial(),
+            Self::HbonePort(_)
+            | Self::ForeignAddress(_)
+            | Self::PeerIdentity(_)
+            | Self::NotApproved { .. } => true,
+            Self::NoRecord
+            | Self::Unknown(_)
+            | Self::NoSuchPort { .. }
+            | Self::NoReadyEndpoint { .. }
+            | Self::Ambiguous { .. }
+            | Self::OverCap(_)
+            | Self::Certificate(_)
+            | Self::Handshake(_)
+            | Self::HandshakeTimedOut(_)
+            | Self::Dial(_)
+            | Self::DialTimedOut(_)
+            | Self::CallerLeft => false,
         }
     }
 

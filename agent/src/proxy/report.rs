@@ -4,6 +4,8 @@ use std::time::Instant;
 
 use tracing::field::{DisplayValue, display};
 
+use super::events::Matter;
+use super::pod::ServedPod;
 use super::refusal::Refusal;
 use super::relay::Meter;
 use super::stats::ShardStats;
@@ -79,9 +81,26 @@ impl Ending {
             Self::Refused(Refusal::Denied(layer, denial)) => {
                 Some((*layer, denial.decider.as_ref()))
             }
-            Self::Refused(Refusal::Terminated(Termination::PolicyChanged(denial)))
-            | Self::Terminated(Termination::PolicyChanged(denial)) => {
-                Some((Layer::Proxy, denial.decider.as_ref()))
+            Self::Refused(refusal @ Refusal::NotApproved { .. }) => {
+                Some((Layer::Proxy, refusal.decider()))
+            }
+            Self::Refused(Refusal::Terminated(termination)) | Self::Terminated(termination)
+                if termination.is_denial() =>
+            {
+                Some((Layer::Proxy, termination.decider()))
+            }
+            Self::Finished | Self::Refused(_) | Self::Terminated(_) => None,
+        }
+    }
+
+    /// The word of the reason and the rule, where the proxy denied it.
+    const fn denial(&self) -> Option<(&'static str, Option<&Decider>)> {
+        match self {
+            Self::Refused(refusal) if refusal.is_denial_by_proxy() => {
+                Some((refusal.as_str(), refusal.decider()))
+            }
+            Self::Terminated(termination) if termination.is_denial() => {
+                Some((termination.as_str(), termination.decider()))
             }
             Self::Finished | Self::Refused(_) | Self::Terminated(_) => None,
         }
@@ -89,9 +108,12 @@ impl Ending {
 }
 
 impl Account<'_> {
-    /// Writes the line and counts.
-    pub(crate) fn close(&self, ending: &Ending, stats: &ShardStats) {
-        self.count(ending, stats);
+    /// Writes the line, counts, and keeps a denial.
+    pub(crate) fn close(&self, ending: &Ending, pod: &ServedPod) {
+        self.count(ending, &pod.stats);
+        if let Some((reason, decider)) = ending.denial() {
+            Matter::of(self.subject).denied(pod, reason, decider);
+        }
         let permitted = || self.permission.map(|one| (one.layer, one.decider.as_ref()));
         let (layer, decider) = ending.denied_by().or_else(permitted).unzip();
         let Subject {

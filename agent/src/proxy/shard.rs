@@ -28,6 +28,7 @@ use crate::datapath::{PodDatapath, PodDatapathParts, PodListeners};
 use crate::identity::WorkloadCertificates;
 use crate::jwt::KeyCache;
 use crate::model::Workload;
+use crate::observe::events::RecentEvents;
 use crate::policy::MeshView;
 
 /// A pod, as one shard is asked to serve it.
@@ -68,6 +69,7 @@ pub(crate) struct Shard {
     pods: HashMap<NetnsCookie, Rc<ServedPod>>,
     ids: Rc<ConnectionIds>,
     stats: Rc<ShardStats>,
+    events: Arc<RecentEvents>,
     authorizers: Rc<Clients>,
 }
 
@@ -77,6 +79,7 @@ impl Shard {
         limits: ProxyLimits,
         mesh: watch::Receiver<Arc<MeshView>>,
         keys: Arc<KeyCache>,
+        events: Arc<RecentEvents>,
     ) -> Self {
         let view = mesh.clone();
         let resolver = MeshResolver::new(move || Arc::clone(&view.borrow().snapshot));
@@ -89,6 +92,7 @@ impl Shard {
             pods: HashMap::new(),
             ids: Rc::default(),
             stats: Rc::default(),
+            events,
         }
     }
 
@@ -147,6 +151,7 @@ impl Shard {
             limits: self.limits,
             registry: Registry::new(Rc::clone(&self.ids)),
             stats: Rc::clone(&self.stats),
+            events: Arc::clone(&self.events),
             mesh: self.mesh.clone(),
             keys: Arc::clone(&self.keys),
             authorizer: Authorizer::new(Rc::clone(&self.authorizers), checks),

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::subject::Path;
 use crate::model::{Enrolment, ObjectName, Snapshot, Workload};
 use crate::policy::{
-    Approvals, Attributes, ConnectionVerdict, Decision, Denial, MeshView, Permit,
+    Approvals, Attributes, ConnectionVerdict, Decider, Decision, Denial, MeshView, Permit,
     RequestAttributes, RequestDecision, RequestPermit, WorkloadPolicies,
 };
 
@@ -113,6 +113,25 @@ impl Termination {
             Self::EndpointGone(_) => "endpoint-gone",
             Self::EndpointOptedIn(_) => "endpoint-opted-in",
             Self::PodRemoved(_) => "pod-removed",
+        }
+    }
+
+    /// Whether policy ended it.
+    pub(crate) const fn is_denial(&self) -> bool {
+        match self {
+            Self::PolicyChanged(_) | Self::RequestsMatter => true,
+            Self::EndpointGone(_) | Self::EndpointOptedIn(_) | Self::PodRemoved(_) => false,
+        }
+    }
+
+    /// The rule that ended it, where one did.
+    pub(crate) const fn decider(&self) -> Option<&Decider> {
+        match self {
+            Self::PolicyChanged(denial) => denial.decider.as_ref(),
+            Self::RequestsMatter
+            | Self::EndpointGone(_)
+            | Self::EndpointOptedIn(_)
+            | Self::PodRemoved(_) => None,
         }
     }
 }

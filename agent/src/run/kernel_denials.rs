@@ -1,20 +1,22 @@
-//! Gives names to the numbers of the kernel's denials.
+//! Gives names to the numbers of the kernel's denials, and logs them.
 
 use std::sync::Arc;
 
+use ambit_common::Hook;
 use tokio::sync::watch;
 
 use super::pods::{NodeReport, PodReport};
 use crate::datapath::{DenialReader, KernelDenial, Pins, Tables};
-use crate::observe::denials::{DenialRecord, RecentDenials};
-use crate::policy::{Attributes, ConnectionVerdict, Decider};
+use crate::observe::events::{EventKind, EventRecord, RecentEvents};
+use crate::policy::{Attributes, ConnectionVerdict, Decider, Layer};
+use crate::proxy::Direction;
 
 /// Reads the kernel's denials for as long as the agent runs.
 pub(super) async fn follow(
     pins: Pins,
     tables: Tables,
     node: watch::Receiver<NodeReport>,
-    recent: Arc<RecentDenials>,
+    recent: Arc<RecentEvents>,
 ) {
     let mut reader = match DenialReader::open(&pins) {
         Ok(reader) => reader,
@@ -24,8 +26,11 @@ pub(super) async fn follow(
         }
     };
     loop {
-        let read =
-            reader.read(|denial| recent.record(resolve(&denial, &tables, &node.borrow().pods)));
+        let read = reader.read(|denial| {
+            let event = resolve(&denial, &tables, &node.borrow().pods);
+            log(&event);
+            recent.record(event);
+        });
         if let Err(error) = read.await {
             tracing::error!(%error, "the kernel's denials can no longer be read");
             return;
@@ -33,18 +38,45 @@ pub(super) async fn follow(
     }
 }
 
-fn resolve(denial: &KernelDenial, tables: &Tables, pods: &[PodReport]) -> DenialRecord {
+fn resolve(denial: &KernelDenial, tables: &Tables, pods: &[PodReport]) -> EventRecord {
     let pod = pods.iter().find(|pod| pod.netns == Some(denial.netns));
-    DenialRecord {
-        hook: denial.hook.as_str(),
+    EventRecord {
+        kind: EventKind::Denial,
+        side: side(denial.hook).as_str(),
+        decided_in: Layer::Kernel,
+        hook: Some(denial.hook.as_str()),
         pod: pod.map(|pod| pod.name.clone()),
         source: denial.connection.client.into(),
         destination: denial.connection.server.into(),
         identity: tables.identity(denial.identity),
+        request: None,
         reason: denial.reason.as_str(),
         policy: decider(denial, tables).map(|decider| decider.to_string()),
         count: 1,
     }
+}
+
+/// On whose side of the connection the pod is.
+const fn side(hook: Hook) -> Direction {
+    match hook {
+        Hook::Connect => Direction::Outbound,
+        Hook::Delivery | Hook::Lookup => Direction::Inbound,
+    }
+}
+
+fn log(denial: &EventRecord) {
+    tracing::warn!(
+        target: "ambit::denied",
+        side = denial.side,
+        hook = denial.hook,
+        pod = denial.pod.as_ref().map(tracing::field::display),
+        source = %denial.source,
+        destination = %denial.destination,
+        identity = denial.identity.as_ref().map(tracing::field::display),
+        reason = denial.reason,
+        policy = denial.policy.as_deref(),
+        "connection denied"
+    );
 }
 
 /// The rule that decided, by its number in the kernel's tables. No number stands for what no single

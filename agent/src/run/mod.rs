@@ -30,7 +30,7 @@ use crate::datapath::{Counters, Enroller, EnrollerParts, MeshTable, Node, Pins, 
 use crate::identity::{EmbeddedCa, Identities, TrustPolicy};
 use crate::jwt::{Addresses, HttpFetcher, KeyCache};
 use crate::model::{Snapshot, TrustBundle};
-use crate::observe::denials::RecentDenials;
+use crate::observe::events::RecentEvents;
 use crate::observe::logging::DroppedLines;
 use crate::policy::MeshView;
 use crate::proxy::{Proxy, ProxyConfig, ProxyLimits};
@@ -125,7 +125,8 @@ async fn start(config: RunConfig, dropped_lines: DroppedLines) -> Result<()> {
         limits: ProxyLimits::default().within(descriptors),
         shards: config.shards,
     };
-    let proxy = Arc::new(Proxy::start(proxy_config, &mesh, &keys)?);
+    let events = Arc::new(RecentEvents::default());
+    let proxy = Arc::new(Proxy::start(proxy_config, &mesh, &keys, &events)?);
     let tables = Tables::open(&pins)?;
     let enroller = Enroller::new(EnrollerParts {
         pins: pins.clone(),
@@ -136,7 +137,6 @@ async fn start(config: RunConfig, dropped_lines: DroppedLines) -> Result<()> {
         log: config.kernel_log,
     })?;
     let (reports, node_report) = watch::channel(NodeReport::default());
-    let denials = Arc::new(RecentDenials::default());
     let state = State {
         config: config.clone(),
         cgroup: cgroup.clone(),
@@ -147,7 +147,7 @@ async fn start(config: RunConfig, dropped_lines: DroppedLines) -> Result<()> {
         identities: identities.clone(),
         keys: Arc::clone(&keys),
         counters: Counters::open(&pins)?,
-        denials: Arc::clone(&denials),
+        events: Arc::clone(&events),
         dropped_lines,
     };
     tokio::spawn(server::serve(listener, Arc::new(state)));
@@ -155,7 +155,7 @@ async fn start(config: RunConfig, dropped_lines: DroppedLines) -> Result<()> {
         pins.clone(),
         tables.clone(),
         node_report,
-        denials,
+        events,
     ));
     let reconciler = Reconciler::new(Parts {
         node: config.node.as_str().into(),

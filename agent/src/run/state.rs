@@ -14,7 +14,7 @@ use crate::datapath::{Counters, Tables};
 use crate::identity::Identities;
 use crate::jwt::KeyCache;
 use crate::model::{Enrolment, Fault, Workload};
-use crate::observe::denials::RecentDenials;
+use crate::observe::events::RecentEvents;
 use crate::observe::logging::DroppedLines;
 use crate::policy::MeshView;
 use crate::policy::explain::Question;
@@ -34,7 +34,7 @@ pub(super) struct State {
     pub(super) identities: Identities,
     pub(super) keys: Arc<KeyCache>,
     pub(super) counters: Counters,
-    pub(super) denials: Arc<RecentDenials>,
+    pub(super) events: Arc<RecentEvents>,
     pub(super) dropped_lines: DroppedLines,
 }
 
@@ -49,7 +49,7 @@ impl AdminState for State {
                 Err(error) => json!({"error": error.to_string()}),
             }),
             "certificates" => Some(json!(self.identities.list())),
-            "events" => Some(json!(self.denials.list())),
+            "events" => Some(json!(self.events.list())),
             _ => None,
         }
     }

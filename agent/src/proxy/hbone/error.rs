@@ -77,6 +77,19 @@ pub(crate) enum TunnelError {
 }
 
 impl TunnelError {
+    /// Whether one side denied the other, rather than failed.
+    pub(crate) const fn is_denial(&self) -> bool {
+        match self {
+            Self::Identity(_) | Self::WrongIdentity { .. } | Self::Denied { .. } => true,
+            Self::Dial { .. }
+            | Self::Certificate(_)
+            | Self::Tls { .. }
+            | Self::Http2 { .. }
+            | Self::Refused { .. }
+            | Self::TimedOut { .. } => false,
+        }
+    }
+
     /// The word that logs and metrics use.
     pub(crate) const fn as_str(&self) -> &'static str {
         match self {

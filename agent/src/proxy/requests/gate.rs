@@ -13,6 +13,7 @@ use crate::model::PathNormalization;
 use crate::policy::{Attributes, BadPath, RequestAttributes, RequestPermit};
 use crate::proxy::connections::Registration;
 use crate::proxy::ends::Ends;
+use crate::proxy::events::Matter;
 use crate::proxy::http::{Exchange, Gate, Grant, Outcome, Rejection, RequestHead};
 use crate::proxy::pod::ServedPod;
 use crate::proxy::relay::Meter;
@@ -127,7 +128,7 @@ impl RequestGate {
             request,
             since,
         };
-        account.close(ending, &self.pod.stats);
+        account.close(ending, &self.pod);
     }
 
     /// Notes what policies want noted of a request, whatever becomes of it.
@@ -136,7 +137,9 @@ impl RequestGate {
             return;
         };
         for note in policies.notes_on_request(connection, request) {
-            self.pod.stats.noted(note.as_str());
+            Matter::between(self.ends())
+                .request(request)
+                .noted(&self.pod, &note);
             tracing::info!(
                 target: "ambit::audit", note = note.as_str(), policy = %note.decider(),
                 pod = %self.pod.workload.name, source = %self.subject.source.address,
@@ -175,7 +178,7 @@ impl Grant for Granted {
             }
             _ => RequestEnding::Carried(&self.permit, exchange),
         };
-        account.close(&ending, &self.pod.stats);
+        account.close(&ending, &self.pod);
     }
 }
 

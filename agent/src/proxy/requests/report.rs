@@ -4,8 +4,9 @@ use std::time::Instant;
 
 use super::refusal::RequestRefusal;
 use crate::policy::{Decider, Layer, RequestAttributes, RequestPermit};
+use crate::proxy::events::Matter;
 use crate::proxy::http::{Exchange, Outcome};
-use crate::proxy::stats::ShardStats;
+use crate::proxy::pod::ServedPod;
 use crate::proxy::subject::{Path, Subject};
 use crate::proxy::verdict::Termination;
 
@@ -67,8 +68,18 @@ impl RequestEnding<'_> {
         match self {
             Self::Carried(permit, _) => permit.decider(),
             Self::Refused(refusal) => refusal.decider(),
-            Self::Terminated(Termination::PolicyChanged(denial), _) => denial.decider.as_ref(),
-            Self::Terminated(..) => None,
+            Self::Terminated(termination, _) => termination.decider(),
+        }
+    }
+
+    /// The word of the reason, where it was denied.
+    const fn denial(&self) -> Option<&'static str> {
+        match self {
+            Self::Refused(refusal) => Some(refusal.as_str()),
+            Self::Terminated(termination, _) if termination.is_denial() => {
+                Some(termination.as_str())
+            }
+            Self::Carried(..) | Self::Terminated(..) => None,
         }
     }
 
@@ -81,9 +92,14 @@ impl RequestEnding<'_> {
 }
 
 impl RequestAccount<'_> {
-    /// Writes the line and counts.
-    pub(crate) fn close(&self, ending: &RequestEnding<'_>, stats: &ShardStats) {
-        stats.requested(ending.counter());
+    /// Writes the line, counts, and keeps a denial.
+    pub(crate) fn close(&self, ending: &RequestEnding<'_>, pod: &ServedPod) {
+        pod.stats.requested(ending.counter());
+        if let Some(reason) = ending.denial() {
+            Matter::of(self.subject)
+                .request(self.request)
+                .denied(pod, reason, ending.decider());
+        }
         let exchange = ending.exchange();
         let status = exchange.and_then(|exchange| exchange.status);
         tracing::info!(

@@ -1,0 +1,115 @@
+//! What the proxy decides, as events for the operator.
+
+use std::net::SocketAddr;
+
+use super::ends::Ends;
+use super::pod::ServedPod;
+use super::subject::{Direction, Path, Subject};
+use crate::model::WorkloadIdentity;
+use crate::observe::events::{EventKind, EventRecord};
+use crate::policy::{Decider, Layer, Note, RequestAttributes};
+
+/// Bytes of a request's method and path that an event keeps: whoever calls may write long ones.
+const REQUEST_BYTES: usize = 256;
+
+/// What an event of a pod is about.
+#[derive(Clone, Debug)]
+pub(crate) struct Matter {
+    pub(crate) side: Direction,
+    pub(crate) source: SocketAddr,
+    pub(crate) identity: Option<WorkloadIdentity>,
+    pub(crate) destination: SocketAddr,
+    /// Method and path.
+    pub(crate) request: Option<String>,
+}
+
+impl Matter {
+    /// A connection. What a pod sends to itself, its policies judge as what comes from elsewhere.
+    pub(crate) fn of(subject: &Subject) -> Self {
+        Self {
+            side: match subject.path {
+                Some(Path::OwnPod) => Direction::Inbound,
+                Some(Path::Tunnel | Path::Plaintext) | None => subject.direction,
+            },
+            source: subject.source.address,
+            identity: subject.source.identity.clone(),
+            destination: subject.destination.address,
+            request: None,
+        }
+    }
+
+    /// A connection to the pod's application.
+    pub(crate) fn between(ends: Ends<'_>) -> Self {
+        Self {
+            side: Direction::Inbound,
+            source: ends.caller.address,
+            identity: ends.caller.identity.clone(),
+            destination: ends.to,
+            request: None,
+        }
+    }
+
+    /// A request on it.
+    pub(crate) fn request(self, request: &RequestAttributes) -> Self {
+        Self {
+            request: Some(excerpt(&request.method, &request.path)),
+            ..self
+        }
+    }
+
+    /// Keeps that it was denied.
+    pub(crate) fn denied(self, pod: &ServedPod, reason: &'static str, decider: Option<&Decider>) {
+        self.record(pod, EventKind::Denial, reason, decider);
+    }
+
+    /// Counts and keeps what a policy had noted of it.
+    pub(crate) fn noted(self, pod: &ServedPod, note: &Note) {
+        pod.stats.noted(note.as_str());
+        self.record(pod, EventKind::Note, note.as_str(), Some(note.decider()));
+    }
+
+    fn record(
+        self,
+        pod: &ServedPod,
+        kind: EventKind,
+        reason: &'static str,
+        decider: Option<&Decider>,
+    ) {
+        pod.events.record(EventRecord {
+            kind,
+            side: self.side.as_str(),
+            decided_in: Layer::Proxy,
+            hook: None,
+            pod: Some(pod.workload.name.clone()),
+            source: self.source,
+            destination: self.destination,
+            identity: self.identity,
+            request: self.request,
+            reason,
+            policy: decider.map(Decider::to_string),
+            count: 1,
+        });
+    }
+}
+
+fn excerpt(method: &str, path: &str) -> String {
+    let mut text = format!("{method} {path}");
+    if text.len() > REQUEST_BYTES {
+        text.truncate(text.floor_char_boundary(REQUEST_BYTES));
+        text.push('…');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_kept_whole_unless_it_is_long() {
+        assert_eq!(excerpt("GET", "/order"), "GET /order");
+        let long = excerpt("GET", &"/ä".repeat(100_000));
+        assert!(long.len() <= REQUEST_BYTES + '…'.len_utf8());
+        assert!(long.starts_with("GET /ä/ä") && long.ends_with('…'));
+    }
+}
