@@ -1,0 +1,50 @@
+//! `lab-dialer`: dials each address of its standard input, one a line, waits for the server to say a
+//! line, and says as JSON what came of it: `to`, `source` (its own address towards there) and `met`,
+//! which is `answer` or the error's name.
+
+use std::error::Error;
+use std::io::{self, BufRead, BufReader};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::time::Duration;
+
+use serde_json::json;
+
+/// For the connection to be made, and for the server's line.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn main() -> Result<(), Box<dyn Error>> {
+    for line in io::stdin().lines() {
+        let to: SocketAddr = line?.parse()?;
+        let source = source_towards(to)?;
+        let met = match dial(to) {
+            Ok(()) => "answer".to_owned(),
+            Err(error) => format!("{:?}", error.kind()),
+        };
+        println!(
+            "{}",
+            json!({"to": to.to_string(), "source": source.to_string(), "met": met})
+        );
+    }
+    Ok(())
+}
+
+fn dial(to: SocketAddr) -> io::Result<()> {
+    let stream = TcpStream::connect_timeout(&to, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut line = String::new();
+    match BufReader::new(stream).read_line(&mut line)? {
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        _ => Ok(()),
+    }
+}
+
+/// The address that the route to `to` gives; a datagram socket is asked, which sends nothing.
+fn source_towards(to: SocketAddr) -> io::Result<IpAddr> {
+    let any: IpAddr = match to {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((any, 0))?;
+    socket.connect(to)?;
+    Ok(socket.local_addr()?.ip())
+}

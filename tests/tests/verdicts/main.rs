@@ -1,0 +1,192 @@
+//! The kernel's verdicts on real connections, at both of its hooks, are the evaluator's: random
+//! policies, one set after the other, and after each a sample of connections.
+
+mod random;
+mod reference;
+mod site;
+mod verdict;
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+
+use ambit::policy::Attributes;
+use ambit_tests::{Dialled, Family, Lab, SOON, eventually, run_tests, tests};
+use anyhow::{Context, Result, ensure};
+
+use random::Random;
+use reference::Reference;
+use site::{PORTS, Site};
+use verdict::{Hook, Logged, Outcome, Verdict};
+
+const SEED: u64 = 2026;
+
+/// Names another seed.
+const SEED_VARIABLE: &str = "AMBIT_SEED";
+
+/// Sets of policies.
+const SETS: usize = 50;
+
+/// Connections there must have been, of each outcome at each hook.
+const LEAST: usize = 100;
+
+/// Connections of which the log must have named the decider, of each outcome and hook.
+const LEAST_NAMED: usize = 50;
+
+fn main() -> ExitCode {
+    run_tests(tests![the_kernel_judges_connections_as_the_evaluator_does])
+}
+
+/// A connection that was made.
+struct Sample {
+    caller: String,
+    hook: Hook,
+    dialled: Dialled,
+    expected: Verdict,
+}
+
+/// A moment of the agent of the server's node.
+struct Moment {
+    /// Bytes that it has logged.
+    logged: usize,
+    /// Denials that the kernel has not reported to it.
+    unreported: usize,
+}
+
+/// How many connections there were.
+type Counts = BTreeMap<(Hook, Outcome), usize>;
+
+fn the_kernel_judges_connections_as_the_evaluator_does(lab: &Lab) -> Result<()> {
+    let seed = match std::env::var(SEED_VARIABLE) {
+        Ok(text) => text.parse().context(SEED_VARIABLE)?,
+        Err(_) => SEED,
+    };
+    let mut random = Random::new(seed);
+    let mut site = Site::start(lab)?;
+    let (mut made, mut named) = (Counts::new(), Counts::new());
+    for number in 0..SETS {
+        let name = format!("set-{number}");
+        let policies = random.policies(&name);
+        let context = || {
+            let text = serde_norway::to_string(&policies).unwrap_or_default();
+            format!("{SEED_VARIABLE}={seed}, {name}:\n{text}")
+        };
+        site.apply(lab, &name, &policies).with_context(context)?;
+        let start = Moment::now(&site)?;
+        let samples = sample(lab, &mut site, &mut random).with_context(context)?;
+        for sample in &samples {
+            sample.check().with_context(context)?;
+            *made.entry(sample.cell()).or_default() += 1;
+        }
+        for sample in check_logged(&site, &start, &samples).with_context(context)? {
+            *named.entry(sample.cell()).or_default() += 1;
+        }
+    }
+    println!("{made:?}, of which the log names the decider of {named:?}");
+    for hook in [Hook::Delivery, Hook::Lookup] {
+        for outcome in [Outcome::Allowed, Outcome::Denied] {
+            let count = |counts: &Counts| counts.get(&(hook, outcome)).copied().unwrap_or(0);
+            let is_logged = (hook, outcome) != (Hook::Lookup, Outcome::Allowed);
+            ensure!(
+                count(&made) >= LEAST && (!is_logged || count(&named) >= LEAST_NAMED),
+                "{SEED_VARIABLE}={seed}: too few {outcome:?} at {hook}: {made:?}, {named:?}"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Has each caller call one port of each family, and then another one.
+fn sample(lab: &Lab, site: &mut Site, random: &mut Random) -> Result<Vec<Sample>> {
+    let reference = Reference::read(lab)?;
+    let addresses = PORTS.map(|port| Family::ALL.map(|family| site.at(family, port)));
+    for caller in &mut site.callers {
+        let first = random.one(&[0, 1, 2, 3]);
+        let second = (first + random.one(&[1, 2, 3])) % PORTS.len();
+        for to in [addresses[first], addresses[second]].as_flattened() {
+            caller.dialer.begin(*to)?;
+        }
+    }
+    let mut samples = Vec::new();
+    for caller in &mut site.callers {
+        for dialled in caller.dialer.finish()? {
+            let connection = Attributes {
+                identity: caller.identity.clone(),
+                source: dialled.source,
+                destination: dialled.to,
+            };
+            samples.push(Sample {
+                caller: caller.name.clone(),
+                hook: caller.hook(),
+                expected: reference.judge(&connection)?,
+                dialled,
+            });
+        }
+    }
+    Ok(samples)
+}
+
+impl Moment {
+    fn now(site: &Site) -> Result<Self> {
+        Ok(Self {
+            logged: site.agent.log().len(),
+            unreported: site.unreported()?,
+        })
+    }
+}
+
+impl Sample {
+    fn cell(&self) -> (Hook, Outcome) {
+        (self.hook, self.expected.outcome)
+    }
+
+    /// Whether the connection met what the evaluator says.
+    fn check(&self) -> Result<()> {
+        let as_expected = match (self.expected.outcome, self.dialled.met.as_str()) {
+            (Outcome::Allowed, met) => met == "answer",
+            (Outcome::Denied, met) => ["ConnectionReset", "ConnectionRefused"].contains(&met),
+        };
+        ensure!(
+            as_expected,
+            "{} → {:?}, but the evaluator says {:?}",
+            self.caller,
+            self.dialled,
+            self.expected
+        );
+        Ok(())
+    }
+
+    /// Whether this is what the kernel said of it.
+    fn is_about(&self, logged: &Logged) -> bool {
+        (logged.hook, logged.source, logged.destination)
+            == (self.hook, self.dialled.source, self.dialled.to)
+    }
+}
+
+/// Waits for what the log has to say of the connections, and holds it against what the evaluator
+/// says. Returns those that it has named: not those beyond what a pod may report in a second.
+fn check_logged<'a>(site: &Site, since: &Moment, samples: &'a [Sample]) -> Result<Vec<&'a Sample>> {
+    let is_logged = |sample: &&Sample| sample.cell() != (Hook::Lookup, Outcome::Allowed);
+    let awaited = samples.iter().filter(is_logged).count();
+    let logged = eventually(SOON, "the verdicts in the log", || {
+        let log = site.agent.log();
+        let lines = log.get(since.logged..)?.lines();
+        let logged: Vec<Logged> = lines.filter_map(Logged::read).collect();
+        let unreported = site.unreported().ok()? - since.unreported;
+        (logged.len() + unreported >= awaited).then_some(logged)
+    })?;
+    let named = logged.iter().map(|verdict| {
+        let mut samples = samples.iter();
+        let sample = samples.find(|sample| sample.is_about(verdict));
+        let sample = sample.with_context(|| format!("nobody called: {verdict:?}"))?;
+        ensure!(
+            verdict.said == sample.expected,
+            "{} → {:?}: the kernel says {:?}, but the evaluator {:?}",
+            sample.caller,
+            sample.dialled,
+            verdict.said,
+            sample.expected
+        );
+        Ok(sample)
+    });
+    named.collect()
+}
