@@ -101,16 +101,6 @@ impl Site {
         at(&self.server, family, port)
     }
 
-    /// How many denials the kernel of the server's node has not reported: a pod has a share of so many
-    /// in a second.
-    pub(crate) fn unreported(&self) -> Result<usize> {
-        let status = self.agent.ask("status")?;
-        let count = status["kernel"]["event_limited"].as_u64();
-        Ok(count
-            .context("no counter of unreported denials")?
-            .try_into()?)
-    }
-
     /// Has other policies take the place of those that are there, and waits until they are in force.
     /// One of the new ones has this name, which no other set had.
     pub(crate) fn apply(&self, lab: &Lab, name: &str, policies: &[Value]) -> Result<()> {
