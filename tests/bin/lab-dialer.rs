@@ -1,6 +1,7 @@
 //! `lab-dialer`: dials each address of its standard input, one a line, waits for the server to say a
 //! line, and says as JSON what came of it: `to`, `source` (its own address towards there) and `met`,
-//! which is `answer` or the error's name.
+//! which is `answer` or the error's name. Each call has a port of its own: the kernel reports a denial
+//! once for all segments that come from the same one within a minute.
 
 use std::error::Error;
 use std::io::{self, BufRead, BufReader};
@@ -8,15 +9,19 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use serde_json::json;
+use socket2::{Domain, Socket, Type};
+
+/// The first call's port, below those that are given to whoever asks for none.
+const FIRST_PORT: u16 = 20_000;
 
 /// For the connection to be made, and for the server's line.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 fn main() -> Result<(), Box<dyn Error>> {
-    for line in io::stdin().lines() {
+    for (port, line) in (FIRST_PORT..).zip(io::stdin().lines()) {
         let to: SocketAddr = line?.parse()?;
         let source = source_towards(to)?;
-        let met = match dial(to) {
+        let met = match dial(port, to) {
             Ok(()) => "answer".to_owned(),
             Err(error) => format!("{:?}", error.kind()),
         };
@@ -28,8 +33,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn dial(to: SocketAddr) -> io::Result<()> {
-    let stream = TcpStream::connect_timeout(&to, PATIENCE)?;
+fn dial(port: u16, to: SocketAddr) -> io::Result<()> {
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
+    socket.bind(&SocketAddr::new(any(to), port).into())?;
+    socket.connect_timeout(&to.into(), PATIENCE)?;
+    let stream = TcpStream::from(socket);
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut line = String::new();
     match BufReader::new(stream).read_line(&mut line)? {
@@ -40,11 +48,15 @@ fn dial(to: SocketAddr) -> io::Result<()> {
 
 /// The address that the route to `to` gives; a datagram socket is asked, which sends nothing.
 fn source_towards(to: SocketAddr) -> io::Result<IpAddr> {
-    let any: IpAddr = match to {
-        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    let socket = UdpSocket::bind((any, 0))?;
+    let socket = UdpSocket::bind((any(to), 0))?;
     socket.connect(to)?;
     Ok(socket.local_addr()?.ip())
+}
+
+/// The unspecified address of the family of another.
+fn any(like: SocketAddr) -> IpAddr {
+    match like {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    }
 }
