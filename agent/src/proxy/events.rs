@@ -9,8 +9,8 @@ use crate::model::WorkloadIdentity;
 use crate::observe::events::{EventKind, EventRecord};
 use crate::policy::{Decider, Layer, Note, RequestAttributes};
 
-/// Bytes of a request's method and path that an event keeps: whoever calls may write long ones.
-const REQUEST_BYTES: usize = 256;
+/// How much of a request's method and path an event keeps: whoever calls may write long ones.
+const REQUEST_CHARACTERS: usize = 256;
 
 /// What an event of a pod is about.
 #[derive(Clone, Debug)]
@@ -93,9 +93,9 @@ impl Matter {
 }
 
 fn excerpt(method: &str, path: &str) -> String {
-    let mut text = format!("{method} {path}");
-    if text.len() > REQUEST_BYTES {
-        text.truncate(text.floor_char_boundary(REQUEST_BYTES));
+    let mut characters = method.chars().chain([' ']).chain(path.chars());
+    let mut text: String = characters.by_ref().take(REQUEST_CHARACTERS).collect();
+    if characters.next().is_some() {
         text.push('…');
     }
     text
@@ -109,7 +109,7 @@ mod tests {
     fn a_request_is_kept_whole_unless_it_is_long() {
         assert_eq!(excerpt("GET", "/order"), "GET /order");
         let long = excerpt("GET", &"/ä".repeat(100_000));
-        assert!(long.len() <= REQUEST_BYTES + '…'.len_utf8());
+        assert_eq!(long.chars().count(), REQUEST_CHARACTERS + 1);
         assert!(long.starts_with("GET /ä/ä") && long.ends_with('…'));
     }
 }
