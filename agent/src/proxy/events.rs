@@ -15,12 +15,12 @@ const REQUEST_CHARACTERS: usize = 256;
 /// What an event of a pod is about.
 #[derive(Clone, Debug)]
 pub(crate) struct Matter {
-    pub(crate) side: Direction,
-    pub(crate) source: SocketAddr,
-    pub(crate) identity: Option<WorkloadIdentity>,
-    pub(crate) destination: SocketAddr,
+    side: Direction,
+    source: SocketAddr,
+    identity: Option<WorkloadIdentity>,
+    destination: SocketAddr,
     /// Method and path.
-    pub(crate) request: Option<String>,
+    request: Option<String>,
 }
 
 impl Matter {
@@ -45,6 +45,21 @@ impl Matter {
             source: ends.caller.address,
             identity: ends.caller.identity.clone(),
             destination: ends.to,
+            request: None,
+        }
+    }
+
+    /// A tunnel to the pod, or what was asked of it.
+    pub(crate) fn tunnel(
+        source: SocketAddr,
+        identity: Option<WorkloadIdentity>,
+        reached: SocketAddr,
+    ) -> Self {
+        Self {
+            side: Direction::Inbound,
+            source,
+            identity,
+            destination: reached,
             request: None,
         }
     }

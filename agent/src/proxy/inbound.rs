@@ -26,13 +26,16 @@ use super::limits::Resource;
 use super::pod::ServedPod;
 use super::refusal::Refusal;
 use super::reset::ResetOnDrop;
-use super::subject::{Direction, Path};
+use super::subject::Path;
 use crate::datapath::Caller;
 use crate::identity::{explain_handshake, peer_identity};
 use crate::model::WorkloadIdentity;
 
 /// How often a peer is asked whether it is alive, and how long it may take to answer.
 const PING_EVERY: Duration = Duration::from_secs(30);
+
+/// The word that logs and metrics use of a CONNECT that leads nowhere where it may.
+const BAD_CONNECT: &str = "bad-connect";
 
 /// A tunnel connection whose peer is verified.
 struct TunnelPeer {
@@ -79,14 +82,11 @@ pub(crate) async fn serve(pod: Rc<ServedPod>, stream: TcpStream, source: SocketA
 fn refuse(pod: &ServedPod, source: SocketAddr, reached: SocketAddr, refusal: &Refusal) {
     pod.stats.refused(refusal.as_str());
     if refusal.is_denial_by_proxy() {
-        let matter = Matter {
-            side: Direction::Inbound,
-            source: canonical(source),
-            identity: None,
-            destination: reached,
-            request: None,
-        };
-        matter.denied(pod, refusal.as_str(), refusal.decider());
+        Matter::tunnel(canonical(source), None, reached).denied(
+            pod,
+            refusal.as_str(),
+            refusal.decider(),
+        );
     }
     tracing::warn!(
         target: "ambit::access", pod = %pod.workload.name, %source,
@@ -180,7 +180,13 @@ async fn serve_stream(
     let (caller, to) = match peer.target(&request) {
         Ok(target) => target,
         Err(detail) => {
-            peer.pod.stats.refused("bad-connect");
+            peer.pod.stats.refused(BAD_CONNECT);
+            let identity = Some(peer.identity.clone());
+            Matter::tunnel(peer.source, identity, peer.reached).denied(
+                &peer.pod,
+                BAD_CONNECT,
+                None,
+            );
             tracing::warn!(
                 target: "ambit::access", pod = %peer.pod.workload.name, source = %peer.source,
                 identity = %peer.identity, %detail, "CONNECT refused"

@@ -196,3 +196,29 @@ fn names(pods: &[ObjectName]) -> String {
     let names: Vec<String> = pods.iter().map(ObjectName::to_string).collect();
     names.join(", ")
 }
+
+#[cfg(test)]
+mod tests {
+    use ambit_common::Reason;
+
+    use super::*;
+
+    #[test]
+    fn a_denial_is_reported_once_by_who_decided_it() {
+        let denied = |layer| {
+            let denial = Denial {
+                reason: Reason::DeniedByPolicy,
+                decider: None,
+            };
+            Refusal::Denied(layer, denial)
+        };
+        assert!(denied(Layer::Proxy).is_denial_by_proxy());
+        assert!(!denied(Layer::Kernel).is_denial_by_proxy());
+        assert!(!Refusal::CallerLeft.is_denial_by_proxy());
+        let changed = Termination::PolicyChanged(Denial {
+            reason: Reason::NoAllowMatched,
+            decider: None,
+        });
+        assert!(Refusal::Terminated(changed).is_denial_by_proxy());
+    }
+}
