@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use ambit::model::{
     AppProtocol, Enrolment, MeshRanges, MeshSettings, ObjectName, Origin, PolicyKind, PolicyObject,
-    Service, ServicePort, Snapshot, SnapshotParts, TargetPort, TrustBundle, TrustDomain, Workload,
-    WorkloadIdentity,
+    Revision, Service, ServicePort, Snapshot, SnapshotParts, TargetPort, TrustBundle, TrustDomain,
+    Workload, WorkloadIdentity,
 };
 use ambit::policy::{
     Approvals, Attributes, ConnectionVerdict, MeshView, RequestDecision, WorkloadPolicies,
@@ -70,6 +70,7 @@ impl Evaluator {
         let view = MeshView::new(Arc::new(Snapshot::new(SnapshotParts {
             trust_bundle: TrustBundle::without_aliases(own),
             root_namespace: "istio-system".into(),
+            revision: Revision::default(),
             ranges: MeshRanges::default(),
             namespaces: BTreeMap::new(),
             workloads: vec![workload],
@@ -123,6 +124,7 @@ fn object((number, spec): (usize, &Value)) -> PolicyObject {
     PolicyObject {
         kind: PolicyKind::AuthorizationPolicy,
         name: ObjectName::new("prod", format!("policy-{number}")),
+        revision: None,
         annotations: BTreeMap::new(),
         created: None,
         spec: spec.clone(),
