@@ -175,6 +175,12 @@ pub(crate) static DIFFERENCES: LazyLock<Vec<Difference>> = LazyLock::new(|| {
             get("/").header("x-forwarded-for", "10.0.0.1"),
         ),
         base(
+            "X-Forwarded-For lets nobody in whom an ALLOW policy leaves out by the peer's own address",
+            stricter,
+            json!({"rules": [{"from": [{"source": {"notRemoteIpBlocks": ["127.0.0.2"]}}]}]}),
+            get("/").header("x-forwarded-for", "10.0.0.1"),
+        ),
+        base(
             "connection.sni is refused: what reaches a workload has come through a tunnel",
             stricter,
             when("DENY", "connection.sni", "values", "secret.com"),

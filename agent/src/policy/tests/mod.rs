@@ -17,6 +17,7 @@ mod notes;
 mod opaque;
 mod paths;
 mod peer_authentication;
+mod remote_ip;
 mod revision;
 mod scope;
 mod tokens;
