@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 /// Targets, as clients write them.
-pub(crate) const TARGETS: [&str; 68] = [
+pub(crate) const TARGETS: [&str; 71] = [
     "/",
     "/admin",
     "/admin/",
@@ -41,6 +41,9 @@ pub(crate) const TARGETS: [&str; 68] = [
     "/%6",
     "/%zz/admin",
     "/admin;a=b",
+    "/admin;",
+    "/admin;a=b/x",
+    "/x;a/admin",
     "/..;/admin",
     "/x/..;a=b/admin",
     "/x/.;/admin",
