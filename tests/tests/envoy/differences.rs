@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use ambit::model::PathNormalization;
 use serde_json::{Value, json};
 
-use crate::case::Case;
+use crate::case::{Case, Protocol};
 use crate::evaluator::Outcome;
 use crate::evaluator::Outcome::{Allowed, Denied, Malformed};
 use crate::request::{Request, get};
@@ -27,6 +27,7 @@ impl Difference {
         Case {
             policies: vec![self.policy.clone()],
             mode: self.mode,
+            protocol: Protocol::Http1,
             requests: vec![self.request.clone()],
         }
     }

@@ -143,6 +143,12 @@ pub(crate) const ROLES: [&str; 8] = [
 
 pub(crate) const ROLE_VALUES: [&str; 6] = ["user", "admin", "*", "ba*", "*bar", "user,*"];
 
+/// Those of [`SOURCES`] that are about connections.
+pub(crate) const CONNECTION_SOURCES: [(&str, &[&str]); 6] = {
+    let [connections @ .., _tokens] = SOURCES;
+    connections
+};
+
 /// Values of each field of a source.
 pub(crate) const SOURCES: [(&str, &[&str]); 7] = [
     (
