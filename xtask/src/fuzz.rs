@@ -19,7 +19,7 @@ const LONGEST_INPUT: u32 = 4096;
 ///
 /// Where there is no such target, or nothing can be built.
 pub(crate) fn run(only: &str, seconds: u32) -> Result<ExitCode> {
-    let directory = workspace::root().join("tests/fuzz");
+    let directory = workspace::fuzz_crate();
     let targets = targets(&directory, only)?;
     ensure!(
         !targets.is_empty(),

@@ -32,7 +32,22 @@ pub(crate) fn run() -> Result<()> {
         clippy(&directory)?;
         dependencies(&directory)?;
     }
-    Ok(())
+    fuzz_targets()
+}
+
+/// They are a workspace of their own, which nothing else compiles. Nothing is linked, so that they
+/// need no libFuzzer here, and what they depend on is the workspace's.
+fn fuzz_targets() -> Result<()> {
+    say("lint", "the fuzz targets");
+    let directory = workspace::fuzz_crate();
+    cargo(&directory, &["fmt", "--check"])?;
+    run_command(
+        Command::new("cargo")
+            .current_dir(&directory)
+            .env("CARGO_TARGET_DIR", workspace::target())
+            .env("CUSTOM_LIBFUZZER_PATH", "./libfuzzer.a")
+            .args(["clippy", "--locked", "--bins", "--", "-D", "warnings"]),
+    )
 }
 
 /// The kernel programs have no tests or other targets that could be built for the host.

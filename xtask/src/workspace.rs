@@ -13,6 +13,11 @@ pub(crate) fn kernel_crate() -> PathBuf {
     root().join("ebpf")
 }
 
+/// The crate of the fuzz targets, a workspace of its own.
+pub(crate) fn fuzz_crate() -> PathBuf {
+    root().join("tests/fuzz")
+}
+
 /// Where `agent/build.rs` finds the kernel programs that it embeds.
 pub(crate) fn kernel_objects() -> PathBuf {
     root().join("target/ebpf")

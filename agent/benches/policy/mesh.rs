@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use ambit::model::{ObjectName, TrustBundle, TrustDomain, WorkloadIdentity};
+use ambit::model::{ObjectName, Revision, TrustBundle, TrustDomain, WorkloadIdentity};
 use ambit::policy::{Attributes, MeshView, RequestAttributes, WorkloadPolicies};
 use ambit::source::files::offline::{Input, OfflineConfig, read_once};
 use anyhow::{Context, Result, ensure};
@@ -32,6 +32,7 @@ pub(crate) fn policies(rules: Rules, count: usize) -> Result<Arc<WorkloadPolicie
     let config = OfflineConfig {
         trust_bundle: TrustBundle::without_aliases(TrustDomain::new("cluster.local")?),
         root_namespace: "istio-system".into(),
+        revision: Revision::default(),
     };
     let files = read_once(vec![input], config);
     ensure!(files.broken.is_empty(), "{:?}", files.broken);

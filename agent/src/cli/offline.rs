@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::model::{TrustBundle, TrustDomain};
+use crate::model::{Revision, TrustBundle, TrustDomain};
 use crate::source::files::offline::{FileSet, Input, OfflineConfig, read_once};
 
 /// What an agent would be told beside the files.
@@ -17,6 +17,10 @@ pub(super) struct MeshArguments {
     /// Istio's root namespace, for files.
     #[arg(long, env = "AMBIT_ROOT_NAMESPACE", default_value = "istio-system")]
     root_namespace: String,
+    /// The control plane's revision, for files: policies with the label istio.io/rev apply where it says so.
+    /// Without one (""), all apply.
+    #[arg(long, env = "AMBIT_REVISION", default_value_t, value_parser = Revision::new)]
+    revision: Revision,
 }
 
 impl MeshArguments {
@@ -30,6 +34,7 @@ impl MeshArguments {
                 aliases: self.trust_domain_aliases,
             },
             root_namespace: self.root_namespace.into(),
+            revision: self.revision,
         };
         Ok(read_once(inputs, config))
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::datapath::KernelLog;
-use crate::model::{MeshRanges, TrustDomain};
+use crate::model::{MeshRanges, Revision, TrustDomain};
 use crate::observe::logging::{self, LogFormat};
 use crate::run::RunConfig;
 
@@ -41,6 +41,10 @@ pub(super) struct RunArguments {
     /// Istio's root namespace.
     #[arg(long, env = "AMBIT_ROOT_NAMESPACE", default_value = "istio-system")]
     root_namespace: String,
+    /// The control plane's revision: policies with the label istio.io/rev apply where it says so.
+    /// Without one (""), all apply.
+    #[arg(long, env = "AMBIT_REVISION", default_value_t, value_parser = Revision::new)]
+    revision: Revision,
     /// A Pod or Service CIDR of the cluster. Required: without it, addresses that are not known yet
     /// would be taken for the outside, and dialled in plaintext.
     #[arg(long, env = "AMBIT_MESH_CIDR", value_delimiter = ',', required = true)]
@@ -92,6 +96,7 @@ impl From<RunArguments> for RunConfig {
             trust_domain: arguments.trust_domain,
             trust_domain_aliases: arguments.trust_domain_aliases,
             root_namespace: arguments.root_namespace,
+            revision: arguments.revision,
             ranges: MeshRanges {
                 included: arguments.mesh_cidr,
                 excluded: arguments.mesh_cidr_exclude,

@@ -11,6 +11,7 @@ mod namespace;
 mod object;
 mod protocol;
 mod range;
+mod revision;
 mod service;
 mod snapshot;
 #[cfg(test)]
@@ -28,6 +29,7 @@ pub use namespace::{DATAPLANE_MODE_LABEL, DataplaneMode, NamespaceInfo};
 pub use object::{Fault, ObjectName, Origin, PolicyKind, PolicyObject};
 pub use protocol::AppProtocol;
 pub use range::MeshRanges;
+pub use revision::{REVISION_LABEL, Revision, RevisionError};
 pub use service::{Service, ServicePort, TargetPort};
 pub use snapshot::{Snapshot, SnapshotParts};
 pub use trust::TrustBundle;

@@ -117,6 +117,8 @@ pub struct PolicyObject {
     pub kind: PolicyKind,
     /// Namespace and name.
     pub name: ObjectName,
+    /// The label [`super::REVISION_LABEL`].
+    pub revision: Option<String>,
     /// `metadata.annotations`.
     pub annotations: std::collections::BTreeMap<String, String>,
     /// `metadata.creationTimestamp`, RFC 3339 in UTC (orders as text); absent in most files.

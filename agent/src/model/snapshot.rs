@@ -3,8 +3,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::{
-    Fault, MeshRanges, MeshSettings, NamespaceInfo, ObjectName, PolicyObject, Service, TrustBundle,
-    TrustDomain, Workload,
+    Fault, MeshRanges, MeshSettings, NamespaceInfo, ObjectName, PolicyObject, Revision, Service,
+    TrustBundle, TrustDomain, Workload,
 };
 
 /// What a source hands over to make a [`Snapshot`].
@@ -14,6 +14,8 @@ pub struct SnapshotParts {
     pub trust_bundle: TrustBundle,
     /// Istio's root namespace, usually `istio-system`.
     pub root_namespace: Arc<str>,
+    /// The control plane's revision, whose policies apply.
+    pub revision: Revision,
     /// The cluster's pod and Service ranges.
     pub ranges: MeshRanges,
     /// Namespaces by name.
@@ -38,6 +40,7 @@ pub struct SnapshotParts {
 pub struct Snapshot {
     trust_bundle: TrustBundle,
     root_namespace: Arc<str>,
+    revision: Revision,
     ranges: MeshRanges,
     namespaces: BTreeMap<Arc<str>, NamespaceInfo>,
     workloads: Vec<Arc<Workload>>,
@@ -67,6 +70,7 @@ impl Snapshot {
         let mut snapshot = Self {
             trust_bundle: parts.trust_bundle,
             root_namespace: parts.root_namespace,
+            revision: parts.revision,
             ranges: parts.ranges,
             namespaces: parts.namespaces,
             by_name: by_name(&parts.workloads),
@@ -97,6 +101,11 @@ impl Snapshot {
     /// Istio's root namespace, whose policies apply to the whole mesh.
     pub fn root_namespace(&self) -> &str {
         &self.root_namespace
+    }
+
+    /// The control plane's revision, whose policies apply.
+    pub fn revision(&self) -> &Revision {
+        &self.revision
     }
 
     /// The cluster's pod and Service ranges.

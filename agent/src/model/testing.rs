@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    AppProtocol, Enrolment, MeshRanges, MeshSettings, ObjectName, Service, ServicePort,
+    AppProtocol, Enrolment, MeshRanges, MeshSettings, ObjectName, Revision, Service, ServicePort,
     SnapshotParts, TargetPort, TrustBundle, TrustDomain, Workload, WorkloadIdentity,
 };
 
@@ -14,6 +14,7 @@ pub(crate) fn parts() -> SnapshotParts {
             TrustDomain::new("cluster.local").expect("valid"),
         ),
         root_namespace: "istio-system".into(),
+        revision: Revision::default(),
         ranges: MeshRanges::default(),
         namespaces: BTreeMap::new(),
         workloads: Vec::new(),

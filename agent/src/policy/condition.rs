@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::attachment::Attachment;
-use super::authorization::{Action, Authorization, Enforcement};
+use super::authorization::{self, Action, Authorization, Enforcement};
 use super::index::{Parsed, ParsedAuthentication, ParsedAuthorization, PolicyIndex};
 use super::reader::NotEnforced;
 use crate::model::{ObjectName, PolicyKind, PolicyObject, Workload};
@@ -69,7 +69,26 @@ impl PolicyIndex {
                     .iter()
                     .map(|parsed| self.describe_attached(parsed)),
             )
+            .chain(
+                self.of_other_revisions
+                    .iter()
+                    .map(|object| self.describe_other_revision(object)),
+            )
             .collect()
+    }
+
+    /// An object for another revision may be meant to restrict, so that it is told like one that
+    /// cannot be enforced.
+    fn describe_other_revision(&self, object: &PolicyObject) -> PolicyCondition {
+        let is_authorization = object.kind == PolicyKind::AuthorizationPolicy;
+        let action = || authorization::parse(object, self.snapshot.trust_bundle()).action;
+        PolicyCondition {
+            scope: self.scope_of_all(object),
+            action: is_authorization.then(action).flatten().map(Action::as_str),
+            state: PolicyState::NotEnforced,
+            message: Some(self.other_revision(object).to_string()),
+            ..condition(object, None, 0)
+        }
     }
 
     fn describe_authorization(&self, parsed: &ParsedAuthorization) -> PolicyCondition {

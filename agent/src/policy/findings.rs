@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::condition::consequence;
 use super::index::{Parsed, PolicyIndex};
 use super::reader::{NotEnforced, Warning};
-use crate::model::{ObjectName, Origin, PolicyKind, PolicyObject};
+use crate::model::{ObjectName, Origin, PolicyKind, PolicyObject, REVISION_LABEL};
 
 /// Something to say of a field of a policy object.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -54,7 +54,23 @@ impl PolicyIndex {
                 all.push(warning(&parsed.object, &ignored));
             }
         }
+        let others = self.of_other_revisions.iter();
+        all.extend(others.map(|object| warning(object, &self.other_revision(object))));
         all
+    }
+
+    /// Why an object for another revision decides nothing.
+    pub(super) fn other_revision(&self, object: &PolicyObject) -> Warning {
+        let revision = object.revision.as_deref().unwrap_or_default();
+        let own = self.snapshot.revision().to_string();
+        Warning {
+            path: format!("metadata.labels[{REVISION_LABEL}]"),
+            problem: format!(
+                "the object is for the revision {revision:?} of the control plane, and this one's is \
+                 {own:?} (--revision), so that it decides nothing here; remove the label for it to \
+                 apply to every revision"
+            ),
+        }
     }
 }
 

@@ -19,6 +19,8 @@ pub struct PolicyIndex {
     pub(super) authorizations: Vec<ParsedAuthorization>,
     pub(super) authentications: Vec<ParsedAuthentication>,
     pub(super) token_rules: Vec<ParsedTokenRules>,
+    /// Objects for other revisions of the control plane: they decide nothing here.
+    pub(super) of_other_revisions: Vec<PolicyObject>,
 }
 
 /// Labels that a workload has to have.
@@ -54,8 +56,13 @@ impl PolicyIndex {
             authorizations: Vec::new(),
             authentications: Vec::new(),
             token_rules: Vec::new(),
+            of_other_revisions: Vec::new(),
         };
         for object in snapshot.policies() {
+            if !snapshot.revision().takes(object.revision.as_deref()) {
+                index.of_other_revisions.push(object.clone());
+                continue;
+            }
             match object.kind {
                 PolicyKind::AuthorizationPolicy => {
                     let parsed = authorization::parse(object, snapshot.trust_bundle());

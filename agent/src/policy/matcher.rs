@@ -136,6 +136,12 @@ impl Field<IpNet> {
             net.contains(address)
         })
     }
+
+    /// Whether the field's twin names an address.
+    pub(super) fn excludes_address(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.negative.iter().any(|net| net.contains(&address))
+    }
 }
 
 impl Field<u16> {

@@ -9,6 +9,7 @@ mod compile;
 mod condition;
 mod cross_check;
 mod decision;
+mod dry_run;
 mod evaluate;
 pub mod explain;
 mod findings;

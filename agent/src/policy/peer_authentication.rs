@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::decision::Decider;
+use super::dry_run::refuse_dry_run;
 use super::reader::{Node, NotEnforced, Warning, selector};
 use crate::model::{PolicyKind, PolicyObject};
 
@@ -43,7 +44,8 @@ pub(super) fn parse(object: &PolicyObject) -> Parsed {
     let mut warnings = Vec::new();
     match selected {
         Ok(selector) => Parsed {
-            content: content(&spec, selector.is_empty(), &mut warnings),
+            content: refuse_dry_run(object)
+                .and_then(|()| content(&spec, selector.is_empty(), &mut warnings)),
             selector,
             warnings,
         },

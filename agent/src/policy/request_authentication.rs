@@ -12,6 +12,7 @@ use std::time::Duration;
 use http::HeaderName;
 
 use super::attachment::{ATTACHMENT_FIELDS, Attachment, attachment};
+use super::dry_run::refuse_dry_run;
 use super::jwks::Jwks;
 use super::reader::{Node, NotEnforced, Warning};
 use crate::model::PolicyObject;
@@ -130,7 +131,7 @@ pub(super) fn parse(object: &PolicyObject) -> Parsed {
     match attachment(&spec, &mut warnings) {
         Ok(attachment) => Parsed {
             attachment,
-            content: content(&spec),
+            content: refuse_dry_run(object).and_then(|()| content(&spec)),
             warnings,
         },
         Err(error) => Parsed {

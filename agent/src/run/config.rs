@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::datapath::KernelLog;
-use crate::model::{MeshRanges, TrustDomain};
+use crate::model::{MeshRanges, Revision, TrustDomain};
 
 /// What the agent is told at start.
 #[derive(Clone, Debug)]
@@ -24,6 +24,8 @@ pub struct RunConfig {
     pub trust_domain_aliases: Vec<TrustDomain>,
     /// Istio's root namespace.
     pub root_namespace: String,
+    /// The control plane's revision, whose policies apply.
+    pub revision: Revision,
     /// The cluster's pod and Service ranges.
     pub ranges: MeshRanges,
     /// A directory on a bpffs, of this node's agent alone.

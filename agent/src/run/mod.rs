@@ -113,6 +113,7 @@ async fn start(config: RunConfig, dropped_lines: DroppedLines) -> Result<()> {
             aliases: config.trust_domain_aliases.clone(),
         },
         root_namespace: config.root_namespace.as_str().into(),
+        revision: config.revision.clone(),
         ranges: config.ranges.clone(),
     })?;
     let first = Arc::clone(&snapshots.borrow_and_update());

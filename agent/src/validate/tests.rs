@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::{TrustBundle, TrustDomain};
+use crate::model::{Revision, TrustBundle, TrustDomain};
 use crate::source::files::offline::{Input, OfflineConfig, read_once};
 
 fn input(name: &str, text: &str) -> Input {
@@ -14,6 +14,7 @@ fn report(inputs: Vec<Input>) -> Report {
     let config = OfflineConfig {
         trust_bundle: TrustBundle::without_aliases(domain),
         root_namespace: "istio-system".into(),
+        revision: Revision::default(),
     };
     Report::of(&read_once(inputs, config))
 }
@@ -34,6 +35,22 @@ spec:
     - operation:
         ports: [\"http\"]
 ";
+
+#[test]
+fn a_policy_for_another_revision_is_told_with_its_label() {
+    let labelled = POLICY
+        .replace(
+            "namespace: shop",
+            "namespace: shop, labels: {istio.io/rev: canary}",
+        )
+        .replace("http", "80");
+    let found = only(&labelled);
+    assert_eq!(found.severity, Grade::Warning);
+    assert_eq!(found.line, Some(3));
+    assert!(found.message.contains("\"canary\""), "{}", found.message);
+    let own = labelled.replace("canary", "default");
+    assert_eq!(report(vec![input("a.yaml", &own)]).findings, []);
+}
 
 #[test]
 fn a_policy_is_told_with_document_line_field_and_value() {

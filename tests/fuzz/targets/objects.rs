@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 
-use ambit::model::{MeshRanges, TrustBundle, TrustDomain};
+use ambit::model::{MeshRanges, Revision, TrustBundle, TrustDomain};
 use ambit::policy::{Attributes, ConnectionVerdict, MeshView};
 use ambit::source::files::{FileSourceConfig, snapshot_of};
 use ambit_common::Verdict;
@@ -21,6 +21,7 @@ fuzz_target!(|text: String| {
             TrustDomain::new("cluster.local").expect("a trust domain"),
         ),
         root_namespace: "istio-system".into(),
+        revision: Revision::default(),
         ranges: MeshRanges::default(),
     };
     let view = MeshView::new(snapshot_of(text, config).into());

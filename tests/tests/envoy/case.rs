@@ -4,6 +4,7 @@ use ambit::model::PathNormalization;
 use serde_json::Value;
 
 use crate::differences::is_disputed;
+use crate::http2::can_carry;
 use crate::request::Request;
 
 /// Every mode of path normalisation.
@@ -14,6 +15,17 @@ pub(crate) const MODES: [PathNormalization; 4] = [
     PathNormalization::DecodeAndMergeSlashes,
 ];
 
+/// What the connections of a case carry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Protocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2.
+    Http2,
+    /// Bytes that are no HTTP, and that nobody says are. Of a request only peer and source count.
+    Opaque,
+}
+
 /// The AuthorizationPolicies of a workload, and requests to hold against them.
 #[derive(Clone, Debug)]
 pub(crate) struct Case {
@@ -21,6 +33,8 @@ pub(crate) struct Case {
     pub(crate) policies: Vec<Value>,
     /// The mesh's.
     pub(crate) mode: PathNormalization,
+    /// What its connections carry.
+    pub(crate) protocol: Protocol,
     /// What the workload is asked.
     pub(crate) requests: Vec<Request>,
 }
@@ -36,7 +50,27 @@ impl Case {
         Self {
             policies,
             mode,
+            protocol: Protocol::Http1,
             requests,
+        }
+    }
+
+    /// Connections that carry no HTTP, from the sources of requests.
+    pub(crate) fn opaque(policies: Vec<Value>, requests: Vec<Request>) -> Self {
+        Self {
+            policies,
+            mode: PathNormalization::Base,
+            protocol: Protocol::Opaque,
+            requests,
+        }
+    }
+
+    /// The same requests over HTTP/2, as far as that can carry them.
+    pub(crate) fn over_http2(mut self) -> Self {
+        self.requests.retain(can_carry);
+        Self {
+            protocol: Protocol::Http2,
+            ..self
         }
     }
 }

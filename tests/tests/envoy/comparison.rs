@@ -29,7 +29,7 @@ impl fmt::Display for Comparison<'_> {
             envoy,
         } = self;
         writeln!(f, "Ambit: {ambit:?}, Envoy: {envoy:?}, of {request:?}")?;
-        writeln!(f, "under {:?} and", case.mode)?;
+        writeln!(f, "over {:?} under {:?} and", case.protocol, case.mode)?;
         case.policies
             .iter()
             .try_for_each(|policy| writeln!(f, "{policy}"))
@@ -59,7 +59,7 @@ fn compare_some<'a>(envoy: &Envoy, cases: &[(usize, &'a Case)]) -> Result<Vec<Co
     let mut all = Vec::new();
     for &(number, case) in cases {
         let evaluator = Evaluator::new(case, address(number).into())?;
-        let mut clients = envoy.clients(number);
+        let mut clients = envoy.clients(number, case.protocol);
         for request in &case.requests {
             all.push(Comparison {
                 case,

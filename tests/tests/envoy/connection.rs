@@ -1,4 +1,4 @@
-//! A connection that carries one request after another.
+//! A connection of HTTP/1.1 that carries one request after another.
 
 use std::io::{BufRead, BufReader, Read, Write};
 
@@ -8,7 +8,7 @@ use crate::listener::PATH_HEADER;
 use crate::request::Request;
 
 /// Something that can be read from and written to.
-trait Stream: Read + Write + Send {}
+pub(crate) trait Stream: Read + Write + Send {}
 
 impl<S: Read + Write + Send> Stream for S {}
 
@@ -25,8 +25,8 @@ pub(crate) struct Answer {
 }
 
 impl Connection {
-    pub(crate) fn new(stream: impl Read + Write + Send + 'static) -> Self {
-        Self(BufReader::new(Box::new(stream)))
+    pub(crate) fn new(stream: Box<dyn Stream>) -> Self {
+        Self(BufReader::new(stream))
     }
 
     /// Sends a request and reads the answer.

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use ambit::model::PathNormalization;
 use serde_json::{Value, json};
 
-use crate::case::Case;
+use crate::case::{Case, Protocol};
 use crate::evaluator::Outcome;
 use crate::evaluator::Outcome::{Allowed, Denied, Malformed};
 use crate::request::{Request, get};
@@ -27,6 +27,7 @@ impl Difference {
         Case {
             policies: vec![self.policy.clone()],
             mode: self.mode,
+            protocol: Protocol::Http1,
             requests: vec![self.request.clone()],
         }
     }
@@ -172,6 +173,12 @@ pub(crate) static DIFFERENCES: LazyLock<Vec<Difference>> = LazyLock::new(|| {
                 "action": "DENY",
                 "rules": [{"from": [{"source": {"remoteIpBlocks": ["127.0.0.2"]}}]}],
             }),
+            get("/").header("x-forwarded-for", "10.0.0.1"),
+        ),
+        base(
+            "X-Forwarded-For lets nobody in whom an ALLOW policy leaves out by the peer's own address",
+            stricter,
+            json!({"rules": [{"from": [{"source": {"notRemoteIpBlocks": ["127.0.0.2"]}}]}]}),
             get("/").header("x-forwarded-for", "10.0.0.1"),
         ),
         base(

@@ -6,16 +6,16 @@ use std::sync::Arc;
 
 use ambit::model::{
     AppProtocol, Enrolment, MeshRanges, MeshSettings, ObjectName, Origin, PolicyKind, PolicyObject,
-    Service, ServicePort, Snapshot, SnapshotParts, TargetPort, TrustBundle, TrustDomain, Workload,
-    WorkloadIdentity,
+    Revision, Service, ServicePort, Snapshot, SnapshotParts, TargetPort, TrustBundle, TrustDomain,
+    Workload, WorkloadIdentity,
 };
 use ambit::policy::{
-    Approvals, Attributes, ConnectionVerdict, MeshView, RequestDecision, WorkloadPolicies,
+    Approvals, Attributes, ConnectionVerdict, Decision, MeshView, RequestDecision, WorkloadPolicies,
 };
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::case::Case;
+use crate::case::{Case, Protocol};
 use crate::peer::Peer;
 use crate::request::Request;
 
@@ -37,6 +37,7 @@ pub(crate) struct Evaluator {
     policies: Arc<WorkloadPolicies>,
     address: SocketAddr,
     mode: ambit::model::PathNormalization,
+    protocol: Protocol,
 }
 
 impl Evaluator {
@@ -63,13 +64,17 @@ impl Evaluator {
                 name: None,
                 port: address.port(),
                 target: TargetPort::Number(address.port()),
-                protocol: AppProtocol::Http,
+                protocol: match case.protocol {
+                    Protocol::Http1 | Protocol::Http2 => AppProtocol::Http,
+                    Protocol::Opaque => AppProtocol::Opaque,
+                },
             }],
             selector: labels,
         };
         let view = MeshView::new(Arc::new(Snapshot::new(SnapshotParts {
             trust_bundle: TrustBundle::without_aliases(own),
             root_namespace: "istio-system".into(),
+            revision: Revision::default(),
             ranges: MeshRanges::default(),
             namespaces: BTreeMap::new(),
             workloads: vec![workload],
@@ -85,14 +90,12 @@ impl Evaluator {
             policies: view.policies.for_workload(workload),
             address,
             mode: case.mode,
+            protocol: case.protocol,
         })
     }
 
-    /// What becomes of a request: by the verdict on its connection, where there is one.
+    /// What becomes of a request, or of the connection of one.
     pub(crate) fn judge(&self, request: &Request) -> Result<Outcome> {
-        let Ok(attributes) = request.attributes(self.mode) else {
-            return Ok(Outcome::Malformed);
-        };
         let connection = Attributes {
             identity: match request.peer {
                 Peer::Nobody => None,
@@ -101,21 +104,48 @@ impl Evaluator {
             source: request.source.into(),
             destination: self.address,
         };
-        let is_allowed = match self.policies.judge_connection(&connection) {
-            ConnectionVerdict::Allow(_) => true,
-            ConnectionVerdict::Deny(_) => false,
+        match self.protocol {
+            Protocol::Http1 | Protocol::Http2 => Ok(self.judge_request(&connection, request)),
+            Protocol::Opaque => self.judge_opaque(&connection),
+        }
+    }
+
+    /// By the verdict on the connection, where there is one.
+    fn judge_request(&self, connection: &Attributes, request: &Request) -> Outcome {
+        let Ok(attributes) = request.attributes(self.mode) else {
+            return Outcome::Malformed;
+        };
+        match self.policies.judge_connection(connection) {
+            ConnectionVerdict::Allow(_) => Outcome::Allowed,
+            ConnectionVerdict::Deny(_) => Outcome::Denied,
             ConnectionVerdict::Ask => {
                 let nobody = Approvals::default();
-                let decision = self
-                    .policies
-                    .judge_request(&connection, &attributes, &nobody);
-                matches!(decision, RequestDecision::Allow(_))
+                let policies = &self.policies;
+                match policies.judge_request(connection, &attributes, &nobody) {
+                    RequestDecision::Allow(_) => Outcome::Allowed,
+                    RequestDecision::Deny(_) => Outcome::Denied,
+                }
             }
+        }
+    }
+
+    /// Both verdicts on a connection that carries no HTTP have to be one.
+    fn judge_opaque(&self, connection: &Attributes) -> Result<Outcome> {
+        let nobody = Approvals::default();
+        let outcome = match self.policies.judge_opaque(connection, &nobody) {
+            Decision::Allow(_) => Outcome::Allowed,
+            Decision::Deny(_) => Outcome::Denied,
         };
-        Ok(match is_allowed {
-            true => Outcome::Allowed,
-            false => Outcome::Denied,
-        })
+        let at_first = match self.policies.judge_connection(connection) {
+            ConnectionVerdict::Allow(_) => Outcome::Allowed,
+            ConnectionVerdict::Deny(_) => Outcome::Denied,
+            ConnectionVerdict::Ask => outcome,
+        };
+        ensure!(
+            outcome == at_first,
+            "{outcome:?}, and {at_first:?} at first"
+        );
+        Ok(outcome)
     }
 }
 
@@ -123,6 +153,7 @@ fn object((number, spec): (usize, &Value)) -> PolicyObject {
     PolicyObject {
         kind: PolicyKind::AuthorizationPolicy,
         name: ObjectName::new("prod", format!("policy-{number}")),
+        revision: None,
         annotations: BTreeMap::new(),
         created: None,
         spec: spec.clone(),

@@ -12,12 +12,12 @@ use crate::pools::{
 use crate::request::{Request, get};
 
 /// A policy of one rule.
-fn policy(action: &str, rule: &Value) -> Value {
+pub(crate) fn policy(action: &str, rule: &Value) -> Value {
     json!({"action": action, "rules": [rule]})
 }
 
 /// A policy on each value of a field alone, by itself and by its twin, for each action.
-fn each(values: &[&str], rule: impl Fn(&str, bool) -> Value) -> Vec<Vec<Value>> {
+pub(crate) fn each(values: &[&str], rule: impl Fn(&str, bool) -> Value) -> Vec<Vec<Value>> {
     let mut all = Vec::new();
     for value in values {
         for is_negative in [false, true] {
@@ -34,7 +34,7 @@ fn twin(name: &str) -> String {
     format!("not{}{rest}", first.to_uppercase())
 }
 
-fn of_operation(field: &str, value: &str, is_negative: bool) -> Value {
+pub(crate) fn of_operation(field: &str, value: &str, is_negative: bool) -> Value {
     let field = if is_negative {
         twin(field)
     } else {
@@ -43,7 +43,7 @@ fn of_operation(field: &str, value: &str, is_negative: bool) -> Value {
     json!({"to": [{"operation": {field: [value]}}]})
 }
 
-fn of_source(field: &str, value: &str, is_negative: bool) -> Value {
+pub(crate) fn of_source(field: &str, value: &str, is_negative: bool) -> Value {
     let field = if is_negative {
         twin(field)
     } else {
@@ -52,7 +52,7 @@ fn of_source(field: &str, value: &str, is_negative: bool) -> Value {
     json!({"from": [{"source": {field: [value]}}]})
 }
 
-fn when(key: &str, value: &str, is_negative: bool) -> Value {
+pub(crate) fn when(key: &str, value: &str, is_negative: bool) -> Value {
     let field = if is_negative { "notValues" } else { "values" };
     json!({"when": [{"key": key, field: [value]}]})
 }
@@ -142,7 +142,7 @@ fn everybody() -> Vec<Request> {
 }
 
 /// Sets of policies whose parts have to be put together rightly.
-fn sets() -> Vec<Vec<Value>> {
+pub(crate) fn sets() -> Vec<Vec<Value>> {
     let source = |source: Value| json!({"source": source});
     let namespace = |name: &str| source(json!({"namespaces": [name]}));
     let account = |name: &str| source(json!({"serviceAccounts": [name]}));

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use ambit::model::PathNormalization;
 use serde_json::{Map, Value, json};
 
-use crate::case::Case;
+use crate::case::{Case, Protocol};
 use crate::peer::Identities;
 use crate::token;
 use crate::translation;
@@ -59,11 +59,11 @@ fn listener(number: usize, case: &Case, identities: &Identities) -> Value {
             {
                 "filter_chain_match": {"transport_protocol": "tls"},
                 "transport_socket": tls(identities),
-                "filters": [connection_manager(case)],
+                "filters": filters(case),
             },
             {
                 "filter_chain_match": {"transport_protocol": "raw_buffer"},
-                "filters": [connection_manager(case)],
+                "filters": filters(case),
             },
         ],
     })
@@ -86,9 +86,23 @@ fn tls(identities: &Identities) -> Value {
     })
 }
 
+fn filters(case: &Case) -> Vec<Value> {
+    match case.protocol {
+        Protocol::Http1 | Protocol::Http2 => vec![connection_manager(case)],
+        Protocol::Opaque => {
+            let mut filters = translation::network_filters(&case.policies);
+            filters.push(json!({
+                "name": "envoy.filters.network.echo",
+                "typed_config": typed("envoy.extensions.filters.network.echo.v3.Echo", json!({})),
+            }));
+            filters
+        }
+    }
+}
+
 fn connection_manager(case: &Case) -> Value {
     let mut filters = vec![payload()];
-    filters.extend(translation::filters(&case.policies));
+    filters.extend(translation::http_filters(&case.policies));
     filters.push(json!({
         "name": "envoy.filters.http.router",
         "typed_config": typed("envoy.extensions.filters.http.router.v3.Router", json!({})),

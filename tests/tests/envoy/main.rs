@@ -5,13 +5,16 @@
 //! [`differences`] says why.
 
 mod case;
+mod clients;
 mod comparison;
 mod connection;
 mod differences;
 mod evaluator;
 mod hand_picked;
+mod http2;
 mod listener;
 mod normalisation;
+mod opaque;
 mod peer;
 mod pools;
 mod proxy;
@@ -25,6 +28,7 @@ use std::process::ExitCode;
 use ambit_tests::{run_tests_of, tests};
 use anyhow::{Result, ensure};
 
+use case::Case;
 use comparison::{Comparison, compare};
 use differences::DIFFERENCES;
 use proxy::Binary;
@@ -41,6 +45,8 @@ fn main() -> ExitCode {
         tests![
             hand_picked_policies_mean_what_they_mean_to_envoy,
             random_policies_mean_what_they_mean_to_envoy,
+            requests_over_http2_are_judged_alike,
+            policies_mean_the_same_of_what_is_no_http,
             random_paths_are_normalised_as_by_envoy,
             what_differs_differs_as_documented,
         ],
@@ -54,6 +60,30 @@ fn hand_picked_policies_mean_what_they_mean_to_envoy(envoy: &Binary) -> Result<(
 fn random_policies_mean_what_they_mean_to_envoy(envoy: &Binary) -> Result<()> {
     let cases = random::cases(seed()?);
     let all = compare(envoy, &cases)?;
+    ensure_mixed(&all)?;
+    agree(&all)
+}
+
+/// The random ones, and of the hand-picked ones every tenth.
+fn requests_over_http2_are_judged_alike(envoy: &Binary) -> Result<()> {
+    let hand_picked = hand_picked::cases().into_iter().step_by(10);
+    let cases = hand_picked.chain(random::cases(seed()?));
+    let cases: Vec<_> = cases.map(Case::over_http2).collect();
+    let all = compare(envoy, &cases)?;
+    ensure_mixed(&all)?;
+    agree(&all)
+}
+
+fn policies_mean_the_same_of_what_is_no_http(envoy: &Binary) -> Result<()> {
+    let mut cases = opaque::cases();
+    cases.extend(random::opaque_cases(seed()?));
+    let all = compare(envoy, &cases)?;
+    ensure_mixed(&all)?;
+    agree(&all)
+}
+
+/// Whether enough are let in, and enough are not.
+fn ensure_mixed(all: &[Comparison]) -> Result<()> {
     for outcome in [evaluator::Outcome::Allowed, evaluator::Outcome::Denied] {
         let count = all.iter().filter(|one| one.envoy == outcome).count();
         ensure!(
@@ -62,7 +92,7 @@ fn random_policies_mean_what_they_mean_to_envoy(envoy: &Binary) -> Result<()> {
             all.len()
         );
     }
-    agree(&all)
+    Ok(())
 }
 
 fn random_paths_are_normalised_as_by_envoy(envoy: &Binary) -> Result<()> {

@@ -5,7 +5,7 @@ use std::fmt;
 use ambit::model::PathNormalization;
 use anyhow::Result;
 
-use crate::case::{Case, MODES};
+use crate::case::{Case, MODES, Protocol};
 use crate::proxy::{Binary, Envoy};
 use crate::request::get;
 
@@ -74,7 +74,7 @@ pub(crate) fn compare(binary: &Binary, targets: &[String]) -> Result<Vec<Normali
     let envoy = Envoy::start(binary, &cases)?;
     let mut all = Vec::new();
     for (number, mode) in MODES.into_iter().enumerate() {
-        let mut clients = envoy.clients(number);
+        let mut clients = envoy.clients(number, Protocol::Http1);
         for target in targets {
             all.push(Normalised {
                 mode,

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 /// Targets, as clients write them.
-pub(crate) const TARGETS: [&str; 68] = [
+pub(crate) const TARGETS: [&str; 71] = [
     "/",
     "/admin",
     "/admin/",
@@ -41,6 +41,9 @@ pub(crate) const TARGETS: [&str; 68] = [
     "/%6",
     "/%zz/admin",
     "/admin;a=b",
+    "/admin;",
+    "/admin;a=b/x",
+    "/x;a/admin",
     "/..;/admin",
     "/x/..;a=b/admin",
     "/x/.;/admin",
@@ -139,6 +142,12 @@ pub(crate) const ROLES: [&str; 8] = [
 ];
 
 pub(crate) const ROLE_VALUES: [&str; 6] = ["user", "admin", "*", "ba*", "*bar", "user,*"];
+
+/// Those of [`SOURCES`] that are about connections.
+pub(crate) const CONNECTION_SOURCES: [(&str, &[&str]); 6] = {
+    let [connections @ .., _tokens] = SOURCES;
+    connections
+};
 
 /// Values of each field of a source.
 pub(crate) const SOURCES: [(&str, &[&str]); 7] = [

@@ -8,8 +8,8 @@ use crate::case::{Case, MODES};
 use crate::listener::PORT;
 use crate::peer::PEERS;
 use crate::pools::{
-    CLAIMS, HOST_VALUES, HOSTS, METHOD_VALUES, METHODS, PATHS, ROLE_VALUES, ROLES, SOURCES,
-    TARGETS, tokens,
+    CLAIMS, CONNECTION_SOURCES, HOST_VALUES, HOSTS, METHOD_VALUES, METHODS, PATHS, ROLE_VALUES,
+    ROLES, SOURCES, TARGETS, tokens,
 };
 use crate::request::{Request, get};
 
@@ -17,9 +17,13 @@ use crate::request::{Request, get};
 const CASES: usize = 100;
 const REQUESTS: usize = 40;
 
+/// How many sets of policies there are on what is no HTTP, and connections for each.
+const OPAQUE_CASES: usize = 150;
+const OPAQUE_CONNECTIONS: usize = 10;
+
 /// Cases that are the same for the same seed.
 pub(crate) fn cases(seed: u64) -> Vec<Case> {
-    let mut random = Random(StdRng::seed_from_u64(seed));
+    let mut random = Random::new(seed, About::Requests);
     (0..CASES).map(|_| random.case()).collect()
 }
 
@@ -34,23 +38,58 @@ const TARGET_COUNT: usize = 2000;
 
 /// Targets that are the same for the same seed.
 pub(crate) fn targets(seed: u64) -> Vec<String> {
-    let mut random = Random(StdRng::seed_from_u64(seed));
+    let mut random = Random::new(seed, About::Requests);
     let target = |random: &mut Random| random.several(0, 8, |random| random.one(&PIECES)).concat();
     (0..TARGET_COUNT)
         .map(|_| format!("/{}", target(&mut random)))
         .collect()
 }
 
-struct Random(StdRng);
+/// Cases of connections that carry no HTTP.
+pub(crate) fn opaque_cases(seed: u64) -> Vec<Case> {
+    let mut random = Random::new(seed, About::Connections);
+    let mut case = || {
+        let policies = random.several(1, 3, Random::policy);
+        let connections = (0..OPAQUE_CONNECTIONS).map(|_| random.request());
+        Case::opaque(policies, connections.collect())
+    };
+    (0..OPAQUE_CASES).map(|_| case()).collect()
+}
+
+struct Random {
+    numbers: StdRng,
+    about: About,
+}
+
+/// What policies are about.
+#[derive(Clone, Copy)]
+enum About {
+    Requests,
+    /// Of requests they say little.
+    Connections,
+}
 
 impl Random {
+    fn new(seed: u64, about: About) -> Self {
+        let numbers = StdRng::seed_from_u64(seed);
+        Self { numbers, about }
+    }
+
+    /// Whether something may be said of requests.
+    fn is_about_requests(&mut self) -> bool {
+        match self.about {
+            About::Requests => true,
+            About::Connections => self.chance(0.1),
+        }
+    }
+
     /// One of a pool, which is not empty.
     fn one<T: Clone>(&mut self, pool: &[T]) -> T {
-        pool[self.0.random_range(..pool.len())].clone()
+        pool[self.numbers.random_range(..pool.len())].clone()
     }
 
     fn chance(&mut self, probability: f64) -> bool {
-        self.0.random_bool(probability)
+        self.numbers.random_bool(probability)
     }
 
     /// So many, at least `least` and at most `most`.
@@ -60,7 +99,7 @@ impl Random {
         most: usize,
         mut one: impl FnMut(&mut Self) -> T,
     ) -> Vec<T> {
-        let count = self.0.random_range(least..=most);
+        let count = self.numbers.random_range(least..=most);
         (0..count).map(|_| one(self)).collect()
     }
 
@@ -97,7 +136,11 @@ impl Random {
     fn source(&mut self) -> Value {
         let mut source = Map::new();
         let mut names = Vec::new();
-        for (name, values) in self.several(1, 2, |random| random.one(&SOURCES)) {
+        let pools = match self.is_about_requests() {
+            true => &SOURCES[..],
+            false => &CONNECTION_SOURCES[..],
+        };
+        for (name, values) in self.several(1, 2, |random| random.one(pools)) {
             names.push(name);
             // Istio lets service accounts stand beside neither of these.
             let identities = ["principals", "namespaces"];
@@ -121,8 +164,12 @@ impl Random {
             ("paths", &PATHS[..]),
             ("ports", &ports[..]),
         ];
+        let pools = match self.is_about_requests() {
+            true => &pools[..],
+            false => &pools[4..],
+        };
         let mut operation = Map::new();
-        for (name, values) in self.several(1, 3, |random| random.one(&pools)) {
+        for (name, values) in self.several(1, 3, |random| random.one(pools)) {
             self.add(&mut operation, name, values);
         }
         Value::Object(operation)
@@ -142,22 +189,25 @@ impl Random {
     }
 
     fn condition(&mut self) -> Value {
-        let sources = [
+        let of_connections = [
             ("source.principal", SOURCES[0].1),
             ("source.namespace", SOURCES[1].1),
             ("source.serviceAccount", SOURCES[2].1),
             ("source.trustDomain", SOURCES[3].1),
             ("source.ip", SOURCES[4].1),
             ("remote.ip", SOURCES[5].1),
-        ];
-        let others = [
             ("destination.ip", &["127.0.0.0/8", "10.0.0.0/8"][..]),
+        ];
+        let of_requests = [
             ("request.headers[x-role]", &ROLE_VALUES[..]),
             ("request.headers[:method]", &METHOD_VALUES[..]),
             ("request.headers[Host]", &["web", "secret.com", "*"][..]),
             ("request.headers[:path]", &["/admin*", "*", "/"][..]),
         ];
-        let all = [&sources[..], &others[..], &CLAIMS[..]].concat();
+        let all = match self.is_about_requests() {
+            true => [&of_connections[..], &of_requests[..], &CLAIMS[..]].concat(),
+            false => of_connections.to_vec(),
+        };
         let (key, values) = self.one(&all);
         let field = self.one(&["values", "notValues"]);
         json!({"key": key, field: self.several(1, 2, |random| random.one(values))})

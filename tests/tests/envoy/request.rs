@@ -72,21 +72,21 @@ impl Request {
         Self { token, ..self }
     }
 
-    /// What the client sends.
+    /// All lines of headers but Host, the payload's among them.
+    pub(crate) fn lines(&self) -> impl Iterator<Item = (String, String)> {
+        let payload = self.token.as_ref();
+        let payload = payload.map(|one| (token::HEADER.to_owned(), token::encoded(one)));
+        self.headers.iter().cloned().chain(payload)
+    }
+
+    /// What the client sends over HTTP/1.1.
     pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut text = format!(
             "{} {} HTTP/1.1\r\nHost: {}\r\n",
             self.method, self.target, self.host
         );
-        for (name, value) in &self.headers {
+        for (name, value) in self.lines() {
             text.push_str(&format!("{name}: {value}\r\n"));
-        }
-        if let Some(payload) = &self.token {
-            text.push_str(&format!(
-                "{}: {}\r\n",
-                token::HEADER,
-                token::encoded(payload)
-            ));
         }
         text.push_str("\r\n");
         text.into_bytes()

@@ -158,19 +158,27 @@ impl Facts<'_> {
     }
 }
 
-/// The client's address. Whoever is in the mesh can write X-Forwarded-For: as in Istio it is
-/// believed, but it takes nobody out of what a DENY policy says of the peer's own address.
+/// The client's address: the last of X-Forwarded-For where there is one, else the peer's own, as in
+/// Istio (Envoy's `use_remote_address: false` without trusted hops). Whoever is in the mesh can write
+/// that header. A list of who may come (`remoteIpBlocks` of ALLOW, `notRemoteIpBlocks` of DENY)
+/// believes it, for nobody behind a gateway could come else. A list of who may not
+/// (`remoteIpBlocks` of DENY, `notRemoteIpBlocks` of ALLOW) is about both addresses: nobody writes
+/// himself out of it.
 fn remote_ip(field: &Field<IpNet>, facts: &Facts<'_>) -> Ternary {
     let own: IpAddr = facts.connection.source;
-    match facts.knowledge {
-        Knowledge::Nothing => Ternary::Unknown,
-        Knowledge::Opaque => field.admits_address(own).into(),
-        Knowledge::Request(request) => {
-            let claimed = field.admits_address(request.forwarded_for.unwrap_or(own));
-            let restricts = facts.action != Action::Allow;
-            (claimed || restricts && field.admits_address(own)).into()
+    let request = match facts.knowledge {
+        Knowledge::Nothing => return Ternary::Unknown,
+        Knowledge::Opaque => return field.admits_address(own).into(),
+        Knowledge::Request(request) => request,
+    };
+    let claimed = field.admits_address(request.forwarded_for.unwrap_or(own));
+    let holds = match facts.action {
+        Action::Allow => claimed && !field.excludes_address(own),
+        Action::Deny | Action::Audit | Action::Custom => {
+            claimed || !field.positive.is_empty() && field.admits_address(own)
         }
-    }
+    };
+    holds.into()
 }
 
 /// Whether a path satisfies a field. Where nobody knows whether a template means it, it is kept out.

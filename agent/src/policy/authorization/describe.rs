@@ -204,7 +204,7 @@ fn client(facts: &Facts<'_>) -> String {
         Knowledge::Nothing => "the request decides".to_owned(),
         Knowledge::Opaque => format!("the client is {own}"),
         Knowledge::Request(request) => match request.forwarded_for {
-            Some(client) => format!("the client is {client} (X-Forwarded-For)"),
+            Some(client) => format!("the client is {client} (X-Forwarded-For), the peer {own}"),
             None => format!("the client is {own}"),
         },
     }

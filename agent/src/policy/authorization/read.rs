@@ -12,6 +12,7 @@ use super::values::{
 use super::{Action, Authorization, Enforcement, Rule};
 use crate::model::{PolicyObject, TrustBundle};
 use crate::policy::attachment::{ATTACHMENT_FIELDS, Attachment, attachment};
+use crate::policy::dry_run::{dry_run, refused};
 use crate::policy::reader::{Node, NotEnforced, Warning};
 
 /// The most rules of a policy, and sources of a rule.
@@ -143,27 +144,17 @@ fn provider_name<'a>(node: &Node<'a>) -> Result<Option<&'a str>, NotEnforced> {
     Ok(found)
 }
 
-/// The annotation `istio.io/dry-run`, whose values are those of Go's strconv.ParseBool.
+/// Whether a policy decides, by its annotation.
 fn enforcement(object: &PolicyObject, action: Action) -> Result<Enforcement, NotEnforced> {
-    let fail = |problem: String| NotEnforced {
-        path: "metadata.annotations[istio.io/dry-run]".to_owned(),
-        problem,
-        value: object.annotations.get("istio.io/dry-run").cloned(),
-    };
-    let Some(value) = object.annotations.get("istio.io/dry-run") else {
-        return Ok(Enforcement::Enforced);
-    };
-    let enforcement = match value.as_str() {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Enforcement::DryRun,
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Enforcement::Enforced,
-        other => return Err(fail(format!("{other:?} is neither true nor false"))),
-    };
-    match action {
-        Action::Allow | Action::Deny => Ok(enforcement),
-        Action::Audit | Action::Custom => Err(fail(format!(
-            "only ALLOW and DENY policies have dry runs, not {}",
-            action.as_str()
-        ))),
+    let is_on_trial = dry_run(object)?;
+    match (is_on_trial, action) {
+        (Some(_), Action::Audit | Action::Custom) => {
+            let action = action.as_str();
+            let problem = format!("only ALLOW and DENY policies have dry runs, not {action}");
+            Err(refused(object, problem))
+        }
+        (Some(true), Action::Allow | Action::Deny) => Ok(Enforcement::DryRun),
+        (Some(false), Action::Allow | Action::Deny) | (None, _) => Ok(Enforcement::Enforced),
     }
 }
 

@@ -11,6 +11,7 @@ fn object(spec: Value) -> PolicyObject {
     PolicyObject {
         kind: PolicyKind::AuthorizationPolicy,
         name: ObjectName::new("prod", "jwt"),
+        revision: None,
         annotations: Default::default(),
         created: None,
         spec,

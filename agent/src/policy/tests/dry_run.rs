@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 
 use super::Caller::Plaintext;
 use super::Mesh;
-use crate::policy::PolicyState;
+use crate::model::PolicyKind::{PeerAuthentication, RequestAuthentication};
+use crate::policy::{PolicyState, Severity};
 
 fn deny_all() -> Mesh {
     let spec = json!({"action": "DENY", "rules": [{}]});
@@ -64,6 +65,30 @@ fn only_allow_and_deny_have_dry_runs() {
         }
         let mesh = Mesh::new().authorize("prod/policy", spec);
         assert_eq!(mesh.condition().state, PolicyState::Enforced, "{action}");
+    }
+}
+
+/// Istio's admission refuses the annotation on other kinds, whatever it says.
+#[test]
+fn only_authorization_policies_have_dry_runs() {
+    let rules = json!([{"issuer": "a", "jwksUri": "https://a.example/keys"}]);
+    for (kind, spec) in [
+        (PeerAuthentication, json!({"mtls": {"mode": "PERMISSIVE"}})),
+        (RequestAuthentication, json!({"jwtRules": rules})),
+    ] {
+        let mesh = || Mesh::new().with(kind, "prod/policy", spec.clone());
+        assert_eq!(mesh().condition().state, PolicyState::Enforced, "{kind}");
+        assert!(mesh().admits(Plaintext), "{kind}");
+        for value in ["true", "false", "yes"] {
+            let condition = mesh().dry_run(value).condition();
+            assert_eq!(condition.state, PolicyState::NotEnforced, "{kind}");
+            let message = condition.message.expect("a reason");
+            let named = "metadata.annotations[istio.io/dry-run] is not enforced";
+            assert!(message.starts_with(named), "{message}");
+            assert!(!mesh().dry_run(value).admits(Plaintext), "{kind}");
+            let findings = mesh().dry_run(value).index().findings();
+            assert_eq!(findings[0].severity, Severity::Error, "{kind}");
+        }
     }
 }
 

@@ -17,6 +17,8 @@ mod notes;
 mod opaque;
 mod paths;
 mod peer_authentication;
+mod remote_ip;
+mod revision;
 mod scope;
 mod tokens;
 mod trust;
@@ -36,8 +38,8 @@ use super::{
 };
 use crate::model::testing::{parts, pod, service};
 use crate::model::{
-    AppProtocol, ObjectName, Origin, PolicyKind, PolicyObject, Service, Snapshot, TargetPort,
-    TrustBundle, TrustDomain, Workload, WorkloadIdentity,
+    AppProtocol, ObjectName, Origin, PolicyKind, PolicyObject, Revision, Service, Snapshot,
+    TargetPort, TrustBundle, TrustDomain, Workload, WorkloadIdentity,
 };
 
 const ROOT: &str = "istio-system";
@@ -50,6 +52,7 @@ pub(crate) struct Mesh {
     protocol: AppProtocol,
     others: Vec<Service>,
     trust_bundle: TrustBundle,
+    revision: Revision,
 }
 
 impl Mesh {
@@ -59,6 +62,7 @@ impl Mesh {
             protocol: AppProtocol::Opaque,
             others: Vec::new(),
             trust_bundle: parts().trust_bundle,
+            revision: Revision::default(),
         }
     }
 
@@ -75,6 +79,7 @@ impl Mesh {
         self.policies.push(PolicyObject {
             kind,
             name: ObjectName::new(namespace, name),
+            revision: None,
             annotations: BTreeMap::new(),
             created: None,
             spec,
@@ -132,6 +137,7 @@ impl Mesh {
             services: [vec![service], self.others].concat(),
             policies: self.policies,
             trust_bundle: self.trust_bundle,
+            revision: self.revision,
             ..parts()
         });
         PolicyIndex::build(&Arc::new(snapshot))

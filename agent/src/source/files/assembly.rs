@@ -88,6 +88,7 @@ impl<'a> Assembly<'a> {
         SnapshotParts {
             trust_bundle: settings.trust_bundle.clone(),
             root_namespace: Arc::clone(&settings.root_namespace),
+            revision: settings.revision.clone(),
             ranges: settings.ranges.clone(),
             workloads: workloads.collect(),
             namespaces: self.namespaces,

@@ -63,7 +63,7 @@ use std::thread::JoinHandle;
 
 use notify::RecommendedWatcher;
 
-use crate::model::{MeshRanges, Snapshot, TrustBundle};
+use crate::model::{MeshRanges, Revision, Snapshot, TrustBundle};
 use read::FileReading;
 use settings::Settings;
 use state::State;
@@ -80,6 +80,8 @@ pub struct FileSourceConfig {
     pub trust_bundle: TrustBundle,
     /// Istio's root namespace, usually `istio-system`.
     pub root_namespace: Arc<str>,
+    /// The control plane's revision, whose policies apply.
+    pub revision: Revision,
     /// The cluster's pod and Service ranges.
     pub ranges: MeshRanges,
 }
@@ -125,6 +127,7 @@ impl FileSource {
             directory,
             trust_bundle,
             root_namespace,
+            revision,
             ranges,
         } = config;
         if let Err(error) = std::fs::read_dir(&directory) {
@@ -133,6 +136,7 @@ impl FileSource {
         let settings = Settings {
             trust_bundle,
             root_namespace,
+            revision,
             ranges,
         };
         let (inbox, messages) = mpsc::channel();
@@ -160,6 +164,7 @@ pub fn snapshot_of(text: String, config: FileSourceConfig) -> Snapshot {
     let settings = Settings {
         trust_bundle: config.trust_bundle,
         root_namespace: config.root_namespace,
+        revision: config.revision,
         ranges: config.ranges,
     };
     let mut state = State::new(config.directory, settings);

@@ -8,7 +8,7 @@ use super::assembly::{Assembly, Duplicate};
 use super::document::{self, DocumentError, Object, Parsed};
 use super::read::{self, FileReading};
 use super::settings::Settings;
-use crate::model::{MeshRanges, ObjectName, Origin, PolicyKind, Snapshot, TrustBundle};
+use crate::model::{MeshRanges, ObjectName, Origin, PolicyKind, Revision, Snapshot, TrustBundle};
 use crate::source::field::FieldPath;
 use crate::source::tree;
 
@@ -34,6 +34,8 @@ pub struct OfflineConfig {
     pub trust_bundle: TrustBundle,
     /// Istio's root namespace, usually `istio-system`.
     pub root_namespace: Arc<str>,
+    /// The control plane's revision, whose policies apply.
+    pub revision: Revision,
 }
 
 /// The mesh of some files, and what is wrong with them.
@@ -100,6 +102,7 @@ pub fn read_once(inputs: Vec<Input>, config: OfflineConfig) -> FileSet {
     let settings = Settings {
         trust_bundle: config.trust_bundle,
         root_namespace: config.root_namespace,
+        revision: config.revision,
         ranges: MeshRanges::default(),
     };
     let mut reading = Reading::default();

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use crate::model::{MeshRanges, TrustBundle};
+use crate::model::{MeshRanges, Revision, TrustBundle};
 
 /// What the mesh is told besides its files.
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
     pub(super) trust_bundle: TrustBundle,
     pub(super) root_namespace: Arc<str>,
+    pub(super) revision: Revision,
     pub(super) ranges: MeshRanges,
 }

@@ -1,7 +1,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
-use crate::model::{Origin, PolicyKind, PolicyObject};
+use crate::model::{Origin, PolicyKind, PolicyObject, REVISION_LABEL};
 
 use super::{ObjectError, namespaced_name};
 
@@ -18,6 +18,10 @@ pub(crate) fn policy(
     Ok(PolicyObject {
         kind,
         name: namespaced_name(metadata)?,
+        revision: metadata
+            .labels
+            .as_ref()
+            .and_then(|labels| labels.get(REVISION_LABEL).cloned()),
         annotations: metadata.annotations.clone().unwrap_or_default(),
         created: metadata
             .creation_timestamp

@@ -2,26 +2,59 @@
 //! without a look at Ambit's evaluator; only for policies that Istio admits.
 
 mod expression;
+mod opaque;
 mod values;
 
 use serde_json::{Map, Value, json};
 
 use crate::listener::typed;
 use expression::Expression;
+use opaque::without_http;
 use values::{
     claim, destination_block, header, host, namespace, path, port, principal, request_principal,
     server_name, service_account, source_block, trust_domain,
 };
 
-/// One filter for DENY, then one for ALLOW, each where there are such policies.
-pub(crate) fn filters(policies: &[Value]) -> Vec<Value> {
-    ["DENY", "ALLOW"]
-        .into_iter()
-        .filter_map(|action| filter(action, policies))
+/// One filter for DENY, then one for ALLOW, each where there are such policies: of requests.
+pub(crate) fn http_filters(policies: &[Value]) -> Vec<Value> {
+    let rules = rules(policies).into_iter();
+    rules
+        .map(|rules| {
+            json!({
+                "name": "envoy.filters.http.rbac",
+                "typed_config": typed(
+                    "envoy.extensions.filters.http.rbac.v3.RBAC",
+                    json!({"rules": rules}),
+                ),
+            })
+        })
         .collect()
 }
 
-fn filter(action: &str, policies: &[Value]) -> Option<Value> {
+/// The same, of connections that carry no HTTP.
+pub(crate) fn network_filters(policies: &[Value]) -> Vec<Value> {
+    let left: Vec<_> = policies.iter().map(without_http).collect();
+    let rules = rules(&left).into_iter();
+    rules
+        .map(|rules| {
+            json!({
+                "name": "envoy.filters.network.rbac",
+                "typed_config": typed(
+                    "envoy.extensions.filters.network.rbac.v3.RBAC",
+                    json!({"rules": rules, "stat_prefix": "test"}),
+                ),
+            })
+        })
+        .collect()
+}
+
+fn rules(policies: &[Value]) -> Vec<Value> {
+    let all = ["DENY", "ALLOW"].into_iter();
+    all.filter_map(|action| rules_of(action, policies))
+        .collect()
+}
+
+fn rules_of(action: &str, policies: &[Value]) -> Option<Value> {
     let is_own = |policy: &&Value| policy["action"].as_str().unwrap_or("ALLOW") == action;
     let own: Vec<_> = policies.iter().filter(is_own).collect();
     if own.is_empty() {
@@ -31,11 +64,7 @@ fn filter(action: &str, policies: &[Value]) -> Option<Value> {
     for one in own.iter().flat_map(|policy| list(&policy["rules"])) {
         rules.insert(format!("rule-{}", rules.len()), rule(one));
     }
-    let config = json!({"rules": {"action": action, "policies": rules}});
-    Some(json!({
-        "name": "envoy.filters.http.rbac",
-        "typed_config": typed("envoy.extensions.filters.http.rbac.v3.RBAC", config),
-    }))
+    Some(json!({"action": action, "policies": rules}))
 }
 
 fn list(value: &Value) -> impl Iterator<Item = &Value> {

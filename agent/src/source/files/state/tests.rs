@@ -1,7 +1,7 @@
 //! Istio's mesh-wide settings, as they come and go in files.
 
 use super::*;
-use crate::model::{MeshRanges, PathNormalization, Snapshot, TrustBundle, TrustDomain};
+use crate::model::{MeshRanges, PathNormalization, Revision, Snapshot, TrustBundle, TrustDomain};
 
 const GOOD: &str = "
 apiVersion: v1
@@ -21,6 +21,7 @@ fn state() -> State {
     let settings = Settings {
         trust_bundle: TrustBundle::without_aliases(own),
         root_namespace: "istio-system".into(),
+        revision: Revision::default(),
         ranges: MeshRanges::default(),
     };
     State::new("/config".into(), settings)

@@ -1,0 +1,63 @@
+//! `remoteIpBlocks` and `notRemoteIpBlocks`: whom X-Forwarded-For lets in, and whom it does not (case
+//! T-11 of the specification).
+
+use serde_json::{Value, json};
+
+use super::Caller::Plaintext;
+use super::Mesh;
+
+/// A block with the peer's own address, and one without.
+const OWN: &str = "10.9.0.0/16";
+const OTHER: &str = "203.0.113.0/24";
+
+/// Whether a request from 10.9.0.1 is let in, by an X-Forwarded-For.
+fn admits(action: &str, source: &Value, forwarded: Option<&str>) -> bool {
+    let rule = json!({"from": [{"source": source}]});
+    let spec = json!({"action": action, "rules": [rule]});
+    let policies = Mesh::http().authorize("prod/policy", spec).policies();
+    let mut request = super::request("GET", "/");
+    request.forwarded_for = forwarded.map(|text| text.parse().expect("valid"));
+    policies.admits_request(Plaintext, &request)
+}
+
+/// Each row: the only list, then who is let in of those without the header, and with a client in
+/// each of the two blocks.
+#[test]
+fn t11_a_list_of_who_may_come_believes_the_header_and_a_list_of_who_may_not_does_not() {
+    for (action, field, block, expected) in [
+        ("ALLOW", "remoteIpBlocks", OWN, [true, true, false]),
+        ("ALLOW", "remoteIpBlocks", OTHER, [false, false, true]),
+        ("DENY", "notRemoteIpBlocks", OWN, [true, true, false]),
+        ("DENY", "notRemoteIpBlocks", OTHER, [false, false, true]),
+        ("DENY", "remoteIpBlocks", OWN, [false, false, false]),
+        ("DENY", "remoteIpBlocks", OTHER, [true, true, false]),
+        ("ALLOW", "notRemoteIpBlocks", OWN, [false, false, false]),
+        ("ALLOW", "notRemoteIpBlocks", OTHER, [true, true, false]),
+    ] {
+        let forwarded = [None, Some("10.9.7.7"), Some("203.0.113.7")];
+        let found = forwarded.map(|one| admits(action, &json!({field: [block]}), one));
+        assert_eq!(found, expected, "{action} {field} {block}");
+    }
+}
+
+#[test]
+fn an_exception_of_a_list_is_one_of_the_address_that_is_on_it() {
+    let with = |exception: &str| json!({"remoteIpBlocks": [OWN], "notRemoteIpBlocks": [exception]});
+    // The peer is excepted, and whom it sends on is not on the list.
+    assert!(admits("DENY", &with("10.9.0.1"), Some("203.0.113.7")));
+    assert!(!admits("DENY", &with("10.9.0.1"), Some("10.9.7.7")));
+    // The peer is not, whatever it writes.
+    assert!(!admits("DENY", &with("10.9.7.7"), Some("10.9.7.7")));
+    assert!(!admits("DENY", &with("10.9.7.7"), Some("203.0.113.7")));
+    assert!(admits("ALLOW", &with("10.9.7.7"), Some("10.9.8.8")));
+    assert!(!admits("ALLOW", &with("10.9.7.7"), Some("10.9.7.7")));
+    assert!(!admits("ALLOW", &with("10.9.0.1"), Some("10.9.8.8")));
+}
+
+#[test]
+fn an_address_of_ipv4_in_ipv6_is_the_same() {
+    let block = json!({"notRemoteIpBlocks": [OTHER]});
+    let mapped = Some("::ffff:203.0.113.7");
+    assert!(!admits("ALLOW", &block, mapped));
+    assert!(admits("DENY", &block, mapped));
+}

@@ -1,0 +1,38 @@
+//! What is left of a policy for bytes that are no HTTP, as Istio has it.
+
+use serde_json::Value;
+
+/// Fields of sources and operations that are about requests, without their `not`.
+const FIELDS: [&str; 4] = ["hosts", "methods", "paths", "requestPrincipals"];
+
+/// A policy for such bytes: of an ALLOW policy the rules that say nothing of HTTP, of a DENY policy
+/// what its rules say besides.
+pub(super) fn without_http(policy: &Value) -> Value {
+    let mut policy = policy.clone();
+    let is_denial = policy["action"] == "DENY";
+    if let Some(rules) = policy["rules"].as_array_mut() {
+        rules.retain_mut(|rule| !erase(rule) || is_denial);
+    }
+    policy
+}
+
+/// Erases all that a rule says of HTTP, and returns whether it did say something.
+fn erase(rule: &mut Value) -> bool {
+    let mut has_erased = false;
+    for (clause, inside) in [("from", "source"), ("to", "operation")] {
+        for one in rule[clause].as_array_mut().into_iter().flatten() {
+            if let Some(fields) = one[inside].as_object_mut() {
+                let before = fields.len();
+                fields.retain(|name, _| !FIELDS.contains(&super::positive(name).0.as_str()));
+                has_erased |= fields.len() < before;
+            }
+        }
+    }
+    if let Some(conditions) = rule["when"].as_array_mut() {
+        let before = conditions.len();
+        let is_http = |key: &Value| key.as_str().is_some_and(|key| key.starts_with("request."));
+        conditions.retain(|condition| !is_http(&condition["key"]));
+        has_erased |= conditions.len() < before;
+    }
+    has_erased
+}
