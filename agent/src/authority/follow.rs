@@ -40,9 +40,23 @@ impl AuthorityFiles {
         trust_domain: &TrustDomain,
         interval: Duration,
     ) -> Result<Self, AuthorityError> {
+        Self::follow_with(directory, trust_domain, interval, |_| {})
+    }
+
+    /// The same, and tells of each new authority, of the first one too, before it is the latest.
+    ///
+    /// # Errors
+    /// [`AuthorityError`] where the first set cannot be used.
+    pub fn follow_with(
+        directory: &Path,
+        trust_domain: &TrustDomain,
+        interval: Duration,
+        mut changed: impl FnMut(&Authority) + Send + 'static,
+    ) -> Result<Self, AuthorityError> {
         let files = FileSet::read(directory)?;
-        let authority = Arc::new(Authority::from_files(&files, trust_domain)?);
-        let (published, latest) = watch::channel(authority);
+        let authority = Authority::from_files(&files, trust_domain)?;
+        changed(&authority);
+        let (published, latest) = watch::channel(Arc::new(authority));
         let (follows, ended) = mpsc::channel();
         let fault = Fault::default();
         let follower = Follower {
@@ -50,6 +64,7 @@ impl AuthorityFiles {
             trust_domain: trust_domain.clone(),
             in_force: files.fingerprint(),
             fault: Arc::clone(&fault),
+            changed,
             published,
         };
         thread::Builder::new()
@@ -80,15 +95,16 @@ impl AuthorityFiles {
     }
 }
 
-struct Follower {
+struct Follower<F> {
     directory: PathBuf,
     trust_domain: TrustDomain,
     in_force: Fingerprint,
     fault: Fault,
+    changed: F,
     published: watch::Sender<Arc<Authority>>,
 }
 
-impl Follower {
+impl<F: FnMut(&Authority)> Follower<F> {
     fn run(mut self, ended: &Receiver<Infallible>, interval: Duration) {
         while ended.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
             let fault = self.look().err().map(|error| error.to_string());
@@ -103,6 +119,7 @@ impl Follower {
         let found = files.fingerprint();
         if found != self.in_force {
             let authority = Authority::from_files(&files, &self.trust_domain)?;
+            (self.changed)(&authority);
             self.in_force = found;
             self.published.send_replace(Arc::new(authority));
             tracing::info!(directory = %self.directory.display(), "the CA's files have changed, and are in force");

@@ -20,6 +20,8 @@ mod path;
 mod pem;
 mod store;
 mod subject_key;
+#[cfg(test)]
+mod tests;
 mod trial;
 
 pub use error::{AuthorityError, Flaw};

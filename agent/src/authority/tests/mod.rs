@@ -1,0 +1,1 @@
+//! The authority, attacked and misused.
