@@ -1,5 +1,6 @@
 //! A certificate of an authority, and whether it may sign.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustls::pki_types::CertificateDer;
@@ -37,9 +38,6 @@ impl Validity {
 impl<'a> CaCertificate<'a> {
     pub(super) fn read(der: &'a CertificateDer<'static>) -> Result<Self, String> {
         match x509_parser::parse_x509_certificate(der) {
-            Ok(([], parsed)) if has_hollow_name(&parsed) => {
-                Err("a part of its subject is empty".to_owned())
-            }
             Ok(([], parsed)) => Ok(Self { der, parsed }),
             Ok(_) => Err("something follows the certificate in its block".to_owned()),
             Err(error) => Err(error.to_string()),
@@ -106,6 +104,20 @@ impl<'a> CaCertificate<'a> {
         self.check_trust_domain(trust_domain)
     }
 
+    /// Judges its name as an issuer's: it has to be written the same into what it signs, and rcgen
+    /// writes an attribute once.
+    pub(super) fn check_name(&self) -> Result<(), Flaw> {
+        let mut types = BTreeSet::new();
+        for part in self.parsed.subject().iter_rdn() {
+            let mut attributes = part.iter();
+            match (attributes.next(), attributes.next()) {
+                (Some(only), None) if types.insert(only.attr_type().as_bytes()) => {}
+                _ => return Err(Flaw::Name),
+            }
+        }
+        Ok(())
+    }
+
     fn check_authority(&self, below: u32) -> Result<(), Flaw> {
         let constraints = self.parsed.basic_constraints().map_err(unreadable)?;
         let constraints = constraints.map(|extension| extension.value);
@@ -140,12 +152,6 @@ impl<'a> CaCertificate<'a> {
         }
         Ok(())
     }
-}
-
-/// A name with a set of no attributes, which RFC 5280 (4.1.2.4) forbids and rcgen cannot take.
-fn has_hollow_name(certificate: &X509Certificate<'_>) -> bool {
-    let mut sets = certificate.subject().iter_rdn();
-    sets.any(|set| set.iter().next().is_none())
 }
 
 fn time(time: ASN1Time) -> SystemTime {

@@ -145,6 +145,12 @@ pub enum Flaw {
     /// It is in the bundle of roots, and another signed it.
     #[error("is no root: \"{0}\" signed it; put it into cert-chain.pem")]
     NotSelfIssued(String),
+    /// Its subject has an attribute twice, or several or none in one part.
+    #[error(
+        "has a subject that cannot sign here: each part must be one attribute, and each attribute \
+         occur once; have one made with another subject"
+    )]
+    Name,
     /// It cannot be decoded far enough to judge it.
     #[error("cannot be read: {0}")]
     Unreadable(String),

@@ -20,6 +20,9 @@ pub(super) const CHAIN: &str = "cert-chain.pem";
 /// The trusted roots.
 pub(super) const ROOTS: &str = "root-cert.pem";
 
+/// All names of an authority's files.
+pub const FILES: [&str; 4] = [CERTIFICATE, KEY, CHAIN, ROOTS];
+
 /// The longest file that is read, in bytes: as long as a Secret may be.
 const LONGEST: u64 = 1024 * 1024;
 

@@ -4,13 +4,12 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use rcgen::{CertificateParams, KeyPair, SerialNumber};
-use rustls::pki_types::CertificateDer;
 
 use super::certificate::CaCertificate;
 use super::error::{AuthorityError, invalid};
-use super::files::{CERTIFICATE, CHAIN, FileSet, KEY, ROOTS, read_file, read_key};
+use super::files::{CERTIFICATE, CHAIN, FILES, FileSet, KEY, ROOTS, read_file, read_key};
 use super::issue::{BACKDATED, IssueError, authority_params, new_serial, signing, whole_seconds};
-use super::open::{Authority, signing_key};
+use super::open::{Authority, signing_certificate, signing_key};
 use super::pem;
 use super::store::{Readers, Store};
 use super::subject_key::SubjectKey;
@@ -18,6 +17,9 @@ use crate::model::TrustDomain;
 
 /// How long a root is valid unless it is said otherwise.
 pub const ROOT_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+/// How long an intermediate is valid unless it is said otherwise.
+pub const INTERMEDIATE_LIFETIME: Duration = Duration::from_secs(2 * 365 * 24 * 3600);
 
 /// How many authorities a new root allows below it: it can sign workloads' certificates itself, and
 /// later go offline and leave that to an intermediate.
@@ -112,7 +114,7 @@ fn half(store: &Store, present: &str, missing: &str) -> AuthorityError {
 }
 
 fn ensure_new(store: &Store) -> Result<(), AuthorityError> {
-    let mut names = [CERTIFICATE, KEY, CHAIN, ROOTS].into_iter();
+    let mut names = FILES.into_iter();
     match names.find(|name| store.has(name)) {
         Some(name) => Err(AuthorityError::Exists(store.path(name))),
         None => Ok(()),
@@ -158,8 +160,7 @@ fn root_params(
 /// Makes a root that signs the only trusted one, where nothing says what is trusted.
 fn finish_root(store: &Store) -> Result<(), AuthorityError> {
     let path = store.path(CERTIFICATE);
-    let der: CertificateDer<'static> =
-        pem::only(&read_file(&path)?).map_err(|reason| invalid(&path, reason))?;
+    let der = signing_certificate(&read_file(&path)?).map_err(|reason| invalid(&path, reason))?;
     let certificate = CaCertificate::read(&der).map_err(|reason| invalid(&path, reason))?;
     if !certificate.is_self_issued() {
         return Err(half(store, CERTIFICATE, ROOTS));

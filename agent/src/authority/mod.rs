@@ -25,9 +25,12 @@ mod tests;
 mod trial;
 
 pub use error::{AuthorityError, Flaw};
+pub use files::FILES;
 pub use follow::AuthorityFiles;
 pub use issue::{IssueError, Issued, MIN_LIFETIME};
-pub use make::{ROOT_LIFETIME, make_intermediate, make_root, open_or_make_root};
+pub use make::{
+    INTERMEDIATE_LIFETIME, ROOT_LIFETIME, make_intermediate, make_root, open_or_make_root,
+};
 pub use open::Authority;
 pub use pem::encode as encode_pem;
 pub use subject_key::{CsrError, SubjectKey};

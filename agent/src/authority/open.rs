@@ -1,4 +1,5 @@
 use std::path::Path;
+use std::time::SystemTime;
 
 use rcgen::{Issuer, KeyPair, PublicKeyData};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -44,6 +45,12 @@ impl Authority {
         &self.root
     }
 
+    /// When the first of the signing certificate and what is above it ends to be valid: nothing that
+    /// it signs is valid for longer.
+    pub fn valid_until(&self) -> SystemTime {
+        self.validity.until
+    }
+
     /// The trust domain of the identities that it certifies.
     pub fn trust_domain(&self) -> &TrustDomain {
         &self.trust_domain
@@ -56,7 +63,7 @@ impl Authority {
         let path = files.path(CERTIFICATE);
         let unfit = |reason: String| invalid(&path, reason);
         let key = signing_key(&files.key, &files.path(KEY))?;
-        let der: CertificateDer<'static> = pem::only(&files.certificate).map_err(unfit)?;
+        let der = signing_certificate(&files.certificate).map_err(unfit)?;
         let signing = CaCertificate::read(&der).map_err(unfit)?;
         if signing.key() != key.subject_public_key_info() {
             return Err(AuthorityError::KeyOfAnother {
@@ -64,6 +71,7 @@ impl Authority {
                 certificate: path,
             });
         }
+        signing.check_name().map_err(flawed(&path, &signing))?;
         let chain = all(
             files.chain.as_deref().unwrap_or_default(),
             &files.path(CHAIN),
@@ -86,6 +94,16 @@ impl Authority {
         })?;
         Ok(authority)
     }
+}
+
+/// Decodes the certificate that signs.
+pub(super) fn signing_certificate(text: &[u8]) -> Result<CertificateDer<'static>, String> {
+    pem::only(text).map_err(|reason| {
+        format!(
+            "{reason}; it must hold the signing certificate alone, and cert-chain.pem those that \
+             are above it"
+        )
+    })
 }
 
 /// Decodes the key that signs.
