@@ -68,7 +68,10 @@ fn a_secret_that_is_replaced_as_a_whole_is_followed() {
     eventually("the new root", || *files.latest().root() == new.certificate);
     assert_eq!(files.latest().roots().len(), 2);
     assert_eq!(files.fault(), None);
-    assert_eq!(*told.lock().unwrap(), [old.certificate, new.certificate]);
+    link(volume.path(), "..1");
+    eventually("the old root", || *files.latest().root() == old.certificate);
+    let (old, new) = (old.certificate, new.certificate);
+    assert_eq!(*told.lock().unwrap(), [old.clone(), new, old]);
 }
 
 #[test]

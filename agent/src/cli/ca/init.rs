@@ -58,17 +58,21 @@ impl InitArguments {
     fn text(&self, made: &Authority) -> Result<String, jiff::Error> {
         let directory = self.dir.display();
         let until = Timestamp::try_from(made.valid_until())?;
+        let domain = made.trust_domain();
         let what = match &self.root {
-            None => format!("a root of {}", made.trust_domain()),
+            None => format!(
+                "a root of {domain}, valid until {until}, in {directory}. To keep it \
+                 offline, make what signs for the cluster with --root {directory}"
+            ),
             Some(root) => format!(
-                "an intermediate of {}, signed by the root in {}, which can go offline",
-                made.trust_domain(),
+                "an intermediate of {domain}, valid until {until}, in {directory}. The root in {} \
+                 signed it, and can go offline",
                 root.display()
             ),
         };
         let command = secret(&self.dir);
         Ok(format!(
-            "Made {what}, valid until {until}, in {directory}.\n\
+            "Made {what}.\n\
              As a Secret for the cluster's CA:\n\n{command}"
         ))
     }
