@@ -6,8 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, SanType,
+    CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
 
 use crate::agent::ca_directory;
@@ -20,7 +19,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 pub enum Signer {
     /// The lab's own CA.
     Mesh,
-    /// A CA that nobody in the lab trusts, which bears the same name.
+    /// A CA that nobody in the lab trusts, which bears the same name and key's identifier.
     Stranger,
 }
 
@@ -120,19 +119,10 @@ impl<'a> Claim<'a> {
             let path = directory.join(name);
             fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
         };
-        match self.signer {
-            Signer::Mesh => {
-                let key = KeyPair::from_pem(&read("root-key.pem")?)?;
-                Ok(Issuer::from_ca_cert_pem(&read("root-cert.pem")?, key)?)
-            }
-            Signer::Stranger => {
-                let mut params = CertificateParams::default();
-                params.distinguished_name = DistinguishedName::new();
-                let name = &mut params.distinguished_name;
-                name.push(DnType::CommonName, "Ambit root");
-                params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-                Ok(Issuer::new(params, KeyPair::generate()?))
-            }
-        }
+        let key = match self.signer {
+            Signer::Mesh => KeyPair::from_pem(&read("ca-key.pem")?)?,
+            Signer::Stranger => KeyPair::generate()?,
+        };
+        Ok(Issuer::from_ca_cert_pem(&read("ca-cert.pem")?, key)?)
     }
 }

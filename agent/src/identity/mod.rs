@@ -2,7 +2,7 @@
 //!
 //! Keys are made on the node and are only ever in memory.
 
-mod ca;
+mod embedded;
 mod manager;
 mod provider;
 #[cfg(test)]
@@ -10,7 +10,7 @@ mod tests;
 mod tls;
 mod verify;
 
-pub use ca::{CaError, EmbeddedCa};
+pub use embedded::EmbeddedCa;
 pub use manager::{CertificateInfo, CertificateUnavailable, Identities, WorkloadCertificates};
 pub use provider::{CertificateProvider, IssueError, IssueFuture, IssuedCertificate};
 pub use verify::{PeerIdentityError, TrustPolicy, explain_handshake, peer_identity};

@@ -1,5 +1,5 @@
-//! What an earlier agent left on disk, or somebody else put there: a root that is taken is one that
-//! issues certificates of our trust domain.
+//! What an earlier agent left on disk, or somebody else put there: an authority that is taken is one
+//! that issues certificates of our trust domain, which lead to a root of it.
 
 #![no_main]
 
@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use ambit::authority::{ROOT_LIFETIME, make_root};
 use ambit::identity::{CertificateProvider, EmbeddedCa, peer_identity};
 use ambit::model::{TrustDomain, WorkloadIdentity};
 use arbitrary::Arbitrary;
@@ -22,22 +23,46 @@ static RUNTIME: LazyLock<Runtime> =
 static DIRECTORY: LazyLock<TempDir> =
     LazyLock::new(|| tempfile::tempdir_in("/dev/shm").expect("a directory"));
 
+/// The files of an authority that is in order.
+static GENUINE: LazyLock<TempDir> = LazyLock::new(|| {
+    let directory = tempfile::tempdir_in("/dev/shm").expect("a directory");
+    make_root(directory.path(), &domain(), ROOT_LIFETIME).expect("a root");
+    directory
+});
+
+#[derive(Arbitrary, Debug)]
+enum Contents<'a> {
+    Missing,
+    Genuine,
+    Other(&'a [u8]),
+}
+
 #[derive(Arbitrary, Debug)]
 struct Files<'a> {
-    /// A genuine one where there is none.
-    certificate: Option<&'a [u8]>,
-    key: Option<&'a [u8]>,
+    certificate: Contents<'a>,
+    key: Contents<'a>,
+    chain: Contents<'a>,
+    roots: Contents<'a>,
+}
+
+fn domain() -> TrustDomain {
+    TrustDomain::new("cluster.local").expect("a domain")
 }
 
 fuzz_target!(|files: Files<'_>| {
-    let domain = TrustDomain::new("cluster.local").expect("a domain");
     let directory = DIRECTORY.path();
-    let genuine = || EmbeddedCa::open(directory, &domain).expect("a new root");
     for (name, contents) in [
-        ("root-key.pem", files.key),
-        ("root-cert.pem", files.certificate),
+        ("ca-cert.pem", files.certificate),
+        ("ca-key.pem", files.key),
+        ("cert-chain.pem", files.chain),
+        ("root-cert.pem", files.roots),
     ] {
         let path = directory.join(name);
+        let contents = match contents {
+            Contents::Missing => None,
+            Contents::Genuine => fs::read(GENUINE.path().join(name)).ok(),
+            Contents::Other(contents) => Some(contents.to_vec()),
+        };
         match contents {
             Some(contents) => {
                 fs::write(&path, contents).expect("written");
@@ -46,13 +71,10 @@ fuzz_target!(|files: Files<'_>| {
             None => drop(fs::remove_file(&path)),
         }
     }
-    if files.key.is_none() && files.certificate.is_none() {
-        genuine();
-    }
-    let Ok(ca) = EmbeddedCa::open(directory, &domain) else {
+    let Ok(ca) = EmbeddedCa::open(directory, &domain()) else {
         return;
     };
-    let identity = WorkloadIdentity::new(domain.clone(), "prod", "web").expect("an identity");
+    let identity = WorkloadIdentity::new(domain(), "prod", "web").expect("an identity");
     let issued = RUNTIME
         .block_on(ca.issue(&identity, Duration::from_secs(60)))
         .expect("issued");

@@ -1,0 +1,28 @@
+//! `ambit ca`: the certificate authority.
+
+mod init;
+mod sign;
+
+/// The certificate authority.
+#[derive(clap::Args)]
+pub(super) struct Ca {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Make a root, or an intermediate that a root signs, in Istio's cacerts layout.
+    Init(init::InitArguments),
+    /// Sign a workload's certificate for the key of a certificate signing request.
+    Sign(sign::SignArguments),
+}
+
+impl Ca {
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        match self.command {
+            Command::Init(arguments) => arguments.run(),
+            Command::Sign(arguments) => arguments.run(),
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! The embedded CA: an authority's files on disk, certificates for workloads in memory.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rcgen::KeyPair;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio::sync::watch;
+
+use super::provider::{CertificateProvider, IssueError, IssueFuture, IssuedCertificate};
+use crate::authority::{
+    Authority, AuthorityError, AuthorityFiles, IssueError as SignError, SubjectKey,
+    open_or_make_root,
+};
+use crate::model::{TrustDomain, WorkloadIdentity};
+
+/// How often the authority's files are looked at.
+const INTERVAL: Duration = Duration::from_secs(2);
+
+/// A certificate authority inside the agent, for development and single clusters.
+#[derive(Debug)]
+pub struct EmbeddedCa {
+    files: AuthorityFiles,
+    anchors: watch::Receiver<Arc<[CertificateDer<'static>]>>,
+}
+
+impl EmbeddedCa {
+    /// Opens the authority in `directory`, or makes a root at first start, and follows its files.
+    /// Several agents may do so at once.
+    ///
+    /// # Errors
+    /// [`AuthorityError`]; an existing authority is never replaced.
+    pub fn open(directory: &Path, trust_domain: &TrustDomain) -> Result<Self, AuthorityError> {
+        Self::open_and_look(directory, trust_domain, INTERVAL)
+    }
+
+    fn open_and_look(
+        directory: &Path,
+        trust_domain: &TrustDomain,
+        interval: Duration,
+    ) -> Result<Self, AuthorityError> {
+        let made = open_or_make_root(directory, trust_domain)?;
+        let (publish, anchors) = watch::channel(anchors(&made));
+        let changed = move |authority: &Authority| {
+            publish.send_replace(self::anchors(authority));
+        };
+        Ok(Self {
+            files: AuthorityFiles::follow_with(directory, trust_domain, interval, changed)?,
+            anchors,
+        })
+    }
+
+    /// Why the files as they are now are not in force.
+    pub fn fault(&self) -> Option<String> {
+        self.files.fault()
+    }
+
+    fn sign(
+        &self,
+        identity: &WorkloadIdentity,
+        lifetime: Duration,
+    ) -> Result<IssuedCertificate, SignError> {
+        let key = KeyPair::generate().map_err(|error| SignError::Signing(error.to_string()))?;
+        let authority = self.files.latest();
+        let issued = authority.issue_workload(identity, &SubjectKey::of(&key), lifetime)?;
+        Ok(IssuedCertificate {
+            chain: issued.chain,
+            key: PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),
+            not_before: issued.not_before,
+            not_after: issued.not_after,
+            serial: issued.serial,
+        })
+    }
+}
+
+impl CertificateProvider for EmbeddedCa {
+    fn issue<'a>(&'a self, identity: &'a WorkloadIdentity, lifetime: Duration) -> IssueFuture<'a> {
+        let issued = self.sign(identity, lifetime).map_err(|error| IssueError {
+            identity: identity.clone(),
+            reason: error.to_string(),
+        });
+        Box::pin(std::future::ready(issued))
+    }
+
+    fn trust_anchors(&self) -> Vec<CertificateDer<'static>> {
+        self.anchors.borrow().to_vec()
+    }
+}
+
+fn anchors(authority: &Authority) -> Arc<[CertificateDer<'static>]> {
+    authority.roots().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::authority::{encode_pem, make_root};
+
+    const KEY: &str = "ca-key.pem";
+    const ROOTS: &str = "root-cert.pem";
+
+    /// How long a test waits for what has to come, in looks.
+    const PATIENCE: usize = 2000;
+
+    fn domain() -> TrustDomain {
+        TrustDomain::new("cluster.local").unwrap()
+    }
+
+    fn open(directory: &Path) -> Result<EmbeddedCa, AuthorityError> {
+        EmbeddedCa::open_and_look(directory, &domain(), Duration::from_millis(5))
+    }
+
+    fn root(directory: &Path) -> CertificateDer<'static> {
+        let anchors = open(directory).unwrap().trust_anchors();
+        let [root] = anchors.as_slice() else {
+            panic!("{} roots", anchors.len());
+        };
+        root.clone()
+    }
+
+    #[test]
+    fn agents_that_start_at_once_share_one_root() {
+        let directory = tempfile::tempdir().unwrap();
+        let roots = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4)
+                .map(|_| scope.spawn(|| root(directory.path())))
+                .collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap())
+                .collect::<Vec<_>>()
+        });
+        assert!(roots.iter().all(|root| *root == roots[0]));
+    }
+
+    #[test]
+    fn half_a_root_an_exposed_key_and_a_foreign_root_are_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        open(directory.path()).unwrap();
+        let other = TrustDomain::new("other.example").unwrap();
+        let error = EmbeddedCa::open(directory.path(), &other).unwrap_err();
+        assert!(
+            matches!(error, AuthorityError::Certificate { .. }),
+            "{error}"
+        );
+        let key = directory.path().join(KEY);
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+        let error = open(directory.path()).unwrap_err();
+        assert!(
+            matches!(error, AuthorityError::KeyExposed { .. }),
+            "{error}"
+        );
+        fs::remove_file(&key).unwrap();
+        let error = open(directory.path()).unwrap_err();
+        assert!(matches!(error, AuthorityError::Half { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_root_that_was_being_made_when_its_agent_died_is_made_whole() {
+        for written in [&[KEY][..], &[KEY, "ca-cert.pem"]] {
+            let (whole, begun) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+            root(whole.path());
+            for name in written {
+                fs::copy(whole.path().join(name), begun.path().join(name)).unwrap();
+            }
+            let made = root(begun.path());
+            assert_eq!(made, root(begun.path()));
+            assert_eq!(made == root(whole.path()), written.len() > 1, "{written:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_of_another_root_is_refused() {
+        let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        root(one.path());
+        root(other.path());
+        fs::copy(other.path().join(KEY), one.path().join(KEY)).unwrap();
+        let error = open(one.path()).unwrap_err();
+        assert!(error.to_string().contains("does not belong"), "{error}");
+    }
+
+    #[test]
+    fn a_root_that_is_added_is_trusted_without_a_restart() {
+        let (own, next) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let ca = open(own.path()).unwrap();
+        let old = ca.trust_anchors();
+        let new = make_root(next.path(), &domain(), Duration::from_secs(3600)).unwrap();
+        let bundle = [old.as_slice(), new.roots()].concat();
+        fs::write(own.path().join(ROOTS), encode_pem(&bundle)).unwrap();
+        let mut looks = 0..PATIENCE;
+        while ca.trust_anchors() != bundle {
+            looks.next().expect("a new root");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(ca.fault(), None);
+    }
+}
