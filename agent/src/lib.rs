@@ -4,6 +4,7 @@
 //! [`observe`]; see `ARCHITECTURE.md`.
 
 pub mod admin;
+pub mod authority;
 pub mod authorizer;
 pub mod cli;
 pub mod datapath;
