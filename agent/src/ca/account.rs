@@ -105,7 +105,17 @@ mod tests {
 
     #[test]
     fn nothing_else_is_an_account() {
-        for text in ["", "shop", "shop/", "/web", "shop/web/x", "Shop/web", "a/..", "a/b\0", "a/-b"] {
+        for text in [
+            "",
+            "shop",
+            "shop/",
+            "/web",
+            "shop/web/x",
+            "Shop/web",
+            "a/..",
+            "a/b\0",
+            "a/-b",
+        ] {
             assert!(text.parse::<ServiceAccount>().is_err(), "{text:?}");
         }
         for username in [
@@ -117,7 +127,11 @@ mod tests {
             "System:serviceaccount:shop:web",
             " system:serviceaccount:shop:web",
         ] {
-            assert_eq!(ServiceAccount::from_username(username), None, "{username:?}");
+            assert_eq!(
+                ServiceAccount::from_username(username),
+                None,
+                "{username:?}"
+            );
         }
     }
 }

@@ -11,9 +11,7 @@ use super::caller::Caller;
 use super::refusal::Refusal;
 use crate::authority::{Issued, SubjectKey};
 use crate::model::WorkloadIdentity;
-
-/// The target of the lines: a filter can tell them apart.
-pub const AUDIT_TARGET: &str = "ambit::ca::audit";
+use crate::observe::logging::AUDIT_TARGET;
 
 /// Writes and counts.
 #[derive(Debug, Default)]
@@ -75,7 +73,13 @@ impl Audit {
         issued: &Issued,
     ) {
         self.issued.fetch_add(1, Ordering::Relaxed);
-        let Fields { peer, account, pod, uid, node } = Fields::of(call);
+        let Fields {
+            peer,
+            account,
+            pod,
+            uid,
+            node,
+        } = Fields::of(call);
         tracing::info!(
             target: AUDIT_TARGET,
             %peer,
@@ -94,7 +98,13 @@ impl Audit {
     /// A call was refused.
     pub(super) fn refused(&self, call: &Call, refusal: &Refusal) {
         self.count(refusal.code()).fetch_add(1, Ordering::Relaxed);
-        let Fields { peer, account, pod, uid, node } = Fields::of(call);
+        let Fields {
+            peer,
+            account,
+            pod,
+            uid,
+            node,
+        } = Fields::of(call);
         let identity = call.identity.as_ref().map(ToString::to_string);
         tracing::warn!(
             target: AUDIT_TARGET,
@@ -147,7 +157,11 @@ impl<'a> Fields<'a> {
 fn fingerprint(key: &SubjectKey) -> String {
     let info = key.subject_public_key_info();
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &info);
-    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    digest
+        .as_ref()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 fn seconds(time: SystemTime) -> u64 {

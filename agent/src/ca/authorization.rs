@@ -151,7 +151,9 @@ impl Authorization {
 fn own_pod<'a>(caller: &Caller, pods: &'a PodIndex) -> Result<&'a PodEntry, Denied> {
     let BoundPod { name, uid } = &caller.pod;
     let pod = || name.clone();
-    let found = pods.pod(name).ok_or_else(|| Denied::NoSuchPod { pod: pod() })?;
+    let found = pods
+        .pod(name)
+        .ok_or_else(|| Denied::NoSuchPod { pod: pod() })?;
     if found.uid.as_ref().is_some_and(|known| known != uid) {
         return Err(Denied::Replaced { pod: pod() });
     }

@@ -147,12 +147,17 @@ mod tests {
             assert_eq!(limits.take(&agent, start), Ok(()));
         }
         let retry_after = Duration::from_millis(500);
-        assert_eq!(limits.take(&agent, start), Err(Limited::TooOften { retry_after }));
+        assert_eq!(
+            limits.take(&agent, start),
+            Err(Limited::TooOften { retry_after })
+        );
         assert_eq!(limits.take(&agent, start + retry_after), Ok(()));
         assert!(limits.take(&agent, start + retry_after).is_err());
         // No longer pause makes more than a burst of it.
         let later = start + Duration::from_secs(3600);
-        let served = (0..10).filter(|_| limits.take(&agent, later).is_ok()).count();
+        let served = (0..10)
+            .filter(|_| limits.take(&agent, later).is_ok())
+            .count();
         assert_eq!(served, 3);
     }
 

@@ -61,7 +61,10 @@ pub(super) fn asked(request: &CertificateRequest) -> Result<Asked, RequestError>
     let Some(value) = metadata.and_then(|all| all.fields.get(IMPERSONATED_IDENTITY)) else {
         return Ok(Asked::Own);
     };
-    let id = value.string_value.as_deref().ok_or(RequestError::NotAText)?;
+    let id = value
+        .string_value
+        .as_deref()
+        .ok_or(RequestError::NotAText)?;
     if id.len() > MAX_IDENTITY {
         return Err(RequestError::TooLong(id.len()));
     }
@@ -139,7 +142,9 @@ mod tests {
         let mut other_kind = asking("");
         if let Some(metadata) = &mut other_kind.metadata {
             let value = Value { string_value: None };
-            metadata.fields.insert(IMPERSONATED_IDENTITY.to_owned(), value);
+            metadata
+                .fields
+                .insert(IMPERSONATED_IDENTITY.to_owned(), value);
         }
         assert_eq!(asked(&other_kind), Err(RequestError::NotAText));
     }

@@ -1,5 +1,7 @@
-//! The command line: `ambit run` is the agent, everything else asks one, or looks at files.
+//! The command line: `ambit run` is the agent, `ambit ca serve` a certificate authority; everything
+//! else asks an agent, or looks at files.
 
+mod ca;
 mod check;
 mod explain;
 mod offline;
@@ -39,6 +41,8 @@ enum Command {
     Events(Show),
     /// What this kernel has and lacks, and whose programs besides Ambit's are on its hooks.
     Check(check::Check),
+    /// The certificate authority.
+    Ca(ca::Ca),
     /// Whether somebody may reach something, and which policy says so.
     Explain(Box<explain::Explain>),
     /// What is wrong with files of configuration.
@@ -65,6 +69,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Connections(show) => show.print("connections")?,
         Command::Certs(show) => show.print("certificates")?,
         Command::Events(show) => show.print("events")?,
+        Command::Ca(ca) => ca.run()?,
         Command::Check(check) => return check.run(),
         Command::Explain(explain) => return explain.run(),
         Command::Validate(validate) => return validate.run(),

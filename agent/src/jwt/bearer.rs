@@ -88,17 +88,42 @@ mod tests {
         assert_eq!(verified.all["aud"], json!(["b", "a"]));
         let issuer = || "i".to_owned();
         for (field, value, error) in [
-            ("iss", json!("j"), Unauthenticated::UnknownIssuer { issuer: "j".to_owned() }),
-            ("aud", json!("b"), Unauthenticated::OtherAudience { issuer: issuer() }),
-            ("aud", json!([]), Unauthenticated::OtherAudience { issuer: issuer() }),
-            ("exp", json!(NOW - 61), Unauthenticated::Expired { issuer: issuer() }),
-            ("nbf", json!(NOW + 61), Unauthenticated::NotYetValid { issuer: issuer() }),
+            (
+                "iss",
+                json!("j"),
+                Unauthenticated::UnknownIssuer {
+                    issuer: "j".to_owned(),
+                },
+            ),
+            (
+                "aud",
+                json!("b"),
+                Unauthenticated::OtherAudience { issuer: issuer() },
+            ),
+            (
+                "aud",
+                json!([]),
+                Unauthenticated::OtherAudience { issuer: issuer() },
+            ),
+            (
+                "exp",
+                json!(NOW - 61),
+                Unauthenticated::Expired { issuer: issuer() },
+            ),
+            (
+                "nbf",
+                json!(NOW + 61),
+                Unauthenticated::NotYetValid { issuer: issuer() },
+            ),
         ] {
             let mut claims = claims.clone();
             claims[field] = value;
             assert_eq!(judge(&claims, ours), Err(error), "{claims}");
         }
         let forged = judge(&claims, &Issuer::new_rsa());
-        assert_eq!(forged, Err(Unauthenticated::BadSignature { issuer: issuer() }));
+        assert_eq!(
+            forged,
+            Err(Unauthenticated::BadSignature { issuer: issuer() })
+        );
     }
 }

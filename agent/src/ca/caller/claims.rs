@@ -135,7 +135,10 @@ mod tests {
             claims(&json!([])),
         ] {
             let error = caller(&claims);
-            assert!(matches!(error, Err(CallerError::Claims { .. })), "{claims:?}");
+            assert!(
+                matches!(error, Err(CallerError::Claims { .. })),
+                "{claims:?}"
+            );
         }
     }
 }

@@ -146,9 +146,15 @@ mod tests {
             };
             [is_accepted(&issuers[0]), is_accepted(&issuers[1])]
         };
-        assert!(matches!(JwksFile::open(&path), Err(JwksFileError::Read { .. })));
+        assert!(matches!(
+            JwksFile::open(&path),
+            Err(JwksFileError::Read { .. })
+        ));
         std::fs::write(&path, "{}").unwrap();
-        assert!(matches!(JwksFile::open(&path), Err(JwksFileError::Keys { .. })));
+        assert!(matches!(
+            JwksFile::open(&path),
+            Err(JwksFileError::Keys { .. })
+        ));
         std::fs::write(&path, issuers[0].jwks().to_string()).unwrap();
         let mut file = JwksFile::open(&path).unwrap();
         let keys = file.keys();

@@ -106,7 +106,10 @@ fn caller(status: TokenReviewStatus, audience: &str) -> Result<Caller, CallerErr
     let audiences = status.audiences.unwrap_or_default();
     // An API server that does not know of audiences answers without them.
     let is_for_us = audiences.iter().any(|known| known == audience);
-    if status.authenticated != Some(true) || status.error.is_some_and(|e| !e.is_empty()) || !is_for_us {
+    if status.authenticated != Some(true)
+        || status.error.is_some_and(|e| !e.is_empty())
+        || !is_for_us
+    {
         let audience = audience.to_owned();
         return Err(CallerError::NotAccepted { audience });
     }
@@ -168,7 +171,10 @@ mod tests {
     fn with(pointer: &str, value: Json) -> Result<Caller, CallerError> {
         let mut status = status();
         *status.pointer_mut(pointer).expect("a field") = value;
-        caller(serde_json::from_value(status).expect("a status"), "istio-ca")
+        caller(
+            serde_json::from_value(status).expect("a status"),
+            "istio-ca",
+        )
     }
 
     #[test]
@@ -176,7 +182,10 @@ mod tests {
         let found = with("/authenticated", json!(true)).expect("a caller");
         assert_eq!(found.account.to_string(), "shop/web");
         assert_eq!(found.pod.name.to_string(), "shop/web-0");
-        assert_eq!((&*found.pod.uid, found.node.as_deref()), ("2", Some("node-1")));
+        assert_eq!(
+            (&*found.pod.uid, found.node.as_deref()),
+            ("2", Some("node-1"))
+        );
         let key = "/user/extra/authentication.kubernetes.io~1node-name";
         assert_eq!(with(key, json!([])).expect("a caller").node, None);
     }
@@ -194,7 +203,10 @@ mod tests {
         status["error"] = json!("expired");
         let status = serde_json::from_value(status).expect("a status");
         assert_eq!(caller(status, "istio-ca"), not_accepted);
-        assert_eq!(caller(TokenReviewStatus::default(), "istio-ca"), not_accepted);
+        assert_eq!(
+            caller(TokenReviewStatus::default(), "istio-ca"),
+            not_accepted
+        );
     }
 
     #[test]

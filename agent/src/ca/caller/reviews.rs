@@ -19,7 +19,8 @@ pub(super) struct TokenDigest([u8; 32]);
 
 impl TokenDigest {
     pub(super) fn of(token: &BearerToken) -> Self {
-        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, token.expose().as_bytes());
+        let digest =
+            aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, token.expose().as_bytes());
         let mut bytes = [0; 32];
         bytes.copy_from_slice(digest.as_ref());
         Self(bytes)

@@ -75,7 +75,10 @@ fn name(pod: &Pod) -> Option<ObjectName> {
 
 /// `None`: it has ended, or its account cannot be told.
 fn entry(pod: &Pod) -> Option<PodEntry> {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    let phase = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref());
     if matches!(phase, Some("Succeeded" | "Failed")) {
         return None;
     }
@@ -85,7 +88,11 @@ fn entry(pod: &Pod) -> Option<PodEntry> {
     Some(PodEntry {
         account: ServiceAccount::new(&name.namespace, account)?,
         uid: Some(pod.metadata.uid.as_deref().unwrap_or_default().into()),
-        node: spec.node_name.as_deref().filter(|node| !node.is_empty()).map(Into::into),
+        node: spec
+            .node_name
+            .as_deref()
+            .filter(|node| !node.is_empty())
+            .map(Into::into),
         name,
     })
 }
@@ -107,7 +114,8 @@ mod tests {
     }
 
     fn on_node_1(pods: &PodDirectory) -> Option<bool> {
-        pods.look(|pods| pods.runs_on("node-1", &account("shop/web"))).ok()
+        pods.look(|pods| pods.runs_on("node-1", &account("shop/web")))
+            .ok()
     }
 
     #[test]
