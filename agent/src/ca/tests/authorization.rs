@@ -1,12 +1,10 @@
 //! Every way in which a caller may or may not have an identity.
 
-use super::{account, caller, pod};
+use super::{AGENT, account, agent, caller, pod, pods, sidecar};
 use crate::ca::authorization::{Asked, Authorization, Denied};
 use crate::ca::caller::{BoundPod, Caller};
-use crate::ca::pods::{PodEntry, PodIndex};
+use crate::ca::pods::PodEntry;
 use crate::model::{ObjectName, TrustDomain, WorkloadIdentity};
-
-const AGENT: &str = "mesh/agent";
 
 fn rules() -> Authorization {
     Authorization {
@@ -15,26 +13,12 @@ fn rules() -> Authorization {
     }
 }
 
-/// Two nodes, each with an agent; `shop/web` on the first, `shop/db` on the second.
-fn pods() -> PodIndex {
-    PodIndex::from_iter([
-        pod(AGENT, "agent-1", "node-1"),
-        pod(AGENT, "agent-2", "node-2"),
-        pod("shop/web", "web-0", "node-1"),
-        pod("shop/db", "db-0", "node-2"),
-    ])
-}
-
 fn identity(principal: &str) -> WorkloadIdentity {
     principal.parse().expect("an identity")
 }
 
 fn web() -> Asked {
     Asked::Of(identity("cluster.local/ns/shop/sa/web"))
-}
-
-fn agent() -> Caller {
-    caller(AGENT, "agent-1", Some("node-1"))
 }
 
 fn judge(caller: &Caller, asked: &Asked) -> Result<String, Denied> {
@@ -105,8 +89,7 @@ fn other_trust_domains_are_refused() {
 
 #[test]
 fn who_is_no_agent_may_impersonate_nobody_not_even_itself() {
-    let sidecar = caller("shop/web", "web-0", Some("node-1"));
-    let error = judge(&sidecar, &web()).expect_err("refused");
+    let error = judge(&sidecar(), &web()).expect_err("refused");
     assert!(matches!(error, Denied::NotANodeAccount { .. }));
     assert!(error.to_string().contains("--node-account shop/web"));
     let nobody_trusted = Authorization {
