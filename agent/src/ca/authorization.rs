@@ -62,7 +62,7 @@ pub enum Denied {
         actual: Arc<str>,
     },
     /// The node of a node's agent is not known.
-    #[error("neither the caller's token nor the pod {pod} says which node it is on")]
+    #[error("it is not known which node the caller's pod {pod} is on; it may not be scheduled yet")]
     NodeUnknown {
         /// The caller's pod.
         pod: ObjectName,

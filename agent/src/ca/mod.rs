@@ -5,6 +5,10 @@
 //! account's identity, or, as a node's agent, that of a pod on its own node ([`authorization`],
 //! [`pods`]), at most for the configured lifetime, and not more often than its share ([`limits`]).
 //! Each answer is in the audit log ([`audit`]). Callers verify the server by the authority's roots.
+//!
+//! Where tokens are checked by the API server, the CA's own account has to be allowed to `create`
+//! `tokenreviews.authentication.k8s.io`; where the API server tells which pods run where, to `list`
+//! and `watch` `pods` of all namespaces.
 
 pub mod account;
 pub mod audit;

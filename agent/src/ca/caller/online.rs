@@ -5,8 +5,12 @@ use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use http::Request;
+use http::header::CONTENT_TYPE;
+use http_body_util::{BodyExt, Limited};
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus};
-use kube::api::{Api, PostParams};
+use kube::client::Body;
 use tokio::sync::Semaphore;
 
 use super::super::account::ServiceAccount;
@@ -21,6 +25,12 @@ const MAX_UNDER_WAY: usize = 16;
 /// How long a review may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Where reviews are created.
+const TOKEN_REVIEWS: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
+
+/// The longest answer that is read, in bytes.
+const MAX_ANSWER: usize = 256 * 1024;
+
 /// Where a user's `extra` has the objects that the token is bound to.
 const POD_NAME: &str = "authentication.kubernetes.io/pod-name";
 const POD_UID: &str = "authentication.kubernetes.io/pod-uid";
@@ -28,7 +38,7 @@ const NODE_NAME: &str = "authentication.kubernetes.io/node-name";
 
 /// Asks the API server whose a token is. It knows which pods have ended.
 pub struct OnlineReviewer {
-    reviews: Api<TokenReview>,
+    client: kube::Client,
     audience: String,
     turns: Semaphore,
     known: Mutex<Reviews>,
@@ -38,7 +48,7 @@ impl OnlineReviewer {
     /// A reviewer of tokens for `audience`.
     pub fn new(client: kube::Client, audience: String) -> Self {
         Self {
-            reviews: Api::all(client),
+            client,
             audience,
             turns: Semaphore::new(MAX_UNDER_WAY),
             known: Mutex::default(),
@@ -54,10 +64,9 @@ impl OnlineReviewer {
         if let Some(caller) = self.known(digest) {
             return Ok(caller);
         }
-        let unavailable = |reason: String| ReviewError::Unavailable(reason);
         let asked = async {
             let turn = self.turns.acquire().await;
-            let _turn = turn.map_err(|error| unavailable(error.to_string()))?;
+            let _turn = turn.map_err(|error| ReviewError::Unavailable(error.to_string()))?;
             // Another call may have brought the same token meanwhile.
             if let Some(caller) = self.known(digest) {
                 return Ok(caller);
@@ -70,7 +79,10 @@ impl OnlineReviewer {
         };
         match tokio::time::timeout(TIMEOUT, asked).await {
             Ok(result) => result,
-            Err(_) => Err(unavailable(format!("no answer within {TIMEOUT:?}"))),
+            Err(_) => {
+                let reason = format!("no answer within {TIMEOUT:?}");
+                Err(ReviewError::Unavailable(reason))
+            }
         }
     }
 
@@ -79,6 +91,8 @@ impl OnlineReviewer {
         known.find(token, Instant::now())
     }
 
+    /// The answer is read here: the client's own reading would log one that it cannot read, and the
+    /// token is in it.
     async fn ask(&self, token: &BearerToken) -> Result<Caller, ReviewError> {
         let review = TokenReview {
             spec: TokenReviewSpec {
@@ -87,9 +101,30 @@ impl OnlineReviewer {
             },
             ..TokenReview::default()
         };
-        let answer = self.reviews.create(&PostParams::default(), &review).await;
-        let answer = answer.map_err(|error| ReviewError::Unavailable(error.to_string()))?;
+        let answer = self.send(&review).await.map_err(ReviewError::Unavailable)?;
+        let answer: TokenReview = serde_json::from_slice(&answer)
+            .map_err(|_| ReviewError::Unavailable("its answer is no TokenReview".to_owned()))?;
         Ok(caller(answer.status.unwrap_or_default(), &self.audience)?)
+    }
+
+    /// Creates the review.
+    ///
+    /// # Errors
+    /// What happened, without anything that the review has in it.
+    async fn send(&self, review: &TokenReview) -> Result<Bytes, String> {
+        let body = serde_json::to_vec(review).map_err(|error| error.to_string())?;
+        let request = Request::post(TOKEN_REVIEWS)
+            .header(CONTENT_TYPE, "application/json")
+            .body(Body::from(body))
+            .map_err(|error| error.to_string())?;
+        let response = self.client.send(request).await;
+        let response = response.map_err(|error| error.to_string())?;
+        if !response.status().is_success() {
+            return Err(format!("it answers {}", response.status()));
+        }
+        let answer = Limited::new(response.into_body(), MAX_ANSWER).collect();
+        let answer = answer.await.map_err(|error| error.to_string())?;
+        Ok(answer.to_bytes())
     }
 }
 

@@ -1,8 +1,10 @@
 //! Authorization in full, and the whole service over TLS.
 
 mod api_server;
+mod audit;
 mod authorization;
 mod ca;
+mod certificate;
 mod client;
 mod connections;
 mod issuance;
