@@ -9,6 +9,9 @@ use super::pods::PodsUnknown;
 use super::request::RequestError;
 use crate::authority::IssueError;
 
+/// The longest sentence of an answer, in characters. Each may take several bytes of its header.
+const MAX_SENTENCE: usize = 1024;
+
 /// Why a call gets no certificate. Displays as a sentence for the caller and the audit log, which
 /// has no part of a token but its issuer and account.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -63,8 +66,14 @@ impl Refusal {
         }
     }
 
-    /// The answer.
+    /// The answer. What the caller has sent comes back in it, so that it is cut off where a header
+    /// would be too long.
     pub fn status(&self) -> Status {
-        Status::new(self.code(), self.to_string())
+        let sentence = self
+            .to_string()
+            .chars()
+            .take(MAX_SENTENCE)
+            .collect::<String>();
+        Status::new(self.code(), sentence)
     }
 }

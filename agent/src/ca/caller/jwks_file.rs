@@ -21,16 +21,16 @@ const MAX_FILE: u64 = 1 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum JwksFileError {
     /// It cannot be read.
-    #[error("the file of keys {path} cannot be read: {source}", path = path.display())]
+    #[error("the file of keys {path} cannot be read: {error}", path = path.display())]
     Read {
         /// The file.
         path: PathBuf,
         /// What the system answered.
-        source: io::Error,
+        error: io::Error,
     },
     /// It has no keys.
     #[error(
-        "the file of keys {path} cannot be used: {source}; write what the API server has at \
+        "the file of keys {path} cannot be used: {error}; write what the API server has at \
          /openid/v1/jwks to it",
         path = path.display()
     )]
@@ -38,7 +38,7 @@ pub enum JwksFileError {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        source: JwksError,
+        error: JwksError,
     },
 }
 
@@ -102,9 +102,9 @@ impl JwksFile {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, JwksFileError> {
-    let failed = |source| JwksFileError::Read {
+    let failed = |error| JwksFileError::Read {
         path: path.to_owned(),
-        source,
+        error,
     };
     let file = std::fs::File::open(path).map_err(failed)?;
     let mut text = Vec::new();
@@ -113,9 +113,9 @@ fn read(path: &Path) -> Result<Vec<u8>, JwksFileError> {
 }
 
 fn parse(path: &Path, text: &[u8]) -> Result<KeySet, JwksFileError> {
-    let jwks = Jwks::parse(text).map_err(|source| JwksFileError::Keys {
+    let jwks = Jwks::parse(text).map_err(|error| JwksFileError::Keys {
         path: path.to_owned(),
-        source,
+        error,
     })?;
     Ok(KeySet::new(&jwks))
 }

@@ -28,12 +28,12 @@ const DRAIN: Duration = Duration::from_secs(15);
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
     /// The address cannot be listened on.
-    #[error("cannot listen on {address}: {source}; give another --listen")]
+    #[error("cannot listen on {address}: {error}; give another --listen")]
     Bind {
         /// The address.
         address: SocketAddr,
         /// What the system answered.
-        source: io::Error,
+        error: io::Error,
     },
     /// TLS is not available.
     #[error("TLS cannot be set up: {0}")]
@@ -59,7 +59,7 @@ impl CaServer {
         certificate: &Arc<ServerCertificate>,
         service: Arc<CertificateService>,
     ) -> Result<Self, ListenError> {
-        let failed = |source| ListenError::Bind { address, source };
+        let failed = |error| ListenError::Bind { address, error };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         Ok(Self {
             address: listener.local_addr().map_err(failed)?,

@@ -137,7 +137,7 @@ impl State {
             "apiVersion": "authentication.k8s.io/v1",
             "kind": "TokenReview",
             "metadata": {},
-            "spec": {},
+            "spec": review["spec"],
             "status": status,
         })
     }

@@ -7,9 +7,10 @@ use http::HeaderMap;
 use serde_json::Value;
 use tracing::instrument::WithSubscriber;
 
+use super::api_server::ApiServer;
 use super::ca::{TestCa, seconds};
 use super::client::Ask;
-use super::{agent, sidecar};
+use super::{agent, online, sidecar};
 use crate::observe::logging::AUDIT_TARGET;
 
 const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";
@@ -107,4 +108,15 @@ async fn no_token_is_logged_whatever_becomes_of_it() {
             assert!(!text.contains(part));
         }
     }
+}
+
+#[tokio::test]
+async fn no_token_is_logged_when_the_api_server_repeats_it_in_an_answer_that_makes_no_sense() {
+    let api = ApiServer::start(Vec::new()).await;
+    let (ca, _) = online::ca(&api).await;
+    let token = "header.payload-of-the-token.signature";
+    api.review(token, serde_json::json!("no status"));
+    let (text, line) = logged(&ca, &Ask::own(token)).await;
+    assert_eq!(line["code"], "Unavailable");
+    assert!(!text.contains("payload-of-the-token"), "{text}");
 }

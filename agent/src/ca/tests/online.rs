@@ -30,7 +30,7 @@ fn status(caller: &Caller) -> Value {
 }
 
 /// A CA that asks this API server, for tokens as for pods.
-async fn ca(api: &ApiServer) -> (TestCa, PodDirectory) {
+pub(super) async fn ca(api: &ApiServer) -> (TestCa, PodDirectory) {
     let pods = PodDirectory::default();
     tokio::spawn(follow_cluster(api.client(), pods.clone()));
     let known = pods.clone();

@@ -79,6 +79,8 @@ async fn tokens_out_of_time_or_place_are_refused() {
         let token = ca.issuer.token(&with(field, value));
         assert_refused(&ca, &token, because).await;
     }
+    let long = ca.issuer.token(&with("iss", json!("\u{e9}".repeat(4096))));
+    assert_refused(&ca, &long, "not this cluster's").await;
     let mut endless = claims(&sidecar());
     endless.as_object_mut().expect("claims").remove("exp");
     assert_refused(&ca, &ca.issuer.token(&endless), "does not expire").await;
