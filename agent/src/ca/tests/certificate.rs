@@ -15,6 +15,9 @@ use crate::authority::{Authority, make_root};
 use crate::ca::server::ServerCertificate;
 use crate::model::TrustDomain;
 
+/// Short enough to wait for half of it.
+const LIFETIME: Duration = Duration::from_secs(6);
+
 const DAY: Duration = Duration::from_secs(86_400);
 
 fn authority() -> (Arc<Authority>, TempDir) {
@@ -73,10 +76,10 @@ async fn another_authority_gives_the_server_another_certificate() {
 async fn it_is_renewed_before_it_ends() {
     let (authority, _kept) = authority();
     let (_published, latest) = watch::channel(Arc::clone(&authority));
-    let server = certificate(&latest, Duration::from_secs(2));
+    let server = certificate(&latest, LIFETIME);
     let first = shown(&server, &authority).await.unwrap();
     assert!(server.is_valid(SystemTime::now()));
-    assert!(!server.is_valid(SystemTime::now() + Duration::from_secs(2)));
+    assert!(!server.is_valid(SystemTime::now() + LIFETIME));
     let following = Arc::clone(&server);
     tokio::spawn(async move { following.follow().await });
     while shown(&server, &authority).await.unwrap() == first {
