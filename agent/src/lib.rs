@@ -6,6 +6,7 @@
 pub mod admin;
 pub mod authority;
 pub mod authorizer;
+pub mod ca;
 pub mod cli;
 pub mod datapath;
 pub mod identity;

@@ -58,7 +58,7 @@ impl<'a> Candidate<'a> {
             if rule.issuer != token.claims.issuer {
                 continue;
             }
-            match check_claims(rule, &token.claims, now) {
+            match check_claims(&rule.audiences, &token.claims, now) {
                 Ok(()) => rules.push(rule),
                 Err(failure) => error = error.or(Some(failure)),
             }

@@ -2,12 +2,14 @@
 //!
 //! [`authenticate()`] is what the proxy asks of each request: which token it carries, if any.
 //! [`apply`] is what then happens to the request. [`KeyCache`] has the issuers' keys.
+//! [`verify_bearer`] is for a token of one known issuer.
 //!
 //! Signatures are checked with aws-lc-rs, which TLS uses too, by the little code of `key_set` and
 //! `unverified`. A general JWT library would take repeated JSON keys (the application may see the
 //! other value), pass over `crit`, and parse a key again for each token.
 
 mod authenticate;
+mod bearer;
 mod cache;
 mod effects;
 mod extract;
@@ -16,7 +18,7 @@ mod key_set;
 mod limits;
 mod strict_json;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod unauthenticated;
@@ -24,6 +26,7 @@ mod unverified;
 mod verify;
 
 pub use authenticate::authenticate;
+pub use bearer::{ExpectedToken, VerifiedClaims, verify_bearer};
 pub use cache::{
     Addresses, DiscoveryError, Fetch, FetchError, HttpFetcher, KeyCache, KeyError, KeyProblem,
     TrustError,

@@ -1,4 +1,4 @@
-//! One token against one rule.
+//! One token against what it has to be.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -13,10 +13,11 @@ use crate::policy::{JwtRule, Token};
 /// By how much the clocks of issuer and node may differ: Envoy's default.
 const CLOCK_SKEW: Duration = Duration::from_secs(60);
 
-/// Whether the claims satisfy a rule whose issuer they name. Audiences are compared as they are
-/// written: no scheme and no trailing slash is passed over, as Envoy would.
+/// Whether the claims of the right issuer are in force, and for one of these audiences; for any
+/// where there are none. Audiences are compared as they are written: no scheme and no trailing
+/// slash is passed over, as Envoy would.
 pub(super) fn check_claims(
-    rule: &JwtRule,
+    audiences: &[String],
     claims: &Claims,
     now: SystemTime,
 ) -> Result<(), Unauthenticated> {
@@ -36,7 +37,7 @@ pub(super) fn check_claims(
         return Err(Unauthenticated::Expired { issuer: issuer() });
     }
     let is_named = |audience: &String| claims.audiences.contains(audience);
-    if !rule.audiences.is_empty() && !rule.audiences.iter().any(is_named) {
+    if !audiences.is_empty() && !audiences.iter().any(is_named) {
         return Err(Unauthenticated::OtherAudience { issuer: issuer() });
     }
     Ok(())

@@ -1,5 +1,5 @@
-//! The agent's log, to stderr. Whoever logs never waits: a thread of its own writes, and what it
-//! cannot write is dropped and counted.
+//! The log, to stderr. Whoever logs in the agent never waits: a thread of its own writes, and what
+//! it cannot write is dropped and counted.
 
 use anyhow::Context;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
@@ -7,6 +7,9 @@ use tracing_subscriber::EnvFilter;
 
 /// Lines that may wait to be written.
 const WAITING_LINES: usize = 16_384;
+
+/// The target of the CA's audit lines.
+pub const AUDIT_TARGET: &str = "ambit::ca::audit";
 
 /// How a log line looks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
@@ -47,10 +50,34 @@ impl DroppedLines {
 /// # Errors
 /// Where the filter cannot be read, or logging has begun already.
 pub fn init(filter: &str, format: LogFormat) -> anyhow::Result<Log> {
-    let filter = EnvFilter::try_new(filter)
-        .with_context(|| format!("--log {filter:?} is no filter; try `info` or `ambit=debug`"))?;
+    begin(parse(filter)?, format, WhenFull::Drop)
+}
+
+/// Begins a log that has every line of the CA's audit, whatever the filter says: a line waits until
+/// it can be written, and with it whoever has written it.
+///
+/// # Errors
+/// Where the filter cannot be read, or logging has begun already.
+pub fn init_audited(filter: &str, format: LogFormat) -> anyhow::Result<Log> {
+    let audit = format!("{AUDIT_TARGET}=info").parse()?;
+    let filter = parse(filter)?.add_directive(audit);
+    begin(filter, format, WhenFull::Wait)
+}
+
+/// What becomes of a line when [`WAITING_LINES`] wait already.
+enum WhenFull {
+    Drop,
+    Wait,
+}
+
+fn parse(filter: &str) -> anyhow::Result<EnvFilter> {
+    EnvFilter::try_new(filter)
+        .with_context(|| format!("--log {filter:?} is no filter; try `info` or `ambit=debug`"))
+}
+
+fn begin(filter: EnvFilter, format: LogFormat, when_full: WhenFull) -> anyhow::Result<Log> {
     let (writer, guard) = NonBlockingBuilder::default()
-        .lossy(true)
+        .lossy(matches!(when_full, WhenFull::Drop))
         .buffered_lines_limit(WAITING_LINES)
         .thread_name("ambit-log")
         .finish(std::io::stderr());

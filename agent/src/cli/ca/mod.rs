@@ -1,6 +1,7 @@
 //! `ambit ca`: the certificate authority.
 
 mod init;
+mod serve;
 mod sign;
 
 /// The certificate authority.
@@ -16,6 +17,8 @@ enum Command {
     Init(init::InitArguments),
     /// Sign a workload's certificate for the key of a certificate signing request.
     Sign(sign::SignArguments),
+    /// Serve certificates to the node agents, sidecars and ztunnels of a cluster without Istio.
+    Serve(Box<serve::ServeArguments>),
 }
 
 impl Ca {
@@ -23,6 +26,7 @@ impl Ca {
         match self.command {
             Command::Init(arguments) => arguments.run(),
             Command::Sign(arguments) => arguments.run(),
+            Command::Serve(arguments) => arguments.run(),
         }
     }
 }
