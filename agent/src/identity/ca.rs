@@ -4,6 +4,7 @@ use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use nix::fcntl::{Flock, FlockArg};
@@ -13,8 +14,10 @@ use rcgen::{
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio::sync::watch;
 
-use super::provider::{CertificateProvider, IssueError, IssueFuture, IssuedCertificate};
+use super::anchors::TrustAnchors;
+use super::provider::{CertificateProvider, IssueFailure, IssueFuture, IssuedCertificate};
 use crate::model::{TrustDomain, WorkloadIdentity};
 
 const CERTIFICATE: &str = "root-cert.pem";
@@ -65,7 +68,7 @@ pub enum CaError {
 #[derive(Debug)]
 pub struct EmbeddedCa {
     issuer: Issuer<'static, KeyPair>,
-    root: CertificateDer<'static>,
+    anchors: watch::Sender<Arc<TrustAnchors>>,
 }
 
 impl EmbeddedCa {
@@ -112,7 +115,8 @@ impl EmbeddedCa {
         check_root(&root, &key, trust_domain).map_err(&invalid)?;
         let issuer =
             Issuer::from_ca_cert_der(&root, key).map_err(|error| invalid(error.to_string()))?;
-        Ok(Self { issuer, root })
+        let anchors = watch::Sender::new(Arc::new(TrustAnchors::new([root])));
+        Ok(Self { issuer, anchors })
     }
 
     fn sign(
@@ -122,13 +126,12 @@ impl EmbeddedCa {
     ) -> Result<IssuedCertificate, rcgen::Error> {
         let key = KeyPair::generate()?;
         let now = SystemTime::now();
-        let (not_before, not_after) = (now - BACKDATED, now + lifetime);
         let serial: [u8; 16] = rand::random();
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
         params.subject_alt_names = vec![SanType::URI(identity.spiffe_id().try_into()?)];
-        params.not_before = not_before.into();
-        params.not_after = not_after.into();
+        params.not_before = (now - BACKDATED).into();
+        params.not_after = (now + lifetime).into();
         params.serial_number = Some(SerialNumber::from(serial.to_vec()));
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![
@@ -141,24 +144,19 @@ impl EmbeddedCa {
         Ok(IssuedCertificate {
             chain: vec![certificate.der().clone()],
             key: PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),
-            not_before,
-            not_after,
-            serial: serial.iter().map(|byte| format!("{byte:02x}")).collect(),
         })
     }
 }
 
 impl CertificateProvider for EmbeddedCa {
     fn issue<'a>(&'a self, identity: &'a WorkloadIdentity, lifetime: Duration) -> IssueFuture<'a> {
-        let issued = self.sign(identity, lifetime).map_err(|error| IssueError {
-            identity: identity.clone(),
-            reason: error.to_string(),
-        });
+        let issued = self.sign(identity, lifetime);
+        let issued = issued.map_err(|error| IssueFailure::Refused(error.to_string()));
         Box::pin(std::future::ready(issued))
     }
 
-    fn trust_anchors(&self) -> Vec<CertificateDer<'static>> {
-        vec![self.root.clone()]
+    fn anchors(&self) -> watch::Receiver<Arc<TrustAnchors>> {
+        self.anchors.subscribe()
     }
 }
 
@@ -256,10 +254,14 @@ mod tests {
         TrustDomain::new("cluster.local").unwrap()
     }
 
+    fn root(ca: &EmbeddedCa) -> Arc<TrustAnchors> {
+        Arc::clone(&ca.anchors().borrow())
+    }
+
     #[test]
     fn agents_that_start_at_once_share_one_root() {
         let directory = tempfile::tempdir().unwrap();
-        let open = || EmbeddedCa::open(directory.path(), &domain()).unwrap().root;
+        let open = || root(&EmbeddedCa::open(directory.path(), &domain()).unwrap());
         let roots = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..4).map(|_| scope.spawn(open)).collect();
             threads
@@ -288,8 +290,8 @@ mod tests {
     fn a_root_that_was_being_made_when_its_agent_died_is_made_whole() {
         let directory = tempfile::tempdir().unwrap();
         make_key(&directory.path().join(KEY)).unwrap();
-        let made = EmbeddedCa::open(directory.path(), &domain()).unwrap().root;
-        let again = EmbeddedCa::open(directory.path(), &domain()).unwrap().root;
+        let open = || root(&EmbeddedCa::open(directory.path(), &domain()).unwrap());
+        let (made, again) = (open(), open());
         assert_eq!(made, again);
     }
 

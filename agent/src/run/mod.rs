@@ -157,6 +157,7 @@ async fn start(config: RunConfig, dropped_lines: DroppedLines) -> Result<()> {
         node_report,
         denials,
     ));
+    let arrivals = identities.arrivals();
     let reconciler = Reconciler::new(Parts {
         node: config.node.as_str().into(),
         enroller,
@@ -175,7 +176,7 @@ async fn start(config: RunConfig, dropped_lines: DroppedLines) -> Result<()> {
     };
     tokio::select! {
         ended = end => ended,
-        failed = follow(reconciler, first, snapshots) => failed,
+        failed = follow(reconciler, first, snapshots, arrivals) => failed,
     }
 }
 
@@ -196,6 +197,7 @@ async fn follow(
     mut reconciler: Reconciler,
     first: Arc<Snapshot>,
     mut snapshots: watch::Receiver<Arc<Snapshot>>,
+    mut arrivals: watch::Receiver<u64>,
 ) -> Result<()> {
     reconciler.follow(first).await;
     let mut second_look = Some(Instant::now() + SECOND_LOOK);
@@ -207,6 +209,10 @@ async fn follow(
                 let snapshot = Arc::clone(&snapshots.borrow_and_update());
                 reconciler.follow(snapshot).await;
                 second_look = Some(Instant::now() + SECOND_LOOK);
+            }
+            arrived = arrivals.changed() => {
+                arrived.context("certificates are no longer asked for")?;
+                reconciler.tick(Instant::now()).await;
             }
             _ = tick.tick() => {
                 let now = Instant::now();
