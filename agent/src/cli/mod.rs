@@ -1,5 +1,6 @@
 //! The command line: `ambit run` is the agent, everything else asks one, or looks at files.
 
+mod certs;
 mod check;
 mod explain;
 mod offline;
@@ -34,7 +35,7 @@ enum Command {
     /// The connections that the proxy carries.
     Connections(Show),
     /// The certificates of this node's workloads.
-    Certs(Show),
+    Certs(certs::Certs),
     /// The kernel's recent denials.
     Events(Show),
     /// What this kernel has and lacks, and whose programs besides Ambit's are on its hooks.
@@ -63,7 +64,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Workloads(show) => show.print("workloads")?,
         Command::Policies(show) => show.print("policies")?,
         Command::Connections(show) => show.print("connections")?,
-        Command::Certs(show) => show.print("certificates")?,
+        Command::Certs(certs) => certs.run()?,
         Command::Events(show) => show.print("events")?,
         Command::Check(check) => return check.run(),
         Command::Explain(explain) => return explain.run(),

@@ -102,7 +102,7 @@ pub(super) struct CheckedCertificate {
     pub(super) issuer: String,
 }
 
-/// Holds a certificate against what was asked for, and against the roots of the mesh.
+/// Takes a certificate that is what was asked for, by the roots of the mesh.
 ///
 /// # Errors
 /// [`AnswerError`]: the first thing that is not as it should be.
@@ -111,24 +111,36 @@ pub(super) fn check(
     question: &Question<'_>,
     verifier: &PeerVerifier,
 ) -> Result<CheckedCertificate, AnswerError> {
-    let leaf = issued.chain.first().ok_or(AnswerError::Empty)?;
-    let parsed = parse(leaf)?;
-    ensure_key(&parsed, &issued.key)?;
-    let found = name_of(&parsed)?;
-    if found != *question.identity {
-        return Err(AnswerError::OtherIdentity(found));
-    }
-    ensure_workload(&parsed)?;
-    let validity = Validity::of(&parsed);
-    ensure_timely(validity, question)?;
-    ensure_chain(&issued.chain, question.now, verifier)?;
-    let (serial, issuer) = (serial(&parsed), parsed.issuer().to_string());
+    ensure(&issued, question, verifier)?;
+    let parsed = parse(issued.chain.first().ok_or(AnswerError::Empty)?)?;
+    let (validity, serial) = (Validity::of(&parsed), serial(&parsed));
+    let issuer = parsed.issuer().to_string();
     Ok(CheckedCertificate {
         validity,
         serial,
         issuer,
         issued,
     })
+}
+
+/// Holds a certificate against what was asked for, and against the roots of the mesh.
+///
+/// # Errors
+/// [`AnswerError`]: the first thing that is not as it should be.
+pub(super) fn ensure(
+    issued: &IssuedCertificate,
+    question: &Question<'_>,
+    verifier: &PeerVerifier,
+) -> Result<(), AnswerError> {
+    let parsed = parse(issued.chain.first().ok_or(AnswerError::Empty)?)?;
+    ensure_key(&parsed, &issued.key)?;
+    let found = name_of(&parsed)?;
+    if found != *question.identity {
+        return Err(AnswerError::OtherIdentity(found));
+    }
+    ensure_workload(&parsed)?;
+    ensure_timely(Validity::of(&parsed), question)?;
+    ensure_chain(&issued.chain, question.now, verifier)
 }
 
 /// A certificate's serial number, in hexadecimal digits.

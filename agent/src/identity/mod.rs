@@ -5,10 +5,12 @@
 mod anchors;
 mod answer;
 mod backoff;
+mod bundle_file;
 mod ca;
 mod crypto;
 mod handshake;
 mod held;
+mod istio_ca;
 mod keeper;
 mod manager;
 mod moment;
@@ -27,9 +29,11 @@ mod verify;
 
 pub use anchors::{BundleError, TrustAnchors};
 pub use answer::AnswerError;
+pub use bundle_file::BundleFileError;
 pub use ca::{CaError, EmbeddedCa};
 pub use handshake::{ClientTls, ConnectError, HandshakeError, ServerTls, VerifiedPeer};
 pub use held::CertificateUnavailable;
+pub use istio_ca::{CaAddress, CaAddressError, IstioCa, IstioCaConfig};
 pub use manager::{Identities, PresentedChain, WorkloadCertificates};
 pub use peer::{NameError, PeerIdentityError, TrustPolicy, peer_identity};
 pub use provider::{

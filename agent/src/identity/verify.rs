@@ -21,7 +21,7 @@ use super::validity::verified_at;
 
 /// A failed handshake's error, which says why the peer was refused where this side refused it:
 /// rustls shows the reasons of verifiers that are not its own as a data structure.
-pub fn explain_handshake(error: io::Error) -> io::Error {
+pub(super) fn explain_handshake(error: io::Error) -> io::Error {
     let reason = match error.get_ref().and_then(|inner| inner.downcast_ref()) {
         Some(Error::InvalidCertificate(CertificateError::Other(OtherError(reason)))) => {
             reason.to_string()
