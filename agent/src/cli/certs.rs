@@ -25,7 +25,10 @@ pub(super) struct Certs {
 impl Certs {
     pub(super) fn run(&self) -> anyhow::Result<()> {
         if let Some(identity) = &self.pem {
-            print!("{}", pem(&ask(&self.socket, "certificate-chains")?, identity)?);
+            print!(
+                "{}",
+                pem(&ask(&self.socket, "certificate-chains")?, identity)?
+            );
             return Ok(());
         }
         let answer = ask(&self.socket, "certificates")?;
@@ -41,7 +44,9 @@ impl Certs {
 /// The chains of one identity, or of all, each under the name of its identity.
 fn pem(chains: &Value, identity: &str) -> anyhow::Result<String> {
     let wanted = identity.strip_prefix("spiffe://").unwrap_or(identity);
-    let chains = chains.as_array().context("the agent did not answer with a list")?;
+    let chains = chains
+        .as_array()
+        .context("the agent did not answer with a list")?;
     let mut text = String::new();
     for chain in chains {
         let (Some(name), Some(pem)) = (chain["identity"].as_str(), chain["pem"].as_str()) else {
@@ -96,7 +101,10 @@ mod tests {
              "not_after": null, "issuer": null, "renews_at": null, "error": null, "chain": []},
         ]);
         let text = render(&rows(&certificates), Format::Table).unwrap();
-        assert!(text.contains("VALID UNTIL") && text.contains("NEXT RENEWAL"), "{text}");
+        assert!(
+            text.contains("VALID UNTIL") && text.contains("NEXT RENEWAL"),
+            "{text}"
+        );
         assert!(text.contains("1970-01-02T00:00:00Z"), "{text}");
         assert!(text.lines().last().unwrap().contains("pending"), "{text}");
     }

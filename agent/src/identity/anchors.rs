@@ -125,9 +125,15 @@ mod tests {
         assert_eq!(read(""), BundleError::Empty);
         assert_eq!(read("no PEM at all"), BundleError::Empty);
         let torn = root().replace("-----END CERTIFICATE-----", "");
-        assert!(matches!(read(&format!("{}{torn}", root())), BundleError::Pem(_)));
+        assert!(matches!(
+            read(&format!("{}{torn}", root())),
+            BundleError::Pem(_)
+        ));
         let leaf = format!("{}{}", root(), pem(IsCa::ExplicitNoCa));
-        assert!(matches!(read(&leaf), BundleError::NotARoot { position: 2, .. }));
+        assert!(matches!(
+            read(&leaf),
+            BundleError::NotARoot { position: 2, .. }
+        ));
         assert_eq!(read(&"#".repeat(LARGEST_BUNDLE + 1)), BundleError::TooLarge);
     }
 }

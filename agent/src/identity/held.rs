@@ -131,7 +131,11 @@ impl Held {
         let until_renewal = left
             .unwrap_or_default()
             .mul_f64(rand::random_range(RENEWED_AT));
-        self.store(Arc::new(certificate), trust.verification()?, now + until_renewal)?;
+        self.store(
+            Arc::new(certificate),
+            trust.verification()?,
+            now + until_renewal,
+        )?;
         progress.failure = None;
         progress.retry_at = None;
         self.log_change(&mut progress, now);

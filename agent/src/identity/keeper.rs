@@ -35,7 +35,9 @@ pub(super) async fn keep(inner: Arc<Inner>, held: Weak<Held>) {
             doze(&held, wait).await;
             continue;
         }
-        let Some(slot) = slot(&inner, &held).await else { return };
+        let Some(slot) = slot(&inner, &held).await else {
+            return;
+        };
         let Some(held) = held.upgrade() else { return };
         match ask(&inner, &held, slot).await {
             Ok(()) => backoff = Backoff::default(),

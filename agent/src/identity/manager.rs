@@ -91,7 +91,9 @@ impl Identities {
     pub fn list(&self) -> Vec<CertificateInfo> {
         let now = SystemTime::now();
         let all = self.0.all();
-        all.iter().map(|held| CertificateInfo::of(held, now)).collect()
+        all.iter()
+            .map(|held| CertificateInfo::of(held, now))
+            .collect()
     }
 
     /// What each identity presents to its peers.
@@ -138,10 +140,7 @@ impl Inner {
 }
 
 /// Has every identity follow the roots, as soon as they change.
-async fn follow_roots(
-    inner: Weak<Inner>,
-    mut changes: watch::Receiver<Arc<TrustAnchors>>,
-) {
+async fn follow_roots(inner: Weak<Inner>, mut changes: watch::Receiver<Arc<TrustAnchors>>) {
     while changes.changed().await.is_ok() {
         let Some(inner) = inner.upgrade() else { return };
         tracing::info!(

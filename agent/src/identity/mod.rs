@@ -36,9 +36,7 @@ pub use held::CertificateUnavailable;
 pub use istio_ca::{CaAddress, CaAddressError, IstioCa, IstioCaConfig};
 pub use manager::{Identities, PresentedChain, WorkloadCertificates};
 pub use peer::{NameError, PeerIdentityError, TrustPolicy, peer_identity};
-pub use provider::{
-    CertificateProvider, IssueFailure, IssueFuture, IssuedCertificate,
-};
+pub use provider::{CertificateProvider, IssueFailure, IssueFuture, IssuedCertificate};
 pub use state::{
     CertificateInfo, CertificateState, CertificateSummary, ChainLink, NodeCertificates,
 };

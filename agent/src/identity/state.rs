@@ -141,7 +141,9 @@ impl CertificateSummary {
     pub fn of(certificates: &[CertificateInfo]) -> Self {
         use CertificateState::{Expired, Failing, Missing, Pending};
         let count = |states: &[CertificateState]| {
-            let counted = certificates.iter().filter(|one| states.contains(&one.state));
+            let counted = certificates
+                .iter()
+                .filter(|one| states.contains(&one.state));
             counted.count()
         };
         let failing = certificates.iter().filter(|one| one.state == Failing);
@@ -177,9 +179,9 @@ pub(super) fn faults(certificates: &[CertificateInfo]) -> Vec<Fault> {
 }
 
 fn fault(certificate: &CertificateInfo) -> Option<Fault> {
-    let until = certificate.not_after.map(|until| {
-        rfc3339(SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(until))
-    });
+    let until = certificate
+        .not_after
+        .map(|until| rfc3339(SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(until)));
     let until = until.unwrap_or_default();
     let error = certificate.error.as_deref().unwrap_or("it is asked for");
     let message = match certificate.state {

@@ -25,7 +25,8 @@ pub enum UsageError {
 /// # Errors
 /// [`UsageError`].
 pub(super) fn ensure_workload(leaf: &X509Certificate<'_>) -> Result<(), UsageError> {
-    let unreadable = |error: x509_parser::error::X509Error| UsageError::Unreadable(error.to_string());
+    let unreadable =
+        |error: x509_parser::error::X509Error| UsageError::Unreadable(error.to_string());
     if let Some(constraints) = leaf.basic_constraints().map_err(unreadable)?
         && constraints.value.ca
     {

@@ -29,7 +29,11 @@ pub(super) struct CaArguments {
     #[arg(long, env = "AMBIT_CA_SERVER_NAME", requires = "ca_address")]
     ca_server_name: Option<String>,
     /// The agent's token for the CA.
-    #[arg(long, env = "AMBIT_CA_TOKEN", default_value = "/var/run/secrets/tokens/istio-token")]
+    #[arg(
+        long,
+        env = "AMBIT_CA_TOKEN",
+        default_value = "/var/run/secrets/tokens/istio-token"
+    )]
     ca_token: PathBuf,
     /// The cluster that the CA knows the token to be of.
     #[arg(long, env = "AMBIT_CLUSTER_ID", default_value = "Kubernetes")]

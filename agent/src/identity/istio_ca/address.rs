@@ -104,7 +104,14 @@ mod tests {
         assert_eq!(parsed.to_string(), "https://istiod.istio-system.svc:15012");
         let parsed: CaAddress = "https://[::1]:99/".parse().unwrap();
         assert_eq!((parsed.host(), parsed.port()), ("::1", 99));
-        for text in ["istiod:15012", "https://a/b", "https://a?b", "https://u@a", "https://", ""] {
+        for text in [
+            "istiod:15012",
+            "https://a/b",
+            "https://a?b",
+            "https://u@a",
+            "https://",
+            "",
+        ] {
             let error = CaAddress::from_str(text).unwrap_err();
             assert!(!error.to_string().is_empty(), "{text}");
         }
@@ -115,7 +122,10 @@ mod tests {
     #[test]
     fn another_name_may_be_verified() {
         let parsed: CaAddress = "https://10.0.0.1:15012".parse().unwrap();
-        let named = parsed.clone().verified_as("istiod.istio-system.svc").unwrap();
+        let named = parsed
+            .clone()
+            .verified_as("istiod.istio-system.svc")
+            .unwrap();
         assert_eq!(named.host(), "10.0.0.1");
         assert_ne!(named.server_name(), parsed.server_name());
         assert!(parsed.verified_as("no name").is_err());

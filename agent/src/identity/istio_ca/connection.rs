@@ -118,13 +118,12 @@ async fn open(address: &CaAddress, roots: &TrustAnchors) -> Result<Channel, Conn
     // verified anew.
     let mut stream = Some(TokioIo::new(stream));
     let once = tower::service_fn(move |_: Uri| {
-        let stream = stream.take().ok_or(io::Error::from(io::ErrorKind::NotConnected));
+        let stream = stream
+            .take()
+            .ok_or(io::Error::from(io::ErrorKind::NotConnected));
         std::future::ready(stream)
     });
-    endpoint
-        .connect_with_connector(once)
-        .await
-        .map_err(failed)
+    endpoint.connect_with_connector(once).await.map_err(failed)
 }
 
 fn invalid(error: http::uri::InvalidUri) -> ConnectFailure {

@@ -58,27 +58,48 @@ fn each_wrong_answer_is_refused_for_its_own_reason() {
         (nothing, "no certificate"),
         (garbage, "cannot be read"),
         (other_key, "another key"),
-        (of(&["spiffe://cluster.local/ns/prod/sa/db"]), "is for cluster.local/ns/prod/sa/db"),
-        (of(&["spiffe://other.example/ns/prod/sa/web"]), "is for other.example"),
-        (of(&[WEB, "spiffe://cluster.local/ns/prod/sa/db"]), "2 URI names"),
+        (
+            of(&["spiffe://cluster.local/ns/prod/sa/db"]),
+            "is for cluster.local/ns/prod/sa/db",
+        ),
+        (
+            of(&["spiffe://other.example/ns/prod/sa/web"]),
+            "is for other.example",
+        ),
+        (
+            of(&[WEB, "spiffe://cluster.local/ns/prod/sa/db"]),
+            "2 URI names",
+        ),
         (of(&[WEB, WEB]), "2 URI names"),
         (of(&[]), "0 URI names"),
-        (of(&["https://cluster.local/ns/prod/sa/web"]), "names no workload"),
+        (
+            of(&["https://cluster.local/ns/prod/sa/web"]),
+            "names no workload",
+        ),
         (at(now - HOUR, now - second), "expired at"),
-        (at(now + CLOCK_SKEW + 10 * second, now + HOUR), "not valid before"),
+        (
+            at(now + CLOCK_SKEW + 10 * second, now + HOUR),
+            "not valid before",
+        ),
         (at(now, now + 30 * second), "only"),
         (at(now, now + 400 * 24 * HOUR), "were asked for"),
         (Root::make().sign(&[WEB], fresh()), "mesh's roots"),
         (
-            changed(&root, |params| params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained)),
+            changed(&root, |params| {
+                params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained)
+            }),
             "a CA's own",
         ),
         (
-            changed(&root, |params| params.key_usages = vec![KeyUsagePurpose::KeyAgreement]),
+            changed(&root, |params| {
+                params.key_usages = vec![KeyUsagePurpose::KeyAgreement]
+            }),
             "digitalSignature",
         ),
         (
-            changed(&root, |params| params.key_usages.push(KeyUsagePurpose::CrlSign)),
+            changed(&root, |params| {
+                params.key_usages.push(KeyUsagePurpose::CrlSign)
+            }),
             "sign for a CA",
         ),
         (

@@ -59,7 +59,8 @@ impl Authority {
     /// The mesh's roots are these from now on.
     pub(super) fn publish(&self, roots: &[&Root]) {
         let roots = roots.iter().map(|root| root.certificate.clone());
-        self.anchors.send_replace(Arc::new(TrustAnchors::new(roots)));
+        self.anchors
+            .send_replace(Arc::new(TrustAnchors::new(roots)));
     }
 }
 

@@ -23,10 +23,7 @@ pub(super) struct Met {
     pub(super) tickets: u32,
 }
 
-pub(super) async fn meet(
-    client: Arc<ClientConfig>,
-    server: Arc<ServerConfig>,
-) -> io::Result<Met> {
+pub(super) async fn meet(client: Arc<ClientConfig>, server: Arc<ServerConfig>) -> io::Result<Met> {
     let (near, far) = duplex(64 * 1024);
     let accept = async {
         let mut tls = TlsAcceptor::from(server)
@@ -49,7 +46,9 @@ pub(super) async fn meet(
         let session = tls.get_ref().1;
         let identity = peer_identity(session.peer_certificates().unwrap_or_default());
         let kind = session.handshake_kind().ok_or(io::ErrorKind::Other)?;
-        let group = session.negotiated_key_exchange_group().map(|group| group.name());
+        let group = session
+            .negotiated_key_exchange_group()
+            .map(|group| group.name());
         let group = group.ok_or(io::ErrorKind::Other)?;
         let tickets = session.tls13_tickets_received();
         io::Result::Ok((identity.map_err(io::Error::other)?, kind, group, tickets))
@@ -69,4 +68,3 @@ pub(super) async fn meet(
         tickets,
     })
 }
-

@@ -137,11 +137,16 @@ async fn a_certificate_for_other_uses_is_refused() {
     };
     let unsigned = of(&|params| params.key_usages = vec![KeyUsagePurpose::KeyEncipherment]);
     ensure_refused(&root, unsigned, "digitalSignature").await;
-    ensure_refused(&root, of(&|params| params.key_usages.clear()), "digitalSignature").await;
+    ensure_refused(
+        &root,
+        of(&|params| params.key_usages.clear()),
+        "digitalSignature",
+    )
+    .await;
     let signs = of(&|params| params.key_usages.push(KeyUsagePurpose::KeyCertSign));
     ensure_refused(&root, signs, "sign for a CA").await;
     let authority = of(&|params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained));
-    ensure_refused(&root, authority, "certificate").await;
+    ensure_refused(&root, authority, "CaUsedAsEndEntity").await;
     let mail = of(&|params| {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::EmailProtection];
     });

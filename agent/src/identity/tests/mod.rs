@@ -3,6 +3,7 @@
 
 mod answer;
 mod authority;
+mod clock;
 mod exchange;
 mod handshake;
 mod renewal;
@@ -76,7 +77,9 @@ impl Root {
         let mut between = CertificateParams::default();
         [between.not_before, between.not_after] = middle.map(Into::into);
         between.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        between.distinguished_name.push(rcgen::DnType::CommonName, "between");
+        between
+            .distinguished_name
+            .push(rcgen::DnType::CommonName, "between");
         let certificate = between.signed_by(&key, &self.issuer).unwrap();
         let issuer = Issuer::new(between, key);
         let own = KeyPair::generate().unwrap();

@@ -112,7 +112,10 @@ async fn a_failed_renewal_keeps_the_old_one_until_it_expires_and_recovers() {
     let mut arrivals = identities.arrivals();
     authority.fails.store(false, Ordering::SeqCst);
     eventually("a new certificate", || held.server().is_ok()).await;
-    eventually("good", || summary(&identities).state == NodeCertificates::Good).await;
+    eventually("good", || {
+        summary(&identities).state == NodeCertificates::Good
+    })
+    .await;
     assert!(arrivals.has_changed().unwrap(), "who waits is told");
     arrivals.mark_unchanged();
 }
@@ -123,7 +126,10 @@ async fn a_first_certificate_that_fails_is_asked_for_again() {
     authority.fails.store(true, Ordering::SeqCst);
     let identities = authority.identities(HOUR);
     let held = identities.hold(&identity("web"));
-    eventually("a failure", || summary(&identities).state == NodeCertificates::Degraded).await;
+    eventually("a failure", || {
+        summary(&identities).state == NodeCertificates::Degraded
+    })
+    .await;
     let error = held.ready().unwrap_err().to_string();
     assert!(error.contains("out of ink"), "{error}");
     assert_eq!(identities.list()[0].state, CertificateState::Missing);

@@ -42,20 +42,29 @@ async fn tunnel(
 #[tokio::test]
 async fn a_connection_is_to_whom_it_is_for() {
     let identities = Authority::make().identities(HOUR);
-    let (web, db) = (identities.hold(&identity("web")), identities.hold(&identity("db")));
+    let (web, db) = (
+        identities.hold(&identity("web")),
+        identities.hold(&identity("db")),
+    );
     ready(&web).await;
     ready(&db).await;
     let peer = tunnel(&web, &db, db.identity()).await.unwrap();
     assert_eq!(peer.identity(), web.identity());
     let error = tunnel(&web, &db, web.identity()).await.unwrap_err();
-    assert!(matches!(error, ConnectError::WrongIdentity { .. }), "{error}");
+    assert!(
+        matches!(error, ConnectError::WrongIdentity { .. }),
+        "{error}"
+    );
 }
 
 #[tokio::test]
 async fn roots_change_without_a_handshake_that_fails() {
     let authority = Authority::make();
     let identities = authority.identities(Duration::from_secs(4));
-    let (web, db) = (identities.hold(&identity("web")), identities.hold(&identity("db")));
+    let (web, db) = (
+        identities.hold(&identity("web")),
+        identities.hold(&identity("db")),
+    );
     ready(&web).await;
     ready(&db).await;
     let met = Arc::new(AtomicUsize::new(0));
@@ -89,7 +98,10 @@ async fn roots_change_without_a_handshake_that_fails() {
 async fn what_a_removed_root_signed_is_replaced_at_once_and_nothing_else() {
     let authority = Authority::make();
     let identities = authority.identities(HOUR);
-    let (web, db) = (identities.hold(&identity("web")), identities.hold(&identity("db")));
+    let (web, db) = (
+        identities.hold(&identity("web")),
+        identities.hold(&identity("db")),
+    );
     ready(&web).await;
     ready(&db).await;
     let (old, new) = (authority.root(), Arc::new(Root::make()));
@@ -127,7 +139,10 @@ async fn a_new_root_makes_a_new_epoch_for_tunnels() {
 async fn a_peer_of_a_removed_root_is_accepted_no_longer() {
     let authority = Authority::make();
     let identities = authority.identities(HOUR);
-    let (web, db) = (identities.hold(&identity("web")), identities.hold(&identity("db")));
+    let (web, db) = (
+        identities.hold(&identity("web")),
+        identities.hold(&identity("db")),
+    );
     ready(&web).await;
     ready(&db).await;
     let peer = tunnel(&web, &db, db.identity()).await.unwrap();
@@ -149,7 +164,10 @@ async fn a_peer_of_a_removed_root_is_accepted_no_longer() {
 async fn a_peer_whose_certificate_expires_is_accepted_no_longer() {
     let authority = Authority::make();
     let identities = authority.identities(Duration::from_secs(3));
-    let (web, db) = (identities.hold(&identity("web")), identities.hold(&identity("db")));
+    let (web, db) = (
+        identities.hold(&identity("web")),
+        identities.hold(&identity("db")),
+    );
     ready(&web).await;
     ready(&db).await;
     let peer = tunnel(&web, &db, db.identity()).await.unwrap();

@@ -37,14 +37,20 @@ async fn wrong_answers_are_refused_with_their_reason_and_change_no_roots() {
     let db = "spiffe://cluster.local/ns/prod/sa/db";
     let text = |texts: &[&str]| Reply::Elements(texts.iter().map(ToString::to_string).collect());
     for (reply, reason) in [
-        (Reply::For(Arc::clone(&other), db), "is for cluster.local/ns/prod/sa/db"),
+        (
+            Reply::For(Arc::clone(&other), db),
+            "is for cluster.local/ns/prod/sa/db",
+        ),
         (Reply::Expired(Arc::clone(&other)), "expired at"),
         (Reply::OtherKey(Arc::clone(&other)), "another key"),
         (unrelated, "mesh's roots"),
         (text(&[]), "no certificate"),
         (text(&["", ""]), "no certificate"),
         (text(&["no PEM", &other.pem]), "no certificate"),
-        (text(&["-----BEGIN CERTIFICATE-----\n!", &other.pem]), "cannot be read"),
+        (
+            text(&["-----BEGIN CERTIFICATE-----\n!", &other.pem]),
+            "cannot be read",
+        ),
         (Reply::Endless(2 << 20), "refused"),
     ] {
         scene.server.reply(reply);
@@ -77,7 +83,11 @@ async fn a_refusal_says_what_to_do() {
     }
     for (code, is_of_authority) in [(14, true), (8, true), (3, false), (13, false)] {
         scene.server.reply(Reply::Status(code, "busy"));
-        assert_eq!(scene.refused().await.is_of_authority(), is_of_authority, "{code}");
+        assert_eq!(
+            scene.refused().await.is_of_authority(),
+            is_of_authority,
+            "{code}"
+        );
     }
 }
 

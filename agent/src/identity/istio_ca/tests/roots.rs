@@ -44,20 +44,33 @@ async fn a_file_of_roots_alone_says_what_they_are() {
     let path = scene.file("trust.pem");
     let mut settings = config(&scene.server, &scene.files);
     settings.trust_roots = Some(path.clone());
-    assert!(IstioCa::new(settings.clone(), trust(&[])).is_err(), "there is no file");
+    assert!(
+        IstioCa::new(settings.clone(), trust(&[])).is_err(),
+        "there is no file"
+    );
     fs::write(&path, &first.pem).unwrap();
     scene.ca = IstioCa::new(settings, trust(&[])).unwrap();
     let anchors = scene.ca.anchors();
     scene.ask().await.unwrap();
-    assert_eq!(**anchors.borrow(), first.anchors(), "not those of the answer");
+    assert_eq!(
+        **anchors.borrow(),
+        first.anchors(),
+        "not those of the answer"
+    );
     fs::write(&path, format!("{}{}", first.pem, second.pem)).unwrap();
-    eventually("another root", || anchors.borrow().certificates().len() == 2).await;
+    eventually("another root", || {
+        anchors.borrow().certificates().len() == 2
+    })
+    .await;
     fs::write(&path, &second.pem).unwrap();
     eventually("a root less", || **anchors.borrow() == second.anchors()).await;
     fs::write(&path, "no PEM").unwrap();
     eventually("a problem", || scene.ca.problem().is_some()).await;
     let problem = scene.ca.problem().unwrap();
-    assert!(problem.contains("trust.pem") && problem.contains("in force"), "{problem}");
+    assert!(
+        problem.contains("trust.pem") && problem.contains("in force"),
+        "{problem}"
+    );
     assert_eq!(**anchors.borrow(), second.anchors());
     fs::write(&path, &second.pem).unwrap();
     eventually("no problem", || scene.ca.problem().is_none()).await;

@@ -57,7 +57,11 @@ async fn the_root_file_is_read_anew_though_a_connection_is_open() {
     let scene = Scene::start(good(&Arc::new(Root::make()))).await;
     scene.ask().await.unwrap();
     scene.ask().await.unwrap();
-    assert_eq!(scene.server.connections(), 1, "questions share a connection");
+    assert_eq!(
+        scene.server.connections(),
+        1,
+        "questions share a connection"
+    );
     fs::write(scene.file("root.pem"), Root::make().pem).unwrap();
     scene.refused().await;
     assert_eq!(scene.server.requests().len(), 2);
@@ -91,5 +95,8 @@ async fn an_authority_that_is_not_there_is_named() {
     let failure = scene.refused().await;
     assert!(failure.is_of_authority());
     let failure = failure.to_string();
-    assert!(failure.contains("--ca-address") && failure.contains(&address.to_string()), "{failure}");
+    assert!(
+        failure.contains("--ca-address") && failure.contains(&address.to_string()),
+        "{failure}"
+    );
 }
