@@ -2,6 +2,7 @@
 //! asks an agent, or looks at files.
 
 mod ca;
+mod certs;
 mod check;
 mod explain;
 mod offline;
@@ -36,7 +37,7 @@ enum Command {
     /// The connections that the proxy carries.
     Connections(Show),
     /// The certificates of this node's workloads.
-    Certs(Show),
+    Certs(certs::Certs),
     /// Recent denials, and what policies had noted (AUDIT, dry runs).
     Events(Show),
     /// What this kernel has and lacks, and whose programs besides Ambit's are on its hooks.
@@ -67,7 +68,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Workloads(show) => show.print("workloads")?,
         Command::Policies(show) => show.print("policies")?,
         Command::Connections(show) => show.print("connections")?,
-        Command::Certs(show) => show.print("certificates")?,
+        Command::Certs(certs) => certs.run()?,
         Command::Events(show) => show.print("events")?,
         Command::Ca(ca) => ca.run()?,
         Command::Check(check) => return check.run(),

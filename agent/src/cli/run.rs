@@ -1,5 +1,7 @@
 //! `ambit run`.
 
+mod ca;
+
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -29,9 +31,6 @@ pub(super) struct RunArguments {
     /// A directory of Kubernetes YAML.
     #[arg(long, env = "AMBIT_CONFIG_DIR", default_value = "/etc/ambit/config")]
     config_dir: PathBuf,
-    /// The embedded CA's files, made at first start.
-    #[arg(long, env = "AMBIT_CA_DIR", default_value = "/var/lib/ambit/ca")]
-    ca_dir: PathBuf,
     /// The mesh's SPIFFE trust domain.
     #[arg(long, env = "AMBIT_TRUST_DOMAIN", default_value = "cluster.local", value_parser = TrustDomain::new)]
     trust_domain: TrustDomain,
@@ -64,9 +63,6 @@ pub(super) struct RunArguments {
     /// Certificates (PEM) to trust, besides the node's own, where an issuer's JWKS is fetched from.
     #[arg(long, env = "AMBIT_JWKS_CA")]
     jwks_ca: Option<PathBuf>,
-    /// How long certificates are valid, in seconds.
-    #[arg(long, env = "AMBIT_CERTIFICATE_LIFETIME", default_value_t = 86_400)]
-    certificate_lifetime: u64,
     /// What to log: a level, or a list of target=level.
     #[arg(long, env = "AMBIT_LOG", default_value = "info")]
     log: String,
@@ -76,42 +72,42 @@ pub(super) struct RunArguments {
     /// Let the kernel programs log each step, at debug level.
     #[arg(long, env = "AMBIT_KERNEL_LOG")]
     kernel_log: bool,
+    #[command(flatten)]
+    ca: ca::CaArguments,
 }
 
 impl RunArguments {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let log = logging::init(&self.log, self.log_format)?;
-        crate::run::run(self.into(), log.dropped())
+        crate::run::run(self.config()?, log.dropped())
     }
-}
 
-impl From<RunArguments> for RunConfig {
-    fn from(arguments: RunArguments) -> Self {
-        Self {
-            node: arguments.node,
-            cgroup: arguments.cgroup,
-            pods_cgroup: arguments.pods_cgroup,
-            config_dir: arguments.config_dir,
-            ca_dir: arguments.ca_dir,
-            trust_domain: arguments.trust_domain,
-            trust_domain_aliases: arguments.trust_domain_aliases,
-            root_namespace: arguments.root_namespace,
-            revision: arguments.revision,
+    fn config(self) -> anyhow::Result<RunConfig> {
+        Ok(RunConfig {
+            node: self.node,
+            cgroup: self.cgroup,
+            pods_cgroup: self.pods_cgroup,
+            config_dir: self.config_dir,
+            certificate_lifetime: self.ca.lifetime(),
+            ca: self.ca.authority()?,
+            trust_domain: self.trust_domain,
+            trust_domain_aliases: self.trust_domain_aliases,
+            root_namespace: self.root_namespace,
+            revision: self.revision,
             ranges: MeshRanges {
-                included: arguments.mesh_cidr,
-                excluded: arguments.mesh_cidr_exclude,
+                included: self.mesh_cidr,
+                excluded: self.mesh_cidr_exclude,
             },
-            pin_dir: arguments.pin_dir,
-            socket: arguments.socket,
-            shards: arguments.shards,
-            jwks_ca: arguments.jwks_ca,
-            certificate_lifetime: Duration::from_secs(arguments.certificate_lifetime),
+            pin_dir: self.pin_dir,
+            socket: self.socket,
+            shards: self.shards,
+            jwks_ca: self.jwks_ca,
             connect_timeout: Duration::from_secs(5),
-            kernel_log: if arguments.kernel_log {
+            kernel_log: if self.kernel_log {
                 KernelLog::Debug
             } else {
                 KernelLog::Off
             },
-        }
+        })
     }
 }

@@ -1,6 +1,6 @@
 //! Prints what an agent answers.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use comfy_table::{Table, presets};
 use serde_json::Value;
@@ -31,13 +31,18 @@ pub(super) enum Format {
 
 impl Show {
     pub(super) fn print(&self, what: &str) -> anyhow::Result<()> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        let answer = runtime.block_on(client::get(&self.socket, what))?;
+        let answer = ask(&self.socket, what)?;
         println!("{}", render(&answer, self.output)?);
         Ok(())
     }
+}
+
+/// What an agent answers.
+pub(super) fn ask(socket: &Path, what: &str) -> anyhow::Result<Value> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(client::get(socket, what))
 }
 
 pub(super) fn render(answer: &Value, format: Format) -> anyhow::Result<String> {

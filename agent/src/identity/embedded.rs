@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rcgen::KeyPair;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::sync::watch;
 
-use super::provider::{CertificateProvider, IssueError, IssueFuture, IssuedCertificate};
+use super::anchors::TrustAnchors;
+use super::provider::{CertificateProvider, IssueFailure, IssueFuture, IssuedCertificate};
 use crate::authority::{
-    Authority, AuthorityError, AuthorityFiles, IssueError as SignError, SubjectKey,
-    open_or_make_root,
+    Authority, AuthorityError, AuthorityFiles, IssueError, SubjectKey, open_or_make_root,
 };
 use crate::model::{TrustDomain, WorkloadIdentity};
 
@@ -22,7 +22,7 @@ const INTERVAL: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct EmbeddedCa {
     files: AuthorityFiles,
-    anchors: watch::Receiver<Arc<[CertificateDer<'static>]>>,
+    anchors: watch::Receiver<Arc<TrustAnchors>>,
 }
 
 impl EmbeddedCa {
@@ -51,51 +51,48 @@ impl EmbeddedCa {
         })
     }
 
-    /// Why the files as they are now are not in force.
-    pub fn fault(&self) -> Option<String> {
-        self.files.fault()
-    }
-
     fn sign(
         &self,
         identity: &WorkloadIdentity,
         lifetime: Duration,
-    ) -> Result<IssuedCertificate, SignError> {
-        let key = KeyPair::generate().map_err(|error| SignError::Signing(error.to_string()))?;
+    ) -> Result<IssuedCertificate, IssueError> {
+        let key = KeyPair::generate().map_err(|error| IssueError::Signing(error.to_string()))?;
         let authority = self.files.latest();
         let issued = authority.issue_workload(identity, &SubjectKey::of(&key), lifetime)?;
         Ok(IssuedCertificate {
             chain: issued.chain,
             key: PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),
-            not_before: issued.not_before,
-            not_after: issued.not_after,
-            serial: issued.serial,
         })
     }
 }
 
 impl CertificateProvider for EmbeddedCa {
     fn issue<'a>(&'a self, identity: &'a WorkloadIdentity, lifetime: Duration) -> IssueFuture<'a> {
-        let issued = self.sign(identity, lifetime).map_err(|error| IssueError {
-            identity: identity.clone(),
-            reason: error.to_string(),
-        });
+        let issued = self.sign(identity, lifetime);
+        let issued = issued.map_err(|error| IssueFailure::Refused(error.to_string()));
         Box::pin(std::future::ready(issued))
     }
 
-    fn trust_anchors(&self) -> Vec<CertificateDer<'static>> {
-        self.anchors.borrow().to_vec()
+    fn anchors(&self) -> watch::Receiver<Arc<TrustAnchors>> {
+        self.anchors.clone()
+    }
+
+    /// Why the files as they are now are not in force.
+    fn problem(&self) -> Option<String> {
+        self.files.fault()
     }
 }
 
-fn anchors(authority: &Authority) -> Arc<[CertificateDer<'static>]> {
-    authority.roots().into()
+fn anchors(authority: &Authority) -> Arc<TrustAnchors> {
+    Arc::new(TrustAnchors::new(authority.roots().iter().cloned()))
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
+
+    use rustls::pki_types::CertificateDer;
 
     use super::*;
     use crate::authority::{encode_pem, make_root};
@@ -114,10 +111,14 @@ mod tests {
         EmbeddedCa::open_and_look(directory, &domain(), Duration::from_millis(5))
     }
 
+    fn trusted(ca: &EmbeddedCa) -> Arc<TrustAnchors> {
+        Arc::clone(&ca.anchors().borrow())
+    }
+
     fn root(directory: &Path) -> CertificateDer<'static> {
-        let anchors = open(directory).unwrap().trust_anchors();
-        let [root] = anchors.as_slice() else {
-            panic!("{} roots", anchors.len());
+        let anchors = trusted(&open(directory).unwrap());
+        let [root] = anchors.certificates() else {
+            panic!("{anchors:?}");
         };
         root.clone()
     }
@@ -187,15 +188,16 @@ mod tests {
     fn a_root_that_is_added_is_trusted_without_a_restart() {
         let (own, next) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let ca = open(own.path()).unwrap();
-        let old = ca.trust_anchors();
+        let old = trusted(&ca);
         let new = make_root(next.path(), &domain(), Duration::from_secs(3600)).unwrap();
-        let bundle = [old.as_slice(), new.roots()].concat();
+        let bundle = [old.certificates(), new.roots()].concat();
         fs::write(own.path().join(ROOTS), encode_pem(&bundle)).unwrap();
         let mut looks = 0..PATIENCE;
-        while ca.trust_anchors() != bundle {
+        let expected = TrustAnchors::new(bundle);
+        while *trusted(&ca) != expected {
             looks.next().expect("a new root");
             std::thread::sleep(Duration::from_millis(5));
         }
-        assert_eq!(ca.fault(), None);
+        assert_eq!(ca.problem(), None);
     }
 }

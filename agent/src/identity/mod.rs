@@ -2,15 +2,43 @@
 //!
 //! Keys are made on the node and are only ever in memory.
 
+mod anchors;
+mod answer;
+mod backoff;
+mod bundle_file;
+mod crypto;
 mod embedded;
+mod handshake;
+mod held;
+mod istio_ca;
+mod keeper;
 mod manager;
+mod moment;
+mod peer;
+mod pem;
 mod provider;
+mod schedule;
+mod state;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod trust;
+mod usage;
+mod validity;
 mod verify;
 
+pub use anchors::{BundleError, TrustAnchors};
+pub use answer::AnswerError;
+pub use bundle_file::BundleFileError;
 pub use embedded::EmbeddedCa;
-pub use manager::{CertificateInfo, CertificateUnavailable, Identities, WorkloadCertificates};
-pub use provider::{CertificateProvider, IssueError, IssueFuture, IssuedCertificate};
-pub use verify::{PeerIdentityError, TrustPolicy, explain_handshake, peer_identity};
+pub use handshake::{ClientTls, ConnectError, HandshakeError, ServerTls, VerifiedPeer};
+pub use held::CertificateUnavailable;
+pub use istio_ca::{CaAddress, CaAddressError, IstioCa, IstioCaConfig};
+pub use manager::{Identities, PresentedChain, WorkloadCertificates};
+pub use peer::{NameError, PeerIdentityError, TrustPolicy, peer_identity};
+pub use provider::{CertificateProvider, IssueFailure, IssueFuture, IssuedCertificate};
+pub use state::{
+    CertificateInfo, CertificateState, CertificateSummary, ChainLink, NodeCertificates,
+};
+pub use usage::UsageError;
+pub use validity::CLOCK_SKEW;

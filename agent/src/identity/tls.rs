@@ -4,16 +4,15 @@
 use std::sync::Arc;
 
 use rustls::client::Resumption;
-use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::CertificateDer;
-use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
-use rustls::{ClientConfig, RootCertStore, ServerConfig, version};
+use rustls::server::NoServerSessionStorage;
+use rustls::{ClientConfig, ServerConfig, version};
 
+use super::crypto;
 use super::provider::IssuedCertificate;
-use super::verify::{PeerVerifier, TrustPolicy};
+use super::verify::PeerVerifier;
 
 /// The only protocol that a tunnel speaks.
-const ALPN: &[u8] = b"h2";
+pub(super) const ALPN: &[u8] = b"h2";
 
 /// Both sides' configuration for one certificate.
 #[derive(Debug)]
@@ -23,25 +22,18 @@ pub(super) struct TlsConfigs {
 }
 
 impl TlsConfigs {
+    /// Configurations that present a certificate, and accept peers by a verifier.
+    ///
+    /// # Errors
+    /// Where certificate and key do not belong together, or cannot be used.
     pub(super) fn new(
         issued: &IssuedCertificate,
-        anchors: Vec<CertificateDer<'static>>,
-        trust: TrustPolicy,
+        verifier: &Arc<PeerVerifier>,
     ) -> Result<Self, rustls::Error> {
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let mut roots = RootCertStore::empty();
-        for anchor in anchors {
-            roots.add(anchor)?;
-        }
-        let roots = Arc::new(roots);
-        let chain =
-            WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), provider.clone())
-                .build()
-                .map_err(|error| rustls::Error::General(error.to_string()))?;
-        let verifier = Arc::new(PeerVerifier::new(chain, roots, provider.clone(), trust));
-        let mut server = ServerConfig::builder_with_provider(provider.clone())
+        let provider = crypto::provider();
+        let mut server = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&[&version::TLS13])?
-            .with_client_cert_verifier(verifier.clone())
+            .with_client_cert_verifier(Arc::clone(verifier) as _)
             .with_single_cert(issued.chain.clone(), issued.key.clone_key())?;
         server.alpn_protocols = vec![ALPN.to_vec()];
         server.session_storage = Arc::new(NoServerSessionStorage {});
@@ -49,7 +41,7 @@ impl TlsConfigs {
         let mut client = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&version::TLS13])?
             .dangerous()
-            .with_custom_certificate_verifier(verifier)
+            .with_custom_certificate_verifier(Arc::clone(verifier) as _)
             .with_client_auth_cert(issued.chain.clone(), issued.key.clone_key())?;
         client.alpn_protocols = vec![ALPN.to_vec()];
         client.resumption = Resumption::disabled();

@@ -7,82 +7,21 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::server::ParsedCertificate;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore,
     SignatureScheme,
 };
-use x509_parser::extensions::GeneralName;
 
-use crate::model::{IdentityError, TrustDomain, WorkloadIdentity};
-
-/// Which trust domains peers may be of.
-#[derive(Clone, Debug)]
-pub struct TrustPolicy {
-    /// The mesh's own.
-    pub trust_domain: TrustDomain,
-    /// Others that count as the mesh's own.
-    pub aliases: Vec<TrustDomain>,
-}
-
-impl TrustPolicy {
-    /// Whether peers of a trust domain are accepted.
-    pub fn accepts(&self, domain: &TrustDomain) -> bool {
-        *domain == self.trust_domain || self.aliases.contains(domain)
-    }
-}
-
-/// Why a certificate names no workload of the mesh.
-#[derive(Debug, thiserror::Error)]
-pub enum PeerIdentityError {
-    /// There is none.
-    #[error("the peer presented no certificate")]
-    NoCertificate,
-    /// It cannot be read.
-    #[error("the peer's certificate cannot be read: {0}")]
-    Unreadable(String),
-    /// It does not have exactly one URI name.
-    #[error("the peer's certificate has {0} URI names; a workload's has exactly one")]
-    NotOneUri(usize),
-    /// Its name is no workload identity.
-    #[error("the peer's certificate names no workload: {0}")]
-    Identity(#[from] IdentityError),
-    /// Its trust domain is not accepted.
-    #[error("the peer {0} is of a trust domain that this mesh does not accept")]
-    ForeignTrustDomain(WorkloadIdentity),
-}
-
-/// The identity in a verified peer's chain, leaf first.
-///
-/// # Errors
-/// [`PeerIdentityError`] unless the leaf has exactly one URI name of the five-part SPIFFE form.
-pub fn peer_identity(chain: &[CertificateDer<'_>]) -> Result<WorkloadIdentity, PeerIdentityError> {
-    let leaf = chain.first().ok_or(PeerIdentityError::NoCertificate)?;
-    let unreadable = |error: String| PeerIdentityError::Unreadable(error);
-    let (_, parsed) =
-        x509_parser::parse_x509_certificate(leaf).map_err(|error| unreadable(error.to_string()))?;
-    let names = parsed
-        .subject_alternative_name()
-        .map_err(|error| unreadable(error.to_string()))?
-        .map(|extension| extension.value.general_names.as_slice())
-        .unwrap_or_default();
-    let uris: Vec<&str> = names
-        .iter()
-        .filter_map(|name| match name {
-            GeneralName::URI(uri) => Some(*uri),
-            _ => None,
-        })
-        .collect();
-    match uris.as_slice() {
-        [uri] => Ok(WorkloadIdentity::from_spiffe_id(uri)?),
-        other => Err(PeerIdentityError::NotOneUri(other.len())),
-    }
-}
+use super::anchors::TrustAnchors;
+use super::crypto;
+use super::peer::{PeerIdentityError, TrustPolicy, workload_of};
+use super::validity::verified_at;
 
 /// A failed handshake's error, which says why the peer was refused where this side refused it:
 /// rustls shows the reasons of verifiers that are not its own as a data structure.
-pub fn explain_handshake(error: io::Error) -> io::Error {
+pub(super) fn explain_handshake(error: io::Error) -> io::Error {
     let reason = match error.get_ref().and_then(|inner| inner.downcast_ref()) {
         Some(Error::InvalidCertificate(CertificateError::Other(OtherError(reason)))) => {
             reason.to_string()
@@ -102,25 +41,69 @@ pub(super) struct PeerVerifier {
 }
 
 impl PeerVerifier {
-    pub(super) fn new(
-        chain: Arc<dyn ClientCertVerifier>,
-        roots: Arc<RootCertStore>,
-        provider: Arc<CryptoProvider>,
-        trust: TrustPolicy,
-    ) -> Self {
-        Self {
+    /// A verifier by these roots.
+    ///
+    /// # Errors
+    /// Where there is no root, or one cannot be used.
+    pub(super) fn new(anchors: &TrustAnchors, trust: TrustPolicy) -> Result<Self, Error> {
+        let provider = crypto::provider();
+        let mut roots = RootCertStore::empty();
+        for anchor in anchors.certificates() {
+            roots.add(anchor.clone())?;
+        }
+        let roots = Arc::new(roots);
+        let chain =
+            WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider))
+                .build()
+                .map_err(|error| Error::General(error.to_string()))?;
+        Ok(Self {
             chain,
             roots,
             provider,
             trust,
-        }
+        })
+    }
+
+    /// Verifies a chain, leaf first, as that of a server.
+    ///
+    /// # Errors
+    /// Why it is refused.
+    pub(super) fn as_server(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), Error> {
+        verify_server_cert_signed_by_trust_anchor(
+            &ParsedCertificate::try_from(leaf)?,
+            &self.roots,
+            intermediates,
+            verified_at(std::iter::once(leaf).chain(intermediates), now),
+            self.provider.signature_verification_algorithms.all,
+        )?;
+        self.identify(leaf)
+    }
+
+    /// Verifies a chain, leaf first, as that of a client.
+    ///
+    /// # Errors
+    /// Why it is refused.
+    pub(super) fn as_client(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), Error> {
+        let at = verified_at(std::iter::once(leaf).chain(intermediates), now);
+        self.chain.verify_client_cert(leaf, intermediates, at)?;
+        self.identify(leaf)
     }
 
     fn identify(&self, leaf: &CertificateDer<'_>) -> Result<(), Error> {
         let refused = |error: PeerIdentityError| {
             Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(error))))
         };
-        let identity = peer_identity(std::slice::from_ref(leaf)).map_err(refused)?;
+        let identity = workload_of(leaf).map_err(refused)?;
         if self.trust.accepts(identity.trust_domain()) {
             return Ok(());
         }
@@ -137,14 +120,7 @@ impl ServerCertVerifier for PeerVerifier {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        verify_server_cert_signed_by_trust_anchor(
-            &ParsedCertificate::try_from(end_entity)?,
-            &self.roots,
-            intermediates,
-            now,
-            self.provider.signature_verification_algorithms.all,
-        )?;
-        self.identify(end_entity)?;
+        self.as_server(end_entity, intermediates, now)?;
         Ok(ServerCertVerified::assertion())
     }
 
@@ -182,11 +158,8 @@ impl ClientCertVerifier for PeerVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let verified = self
-            .chain
-            .verify_client_cert(end_entity, intermediates, now)?;
-        self.identify(end_entity)?;
-        Ok(verified)
+        self.as_client(end_entity, intermediates, now)?;
+        Ok(ClientCertVerified::assertion())
     }
 
     fn verify_tls12_signature(

@@ -13,7 +13,6 @@ use h2::RecvStream;
 use h2::server::SendResponse;
 use http::{Request, Response, StatusCode};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::authority::canonical;
@@ -28,8 +27,7 @@ use super::refusal::Refusal;
 use super::reset::ResetOnDrop;
 use super::subject::Path;
 use crate::datapath::Caller;
-use crate::identity::{explain_handshake, peer_identity};
-use crate::model::WorkloadIdentity;
+use crate::identity::{HandshakeError, VerifiedPeer};
 
 /// How often a peer is asked whether it is alive, and how long it may take to answer.
 const PING_EVERY: Duration = Duration::from_secs(30);
@@ -40,7 +38,7 @@ const BAD_CONNECT: &str = "bad-connect";
 /// A tunnel connection whose peer is verified.
 struct TunnelPeer {
     pod: Rc<ServedPod>,
-    identity: WorkloadIdentity,
+    verified: VerifiedPeer,
     /// The tunnel's TCP source.
     source: SocketAddr,
     /// Where the tunnel came to: one of the pod's addresses.
@@ -66,10 +64,10 @@ pub(crate) async fn serve(pod: Rc<ServedPod>, stream: TcpStream, source: SocketA
         Err(over) => return refuse(&pod, source, reached, &over.into()),
     };
     match handshake(&pod, stream.into_inner()).await {
-        Ok((tunnel, identity)) => {
+        Ok((tunnel, verified)) => {
             let peer = TunnelPeer {
                 pod,
-                identity,
+                verified,
                 source: canonical(source),
                 reached,
             };
@@ -97,24 +95,25 @@ fn refuse(pod: &ServedPod, source: SocketAddr, reached: SocketAddr, refusal: &Re
 async fn handshake(
     pod: &ServedPod,
     stream: TcpStream,
-) -> Result<(TunnelStream, WorkloadIdentity), Refusal> {
+) -> Result<(TunnelStream, VerifiedPeer), Refusal> {
     let _slot = pod.caps.take(Resource::Handshakes)?;
-    let config = pod.certificates.server_config()?;
+    let server = pod.certificates.server()?;
     let limit = pod.limits.handshake_timeout;
     let transport = Transport::new(stream);
-    let accepting = transport.sending(TlsAcceptor::from(config).accept(transport.clone()));
-    let mut tls = match tokio::time::timeout(limit, accepting).await {
-        Ok(accepted) => accepted.map_err(|error| Refusal::Handshake(explain_handshake(error)))?,
+    let accepting = transport.sending(server.accept(transport.clone()));
+    let (mut tls, peer) = match tokio::time::timeout(limit, accepting).await {
+        Ok(accepted) => accepted.map_err(not_accepted)?,
         Err(_) => return Err(Refusal::HandshakeTimedOut(limit)),
     };
-    let session = tls.get_mut().1;
-    session.set_buffer_limit(Some(TLS_BUFFER));
-    let identity = peer_identity(session.peer_certificates().unwrap_or_default())?;
-    if session.alpn_protocol() != Some(b"h2".as_slice()) {
-        let error = std::io::Error::other("the peer does not speak HTTP/2 (ALPN h2)");
-        return Err(Refusal::Handshake(error));
+    tls.get_mut().1.set_buffer_limit(Some(TLS_BUFFER));
+    Ok((TunnelStream { tls, transport }, peer))
+}
+
+fn not_accepted(error: HandshakeError) -> Refusal {
+    match error {
+        HandshakeError::Identity(error) => Refusal::PeerIdentity(error),
+        HandshakeError::Tls(error) => Refusal::Handshake(error),
     }
-    Ok((TunnelStream { tls, transport }, identity))
 }
 
 async fn accept_streams(peer: Rc<TunnelPeer>, tunnel: TunnelStream) {
@@ -144,11 +143,19 @@ async fn accept_streams(peer: Rc<TunnelPeer>, tunnel: TunnelStream) {
             () = &mut silent => return,
         };
         match accepted {
-            Some(Ok((request, respond))) => {
-                peer.pod
-                    .tasks
-                    .spawn(serve_stream(Rc::clone(&peer), request, respond));
-            }
+            Some(Ok((request, mut respond))) => match peer.ensure_accepted() {
+                Ok(()) => {
+                    peer.pod
+                        .tasks
+                        .spawn(serve_stream(Rc::clone(&peer), request, respond));
+                }
+                Err(refusal) => {
+                    // Open streams go on; the next one needs another handshake.
+                    connection.graceful_shutdown();
+                    answer(&mut respond, refusal.status());
+                    refuse(&peer.pod, peer.source, peer.reached, &refusal);
+                }
+            },
             Some(Err(error)) => {
                 tracing::debug!(source = %peer.source, %error, "a tunnel ended");
                 return;
@@ -181,7 +188,7 @@ async fn serve_stream(
         Ok(target) => target,
         Err(detail) => {
             peer.pod.stats.refused(BAD_CONNECT);
-            let identity = Some(peer.identity.clone());
+            let identity = Some(peer.verified.identity().clone());
             Matter::tunnel(peer.source, identity, peer.reached).denied(
                 &peer.pod,
                 BAD_CONNECT,
@@ -189,7 +196,7 @@ async fn serve_stream(
             );
             tracing::warn!(
                 target: "ambit::access", pod = %peer.pod.workload.name, source = %peer.source,
-                identity = %peer.identity, %detail, "CONNECT refused"
+                identity = %peer.verified.identity(), %detail, "CONNECT refused"
             );
             return answer(&mut respond, StatusCode::BAD_REQUEST);
         }
@@ -234,12 +241,18 @@ fn answer(respond: &mut SendResponse<Bytes>, status: StatusCode) {
 }
 
 impl TunnelPeer {
+    /// Whether what held in the handshake holds still, on both sides.
+    fn ensure_accepted(&self) -> Result<(), Refusal> {
+        self.pod.certificates.ready()?;
+        Ok(self.pod.certificates.ensure_accepted(&self.verified)?)
+    }
+
     /// Whom the CONNECT is for, and who calls: the tunnel's peer, whatever the request says.
     fn target(&self, request: &Request<RecvStream>) -> Result<(Caller, SocketAddr), ConnectError> {
         let is_agents = |port| self.pod.datapath.owns_port(port);
         let target = connect_target(request, self.source, self.reached, is_agents)?;
         let caller = Caller {
-            identity: Some(self.identity.clone()),
+            identity: Some(self.verified.identity().clone()),
             address: target.caller,
         };
         Ok((caller, target.to))

@@ -3,6 +3,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::datapath::KernelLog;
+use crate::identity::IstioCaConfig;
 use crate::model::{MeshRanges, Revision, TrustDomain};
 
 /// What the agent is told at start.
@@ -16,8 +17,8 @@ pub struct RunConfig {
     pub pods_cgroup: Option<PathBuf>,
     /// Kubernetes YAML.
     pub config_dir: PathBuf,
-    /// The embedded CA's files.
-    pub ca_dir: PathBuf,
+    /// Who issues certificates.
+    pub ca: CaConfig,
     /// The mesh's trust domain.
     pub trust_domain: TrustDomain,
     /// Trust domains that count as the mesh's own.
@@ -43,4 +44,16 @@ pub struct RunConfig {
     pub connect_timeout: Duration,
     /// Whether the kernel programs log.
     pub kernel_log: KernelLog,
+}
+
+/// Who issues certificates.
+#[derive(Clone, Debug)]
+pub enum CaConfig {
+    /// The agent itself, with a root of its own.
+    Embedded {
+        /// Its files.
+        directory: PathBuf,
+    },
+    /// Another, by the Istio CA protocol.
+    Istio(IstioCaConfig),
 }

@@ -10,7 +10,7 @@ use super::reconcile::{Reconciler, node_addresses};
 use super::rules::Occasion;
 use crate::datapath::foreign::{foreign_programs_of_netns, own_programs};
 use crate::datapath::{EnrolError, EnrolledPod};
-use crate::identity::{IssueError, WorkloadCertificates};
+use crate::identity::{CertificateUnavailable, WorkloadCertificates};
 use crate::model::{NetnsReference, ObjectName, Workload};
 use crate::policy::MeshView;
 use crate::proxy::{PodAttachment, PodRemoval, ProxyError};
@@ -28,8 +28,8 @@ pub(super) enum ServeError {
     #[error(transparent)]
     Enrol(#[from] EnrolError),
     /// It has no certificate.
-    #[error("its certificate could not be had: {0}")]
-    Certificate(#[from] IssueError),
+    #[error(transparent)]
+    Certificate(#[from] CertificateUnavailable),
     /// The proxy does not serve it.
     #[error(transparent)]
     Proxy(#[from] ProxyError),
@@ -80,6 +80,12 @@ impl Reconciler {
             Ok(open) => {
                 tracing::info!(pod = %workload.name, identity = %workload.identity, "pod enrolled");
                 Stage::Open(Box::new(open))
+            }
+            Err(ServeError::Certificate(unavailable)) => {
+                tracing::info!(pod = %workload.name, reason = %unavailable, "pod waits");
+                let certificates = self.parts.identities.hold(&workload.identity);
+                let waits = ClosedPod::uncertified(kernel, certificates);
+                Stage::Closed(Box::new(waits))
             }
             Err(error) => {
                 let reason = error.to_string();
@@ -137,11 +143,8 @@ impl Reconciler {
             self.parts.enroller.shut(pod)?;
             return Err(ServeError::Incomplete);
         }
-        let certificates = self
-            .parts
-            .identities
-            .certificates(&workload.identity)
-            .await?;
+        let certificates = self.parts.identities.hold(&workload.identity);
+        certificates.ready()?;
         let shards = self.parts.enroller.listen(pod, workload)?;
         let attachment = PodAttachment {
             workload: Arc::clone(workload),
@@ -171,6 +174,6 @@ fn warn_of_foreign_programs(workload: &Workload, pod: &EnrolledPod) {
 fn is_due(pod: &LocalPod, now: Instant) -> bool {
     match &pod.stage {
         Stage::Open(_) => false,
-        Stage::Closed(closed) => closed.retry_at <= now,
+        Stage::Closed(closed) => closed.retry.is_due(now),
     }
 }

@@ -19,7 +19,7 @@ use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-pub use config::RunConfig;
+pub use config::{CaConfig, RunConfig};
 
 use crate::admin::server;
 use crate::datapath::bpffs::PinDirectory;
@@ -27,7 +27,7 @@ use crate::datapath::cgroup::{CgroupMount, CgroupPath};
 use crate::datapath::check::CheckReport;
 use crate::datapath::netns::NetnsHandle;
 use crate::datapath::{Counters, Enroller, EnrollerParts, MeshTable, Node, Pins, Tables};
-use crate::identity::{EmbeddedCa, Identities, TrustPolicy};
+use crate::identity::{CertificateProvider, EmbeddedCa, Identities, IstioCa, TrustPolicy};
 use crate::jwt::{Addresses, HttpFetcher, KeyCache};
 use crate::model::{Snapshot, TrustBundle};
 use crate::observe::events::RecentEvents;
@@ -100,12 +100,12 @@ async fn start(config: RunConfig, dropped_lines: DroppedLines) -> Result<()> {
             }
         });
     }
-    let ca = EmbeddedCa::open(&config.ca_dir, &config.trust_domain)?;
     let trust = TrustPolicy {
         trust_domain: config.trust_domain.clone(),
         aliases: config.trust_domain_aliases.clone(),
     };
-    let identities = Identities::new(Arc::new(ca), trust, config.certificate_lifetime);
+    let ca = authority(&config, &trust)?;
+    let identities = Identities::new(ca, trust, config.certificate_lifetime);
     let (_source, mut snapshots) = FileSource::start(FileSourceConfig {
         directory: config.config_dir.clone(),
         trust_bundle: TrustBundle {
@@ -158,6 +158,7 @@ async fn start(config: RunConfig, dropped_lines: DroppedLines) -> Result<()> {
         node_report,
         events,
     ));
+    let arrivals = identities.arrivals();
     let reconciler = Reconciler::new(Parts {
         node: config.node.as_str().into(),
         enroller,
@@ -176,8 +177,17 @@ async fn start(config: RunConfig, dropped_lines: DroppedLines) -> Result<()> {
     };
     tokio::select! {
         ended = end => ended,
-        failed = follow(reconciler, first, snapshots) => failed,
+        failed = follow(reconciler, first, snapshots, arrivals) => failed,
     }
+}
+
+fn authority(config: &RunConfig, trust: &TrustPolicy) -> Result<Arc<dyn CertificateProvider>> {
+    Ok(match &config.ca {
+        CaConfig::Embedded { directory } => {
+            Arc::new(EmbeddedCa::open(directory, &config.trust_domain)?)
+        }
+        CaConfig::Istio(settings) => Arc::new(IstioCa::new(settings.clone(), trust.clone())?),
+    })
 }
 
 async fn told_to_end() -> Result<()> {
@@ -197,6 +207,7 @@ async fn follow(
     mut reconciler: Reconciler,
     first: Arc<Snapshot>,
     mut snapshots: watch::Receiver<Arc<Snapshot>>,
+    mut arrivals: watch::Receiver<u64>,
 ) -> Result<()> {
     reconciler.follow(first).await;
     let mut second_look = Some(Instant::now() + SECOND_LOOK);
@@ -208,6 +219,10 @@ async fn follow(
                 let snapshot = Arc::clone(&snapshots.borrow_and_update());
                 reconciler.follow(snapshot).await;
                 second_look = Some(Instant::now() + SECOND_LOOK);
+            }
+            arrived = arrivals.changed() => {
+                arrived.context("certificates are no longer asked for")?;
+                reconciler.tick(Instant::now()).await;
             }
             _ = tick.tick() => {
                 let now = Instant::now();

@@ -50,10 +50,28 @@ pub(super) struct OpenPod {
 pub(super) struct ClosedPod {
     /// What the kernel has of it.
     pub(super) kernel: Option<EnrolledPod>,
-    pub(super) reason: String,
+    reason: String,
     /// How many have failed in a row.
     pub(super) attempts: u32,
-    pub(super) retry_at: Instant,
+    pub(super) retry: Retry,
+}
+
+/// When a pod that is not served is tried again.
+pub(super) enum Retry {
+    /// At this moment.
+    At(Instant),
+    /// As soon as its certificate is there.
+    Certified(WorkloadCertificates),
+}
+
+impl Retry {
+    /// Whether it is time.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        match self {
+            Self::At(moment) => *moment <= now,
+            Self::Certified(certificates) => certificates.ready().is_ok(),
+        }
+    }
 }
 
 impl ClosedPod {
@@ -63,8 +81,31 @@ impl ClosedPod {
             kernel,
             reason: "it is being enrolled".to_owned(),
             attempts: 0,
-            retry_at: now,
+            retry: Retry::At(now),
         }
+    }
+
+    /// A pod that has no certificate yet.
+    pub(super) fn uncertified(
+        kernel: Option<EnrolledPod>,
+        certificates: WorkloadCertificates,
+    ) -> Self {
+        Self {
+            kernel,
+            reason: "it has no certificate yet".to_owned(),
+            attempts: 0,
+            retry: Retry::Certified(certificates),
+        }
+    }
+
+    /// Why it is not served.
+    fn reason(&self) -> String {
+        if let Retry::Certified(certificates) = &self.retry
+            && let Err(unavailable) = certificates.ready()
+        {
+            return unavailable.to_string();
+        }
+        self.reason.clone()
     }
 
     /// A pod that failed at `now`, for the `attempts`-th time in a row.
@@ -80,7 +121,7 @@ impl ClosedPod {
             kernel,
             reason,
             attempts,
-            retry_at: now + pause,
+            retry: Retry::At(now + pause),
         }
     }
 }
@@ -98,7 +139,7 @@ impl LocalPod {
     pub(super) fn report(&self) -> PodReport {
         let (state, reason) = match &self.stage {
             Stage::Open(_) => (PodState::Enrolled, None),
-            Stage::Closed(closed) => (PodState::Closed, Some(closed.reason.clone())),
+            Stage::Closed(closed) => (PodState::Closed, Some(closed.reason())),
         };
         let kernel = self.kernel();
         let entry = kernel.map(EnrolledPod::entry);

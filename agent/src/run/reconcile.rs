@@ -14,9 +14,9 @@ use super::pods::{ClosedPod, Leftovers, LocalPod, NodeReport, Stage};
 use super::rules::{Occasion, PodRules};
 use crate::datapath::netns::NetnsHandle;
 use crate::datapath::{Change, Enroller, MeshTable, Tables, close_passed};
-use crate::identity::Identities;
+use crate::identity::{Identities, WorkloadCertificates};
 use crate::jwt::KeyCache;
-use crate::model::{Fault, ObjectName, Snapshot, Workload};
+use crate::model::{Fault, ObjectName, Snapshot, Workload, WorkloadIdentity};
 use crate::policy::MeshView;
 use crate::proxy::Proxy;
 
@@ -47,6 +47,8 @@ pub(super) struct Reconciler {
     pub(super) parts: Parts,
     pub(super) pods: BTreeMap<ObjectName, LocalPod>,
     pub(super) leftovers: Leftovers,
+    /// Of this node's pods, from the moment on at which the model knows them.
+    certificates: BTreeMap<WorkloadIdentity, WorkloadCertificates>,
     classes: Vec<(IpNet, MeshClass)>,
     /// The table of destinations is not what it should be.
     classes_fault: Option<Fault>,
@@ -58,6 +60,7 @@ impl Reconciler {
             parts,
             pods: BTreeMap::new(),
             leftovers: Leftovers::Kept,
+            certificates: BTreeMap::new(),
             classes: Vec::new(),
             classes_fault: None,
         }
@@ -67,6 +70,7 @@ impl Reconciler {
     pub(super) async fn follow(&mut self, snapshot: Arc<Snapshot>) {
         let view = Arc::new(MeshView::new(snapshot));
         let wanted = self.wanted(&view.snapshot);
+        self.hold_certificates(&wanted);
         self.let_go(&view.snapshot, &wanted).await;
         self.write_classes(&view.snapshot);
         self.parts.keys.wanted(view.policies.jwt_rules());
@@ -115,6 +119,19 @@ impl Reconciler {
         local
             .map(|workload| (workload.name.clone(), Arc::clone(workload)))
             .collect()
+    }
+
+    /// Asks for the certificates of the wanted pods before anything else, and for no others.
+    fn hold_certificates(&mut self, wanted: &BTreeMap<ObjectName, Arc<Workload>>) {
+        let identities: BTreeSet<_> = wanted.values().map(|pod| &pod.identity).collect();
+        self.certificates
+            .retain(|identity, _| identities.contains(identity));
+        for identity in identities {
+            if !self.certificates.contains_key(identity) {
+                let held = self.parts.identities.hold(identity);
+                self.certificates.insert(identity.clone(), held);
+            }
+        }
     }
 
     /// Where it fails, what lies inside the cluster's ranges is still the proxy's.

@@ -11,7 +11,7 @@ use crate::admin::server::AdminState;
 use crate::datapath::cgroup::CgroupPath;
 use crate::datapath::foreign::{foreign_programs_of_cgroup, own_programs};
 use crate::datapath::{Counters, Tables};
-use crate::identity::Identities;
+use crate::identity::{CertificateSummary, Identities};
 use crate::jwt::KeyCache;
 use crate::model::{Enrolment, Fault, Workload};
 use crate::observe::events::RecentEvents;
@@ -49,6 +49,7 @@ impl AdminState for State {
                 Err(error) => json!({"error": error.to_string()}),
             }),
             "certificates" => Some(json!(self.identities.list())),
+            "certificate-chains" => Some(json!(self.identities.chains())),
             "events" => Some(json!(self.events.list())),
             _ => None,
         }
@@ -87,7 +88,9 @@ impl State {
             last_good_in_force: problem.last_good_in_force,
         });
         let of_model = view.snapshot.faults().iter().chain(&node.faults).cloned();
-        let faults: Vec<Fault> = of_model.chain(keys).collect();
+        let certificates = self.identities.list();
+        let of_certificates = self.identities.faults(&certificates);
+        let faults: Vec<Fault> = of_model.chain(keys).chain(of_certificates).collect();
         let sets = self.tables.counts();
         let stats = match self.proxy.stats().await {
             Ok(stats) => json!(stats),
@@ -108,6 +111,7 @@ impl State {
             "shards": self.proxy.shards(),
             "not_covered": NOT_COVERED,
             "pods": {"enrolled": enrolled, "closed": closed},
+            "certificates": CertificateSummary::of(&certificates),
             "policy_sets": {
                 "in_kernel": sets.in_kernel,
                 "in_userspace": sets.in_userspace,

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use super::{PodDirectory, PodEntry, PodIndex};
 use crate::ca::account::ServiceAccount;
-use crate::model::{MeshRanges, Snapshot, TrustBundle, TrustDomain, Workload};
+use crate::model::{MeshRanges, Revision, Snapshot, TrustBundle, TrustDomain, Workload};
 use crate::source::{FileSource, FileSourceConfig, SourceError};
 
 /// A directory that has been read once.
@@ -33,6 +33,7 @@ pub fn follow_files(
         // Of policies and destinations nothing is asked here.
         root_namespace: "istio-system".into(),
         ranges: MeshRanges::default(),
+        revision: Revision::default(),
     })?;
     let mut followed = FollowedFiles {
         _source: source,

@@ -1,172 +1,189 @@
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
-use rustls::pki_types::CertificateDer;
+use super::authority::{Authority, ready};
+use super::{HOUR, eventually, identity};
+use crate::identity::manager::Identities;
+use crate::identity::state::{CertificateState, CertificateSummary, NodeCertificates};
 
-use super::Root;
-use crate::identity::provider::{CertificateProvider, IssueError, IssueFuture};
-use crate::identity::{Identities, TrustPolicy};
-use crate::model::{TrustDomain, WorkloadIdentity};
+/// Long enough for whole seconds not to matter, and short enough to wait for.
+const SHORT: Duration = Duration::from_secs(4);
 
-/// Far longer than any test takes.
-const LONG: Duration = Duration::from_secs(3600);
-
-/// How long a test waits for what has to come.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// An authority that counts, and that can be made to fail.
-struct Counting {
-    root: Root,
-    issued: AtomicUsize,
-    fails: AtomicBool,
-    /// By how many seconds its clock is ahead.
-    ahead: AtomicU64,
-}
-
-impl Counting {
-    fn make() -> Arc<Self> {
-        Arc::new(Self {
-            root: Root::make(),
-            issued: AtomicUsize::new(0),
-            fails: AtomicBool::new(false),
-            ahead: AtomicU64::new(0),
-        })
-    }
-
-    fn identities(self: &Arc<Self>, lifetime: Duration) -> Identities {
-        let trust = TrustPolicy {
-            trust_domain: TrustDomain::new("cluster.local").unwrap(),
-            aliases: Vec::new(),
-        };
-        Identities::new(
-            Arc::clone(self) as Arc<dyn CertificateProvider>,
-            trust,
-            lifetime,
-        )
-    }
-}
-
-impl CertificateProvider for Counting {
-    fn issue<'a>(&'a self, identity: &'a WorkloadIdentity, lifetime: Duration) -> IssueFuture<'a> {
-        Box::pin(async move {
-            // Whoever asks at the same time has the chance to ask too.
-            tokio::task::yield_now().await;
-            if self.fails.load(Ordering::SeqCst) {
-                return Err(IssueError {
-                    identity: identity.clone(),
-                    reason: "out of ink".to_owned(),
-                });
-            }
-            self.issued.fetch_add(1, Ordering::SeqCst);
-            let ahead = Duration::from_secs(self.ahead.load(Ordering::SeqCst));
-            let now = SystemTime::now() + ahead;
-            Ok(self
-                .root
-                .sign(&[&identity.spiffe_id()], [now, now + lifetime]))
-        })
-    }
-
-    fn trust_anchors(&self) -> Vec<CertificateDer<'static>> {
-        vec![self.root.certificate.clone()]
-    }
-}
-
-fn identity(account: &str) -> WorkloadIdentity {
-    let domain = TrustDomain::new("cluster.local").unwrap();
-    WorkloadIdentity::new(domain, "prod", account).unwrap()
-}
-
-async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let waiting = async {
-        while !holds() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, waiting).await.expect(what);
+fn summary(identities: &Identities) -> CertificateSummary {
+    CertificateSummary::of(&identities.list())
 }
 
 #[tokio::test]
 async fn one_certificate_serves_all_who_ask_at_once() {
-    let authority = Counting::make();
-    let identities = authority.identities(LONG);
+    let authority = Authority::make();
+    let identities = authority.identities(HOUR);
     let web = identity("web");
-    let asked = futures_util::future::join_all((0..20).map(|_| identities.certificates(&web)));
-    let held: Vec<_> = asked.await.into_iter().map(Result::unwrap).collect();
+    let held: Vec<_> = (0..20).map(|_| identities.hold(&web)).collect();
+    for one in &held {
+        ready(one).await;
+        assert_eq!(*one.identity(), web);
+    }
     assert_eq!(authority.issued.load(Ordering::SeqCst), 1);
-    assert!(held.iter().all(|own| *own.identity() == web));
-    identities.certificates(&identity("db")).await.unwrap();
+    ready(&identities.hold(&identity("db"))).await;
     assert_eq!(authority.issued.load(Ordering::SeqCst), 2);
 }
 
 #[tokio::test]
-async fn a_certificate_is_renewed_in_its_first_half() {
-    let identities = Counting::make().identities(Duration::from_secs(2));
-    let held = identities.certificates(&identity("web")).await.unwrap();
-    let first = identities.list();
-    assert!(first[0].renews_at < first[0].not_after);
-    let old = held.server_config().unwrap();
-    eventually("a renewal", || held.epoch() > 1).await;
-    assert!(SystemTime::now() < SystemTime::UNIX_EPOCH + Duration::from_secs(first[0].not_after));
-    assert!(!Arc::ptr_eq(&old, &held.server_config().unwrap()));
+async fn a_slow_answer_for_one_identity_holds_up_no_other() {
+    let authority = Authority::make();
+    authority.stuck.lock().unwrap().insert("slow".to_owned());
+    let identities = authority.identities(HOUR);
+    let slow = identities.hold(&identity("slow"));
+    eventually("a question", || authority.asked.load(Ordering::SeqCst) == 1).await;
+    let others: Vec<_> = (0..30)
+        .map(|number| identities.hold(&identity(&format!("web-{number}"))))
+        .collect();
+    for other in &others {
+        ready(other).await;
+    }
+    let error = slow.ready().unwrap_err().to_string();
+    assert!(error.contains("it is being asked for"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_authority_that_does_not_answer_is_given_up() {
+    let authority = Authority::make();
+    authority.stuck.lock().unwrap().insert("web".to_owned());
+    let identities = authority.identities(HOUR);
+    let held = identities.hold(&identity("web"));
+    tokio::time::sleep(Duration::from_secs(16)).await;
+    let error = held.ready().unwrap_err().to_string();
+    assert!(error.contains("did not answer within 15 s"), "{error}");
+    authority.stuck.lock().unwrap().clear();
+    tokio::time::sleep(Duration::from_secs(16)).await;
+    held.ready().unwrap();
 }
 
 #[tokio::test]
-async fn a_configuration_is_made_once_for_a_certificate() {
-    let identities = Counting::make().identities(LONG);
-    let held = identities.certificates(&identity("web")).await.unwrap();
-    let (one, two) = (held.server_config().unwrap(), held.server_config().unwrap());
-    assert!(Arc::ptr_eq(&one, &two));
+async fn a_certificate_is_renewed_at_about_half_of_its_life() {
+    let identities = Authority::make().identities(HOUR);
+    let held = identities.hold(&identity("web"));
+    ready(&held).await;
+    let first = identities.list().remove(0);
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let left = first.renews_at.unwrap() - now.unwrap().as_secs();
+    assert!((1600..=2000).contains(&left), "{left}");
+    assert_eq!(first.state, CertificateState::Valid);
+}
+
+#[tokio::test]
+async fn a_renewal_makes_new_configurations_and_a_new_epoch() {
+    let identities = Authority::make().identities(SHORT);
+    let held = identities.hold(&identity("web"));
+    ready(&held).await;
+    let first = identities.list().remove(0);
+    let old = held.client().unwrap().epoch();
+    eventually("a renewal", || held.client().unwrap().epoch() > old).await;
+    let second = identities.list().remove(0);
+    assert_ne!(first.serial, second.serial);
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    assert!(now.unwrap().as_secs() < first.not_after.unwrap());
 }
 
 #[tokio::test]
 async fn a_failed_renewal_keeps_the_old_one_until_it_expires_and_recovers() {
-    let authority = Counting::make();
-    let identities = authority.identities(Duration::from_secs(2));
-    let held = identities.certificates(&identity("web")).await.unwrap();
+    let authority = Authority::make();
+    let identities = authority.identities(SHORT);
+    let held = identities.hold(&identity("web"));
+    ready(&held).await;
+    assert_eq!(summary(&identities).state, NodeCertificates::Good);
     authority.fails.store(true, Ordering::SeqCst);
-    held.client_config().unwrap();
-    eventually("the end of the old certificate", || {
-        held.client_config().is_err()
+    eventually("a failure", || summary(&identities).failing == 1).await;
+    held.client().unwrap();
+    let degraded = summary(&identities);
+    assert_eq!(degraded.state, NodeCertificates::Degraded);
+    let info = identities.list().remove(0);
+    assert_eq!(degraded.degraded_until, info.not_after);
+    let faults = identities.faults(&identities.list());
+    assert!(faults[0].message.contains("It serves until"), "{faults:?}");
+    assert!(faults[0].message.contains("out of ink"), "{faults:?}");
+    eventually("the end of the old one", || held.client().is_err()).await;
+    assert_eq!(summary(&identities).state, NodeCertificates::Expired);
+    for error in [held.server().unwrap_err(), held.client().unwrap_err()] {
+        let error = error.to_string();
+        assert!(error.contains("it expired at"), "{error}");
+        assert!(error.contains("out of ink"), "{error}");
+    }
+    let mut arrivals = identities.arrivals();
+    authority.fails.store(false, Ordering::SeqCst);
+    eventually("a new certificate", || held.server().is_ok()).await;
+    eventually("good", || {
+        summary(&identities).state == NodeCertificates::Good
     })
     .await;
-    assert_eq!(held.epoch(), 1);
-    let error = held.server_config().unwrap_err().to_string();
-    assert!(error.contains("is not valid at this time"), "{error}");
+    assert!(arrivals.has_changed().unwrap(), "who waits is told");
+    arrivals.mark_unchanged();
+}
+
+#[tokio::test]
+async fn a_first_certificate_that_fails_is_asked_for_again() {
+    let authority = Authority::make();
+    authority.fails.store(true, Ordering::SeqCst);
+    let identities = authority.identities(HOUR);
+    let held = identities.hold(&identity("web"));
+    eventually("a failure", || {
+        summary(&identities).state == NodeCertificates::Degraded
+    })
+    .await;
+    let error = held.ready().unwrap_err().to_string();
+    assert!(error.contains("out of ink"), "{error}");
+    assert_eq!(identities.list()[0].state, CertificateState::Missing);
     authority.fails.store(false, Ordering::SeqCst);
-    eventually("a new certificate", || held.server_config().is_ok()).await;
+    ready(&held).await;
+    assert_eq!(identities.faults(&identities.list()), []);
 }
 
 #[tokio::test]
 async fn a_certificate_of_another_time_is_refused() {
-    let authority = Counting::make();
-    let identities = authority.identities(LONG);
+    let authority = Authority::make();
+    let identities = authority.identities(HOUR);
     authority.ahead.store(600, Ordering::SeqCst);
-    let error = identities.certificates(&identity("web")).await.unwrap_err();
-    assert!(error.to_string().contains("see the clocks"), "{error}");
+    let held = identities.hold(&identity("web"));
+    eventually("a refusal", || identities.list()[0].error.is_some()).await;
+    let error = held.ready().unwrap_err().to_string();
+    assert!(error.contains("is not valid before"), "{error}");
+    assert!(error.contains("see the clocks"), "{error}");
     authority.ahead.store(0, Ordering::SeqCst);
-    identities.certificates(&identity("web")).await.unwrap();
+    ready(&held).await;
 }
 
-#[tokio::test]
-async fn no_certificate_is_an_error_and_not_remembered() {
-    let authority = Counting::make();
-    let identities = authority.identities(LONG);
-    authority.fails.store(true, Ordering::SeqCst);
-    let error = identities.certificates(&identity("web")).await.unwrap_err();
-    assert!(error.to_string().contains("out of ink"), "{error}");
-    authority.fails.store(false, Ordering::SeqCst);
-    identities.certificates(&identity("web")).await.unwrap();
+#[tokio::test(start_paused = true)]
+async fn an_authority_that_is_down_is_not_asked_by_a_thousand() {
+    let authority = Authority::make();
+    authority.is_down.store(true, Ordering::SeqCst);
+    let identities = authority.identities(HOUR);
+    let held: Vec<_> = (0..1000)
+        .map(|number| identities.hold(&identity(&format!("web-{number}"))))
+        .collect();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(identities.is_authority_unavailable());
+    let asked = authority.asked.load(Ordering::SeqCst);
+    assert!((5..40).contains(&asked), "{asked}");
+    authority.is_down.store(false, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_secs(70)).await;
+    assert!(held.iter().all(|one| one.ready().is_ok()));
+    assert_eq!(authority.issued.load(Ordering::SeqCst), 1000);
 }
 
 #[tokio::test]
 async fn what_nobody_holds_is_not_renewed() {
-    let authority = Counting::make();
-    let identities = authority.identities(Duration::from_millis(400));
-    drop(identities.certificates(&identity("web")).await.unwrap());
+    let authority = Authority::make();
+    let identities = authority.identities(SHORT);
+    let held = identities.hold(&identity("web"));
+    ready(&held).await;
+    drop(held);
     assert_eq!(identities.list(), []);
-    let other = identities.certificates(&identity("db")).await.unwrap();
-    eventually("a renewal of the other", || other.epoch() > 2).await;
-    let others = usize::try_from(other.epoch()).unwrap();
+    let other = identities.hold(&identity("db"));
+    ready(&other).await;
+    eventually("two renewals of the other", || {
+        other.client().is_ok_and(|tls| tls.epoch() > 2)
+    })
+    .await;
+    let others = usize::try_from(other.client().unwrap().epoch()).unwrap();
     assert_eq!(authority.issued.load(Ordering::SeqCst), 1 + others);
 }

@@ -11,9 +11,7 @@ use ambit_common::HBONE_PORT;
 use bytes::Bytes;
 use h2::client::SendRequest;
 use http::{Method, Request, StatusCode};
-use rustls::pki_types::ServerName;
 use tokio::sync::Mutex;
-use tokio_rustls::TlsConnector;
 
 use super::connection::Connection;
 use super::error::TunnelError;
@@ -23,7 +21,7 @@ use super::settings;
 use super::transport::Transport;
 use super::tunnel::Tunnel;
 use crate::datapath::PodDatapath;
-use crate::identity::{WorkloadCertificates, explain_handshake, peer_identity};
+use crate::identity::{ClientTls, ConnectError, HandshakeError, WorkloadCertificates};
 use crate::model::{Target, WorkloadIdentity};
 
 /// How long the TLS and HTTP/2 handshakes may take.
@@ -116,14 +114,15 @@ impl TunnelPool {
     ) -> Result<(SendRequest<Bytes>, Lease, bool), TunnelError> {
         let connections = Rc::clone(self.peers.borrow_mut().entry(peer.clone()).or_default());
         let mut connections = connections.lock().await;
-        let epoch = self.certificates.epoch();
-        connections.retain(|connection| connection.takes_streams(epoch));
+        // Without a valid certificate nothing new goes out, on an open connection neither.
+        let tls = self.certificates.client()?;
+        connections.retain(|connection| connection.takes_streams(tls.epoch()));
         if let Some(open) = connections.iter().find(|connection| connection.has_room()) {
             let (requests, lease) = open.take();
             return Ok((requests, lease, false));
         }
         self.forget_idle_peers();
-        let opened = self.connect(peer).await?;
+        let opened = self.connect(peer, &tls).await?;
         let (requests, lease) = opened.take();
         connections.push(opened);
         Ok((requests, lease, true))
@@ -139,10 +138,8 @@ impl TunnelPool {
         });
     }
 
-    async fn connect(&self, peer: &Peer) -> Result<Connection, TunnelError> {
+    async fn connect(&self, peer: &Peer, tls: &ClientTls) -> Result<Connection, TunnelError> {
         let address = peer.address;
-        let epoch = self.certificates.epoch();
-        let config = self.certificates.client_config()?;
         let stream =
             self.datapath
                 .dial_tunnel(address)
@@ -152,22 +149,15 @@ impl TunnelPool {
                     source,
                 })?;
         let handshake = async {
-            let failed = |source| TunnelError::Tls {
-                peer: address,
-                source,
-            };
-            let name = ServerName::IpAddress(address.ip().into());
             let transport = Transport::new(stream);
-            let connecting = TlsConnector::from(config).connect(name, transport.clone());
-            let mut tls = transport
+            let connecting = tls.connect(address.ip(), &peer.identity, transport.clone());
+            let mut stream = transport
                 .sending(connecting)
                 .await
-                .map_err(explain_handshake)
-                .map_err(failed)?;
-            let session = tls.get_mut().1;
-            verify(peer, session)?;
+                .map_err(|error| refused(address, error))?;
+            let session = stream.get_mut().1;
             session.set_buffer_limit(Some(settings::TLS_BUFFER));
-            Connection::open(address, tls, transport, epoch).await
+            Connection::open(address, stream, transport, tls.epoch()).await
         };
         match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
             Ok(opened) => opened,
@@ -179,25 +169,16 @@ impl TunnelPool {
     }
 }
 
-/// The chain has been verified; this is who it has to be.
-fn verify(peer: &Peer, session: &rustls::ClientConnection) -> Result<(), TunnelError> {
-    let found = peer_identity(session.peer_certificates().unwrap_or_default())?;
-    if session.alpn_protocol() != Some(b"h2".as_slice()) {
-        let source = std::io::Error::other("the peer does not speak HTTP/2 (ALPN h2)");
-        return Err(TunnelError::Tls {
-            peer: peer.address,
-            source,
-        });
+fn refused(peer: SocketAddr, error: ConnectError) -> TunnelError {
+    match error {
+        ConnectError::Handshake(HandshakeError::Tls(source)) => TunnelError::Tls { peer, source },
+        ConnectError::Handshake(HandshakeError::Identity(error)) => TunnelError::Identity(error),
+        ConnectError::WrongIdentity { found, expected } => TunnelError::WrongIdentity {
+            peer,
+            found,
+            expected,
+        },
     }
-    if found == peer.identity {
-        return Ok(());
-    }
-    let expected = peer.identity.clone();
-    Err(TunnelError::WrongIdentity {
-        peer: peer.address,
-        found,
-        expected,
-    })
 }
 
 async fn connect(

@@ -1,0 +1,195 @@
+//! Who may ask the authority, and when: those whom somebody waits for first, few at a time, and
+//! nobody while it cannot be reached.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::backoff::Backoff;
+
+/// Certificates that may be asked for at once.
+pub(super) const IN_FLIGHT: usize = 8;
+
+/// How many of those may be renewals: an authority that answers them slowly does not keep a pod
+/// from starting.
+pub(super) const RENEWALS: usize = 6;
+
+/// The pause after which an authority that could not be reached is tried again, at first and at
+/// most.
+const REST: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(30)];
+
+/// Which certificate is asked for first.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Priority {
+    /// There is no valid one: a pod waits for it.
+    Awaited,
+    /// There is one.
+    Renewal,
+}
+
+/// How the authority fared.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Outcome {
+    /// It answered, whatever it said.
+    Answered,
+    /// It cannot be reached, so that nobody would be answered.
+    Unavailable,
+}
+
+/// The places for questions to one authority.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Schedule(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    awaited: Queue,
+    renewals: Queue,
+    health: Health,
+    rest: Backoff,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: VecDeque<oneshot::Sender<Slot>>,
+    in_flight: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum Health {
+    #[default]
+    Good,
+    /// It could not be reached, and is left alone for a while.
+    Resting,
+    /// One question finds out whether it can be reached again.
+    Probing,
+}
+
+/// The right to ask once. It has to be told how that went; one that is dropped tells nothing.
+#[derive(Debug)]
+pub(super) struct Slot {
+    schedule: Schedule,
+    priority: Priority,
+    outcome: Option<Outcome>,
+    /// Cleared where nobody was there to take it.
+    counted: bool,
+}
+
+impl Schedule {
+    /// Waits for the right to ask.
+    pub(super) async fn acquire(&self, priority: Priority) -> Slot {
+        loop {
+            let (give, given) = oneshot::channel();
+            {
+                let mut state = self.lock();
+                state.queue(priority).waiting.push_back(give);
+                self.hand_out(&mut state);
+            }
+            if let Ok(slot) = given.await {
+                return slot;
+            }
+        }
+    }
+
+    /// Whether the authority is left alone because it could not be reached.
+    pub(super) fn is_resting(&self) -> bool {
+        self.lock().health != Health::Good
+    }
+
+    /// Gives what is free to those who wait.
+    fn hand_out(&self, state: &mut State) {
+        while let Some((priority, give)) = state.next() {
+            state.queue(priority).in_flight += 1;
+            let slot = Slot {
+                schedule: self.clone(),
+                priority,
+                outcome: None,
+                counted: true,
+            };
+            if let Err(mut refused) = give.send(slot) {
+                refused.counted = false;
+                state.queue(priority).in_flight -= 1;
+            }
+        }
+    }
+
+    fn give_back(&self, priority: Priority, outcome: Option<Outcome>) {
+        let mut state = self.lock();
+        state.queue(priority).in_flight -= 1;
+        match outcome {
+            Some(Outcome::Answered) => {
+                state.health = Health::Good;
+                state.rest = Backoff::default();
+            }
+            // Those that were under way together fail together.
+            Some(Outcome::Unavailable) if state.health != Health::Resting => {
+                state.health = Health::Resting;
+                let [first, longest] = REST;
+                self.wake_after(state.rest.next(first, longest));
+            }
+            Some(Outcome::Unavailable) | None => {}
+        }
+        self.hand_out(&mut state);
+    }
+
+    fn wake_after(&self, pause: Duration) {
+        let schedule = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(pause).await;
+            let mut state = schedule.lock();
+            if state.health == Health::Resting {
+                state.health = Health::Probing;
+            }
+            schedule.hand_out(&mut state);
+        });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Whose turn it is, if anybody's.
+    fn next(&mut self) -> Option<(Priority, oneshot::Sender<Slot>)> {
+        let most = match self.health {
+            Health::Good => IN_FLIGHT,
+            Health::Probing => 1,
+            Health::Resting => 0,
+        };
+        if self.awaited.in_flight + self.renewals.in_flight >= most {
+            return None;
+        }
+        if let Some(give) = self.awaited.waiting.pop_front() {
+            return Some((Priority::Awaited, give));
+        }
+        if self.renewals.in_flight >= RENEWALS {
+            return None;
+        }
+        let give = self.renewals.waiting.pop_front()?;
+        Some((Priority::Renewal, give))
+    }
+
+    fn queue(&mut self, priority: Priority) -> &mut Queue {
+        match priority {
+            Priority::Awaited => &mut self.awaited,
+            Priority::Renewal => &mut self.renewals,
+        }
+    }
+}
+
+impl Slot {
+    /// Gives it back, with what became of the question.
+    pub(super) fn finish(mut self, outcome: Outcome) {
+        self.outcome = Some(outcome);
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if self.counted {
+            self.schedule.give_back(self.priority, self.outcome);
+        }
+    }
+}
