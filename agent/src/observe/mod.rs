@@ -2,3 +2,4 @@
 
 pub mod denials;
 pub mod logging;
+pub mod metrics;
