@@ -2,6 +2,7 @@
 
 mod ca;
 
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -57,6 +58,9 @@ pub(super) struct RunArguments {
     /// The admin socket.
     #[arg(long, env = "AMBIT_SOCKET", default_value = DEFAULT_SOCKET)]
     socket: PathBuf,
+    /// Where to serve metrics over HTTP, for example 127.0.0.1:15020 [default: nowhere].
+    #[arg(long, env = "AMBIT_METRICS")]
+    metrics: Option<SocketAddr>,
     /// Threads of the data path, 1 to 8 [default: as many as the CPUs allow, up to 4].
     #[arg(long, env = "AMBIT_SHARDS")]
     shards: Option<NonZeroUsize>,
@@ -100,6 +104,7 @@ impl RunArguments {
             },
             pin_dir: self.pin_dir,
             socket: self.socket,
+            metrics: self.metrics,
             shards: self.shards,
             jwks_ca: self.jwks_ca,
             connect_timeout: Duration::from_secs(5),

@@ -45,6 +45,8 @@ pub(super) struct Current {
 pub(super) struct Progress {
     /// Why the last attempt failed, where it did.
     pub(super) failure: Option<String>,
+    /// Attempts that failed.
+    pub(super) failures: u64,
     /// When the next attempt is made after a failed one.
     pub(super) retry_at: Option<SystemTime>,
     logged: CertificateState,
@@ -174,6 +176,7 @@ impl Held {
     pub(super) fn failed(&self, failure: String, retry_at: SystemTime, now: SystemTime) {
         let mut progress = self.progress();
         progress.failure = Some(failure);
+        progress.failures += 1;
         progress.retry_at = Some(retry_at);
         self.log_change(&mut progress, now);
     }

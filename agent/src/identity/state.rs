@@ -51,6 +51,8 @@ pub struct CertificateInfo {
     pub renews_at: Option<u64>,
     /// Why the last attempt failed, where it did.
     pub error: Option<String>,
+    /// Attempts that failed, since it is held.
+    pub failures: u64,
     /// What it presents, leaf first.
     pub chain: Vec<ChainLink>,
 }
@@ -131,6 +133,7 @@ impl CertificateInfo {
             issuer: certificate.map(|certificate| certificate.issuer.clone()),
             renews_at: renews_at.map(seconds),
             error: progress.failure.clone(),
+            failures: progress.failures,
             chain: chain.unwrap_or_default().iter().filter_map(link).collect(),
         }
     }

@@ -1,3 +1,4 @@
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -33,6 +34,8 @@ pub struct RunConfig {
     pub pin_dir: PathBuf,
     /// The admin socket.
     pub socket: PathBuf,
+    /// Where metrics are served; `None`: nowhere.
+    pub metrics: Option<SocketAddr>,
     /// Shards of the data path; `None`: as many as the CPUs allow, up to 4.
     pub shards: Option<NonZeroUsize>,
     /// Certificates (PEM) that are trusted, besides the node's own, where an issuer's keys are

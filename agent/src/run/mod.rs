@@ -5,16 +5,19 @@ mod depart;
 mod descriptors;
 mod enrol;
 mod kernel_denials;
+mod metrics;
 mod pods;
 mod reconcile;
 mod rules;
 mod state;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ambit_common::NodeSettings;
 use anyhow::{Context, Result, bail};
+use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -30,6 +33,7 @@ use crate::datapath::{Counters, Enroller, EnrollerParts, MeshTable, Node, Pins, 
 use crate::identity::{CertificateProvider, EmbeddedCa, Identities, IstioCa, TrustPolicy};
 use crate::jwt::{Addresses, HttpFetcher, KeyCache};
 use crate::model::{Snapshot, TrustBundle};
+use crate::observe;
 use crate::observe::events::RecentEvents;
 use crate::observe::logging::DroppedLines;
 use crate::policy::MeshView;
@@ -74,6 +78,7 @@ pub fn run(config: RunConfig, dropped_lines: DroppedLines) -> Result<()> {
 
 async fn start(config: RunConfig, dropped_lines: DroppedLines) -> Result<()> {
     let listener = server::bind(&config.socket)?;
+    let metrics = listen_for_metrics(config.metrics).await?;
     let mount = CgroupMount::find()?;
     let cgroup = mount.cgroup(config.cgroup.as_deref().unwrap_or(mount.path()))?;
     let pods_cgroup = config
@@ -151,7 +156,11 @@ async fn start(config: RunConfig, dropped_lines: DroppedLines) -> Result<()> {
         events: Arc::clone(&events),
         dropped_lines,
     };
-    tokio::spawn(server::serve(listener, Arc::new(state)));
+    let state = Arc::new(state);
+    if let Some(listener) = metrics {
+        tokio::spawn(observe::metrics::serve(listener, Arc::clone(&state)));
+    }
+    tokio::spawn(server::serve(listener, state));
     tokio::spawn(kernel_denials::follow(
         pins.clone(),
         tables.clone(),
@@ -179,6 +188,15 @@ async fn start(config: RunConfig, dropped_lines: DroppedLines) -> Result<()> {
         ended = end => ended,
         failed = follow(reconciler, first, snapshots, arrivals) => failed,
     }
+}
+
+async fn listen_for_metrics(address: Option<SocketAddr>) -> Result<Option<TcpListener>> {
+    let Some(address) = address else {
+        return Ok(None);
+    };
+    let listener = observe::metrics::bind(address).await;
+    let listener = listener.with_context(|| format!("--metrics {address} cannot be used"))?;
+    Ok(Some(listener))
 }
 
 fn authority(config: &RunConfig, trust: &TrustPolicy) -> Result<Arc<dyn CertificateProvider>> {

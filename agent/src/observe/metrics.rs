@@ -1,0 +1,253 @@
+//! Metrics in Prometheus' text format, over plain HTTP.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+
+/// How long a client may take to ask.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a client may take for all of its exchange.
+const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Clients that are served at once; others wait.
+const CLIENTS: usize = 8;
+
+/// `Content-Type` of OpenMetrics.
+const OPEN_METRICS: HeaderValue =
+    HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+
+/// Metrics of one name.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Family {
+    /// The name; counters get the suffix `_total`.
+    pub name: &'static str,
+    /// What it says, and in which unit.
+    pub help: &'static str,
+    /// What kind of number it is.
+    pub kind: Kind,
+    /// The numbers, each under its labels. Their values have to be of a bounded set.
+    pub samples: Vec<Sample>,
+}
+
+/// What kind of number a metric is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// One that only grows.
+    Counter,
+    /// One that comes and goes.
+    Gauge,
+}
+
+/// A number under its labels.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Sample {
+    /// Names and values.
+    pub labels: Vec<(&'static str, String)>,
+    /// The number.
+    pub value: u64,
+}
+
+impl Sample {
+    /// A number without labels.
+    pub fn plain(value: u64) -> Self {
+        Self {
+            labels: Vec::new(),
+            value,
+        }
+    }
+
+    /// A number under one label.
+    pub fn labelled(name: &'static str, label: impl Into<String>, value: u64) -> Self {
+        Self {
+            labels: vec![(name, label.into())],
+            value,
+        }
+    }
+}
+
+/// Where the numbers come from.
+pub trait MetricsState: Send + Sync + 'static {
+    /// All numbers as they are now.
+    fn families(&self) -> impl Future<Output = Vec<Family>> + Send;
+}
+
+/// Families that were gathered for one scrape.
+#[derive(Debug)]
+struct Gathered(Vec<Family>);
+
+impl Collector for Gathered {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        for family in &self.0 {
+            let (gauge, counter) = (ConstGauge::new(0_u64), ConstCounter::new(0_u64));
+            let kind = match family.kind {
+                Kind::Gauge => gauge.metric_type(),
+                Kind::Counter => counter.metric_type(),
+            };
+            let mut metrics = encoder.encode_descriptor(family.name, family.help, None, kind)?;
+            for sample in &family.samples {
+                let labels: Vec<_> = sample.labels.iter().map(escaped).collect();
+                let one = metrics.encode_family(&labels)?;
+                match family.kind {
+                    Kind::Gauge => ConstGauge::new(sample.value).encode(one)?,
+                    Kind::Counter => ConstCounter::new(sample.value).encode(one)?,
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A label whose value cannot end it: the encoder writes values as they are.
+fn escaped((name, value): &(&'static str, String)) -> (&'static str, String) {
+    let value = value
+        .replace('\\', r"\\")
+        .replace('"', r#"\""#)
+        .replace('\n', r"\n");
+    (name, value)
+}
+
+/// Listens for those who ask for metrics.
+///
+/// # Errors
+/// Where the address cannot be listened at.
+pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    TcpListener::bind(address).await
+}
+
+/// Answers `GET /metrics` for as long as the agent runs.
+pub async fn serve<S: MetricsState>(listener: TcpListener, state: Arc<S>) {
+    let places = Arc::new(Semaphore::new(CLIENTS));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            return;
+        };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let state = Arc::clone(&state);
+                tokio::spawn(async move {
+                    let _place = place;
+                    // A client that goes away is no failure.
+                    let _ = tokio::time::timeout(EXCHANGE_TIMEOUT, answer(stream, state)).await;
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a client of the metrics could not be accepted");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn answer<S: MetricsState>(stream: TcpStream, state: Arc<S>) -> hyper::Result<()> {
+    let service = service_fn(move |request| respond(Arc::clone(&state), request));
+    let mut server = http1::Builder::new();
+    server
+        .timer(TokioTimer::new())
+        .header_read_timeout(REQUEST_TIMEOUT)
+        .keep_alive(false);
+    server.serve_connection(TokioIo::new(stream), service).await
+}
+
+async fn respond<S: MetricsState>(
+    state: Arc<S>,
+    request: Request<Incoming>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    let mut response = Response::new(Full::default());
+    match (request.method(), request.uri().path()) {
+        (&Method::GET, "/metrics") => match text(state.families().await) {
+            Ok(text) => {
+                *response.body_mut() = Full::new(Bytes::from(text));
+                let headers = response.headers_mut();
+                headers.insert(header::CONTENT_TYPE, OPEN_METRICS);
+            }
+            Err(_) => *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR,
+        },
+        (_, "/metrics") => *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED,
+        _ => *response.status_mut() = StatusCode::NOT_FOUND,
+    }
+    Ok(response)
+}
+
+fn text(families: Vec<Family>) -> Result<String, fmt::Error> {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Gathered(families)));
+    let mut text = String::new();
+    encode(&mut text, &registry)?;
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    struct Fixed;
+
+    impl MetricsState for Fixed {
+        async fn families(&self) -> Vec<Family> {
+            let family = |name, kind, samples| Family {
+                name,
+                help: "Help",
+                kind,
+                samples,
+            };
+            let odd = Sample::labelled("reason", "a\"b\n", 2);
+            vec![
+                family("ambit_held", Kind::Gauge, vec![Sample::plain(3)]),
+                family("ambit_refused", Kind::Counter, vec![odd]),
+            ]
+        }
+    }
+
+    async fn get(request: &str) -> String {
+        let listener = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(serve(listener, Arc::new(Fixed)));
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn numbers_are_told_under_their_labels() {
+        let answer = get("GET /metrics HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        for line in [
+            "# TYPE ambit_held gauge",
+            "ambit_held{} 3",
+            "# TYPE ambit_refused counter",
+            "ambit_refused_total{reason=\"a\\\"b\\n\"} 2",
+        ] {
+            assert!(answer.lines().any(|one| one == line), "{line}: {answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_else_is_answered() {
+        let other = get("GET /other HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        assert!(other.starts_with("HTTP/1.1 404"), "{other}");
+        let post = get("POST /metrics HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n").await;
+        assert!(post.starts_with("HTTP/1.1 405"), "{post}");
+    }
+}

@@ -1,0 +1,181 @@
+//! What the agent tells a monitoring system.
+
+use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::pods::PodState;
+use super::state::State;
+use crate::identity::{CertificateInfo, CertificateState, CertificateSummary};
+use crate::observe::metrics::{Family, Kind, MetricsState, Sample};
+use crate::proxy::ProxyStats;
+
+impl MetricsState for State {
+    async fn families(&self) -> Vec<Family> {
+        let mut families = certificates(&self.identities.list());
+        families.push(self.pod_counts());
+        families.push(gauge(
+            "ambit_ca_unavailable",
+            "1 while the CA is left alone because it could not be reached",
+            vec![Sample::plain(
+                self.identities.is_authority_unavailable().into(),
+            )],
+        ));
+        families.push(counter(
+            "ambit_dropped_log_lines",
+            "Log lines that could not be written",
+            vec![Sample::plain(self.dropped_lines.count() as u64)],
+        ));
+        // Those that cannot be read are absent, which is what an alarm can be made of.
+        if let Ok(counters) = self.counters.read() {
+            let help = "Outcomes in the kernel";
+            families.push(by_word(
+                "ambit_kernel_connections",
+                help,
+                "outcome",
+                &counters,
+            ));
+        }
+        if let Ok(stats) = self.proxy.stats().await {
+            families.extend(of_proxy(&stats));
+        }
+        families
+    }
+}
+
+impl State {
+    fn pod_counts(&self) -> Family {
+        let node = self.node.borrow();
+        let count = |state| node.pods.iter().filter(|pod| pod.state == state).count() as u64;
+        let samples = [
+            ("enrolled", PodState::Enrolled),
+            ("closed", PodState::Closed),
+        ];
+        let samples = samples.map(|(name, state)| Sample::labelled("state", name, count(state)));
+        gauge("ambit_pods", "This node's pods", samples.into())
+    }
+}
+
+/// Labels are the identities of this node's pods: as many as it has service accounts.
+fn certificates(all: &[CertificateInfo]) -> Vec<Family> {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let of_each = |value: &dyn Fn(&CertificateInfo) -> Option<u64>| -> Vec<Sample> {
+        let samples = all.iter().filter_map(|one| {
+            let identity = one.identity.principal();
+            Some(Sample::labelled("identity", identity, value(one)?))
+        });
+        samples.collect()
+    };
+    let summary = CertificateSummary::of(all);
+    let is_degraded = |one: &CertificateInfo| match one.state {
+        CertificateState::Pending | CertificateState::Valid => 0,
+        CertificateState::Missing | CertificateState::Failing | CertificateState::Expired => 1,
+    };
+    let by_state = [
+        ("missing", summary.missing),
+        ("failing", summary.failing),
+        ("expired", summary.expired),
+    ];
+    let by_state = by_state.map(|(state, count)| Sample::labelled("state", state, count as u64));
+    vec![
+        gauge(
+            "ambit_certificate_expiry_seconds",
+            "Seconds until an identity's certificate expires; 0 where it has",
+            of_each(&|one| Some(one.not_after?.saturating_sub(now.as_secs()))),
+        ),
+        gauge(
+            "ambit_certificate_degraded",
+            "1 while an identity's certificate is missing, could not be renewed, or has expired",
+            of_each(&|one| Some(is_degraded(one))),
+        ),
+        counter(
+            "ambit_certificate_failures",
+            "Certificates that could not be had, by identity, since it is held",
+            of_each(&|one| Some(one.failures)),
+        ),
+        gauge(
+            "ambit_certificates_held",
+            "Identities of this node's pods",
+            vec![Sample::plain(summary.held as u64)],
+        ),
+        gauge(
+            "ambit_certificates_in_trouble",
+            "Identities whose certificate is missing, could not be renewed, or has expired",
+            by_state.into(),
+        ),
+    ]
+}
+
+fn of_proxy(stats: &ProxyStats) -> Vec<Family> {
+    let bytes = [
+        ("to-destination", stats.bytes_sent),
+        ("to-source", stats.bytes_received),
+    ];
+    let bytes = bytes.map(|(way, count)| Sample::labelled("direction", way, count));
+    vec![
+        gauge(
+            "ambit_connections",
+            "Connections under way",
+            vec![Sample::plain(stats.live)],
+        ),
+        by_word(
+            "ambit_connections_finished",
+            "Connections that ran to their end",
+            "path",
+            &stats.finished,
+        ),
+        by_word(
+            "ambit_connections_refused",
+            "Connections that were refused",
+            "reason",
+            &stats.refused,
+        ),
+        by_word(
+            "ambit_connections_terminated",
+            "Established connections that were ended",
+            "reason",
+            &stats.terminated,
+        ),
+        by_word(
+            "ambit_requests",
+            "Requests that were judged one by one",
+            "outcome",
+            &stats.requests,
+        ),
+        counter(
+            "ambit_bytes",
+            "Payload bytes of ended connections",
+            bytes.into(),
+        ),
+    ]
+}
+
+fn by_word(
+    name: &'static str,
+    help: &'static str,
+    label: &'static str,
+    counts: &BTreeMap<&'static str, u64>,
+) -> Family {
+    let samples = counts.iter();
+    let samples = samples.map(|(&word, &count)| Sample::labelled(label, word, count));
+    counter(name, help, samples.collect())
+}
+
+fn counter(name: &'static str, help: &'static str, samples: Vec<Sample>) -> Family {
+    Family {
+        name,
+        help,
+        kind: Kind::Counter,
+        samples,
+    }
+}
+
+fn gauge(name: &'static str, help: &'static str, samples: Vec<Sample>) -> Family {
+    Family {
+        name,
+        help,
+        kind: Kind::Gauge,
+        samples,
+    }
+}
