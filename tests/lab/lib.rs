@@ -5,6 +5,7 @@
 //! on this machine removes what a killed one left behind.
 
 mod agent;
+mod authority;
 mod authorizer;
 mod bpf;
 mod capture;
@@ -39,6 +40,7 @@ mod wait;
 mod web;
 
 pub use agent::{Agent, ambit};
+pub use authority::{CaAnswer, CaCall, CaFiles, CaServer, CallerToken, signing_request};
 pub use authorizer::GrpcAuthorizer;
 pub use bpf::{PinnedMap, pinned_links};
 pub use capture::{Capture, Captured};
