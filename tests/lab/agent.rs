@@ -53,16 +53,12 @@ impl Agent {
             .arg(lab.node_cgroup(node).join("kubepods"))
             .arg("--config-dir")
             .arg(lab.manifests().directory())
-            .arg("--ca-dir")
-            .arg(ca_directory(lab))
             .arg("--pin-dir")
             .arg(lab.pins(node))
             .args(["--log-format", "json"])
             .arg("--socket")
-            .arg(state.join("admin.sock"));
-        if let Some(seconds) = lab.certificate_lifetime() {
-            command.args(["--certificate-lifetime", &seconds.to_string()]);
-        }
+            .arg(state.join("admin.sock"))
+            .args(lab.certificate_options(node));
         for range in MESH_CIDRS {
             command.args(["--mesh-cidr", range]);
         }

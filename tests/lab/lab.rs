@@ -1,12 +1,13 @@
 //! The lab: two nodes and the link between them.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::agent::Agent;
+use crate::agent::{Agent, ca_directory};
+use crate::authority::CaAccess;
 use crate::cgroup;
 use crate::manifest::Manifests;
 use crate::netns::Netns;
@@ -27,6 +28,7 @@ pub struct Lab {
     manifests: Manifests,
     next_host: Cell<u8>,
     certificate_lifetime: Cell<Option<u32>>,
+    certificate_authority: RefCell<Option<CaAccess>>,
 }
 
 impl Lab {
@@ -48,6 +50,7 @@ impl Lab {
             manifests,
             next_host: Cell::new(FIRST_HOST),
             certificate_lifetime: Cell::new(None),
+            certificate_authority: RefCell::default(),
             run,
         };
         for node in NodeName::ALL {
@@ -275,8 +278,25 @@ impl Lab {
         self.certificate_lifetime.set(Some(seconds));
     }
 
-    pub(crate) fn certificate_lifetime(&self) -> Option<u32> {
-        self.certificate_lifetime.get()
+    /// Has agents that are started from now on get their certificates from a server.
+    pub(crate) fn set_certificates_from(&self, authority: CaAccess) {
+        *self.certificate_authority.borrow_mut() = Some(authority);
+    }
+
+    /// The options that tell the agent of a node where its certificates come from.
+    pub(crate) fn certificate_options(&self, node: NodeName) -> Vec<String> {
+        let authority = self.certificate_authority.borrow();
+        let mut options = match &*authority {
+            Some(authority) => authority.options(node),
+            None => vec![
+                "--ca-dir".to_owned(),
+                ca_directory(self).display().to_string(),
+            ],
+        };
+        if let Some(seconds) = self.certificate_lifetime.get() {
+            options.extend(["--certificate-lifetime".to_owned(), seconds.to_string()]);
+        }
+        options
     }
 
     /// Starts both agents.

@@ -5,6 +5,7 @@
 //! on this machine removes what a killed one left behind.
 
 mod agent;
+mod authority;
 mod authorizer;
 mod bpf;
 mod capture;
@@ -13,6 +14,7 @@ mod client;
 mod crash;
 mod decision;
 mod dialer;
+mod envoy;
 mod escape;
 mod hbone;
 mod hostile;
@@ -40,6 +42,7 @@ mod wait;
 mod web;
 
 pub use agent::{Agent, ambit};
+pub use authority::{CaAnswer, CaCall, CaFiles, CaServer, CallerToken, signing_request};
 pub use authorizer::GrpcAuthorizer;
 pub use bpf::{PinnedMap, pinned_links};
 pub use capture::{Capture, Captured};
@@ -47,6 +50,7 @@ pub use client::{HeldConnection, Reply, get, get_from, request};
 pub use crash::{Crash, STOPPED};
 pub use decision::{Decision, LogMark};
 pub use dialer::{Dialer, Dialled};
+pub use envoy::{Envoy, envoy_binary};
 pub use escape::{Way, accept_by_ring, meddle};
 pub use hbone::{HboneCall, HboneReply};
 pub use hostile::{Frame, HostileClient};

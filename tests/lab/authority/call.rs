@@ -1,0 +1,170 @@
+//! Calls of the Istio CA protocol by curl, right or wrong.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use prost::Message;
+use rcgen::{CertificateParams, KeyPair, SanType};
+
+use super::server::CaServer;
+use crate::lab::Lab;
+use crate::place::Place;
+use crate::process::output;
+
+const METHOD: &str = "istio.v1.auth.IstioCertificateService/CreateCertificate";
+
+/// What is asked.
+#[derive(Clone, Copy, Debug)]
+pub struct CaCall<'a> {
+    /// Headers besides those of any gRPC call, such as `authorization: Bearer …`.
+    pub headers: &'a [String],
+    /// The certificate signing request, in PEM.
+    pub request: &'a str,
+    /// How long the certificate is to be valid, in seconds.
+    pub seconds: i64,
+    /// Whose certificate is wanted, where it is not the caller's own.
+    pub identity: Option<&'a str>,
+}
+
+/// What came of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum CaAnswer {
+    /// A chain, in PEM, leaf first and roots last.
+    Chain(Vec<String>),
+    /// gRPC's status, and the reason.
+    Refusal(u32, String),
+}
+
+impl CaAnswer {
+    /// gRPC's status.
+    pub fn status(&self) -> u32 {
+        match self {
+            Self::Chain(_) => 0,
+            Self::Refusal(status, _) => *status,
+        }
+    }
+}
+
+impl CaCall<'_> {
+    /// Makes the call from somewhere, by curl, which trusts the authority's roots and nobody else.
+    ///
+    /// # Errors
+    ///
+    /// Where there is no answer.
+    pub fn make(&self, lab: &Lab, from: &Place, ca: &CaServer) -> Result<CaAnswer> {
+        let directory = tempfile::tempdir_in(lab.directory())?;
+        let file = |name: &str| directory.path().join(name);
+        fs::write(file("request"), self.encode())?;
+        let (name, address) = (ca.name(), ca.address());
+        let port = address.port();
+        let mut curl = from.command("curl")?;
+        curl.args(["--silent", "--show-error", "--http2", "--noproxy", "*"])
+            .args(["--max-time", "10", "--request", "POST"])
+            .args(["--header", "content-type: application/grpc"])
+            .args(["--header", "te: trailers"])
+            .args(["--resolve", &format!("{name}:{port}:{}", address.ip())])
+            .arg("--cacert")
+            .arg(ca.files().roots())
+            .arg("--data-binary")
+            .arg(format!("@{}", file("request").display()))
+            .arg("--dump-header")
+            .arg(file("head"))
+            .arg("--output")
+            .arg(file("answer"));
+        for header in self.headers {
+            curl.args(["--header", header]);
+        }
+        let outcome = output(curl.arg(format!("https://{name}:{port}/{METHOD}")))?;
+        ensure!(outcome.status.success(), "curl: {}", outcome.stderr);
+        answer(&fs::read_to_string(file("head"))?, &file("answer"))
+    }
+
+    /// A message of gRPC: not compressed, its length, and itself.
+    fn encode(&self) -> Vec<u8> {
+        let metadata = self.identity.map(|identity| {
+            let value = proto::Value {
+                text: Some(identity.to_owned()),
+            };
+            proto::Struct {
+                fields: HashMap::from([("ImpersonatedIdentity".to_owned(), value)]),
+            }
+        });
+        let message = proto::CertificateRequest {
+            csr: self.request.to_owned(),
+            seconds: self.seconds,
+            metadata,
+        }
+        .encode_to_vec();
+        let length = u32::try_from(message.len()).unwrap_or(u32::MAX);
+        [&[0][..], &length.to_be_bytes(), &message].concat()
+    }
+}
+
+/// A request for a certificate with a new key, which names these URIs.
+///
+/// # Errors
+///
+/// Where it cannot be made.
+pub fn signing_request(uris: &[&str]) -> Result<String> {
+    let mut params = CertificateParams::default();
+    for uri in uris {
+        let name = SanType::URI((*uri).try_into()?);
+        params.subject_alt_names.push(name);
+    }
+    Ok(params.serialize_request(&KeyPair::generate()?)?.pem()?)
+}
+
+fn answer(head: &str, body: &Path) -> Result<CaAnswer> {
+    let header = |name: &str| {
+        let mut lines = head.lines().filter_map(|line| line.split_once(": "));
+        lines.find_map(|(own, value)| own.eq_ignore_ascii_case(name).then_some(value.trim()))
+    };
+    let status = header("grpc-status").with_context(|| format!("no grpc-status in {head}"))?;
+    match status.parse()? {
+        0 => {
+            let bytes = fs::read(body)?;
+            let message = bytes.get(5..).context("no message")?;
+            let response = proto::CertificateResponse::decode(message)?;
+            Ok(CaAnswer::Chain(response.chain))
+        }
+        status => {
+            let message = header("grpc-message").unwrap_or_default();
+            Ok(CaAnswer::Refusal(status, message.replace("%20", " ")))
+        }
+    }
+}
+
+/// `istio.v1.auth`.
+mod proto {
+    use std::collections::HashMap;
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct CertificateRequest {
+        #[prost(string, tag = "1")]
+        pub(super) csr: String,
+        #[prost(int64, tag = "3")]
+        pub(super) seconds: i64,
+        #[prost(message, optional, tag = "4")]
+        pub(super) metadata: Option<Struct>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct Struct {
+        #[prost(map = "string, message", tag = "1")]
+        pub(super) fields: HashMap<String, Value>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct Value {
+        #[prost(string, optional, tag = "3")]
+        pub(super) text: Option<String>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct CertificateResponse {
+        #[prost(string, repeated, tag = "1")]
+        pub(super) chain: Vec<String>,
+    }
+}

@@ -1,0 +1,270 @@
+//! A running `ambit ca serve`, and the cluster whose tokens it takes.
+
+use std::cell::RefCell;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+
+use super::files::CaFiles;
+use crate::agent::binary;
+use crate::lab::Lab;
+use crate::plan::{Family, NodeName};
+use crate::process::Process;
+use crate::token::TokenIssuer;
+
+const PORT: u16 = 15012;
+
+/// The name that the authority's certificate has.
+const DNS_NAME: &str = "ambit-ca.ambit-system.svc";
+
+/// Who issues the cluster's tokens.
+const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
+
+const AUDIENCE: &str = "istio-ca";
+
+/// The service account of the agents.
+const AGENT: (&str, &str) = ("ambit-system", "ambit");
+
+/// `ambit ca serve` on node B, outside both nodes' control groups, and a cluster's issuer of
+/// tokens for service accounts.
+pub struct CaServer {
+    files: CaFiles,
+    cluster: TokenIssuer,
+    directory: PathBuf,
+    process: RefCell<Process>,
+    lifetime: Duration,
+}
+
+/// What a service account's token is to say.
+#[derive(Clone, Copy, Debug)]
+pub struct CallerToken<'a> {
+    /// Namespace and name of the service account.
+    pub account: (&'a str, &'a str),
+    /// The node that it is bound to, where it says one.
+    pub node: Option<&'a str>,
+    /// For whom it is.
+    pub audience: &'a str,
+    /// Who has issued it.
+    pub issuer: &'a str,
+    /// Seconds from now until it expires; negative, where it has.
+    pub expires_in: i64,
+}
+
+impl<'a> CallerToken<'a> {
+    /// An agent's on a node.
+    pub fn of_agent(node: NodeName) -> Self {
+        Self {
+            account: AGENT,
+            node: Some(node.as_str()),
+            audience: AUDIENCE,
+            issuer: ISSUER,
+            expires_in: 3600,
+        }
+    }
+
+    /// A pod's own, on a node.
+    pub fn of(account: (&'a str, &'a str), node: NodeName) -> Self {
+        Self {
+            account,
+            ..Self::of_agent(node)
+        }
+    }
+
+    /// The claims, as Kubernetes writes them into a token that is bound to a pod.
+    pub fn claims(&self) -> Result<Value> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+        let now = i64::try_from(now)?;
+        let (namespace, name) = self.account;
+        let mut bound = json!({
+            "namespace": namespace,
+            "serviceaccount": {"name": name, "uid": "1"},
+            "pod": {"name": format!("{name}-pod"), "uid": "2"},
+        });
+        if let Some(node) = self.node {
+            bound["node"] = json!({"name": node, "uid": "3"});
+        }
+        Ok(json!({
+            "iss": self.issuer,
+            "sub": format!("system:serviceaccount:{namespace}:{name}"),
+            "aud": [self.audience],
+            "iat": now - 7200,
+            "nbf": now - 7200,
+            "exp": now + self.expires_in,
+            "kubernetes.io": bound,
+        }))
+    }
+}
+
+impl CaServer {
+    /// Makes an authority, starts its server, and has the agents that are started from now on get
+    /// their certificates from it, each for `lifetime`.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not come to serve.
+    pub fn start(lab: &Lab, lifetime: Duration) -> Result<Self> {
+        let directory = lab.directory();
+        let cluster = TokenIssuer::new()?;
+        fs::write(directory.join("jwks.json"), cluster.jwks().to_string())?;
+        let files = CaFiles::make(&directory)?;
+        let process = RefCell::new(launch(lab, &files, lifetime)?);
+        let server = Self {
+            files,
+            cluster,
+            directory,
+            process,
+            lifetime,
+        };
+        for node in NodeName::ALL {
+            let token = server.token(&CallerToken::of_agent(node))?;
+            fs::write(server.token_file(node), token)?;
+        }
+        lab.set_certificates_from(server.access());
+        lab.set_certificate_lifetime(u32::try_from(lifetime.as_secs())?);
+        Ok(server)
+    }
+
+    /// Its files.
+    pub fn files(&self) -> &CaFiles {
+        &self.files
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        address()
+    }
+
+    /// The name that its certificate has.
+    pub fn name(&self) -> &'static str {
+        DNS_NAME
+    }
+
+    /// The issuer of the cluster's tokens.
+    pub fn cluster(&self) -> &TokenIssuer {
+        &self.cluster
+    }
+
+    /// A token of the cluster.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be signed.
+    pub fn token(&self, token: &CallerToken<'_>) -> Result<String> {
+        self.cluster.token(&token.claims()?)
+    }
+
+    /// All that it has logged since it was started last.
+    pub fn log(&self) -> String {
+        self.process.borrow().log()
+    }
+
+    /// Kills it at once.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not end.
+    pub fn kill(&self) -> Result<()> {
+        self.process.borrow_mut().end(Signal::SIGKILL).map(drop)
+    }
+
+    /// Starts it again.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not come to serve.
+    pub fn restart(&self, lab: &Lab) -> Result<()> {
+        *self.process.borrow_mut() = launch(lab, &self.files, self.lifetime)?;
+        Ok(())
+    }
+
+    /// Sends it a signal that does not end it at once.
+    ///
+    /// # Errors
+    ///
+    /// Where it has ended.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let id = self.process.borrow().id().context("the CA has ended")?;
+        Ok(kill(Pid::from_raw(id.cast_signed()), signal)?)
+    }
+
+    fn token_file(&self, node: NodeName) -> PathBuf {
+        self.directory.join(format!("token-{node}"))
+    }
+
+    fn access(&self) -> CaAccess {
+        let address = address();
+        CaAccess {
+            address: format!("https://{address}"),
+            server_name: DNS_NAME,
+            root: self.files.roots(),
+            tokens: NodeName::ALL.map(|node| self.token_file(node)),
+        }
+    }
+}
+
+/// How agents reach the authority.
+#[derive(Clone, Debug)]
+pub(crate) struct CaAccess {
+    address: String,
+    server_name: &'static str,
+    root: PathBuf,
+    tokens: [PathBuf; 2],
+}
+
+impl CaAccess {
+    /// The options of the agent of a node.
+    pub(crate) fn options(&self, node: NodeName) -> Vec<String> {
+        let [of_a, of_b] = &self.tokens;
+        let token = match node {
+            NodeName::A => of_a,
+            NodeName::B => of_b,
+        };
+        let option = |name: &str, value: &str| [name.to_owned(), value.to_owned()];
+        [
+            option("--ca-address", &self.address),
+            option("--ca-server-name", self.server_name),
+            option("--ca-root", &self.root.to_string_lossy()),
+            option("--ca-token", &token.to_string_lossy()),
+        ]
+        .concat()
+    }
+}
+
+fn address() -> SocketAddr {
+    (NodeName::B.link_addresses().of(Family::V4), PORT).into()
+}
+
+fn launch(lab: &Lab, files: &CaFiles, lifetime: Duration) -> Result<Process> {
+    let mut command = lab.observer(NodeName::B)?.command(binary()?)?;
+    let (namespace, account) = AGENT;
+    command
+        .args([
+            "ca",
+            "serve",
+            "--log-format",
+            "json",
+            "--dns-name",
+            DNS_NAME,
+        ])
+        .arg("--dir")
+        .arg(files.directory())
+        .args(["--listen", &address().to_string()])
+        .args(["--max-lifetime", &lifetime.as_secs().to_string()])
+        .arg("--jwks")
+        .arg(lab.directory().join("jwks.json"))
+        .args(["--issuer", ISSUER])
+        .args(["--node-account", &format!("{namespace}/{account}")])
+        .arg("--config-dir")
+        .arg(lab.manifests().directory());
+    let mut process = Process::start(&mut command, &lab.new_log("ca")?)?;
+    process.wait_for_line("the CA serving", |line| {
+        line.contains("listening").then_some(())
+    })?;
+    Ok(process)
+}

@@ -1,0 +1,366 @@
+//! What `ambit ca serve` gives to whom: callers with tokens of all kinds, by curl.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use ambit_tests::{
+    CaAnswer, CaCall, CaServer, CallerToken, Lab, NodeName, Place, Reference, TokenIssuer,
+    run_tests, signing_request, tests, unsigned,
+};
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+/// The longest that the authority issues for.
+const LONGEST: Duration = Duration::from_secs(3600);
+
+/// gRPC's statuses.
+const INVALID_ARGUMENT: u32 = 3;
+const PERMISSION_DENIED: u32 = 7;
+const RESOURCE_EXHAUSTED: u32 = 8;
+const UNAUTHENTICATED: u32 = 16;
+
+/// A pod of node A.
+const FRONTEND: &str = "spiffe://cluster.local/ns/frontend/sa/default";
+
+/// A pod of node B.
+const ORDERS: &str = "spiffe://cluster.local/ns/orders/sa/default";
+
+fn main() -> ExitCode {
+    run_tests(tests![
+        a_node_gets_the_identities_of_its_own_pods_only,
+        a_pod_gets_its_own_identity_only,
+        what_a_request_says_of_itself_counts_for_nothing,
+        tokens_that_prove_nothing_are_refused,
+        identities_that_are_none_are_refused,
+        requests_that_are_none_are_refused,
+        nobody_gets_longer_than_is_configured,
+        a_caller_that_asks_without_end_is_held_up,
+    ])
+}
+
+/// The reference example's pods without agents, and an authority.
+struct Cluster<'a> {
+    lab: &'a Lab,
+    ca: CaServer,
+    node: Place,
+}
+
+impl<'a> Cluster<'a> {
+    fn start(lab: &'a Lab) -> Result<Self> {
+        Reference::build(lab)?;
+        Ok(Self {
+            lab,
+            ca: CaServer::start(lab, LONGEST)?,
+            node: lab.node(NodeName::A)?,
+        })
+    }
+
+    fn call(&self, call: &CaCall<'_>) -> Result<CaAnswer> {
+        call.make(self.lab, &self.node, &self.ca)
+    }
+
+    /// Asks with a token, for an identity.
+    fn ask(&self, token: &str, identity: Option<&str>) -> Result<CaAnswer> {
+        self.call(&CaCall {
+            headers: &[bearer(token)],
+            request: &signing_request(&[])?,
+            seconds: 600,
+            identity,
+        })
+    }
+
+    fn ask_as(&self, token: &CallerToken<'_>, identity: Option<&str>) -> Result<CaAnswer> {
+        self.ask(&self.ca.token(token)?, identity)
+    }
+
+    fn agent(&self) -> Result<String> {
+        self.ca.token(&CallerToken::of_agent(NodeName::A))
+    }
+}
+
+fn bearer(token: &str) -> String {
+    format!("authorization: Bearer {token}")
+}
+
+fn a_node_gets_the_identities_of_its_own_pods_only(lab: &Lab) -> Result<()> {
+    let cluster = Cluster::start(lab)?;
+    let of = CallerToken::of_agent;
+    let given = cluster.ask_as(&of(NodeName::A), Some(FRONTEND))?;
+    ensure!(names(&given)? == [FRONTEND], "{given:?}");
+    let given = cluster.ask_as(&of(NodeName::B), Some(ORDERS))?;
+    ensure!(names(&given)? == [ORDERS], "{given:?}");
+    for (node, identity) in [(NodeName::A, ORDERS), (NodeName::B, FRONTEND)] {
+        let answer = cluster.ask_as(&of(node), Some(identity))?;
+        ensure_refused(&answer, PERMISSION_DENIED, &[identity, node.as_str()])?;
+    }
+    let nowhere = CallerToken {
+        node: None,
+        ..of(NodeName::A)
+    };
+    let answer = cluster.ask_as(&nowhere, Some(FRONTEND))?;
+    ensure_refused(&answer, PERMISSION_DENIED, &["node"])?;
+    let elsewhere = CallerToken {
+        node: Some("node-c"),
+        ..of(NodeName::A)
+    };
+    let answer = cluster.ask_as(&elsewhere, Some(FRONTEND))?;
+    ensure_refused(&answer, PERMISSION_DENIED, &["node-c"])?;
+    let log = cluster.ca.log();
+    let audited = |words: &[&str]| {
+        let mut lines = log.lines().filter(|line| line.contains("ambit::ca::audit"));
+        lines.any(|line| words.iter().all(|word| line.contains(word)))
+    };
+    ensure!(audited(&[FRONTEND, "node-a", "serial"]), "{log}");
+    ensure!(audited(&[ORDERS, "node-a", "refused"]), "{log}");
+    Ok(())
+}
+
+fn a_pod_gets_its_own_identity_only(lab: &Lab) -> Result<()> {
+    let cluster = Cluster::start(lab)?;
+    let frontend = CallerToken::of(("frontend", "default"), NodeName::A);
+    let given = cluster.ask_as(&frontend, None)?;
+    ensure!(names(&given)? == [FRONTEND], "{given:?}");
+    // Not its own, not even by a name for itself, since it is no agent.
+    for identity in [ORDERS, FRONTEND] {
+        let answer = cluster.ask_as(&frontend, Some(identity))?;
+        ensure_refused(&answer, PERMISSION_DENIED, &["frontend", "node-account"])?;
+    }
+    Ok(())
+}
+
+fn what_a_request_says_of_itself_counts_for_nothing(lab: &Lab) -> Result<()> {
+    let cluster = Cluster::start(lab)?;
+    let answer = cluster.call(&CaCall {
+        headers: &[bearer(&cluster.agent()?)],
+        request: &signing_request(&[ORDERS, "spiffe://elsewhere/ns/a/sa/b"])?,
+        seconds: 600,
+        identity: Some(FRONTEND),
+    })?;
+    ensure!(names(&answer)? == [FRONTEND], "{answer:?}");
+    Ok(())
+}
+
+fn tokens_that_prove_nothing_are_refused(lab: &Lab) -> Result<()> {
+    let cluster = Cluster::start(lab)?;
+    let good = CallerToken::of_agent(NodeName::A);
+    let claims = good.claims()?;
+    let other = |change: &dyn Fn(&mut Value)| {
+        let mut claims = claims.clone();
+        change(&mut claims);
+        cluster.ca.cluster().token(&claims)
+    };
+    let key = cluster.ca.cluster();
+    let header = json!({"alg": "none", "typ": "JWT"});
+    let tokens = [
+        ("forged", TokenIssuer::new()?.token(&claims)?),
+        ("unsigned", format!("{}.", unsigned(&header, &claims))),
+        ("HS256", key.token_with_public_key_as_secret(&claims)),
+        (
+            "expired",
+            cluster.ca.token(&CallerToken {
+                expires_in: -3600,
+                ..good
+            })?,
+        ),
+        (
+            "of another audience",
+            cluster.ca.token(&CallerToken {
+                audience: "https://kubernetes.default.svc",
+                ..good
+            })?,
+        ),
+        (
+            "of another issuer",
+            cluster.ca.token(&CallerToken {
+                issuer: "https://elsewhere.example",
+                ..good
+            })?,
+        ),
+        (
+            "without an expiry",
+            other(&|claims| {
+                claims.as_object_mut().map(|claims| claims.remove("exp"));
+            })?,
+        ),
+        ("not valid yet", {
+            let later = claims["exp"].as_i64().context("no exp")? - 600;
+            other(&|claims| claims["nbf"] = later.into())?
+        }),
+        ("of no service account", {
+            other(&|claims| claims["sub"] = "kubernetes-admin".into())?
+        }),
+        ("of two accounts", {
+            other(&|claims| claims["sub"] = "system:serviceaccount:kube-system:admin".into())?
+        }),
+        ("empty", String::new()),
+        ("no token", "a.b.c".to_owned()),
+    ];
+    for (what, token) in tokens {
+        let answer = cluster.ask(&token, Some(FRONTEND))?;
+        ensure!(answer.status() == UNAUTHENTICATED, "{what}: {answer:?}");
+        let log = cluster.ca.log();
+        ensure!(
+            token.is_empty() || !log.contains(&token),
+            "{what}: the token is in the log"
+        );
+    }
+    let agent = bearer(&cluster.agent()?);
+    let basic = agent.replace("Bearer", "Basic");
+    for headers in [vec![], vec![basic], vec![agent.clone(), agent.clone()]] {
+        let answer = cluster.call(&CaCall {
+            headers: &headers,
+            request: &signing_request(&[])?,
+            seconds: 600,
+            identity: Some(FRONTEND),
+        })?;
+        ensure!(
+            answer.status() == UNAUTHENTICATED,
+            "{} headers: {answer:?}",
+            headers.len()
+        );
+    }
+    // And the same with a good one.
+    let given = cluster.ask(&cluster.agent()?, Some(FRONTEND))?;
+    ensure!(names(&given)? == [FRONTEND], "{given:?}");
+    Ok(())
+}
+
+fn identities_that_are_none_are_refused(lab: &Lab) -> Result<()> {
+    let cluster = Cluster::start(lab)?;
+    let token = cluster.agent()?;
+    for identity in [
+        "",
+        "frontend",
+        "spiffe://elsewhere/ns/frontend/sa/default",
+        "spiffe://cluster.local/ns/frontend",
+        "spiffe://cluster.local/ns/frontend/sa/default/extra",
+        "spiffe://cluster.local/ns/frontend/sa/default/",
+        "spiffe://cluster.local/ns/frontend/sa/default\0",
+        "spiffe://cluster.local/ns/frontend/sa/default%00",
+        "spiffe://cluster.local/ns//sa/default",
+        "spiffe://cluster.local/ns/../sa/default",
+        "spiffe://cluster.local:443/ns/frontend/sa/default",
+        "spiffe://user@cluster.local/ns/frontend/sa/default",
+        "spiffe://cluster.local/ns/frontend/sa/default?x=y",
+        "https://cluster.local/ns/frontend/sa/default",
+    ] {
+        let answer = cluster.ask(&token, Some(identity))?;
+        let status = answer.status();
+        ensure!(
+            status == INVALID_ARGUMENT || status == PERMISSION_DENIED,
+            "{identity:?}: {answer:?}"
+        );
+    }
+    Ok(())
+}
+
+fn requests_that_are_none_are_refused(lab: &Lab) -> Result<()> {
+    let cluster = Cluster::start(lab)?;
+    let good = signing_request(&[])?;
+    let middle = good.len() / 2;
+    let tampered = good.replace(
+        &good[middle..=middle],
+        if &good[middle..=middle] == "A" {
+            "B"
+        } else {
+            "A"
+        },
+    );
+    let huge = "A".repeat(2 << 20);
+    let certificate = good.replace("CERTIFICATE REQUEST", "CERTIFICATE");
+    let requests = ["", "no PEM", &tampered, &certificate, &huge];
+    for request in requests {
+        let answer = cluster.call(&CaCall {
+            headers: &[bearer(&cluster.agent()?)],
+            request,
+            seconds: 600,
+            identity: Some(FRONTEND),
+        })?;
+        let shown = &request[..request.len().min(40)];
+        // What is too large is not read.
+        let refused = [INVALID_ARGUMENT, RESOURCE_EXHAUSTED, 11].contains(&answer.status());
+        ensure!(refused, "{shown:?}: {answer:?}");
+    }
+    Ok(())
+}
+
+fn nobody_gets_longer_than_is_configured(lab: &Lab) -> Result<()> {
+    let cluster = Cluster::start(lab)?;
+    for (asked, at_most) in [
+        (60, 60),
+        (0, 3600),
+        (-1, 3600),
+        (86_400, 3600),
+        (i64::MAX, 3600),
+    ] {
+        let answer = cluster.call(&CaCall {
+            headers: &[bearer(&cluster.agent()?)],
+            request: &signing_request(&[])?,
+            seconds: asked,
+            identity: Some(FRONTEND),
+        })?;
+        let left = seconds_left(&answer)?;
+        ensure!(
+            (1..=at_most).contains(&left),
+            "asked for {asked} s: valid for {left} s"
+        );
+    }
+    Ok(())
+}
+
+fn a_caller_that_asks_without_end_is_held_up(lab: &Lab) -> Result<()> {
+    let cluster = Cluster::start(lab)?;
+    let frontend = CallerToken::of(("frontend", "default"), NodeName::A);
+    let held_up = (0..400).find_map(|_| {
+        let answer = cluster.ask_as(&frontend, None).ok()?;
+        (answer.status() == RESOURCE_EXHAUSTED).then_some(answer)
+    });
+    let answer = held_up.context("400 calls were answered")?;
+    ensure_refused(&answer, RESOURCE_EXHAUSTED, &["frontend"])?;
+    // Nobody else is.
+    let given = cluster.ask(&cluster.agent()?, Some(FRONTEND))?;
+    ensure!(names(&given)? == [FRONTEND], "{given:?}");
+    Ok(())
+}
+
+fn ensure_refused(answer: &CaAnswer, status: u32, words: &[&str]) -> Result<()> {
+    let CaAnswer::Refusal(found, reason) = answer else {
+        anyhow::bail!("not refused: {answer:?}");
+    };
+    let named = words.iter().all(|word| reason.contains(word));
+    ensure!(*found == status && named, "{answer:?} names not {words:?}");
+    Ok(())
+}
+
+/// The URI names of the certificate.
+fn names(answer: &CaAnswer) -> Result<Vec<String>> {
+    with_leaf(answer, |leaf| {
+        let names = leaf.subject_alternative_name()?;
+        let names = names.context("no names")?.value;
+        let uris = names.general_names.iter().map(|name| match name {
+            x509_parser::extensions::GeneralName::URI(uri) => (*uri).to_owned(),
+            other => format!("{other:?}"),
+        });
+        Ok(uris.collect())
+    })
+}
+
+/// How long the certificate is valid from now on.
+fn seconds_left(answer: &CaAnswer) -> Result<i64> {
+    with_leaf(answer, |leaf| {
+        let left = leaf.validity().time_to_expiration();
+        Ok(left.context("it has expired")?.whole_seconds())
+    })
+}
+
+fn with_leaf<T>(
+    answer: &CaAnswer,
+    look: impl Fn(&x509_parser::certificate::X509Certificate<'_>) -> Result<T>,
+) -> Result<T> {
+    let CaAnswer::Chain(chain) = answer else {
+        anyhow::bail!("no certificate: {answer:?}");
+    };
+    let leaf = chain.first().context("an empty chain")?;
+    let (_, pem) = x509_parser::pem::parse_x509_pem(leaf.as_bytes())?;
+    look(&pem.parse_x509()?)
+}

@@ -1,0 +1,245 @@
+//! Certificates from `ambit ca serve` on two nodes: how they come, are renewed, and what becomes of
+//! the mesh when they do not.
+
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use ambit_tests::{
+    Agent, CaServer, HeldConnection, Lab, LabServer, Mode, Reference, SOON, Swarm, SwarmServer,
+    eventually, get_from, run_tests, tests,
+};
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+const PORT: u16 = Reference::PORT;
+
+/// The port of what answers many calls.
+const SWARM_PORT: u16 = 9000;
+
+/// `frontend` may call any port of `orders`.
+const MANY_CALLS: &str = "
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: swarm, namespace: orders}
+spec:
+  rules: [{from: [{source: {principals: [cluster.local/ns/frontend/sa/default]}}]}]
+";
+
+fn main() -> ExitCode {
+    run_tests(tests![
+        agents_get_the_identities_of_their_pods,
+        a_minute_of_renewals_fails_no_call,
+        roots_change_without_a_failed_call,
+        a_ca_that_is_down_is_missed_when_certificates_expire,
+        a_ca_that_does_not_answer_is_told_of_and_heals,
+    ])
+}
+
+fn agents_get_the_identities_of_their_pods(lab: &Lab) -> Result<()> {
+    let ca = CaServer::start(lab, Duration::from_secs(3600))?;
+    let (mesh, agents) = Reference::start(lab)?;
+    let _server = LabServer::in_pod(lab, &mesh.orders, Mode::Http, PORT)?;
+    let reply = get_from(mesh.frontend.place(), mesh.orders.at(PORT))?;
+    ensure!(reply.is_answer(), "{reply:?}");
+    let [of_a, of_b] = [identities(&agents[0])?, identities(&agents[1])?];
+    let expected = ["frontend", "payments"].map(spiffe_id);
+    ensure!(of_a == expected, "{of_a:?}");
+    ensure!(of_b == [spiffe_id("orders")], "{of_b:?}");
+    let log = ca.log();
+    for identity in of_a.iter().chain(&of_b) {
+        ensure!(log.contains(identity), "{identity} is not in the CA's log");
+    }
+    Ok(())
+}
+
+fn a_minute_of_renewals_fails_no_call(lab: &Lab) -> Result<()> {
+    let _ca = CaServer::start(lab, Duration::from_secs(6))?;
+    let calls = Calls::start(lab)?;
+    let before = serials(&calls.agents)?;
+    let mut swarm = calls.make(lab, Duration::from_secs(60))?;
+    let mut renewals = 0;
+    let mut known = before;
+    let held = calls.hold(lab);
+    let mut held = held?;
+    let started = SystemTime::now();
+    while started.elapsed()? < Duration::from_secs(55) {
+        std::thread::sleep(Duration::from_millis(500));
+        held.echo("still here")?;
+        let now = serials(&calls.agents)?;
+        renewals += now.iter().filter(|serial| !known.contains(serial)).count();
+        known = now;
+    }
+    let (answered, refused) = swarm.outcome()?;
+    ensure!(renewals >= 30, "only {renewals} renewals were seen");
+    ensure!(
+        answered > 100 && refused == 0,
+        "{answered}, {refused} refused"
+    );
+    Ok(())
+}
+
+fn roots_change_without_a_failed_call(lab: &Lab) -> Result<()> {
+    let ca = CaServer::start(lab, Duration::from_secs(6))?;
+    let calls = Calls::start(lab)?;
+    let old = issuers(&calls.agents)?;
+    let mut swarm = calls.make(lab, Duration::from_secs(45))?;
+    let mut held = calls.hold(lab)?;
+    let successor = ca.files().successor()?;
+    let rotations: [&dyn Fn() -> Result<()>; 3] = [
+        &|| ca.files().trust_also(&successor),
+        &|| ca.files().sign_with(&successor),
+        &|| ca.files().trust_only(&successor),
+    ];
+    for rotate in rotations {
+        rotate()?;
+        // Each certificate is renewed at least twice: the operator waits until all have what is new.
+        std::thread::sleep(Duration::from_secs(10));
+        held.echo("still here")?;
+    }
+    let (answered, refused) = swarm.outcome()?;
+    ensure!(
+        answered > 100 && refused == 0,
+        "{answered}, {refused} refused"
+    );
+    let new = issuers(&calls.agents)?;
+    ensure!(
+        new.iter().all(|issuer| !old.contains(issuer)),
+        "{old:?} have become {new:?}"
+    );
+    Ok(())
+}
+
+fn a_ca_that_is_down_is_missed_when_certificates_expire(lab: &Lab) -> Result<()> {
+    let ca = CaServer::start(lab, Duration::from_secs(20))?;
+    let calls = Calls::start(lab)?;
+    calls.become_answered()?;
+    ca.kill()?;
+    let until = eventually(SOON, "a degraded status", || {
+        degraded_until(&calls.agents[0])
+    })?;
+    ensure!(
+        until > now()?,
+        "it tells that it is degraded when it is too late"
+    );
+    ensure!(calls.is_answered()?, "the old certificate no longer serves");
+    let agent = &calls.agents[0];
+    eventually(SOON, "the end of the old certificate", || {
+        (!calls.is_answered().ok()?).then_some(())
+    })?;
+    ensure!(now()? >= until, "refused before the certificate expired");
+    let log = agent.log();
+    ensure!(
+        log.contains("is not valid") || log.contains("expired"),
+        "the reason is not in the log"
+    );
+    ca.restart(lab)?;
+    calls.become_answered()?;
+    eventually(SOON, "a status without a fault", || {
+        degraded_until(agent).is_none().then_some(())
+    })
+}
+
+fn a_ca_that_does_not_answer_is_told_of_and_heals(lab: &Lab) -> Result<()> {
+    let ca = CaServer::start(lab, Duration::from_secs(20))?;
+    let calls = Calls::start(lab)?;
+    ca.signal(Signal::SIGSTOP)?;
+    eventually(Duration::from_secs(40), "a degraded status", || {
+        degraded_until(&calls.agents[0]).map(drop)
+    })?;
+    ca.signal(Signal::SIGCONT)?;
+    calls.become_answered()?;
+    eventually(Duration::from_secs(40), "a status without a fault", || {
+        degraded_until(&calls.agents[0]).is_none().then_some(())
+    })
+}
+
+/// `frontend` on one node and `orders` on the other, which answers many calls.
+struct Calls {
+    mesh: Reference,
+    agents: [Agent; 2],
+    _swarm: SwarmServer,
+    _server: LabServer,
+    _echo: LabServer,
+}
+
+impl Calls {
+    const ECHO_PORT: u16 = 9001;
+
+    fn start(lab: &Lab) -> Result<Self> {
+        let mesh = Reference::build(lab)?;
+        lab.manifests().write("swarm.yaml", MANY_CALLS)?;
+        let agents = lab.start_agents()?;
+        let place = mesh.orders.place();
+        Ok(Self {
+            _swarm: SwarmServer::start(lab, place, mesh.orders.at(SWARM_PORT))?,
+            _server: LabServer::in_pod(lab, &mesh.orders, Mode::Http, PORT)?,
+            _echo: LabServer::in_pod(lab, &mesh.orders, Mode::Echo, Self::ECHO_PORT)?,
+            mesh,
+            agents,
+        })
+    }
+
+    /// New connections, one after another on sixteen lanes.
+    fn make(&self, lab: &Lab, time: Duration) -> Result<Swarm> {
+        let to = self.mesh.orders.at(SWARM_PORT);
+        Swarm::churn(lab, self.mesh.frontend.place(), to, time)
+    }
+
+    fn hold(&self, lab: &Lab) -> Result<HeldConnection> {
+        let to = self.mesh.orders.at(Self::ECHO_PORT);
+        HeldConnection::open(lab, self.mesh.frontend.place(), to)
+    }
+
+    fn is_answered(&self) -> Result<bool> {
+        let reply = get_from(self.mesh.frontend.place(), self.mesh.orders.at(PORT))?;
+        Ok(reply.is_answer())
+    }
+
+    fn become_answered(&self) -> Result<()> {
+        eventually(SOON, "an answer", || self.is_answered().ok()?.then_some(()))
+    }
+}
+
+fn spiffe_id(namespace: &str) -> String {
+    format!("spiffe://cluster.local/ns/{namespace}/sa/default")
+}
+
+fn certificates(agent: &Agent) -> Result<Vec<Value>> {
+    let certificates = agent.ask("certs")?;
+    Ok(certificates.as_array().context("no list")?.clone())
+}
+
+fn texts(agent: &Agent, field: &str) -> Result<Vec<String>> {
+    let all = certificates(agent)?;
+    let texts = all.iter().map(|certificate| {
+        let text = certificate[field].as_str();
+        Ok(text.with_context(|| format!("no {field}"))?.to_owned())
+    });
+    let mut texts = texts.collect::<Result<Vec<_>>>()?;
+    texts.sort();
+    Ok(texts)
+}
+
+fn identities(agent: &Agent) -> Result<Vec<String>> {
+    texts(agent, "identity")
+}
+
+fn serials(agents: &[Agent]) -> Result<Vec<String>> {
+    let each = agents.iter().map(|agent| texts(agent, "serial"));
+    Ok(each.collect::<Result<Vec<_>>>()?.concat())
+}
+
+fn issuers(agents: &[Agent]) -> Result<Vec<String>> {
+    let each = agents.iter().map(|agent| texts(agent, "issuer"));
+    Ok(each.collect::<Result<Vec<_>>>()?.concat())
+}
+
+/// Until when the certificates serve, where they are not renewed; seconds since 1970.
+fn degraded_until(agent: &Agent) -> Option<u64> {
+    agent.ask("status").ok()?["certificates"]["degraded_until"].as_u64()
+}
+
+fn now() -> Result<u64> {
+    Ok(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs())
+}
