@@ -20,6 +20,7 @@ impl Reference {
         let config = OfflineConfig {
             trust_bundle: TrustBundle::without_aliases(TrustDomain::new(TRUST_DOMAIN)?),
             root_namespace: "istio-system".into(),
+            revision: ambit::model::Revision::default(),
         };
         let directory = lab.manifests().directory().to_owned();
         let files = read_once(vec![Input::Path(directory)], config);
