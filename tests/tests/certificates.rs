@@ -43,9 +43,9 @@ fn agents_get_the_identities_of_their_pods(lab: &Lab) -> Result<()> {
     let reply = get_from(mesh.frontend.place(), mesh.orders.at(PORT))?;
     ensure!(reply.is_answer(), "{reply:?}");
     let [of_a, of_b] = [identities(&agents[0])?, identities(&agents[1])?];
-    let expected = ["frontend", "payments"].map(spiffe_id);
+    let expected = ["frontend", "payments"].map(principal);
     ensure!(of_a == expected, "{of_a:?}");
-    ensure!(of_b == [spiffe_id("orders")], "{of_b:?}");
+    ensure!(of_b == [principal("orders")], "{of_b:?}");
     let log = ca.log();
     for identity in of_a.iter().chain(&of_b) {
         ensure!(log.contains(identity), "{identity} is not in the CA's log");
@@ -141,7 +141,7 @@ fn a_ca_that_is_down_is_missed_when_certificates_expire(lab: &Lab) -> Result<()>
 }
 
 fn a_ca_that_does_not_answer_is_told_of_and_heals(lab: &Lab) -> Result<()> {
-    let ca = CaServer::start(lab, Duration::from_secs(20))?;
+    let ca = CaServer::start(lab, Duration::from_secs(40))?;
     let calls = Calls::start(lab)?;
     ca.signal(Signal::SIGSTOP)?;
     eventually(Duration::from_secs(40), "a degraded status", || {
@@ -201,8 +201,8 @@ impl Calls {
     }
 }
 
-fn spiffe_id(namespace: &str) -> String {
-    format!("spiffe://cluster.local/ns/{namespace}/sa/default")
+fn principal(namespace: &str) -> String {
+    format!("cluster.local/ns/{namespace}/sa/default")
 }
 
 fn certificates(agent: &Agent) -> Result<Vec<Value>> {

@@ -15,6 +15,7 @@ use super::files::CaFiles;
 use crate::agent::binary;
 use crate::lab::Lab;
 use crate::plan::{Family, NodeName};
+use crate::pod::{Membership, Pod};
 use crate::process::Process;
 use crate::token::TokenIssuer;
 
@@ -31,6 +32,9 @@ const AUDIENCE: &str = "istio-ca";
 /// The service account of the agents.
 const AGENT: (&str, &str) = ("ambit-system", "ambit");
 
+/// Certificates that one caller gets at once, before it has to wait.
+const BURST: &str = "100";
+
 /// `ambit ca serve` on node B, outside both nodes' control groups, and a cluster's issuer of
 /// tokens for service accounts.
 pub struct CaServer {
@@ -46,6 +50,8 @@ pub struct CaServer {
 pub struct CallerToken<'a> {
     /// Namespace and name of the service account.
     pub account: (&'a str, &'a str),
+    /// The name of the pod that it is bound to.
+    pub pod: &'a str,
     /// The node that it is bound to, where it says one.
     pub node: Option<&'a str>,
     /// For whom it is.
@@ -61,6 +67,7 @@ impl<'a> CallerToken<'a> {
     pub fn of_agent(node: NodeName) -> Self {
         Self {
             account: AGENT,
+            pod: agent_pod(node),
             node: Some(node.as_str()),
             audience: AUDIENCE,
             issuer: ISSUER,
@@ -68,11 +75,12 @@ impl<'a> CallerToken<'a> {
         }
     }
 
-    /// A pod's own, on a node.
-    pub fn of(account: (&'a str, &'a str), node: NodeName) -> Self {
+    /// A pod's own.
+    pub fn of(pod: &'a Pod) -> Self {
         Self {
-            account,
-            ..Self::of_agent(node)
+            account: (pod.namespace(), "default"),
+            pod: pod.name(),
+            ..Self::of_agent(pod.node())
         }
     }
 
@@ -84,7 +92,7 @@ impl<'a> CallerToken<'a> {
         let mut bound = json!({
             "namespace": namespace,
             "serviceaccount": {"name": name, "uid": "1"},
-            "pod": {"name": format!("{name}-pod"), "uid": "2"},
+            "pod": {"name": self.pod, "uid": "2"},
         });
         if let Some(node) = self.node {
             bound["node"] = json!({"name": node, "uid": "3"});
@@ -113,6 +121,11 @@ impl CaServer {
         let cluster = TokenIssuer::new()?;
         fs::write(directory.join("jwks.json"), cluster.jwks().to_string())?;
         let files = CaFiles::make(&directory)?;
+        lab.manifests().write_namespace(AGENT.0, Membership::None)?;
+        for node in NodeName::ALL {
+            let file = format!("pod-{}.yaml", agent_pod(node));
+            lab.manifests().write_object(&file, &agent_manifest(node))?;
+        }
         let process = RefCell::new(launch(lab, &files, lifetime)?);
         let server = Self {
             files,
@@ -236,6 +249,36 @@ impl CaAccess {
     }
 }
 
+fn agent_pod(node: NodeName) -> &'static str {
+    match node {
+        NodeName::A => "agent-a",
+        NodeName::B => "agent-b",
+    }
+}
+
+/// The pod of the DaemonSet on a node.
+fn agent_manifest(node: NodeName) -> Value {
+    let (namespace, account) = AGENT;
+    let address = node.link_addresses().of(Family::V4);
+    json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"namespace": namespace, "name": agent_pod(node)},
+        "spec": {
+            "nodeName": node.as_str(),
+            "hostNetwork": true,
+            "serviceAccountName": account,
+            "containers": [{"name": "ambit", "image": "ambit"}],
+        },
+        "status": {
+            "phase": "Running",
+            "podIP": address,
+            "podIPs": [{"ip": address}],
+            "conditions": [{"type": "Ready", "status": "True"}],
+        },
+    })
+}
+
 fn address() -> SocketAddr {
     (NodeName::B.link_addresses().of(Family::V4), PORT).into()
 }
@@ -258,13 +301,13 @@ fn launch(lab: &Lab, files: &CaFiles, lifetime: Duration) -> Result<Process> {
         .args(["--max-lifetime", &lifetime.as_secs().to_string()])
         .arg("--jwks")
         .arg(lab.directory().join("jwks.json"))
-        .args(["--issuer", ISSUER])
+        .args(["--issuer", ISSUER, "--burst", BURST])
         .args(["--node-account", &format!("{namespace}/{account}")])
         .arg("--config-dir")
         .arg(lab.manifests().directory());
     let mut process = Process::start(&mut command, &lab.new_log("ca")?)?;
     process.wait_for_line("the CA serving", |line| {
-        line.contains("listening").then_some(())
+        line.contains("the CA serves").then_some(())
     })?;
     Ok(process)
 }
