@@ -159,3 +159,6 @@ fn authority(check: &Request<()>) -> &str {
     let host = check.headers().get(http::header::HOST);
     host.and_then(|host| host.to_str().ok()).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;

@@ -216,3 +216,6 @@ impl NotShown {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -101,6 +101,22 @@ fn who_waits_to_be_told_to_send_a_body_is_told() {
 }
 
 #[test]
+fn who_waits_in_vain_is_answered() {
+    run(async {
+        let mut streams = Streams::new().await;
+        let mut request = post("http://a/denied");
+        let expect = HeaderValue::from_static("100-continue");
+        request.headers_mut().insert("expect", expect);
+        let (mut response, mut body) = streams.client.send_request(request, false).unwrap();
+        let told = std::future::poll_fn(|context| response.poll_informational(context)).await;
+        assert!(told.is_none());
+        assert_eq!(response.await.unwrap().status(), StatusCode::FORBIDDEN);
+        let reset = std::future::poll_fn(|context| body.poll_reset(context)).await;
+        assert_eq!(reset.unwrap(), h2::Reason::NO_ERROR);
+    });
+}
+
+#[test]
 fn a_body_that_breaks_off_is_not_passed_on() {
     run(async {
         let mut streams = Streams::new().await;
