@@ -234,3 +234,6 @@ impl ConnectionIds {
         id
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -289,3 +289,6 @@ pub(crate) const fn is_policy(reason: Reason) -> bool {
         | Reason::Canary => false,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,6 @@
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
-use super::h1::Malformed;
 use super::head::RequestHead;
 use crate::authorizer::HeaderMutations;
 use crate::policy::RequestPermit;
@@ -43,11 +42,16 @@ pub(crate) trait JudgedBody {
 }
 
 /// Why a body cannot be read.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub(crate) enum BodyError {
     /// It is malformed.
-    #[error("the body is malformed: {0}")]
-    Malformed(#[from] Malformed),
+    #[error("the body is malformed: {problem}")]
+    Malformed {
+        /// The answer.
+        status: StatusCode,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// Its sender broke off.
     #[error("the body broke off")]
     CutShort,
@@ -55,9 +59,9 @@ pub(crate) enum BodyError {
 
 impl BodyError {
     /// The answer, for whoever is still there to get it.
-    pub(crate) fn status(self) -> StatusCode {
+    pub(crate) fn status(&self) -> StatusCode {
         match self {
-            Self::Malformed(malformed) => malformed.status(),
+            Self::Malformed { status, .. } => *status,
             Self::CutShort => StatusCode::BAD_REQUEST,
         }
     }

@@ -23,7 +23,7 @@ pub(super) struct Wanted {
 }
 
 /// Why authorizers cannot be shown a body. Such a request is refused whatever `failOpen` says.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub(crate) enum NotShown {
     /// It is longer than a provider may see.
     #[error(
@@ -197,7 +197,7 @@ impl Shown {
 
 impl NotShown {
     /// The answer.
-    pub(crate) fn status(self) -> StatusCode {
+    pub(crate) fn status(&self) -> StatusCode {
         match self {
             Self::TooLong(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TimedOut(_) => StatusCode::REQUEST_TIMEOUT,

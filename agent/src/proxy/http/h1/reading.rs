@@ -9,6 +9,7 @@ use super::super::head::RequestHead;
 use super::body::Body;
 use super::chunked::Piece;
 use super::framing::Framing;
+use super::malformed::Malformed;
 use super::peer::Peer;
 
 /// The interim answer that has a client send its body.
@@ -19,6 +20,15 @@ pub(super) struct Reading<'a, D> {
     pub(super) peer: &'a mut Peer<D>,
     pub(super) body: &'a mut Body,
     pub(super) framing: Framing,
+}
+
+impl From<Malformed> for BodyError {
+    fn from(malformed: Malformed) -> Self {
+        Self::Malformed {
+            status: malformed.status(),
+            problem: malformed.to_string(),
+        }
+    }
 }
 
 impl<D: Downstream> JudgedBody for Reading<'_, D> {

@@ -201,7 +201,7 @@ fn a_body_that_is_none_is_refused_before_a_byte_of_the_request_is_passed_on() {
             assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
             assert!(matches!(
                 scene.gate.shown()[..],
-                [Err(BodyError::Malformed(_))]
+                [Err(BodyError::Malformed { .. })]
             ));
             assert_eq!(scene.gate.targets(), ["/"]);
             scene.ensure_nothing_sent().await;
