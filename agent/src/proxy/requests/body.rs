@@ -84,6 +84,14 @@ impl Wanted {
             refused_beyond: strict.map(most).min(),
         })
     }
+
+    /// Whether a body may be so long.
+    fn check(self, length: u64) -> Result<(), NotShown> {
+        match self.refused_beyond {
+            Some(most) if length > most as u64 => Err(NotShown::TooLong(most)),
+            Some(_) | None => Ok(()),
+        }
+    }
 }
 
 fn most(body: &RequestBody) -> usize {
@@ -165,16 +173,6 @@ impl<'a> Ahead<'a> {
         Shown {
             bytes,
             extent: self.extent,
-        }
-    }
-}
-
-impl Wanted {
-    /// Whether a body may be so long.
-    fn check(self, length: u64) -> Result<(), NotShown> {
-        match self.refused_beyond {
-            Some(most) if length > most as u64 => Err(NotShown::TooLong(most)),
-            Some(_) | None => Ok(()),
         }
     }
 }
