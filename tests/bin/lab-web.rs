@@ -1,5 +1,5 @@
 //! `lab-web ADDRESS...`: an HTTP/1 server that says on standard output, as JSON, what it sees to the
-//! byte: each connection, each request's head and the length of its body, and how it ended.
+//! byte: each connection, each request's head, the length and SHA-256 of its body, and how it ended.
 //!
 //! `/ws` changes to a protocol that sends everything back, if asked by Upgrade; `/slow` answers
 //! without an end; everything else is answered with what was seen.
@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::json;
 
 /// Between two lines of `/slow`.
@@ -87,8 +88,12 @@ impl Connection {
         if field(head, "expect").is_some() {
             self.stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
         }
-        let length = self.body(head)?;
-        println!("{}", json!({"connection": self.number, "body": length}));
+        let whole = self.body(head)?;
+        let (length, digest) = (whole.len(), hex(digest(&SHA256, &whole).as_ref()));
+        println!(
+            "{}",
+            json!({"connection": self.number, "body": length, "digest": digest})
+        );
         let body = format!("{}\n", json!({"head": head, "body": length}));
         let mut answer = format!(
             "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
@@ -134,19 +139,18 @@ impl Connection {
         }
     }
 
-    /// Reads a body and tells its length.
-    fn body(&mut self, head: &str) -> io::Result<usize> {
+    /// Reads a body.
+    fn body(&mut self, head: &str) -> io::Result<Vec<u8>> {
         if field(head, "transfer-encoding").is_some() {
             return self.chunks();
         }
         let length = field(head, "content-length").and_then(|text| text.parse().ok());
         let length = length.unwrap_or(0);
-        self.take(length)?;
-        Ok(length)
+        self.take(length)
     }
 
-    fn chunks(&mut self) -> io::Result<usize> {
-        let mut length = 0;
+    fn chunks(&mut self) -> io::Result<Vec<u8>> {
+        let mut all = Vec::new();
         loop {
             let line = loop {
                 if let Some(end) = position(&self.read, b"\r\n") {
@@ -158,20 +162,19 @@ impl Connection {
             let size = usize::from_str_radix(&size, 16);
             let size = size.map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
             self.take(line + 2)?;
-            self.take(size + 2)?;
+            let chunk = self.take(size + 2)?;
             if size == 0 {
-                return Ok(length);
+                return Ok(all);
             }
-            length += size;
+            all.extend_from_slice(&chunk[..size]);
         }
     }
 
-    fn take(&mut self, length: usize) -> io::Result<()> {
+    fn take(&mut self, length: usize) -> io::Result<Vec<u8>> {
         while self.read.len() < length {
             self.fill_some()?;
         }
-        self.read.drain(..length);
-        Ok(())
+        Ok(self.read.drain(..length).collect())
     }
 
     fn fill_some(&mut self) -> io::Result<()> {
@@ -198,6 +201,10 @@ fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
 
 fn position(bytes: &[u8], part: &[u8]) -> Option<usize> {
     bytes.windows(part.len()).position(|window| window == part)
+}
+
+fn hex(octets: &[u8]) -> String {
+    octets.iter().map(|octet| format!("{octet:02x}")).collect()
 }
 
 /// Each octet as the character of its number.

@@ -63,6 +63,21 @@ impl WebServer {
             .collect()
     }
 
+    /// Their SHA-256, in hexadecimal digits.
+    pub fn digests(&self) -> Vec<String> {
+        self.said("digest")
+    }
+
+    /// The addresses that its connections came from.
+    ///
+    /// # Errors
+    ///
+    /// Where one is none.
+    pub fn peers(&self) -> Result<Vec<SocketAddr>> {
+        let peers = self.said("peer").into_iter();
+        peers.map(|peer| Ok(peer.parse()?)).collect()
+    }
+
     /// Waits until every connection so far has ended, and makes sure that none left a byte that was
     /// part of no request.
     ///

@@ -2,6 +2,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::network::NotConnected;
 use crate::model::ProviderService;
 
 /// Why there is no answer of an authorizer.
@@ -67,6 +68,14 @@ pub enum CheckError {
     /// The request or connection cannot be put to this kind of authorizer.
     #[error("the external authorizer cannot be asked: {0}")]
     NotAskable(&'static str),
+    /// The pod may have no connection for it.
+    #[error("the external authorizer at {address} cannot be asked for want of room: {problem}")]
+    NoRoom {
+        /// Its address.
+        address: SocketAddr,
+        /// What there is too much of.
+        problem: String,
+    },
     /// The pod has too many checks under way.
     #[error("the pod has {cap} external authorizations under way already, which is its cap")]
     OverCap {
@@ -80,7 +89,10 @@ impl CheckError {
     /// request is refused even where the provider says `failOpen`.
     pub fn is_of_callers_making(&self) -> bool {
         match self {
-            Self::NotTaken { .. } | Self::NotAskable(_) | Self::OverCap { .. } => true,
+            Self::NotTaken { .. }
+            | Self::NotAskable(_)
+            | Self::NoRoom { .. }
+            | Self::OverCap { .. } => true,
             Self::NotFound { .. }
             | Self::Unreachable { .. }
             | Self::TimedOut { .. }
@@ -99,7 +111,33 @@ impl CheckError {
             Self::Malformed { .. } => "authorizer-malformed",
             Self::NotTaken { .. } => "authorizer-check-not-taken",
             Self::NotAskable(_) => "authorizer-not-askable",
+            Self::NoRoom { .. } => "authorizer-no-room",
             Self::OverCap { .. } => "authorizer-over-cap",
         }
     }
+
+    /// For want of a connection.
+    pub(super) fn not_connected(address: SocketAddr, error: NotConnected) -> Self {
+        match error {
+            NotConnected::Unreachable(problem) => Self::Unreachable { address, problem },
+            NotConnected::NoRoom(problem) => Self::NoRoom { address, problem },
+        }
+    }
+
+    /// Because of what a connection says.
+    pub(super) fn unreachable(address: SocketAddr, error: &dyn std::error::Error) -> Self {
+        let problem = describe(error);
+        Self::Unreachable { address, problem }
+    }
+}
+
+/// An error with its causes.
+pub(super) fn describe(error: &dyn std::error::Error) -> String {
+    let mut problem = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        problem = format!("{problem}: {error}");
+        cause = error.source();
+    }
+    problem
 }

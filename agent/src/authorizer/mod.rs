@@ -15,9 +15,12 @@
 //!
 //! # Connections
 //!
-//! Checks go in plain text from the node's own network, as from outside of the mesh, to an endpoint
-//! of the authorizer's Service. Each shard keeps one HTTP/2 connection for each gRPC provider, and
-//! some idle connections for HTTP.
+//! A check goes the way of a connection that the protected pod itself opens to the authorizer
+//! ([`Network`]): from the pod's network namespace and with the pod's identity, through a tunnel
+//! where the authorizer's endpoint is of the mesh, so that its own policies decide whether it may be
+//! asked. Only names that no object of the mesh has are looked up by the node. Each shard keeps for
+//! each pod one HTTP/2 connection to each gRPC provider, and some idle connections for HTTP, until
+//! they have not been used for a while.
 
 mod answer;
 mod check;
@@ -26,11 +29,13 @@ mod error;
 mod grpc;
 mod headers;
 mod http;
+mod network;
 mod resolve;
 mod slots;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -41,14 +46,14 @@ pub use answer::{Allowance, Answer, Denial, Outcome};
 pub use check::{BodyExtent, BodyPart, Check, CheckedRequest, Peer};
 pub use error::CheckError;
 pub use headers::{HeaderChange, HeaderError, HeaderMutations, Placement};
-pub use resolve::{MeshResolver, Resolve};
+pub use network::{Endpoint, Network, NotConnected, Stream};
+pub use resolve::{in_mesh, resolve};
 pub use slots::CheckSlots;
-pub use stats::AuthorizerStats;
+pub use stats::{AuthorizerCounts, AuthorizerStats};
 
 use self::grpc::GrpcClient;
 use self::http::HttpClient;
 use crate::model::{AuthorizerApi, ExtensionProvider};
-use stats::Counts;
 
 /// The longest that a check may take, whatever the provider says.
 const LONGEST_CHECK: Duration = Duration::from_secs(24 * 60 * 60);
@@ -56,56 +61,56 @@ const LONGEST_CHECK: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long a connection to an authorizer may take to be made; Istio's `connectTimeout`.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What the checks of one shard share: connections and counts.
-pub struct Clients {
-    resolver: Box<dyn Resolve>,
-    grpc: GrpcClient,
-    http: HttpClient,
-    counts: Counts,
+/// The head of the request that a check is, to its authorizer; `None` where it cannot be put.
+pub fn check_head(
+    provider: &ExtensionProvider,
+    request: Option<&CheckedRequest<'_>>,
+) -> Option<::http::Request<()>> {
+    match &provider.api {
+        AuthorizerApi::Grpc => Some(grpc::check_head(&provider.service)),
+        AuthorizerApi::Http(api) => http::check_head(api, request?),
+    }
 }
 
 /// Asks authorizers on behalf of one pod, on one shard.
-#[derive(Clone, Debug)]
 pub struct Authorizer {
-    clients: Rc<Clients>,
+    network: Rc<dyn Network>,
     slots: CheckSlots,
+    grpc: GrpcClient,
+    http: HttpClient,
+    counts: Rc<AuthorizerCounts>,
 }
 
-impl std::fmt::Debug for Clients {
+impl std::fmt::Debug for Authorizer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Clients")
+        f.debug_struct("Authorizer")
+            .field("slots", &self.slots)
             .field("counts", &self.counts)
             .finish_non_exhaustive()
     }
 }
 
-impl Clients {
-    /// Clients without connections, which find authorizers through `resolver`.
-    pub fn new(resolver: impl Resolve + 'static) -> Self {
+impl Authorizer {
+    /// An authorizer without connections, which makes them through the pod's `network`, takes its
+    /// share of the pod's `slots`, and counts in the shard's `counts`.
+    pub fn new(
+        network: impl Network + 'static,
+        slots: CheckSlots,
+        counts: Rc<AuthorizerCounts>,
+    ) -> Self {
         Self {
-            resolver: Box::new(resolver),
+            network: Rc::new(network),
+            slots,
             grpc: GrpcClient::default(),
             http: HttpClient::default(),
-            counts: Counts::default(),
+            counts,
         }
-    }
-
-    /// What the checks came to so far.
-    pub fn stats(&self) -> AuthorizerStats {
-        self.counts.read()
-    }
-}
-
-impl Authorizer {
-    /// An authorizer that takes its share of the pod's `slots`.
-    pub fn new(clients: Rc<Clients>, slots: CheckSlots) -> Self {
-        Self { clients, slots }
     }
 
     /// Asks about a request or connection, and applies what the provider says of failures.
     pub async fn decide(&self, provider: &ExtensionProvider, check: &Check<'_>) -> Outcome {
         let outcome = self.check(provider, check).await.settle(provider.on_error);
-        self.clients.counts.settled(&outcome);
+        self.counts.settled(&outcome);
         outcome
     }
 
@@ -113,7 +118,7 @@ impl Authorizer {
     pub async fn check(&self, provider: &ExtensionProvider, check: &Check<'_>) -> Answer {
         let answer = self.ask(provider, check).await;
         let answer = answer.unwrap_or_else(Answer::Error);
-        self.clients.counts.answered(&answer);
+        self.counts.answered(&answer);
         answer
     }
 
@@ -129,8 +134,8 @@ impl Authorizer {
             service: service.clone(),
             timeout: provider.timeout,
         };
-        let clients = &self.clients;
-        let addresses = timeout_at(deadline, clients.resolver.resolve(service))
+        let network = &self.network;
+        let endpoints = timeout_at(deadline, network.resolve(service))
             .await
             .map_err(|_| late())?
             .map_err(|source| CheckError::NotFound {
@@ -139,11 +144,11 @@ impl Authorizer {
             })?;
         match &provider.api {
             AuthorizerApi::Grpc => {
-                let asked = clients.grpc.check(provider, &addresses, check);
+                let asked = self.grpc.check(network, provider, &endpoints, check);
                 timeout_at(deadline, asked).await.map_err(|_| late())?
             }
             AuthorizerApi::Http(api) => {
-                let asked = clients.http.check(api, service, &addresses, check);
+                let asked = self.http.check(network, (api, service), &endpoints, check);
                 let head = timeout_at(deadline, asked).await.map_err(|_| late())??;
                 Ok(head.answer(api, deadline).await)
             }

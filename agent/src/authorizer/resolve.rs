@@ -1,72 +1,82 @@
 //! Where an authorizer is.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use futures_util::future::LocalBoxFuture;
+use ambit_common::MeshClass;
 
 use super::error::CheckError;
-use crate::model::{Destination, ObjectName, ProviderService, Snapshot};
+use super::network::Endpoint;
+use crate::model::{Destination, ObjectName, ProviderService, Snapshot, Target};
 
-/// Finds the addresses of authorizers.
-pub trait Resolve {
-    /// The addresses at which a service is reached; none where nothing is ready.
-    ///
-    /// # Errors
-    /// Where nobody knows the service.
-    fn resolve<'a>(
-        &'a self,
-        service: &'a ProviderService,
-    ) -> LocalBoxFuture<'a, io::Result<Vec<SocketAddr>>>;
-}
-
-/// Finds the ready pods of a Service that the mesh knows, and asks the system's resolver for
-/// everything else.
-pub struct MeshResolver<F> {
-    mesh: F,
-}
-
-impl<F: Fn() -> Arc<Snapshot>> MeshResolver<F> {
-    /// A resolver that looks at the mesh as `mesh` gives it.
-    pub fn new(mesh: F) -> Self {
-        Self { mesh }
+/// Where a service is reached: the ready pods of a Service that the mesh knows, or what the system's
+/// resolver says, as the mesh takes it.
+///
+/// # Errors
+/// Where nobody knows the service, or it is an address of the mesh that leads to no pod.
+pub async fn resolve(mesh: Arc<Snapshot>, service: &ProviderService) -> io::Result<Vec<Endpoint>> {
+    let known = in_mesh(&mesh, service)?;
+    if !known.is_empty() {
+        return Ok(known.into_iter().map(Endpoint::Pod).collect());
+    }
+    let found = tokio::net::lookup_host((service.host.as_ref(), service.port)).await?;
+    let (mut endpoints, mut problem) = (Vec::new(), None);
+    for address in found {
+        match at(&mesh, address) {
+            Ok(some) => endpoints.extend(some),
+            Err(error) => problem = Some(error),
+        }
+    }
+    match problem {
+        Some(error) if endpoints.is_empty() => Err(error),
+        Some(_) | None => Ok(endpoints),
     }
 }
 
-impl<F: Fn() -> Arc<Snapshot>> Resolve for MeshResolver<F> {
-    fn resolve<'a>(
-        &'a self,
-        service: &'a ProviderService,
-    ) -> LocalBoxFuture<'a, io::Result<Vec<SocketAddr>>> {
-        let known = in_mesh(&(self.mesh)(), service);
-        Box::pin(async move {
-            let known = known?;
-            if !known.is_empty() {
-                return Ok(known);
-            }
-            let found = tokio::net::lookup_host((service.host.as_ref(), service.port)).await?;
-            Ok(found.collect())
-        })
+/// The pods of the mesh that answer for a service, as far as that can be told without asking a
+/// resolver.
+///
+/// # Errors
+/// Where its Service has no such port, or its address leads to no pod.
+pub fn in_mesh(mesh: &Snapshot, service: &ProviderService) -> io::Result<Vec<Target>> {
+    if let Ok(address) = service.host.parse::<IpAddr>() {
+        let endpoints = at(mesh, SocketAddr::new(address, service.port))?;
+        let pods = endpoints.into_iter().filter_map(|endpoint| match endpoint {
+            Endpoint::Pod(target) => Some(target),
+            Endpoint::Outside(_) => None,
+        });
+        return Ok(pods.collect());
     }
-}
-
-/// The ready pods of the Service that `service` names; none where the mesh has no such Service, or
-/// does not know its endpoints (no selector, or pods on the node's network).
-fn in_mesh(mesh: &Snapshot, service: &ProviderService) -> io::Result<Vec<SocketAddr>> {
     let Some(name) = service_name(service) else {
         return Ok(Vec::new());
     };
     match mesh.service(&name, service.port) {
-        Destination::Service { endpoints, .. } => {
-            Ok(endpoints.iter().map(|endpoint| endpoint.address).collect())
-        }
+        // None where the mesh does not know them: no selector, or pods on the node's network.
+        Destination::Service { endpoints, .. } => Ok(endpoints),
         Destination::NoSuchPort(name) => {
             let problem = format!("Service {name} has no TCP port {}", service.port);
             Err(io::Error::new(io::ErrorKind::NotFound, problem))
         }
         Destination::Workload(_) | Destination::Ambiguous(_) | Destination::Unknown => {
             Ok(Vec::new())
+        }
+    }
+}
+
+/// What an address means, as for any connection of the pod.
+fn at(mesh: &Snapshot, address: SocketAddr) -> io::Result<Vec<Endpoint>> {
+    let nowhere = |problem: String| Err(io::Error::new(io::ErrorKind::NotFound, problem));
+    match (mesh.destination(address), mesh.mesh_class(address.ip())) {
+        (Destination::Workload(target), _) => Ok(vec![Endpoint::Pod(target)]),
+        (Destination::Service { endpoints, .. }, _) if !endpoints.is_empty() => {
+            Ok(endpoints.into_iter().map(Endpoint::Pod).collect())
+        }
+        (_, Some(MeshClass::Proxy)) => nowhere(format!(
+            "{address} is of the mesh, and leads to no ready pod"
+        )),
+        (_, Some(MeshClass::NotOptedIn | MeshClass::Outside) | None) => {
+            Ok(vec![Endpoint::Outside(address)])
         }
     }
 }
@@ -84,26 +94,26 @@ fn service_name(service: &ProviderService) -> Option<ObjectName> {
     }
 }
 
-/// Asks at one address after another, `preferred` first, until one can be reached.
+/// Asks at one endpoint after another, `preferred` first, until one can be reached.
 ///
 /// # Errors
 /// The last one's, or that there is none.
 pub(super) async fn in_turn<T>(
     service: &ProviderService,
-    addresses: &[SocketAddr],
-    preferred: Option<SocketAddr>,
-    ask: impl AsyncFn(SocketAddr) -> Result<T, CheckError>,
+    endpoints: &[Endpoint],
+    preferred: Option<Endpoint>,
+    ask: impl AsyncFn(&Endpoint) -> Result<T, CheckError>,
 ) -> Result<T, CheckError> {
-    let mut order = addresses.to_vec();
-    let first = preferred.and_then(|preferred| order.iter().position(|a| *a == preferred));
+    let mut order: Vec<&Endpoint> = endpoints.iter().collect();
+    let first = preferred.and_then(|preferred| order.iter().position(|one| **one == preferred));
     let first = first.unwrap_or_else(|| rand::random_range(0..order.len().max(1)));
     order.rotate_left(first);
     let mut failure = CheckError::NotFound {
         service: service.clone(),
         source: io::Error::new(io::ErrorKind::NotFound, "it has no address"),
     };
-    for address in order {
-        match ask(address).await {
+    for endpoint in order {
+        match ask(endpoint).await {
             Err(error @ CheckError::Unreachable { .. }) => failure = error,
             other => return other,
         }

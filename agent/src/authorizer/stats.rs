@@ -21,7 +21,7 @@ pub struct AuthorizerStats {
 
 /// One shard's counts.
 #[derive(Debug, Default)]
-pub(super) struct Counts(RefCell<AuthorizerStats>);
+pub struct AuthorizerCounts(RefCell<AuthorizerStats>);
 
 impl AuthorizerStats {
     /// Adds another shard's counts.
@@ -41,7 +41,7 @@ impl AuthorizerStats {
     }
 }
 
-impl Counts {
+impl AuthorizerCounts {
     pub(super) fn answered(&self, answer: &Answer) {
         let mut stats = self.0.borrow_mut();
         match answer {
@@ -58,7 +58,8 @@ impl Counts {
         }
     }
 
-    pub(super) fn read(&self) -> AuthorizerStats {
+    /// The counts so far.
+    pub fn read(&self) -> AuthorizerStats {
         self.0.borrow().clone()
     }
 }

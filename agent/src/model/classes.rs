@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use ambit_common::MeshClass;
 use ipnet::IpNet;
 
+use super::snapshot::Owner;
 use super::{DataplaneMode, Enrolment, NeverEnrolled, Service, Snapshot, Workload};
 
 impl Snapshot {
@@ -21,6 +22,17 @@ impl Snapshot {
         }
         classes.extend(self.address_classes());
         classes.into_iter().collect()
+    }
+
+    /// What the connect hooks do with one address; `None` where it is not of the mesh.
+    pub fn mesh_class(&self, address: IpAddr) -> Option<MeshClass> {
+        let address = address.to_canonical();
+        let of_objects = self.owners(address).iter().map(|owner| match *owner {
+            Owner::Workload(index) => workload_class(&self.workloads()[index]),
+            Owner::Service(index) => self.service_class(index, &self.services()[index]),
+        });
+        let of_ranges = || self.ranges().contains(address).then_some(MeshClass::Proxy);
+        of_objects.reduce(stricter).or_else(of_ranges)
     }
 
     fn address_classes(&self) -> BTreeMap<IpNet, MeshClass> {
@@ -123,11 +135,14 @@ mod tests {
     }
 
     fn class_of(mesh: SnapshotParts, text: &str) -> Option<MeshClass> {
-        let classes = Snapshot::new(mesh).mesh_classes();
-        classes
+        let mesh = Snapshot::new(mesh);
+        let classes = mesh.mesh_classes();
+        let class = classes
             .into_iter()
             .find(|(known, _)| *known == net(text))
-            .map(|(_, class)| class)
+            .map(|(_, class)| class);
+        assert_eq!(mesh.mesh_class(net(text).addr()), class);
+        class
     }
 
     fn with(enrolment: Enrolment, name: &str, addresses: &[&str]) -> Workload {

@@ -3,6 +3,8 @@
 
 use std::rc::Rc;
 
+use bytes::Bytes;
+use tokio::io::DuplexStream;
 use tokio::net::TcpStream;
 
 use super::connections::Place;
@@ -23,6 +25,8 @@ pub(crate) enum Client {
     Tcp(TcpStream),
     /// A stream of a tunnel.
     Tunnel(Tunnel),
+    /// The agent itself, which asks an external authorizer.
+    Agent(DuplexStream),
 }
 
 /// What carrying a connection takes.
@@ -56,6 +60,9 @@ impl Carrier {
                 self.carry_requests(TunnelIo::new(tunnel), application)
                     .await
             }
+            (Delivered::Requests(application), Client::Agent(agent)) => {
+                self.carry_requests(agent, application).await
+            }
         }
     }
 
@@ -66,6 +73,9 @@ impl Carrier {
                 relay(application, tunnel, Side::Destination, &self.meter).await;
             }
             Client::Tcp(client) => relay_tcp(client, application, &self.meter).await,
+            Client::Agent(agent) => {
+                relay_opaque(agent, Bytes::new(), application, &self.meter).await;
+            }
         }
     }
 

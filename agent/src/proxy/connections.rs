@@ -5,14 +5,17 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use serde::Serialize;
 use tokio::sync::{Notify, oneshot};
 
 use super::relay::Meter;
-use super::subject::Subject;
+use super::subject::{Direction, Subject};
 use super::verdict::{Basis, Termination};
 use crate::model::ObjectName;
 
@@ -116,9 +119,9 @@ impl Registry {
         live.values().filter(|entry| !entry.is_request()).count()
     }
 
-    /// Resolves once there are none.
+    /// Resolves once there are none but those to authorizers, which wait to be used.
     pub(crate) async fn emptied(&self) {
-        while !self.live.borrow().is_empty() {
+        while self.live.borrow().values().any(Entry::ends_of_itself) {
             self.left.notified().await;
         }
     }
@@ -157,10 +160,17 @@ impl Entry {
         matches!(self.basis, Basis::Request { .. })
     }
 
+    fn ends_of_itself(&self) -> bool {
+        match self.subject.direction {
+            Direction::Outbound | Direction::Inbound => true,
+            Direction::Authorizer => false,
+        }
+    }
+
     fn request(&self) -> Option<String> {
         match &self.basis {
             Basis::Request { request, .. } => Some(format!("{} {}", request.method, request.path)),
-            Basis::Policy { .. } | Basis::Endpoint { .. } => None,
+            Basis::Policy { .. } | Basis::Endpoint { .. } | Basis::Outside(_) => None,
         }
     }
 
@@ -188,10 +198,15 @@ impl Registration {
 
     /// Resolves when the connection has to end.
     pub(crate) async fn terminated(&mut self) -> Termination {
-        match (&mut self.end).await {
-            Ok(termination) => termination,
+        poll_fn(|context| self.poll_terminated(context)).await
+    }
+
+    /// Tells when the connection has to end; once.
+    pub(crate) fn poll_terminated(&mut self, context: &mut Context<'_>) -> Poll<Termination> {
+        match Pin::new(&mut self.end).poll(context) {
+            Poll::Ready(Ok(termination)) => Poll::Ready(termination),
             // The entry, and with it the sender, lives as long as this registration.
-            Err(_) => std::future::pending().await,
+            Poll::Ready(Err(_)) | Poll::Pending => Poll::Pending,
         }
     }
 }
@@ -219,3 +234,6 @@ impl ConnectionIds {
         id
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,13 +1,12 @@
 //! Asks an external authorizer that a CUSTOM policy names.
 
-use std::sync::Arc;
-
 use http::StatusCode;
 
+use super::consult_loop::asked_again;
 use super::ends::Ends;
 use super::pod::ServedPod;
 use crate::authorizer::{Allowance, Check, CheckError, CheckedRequest, Denial, Outcome, Peer};
-use crate::model::{ExtensionProvider, MeshSettings};
+use crate::model::{MeshSettings, ObjectName};
 use crate::policy::Consultation;
 
 /// Why an authorizer does not agree.
@@ -27,6 +26,12 @@ pub(crate) enum Disagreement {
     /// There is no such authorizer, or one that asks for what is not supported.
     #[error("it cannot be asked: {0}; mend extensionProviders in the ConfigMap istio")]
     NoAuthorizer(&'static str),
+    /// Its own pod's policies would have it asked about the check.
+    #[error(
+        "asking it would have it asked again, without an end, because of a CUSTOM policy on its own \
+         pod {0}; take that pod, or what it is asked, out of the policy"
+    )]
+    AskedAboutItself(ObjectName),
 }
 
 /// Asks one authorizer about a request, or about a connection that has none.
@@ -41,11 +46,9 @@ pub(crate) async fn ask(
     request: Option<CheckedRequest<'_>>,
 ) -> Result<Allowance, Disagreement> {
     let Consultation { provider, decider } = consultation;
-    let known = settings.extension_provider(provider);
-    let found = known
-        .ok_or("there is none of this name")
-        .and_then(supported);
-    let found = found.map_err(Disagreement::NoAuthorizer)?;
+    let found = settings
+        .extension_provider(provider)
+        .ok_or(Disagreement::NoAuthorizer("there is none of this name"))?;
     let check = Check {
         source: Peer {
             address: ends.caller.address,
@@ -57,6 +60,9 @@ pub(crate) async fn ask(
         },
         request,
     };
+    if let Some(asker) = asked_again(&pod.view(), &pod.workload, found, check.request.as_ref()) {
+        return Err(Disagreement::AskedAboutItself(asker));
+    }
     match pod.authorizer.decide(found, &check).await {
         Outcome::Allow(allowance) => Ok(allowance),
         Outcome::LetThrough(error) => {
@@ -68,13 +74,5 @@ pub(crate) async fn ask(
         }
         Outcome::Deny(answer) => Err(Disagreement::Denied(answer)),
         Outcome::Refuse { status, error } => Err(Disagreement::NoAnswer { status, error }),
-    }
-}
-
-/// A provider that asks for no more than a request's head.
-fn supported(provider: &Arc<ExtensionProvider>) -> Result<&ExtensionProvider, &'static str> {
-    match provider.request_body {
-        None => Ok(provider),
-        Some(_) => Err("includeRequestBodyInCheck is not supported"),
     }
 }

@@ -25,7 +25,7 @@ use super::limits::Resource;
 use super::pod::ServedPod;
 use super::refusal::Refusal;
 use super::reset::ResetOnDrop;
-use super::subject::Path;
+use super::subject::{Direction, Path};
 use crate::datapath::Caller;
 use crate::identity::{HandshakeError, VerifiedPeer};
 
@@ -201,7 +201,8 @@ async fn serve_stream(
             return answer(&mut respond, StatusCode::BAD_REQUEST);
         }
     };
-    let mut call = InboundCall::register(Rc::clone(&peer.pod), Path::Tunnel, caller, to);
+    let way = (Direction::Inbound, Path::Tunnel);
+    let mut call = InboundCall::register(Rc::clone(&peer.pod), way, caller, to);
     let _slot = match peer.pod.caps.take(Resource::Streams) {
         Ok(slot) => slot,
         Err(over) => {

@@ -33,12 +33,15 @@ pub(crate) struct InboundCall {
 }
 
 impl InboundCall {
-    pub(crate) fn register(pod: Rc<ServedPod>, path: Path, caller: Caller, to: SocketAddr) -> Self {
+    /// Registers a connection that goes this way.
+    pub(crate) fn register(
+        pod: Rc<ServedPod>,
+        (direction, path): (Direction, Path),
+        caller: Caller,
+        to: SocketAddr,
+    ) -> Self {
         let subject = Rc::new(Subject {
-            direction: match path {
-                Path::OwnPod => Direction::Outbound,
-                Path::Tunnel | Path::Plaintext => Direction::Inbound,
-            },
+            direction,
             path: Some(path),
             source: source(&pod, &caller),
             destination: pod.party(to),

@@ -21,6 +21,9 @@ pub struct ProxyLimits {
     /// the pod's callers send and its applications do not read takes at most
     /// `ample` × 32 MiB + `inbound` × 256 KiB of memory. Default 16.
     pub ample: usize,
+    /// Bytes of requests' bodies that are held while external authorizers are asked about them, and
+    /// until they have been passed on. Default 64 MiB.
+    pub bodies: usize,
     /// File descriptors that the connections of one pod take together: outbound, inbound and
     /// delivered. Default: no cap; see [`ProxyLimits::within`].
     pub descriptors: usize,
@@ -28,6 +31,8 @@ pub struct ProxyLimits {
     pub handshake_timeout: Duration,
     /// From dialling an endpoint to its answer: TCP, TLS and CONNECT. Default 10 s.
     pub dial_timeout: Duration,
+    /// From a request's head to as much of its body as external authorizers are shown. Default 60 s.
+    pub body_timeout: Duration,
     /// How long a connection to an address that the model does not know yet is held before it is
     /// refused. Default 2 s.
     pub hold: Duration,
@@ -41,9 +46,11 @@ impl Default for ProxyLimits {
             handshakes: 256,
             streams: 16_384,
             ample: 16,
+            bodies: 64 << 20,
             descriptors: usize::MAX,
             handshake_timeout: Duration::from_secs(10),
             dial_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(60),
             hold: Duration::from_secs(2),
         }
     }
@@ -70,6 +77,7 @@ pub(crate) enum Resource {
     Handshakes,
     Streams,
     Ample,
+    Bodies,
     Descriptors,
 }
 
@@ -84,7 +92,6 @@ pub(crate) struct OverCap {
 /// Part of a pod's cap, given back when dropped.
 #[derive(Debug)]
 pub(crate) struct Slot {
-    #[expect(dead_code, reason = "held for its drop")]
     own: OwnedSemaphorePermit,
     #[expect(dead_code, reason = "held for its drop")]
     descriptor: Option<OwnedSemaphorePermit>,
@@ -99,6 +106,7 @@ pub(crate) struct PodCaps {
     handshakes: Arc<Semaphore>,
     streams: Arc<Semaphore>,
     ample: Arc<Semaphore>,
+    bodies: Arc<Semaphore>,
     descriptors: Arc<Semaphore>,
 }
 
@@ -107,7 +115,7 @@ impl Resource {
     const fn takes_descriptor(self) -> bool {
         match self {
             Self::Outbound | Self::Inbound | Self::Streams => true,
-            Self::Handshakes | Self::Ample | Self::Descriptors => false,
+            Self::Handshakes | Self::Ample | Self::Bodies | Self::Descriptors => false,
         }
     }
 
@@ -118,6 +126,7 @@ impl Resource {
             Self::Handshakes => "TLS handshakes under way",
             Self::Streams => "inbound streams",
             Self::Ample => "inbound tunnels with ample room",
+            Self::Bodies => "bytes of bodies held for external authorizers",
             Self::Descriptors => "connections in both directions",
         }
     }
@@ -133,6 +142,7 @@ impl PodCaps {
             handshakes: cap(limits.handshakes),
             streams: cap(limits.streams),
             ample: cap(limits.ample),
+            bodies: cap(limits.bodies),
             descriptors: cap(limits.descriptors),
         }
     }
@@ -142,26 +152,45 @@ impl PodCaps {
     /// # Errors
     /// [`OverCap`] where the pod has used it up.
     pub(crate) fn take(&self, resource: Resource) -> Result<Slot, OverCap> {
-        let own = self.acquire(resource)?;
+        let own = self.acquire(resource, 1)?;
         let descriptor = if resource.takes_descriptor() {
-            Some(self.acquire(Resource::Descriptors)?)
+            Some(self.acquire(Resource::Descriptors, 1)?)
         } else {
             None
         };
         Ok(Slot { own, descriptor })
     }
 
-    fn acquire(&self, resource: Resource) -> Result<OwnedSemaphorePermit, OverCap> {
+    /// Takes so many bytes of bodies, to those of `slot`.
+    ///
+    /// # Errors
+    /// [`OverCap`] where the pod has not so many left; `slot` keeps what it has.
+    pub(crate) fn hold_bytes(&self, slot: &mut Option<Slot>, number: u32) -> Result<(), OverCap> {
+        let more = self.acquire(Resource::Bodies, number)?;
+        match slot {
+            Some(slot) => slot.own.merge(more),
+            None => {
+                *slot = Some(Slot {
+                    own: more,
+                    descriptor: None,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn acquire(&self, resource: Resource, number: u32) -> Result<OwnedSemaphorePermit, OverCap> {
         let (semaphore, cap) = match resource {
             Resource::Outbound => (&self.outbound, self.limits.outbound),
             Resource::Inbound => (&self.inbound, self.limits.inbound),
             Resource::Handshakes => (&self.handshakes, self.limits.handshakes),
             Resource::Streams => (&self.streams, self.limits.streams),
             Resource::Ample => (&self.ample, self.limits.ample),
+            Resource::Bodies => (&self.bodies, self.limits.bodies),
             Resource::Descriptors => (&self.descriptors, self.limits.descriptors),
         };
         Arc::clone(semaphore)
-            .try_acquire_owned()
+            .try_acquire_many_owned(number)
             .map_err(|_| OverCap { resource, cap })
     }
 }
@@ -170,12 +199,13 @@ impl PodCaps {
 mod tests {
     use super::*;
 
-    const ALL: [Resource; 5] = [
+    const ALL: [Resource; 6] = [
         Resource::Outbound,
         Resource::Inbound,
         Resource::Handshakes,
         Resource::Streams,
         Resource::Ample,
+        Resource::Bodies,
     ];
 
     fn caps(cap: usize) -> PodCaps {
@@ -185,6 +215,7 @@ mod tests {
             handshakes: cap,
             streams: cap,
             ample: cap,
+            bodies: cap,
             ..ProxyLimits::default()
         })
     }
@@ -223,6 +254,18 @@ mod tests {
         assert_eq!(refused.resource, Resource::Descriptors);
         drop(slots);
         caps.take(Resource::Inbound).expect("given back");
+    }
+
+    #[test]
+    fn bytes_are_held_together_and_given_back_together() {
+        let caps = caps(10);
+        let mut body = None;
+        caps.hold_bytes(&mut body, 4).expect("four of ten");
+        caps.hold_bytes(&mut body, 6).expect("ten of ten");
+        let refused = caps.hold_bytes(&mut None, 1).expect_err("over the cap");
+        assert_eq!(refused.resource, Resource::Bodies);
+        drop(body);
+        caps.hold_bytes(&mut None, 10).expect("given back");
     }
 
     #[test]

@@ -5,10 +5,12 @@
 
 mod accept;
 mod authority;
+mod authorizer_network;
 mod carrier;
 mod connect;
 mod connections;
 mod consult;
+mod consult_loop;
 mod delivery;
 mod ends;
 mod events;
@@ -20,6 +22,7 @@ mod limits;
 mod node;
 mod opaque;
 mod outbound;
+mod outbound_call;
 mod plaintext;
 mod pod;
 mod refusal;

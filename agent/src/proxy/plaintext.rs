@@ -14,7 +14,7 @@ use super::limits::{Resource, Slot};
 use super::pod::ServedPod;
 use super::refusal::Refusal;
 use super::reset::ResetOnDrop;
-use super::subject::Path;
+use super::subject::{Direction, Path};
 use super::verdict::Judge;
 use crate::datapath::Caller;
 use crate::policy::ConnectionVerdict;
@@ -34,7 +34,8 @@ pub(crate) async fn serve(pod: Rc<ServedPod>, stream: TcpStream, peer: SocketAdd
         identity: None,
         address: canonical(peer),
     };
-    let mut call = InboundCall::register(Rc::clone(&pod), Path::Plaintext, caller.clone(), to);
+    let way = (Direction::Inbound, Path::Plaintext);
+    let mut call = InboundCall::register(Rc::clone(&pod), way, caller.clone(), to);
     let _slot = match admit(&pod, &caller, to) {
         Ok(slot) => slot,
         Err(refusal) => return call.refuse(refusal),

@@ -15,6 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::accept::accept_each;
+use super::authorizer_network::AuthorizerNetwork;
 use super::connections::{ConnectionIds, ConnectionInfo, Registry};
 use super::hbone::TunnelPool;
 use super::limits::{PodCaps, ProxyLimits};
@@ -23,7 +24,7 @@ use super::stats::{ProxyStats, ShardStats};
 use super::tasks::PodTasks;
 use super::verdict::PodRemoval;
 use super::{inbound, outbound, plaintext};
-use crate::authorizer::{Authorizer, CheckSlots, Clients, MeshResolver};
+use crate::authorizer::{Authorizer, AuthorizerCounts, CheckSlots};
 use crate::datapath::{PodDatapath, PodDatapathParts, PodListeners};
 use crate::identity::WorkloadCertificates;
 use crate::jwt::KeyCache;
@@ -70,7 +71,7 @@ pub(crate) struct Shard {
     ids: Rc<ConnectionIds>,
     stats: Rc<ShardStats>,
     events: Arc<RecentEvents>,
-    authorizers: Rc<Clients>,
+    authorizers: Rc<AuthorizerCounts>,
 }
 
 impl Shard {
@@ -81,10 +82,7 @@ impl Shard {
         keys: Arc<KeyCache>,
         events: Arc<RecentEvents>,
     ) -> Self {
-        let view = mesh.clone();
-        let resolver = MeshResolver::new(move || Arc::clone(&view.borrow().snapshot));
         Self {
-            authorizers: Rc::new(Clients::new(resolver)),
             number,
             limits,
             mesh,
@@ -93,6 +91,7 @@ impl Shard {
             ids: Rc::default(),
             stats: Rc::default(),
             events,
+            authorizers: Rc::default(),
         }
     }
 
@@ -126,7 +125,7 @@ impl Shard {
             }
             Command::Stats(done) => {
                 let live = self.pods.values().map(|pod| pod.registry.len()).sum();
-                let _ = done.send(self.stats.read(live, self.authorizers.stats()));
+                let _ = done.send(self.stats.read(live, self.authorizers.read()));
             }
             Command::Stop(stop) => return Some(stop),
         }
@@ -143,7 +142,7 @@ impl Shard {
             checks,
         } = pod;
         let datapath = PodDatapath::new(datapath);
-        let served = Rc::new(ServedPod {
+        let served = Rc::new_cyclic(|pod| ServedPod {
             pool: TunnelPool::new(datapath.clone(), certificates.clone()),
             workload,
             certificates,
@@ -154,7 +153,11 @@ impl Shard {
             events: Arc::clone(&self.events),
             mesh: self.mesh.clone(),
             keys: Arc::clone(&self.keys),
-            authorizer: Authorizer::new(Rc::clone(&self.authorizers), checks),
+            authorizer: Authorizer::new(
+                AuthorizerNetwork::new(pod.clone(), self.mesh.clone()),
+                checks,
+                Rc::clone(&self.authorizers),
+            ),
             tasks: PodTasks::new(),
             datapath,
         });

@@ -107,6 +107,9 @@ const fn way(direction: Direction, path: Path) -> &'static str {
         (Direction::Inbound, Path::Tunnel) => "inbound-tunnel",
         (Direction::Inbound, Path::Plaintext) => "inbound-plaintext",
         (Direction::Inbound, Path::OwnPod) => "inbound-own-pod",
+        (Direction::Authorizer, Path::Tunnel) => "authorizer-tunnel",
+        (Direction::Authorizer, Path::Plaintext) => "authorizer-plaintext",
+        (Direction::Authorizer, Path::OwnPod) => "authorizer-own-pod",
     }
 }
 

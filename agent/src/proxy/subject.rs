@@ -14,6 +14,8 @@ pub enum Direction {
     Outbound,
     /// It is for the pod's application.
     Inbound,
+    /// The agent opened it for the pod, to ask an external authorizer.
+    Authorizer,
 }
 
 /// How a connection travels.
@@ -70,6 +72,7 @@ impl Direction {
         match self {
             Self::Outbound => "outbound",
             Self::Inbound => "inbound",
+            Self::Authorizer => "authorizer",
         }
     }
 }

@@ -1,10 +1,11 @@
 //! Whether a connection may begin, and go on: pure decisions from one view of the mesh.
 
 use std::cell::OnceCell;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use ambit_common::Reason;
+use ambit_common::{MeshClass, Reason};
 use serde::Serialize;
 
 use super::subject::Path;
@@ -40,6 +41,8 @@ pub(crate) enum Basis {
         /// How it is reached.
         path: Path,
     },
+    /// It goes in plaintext to this address, which the mesh leaves alone.
+    Outside(SocketAddr),
 }
 
 /// What policy has been told of a connection's bytes.
@@ -70,6 +73,9 @@ pub(crate) enum Termination {
     /// It goes in plaintext to a pod that has joined the mesh.
     #[error("terminated: the pod {0} has been opted in, and this connection is plaintext")]
     EndpointOptedIn(ObjectName),
+    /// It goes in plaintext to an address that has become one of the mesh.
+    #[error("terminated: {0} has joined the mesh, and this connection is plaintext")]
+    AddressJoined(SocketAddr),
     /// The pod is not served any more.
     #[error("terminated: {0}")]
     PodRemoved(PodRemoval),
@@ -111,7 +117,7 @@ impl Termination {
         match self {
             Self::PolicyChanged(_) | Self::RequestsMatter => "policy-changed",
             Self::EndpointGone(_) => "endpoint-gone",
-            Self::EndpointOptedIn(_) => "endpoint-opted-in",
+            Self::EndpointOptedIn(_) | Self::AddressJoined(_) => "endpoint-opted-in",
             Self::PodRemoved(_) => "pod-removed",
         }
     }
@@ -120,7 +126,10 @@ impl Termination {
     pub(crate) const fn is_denial(&self) -> bool {
         match self {
             Self::PolicyChanged(_) | Self::RequestsMatter => true,
-            Self::EndpointGone(_) | Self::EndpointOptedIn(_) | Self::PodRemoved(_) => false,
+            Self::EndpointGone(_)
+            | Self::EndpointOptedIn(_)
+            | Self::AddressJoined(_)
+            | Self::PodRemoved(_) => false,
         }
     }
 
@@ -131,6 +140,7 @@ impl Termination {
             Self::RequestsMatter
             | Self::EndpointGone(_)
             | Self::EndpointOptedIn(_)
+            | Self::AddressJoined(_)
             | Self::PodRemoved(_) => None,
         }
     }
@@ -233,6 +243,7 @@ impl<'a> Judge<'a> {
                 .map(|_permit| ())
                 .map_err(Termination::PolicyChanged),
             Basis::Endpoint { workload, path } => self.endpoint_holds(workload, *path),
+            Basis::Outside(address) => self.outside_holds(*address),
         }
     }
 
@@ -269,6 +280,13 @@ impl<'a> Judge<'a> {
             (Path::Plaintext, Enrolment::NotOptedIn) | (Path::Tunnel | Path::OwnPod, _) => Ok(()),
         }
     }
+
+    fn outside_holds(&self, address: SocketAddr) -> Result<(), Termination> {
+        match self.view.snapshot.mesh_class(address.ip()) {
+            Some(MeshClass::Proxy) => Err(Termination::AddressJoined(address)),
+            Some(MeshClass::NotOptedIn | MeshClass::Outside) | None => Ok(()),
+        }
+    }
 }
 
 /// The workload as a snapshot has it; `None` where it is gone or another of its name is there.
@@ -294,3 +312,6 @@ pub(crate) const fn is_policy(reason: Reason) -> bool {
         | Reason::Canary => false,
     }
 }
+
+#[cfg(test)]
+mod tests;

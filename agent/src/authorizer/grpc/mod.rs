@@ -1,79 +1,68 @@
 //! gRPC authorizers: one HTTP/2 connection for each provider.
 
 mod answer;
+mod connection;
 mod request;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::error::Error as _;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::rc::Rc;
 
-use http::Uri;
+use http::header::{CONTENT_TYPE, HOST};
 use http::uri::PathAndQuery;
-use tokio::time::Instant;
-use tonic::transport::{Channel, Endpoint};
+use http::{HeaderValue, Method, Request, Uri, Version};
 use tonic::{Code, Status};
 use tonic_prost::ProstCodec;
 
-use super::CONNECT_TIMEOUT;
 use super::answer::{Answer, Denial};
 use super::check::Check;
 use super::envoy::{CHECK_PATH, CheckRequest, CheckResponse};
-use super::error::CheckError;
+use super::error::{CheckError, describe};
+use super::network::{Endpoint, Network};
 use super::resolve::in_turn;
 use crate::model::{ExtensionProvider, ProviderService};
 use answer::NoAnswer;
+use connection::{Age, Broken, Caller, Kept};
 use request::check_request;
 
 /// The largest answer that is read, in bytes.
 const LARGEST_ANSWER: usize = 1 << 20;
 
-/// How often an authorizer that owes an answer is asked whether it is still there.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
-
-/// How long an unused connection is kept once another provider needs one.
-const IDLE: Duration = Duration::from_secs(600);
-
-/// The connections of one shard.
+/// The connections of one pod on one shard.
 #[derive(Default)]
 pub(super) struct GrpcClient {
-    connections: RefCell<HashMap<ProviderService, Connection>>,
-}
-
-/// Whether a connection has been used before.
-enum Age {
-    New,
-    Kept,
-}
-
-struct Connection {
-    address: SocketAddr,
-    channel: Channel,
-    used: Instant,
+    kept: RefCell<HashMap<ProviderService, Rc<Kept>>>,
 }
 
 impl GrpcClient {
-    /// Puts a check to one of the addresses; to the others where that one cannot be reached.
+    /// Puts a check to one of the endpoints; to the others where that one cannot be reached.
     ///
     /// # Errors
     /// [`CheckError`].
     pub(super) async fn check(
         &self,
+        network: &Rc<dyn Network>,
         provider: &ExtensionProvider,
-        addresses: &[SocketAddr],
+        endpoints: &[Endpoint],
         check: &Check<'_>,
     ) -> Result<Answer, CheckError> {
         let message = check_request(provider, check);
         let service = &provider.service;
-        in_turn(service, addresses, self.address(service), async |address| {
-            let (channel, age) = self.channel(service, address)?;
-            let called = self.call(service, channel, message.clone()).await;
+        let kept = self.kept(service);
+        in_turn(service, endpoints, kept.endpoint(), async |endpoint| {
+            let address = endpoint.address();
+            let (caller, age) = kept.caller(network, endpoint).await?;
+            let called = call(service, caller, message.clone()).await;
+            if called.as_ref().is_err_and(is_of_transport) {
+                kept.forget(endpoint).await;
+            }
             match (called, age) {
                 // It may have ended of old age before this check came to it.
                 (Err(status), Age::Kept) if is_of_transport(&status) => {
-                    let (channel, _) = self.channel(service, address)?;
-                    read(self.call(service, channel, message.clone()).await, address)
+                    let (caller, _) = kept.caller(network, endpoint).await?;
+                    read(call(service, caller, message.clone()).await, address)
                 }
                 (called, _) => read(called, address),
             }
@@ -81,71 +70,41 @@ impl GrpcClient {
         .await
     }
 
-    /// Where the provider was reached last.
-    fn address(&self, service: &ProviderService) -> Option<SocketAddr> {
-        let connections = self.connections.borrow();
-        connections
-            .get(service)
-            .map(|connection| connection.address)
-    }
-
-    fn channel(
-        &self,
-        service: &ProviderService,
-        address: SocketAddr,
-    ) -> Result<(Channel, Age), CheckError> {
-        let used = Instant::now();
-        let mut connections = self.connections.borrow_mut();
-        if let Some(known) = connections.get_mut(service)
-            && known.address == address
-        {
-            known.used = used;
-            return Ok((known.channel.clone(), Age::Kept));
+    /// The connection to a provider. Those to providers that are not asked any more are forgotten.
+    fn kept(&self, service: &ProviderService) -> Rc<Kept> {
+        let mut all = self.kept.borrow_mut();
+        if let Some(known) = all.get(service) {
+            return Rc::clone(known);
         }
-        let channel = connect(service, address)?;
-        connections.retain(|_, connection| connection.used.elapsed() < IDLE);
-        let connection = Connection {
-            address,
-            channel: channel.clone(),
-            used,
-        };
-        connections.insert(service.clone(), connection);
-        Ok((channel, Age::New))
-    }
-
-    /// Calls, and gives up a connection that breaks.
-    async fn call(
-        &self,
-        service: &ProviderService,
-        channel: Channel,
-        message: CheckRequest,
-    ) -> Result<CheckResponse, Status> {
-        let called = call(channel, message).await;
-        if called.as_ref().is_err_and(is_of_transport) {
-            self.connections.borrow_mut().remove(service);
-        }
-        called
+        all.retain(|_, kept| Rc::strong_count(kept) > 1 || kept.is_open());
+        Rc::clone(all.entry(service.clone()).or_default())
     }
 }
 
-/// A connection that is made when it is first used, and again when it breaks.
-fn connect(service: &ProviderService, address: SocketAddr) -> Result<Channel, CheckError> {
-    let unusable = |problem: String| CheckError::Unreachable { address, problem };
+/// The head of every check.
+pub(super) fn check_head(service: &ProviderService) -> Request<()> {
+    let mut head = Request::new(());
+    *head.method_mut() = Method::POST;
+    *head.uri_mut() = Uri::from_static(CHECK_PATH);
+    *head.version_mut() = Version::HTTP_2;
+    let grpc = HeaderValue::from_static("application/grpc");
+    head.headers_mut().insert(CONTENT_TYPE, grpc);
+    if let Ok(host) = format!("{}:{}", service.host, service.port).try_into() {
+        head.headers_mut().insert(HOST, host);
+    }
+    head
+}
+
+async fn call(
+    service: &ProviderService,
+    caller: Caller,
+    message: CheckRequest,
+) -> Result<CheckResponse, Status> {
     let origin: Uri = format!("http://{}:{}", service.host, service.port)
         .parse()
-        .map_err(|error: http::uri::InvalidUri| unusable(error.to_string()))?;
-    let endpoint = Endpoint::from_shared(format!("http://{address}"))
-        .map_err(|error| unusable(error.to_string()))?;
-    Ok(endpoint
-        .origin(origin)
-        .connect_timeout(CONNECT_TIMEOUT)
-        .http2_keep_alive_interval(KEEP_ALIVE)
-        .keep_alive_timeout(KEEP_ALIVE)
-        .connect_lazy())
-}
-
-async fn call(channel: Channel, message: CheckRequest) -> Result<CheckResponse, Status> {
-    let mut client = tonic::client::Grpc::new(channel).max_decoding_message_size(LARGEST_ANSWER);
+        .map_err(|error: http::uri::InvalidUri| Status::invalid_argument(error.to_string()))?;
+    let mut client =
+        tonic::client::Grpc::with_origin(caller, origin).max_decoding_message_size(LARGEST_ANSWER);
     client
         .ready()
         .await
@@ -172,7 +131,7 @@ fn read(called: Result<CheckResponse, Status>, address: SocketAddr) -> Result<An
 /// What a failed call means. One that is refused for want of permission is a denial: nobody who
 /// answers so means that the request may pass.
 fn failed(status: &Status, address: SocketAddr) -> Result<Answer, CheckError> {
-    let problem = describe(status);
+    let problem = format!("{:?}: {}", status.code(), describe(status));
     if is_of_transport(status) {
         return Err(CheckError::Unreachable { address, problem });
     }
@@ -193,17 +152,5 @@ fn failed(status: &Status, address: SocketAddr) -> Result<Answer, CheckError> {
 
 /// Whether a call failed on this side, for want of a connection: the authorizer said nothing.
 fn is_of_transport(status: &Status) -> bool {
-    status
-        .source()
-        .is_some_and(|cause| cause.is::<tonic::transport::Error>())
-}
-
-fn describe(status: &Status) -> String {
-    let mut text = format!("{:?}: {}", status.code(), status.message());
-    let mut cause = status.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
+    status.source().is_some_and(|cause| cause.is::<Broken>())
 }

@@ -1,36 +1,41 @@
-//! Idle connections to HTTP authorizers, of one shard.
+//! Idle connections to HTTP authorizers, of one pod on one shard.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::authorizer::CONNECT_TIMEOUT;
-use crate::authorizer::error::CheckError;
+use crate::authorizer::error::{CheckError, describe};
+use crate::authorizer::network::{Endpoint, Network};
+use crate::authorizer::usage::{InUse, Usage};
 
-/// Idle connections that are kept for each address.
+/// Idle connections that are kept.
 const IDLE: usize = 16;
 
-/// The idle connections by address. Clones share them.
+/// The idle connections. Clones share them.
 #[derive(Clone, Default)]
-pub(super) struct Pool(Rc<RefCell<HashMap<SocketAddr, Vec<Sender>>>>);
+pub(super) struct Pool(Rc<RefCell<Vec<Connection>>>);
 
-type Sender = SendRequest<Full<Bytes>>;
+struct Connection {
+    endpoint: Endpoint,
+    sender: SendRequest<Full<Bytes>>,
+    usage: Rc<Usage>,
+}
 
 /// A connection in use. Dropped, it is closed.
 pub(super) struct Lease {
     pool: Pool,
-    address: SocketAddr,
-    sender: Sender,
+    connection: Connection,
+    _in_use: InUse,
 }
 
 impl Pool {
@@ -38,77 +43,93 @@ impl Pool {
     /// connection at any time; then a new one is made.
     ///
     /// # Errors
-    /// [`CheckError::Unreachable`]; [`CheckError::Malformed`] for what is no HTTP.
+    /// [`CheckError::Unreachable`]; [`CheckError::Malformed`] for what is no HTTP;
+    /// [`CheckError::NoRoom`].
     pub(super) async fn send(
         &self,
-        address: SocketAddr,
+        network: &Rc<dyn Network>,
+        endpoint: &Endpoint,
         request: &Request<Full<Bytes>>,
     ) -> Result<(Response<Incoming>, Lease), CheckError> {
-        if let Some(mut lease) = self.take(address)
-            && let Ok(response) = lease.sender.send_request(request.clone()).await
+        if let Some(mut lease) = self.take(endpoint)
+            && let Ok(response) = lease.send(request).await
         {
             return Ok((response, lease));
         }
-        let mut lease = self.connect(address).await?;
-        let response = lease.sender.send_request(request.clone()).await;
-        let response = response.map_err(|error| broken(address, &error))?;
+        let mut lease = self.lease(connect(network, endpoint).await?);
+        let response = lease.send(request).await;
+        let response = response.map_err(|error| broken(endpoint.address(), &error))?;
         Ok((response, lease))
     }
 
-    fn take(&self, address: SocketAddr) -> Option<Lease> {
+    fn take(&self, endpoint: &Endpoint) -> Option<Lease> {
         let mut idle = self.0.borrow_mut();
-        let senders = idle.get_mut(&address)?;
-        senders.retain(Sender::is_ready);
-        let sender = senders.pop()?;
-        Some(Lease {
-            pool: self.clone(),
-            address,
-            sender,
-        })
+        idle.retain(|connection| connection.sender.is_ready());
+        let place = idle.iter().rposition(|one| one.endpoint == *endpoint)?;
+        let connection = idle.remove(place);
+        Some(self.lease(connection))
     }
 
-    async fn connect(&self, address: SocketAddr) -> Result<Lease, CheckError> {
-        let stream = match timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
-            Ok(connected) => connected.map_err(|error| unreachable(address, &error))?,
-            Err(late) => return Err(unreachable(address, &late)),
-        };
-        // Without it a check may wait for an acknowledgement; it works all the same.
-        let _ = stream.set_nodelay(true);
-        let (sender, connection) = http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| unreachable(address, &error))?;
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%address, %error, "a connection to an external authorizer broke");
-            }
-        });
-        Ok(Lease {
+    fn lease(&self, connection: Connection) -> Lease {
+        Lease {
             pool: self.clone(),
-            address,
-            sender,
-        })
+            _in_use: connection.usage.begin(),
+            connection,
+        }
     }
+}
+
+async fn connect(network: &Rc<dyn Network>, endpoint: &Endpoint) -> Result<Connection, CheckError> {
+    let address = endpoint.address();
+    let connecting = async {
+        let stream = network.connect(endpoint).await;
+        let stream = stream.map_err(|error| CheckError::not_connected(address, error))?;
+        let opened = http1::handshake(TokioIo::new(stream)).await;
+        opened.map_err(|error| CheckError::unreachable(address, &error))
+    };
+    let (sender, driver) = timeout(CONNECT_TIMEOUT, connecting)
+        .await
+        .unwrap_or_else(|late| Err(CheckError::unreachable(address, &late)))?;
+    let usage = Usage::new();
+    let used = Rc::clone(&usage);
+    let driving = async move {
+        tokio::select! {
+            ended = driver => if let Err(error) = ended {
+                tracing::debug!(%address, %error, "a connection to an external authorizer broke");
+            },
+            () = used.ended() => {}
+        }
+    };
+    network.spawn(driving.boxed_local());
+    Ok(Connection {
+        endpoint: endpoint.clone(),
+        sender,
+        usage,
+    })
 }
 
 impl Lease {
     /// Where the connection leads.
     pub(super) fn address(&self) -> SocketAddr {
-        self.address
+        self.connection.endpoint.address()
+    }
+
+    async fn send(
+        &mut self,
+        request: &Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, hyper::Error> {
+        self.connection.sender.send_request(request.clone()).await
     }
 
     /// Gives the connection back, after all of the response has been read.
     pub(super) async fn give_back(mut self) {
-        if self.sender.ready().await.is_err() {
+        if self.connection.sender.ready().await.is_err() {
             return;
         }
         let mut idle = self.pool.0.borrow_mut();
-        idle.retain(|_, senders| {
-            senders.retain(|sender| !sender.is_closed());
-            !senders.is_empty()
-        });
-        let senders = idle.entry(self.address).or_default();
-        if senders.len() < IDLE {
-            senders.push(self.sender);
+        idle.retain(|connection| !connection.sender.is_closed());
+        if idle.len() < IDLE {
+            idle.push(self.connection);
         }
     }
 }
@@ -119,19 +140,4 @@ fn broken(address: SocketAddr, error: &hyper::Error) -> CheckError {
         return CheckError::Malformed { address, problem };
     }
     CheckError::Unreachable { address, problem }
-}
-
-fn unreachable(address: SocketAddr, error: &dyn std::error::Error) -> CheckError {
-    let problem = describe(error);
-    CheckError::Unreachable { address, problem }
-}
-
-fn describe(error: &dyn std::error::Error) -> String {
-    let mut problem = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        problem = format!("{problem}: {error}");
-        cause = error.source();
-    }
-    problem
 }

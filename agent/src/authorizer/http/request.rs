@@ -5,7 +5,7 @@ use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
 use http_body_util::Full;
 
-use crate::authorizer::check::{Check, CheckedRequest, PARTIAL_BODY};
+use crate::authorizer::check::{CheckedRequest, PARTIAL_BODY};
 use crate::authorizer::error::CheckError;
 use crate::authorizer::headers::is_reserved;
 use crate::model::HttpApi;
@@ -16,12 +16,8 @@ use crate::model::HttpApi;
 /// [`CheckError::NotAskable`] for what is no request that could be sent on.
 pub(super) fn check_request(
     api: &HttpApi,
-    check: &Check<'_>,
+    asked: &CheckedRequest<'_>,
 ) -> Result<Request<Full<Bytes>>, CheckError> {
-    let Some(asked) = &check.request else {
-        let problem = "it judges requests, and this connection is not looked into";
-        return Err(CheckError::NotAskable(problem));
-    };
     if *asked.method == Method::CONNECT {
         let problem = "a request with method CONNECT would be one to the authorizer itself";
         return Err(CheckError::NotAskable(problem));

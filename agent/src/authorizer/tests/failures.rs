@@ -15,7 +15,7 @@ async fn outcomes(
     let open = authorizer
         .decide(&fail_open(provider), &asked.check())
         .await;
-    (closed, open, authorizer.clients.stats())
+    (closed, open, authorizer.counts.read())
 }
 
 fn impatient(api: AuthorizerApi) -> ExtensionProvider {
@@ -25,7 +25,7 @@ fn impatient(api: AuthorizerApi) -> ExtensionProvider {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn an_authorizer_that_does_not_answer_refuses_or_lets_through_as_configured() {
     let silent = GrpcServer::replying(Reply::Silence).await;
     let broken = GrpcServer::replying(Reply::HangUp).await;
@@ -62,7 +62,7 @@ async fn an_authorizer_that_does_not_answer_refuses_or_lets_through_as_configure
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn what_is_denied_is_denied_however_the_provider_fails() {
     let mut forbidden = ::http::Response::new("");
     *forbidden.status_mut() = StatusCode::FORBIDDEN;
@@ -81,7 +81,7 @@ async fn what_is_denied_is_denied_however_the_provider_fails() {
 }
 
 /// A caller must not get past the authorizer with a check that it cannot take.
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_check_that_is_not_taken_is_refused_even_where_failures_are_let_through() {
     for code in [3, 8, 11] {
         let server = GrpcServer::replying(Reply::Code(code)).await;
@@ -97,12 +97,14 @@ async fn a_check_that_is_not_taken_is_refused_even_where_failures_are_let_throug
 }
 
 /// Nor by filling the pod's share of checks.
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn over_the_pods_cap_requests_are_refused_even_where_failures_are_let_through() {
     let server = GrpcServer::replying(Reply::Silence).await;
-    let clients = Rc::new(Clients::new(Fixed(vec![server.address])));
-    let slots = CheckSlots::new(1);
-    let shards = [(); 2].map(|()| Authorizer::new(Rc::clone(&clients), slots.clone()));
+    let (slots, counts) = (CheckSlots::new(1), Rc::<AuthorizerCounts>::default());
+    let shards = [(); 2].map(|()| {
+        let network = Fixed(vec![server.address]);
+        Authorizer::new(network, slots.clone(), Rc::clone(&counts))
+    });
     let provider = fail_open(provider(AuthorizerApi::Grpc));
     let asked = Asked::new();
     let check = asked.check();
@@ -120,21 +122,57 @@ async fn over_the_pods_cap_requests_are_refused_even_where_failures_are_let_thro
         } => {}
         other => panic!("{other:?}"),
     }
-    assert_eq!(clients.stats().errors, [("authorizer-over-cap", 1)].into());
+    assert_eq!(counts.read().errors, [("authorizer-over-cap", 1)].into());
 }
 
-#[tokio::test]
+/// Nor by taking the connections that the pod may have.
+#[tokio::test(flavor = "local")]
+async fn without_room_for_a_connection_requests_are_refused_even_where_failures_are_let_through() {
+    /// A network on which there is no room.
+    struct Full;
+    impl Network for Full {
+        fn resolve<'a>(
+            &'a self,
+            _: &'a ProviderService,
+        ) -> LocalBoxFuture<'a, io::Result<Vec<Endpoint>>> {
+            let endpoint = Endpoint::Outside(([127, 0, 0, 1], 9).into());
+            Box::pin(async { Ok(vec![endpoint]) })
+        }
+
+        fn connect<'a>(
+            &'a self,
+            _: &'a Endpoint,
+        ) -> LocalBoxFuture<'a, Result<Box<dyn Stream>, NotConnected>> {
+            Box::pin(async { Err(NotConnected::NoRoom("it has 5 already".to_owned())) })
+        }
+
+        fn spawn(&self, _: LocalBoxFuture<'static, ()>) {}
+    }
+    for api in [AuthorizerApi::Grpc, http_api()] {
+        let authorizer = Authorizer::new(Full, CheckSlots::default(), Rc::default());
+        let provider = fail_open(provider(api));
+        match authorizer.decide(&provider, &Asked::new().check()).await {
+            Outcome::Refuse {
+                status: StatusCode::FORBIDDEN,
+                error: CheckError::NoRoom { .. },
+            } => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "local")]
 async fn a_check_that_ends_makes_room() {
     let server = GrpcServer::replying(Reply::Code(7)).await;
-    let clients = Rc::new(Clients::new(Fixed(vec![server.address])));
-    let authorizer = Authorizer::new(clients, CheckSlots::new(1));
+    let network = Fixed(vec![server.address]);
+    let authorizer = Authorizer::new(network, CheckSlots::new(1), Rc::default());
     for _ in 0..3 {
         let provider = provider(AuthorizerApi::Grpc);
         denied(authorizer.check(&provider, &Asked::new().check()).await);
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn an_authorizer_without_an_address_is_not_found() {
     for api in [AuthorizerApi::Grpc, http_api()] {
         let error = unanswered(at(&[]).check(&provider(api), &Asked::new().check()).await);

@@ -60,7 +60,7 @@ async fn answer_to(response: CheckResponse) -> Answer {
     at(&[server.address]).check(&grpc(), &asked.check()).await
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn the_authorizer_sees_the_whole_request_and_both_ends() {
     let server = GrpcServer::answering(ok(OkHttpResponse::default())).await;
     let asked = Asked::with_headers(&[
@@ -120,7 +120,7 @@ async fn the_authorizer_sees_the_whole_request_and_both_ends() {
 }
 
 /// R-11, CVE-2021-32777.
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn r11_every_value_of_a_header_is_seen() {
     let server = GrpcServer::answering(ok(OkHttpResponse::default())).await;
     let lines = [
@@ -142,7 +142,7 @@ async fn r11_every_value_of_a_header_is_seen() {
     assert_eq!(http.headers["cookie"], "a=1; b=2");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn the_body_goes_where_the_provider_says() {
     for (encoding, text, raw) in [
         (BodyEncoding::Text, "a!", b"".as_slice()),
@@ -171,7 +171,7 @@ async fn the_body_goes_where_the_provider_says() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_connection_that_is_not_looked_into_has_its_ends_only() {
     let server = GrpcServer::answering(CheckResponse {
         status: status(0),
@@ -190,7 +190,7 @@ async fn a_connection_that_is_not_looked_into_has_its_ends_only() {
     assert_eq!(principal, "spiffe://cluster.local/ns/shop/sa/frontend");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn what_is_allowed_may_be_changed() {
     let mut if_absent = option("x-there", "no");
     if_absent.append_action = 1;
@@ -243,7 +243,7 @@ async fn what_is_allowed_may_be_changed() {
     assert_eq!(response, header_map(&expected));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn what_is_denied_has_the_authorizers_response() {
     let denial = denied(
         answer_to(denial(DeniedHttpResponse {
@@ -268,7 +268,7 @@ async fn what_is_denied_has_the_authorizers_response() {
 }
 
 /// CVE-2024-23324: what is ill-formed must not turn a denial into anything else.
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_denial_stands_whatever_else_is_wrong_with_it() {
     let strange = DeniedHttpResponse {
         status: Some(HttpStatus { code: 7_000 }),
@@ -293,7 +293,7 @@ async fn a_denial_stands_whatever_else_is_wrong_with_it() {
     assert_eq!(denial.body.as_ref(), b"\xff");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_denial_anywhere_in_an_answer_denies() {
     let denials = [
         CheckResponse {
@@ -323,7 +323,7 @@ async fn a_denial_anywhere_in_an_answer_denies() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn an_authorizer_may_not_change_what_belongs_to_http() {
     let set = |name: &str| OkHttpResponse {
         headers: vec![option("x-user", "alice"), option(name, "1")],
@@ -375,7 +375,7 @@ async fn an_authorizer_may_not_change_what_belongs_to_http() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn an_answer_that_says_nothing_is_none() {
     let error = unanswered(answer_to(CheckResponse::default()).await);
     assert!(matches!(error, CheckError::Malformed { .. }), "{error}");

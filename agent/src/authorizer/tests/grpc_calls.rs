@@ -5,7 +5,7 @@ use super::grpc_server::{GrpcServer, Reply};
 use super::*;
 use crate::authorizer::envoy::OkHttpResponse;
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn failed_calls() {
     let asked = Asked::new();
     for reply in [
@@ -35,7 +35,7 @@ async fn failed_calls() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn many_checks_share_a_connection_and_a_broken_one_is_replaced() {
     let allow = Reply::Message(Box::new(ok(OkHttpResponse::default())));
     let replies = vec![allow.clone(), allow.clone(), Reply::HangUp, allow];
@@ -54,7 +54,7 @@ async fn many_checks_share_a_connection_and_a_broken_one_is_replaced() {
     assert_eq!(server.connections(), 2);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn another_endpoint_is_asked_where_one_cannot_be_reached() {
     let server = GrpcServer::answering(ok(OkHttpResponse::default())).await;
     let addresses = [gone().await, server.address];

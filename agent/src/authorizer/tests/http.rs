@@ -30,7 +30,7 @@ async fn answer_to(api: HttpApi, response: Response<&'static str>) -> Answer {
         .await
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn the_authorizer_gets_the_request_with_the_headers_it_is_to_see() {
     let server = HttpServer::answering(response(200, &[])).await;
     let mut asked = Asked::with_headers(&[
@@ -71,7 +71,7 @@ async fn the_authorizer_gets_the_request_with_the_headers_it_is_to_see() {
     assert!(request.body().is_empty());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn the_body_is_sent_with_its_own_length() {
     let server = HttpServer::answering(response(200, &[])).await;
     let mut asked = Asked::with_headers(&[("content-length", "1000")]);
@@ -88,7 +88,7 @@ async fn the_body_is_sent_with_its_own_length() {
     assert_eq!(request.headers()["x-envoy-auth-partial-body"], "false");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn what_is_allowed_takes_over_the_headers_that_the_provider_names() {
     let api = HttpApi {
         to_upstream_on_allow: patterns(&["x-user*", "content-*", "host"]),
@@ -129,14 +129,14 @@ async fn what_is_allowed_takes_over_the_headers_that_the_provider_names() {
     assert_eq!(response, header_map(&[("set-cookie", "a=1")]));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn by_default_nothing_is_taken_over() {
     let answer = response(200, &[("x-user", "alice"), ("set-cookie", "a=1")]);
     let allowance = allowed(answer_to(HttpApi::default(), answer).await);
     assert!(allowance.request.is_empty() && allowance.response.is_empty());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn everything_but_200_and_5xx_is_a_denial_with_its_status() {
     for status in [201, 204, 302, 400, 401, 403, 404, 429, 431] {
         let answer = answer_to(HttpApi::default(), response(status, &[])).await;
@@ -152,7 +152,7 @@ async fn everything_but_200_and_5xx_is_a_denial_with_its_status() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_denial_has_the_authorizers_body_and_headers() {
     let lines = [
         ("location", "https://login.example"),
@@ -183,7 +183,7 @@ async fn a_denial_has_the_authorizers_body_and_headers() {
 }
 
 /// CVE-2024-23324: once it is denied, nothing that follows makes it anything else.
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn a_denial_stands_without_a_body_that_does_not_come() {
     let endless = b"HTTP/1.1 403 Forbidden\r\ncontent-length: 100\r\n\r\nbut";
     let broken = b"HTTP/1.1 403 Forbidden\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n";
@@ -206,7 +206,7 @@ async fn a_denial_stands_without_a_body_that_does_not_come() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn what_is_no_http_is_no_answer() {
     for bytes in [
         b"\x00\x01\x02".as_slice(),
@@ -231,7 +231,7 @@ async fn what_is_no_http_is_no_answer() {
     assert!(matches!(error, CheckError::Unreachable { .. }), "{error}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn connections_are_used_again_unless_the_authorizer_closes_them() {
     for (lines, connections) in [(&[][..], 1), (&[("connection", "close")], 3)] {
         let server = HttpServer::answering(response(200, lines)).await;
@@ -243,7 +243,7 @@ async fn connections_are_used_again_unless_the_authorizer_closes_them() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn another_endpoint_is_asked_where_one_cannot_be_reached() {
     let server = HttpServer::answering(response(200, &[])).await;
     let authorizer = at(&[gone().await, server.address]);
@@ -254,7 +254,7 @@ async fn another_endpoint_is_asked_where_one_cannot_be_reached() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn what_cannot_be_asked_is_refused_even_where_failures_are_let_through() {
     let server = HttpServer::answering(response(200, &[])).await;
     let authorizer = at(&[server.address]);

@@ -15,26 +15,47 @@ use std::time::Duration;
 
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use futures_util::future::LocalBoxFuture;
+use tokio::net::TcpStream;
 
 use super::*;
 use crate::model::{HttpApi, OnError, ProviderService, WorkloadIdentity};
 
-/// A resolver that always gives the same.
+/// A network that finds everything at the same addresses, and dials it.
 struct Fixed(Vec<SocketAddr>);
 
-impl Resolve for Fixed {
+impl Network for Fixed {
     fn resolve<'a>(
         &'a self,
         _: &'a ProviderService,
-    ) -> LocalBoxFuture<'a, io::Result<Vec<SocketAddr>>> {
-        Box::pin(async { Ok(self.0.clone()) })
+    ) -> LocalBoxFuture<'a, io::Result<Vec<Endpoint>>> {
+        let endpoints = self.0.iter().copied().map(Endpoint::Outside).collect();
+        Box::pin(async { Ok(endpoints) })
+    }
+
+    fn connect<'a>(
+        &'a self,
+        endpoint: &'a Endpoint,
+    ) -> LocalBoxFuture<'a, Result<Box<dyn Stream>, NotConnected>> {
+        Box::pin(async {
+            match TcpStream::connect(endpoint.address()).await {
+                Ok(stream) => Ok(Box::new(stream) as Box<dyn Stream>),
+                Err(error) => Err(NotConnected::Unreachable(error.to_string())),
+            }
+        })
+    }
+
+    fn spawn(&self, task: LocalBoxFuture<'static, ()>) {
+        tokio::task::spawn_local(task);
     }
 }
 
 /// An authorizer that finds everything at these addresses.
 fn at(addresses: &[SocketAddr]) -> Authorizer {
-    let clients = Clients::new(Fixed(addresses.to_vec()));
-    Authorizer::new(Rc::new(clients), CheckSlots::default())
+    Authorizer::new(
+        Fixed(addresses.to_vec()),
+        CheckSlots::default(),
+        Rc::default(),
+    )
 }
 
 /// An address at which nobody listens any more.

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::super::relay::{Close, on_close};
@@ -29,6 +29,13 @@ impl Downstream for TcpStream {
     fn set_close(&mut self, close: Close) {
         on_close(self, close);
     }
+
+    fn poll_ahead(&mut self, _: &mut Context<'_>) {}
+}
+
+/// The agent's own connections, on which it asks for itself. Dropped, they end.
+impl Downstream for DuplexStream {
+    fn set_close(&mut self, _: Close) {}
 
     fn poll_ahead(&mut self, _: &mut Context<'_>) {}
 }

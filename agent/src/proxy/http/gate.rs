@@ -12,11 +12,59 @@ pub(crate) trait Gate {
     /// What a permitted request holds while it is carried.
     type Grant: Grant;
 
-    /// Judges a request, and may change its head to what the application is to get.
+    /// Judges a request, may look at its body, and may change its head to what the application is
+    /// to get.
     ///
     /// # Errors
     /// [`Rejection`], which is the answer.
-    async fn decide(&self, head: &mut RequestHead) -> Result<Self::Grant, Rejection>;
+    async fn decide(
+        &self,
+        head: &mut RequestHead,
+        body: &mut impl JudgedBody,
+    ) -> Result<Self::Grant, Rejection>;
+}
+
+/// The body of a request that is being judged. What is read of it is lost unless it is put back.
+pub(crate) trait JudgedBody {
+    /// How long it says it is, in bytes; `None` where it does not say.
+    fn length(&self) -> Option<u64>;
+
+    /// Its next bytes; `None` at its end. A client that waits to be told to send it is told, and
+    /// then `head`, which is this request's, has no Expect any more. Nothing is lost when it is
+    /// dropped.
+    ///
+    /// # Errors
+    /// [`BodyError`]; what there is of the request cannot be passed on.
+    async fn next(&mut self, head: &mut RequestHead) -> Result<Option<Bytes>, BodyError>;
+
+    /// Has all that was read passed on before the rest.
+    fn put_back(&mut self, read: Bytes);
+}
+
+/// Why a body cannot be read.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub(crate) enum BodyError {
+    /// It is malformed.
+    #[error("the body is malformed: {problem}")]
+    Malformed {
+        /// The answer.
+        status: StatusCode,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Its sender broke off.
+    #[error("the body broke off")]
+    CutShort,
+}
+
+impl BodyError {
+    /// The answer, for whoever is still there to get it.
+    pub(crate) fn status(&self) -> StatusCode {
+        match self {
+            Self::Malformed { status, .. } => *status,
+            Self::CutShort => StatusCode::BAD_REQUEST,
+        }
+    }
 }
 
 /// A request that is permitted. Dropped without [`Grant::finish`] where the connection was taken

@@ -7,6 +7,7 @@
 
 mod authority;
 mod client;
+mod expect;
 mod gate;
 mod h1;
 mod h2;
@@ -23,7 +24,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncReadExt;
 
 pub(crate) use client::Downstream;
-pub(crate) use gate::{Exchange, Gate, Grant, Outcome, Rejection};
+pub(crate) use gate::{BodyError, Exchange, Gate, Grant, JudgedBody, Outcome, Rejection};
 pub use h1::{
     ChunkDecoder, Framing, HeadParser, Malformed, ParsedRequest, Persistence, Piece, Unwritable,
     write_request,

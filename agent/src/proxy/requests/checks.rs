@@ -4,8 +4,9 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::body::Shown;
 use super::refusal::RequestRefusal;
-use crate::authorizer::{CheckedRequest, HeaderMutations};
+use crate::authorizer::{BodyPart, CheckedRequest, HeaderMutations};
 use crate::jwt::{self, Verified, authenticate};
 use crate::model::MeshSettings;
 use crate::policy::{Approvals, Consultation, RequestAttributes, WorkloadPolicies, forwarded_for};
@@ -17,8 +18,8 @@ use crate::proxy::pod::ServedPod;
 /// What tells a request from others, where its client says so.
 const REQUEST_ID: &str = "x-request-id";
 
-/// Asks every authorizer that a CUSTOM policy names for this request; all have to allow it. What
-/// they change of its headers is changed, and what they change of the answer's is returned.
+/// Asks every authorizer that a CUSTOM policy names for this request, and shows each its part of the
+/// body; all have to allow it. What they change of its headers is changed, and what they change of the answer's is returned.
 ///
 /// # Errors
 /// [`RequestRefusal::NotApproved`] where one does not.
@@ -27,11 +28,22 @@ pub(crate) async fn consult(
     settings: &MeshSettings,
     asked: Vec<Consultation>,
     ends: Ends<'_>,
-    head: &mut RequestHead,
+    (head, body): (&mut RequestHead, &Shown),
 ) -> Result<(Approvals, Vec<HeaderMutations>), RequestRefusal> {
     let (mut approvals, mut amendments) = (Approvals::default(), Vec::new());
     for consultation in asked {
-        match ask(pod, settings, &consultation, ends, Some(checked(head))).await {
+        let provider = settings.extension_provider(&consultation.provider);
+        let wanted = provider.and_then(|provider| provider.request_body.as_ref());
+        let part = wanted.and_then(|wanted| body.part(wanted));
+        match ask(
+            pod,
+            settings,
+            &consultation,
+            ends,
+            Some(checked(head, part)),
+        )
+        .await
+        {
             Ok(allowance) => {
                 allowance.request.apply(&mut head.headers);
                 amendments.push(allowance.response);
@@ -48,7 +60,7 @@ pub(crate) async fn consult(
     Ok((approvals, amendments))
 }
 
-fn checked(head: &RequestHead) -> CheckedRequest<'_> {
+fn checked(head: &RequestHead, body: Option<BodyPart>) -> CheckedRequest<'_> {
     let id = head.headers.get(REQUEST_ID);
     CheckedRequest {
         id: id.and_then(|id| id.to_str().ok()).unwrap_or_default(),
@@ -58,7 +70,7 @@ fn checked(head: &RequestHead) -> CheckedRequest<'_> {
         path: &head.target,
         headers: &head.headers,
         version: head.version,
-        body: None,
+        body,
     }
 }
 

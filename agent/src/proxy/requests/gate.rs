@@ -2,19 +2,23 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
+use super::body::{Ahead, Shown, Wanted};
 use super::checks::{attributes, consult, verify_tokens};
 use super::refusal::RequestRefusal;
 use super::report::{RequestAccount, RequestEnding};
 use crate::authorizer::HeaderMutations;
 use crate::datapath::Caller;
 use crate::model::PathNormalization;
-use crate::policy::{Attributes, BadPath, RequestAttributes, RequestPermit};
+use crate::policy::{
+    Attributes, BadPath, Consultation, MeshView, RequestAttributes, RequestPermit,
+};
 use crate::proxy::connections::Registration;
 use crate::proxy::ends::Ends;
 use crate::proxy::events::Matter;
-use crate::proxy::http::{Exchange, Gate, Grant, Outcome, Rejection, RequestHead};
+use crate::proxy::http::{Exchange, Gate, Grant, JudgedBody, Outcome, Rejection, RequestHead};
 use crate::proxy::pod::ServedPod;
 use crate::proxy::relay::Meter;
 use crate::proxy::subject::Subject;
@@ -47,9 +51,13 @@ pub(crate) struct Granted {
 impl Gate for RequestGate {
     type Grant = Granted;
 
-    async fn decide(&self, head: &mut RequestHead) -> Result<Granted, Rejection> {
+    async fn decide(
+        &self,
+        head: &mut RequestHead,
+        body: &mut impl JudgedBody,
+    ) -> Result<Granted, Rejection> {
         let since = Instant::now();
-        match self.judge(head, since).await {
+        match self.judge(head, body, since).await {
             Ok(granted) => Ok(granted),
             Err(refusal) => {
                 let request = attributes(head, None);
@@ -78,17 +86,20 @@ impl RequestGate {
     async fn judge(
         &self,
         head: &mut RequestHead,
+        body: &mut impl JudgedBody,
         since: Instant,
     ) -> Result<Granted, RequestRefusal> {
-        let asked_in = self.pod.view();
+        normalise(
+            head,
+            self.pod.view().snapshot.mesh_settings().path_normalization,
+        )?;
+        let connection = self.connection();
+        let (asked_in, asked, body) = self.read_ahead(head, body, &connection).await?;
         let settings = asked_in.snapshot.mesh_settings();
-        normalise(head, settings.path_normalization)?;
         let judge = Judge::new(&asked_in, &self.pod.workload);
         let policies = judge.policies().map_err(RequestRefusal::Denied)?;
-        let connection = self.connection();
-        let asked = policies.consultations_on_request(&connection, &attributes(head, None));
         let (approvals, amendments) =
-            consult(&self.pod, settings, asked, self.ends(), head).await?;
+            consult(&self.pod, settings, asked, self.ends(), (head, &body)).await?;
         let verified = verify_tokens(&self.pod, policies, self.to.port(), head).await?;
         let request = Rc::new(attributes(head, verified.as_ref()));
         let registration = self.pod.registry.register(
@@ -119,6 +130,27 @@ impl RequestGate {
             since,
             termination: None,
         })
+    }
+
+    /// Who is to be asked, by policies of which moment, and as much of the body as they want. Those
+    /// may change while it comes.
+    async fn read_ahead(
+        &self,
+        head: &mut RequestHead,
+        body: &mut impl JudgedBody,
+        connection: &Attributes,
+    ) -> Result<(Arc<MeshView>, Vec<Consultation>, Shown), RequestRefusal> {
+        let mut ahead = Ahead::new(&self.pod.caps, self.pod.limits.body_timeout);
+        loop {
+            let view = self.pod.view();
+            let judge = Judge::new(&view, &self.pod.workload);
+            let policies = judge.policies().map_err(RequestRefusal::Denied)?;
+            let asked = policies.consultations_on_request(connection, &attributes(head, None));
+            match Wanted::by(view.snapshot.mesh_settings(), &asked) {
+                Some(wanted) if !ahead.has(wanted) => ahead.read(wanted, head, body).await?,
+                Some(_) | None => return Ok((view, asked, ahead.finish(body))),
+            }
+        }
     }
 
     fn report(&self, request: &RequestAttributes, since: Instant, ending: &RequestEnding<'_>) {

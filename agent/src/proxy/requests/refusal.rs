@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
 use http::{HeaderMap, StatusCode};
 
+use super::body::NotShown;
 use crate::jwt::Unauthenticated;
 use crate::policy::{BadPath, Consultation, Decider, Denial};
 use crate::proxy::consult::Disagreement;
@@ -24,6 +25,9 @@ pub(crate) enum RequestRefusal {
     /// A token in it is not accepted.
     #[error(transparent)]
     Unauthenticated(#[from] Unauthenticated),
+    /// Its body cannot be shown to the external authorizers that are to see it.
+    #[error(transparent)]
+    NotShown(#[from] NotShown),
     /// An external authorizer does not agree.
     #[error("the external authorizer {} does not agree: {disagreement}", .consultation.provider)]
     NotApproved {
@@ -39,6 +43,7 @@ impl RequestRefusal {
             Self::BadPath(_) => "bad-request",
             Self::Denied(denial) => denial.reason.as_str(),
             Self::Unauthenticated(_) => "unauthenticated",
+            Self::NotShown(error) => error.as_str(),
             Self::NotApproved { .. } => "not-approved",
         }
     }
@@ -46,7 +51,7 @@ impl RequestRefusal {
     /// The rule that decided, where one did.
     pub(crate) const fn decider(&self) -> Option<&Decider> {
         match self {
-            Self::BadPath(_) | Self::Unauthenticated(_) => None,
+            Self::BadPath(_) | Self::Unauthenticated(_) | Self::NotShown(_) => None,
             Self::Denied(denial) => denial.decider.as_ref(),
             Self::NotApproved { consultation, .. } => Some(&consultation.decider),
         }
@@ -63,6 +68,7 @@ impl RequestRefusal {
                 answer.headers.insert(WWW_AUTHENTICATE, challenge);
                 answer
             }
+            Self::NotShown(error) => rejection(error.status(), ""),
             Self::NotApproved { disagreement, .. } => match disagreement {
                 Disagreement::Denied(answer) => Rejection {
                     status: answer.status,
@@ -70,7 +76,9 @@ impl RequestRefusal {
                     body: answer.body,
                 },
                 Disagreement::NoAnswer { status, .. } => rejection(status, ""),
-                Disagreement::NoAuthorizer(_) => rejection(StatusCode::FORBIDDEN, DENIED),
+                Disagreement::NoAuthorizer(_) | Disagreement::AskedAboutItself(_) => {
+                    rejection(StatusCode::FORBIDDEN, DENIED)
+                }
             },
         }
     }

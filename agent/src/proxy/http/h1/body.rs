@@ -1,6 +1,6 @@
 //! Bodies as they come in and as they go out.
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 
 use super::chunked::{ChunkDecoder, Piece};
@@ -50,6 +50,71 @@ impl BodyDecoder {
     /// Whether the end of the connection is the end of the body, and not a break.
     pub(super) fn ends_with_connection(&self) -> bool {
         matches!(self, Self::UntilClose)
+    }
+}
+
+/// A body of which some may have been read before it is passed on.
+#[derive(Debug)]
+pub(super) struct Body {
+    held: Bytes,
+    rest: BodyDecoder,
+    /// Its trailers, once its end was read.
+    end: Option<HeaderMap>,
+}
+
+impl Body {
+    /// The next piece: what was put back, then what comes.
+    ///
+    /// # Errors
+    /// [`Malformed`].
+    pub(super) fn decode(&mut self, input: &mut BytesMut) -> Result<Piece, Malformed> {
+        if !self.held.is_empty() {
+            return Ok(Piece::Data(std::mem::take(&mut self.held)));
+        }
+        match &self.end {
+            Some(trailers) => Ok(Piece::End(trailers.clone())),
+            None => self.decode_ahead(input),
+        }
+    }
+
+    /// The next piece of those that were not read yet.
+    ///
+    /// # Errors
+    /// [`Malformed`].
+    pub(super) fn decode_ahead(&mut self, input: &mut BytesMut) -> Result<Piece, Malformed> {
+        if self.end.is_some() {
+            return Ok(Piece::End(HeaderMap::new()));
+        }
+        let piece = self.rest.decode(input)?;
+        if let Piece::End(trailers) = &piece {
+            self.end = Some(trailers.clone());
+        }
+        Ok(piece)
+    }
+
+    /// Has this come first.
+    pub(super) fn put_back(&mut self, read: Bytes) {
+        self.held = read;
+    }
+
+    /// Whether its end was read.
+    pub(super) fn is_read(&self) -> bool {
+        self.end.is_some()
+    }
+
+    /// Whether the end of the connection is the end of the body, and not a break.
+    pub(super) fn ends_with_connection(&self) -> bool {
+        self.rest.ends_with_connection()
+    }
+}
+
+impl From<BodyDecoder> for Body {
+    fn from(rest: BodyDecoder) -> Self {
+        Self {
+            held: Bytes::new(),
+            rest,
+            end: None,
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use super::super::client::Downstream;
 use super::super::gate::Grant;
 use super::super::progress::{Progress, Way};
-use super::body::{BodyDecoder, Coding};
+use super::body::{Body, BodyDecoder, Coding};
 use super::framing::Framing;
 use super::head::ParsedRequest;
 use super::hop::{Persistence, was_offered};
@@ -52,11 +52,11 @@ pub(super) enum Carried {
     ApplicationFailed,
 }
 
-/// Carries a request; its head and trailers and the answer's may have `most` bytes each.
+/// Carries a request and its `body`; the answer's head and trailers may have `most` bytes each.
 pub(super) async fn carry<D: Downstream>(
     client: &mut Peer<D>,
     application: &mut RequestStream,
-    (request, most): (&ParsedRequest, usize),
+    (request, body, most): (&ParsedRequest, Body, usize),
     grant: &mut impl Grant,
     progress: &Progress<'_>,
 ) -> Carried {
@@ -74,10 +74,9 @@ pub(super) async fn carry<D: Downstream>(
         return Carried::Unwritable;
     }
     let sending = Sending::default();
-    let request_body = BodyDecoder::new(*framing, most);
     let upload = upload(
         &mut client.source,
-        request_body,
+        body,
         &mut sink,
         &sending,
         ((*framing).into(), progress),
@@ -145,7 +144,7 @@ impl Sending {
 /// Sends the request, and then watches the client. Resolves only when the client fails.
 async fn upload<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
     source: &mut Source<R>,
-    body: BodyDecoder,
+    body: Body,
     sink: &mut Sink<W>,
     sending: &Sending,
     (coding, progress): (Coding, &Progress<'_>),
@@ -219,7 +218,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Download<'_, R, W> {
         let body = BodyDecoder::new(response.framing, self.most);
         let coding = self.framing(&response).into();
         let counted = (self.progress, Way::Response);
-        match pump(self.source, body, self.sink, coding, counted).await {
+        match pump(self.source, body.into(), self.sink, coding, counted).await {
             Ok(()) => self.rest(persistence).await.into(),
             Err(PumpError::NotTaken(_)) => Carried::ClientLeft.into(),
             Err(PumpError::Malformed(_) | PumpError::CutShort) => Carried::ApplicationFailed.into(),

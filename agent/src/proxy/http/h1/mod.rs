@@ -13,6 +13,7 @@ mod hop;
 mod malformed;
 mod peer;
 mod pump;
+mod reading;
 mod response;
 mod scan;
 mod session;

@@ -6,7 +6,7 @@ use http::HeaderMap;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::super::progress::{Progress, Way};
-use super::body::{BodyDecoder, Coding};
+use super::body::{Body, Coding};
 use super::chunked::Piece;
 use super::malformed::Malformed;
 use super::wire::{Sink, Source};
@@ -28,13 +28,13 @@ pub(super) enum PumpError {
 /// Moves a body to its end. Nothing is read before what was read is written.
 pub(super) async fn pump<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
     source: &mut Source<R>,
-    mut decoder: BodyDecoder,
+    mut body: Body,
     sink: &mut Sink<W>,
     coding: Coding,
     (progress, way): (&Progress<'_>, Way),
 ) -> Result<(), PumpError> {
     let trailers = loop {
-        match decoder.decode(&mut source.buffer)? {
+        match body.decode(&mut source.buffer)? {
             Piece::Data(data) => {
                 let length = data.len();
                 let written = sink.data(data, coding).await;
@@ -45,7 +45,7 @@ pub(super) async fn pump<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
             Piece::More => {
                 sink.flush().await.map_err(PumpError::NotTaken)?;
                 match source.fill().await {
-                    Ok(0) if decoder.ends_with_connection() => break HeaderMap::new(),
+                    Ok(0) if body.ends_with_connection() => break HeaderMap::new(),
                     Ok(0) | Err(_) => return Err(PumpError::CutShort),
                     Ok(_) => {}
                 }
@@ -62,10 +62,10 @@ pub(super) async fn pump<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
 /// [`PumpError::CutShort`].
 pub(super) async fn discard<R: AsyncRead + Unpin>(
     source: &mut Source<R>,
-    mut decoder: BodyDecoder,
+    mut body: Body,
 ) -> Result<(), PumpError> {
     loop {
-        match decoder.decode(&mut source.buffer)? {
+        match body.decode(&mut source.buffer)? {
             Piece::Data(_) => {}
             Piece::End(_) => return Ok(()),
             Piece::More => match source.fill().await {

@@ -10,7 +10,7 @@ use super::super::client::{Client, Downstream};
 use super::super::gate::{Gate, Grant, Outcome, Rejection};
 use super::super::limits::HttpLimits;
 use super::super::progress::Progress;
-use super::body::BodyDecoder;
+use super::body::{Body, BodyDecoder};
 use super::exchange::{Carried, carry};
 use super::framing::Framing;
 use super::head::{HeadParser, ParsedRequest};
@@ -18,6 +18,7 @@ use super::hop::{Persistence, remove_all};
 use super::malformed::Malformed;
 use super::peer::Peer;
 use super::pump::discard;
+use super::reading::Reading;
 use super::response::ResponseHead;
 use super::write::write_response;
 use crate::datapath::RequestStream;
@@ -108,9 +109,15 @@ impl<D: Downstream, G: Gate> Session<'_, D, G> {
             Err(NoRequest::Ended) => return Next::End(Last::InOrder),
             Err(NoRequest::BrokenOff) => return Next::End(Last::Reset),
         };
-        match self.gate.decide(&mut request.head).await {
-            Ok(grant) => self.permitted(&request, grant).await,
-            Err(rejection) => self.reject(&request, rejection).await,
+        let mut body = Body::from(BodyDecoder::new(request.framing, self.limits.head_size));
+        let mut reading = Reading {
+            peer: &mut self.peer,
+            body: &mut body,
+            framing: request.framing,
+        };
+        match self.gate.decide(&mut request.head, &mut reading).await {
+            Ok(grant) => self.permitted(&request, body, grant).await,
+            Err(rejection) => self.reject(&request, body, rejection).await,
         }
     }
 
@@ -150,13 +157,18 @@ impl<D: Downstream, G: Gate> Session<'_, D, G> {
         }
     }
 
-    async fn permitted(&mut self, request: &ParsedRequest, mut grant: G::Grant) -> Next {
+    async fn permitted(
+        &mut self,
+        request: &ParsedRequest,
+        body: Body,
+        mut grant: G::Grant,
+    ) -> Next {
         let progress = Progress::new(self.meter, grant.amendments());
         let most = self.limits.head_size;
         let carrying = carry(
             &mut self.peer,
             &mut self.application,
-            (request, most),
+            (request, body, most),
             &mut grant,
             &progress,
         );
@@ -216,9 +228,11 @@ impl<D: Downstream, G: Gate> Session<'_, D, G> {
     /// Answers a request that is not permitted. Its body is read and forgotten where it is known to
     /// be short and on its way; otherwise the connection ends, so that no part of the body can be
     /// taken for a request.
-    async fn reject(&mut self, request: &ParsedRequest, rejection: Rejection) -> Next {
+    async fn reject(&mut self, request: &ParsedRequest, body: Body, rejection: Rejection) -> Next {
         let head = &request.head;
         let is_short = match request.framing {
+            _ if body.is_read() => true,
+            _ if rejection.status == StatusCode::REQUEST_TIMEOUT => false,
             Framing::None => true,
             Framing::Length(length) => {
                 length <= DISCARDED && !head.headers.contains_key(http::header::EXPECT)
@@ -234,7 +248,6 @@ impl<D: Downstream, G: Gate> Session<'_, D, G> {
         if next != Next::Request {
             return next;
         }
-        let body = BodyDecoder::new(request.framing, self.limits.head_size);
         match discard(&mut self.peer.source, body).await {
             Ok(()) => Next::Request,
             Err(_) => Next::End(Last::Reset),

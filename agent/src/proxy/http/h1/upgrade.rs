@@ -65,7 +65,7 @@ async fn raw<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
     counted: (&Progress<'_>, Way),
 ) -> Result<(), End> {
     let all = BodyDecoder::new(Framing::UntilClose, 0);
-    match pump(source, all, sink, Coding::Plain, counted).await {
+    match pump(source, all.into(), sink, Coding::Plain, counted).await {
         Ok(()) => sink.shutdown().await.map_err(|_| End::Sink),
         Err(PumpError::NotTaken(_)) => Err(End::Sink),
         Err(PumpError::Malformed(_) | PumpError::CutShort) => Err(End::Source),

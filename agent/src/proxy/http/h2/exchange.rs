@@ -1,5 +1,6 @@
 //! One request of an HTTP/2 client: a stream on each side.
 
+use std::cell::RefCell;
 use std::future::poll_fn;
 
 use bytes::Bytes;
@@ -13,6 +14,7 @@ use super::super::h1::remove_connection_headers;
 use super::super::head::RequestHead;
 use super::super::progress::Progress;
 use super::application::{Application, NotSent};
+use super::body::{Body, Reading};
 use super::relay::{Failure, relay};
 use super::request::{read, write};
 use crate::datapath::{ReadyRequests, RequestBody};
@@ -31,7 +33,7 @@ pub(super) async fn exchange<G: Gate>(
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
 ) {
-    let (parts, body) = request.into_parts();
+    let (parts, stream) = request.into_parts();
     let mut head = match read(parts) {
         Ok(head) => head,
         Err(refused) => {
@@ -39,9 +41,17 @@ pub(super) async fn exchange<G: Gate>(
             return answer(&mut respond, refused.status());
         }
     };
-    let decided = tokio::select! {
-        decided = shared.gate.decide(&mut head) => decided,
-        _ = poll_fn(|context| respond.poll_reset(context)) => return,
+    let mut body = Body::new(stream, head.headers.get(CONTENT_LENGTH));
+    let decided = {
+        let answering = RefCell::new(&mut respond);
+        let mut reading = Reading {
+            body: &mut body,
+            respond: &answering,
+        };
+        tokio::select! {
+            decided = shared.gate.decide(&mut head, &mut reading) => decided,
+            _ = poll_fn(|context| answering.borrow_mut().poll_reset(context)) => return,
+        }
     };
     match decided {
         Ok(mut grant) => {
@@ -57,7 +67,7 @@ pub(super) async fn exchange<G: Gate>(
 async fn permitted<G: Gate>(
     shared: &Shared<'_, G>,
     head: &RequestHead,
-    body: RecvStream,
+    body: Body,
     respond: &mut SendResponse<Bytes>,
     (grant, progress): (&mut G::Grant, &Progress<'_>),
 ) -> Outcome {
@@ -78,7 +88,7 @@ async fn permitted<G: Gate>(
         _ = poll_fn(|context| respond.poll_reset(context)) => return Outcome::ClientFailed,
     };
     let sent = ready.and_then(|ready: ReadyRequests| {
-        let follows = match body.is_end_stream() {
+        let follows = match body.is_empty() {
             true => RequestBody::Empty,
             false => RequestBody::Follows,
         };

@@ -4,6 +4,7 @@
 //! no more requests, the client is told so (GOAWAY), and what runs goes on.
 
 mod application;
+mod body;
 mod exchange;
 mod pump;
 mod relay;

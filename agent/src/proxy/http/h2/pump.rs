@@ -49,13 +49,17 @@ impl Waiting {
     }
 }
 
-/// Moves a body to its end.
+/// Moves a body to its end, `held` first, which was read of it before and whose window was given
+/// back then.
 pub(super) async fn pump(
+    held: Bytes,
     source: &mut RecvStream,
     sink: &mut SendStream<Bytes>,
     (progress, way): (&Progress<'_>, Way),
 ) -> Result<(), PumpError> {
+    let mut released = held.len();
     let mut waiting = Waiting::default();
+    waiting.push(held);
     let mut is_read = false;
     while !is_read || waiting.len() > 0 {
         if waiting.len() > 0 {
@@ -72,8 +76,10 @@ pub(super) async fn pump(
                 let is_last = waiting.len() == 0 && source.is_end_stream();
                 sink.send_data(data, is_last).map_err(not_taken)?;
                 progress.carried(way, length);
-                let released = source.flow_control().release_capacity(length);
-                released.map_err(PumpError::Source)?;
+                let known = released.min(length);
+                released -= known;
+                let given = source.flow_control().release_capacity(length - known);
+                given.map_err(PumpError::Source)?;
                 if is_last {
                     return Ok(());
                 }

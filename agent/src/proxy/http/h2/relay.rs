@@ -12,6 +12,7 @@ use http::{Response, StatusCode};
 
 use super::super::h1::remove_connection_headers;
 use super::super::progress::{Progress, Way};
+use super::body::Body;
 use super::pump::{PumpError, pump};
 use crate::datapath::Sent;
 
@@ -28,7 +29,7 @@ pub(super) enum Failure {
 
 /// Relays until both directions have ended, or the application wants no more of the request.
 pub(super) async fn relay(
-    mut body: RecvStream,
+    mut body: Body,
     sent: Sent,
     respond: &mut SendResponse<Bytes>,
     progress: &Progress<'_>,
@@ -68,14 +69,15 @@ pub(super) async fn relay(
 
 /// The request's body. An application that takes no more of it may answer all the same.
 async fn upload(
-    body: &mut RecvStream,
+    body: &mut Body,
     send: &mut SendStream<Bytes>,
     progress: &Progress<'_>,
 ) -> Result<(), Reason> {
-    if body.is_end_stream() {
+    if body.is_empty() {
         return Ok(());
     }
-    match pump(body, send, (progress, Way::Request)).await {
+    let held = std::mem::take(&mut body.held);
+    match pump(held, &mut body.stream, send, (progress, Way::Request)).await {
         Ok(()) | Err(PumpError::Sink(_)) => Ok(()),
         Err(PumpError::Source(error)) => Err(error.reason().unwrap_or(Reason::CANCEL)),
     }
@@ -116,7 +118,14 @@ async fn download(
     if is_last {
         return Ok(());
     }
-    match pump(&mut body, &mut send, (progress, Way::Response)).await {
+    match pump(
+        Bytes::new(),
+        &mut body,
+        &mut send,
+        (progress, Way::Response),
+    )
+    .await
+    {
         Ok(()) => Ok(()),
         Err(PumpError::Sink(reason)) => Err(client_left(Some(reason))),
         Err(PumpError::Source(error)) => Err(lost(error)),

@@ -9,21 +9,21 @@ use tokio::sync::mpsc;
 use super::*;
 
 /// A request as the application gets it.
-type Arrived = (Request<RecvStream>, SendResponse<Bytes>);
+pub(super) type Arrived = (Request<RecvStream>, SendResponse<Bytes>);
 
-struct Streams {
-    client: SendRequest<Bytes>,
-    arrived: mpsc::UnboundedReceiver<Arrived>,
+pub(super) struct Streams {
+    pub(super) client: SendRequest<Bytes>,
+    pub(super) arrived: mpsc::UnboundedReceiver<Arrived>,
     /// Tells the application to take no more requests.
     drain: watch::Sender<bool>,
     application: JoinHandle<()>,
-    gate: TestGate,
+    pub(super) gate: TestGate,
     meter: Rc<Meter>,
     serving: JoinHandle<Served<TcpStream>>,
 }
 
 impl Streams {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let Scene {
             client,
             application,
@@ -58,7 +58,7 @@ impl Streams {
         }
     }
 
-    async fn arrive(&mut self) -> Arrived {
+    pub(super) async fn arrive(&mut self) -> Arrived {
         self.arrived.recv().await.unwrap()
     }
 
@@ -70,11 +70,11 @@ impl Streams {
     }
 }
 
-fn post(uri: &str) -> Request<()> {
+pub(super) fn post(uri: &str) -> Request<()> {
     Request::post(uri).body(()).unwrap()
 }
 
-async fn read_all(body: &mut RecvStream) -> Result<Vec<u8>, h2::Error> {
+pub(super) async fn read_all(body: &mut RecvStream) -> Result<Vec<u8>, h2::Error> {
     let mut all = Vec::new();
     while let Some(data) = body.data().await {
         let data = data?;
@@ -84,7 +84,7 @@ async fn read_all(body: &mut RecvStream) -> Result<Vec<u8>, h2::Error> {
     Ok(all)
 }
 
-async fn send_all(body: &mut SendStream<Bytes>, mut data: Bytes) {
+pub(super) async fn send_all(body: &mut SendStream<Bytes>, mut data: Bytes) {
     while !data.is_empty() {
         body.reserve_capacity(data.len());
         let room = std::future::poll_fn(|context| body.poll_capacity(context)).await;

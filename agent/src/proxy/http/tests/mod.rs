@@ -1,7 +1,9 @@
 //! A client, the proxy and an application over loopback.
 
+mod bodies;
 mod http1;
 mod http2;
+mod http2_bodies;
 mod hyper_server;
 mod malformed;
 mod protocol;
@@ -23,7 +25,8 @@ use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio::time::timeout;
 
 use super::{
-    Exchange, Gate, Grant, HttpLimits, NotHttp, Outcome, Rejection, RequestHead, Served, serve,
+    BodyError, Exchange, Gate, Grant, HttpLimits, JudgedBody, NotHttp, Outcome, Rejection,
+    RequestHead, Served, serve,
 };
 use crate::authorizer::HeaderMutations;
 use crate::datapath::RequestStream;
@@ -36,12 +39,14 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A body that fits no buffer on its way.
 const LARGE: usize = 5 << 20;
 
-/// Denies `/denied` and below, and makes `/rewritten` of `/to-rewrite`.
+/// Denies `/denied` and below, and makes `/rewritten` of `/to-rewrite`. Of the body of a request that
+/// has `x-show` it reads so many bytes before.
 #[derive(Clone)]
 struct TestGate(Rc<Judged>);
 
 struct Judged {
     heads: RefCell<Vec<RequestHead>>,
+    shown: RefCell<Vec<Result<String, BodyError>>>,
     finished: RefCell<Vec<Exchange>>,
     revoked: watch::Sender<bool>,
 }
@@ -55,13 +60,23 @@ struct TestGrant {
 impl Gate for TestGate {
     type Grant = TestGrant;
 
-    async fn decide(&self, head: &mut RequestHead) -> Result<TestGrant, Rejection> {
+    async fn decide(
+        &self,
+        head: &mut RequestHead,
+        body: &mut impl JudgedBody,
+    ) -> Result<TestGrant, Rejection> {
         self.0.heads.borrow_mut().push(head.clone());
+        if let Some(wanted) = head.headers.remove("x-show") {
+            let wanted = wanted.to_str().unwrap().parse().unwrap();
+            let shown = read_ahead(head, body, wanted).await;
+            let rejected = shown.as_ref().err().map(|error| rejection(error.status()));
+            self.0.shown.borrow_mut().push(shown);
+            rejected.map_or(Ok(()), Err)?;
+        }
         if head.target.starts_with("/denied") {
             return Err(Rejection {
-                status: StatusCode::FORBIDDEN,
-                headers: HeaderMap::new(),
                 body: Bytes::from_static(b"RBAC: access denied"),
+                ..rejection(StatusCode::FORBIDDEN)
             });
         }
         if head.target == "/to-rewrite" {
@@ -73,6 +88,30 @@ impl Gate for TestGate {
             revoked: self.0.revoked.subscribe(),
             judged: Rc::clone(&self.0),
         })
+    }
+}
+
+/// Reads so much of a body, and has it passed on.
+async fn read_ahead(
+    head: &mut RequestHead,
+    body: &mut impl JudgedBody,
+    wanted: usize,
+) -> Result<String, BodyError> {
+    let mut read = Vec::new();
+    while read.len() < wanted
+        && let Some(data) = body.next(head).await?
+    {
+        read.extend_from_slice(&data);
+    }
+    body.put_back(read.clone().into());
+    Ok(String::from_utf8_lossy(&read).into_owned())
+}
+
+fn rejection(status: StatusCode) -> Rejection {
+    Rejection {
+        status,
+        headers: HeaderMap::new(),
+        body: Bytes::new(),
     }
 }
 
@@ -153,6 +192,7 @@ impl TestGate {
     fn new() -> Self {
         Self(Rc::new(Judged {
             heads: RefCell::default(),
+            shown: RefCell::default(),
             finished: RefCell::default(),
             revoked: watch::channel(false).0,
         }))
@@ -160,6 +200,11 @@ impl TestGate {
 
     fn revoke(&self) {
         self.0.revoked.send_replace(true);
+    }
+
+    /// What was read of bodies that were read before their requests were passed on.
+    fn shown(&self) -> Vec<Result<String, BodyError>> {
+        self.0.shown.borrow().clone()
     }
 
     fn targets(&self) -> Vec<String> {

@@ -1,6 +1,9 @@
 //! Policies that do more than allow and deny: CUSTOM asks an external authorizer, AUDIT and dry runs
 //! have requests noted.
 
+mod bodies;
+mod mesh;
+
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
@@ -11,15 +14,27 @@ use ambit_tests::{
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+use bodies::{authorizers_are_shown_bodies, bodies_of_http_2_are_shown};
+use mesh::{
+    an_authorizer_that_joins_the_mesh_is_asked_through_it_from_then_on,
+    an_authorizer_that_no_tunnel_leads_to_is_not_asked_in_plaintext,
+    authorizers_in_the_mesh_are_asked_through_it,
+};
+
 fn main() -> ExitCode {
     run_tests(tests![
         authorizers_are_asked_and_obeyed,
         a_changed_provider_is_asked_from_then_on,
+        authorizers_in_the_mesh_are_asked_through_it,
+        an_authorizer_that_no_tunnel_leads_to_is_not_asked_in_plaintext,
+        an_authorizer_that_joins_the_mesh_is_asked_through_it_from_then_on,
+        authorizers_are_shown_bodies,
+        bodies_of_http_2_are_shown,
         audits_and_dry_runs_are_noted_and_change_nothing,
     ])
 }
 
-/// Where the authorizers listen, on the node of the pods.
+/// Where the authorizers outside of the mesh listen, on the node of the pods.
 const ALLOWING: u16 = 9201;
 const DENYING: u16 = 9202;
 const GRPC: u16 = 9203;
@@ -27,21 +42,34 @@ const TELLING: u16 = 9204;
 /// Nothing does.
 const NOBODY: u16 = 9;
 
-/// The ConfigMap with these providers: name, kind, port and more fields.
+/// The address of the pods' node, which is outside of the mesh.
+fn outside(port: u16) -> SocketAddr {
+    (NodeName::B.link_addresses().v4, port).into()
+}
+
+/// The ConfigMap with these providers outside of the mesh: name, kind, port and more fields.
 fn mesh_config(providers: &[(&str, &str, u16, &str)]) -> String {
+    let host = outside(0).ip().to_string();
+    let at = |&(name, kind, port, more)| (name, kind, host.as_str(), port, more);
+    config_map(&providers.iter().map(at).collect::<Vec<_>>())
+}
+
+/// The ConfigMap with these providers: name, kind, service, port and more fields.
+fn config_map(providers: &[(&str, &str, &str, u16, &str)]) -> String {
     let mut text = String::from(
         "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: istio-system}\n\
          data:\n  mesh: |\n    extensionProviders:\n",
     );
-    for (name, kind, port, more) in providers {
+    for (name, kind, service, port, more) in providers {
         text.push_str(&format!(
-            "    - name: {name}\n      {kind}: {{service: 127.0.0.1, port: {port}{more}}}\n"
+            "    - name: {name}\n      {kind}: {{service: {service}, port: {port}{more}}}\n"
         ));
     }
     text
 }
 
 const HTTP: &str = "envoyExtAuthzHttp";
+const GRPC_API: &str = "envoyExtAuthzGrpc";
 
 /// A policy that has a provider asked about paths below `/checked`.
 fn custom(provider: &str) -> String {
@@ -101,23 +129,22 @@ fn authorizers_are_asked_and_obeyed(lab: &Lab) -> Result<()> {
         ("nobody", HTTP, NOBODY, ""),
         ("nobody-503", HTTP, NOBODY, ", statusOnError: '503'"),
         ("nobody-open", HTTP, NOBODY, open),
-        ("grpc", "envoyExtAuthzGrpc", GRPC, ""),
+        ("grpc", GRPC_API, GRPC, ""),
     ]);
     lab.manifests().write("istio.yaml", &providers)?;
     let node = lab.node(NodeName::B)?;
-    let at = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
-    let allowing = WebServer::start(lab, &node, &[at(ALLOWING)])?;
-    let grpc = GrpcAuthorizer::start(lab, &node, at(GRPC))?;
+    let allowing = WebServer::start(lab, &node, &[outside(ALLOWING)])?;
+    let grpc = GrpcAuthorizer::start(lab, &node, outside(GRPC))?;
     let _denying = Nginx {
         name: "denying",
-        listen: &[at(DENYING)],
+        listen: &[outside(DENYING)],
         protocol: "",
         locations: "location / { add_header x-why because always; return 418 \"teapot\"; }",
     }
     .start(lab, &node)?;
     let _telling = Nginx {
         name: "telling",
-        listen: &[at(TELLING)],
+        listen: &[outside(TELLING)],
         protocol: "",
         locations: "location / { add_header x-user alice; add_header x-told yes; \
                     add_header x-other no; return 200; }",
@@ -243,7 +270,7 @@ fn what_is_no_request_cannot_be_asked_about(site: &Site) -> Result<()> {
 
 fn a_changed_provider_is_asked_from_then_on(lab: &Lab) -> Result<()> {
     let node = lab.node(NodeName::B)?;
-    let _allowing = WebServer::start(lab, &node, &[([127, 0, 0, 1], ALLOWING).into()])?;
+    let _allowing = WebServer::start(lab, &node, &[outside(ALLOWING)])?;
     let config = |port| mesh_config(&[("provider", HTTP, port, "")]);
     lab.manifests().write("istio.yaml", &config(NOBODY))?;
     let site = Site::start(lab, &[("web", &[&custom("provider")])])?;
