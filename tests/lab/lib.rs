@@ -76,5 +76,5 @@ pub use site::{Backend, Site};
 pub use swarm::{Swarm, SwarmServer};
 pub use tls::tls_client;
 pub use token::{TokenIssuer, unsigned};
-pub use wait::{SOON, eventually};
+pub use wait::{SOON, eventually, slowness};
 pub use web::WebServer;

@@ -39,7 +39,9 @@ pub fn eventually<T>(
     }
 }
 
-fn slowness() -> u32 {
+/// How many times slower than its own hardware this machine is: 1, unless `AMBIT_SLOWNESS` says
+/// otherwise.
+pub fn slowness() -> u32 {
     let told = std::env::var(SLOWNESS);
     told.ok().and_then(|told| told.parse().ok()).unwrap_or(1)
 }

@@ -5,7 +5,9 @@ use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
-use ambit_tests::{Family, Lab, Outcome, Place, Process, Reference, output, run_tests, tests};
+use ambit_tests::{
+    Family, Lab, Outcome, Place, Process, Reference, output, run_tests, slowness, tests,
+};
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
@@ -150,11 +152,12 @@ fn redis(lab: &Lab) -> Result<()> {
         output(command.args(arguments))
     };
     // A hundred commands at once on each of fifty connections, with values of 1 KiB.
+    let commands = (20_000 / slowness()).to_string();
     let pipelined = [
         "-t",
         "set,get,lrange_100",
         "-n",
-        "20000",
+        &commands,
         "-r",
         "1000",
         "-P",

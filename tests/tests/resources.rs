@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ambit_tests::{
     Agent, Capture, Lab, LabServer, Membership, Mode, NodeName, PinnedMap, Pod, PodSpec, Reference,
-    SOON, Swarm, SwarmServer, eventually, get, get_from, run_tests, tests,
+    SOON, Swarm, SwarmServer, eventually, get, get_from, run_tests, slowness, tests,
 };
 use anyhow::{Context, Result, ensure};
 use nix::sys::stat::Mode as FileMode;
@@ -137,7 +137,7 @@ fn a_log_that_cannot_be_written_hinders_nobody(lab: &Lab) -> Result<()> {
 }
 
 fn a_log_that_nobody_reads_hinders_nobody(lab: &Lab) -> Result<()> {
-    const LONG_ENOUGH: Duration = Duration::from_secs(5);
+    let long_enough = Duration::from_secs(5) * slowness();
     let scene = Scene::build(lab)?;
     let pipe = lab.directory().join("pipe");
     mkfifo(&pipe, FileMode::S_IRWXU)?;
@@ -150,7 +150,7 @@ fn a_log_that_nobody_reads_hinders_nobody(lab: &Lab) -> Result<()> {
     let (swarm_port, orders) = (9000, &scene.mesh.orders);
     let _server = SwarmServer::start(lab, orders.place(), orders.at(swarm_port))?;
     let frontend = scene.mesh.frontend.place();
-    let mut swarm = Swarm::churn(lab, frontend, orders.at(swarm_port), LONG_ENOUGH)?;
+    let mut swarm = Swarm::churn(lab, frontend, orders.at(swarm_port), long_enough)?;
     let (answered, refused) = swarm.outcome()?;
     ensure!(
         answered > 1000 && refused == 0,

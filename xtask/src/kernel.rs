@@ -3,6 +3,7 @@
 
 mod image;
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -48,7 +49,10 @@ pub(crate) fn run(series: &str, names: &[String]) -> Result<ExitCode> {
     }
     File::create(&output)?;
     let script = image.directory().join("guest.sh");
-    fs::write(&script, built.script(&output, &ended))?;
+    fs::write(
+        &script,
+        built.script(&image.search_path()?, &output, &ended),
+    )?;
     say("test", &format!("booting Linux {}", image.version()));
     let counts = follow(image.boot(&script)?, &output)?;
     ensure!(
@@ -101,7 +105,7 @@ impl Built {
     }
 
     /// What the emulated machine does.
-    fn script(&self, output: &Path, ended: &Path) -> String {
+    fn script(&self, path: &OsStr, output: &Path, ended: &Path) -> String {
         let agent = workspace::agent_binary();
         let copied = self.programs.iter().chain([&agent]);
         let copies: String = copied
@@ -121,13 +125,14 @@ impl Built {
              ip link set lo up\n\
              mkdir -p {COPY}/deps\n\
              {copies}\
-             export AMBIT_BINARY={COPY}/ambit AMBIT_SLOWNESS=6\n\
+             export AMBIT_BINARY={COPY}/ambit AMBIT_SLOWNESS=6 PATH='{path}'\n\
              outcome={SUCCESS}\n\
              {tests}\
              echo $outcome >'{}'\n\
              sync\n",
             output.display(),
-            ended.display()
+            ended.display(),
+            path = path.display(),
         )
     }
 }
