@@ -17,7 +17,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::sync::watch;
 
 use super::anchors::TrustAnchors;
-use super::provider::{CertificateProvider, IssueFailure, IssueFuture, IssuedCertificate};
+use super::issued::IssuedCertificate;
+use super::provider::{CertificateProvider, IssueFailure, IssueFuture};
 use crate::model::{TrustDomain, WorkloadIdentity};
 
 const CERTIFICATE: &str = "root-cert.pem";
