@@ -1,6 +1,7 @@
 //! A certificate of an authority, and whether it may sign.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustls::pki_types::CertificateDer;
@@ -8,7 +9,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::time::ASN1Time;
 
-use super::error::Flaw;
+use super::error::{AuthorityError, Flaw};
 use crate::model::TrustDomain;
 
 /// A certificate of an authority, decoded.
@@ -161,4 +162,16 @@ fn time(time: ASN1Time) -> SystemTime {
 
 fn unreadable(error: impl ToString) -> Flaw {
     Flaw::Unreadable(error.to_string())
+}
+
+/// The error for a certificate with a flaw.
+pub(super) fn flawed<'a>(
+    path: &'a Path,
+    certificate: &'a CaCertificate<'_>,
+) -> impl Fn(Flaw) -> AuthorityError + 'a {
+    move |flaw| AuthorityError::Certificate {
+        path: path.to_owned(),
+        subject: certificate.subject(),
+        flaw,
+    }
 }

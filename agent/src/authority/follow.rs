@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::error::{AuthorityError, file};
 use super::files::{FileSet, Fingerprint};
-use super::open::Authority;
+use super::signer::Authority;
 use crate::model::TrustDomain;
 
 /// What is wrong with the files now.

@@ -10,7 +10,7 @@ use rcgen::{
 use rustls::pki_types::{CertificateDer, ServerName};
 
 use super::certificate::Validity;
-use super::open::Authority;
+use super::signer::Authority;
 use super::subject_key::SubjectKey;
 use crate::model::{TrustDomain, WorkloadIdentity};
 

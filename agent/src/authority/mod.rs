@@ -18,6 +18,7 @@ mod make;
 mod open;
 mod path;
 mod pem;
+mod signer;
 mod store;
 mod subject_key;
 #[cfg(test)]
@@ -31,6 +32,6 @@ pub use issue::{IssueError, Issued, MIN_LIFETIME};
 pub use make::{
     INTERMEDIATE_LIFETIME, ROOT_LIFETIME, make_intermediate, make_root, open_or_make_root,
 };
-pub use open::Authority;
 pub use pem::encode as encode_pem;
+pub use signer::Authority;
 pub use subject_key::{CsrError, SubjectKey};

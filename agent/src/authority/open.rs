@@ -1,29 +1,17 @@
+//! Opens an authority: reads its files, and finds whether they fit together.
+
 use std::path::Path;
-use std::time::SystemTime;
 
 use rcgen::{Issuer, KeyPair, PublicKeyData};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::certificate::{CaCertificate, Validity};
-use super::error::{AuthorityError, Flaw, invalid};
+use super::certificate::{CaCertificate, flawed};
+use super::error::{AuthorityError, invalid};
 use super::files::{CERTIFICATE, CHAIN, FileSet, KEY, ROOTS};
 use super::path::SigningPath;
+use super::signer::Authority;
 use super::{pem, trial};
 use crate::model::TrustDomain;
-
-/// A certificate authority whose key, certificates and roots have been found to fit together.
-#[derive(Debug)]
-pub struct Authority {
-    pub(super) issuer: Issuer<'static, KeyPair>,
-    pub(super) trust_domain: TrustDomain,
-    /// The signing certificate and what is between it and its root; empty where it is the root.
-    pub(super) intermediates: Vec<CertificateDer<'static>>,
-    /// When the signing certificate and everything above it are valid.
-    pub(super) validity: Validity,
-    /// What the signing certificate's chain leads to.
-    root: CertificateDer<'static>,
-    roots: Vec<CertificateDer<'static>>,
-}
 
 impl Authority {
     /// Reads and checks an authority's files.
@@ -33,27 +21,6 @@ impl Authority {
     /// its roots.
     pub fn open(directory: &Path, trust_domain: &TrustDomain) -> Result<Self, AuthorityError> {
         Self::from_files(&FileSet::read(directory)?, trust_domain)
-    }
-
-    /// The roots that peers' certificates have to lead to, without those that have expired.
-    pub fn roots(&self) -> &[CertificateDer<'static>] {
-        &self.roots
-    }
-
-    /// The root among [`Authority::roots`] that its own certificates lead to.
-    pub fn root(&self) -> &CertificateDer<'static> {
-        &self.root
-    }
-
-    /// When the first of the signing certificate and what is above it ends to be valid: nothing that
-    /// it signs is valid for longer.
-    pub fn valid_until(&self) -> SystemTime {
-        self.validity.until
-    }
-
-    /// The trust domain of the identities that it certifies.
-    pub fn trust_domain(&self) -> &TrustDomain {
-        &self.trust_domain
     }
 
     pub(super) fn from_files(
@@ -174,16 +141,4 @@ fn in_force(bundle: &[CaCertificate<'_>]) -> Vec<CertificateDer<'static>> {
         }
     }
     roots
-}
-
-/// The error for a certificate with a flaw.
-pub(super) fn flawed<'a>(
-    path: &'a Path,
-    certificate: &'a CaCertificate<'_>,
-) -> impl Fn(Flaw) -> AuthorityError + 'a {
-    move |flaw| AuthorityError::Certificate {
-        path: path.to_owned(),
-        subject: certificate.subject(),
-        flaw,
-    }
 }

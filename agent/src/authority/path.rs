@@ -2,10 +2,9 @@
 
 use rustls::pki_types::CertificateDer;
 
-use super::certificate::{CaCertificate, Validity};
+use super::certificate::{CaCertificate, Validity, flawed};
 use super::error::AuthorityError;
 use super::files::{CERTIFICATE, CHAIN, FileSet, ROOTS};
-use super::open::flawed;
 use crate::model::TrustDomain;
 
 /// The signing certificate, the intermediates above it, and the root that they lead to.

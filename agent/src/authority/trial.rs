@@ -10,7 +10,7 @@ use rustls::pki_types::UnixTime;
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 
 use super::issue::MIN_LIFETIME;
-use super::open::Authority;
+use super::signer::Authority;
 use super::subject_key::SubjectKey;
 use crate::model::WorkloadIdentity;
 

@@ -6,9 +6,9 @@ use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::prelude::X509Certificate;
 
+use super::issued::IssuedCertificate;
 use super::moment::rfc3339;
 use super::peer::{NameError, name_of, parse};
-use super::provider::IssuedCertificate;
 use super::usage::{UsageError, ensure_workload};
 use super::validity::{Timeliness, Validity, unix_time};
 use super::verify::PeerVerifier;

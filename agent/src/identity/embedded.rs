@@ -9,7 +9,8 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::sync::watch;
 
 use super::anchors::TrustAnchors;
-use super::provider::{CertificateProvider, IssueFailure, IssueFuture, IssuedCertificate};
+use super::issued::IssuedCertificate;
+use super::provider::{CertificateProvider, IssueFailure, IssueFuture};
 use crate::authority::{
     Authority, AuthorityError, AuthorityFiles, IssueError, SubjectKey, open_or_make_root,
 };

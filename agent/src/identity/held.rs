@@ -7,9 +7,9 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
 
 use super::answer::{AnswerError, CheckedCertificate, ensure_chain};
+use super::condition::CertificateState;
 use super::moment::rfc3339;
 use super::schedule::Priority;
-use super::state::CertificateState;
 use super::tls::TlsConfigs;
 use super::trust::{Trust, Verification};
 use super::validity::Timeliness;
@@ -220,13 +220,15 @@ impl Held {
     /// One line for each change, however often an attempt fails.
     fn log_change(&self, progress: &mut Progress, now: SystemTime) {
         let current = self.current();
-        let state = CertificateState::of(current.as_deref(), progress, now);
+        let validity = current.as_ref().map(|current| current.certificate.validity);
+        let timeliness = validity.map(|validity| validity.at(now));
+        let state = CertificateState::of(timeliness, progress.failure.is_some());
         if state == progress.logged {
             return;
         }
         progress.logged = state;
         let identity = &self.identity;
-        let until = current.map(|current| rfc3339(current.certificate.validity.until));
+        let until = validity.map(|validity| rfc3339(validity.until));
         let until = until.unwrap_or_default();
         let error = progress.failure.as_deref().unwrap_or_default();
         match state {

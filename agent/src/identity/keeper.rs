@@ -4,14 +4,15 @@ use std::pin::pin;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::answer::{CheckedCertificate, Question, check};
 use super::backoff::Backoff;
 use super::held::Held;
-use super::manager::Inner;
-use super::provider::IssueFailure;
-use super::schedule::{Outcome, Slot};
+use super::provider::{CertificateProvider, IssueFailure};
+use super::schedule::{Outcome, Schedule, Slot};
+use super::trust::Trust;
 use crate::model::WorkloadIdentity;
 
 /// The pause after a failed attempt, at first and at most.
@@ -23,8 +24,18 @@ const CLOCK_LOOK: Duration = Duration::from_secs(5);
 /// How long an authority may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// What all keepers share.
+pub(super) struct Issuing {
+    pub(super) provider: Arc<dyn CertificateProvider>,
+    pub(super) trust: Trust,
+    pub(super) lifetime: Duration,
+    pub(super) schedule: Schedule,
+    /// Counts identities that have come to have a valid certificate.
+    pub(super) arrivals: watch::Sender<u64>,
+}
+
 /// Runs until nobody holds it.
-pub(super) async fn keep(inner: Arc<Inner>, held: Weak<Held>) {
+pub(super) async fn keep(issuing: Arc<Issuing>, held: Weak<Held>) {
     let mut backoff = Backoff::default();
     let mut retry_at = Instant::now();
     loop {
@@ -35,11 +46,11 @@ pub(super) async fn keep(inner: Arc<Inner>, held: Weak<Held>) {
             doze(&held, wait).await;
             continue;
         }
-        let Some(slot) = slot(&inner, &held).await else {
+        let Some(slot) = slot(&issuing, &held).await else {
             return;
         };
         let Some(held) = held.upgrade() else { return };
-        match ask(&inner, &held, slot).await {
+        match ask(&issuing, &held, slot).await {
             Ok(()) => backoff = Backoff::default(),
             Err(failure) => {
                 let [first, longest] = RETRY;
@@ -73,10 +84,10 @@ async fn doze(held: &Weak<Held>, longest: Duration) {
 }
 
 /// Waits for its turn. `None` where nobody holds it any more.
-async fn slot(inner: &Inner, held: &Weak<Held>) -> Option<Slot> {
+async fn slot(issuing: &Issuing, held: &Weak<Held>) -> Option<Slot> {
     loop {
         let priority = held.upgrade()?.priority(SystemTime::now());
-        let mut turn = pin!(inner.schedule.acquire(priority));
+        let mut turn = pin!(issuing.schedule.acquire(priority));
         loop {
             tokio::select! {
                 slot = &mut turn => return Some(slot),
@@ -93,8 +104,8 @@ async fn slot(inner: &Inner, held: &Weak<Held>) -> Option<Slot> {
     }
 }
 
-async fn ask(inner: &Inner, held: &Held, slot: Slot) -> Result<(), IssueFailure> {
-    let asked = issue(inner, &held.identity).await;
+async fn ask(issuing: &Issuing, held: &Held, slot: Slot) -> Result<(), IssueFailure> {
+    let asked = issue(issuing, &held.identity).await;
     slot.finish(match &asked {
         Err(failure) if failure.is_of_authority() => Outcome::Unavailable,
         Ok(_) | Err(_) => Outcome::Answered,
@@ -102,26 +113,26 @@ async fn ask(inner: &Inner, held: &Held, slot: Slot) -> Result<(), IssueFailure>
     let certificate = asked?;
     let now = SystemTime::now();
     let was_valid = held.valid(now).is_ok();
-    held.install(certificate, &inner.trust, now)?;
+    held.install(certificate, &issuing.trust, now)?;
     if !was_valid {
-        inner.arrivals.send_modify(|count| *count += 1);
+        issuing.arrivals.send_modify(|count| *count += 1);
     }
     Ok(())
 }
 
 async fn issue(
-    inner: &Inner,
+    issuing: &Issuing,
     identity: &WorkloadIdentity,
 ) -> Result<CheckedCertificate, IssueFailure> {
-    let asking = inner.provider.issue(identity, inner.lifetime);
+    let asking = issuing.provider.issue(identity, issuing.lifetime);
     let issued = timeout(ANSWER_TIMEOUT, asking)
         .await
         .map_err(|_| IssueFailure::TimedOut(ANSWER_TIMEOUT))??;
     let question = Question {
         identity,
-        lifetime: inner.lifetime,
+        lifetime: issuing.lifetime,
         now: SystemTime::now(),
     };
-    let verification = inner.trust.verification()?;
+    let verification = issuing.trust.verification()?;
     Ok(check(issued, &question, &verification.verifier)?)
 }

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use super::anchors::TrustAnchors;
 use super::handshake::{ClientTls, ServerTls, VerifiedPeer};
 use super::held::{CertificateUnavailable, Held};
-use super::keeper;
+use super::keeper::{Issuing, keep};
 use super::peer::{PeerIdentityError, TrustPolicy};
 use super::pem::encode;
 use super::provider::CertificateProvider;
@@ -23,13 +23,8 @@ use crate::model::{Fault, WorkloadIdentity};
 #[derive(Clone)]
 pub struct Identities(Arc<Inner>);
 
-pub(super) struct Inner {
-    pub(super) provider: Arc<dyn CertificateProvider>,
-    pub(super) trust: Trust,
-    pub(super) lifetime: Duration,
-    pub(super) schedule: Schedule,
-    /// Counts identities that have come to have a valid certificate.
-    pub(super) arrivals: watch::Sender<u64>,
+struct Inner {
+    issuing: Arc<Issuing>,
     held: Mutex<HashMap<WorkloadIdentity, Weak<Held>>>,
 }
 
@@ -55,15 +50,19 @@ impl Identities {
         trust: TrustPolicy,
         lifetime: Duration,
     ) -> Self {
-        let inner = Arc::new(Inner {
+        let issuing = Issuing {
             trust: Trust::new(provider.anchors(), trust),
             provider,
             lifetime,
             schedule: Schedule::default(),
             arrivals: watch::Sender::new(0),
+        };
+        let changes = issuing.trust.changes();
+        let inner = Arc::new(Inner {
+            issuing: Arc::new(issuing),
             held: Mutex::default(),
         });
-        tokio::spawn(follow_roots(Arc::downgrade(&inner), inner.trust.changes()));
+        tokio::spawn(follow_roots(Arc::downgrade(&inner), changes));
         Self(inner)
     }
 
@@ -78,13 +77,13 @@ impl Identities {
         all.retain(|_, held| held.strong_count() > 0);
         all.insert(identity.clone(), Arc::downgrade(&held));
         drop(all);
-        tokio::spawn(keeper::keep(Arc::clone(&self.0), Arc::downgrade(&held)));
+        tokio::spawn(keep(Arc::clone(&self.0.issuing), Arc::downgrade(&held)));
         WorkloadCertificates(held)
     }
 
     /// Changes whenever an identity comes to have a valid certificate, the first or a late one.
     pub fn arrivals(&self) -> watch::Receiver<u64> {
-        self.0.arrivals.subscribe()
+        self.0.issuing.arrivals.subscribe()
     }
 
     /// The certificates that somebody holds, by identity.
@@ -113,7 +112,7 @@ impl Identities {
     /// What is the matter with certificates (as [`Self::list`] has them) and with their source.
     pub fn faults(&self, certificates: &[CertificateInfo]) -> Vec<Fault> {
         let mut faults = state::faults(certificates);
-        faults.extend(self.0.provider.problem().map(|message| Fault {
+        faults.extend(self.0.issuing.provider.problem().map(|message| Fault {
             subject: "the source of certificates".to_owned(),
             message,
             last_good_in_force: true,
@@ -123,7 +122,7 @@ impl Identities {
 
     /// Whether the authority is left alone for a while because it could not be reached.
     pub fn is_authority_unavailable(&self) -> bool {
-        self.0.schedule.is_resting()
+        self.0.issuing.schedule.is_resting()
     }
 }
 
@@ -149,7 +148,7 @@ async fn follow_roots(inner: Weak<Inner>, mut changes: watch::Receiver<Arc<Trust
         );
         let now = SystemTime::now();
         for held in inner.all() {
-            if let Err(error) = held.follow(&inner.trust, now) {
+            if let Err(error) = held.follow(&inner.issuing.trust, now) {
                 tracing::error!(%error, "the mesh's new roots cannot be used; the old ones are");
             }
         }

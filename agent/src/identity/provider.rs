@@ -4,21 +4,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::sync::watch;
 
 use super::anchors::TrustAnchors;
 use super::answer::AnswerError;
+use super::issued::IssuedCertificate;
 use crate::model::WorkloadIdentity;
-
-/// A certificate with its key, as it came. Nothing that it says has been checked.
-#[derive(Debug)]
-pub struct IssuedCertificate {
-    /// Leaf first, up to and without the root.
-    pub chain: Vec<CertificateDer<'static>>,
-    /// The leaf's key.
-    pub key: PrivateKeyDer<'static>,
-}
 
 /// Why no certificate was issued, as a sentence without its end.
 #[derive(Clone, Debug, thiserror::Error)]

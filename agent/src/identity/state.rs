@@ -6,31 +6,14 @@ use rustls::pki_types::CertificateDer;
 use serde::Serialize;
 
 use super::answer::serial;
-use super::held::{Current, Held, Progress};
+use super::condition::CertificateState;
+use super::held::Held;
 use super::moment::{rfc3339, seconds};
 use super::peer::parse;
-use super::validity::Timeliness;
 use crate::model::{Fault, WorkloadIdentity};
 
 /// Faults that are told one by one; more are counted.
 const TOLD: usize = 10;
-
-/// How an identity's certificate fares.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum CertificateState {
-    /// The first one is being asked for.
-    #[default]
-    Pending,
-    /// The first one could not be had, and is asked for again.
-    Missing,
-    /// It is valid.
-    Valid,
-    /// It is valid, and could not be renewed.
-    Failing,
-    /// It is not valid now: new connections are refused.
-    Expired,
-}
 
 /// A certificate.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
@@ -100,19 +83,6 @@ pub enum NodeCertificates {
     Expired,
 }
 
-impl CertificateState {
-    pub(super) fn of(current: Option<&Current>, progress: &Progress, now: SystemTime) -> Self {
-        let timeliness = current.map(|current| current.certificate.validity.at(now));
-        match (timeliness, &progress.failure) {
-            (None, None) => Self::Pending,
-            (None, Some(_)) => Self::Missing,
-            (Some(Timeliness::Valid), None) => Self::Valid,
-            (Some(Timeliness::Valid), Some(_)) => Self::Failing,
-            (Some(Timeliness::Expired | Timeliness::TooEarly), _) => Self::Expired,
-        }
-    }
-}
-
 impl CertificateInfo {
     pub(super) fn of(held: &Held, now: SystemTime) -> Self {
         let progress = held.progress();
@@ -120,13 +90,14 @@ impl CertificateInfo {
         let current = current.as_deref();
         let certificate = current.map(|current| &*current.certificate);
         let validity = certificate.map(|certificate| certificate.validity);
+        let timeliness = validity.map(|validity| validity.at(now));
         let renews_at = progress
             .retry_at
             .or(current.map(|current| current.renews_at));
         let chain = certificate.map(|certificate| certificate.issued.chain.as_slice());
         Self {
             identity: held.identity.clone(),
-            state: CertificateState::of(current, &progress, now),
+            state: CertificateState::of(timeliness, progress.failure.is_some()),
             serial: certificate.map(|certificate| certificate.serial.clone()),
             not_before: validity.map(|validity| seconds(validity.from)),
             not_after: validity.map(|validity| seconds(validity.until)),

@@ -8,7 +8,7 @@ use rustls::server::NoServerSessionStorage;
 use rustls::{ClientConfig, ServerConfig, version};
 
 use super::crypto;
-use super::provider::IssuedCertificate;
+use super::issued::IssuedCertificate;
 use super::verify::PeerVerifier;
 
 /// The only protocol that a tunnel speaks.

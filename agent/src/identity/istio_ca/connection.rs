@@ -15,8 +15,8 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint};
 
-use super::IstioCaConfig;
 use super::address::CaAddress;
+use super::config::IstioCaConfig;
 use super::failure::{ConnectFailure, of_connect};
 use crate::identity::anchors::TrustAnchors;
 use crate::identity::crypto;

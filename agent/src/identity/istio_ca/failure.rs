@@ -5,7 +5,7 @@ use std::io;
 
 use tonic::{Code, Status};
 
-use super::IstioCaConfig;
+use super::config::IstioCaConfig;
 use crate::identity::provider::IssueFailure;
 
 /// The word by which istiod says that the account of this agent may not ask for others: it has no

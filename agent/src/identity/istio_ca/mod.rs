@@ -4,6 +4,7 @@
 //! own. The authority is verified by a root file and a name before that token leaves the node.
 
 mod address;
+mod config;
 mod connection;
 mod failure;
 mod message;
@@ -12,7 +13,6 @@ mod response;
 #[cfg(test)]
 mod tests;
 
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -21,31 +21,18 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::sync::watch;
 
 pub use address::{CaAddress, CaAddressError};
+pub use config::IstioCaConfig;
 use connection::CaConnection;
 use response::Parts;
 
 use super::anchors::TrustAnchors;
 use super::answer::{AnswerError, Question, ensure};
 use super::bundle_file::{BundleFile, BundleFileError};
+use super::issued::IssuedCertificate;
 use super::peer::TrustPolicy;
-use super::provider::{CertificateProvider, IssueFailure, IssueFuture, IssuedCertificate};
+use super::provider::{CertificateProvider, IssueFailure, IssueFuture};
 use super::verify::PeerVerifier;
 use crate::model::WorkloadIdentity;
-
-/// How an authority is asked.
-#[derive(Clone, Debug)]
-pub struct IstioCaConfig {
-    /// Where it is, and who it has to prove to be.
-    pub address: CaAddress,
-    /// The roots of its own certificate (PEM), read for each question.
-    pub root: PathBuf,
-    /// The agent's token, read for each question: the kubelet replaces it.
-    pub token: PathBuf,
-    /// The cluster that the token is of.
-    pub cluster_id: String,
-    /// The mesh's roots (PEM), as long as they are not those of the authority's newest answer.
-    pub trust_roots: Option<PathBuf>,
-}
 
 /// An authority that is asked over the network.
 pub struct IstioCa {

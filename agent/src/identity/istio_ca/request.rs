@@ -11,7 +11,7 @@ use tonic::transport::Channel;
 use tonic::{Request, Status};
 use tonic_prost::ProstCodec;
 
-use super::IstioCaConfig;
+use super::config::IstioCaConfig;
 use super::connection::CaConnection;
 use super::failure::of_call;
 use super::message::{

@@ -4,7 +4,7 @@ use rcgen::{CertificateParams, IsCa, KeyPair, KeyUsagePurpose};
 
 use super::{HOUR, Root, identity, params, private, trust};
 use crate::identity::answer::{CheckedCertificate, Question, check};
-use crate::identity::provider::IssuedCertificate;
+use crate::identity::issued::IssuedCertificate;
 use crate::identity::validity::CLOCK_SKEW;
 use crate::identity::verify::PeerVerifier;
 

@@ -9,7 +9,7 @@ use rustls::{ClientConfig, HandshakeKind, NamedGroup, version};
 use super::exchange::meet;
 use super::{HOUR, Root, current, params, trust};
 use crate::identity::CLOCK_SKEW;
-use crate::identity::provider::IssuedCertificate;
+use crate::identity::issued::IssuedCertificate;
 use crate::identity::tls::TlsConfigs;
 use crate::identity::verify::PeerVerifier;
 

@@ -19,8 +19,8 @@ use rcgen::{
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use super::anchors::TrustAnchors;
+use super::issued::IssuedCertificate;
 use super::peer::TrustPolicy;
-use super::provider::IssuedCertificate;
 use crate::model::{TrustDomain, WorkloadIdentity};
 
 pub(super) const HOUR: Duration = Duration::from_secs(3600);

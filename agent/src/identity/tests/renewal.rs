@@ -3,8 +3,9 @@ use std::time::{Duration, SystemTime};
 
 use super::authority::{Authority, ready};
 use super::{HOUR, eventually, identity};
+use crate::identity::condition::CertificateState;
 use crate::identity::manager::Identities;
-use crate::identity::state::{CertificateState, CertificateSummary, NodeCertificates};
+use crate::identity::state::{CertificateSummary, NodeCertificates};
 
 /// Long enough for whole seconds not to matter, and short enough to wait for.
 const SHORT: Duration = Duration::from_secs(4);

@@ -12,7 +12,8 @@ use std::sync::Arc;
 use tempfile::TempDir;
 
 use super::{IstioCa, IstioCaConfig};
-use crate::identity::provider::{CertificateProvider, IssueFailure, IssuedCertificate};
+use crate::identity::issued::IssuedCertificate;
+use crate::identity::provider::{CertificateProvider, IssueFailure};
 use crate::identity::tests::{HOUR, Root, identity, trust};
 use server::{CaServer, Reply};
 
