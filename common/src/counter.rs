@@ -63,6 +63,9 @@ counters! {
     DeliverySteered, "delivery_steered";
     /// Loopback traffic of the pod itself passed.
     LoopbackPassed, "loopback_passed";
+    /// What only a delivery or a redirect looks like, without a record: a late segment of one that
+    /// has ended, or a process of the pod that imitates one towards its own pod.
+    LoopbackRefused, "loopback_refused";
     /// An inbound connection was refused for a reason other than policy.
     InboundRefused, "inbound_refused";
     /// A repeated segment of a connection already refused.

@@ -52,8 +52,7 @@ impl Hook {
 
 impl Logged {
     /// Reads a line of the log that tells a verdict: of a denial the kernel's own report, of an allowed
-    /// delivery the line about its end. An allowed lookup leaves none. Callers have no loopback address:
-    /// a late packet of a delivery that has ended has one, and is looked up since no socket is left.
+    /// delivery the line about its end. An allowed lookup leaves none.
     pub(crate) fn read(line: &str) -> Option<Self> {
         let entry: Value = serde_json::from_str(line).ok()?;
         let text = |field: &str| Some(entry["fields"].get(field)?.as_str()?.to_owned());
@@ -62,7 +61,7 @@ impl Logged {
             let words = ["side", "outcome", "decided_in"].map(text);
             words == ["inbound", "finished", "kernel"].map(|word| Some(word.to_owned()))
         };
-        let logged = match entry["target"].as_str()? {
+        match entry["target"].as_str()? {
             "ambit::denied" => Some(Self {
                 hook: Hook::parse(&text("hook")?)?,
                 source: address("source")?.ip(),
@@ -84,8 +83,7 @@ impl Logged {
                 },
             }),
             _ => None,
-        };
-        logged.filter(|logged| !logged.source.is_loopback())
+        }
     }
 }
 

@@ -1,15 +1,16 @@
 //! `sk_lookup` (Linux 5.9; `ingress_ifindex` 5.17): who receives a new inbound connection.
 //!
 //! Return values: SK_PASS lets the kernel go on, with the listener that the program assigned or,
-//! without one, by its own look-up; SK_DROP resets the connection at once. The program runs for a
-//! SYN, for its retransmission and for the ACK of a SYN cookie, and decides all of them alike.
+//! without one, by its own look-up; SK_DROP resets the connection at once. The program runs for any
+//! segment that no socket takes: a SYN, its retransmission, the ACK of a SYN cookie, a late segment of
+//! a connection that has ended. It decides all of them alike.
 //!
 //! | from | connection | outcome |
 //! |---|---|---|
 //! | any | not TCP | passes |
 //! | own | with a record: redirected connect | outbound listener, or reset |
 //! | own | with a record: delivery | passes to the application |
-//! | own | agent's addresses or ports, without a record | reset |
+//! | own | agent's addresses or ports, without a record | reset, counted and not reported |
 //! | own | any other | passes |
 //! | elsewhere | to an address that is not the pod's | reset |
 //! | elsewhere | to 15008 | HBONE listener, or reset |
@@ -106,7 +107,10 @@ fn from_pod_itself(ctx: &SkLookupContext, connection: &Connection) -> u32 {
         return recorded(ctx, connection, record);
     }
     if needs_record(connection) {
-        return refuse(connection, Reason::NoRecord, Counter::InboundRefused);
+        // Nobody else's connection: late segments of ended deliveries are as frequent as those, and
+        // would drown what operators have to see.
+        count(Counter::LoopbackRefused);
+        return SK_DROP;
     }
     count(Counter::LoopbackPassed);
     SK_PASS
