@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
+use crate::client::{Reply, get};
 use crate::lab::Lab;
 use crate::place::Place;
 use crate::plan::{MESH_CIDRS, NodeName};
@@ -17,10 +18,14 @@ use crate::run::creating;
 /// Names the binary to run instead of the one that `cargo xtask build` makes.
 const BINARY_VARIABLE: &str = "AMBIT_BINARY";
 
+/// Where an agent serves its metrics, in its node's own namespace.
+const METRICS: &str = "127.0.0.1:15020";
+
 /// A running agent. Dropping it kills it.
 pub struct Agent {
     process: Process,
     socket: PathBuf,
+    place: Place,
 }
 
 impl Agent {
@@ -55,7 +60,7 @@ impl Agent {
             .arg(lab.manifests().directory())
             .arg("--pin-dir")
             .arg(lab.pins(node))
-            .args(["--log-format", "json"])
+            .args(["--log-format", "json", "--metrics", METRICS])
             .arg("--socket")
             .arg(state.join("admin.sock"))
             .args(lab.certificate_options(node));
@@ -65,6 +70,7 @@ impl Agent {
         Ok(Self {
             process: Process::start(&mut command, &lab.new_log(node.as_str())?)?,
             socket: state.join("admin.sock"),
+            place: place.clone(),
         })
     }
 
@@ -75,6 +81,19 @@ impl Agent {
     /// Where the agent does not answer.
     pub fn ask(&self, verb: &str) -> Result<Value> {
         ask(&self.socket, verb)
+    }
+
+    /// What it tells Prometheus.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not answer.
+    pub fn metrics(&self) -> Result<String> {
+        let reply = get(&self.place, &format!("http://{METRICS}/metrics"))?;
+        match reply {
+            Reply::Answer(text) => Ok(text),
+            reply => bail!("no metrics: {reply:?}"),
+        }
     }
 
     /// What `ambit explain -o json` answers to a question that is put by these arguments.
@@ -212,14 +231,18 @@ impl Agent {
     }
 
     pub(crate) fn wait_until_answering(&mut self) -> Result<()> {
-        let Self { process, socket } = self;
+        let Self {
+            process, socket, ..
+        } = self;
         process.wait_until("the agent answering", |_| status(socket).ok().map(drop))
     }
 
     /// Waits until the configuration is known in full and every pod of the node that belongs in the
     /// mesh is served.
     pub(crate) fn wait_until_serving(&mut self) -> Result<()> {
-        let Self { process, socket } = self;
+        let Self {
+            process, socket, ..
+        } = self;
         process
             .wait_until("the agent serving its pods", |_| {
                 (status(socket).ok()?["ready"] == true).then_some(())

@@ -1,13 +1,10 @@
 //! Recent denials, and what policies had noted, kept for the operator.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 
-use serde::Serialize;
-
-use crate::model::{ObjectName, WorkloadIdentity};
-use crate::policy::Layer;
+use super::event::{EventKind, EventRecord};
+use super::tally::{RuleTally, Tallies};
 
 /// How many of each kind are kept.
 const KEPT: usize = 1000;
@@ -15,45 +12,6 @@ const KEPT: usize = 1000;
 /// Among how many of the last ones of its kind a repeat is looked for: those of several callers, and
 /// several notes of one request, come by turns.
 const FOLDED: usize = 8;
-
-/// What an event tells.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum EventKind {
-    /// Something was denied.
-    Denial,
-    /// A policy had something noted (AUDIT, dry runs), whatever became of it.
-    Note,
-}
-
-/// An event.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct EventRecord {
-    /// What it tells.
-    pub kind: EventKind,
-    /// `inbound`: the pod was called; `outbound`: it called.
-    pub side: &'static str,
-    /// Where it was decided.
-    pub decided_in: Layer,
-    /// The kernel's hook that decided.
-    pub hook: Option<&'static str>,
-    /// The pod that was called, or that called.
-    pub pod: Option<ObjectName>,
-    /// Who called; unspecified for a pod's own connect.
-    pub source: SocketAddr,
-    /// What was called.
-    pub destination: SocketAddr,
-    /// The caller's verified identity.
-    pub identity: Option<WorkloadIdentity>,
-    /// Method and path, where it is about a request.
-    pub request: Option<String>,
-    /// The word of the denial's reason, or of the note.
-    pub reason: &'static str,
-    /// The policy and rule that decided.
-    pub policy: Option<String>,
-    /// How often, with few others in between.
-    pub count: u64,
-}
 
 /// Keeps the most recent events; repeated ones are folded into one. Neither kind takes the other's
 /// room.
@@ -64,6 +22,7 @@ pub struct RecentEvents(Mutex<Kept>);
 struct Kept {
     denials: VecDeque<Numbered>,
     notes: VecDeque<Numbered>,
+    tallies: Tallies,
     next: u64,
 }
 
@@ -90,10 +49,17 @@ impl RecentEvents {
             .map(|numbered| numbered.event.clone())
             .collect()
     }
+
+    /// How often each rule decided, since the agent started.
+    pub fn tallies(&self) -> Vec<RuleTally> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.tallies.list()
+    }
 }
 
 impl Kept {
     fn add(&mut self, event: EventRecord) {
+        self.tallies.add(&event);
         let same_kind = match event.kind {
             EventKind::Denial => &mut self.denials,
             EventKind::Note => &mut self.notes,
@@ -112,21 +78,10 @@ impl Kept {
     }
 }
 
-impl EventRecord {
-    /// Whether another differs in nothing but the caller's port.
-    fn is_repeated_by(&self, next: &Self) -> bool {
-        let like_this = Self {
-            source: SocketAddr::new(next.source.ip(), self.source.port()),
-            count: self.count,
-            ..next.clone()
-        };
-        *self == like_this
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::Layer;
 
     fn event(kind: EventKind, source: &str, reason: &'static str) -> EventRecord {
         EventRecord {

@@ -1,5 +1,7 @@
 //! What operators and logs are told.
 
+pub mod event;
 pub mod events;
 pub mod logging;
 pub mod metrics;
+pub mod tally;

@@ -90,7 +90,7 @@ impl Permit {
 }
 
 /// Where a verdict was reached.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Layer {
     /// In the kernel's tables, before a byte of the connection passed.

@@ -6,7 +6,7 @@ use super::ends::Ends;
 use super::pod::ServedPod;
 use super::subject::{Direction, Path, Subject};
 use crate::model::WorkloadIdentity;
-use crate::observe::events::{EventKind, EventRecord};
+use crate::observe::event::{EventKind, EventRecord};
 use crate::policy::{Decider, Layer, Note, RequestAttributes};
 
 /// How much of a request's method and path an event keeps: whoever calls may write long ones.

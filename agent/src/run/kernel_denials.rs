@@ -7,7 +7,8 @@ use tokio::sync::watch;
 
 use super::pods::{NodeReport, PodReport};
 use crate::datapath::{DenialReader, KernelDenial, Pins, Tables};
-use crate::observe::events::{EventKind, EventRecord, RecentEvents};
+use crate::observe::event::{EventKind, EventRecord};
+use crate::observe::events::RecentEvents;
 use crate::policy::{Attributes, ConnectionVerdict, Decider, Layer};
 use crate::proxy::Direction;
 

@@ -7,12 +7,14 @@ use super::pods::PodState;
 use super::state::State;
 use crate::identity::{CertificateInfo, CertificateState, CertificateSummary};
 use crate::observe::metrics::{Family, Kind, MetricsState, Sample};
+use crate::observe::tally::RuleTally;
 use crate::proxy::ProxyStats;
 
 impl MetricsState for State {
     async fn families(&self) -> Vec<Family> {
         let mut families = certificates(&self.identities.list());
         families.push(self.pod_counts());
+        families.push(rules(&self.events.tallies()));
         families.push(gauge(
             "ambit_ca_unavailable",
             "1 while the CA is left alone because it could not be reached",
@@ -53,6 +55,24 @@ impl State {
         let samples = samples.map(|(name, state)| Sample::labelled("state", name, count(state)));
         gauge("ambit_pods", "This node's pods", samples.into())
     }
+}
+
+/// Labels are policies and their rules: as many as the configuration has, and bounded besides.
+fn rules(tallies: &[RuleTally]) -> Family {
+    let samples = tallies.iter().map(|tally| Sample {
+        labels: vec![
+            ("kind", tally.kind.as_str().to_owned()),
+            ("decided_in", tally.decided_in.as_str().to_owned()),
+            ("reason", tally.reason.to_owned()),
+            ("policy", tally.policy.clone().unwrap_or_default()),
+        ],
+        value: tally.count,
+    });
+    counter(
+        "ambit_events",
+        "Denials and notes, by the policy and rule that decided; of the kernel's those that it reports",
+        samples.collect(),
+    )
 }
 
 /// Labels are the identities of this node's pods: as many as it has service accounts.
@@ -142,6 +162,12 @@ fn of_proxy(stats: &ProxyStats) -> Vec<Family> {
             "Requests that were judged one by one",
             "outcome",
             &stats.requests,
+        ),
+        by_word(
+            "ambit_noted",
+            "Connections and requests that policies had noted (AUDIT, dry runs)",
+            "note",
+            &stats.noted,
         ),
         counter(
             "ambit_bytes",

@@ -78,7 +78,6 @@ pub fn run(config: RunConfig, dropped_lines: DroppedLines) -> Result<()> {
 
 async fn start(config: RunConfig, dropped_lines: DroppedLines) -> Result<()> {
     let listener = server::bind(&config.socket)?;
-    let metrics = listen_for_metrics(config.metrics).await?;
     let mount = CgroupMount::find()?;
     let cgroup = mount.cgroup(config.cgroup.as_deref().unwrap_or(mount.path()))?;
     let pods_cgroup = config
@@ -87,6 +86,7 @@ async fn start(config: RunConfig, dropped_lines: DroppedLines) -> Result<()> {
         .map(|path| mount.cgroup(path))
         .transpose()?;
     let directory = PinDirectory::prepare(&config.pin_dir)?;
+    let metrics = listen_for_metrics(config.metrics).await?;
     let pins = Pins::open(&directory)?;
     let mut node = Node::install(
         &pins,

@@ -121,6 +121,7 @@ impl State {
             "faults": faults,
             "kernel": counters,
             "proxy": stats,
+            "rules": self.events.tallies(),
         })
     }
 

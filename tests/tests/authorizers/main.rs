@@ -8,8 +8,8 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use ambit_tests::{
-    GrpcAuthorizer, Lab, Nginx, NodeName, RawAnswer, RawCall, RawEnd, SOON, Site, Until, WebServer,
-    eventually, run_tests, tests,
+    Agent, GrpcAuthorizer, Lab, Nginx, NodeName, RawAnswer, RawCall, RawEnd, SOON, Site, Until,
+    WebServer, eventually, run_tests, tests,
 };
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -391,6 +391,36 @@ fn audits_and_dry_runs_are_noted_and_change_nothing(lab: &Lab) -> Result<()> {
                     .is_some_and(|own| own.ends_with(policy))
         });
         ensure!(is_kept, "no {kind} {reason} of {request}: {events}");
+    }
+    are_counted_by_rule(agent)
+}
+
+/// Status and metrics tell how often each rule had something noted or denied.
+fn are_counted_by_rule(agent: &Agent) -> Result<()> {
+    let status = agent.ask("status")?;
+    let metrics = agent.metrics()?;
+    let rules = [
+        ("note", "audited", "web/web-0 rule 0", 2),
+        ("note", "dry-run-denied", "web/dry-deny rule 0", 1),
+        ("denial", "denied-by-policy", "web/web-1 rule 0", 1),
+    ];
+    for (kind, reason, rule, count) in rules {
+        let policy = format!("AuthorizationPolicy {rule}");
+        let expected = serde_json::json!({
+            "kind": kind,
+            "decided_in": "proxy",
+            "reason": reason,
+            "policy": policy,
+            "count": count,
+        });
+        let mut counted = status["rules"].as_array().into_iter().flatten();
+        let is_counted = counted.any(|own| *own == expected);
+        ensure!(is_counted, "no {expected}: {}", status["rules"]);
+        let labels =
+            format!("kind=\"{kind}\",decided_in=\"proxy\",reason=\"{reason}\",policy=\"{policy}\"");
+        let line = format!("ambit_events_total{{{labels}}} {count}");
+        let is_served = metrics.lines().any(|own| own == line);
+        ensure!(is_served, "no {line}:\n{metrics}");
     }
     Ok(())
 }
