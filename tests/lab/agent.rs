@@ -9,6 +9,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::client::{Reply, get};
+use crate::descriptors;
 use crate::lab::Lab;
 use crate::place::Place;
 use crate::plan::{MESH_CIDRS, NodeName};
@@ -42,15 +43,12 @@ impl Agent {
             let _gate = creating();
             std::fs::create_dir_all(&state)?;
         }
-        let mut command = match wrapper {
-            [] => place.command(binary()?)?,
-            [program, arguments @ ..] => {
-                let mut command = place.command(program)?;
-                command.args(arguments).arg(binary()?);
-                command
-            }
-        };
+        let [program, arguments @ ..] = descriptors::AS_A_LOGIN;
+        let mut command = place.command(program)?;
         command
+            .args(arguments)
+            .args(wrapper)
+            .arg(binary()?)
             .args(["run", "--node", node.as_str()])
             .arg("--cgroup")
             .arg(lab.node_cgroup(node))

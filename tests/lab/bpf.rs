@@ -1,12 +1,14 @@
-//! Pinned maps and links of an agent, as bpftool sees them.
+//! Pinned maps and links of an agent, as others see them.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+use crate::bpf_call;
 use crate::lab::Lab;
 use crate::plan::NodeName;
 use crate::process::output;
@@ -25,7 +27,6 @@ pub struct PinnedMap {
     capacity: u32,
     /// Foreign entries belong to what the first one belongs to, so that no agent sweeps them out.
     owner: Vec<u8>,
-    batch: PathBuf,
 }
 
 impl PinnedMap {
@@ -38,14 +39,10 @@ impl PinnedMap {
         let mut paths = Vec::new();
         find(&lab.pins(node), name, &mut paths)?;
         ensure!(!paths.is_empty(), "no pinned map {name}");
-        let batch = lab.directory().join(format!("{name}.bpftool"));
-        paths
-            .into_iter()
-            .map(|path| Self::open(path, batch.clone()))
-            .collect()
+        paths.into_iter().map(Self::open).collect()
     }
 
-    fn open(path: PathBuf, batch: PathBuf) -> Result<Self> {
+    fn open(path: PathBuf) -> Result<Self> {
         let info = describe("map", &path)?;
         let number = |name: &str| info[name].as_u64().with_context(|| format!("no {name}"));
         let key_size: usize = number("bytes_key")?.try_into()?;
@@ -58,7 +55,6 @@ impl PinnedMap {
             value_size: number("bytes_value")?.try_into()?,
             capacity: number("max_entries")?.try_into()?,
             path,
-            batch,
         })
     }
 
@@ -68,17 +64,10 @@ impl PinnedMap {
     ///
     /// Where there is room left.
     pub fn fill(&self) -> Result<()> {
-        let value = hex(&vec![0; self.value_size]);
-        let said = self.each(|key| {
-            format!(
-                "update pinned {} key hex {key} value hex {value}",
-                self.path.display()
-            )
-        })?;
-        ensure!(
-            said.contains("Argument list too long"),
-            "it is not full: {said}"
-        );
+        let map = bpf_call::open(&self.path)?;
+        let filled = bpf_call::update(&map, &self.keys(), &vec![0; self.value_size]);
+        let is_full = filled.obstacle.as_ref().and_then(io::Error::raw_os_error);
+        ensure!(is_full == Some(libc::E2BIG), "it is not full: {filled:?}");
         Ok(())
     }
 
@@ -86,26 +75,33 @@ impl PinnedMap {
     ///
     /// # Errors
     ///
-    /// Where bpftool cannot be run.
+    /// Where one cannot be removed.
     pub fn empty(&self) -> Result<()> {
-        self.each(|key| format!("delete pinned {} key hex {key}", self.path.display()))
-            .map(drop)
+        let map = bpf_call::open(&self.path)?;
+        let keys = self.keys();
+        let mut left = &keys[..];
+        while !left.is_empty() {
+            let removed = bpf_call::delete(&map, left);
+            let Some(obstacle) = removed.obstacle else {
+                break;
+            };
+            let is_missing = obstacle.raw_os_error() == Some(libc::ENOENT);
+            ensure!(is_missing, "it cannot be emptied: {obstacle}");
+            left = left.get(removed.done + 1..).unwrap_or_default();
+        }
+        Ok(())
     }
 
-    /// Does something for one foreign key after another, until it fails.
-    fn each(&self, what: impl Fn(&str) -> String) -> Result<String> {
+    /// One more foreign key than there is room for.
+    fn keys(&self) -> Vec<Vec<u8>> {
         let key = |number: u32| {
             let mut key = vec![FOREIGN; self.key_size];
             let start = self.owner.len();
             key[..start].copy_from_slice(&self.owner);
             key[start..start + 3].copy_from_slice(&number.to_le_bytes()[..3]);
-            hex(&key)
+            key
         };
-        let lines = (0..=self.capacity).map(|number| format!("map {}\n", what(&key(number))));
-        fs::write(&self.batch, lines.collect::<String>())?;
-        let mut command = Command::new("bpftool");
-        let outcome = output(command.arg("batch").arg("file").arg(&self.batch))?;
-        Ok(outcome.stderr)
+        (0..=self.capacity).map(key).collect()
     }
 }
 
@@ -188,9 +184,4 @@ fn owner(key: &Value) -> Result<[u8; OWNER]> {
         *byte = u8::from_str_radix(digits.trim_start_matches("0x"), 16)?;
     }
     Ok(owner)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    let words: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    words.join(" ")
 }

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use crate::agent::{Agent, ca_directory};
 use crate::authority::CaAccess;
 use crate::cgroup;
+use crate::descriptors;
 use crate::manifest::Manifests;
 use crate::netns::Netns;
 use crate::place::Place;
@@ -42,6 +43,7 @@ impl Lab {
             nix::unistd::geteuid().is_root(),
             "a lab needs root, for network namespaces and control groups"
         );
+        descriptors::raise()?;
         let run = Run::start()?;
         let manifests = Manifests::create(run.directory().join("config"))?;
         fs::create_dir(run.directory().join("logs"))?;

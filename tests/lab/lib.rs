@@ -8,11 +8,13 @@ mod agent;
 mod authority;
 mod authorizer;
 mod bpf;
+mod bpf_call;
 mod capture;
 mod cgroup;
 mod client;
 mod crash;
 mod decision;
+mod descriptors;
 mod dialer;
 mod envoy;
 mod escape;
@@ -42,7 +44,11 @@ mod wait;
 mod web;
 
 pub use agent::{Agent, ambit};
-pub use authority::{CaAnswer, CaCall, CaFiles, CaServer, CallerToken, signing_request};
+pub use authority::protocol as ca_protocol;
+pub use authority::{
+    CaAnswer, CaCall, CaFault, CaFiles, CaServer, CallerLimits, CallerToken, WrongCa,
+    signing_request,
+};
 pub use authorizer::GrpcAuthorizer;
 pub use bpf::{PinnedMap, pinned_links};
 pub use capture::{Capture, Captured};

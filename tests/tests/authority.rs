@@ -4,8 +4,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use ambit_tests::{
-    CaAnswer, CaCall, CaServer, CallerToken, Lab, NodeName, Place, Reference, TokenIssuer,
-    run_tests, signing_request, tests, unsigned,
+    CaAnswer, CaCall, CaServer, CallerLimits, CallerToken, Lab, NodeName, Place, Reference,
+    TokenIssuer, run_tests, signing_request, tests, unsigned,
 };
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -315,12 +315,17 @@ fn nobody_gets_longer_than_is_configured(lab: &Lab) -> Result<()> {
 
 fn a_caller_that_asks_without_end_is_held_up(lab: &Lab) -> Result<()> {
     let cluster = Cluster::start(lab)?;
+    let limits = CallerLimits {
+        burst: 5,
+        per_second: 1,
+    };
+    cluster.ca.limit(lab, limits)?;
     let frontend = CallerToken::of(&cluster.mesh.frontend);
-    let held_up = (0..400).find_map(|_| {
+    let held_up = (0..100).find_map(|_| {
         let answer = cluster.ask_as(&frontend, None).ok()?;
         (answer.status() == RESOURCE_EXHAUSTED).then_some(answer)
     });
-    let answer = held_up.context("400 calls were answered")?;
+    let answer = held_up.context("100 calls were answered")?;
     ensure_refused(&answer, RESOURCE_EXHAUSTED, &["too often", "try again"])?;
     // Nobody else is.
     let given = cluster.ask(&cluster.agent()?, Some(FRONTEND))?;

@@ -1,12 +1,13 @@
 //! Certificates from `ambit ca serve` on two nodes: how they come, are renewed, and what becomes of
 //! the mesh when they do not.
 
+use std::fs;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ambit_tests::{
-    Agent, CaServer, HeldConnection, Lab, LabServer, Mode, Reference, SOON, Swarm, SwarmServer,
-    eventually, get_from, run_tests, tests,
+    Agent, CaFault, CaServer, HeldConnection, Lab, LabServer, Mode, NodeName, Reference, SOON,
+    Swarm, SwarmServer, WrongCa, ambit, eventually, get_from, run_tests, tests,
 };
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
@@ -33,6 +34,8 @@ fn main() -> ExitCode {
         roots_change_without_a_failed_call,
         a_ca_that_is_down_is_missed_when_certificates_expire,
         a_ca_that_does_not_answer_is_told_of_and_heals,
+        wrong_answers_are_refused_with_their_reason,
+        a_ca_of_another_root_gets_no_token,
     ])
 }
 
@@ -152,6 +155,82 @@ fn a_ca_that_does_not_answer_is_told_of_and_heals(lab: &Lab) -> Result<()> {
     eventually(Duration::from_secs(40), "a status without a fault", || {
         degraded_until(&calls.agents[0]).is_none().then_some(())
     })
+}
+
+fn wrong_answers_are_refused_with_their_reason(lab: &Lab) -> Result<()> {
+    let ca = WrongCa::start(lab)?;
+    let mesh = Reference::build(lab)?;
+    let server = LabServer::in_pod(lab, &mesh.orders, Mode::Http, PORT)?;
+    for (fault, reason) in [
+        (CaFault::Silence, "did not answer within"),
+        (CaFault::Refusal, "CA_TRUSTED_NODE_ACCOUNTS"),
+        (
+            CaFault::OtherIdentity,
+            "is for cluster.local/ns/else/sa/somebody",
+        ),
+        (CaFault::OtherKey, "for another key"),
+        (CaFault::Expired, "expired at"),
+        (CaFault::OtherRoot, "does not verify by the mesh's roots"),
+        (CaFault::Garbage, "no certificate"),
+    ] {
+        ca.set_fault(Some(fault))?;
+        let mut agents = launch_both(lab)?;
+        for agent in &agents {
+            eventually(SOON, reason, || all_lack(agent, reason))?;
+        }
+        let known = server.connections().len();
+        let reply = get_from(mesh.frontend.place(), mesh.orders.at(PORT))?;
+        let is_closed = !reply.is_answer() && server.connections().len() == known;
+        ensure!(is_closed, "{fault}: {reply:?}");
+        ca.set_fault(None)?;
+        for agent in &mut agents {
+            lab.wait_until_serving(agent)?;
+        }
+        let reply = get_from(mesh.frontend.place(), mesh.orders.at(PORT))?;
+        ensure!(reply.is_answer(), "after {fault}: {reply:?}");
+    }
+    Ok(())
+}
+
+fn a_ca_of_another_root_gets_no_token(lab: &Lab) -> Result<()> {
+    let (ca, stranger) = (WrongCa::start(lab)?, lab.directory().join("stranger"));
+    let made = ambit(&["ca", "init", "--dir", &stranger.to_string_lossy()])?;
+    ensure!(made.status.success(), "{}", made.stderr);
+    let own = fs::read_to_string(ca.root())?;
+    fs::copy(stranger.join("root-cert.pem"), ca.root())?;
+    let _mesh = Reference::build(lab)?;
+    let mut agents = launch_both(lab)?;
+    for agent in &agents {
+        eventually(SOON, "no trust in the CA", || {
+            all_lack(agent, "no token was sent")
+        })?;
+    }
+    ensure!(
+        !ca.log().contains("asked for"),
+        "it was asked: {}",
+        ca.log()
+    );
+    fs::write(ca.root(), own)?;
+    for agent in &mut agents {
+        lab.wait_until_serving(agent)?;
+    }
+    Ok(())
+}
+
+fn launch_both(lab: &Lab) -> Result<[Agent; 2]> {
+    let [a, b] = NodeName::ALL;
+    Ok([lab.launch_agent(a)?, lab.launch_agent(b)?])
+}
+
+/// Whether all identities of an agent's pods are without a certificate, for this reason.
+fn all_lack(agent: &Agent, reason: &str) -> Option<()> {
+    let certificates = certificates(agent).ok()?;
+    let lacks = |certificate: &Value| {
+        let error = certificate["error"].as_str().unwrap_or_default();
+        certificate["state"] == "missing" && error.contains(reason)
+    };
+    let all = !certificates.is_empty() && certificates.iter().all(lacks);
+    all.then_some(())
 }
 
 /// `frontend` on one node and `orders` on the other, which answers many calls.

@@ -15,6 +15,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::process::{output_of, say};
+use crate::setup::ENVOY;
 use crate::test::Counts;
 use crate::workspace;
 use image::Image;
@@ -125,13 +126,14 @@ impl Built {
              ip link set lo up\n\
              mkdir -p {COPY}/deps\n\
              {copies}\
-             export AMBIT_BINARY={COPY}/ambit AMBIT_SLOWNESS=6 PATH='{path}'\n\
+             export AMBIT_BINARY={COPY}/ambit AMBIT_ENVOY='{envoy}' AMBIT_SLOWNESS=6 PATH='{path}'\n\
              outcome={SUCCESS}\n\
              {tests}\
              echo $outcome >'{}'\n\
              sync\n",
             output.display(),
             ended.display(),
+            envoy = ENVOY.path().display(),
             path = path.display(),
         )
     }

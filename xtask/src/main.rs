@@ -164,7 +164,12 @@ fn run(command: Command) -> Result<ExitCode> {
             kernel: Some(series),
             names,
         } => {
-            setup::run(&[Purpose::Build, Purpose::Mesh, Purpose::Kernels])?;
+            setup::run(&[
+                Purpose::Build,
+                Purpose::Mesh,
+                Purpose::Tests,
+                Purpose::Kernels,
+            ])?;
             build::run()?;
             return kernel::run(&series, &names);
         }

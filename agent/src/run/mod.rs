@@ -78,32 +78,18 @@ pub fn run(config: RunConfig, dropped_lines: DroppedLines) -> Result<()> {
 
 async fn start(config: RunConfig, dropped_lines: DroppedLines) -> Result<()> {
     let listener = server::bind(&config.socket)?;
-    let mount = CgroupMount::find()?;
-    let cgroup = mount.cgroup(config.cgroup.as_deref().unwrap_or(mount.path()))?;
-    let pods_cgroup = config
-        .pods_cgroup
-        .as_deref()
-        .map(|path| mount.cgroup(path))
-        .transpose()?;
+    let groups = Groups::find(&config)?;
     let directory = PinDirectory::prepare(&config.pin_dir)?;
     let metrics = listen_for_metrics(config.metrics).await?;
     let pins = Pins::open(&directory)?;
     let mut node = Node::install(
         &pins,
-        cgroup.path(),
-        node_settings(pods_cgroup.as_ref())?,
+        groups.node.path(),
+        node_settings(groups.pods.as_ref())?,
         config.kernel_log,
     )?;
     if config.kernel_log.is_on() {
-        let mut logger = aya_log::EbpfLogger::init(node.ebpf_mut())
-            .context("the kernel's log cannot be read")?;
-        // A little late: it is for debugging only.
-        tokio::spawn(async move {
-            loop {
-                logger.flush();
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        });
+        follow_kernel_log(&mut node)?;
     }
     let trust = TrustPolicy {
         trust_domain: config.trust_domain.clone(),
@@ -111,16 +97,7 @@ async fn start(config: RunConfig, dropped_lines: DroppedLines) -> Result<()> {
     };
     let ca = authority(&config, &trust)?;
     let identities = Identities::new(ca, trust, config.certificate_lifetime);
-    let (_source, mut snapshots) = FileSource::start(FileSourceConfig {
-        directory: config.config_dir.clone(),
-        trust_bundle: TrustBundle {
-            own: config.trust_domain.clone(),
-            aliases: config.trust_domain_aliases.clone(),
-        },
-        root_namespace: config.root_namespace.as_str().into(),
-        revision: config.revision.clone(),
-        ranges: config.ranges.clone(),
-    })?;
+    let (_source, mut snapshots) = FileSource::start(source_config(&config))?;
     let first = Arc::clone(&snapshots.borrow_and_update());
     let view = Arc::new(MeshView::new(Arc::clone(&first)));
     let (views, mesh) = watch::channel(view);
@@ -136,7 +113,7 @@ async fn start(config: RunConfig, dropped_lines: DroppedLines) -> Result<()> {
     let tables = Tables::open(&pins)?;
     let enroller = Enroller::new(EnrollerParts {
         pins: pins.clone(),
-        cgroup: cgroup.clone(),
+        cgroup: groups.node.clone(),
         tables: tables.clone(),
         shards: proxy.shards(),
         connect_timeout: config.connect_timeout,
@@ -145,7 +122,7 @@ async fn start(config: RunConfig, dropped_lines: DroppedLines) -> Result<()> {
     let (reports, node_report) = watch::channel(NodeReport::default());
     let state = State {
         config: config.clone(),
-        cgroup: cgroup.clone(),
+        cgroup: groups.node.clone(),
         mesh,
         node: node_report.clone(),
         proxy: Arc::clone(&proxy),
@@ -187,6 +164,50 @@ async fn start(config: RunConfig, dropped_lines: DroppedLines) -> Result<()> {
     tokio::select! {
         ended = end => ended,
         failed = follow(reconciler, first, snapshots, arrivals) => failed,
+    }
+}
+
+/// The control groups of the node and of its pods.
+struct Groups {
+    node: CgroupPath,
+    pods: Option<CgroupPath>,
+}
+
+impl Groups {
+    fn find(config: &RunConfig) -> Result<Self> {
+        let mount = CgroupMount::find()?;
+        let node = config.cgroup.as_deref().unwrap_or(mount.path());
+        let pods = config.pods_cgroup.as_deref();
+        Ok(Self {
+            node: mount.cgroup(node)?,
+            pods: pods.map(|path| mount.cgroup(path)).transpose()?,
+        })
+    }
+}
+
+/// Logs what kernel programs say, a little late: it is for debugging only.
+fn follow_kernel_log(node: &mut Node) -> Result<()> {
+    let mut logger =
+        aya_log::EbpfLogger::init(node.ebpf_mut()).context("the kernel's log cannot be read")?;
+    tokio::spawn(async move {
+        loop {
+            logger.flush();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    });
+    Ok(())
+}
+
+fn source_config(config: &RunConfig) -> FileSourceConfig {
+    FileSourceConfig {
+        directory: config.config_dir.clone(),
+        trust_bundle: TrustBundle {
+            own: config.trust_domain.clone(),
+            aliases: config.trust_domain_aliases.clone(),
+        },
+        root_namespace: config.root_namespace.as_str().into(),
+        revision: config.revision.clone(),
+        ranges: config.ranges.clone(),
     }
 }
 

@@ -8,12 +8,12 @@ use anyhow::{Context, Result, ensure};
 use prost::Message;
 use rcgen::{CertificateParams, KeyPair, SanType};
 
+use super::protocol::{CREATE_CERTIFICATE, CertificateRequest, CertificateResponse, frame};
+use super::protocol::{IMPERSONATED_IDENTITY, Struct, Value};
 use super::server::CaServer;
 use crate::lab::Lab;
 use crate::place::Place;
 use crate::process::output;
-
-const METHOD: &str = "istio.v1.auth.IstioCertificateService/CreateCertificate";
 
 /// What is asked.
 #[derive(Clone, Copy, Debug)]
@@ -76,29 +76,25 @@ impl CaCall<'_> {
         for header in self.headers {
             curl.args(["--header", header]);
         }
-        let outcome = output(curl.arg(format!("https://{name}:{port}/{METHOD}")))?;
+        let outcome = output(curl.arg(format!("https://{name}:{port}{CREATE_CERTIFICATE}")))?;
         ensure!(outcome.status.success(), "curl: {}", outcome.stderr);
         answer(&fs::read_to_string(file("head"))?, &file("answer"))
     }
 
-    /// A message of gRPC: not compressed, its length, and itself.
     fn encode(&self) -> Vec<u8> {
         let metadata = self.identity.map(|identity| {
-            let value = proto::Value {
+            let value = Value {
                 text: Some(identity.to_owned()),
             };
-            proto::Struct {
-                fields: HashMap::from([("ImpersonatedIdentity".to_owned(), value)]),
+            Struct {
+                fields: HashMap::from([(IMPERSONATED_IDENTITY.to_owned(), value)]),
             }
         });
-        let message = proto::CertificateRequest {
+        frame(&CertificateRequest {
             csr: self.request.to_owned(),
             seconds: self.seconds,
             metadata,
-        }
-        .encode_to_vec();
-        let length = u32::try_from(message.len()).unwrap_or(u32::MAX);
-        [&[0][..], &length.to_be_bytes(), &message].concat()
+        })
     }
 }
 
@@ -126,45 +122,12 @@ fn answer(head: &str, body: &Path) -> Result<CaAnswer> {
         0 => {
             let bytes = fs::read(body)?;
             let message = bytes.get(5..).context("no message")?;
-            let response = proto::CertificateResponse::decode(message)?;
+            let response = CertificateResponse::decode(message)?;
             Ok(CaAnswer::Chain(response.chain))
         }
         status => {
             let message = header("grpc-message").unwrap_or_default();
             Ok(CaAnswer::Refusal(status, message.replace("%20", " ")))
         }
-    }
-}
-
-/// `istio.v1.auth`.
-mod proto {
-    use std::collections::HashMap;
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct CertificateRequest {
-        #[prost(string, tag = "1")]
-        pub(super) csr: String,
-        #[prost(int64, tag = "3")]
-        pub(super) seconds: i64,
-        #[prost(message, optional, tag = "4")]
-        pub(super) metadata: Option<Struct>,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct Struct {
-        #[prost(map = "string, message", tag = "1")]
-        pub(super) fields: HashMap<String, Value>,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct Value {
-        #[prost(string, optional, tag = "3")]
-        pub(super) text: Option<String>,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct CertificateResponse {
-        #[prost(string, repeated, tag = "1")]
-        pub(super) chain: Vec<String>,
     }
 }

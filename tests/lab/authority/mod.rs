@@ -1,10 +1,15 @@
-//! The lab's certificate authority: `ambit ca serve`, its files, and what may be asked of it.
+//! The lab's certificate authorities: `ambit ca serve` with its files and what may be asked of it,
+//! and one that does not do as it should.
 
+mod access;
 mod call;
 mod files;
+pub mod protocol;
 mod server;
+mod wrong;
 
+pub(crate) use access::CaAccess;
 pub use call::{CaAnswer, CaCall, signing_request};
 pub use files::CaFiles;
-pub(crate) use server::CaAccess;
-pub use server::{CaServer, CallerToken};
+pub use server::{CaServer, CallerLimits, CallerToken};
+pub use wrong::{CaFault, WrongCa};

@@ -11,6 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
+use super::access::CaAccess;
 use super::files::CaFiles;
 use crate::agent::binary;
 use crate::lab::Lab;
@@ -22,7 +23,7 @@ use crate::token::TokenIssuer;
 const PORT: u16 = 15012;
 
 /// The name that the authority's certificate has.
-const DNS_NAME: &str = "ambit-ca.ambit-system.svc";
+pub(super) const DNS_NAME: &str = "ambit-ca.ambit-system.svc";
 
 /// Who issues the cluster's tokens.
 const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
@@ -32,8 +33,20 @@ const AUDIENCE: &str = "istio-ca";
 /// The service account of the agents.
 const AGENT: (&str, &str) = ("ambit-system", "ambit");
 
-/// Certificates that one caller gets at once, before it has to wait.
-const BURST: &str = "100";
+/// How many certificates one caller gets.
+#[derive(Clone, Copy, Debug)]
+pub struct CallerLimits {
+    /// At once.
+    pub burst: u32,
+    /// In the long run.
+    pub per_second: u32,
+}
+
+/// For tests that are about something else.
+const LIMITS: CallerLimits = CallerLimits {
+    burst: 100,
+    per_second: 10,
+};
 
 /// `ambit ca serve` on node B, outside both nodes' control groups, and a cluster's issuer of
 /// tokens for service accounts.
@@ -126,7 +139,7 @@ impl CaServer {
             let file = format!("pod-{}.yaml", agent_pod(node));
             lab.manifests().write_object(&file, &agent_manifest(node))?;
         }
-        let process = RefCell::new(launch(lab, &files, lifetime)?);
+        let process = RefCell::new(launch(lab, &files, lifetime, LIMITS)?);
         let server = Self {
             files,
             cluster,
@@ -192,7 +205,21 @@ impl CaServer {
     ///
     /// Where it does not come to serve.
     pub fn restart(&self, lab: &Lab) -> Result<()> {
-        *self.process.borrow_mut() = launch(lab, &self.files, self.lifetime)?;
+        self.restart_with(lab, LIMITS)
+    }
+
+    /// Kills it, and starts it again with other limits.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not come to serve.
+    pub fn limit(&self, lab: &Lab, limits: CallerLimits) -> Result<()> {
+        self.kill()?;
+        self.restart_with(lab, limits)
+    }
+
+    fn restart_with(&self, lab: &Lab, limits: CallerLimits) -> Result<()> {
+        *self.process.borrow_mut() = launch(lab, &self.files, self.lifetime, limits)?;
         Ok(())
     }
 
@@ -218,34 +245,6 @@ impl CaServer {
             root: self.files.roots(),
             tokens: NodeName::ALL.map(|node| self.token_file(node)),
         }
-    }
-}
-
-/// How agents reach the authority.
-#[derive(Clone, Debug)]
-pub(crate) struct CaAccess {
-    address: String,
-    server_name: &'static str,
-    root: PathBuf,
-    tokens: [PathBuf; 2],
-}
-
-impl CaAccess {
-    /// The options of the agent of a node.
-    pub(crate) fn options(&self, node: NodeName) -> Vec<String> {
-        let [of_a, of_b] = &self.tokens;
-        let token = match node {
-            NodeName::A => of_a,
-            NodeName::B => of_b,
-        };
-        let option = |name: &str, value: &str| [name.to_owned(), value.to_owned()];
-        [
-            option("--ca-address", &self.address),
-            option("--ca-server-name", self.server_name),
-            option("--ca-root", &self.root.to_string_lossy()),
-            option("--ca-token", &token.to_string_lossy()),
-        ]
-        .concat()
     }
 }
 
@@ -279,11 +278,12 @@ fn agent_manifest(node: NodeName) -> Value {
     })
 }
 
-fn address() -> SocketAddr {
+/// Where an authority listens.
+pub(super) fn address() -> SocketAddr {
     (NodeName::B.link_addresses().of(Family::V4), PORT).into()
 }
 
-fn launch(lab: &Lab, files: &CaFiles, lifetime: Duration) -> Result<Process> {
+fn launch(lab: &Lab, files: &CaFiles, lifetime: Duration, limits: CallerLimits) -> Result<Process> {
     let mut command = lab.observer(NodeName::B)?.command(binary()?)?;
     let (namespace, account) = AGENT;
     command
@@ -301,7 +301,9 @@ fn launch(lab: &Lab, files: &CaFiles, lifetime: Duration) -> Result<Process> {
         .args(["--max-lifetime", &lifetime.as_secs().to_string()])
         .arg("--jwks")
         .arg(lab.directory().join("jwks.json"))
-        .args(["--issuer", ISSUER, "--burst", BURST])
+        .args(["--issuer", ISSUER])
+        .args(["--burst", &limits.burst.to_string()])
+        .args(["--rate", &limits.per_second.to_string()])
         .args(["--node-account", &format!("{namespace}/{account}")])
         .arg("--config-dir")
         .arg(lab.manifests().directory());

