@@ -110,7 +110,7 @@ impl Authority {
         CaFault::of(&word)
     }
 
-    /// The certificates of an answer; `None`: an answer without any.
+    /// The chain of an answer, leaf first.
     fn certify(&self, fault: Option<CaFault>, request: &Asked) -> Result<Vec<String>> {
         let now = SystemTime::now();
         let (current, past) = ([now, now + HOUR], [now - 2 * HOUR, now - HOUR]);

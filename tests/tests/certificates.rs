@@ -1,5 +1,5 @@
-//! Certificates from `ambit ca serve` on two nodes: how they come, are renewed, and what becomes of
-//! the mesh when they do not.
+//! Certificates from an authority on two nodes: how they come, are renewed, and what becomes of the
+//! mesh when they do not, or are not what was asked for.
 
 use std::fs;
 use std::process::ExitCode;

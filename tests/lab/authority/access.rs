@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::plan::NodeName;
 
-/// How agents reach the authority.
+/// Its address, name and root, and each agent's token.
 #[derive(Clone, Debug)]
 pub(crate) struct CaAccess {
     pub(super) address: String,
