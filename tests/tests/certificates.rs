@@ -9,9 +9,8 @@ use ambit_tests::{
     Agent, CaFault, CaServer, HeldConnection, Lab, LabServer, Mode, NodeName, Reference, SOON,
     Swarm, SwarmServer, WrongCa, ambit, eventually, get_from, run_tests, tests,
 };
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
-use serde_json::Value;
 
 const PORT: u16 = Reference::PORT;
 
@@ -45,7 +44,10 @@ fn agents_get_the_identities_of_their_pods(lab: &Lab) -> Result<()> {
     let _server = LabServer::in_pod(lab, &mesh.orders, Mode::Http, PORT)?;
     let reply = get_from(mesh.frontend.place(), mesh.orders.at(PORT))?;
     ensure!(reply.is_answer(), "{reply:?}");
-    let [of_a, of_b] = [identities(&agents[0])?, identities(&agents[1])?];
+    let [of_a, of_b] = [
+        agents[0].certificates("identity")?,
+        agents[1].certificates("identity")?,
+    ];
     let expected = ["frontend", "payments"].map(principal);
     ensure!(of_a == expected, "{of_a:?}");
     ensure!(of_b == [principal("orders")], "{of_b:?}");
@@ -176,7 +178,7 @@ fn wrong_answers_are_refused_with_their_reason(lab: &Lab) -> Result<()> {
         ca.set_fault(Some(fault))?;
         let mut agents = launch_both(lab)?;
         for agent in &agents {
-            eventually(SOON, reason, || all_lack(agent, reason))?;
+            eventually(SOON, reason, || lacks_all(agent, reason))?;
         }
         let known = server.connections().len();
         let reply = get_from(mesh.frontend.place(), mesh.orders.at(PORT))?;
@@ -202,7 +204,7 @@ fn a_ca_of_another_root_gets_no_token(lab: &Lab) -> Result<()> {
     let mut agents = launch_both(lab)?;
     for agent in &agents {
         eventually(SOON, "no trust in the CA", || {
-            all_lack(agent, "no token was sent")
+            lacks_all(agent, "no token was sent")
         })?;
     }
     ensure!(
@@ -222,15 +224,8 @@ fn launch_both(lab: &Lab) -> Result<[Agent; 2]> {
     Ok([lab.launch_agent(a)?, lab.launch_agent(b)?])
 }
 
-/// Whether all identities of an agent's pods are without a certificate, for this reason.
-fn all_lack(agent: &Agent, reason: &str) -> Option<()> {
-    let certificates = certificates(agent).ok()?;
-    let lacks = |certificate: &Value| {
-        let error = certificate["error"].as_str().unwrap_or_default();
-        certificate["state"] == "missing" && error.contains(reason)
-    };
-    let all = !certificates.is_empty() && certificates.iter().all(lacks);
-    all.then_some(())
+fn lacks_all(agent: &Agent, reason: &str) -> Option<()> {
+    agent.lacks_all_certificates(reason).ok()?.then_some(())
 }
 
 /// `frontend` on one node and `orders` on the other, which answers many calls.
@@ -284,33 +279,13 @@ fn principal(namespace: &str) -> String {
     format!("cluster.local/ns/{namespace}/sa/default")
 }
 
-fn certificates(agent: &Agent) -> Result<Vec<Value>> {
-    let certificates = agent.ask("certs")?;
-    Ok(certificates.as_array().context("no list")?.clone())
-}
-
-fn texts(agent: &Agent, field: &str) -> Result<Vec<String>> {
-    let all = certificates(agent)?;
-    let texts = all.iter().map(|certificate| {
-        let text = certificate[field].as_str();
-        Ok(text.with_context(|| format!("no {field}"))?.to_owned())
-    });
-    let mut texts = texts.collect::<Result<Vec<_>>>()?;
-    texts.sort();
-    Ok(texts)
-}
-
-fn identities(agent: &Agent) -> Result<Vec<String>> {
-    texts(agent, "identity")
-}
-
 fn serials(agents: &[Agent]) -> Result<Vec<String>> {
-    let each = agents.iter().map(|agent| texts(agent, "serial"));
+    let each = agents.iter().map(|agent| agent.certificates("serial"));
     Ok(each.collect::<Result<Vec<_>>>()?.concat())
 }
 
 fn issuers(agents: &[Agent]) -> Result<Vec<String>> {
-    let each = agents.iter().map(|agent| texts(agent, "issuer"));
+    let each = agents.iter().map(|agent| agent.certificates("issuer"));
     Ok(each.collect::<Result<Vec<_>>>()?.concat())
 }
 

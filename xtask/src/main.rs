@@ -82,6 +82,9 @@ enum Command {
         /// machine.
         #[arg(long, value_name = "SERIES")]
         kernel: Option<String>,
+        /// Run the tests with a real API server and istiod, which are built from their source first.
+        #[arg(long, conflicts_with = "kernel")]
+        cluster: bool,
         /// Run only the tests whose names contain one of these; with --kernel, only these files of
         /// tests/tests.
         names: Vec<String>,
@@ -153,7 +156,17 @@ fn run(command: Command) -> Result<ExitCode> {
             lint::run()?;
         }
         Command::Test {
+            cluster: true,
+            names,
+            ..
+        } => {
+            setup::run(&[Purpose::Build, Purpose::Mesh, Purpose::Cluster])?;
+            build::run()?;
+            return test::run_cluster(&names);
+        }
+        Command::Test {
             kernel: None,
+            cluster: false,
             names,
         } => {
             setup::run(&[Purpose::Build, Purpose::Mesh, Purpose::Tests])?;
@@ -162,6 +175,7 @@ fn run(command: Command) -> Result<ExitCode> {
         }
         Command::Test {
             kernel: Some(series),
+            cluster: false,
             names,
         } => {
             setup::run(&[

@@ -1,5 +1,6 @@
 //! `cargo xtask setup`: what this machine lacks, installed or explained.
 
+mod go;
 mod kernel_compiler;
 mod python;
 mod requirement;
@@ -9,6 +10,7 @@ use std::process::Command;
 
 use anyhow::{Result, bail};
 
+pub(crate) use go::peers;
 pub(crate) use kernel_compiler::KernelCompiler;
 pub(crate) use python::{ENVOY, VIRTME};
 use requirement::Requirement;
@@ -24,6 +26,8 @@ pub(crate) enum Purpose {
     Mesh,
     /// The end-to-end tests, beside the mesh.
     Tests,
+    /// The tests of a cluster's control plane, beside the mesh.
+    Cluster,
     /// Measuring.
     Bench,
     /// Booting other kernels.
@@ -55,6 +59,7 @@ pub(crate) fn run(purposes: &[Purpose]) -> Result<()> {
         match purpose {
             Purpose::Build => kernel_compiler::install_linker()?,
             Purpose::Tests => ENVOY.install()?,
+            Purpose::Cluster => go::build_peers()?,
             Purpose::Mesh | Purpose::Bench | Purpose::Kernels => {}
             Purpose::Lint => install_program("cargo-deny")?,
             Purpose::Fuzz => install_program("cargo-fuzz")?,
@@ -75,6 +80,7 @@ fn requirements(purpose: Purpose) -> Vec<Requirement> {
         }
         Purpose::Mesh => requirement::MESH.to_vec(),
         Purpose::Tests => requirement::TESTS.to_vec(),
+        Purpose::Cluster => requirement::CLUSTER.to_vec(),
         Purpose::Bench => requirement::BENCH.to_vec(),
         Purpose::Kernels => requirement::KERNELS.to_vec(),
         Purpose::Fuzz => requirement::FUZZ.to_vec(),

@@ -7,7 +7,7 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::{Context, Result};
 
 use crate::process::{say, show};
-use crate::setup::ENVOY;
+use crate::setup::{ENVOY, peers};
 use crate::workspace;
 
 /// How many tests passed, failed and were skipped.
@@ -18,29 +18,59 @@ pub(crate) struct Counts {
     skipped: u32,
 }
 
-/// Runs the tests whose names contain one of `names`, or all.
+/// What is run of the tests: what it is called, and how cargo is told.
+type Part = (&'static str, &'static [&'static str]);
+
+/// Needs nothing that Debian and PyPI do not have ready.
+const ORDINARY: [Part; 2] = [
+    ("unit tests", &["--workspace", "--exclude", "ambit-tests"]),
+    ("end-to-end tests", &["--package", "ambit-tests"]),
+];
+
+/// Needs a cluster's control plane.
+const CLUSTER: [Part; 1] = [(
+    "end-to-end tests with a control plane",
+    &[
+        "--package",
+        "ambit-tests",
+        "--features",
+        "cluster",
+        "--test",
+        "cluster",
+    ],
+)];
+
+/// Runs the tests whose names contain one of `names`, or all, but those of [`run_cluster`].
 ///
 /// # Errors
 ///
 /// Where cargo cannot be run.
 pub(crate) fn run(names: &[String]) -> Result<ExitCode> {
+    run_parts(&ORDINARY, names)
+}
+
+/// Runs those with a real API server and istiod whose names contain one of `names`, or all.
+///
+/// # Errors
+///
+/// Where cargo cannot be run.
+pub(crate) fn run_cluster(names: &[String]) -> Result<ExitCode> {
+    run_parts(&CLUSTER, names)
+}
+
+fn run_parts(parts: &[Part], names: &[String]) -> Result<ExitCode> {
     let mut total = Counts::default();
     let mut succeeded = true;
-    for (what, packages) in [
-        (
-            "unit tests",
-            &["--workspace", "--exclude", "ambit-tests"][..],
-        ),
-        ("end-to-end tests", &["--package", "ambit-tests"][..]),
-    ] {
+    for (what, selection) in parts {
         say("test", what);
         let mut cargo = Command::new("cargo");
         cargo
             .current_dir(workspace::root())
             .env("AMBIT_BINARY", workspace::agent_binary())
             .env("AMBIT_ENVOY", ENVOY.path())
+            .env("AMBIT_PEERS", peers())
             .args(["test", "--no-fail-fast"])
-            .args(packages)
+            .args(*selection)
             .arg("--")
             .args(names);
         succeeded &= run_counting(&mut cargo, &mut total)?;

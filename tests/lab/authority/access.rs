@@ -1,16 +1,26 @@
-//! How agents reach an authority.
+//! How an authority is reached.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::plan::NodeName;
 
-/// Its address, name and root, and each agent's token.
+/// Its address, the name that its certificate has, and the file of the roots of that.
+#[derive(Clone, Debug)]
+pub struct CaEndpoint {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The DNS name that it proves to have.
+    pub server_name: &'static str,
+    /// The roots by which it does.
+    pub roots: PathBuf,
+}
+
+/// An authority, and each agent's token for it.
 #[derive(Clone, Debug)]
 pub(crate) struct CaAccess {
-    pub(super) address: String,
-    pub(super) server_name: &'static str,
-    pub(super) root: PathBuf,
-    pub(super) tokens: [PathBuf; 2],
+    pub(crate) endpoint: CaEndpoint,
+    pub(crate) tokens: [PathBuf; 2],
 }
 
 impl CaAccess {
@@ -21,11 +31,16 @@ impl CaAccess {
             NodeName::A => of_a,
             NodeName::B => of_b,
         };
+        let CaEndpoint {
+            address,
+            server_name,
+            roots,
+        } = &self.endpoint;
         let option = |name: &str, value: &str| [name.to_owned(), value.to_owned()];
         [
-            option("--ca-address", &self.address),
-            option("--ca-server-name", self.server_name),
-            option("--ca-root", &self.root.to_string_lossy()),
+            option("--ca-address", &format!("https://{address}")),
+            option("--ca-server-name", server_name),
+            option("--ca-root", &roots.to_string_lossy()),
             option("--ca-token", &token.to_string_lossy()),
         ]
         .concat()

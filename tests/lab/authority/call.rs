@@ -8,9 +8,10 @@ use anyhow::{Context, Result, ensure};
 use prost::Message;
 use rcgen::{CertificateParams, KeyPair, SanType};
 
+use super::access::CaEndpoint;
+use super::answer::CaAnswer;
 use super::protocol::{CREATE_CERTIFICATE, CertificateRequest, CertificateResponse, frame};
 use super::protocol::{IMPERSONATED_IDENTITY, Struct, Value};
-use super::server::CaServer;
 use crate::lab::Lab;
 use crate::place::Place;
 use crate::process::output;
@@ -28,45 +29,25 @@ pub struct CaCall<'a> {
     pub identity: Option<&'a str>,
 }
 
-/// What came of it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum CaAnswer {
-    /// A chain, in PEM, leaf first and roots last.
-    Chain(Vec<String>),
-    /// gRPC's status, and the reason.
-    Refusal(u32, String),
-}
-
-impl CaAnswer {
-    /// gRPC's status.
-    pub fn status(&self) -> u32 {
-        match self {
-            Self::Chain(_) => 0,
-            Self::Refusal(status, _) => *status,
-        }
-    }
-}
-
 impl CaCall<'_> {
     /// Makes the call from somewhere, by curl, which trusts the authority's roots and nobody else.
     ///
     /// # Errors
     ///
     /// Where there is no answer.
-    pub fn make(&self, lab: &Lab, from: &Place, ca: &CaServer) -> Result<CaAnswer> {
+    pub fn make(&self, lab: &Lab, from: &Place, ca: &CaEndpoint) -> Result<CaAnswer> {
         let directory = tempfile::tempdir_in(lab.directory())?;
         let file = |name: &str| directory.path().join(name);
         fs::write(file("request"), self.encode())?;
-        let (name, address) = (ca.name(), ca.address());
-        let port = address.port();
+        let (name, port) = (ca.server_name, ca.address.port());
         let mut curl = from.command("curl")?;
         curl.args(["--silent", "--show-error", "--http2", "--noproxy", "*"])
             .args(["--max-time", "10", "--request", "POST"])
             .args(["--header", "content-type: application/grpc"])
             .args(["--header", "te: trailers"])
-            .args(["--resolve", &format!("{name}:{port}:{}", address.ip())])
+            .args(["--resolve", &format!("{name}:{port}:{}", ca.address.ip())])
             .arg("--cacert")
-            .arg(ca.files().roots())
+            .arg(&ca.roots)
             .arg("--data-binary")
             .arg(format!("@{}", file("request").display()))
             .arg("--dump-header")

@@ -25,7 +25,7 @@ impl CaFiles {
     /// # Errors
     ///
     /// Where `ambit ca init` fails.
-    pub(super) fn make(parent: &Path) -> Result<Self> {
+    pub(crate) fn make(parent: &Path) -> Result<Self> {
         let files = Self {
             directory: parent.join("authority"),
         };

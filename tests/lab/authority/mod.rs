@@ -2,6 +2,8 @@
 //! and one that does not do as it should.
 
 mod access;
+pub(crate) mod agents;
+mod answer;
 mod call;
 mod files;
 pub mod protocol;
@@ -9,7 +11,10 @@ mod server;
 mod wrong;
 
 pub(crate) use access::CaAccess;
-pub use call::{CaAnswer, CaCall, signing_request};
+pub use access::CaEndpoint;
+pub use answer::{CaAnswer, certificate_names};
+pub use call::{CaCall, signing_request};
 pub use files::CaFiles;
 pub use server::{CaServer, CallerLimits, CallerToken};
+pub(crate) use server::{endpoint, launch};
 pub use wrong::{CaFault, WrongCa};

@@ -10,6 +10,17 @@ pub const CREATE_CERTIFICATE: &str = "/istio.v1.auth.IstioCertificateService/Cre
 /// The field of the metadata that says whose certificate is wanted.
 pub const IMPERSONATED_IDENTITY: &str = "ImpersonatedIdentity";
 
+/// gRPC's status: the request is none.
+pub const INVALID_ARGUMENT: u32 = 3;
+/// gRPC's status: the caller is known, and may not.
+pub const PERMISSION_DENIED: u32 = 7;
+/// gRPC's status: the caller has asked too often.
+pub const RESOURCE_EXHAUSTED: u32 = 8;
+/// gRPC's status: it cannot be told now.
+pub const UNAVAILABLE: u32 = 14;
+/// gRPC's status: it is not known who the caller is.
+pub const UNAUTHENTICATED: u32 = 16;
+
 /// `IstioCertificateRequest`.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct CertificateRequest {

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::fs;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
@@ -11,7 +11,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use super::access::CaAccess;
+use super::access::{CaAccess, CaEndpoint};
+use super::agents::{AGENT, AUDIENCE, ISSUER, agent_manifest, agent_pod};
 use super::files::CaFiles;
 use crate::agent::binary;
 use crate::lab::Lab;
@@ -24,14 +25,6 @@ const PORT: u16 = 15012;
 
 /// The name that the authority's certificate has.
 pub(super) const DNS_NAME: &str = "ambit-ca.ambit-system.svc";
-
-/// Who issues the cluster's tokens.
-const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
-
-const AUDIENCE: &str = "istio-ca";
-
-/// The service account of the agents.
-const AGENT: (&str, &str) = ("ambit-system", "ambit");
 
 /// How many certificates one caller gets.
 #[derive(Clone, Copy, Debug)]
@@ -139,12 +132,12 @@ impl CaServer {
             let file = format!("pod-{}.yaml", agent_pod(node));
             lab.manifests().write_object(&file, &agent_manifest(node))?;
         }
-        let process = RefCell::new(launch(lab, &files, lifetime, LIMITS)?);
+        let process = launch(lab, &files, &[], &offline(lab, lifetime, LIMITS))?;
         let server = Self {
             files,
             cluster,
             directory,
-            process,
+            process: RefCell::new(process),
             lifetime,
         };
         for node in NodeName::ALL {
@@ -161,14 +154,9 @@ impl CaServer {
         &self.files
     }
 
-    /// Where it listens.
-    pub fn address(&self) -> SocketAddr {
-        address()
-    }
-
-    /// The name that its certificate has.
-    pub fn name(&self) -> &'static str {
-        DNS_NAME
+    /// How it is reached.
+    pub fn endpoint(&self) -> CaEndpoint {
+        endpoint(&self.files)
     }
 
     /// The issuer of the cluster's tokens.
@@ -219,7 +207,8 @@ impl CaServer {
     }
 
     fn restart_with(&self, lab: &Lab, limits: CallerLimits) -> Result<()> {
-        *self.process.borrow_mut() = launch(lab, &self.files, self.lifetime, limits)?;
+        let options = offline(lab, self.lifetime, limits);
+        *self.process.borrow_mut() = launch(lab, &self.files, &[], &options)?;
         Ok(())
     }
 
@@ -238,44 +227,11 @@ impl CaServer {
     }
 
     fn access(&self) -> CaAccess {
-        let address = address();
         CaAccess {
-            address: format!("https://{address}"),
-            server_name: DNS_NAME,
-            root: self.files.roots(),
+            endpoint: self.endpoint(),
             tokens: NodeName::ALL.map(|node| self.token_file(node)),
         }
     }
-}
-
-fn agent_pod(node: NodeName) -> &'static str {
-    match node {
-        NodeName::A => "agent-a",
-        NodeName::B => "agent-b",
-    }
-}
-
-/// The pod of the DaemonSet on a node.
-fn agent_manifest(node: NodeName) -> Value {
-    let (namespace, account) = AGENT;
-    let address = node.link_addresses().of(Family::V4);
-    json!({
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"namespace": namespace, "name": agent_pod(node)},
-        "spec": {
-            "nodeName": node.as_str(),
-            "hostNetwork": true,
-            "serviceAccountName": account,
-            "containers": [{"name": "ambit", "image": "ambit"}],
-        },
-        "status": {
-            "phase": "Running",
-            "podIP": address,
-            "podIPs": [{"ip": address}],
-            "conditions": [{"type": "Ready", "status": "True"}],
-        },
-    })
 }
 
 /// Where an authority listens.
@@ -283,30 +239,51 @@ pub(super) fn address() -> SocketAddr {
     (NodeName::B.link_addresses().of(Family::V4), PORT).into()
 }
 
-fn launch(lab: &Lab, files: &CaFiles, lifetime: Duration, limits: CallerLimits) -> Result<Process> {
-    let mut command = lab.observer(NodeName::B)?.command(binary()?)?;
+/// How an authority with these files is reached.
+pub(crate) fn endpoint(files: &CaFiles) -> CaEndpoint {
+    CaEndpoint {
+        address: address(),
+        server_name: DNS_NAME,
+        roots: files.roots(),
+    }
+}
+
+/// The options of a server that needs no API server.
+fn offline(lab: &Lab, lifetime: Duration, limits: CallerLimits) -> Vec<String> {
+    let path = |path: &Path| path.to_string_lossy().into_owned();
+    [
+        ("--max-lifetime", lifetime.as_secs().to_string()),
+        ("--jwks", path(&lab.directory().join("jwks.json"))),
+        ("--issuer", ISSUER.to_owned()),
+        ("--burst", limits.burst.to_string()),
+        ("--rate", limits.per_second.to_string()),
+        ("--config-dir", path(lab.manifests().directory())),
+    ]
+    .into_iter()
+    .flat_map(|(name, value)| [name.to_owned(), value])
+    .collect()
+}
+
+/// Starts `ambit ca serve`, where the agents' account is one of nodes: by `wrapper`, a command that
+/// ends by becoming what follows it.
+pub(crate) fn launch(
+    lab: &Lab,
+    files: &CaFiles,
+    wrapper: &[String],
+    options: &[String],
+) -> Result<Process> {
+    let mut command = lab.observer(NodeName::B)?.command("env")?;
     let (namespace, account) = AGENT;
     command
-        .args([
-            "ca",
-            "serve",
-            "--log-format",
-            "json",
-            "--dns-name",
-            DNS_NAME,
-        ])
+        .args(wrapper)
+        .arg(binary()?)
+        .args(["ca", "serve", "--log-format", "json"])
+        .args(["--dns-name", DNS_NAME])
         .arg("--dir")
         .arg(files.directory())
         .args(["--listen", &address().to_string()])
-        .args(["--max-lifetime", &lifetime.as_secs().to_string()])
-        .arg("--jwks")
-        .arg(lab.directory().join("jwks.json"))
-        .args(["--issuer", ISSUER])
-        .args(["--burst", &limits.burst.to_string()])
-        .args(["--rate", &limits.per_second.to_string()])
         .args(["--node-account", &format!("{namespace}/{account}")])
-        .arg("--config-dir")
-        .arg(lab.manifests().directory());
+        .args(options);
     let mut process = Process::start(&mut command, &lab.new_log("ca")?)?;
     process.wait_for_line("the CA serving", |line| {
         line.contains("the CA serves").then_some(())

