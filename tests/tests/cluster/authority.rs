@@ -100,15 +100,22 @@ pub(super) fn tokens_that_the_api_server_does_not_accept_are_refused(lab: &Lab) 
             .ensure_refused(UNAUTHENTICATED, words)
             .context(what)?;
     }
-    // A token ends with its pod.
+    // A token ends with its pod: first because that is gone, and once the review is no longer
+    // believed, for itself.
     let frontend = &cluster.mesh().frontend;
     let token = cluster.token(Bearer::pod(frontend))?;
     ask(lab, &endpoint, &token, None)?.ensure_for(FRONTEND)?;
     api.delete_pod(frontend)?;
-    eventually(SOON, "no certificate by a token whose pod is gone", || {
-        let answer = ask(lab, &endpoint, &token, None).ok()?;
-        answer.ensure_refused(UNAUTHENTICATED, &[]).ok()
-    })
+    for (status, words) in [
+        (PERMISSION_DENIED, &["no pod frontend/frontend"][..]),
+        (UNAUTHENTICATED, &["istio-ca"]),
+    ] {
+        eventually(SOON, "no certificate by a token whose pod is gone", || {
+            let answer = ask(lab, &endpoint, &token, None).ok()?;
+            answer.ensure_refused(status, words).ok()
+        })?;
+    }
+    Ok(())
 }
 
 pub(super) fn an_api_server_that_is_down_is_told_of_and_heals(lab: &Lab) -> Result<()> {
