@@ -1,4 +1,5 @@
-//! The commands of bpf(2) that change many entries of a map at once (Linux 5.6).
+//! Commands of bpf(2): those that change many entries of a map at once (Linux 5.6), and those that
+//! walk through all objects.
 
 use std::ffi::CString;
 use std::io;
@@ -16,6 +17,17 @@ const UPDATE: c_long = 26;
 
 /// `BPF_MAP_DELETE_BATCH`.
 const DELETE: c_long = 27;
+
+/// `BPF_PROG_GET_NEXT_ID`, `BPF_MAP_GET_NEXT_ID` and `BPF_LINK_GET_NEXT_ID`.
+const NEXT_ID: [c_long; 3] = [11, 12, 31];
+
+/// The attributes of [`NEXT_ID`].
+#[repr(C)]
+struct Walk {
+    from: u32,
+    next: u32,
+    flags: u32,
+}
 
 /// The attributes of `BPF_OBJ_GET`.
 #[repr(C)]
@@ -57,6 +69,27 @@ pub(crate) fn open(path: &Path) -> io::Result<OwnedFd> {
     let fd = i32::try_from(fd).map_err(io::Error::other)?;
     // SAFETY: the kernel has just made this descriptor, and nobody else knows of it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The highest id that a program, a map or a link of this machine has.
+pub(crate) fn last_id() -> io::Result<u32> {
+    let mut last = 0;
+    for command in NEXT_ID {
+        let mut walk = Walk {
+            from: 0,
+            next: 0,
+            flags: 0,
+        };
+        loop {
+            match call(command, &mut walk) {
+                Ok(_) => walk.from = walk.next,
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => break,
+                Err(error) => return Err(error),
+            }
+        }
+        last = last.max(walk.from);
+    }
+    Ok(last)
 }
 
 /// Writes entries, until one cannot be written.

@@ -133,6 +133,7 @@ fn a_ca_that_is_down_is_missed_when_certificates_expire(lab: &Lab) -> Result<()>
         (!calls.is_answered().ok()?).then_some(())
     })?;
     ensure!(now()? >= until, "refused before the certificate expired");
+    ensure!(!is_ready(agent)?, "the agent calls itself ready");
     let log = agent.log();
     ensure!(
         log.contains("is not valid") || log.contains("expired"),
@@ -141,7 +142,8 @@ fn a_ca_that_is_down_is_missed_when_certificates_expire(lab: &Lab) -> Result<()>
     ca.restart(lab)?;
     calls.become_answered()?;
     eventually(SOON, "a status without a fault", || {
-        degraded_until(agent).is_none().then_some(())
+        let is_well = degraded_until(agent).is_none() && is_ready(agent).ok()?;
+        is_well.then_some(())
     })
 }
 
@@ -287,6 +289,10 @@ fn serials(agents: &[Agent]) -> Result<Vec<String>> {
 fn issuers(agents: &[Agent]) -> Result<Vec<String>> {
     let each = agents.iter().map(|agent| agent.certificates("issuer"));
     Ok(each.collect::<Result<Vec<_>>>()?.concat())
+}
+
+fn is_ready(agent: &Agent) -> Result<bool> {
+    Ok(agent.ask("status")?["ready"] == true)
 }
 
 /// Until when the certificates serve, where they are not renewed; seconds since 1970.

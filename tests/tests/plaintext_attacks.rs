@@ -151,13 +151,18 @@ fn at_the_agents_own_ports_from_outside(lab: &Lab) -> Result<()> {
 fn at_the_agents_own_ports_from_inside(lab: &Lab) -> Result<()> {
     let target = Target::start(lab)?;
     let inside = target.mesh.payments.place();
+    let mut tried = 0;
     for port in target.agents[0].listener_ports("payments/payments")? {
         for ip in ["127.0.0.1", "127.78.0.1", "::1"] {
             let at = SocketAddr::new(ip.parse()?, port);
             let reply = get_from(inside, at)?;
             ensure!(!reply.is_answer(), "{at}: {reply:?}");
+            tried += 1;
         }
     }
+    let status = target.agents[0].ask("status")?;
+    let refused = status["kernel"]["loopback_refused"].as_u64();
+    ensure!(refused >= Some(tried), "{tried} tried: {status}");
     target.ensure_unreached()
 }
 

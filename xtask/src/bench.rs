@@ -5,6 +5,7 @@ mod course;
 mod figures;
 mod spending;
 mod standing;
+mod stretch;
 mod tools;
 
 use std::process::ExitCode;
@@ -14,10 +15,11 @@ use anyhow::Result;
 use serde_json::json;
 
 use crate::process::say;
-use course::{Course, Path, Span};
+use course::Course;
 use figures::Results;
 use spending::Spending;
 use standing::Standing;
+use stretch::{Path, Span};
 use tools::MEASURES;
 
 /// How the figures are printed.

@@ -90,6 +90,8 @@ impl State {
         let of_model = view.snapshot.faults().iter().chain(&node.faults).cloned();
         let certificates = self.identities.list();
         let of_certificates = self.identities.faults(&certificates);
+        let summary = CertificateSummary::of(&certificates);
+        let all_enrolled = view.snapshot.is_complete() && enrolled == wanted.count();
         let faults: Vec<Fault> = of_model.chain(keys).chain(of_certificates).collect();
         let sets = self.tables.counts();
         let stats = match self.proxy.stats().await {
@@ -104,14 +106,15 @@ impl State {
             "version": env!("CARGO_PKG_VERSION"),
             "node": self.config.node,
             "trust_domain": self.config.trust_domain,
-            "ready": view.snapshot.is_complete() && enrolled == wanted.count(),
+            // A pod whose certificate has expired is enrolled, and served no new connection.
+            "ready": all_enrolled && summary.expired == 0,
             "cgroup": self.cgroup.path(),
             "foreign_programs": self.foreign_programs(),
             "ranges": self.config.ranges,
             "shards": self.proxy.shards(),
             "not_covered": NOT_COVERED,
             "pods": {"enrolled": enrolled, "closed": closed},
-            "certificates": CertificateSummary::of(&certificates),
+            "certificates": summary,
             "policy_sets": {
                 "in_kernel": sets.in_kernel,
                 "in_userspace": sets.in_userspace,

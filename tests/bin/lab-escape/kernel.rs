@@ -16,15 +16,12 @@ const MAP_GET_FD_BY_ID: libc::c_long = 14;
 const LINK_GET_FD_BY_ID: libc::c_long = 30;
 const SK_LOOKUP: u32 = 36;
 
-/// More objects than a machine with a mesh has ever had.
-const IDS: u32 = 100_000;
-
 /// `union bpf_attr`, as much of it as these commands read.
 type Attributes = [u32; 32];
 
-/// Counts what can be had.
-pub(crate) fn meddle(pins: &Path) -> Value {
-    let by_id = |command| (1..=IDS).filter(|&id| can_be_had(command, id)).count();
+/// Counts what can be had: of the objects up to an id, and of the pins.
+pub(crate) fn meddle(pins: &Path, last_id: u32) -> Value {
+    let by_id = |command| (1..=last_id).filter(|&id| can_be_had(command, id)).count();
     json!({
         "programs": by_id(PROG_GET_FD_BY_ID),
         "maps": by_id(MAP_GET_FD_BY_ID),

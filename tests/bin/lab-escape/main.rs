@@ -1,7 +1,7 @@
 //! `lab-escape WAY ADDRESS [ARGUMENT]`: makes a TCP connection in an unusual way, sends a request
 //! that names the way, and says what came of it, as JSON: `answer` or `failure`.
 //! `lab-escape accept ADDRESS`: accepts one connection by io_uring and says from where.
-//! `lab-escape meddle DIRECTORY`: tries to get at kernel programs, and says what it got.
+//! `lab-escape meddle DIRECTORY LAST_ID`: tries to get at kernel programs, and says what it got.
 
 mod kernel;
 mod raw;
@@ -34,7 +34,8 @@ fn main() -> Result<(), Failure> {
     match way.as_str() {
         "accept" => return ring::accept(address.parse()?),
         "meddle" => {
-            println!("{}", kernel::meddle(address.as_ref()));
+            let last_id = rest.first().ok_or("no id")?.parse()?;
+            println!("{}", kernel::meddle(address.as_ref(), last_id));
             return Ok(());
         }
         _ => {}

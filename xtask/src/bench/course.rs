@@ -1,49 +1,13 @@
 //! The pods between which is measured: one that calls, and one on each node that is called, once in
 //! the mesh and once outside it.
 
-use std::fmt;
 use std::fs;
-use std::net::IpAddr;
 
-use ambit_tests::{Agent, Family, Lab, Membership, NodeName, Place, Pod, PodSpec, Process};
+use ambit_tests::{Agent, Family, Lab, Membership, NodeName, Pod, PodSpec, Process};
 use anyhow::Result;
 
+use super::stretch::{Path, Span, Stretch};
 use super::tools;
-
-/// Whether a connection goes through the mesh.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) enum Path {
-    /// Without it.
-    Direct,
-    /// Through it.
-    Ambit,
-}
-
-/// How far it goes.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) enum Span {
-    /// To another node.
-    TwoNodes,
-    /// To a pod on the same node.
-    OneNode,
-}
-
-impl Path {
-    pub(super) const ALL: [Self; 2] = [Self::Direct, Self::Ambit];
-}
-
-impl Span {
-    pub(super) const ALL: [Self; 2] = [Self::TwoNodes, Self::OneNode];
-}
-
-impl fmt::Display for Span {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::TwoNodes => "two nodes",
-            Self::OneNode => "one node",
-        })
-    }
-}
 
 /// Mutual TLS everywhere, and one policy to be judged by.
 const POLICIES: &str = "
@@ -71,12 +35,6 @@ pub(super) struct Course {
     ambit: Lane,
     agents: [Agent; 2],
     _servers: Vec<Process>,
-}
-
-/// From where to where one measurement goes.
-pub(super) struct Stretch<'a> {
-    pub(super) from: &'a Place,
-    pub(super) to: IpAddr,
 }
 
 impl Course {

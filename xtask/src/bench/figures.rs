@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use comfy_table::{Table, presets};
 use serde_json::{Value, json};
 
-use super::course::{Path, Span};
 use super::spending::Spending;
+use super::stretch::{Path, Span};
 use super::tools::{Measure, Taken};
 
 /// What was measured, by span, measure and path.

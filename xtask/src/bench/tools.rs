@@ -6,7 +6,7 @@ use std::process::Command;
 use ambit_tests::{Lab, Pod, Process, output};
 use anyhow::{Context, Result, ensure};
 
-use super::course::Stretch;
+use super::stretch::Stretch;
 
 /// How long one measurement takes, in seconds.
 const SECONDS: &str = "3";
