@@ -4,6 +4,8 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::LocalBoxFuture;
 use tokio::io::DuplexStream;
 use tokio::net::TcpStream;
 
@@ -48,21 +50,28 @@ impl Carrier {
         delivered: Delivered,
         client: Client,
     ) -> Result<Option<Permission>, Refusal> {
-        match (delivered, client) {
-            (Delivered::Allowed(application, _), client) => {
+        match delivered {
+            Delivered::Allowed(application, _) => {
                 self.carry_bytes(client, application).await;
                 Ok(None)
             }
-            (Delivered::Requests(application), Client::Tcp(client)) => {
-                self.carry_requests(client, application).await
-            }
-            (Delivered::Requests(application), Client::Tunnel(tunnel)) => {
-                self.carry_requests(TunnelIo::new(tunnel), application)
-                    .await
-            }
-            (Delivered::Requests(application), Client::Agent(agent)) => {
-                self.carry_requests(agent, application).await
-            }
+            Delivered::Requests(application) => self.carry_any_requests(client, application).await,
+        }
+    }
+
+    /// On the heap: requests take many times the memory that bytes do, and most connections carry
+    /// none.
+    fn carry_any_requests(
+        &self,
+        client: Client,
+        application: UnjudgedStream,
+    ) -> LocalBoxFuture<'_, Result<Option<Permission>, Refusal>> {
+        match client {
+            Client::Tcp(client) => self.carry_requests(client, application).boxed_local(),
+            Client::Tunnel(tunnel) => self
+                .carry_requests(TunnelIo::new(tunnel), application)
+                .boxed_local(),
+            Client::Agent(agent) => self.carry_requests(agent, application).boxed_local(),
         }
     }
 
@@ -74,7 +83,8 @@ impl Carrier {
             }
             Client::Tcp(client) => relay_tcp(client, application, &self.meter).await,
             Client::Agent(agent) => {
-                relay_opaque(agent, Bytes::new(), application, &self.meter).await;
+                // On the heap, as it is so seldom.
+                Box::pin(relay_opaque(agent, Bytes::new(), application, &self.meter)).await;
             }
         }
     }

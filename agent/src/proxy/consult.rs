@@ -63,7 +63,8 @@ pub(crate) async fn ask(
     if let Some(asker) = asked_again(&pod.view(), &pod.workload, found, check.request.as_ref()) {
         return Err(Disagreement::AskedAboutItself(asker));
     }
-    match pod.authorizer.decide(found, &check).await {
+    // On the heap: few connections ever ask, and all would keep room for it.
+    match Box::pin(pod.authorizer.decide(found, &check)).await {
         Outcome::Allow(allowance) => Ok(allowance),
         Outcome::LetThrough(error) => {
             tracing::warn!(

@@ -113,7 +113,8 @@ async fn carry(call: &OutboundCall, link: Link, client: ResetOnDrop) {
     let client = client.into_inner();
     let (registered, way) = match link {
         Link::Own(own, delivered) => {
-            return own.carry(delivered, Client::Tcp(client)).await;
+            // On the heap: few pods call themselves.
+            return Box::pin(own.carry(delivered, Client::Tcp(client))).await;
         }
         Link::Other(registered, way) => (registered, way),
     };

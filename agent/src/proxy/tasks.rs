@@ -61,13 +61,15 @@ impl PodTasks {
     }
 
     fn spawn_until(&self, last: Phase, task: impl Future<Output = ()> + 'static) {
+        // On the heap before it begins: select! would keep room for it twice.
+        let mut task = Box::pin(task);
         let mut phase = self.phase.subscribe();
         let mut running = self.running.borrow_mut();
         while running.try_join_next().is_some() {}
         running.spawn_local(async move {
             tokio::select! {
                 biased;
-                () = task => {}
+                () = &mut task => {}
                 _ = phase.wait_for(|&now| now >= last) => {}
             }
         });

@@ -122,7 +122,8 @@ impl TunnelPool {
             return Ok((requests, lease, false));
         }
         self.forget_idle_peers();
-        let opened = self.connect(peer, &tls).await?;
+        // On the heap: most tunnels find a connection that is open, and would keep room for this.
+        let opened = Box::pin(self.connect(peer, &tls)).await?;
         let (requests, lease) = opened.take();
         connections.push(opened);
         Ok((requests, lease, true))

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
@@ -71,8 +71,7 @@ impl<D: Downstream> Client<D> {
     }
 
     /// Drives a future that reads and writes this connection.
-    pub(super) async fn driving<F: Future>(&self, future: F) -> F::Output {
-        let mut future = pin!(future);
+    pub(super) async fn driving<F: Future>(&self, mut future: Pin<&mut F>) -> F::Output {
         poll_fn(|context| {
             self.0.borrow_mut().stream.poll_ahead(context);
             future.as_mut().poll(context)

@@ -20,6 +20,8 @@ mod sniff;
 mod tests;
 mod tunnel_io;
 
+use std::pin::pin;
+
 use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncReadExt;
 
@@ -79,13 +81,20 @@ pub(crate) async fn serve<D: Downstream>(
     match begun {
         Begun::Protocol(Protocol::Http1) => {
             let client = Client::new(downstream, BytesMut::new());
-            let session = h1::serve(client.clone(), read, application, gate, limits, meter);
+            let session = pin!(h1::serve(
+                client.clone(),
+                read,
+                application,
+                gate,
+                limits,
+                meter
+            ));
             client.driving(session).await;
             Served::Ended
         }
         Begun::Protocol(Protocol::Http2) => {
             let client = Client::new(downstream, read);
-            let session = h2::serve(client.clone(), application, gate, limits, meter);
+            let session = pin!(h2::serve(client.clone(), application, gate, limits, meter));
             client.driving(session).await;
             Served::Ended
         }

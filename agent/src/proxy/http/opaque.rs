@@ -1,5 +1,7 @@
 //! A connection that is no HTTP, once it has been allowed as a whole.
 
+use std::pin::pin;
+
 use bytes::Bytes;
 use tokio::net::TcpStream;
 
@@ -20,11 +22,14 @@ pub(crate) async fn relay_opaque<D: Downstream>(
     on_close(&application, Close::Reset);
     let client = Client::new(downstream, Bytes::new().into());
     let mut peer = Peer::new(&client, read.into());
-    let (from, to) = application.split();
-    let (mut source, mut sink) = (Source::new(from), Sink::new(to));
-    let progress = Progress::new(meter, Vec::new());
-    let relaying = relay_raw(&mut peer, &mut source, &mut sink, &progress);
-    match client.driving(relaying).await {
+    let relayed = {
+        let (from, to) = application.split();
+        let (mut source, mut sink) = (Source::new(from), Sink::new(to));
+        let progress = Progress::new(meter, Vec::new());
+        let relaying = pin!(relay_raw(&mut peer, &mut source, &mut sink, &progress));
+        client.driving(relaying).await
+    };
+    match relayed {
         Ok(()) => on_close(&application, Close::Orderly),
         Err(_) => client.abort(),
     }
