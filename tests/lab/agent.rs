@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
+use std::thread::sleep;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
@@ -15,12 +17,16 @@ use crate::place::Place;
 use crate::plan::{MESH_CIDRS, NodeName};
 use crate::process::{Outcome, Process, output};
 use crate::run::creating;
+use crate::wait::slowness;
 
 /// Names the binary to run instead of the one that `cargo xtask build` makes.
 const BINARY_VARIABLE: &str = "AMBIT_BINARY";
 
 /// Where an agent serves its metrics, in its node's own namespace.
 const METRICS: &str = "127.0.0.1:15020";
+
+/// How much later than something happens it is in the log.
+const LOG_LATENESS: Duration = Duration::from_millis(25);
 
 /// A running agent. Dropping it kills it.
 pub struct Agent {
@@ -200,8 +206,9 @@ impl Agent {
         Ok(refused.get(reason).and_then(Value::as_u64).unwrap_or(0))
     }
 
-    /// All that the agent has logged.
+    /// All that the agent has logged. It writes a moment after that.
     pub fn log(&self) -> String {
+        sleep(LOG_LATENESS * slowness());
         self.process.log()
     }
 

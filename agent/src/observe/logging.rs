@@ -1,12 +1,23 @@
 //! The log, to stderr. Whoever logs in the agent never waits: a thread of its own writes, and what
 //! it cannot write is dropped and counted.
 
+use std::io::{self, BufWriter, Stderr, Write};
+use std::thread;
+use std::time::Duration;
+
 use anyhow::Context;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 
 /// Lines that may wait to be written.
 const WAITING_LINES: usize = 16_384;
+
+/// How long lines gather before they are written together: under load, whoever logs has no thread
+/// to wake for each.
+const GATHERING: Duration = Duration::from_millis(5);
+
+/// Bytes of them that are written together at most.
+const GATHERED: usize = 64 << 10;
 
 /// The target of the CA's audit lines.
 pub const AUDIT_TARGET: &str = "ambit::ca::audit";
@@ -75,12 +86,37 @@ fn parse(filter: &str) -> anyhow::Result<EnvFilter> {
         .with_context(|| format!("--log {filter:?} is no filter; try `info` or `ambit=debug`"))
 }
 
+/// Writes the lines that wait together, and is away for a while after that.
+struct Gathered {
+    lines: BufWriter<Stderr>,
+    pause: Duration,
+}
+
+impl Write for Gathered {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.lines.write(data)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.lines.flush()?;
+        thread::sleep(self.pause);
+        Ok(())
+    }
+}
+
 fn begin(filter: EnvFilter, format: LogFormat, when_full: WhenFull) -> anyhow::Result<Log> {
+    let gathered = Gathered {
+        lines: BufWriter::with_capacity(GATHERED, io::stderr()),
+        pause: match when_full {
+            WhenFull::Drop => GATHERING,
+            WhenFull::Wait => Duration::ZERO,
+        },
+    };
     let (writer, guard) = NonBlockingBuilder::default()
         .lossy(matches!(when_full, WhenFull::Drop))
         .buffered_lines_limit(WAITING_LINES)
         .thread_name("ambit-log")
-        .finish(std::io::stderr());
+        .finish(gathered);
     let dropped = writer.error_counter();
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
