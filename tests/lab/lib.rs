@@ -56,7 +56,7 @@ pub use bpf::{PinnedMap, pinned_links};
 pub use capture::{Capture, Captured};
 pub use client::{HeldConnection, Reply, get, get_from, request};
 pub use cluster::{
-    Account, ApiServer, Bearer, CaRights, Cluster, ClusterCa, Istiod, NodeAccounts, Sidecar,
+    Account, Api, ApiServer, Bearer, CaRights, Cluster, ClusterCa, Istiod, NodeAccounts, Sidecar,
 };
 pub use crash::{Crash, STOPPED};
 pub use decision::{Decision, LogMark};

@@ -6,19 +6,15 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
-use serde_json::{Value, json};
 
-use super::object::{self, Account};
-use super::text;
+use super::api::{Api, OPERATOR};
 use crate::authority::agents::ISSUER;
-use crate::client::{Reply, request};
 use crate::lab::Lab;
 use crate::peers::peer;
 use crate::place::Place;
 use crate::plan::{Family, NodeName};
-use crate::pod::Pod;
 use crate::process::{Process, output};
 use crate::wait::{SOON, eventually};
 
@@ -31,13 +27,9 @@ const STORE_PEERS: &str = "http://127.0.0.1:2380";
 /// The file of the key that signs the tokens of service accounts.
 const KEY: &str = "accounts.key";
 
-/// The token of one who may do everything.
-const OPERATOR: &str = "operator";
-
 /// `kube-apiserver` and `etcd` on node B, outside both nodes' control groups.
 pub struct ApiServer {
-    place: Place,
-    directory: PathBuf,
+    api: Api,
     log: PathBuf,
     server: RefCell<Process>,
     _store: Process,
@@ -59,15 +51,18 @@ impl ApiServer {
         let store = Process::start(&mut store(&place, &directory)?, &lab.new_log("etcd")?)?;
         let log = lab.new_log("api-server")?;
         let server = Process::start(&mut command(&place, &directory)?, &log)?;
-        let api = Self {
-            place,
-            directory,
+        let own = Self {
+            api: Api {
+                place,
+                address: address(),
+                directory,
+            },
             log,
             server: RefCell::new(server),
             _store: store,
         };
-        api.wait_until_serving()?;
-        Ok(api)
+        own.wait_until_serving()?;
+        Ok(own)
     }
 
     /// Kills it at once; the objects stay.
@@ -85,182 +80,22 @@ impl ApiServer {
     ///
     /// Where it does not come to serve.
     pub fn restart(&self) -> Result<()> {
-        let mut command = command(&self.place, &self.directory)?;
+        let mut command = command(&self.api.place, &self.api.directory)?;
         *self.server.borrow_mut() = Process::start(&mut command, &self.log)?;
         self.wait_until_serving()
     }
 
-    /// Creates an object.
-    ///
-    /// # Errors
-    ///
-    /// Where it is refused.
-    pub fn create(&self, object: &Value) -> Result<()> {
-        let path = object::collection(object)?;
-        self.send("POST", &path, object).map(drop)
-    }
-
-    /// Creates a service account, and its namespace where there is none.
-    ///
-    /// # Errors
-    ///
-    /// Where it is refused.
-    pub fn create_account(&self, account: Account<'_>) -> Result<()> {
-        let namespace = account.namespace;
-        if self
-            .get(&format!("/api/v1/namespaces/{namespace}"))
-            .is_err()
-        {
-            self.create(&object::namespace(namespace))?;
-        }
-        self.create(&object::service_account(account))
-    }
-
-    /// Gives an account rights in the whole cluster: the rules of a ClusterRole.
-    ///
-    /// # Errors
-    ///
-    /// Where they are refused.
-    pub fn allow(&self, account: Account<'_>, rules: &Value) -> Result<()> {
-        let objects = object::role(account, rules);
-        objects.iter().try_for_each(|object| self.create(object))
-    }
-
-    /// Deletes a pod at once.
-    ///
-    /// # Errors
-    ///
-    /// Where there is none.
-    pub fn delete_pod(&self, pod: &Pod) -> Result<()> {
-        let path = format!("/api/v1/namespaces/{}/pods/{}", pod.namespace(), pod.name());
-        // Nobody else would tell that it has ended: no kubelet runs here.
-        let at_once = json!({"gracePeriodSeconds": 0});
-        self.send("DELETE", &path, &at_once).map(drop)
-    }
-
-    /// A token of an account for an audience, or for the API server itself where none is named;
-    /// bound to an object, where one is given.
-    ///
-    /// # Errors
-    ///
-    /// Where none is given.
-    pub fn token(
-        &self,
-        account: Account<'_>,
-        audiences: &[&str],
-        bound_to: Option<&Value>,
-    ) -> Result<String> {
-        let Account { namespace, name } = account;
-        let asked = json!({
-            "apiVersion": "authentication.k8s.io/v1",
-            "kind": "TokenRequest",
-            "spec": {
-                "audiences": audiences,
-                "expirationSeconds": 3600,
-                "boundObjectRef": bound_to,
-            },
-        });
-        let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token");
-        let answer = self.send("POST", &path, &asked)?;
-        Ok(text(&answer, "/status/token")?.to_owned())
-    }
-
-    /// The keys by which anybody can verify the tokens.
-    ///
-    /// # Errors
-    ///
-    /// Where it does not tell.
-    pub fn published_keys(&self) -> Result<Value> {
-        self.get("/openid/v1/jwks")
-    }
-
-    /// A kubeconfig of one who may do everything.
-    ///
-    /// # Errors
-    ///
-    /// Where it cannot be written.
-    pub fn kubeconfig(&self) -> Result<PathBuf> {
-        let config = json!({
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [{"name": "lab", "cluster": {
-                "server": format!("https://{}", address()),
-                "certificate-authority": self.certificate(),
-            }}],
-            "users": [{"name": "lab", "user": {"token": OPERATOR}}],
-            "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": "lab"}}],
-            "current-context": "lab",
-        });
-        let file = self.directory.join("kubeconfig");
-        fs::write(&file, config.to_string())?;
-        Ok(file)
-    }
-
-    /// A command that becomes what follows it, as a pod of this account would see the cluster: by
-    /// the files and the environment that a kubelet gives to it.
-    ///
-    /// # Errors
-    ///
-    /// Where the account gets no token.
-    pub fn as_pod_of(&self, account: Account<'_>) -> Result<Vec<String>> {
-        let mounted = self.directory.join(account.name);
-        fs::create_dir(&mounted)?;
-        fs::write(mounted.join("token"), self.token(account, &[], None)?)?;
-        fs::copy(self.certificate(), mounted.join("ca.crt"))?;
-        fs::write(mounted.join("namespace"), account.namespace)?;
-        let mount = "mount -t tmpfs none /var && mkdir -p /var/run/secrets/kubernetes.io && \
-            ln -s \"$0\" /var/run/secrets/kubernetes.io/serviceaccount && exec \"$@\"";
-        let (host, port) = (address().ip(), address().port());
-        Ok([
-            &format!("KUBERNETES_SERVICE_HOST={host}"),
-            &format!("KUBERNETES_SERVICE_PORT={port}"),
-            "unshare",
-            "--mount",
-            "sh",
-            "-c",
-            mount,
-            &mounted.display().to_string(),
-        ]
-        .map(str::to_owned)
-        .to_vec())
-    }
-
-    /// A token of somebody who is no service account.
-    pub fn operators_token(&self) -> &'static str {
-        OPERATOR
-    }
-
-    fn certificate(&self) -> PathBuf {
-        self.directory.join("certificates/apiserver.crt")
-    }
-
-    fn get(&self, path: &str) -> Result<Value> {
-        self.call(path, &["--request", "GET"])
-    }
-
-    fn send(&self, method: &str, path: &str, body: &Value) -> Result<Value> {
-        let body = body.to_string();
-        self.call(path, &["--request", method, "--data", &body])
-    }
-
-    fn call(&self, path: &str, arguments: &[&str]) -> Result<Value> {
-        let (certificate, url) = (self.certificate(), format!("https://{}{path}", address()));
-        let certificate = certificate.to_string_lossy();
-        let bearer = format!("Authorization: Bearer {OPERATOR}");
-        let mut all = vec!["--cacert", &certificate, "--header", &bearer];
-        all.extend(["--header", "Content-Type: application/json"]);
-        all.extend(arguments);
-        all.push(&url);
-        match request(&self.place, &all)? {
-            Reply::Answer(body) => serde_json::from_str(&body)
-                .with_context(|| format!("the API server answers {body}")),
-            other => bail!("{arguments:?} {path}: {other:?}"),
-        }
+    /// What is asked of it.
+    pub fn api(&self) -> &Api {
+        &self.api
     }
 
     fn wait_until_serving(&self) -> Result<()> {
         eventually(SOON, "the API server's own objects", || {
-            self.get("/api/v1/namespaces/kube-system").ok().map(drop)
+            self.api
+                .get("/api/v1/namespaces/kube-system")
+                .ok()
+                .map(drop)
         })
         .with_context(|| self.server.borrow().log())
     }

@@ -30,7 +30,7 @@ pub enum NodeAccounts {
 /// A running `pilot-discovery`, which signs by an authority that `ambit ca init` has made.
 pub struct Istiod {
     directory: PathBuf,
-    process: Process,
+    _process: Process,
 }
 
 impl Istiod {
@@ -70,7 +70,10 @@ impl Istiod {
             line.contains("starting secure gRPC discovery service")
                 .then_some(())
         })?;
-        let istiod = Self { directory, process };
+        let istiod = Self {
+            directory,
+            _process: process,
+        };
         cluster.set_authority(istiod.endpoint())?;
         Ok(istiod)
     }
@@ -82,11 +85,6 @@ impl Istiod {
             server_name: DNS_NAME,
             roots: self.directory.join("cacerts/root-cert.pem"),
         }
-    }
-
-    /// All that it has logged.
-    pub fn log(&self) -> String {
-        self.process.log()
     }
 }
 

@@ -1,6 +1,7 @@
 //! A cluster's control plane as it is: the API server with its store, istiod, and the agent of a
 //! sidecar.
 
+mod api;
 mod api_server;
 mod ca;
 mod istiod;
@@ -20,6 +21,7 @@ use crate::plan::NodeName;
 use crate::pod::Pod;
 use crate::reference::Reference;
 
+pub use api::Api;
 pub use api_server::ApiServer;
 pub use ca::{CaRights, ClusterCa};
 pub use istiod::{Istiod, NodeAccounts};
@@ -30,7 +32,7 @@ pub use sidecar::Sidecar;
 /// agent on each.
 pub struct Cluster<'a> {
     lab: &'a Lab,
-    api: ApiServer,
+    server: ApiServer,
     mesh: Reference,
 }
 
@@ -73,9 +75,9 @@ impl<'a> Cluster<'a> {
         let cluster = Self {
             lab,
             mesh: Reference::build(lab)?,
-            api: ApiServer::start(lab)?,
+            server: ApiServer::start(lab)?,
         };
-        let api = &cluster.api;
+        let api = cluster.api();
         api.create_account(AGENT.into())?;
         for node in NodeName::ALL {
             api.create(&object::node(node))?;
@@ -88,8 +90,13 @@ impl<'a> Cluster<'a> {
     }
 
     /// The API server.
-    pub fn api(&self) -> &ApiServer {
-        &self.api
+    pub fn server(&self) -> &ApiServer {
+        &self.server
+    }
+
+    /// What is asked of it.
+    pub fn api(&self) -> &Api {
+        self.server.api()
     }
 
     /// The example.
@@ -103,9 +110,9 @@ impl<'a> Cluster<'a> {
     ///
     /// Where the API server refuses it.
     pub fn add(&self, pod: &Pod) -> Result<()> {
-        self.api
+        self.api()
             .create_account((pod.namespace(), "default").into())?;
-        self.api.create(&pod.manifest())
+        self.api().create(&pod.manifest())
     }
 
     /// A token for those who issue certificates.
@@ -124,7 +131,7 @@ impl<'a> Cluster<'a> {
     /// Where the API server does not give one.
     pub fn token_for(&self, bearer: Bearer<'_>, audiences: &[&str]) -> Result<String> {
         let pod = json!({"kind": "Pod", "apiVersion": "v1", "name": bearer.pod});
-        self.api.token(bearer.account, audiences, Some(&pod))
+        self.api().token(bearer.account, audiences, Some(&pod))
     }
 
     /// Has the agents that are started from now on get their certificates from an authority.

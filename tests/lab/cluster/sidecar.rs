@@ -4,7 +4,6 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::Result;
-use nix::sys::signal::Signal;
 use serde_json::json;
 
 use super::{Bearer, Cluster};
@@ -66,14 +65,5 @@ impl Sidecar {
                 .ok()
                 .filter(|text| !text.is_empty())
         })
-    }
-
-    /// Ends it.
-    ///
-    /// # Errors
-    ///
-    /// Where it does not end.
-    pub fn end(mut self) -> Result<()> {
-        self.process.end(Signal::SIGKILL).map(drop)
     }
 }

@@ -124,9 +124,9 @@ pub(super) fn an_api_server_that_is_down_is_told_of_and_heals(lab: &Lab) -> Resu
     let endpoint = ca.endpoint();
     let token = cluster.token(Bearer::agent(NodeName::A))?;
     let of_agent = || ask(lab, &endpoint, &token, Some(FRONTEND));
-    cluster.api().kill()?;
+    cluster.server().kill()?;
     of_agent()?.ensure_refused(UNAVAILABLE, &["API server"])?;
-    cluster.api().restart()?;
+    cluster.server().restart()?;
     eventually(SOON, "a certificate", || {
         of_agent().ok()?.ensure_for(FRONTEND).ok()
     })
@@ -165,5 +165,5 @@ pub(super) fn a_sidecar_gets_its_certificate(lab: &Lab) -> Result<()> {
         name == ["spiffe://cluster.local/ns/intruder/sa/default"],
         "{name:?}"
     );
-    sidecar.end()
+    Ok(())
 }
