@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::Path;
+use std::process::Command;
 
 /// A program or file, and the Debian package that has it.
 #[derive(Clone, Copy)]
@@ -16,6 +17,8 @@ pub(crate) struct Requirement {
 enum Sign {
     Program(&'static str),
     File(&'static str),
+    /// Debian has parts of Python's own library in packages of their own.
+    PythonModule(&'static str),
 }
 
 const fn program(name: &'static str, package: &'static str) -> Requirement {
@@ -31,6 +34,12 @@ const fn file(path: &'static str, package: &'static str) -> Requirement {
         package,
     }
 }
+
+/// Makes virtual environments, into which what comes from PyPI is installed.
+const PYTHON_VENV: Requirement = Requirement {
+    sign: Sign::PythonModule("ensurepip"),
+    package: "python3-venv",
+};
 
 /// For the agent: a C compiler builds aws-lc.
 pub(crate) const BUILD: [Requirement; 2] = [program("cc", "gcc"), program("cmake", "cmake")];
@@ -70,17 +79,14 @@ pub(crate) const TESTS: [Requirement; 12] = [
     program("setpriv", "util-linux"),
     program("strace", "strace"),
     program("unshare", "util-linux"),
-    program("python3", "python3-venv"),
+    PYTHON_VENV,
     program("node", "nodejs"),
     program("java", "openjdk-17-jdk-headless"),
     program("go", "golang-go"),
 ];
 
 /// For a cluster's control plane: keys, and what Go, from PyPI, is installed with.
-pub(crate) const CLUSTER: [Requirement; 2] = [
-    program("openssl", "openssl"),
-    program("python3", "python3-venv"),
-];
+pub(crate) const CLUSTER: [Requirement; 2] = [program("openssl", "openssl"), PYTHON_VENV];
 
 /// For measuring.
 pub(crate) const BENCH: [Requirement; 3] = [
@@ -94,7 +100,7 @@ pub(crate) const FUZZ: [Requirement; 1] = [program("c++", "g++")];
 
 /// For booting other kernels: virtme-ng, from PyPI, and what it calls.
 pub(crate) const KERNELS: [Requirement; 4] = [
-    program("python3", "python3-venv"),
+    PYTHON_VENV,
     program("qemu-system-x86_64", "qemu-system-x86"),
     program("busybox", "busybox-static"),
     program("depmod", "kmod"),
@@ -106,6 +112,7 @@ impl Requirement {
         match self.sign {
             Sign::Program(name) => program_exists(name),
             Sign::File(path) => Path::new(path).exists(),
+            Sign::PythonModule(name) => has_python_module(name),
         }
     }
 }
@@ -115,8 +122,15 @@ impl fmt::Display for Requirement {
         match self.sign {
             Sign::Program(name) => write!(f, "the program `{name}`"),
             Sign::File(path) => f.write_str(path),
+            Sign::PythonModule(name) => write!(f, "Python's module `{name}`"),
         }
     }
+}
+
+fn has_python_module(name: &str) -> bool {
+    let mut python = Command::new("python3");
+    python.args(["-c", &format!("import {name}")]);
+    python.output().is_ok_and(|output| output.status.success())
 }
 
 /// Whether a program is on the path, or where Debian puts those of root.
