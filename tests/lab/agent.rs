@@ -25,7 +25,7 @@ const BINARY_VARIABLE: &str = "AMBIT_BINARY";
 /// Where an agent serves its metrics, in its node's own namespace.
 const METRICS: &str = "127.0.0.1:15020";
 
-/// How much later than something happens it is in the log.
+/// How much later than something happens it is in the log, at most.
 const LOG_LATENESS: Duration = Duration::from_millis(25);
 
 /// A running agent. Dropping it kills it.

@@ -1,6 +1,6 @@
 //! Programs of others, which `cargo xtask` installs or builds below the target folder.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 
@@ -41,10 +41,10 @@ fn named(variable: &str, installed: &str) -> Result<PathBuf> {
 }
 
 fn existing(path: PathBuf, how: &str, variable: &str) -> Result<PathBuf> {
-    let shown = path.display();
     ensure!(
-        Path::exists(&path),
-        "there is no {shown}: {how}, or {variable} names another place"
+        path.exists(),
+        "there is no {}: {how}, or {variable} names another place",
+        path.display()
     );
     Ok(path)
 }

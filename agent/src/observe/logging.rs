@@ -1,7 +1,7 @@
-//! The log, to stderr. Whoever logs in the agent never waits: a thread of its own writes, and what
-//! it cannot write is dropped and counted.
+//! The log, to stderr. Whoever logs in the agent never waits: a thread of its own writes, and lines
+//! that it does not keep up with are dropped and counted.
 
-use std::io::{self, BufWriter, Stderr, Write};
+use std::io::{self, BufWriter, Write};
 use std::thread;
 use std::time::Duration;
 
@@ -86,19 +86,21 @@ fn parse(filter: &str) -> anyhow::Result<EnvFilter> {
         .with_context(|| format!("--log {filter:?} is no filter; try `info` or `ambit=debug`"))
 }
 
-/// Writes the lines that wait together, and is away for a while after that.
-struct Gathered {
-    lines: BufWriter<Stderr>,
+/// Writes together the lines that wait, and is away for a while after that.
+struct Gathered<W: Write> {
+    lines: BufWriter<W>,
     pause: Duration,
 }
 
-impl Write for Gathered {
+impl<W: Write> Write for Gathered<W> {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         self.lines.write(data)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.lines.flush()?;
+        // What cannot be written now waits for the next time, as far as there is room. The thread
+        // that writes must not hear of it: it would forget that it was told to end.
+        let _ = self.lines.flush();
         thread::sleep(self.pause);
         Ok(())
     }
@@ -132,4 +134,49 @@ fn begin(filter: EnvFilter, format: LogFormat, when_full: WhenFull) -> anyhow::R
         _writer: guard,
         dropped,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+
+    use super::*;
+
+    /// A disk that may be full.
+    #[derive(Default)]
+    struct Disk {
+        full: Cell<bool>,
+        written: RefCell<Vec<u8>>,
+    }
+
+    impl Write for &Disk {
+        fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+            if self.full.get() {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.written.borrow_mut().extend_from_slice(data);
+            Ok(data.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_full_disk_is_no_error_and_what_there_is_room_for_is_written_later() {
+        let disk = Disk::default();
+        let mut gathered = Gathered {
+            lines: BufWriter::with_capacity(16, &disk),
+            pause: Duration::ZERO,
+        };
+        disk.full.set(true);
+        gathered.write_all(b"first\n").expect("room");
+        gathered.flush().expect("no error");
+        gathered.write_all(b"second\n").expect("room");
+        assert!(gathered.write_all(b"no room for this\n").is_err());
+        disk.full.set(false);
+        gathered.flush().expect("no error");
+        assert_eq!(*disk.written.borrow(), b"first\nsecond\n");
+    }
 }

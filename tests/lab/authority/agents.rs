@@ -1,4 +1,5 @@
-//! The agents, as the cluster knows them: a service account, and a pod on each node.
+//! The agents, as the cluster knows them: a service account, a pod on each node, and what their
+//! tokens say.
 
 use serde_json::{Value, json};
 

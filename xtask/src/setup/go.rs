@@ -37,12 +37,12 @@ const PEERS: [Peer; 2] = [
     },
 ];
 
-/// Where the peers of one folder are once they are built, each folder in one of its own.
+/// Where they are once they are built: those of each folder of tests/peers in a folder of that name.
 pub(crate) fn peers() -> PathBuf {
     workspace::target().join("peers")
 }
 
-/// Builds those that are not newer than what names their versions.
+/// Builds those that were not built of the versions that their `go.mod` names.
 ///
 /// # Errors
 ///
@@ -65,7 +65,7 @@ impl Peer {
         peers().join(self.folder)
     }
 
-    /// Written once all is built.
+    /// Of what versions all is built; there once it is.
     fn stamp(self) -> PathBuf {
         self.output().join("go.mod")
     }
