@@ -17,7 +17,7 @@ use crate::place::Place;
 use crate::plan::{MESH_CIDRS, NodeName};
 use crate::process::{Outcome, Process, output};
 use crate::run::creating;
-use crate::wait::slowness;
+use crate::wait::{SOON, eventually, slowness};
 
 /// Names the binary to run instead of the one that `cargo xtask build` makes.
 const BINARY_VARIABLE: &str = "AMBIT_BINARY";
@@ -220,6 +220,20 @@ impl Agent {
     pub fn signal(&self, signal: Signal) -> Result<()> {
         let id = self.id().context("the agent has ended")?;
         Ok(kill(Pid::from_raw(id.cast_signed()), signal)?)
+    }
+
+    /// Waits until a signal has stopped it: only from then on does SIGCONT let it go on.
+    ///
+    /// # Errors
+    ///
+    /// Where none does.
+    pub(crate) fn wait_until_stopped(&self) -> Result<()> {
+        let id = self.id().context("the agent has ended")?;
+        let status = format!("/proc/{id}/status");
+        eventually(SOON, "the agent being stopped", || {
+            let status = std::fs::read_to_string(&status).ok()?;
+            status.contains("State:\tT (stopped)").then_some(())
+        })
     }
 
     /// Tells it to end, and waits until it has: how it ended, and all that it said.

@@ -9,8 +9,8 @@ use crate::agent::Agent;
 use crate::lab::Lab;
 use crate::process::Process;
 
-/// What an agent is started by to be stopped before its first instruction; SIGCONT lets it go on.
-pub const STOPPED: [&str; 3] = ["sh", "-c", "kill -STOP $$; exec \"$0\" \"$@\""];
+/// What an agent is started by to be stopped before its first instruction.
+pub(crate) const STOPPED: [&str; 3] = ["sh", "-c", "kill -STOP $$; exec \"$0\" \"$@\""];
 
 /// A tracer that kills an agent as soon as one of its threads begins its so many-th bpf(2) from now
 /// on. Everything that an agent changes in the kernel is one: these are all moments that differ.

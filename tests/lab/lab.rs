@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use crate::agent::{Agent, ca_directory};
 use crate::authority::CaAccess;
 use crate::cgroup;
+use crate::crash::STOPPED;
 use crate::descriptors;
 use crate::manifest::Manifests;
 use crate::netns::Netns;
@@ -264,6 +265,17 @@ impl Lab {
     pub fn launch_agent_by(&self, node: NodeName, wrapper: &[&str]) -> Result<Agent> {
         let place = self.place_on(node, "agent")?;
         Agent::launch(self, node, &place, wrapper)
+    }
+
+    /// Starts a node's agent, which is stopped before its first instruction: SIGCONT lets it go on.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be started, or is not stopped.
+    pub fn launch_stopped_agent(&self, node: NodeName) -> Result<Agent> {
+        let agent = self.launch_agent_by(node, &STOPPED)?;
+        agent.wait_until_stopped()?;
+        Ok(agent)
     }
 
     /// Waits until an agent that was launched serves all of its pods.

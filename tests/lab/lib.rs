@@ -58,7 +58,7 @@ pub use client::{HeldConnection, Reply, get, get_from, request};
 pub use cluster::{
     Account, Api, ApiServer, Bearer, CaRights, Cluster, ClusterCa, Istiod, NodeAccounts, Sidecar,
 };
-pub use crash::{Crash, STOPPED};
+pub use crash::Crash;
 pub use decision::{Decision, LogMark};
 pub use dialer::{Dialer, Dialled};
 pub use envoy::Envoy;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use ambit_tests::{
     Agent, Capture, Crash, Lab, LabServer, Membership, Mode, NodeName, Pod, PodSpec, Reference,
-    Reply, SOON, STOPPED, eventually, get, get_from, run_tests, tests,
+    Reply, SOON, eventually, get, get_from, run_tests, tests,
 };
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
@@ -124,7 +124,7 @@ fn killed_at_any_step_of_its_start(lab: &Lab) -> Result<()> {
     agent.kill()?;
     let mut killed = 0;
     for step in steps() {
-        let agent = lab.launch_agent_by(NodeName::B, &STOPPED)?;
+        let agent = lab.launch_stopped_agent(NodeName::B)?;
         let go_on = |agent: &Agent| agent.signal(Signal::SIGCONT);
         let is_ready = |agent: &Agent| {
             let status = agent.ask("status").ok()?;

@@ -186,6 +186,12 @@ fn a_frozen_peer_delays_nobody_else_and_thaws(lab: &Lab) -> Result<()> {
 fn a_cut_link_heals(lab: &Lab) -> Result<()> {
     let (scene, _agents) = Scene::start(lab)?;
     let mut held = HeldConnection::open(lab, scene.frontend(), scene.mesh.orders.at(PORT))?;
+    let asks = |held: &mut HeldConnection| {
+        held.send("GET / HTTP/1.1\n")?;
+        held.wait_for("200 OK")
+    };
+    // Its own node's agent has taken the connection; the answer says that the server has too.
+    asks(&mut held)?;
     let node = lab.node(NodeName::A)?;
     let nft = |rules: &str| -> Result<()> {
         let outcome = ambit_tests::output(node.command("nft")?.arg(rules))?;
@@ -200,6 +206,6 @@ fn a_cut_link_heals(lab: &Lab) -> Result<()> {
     ensure!(!reply.is_answer(), "{reply:?}");
     nft("delete table inet cut")?;
     scene.ensure_served()?;
-    held.send("GET / HTTP/1.1\n")?;
+    asks(&mut held)?;
     scene.ensure_closed()
 }
