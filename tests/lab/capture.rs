@@ -58,12 +58,12 @@ impl Capture {
     ///
     /// Where the mark that is sent at the end is not among them.
     pub fn finish(mut self) -> Result<Captured> {
-        self.netns.enter(|| {
-            let to: SocketAddr = (NodeName::B.link_addresses().v4, DISCARD_PORT).into();
-            UdpSocket::bind(("0.0.0.0", 0))?.send_to(END_MARK, to)
-        })??;
+        let to: SocketAddr = (NodeName::B.link_addresses().v4, DISCARD_PORT).into();
+        let socket = self.netns.enter(|| UdpSocket::bind(("0.0.0.0", 0)))??;
         let file = self.file.clone();
         eventually(SOON, "the end of the capture", || {
+            // Again each time: tcpdump drops what comes while it is behind.
+            socket.send_to(END_MARK, to).ok()?;
             Captured(fs::read(&file).ok()?)
                 .contains(END_MARK)
                 .then_some(())

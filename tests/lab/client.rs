@@ -95,7 +95,7 @@ pub struct HeldConnection {
     process: Process,
     stdin: Option<ChildStdin>,
     opened: Value,
-    /// Lines of its log that [`Self::wait_for`] has passed.
+    /// Lines of its log that [`Self::wait_for`] and [`Self::echo`] have passed.
     read: usize,
 }
 
@@ -131,10 +131,7 @@ impl HeldConnection {
     /// Where it does not.
     pub fn echo(&mut self, line: &str) -> Result<()> {
         self.send(line)?;
-        let awaited = Value::from(line);
-        self.process.wait_for_line("an echo", |said| {
-            (parse(said, "received")? == awaited).then_some(())
-        })
+        self.wait_for_received("an echo", |received| received == line)
     }
 
     /// Sends a line.
@@ -179,17 +176,21 @@ impl HeldConnection {
     ///
     /// Where none comes.
     pub fn wait_for(&mut self, part: &str) -> Result<()> {
+        self.wait_for_received("a line from the server", |received| received.contains(part))
+    }
+
+    /// Waits for a line after all that were waited for in this way.
+    fn wait_for_received(&mut self, what: &str, is_it: impl Fn(&str) -> bool) -> Result<()> {
         let read = self.read;
-        let at = self
-            .process
-            .wait_until("a line from the server", |process| {
-                let log = process.log();
-                let mut lines = log.lines().enumerate().skip(read);
-                lines.find_map(|(index, line)| {
-                    let text = parse(line, "received")?;
-                    text.as_str()?.contains(part).then_some(index)
-                })
-            })?;
+        let at = self.process.wait_until(what, |process| {
+            let log = process.log();
+            let complete = &log[..log.rfind('\n')?];
+            let mut lines = complete.lines().enumerate().skip(read);
+            lines.find_map(|(index, line)| {
+                let text = parse(line, "received")?;
+                is_it(text.as_str()?).then_some(index)
+            })
+        })?;
         self.read = at + 1;
         Ok(())
     }

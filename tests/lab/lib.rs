@@ -75,7 +75,7 @@ pub use peers::envoy_binary;
 pub use place::Place;
 pub use plan::{Addresses, Family, NodeName};
 pub use pod::{Membership, Pod, PodSpec};
-pub use process::{Outcome, Process, output};
+pub use process::{Outcome, Process, output, output_within};
 pub use raw::{RawAnswer, RawCall, RawEnd, RawReply, Until};
 pub use reference::{
     Application, Call, Decider, Expected, PAYLOADS, Policies, Reference, TRUST_DOMAIN,

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
@@ -29,13 +30,22 @@ pub struct Outcome {
 ///
 /// Where it cannot be started, or has not ended after twenty seconds (it is killed then).
 pub fn output(command: &mut Command) -> Result<Outcome> {
+    output_within(SOON, command)
+}
+
+/// Runs a command to its end, which may take some time, such as a compiler's.
+///
+/// # Errors
+///
+/// Where it cannot be started, or has not ended within `limit` (it is killed then).
+pub fn output_within(limit: Duration, command: &mut Command) -> Result<Outcome> {
     let (mut stdout, mut stderr) = (tempfile::tempfile()?, tempfile::tempfile()?);
     command
         .stdin(Stdio::null())
         .stdout(stdout.try_clone()?)
         .stderr(stderr.try_clone()?);
     let mut child = spawn(command)?;
-    let ended = eventually(SOON, "the end of a command", || {
+    let ended = eventually(limit, "the end of a command", || {
         child.try_wait().transpose()
     });
     if ended.is_err() {

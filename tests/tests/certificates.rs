@@ -9,10 +9,14 @@ use ambit_tests::{
     Agent, CaFault, CaServer, HeldConnection, Lab, LabServer, Mode, NodeName, Reference, SOON,
     Swarm, SwarmServer, WrongCa, ambit, eventually, get_from, run_tests, tests,
 };
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 
 const PORT: u16 = Reference::PORT;
+
+/// An agent waits for 15 s before it says that an authority does not answer, also when it asks once
+/// more just before the authority is well again.
+const UNANSWERED: Duration = Duration::from_secs(40);
 
 /// The port of what answers many calls.
 const SWARM_PORT: u16 = 9000;
@@ -120,19 +124,18 @@ fn a_ca_that_is_down_is_missed_when_certificates_expire(lab: &Lab) -> Result<()>
     let calls = Calls::start(lab)?;
     calls.become_answered()?;
     ca.kill()?;
-    let until = eventually(SOON, "a degraded status", || {
-        degraded_until(&calls.agents[0])
-    })?;
+    let agent = &calls.agents[0];
+    let until = eventually(SOON, "a degraded status", || degraded_until(agent))?;
     ensure!(
         until > now()?,
         "it tells that it is degraded when it is too late"
     );
     ensure!(calls.is_answered()?, "the old certificate no longer serves");
-    let agent = &calls.agents[0];
+    let expiry = expiry_of(agent, "cluster.local/ns/frontend/sa/default")?;
     eventually(SOON, "the end of the old certificate", || {
         (!calls.is_answered().ok()?).then_some(())
     })?;
-    ensure!(now()? >= until, "refused before the certificate expired");
+    ensure!(now()? >= expiry, "refused before the certificate expired");
     ensure!(!is_ready(agent)?, "the agent calls itself ready");
     let log = agent.log();
     ensure!(
@@ -151,12 +154,12 @@ fn a_ca_that_does_not_answer_is_told_of_and_heals(lab: &Lab) -> Result<()> {
     let ca = CaServer::start(lab, Duration::from_secs(40))?;
     let calls = Calls::start(lab)?;
     ca.signal(Signal::SIGSTOP)?;
-    eventually(Duration::from_secs(40), "a degraded status", || {
+    eventually(UNANSWERED, "a degraded status", || {
         degraded_until(&calls.agents[0]).map(drop)
     })?;
     ca.signal(Signal::SIGCONT)?;
     calls.become_answered()?;
-    eventually(Duration::from_secs(40), "a status without a fault", || {
+    eventually(UNANSWERED, "a status without a fault", || {
         degraded_until(&calls.agents[0]).is_none().then_some(())
     })
 }
@@ -178,17 +181,19 @@ fn wrong_answers_are_refused_with_their_reason(lab: &Lab) -> Result<()> {
         (CaFault::Garbage, "no certificate"),
     ] {
         ca.set_fault(Some(fault))?;
-        let mut agents = launch_both(lab)?;
+        let agents = launch_both(lab)?;
         for agent in &agents {
-            eventually(SOON, reason, || lacks_all(agent, reason))?;
+            eventually(UNANSWERED, reason, || lacks_all(agent, reason))?;
         }
         let known = server.connections().len();
         let reply = get_from(mesh.frontend.place(), mesh.orders.at(PORT))?;
         let is_closed = !reply.is_answer() && server.connections().len() == known;
         ensure!(is_closed, "{fault}: {reply:?}");
         ca.set_fault(None)?;
-        for agent in &mut agents {
-            lab.wait_until_serving(agent)?;
+        for agent in &agents {
+            eventually(UNANSWERED, "the agent serving its pods", || {
+                is_ready(agent).ok()?.then_some(())
+            })?;
         }
         let reply = get_from(mesh.frontend.place(), mesh.orders.at(PORT))?;
         ensure!(reply.is_answer(), "after {fault}: {reply:?}");
@@ -298,6 +303,15 @@ fn is_ready(agent: &Agent) -> Result<bool> {
 /// Until when the certificates serve, where they are not renewed; seconds since 1970.
 fn degraded_until(agent: &Agent) -> Option<u64> {
     agent.ask("status").ok()?["certificates"]["degraded_until"].as_u64()
+}
+
+/// When an identity's certificate expires; seconds since 1970.
+fn expiry_of(agent: &Agent, identity: &str) -> Result<u64> {
+    let certificates = agent.ask("certs")?;
+    let mut certificates = certificates.as_array().context("no list")?.iter();
+    let own = certificates.find(|one| one["identity"] == identity);
+    own.and_then(|own| own["not_after"].as_u64())
+        .with_context(|| format!("no certificate of {identity}"))
 }
 
 fn now() -> Result<u64> {

@@ -3,8 +3,11 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::time::Duration;
 
-use ambit_tests::{Capture, Lab, Place, Process, Reference, SwarmServer, output, run_tests, tests};
+use ambit_tests::{
+    Capture, Lab, Place, Process, Reference, SwarmServer, output, output_within, run_tests, tests,
+};
 use anyhow::{Context, Result, ensure};
 
 const PORT: u16 = Reference::PORT;
@@ -98,7 +101,8 @@ fn go_with_splice(lab: &Lab) -> Result<()> {
     let relay = lab.directory().join("relay");
     let mut build = Command::new("go");
     build.arg("build").arg("-o").arg(&relay);
-    let outcome = output(build.arg(client("relay.go")))?;
+    // Go compiles its standard library the first time.
+    let outcome = output_within(Duration::from_secs(180), build.arg(client("relay.go")))?;
     ensure!(outcome.status.success(), "go build: {}", outcome.stderr);
     let listen = SocketAddr::new(IpAddr::from([127, 0, 0, 1]), 7000);
     for (target, expected) in [

@@ -34,6 +34,7 @@ fn the_callers_agent_killed_lets_nothing_out(lab: &Lab) -> Result<()> {
     let orders = mesh.orders.at(PORT);
     let frontend = mesh.frontend.place();
     let mut held = HeldConnection::open(lab, frontend, orders)?;
+    server.next_connection(0)?;
     ensure!(get_from(frontend, orders)?.is_answer());
 
     let capture = Capture::start(lab)?;
@@ -58,6 +59,7 @@ fn the_servers_agent_killed_lets_nothing_in(lab: &Lab) -> Result<()> {
     let server = LabServer::in_pod(lab, &mesh.orders, Mode::Http, PORT)?;
     let orders = mesh.orders.at(PORT);
     let mut held = HeldConnection::open(lab, mesh.frontend.place(), orders)?;
+    server.next_connection(0)?;
     ensure!(get_from(mesh.frontend.place(), orders)?.is_answer());
 
     agent_b.kill()?;

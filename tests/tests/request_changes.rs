@@ -122,6 +122,9 @@ fn a_connection_that_could_carry_anything_ends_when_requests_matter(lab: &Lab) -
     let mut silent = HeldConnection::open(lab, caller, web.service.at())?;
     carried.echo("anything")?;
     elsewhere.echo("anything")?;
+    eventually(SOON, "the silent one at the server", || {
+        (web.web.connections() > 0).then_some(())
+    })?;
 
     // It allows by identity what the caller does, and nothing depends on requests.
     let allow = format!(

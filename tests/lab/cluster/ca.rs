@@ -50,6 +50,7 @@ pub struct ClusterCa {
 
 impl ClusterCa {
     /// Starts it, and has the agents that are started from now on get their certificates from it.
+    /// It knows the cluster's pods.
     ///
     /// # Errors
     ///
@@ -58,7 +59,12 @@ impl ClusterCa {
         let api = cluster.api();
         api.create_account(ACCOUNT)?;
         api.allow(ACCOUNT, &rights.rules())?;
-        Self::start_with(cluster, &api.as_pod_of(ACCOUNT)?, &[])
+        let mut ca = Self::start_with(cluster, &api.as_pod_of(ACCOUNT)?, &[])?;
+        ca.process.wait_for_line("the pods being known", |line| {
+            line.contains("the pods of the cluster are known")
+                .then_some(())
+        })?;
+        Ok(ca)
     }
 
     /// Starts it with the keys that the API server publishes, and files that tell where pods run.

@@ -2,13 +2,20 @@
 
 use std::fmt;
 use std::fs;
+use std::net::TcpStream;
+use std::os::fd::{OwnedFd, RawFd};
 use std::path::Path;
 
 use ambit_tests::{Agent, Lab, NodeName};
 use anyhow::{Context, Result};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 /// Open files may differ by the tunnels that are still pooled.
 const POOLED: u64 = 16;
+
+/// Sockets in stock may differ by this: a shard has 0 to 15 and 0 to 3 left for a pod, as chance will
+/// have it; four shards at most, and three pods.
+const STOCKED: u64 = (15 + 3) * 4 * 3;
 
 /// Memory may differ by this, in bytes: certificates, buffers, and what the allocator keeps.
 const MEMORY: u64 = 24 << 20;
@@ -17,7 +24,9 @@ const MEMORY: u64 = 24 << 20;
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct Gauge {
     memory: u64,
+    /// Open files, but for sockets in stock.
     files: u64,
+    stocked: u64,
     /// Kernel programs, maps and links that they hold open.
     kernel_objects: u64,
     threads: u64,
@@ -28,13 +37,24 @@ impl Gauge {
     pub(super) fn read(lab: &Lab, agents: &[Agent]) -> Result<Self> {
         let mut all = Self::default();
         for agent in agents {
-            let process = format!("/proc/{}", agent.id().context("an agent has ended")?);
+            let id = agent.id().context("an agent has ended")?;
+            let process = format!("/proc/{id}");
+            let handle = pidfd_open(
+                Pid::from_raw(id.cast_signed()).context("no process")?,
+                PidfdFlags::empty(),
+            )?;
             all.memory += agent.resident()?;
             all.threads += entries(Path::new(&process).join("task"))?;
             for file in fs::read_dir(Path::new(&process).join("fd"))? {
-                all.files += 1;
+                let file = file?;
+                let number = file.file_name().to_string_lossy().parse()?;
+                if is_stocked(&handle, number) {
+                    all.stocked += 1;
+                } else {
+                    all.files += 1;
+                }
                 // One that has been closed meanwhile is none of BPF's.
-                let target = fs::read_link(file?.path()).unwrap_or_default();
+                let target = fs::read_link(file.path()).unwrap_or_default();
                 let is_bpf = target.to_string_lossy().starts_with("anon_inode:bpf");
                 all.kernel_objects += u64::from(is_bpf);
             }
@@ -50,6 +70,7 @@ impl Gauge {
         [
             ("bytes of memory", before.memory, self.memory, MEMORY),
             ("open files", before.files, self.files, POOLED),
+            ("sockets in stock", before.stocked, self.stocked, STOCKED),
             (
                 "kernel objects",
                 before.kernel_objects,
@@ -71,6 +92,7 @@ impl fmt::Display for Gauge {
         let Self {
             memory,
             files,
+            stocked,
             kernel_objects,
             threads,
             pins,
@@ -78,10 +100,17 @@ impl fmt::Display for Gauge {
         let memory = memory >> 20;
         write!(
             f,
-            "{memory} MiB, {files} files, {kernel_objects} kernel objects, {threads} threads, \
-             {pins} pins"
+            "{memory} MiB, {files} files, {stocked} sockets in stock, {kernel_objects} kernel objects, \
+             {threads} threads, {pins} pins"
         )
     }
+}
+
+/// Whether a process's file is a TCP socket that has never been used: one in stock.
+fn is_stocked(process: &OwnedFd, file: RawFd) -> bool {
+    let copy = pidfd_getfd(process, file, PidfdGetfdFlags::empty());
+    let address = copy.map(|copy| TcpStream::from(copy).local_addr());
+    matches!(address, Ok(Ok(address)) if address.port() == 0)
 }
 
 fn entries(directory: impl AsRef<Path>) -> Result<u64> {

@@ -18,6 +18,7 @@ async fn outcomes(
     (closed, open, authorizer.counts.read())
 }
 
+/// For what never answers.
 fn impatient(api: AuthorizerApi) -> ExtensionProvider {
     ExtensionProvider {
         timeout: Duration::from_millis(200),
@@ -37,17 +38,18 @@ async fn an_authorizer_that_does_not_answer_refuses_or_lets_through_as_configure
     .await;
     let slow = raw(b"", Then::Stall).await;
     let half = raw(b"HTTP/1.1 200 OK\r\n", Then::Stall).await;
-    for (case, address, api) in [
-        ("gone, gRPC", gone().await, AuthorizerApi::Grpc),
-        ("gone, HTTP", gone().await, http_api()),
-        ("silent, gRPC", silent.address, AuthorizerApi::Grpc),
-        ("broken, gRPC", broken.address, AuthorizerApi::Grpc),
-        ("no HTTP/2", slow, AuthorizerApi::Grpc),
-        ("silent, HTTP", slow, http_api()),
-        ("half a head", half, http_api()),
-        ("500", failing.address, http_api()),
+    let (grpc, http) = (AuthorizerApi::Grpc, http_api());
+    for (case, address, provider) in [
+        ("gone, gRPC", GONE, provider(grpc.clone())),
+        ("gone, HTTP", GONE, provider(http.clone())),
+        ("silent, gRPC", silent.address, impatient(grpc.clone())),
+        ("broken, gRPC", broken.address, provider(grpc.clone())),
+        ("no HTTP/2", slow, impatient(grpc)),
+        ("silent, HTTP", slow, impatient(http.clone())),
+        ("half a head", half, impatient(http.clone())),
+        ("500", failing.address, provider(http)),
     ] {
-        let (closed, open, stats) = outcomes(address, impatient(api)).await;
+        let (closed, open, stats) = outcomes(address, provider).await;
         let Outcome::Refuse { status, error } = closed else {
             panic!("{case}: {closed:?}")
         };

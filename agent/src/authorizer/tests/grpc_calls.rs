@@ -57,7 +57,7 @@ async fn many_checks_share_a_connection_and_a_broken_one_is_replaced() {
 #[tokio::test(flavor = "local")]
 async fn another_endpoint_is_asked_where_one_cannot_be_reached() {
     let server = GrpcServer::answering(ok(OkHttpResponse::default())).await;
-    let addresses = [gone().await, server.address];
+    let addresses = [GONE, server.address];
     // Where it begins is chance.
     for _ in 0..8 {
         let authorizer = at(&addresses);

@@ -154,9 +154,16 @@ async fn a_caller_who_asks_too_often_is_told_when_to_try_again() {
     assert!(client.ask(&Ask::impersonating(&token, WEB)).await.is_ok());
     // What is refused counts too.
     assert!(client.ask(&Ask::impersonating(&token, DB)).await.is_err());
-    let (code, reason) = client.refused(&Ask::impersonating(&token, WEB)).await;
-    assert_eq!(code, Code::ResourceExhausted);
-    assert!(reason.contains("try again in"), "{reason}");
+    // On a busy machine another is due by now.
+    let mut calls = 0..20;
+    let refused = loop {
+        calls.next().expect("a refusal");
+        if let Err(status) = client.ask(&Ask::impersonating(&token, WEB)).await {
+            break status;
+        }
+    };
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert!(refused.message().contains("try again in"), "{refused}");
     let other = Ask::own(&ca.token(&sidecar()));
     assert!(client.ask(&other).await.is_ok());
 }

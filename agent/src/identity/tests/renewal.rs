@@ -7,8 +7,8 @@ use crate::identity::condition::CertificateState;
 use crate::identity::manager::Identities;
 use crate::identity::state::{CertificateSummary, NodeCertificates};
 
-/// Long enough for whole seconds not to matter, and short enough to wait for.
-const SHORT: Duration = Duration::from_secs(4);
+/// Long enough for a busy machine and whole seconds not to matter, and short enough to wait for.
+const SHORT: Duration = Duration::from_secs(8);
 
 fn summary(identities: &Identities) -> CertificateSummary {
     CertificateSummary::of(&identities.list())

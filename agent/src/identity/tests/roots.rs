@@ -60,7 +60,7 @@ async fn a_connection_is_to_whom_it_is_for() {
 #[tokio::test]
 async fn roots_change_without_a_handshake_that_fails() {
     let authority = Authority::make();
-    let identities = authority.identities(Duration::from_secs(4));
+    let identities = authority.identities(Duration::from_secs(8));
     let (web, db) = (
         identities.hold(&identity("web")),
         identities.hold(&identity("db")),
@@ -163,7 +163,7 @@ async fn a_peer_of_a_removed_root_is_accepted_no_longer() {
 #[tokio::test]
 async fn a_peer_whose_certificate_expires_is_accepted_no_longer() {
     let authority = Authority::make();
-    let identities = authority.identities(Duration::from_secs(3));
+    let identities = authority.identities(Duration::from_secs(6));
     let (web, db) = (
         identities.hold(&identity("web")),
         identities.hold(&identity("db")),
