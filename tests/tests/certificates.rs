@@ -14,9 +14,10 @@ use nix::sys::signal::Signal;
 
 const PORT: u16 = Reference::PORT;
 
-/// An agent waits for 15 s before it says that an authority does not answer, also when it asks once
-/// more just before the authority is well again.
-const UNANSWERED: Duration = Duration::from_secs(40);
+/// For an agent to say that an authority does not answer, and to get over it: it asks at half of a
+/// certificate's life, and waits for 15 s, also for an answer that it asked for just before the
+/// authority was well again.
+const UNANSWERED: Duration = Duration::from_secs(60);
 
 /// The port of what answers many calls.
 const SWARM_PORT: u16 = 9000;
