@@ -3,6 +3,7 @@
 mod bench;
 mod build;
 mod demo;
+mod everything;
 mod fuzz;
 mod kernel;
 mod lint;
@@ -85,6 +86,10 @@ enum Command {
         /// Run the tests with a real API server and istiod, which are built from their source first.
         #[arg(long, conflicts_with = "kernel")]
         cluster: bool,
+        /// Run every check: lint, Miri, all tests on this kernel, with a control plane and on the
+        /// oldest kernel, fuzzing, and ten minutes of soak. Takes about two hours.
+        #[arg(long, conflicts_with_all = ["kernel", "cluster", "names"])]
+        all: bool,
         /// Run only the tests whose names contain one of these; with --kernel, only these files of
         /// tests/tests.
         names: Vec<String>,
@@ -155,6 +160,7 @@ fn run(command: Command) -> Result<ExitCode> {
             setup::run(&[Purpose::Build, Purpose::Lint])?;
             lint::run()?;
         }
+        Command::Test { all: true, .. } => return Ok(everything::run(run)),
         Command::Test {
             cluster: true,
             names,
@@ -167,6 +173,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Test {
             kernel: None,
             cluster: false,
+            all: false,
             names,
         } => {
             setup::run(&[Purpose::Build, Purpose::Mesh, Purpose::Tests])?;
@@ -176,6 +183,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Test {
             kernel: Some(series),
             cluster: false,
+            all: false,
             names,
         } => {
             setup::run(&[
