@@ -92,11 +92,9 @@ fn workload_class(workload: &Workload) -> MeshClass {
             MeshClass::NotOptedIn
         }
         Enrolment::OptedIn
-        | Enrolment::Never(
-            NeverEnrolled::IstioSidecar
-            | NeverEnrolled::IstioAmbient
-            | NeverEnrolled::ForeignKernel,
-        ) => MeshClass::Proxy,
+        | Enrolment::Never(NeverEnrolled::IstioSidecar | NeverEnrolled::ForeignKernel) => {
+            MeshClass::Proxy
+        }
     }
 }
 
@@ -116,11 +114,7 @@ mod tests {
     use super::super::{DATAPLANE_MODE_LABEL, NamespaceInfo, SnapshotParts, TargetPort};
     use super::*;
 
-    const NEVER: [NeverEnrolled; 3] = [
-        NeverEnrolled::IstioSidecar,
-        NeverEnrolled::IstioAmbient,
-        NeverEnrolled::ForeignKernel,
-    ];
+    const NEVER: [NeverEnrolled; 2] = [NeverEnrolled::IstioSidecar, NeverEnrolled::ForeignKernel];
 
     fn net(text: &str) -> IpNet {
         text.parse().expect("a network")

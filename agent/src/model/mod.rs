@@ -33,4 +33,4 @@ pub use revision::{REVISION_LABEL, Revision, RevisionError};
 pub use service::{Service, ServicePort, TargetPort};
 pub use snapshot::{Snapshot, SnapshotParts};
 pub use trust::TrustBundle;
-pub use workload::{Enrolment, NetnsReference, NeverEnrolled, Workload};
+pub use workload::{Enrolment, IstioClaim, NetnsReference, NeverEnrolled, Workload};

@@ -3,7 +3,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::{
-    Fault, MeshRanges, MeshSettings, NamespaceInfo, ObjectName, PolicyObject, Revision, Service,
+    DataplaneMode, Enrolment, Fault, MeshRanges, MeshSettings, NamespaceInfo, ObjectName, PolicyObject, Revision, Service,
     TrustBundle, TrustDomain, Workload,
 };
 
@@ -153,6 +153,16 @@ impl Snapshot {
         self.by_name.get(name).map(|index| &self.workloads[*index])
     }
 
+    /// Whether a pod's objects opt it out of the mesh: its own label or its namespace's. Where its
+    /// Namespace object is missing, nothing opts it in and nothing opts it out.
+    pub fn opts_out(&self, pod: &Workload) -> bool {
+        let speaks = || match DataplaneMode::of(&pod.labels) {
+            DataplaneMode::Ambient | DataplaneMode::Outside => true,
+            DataplaneMode::Unset => self.namespaces.contains_key(&pod.name.namespace),
+        };
+        matches!(pod.enrolment, Enrolment::NotOptedIn) && speaks()
+    }
+
     /// The one pod that has this address. `None` where no pod has it, and where another object
     /// claims it too.
     pub fn by_address(&self, address: IpAddr) -> Option<&Arc<Workload>> {
@@ -261,7 +271,7 @@ fn members(workloads: &[Workload], services: &[Service]) -> Vec<Vec<usize>> {
 #[cfg(test)]
 mod tests {
     use super::super::testing::{parts, pod, service};
-    use super::super::{Enrolment, NeverEnrolled, TargetPort};
+    use super::super::{NeverEnrolled, TargetPort};
     use super::*;
 
     fn ip(text: &str) -> IpAddr {

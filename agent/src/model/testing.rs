@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    AppProtocol, Enrolment, MeshRanges, MeshSettings, ObjectName, Revision, Service, ServicePort,
+    AppProtocol, Enrolment, IstioClaim, MeshRanges, MeshSettings, ObjectName, Revision, Service, ServicePort,
     SnapshotParts, TargetPort, TrustBundle, TrustDomain, Workload, WorkloadIdentity,
 };
 
@@ -45,6 +45,7 @@ pub(crate) fn pod(name: &str, addresses: &[&str]) -> Workload {
         named_ports: BTreeMap::new(),
         probe_ports: BTreeSet::new(),
         netns: None,
+        istio_claim: IstioClaim::None,
     }
 }
 

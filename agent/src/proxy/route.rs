@@ -156,7 +156,7 @@ mod tests {
         let caller = workload("frontend", "10.1.0.1", Enrolment::OptedIn);
         for (enrolment, expected) in [
             (Enrolment::OptedIn, Path::Tunnel),
-            (Enrolment::Never(NeverEnrolled::IstioAmbient), Path::Tunnel),
+            (Enrolment::Never(NeverEnrolled::IstioSidecar), Path::Tunnel),
             (Enrolment::Never(NeverEnrolled::HostNetwork), Path::Tunnel),
             (Enrolment::NotOptedIn, Path::Plaintext),
         ] {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ambit::model::{
-    AppProtocol, Enrolment, MeshRanges, MeshSettings, ObjectName, Origin, PolicyKind, PolicyObject,
+    AppProtocol, Enrolment, IstioClaim, MeshRanges, MeshSettings, ObjectName, Origin, PolicyKind, PolicyObject,
     Revision, Service, ServicePort, Snapshot, SnapshotParts, TargetPort, TrustBundle, TrustDomain,
     Workload, WorkloadIdentity,
 };
@@ -56,6 +56,7 @@ impl Evaluator {
             named_ports: BTreeMap::new(),
             probe_ports: BTreeSet::new(),
             netns: None,
+            istio_claim: IstioClaim::None,
         };
         let service = Service {
             name: ObjectName::new("prod", "web"),
