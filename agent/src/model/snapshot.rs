@@ -2,8 +2,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::backends::{self, Backends, ListedPort};
 use super::{
-    DataplaneMode, Enrolment, Fault, MeshRanges, MeshSettings, NamespaceInfo, ObjectName, PolicyObject, Revision, Service,
+    DataplaneMode, EndpointSlice, Enrolment, Fault, MeshRanges, MeshSettings, NamespaceInfo, ObjectName, PolicyObject, Revision, Service,
     TrustBundle, TrustDomain, Workload,
 };
 
@@ -24,6 +25,8 @@ pub struct SnapshotParts {
     pub workloads: Vec<Workload>,
     /// Services; one of each name.
     pub services: Vec<Service>,
+    /// EndpointSlices; one of each name.
+    pub endpoint_slices: Vec<EndpointSlice>,
     /// AuthorizationPolicy and PeerAuthentication objects.
     pub policies: Vec<PolicyObject>,
     /// Istio's mesh-wide settings.
@@ -45,14 +48,17 @@ pub struct Snapshot {
     namespaces: BTreeMap<Arc<str>, NamespaceInfo>,
     workloads: Vec<Arc<Workload>>,
     services: Vec<Service>,
+    endpoint_slices: Vec<EndpointSlice>,
     policies: Vec<PolicyObject>,
     mesh_settings: MeshSettings,
     faults: Vec<Fault>,
     complete: bool,
     by_name: HashMap<ObjectName, usize>,
     owners: BTreeMap<IpAddr, Vec<Owner>>,
-    /// By Service: the workloads that it selects, ready or not.
-    members: Vec<Vec<usize>>,
+    /// By Service.
+    backends: Vec<Backends>,
+    /// By pod: the ports that slices give it.
+    listed_ports: HashMap<ObjectName, Vec<ListedPort>>,
 }
 
 /// An object that has an address, by its index.
@@ -75,14 +81,21 @@ impl Snapshot {
             namespaces: parts.namespaces,
             by_name: by_name(&parts.workloads),
             owners: owners(&parts.workloads, &parts.services),
-            members: members(&parts.workloads, &parts.services),
+            backends: backends::backends(
+                &parts.workloads,
+                &parts.services,
+                &parts.endpoint_slices,
+            ),
+            listed_ports: HashMap::new(),
             workloads: parts.workloads.into_iter().map(Arc::new).collect(),
             services: parts.services,
+            endpoint_slices: parts.endpoint_slices,
             policies: parts.policies,
             mesh_settings: parts.mesh_settings,
             faults: parts.faults,
             complete: parts.complete,
         };
+        snapshot.listed_ports = backends::listed_ports(&snapshot);
         let contested = snapshot.contested_addresses();
         snapshot.faults.extend(contested);
         snapshot
@@ -126,6 +139,11 @@ impl Snapshot {
     /// The Services.
     pub fn services(&self) -> &[Service] {
         &self.services
+    }
+
+    /// The EndpointSlices.
+    pub fn endpoint_slices(&self) -> &[EndpointSlice] {
+        &self.endpoint_slices
     }
 
     /// The policy objects.
@@ -174,9 +192,18 @@ impl Snapshot {
 
     /// The pods that a Service selects, ready or not, by the Service's index.
     pub(super) fn members(&self, service: usize) -> impl Iterator<Item = &Arc<Workload>> {
-        self.members[service]
-            .iter()
-            .map(|index| &self.workloads[*index])
+        let selected = self.backends[service].selected.iter();
+        selected.map(|index| &self.workloads[*index])
+    }
+
+    /// What is behind a Service, by the Service's index.
+    pub(super) fn backends(&self, service: usize) -> &Backends {
+        &self.backends[service]
+    }
+
+    /// The ports that slices give a pod.
+    pub(super) fn listed_ports(&self, pod: &ObjectName) -> &[ListedPort] {
+        self.listed_ports.get(pod).map_or(&[], Vec::as_slice)
     }
 
     /// Who claims a canonical address.
@@ -248,24 +275,6 @@ fn owners(workloads: &[Workload], services: &[Service]) -> BTreeMap<IpAddr, Vec<
         }
     }
     owners
-}
-
-fn members(workloads: &[Workload], services: &[Service]) -> Vec<Vec<usize>> {
-    let mut by_namespace: HashMap<&str, Vec<usize>> = HashMap::new();
-    for (index, workload) in workloads.iter().enumerate() {
-        let namespace = workload.name.namespace.as_ref();
-        by_namespace.entry(namespace).or_default().push(index);
-    }
-    let selected = |service: &Service| {
-        let candidates = by_namespace.get(service.name.namespace.as_ref());
-        candidates
-            .into_iter()
-            .flatten()
-            .copied()
-            .filter(|index| service.selects(&workloads[*index]))
-            .collect()
-    };
-    services.iter().map(selected).collect()
 }
 
 #[cfg(test)]

@@ -80,6 +80,7 @@ impl Evaluator {
             namespaces: BTreeMap::new(),
             workloads: vec![workload],
             services: vec![service],
+            endpoint_slices: Vec::new(),
             policies: case.policies.iter().enumerate().map(object).collect(),
             mesh_settings: MeshSettings::default(),
             faults: Vec::new(),
