@@ -58,6 +58,8 @@ fn a_service_that_nothing_explains_is_refused(lab: &Lab) -> Result<()> {
     let capture = Capture::start(lab)?;
     refused("no slice")?;
     ensure!(agent.refused("no-endpoints-known")? >= 2);
+    let faults = agent.ask("status")?["faults"].to_string();
+    ensure!(faults.contains("Service orders/orders"), "{faults}");
 
     // An address of the pods' range that no object has.
     let unknown = slice("IPv4", "10.78.2.250");

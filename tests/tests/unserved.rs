@@ -364,6 +364,9 @@ fn set(object: &mut Value, pointer: &str, value: Value) {
 
 fn eventually_answers(caller: &Place, server: &Pod) -> Result<()> {
     eventually(SOON, &format!("an answer from {}", server.name()), || {
-        get_from(caller, server.at(PORT)).ok()?.is_answer().then_some(())
+        get_from(caller, server.at(PORT))
+            .ok()?
+            .is_answer()
+            .then_some(())
     })
 }

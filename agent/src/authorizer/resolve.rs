@@ -53,7 +53,9 @@ pub fn in_mesh(mesh: &Snapshot, service: &ProviderService) -> io::Result<Vec<Tar
     };
     match mesh.service(&name, service.port) {
         // None where the mesh does not know them: pods on the node's network, or what is outside.
-        Destination::Service { endpoints, .. } => Ok(endpoints.into_iter().filter_map(pod).collect()),
+        Destination::Service { endpoints, .. } => {
+            Ok(endpoints.into_iter().filter_map(pod).collect())
+        }
         Destination::NoSuchPort(name) => {
             let problem = format!("Service {name} has no TCP port {}", service.port);
             Err(io::Error::new(io::ErrorKind::NotFound, problem))

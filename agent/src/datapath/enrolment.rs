@@ -53,7 +53,8 @@ pub enum EnrolError {
     /// Several pods name one network namespace that was given to none of them.
     #[error(
         "{path} is also the network namespace of {}, and none of them was served in it before: it \
-         is closed until only one pod names it", list(others)
+         is closed until only one pod names it",
+        list(others)
     )]
     ContestedNetns {
         /// The reference.

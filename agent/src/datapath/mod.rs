@@ -50,9 +50,7 @@ pub use dial::{
     AuthorizedStream, Caller, Delivery, DialError, PodDatapath, PodDatapathParts, ShardMaps,
     UnjudgedStream,
 };
-pub use enrolment::{
-    Change, EnrolError, EnrolledPod, Enroller, EnrollerParts, LocatedNetns,
-};
+pub use enrolment::{Change, EnrolError, EnrolledPod, Enroller, EnrollerParts, LocatedNetns};
 pub use error::DatapathError;
 pub use leftovers::{Leftover, Life};
 pub use listeners::PodListeners;

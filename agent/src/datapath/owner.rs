@@ -136,7 +136,10 @@ mod tests {
         std::fs::rename(folder.join(OWNER), folder.join("other")).expect("moved");
         symlink("no record", folder.join(OWNER)).expect("made");
         let error = read(&folder).expect_err("unreadable");
-        assert!(error.to_string().contains("/owner could not be read"), "{error}");
+        assert!(
+            error.to_string().contains("/owner could not be read"),
+            "{error}"
+        );
         remove(&folder).expect("removed");
         assert_eq!(read(&folder).expect("reads"), None);
     }

@@ -69,7 +69,6 @@ impl PodProgram {
             .set(slot, listener, 0)
             .map_err(DatapathError::map("LISTENERS", "written"))
     }
-
 }
 
 /// Takes a pod's program out of its network namespace. What is new to the pod passes from here on.

@@ -45,7 +45,10 @@ pub enum ZtunnelError {
 /// [`ZtunnelError`]; then nothing is proved.
 pub fn ztunnel_in(netns: &NetnsHandle, uid: &str) -> Result<Option<Ztunnel>, ZtunnelError> {
     let ports = listeners(&SockDiag::open(netns)?.list()?);
-    if !PORTS.iter().all(|port| ports.values().any(|one| one == port)) {
+    if !PORTS
+        .iter()
+        .all(|port| ports.values().any(|one| one == port))
+    {
         return Ok(None);
     }
     let inside = processes_in_netns(netns)?;

@@ -299,11 +299,7 @@ mod tests {
             service.selector.clear();
             mesh.services.push(service);
             mesh.endpoint_slices.push(slice("a/web", &addresses, 8080));
-            assert_eq!(
-                class_of(mesh, "10.96.0.1/32"),
-                Some(class),
-                "{addresses:?}"
-            );
+            assert_eq!(class_of(mesh, "10.96.0.1/32"), Some(class), "{addresses:?}");
         }
     }
 
@@ -315,7 +311,8 @@ mod tests {
             pod("a/in", &["10.0.0.1"]),
             with(Enrolment::NotOptedIn, "b/out", &["10.0.0.2"]),
         ];
-        mesh.endpoint_slices.push(slice("a/web", &["10.0.0.2"], 8080));
+        mesh.endpoint_slices
+            .push(slice("a/web", &["10.0.0.2"], 8080));
         assert_eq!(class_of(mesh, "10.96.0.1/32"), Some(MeshClass::Proxy));
     }
 

@@ -92,9 +92,10 @@ mod tests {
 
     fn targets(destination: Destination) -> Vec<String> {
         match destination {
-            Destination::Service { endpoints, .. } => {
-                endpoints.iter().map(|one| one.address().to_string()).collect()
-            }
+            Destination::Service { endpoints, .. } => endpoints
+                .iter()
+                .map(|one| one.address().to_string())
+                .collect(),
             other => panic!("not a Service: {other:?}"),
         }
     }

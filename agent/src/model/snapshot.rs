@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::backends::{self, Backends, ListedPort};
 use super::{
-    DataplaneMode, EndpointSlice, Enrolment, Fault, MeshRanges, MeshSettings, NamespaceInfo, ObjectName, PolicyObject, Revision, Service,
-    TrustBundle, TrustDomain, Workload,
+    DataplaneMode, EndpointSlice, Enrolment, Fault, MeshRanges, MeshSettings, NamespaceInfo,
+    ObjectName, PolicyObject, Revision, Service, TrustBundle, TrustDomain, Workload,
 };
 
 /// What a source hands over to make a [`Snapshot`].
@@ -81,11 +81,7 @@ impl Snapshot {
             namespaces: parts.namespaces,
             by_name: by_name(&parts.workloads),
             owners: owners(&parts.workloads, &parts.services),
-            backends: backends::backends(
-                &parts.workloads,
-                &parts.services,
-                &parts.endpoint_slices,
-            ),
+            backends: backends::backends(&parts.workloads, &parts.services, &parts.endpoint_slices),
             listed_ports: HashMap::new(),
             workloads: parts.workloads.into_iter().map(Arc::new).collect(),
             services: parts.services,
@@ -98,6 +94,8 @@ impl Snapshot {
         snapshot.listed_ports = backends::listed_ports(&snapshot);
         let contested = snapshot.contested_addresses();
         snapshot.faults.extend(contested);
+        let unexplained = snapshot.unexplained_services();
+        snapshot.faults.extend(unexplained);
         snapshot
     }
 
@@ -235,6 +233,25 @@ impl Snapshot {
             .collect()
     }
 
+    fn unexplained_services(&self) -> Vec<Fault> {
+        let all = self.services.iter().zip(&self.backends);
+        let unexplained = all.filter(|(service, backends)| {
+            !service.addresses.is_empty()
+                && service.selector.is_empty()
+                && backends.slices.is_empty()
+        });
+        unexplained
+            .map(|(service, _)| Fault {
+                subject: format!("Service {}", service.name),
+                message: "It selects no pods and has no EndpointSlice, so it is not known what is \
+                          behind it: connections of the mesh to it are refused. Write its \
+                          EndpointSlices."
+                    .to_owned(),
+                last_good_in_force: false,
+            })
+            .collect()
+    }
+
     fn list(&self, claimants: &[Owner]) -> String {
         let described: Vec<String> = claimants
             .iter()
@@ -279,7 +296,7 @@ fn owners(workloads: &[Workload], services: &[Service]) -> BTreeMap<IpAddr, Vec<
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{parts, pod, service};
+    use super::super::testing::{parts, pod, service, slice};
     use super::super::{NeverEnrolled, TargetPort};
     use super::*;
 
@@ -326,6 +343,26 @@ mod tests {
             "Pod a/one and Pod b/two claim this address, so nobody can tell whose it is: \
              connections to it are refused until only one object has it."
         );
+    }
+
+    #[test]
+    fn a_service_that_nothing_explains_is_a_fault() {
+        let mut mesh = parts();
+        let mut web = service("a/web", &["10.96.0.1"], 80, TargetPort::Number(80));
+        web.selector.clear();
+        let headless = Service {
+            name: ObjectName::new("a", "headless"),
+            addresses: Vec::new(),
+            ..web.clone()
+        };
+        mesh.services = vec![web, headless];
+        let snapshot = Snapshot::new(mesh.clone());
+        let [fault] = snapshot.faults() else {
+            panic!("{:?}", snapshot.faults())
+        };
+        assert_eq!(fault.subject, "Service a/web");
+        mesh.endpoint_slices.push(slice("a/web", &[], 80));
+        assert!(Snapshot::new(mesh).faults().is_empty());
     }
 
     #[test]

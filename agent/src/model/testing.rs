@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    AppProtocol, EndpointSlice, EndpointState, Enrolment, IstioClaim, MeshRanges, MeshSettings, ObjectName, Revision, Service, ServicePort, SliceEndpoint, SlicePort,
-    SnapshotParts, TargetPort, TrustBundle, TrustDomain, Workload, WorkloadIdentity,
+    AppProtocol, EndpointSlice, EndpointState, Enrolment, IstioClaim, MeshRanges, MeshSettings,
+    ObjectName, Revision, Service, ServicePort, SliceEndpoint, SlicePort, SnapshotParts,
+    TargetPort, TrustBundle, TrustDomain, Workload, WorkloadIdentity,
 };
 
 /// An empty mesh.

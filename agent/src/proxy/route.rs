@@ -153,7 +153,10 @@ mod tests {
     #[test]
     fn what_is_behind_a_service_and_not_known_is_held() {
         let held = route(Destination::Unexplained(service()), dialled());
-        assert!(matches!(held, Route::Hold(Refusal::NoEndpointsKnown { .. })));
+        assert!(matches!(
+            held,
+            Route::Hold(Refusal::NoEndpointsKnown { .. })
+        ));
         let with_unknown = |endpoints| Destination::Service {
             service: service(),
             endpoints,
@@ -176,7 +179,10 @@ mod tests {
         assert!(matches!(refused, Refusal::HbonePort(_)));
         let outside = Destination::Service {
             service: service(),
-            endpoints: vec![Endpoint::Outside(SocketAddr::from(([192, 0, 2, 1], HBONE_PORT)))],
+            endpoints: vec![Endpoint::Outside(SocketAddr::from((
+                [192, 0, 2, 1],
+                HBONE_PORT,
+            )))],
             unknown: Vec::new(),
         };
         assert!(matches!(refusal(outside), Refusal::HbonePort(_)));

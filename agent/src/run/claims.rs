@@ -71,10 +71,7 @@ mod tests {
         let claims = Claims::of(pods.iter());
         let inode = claimed(&pods[0]).expect("a namespace");
         assert_eq!(claims.on(inode), &pods[..2]);
-        assert_eq!(
-            claims.others(inode, &pods[0].name),
-            [pods[1].name.clone()]
-        );
+        assert_eq!(claims.others(inode, &pods[0].name), [pods[1].name.clone()]);
         assert_eq!(claims.others(inode, &pods[2].name).len(), 2);
         assert!(claims.on(inode + 1).is_empty());
         assert_eq!(claimed(&pods[2]), None);

@@ -82,7 +82,10 @@ mod tests {
         assert_eq!(fault(IstioClaim::None), None);
         for (claim, annotation) in [
             (IstioClaim::Sidecar, "sidecar.istio.io/status is ignored"),
-            (IstioClaim::Ambient, "ambient.istio.io/redirection is ignored"),
+            (
+                IstioClaim::Ambient,
+                "ambient.istio.io/redirection is ignored",
+            ),
         ] {
             let fault = fault(claim).expect("a fault");
             assert_eq!(fault.subject, "Pod a/web");

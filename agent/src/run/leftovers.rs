@@ -61,7 +61,11 @@ impl Reconciler {
     fn remove_leftover(&mut self, netns: NetnsCookie, why: &'static str) {
         match self.parts.enroller.remove(netns) {
             Ok(()) => {
-                tracing::info!(netns = netns.0, why, "network namespace taken out of the kernel");
+                tracing::info!(
+                    netns = netns.0,
+                    why,
+                    "network namespace taken out of the kernel"
+                );
             }
             Err(error) => tracing::error!(
                 netns = netns.0, %error, "a network namespace could not be taken out of the kernel"
@@ -131,7 +135,10 @@ fn unowned_fate(snapshot: &Snapshot, claims: &Claims, life: Life) -> Fate {
     if !claimants.is_empty() && claimants.iter().all(is_out) {
         return Fate::Leaves("every pod that names it is opted out");
     }
-    gone_fate(life, "several pods named it, and it was given to none of them")
+    gone_fate(
+        life,
+        "several pods named it, and it was given to none of them",
+    )
 }
 
 /// The fate of what no object speaks for. Where nothing is attached there is no telling when it is

@@ -228,9 +228,18 @@ impl Reconciler {
 
     fn report(&self) {
         let report = NodeReport {
-            pods: self.pods.values().map(|pod| pod.report(&self.kept)).collect(),
+            pods: self
+                .pods
+                .values()
+                .map(|pod| pod.report(&self.kept))
+                .collect(),
             kept: self.kept.clone(),
-            faults: self.classes_fault.iter().cloned().chain(self.ignored_claims()).collect(),
+            faults: self
+                .classes_fault
+                .iter()
+                .cloned()
+                .chain(self.ignored_claims())
+                .collect(),
         };
         self.parts.reports.send_if_modified(|current| {
             let changed = *current != report;

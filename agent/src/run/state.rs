@@ -93,7 +93,8 @@ impl State {
         let certificates = self.identities.list();
         let of_certificates = self.identities.faults(&certificates);
         let summary = CertificateSummary::of(&certificates);
-        let all_enrolled = view.snapshot.is_complete() && enrolled + left_to_istio == wanted.count();
+        let all_enrolled =
+            view.snapshot.is_complete() && enrolled + left_to_istio == wanted.count();
         let faults: Vec<Fault> = of_model.chain(keys).chain(of_certificates).collect();
         let sets = self.tables.counts();
         let stats = match self.proxy.stats().await {

@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ambit::model::{
-    AppProtocol, Enrolment, IstioClaim, MeshRanges, MeshSettings, ObjectName, Origin, PolicyKind, PolicyObject,
-    Revision, Service, ServicePort, Snapshot, SnapshotParts, TargetPort, TrustBundle, TrustDomain,
-    Workload, WorkloadIdentity,
+    AppProtocol, Enrolment, IstioClaim, MeshRanges, MeshSettings, ObjectName, Origin, PolicyKind,
+    PolicyObject, Revision, Service, ServicePort, Snapshot, SnapshotParts, TargetPort, TrustBundle,
+    TrustDomain, Workload, WorkloadIdentity,
 };
 use ambit::policy::{
     Approvals, Attributes, ConnectionVerdict, Decision, MeshView, RequestDecision, WorkloadPolicies,

@@ -1,7 +1,5 @@
 use super::super::testing::{parts, pod, service, slice};
-use super::super::{
-    AppProtocol, Destination, Enrolment, SlicePort, SnapshotParts, TargetPort,
-};
+use super::super::{AppProtocol, Destination, Enrolment, SlicePort, SnapshotParts, TargetPort};
 use super::*;
 
 const DIALLED: &str = "10.96.0.1:80";
@@ -21,7 +19,12 @@ fn mesh(slices: Vec<EndpointSlice>) -> SnapshotParts {
             ..pod("b/out", &["10.0.0.3"])
         },
     ];
-    let mut web = service("a/web", &["10.96.0.1", "fd96::1"], 80, TargetPort::Number(9));
+    let mut web = service(
+        "a/web",
+        &["10.96.0.1", "fd96::1"],
+        80,
+        TargetPort::Number(9),
+    );
     web.selector.clear();
     mesh.services.push(web);
     mesh.endpoint_slices = slices;
@@ -108,7 +111,11 @@ fn ports_are_matched_by_name() {
 
 #[test]
 fn what_ends_is_used_only_if_nothing_is_ready() {
-    let mut mesh = mesh(vec![slice("a/web", &["10.0.0.1", "10.0.0.2", "10.0.0.3"], 80)]);
+    let mut mesh = mesh(vec![slice(
+        "a/web",
+        &["10.0.0.1", "10.0.0.2", "10.0.0.3"],
+        80,
+    )]);
     let states = [
         EndpointState::Ready,
         EndpointState::Ending,
@@ -140,7 +147,10 @@ fn slices_declare_ports_of_pods_of_their_own_namespace_only() {
     mesh.services[0].ports[0].protocol = AppProtocol::Http;
     let snapshot = Snapshot::new(mesh);
     let ports = |name: &str| {
-        let pod = snapshot.workloads().iter().find(|one| &*one.name.name == name);
+        let pod = snapshot
+            .workloads()
+            .iter()
+            .find(|one| &*one.name.name == name);
         snapshot.http_ports(pod.expect("known"))
     };
     assert_eq!(Vec::from_iter(ports("own")), [8080]);

@@ -63,12 +63,10 @@ impl ResolvedDestination {
             Destination::Workload(target) => Ok(Self::pod(&target.workload, Some(address), port)),
             Destination::Service { service: name, .. }
             | Destination::Unexplained(name)
-            | Destination::NoSuchPort(name) => {
-                match service(snapshot, &name) {
-                    Some(service) => Self::service(service, Some(address), port, snapshot),
-                    None => Err(QuestionError::UnknownAddress(address)),
-                }
-            }
+            | Destination::NoSuchPort(name) => match service(snapshot, &name) {
+                Some(service) => Self::service(service, Some(address), port, snapshot),
+                None => Err(QuestionError::UnknownAddress(address)),
+            },
             Destination::Ambiguous(claimants) => {
                 Err(QuestionError::ContestedAddress { address, claimants })
             }

@@ -27,7 +27,13 @@ fn mesh(workloads: Vec<Workload>) -> SnapshotParts {
     let mode = (DATAPLANE_MODE_LABEL.to_owned(), "none".to_owned());
     SnapshotParts {
         workloads,
-        namespaces: [("a".into(), NamespaceInfo { labels: [mode].into() })].into(),
+        namespaces: [(
+            "a".into(),
+            NamespaceInfo {
+                labels: [mode].into(),
+            },
+        )]
+        .into(),
         ..parts()
     }
 }
@@ -143,7 +149,10 @@ fn what_nobody_was_given_stays_closed_until_all_that_name_it_are_out() {
     };
     let own = claimed(&naming("a/one", Enrolment::OptedIn)).expect("a namespace");
     for (second, is_out) in [(Enrolment::OptedIn, false), (Enrolment::NotOptedIn, true)] {
-        let pods = vec![naming("a/one", Enrolment::NotOptedIn), naming("a/two", second)];
+        let pods = vec![
+            naming("a/one", Enrolment::NotOptedIn),
+            naming("a/two", second),
+        ];
         let fate = fate_of(mesh(pods), None, Life::Lives(own));
         assert_eq!(matches!(fate, Fate::Leaves(_)), is_out, "{fate:?}");
     }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use super::document::{Object, ObjectKey, Parsed};
 use super::settings::Settings;
-use crate::model::{EndpointSlice, Fault, NamespaceInfo, Origin, PolicyObject, Service, SnapshotParts};
+use crate::model::{
+    EndpointSlice, Fault, NamespaceInfo, Origin, PolicyObject, Service, SnapshotParts,
+};
 use crate::source::objects::{MeshConfigObject, PodObject};
 
 /// Collects objects; the first of a kind and name counts.

@@ -11,7 +11,9 @@ use serde_json::Value;
 
 use super::netns::netns;
 use super::settings::Settings;
-use crate::model::{EndpointSlice, NamespaceInfo, ObjectName, Origin, PolicyKind, PolicyObject, Service};
+use crate::model::{
+    EndpointSlice, NamespaceInfo, ObjectName, Origin, PolicyKind, PolicyObject, Service,
+};
 use crate::source::field::FieldPath;
 use crate::source::location::Location;
 use crate::source::objects::{

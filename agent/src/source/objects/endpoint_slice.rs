@@ -104,10 +104,7 @@ fn slice_endpoint(
     let field = FieldPath::at("endpoints").index(index).key("addresses");
     let listed = &endpoint.addresses;
     if listed.len() > MOST_ADDRESSES {
-        let problem = format!(
-            "{} of them, and the most is {MOST_ADDRESSES}",
-            listed.len()
-        );
+        let problem = format!("{} of them, and the most is {MOST_ADDRESSES}", listed.len());
         return Err(ObjectError::new(field, problem));
     }
     let addresses = listed.iter().enumerate();

@@ -4,8 +4,8 @@ use k8s_openapi::api::core::v1::{Pod, PodSpec, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::model::{
-    DataplaneMode, Enrolment, IstioClaim, NamespaceInfo, NetnsReference, NeverEnrolled,
-    ObjectName, TrustDomain, Workload, WorkloadIdentity,
+    DataplaneMode, Enrolment, IstioClaim, NamespaceInfo, NetnsReference, NeverEnrolled, ObjectName,
+    TrustDomain, Workload, WorkloadIdentity,
 };
 
 use super::ports::{named_ports, probe_ports};
@@ -351,7 +351,11 @@ mod tests {
             (sidecar, once, IstioClaim::Sidecar),
             (ambient, "", IstioClaim::Ambient),
             (&both, "", IstioClaim::Sidecar),
-            ("ambient.istio.io/redirection: disabled", "", IstioClaim::None),
+            (
+                "ambient.istio.io/redirection: disabled",
+                "",
+                IstioClaim::None,
+            ),
             ("", "containers: [{name: istio-proxy}]", IstioClaim::None),
         ] {
             let metadata = format!("annotations: {{{annotations}}}");

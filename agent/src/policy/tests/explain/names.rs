@@ -170,7 +170,10 @@ fn endpoint_slices_say_what_is_behind_a_service_without_a_selector() {
         let answer = known.explain(&question).expect("an answer");
         assert_eq!(answer.results.len(), 1);
         let endpoints = format!("{:?}", answer.results[0].endpoints);
-        assert!(endpoints.contains("two") && endpoints.contains("8080"), "{endpoints}");
+        assert!(
+            endpoints.contains("two") && endpoints.contains("8080"),
+            "{endpoints}"
+        );
         let error = mesh(Vec::new()).explain(&question).expect_err("nothing");
         assert!(error.to_string().contains("EndpointSlices"), "{error}");
     }
