@@ -163,9 +163,10 @@ impl Snapshot {
         service: usize,
         port: &'a ServicePort,
     ) -> impl Iterator<Item = (u16, &'a SliceEndpoint)> {
-        self.slices(service).flat_map(|slice| {
+        self.slices(service).flat_map(move |slice| {
             let known = slice.ports.iter().find(|one| one.name == port.name);
-            let endpoints = known.map(|known| slice.endpoints.iter().map(|one| (known.port, one)));
+            let endpoints =
+                known.map(|known| slice.endpoints.iter().map(move |one| (known.port, one)));
             endpoints.into_iter().flatten()
         })
     }
@@ -212,15 +213,18 @@ impl Snapshot {
         workload: &'a Workload,
     ) -> impl Iterator<Item = (&'a Service, &'a ServicePort, u16)> {
         let selecting = self.services().iter();
-        let selecting = selecting.filter(|service| service.selects(workload));
-        let selected = selecting.flat_map(|service| {
+        let selecting = selecting.filter(move |service| service.selects(workload));
+        let selected = selecting.flat_map(move |service| {
             let ports = service.ports.iter();
             ports.filter_map(move |port| Some((service, port, port.target.on(workload)?)))
         });
-        let listed = self.listed_ports(&workload.name).iter().filter_map(|one| {
-            let service = self.services().get(one.service)?;
-            Some((service, service.ports.get(one.port)?, one.number))
-        });
+        let listed = self
+            .listed_ports(&workload.name)
+            .iter()
+            .filter_map(move |one| {
+                let service = self.services().get(one.service)?;
+                Some((service, service.ports.get(one.port)?, one.number))
+            });
         selected.chain(listed)
     }
 }
