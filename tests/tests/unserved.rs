@@ -170,10 +170,9 @@ fn a_network_namespace_stays_with_the_pod_that_it_was_given_to(lab: &Lab) -> Res
     let _orders = LabServer::in_pod(lab, &mesh.orders, Mode::Http, PORT)?;
     let keeps = |agent: &Agent| -> Result<()> {
         eventually(SOON, "the newcomer is refused", || {
-            let reason = row(agent, "aaa/aaa")?["reason"].as_str()?.to_owned();
-            reason
-                .contains("the network namespace of pod frontend/frontend")
-                .then_some(())
+            let newcomer = row(agent, "aaa/aaa")?;
+            let names_owner = newcomer["reason"].as_str()?.contains("frontend/frontend");
+            (newcomer["state"] == "closed" && names_owner).then_some(())
         })?;
         eventually(SOON, "the pod is served", || {
             (state(agent, &mesh.frontend)? == "enrolled").then_some(())
@@ -251,12 +250,17 @@ fn annotations_of_istio_take_no_pod_out_of_the_mesh(lab: &Lab) -> Result<()> {
         claims["metadata"]["annotations"][annotation] = value.into();
         lab.manifests()
             .write_object(&mesh.frontend.file_name(), &claims)?;
-        eventually(SOON, "the fault in the status", || {
+        eventually(SOON, "the annotation has its effect", || {
+            let is_left = state(&agent, &mesh.frontend)? != "enrolled";
             let faults = agent.ask("status").ok()?["faults"].to_string();
             let is_told = faults.contains(&format!("annotation {annotation} is ignored"));
-            is_told.then_some(())
+            (is_left || is_told).then_some(())
         })?;
-        ensure!(state(&agent, &mesh.frontend).as_deref() == Some("enrolled"));
+        let state = state(&agent, &mesh.frontend);
+        ensure!(
+            state.as_deref() == Some("enrolled"),
+            "{annotation}: {state:?}"
+        );
         eventually_answers(mesh.frontend.place(), &mesh.orders)?;
     }
 
