@@ -7,8 +7,8 @@ use std::thread;
 use std::time::Duration;
 
 use ambit_tests::{
-    Agent, Capture, Lab, LabServer, Membership, Mode, NodeName, Place, Pod, PodSpec, Reference,
-    Reply, SOON, eventually, get, get_from, run_tests, tests,
+    Agent, CaServer, Capture, Lab, LabServer, Membership, Mode, NodeName, Place, Pod, PodSpec,
+    Reference, Reply, SOON, eventually, get, get_from, run_tests, tests,
 };
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -17,6 +17,13 @@ const PORT: u16 = Reference::PORT;
 
 /// Longer than the agent's pause between two looks at a pod that Istio's ztunnel serves.
 const SECOND_LOOK: Duration = Duration::from_secs(30);
+
+const STRICT: &str = "
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: default, namespace: istio-system}
+spec: {mtls: {mode: STRICT}}
+";
 
 /// The annotation that says where a pod's network namespace is.
 const NETNS: &str = "/metadata/annotations/ambit.mesh~1netns";
@@ -27,6 +34,7 @@ fn main() -> ExitCode {
         a_network_namespace_stays_with_the_pod_that_it_was_given_to,
         of_pods_that_name_one_network_namespace_none_is_served,
         annotations_of_istio_take_no_pod_out_of_the_mesh,
+        what_an_earlier_agent_left_open_follows_policy_or_is_closed,
     ])
 }
 
@@ -283,6 +291,34 @@ fn annotations_of_istio_take_no_pod_out_of_the_mesh(lab: &Lab) -> Result<()> {
     })?;
     let plaintext = get_from(mesh.intruder.place(), pod.at(PORT))?;
     ensure!(plaintext.is_refusal(), "{plaintext:?}");
+    Ok(())
+}
+
+/// An agent that cannot get certificates cannot serve the pods that its predecessor served.
+fn what_an_earlier_agent_left_open_follows_policy_or_is_closed(lab: &Lab) -> Result<()> {
+    let ca = CaServer::start(lab, Duration::from_secs(3600))?;
+    let (mesh, [_other, agent]) = Reference::start(lab)?;
+    lab.manifests().remove(Reference::POLICIES_FILE)?;
+    let _orders = LabServer::in_pod(lab, &mesh.orders, Mode::Http, PORT)?;
+    let intruder = mesh.intruder.place();
+    eventually_answers(intruder, &mesh.orders)?;
+    ca.kill()?;
+    agent.kill()?;
+    let agent = lab.spawn_agent(NodeName::B)?;
+    eventually(SOON, "the pod waits", || {
+        (state(&agent, &mesh.orders)? == "closed").then_some(())
+    })?;
+    lab.manifests().write(Reference::POLICIES_FILE, STRICT)?;
+    eventually(SOON, "the pod is closed to plaintext", || {
+        let reply = get_from(intruder, mesh.orders.at(PORT)).ok()?;
+        reply.is_refusal().then_some(())
+    })?;
+    ca.restart(lab)?;
+    eventually(SECOND_LOOK, "the pod is served", || {
+        (state(&agent, &mesh.orders)? == "enrolled").then_some(())
+    })?;
+    let reply = get_from(intruder, mesh.orders.at(PORT))?;
+    ensure!(reply.is_refusal(), "{reply:?}");
     Ok(())
 }
 
