@@ -233,10 +233,15 @@ fn killed_at_any_step_of_taking_in_a_pod(lab: &Lab) -> Result<()> {
         lab.wait_until_serving(&mut next)?;
         let reply = intrudes()?;
         ensure!(!reply.is_answer(), "after step {step}: {reply:?}");
-        lab.manifests().remove(&guest.file_name())?;
+        // Without an object it would stay closed.
+        lab.manifests()
+            .write_namespace("guests", Membership::None)?;
         eventually(SOON, "the pod having left", || {
             intrudes().ok()?.is_answer().then_some(())
         })?;
+        lab.manifests().remove(&guest.file_name())?;
+        lab.manifests()
+            .write_namespace("guests", Membership::Ambient)?;
         agent = next;
     }
     println!("pod: {killed} steps");

@@ -8,7 +8,7 @@ use ambit_common::MeshClass;
 
 use super::error::CheckError;
 use super::network::Endpoint;
-use crate::model::{Destination, ObjectName, ProviderService, Snapshot, Target};
+use crate::model::{self, Destination, ObjectName, ProviderService, Snapshot, Target};
 
 /// Where a service is reached: the ready pods of a Service that the mesh knows, or what the system's
 /// resolver says, as the mesh takes it.
@@ -52,15 +52,18 @@ pub fn in_mesh(mesh: &Snapshot, service: &ProviderService) -> io::Result<Vec<Tar
         return Ok(Vec::new());
     };
     match mesh.service(&name, service.port) {
-        // None where the mesh does not know them: no selector, or pods on the node's network.
-        Destination::Service { endpoints, .. } => Ok(endpoints),
+        // None where the mesh does not know them: pods on the node's network, or what is outside.
+        Destination::Service { endpoints, .. } => {
+            Ok(endpoints.into_iter().filter_map(pod).collect())
+        }
         Destination::NoSuchPort(name) => {
             let problem = format!("Service {name} has no TCP port {}", service.port);
             Err(io::Error::new(io::ErrorKind::NotFound, problem))
         }
-        Destination::Workload(_) | Destination::Ambiguous(_) | Destination::Unknown => {
-            Ok(Vec::new())
-        }
+        Destination::Unexplained(_)
+        | Destination::Workload(_)
+        | Destination::Ambiguous(_)
+        | Destination::Unknown => Ok(Vec::new()),
     }
 }
 
@@ -70,7 +73,7 @@ fn at(mesh: &Snapshot, address: SocketAddr) -> io::Result<Vec<Endpoint>> {
     match (mesh.destination(address), mesh.mesh_class(address.ip())) {
         (Destination::Workload(target), _) => Ok(vec![Endpoint::Pod(target)]),
         (Destination::Service { endpoints, .. }, _) if !endpoints.is_empty() => {
-            Ok(endpoints.into_iter().map(Endpoint::Pod).collect())
+            Ok(endpoints.into_iter().map(reached).collect())
         }
         (_, Some(MeshClass::Proxy)) => nowhere(format!(
             "{address} is of the mesh, and leads to no ready pod"
@@ -78,6 +81,20 @@ fn at(mesh: &Snapshot, address: SocketAddr) -> io::Result<Vec<Endpoint>> {
         (_, Some(MeshClass::NotOptedIn | MeshClass::Outside) | None) => {
             Ok(vec![Endpoint::Outside(address)])
         }
+    }
+}
+
+fn reached(endpoint: model::Endpoint) -> Endpoint {
+    match endpoint {
+        model::Endpoint::Pod(target) => Endpoint::Pod(target),
+        model::Endpoint::Outside(address) => Endpoint::Outside(address),
+    }
+}
+
+fn pod(endpoint: model::Endpoint) -> Option<Target> {
+    match endpoint {
+        model::Endpoint::Pod(target) => Some(target),
+        model::Endpoint::Outside(_) => None,
     }
 }
 

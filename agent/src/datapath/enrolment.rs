@@ -1,11 +1,10 @@
 //! Enrolling a pod in the kernel, in steps of which each leaves it closed until the last.
 //!
-//! 1. [`Enroller::close`]: sk_lookup with empty slots, and the pod's entry: closed both ways.
+//! 1. [`Enroller::close`]: whose the network namespace is, sk_lookup with empty slots, and the pod's
+//!    entry: closed both ways.
 //! 2. [`Enroller::listen`]: the agent's listeners in the pod, and the slots.
 //! 3. [`Enroller::open`]: the entry says open. The proxy must be accepting by then.
 
-use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,15 +13,17 @@ use ambit_common::{Address, Generation, MAX_SHARDS, NetnsCookie, PodEntry, PodSt
 
 use super::cgroup::{CgroupError, CgroupPath};
 use super::dial::{PodDatapathParts, ShardMaps};
+use super::link::LinkTarget;
 use super::listeners::{ListenersError, PodListenerSet, PodListeners};
 use super::netns::{NetnsError, NetnsHandle};
 use super::node::KernelLog;
+use super::owner::{self, PodOwner};
 use super::pod_program::{self, PodProgram};
 use super::pod_table::PodTable;
 use super::processes::processes_outside;
 use super::stock::SocketStock;
 use super::tables::{Assigned, Tables};
-use super::{DatapathError, Pins};
+use super::{DatapathError, Pins, pins};
 use crate::model::{ObjectName, Workload};
 use crate::policy::WorkloadPolicies;
 
@@ -34,17 +35,32 @@ pub enum EnrolError {
     Netns(#[from] NetnsError),
     /// The reference names the node's own network.
     #[error(
-        "{0} is the node's own network namespace, which is never enrolled; mend the pod's netns \
+        "{0} is the node's own network namespace, which is never enrolled; correct the pod's netns \
          reference"
     )]
     HostNetns(String),
-    /// Two pods name one network namespace.
-    #[error("{path} is already enrolled as pod {other}; mend the netns reference of one of them")]
-    SharedNetns {
+    /// The network namespace was given to another pod.
+    #[error(
+        "{path} is the network namespace of pod {owner}, which keeps it for as long as it exists; \
+         correct the netns reference of this pod"
+    )]
+    OwnedNetns {
         /// The reference.
         path: String,
-        /// Who has it.
-        other: ObjectName,
+        /// Whose it is.
+        owner: ObjectName,
+    },
+    /// Several pods name one network namespace that was given to none of them.
+    #[error(
+        "{path} is also the network namespace of {}, and none of them was served in it before: it \
+         is closed until only one pod names it",
+        list(others)
+    )]
+    ContestedNetns {
+        /// The reference.
+        path: String,
+        /// The other pods that name it.
+        others: Vec<ObjectName>,
     },
     /// Processes of the pod would not be seen by the connect hook.
     #[error(
@@ -86,8 +102,8 @@ pub struct EnrollerParts {
 
 /// Enrols the pods of this node in the kernel.
 pub struct Enroller {
-    parts: EnrollerParts,
-    table: PodTable,
+    pub(super) parts: EnrollerParts,
+    pub(super) table: PodTable,
     shard_maps: Vec<Arc<ShardMaps>>,
     /// Network namespaces that are the node's: the agent's own, and init's where it can be read.
     node: Vec<NetnsHandle>,
@@ -95,14 +111,37 @@ pub struct Enroller {
 
 /// A pod that is enrolled in the kernel, closed or open.
 pub struct EnrolledPod {
-    name: ObjectName,
+    owner: PodOwner,
     netns: NetnsHandle,
     cookie: NetnsCookie,
     program: PodProgram,
     entry: PodEntry,
 }
 
+/// A network namespace that a reference leads to. It is not the node's own.
+pub struct LocatedNetns {
+    netns: NetnsHandle,
+    cookie: NetnsCookie,
+}
+
+impl LocatedNetns {
+    /// Its cookie.
+    pub fn cookie(&self) -> NetnsCookie {
+        self.cookie
+    }
+
+    /// The namespace.
+    pub fn netns(&self) -> &NetnsHandle {
+        &self.netns
+    }
+}
+
 impl EnrolledPod {
+    /// The pod that its network namespace was given to.
+    pub fn owner(&self) -> &PodOwner {
+        &self.owner
+    }
+
     /// The pod's network namespace.
     pub fn netns(&self) -> &NetnsHandle {
         &self.netns
@@ -120,8 +159,8 @@ impl EnrolledPod {
 }
 
 impl Enroller {
-    /// An enroller. Pods of an earlier agent stay as they are until they are enrolled again or
-    /// [`Enroller::remove_leftover`].
+    /// An enroller. Pods of an earlier agent stay as they are until they are enrolled again, or
+    /// [`Enroller::shut_leftover`] or [`Enroller::remove`] is called for them.
     ///
     /// # Errors
     /// [`EnrolError`] where maps or the agent's own namespace cannot be opened.
@@ -140,34 +179,45 @@ impl Enroller {
         })
     }
 
-    /// Closes a pod both ways: its program with empty slots, then its entry. `enrolled` are the
-    /// pods that are enrolled.
+    /// The network namespace that a path leads to.
+    ///
+    /// # Errors
+    /// [`EnrolError`] where it leads to none, or to the node's own.
+    pub fn locate(&self, path: &Path) -> Result<LocatedNetns, EnrolError> {
+        let netns = NetnsHandle::open(path)?;
+        for own in &self.node {
+            if netns.same_as(own)? {
+                return Err(EnrolError::HostNetns(path.display().to_string()));
+            }
+        }
+        let cookie = netns.cookie()?;
+        Ok(LocatedNetns { netns, cookie })
+    }
+
+    /// Gives a network namespace to a pod, and closes it both ways: its program with empty slots,
+    /// and its entry. Whether the pod may have it is decided by then.
     ///
     /// A pod that an earlier agent left keeps its entry: without listeners its mesh traffic is
     /// refused, and what policy allows in plaintext goes on.
     ///
     /// # Errors
     /// [`EnrolError`], before or after the pod was closed.
-    pub fn close<'a>(
+    pub fn close(
         &mut self,
         workload: &Workload,
-        path: &Path,
-        enrolled: impl IntoIterator<Item = &'a EnrolledPod>,
+        located: LocatedNetns,
     ) -> Result<EnrolledPod, EnrolError> {
-        let netns = NetnsHandle::open(path)?;
-        let cookie = netns.cookie()?;
-        self.admit(path, &netns, cookie, enrolled)?;
-        let parts = &self.parts;
-        let program = PodProgram::attach(&parts.pins, &netns, cookie, parts.log)?;
-        let entry = match self.table.get(cookie)? {
-            Some(left) => left,
-            None => closed_entry(workload),
-        };
+        let owner = PodOwner::of(workload);
+        let LocatedNetns { netns, cookie } = located;
+        let recorded = self.record_owner(cookie, &owner);
+        let left = self.table.get(cookie)?;
+        let entry = left.unwrap_or_else(|| with_addresses(CLOSED, workload));
+        let program = self.fasten(&netns, cookie, entry)?;
+        recorded?;
         self.table.set_addresses(cookie, &workload.addresses)?;
         self.table.set_probe_ports(cookie, &workload.probe_ports)?;
-        self.table.set(cookie, entry)?;
         Ok(EnrolledPod {
-            name: workload.name.clone(),
+            owner,
             netns,
             cookie,
             program,
@@ -175,25 +225,59 @@ impl Enroller {
         })
     }
 
-    fn admit<'a>(
-        &self,
-        path: &Path,
+    /// Closes a network namespace both ways that is given to no pod.
+    ///
+    /// # Errors
+    /// [`EnrolError`], before or after it was closed.
+    pub fn close_unowned(&mut self, located: &LocatedNetns) -> Result<(), EnrolError> {
+        let target = LinkTarget::Netns(Some(located.netns.inode()?));
+        let attached = pod_program::link_target(&self.parts.pins, located.cookie)?;
+        let entry = self.table.get(located.cookie)?;
+        if attached == Some(target) && entry.is_some_and(|entry| !entry.is_open()) {
+            return Ok(());
+        }
+        self.fasten(&located.netns, located.cookie, CLOSED)?;
+        Ok(())
+    }
+
+    /// Program and entry: the one closes what comes in, the other what goes out. Each is tried,
+    /// whatever becomes of the other.
+    fn fasten(
+        &mut self,
         netns: &NetnsHandle,
         cookie: NetnsCookie,
-        enrolled: impl IntoIterator<Item = &'a EnrolledPod>,
+        entry: PodEntry,
+    ) -> Result<PodProgram, EnrolError> {
+        let program = PodProgram::attach(&self.parts.pins, netns, cookie, self.parts.log);
+        let written = self.table.set(cookie, entry);
+        let program = program?;
+        written?;
+        Ok(program)
+    }
+
+    fn record_owner(&self, netns: NetnsCookie, owner: &PodOwner) -> Result<(), EnrolError> {
+        let folder = self.parts.pins.pod(netns);
+        pins::create(&folder)?;
+        owner::write(&folder, owner)?;
+        Ok(())
+    }
+
+    /// Gives the network namespace of a closed pod to the pod of the same name that has taken its
+    /// place there.
+    ///
+    /// # Errors
+    /// [`EnrolError`] where that cannot be recorded.
+    pub fn hand_over(
+        &mut self,
+        pod: &mut EnrolledPod,
+        workload: &Workload,
     ) -> Result<(), EnrolError> {
-        for own in &self.node {
-            if netns.same_as(own)? {
-                return Err(EnrolError::HostNetns(path.display().to_string()));
-            }
+        if !pod.owner.is(workload) {
+            let owner = PodOwner::of(workload);
+            self.record_owner(pod.cookie, &owner)?;
+            pod.owner = owner;
         }
-        match enrolled.into_iter().find(|pod| pod.cookie == cookie) {
-            None => Ok(()),
-            Some(pod) => Err(EnrolError::SharedNetns {
-                path: path.display().to_string(),
-                other: pod.name.clone(),
-            }),
-        }
+        Ok(())
     }
 
     fn refuse_outside_cgroup(&self, netns: &NetnsHandle) -> Result<(), EnrolError> {
@@ -305,7 +389,7 @@ impl Enroller {
         Ok(changed)
     }
 
-    /// Closes an open pod whose configuration is no longer known.
+    /// Closes an open pod both ways.
     ///
     /// # Errors
     /// [`EnrolError`]; the pod stays as it was.
@@ -319,40 +403,30 @@ impl Enroller {
         Ok(())
     }
 
-    /// Takes a pod out of the mesh. Its listeners must be closed by then.
-    ///
-    /// # Errors
-    /// [`EnrolError`] where something could not be removed.
-    pub fn remove(&mut self, pod: EnrolledPod) -> Result<(), EnrolError> {
-        pod.program.detach(&self.parts.pins)?;
-        self.table.remove(pod.cookie)?;
-        self.parts.tables.release(pod.cookie);
-        Ok(())
+    /// Closes what an earlier agent left open of a pod that is not served. A failure is told of in the
+    /// log, and the caller tries again: without listeners the pod's mesh traffic is refused.
+    pub fn shut_unserved(&mut self, pod: Option<&mut EnrolledPod>) {
+        let Some(pod) = pod.filter(|pod| pod.entry.is_open()) else {
+            return;
+        };
+        let name = pod.owner.pod.clone();
+        match self.shut(pod) {
+            Ok(()) => tracing::info!(pod = %name, "closed until it is served"),
+            Err(error) => tracing::error!(pod = %name, %error, "the pod could not be closed"),
+        }
     }
 
-    /// Takes out of the mesh the pods that an earlier agent left, apart from `known` ones and from
-    /// those that have one of the addresses `claimed`; says how many of the latter there are.
+    /// Takes a pod out of the mesh: its traffic passes as without a mesh from here on. Its listeners
+    /// must be closed by then.
     ///
     /// # Errors
-    /// [`EnrolError`] where something could not be removed.
-    pub fn remove_leftovers(
-        &mut self,
-        known: &BTreeSet<NetnsCookie>,
-        claimed: &[IpAddr],
-    ) -> Result<usize, EnrolError> {
-        let mut kept = 0;
-        for netns in self.parts.pins.pods()? {
-            if known.contains(&netns) {
-                continue;
-            }
-            if self.table.has_address(netns, claimed)? {
-                kept += 1;
-                continue;
-            }
-            pod_program::detach_leftover(&self.parts.pins, netns)?;
-            self.table.remove(netns)?;
-        }
-        Ok(kept)
+    /// [`EnrolError`] where something could not be removed. What is left is found again.
+    pub fn remove(&mut self, netns: NetnsCookie) -> Result<(), EnrolError> {
+        pod_program::detach(&self.parts.pins, netns)?;
+        self.table.remove(netns)?;
+        self.parts.tables.release(netns);
+        pod_program::remove_pins(&self.parts.pins, netns)?;
+        Ok(())
     }
 }
 
@@ -367,18 +441,21 @@ pub enum Change {
     Policies,
 }
 
-fn closed_entry(workload: &Workload) -> PodEntry {
-    let entry = PodEntry {
-        generation: Generation(0),
-        policy_set: PolicySetId::NONE,
-        shards: 0,
-        primary_v4: Address::UNSPECIFIED,
-        primary_v6: Address::UNSPECIFIED,
-        listener_ports: [[0; MAX_SHARDS]; 3],
-        state: PodState::Closed as u8,
-        zero: [0; 7],
-    };
-    with_addresses(entry, workload)
+/// The entry of what is closed both ways.
+pub(super) const CLOSED: PodEntry = PodEntry {
+    generation: Generation(0),
+    policy_set: PolicySetId::NONE,
+    shards: 0,
+    primary_v4: Address::UNSPECIFIED,
+    primary_v6: Address::UNSPECIFIED,
+    listener_ports: [[0; MAX_SHARDS]; 3],
+    state: PodState::Closed as u8,
+    zero: [0; 7],
+};
+
+fn list(pods: &[ObjectName]) -> String {
+    let names: Vec<String> = pods.iter().map(|name| format!("pod {name}")).collect();
+    names.join(" and ")
 }
 
 fn with_addresses(entry: PodEntry, workload: &Workload) -> PodEntry {

@@ -16,6 +16,7 @@ mod enrolment;
 mod error;
 pub mod foreign;
 mod ids;
+mod leftovers;
 pub mod link;
 pub mod listeners;
 mod mesh;
@@ -23,6 +24,7 @@ mod netlink;
 pub mod netns;
 mod node;
 mod objects;
+mod owner;
 pub mod passed;
 mod pins;
 mod pod_program;
@@ -40,6 +42,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod ticket;
+mod ztunnel;
 
 pub use counters::Counters;
 pub use denials::{DenialReader, KernelDenial};
@@ -47,11 +50,13 @@ pub use dial::{
     AuthorizedStream, Caller, Delivery, DialError, PodDatapath, PodDatapathParts, ShardMaps,
     UnjudgedStream,
 };
-pub use enrolment::{Change, EnrolError, EnrolledPod, Enroller, EnrollerParts};
+pub use enrolment::{Change, EnrolError, EnrolledPod, Enroller, EnrollerParts, LocatedNetns};
 pub use error::DatapathError;
+pub use leftovers::{Leftover, Life};
 pub use listeners::PodListeners;
 pub use mesh::MeshTable;
 pub use node::{KernelLog, Node};
+pub use owner::PodOwner;
 pub use pins::Pins;
 pub use request_stream::{
     ApplicationConnection, ApplicationRequests, ReadyRequests, RequestBody, RequestStream, Sent,
@@ -59,3 +64,4 @@ pub use request_stream::{
 };
 pub use sweep::{PassedRules, SweepError, close_passed};
 pub use tables::{Assigned, SetCounts, Tables};
+pub use ztunnel::{Ztunnel, ZtunnelError, ztunnel_in};

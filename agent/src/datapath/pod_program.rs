@@ -1,7 +1,7 @@
 //! A pod's sk_lookup program: attached to the pod's network namespace, pinned with its maps.
 
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use ambit_common::{Connection, NetnsCookie, PodProgramConstants, SocketRecord, listener_slot};
 use aya::maps::{HashMap, HashOfMaps, Map, MapData, SockMap};
@@ -9,21 +9,22 @@ use aya::programs::{ProgramError, SkLookup};
 use aya::{Ebpf, EbpfLoader};
 
 use super::error::removed;
-use super::link::LinkTarget;
+use super::link::{LinkTarget, PinnedLink};
 use super::listeners::PodListenerSet;
 use super::netns::NetnsHandle;
 use super::node::KernelLog;
 use super::pins::{self, POD_MAPS, SHARED_MAPS};
-use super::{DatapathError, Pins, attach, objects};
+use super::{DatapathError, Pins, attach, objects, owner};
 
 const PROGRAM: &str = "ambit_sk_lookup";
 const HANDSHAKES_OF: &str = "HANDSHAKES_OF";
 
-/// The program of one pod. Dropping it leaves everything in place: [`PodProgram::detach`] takes
-/// the pod out of the kernel.
+/// The pin of the program's link.
+const LINK: &str = "link";
+
+/// The program of one pod. Dropping it leaves everything in place: [`detach`] takes the pod out of
+/// the kernel.
 pub(super) struct PodProgram {
-    netns: NetnsCookie,
-    folder: PathBuf,
     listeners: SockMap<MapData>,
 }
 
@@ -48,12 +49,8 @@ impl PodProgram {
         let listeners = take(&mut ebpf, "LISTENERS")?
             .try_into()
             .map_err(DatapathError::map("LISTENERS", "opened"))?;
-        install(&mut ebpf, netns, &folder.join("link"))?;
-        Ok(Self {
-            netns: cookie,
-            folder,
-            listeners,
-        })
+        install(&mut ebpf, netns, &folder.join(LINK))?;
+        Ok(Self { listeners })
     }
 
     /// Fills the slots.
@@ -72,32 +69,45 @@ impl PodProgram {
             .set(slot, listener, 0)
             .map_err(DatapathError::map("LISTENERS", "written"))
     }
-
-    /// Takes the pod out of the kernel: its traffic passes as without a mesh from here on.
-    ///
-    /// # Errors
-    /// [`DatapathError`] where a pin could not be removed.
-    pub(super) fn detach(self, pins: &Pins) -> Result<(), DatapathError> {
-        detach(pins, self.netns, &self.folder)
-    }
 }
 
-/// Takes out of the kernel what an earlier agent left for a pod.
+/// Takes a pod's program out of its network namespace. What is new to the pod passes from here on.
+///
+/// # Errors
+/// [`DatapathError`] where the pin could not be removed.
+pub(super) fn detach(pins: &Pins, netns: NetnsCookie) -> Result<(), DatapathError> {
+    pins::remove(&pins.pod(netns).join(LINK))
+}
+
+/// Removes what is left of a pod that has no program and no entry any more. The folder goes last, so
+/// that an agent that is killed meanwhile leaves something for the next one to find.
 ///
 /// # Errors
 /// [`DatapathError`] where a pin could not be removed.
-pub(super) fn detach_leftover(pins: &Pins, netns: NetnsCookie) -> Result<(), DatapathError> {
-    detach(pins, netns, &pins.pod(netns))
-}
-
-fn detach(pins: &Pins, netns: NetnsCookie, folder: &Path) -> Result<(), DatapathError> {
-    pins::remove(&folder.join("link"))?;
+pub(super) fn remove_pins(pins: &Pins, netns: NetnsCookie) -> Result<(), DatapathError> {
+    let folder = pins.pod(netns);
     let mut handshakes = handshakes_of(pins)?;
     removed(handshakes.remove(&netns), HANDSHAKES_OF)?;
     for map in POD_MAPS {
         pins::remove(&folder.join(map))?;
     }
-    pins::remove(folder)
+    owner::remove(&folder)?;
+    pins::remove(&folder)
+}
+
+/// What the link of a pod's program is attached to; `None` where there is no link.
+///
+/// # Errors
+/// [`DatapathError::Link`] where that cannot be told.
+pub(super) fn link_target(
+    pins: &Pins,
+    netns: NetnsCookie,
+) -> Result<Option<LinkTarget>, DatapathError> {
+    match PinnedLink::open(&pins.pod(netns).join(LINK)) {
+        Ok(link) => Ok(Some(link.info()?.target)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn load(

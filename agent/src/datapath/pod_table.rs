@@ -109,24 +109,6 @@ impl PodTable {
         removed(self.pods.remove(&netns), "PODS")
     }
 
-    /// Whether the pod has one of these addresses. An error is no answer: on it hangs whether a pod
-    /// may be opened.
-    pub(super) fn has_address(
-        &self,
-        netns: NetnsCookie,
-        addresses: &[IpAddr],
-    ) -> Result<bool, DatapathError> {
-        for &ip in addresses {
-            let address = ip.into();
-            match self.addresses.get(&PodAddressKey { netns, address }, 0) {
-                Ok(_) => return Ok(true),
-                Err(MapError::KeyNotFound) => {}
-                Err(error) => return Err(DatapathError::map("POD_ADDRESSES", "read")(error)),
-            }
-        }
-        Ok(false)
-    }
-
     fn addresses_of(&self, netns: NetnsCookie) -> BTreeSet<Address> {
         let keys = self.addresses.keys().filter_map(Result::ok);
         keys.filter(|key| key.netns == netns)

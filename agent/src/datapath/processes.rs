@@ -37,19 +37,11 @@ pub fn processes_outside(
 /// [`CgroupError`] where /proc cannot be read, or a process may not be inspected.
 pub fn processes_in_netns(netns: &NetnsHandle) -> Result<Vec<u32>, CgroupError> {
     let wanted = netns.file_id()?;
-    let failed = |source| CgroupError::Read {
-        path: "/proc".into(),
-        source,
-    };
     let may_inspect_all = Capabilities::effective()
-        .map_err(failed)?
+        .map_err(unlisted)?
         .has(Capability::SysPtrace);
     let mut pids = Vec::new();
-    for entry in std::fs::read_dir("/proc").map_err(failed)? {
-        let name = entry.map_err(failed)?.file_name();
-        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else {
-            continue;
-        };
+    for pid in processes()? {
         let path = PathBuf::from(format!("/proc/{pid}/ns/net"));
         match std::fs::metadata(&path) {
             Ok(file) if (file.dev(), file.ino()) == wanted => pids.push(pid),
@@ -61,6 +53,26 @@ pub fn processes_in_netns(netns: &NetnsHandle) -> Result<Vec<u32>, CgroupError> 
         }
     }
     Ok(pids)
+}
+
+/// All processes that this process's pid namespace shows.
+///
+/// # Errors
+/// [`CgroupError`] where /proc cannot be read.
+pub(super) fn processes() -> Result<Vec<u32>, CgroupError> {
+    let mut pids = Vec::new();
+    for entry in std::fs::read_dir("/proc").map_err(unlisted)? {
+        let name = entry.map_err(unlisted)?.file_name();
+        pids.extend(name.to_str().and_then(|name| name.parse::<u32>().ok()));
+    }
+    Ok(pids)
+}
+
+fn unlisted(source: std::io::Error) -> CgroupError {
+    CgroupError::Read {
+        path: "/proc".into(),
+        source,
+    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use ambit_common::MeshClass;
 use ipnet::IpNet;
 
+use super::backends::Backend;
 use super::snapshot::Owner;
 use super::{DataplaneMode, Enrolment, NeverEnrolled, Service, Snapshot, Workload};
 
@@ -63,23 +64,37 @@ impl Snapshot {
         classes
     }
 
-    /// A Service goes to the proxy if any of its pods is opted in. One whose pods are not known yet
-    /// follows its namespace: kube-proxy may hear of the first pod before the agent does, and would
-    /// carry plaintext to it.
+    /// A Service passes only if all that is behind it is known and outside the mesh: see
+    /// [`super::backends`]. One whose pods are not known yet follows its namespace: kube-proxy may
+    /// hear of the first pod before the agent does, and would carry plaintext to it.
     fn service_class(&self, index: usize, service: &Service) -> MeshClass {
-        let mut pods = self.members(index).peekable();
-        if pods.peek().is_some() {
-            return pods.fold(MeshClass::NotOptedIn, |class, pod| {
-                stricter(class, workload_class(pod))
-            });
+        let selected = self.members(index).map(|pod| workload_class(pod));
+        let endpoints = self.slices(index).flat_map(|slice| &slice.endpoints);
+        let addresses = endpoints.flat_map(|endpoint| &endpoint.addresses);
+        let listed = addresses.map(|address| self.backend_class(*address));
+        selected
+            .chain(listed)
+            .reduce(stricter)
+            .unwrap_or_else(|| self.empty_class(service))
+    }
+
+    /// What is listed counts whether it is ready or not.
+    fn backend_class(&self, address: IpAddr) -> MeshClass {
+        match self.backend(address) {
+            Backend::Pod(pod) => workload_class(pod),
+            Backend::Outside => MeshClass::NotOptedIn,
+            Backend::Unknown => MeshClass::Proxy,
         }
+    }
+
+    /// The class of a Service behind which nothing is known to be.
+    fn empty_class(&self, service: &Service) -> MeshClass {
         let namespace = self.namespaces().get(&service.name.namespace);
         let mode = namespace.map_or(DataplaneMode::Unset, |info| info.dataplane_mode());
         match mode {
-            DataplaneMode::Ambient if !service.selector.is_empty() => MeshClass::Proxy,
-            DataplaneMode::Ambient | DataplaneMode::Outside | DataplaneMode::Unset => {
-                MeshClass::NotOptedIn
-            }
+            _ if service.selector.is_empty() => MeshClass::Proxy,
+            DataplaneMode::Ambient => MeshClass::Proxy,
+            DataplaneMode::Outside | DataplaneMode::Unset => MeshClass::NotOptedIn,
         }
     }
 }
@@ -92,11 +107,9 @@ fn workload_class(workload: &Workload) -> MeshClass {
             MeshClass::NotOptedIn
         }
         Enrolment::OptedIn
-        | Enrolment::Never(
-            NeverEnrolled::IstioSidecar
-            | NeverEnrolled::IstioAmbient
-            | NeverEnrolled::ForeignKernel,
-        ) => MeshClass::Proxy,
+        | Enrolment::Never(NeverEnrolled::IstioSidecar | NeverEnrolled::ForeignKernel) => {
+            MeshClass::Proxy
+        }
     }
 }
 
@@ -112,15 +125,11 @@ fn stricter(one: MeshClass, other: MeshClass) -> MeshClass {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::testing::{parts, pod, service};
+    use super::super::testing::{parts, pod, service, slice};
     use super::super::{DATAPLANE_MODE_LABEL, NamespaceInfo, SnapshotParts, TargetPort};
     use super::*;
 
-    const NEVER: [NeverEnrolled; 3] = [
-        NeverEnrolled::IstioSidecar,
-        NeverEnrolled::IstioAmbient,
-        NeverEnrolled::ForeignKernel,
-    ];
+    const NEVER: [NeverEnrolled; 2] = [NeverEnrolled::IstioSidecar, NeverEnrolled::ForeignKernel];
 
     fn net(text: &str) -> IpNet {
         text.parse().expect("a network")
@@ -245,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_service_without_pods_follows_its_namespace_unless_it_selects_nothing() {
+    fn a_service_without_pods_follows_its_namespace_unless_nothing_says_what_is_behind_it() {
         let mut mesh = parts();
         mesh.services.push(web_service());
         assert_eq!(
@@ -258,8 +267,53 @@ mod tests {
             class_of(mesh.clone(), "10.96.0.1/32"),
             Some(MeshClass::Proxy)
         );
+        mesh.namespaces.clear();
         mesh.services[0].selector.clear();
-        assert_eq!(class_of(mesh, "10.96.0.1/32"), Some(MeshClass::NotOptedIn));
+        assert_eq!(class_of(mesh, "10.96.0.1/32"), Some(MeshClass::Proxy));
+    }
+
+    #[test]
+    fn a_service_passes_only_if_all_that_its_slices_list_is_outside() {
+        let (opted_in, out) = ("10.0.0.1", "10.0.0.2");
+        let (unknown, outside, contested) = ("10.0.0.9", "192.0.2.1", "10.0.0.3");
+        for (addresses, class) in [
+            (vec![], MeshClass::Proxy),
+            (vec![out], MeshClass::NotOptedIn),
+            (vec![outside], MeshClass::NotOptedIn),
+            (vec![out, outside], MeshClass::NotOptedIn),
+            (vec![opted_in], MeshClass::Proxy),
+            (vec![out, opted_in], MeshClass::Proxy),
+            (vec![outside, unknown], MeshClass::Proxy),
+            (vec![contested], MeshClass::Proxy),
+            (vec!["10.96.0.1"], MeshClass::Proxy),
+        ] {
+            let mut mesh = parts();
+            mesh.ranges.included = vec![net("10.0.0.0/8")];
+            mesh.workloads = vec![
+                pod("b/in", &[opted_in]),
+                with(Enrolment::NotOptedIn, "b/out", &[out]),
+                with(Enrolment::NotOptedIn, "b/one", &[contested]),
+                with(Enrolment::NotOptedIn, "b/two", &[contested]),
+            ];
+            let mut service = web_service();
+            service.selector.clear();
+            mesh.services.push(service);
+            mesh.endpoint_slices.push(slice("a/web", &addresses, 8080));
+            assert_eq!(class_of(mesh, "10.96.0.1/32"), Some(class), "{addresses:?}");
+        }
+    }
+
+    #[test]
+    fn a_slice_does_not_hide_a_pod_that_the_service_selects() {
+        let mut mesh = parts();
+        mesh.services.push(web_service());
+        mesh.workloads = vec![
+            pod("a/in", &["10.0.0.1"]),
+            with(Enrolment::NotOptedIn, "b/out", &["10.0.0.2"]),
+        ];
+        mesh.endpoint_slices
+            .push(slice("a/web", &["10.0.0.2"], 8080));
+        assert_eq!(class_of(mesh, "10.96.0.1/32"), Some(MeshClass::Proxy));
     }
 
     fn enrolments() -> impl Strategy<Value = Enrolment> {

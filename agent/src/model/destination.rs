@@ -1,8 +1,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use super::backends::Endpoints;
 use super::snapshot::Owner;
-use super::{ObjectName, ServicePort, Snapshot, Workload};
+use super::{Endpoint, ObjectName, Snapshot, Workload};
 
 /// What an address and port mean to a caller inside the mesh.
 #[derive(Clone, Debug)]
@@ -14,8 +15,12 @@ pub enum Destination {
         /// The Service.
         service: ObjectName,
         /// Ready endpoints, of the address family that was dialled.
-        endpoints: Vec<Target>,
+        endpoints: Vec<Endpoint>,
+        /// Ready endpoints of which it is not known what they are.
+        unknown: Vec<SocketAddr>,
     },
+    /// A Service that selects nothing and has no EndpointSlice: what is behind it is not known.
+    Unexplained(ObjectName),
     /// A Service that has no such TCP port.
     NoSuchPort(ObjectName),
     /// An address that several objects claim: no identity can be told from it.
@@ -67,30 +72,16 @@ impl Snapshot {
         let Some(port) = service.ports.iter().find(|known| known.port == port) else {
             return Destination::NoSuchPort(service.name.clone());
         };
+        if service.selector.is_empty() && self.backends(index).slices.is_empty() {
+            return Destination::Unexplained(service.name.clone());
+        }
+        let Endpoints { known, unknown } = self.endpoints(index, port, dialled);
         Destination::Service {
             service: service.name.clone(),
-            endpoints: self
-                .members(index)
-                .filter(|workload| workload.ready)
-                .filter_map(|workload| endpoint(workload, port, dialled))
-                .collect(),
+            endpoints: known,
+            unknown,
         }
     }
-}
-
-/// Where `workload` serves `port`, if it does: in the address family of `dialled`, where that counts.
-fn endpoint(
-    workload: &Arc<Workload>,
-    port: &ServicePort,
-    dialled: Option<IpAddr>,
-) -> Option<Target> {
-    let address = workload
-        .mesh_addresses()
-        .find(|address| dialled.is_none_or(|dialled| address.is_ipv4() == dialled.is_ipv4()))?;
-    Some(Target {
-        workload: Arc::clone(workload),
-        address: SocketAddr::new(address, port.target.on(workload)?),
-    })
 }
 
 #[cfg(test)]
@@ -101,9 +92,10 @@ mod tests {
 
     fn targets(destination: Destination) -> Vec<String> {
         match destination {
-            Destination::Service { endpoints, .. } => {
-                endpoints.iter().map(|t| t.address.to_string()).collect()
-            }
+            Destination::Service { endpoints, .. } => endpoints
+                .iter()
+                .map(|one| one.address().to_string())
+                .collect(),
             other => panic!("not a Service: {other:?}"),
         }
     }
@@ -196,13 +188,16 @@ mod tests {
     }
 
     #[test]
-    fn a_service_without_a_selector_has_no_endpoints() {
+    fn what_is_behind_a_service_without_selector_and_slices_is_not_known() {
         let mut mesh = parts();
         mesh.workloads.push(pod("a/one", &["10.0.0.1"]));
         let mut web = service("a/web", &["10.96.0.1"], 80, TargetPort::Number(80));
         web.selector.clear();
         mesh.services.push(web);
-        assert!(targets(at(&Snapshot::new(mesh), "10.96.0.1:80")).is_empty());
+        assert!(matches!(
+            at(&Snapshot::new(mesh), "10.96.0.1:80"),
+            Destination::Unexplained(name) if name.to_string() == "a/web"
+        ));
     }
 
     #[test]

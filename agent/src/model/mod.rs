@@ -3,8 +3,10 @@
 //!
 //! A source of configuration (`crate::source`) makes snapshots; everything else reads them.
 
+mod backends;
 mod classes;
 mod destination;
+mod endpoint_slice;
 mod identity;
 mod mesh_settings;
 mod namespace;
@@ -19,7 +21,9 @@ pub(crate) mod testing;
 mod trust;
 mod workload;
 
+pub use backends::{Endpoint, PodBehind};
 pub use destination::{Destination, Target};
+pub use endpoint_slice::{EndpointSlice, EndpointState, SliceEndpoint, SlicePort};
 pub use identity::{IdentityError, TrustDomain, WorkloadIdentity};
 pub use mesh_settings::{
     AuthorizerApi, BodyEncoding, BodyExcess, ExtensionProvider, HeaderPattern, HeaderPatternError,
@@ -33,4 +37,4 @@ pub use revision::{REVISION_LABEL, Revision, RevisionError};
 pub use service::{Service, ServicePort, TargetPort};
 pub use snapshot::{Snapshot, SnapshotParts};
 pub use trust::TrustBundle;
-pub use workload::{Enrolment, NetnsReference, NeverEnrolled, Workload};
+pub use workload::{Enrolment, IstioClaim, NetnsReference, NeverEnrolled, Workload};

@@ -25,19 +25,15 @@ impl AppProtocol {
 }
 
 impl Snapshot {
-    /// The ports of a pod that a Service which selects it declares as HTTP.
+    /// The ports of a pod that a Service declares as HTTP, if it selects the pod or its slices list
+    /// it.
     ///
     /// A port that one Service declares as HTTP and another does not is HTTP: rules for requests
     /// then hold for whatever comes, whichever Service the caller had in mind.
     pub fn http_ports(&self, workload: &Workload) -> BTreeSet<u16> {
-        let selecting = self
-            .services()
-            .iter()
-            .filter(|service| service.selects(workload));
-        selecting
-            .flat_map(|service| &service.ports)
-            .filter(|port| port.protocol.is_http())
-            .filter_map(|port| port.target.on(workload))
+        self.service_ports(workload)
+            .filter(|(_, port, _)| port.protocol.is_http())
+            .map(|(_, _, number)| number)
             .collect()
     }
 }

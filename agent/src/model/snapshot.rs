@@ -2,9 +2,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::backends::{self, Backends, ListedPort};
 use super::{
-    Fault, MeshRanges, MeshSettings, NamespaceInfo, ObjectName, PolicyObject, Revision, Service,
-    TrustBundle, TrustDomain, Workload,
+    DataplaneMode, EndpointSlice, Enrolment, Fault, MeshRanges, MeshSettings, NamespaceInfo,
+    ObjectName, PolicyObject, Revision, Service, TrustBundle, TrustDomain, Workload,
 };
 
 /// What a source hands over to make a [`Snapshot`].
@@ -24,6 +25,8 @@ pub struct SnapshotParts {
     pub workloads: Vec<Workload>,
     /// Services; one of each name.
     pub services: Vec<Service>,
+    /// EndpointSlices; one of each name.
+    pub endpoint_slices: Vec<EndpointSlice>,
     /// AuthorizationPolicy and PeerAuthentication objects.
     pub policies: Vec<PolicyObject>,
     /// Istio's mesh-wide settings.
@@ -45,14 +48,17 @@ pub struct Snapshot {
     namespaces: BTreeMap<Arc<str>, NamespaceInfo>,
     workloads: Vec<Arc<Workload>>,
     services: Vec<Service>,
+    endpoint_slices: Vec<EndpointSlice>,
     policies: Vec<PolicyObject>,
     mesh_settings: MeshSettings,
     faults: Vec<Fault>,
     complete: bool,
     by_name: HashMap<ObjectName, usize>,
     owners: BTreeMap<IpAddr, Vec<Owner>>,
-    /// By Service: the workloads that it selects, ready or not.
-    members: Vec<Vec<usize>>,
+    /// By Service.
+    backends: Vec<Backends>,
+    /// By pod: the ports that slices give it.
+    listed_ports: HashMap<ObjectName, Vec<ListedPort>>,
 }
 
 /// An object that has an address, by its index.
@@ -75,16 +81,21 @@ impl Snapshot {
             namespaces: parts.namespaces,
             by_name: by_name(&parts.workloads),
             owners: owners(&parts.workloads, &parts.services),
-            members: members(&parts.workloads, &parts.services),
+            backends: backends::backends(&parts.workloads, &parts.services, &parts.endpoint_slices),
+            listed_ports: HashMap::new(),
             workloads: parts.workloads.into_iter().map(Arc::new).collect(),
             services: parts.services,
+            endpoint_slices: parts.endpoint_slices,
             policies: parts.policies,
             mesh_settings: parts.mesh_settings,
             faults: parts.faults,
             complete: parts.complete,
         };
+        snapshot.listed_ports = backends::listed_ports(&snapshot);
         let contested = snapshot.contested_addresses();
         snapshot.faults.extend(contested);
+        let unexplained = snapshot.unexplained_services();
+        snapshot.faults.extend(unexplained);
         snapshot
     }
 
@@ -128,6 +139,11 @@ impl Snapshot {
         &self.services
     }
 
+    /// The EndpointSlices.
+    pub fn endpoint_slices(&self) -> &[EndpointSlice] {
+        &self.endpoint_slices
+    }
+
     /// The policy objects.
     pub fn policies(&self) -> &[PolicyObject] {
         &self.policies
@@ -153,6 +169,16 @@ impl Snapshot {
         self.by_name.get(name).map(|index| &self.workloads[*index])
     }
 
+    /// Whether a pod's objects opt it out of the mesh: its own label or its namespace's. Where its
+    /// Namespace object is missing, nothing opts it in and nothing opts it out.
+    pub fn opts_out(&self, pod: &Workload) -> bool {
+        let speaks = || match DataplaneMode::of(&pod.labels) {
+            DataplaneMode::Ambient | DataplaneMode::Outside => true,
+            DataplaneMode::Unset => self.namespaces.contains_key(&pod.name.namespace),
+        };
+        matches!(pod.enrolment, Enrolment::NotOptedIn) && speaks()
+    }
+
     /// The one pod that has this address. `None` where no pod has it, and where another object
     /// claims it too.
     pub fn by_address(&self, address: IpAddr) -> Option<&Arc<Workload>> {
@@ -164,9 +190,18 @@ impl Snapshot {
 
     /// The pods that a Service selects, ready or not, by the Service's index.
     pub(super) fn members(&self, service: usize) -> impl Iterator<Item = &Arc<Workload>> {
-        self.members[service]
-            .iter()
-            .map(|index| &self.workloads[*index])
+        let selected = self.backends[service].selected.iter();
+        selected.map(|index| &self.workloads[*index])
+    }
+
+    /// What is behind a Service, by the Service's index.
+    pub(super) fn backends(&self, service: usize) -> &Backends {
+        &self.backends[service]
+    }
+
+    /// The ports that slices give a pod.
+    pub(super) fn listed_ports(&self, pod: &ObjectName) -> &[ListedPort] {
+        self.listed_ports.get(pod).map_or(&[], Vec::as_slice)
     }
 
     /// Who claims a canonical address.
@@ -193,6 +228,25 @@ impl Snapshot {
                      refused until only one object has it.",
                     self.list(claimants)
                 ),
+                last_good_in_force: false,
+            })
+            .collect()
+    }
+
+    fn unexplained_services(&self) -> Vec<Fault> {
+        let all = self.services.iter().zip(&self.backends);
+        let unexplained = all.filter(|(service, backends)| {
+            !service.addresses.is_empty()
+                && service.selector.is_empty()
+                && backends.slices.is_empty()
+        });
+        unexplained
+            .map(|(service, _)| Fault {
+                subject: format!("Service {}", service.name),
+                message: "It selects no pods and has no EndpointSlice, so it is not known what is \
+                          behind it: connections of the mesh to it are refused. Write its \
+                          EndpointSlices."
+                    .to_owned(),
                 last_good_in_force: false,
             })
             .collect()
@@ -240,28 +294,10 @@ fn owners(workloads: &[Workload], services: &[Service]) -> BTreeMap<IpAddr, Vec<
     owners
 }
 
-fn members(workloads: &[Workload], services: &[Service]) -> Vec<Vec<usize>> {
-    let mut by_namespace: HashMap<&str, Vec<usize>> = HashMap::new();
-    for (index, workload) in workloads.iter().enumerate() {
-        let namespace = workload.name.namespace.as_ref();
-        by_namespace.entry(namespace).or_default().push(index);
-    }
-    let selected = |service: &Service| {
-        let candidates = by_namespace.get(service.name.namespace.as_ref());
-        candidates
-            .into_iter()
-            .flatten()
-            .copied()
-            .filter(|index| service.selects(&workloads[*index]))
-            .collect()
-    };
-    services.iter().map(selected).collect()
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{parts, pod, service};
-    use super::super::{Enrolment, NeverEnrolled, TargetPort};
+    use super::super::testing::{parts, pod, service, slice};
+    use super::super::{NeverEnrolled, TargetPort};
     use super::*;
 
     fn ip(text: &str) -> IpAddr {
@@ -307,6 +343,26 @@ mod tests {
             "Pod a/one and Pod b/two claim this address, so nobody can tell whose it is: \
              connections to it are refused until only one object has it."
         );
+    }
+
+    #[test]
+    fn a_service_that_nothing_explains_is_a_fault() {
+        let mut mesh = parts();
+        let mut web = service("a/web", &["10.96.0.1"], 80, TargetPort::Number(80));
+        web.selector.clear();
+        let headless = Service {
+            name: ObjectName::new("a", "headless"),
+            addresses: Vec::new(),
+            ..web.clone()
+        };
+        mesh.services = vec![web, headless];
+        let snapshot = Snapshot::new(mesh.clone());
+        let [fault] = snapshot.faults() else {
+            panic!("{:?}", snapshot.faults())
+        };
+        assert_eq!(fault.subject, "Service a/web");
+        mesh.endpoint_slices.push(slice("a/web", &[], 80));
+        assert!(Snapshot::new(mesh).faults().is_empty());
     }
 
     #[test]

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    AppProtocol, Enrolment, MeshRanges, MeshSettings, ObjectName, Revision, Service, ServicePort,
-    SnapshotParts, TargetPort, TrustBundle, TrustDomain, Workload, WorkloadIdentity,
+    AppProtocol, EndpointSlice, EndpointState, Enrolment, IstioClaim, MeshRanges, MeshSettings,
+    ObjectName, Revision, Service, ServicePort, SliceEndpoint, SlicePort, SnapshotParts,
+    TargetPort, TrustBundle, TrustDomain, Workload, WorkloadIdentity,
 };
 
 /// An empty mesh.
@@ -19,6 +20,7 @@ pub(crate) fn parts() -> SnapshotParts {
         namespaces: BTreeMap::new(),
         workloads: Vec::new(),
         services: Vec::new(),
+        endpoint_slices: Vec::new(),
         policies: Vec::new(),
         mesh_settings: MeshSettings::default(),
         faults: Vec::new(),
@@ -45,6 +47,7 @@ pub(crate) fn pod(name: &str, addresses: &[&str]) -> Workload {
         named_ports: BTreeMap::new(),
         probe_ports: BTreeSet::new(),
         netns: None,
+        istio_claim: IstioClaim::None,
     }
 }
 
@@ -63,6 +66,24 @@ pub(crate) fn service(name: &str, addresses: &[&str], port: u16, target: TargetP
             protocol: AppProtocol::Opaque,
         }],
         selector: app_web(),
+    }
+}
+
+/// A slice of the Service of that name, with an unnamed port; each address is a ready endpoint.
+pub(crate) fn slice(service: &str, addresses: &[&str], port: u16) -> EndpointSlice {
+    let service = object_name(service);
+    let endpoint = |text: &&str| SliceEndpoint {
+        addresses: vec![text.parse().expect("valid")],
+        state: EndpointState::Ready,
+    };
+    EndpointSlice {
+        name: ObjectName::new(
+            std::sync::Arc::clone(&service.namespace),
+            format!("{}-1", service.name),
+        ),
+        service,
+        ports: vec![SlicePort { name: None, port }],
+        endpoints: addresses.iter().map(endpoint).collect(),
     }
 }
 

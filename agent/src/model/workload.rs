@@ -35,6 +35,8 @@ pub struct Workload {
     pub probe_ports: BTreeSet<u16>,
     /// How its network namespace is found; `None` where this source does not say.
     pub netns: Option<NetnsReference>,
+    /// What its annotations say of Istio, and nothing else in its object proves.
+    pub istio_claim: IstioClaim,
 }
 
 impl Workload {
@@ -77,21 +79,32 @@ pub enum Enrolment {
 pub enum NeverEnrolled {
     /// `spec.hostNetwork`.
     HostNetwork,
-    /// Annotation `sidecar.istio.io/status`.
+    /// Annotation `sidecar.istio.io/status` and a container `istio-proxy`.
     IstioSidecar,
-    /// Annotation `ambient.istio.io/redirection: enabled`.
-    IstioAmbient,
     /// A `spec.runtimeClassName` whose sockets are not the host kernel's.
     ForeignKernel,
+}
+
+/// What annotations say of Istio. Whoever may annotate a pod can write them, who may be somebody
+/// else than who made it: by itself a claim takes no pod out of the mesh.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
+pub enum IstioClaim {
+    /// Nothing.
+    None,
+    /// `sidecar.istio.io/status`, and the pod has no container `istio-proxy`: there is no sidecar.
+    Sidecar,
+    /// `ambient.istio.io/redirection: enabled`: true if Istio's ztunnel listens in the pod, which only
+    /// its own node can tell.
+    Ambient,
 }
 
 impl fmt::Display for NeverEnrolled {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::HostNetwork => "it uses the node's own network (hostNetwork)",
-            Self::IstioSidecar => "it has an Istio sidecar (annotation sidecar.istio.io/status)",
-            Self::IstioAmbient => {
-                "Istio's ambient has it already (annotation ambient.istio.io/redirection)"
+            Self::IstioSidecar => {
+                "it has an Istio sidecar (annotation sidecar.istio.io/status, container \
+                 istio-proxy)"
             }
             Self::ForeignKernel => {
                 "its runtime class gives it another kernel's sockets (gVisor, Kata)"

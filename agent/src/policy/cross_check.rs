@@ -76,6 +76,7 @@ impl PolicyIndex {
     fn has_ports(&self, workload: &Workload) -> bool {
         let mut services = self.snapshot.services().iter();
         services.any(|service| service.selects(workload))
+            || self.snapshot.service_ports(workload).next().is_some()
     }
 
     /// A port of a workload that a rule is about, and that carries no HTTP.

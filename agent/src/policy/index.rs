@@ -189,13 +189,15 @@ impl PolicyIndex {
                 applies.then_some(AttachedPorts::All)
             }
             Attachment::Services(names) => {
-                let referred = names
-                    .iter()
-                    .filter_map(|name| self.service(&parsed.object.name, name));
-                let ports: BTreeSet<u16> = referred
-                    .filter(|service| service.selects(workload))
-                    .flat_map(|service| &service.ports)
-                    .filter_map(|port| port.target.on(workload))
+                let is_referred = |service: &Service| {
+                    service.name.namespace == *namespace
+                        && names.iter().any(|name| *name == *service.name.name)
+                };
+                let ports: BTreeSet<u16> = self
+                    .snapshot
+                    .service_ports(workload)
+                    .filter(|(service, _, _)| is_referred(service))
+                    .map(|(_, _, port)| port)
                     .collect();
                 (!ports.is_empty()).then_some(AttachedPorts::These(ports))
             }

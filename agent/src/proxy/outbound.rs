@@ -20,7 +20,7 @@ use super::report::Ending;
 use super::reset::ResetOnDrop;
 use super::route::{Route, attempts, route};
 use super::subject::Direction;
-use crate::model::Target;
+use crate::model::Endpoint;
 use crate::policy::MeshView;
 
 /// Serves a connection accepted on an outbound listener, to its end.
@@ -73,7 +73,7 @@ async fn resolve(
     mut mesh: watch::Receiver<Arc<MeshView>>,
     dialled: SocketAddr,
     hold: Duration,
-) -> Result<Vec<Target>, Refusal> {
+) -> Result<Vec<Endpoint>, Refusal> {
     let deadline = tokio::time::Instant::now() + hold;
     loop {
         let destination = mesh.borrow_and_update().snapshot.destination(dialled);
@@ -99,7 +99,10 @@ async fn connect(call: &OutboundCall, dialled: SocketAddr) -> Result<Link, Failu
         .map_err(unrouted)?;
     let mut tried = Err(unrouted(Refusal::Unknown(dialled)));
     for endpoint in &endpoints {
-        tried = call.attempt(endpoint).await;
+        tried = match endpoint {
+            Endpoint::Pod(target) => call.attempt(target).await,
+            Endpoint::Outside(address) => call.attempt_outside(*address).await,
+        };
         match &tried {
             Err(failure) if failure.refusal.is_unreachable() => {}
             Ok(_) | Err(_) => break,

@@ -31,6 +31,22 @@ pub(crate) enum Refusal {
         service: ObjectName,
         dialled: SocketAddr,
     },
+    #[error(
+        "it is not known what is behind the Service {service}: it selects no pods and has no \
+         EndpointSlice"
+    )]
+    NoEndpointsKnown {
+        service: ObjectName,
+        dialled: SocketAddr,
+    },
+    #[error(
+        "no object tells what {endpoint} is, an endpoint of the Service {service} in the mesh's \
+         ranges"
+    )]
+    UnknownEndpoint {
+        service: ObjectName,
+        endpoint: SocketAddr,
+    },
     #[error("several pods claim the address {dialled}: {}", names(.claimants))]
     Ambiguous {
         dialled: SocketAddr,
@@ -82,6 +98,8 @@ impl Refusal {
             Self::Unknown(_) => "unknown-destination",
             Self::NoSuchPort { .. } => "no-such-service-port",
             Self::NoReadyEndpoint { .. } => "no-ready-endpoint",
+            Self::NoEndpointsKnown { .. } => "no-endpoints-known",
+            Self::UnknownEndpoint { .. } => "unknown-endpoint",
             Self::Ambiguous { .. } => "ambiguous-address",
             Self::HbonePort(_) => "tunnel-port-dialled",
             Self::ForeignAddress(_) => "foreign-local-address",
@@ -110,6 +128,8 @@ impl Refusal {
             | Self::Unknown(_)
             | Self::NoSuchPort { .. }
             | Self::NoReadyEndpoint { .. }
+            | Self::NoEndpointsKnown { .. }
+            | Self::UnknownEndpoint { .. }
             | Self::Ambiguous { .. }
             | Self::HbonePort(_)
             | Self::ForeignAddress(_)
@@ -140,6 +160,8 @@ impl Refusal {
             | Self::Unknown(_)
             | Self::NoSuchPort { .. }
             | Self::NoReadyEndpoint { .. }
+            | Self::NoEndpointsKnown { .. }
+            | Self::UnknownEndpoint { .. }
             | Self::Ambiguous { .. }
             | Self::OverCap(_)
             | Self::Certificate(_)
@@ -175,6 +197,8 @@ impl Refusal {
             | Self::Unknown(_)
             | Self::NoSuchPort { .. }
             | Self::NoReadyEndpoint { .. }
+            | Self::NoEndpointsKnown { .. }
+            | Self::UnknownEndpoint { .. }
             | Self::Ambiguous { .. }
             | Self::HbonePort(_)
             | Self::ForeignAddress(_)

@@ -9,7 +9,7 @@ use rand::seq::SliceRandom;
 
 use super::refusal::Refusal;
 use super::subject::Path;
-use crate::model::{Destination, Enrolment, Target, Workload};
+use crate::model::{Destination, Endpoint, Enrolment, Workload};
 
 /// How many endpoints of a Service are tried before a connection is refused.
 const ATTEMPTS: usize = 3;
@@ -18,7 +18,7 @@ const ATTEMPTS: usize = 3;
 #[derive(Debug)]
 pub(crate) enum Route {
     /// To one of these, which are never empty.
-    Endpoints(Vec<Target>),
+    Endpoints(Vec<Endpoint>),
     /// Nowhere yet: the model may learn of the address in a moment. Refused so if it does not.
     Hold(Refusal),
     /// Nowhere.
@@ -28,14 +28,21 @@ pub(crate) enum Route {
 /// Decides where a connection to `dialled` goes.
 pub(crate) fn route(destination: Destination, dialled: SocketAddr) -> Route {
     match destination {
-        Destination::Workload(target) => endpoints(vec![target]),
+        Destination::Workload(target) => endpoints(vec![Endpoint::Pod(target)]),
         Destination::Service {
             service,
             endpoints: none,
-        } if none.is_empty() => Route::Refuse(Refusal::NoReadyEndpoint { service, dialled }),
+            unknown,
+        } if none.is_empty() => match unknown.first() {
+            None => Route::Refuse(Refusal::NoReadyEndpoint { service, dialled }),
+            Some(&endpoint) => Route::Hold(Refusal::UnknownEndpoint { service, endpoint }),
+        },
         Destination::Service {
             endpoints: some, ..
         } => endpoints(some),
+        Destination::Unexplained(service) => {
+            Route::Hold(Refusal::NoEndpointsKnown { service, dialled })
+        }
         Destination::NoSuchPort(service) => Route::Refuse(Refusal::NoSuchPort { service, dialled }),
         Destination::Ambiguous(claimants) => {
             Route::Refuse(Refusal::Ambiguous { dialled, claimants })
@@ -45,13 +52,11 @@ pub(crate) fn route(destination: Destination, dialled: SocketAddr) -> Route {
 }
 
 /// Nobody is sent to HBONE's port: there it would be the agent that answers, not the application.
-fn endpoints(targets: Vec<Target>) -> Route {
-    match targets
-        .iter()
-        .find(|target| target.address.port() == HBONE_PORT)
-    {
-        Some(target) => Route::Refuse(Refusal::HbonePort(target.address)),
-        None => Route::Endpoints(targets),
+fn endpoints(endpoints: Vec<Endpoint>) -> Route {
+    let mut addresses = endpoints.iter().map(Endpoint::address);
+    match addresses.find(|address| address.port() == HBONE_PORT) {
+        Some(address) => Route::Refuse(Refusal::HbonePort(address)),
+        None => Route::Endpoints(endpoints),
     }
 }
 
@@ -70,7 +75,7 @@ pub(crate) fn path_to(endpoint: &Workload, caller: &Workload) -> Path {
 }
 
 /// The endpoints to try, in random order, each as likely to be the first as any other.
-pub(crate) fn attempts(mut endpoints: Vec<Target>, rng: &mut impl Rng) -> Vec<Target> {
+pub(crate) fn attempts(mut endpoints: Vec<Endpoint>, rng: &mut impl Rng) -> Vec<Endpoint> {
     endpoints.shuffle(rng);
     endpoints.truncate(ATTEMPTS);
     endpoints
@@ -82,7 +87,7 @@ mod tests {
 
     use super::super::test_objects::{target, workload};
     use super::*;
-    use crate::model::{NeverEnrolled, ObjectName};
+    use crate::model::{NeverEnrolled, ObjectName, Target};
 
     fn dialled() -> SocketAddr {
         "10.96.0.1:80".parse().expect("valid")
@@ -110,7 +115,8 @@ mod tests {
             Destination::Workload(orders.clone()),
             Destination::Service {
                 service: service(),
-                endpoints: vec![orders],
+                endpoints: vec![Endpoint::Pod(orders)],
+                unknown: Vec::new(),
             },
         ] {
             match route(destination, dialled()) {
@@ -125,6 +131,7 @@ mod tests {
         let empty = Destination::Service {
             service: service(),
             endpoints: Vec::new(),
+            unknown: Vec::new(),
         };
         assert!(matches!(refusal(empty), Refusal::NoReadyEndpoint { .. }));
         let no_port = Destination::NoSuchPort(service());
@@ -144,11 +151,41 @@ mod tests {
     }
 
     #[test]
+    fn what_is_behind_a_service_and_not_known_is_held() {
+        let held = route(Destination::Unexplained(service()), dialled());
+        assert!(matches!(
+            held,
+            Route::Hold(Refusal::NoEndpointsKnown { .. })
+        ));
+        let with_unknown = |endpoints| Destination::Service {
+            service: service(),
+            endpoints,
+            unknown: vec!["10.1.0.9:80".parse().expect("valid")],
+        };
+        let held = route(with_unknown(Vec::new()), dialled());
+        assert!(matches!(held, Route::Hold(Refusal::UnknownEndpoint { .. })));
+        let outside = Endpoint::Outside("192.0.2.1:80".parse().expect("valid"));
+        match route(with_unknown(vec![outside]), dialled()) {
+            Route::Endpoints(some) => assert_eq!(some.len(), 1, "the known one"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
     fn the_tunnel_port_is_refused() {
         let mut orders = pod("orders", "10.1.0.2");
         orders.address.set_port(HBONE_PORT);
         let refused = refusal(Destination::Workload(orders));
         assert!(matches!(refused, Refusal::HbonePort(_)));
+        let outside = Destination::Service {
+            service: service(),
+            endpoints: vec![Endpoint::Outside(SocketAddr::from((
+                [192, 0, 2, 1],
+                HBONE_PORT,
+            )))],
+            unknown: Vec::new(),
+        };
+        assert!(matches!(refusal(outside), Refusal::HbonePort(_)));
     }
 
     #[test]
@@ -156,7 +193,7 @@ mod tests {
         let caller = workload("frontend", "10.1.0.1", Enrolment::OptedIn);
         for (enrolment, expected) in [
             (Enrolment::OptedIn, Path::Tunnel),
-            (Enrolment::Never(NeverEnrolled::IstioAmbient), Path::Tunnel),
+            (Enrolment::Never(NeverEnrolled::IstioSidecar), Path::Tunnel),
             (Enrolment::Never(NeverEnrolled::HostNetwork), Path::Tunnel),
             (Enrolment::NotOptedIn, Path::Plaintext),
         ] {
@@ -178,15 +215,15 @@ mod tests {
 
     #[test]
     fn a_few_endpoints_are_tried_and_any_can_be_the_first() {
-        let endpoints: Vec<Target> = (1..=5)
-            .map(|n| pod(&format!("orders-{n}"), &format!("10.1.0.{n}")))
+        let endpoints: Vec<Endpoint> = (1..=5)
+            .map(|n| Endpoint::Pod(pod(&format!("orders-{n}"), &format!("10.1.0.{n}"))))
             .collect();
         let mut firsts = BTreeSet::new();
         for _ in 0..1000 {
             let tried = attempts(endpoints.clone(), &mut rand::rng());
-            let distinct: BTreeSet<SocketAddr> = tried.iter().map(|t| t.address).collect();
+            let distinct: BTreeSet<SocketAddr> = tried.iter().map(Endpoint::address).collect();
             assert_eq!(distinct.len(), ATTEMPTS);
-            firsts.insert(tried[0].address);
+            firsts.insert(tried[0].address());
         }
         assert_eq!(firsts.len(), 5);
     }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::model::{Enrolment, ObjectName, Target, Workload};
+use crate::model::{Enrolment, IstioClaim, ObjectName, Target, Workload};
 
 /// A ready pod of namespace `shop` with one address, whose uid is its name.
 pub(crate) fn workload(name: &str, address: &str, enrolment: Enrolment) -> Workload {
@@ -20,6 +20,7 @@ pub(crate) fn workload(name: &str, address: &str, enrolment: Enrolment) -> Workl
         named_ports: [].into(),
         probe_ports: [].into(),
         netns: None,
+        istio_claim: IstioClaim::None,
     }
 }
 

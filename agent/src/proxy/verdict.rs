@@ -94,6 +94,9 @@ pub enum PodRemoval {
     /// Another pod, or another network namespace, has taken its place.
     #[error("the pod was replaced by another of the same name")]
     Replaced,
+    /// Its objects do not opt it out, and it cannot be served.
+    #[error("the pod is no longer served: its objects changed")]
+    NotServed,
     /// Its enrolment failed after its listeners were made.
     #[error("the pod's enrolment failed")]
     EnrolmentFailed,

@@ -1,22 +1,51 @@
-//! How a pod leaves the mesh, or is closed because it is not what it was.
+//! How a pod stops being served.
+//!
+//! A pod that is opted in and not served is closed both ways. So each way out of being served closes
+//! the pod's network namespace, and only two take it out of the kernel:
+//!
+//! | what happens to a served pod | its network namespace |
+//! |---|---|
+//! | its own label or its namespace's opts it out | leaves the kernel |
+//! | the namespace ends: no process, path or socket keeps it | leaves the kernel, once the kernel has taken it apart |
+//! | its path cannot be opened any more, or is no network namespace | goes on being served |
+//! | it names another path, or none; another namespace is at its path | kept closed |
+//! | another pod, another `spec.nodeName`, a phase that has ended, no object | kept closed |
+//! | its Namespace object is gone and it has no label of its own | kept closed |
+//! | its spec says that it is never enrolled (node network, sidecar, runtime class) | kept closed |
+//! | its annotations say that it is Istio's | goes on being served: see [`super::istio`] |
+//! | another pod names its network namespace | goes on being served: see [`super::enrol`] |
+//! | its uid, identity or addresses change | closed until it is served anew |
+//! | a listener, the proxy, a table or a descriptor fails | closed until it is served anew |
+//! | it has no certificate yet after a restart of the agent | closed after ten seconds, or as soon as anything changes |
+//! | its certificate expires | open, and neither end of a tunnel accepts it |
+//! | the configuration breaks | goes on being served by the last that was good |
+//! | the agent starts and cannot read its configuration in full | closed |
+//! | the agent ends | stays as it is, without listeners: its mesh traffic is refused |
+//!
+//! What is kept closed is not held by the agent, whose own sockets would keep it alive: it is a leftover
+//! (see [`super::leftovers`]) until it is gone, is opted out, or its pod names it again.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::claims::claimed;
 use super::enrol::netns_path;
-use super::pods::{ClosedPod, Leftovers, LocalPod, Stage};
+use super::leftovers::opts_out;
+use super::pods::{ClosedPod, LocalPod, Stage};
 use super::reconcile::Reconciler;
-use crate::datapath::EnrolledPod;
+use super::rules::ClosedRules;
 use crate::datapath::netns::NetnsHandle;
+use crate::datapath::{EnrolledPod, close_passed};
 use crate::model::{ObjectName, Snapshot, Workload};
 use crate::proxy::PodRemoval;
 
 /// What becomes of a pod that is in the mesh.
 enum Fate {
-    /// It leaves the kernel.
-    Leaves(PodRemoval),
+    /// Its objects opt it out: it leaves the kernel.
+    OptedOut,
+    /// It is not served any more, and its network namespace is kept closed.
+    KeptClosed(PodRemoval),
     /// It is served anew with what its object says, and stays closed in between: its network
     /// namespace is the same, so its processes may be too.
     ServedAnew,
@@ -29,14 +58,15 @@ impl Reconciler {
         snapshot: &Snapshot,
         wanted: &BTreeMap<ObjectName, Arc<Workload>>,
     ) {
-        let fates: Vec<_> = self
-            .pods
-            .values()
-            .filter_map(|pod| Some((pod.workload.name.clone(), fate(snapshot, wanted, pod)?)))
-            .collect();
-        for (name, fate) in fates {
+        let node = Arc::clone(&self.parts.node);
+        let fates = self.pods.values().filter_map(|pod| {
+            let fate = fate(snapshot, &node, wanted, pod)?;
+            Some((pod.workload.name.clone(), fate))
+        });
+        for (name, fate) in fates.collect::<Vec<_>>() {
             match fate {
-                Fate::Leaves(removal) => self.remove(&name, removal).await,
+                Fate::OptedOut => self.remove(&name).await,
+                Fate::KeptClosed(removal) => self.keep_closed(&name, removal).await,
                 Fate::ServedAnew => {
                     self.close(&name, PodRemoval::Replaced, ClosedPod::due)
                         .await;
@@ -51,7 +81,7 @@ impl Reconciler {
         let replaced: Vec<_> = replaced.map(|pod| Arc::clone(&pod.workload)).collect();
         for workload in replaced {
             let name = workload.name.clone();
-            self.remove(&name, PodRemoval::Replaced).await;
+            self.keep_closed(&name, PodRemoval::Replaced).await;
             let stage = Stage::Closed(Box::new(ClosedPod::due(None, now)));
             self.pods.insert(name, LocalPod { workload, stage });
         }
@@ -66,7 +96,18 @@ impl Reconciler {
         .await;
     }
 
-    /// Closes a pod in the kernel first, so that nothing new comes, then in the proxy.
+    /// Closes what an earlier agent left open of pods that are not served, and what could not be
+    /// closed before.
+    pub(super) fn shut_unserved(&mut self, now: Instant) {
+        for pod in self.pods.values_mut() {
+            if let Stage::Closed(closed) = &mut pod.stage
+                && closed.is_to_be_shut(now)
+            {
+                self.parts.enroller.shut_unserved(closed.kernel.as_mut());
+            }
+        }
+    }
+
     async fn close(
         &mut self,
         name: &ObjectName,
@@ -76,71 +117,67 @@ impl Reconciler {
         let Some(LocalPod { workload, stage }) = self.pods.remove(name) else {
             return;
         };
-        let kernel = match stage {
-            Stage::Closed(closed) => closed.kernel,
-            Stage::Open(open) => {
-                let mut kernel = open.kernel;
-                if let Err(error) = self.parts.enroller.shut(&mut kernel) {
-                    // Without listeners its mesh traffic is refused all the same.
-                    tracing::error!(pod = %name, %error, "the pod could not be shut in the kernel");
-                }
-                self.stop_serving(name, &kernel, removal).await;
-                Some(kernel)
-            }
-        };
+        let kernel = self.stop(name, stage, removal).await;
         let stage = Stage::Closed(Box::new(closed(kernel, Instant::now())));
         self.pods.insert(name.clone(), LocalPod { workload, stage });
     }
 
+    /// Stops serving a pod whose network namespace stays closed, and lets go of the namespace, so that
+    /// it can end.
+    async fn keep_closed(&mut self, name: &ObjectName, removal: PodRemoval) {
+        let Some(LocalPod { workload, stage }) = self.pods.remove(name) else {
+            return;
+        };
+        let Some(mut kernel) = self.stop(name, stage, removal).await else {
+            return;
+        };
+        self.parts.enroller.shut_unserved(Some(&mut kernel));
+        let rules = ClosedRules {
+            classes: &self.classes,
+        };
+        if let Err(error) = close_passed(&kernel, &workload.addresses, &rules) {
+            tracing::error!(pod = %name, %error, "the pod's connections could not be closed");
+        }
+        tracing::info!(
+            pod = %name, reason = %removal,
+            "pod no longer served: its network namespace stays closed until it is gone or opted out"
+        );
+    }
+
     /// Takes a pod out of the mesh: its connections and listeners first.
-    async fn remove(&mut self, name: &ObjectName, removal: PodRemoval) {
+    async fn remove(&mut self, name: &ObjectName) {
         let Some(pod) = self.pods.remove(name) else {
             return;
         };
-        let kernel = match pod.stage {
-            Stage::Open(open) => {
-                self.stop_serving(name, &open.kernel, removal).await;
-                Some(open.kernel)
-            }
-            Stage::Closed(closed) => closed.kernel,
-        };
-        match kernel.map(|kernel| self.parts.enroller.remove(kernel)) {
-            Some(Ok(())) => {}
-            Some(Err(error)) => {
-                tracing::error!(pod = %name, %error, "the pod could not be removed from the kernel");
-                self.leftovers = Leftovers::Kept;
-            }
-            None => self.leftovers = Leftovers::Kept,
+        let removal = PodRemoval::OptedOut;
+        if let Some(kernel) = self.stop(name, pod.stage, removal).await
+            && let Err(error) = self.parts.enroller.remove(kernel.cookie())
+        {
+            // It is a leftover from here on.
+            tracing::error!(pod = %name, %error, "the pod could not be removed from the kernel");
         }
         tracing::info!(pod = %name, reason = %removal, "pod removed from the mesh");
     }
 
-    async fn stop_serving(&self, name: &ObjectName, kernel: &EnrolledPod, removal: PodRemoval) {
-        let removed = self.parts.proxy.remove_pod(kernel.cookie(), removal);
-        if let Err(error) = removed.await {
-            tracing::error!(pod = %name, %error, "the proxy could not let the pod go");
-        }
-    }
-
-    /// Removes what the first complete configuration does not know. A pod that it does know, but
-    /// whose network namespace it does not lead to, is told by its addresses and stays closed.
-    pub(super) fn remove_leftovers(&mut self, snapshot: &Snapshot) {
-        if self.leftovers == Leftovers::Removed || !snapshot.is_complete() {
-            return;
-        }
-        let pods = self.pods.values();
-        let known = pods
-            .clone()
-            .filter_map(|pod| Some(pod.kernel()?.cookie()))
-            .collect();
-        let unplaced: Vec<IpAddr> = pods
-            .filter(|pod| pod.kernel().is_none())
-            .flat_map(|pod| pod.workload.addresses.iter().copied())
-            .collect();
-        match self.parts.enroller.remove_leftovers(&known, &unplaced) {
-            Ok(0) => self.leftovers = Leftovers::Removed,
-            Ok(_) => {}
-            Err(error) => tracing::error!(%error, "pods of an earlier agent are still enrolled"),
+    /// Closes a pod in the kernel first, so that nothing new comes, then in the proxy.
+    async fn stop(
+        &mut self,
+        name: &ObjectName,
+        stage: Stage,
+        removal: PodRemoval,
+    ) -> Option<EnrolledPod> {
+        match stage {
+            Stage::LeftToIstio(_) => None,
+            Stage::Closed(closed) => closed.kernel,
+            Stage::Open(open) => {
+                let mut kernel = open.kernel;
+                self.parts.enroller.shut_unserved(Some(&mut kernel));
+                let removed = self.parts.proxy.remove_pod(kernel.cookie(), removal);
+                if let Err(error) = removed.await {
+                    tracing::error!(pod = %name, %error, "the proxy could not let the pod go");
+                }
+                Some(kernel)
+            }
         }
     }
 }
@@ -148,6 +185,7 @@ impl Reconciler {
 /// What is to become of a pod; `None` where it stays as it is.
 fn fate(
     snapshot: &Snapshot,
+    node: &str,
     wanted: &BTreeMap<ObjectName, Arc<Workload>>,
     pod: &LocalPod,
 ) -> Option<Fate> {
@@ -155,12 +193,25 @@ fn fate(
     match wanted.get(&known.name) {
         Some(now) if is_same_pod(known, now) => None,
         Some(now) if known.netns == now.netns && !is_replaced(pod) => Some(Fate::ServedAnew),
-        Some(_) => Some(Fate::Leaves(PodRemoval::Replaced)),
-        None if snapshot.workload(&known.name).is_some() => {
-            Some(Fate::Leaves(PodRemoval::OptedOut))
-        }
-        None => Some(Fate::Leaves(PodRemoval::Deleted)),
+        Some(_) => Some(Fate::KeptClosed(PodRemoval::Replaced)),
+        None => match snapshot.workload(&known.name) {
+            None => Some(Fate::KeptClosed(PodRemoval::Deleted)),
+            Some(now) if opts_out(snapshot, node, now) && is_about(now, pod) => {
+                Some(Fate::OptedOut)
+            }
+            Some(_) => Some(Fate::KeptClosed(PodRemoval::NotServed)),
+        },
     }
+}
+
+/// Whether an object is that of the pod which is in the kernel: of the same uid, or naming its
+/// network namespace.
+fn is_about(now: &Workload, pod: &LocalPod) -> bool {
+    let Some(kernel) = pod.kernel() else {
+        return true;
+    };
+    let inode = kernel.netns().inode().ok();
+    kernel.owner().is(now) || (inode.is_some() && claimed(now) == inode)
 }
 
 /// Whether what a pod was enrolled with still holds. Its addresses and identity are part of what

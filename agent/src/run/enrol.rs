@@ -5,11 +5,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::pods::{ClosedPod, LocalPod, OpenPod, Stage};
+use super::claims::Claims;
+use super::istio::claimed_ztunnel;
+use super::pods::{ClosedPod, Exposure, LeftToIstio, LocalPod, OpenPod, Stage};
 use super::reconcile::{Reconciler, node_addresses};
 use super::rules::Occasion;
 use crate::datapath::foreign::{foreign_programs_of_netns, own_programs};
-use crate::datapath::{EnrolError, EnrolledPod};
+use crate::datapath::{EnrolError, EnrolledPod, LocatedNetns, PodOwner, Ztunnel};
 use crate::identity::{CertificateUnavailable, WorkloadCertificates};
 use crate::model::{NetnsReference, ObjectName, Workload};
 use crate::policy::MeshView;
@@ -33,9 +35,29 @@ pub(super) enum ServeError {
     /// The proxy does not serve it.
     #[error(transparent)]
     Proxy(#[from] ProxyError),
+    /// Istio's ztunnel serves the pod.
+    #[error("Istio's ztunnel (process {}) listens in it", .0.pid)]
+    LeftToIstio(Ztunnel),
     /// It is not known what applies to the pod.
     #[error("the configuration is not known in full; see the faults in `ambit status`")]
     Incomplete,
+}
+
+impl ServeError {
+    /// Whether the network namespace that the pod names is closed, or serves another pod.
+    fn exposure(&self) -> Exposure {
+        match self {
+            Self::Enrol(EnrolError::OwnedNetns { .. } | EnrolError::ContestedNetns { .. }) => {
+                Exposure::Guarded
+            }
+            Self::NoNetns
+            | Self::Enrol(_)
+            | Self::Certificate(_)
+            | Self::Proxy(_)
+            | Self::LeftToIstio(_)
+            | Self::Incomplete => Exposure::Unknown,
+        }
+    }
 }
 
 /// The path of a pod's network namespace.
@@ -49,20 +71,29 @@ pub(super) fn netns_path(workload: &Workload) -> Result<&Path, ServeError> {
 impl Reconciler {
     /// Serves the pods that wait for it.
     pub(super) async fn enrol_due(&mut self, view: &MeshView, now: Instant) {
-        let due = self.pods.values().filter(|pod| is_due(pod, now));
-        let due: Vec<_> = due.map(|pod| pod.workload.name.clone()).collect();
+        let due: Vec<_> = self.pods.values().filter(|pod| is_due(pod, now)).collect();
+        let claims = if due.iter().any(|pod| pod.kernel().is_none()) {
+            Claims::of(self.local(&view.snapshot))
+        } else {
+            Claims::default()
+        };
+        let due: Vec<_> = due.iter().map(|pod| pod.workload.name.clone()).collect();
         for name in due {
-            self.enrol(view, &name).await;
+            self.enrol(view, &claims, &name).await;
         }
     }
 
-    async fn enrol(&mut self, view: &MeshView, name: &ObjectName) {
+    async fn enrol(&mut self, view: &MeshView, claims: &Claims, name: &ObjectName) {
         let Some(LocalPod { workload, stage }) = self.pods.remove(name) else {
             return;
         };
         let stage = match stage {
             Stage::Open(open) => Stage::Open(open),
-            Stage::Closed(closed) => self.try_to_serve(view, &workload, *closed).await,
+            Stage::Closed(closed) => self.try_to_serve(view, claims, &workload, *closed).await,
+            Stage::LeftToIstio(_) => {
+                let due = ClosedPod::due(None, Instant::now());
+                self.try_to_serve(view, claims, &workload, due).await
+            }
         };
         let pod = LocalPod { workload, stage };
         self.sweep(view, &pod, &node_addresses(), Occasion::Enrolment);
@@ -72,11 +103,12 @@ impl Reconciler {
     async fn try_to_serve(
         &mut self,
         view: &MeshView,
+        claims: &Claims,
         workload: &Arc<Workload>,
         closed: ClosedPod,
     ) -> Stage {
         let (mut kernel, attempt) = (closed.kernel, closed.attempts + 1);
-        match self.serve(view, workload, &mut kernel).await {
+        match self.serve(view, claims, workload, &mut kernel).await {
             Ok(open) => {
                 tracing::info!(pod = %workload.name, identity = %workload.identity, "pod enrolled");
                 Stage::Open(Box::new(open))
@@ -84,14 +116,19 @@ impl Reconciler {
             Err(ServeError::Certificate(unavailable)) => {
                 tracing::info!(pod = %workload.name, reason = %unavailable, "pod waits");
                 let certificates = self.parts.identities.hold(&workload.identity);
-                let waits = ClosedPod::uncertified(kernel, certificates);
+                let waits = ClosedPod::uncertified(kernel, certificates, Instant::now());
                 Stage::Closed(Box::new(waits))
+            }
+            Err(ServeError::LeftToIstio(ztunnel)) => {
+                tracing::info!(pod = %workload.name, pid = ztunnel.pid, "pod left to Istio's ztunnel");
+                Stage::LeftToIstio(LeftToIstio::new(ztunnel, Instant::now()))
             }
             Err(error) => {
                 let reason = error.to_string();
                 tracing::warn!(pod = %workload.name, attempt, %reason, "pod not enrolled");
+                self.parts.enroller.shut_unserved(kernel.as_mut());
                 let failed = ClosedPod::failed(kernel, reason, attempt, Instant::now());
-                Stage::Closed(Box::new(failed))
+                Stage::Closed(Box::new(failed.with_exposure(error.exposure())))
             }
         }
     }
@@ -101,16 +138,13 @@ impl Reconciler {
     async fn serve(
         &mut self,
         view: &MeshView,
+        claims: &Claims,
         workload: &Arc<Workload>,
         kernel: &mut Option<EnrolledPod>,
     ) -> Result<OpenPod, ServeError> {
-        let path = netns_path(workload)?;
         let mut pod = match kernel.take() {
             Some(closed) => closed,
-            None => {
-                let enrolled = self.pods.values().filter_map(LocalPod::kernel);
-                self.parts.enroller.close(workload, path, enrolled)?
-            }
+            None => self.take_in(claims, workload)?,
         };
         match self.open(view, workload, &mut pod).await {
             Ok(certificates) => {
@@ -132,6 +166,57 @@ impl Reconciler {
         }
     }
 
+    /// Closes the network namespace that a pod names, if the pod may have it.
+    fn take_in(
+        &mut self,
+        claims: &Claims,
+        workload: &Arc<Workload>,
+    ) -> Result<EnrolledPod, ServeError> {
+        let path = netns_path(workload)?;
+        let located = self.parts.enroller.locate(path)?;
+        match self.owner(&located)? {
+            Some(owner) if owner.pod == workload.name => {}
+            Some(owner) => {
+                let (path, owner) = (path.display().to_string(), owner.pod);
+                return Err(EnrolError::OwnedNetns { path, owner }.into());
+            }
+            None => {
+                self.refuse_contested(claims, workload, path, &located)?;
+                if let Some(ztunnel) = claimed_ztunnel(workload, &located) {
+                    return Err(ServeError::LeftToIstio(ztunnel));
+                }
+            }
+        }
+        Ok(self.parts.enroller.close(workload, located)?)
+    }
+
+    /// The pod that a network namespace was given to, by this agent or by an earlier one: it keeps
+    /// it for as long as the namespace is in the kernel.
+    fn owner(&self, located: &LocatedNetns) -> Result<Option<PodOwner>, EnrolError> {
+        let mut kernels = self.pods.values().filter_map(LocalPod::kernel);
+        match kernels.find(|kernel| kernel.cookie() == located.cookie()) {
+            Some(kernel) => Ok(Some(kernel.owner().clone())),
+            None => self.parts.enroller.owner(located.cookie()),
+        }
+    }
+
+    /// Closes a network namespace that was given to nobody and that several pods name.
+    fn refuse_contested(
+        &mut self,
+        claims: &Claims,
+        workload: &Workload,
+        path: &Path,
+        located: &LocatedNetns,
+    ) -> Result<(), EnrolError> {
+        let others = claims.others(located.netns().inode()?, &workload.name);
+        if others.is_empty() {
+            return Ok(());
+        }
+        self.parts.enroller.close_unowned(located)?;
+        let path = path.display().to_string();
+        Err(EnrolError::ContestedNetns { path, others })
+    }
+
     /// Certificate, listeners, proxy, and only then the kernel's word that the pod is open.
     async fn open(
         &mut self,
@@ -139,6 +224,7 @@ impl Reconciler {
         workload: &Arc<Workload>,
         pod: &mut EnrolledPod,
     ) -> Result<WorkloadCertificates, ServeError> {
+        self.parts.enroller.hand_over(pod, workload)?;
         if !view.snapshot.is_complete() {
             self.parts.enroller.shut(pod)?;
             return Err(ServeError::Incomplete);
@@ -175,5 +261,6 @@ fn is_due(pod: &LocalPod, now: Instant) -> bool {
     match &pod.stage {
         Stage::Open(_) => false,
         Stage::Closed(closed) => closed.retry.is_due(now),
+        Stage::LeftToIstio(left) => left.until <= now,
     }
 }

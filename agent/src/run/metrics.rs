@@ -48,11 +48,8 @@ impl State {
     fn pod_counts(&self) -> Family {
         let node = self.node.borrow();
         let count = |state| node.pods.iter().filter(|pod| pod.state == state).count() as u64;
-        let samples = [
-            ("enrolled", PodState::Enrolled),
-            ("closed", PodState::Closed),
-        ];
-        let samples = samples.map(|(name, state)| Sample::labelled("state", name, count(state)));
+        let samples =
+            PodState::ALL.map(|state| Sample::labelled("state", state.as_str(), count(state)));
         gauge("ambit_pods", "This node's pods", samples.into())
     }
 }

@@ -1,10 +1,13 @@
 //! Puts the agent together: the one place that knows every other module.
 
+mod claims;
 mod config;
 mod depart;
 mod descriptors;
 mod enrol;
+mod istio;
 mod kernel_denials;
+mod leftovers;
 mod metrics;
 mod pods;
 mod reconcile;

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use ambit_common::{NetnsCookie, PolicySetId};
 
-use crate::datapath::EnrolledPod;
+use super::leftovers::KeptNetns;
+use crate::datapath::{EnrolledPod, Ztunnel};
 use crate::identity::WorkloadCertificates;
 use crate::model::{Fault, ObjectName, Workload};
 
@@ -15,15 +16,10 @@ const RETRY_FIRST: Duration = Duration::from_millis(500);
 /// The longest pause between attempts.
 const RETRY_LONGEST: Duration = Duration::from_secs(10);
 
-/// Whether pods that the model does not know may still be in the kernel: those of an earlier agent,
-/// and those that could not be removed.
-#[derive(PartialEq, Eq)]
-pub(super) enum Leftovers {
-    /// They may.
-    Kept,
-    /// They have been removed.
-    Removed,
-}
+/// How long a pod that an earlier agent left open may wait for its certificate before it is closed:
+/// without listeners its mesh traffic is refused, and until then the plaintext goes on that policy
+/// allowed, such as probes.
+const ADOPTION: Duration = Duration::from_secs(10);
 
 /// A pod of this node that its objects opt in.
 pub(super) struct LocalPod {
@@ -37,6 +33,25 @@ pub(super) enum Stage {
     Open(Box<OpenPod>),
     /// Not served: closed in the kernel where it came that far.
     Closed(Box<ClosedPod>),
+    /// Istio's ztunnel serves it. Looked at again at this moment.
+    LeftToIstio(LeftToIstio),
+}
+
+/// A pod that Istio's ztunnel serves.
+pub(super) struct LeftToIstio {
+    /// The ztunnel.
+    pub(super) ztunnel: Ztunnel,
+    /// When it is looked at again.
+    pub(super) until: Instant,
+}
+
+impl LeftToIstio {
+    pub(super) fn new(ztunnel: Ztunnel, now: Instant) -> Self {
+        Self {
+            ztunnel,
+            until: now + RETRY_LONGEST,
+        }
+    }
 }
 
 /// A pod that is served.
@@ -51,9 +66,22 @@ pub(super) struct ClosedPod {
     /// What the kernel has of it.
     pub(super) kernel: Option<EnrolledPod>,
     reason: String,
+    /// Since when.
+    since: Instant,
+    /// Whether something else in the kernel closes the network namespace that it names.
+    exposure: Exposure,
     /// How many have failed in a row.
     pub(super) attempts: u32,
     pub(super) retry: Retry,
+}
+
+/// Whether what a pod names is closed though the pod itself is not in the kernel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Exposure {
+    /// Nothing closes it.
+    Unknown,
+    /// It is closed, or serves the pod that it was given to.
+    Guarded,
 }
 
 /// When a pod that is not served is tried again.
@@ -80,6 +108,8 @@ impl ClosedPod {
         Self {
             kernel,
             reason: "it is being enrolled".to_owned(),
+            since: now,
+            exposure: Exposure::Unknown,
             attempts: 0,
             retry: Retry::At(now),
         }
@@ -89,10 +119,13 @@ impl ClosedPod {
     pub(super) fn uncertified(
         kernel: Option<EnrolledPod>,
         certificates: WorkloadCertificates,
+        now: Instant,
     ) -> Self {
         Self {
             kernel,
             reason: "it has no certificate yet".to_owned(),
+            since: now,
+            exposure: Exposure::Unknown,
             attempts: 0,
             retry: Retry::Certified(certificates),
         }
@@ -120,8 +153,24 @@ impl ClosedPod {
         Self {
             kernel,
             reason,
+            since: now,
+            exposure: Exposure::Unknown,
             attempts,
             retry: Retry::At(now + pause),
+        }
+    }
+
+    /// The same pod, where something else in the kernel closes what it names.
+    pub(super) fn with_exposure(self, exposure: Exposure) -> Self {
+        Self { exposure, ..self }
+    }
+
+    /// Whether what an earlier agent left of the pod is to be closed by now: at once, unless the pod
+    /// only waits for its certificate, for which there is [`ADOPTION`].
+    pub(super) fn is_to_be_shut(&self, now: Instant) -> bool {
+        match &self.retry {
+            Retry::At(_) => true,
+            Retry::Certified(_) => self.since + ADOPTION <= now,
         }
     }
 }
@@ -132,14 +181,20 @@ impl LocalPod {
         match &self.stage {
             Stage::Open(open) => Some(&open.kernel),
             Stage::Closed(closed) => closed.kernel.as_ref(),
+            Stage::LeftToIstio(_) => None,
         }
     }
 
-    /// Describes the pod for the operator.
-    pub(super) fn report(&self) -> PodReport {
+    /// Describes the pod for the operator. `kept` are network namespaces that are kept closed.
+    pub(super) fn report(&self, kept: &[KeptNetns]) -> PodReport {
         let (state, reason) = match &self.stage {
             Stage::Open(_) => (PodState::Enrolled, None),
-            Stage::Closed(closed) => (PodState::Closed, Some(closed.reason())),
+            Stage::Closed(closed) => (self.closed_state(closed, kept), Some(closed.reason())),
+            Stage::LeftToIstio(left) => {
+                let pid = left.ztunnel.pid;
+                let reason = format!("Istio's ztunnel (process {pid}) listens in it");
+                (PodState::LeftToIstio, Some(reason))
+            }
         };
         let kernel = self.kernel();
         let entry = kernel.map(EnrolledPod::entry);
@@ -159,10 +214,24 @@ impl LocalPod {
     }
 }
 
+impl LocalPod {
+    fn closed_state(&self, closed: &ClosedPod, kept: &[KeptNetns]) -> PodState {
+        let name = &self.workload.name;
+        let is_kept = || kept.iter().any(|one| one.pod.as_ref() == Some(name));
+        match closed.exposure {
+            Exposure::Guarded => PodState::Closed,
+            Exposure::Unknown if closed.kernel.is_some() || is_kept() => PodState::Closed,
+            Exposure::Unknown => PodState::Unprotected,
+        }
+    }
+}
+
 /// What an operator sees of this node.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub(super) struct NodeReport {
     pub(super) pods: Vec<PodReport>,
+    /// Network namespaces that no pod is served in and that are kept closed.
+    pub(super) kept: Vec<KeptNetns>,
     /// What the kernel could not be told.
     pub(super) faults: Vec<Fault>,
 }
@@ -183,5 +252,29 @@ pub(super) struct PodReport {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum PodState {
     Enrolled,
+    /// Its network namespace is closed both ways.
     Closed,
+    /// It is not in the kernel, since it is not known where it is: its traffic passes.
+    Unprotected,
+    /// Istio's ztunnel serves it.
+    LeftToIstio,
+}
+
+impl PodState {
+    pub(super) const ALL: [Self; 4] = [
+        Self::Enrolled,
+        Self::Closed,
+        Self::Unprotected,
+        Self::LeftToIstio,
+    ];
+
+    /// The word that operators see.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Enrolled => "enrolled",
+            Self::Closed => "closed",
+            Self::Unprotected => "unprotected",
+            Self::LeftToIstio => "left to Istio",
+        }
+    }
 }

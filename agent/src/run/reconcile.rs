@@ -6,14 +6,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use ambit_common::MeshClass;
+use ambit_common::{MeshClass, NetnsCookie};
 use ipnet::IpNet;
 use tokio::sync::watch;
 
-use super::pods::{ClosedPod, Leftovers, LocalPod, NodeReport, Stage};
+use super::leftovers::KeptNetns;
+use super::pods::{ClosedPod, LocalPod, NodeReport, Stage};
 use super::rules::{Occasion, PodRules};
 use crate::datapath::netns::NetnsHandle;
-use crate::datapath::{Change, Enroller, MeshTable, Tables, close_passed};
+use crate::datapath::{Change, EnrolledPod, Enroller, MeshTable, Tables, close_passed};
 use crate::identity::{Identities, WorkloadCertificates};
 use crate::jwt::KeyCache;
 use crate::model::{Fault, ObjectName, Snapshot, Workload, WorkloadIdentity};
@@ -46,10 +47,11 @@ pub(super) struct Parts {
 pub(super) struct Reconciler {
     pub(super) parts: Parts,
     pub(super) pods: BTreeMap<ObjectName, LocalPod>,
-    pub(super) leftovers: Leftovers,
+    /// Network namespaces that no pod is served in and that are kept closed.
+    pub(super) kept: Vec<KeptNetns>,
     /// Of this node's pods, from the moment on at which the model knows them.
     certificates: BTreeMap<WorkloadIdentity, WorkloadCertificates>,
-    classes: Vec<(IpNet, MeshClass)>,
+    pub(super) classes: Vec<(IpNet, MeshClass)>,
     /// The table of destinations is not what it should be.
     classes_fault: Option<Fault>,
 }
@@ -59,7 +61,7 @@ impl Reconciler {
         Self {
             parts,
             pods: BTreeMap::new(),
-            leftovers: Leftovers::Kept,
+            kept: Vec::new(),
             certificates: BTreeMap::new(),
             classes: Vec::new(),
             classes_fault: None,
@@ -77,7 +79,7 @@ impl Reconciler {
         self.update(&view, wanted).await;
         self.parts.views.send_replace(Arc::clone(&view));
         self.enrol_due(&view, Instant::now()).await;
-        self.remove_leftovers(&view.snapshot);
+        self.tend_leftovers(&view.snapshot);
         self.judge_again().await;
         self.report();
     }
@@ -90,7 +92,8 @@ impl Reconciler {
             self.write_classes(&view.snapshot);
         }
         self.enrol_due(&view, now).await;
-        self.remove_leftovers(&view.snapshot);
+        self.shut_unserved(now);
+        self.tend_leftovers(&view.snapshot);
         if let Err(error) = self.parts.tables.sweep(now) {
             tracing::warn!(%error, "old policy sets could not be removed from the kernel");
         }
@@ -111,12 +114,26 @@ impl Reconciler {
         }
     }
 
+    /// This node's pods.
+    pub(super) fn local<'a>(
+        &self,
+        snapshot: &'a Snapshot,
+    ) -> impl Iterator<Item = &'a Arc<Workload>> {
+        let node = Arc::clone(&self.parts.node);
+        let all = snapshot.workloads().iter();
+        all.filter(move |workload| workload.node.as_deref() == Some(&*node))
+    }
+
+    /// The network namespaces of the pods that are in the kernel.
+    pub(super) fn served_netns(&self) -> BTreeSet<NetnsCookie> {
+        let kernels = self.pods.values().filter_map(LocalPod::kernel);
+        kernels.map(EnrolledPod::cookie).collect()
+    }
+
     /// This node's pods that are opted in, by name.
     fn wanted(&self, snapshot: &Snapshot) -> BTreeMap<ObjectName, Arc<Workload>> {
-        let local = snapshot.workloads().iter().filter(|workload| {
-            workload.is_enrolled() && workload.node.as_deref() == Some(&*self.parts.node)
-        });
-        local
+        self.local(snapshot)
+            .filter(|workload| workload.is_enrolled())
             .map(|workload| (workload.name.clone(), Arc::clone(workload)))
             .collect()
     }
@@ -157,8 +174,14 @@ impl Reconciler {
                 continue;
             };
             pod.workload = Arc::clone(&workload);
-            let Stage::Open(open) = &mut pod.stage else {
-                continue;
+            let open = match &mut pod.stage {
+                Stage::Open(open) => open,
+                // What an earlier agent left of it does not follow the change.
+                Stage::Closed(closed) => {
+                    self.parts.enroller.shut_unserved(closed.kernel.as_mut());
+                    continue;
+                }
+                Stage::LeftToIstio(_) => continue,
             };
             let policies = view.policies.for_workload(&workload);
             let enroller = &mut self.parts.enroller;
@@ -181,7 +204,7 @@ impl Reconciler {
         node: &BTreeSet<IpAddr>,
         occasion: Occasion,
     ) {
-        let Stage::Open(open) = &pod.stage else {
+        let Some(kernel) = pod.kernel() else {
             return;
         };
         let rules = PodRules {
@@ -191,7 +214,7 @@ impl Reconciler {
             node,
             occasion,
         };
-        match close_passed(&open.kernel, &pod.workload.addresses, &rules) {
+        match close_passed(kernel, &pod.workload.addresses, &rules) {
             Ok(0) => {}
             Ok(closed) => tracing::info!(
                 pod = %pod.workload.name, closed,
@@ -205,8 +228,18 @@ impl Reconciler {
 
     fn report(&self) {
         let report = NodeReport {
-            pods: self.pods.values().map(LocalPod::report).collect(),
-            faults: self.classes_fault.iter().cloned().collect(),
+            pods: self
+                .pods
+                .values()
+                .map(|pod| pod.report(&self.kept))
+                .collect(),
+            kept: self.kept.clone(),
+            faults: self
+                .classes_fault
+                .iter()
+                .cloned()
+                .chain(self.ignored_claims())
+                .collect(),
         };
         self.parts.reports.send_if_modified(|current| {
             let changed = *current != report;

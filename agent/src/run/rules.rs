@@ -44,12 +44,33 @@ impl PassedRules for PodRules<'_> {
     }
 }
 
+/// The rules for a pod that is kept closed: nothing goes on with the mesh, and nothing that others
+/// opened.
+pub(super) struct ClosedRules<'a> {
+    /// The kernel's table of destinations.
+    pub(super) classes: &'a [(IpNet, MeshClass)],
+}
+
+impl PassedRules for ClosedRules<'_> {
+    fn may_leave(&self, peer: IpAddr) -> bool {
+        !is_mesh(self.classes, peer)
+    }
+
+    fn may_enter(&self, _source: SocketAddr, _destination: SocketAddr) -> bool {
+        false
+    }
+}
+
+/// Whether the kernel sends connections to `peer` to the proxy.
+fn is_mesh(classes: &[(IpNet, MeshClass)], peer: IpAddr) -> bool {
+    let covering = classes.iter().filter(|(net, _)| net.contains(&peer));
+    let longest = covering.max_by_key(|(net, _)| net.prefix_len());
+    longest.is_some_and(|(_, class)| *class == MeshClass::Proxy)
+}
+
 impl PodRules<'_> {
-    /// Whether the kernel sends connections to `peer` to the proxy.
     fn is_mesh(&self, peer: IpAddr) -> bool {
-        let covering = self.classes.iter().filter(|(net, _)| net.contains(&peer));
-        let longest = covering.max_by_key(|(net, _)| net.prefix_len());
-        longest.is_some_and(|(_, class)| *class == MeshClass::Proxy)
+        is_mesh(self.classes, peer)
     }
 
     /// The kernel's attestation lasts for the handshake only. Afterwards the node's own address at

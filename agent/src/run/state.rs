@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::RunConfig;
+use super::leftovers::KeptNetns;
 use super::pods::{NodeReport, PodReport, PodState};
 use crate::admin::server::AdminState;
 use crate::datapath::cgroup::CgroupPath;
@@ -81,7 +82,8 @@ impl State {
             .filter(|workload| self.is_wanted(workload));
         let node = self.node.borrow().clone();
         let count = |state| node.pods.iter().filter(|pod| pod.state == state).count();
-        let (enrolled, closed) = (count(PodState::Enrolled), count(PodState::Closed));
+        let left_to_istio = count(PodState::LeftToIstio);
+        let enrolled = count(PodState::Enrolled);
         let keys = self.keys.problems().into_iter().map(|problem| Fault {
             subject: "the keys of an issuer of tokens".to_owned(),
             message: problem.message,
@@ -91,7 +93,8 @@ impl State {
         let certificates = self.identities.list();
         let of_certificates = self.identities.faults(&certificates);
         let summary = CertificateSummary::of(&certificates);
-        let all_enrolled = view.snapshot.is_complete() && enrolled == wanted.count();
+        let all_enrolled =
+            view.snapshot.is_complete() && enrolled + left_to_istio == wanted.count();
         let faults: Vec<Fault> = of_model.chain(keys).chain(of_certificates).collect();
         let sets = self.tables.counts();
         let stats = match self.proxy.stats().await {
@@ -113,7 +116,13 @@ impl State {
             "ranges": self.config.ranges,
             "shards": self.proxy.shards(),
             "not_covered": NOT_COVERED,
-            "pods": {"enrolled": enrolled, "closed": closed},
+            "pods": {
+                "enrolled": enrolled,
+                "closed": count(PodState::Closed),
+                "unprotected": count(PodState::Unprotected),
+                "left_to_istio": left_to_istio,
+            },
+            "kept_closed": kept_closed(&node.kept),
             "certificates": summary,
             "policy_sets": {
                 "in_kernel": sets.in_kernel,
@@ -169,9 +178,18 @@ fn enrolment(workload: &Workload, report: Option<&PodReport>) -> (&'static str, 
         (Enrolment::NotOptedIn, _) => ("not opted in", None),
         (Enrolment::Never(never), _) => ("never enrolled", Some(never.to_string())),
         (Enrolment::OptedIn, None) => ("remote", None),
-        (Enrolment::OptedIn, Some(pod)) => match pod.state {
-            PodState::Enrolled => ("enrolled", None),
-            PodState::Closed => ("closed", pod.reason.clone()),
-        },
+        (Enrolment::OptedIn, Some(pod)) => (pod.state.as_str(), pod.reason.clone()),
     }
+}
+
+/// Network namespaces in which no pod is served, though one was.
+fn kept_closed(kept: &[KeptNetns]) -> Value {
+    let rows = kept.iter().map(|one| {
+        json!({
+            "netns_cookie": one.netns.0,
+            "pod": one.pod,
+            "reason": one.reason,
+        })
+    });
+    rows.collect()
 }

@@ -146,3 +146,28 @@ data: {mesh: 'extensionProviders: []'}
     assert_eq!(found.field.as_deref(), Some("spec.provider.name"));
     assert_eq!(found.line, Some(4));
 }
+
+#[test]
+fn what_is_wrong_with_an_endpoint_slice_is_told_with_its_field() {
+    let slice = "\
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata:
+  name: web-1
+  labels: {kubernetes.io/service-name: web}
+addressType: IPv4
+endpoints:
+- addresses: [10.0.0.1]
+";
+    let good = report(vec![input("a.yaml", slice)]);
+    assert_eq!(good.findings, []);
+    for (wrong, line) in [
+        (slice.replace("IPv4", "FQDN"), 6),
+        (slice.replace("10.0.0.1", "web.example"), 8),
+        (slice.replace("k8s.io/v1", "k8s.io/v1beta1"), 1),
+    ] {
+        let found = only(&wrong);
+        assert_eq!(found.severity, Grade::Error, "{}", found.message);
+        assert_eq!(found.line, Some(line), "{}", found.message);
+    }
+}

@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ambit::model::{
-    AppProtocol, Enrolment, MeshRanges, MeshSettings, ObjectName, Origin, PolicyKind, PolicyObject,
-    Revision, Service, ServicePort, Snapshot, SnapshotParts, TargetPort, TrustBundle, TrustDomain,
-    Workload, WorkloadIdentity,
+    AppProtocol, Enrolment, IstioClaim, MeshRanges, MeshSettings, ObjectName, Origin, PolicyKind,
+    PolicyObject, Revision, Service, ServicePort, Snapshot, SnapshotParts, TargetPort, TrustBundle,
+    TrustDomain, Workload, WorkloadIdentity,
 };
 use ambit::policy::{
     Approvals, Attributes, ConnectionVerdict, Decision, MeshView, RequestDecision, WorkloadPolicies,
@@ -56,6 +56,7 @@ impl Evaluator {
             named_ports: BTreeMap::new(),
             probe_ports: BTreeSet::new(),
             netns: None,
+            istio_claim: IstioClaim::None,
         };
         let service = Service {
             name: ObjectName::new("prod", "web"),
@@ -79,6 +80,7 @@ impl Evaluator {
             namespaces: BTreeMap::new(),
             workloads: vec![workload],
             services: vec![service],
+            endpoint_slices: Vec::new(),
             policies: case.policies.iter().enumerate().map(object).collect(),
             mesh_settings: MeshSettings::default(),
             faults: Vec::new(),

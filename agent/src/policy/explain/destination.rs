@@ -61,12 +61,12 @@ impl ResolvedDestination {
         let address = address.to_canonical();
         match snapshot.destination(SocketAddr::new(address, port)) {
             Destination::Workload(target) => Ok(Self::pod(&target.workload, Some(address), port)),
-            Destination::Service { service: name, .. } | Destination::NoSuchPort(name) => {
-                match service(snapshot, &name) {
-                    Some(service) => Self::service(service, Some(address), port, snapshot),
-                    None => Err(QuestionError::UnknownAddress(address)),
-                }
-            }
+            Destination::Service { service: name, .. }
+            | Destination::Unexplained(name)
+            | Destination::NoSuchPort(name) => match service(snapshot, &name) {
+                Some(service) => Self::service(service, Some(address), port, snapshot),
+                None => Err(QuestionError::UnknownAddress(address)),
+            },
             Destination::Ambiguous(claimants) => {
                 Err(QuestionError::ContestedAddress { address, claimants })
             }
@@ -85,7 +85,7 @@ impl ResolvedDestination {
         }
     }
 
-    /// All pods that it selects, ready or not: policies do not ask.
+    /// All pods behind it, ready or not: policies do not ask.
     fn service(
         service: &Service,
         dialled: Option<IpAddr>,
@@ -102,16 +102,17 @@ impl ResolvedDestination {
         };
         let family = dialled.or_else(|| service.addresses.first().copied());
         let mut assumptions = Vec::new();
-        let pods = snapshot.workloads().iter();
+        let pods = snapshot.pods_behind(name, declared).into_iter();
+        let pods = pods.filter(|behind| {
+            let listed = behind.address;
+            listed.is_none_or(|address| same_family(address, family))
+        });
         let endpoints: Vec<_> = pods
-            .filter(|pod| service.selects(pod))
-            .filter_map(|pod| {
-                let port = declared.target.on(pod)?;
-                let own = pod.mesh_addresses();
-                let own = own
-                    .into_iter()
-                    .find(|address| same_family(*address, family));
-                Some(target(pod, own, port, &mut assumptions))
+            .map(|behind| {
+                let mut own = behind.workload.mesh_addresses();
+                let own = own.find(|address| same_family(*address, family));
+                let address = behind.address.or(own);
+                target(behind.workload, address, behind.port, &mut assumptions)
             })
             .collect();
         if endpoints.is_empty() {

@@ -45,8 +45,11 @@ pub enum QuestionError {
         /// Those that it has.
         ports: Vec<u16>,
     },
-    /// The Service selects no pod that has the port.
-    #[error("the Service {0} selects no pod that has this port; nothing can be reached there")]
+    /// No pod is behind the Service's port.
+    #[error(
+        "no pod is behind this port of the Service {0}, by its selector or its EndpointSlices: a \
+         caller in the mesh reaches no pod there"
+    )]
     NoEndpoints(ObjectName),
     /// The port is the mesh's own.
     #[error("port {0} is no port of an application; name the application's own port")]

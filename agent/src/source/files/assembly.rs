@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use super::document::{Object, ObjectKey, Parsed};
 use super::settings::Settings;
-use crate::model::{Fault, NamespaceInfo, Origin, PolicyObject, Service, SnapshotParts};
+use crate::model::{
+    EndpointSlice, Fault, NamespaceInfo, Origin, PolicyObject, Service, SnapshotParts,
+};
 use crate::source::objects::{MeshConfigObject, PodObject};
 
 /// Collects objects; the first of a kind and name counts.
@@ -16,6 +18,7 @@ pub(super) struct Assembly<'a> {
     namespaces: BTreeMap<Arc<str>, NamespaceInfo>,
     pods: Vec<&'a PodObject>,
     services: Vec<Service>,
+    endpoint_slices: Vec<EndpointSlice>,
     policies: Vec<PolicyObject>,
     mesh_config: Option<(Origin, &'a MeshConfigObject)>,
     duplicates: Vec<Duplicate>,
@@ -71,6 +74,8 @@ impl<'a> Assembly<'a> {
         self.pods.sort_by_key(|pod| pod.name());
         self.services
             .sort_by(|one, other| one.name.cmp(&other.name));
+        self.endpoint_slices
+            .sort_by(|one, other| one.name.cmp(&other.name));
         self.policies
             .sort_by(|one, other| (one.kind, &one.name).cmp(&(other.kind, &other.name)));
         faults.extend(self.duplicates.iter().map(Duplicate::fault));
@@ -93,6 +98,7 @@ impl<'a> Assembly<'a> {
             workloads: workloads.collect(),
             namespaces: self.namespaces,
             services: self.services,
+            endpoint_slices: self.endpoint_slices,
             policies: self.policies,
             mesh_settings: mesh_settings.unwrap_or_default(),
             faults,
@@ -113,6 +119,7 @@ impl<'a> Assembly<'a> {
             }
             Object::Pod(pod) => self.pods.push(pod),
             Object::Service(service) => self.services.push(service.clone()),
+            Object::EndpointSlice(slice) => self.endpoint_slices.push(slice.clone()),
             Object::Policy(policy) => self.policies.push(policy.clone()),
             Object::MeshConfig(config) => self.mesh_config = Some((origin.clone(), config)),
         }

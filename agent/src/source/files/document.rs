@@ -11,7 +11,9 @@ use serde_json::Value;
 
 use super::netns::netns;
 use super::settings::Settings;
-use crate::model::{NamespaceInfo, ObjectName, Origin, PolicyKind, PolicyObject, Service};
+use crate::model::{
+    EndpointSlice, NamespaceInfo, ObjectName, Origin, PolicyKind, PolicyObject, Service,
+};
 use crate::source::field::FieldPath;
 use crate::source::location::Location;
 use crate::source::objects::{
@@ -19,12 +21,16 @@ use crate::source::objects::{
 };
 use crate::source::tree::{self, Budget};
 
+/// The group of EndpointSlices.
+const DISCOVERY: &str = "discovery.k8s.io/";
+
 /// An object that the mesh knows.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) enum Object {
     Namespace(Arc<str>, NamespaceInfo),
     Pod(PodObject),
     Service(Service),
+    EndpointSlice(EndpointSlice),
     Policy(PolicyObject),
     MeshConfig(MeshConfigObject),
 }
@@ -43,6 +49,7 @@ impl Object {
             Self::Namespace(name, _) => ("Namespace", ObjectName::new("", Arc::clone(name))),
             Self::Pod(pod) => ("Pod", pod.name().clone()),
             Self::Service(service) => ("Service", service.name.clone()),
+            Self::EndpointSlice(slice) => ("EndpointSlice", slice.name.clone()),
             Self::Policy(policy) => (policy.kind.as_str(), policy.name.clone()),
             Self::MeshConfig(config) => ("ConfigMap", config.name.clone()),
         };
@@ -232,6 +239,12 @@ impl Reader<'_> {
                 Object::MeshConfig(objects::mesh_config(&item.typed()?)?)
             }
             ("v1", "Service") => Object::Service(objects::service(&item.typed()?)?),
+            (version, "EndpointSlice") if version.starts_with(DISCOVERY) => {
+                match endpoint_slice(item)? {
+                    Some(slice) => Object::EndpointSlice(slice),
+                    None => return Ok(()),
+                }
+            }
             (api_version, kind) => match policy_kind(api_version, kind)? {
                 Some(kind) => self.policy(kind, item)?,
                 None => {
@@ -286,6 +299,23 @@ impl Item {
             fields.insert("kind".into(), self.kind.kind.into());
         }
         typed(value, &FieldPath::default())
+    }
+}
+
+/// A slice; `None` for one that belongs to no Service.
+///
+/// # Errors
+/// For a version that Ambit does not know: to ignore it would leave a Service's endpoints unknown.
+fn endpoint_slice(item: Item) -> Result<Option<EndpointSlice>, ObjectError> {
+    match item.kind.api_version.strip_prefix(DISCOVERY) {
+        Some("v1") => objects::endpoint_slice(&item.typed()?),
+        _ => Err(ObjectError::new(
+            FieldPath::at("apiVersion"),
+            format!(
+                "version {:?} of EndpointSlice is not known; use {DISCOVERY}v1",
+                item.kind.api_version
+            ),
+        )),
     }
 }
 

@@ -12,6 +12,7 @@
 //! | `v1` Namespace | labels |
 //! | `v1` Pod | labels, `spec.nodeName`, `spec.serviceAccountName`, ports and probes, `status.podIPs` or `podIP`, phase, conditions, and what keeps it from being enrolled |
 //! | `v1` Service | `spec.clusterIPs` or `clusterIP`, TCP ports and what they speak (`appProtocol`, or the port's name as Istio reads it), selector |
+//! | `discovery.k8s.io/v1` EndpointSlice | the label `kubernetes.io/service-name`, `addressType` IPv4 or IPv6, `endpoints` with their addresses and conditions, TCP ports |
 //! | `v1` ConfigMap `istio` of the root namespace | of Istio's MeshConfig, YAML under `mesh`: `extensionProviders` that authorize, `pathNormalization` |
 //! | `security.istio.io/v1`, `v1beta1` AuthorizationPolicy, PeerAuthentication | everything |
 //!

@@ -1,6 +1,7 @@
 //! The meaning of Kubernetes objects for the mesh, whatever source they come from.
 
 mod app_protocol;
+mod endpoint_slice;
 mod extension_provider;
 mod mesh_config;
 mod pod;
@@ -18,6 +19,7 @@ use crate::model::ObjectName;
 
 use super::field::FieldPath;
 
+pub(crate) use endpoint_slice::endpoint_slice;
 pub(crate) use mesh_config::{MESH_CONFIG_NAME, MeshConfigObject, mesh_config};
 pub(crate) use pod::PodObject;
 pub(crate) use policy::policy;

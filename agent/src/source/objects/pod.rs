@@ -4,13 +4,22 @@ use k8s_openapi::api::core::v1::{Pod, PodSpec, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::model::{
-    DataplaneMode, Enrolment, NamespaceInfo, NetnsReference, NeverEnrolled, ObjectName,
+    DataplaneMode, Enrolment, IstioClaim, NamespaceInfo, NetnsReference, NeverEnrolled, ObjectName,
     TrustDomain, Workload, WorkloadIdentity,
 };
 
 use super::ports::{named_ports, probe_ports};
 use super::{ObjectError, address, namespaced_name};
 use crate::source::field::FieldPath;
+
+/// What Istio's injector annotates a pod with.
+const SIDECAR_STATUS: &str = "sidecar.istio.io/status";
+
+/// What Istio's ambient annotates a pod with.
+const AMBIENT_REDIRECTION: &str = "ambient.istio.io/redirection";
+
+/// The container that Istio's injector adds.
+const SIDECAR_CONTAINER: &str = "istio-proxy";
 
 /// A pod before its namespace is looked at, whose label decides where the pod has none.
 #[derive(Clone, PartialEq, Debug)]
@@ -53,6 +62,7 @@ impl PodObject {
             named_ports: named_ports(spec)?,
             probe_ports: probe_ports(spec)?,
             netns,
+            istio_claim: istio_claim(&pod.metadata, spec),
             name,
         };
         Ok(Some(Self { workload, never }))
@@ -85,15 +95,12 @@ fn enrolment(mode: DataplaneMode, never: Option<NeverEnrolled>) -> Enrolment {
     }
 }
 
+/// Annotations alone keep no pod out of the mesh: see [`IstioClaim`].
 fn never_enrolled(metadata: &ObjectMeta, spec: &PodSpec) -> Option<NeverEnrolled> {
-    let annotation = |key: &str| metadata.annotations.as_ref().and_then(|all| all.get(key));
-    let redirection = annotation("ambient.istio.io/redirection").map(String::as_str);
     if uses_node_network(spec) {
         Some(NeverEnrolled::HostNetwork)
-    } else if annotation("sidecar.istio.io/status").is_some() {
+    } else if annotation(metadata, SIDECAR_STATUS).is_some() && has_sidecar(spec) {
         Some(NeverEnrolled::IstioSidecar)
-    } else if redirection == Some("enabled") {
-        Some(NeverEnrolled::IstioAmbient)
     } else if spec
         .runtime_class_name
         .as_deref()
@@ -103,6 +110,30 @@ fn never_enrolled(metadata: &ObjectMeta, spec: &PodSpec) -> Option<NeverEnrolled
     } else {
         None
     }
+}
+
+fn istio_claim(metadata: &ObjectMeta, spec: &PodSpec) -> IstioClaim {
+    if annotation(metadata, SIDECAR_STATUS).is_some() && !has_sidecar(spec) {
+        IstioClaim::Sidecar
+    } else if annotation(metadata, AMBIENT_REDIRECTION) == Some("enabled") {
+        IstioClaim::Ambient
+    } else {
+        IstioClaim::None
+    }
+}
+
+fn annotation<'a>(metadata: &'a ObjectMeta, key: &str) -> Option<&'a str> {
+    let annotations = metadata.annotations.as_ref()?;
+    annotations.get(key).map(String::as_str)
+}
+
+/// Whether the pod has a container of the name that Istio gives its sidecar. A pod's containers
+/// cannot be changed once it is made, unlike its annotations.
+fn has_sidecar(spec: &PodSpec) -> bool {
+    let init = spec.init_containers.iter().flatten();
+    let native = init.filter(|one| one.restart_policy.as_deref() == Some("Always"));
+    let mut running = spec.containers.iter().chain(native);
+    running.any(|container| container.name == SIDECAR_CONTAINER)
 }
 
 fn uses_node_network(spec: &PodSpec) -> bool {
@@ -274,13 +305,13 @@ mod tests {
             ("", "hostNetwork: true", NeverEnrolled::HostNetwork),
             (
                 "annotations: {sidecar.istio.io/status: '{}'}",
-                "",
+                "containers: [{name: p}, {name: istio-proxy}]",
                 NeverEnrolled::IstioSidecar,
             ),
             (
-                "annotations: {ambient.istio.io/redirection: enabled}",
-                "",
-                NeverEnrolled::IstioAmbient,
+                "annotations: {sidecar.istio.io/status: '{}'}",
+                "initContainers: [{name: istio-proxy, restartPolicy: Always}]",
+                NeverEnrolled::IstioSidecar,
             ),
             ("", "runtimeClassName: gvisor", NeverEnrolled::ForeignKernel),
             ("", "runtimeClassName: runsc", NeverEnrolled::ForeignKernel),
@@ -307,6 +338,31 @@ mod tests {
             "",
         );
         assert_eq!(other.enrolment, Enrolment::OptedIn);
+    }
+
+    #[test]
+    fn annotations_alone_keep_no_pod_out_of_the_mesh() {
+        let sidecar = "sidecar.istio.io/status: '{}'";
+        let ambient = "ambient.istio.io/redirection: enabled";
+        let both = format!("{sidecar}, {ambient}");
+        let once = "initContainers: [{name: istio-proxy}]";
+        for (annotations, spec, claim) in [
+            (sidecar, "containers: [{name: p}]", IstioClaim::Sidecar),
+            (sidecar, once, IstioClaim::Sidecar),
+            (ambient, "", IstioClaim::Ambient),
+            (&both, "", IstioClaim::Sidecar),
+            (
+                "ambient.istio.io/redirection: disabled",
+                "",
+                IstioClaim::None,
+            ),
+            ("", "containers: [{name: istio-proxy}]", IstioClaim::None),
+        ] {
+            let metadata = format!("annotations: {{{annotations}}}");
+            let pod = workload(&metadata, spec, "");
+            assert_eq!(pod.enrolment, Enrolment::OptedIn, "{annotations} {spec}");
+            assert_eq!(pod.istio_claim, claim, "{annotations} {spec}");
+        }
     }
 
     #[test]

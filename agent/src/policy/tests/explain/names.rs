@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::super::Mesh;
 use super::answers::{answer, charge, from, with};
-use crate::model::testing::{parts, pod, service};
+use crate::model::testing::{parts, pod, service, slice};
 use crate::model::{Enrolment, NeverEnrolled, Snapshot, SnapshotParts, TargetPort, Workload};
 use crate::policy::MeshView;
 use crate::policy::explain::{Cause, DecidedBy, Question, QuestionError, Transport, Verdict};
@@ -146,6 +146,37 @@ fn endpoints_that_differ_have_answers_of_their_own() {
     assert!(matches!(&outside.cause, Cause::NotEnrolled { reason } if reason.contains("web-2")));
     let sidecar = &answer.results[2].explanation.cause;
     assert!(matches!(sidecar, Cause::NotEnrolled { reason } if reason.contains("sidecar")));
+}
+
+#[test]
+fn endpoint_slices_say_what_is_behind_a_service_without_a_selector() {
+    let mesh = |slices| {
+        let mut web = service("prod/web", &["10.96.0.1"], 80, TargetPort::Number(1));
+        web.selector.clear();
+        MeshView::new(Arc::new(Snapshot::new(SnapshotParts {
+            workloads: vec![pod("far/one", &["10.0.0.1"]), pod("far/two", &["10.0.0.2"])],
+            services: vec![web],
+            endpoint_slices: slices,
+            ..parts()
+        })))
+    };
+    for to in ["web.prod", "10.96.0.1"] {
+        let question = Question {
+            to: to.parse().expect("valid"),
+            port: 80,
+            ..from("web/a")
+        };
+        let known = mesh(vec![slice("prod/web", &["10.0.0.2"], 8080)]);
+        let answer = known.explain(&question).expect("an answer");
+        assert_eq!(answer.results.len(), 1);
+        let endpoints = format!("{:?}", answer.results[0].endpoints);
+        assert!(
+            endpoints.contains("two") && endpoints.contains("8080"),
+            "{endpoints}"
+        );
+        let error = mesh(Vec::new()).explain(&question).expect_err("nothing");
+        assert!(error.to_string().contains("EndpointSlices"), "{error}");
+    }
 }
 
 #[test]

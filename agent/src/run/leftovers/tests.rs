@@ -1,0 +1,161 @@
+use super::*;
+use crate::datapath::DatapathError;
+use crate::model::testing::{parts, pod};
+use crate::model::{
+    DATAPLANE_MODE_LABEL, NamespaceInfo, NetnsReference, NeverEnrolled, SnapshotParts,
+};
+
+const NODE: &str = "node-a";
+const LIVES: Life = Life::Lives(4711);
+
+fn served() -> Workload {
+    Workload {
+        node: Some(NODE.into()),
+        netns: Some(NetnsReference::Path("/nowhere".into())),
+        ..pod("a/web", &["10.0.0.1"])
+    }
+}
+
+fn out() -> Workload {
+    Workload {
+        enrolment: Enrolment::NotOptedIn,
+        ..served()
+    }
+}
+
+fn mesh(workloads: Vec<Workload>) -> SnapshotParts {
+    let mode = (DATAPLANE_MODE_LABEL.to_owned(), "none".to_owned());
+    SnapshotParts {
+        workloads,
+        namespaces: [(
+            "a".into(),
+            NamespaceInfo {
+                labels: [mode].into(),
+            },
+        )]
+        .into(),
+        ..parts()
+    }
+}
+
+fn fate_of(mesh: SnapshotParts, owner: Option<&Workload>, life: Life) -> Fate {
+    let leftover = Leftover {
+        netns: NetnsCookie(7),
+        owner: Ok(owner.map(PodOwner::of)),
+        life,
+    };
+    let snapshot = Snapshot::new(mesh);
+    let claims = Claims::of(snapshot.workloads().iter());
+    fate(&snapshot, NODE, &claims, &leftover)
+}
+
+fn is_kept(fate: &Fate, reason: &str) -> bool {
+    matches!(fate, Fate::Kept(why) if why.contains(reason))
+}
+
+/// Every way out of being served, and what becomes of the namespace while it lives.
+#[test]
+fn what_was_served_stays_closed_unless_its_objects_opt_it_out() {
+    let another = Workload {
+        uid: "another".into(),
+        ..out()
+    };
+    let never = Workload {
+        enrolment: Enrolment::Never(NeverEnrolled::IstioSidecar),
+        ..served()
+    };
+    let elsewhere = Workload {
+        node: Some("node-b".into()),
+        ..served()
+    };
+    let out_elsewhere = Workload {
+        node: Some("node-b".into()),
+        ..out()
+    };
+    for (workloads, reason) in [
+        (vec![served()], "not served in it"),
+        (vec![], "object is gone"),
+        (vec![another], "another pod has its pod's name"),
+        (vec![never], "cannot be served"),
+        (vec![elsewhere], "not on this node"),
+        (vec![out_elsewhere], "not on this node"),
+    ] {
+        let fate = fate_of(mesh(workloads), Some(&served()), LIVES);
+        assert!(is_kept(&fate, reason), "{reason}: {fate:?}");
+    }
+    let mut without_namespace = mesh(vec![out()]);
+    without_namespace.namespaces.clear();
+    let fate = fate_of(without_namespace.clone(), Some(&served()), LIVES);
+    assert!(is_kept(&fate, "Namespace object is gone"), "{fate:?}");
+    let mode = (DATAPLANE_MODE_LABEL.to_owned(), "none".to_owned());
+    without_namespace.workloads[0].labels.extend([mode]);
+    for parts in [mesh(vec![out()]), without_namespace] {
+        let fate = fate_of(parts, Some(&served()), LIVES);
+        assert_eq!(fate, Fate::Leaves("its pod is opted out"));
+    }
+}
+
+#[test]
+fn an_object_of_another_uid_opts_out_the_namespace_that_it_names() {
+    let path = "/proc/self/ns/net";
+    let named = Workload {
+        uid: "another".into(),
+        netns: Some(NetnsReference::Path(path.into())),
+        ..out()
+    };
+    let own = claimed(&named).expect("a namespace");
+    let fate = fate_of(mesh(vec![named.clone()]), Some(&served()), Life::Lives(own));
+    assert_eq!(fate, Fate::Leaves("its pod is opted out"));
+    let fate = fate_of(mesh(vec![named]), Some(&served()), Life::Lives(own + 1));
+    assert!(is_kept(&fate, "another pod"), "{fate:?}");
+}
+
+#[test]
+fn what_is_gone_leaves_and_what_is_not_known_stays() {
+    for owner in [None, Some(&served())] {
+        let fate = fate_of(mesh(vec![served()]), owner, Life::Gone);
+        assert_eq!(fate, Fate::Leaves("it is gone"));
+    }
+    let incomplete = SnapshotParts {
+        complete: false,
+        ..mesh(vec![out()])
+    };
+    let fate = fate_of(incomplete, Some(&served()), LIVES);
+    assert!(is_kept(&fate, "not known in full"), "{fate:?}");
+    let unreadable = Leftover {
+        netns: NetnsCookie(7),
+        owner: Err(DatapathError::NoMap("owner")),
+        life: LIVES,
+    };
+    let snapshot = Snapshot::new(mesh(vec![out()]));
+    let fate = super::fate(&snapshot, NODE, &Claims::default(), &unreadable);
+    assert!(is_kept(&fate, "cannot be told"), "{fate:?}");
+}
+
+#[test]
+fn an_agent_killed_while_it_took_a_pod_in_leaves_nothing_for_ever() {
+    let fate = fate_of(mesh(vec![]), Some(&served()), Life::Unattached);
+    assert!(matches!(fate, Fate::Leaves(_)), "{fate:?}");
+    let fate = fate_of(mesh(vec![served()]), Some(&served()), Life::Unattached);
+    assert!(is_kept(&fate, "not served in it"), "{fate:?}");
+}
+
+#[test]
+fn what_nobody_was_given_stays_closed_until_all_that_name_it_are_out() {
+    let naming = |name: &str, enrolment: Enrolment| Workload {
+        enrolment,
+        netns: Some(NetnsReference::Path("/proc/self/ns/net".into())),
+        ..pod(name, &[])
+    };
+    let own = claimed(&naming("a/one", Enrolment::OptedIn)).expect("a namespace");
+    for (second, is_out) in [(Enrolment::OptedIn, false), (Enrolment::NotOptedIn, true)] {
+        let pods = vec![
+            naming("a/one", Enrolment::NotOptedIn),
+            naming("a/two", second),
+        ];
+        let fate = fate_of(mesh(pods), None, Life::Lives(own));
+        assert_eq!(matches!(fate, Fate::Leaves(_)), is_out, "{fate:?}");
+    }
+    let fate = fate_of(mesh(vec![]), None, LIVES);
+    assert!(is_kept(&fate, "several pods"), "{fate:?}");
+}
