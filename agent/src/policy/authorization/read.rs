@@ -61,6 +61,7 @@ pub(in crate::policy) fn parse(object: &PolicyObject, bundle: &TrustBundle) -> P
         .unwrap_or(Enforcement::Enforced);
     if let Ok(policy) = &rules {
         warnings.extend(warn(policy));
+        warnings.extend(empty_clauses(&spec));
     }
     Parsed {
         attachment: attached.unwrap_or(Attachment::Everything),
@@ -217,7 +218,7 @@ fn wrapped<T>(
 fn source(node: &Node<'_>, context: &Context<'_>) -> Result<Vec<Criterion>, NotEnforced> {
     let names = |name, not| [name, not];
     let principals =
-        |node: &Node<'_>| expanded(node, |_, text| Ok(principal(text, context.bundle)));
+        |node: &Node<'_>| expanded(node, |node, text| principal(node, text, context.bundle));
     let domains =
         |node: &Node<'_>| expanded(node, |node, text| trust_domain(node, text, context.bundle));
     let accounts = |node: &Node<'_>| {
@@ -313,6 +314,23 @@ fn not_empty(
         return node.fail(format!("{what} needs a field"));
     }
     Ok(criteria)
+}
+
+/// Clauses that are empty lists: the rule is not restricted by them.
+fn empty_clauses(spec: &Node<'_>) -> Vec<Warning> {
+    let rules = spec.field("rules").map(|rules| rules.elements());
+    let rules = rules.and_then(Result::ok).unwrap_or_default();
+    let clauses = rules.iter();
+    clauses
+        .flat_map(|rule| ["from", "to"].into_iter().filter_map(|name| rule.field(name)))
+        .filter(Node::is_empty_list)
+        .map(|clause| {
+            clause.warning(
+                "an empty list is the same as none, as in Istio: it restricts nothing; remove the \
+                 field to say so, or add what is meant",
+            )
+        })
+        .collect()
 }
 
 /// What an operator may not have meant.
