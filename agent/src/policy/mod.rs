@@ -24,6 +24,7 @@ mod reader;
 mod request;
 mod request_authentication;
 mod request_principal;
+mod several_providers;
 mod ternary;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -112,6 +112,14 @@ impl Attached {
 }
 
 impl AttachedPorts {
+    /// Whether there is a port that both include.
+    pub(super) fn meet(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::All, _) | (_, Self::All) => true,
+            (Self::These(ports), Self::These(others)) => !ports.is_disjoint(others),
+        }
+    }
+
     pub(super) fn include(&self, port: u16) -> bool {
         match self {
             Self::All => true,

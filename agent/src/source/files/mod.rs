@@ -48,6 +48,7 @@
 
 mod assembly;
 mod document;
+mod kinds;
 mod netns;
 pub mod offline;
 mod read;
