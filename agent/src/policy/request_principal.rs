@@ -181,10 +181,7 @@ mod tests {
         if letters == ['*'] {
             return (Must::BeNonEmpty, Must::BeNonEmpty);
         }
-        let (leads, trails) = (
-            letters.first() == Some(&'*'),
-            letters.last() == Some(&'*'),
-        );
+        let (leads, trails) = (letters.first() == Some(&'*'), letters.last() == Some(&'*'));
         match slash {
             Some(at) => {
                 let (issuer, subject) = (&letters[..at], &letters[at + 1..]);

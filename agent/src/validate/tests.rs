@@ -171,14 +171,21 @@ fn what_is_meant_to_be_read_is_never_skipped() {
             .replace("http", "80");
         let right = POLICY.replace("http", "80").replace("cart", "right");
         let report = report(vec![input("a.yaml", &format!("{right}---\n{text}"))]);
-        assert_eq!(report.count(Grade::Error), 1, "{version} {kind}: {report:?}");
+        assert_eq!(
+            report.count(Grade::Error),
+            1,
+            "{version} {kind}: {report:?}"
+        );
         assert_eq!(report.skipped, [""; 0], "{version} {kind}");
         assert_eq!(report.objects, 1, "the other object is read");
         let found = &report.findings[0];
         assert_eq!(found.document, Some(2), "{found:?}");
         let field = found.field.as_deref();
         let expected = ["kind", "apiVersion", "items"];
-        assert!(field.is_some_and(|field| expected.contains(&field)), "{found:?}");
+        assert!(
+            field.is_some_and(|field| expected.contains(&field)),
+            "{found:?}"
+        );
     }
 }
 

@@ -27,9 +27,16 @@ fn a_rule_without_an_issuer_takes_any_issuer_but_no_other_key() {
     }
     let mut without = claims();
     without.as_object_mut().expect("an object").remove("iss");
-    assert!(Sent::bearing(&key.token(&without)).judged_by(&rules).is_ok());
+    assert!(
+        Sent::bearing(&key.token(&without))
+            .judged_by(&rules)
+            .is_ok()
+    );
     let expired = key.token(&with(claims(), "exp", 1));
-    assert_eq!(Sent::bearing(&expired).refused_by(&rules).status().as_u16(), 401);
+    assert_eq!(
+        Sent::bearing(&expired).refused_by(&rules).status().as_u16(),
+        401
+    );
 }
 
 #[test]
@@ -83,7 +90,11 @@ fn a_required_token_has_to_be_there_and_valid() {
         (missing.status().as_u16(), missing.body()),
         (401, "Jwt is missing")
     );
-    assert!(Sent::bearing(&key.token(&claims())).judged_by(&rules).is_ok());
+    assert!(
+        Sent::bearing(&key.token(&claims()))
+            .judged_by(&rules)
+            .is_ok()
+    );
     let forged = Sent::bearing(&stranger.token(&claims())).refused_by(&rules);
     assert_eq!(forged, Unauthenticated::BadSignature { issuer: issuer() });
     let mut preflight = Sent::get("/")
@@ -107,11 +118,17 @@ fn each_required_rule_needs_a_token_of_its_own() {
     assert_eq!(only_second().refused_by(&rules), Unauthenticated::Missing);
     assert!(Sent::bearing(&first).judged_by(&rules).is_ok());
     rules[1].presence = Presence::Required;
-    assert_eq!(Sent::bearing(&first).refused_by(&rules), Unauthenticated::Missing);
+    assert_eq!(
+        Sent::bearing(&first).refused_by(&rules),
+        Unauthenticated::Missing
+    );
     assert!(both().judged_by(&rules).is_ok());
     // One token is not of two issuers.
     rules[1].locations = TokenLocation::defaults();
-    assert_eq!(Sent::bearing(&first).refused_by(&rules), Unauthenticated::Missing);
+    assert_eq!(
+        Sent::bearing(&first).refused_by(&rules),
+        Unauthenticated::Missing
+    );
 }
 
 #[test]

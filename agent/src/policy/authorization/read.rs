@@ -322,7 +322,11 @@ fn empty_clauses(spec: &Node<'_>) -> Vec<Warning> {
     let rules = rules.and_then(Result::ok).unwrap_or_default();
     let clauses = rules.iter();
     clauses
-        .flat_map(|rule| ["from", "to"].into_iter().filter_map(|name| rule.field(name)))
+        .flat_map(|rule| {
+            ["from", "to"]
+                .into_iter()
+                .filter_map(|name| rule.field(name))
+        })
         .filter(Node::is_empty_list)
         .map(|clause| {
             clause.warning(

@@ -59,10 +59,7 @@ enum Output {
 
 /// Reads a rule. What Istio's admission takes is taken, and if tokens cannot be verified or passed
 /// on by it, they are refused, as in Istio; requests without a token are not affected.
-pub(super) fn parse(
-    rule: &Node<'_>,
-    warnings: &mut Vec<Warning>,
-) -> Result<JwtRule, NotEnforced> {
+pub(super) fn parse(rule: &Node<'_>, warnings: &mut Vec<Warning>) -> Result<JwtRule, NotEnforced> {
     let mut fields = Fields::default();
     for (name, field) in rule.fields()? {
         match name {
@@ -123,16 +120,11 @@ impl Fields {
         })
     }
 
-    fn keys(
-        &self,
-        rule: &Node<'_>,
-        warnings: &mut Vec<Warning>,
-    ) -> Result<KeySource, NotEnforced> {
+    fn keys(&self, rule: &Node<'_>, warnings: &mut Vec<Warning>) -> Result<KeySource, NotEnforced> {
         match (&self.inline, &self.url, &self.issuer) {
             (Some(_), Some(_), _) => rule.fail("it has both jwks and jwksUri; remove one"),
-            (_, None, None) => rule.fail(
-                "it has neither an issuer nor a jwksUri; set issuer to the tokens' \"iss\"",
-            ),
+            (_, None, None) => rule
+                .fail("it has neither an issuer nor a jwksUri; set issuer to the tokens' \"iss\""),
             (Some(keys), None, Some(_)) => Ok(KeySource::Inline(Arc::clone(keys))),
             (None, Some(KeyAddress::Usable(url)), _) => {
                 Ok(KeySource::Published(KeyUrl::Keys(url.clone())))
@@ -231,9 +223,7 @@ fn inline_keys(
         Err(error @ JwksError::Malformed(_)) if !is_one_key(&text) => {
             return field.fail(error.to_string());
         }
-        Err(
-            error @ (JwksError::Malformed(_) | JwksError::TooMany(_) | JwksError::NoUsableKey),
-        ) => {
+        Err(error @ (JwksError::Malformed(_) | JwksError::TooMany(_) | JwksError::NoUsableKey)) => {
             warnings.push(field.warning(format!("{REFUSED}: {error}")));
             Jwks::none()
         }
@@ -249,10 +239,7 @@ fn is_one_key(text: &str) -> bool {
 }
 
 /// Istio's admission takes whatever has one of the two schemes.
-fn key_address(
-    field: &Node<'_>,
-    warnings: &mut Vec<Warning>,
-) -> Result<KeyAddress, NotEnforced> {
+fn key_address(field: &Node<'_>, warnings: &mut Vec<Warning>) -> Result<KeyAddress, NotEnforced> {
     let text = field.text()?;
     let begins_with = |scheme: &str| {
         let start = text.get(..scheme.len());

@@ -264,17 +264,53 @@ fn what_no_token_can_be_verified_by_is_taken_and_refuses_tokens() {
     let many = format!("{{\"keys\": [{}]}}", vec![one_key; 200].join(","));
     let oct = r#"{"keys": [{"kty": "oct", "k": "c2VjcmV0"}]}"#;
     for (fields, path, says) in [
-        (json!({"issuer": "someone"}), "", "is not a URL to find keys with"),
-        (json!({"issuer": "sub@secure.example"}), "", "set one of them"),
-        (json!({"jwks": "{\"keys\": []}"}), ".jwks", "it needs an RSA key"),
+        (
+            json!({"issuer": "someone"}),
+            "",
+            "is not a URL to find keys with",
+        ),
+        (
+            json!({"issuer": "sub@secure.example"}),
+            "",
+            "set one of them",
+        ),
+        (
+            json!({"jwks": "{\"keys\": []}"}),
+            ".jwks",
+            "it needs an RSA key",
+        ),
         (json!({"jwks": oct}), ".jwks", "it needs an RSA key"),
-        (json!({"jwks": one_key}), ".jwks", "it needs a list \"keys\""),
+        (
+            json!({"jwks": one_key}),
+            ".jwks",
+            "it needs a list \"keys\"",
+        ),
         (json!({"jwks": many}), ".jwks", "200 keys"),
-        (json!({"jwksUri": "https://"}), ".jwksUri", "no absolute URL"),
-        (json!({"jwksUri": "HTTP://host:99999/"}), ".jwksUri", "no absolute URL"),
-        (json!({"jwksUri": "https://user:word@host/"}), ".jwksUri", "user information"),
-        (json!({"outputPayloadToHeader": "Host"}), ".outputPayloadToHeader", "how a request"),
-        (json!({"outputPayloadToHeader": "a b"}), ".outputPayloadToHeader", "\"a b\""),
+        (
+            json!({"jwksUri": "https://"}),
+            ".jwksUri",
+            "no absolute URL",
+        ),
+        (
+            json!({"jwksUri": "HTTP://host:99999/"}),
+            ".jwksUri",
+            "no absolute URL",
+        ),
+        (
+            json!({"jwksUri": "https://user:word@host/"}),
+            ".jwksUri",
+            "user information",
+        ),
+        (
+            json!({"outputPayloadToHeader": "Host"}),
+            ".outputPayloadToHeader",
+            "how a request",
+        ),
+        (
+            json!({"outputPayloadToHeader": "a b"}),
+            ".outputPayloadToHeader",
+            "\"a b\"",
+        ),
         (
             json!({"jwks": JWKS, "outputClaimToHeaders": [{"header": "content-length",
                 "claim": "a"}]}),
@@ -283,10 +319,17 @@ fn what_no_token_can_be_verified_by_is_taken_and_refuses_tokens() {
         ),
     ] {
         let (rule, warning) = taken(&fields);
-        assert_eq!(rule.keys, KeySource::Inline(Arc::new(Jwks::none())), "{fields}");
+        assert_eq!(
+            rule.keys,
+            KeySource::Inline(Arc::new(Jwks::none())),
+            "{fields}"
+        );
         let path = format!("spec.jwtRules[0]{path}: ");
         assert!(warning.starts_with(&path), "{fields}: {warning}");
-        assert!(warning.contains("every token of this rule is refused"), "{warning}");
+        assert!(
+            warning.contains("every token of this rule is refused"),
+            "{warning}"
+        );
         assert!(warning.contains(says), "{fields}: {warning}");
     }
 }
@@ -296,7 +339,10 @@ fn odd_names_of_headers_are_taken() {
     // Nothing is found there, and nowhere else either.
     let (rule, warning) = taken(&json!({"fromHeaders": [{"name": "a b", "prefix": "x"}]}));
     assert_eq!(rule.locations, []);
-    assert!(warning.contains("no header can have the name \"a b\""), "{warning}");
+    assert!(
+        warning.contains("no header can have the name \"a b\""),
+        "{warning}"
+    );
     let (rule, warning) = taken(&json!({"outputPayloadToHeader": "x!y"}));
     assert_eq!(rule.payload_header, Some(HeaderName::from_static("x!y")));
     assert_eq!(warning, "");

@@ -119,7 +119,10 @@ fn with_several_providers_nobody_is_asked_and_nothing_that_matches_is_let_in() {
     ] {
         let shown = conditions.iter().find(|shown| &*shown.name.name == name);
         let message = shown.and_then(|shown| shown.message.clone()).expect("told");
-        assert!(message.contains("is refused at the pod prod/web"), "{message}");
+        assert!(
+            message.contains("is refused at the pod prod/web"),
+            "{message}"
+        );
         assert!(message.contains(other), "{message}");
     }
     assert_eq!(mesh().index().cross_check(None).len(), 2);
@@ -162,7 +165,9 @@ fn a_second_provider_takes_back_what_the_first_has_approved() {
             let spec = json!({"action": "CUSTOM", "provider": {"name": provider}, "rules": [{}]});
             (format!("prod/custom-{index}"), spec)
         });
-        policies.fold(Mesh::new(), |mesh, (name, spec)| mesh.authorize(&name, spec))
+        policies.fold(Mesh::new(), |mesh, (name, spec)| {
+            mesh.authorize(&name, spec)
+        })
     };
     let connection = Plaintext.calls(8080);
     let judge = |mesh: Mesh| {

@@ -30,9 +30,15 @@ fn specs() -> Vec<(Value, &'static str)> {
         (source("newField", json!(["a"])), "newField"),
         (rule(json!({"from": [{"source": {}}]})), "source"),
         (rule(json!({"from": [{}]})), "from"),
-        (rule(json!({"from": [{"source": {"principals": []}}]})), "source"),
+        (
+            rule(json!({"from": [{"source": {"principals": []}}]})),
+            "source",
+        ),
         (rule(json!({"to": [{"operation": {}}]})), "operation"),
-        (rule(json!({"to": [{"operation": {"paths": []}}]})), "operation"),
+        (
+            rule(json!({"to": [{"operation": {"paths": []}}]})),
+            "operation",
+        ),
         (rule(json!({"upon": []})), "upon"),
         (json!({"action": "deny", "rules": [{}]}), "action"),
         (json!({"action": "DENY"}), "DENY"),

@@ -91,8 +91,14 @@ pub(super) fn policy_kind(
 }
 
 fn security_kind(version: &str, kind: &str) -> Result<PolicyKind, ObjectError> {
-    let Some(known) = POLICY_KINDS.into_iter().find(|known| known.as_str() == kind) else {
-        if POLICY_KINDS.iter().any(|known| is_list_of(kind, known.as_str())) {
+    let Some(known) = POLICY_KINDS
+        .into_iter()
+        .find(|known| known.as_str() == kind)
+    else {
+        if POLICY_KINDS
+            .iter()
+            .any(|known| is_list_of(kind, known.as_str()))
+        {
             return Err(without_items(kind));
         }
         let problem = format!(
@@ -122,9 +128,8 @@ fn not_security(group: &str, api_version: &str, kind: &str) -> Result<(), Object
     if !group_is_meant && !(group_may_be_meant && kind_likeness >= LIKENESS) {
         return Ok(());
     }
-    let problem = format!(
-        "{api_version:?} has no kind {kind:?}; did you mean {SECURITY}/v1 and {nearest}?"
-    );
+    let problem =
+        format!("{api_version:?} has no kind {kind:?}; did you mean {SECURITY}/v1 and {nearest}?");
     Err(ObjectError::new(FieldPath::at("apiVersion"), problem))
 }
 
@@ -235,12 +240,36 @@ mod tests {
     #[test]
     fn no_other_kind_and_no_other_version_of_the_group_is_skipped() {
         for (version, kind, says) in [
-            ("v1", "AuthorisationPolicy", "did you mean AuthorizationPolicy?"),
-            ("v1", "authorizationpolicy", "did you mean AuthorizationPolicy?"),
-            ("v1", "AuthorizationPolicies", "did you mean AuthorizationPolicy?"),
-            ("v1", "AuthorizationPolicy ", "did you mean AuthorizationPolicy?"),
-            ("v1", "PeerAuthentification", "did you mean PeerAuthentication?"),
-            ("v1beta1", "RequestAuthn", "did you mean RequestAuthentication?"),
+            (
+                "v1",
+                "AuthorisationPolicy",
+                "did you mean AuthorizationPolicy?",
+            ),
+            (
+                "v1",
+                "authorizationpolicy",
+                "did you mean AuthorizationPolicy?",
+            ),
+            (
+                "v1",
+                "AuthorizationPolicies",
+                "did you mean AuthorizationPolicy?",
+            ),
+            (
+                "v1",
+                "AuthorizationPolicy ",
+                "did you mean AuthorizationPolicy?",
+            ),
+            (
+                "v1",
+                "PeerAuthentification",
+                "did you mean PeerAuthentication?",
+            ),
+            (
+                "v1beta1",
+                "RequestAuthn",
+                "did you mean RequestAuthentication?",
+            ),
             ("v1", "Foo", "no kind \"Foo\""),
             ("v1", "AuthorizationPolicyList", "items: missing"),
             ("v1alpha1", "AuthorizationPolicy", "use v1 or v1beta1"),
@@ -272,9 +301,16 @@ mod tests {
             "v1",
             "v1beta1",
         ] {
-            for kind in ["AuthorizationPolicy", "peerauthentication", "RequestAuthentications"] {
+            for kind in [
+                "AuthorizationPolicy",
+                "peerauthentication",
+                "RequestAuthentications",
+            ] {
                 let problem = problem(version, kind);
-                assert!(problem.contains("security.istio.io/v1 and"), "{version}: {problem}");
+                assert!(
+                    problem.contains("security.istio.io/v1 and"),
+                    "{version}: {problem}"
+                );
             }
         }
         // A group that can be no other is enough, whatever the kind.
@@ -320,7 +356,10 @@ mod tests {
             ("authentication.istio.io/v1alpha1", "Policy"),
             ("rbac.istio.io/v1alpha1", "ServiceRole"),
             ("policy.linkerd.io/v1alpha1", "AuthorizationPolicy"),
-            ("networksecurity.cnrm.cloud.google.com/v1beta1", "AuthorizationPolicy"),
+            (
+                "networksecurity.cnrm.cloud.google.com/v1beta1",
+                "AuthorizationPolicy",
+            ),
             ("security.openshift.io/v1", "SecurityContextConstraints"),
             ("serving.knative.dev/v1", "Service"),
             ("kuadrant.io/v1", "AuthPolicy"),

@@ -287,20 +287,36 @@ fn rule_7_an_empty_list_is_the_same_as_no_field() {
         taken(&spec);
         let mesh = || Mesh::new().authorize("prod/policy", spec.clone());
         let is_let_in = |caller| mesh().admits(caller);
-        assert!(admitted.is_none_or(is_let_in), "{spec}: {admitted:?} is refused");
-        assert!(!refused.is_some_and(is_let_in), "{spec}: {refused:?} is let in");
+        assert!(
+            admitted.is_none_or(is_let_in),
+            "{spec}: {admitted:?} is refused"
+        );
+        assert!(
+            !refused.is_some_and(is_let_in),
+            "{spec}: {refused:?} is let in"
+        );
     }
     let port_80 = rule(json!({"from": [], "to": [{"operation": {"ports": ["80"], "paths": []}}]}));
-    assert!(!Mesh::new().authorize("prod/policy", port_80).admits(Plaintext));
+    assert!(
+        !Mesh::new()
+            .authorize("prod/policy", port_80)
+            .admits(Plaintext)
+    );
 }
 
 #[test]
 fn a_clause_that_is_an_empty_list_restricts_nothing_and_is_told() {
     for (clause, other) in [("from", "to"), ("to", "from")] {
         let spec = rule(json!({clause: []}));
-        let message = Mesh::new().authorize("prod/policy", spec).condition().message;
+        let message = Mesh::new()
+            .authorize("prod/policy", spec)
+            .condition()
+            .message;
         let message = message.expect("a warning");
-        assert!(message.starts_with(&format!("spec.rules[0].{clause}: ")), "{message}");
+        assert!(
+            message.starts_with(&format!("spec.rules[0].{clause}: ")),
+            "{message}"
+        );
         assert!(!message.contains(&format!("rules[0].{other}")), "{message}");
     }
 }

@@ -149,8 +149,13 @@ fn rule_9_slashes_in_namespaces() {
         let spec = when("source.namespace", "values", value);
         refused(&spec, &format!("{WHEN}.values[0]"), "no slash");
     }
-    let denial = json!({"action": "DENY", "rules": [{"from": [{"source": {"namespaces": ["a/*"]}}]}]});
-    refused(&denial, &format!("{SOURCE}.namespaces[0]"), "refuse all connections");
+    let denial =
+        json!({"action": "DENY", "rules": [{"from": [{"source": {"namespaces": ["a/*"]}}]}]});
+    refused(
+        &denial,
+        &format!("{SOURCE}.namespaces[0]"),
+        "refuse all connections",
+    );
 }
 
 /// A suffix that begins within `spiffe://` matches in Istio's sidecars, and never in its ambient
