@@ -33,7 +33,7 @@ impl PolicyIndex {
                 if let Some(other) = asking.iter().find(contradicts) {
                     found
                         .entry(one.name)
-                        .or_insert_with(|| contradiction(one, other, workload));
+                        .or_insert_with(|| contradiction(other, workload));
                 }
             }
         }
@@ -61,7 +61,7 @@ fn is_custom(parsed: &&ParsedAuthorization) -> bool {
     parsed.action == Some(Action::Custom)
 }
 
-fn contradiction(one: &Asking<'_>, other: &Asking<'_>, workload: &Workload) -> Warning {
+fn contradiction(other: &Asking<'_>, workload: &Workload) -> Warning {
     Warning {
         path: "spec.provider.name".to_owned(),
         problem: format!(
