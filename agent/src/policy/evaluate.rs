@@ -109,8 +109,8 @@ impl WorkloadPolicies {
         self.consultations(connection, Knowledge::Opaque)
     }
 
-    /// Who has to be asked. Nobody, if the policies name several authorizers: what they match is
-    /// refused then.
+    /// The authorizers that have to be asked. None, if the policies of the port name several: what
+    /// they match is refused then.
     pub(super) fn consultations(
         &self,
         connection: &Attributes,

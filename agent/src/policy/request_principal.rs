@@ -45,7 +45,7 @@ impl RequestPrincipal {
         }
     }
 
-    /// Whether a verified token is meant. A claim that is absent, or is not a text any more because
+    /// Whether it matches a verified token. A claim that is absent, or is not a text any more because
     /// it was split into a list, matches nothing.
     pub(super) fn matches(&self, token: &Token) -> bool {
         let matches = |half: &StringMatch, claim: &str| {

@@ -13,10 +13,14 @@ use super::{Action, Authorization, Enforcement, Rule};
 use crate::model::{PolicyObject, TrustBundle};
 use crate::policy::attachment::{ATTACHMENT_FIELDS, Attachment, attachment};
 use crate::policy::dry_run::{dry_run, refused};
+use crate::policy::matcher::StringMatch;
 use crate::policy::reader::{Node, NotEnforced, Warning};
 
 /// The most rules of a policy, and sources of a rule.
 const MOST_RULES: usize = 512;
+
+/// What an identity begins with, and a principal does not.
+const SCHEME: &str = "spiffe://";
 
 /// The most `serviceAccounts` of a source.
 const MOST_ACCOUNTS: usize = 16;
@@ -62,6 +66,7 @@ pub(in crate::policy) fn parse(object: &PolicyObject, bundle: &TrustBundle) -> P
     if let Ok(policy) = &rules {
         warnings.extend(warn(policy));
         warnings.extend(empty_clauses(&spec));
+        warnings.extend(written_schemes(policy));
     }
     Parsed {
         attachment: attached.unwrap_or(Attachment::Everything),
@@ -314,6 +319,29 @@ fn not_empty(
         return node.fail(format!("{what} needs a field"));
     }
     Ok(criteria)
+}
+
+/// Rules with a principal that begins with the scheme: it matches no caller, in Istio either.
+fn written_schemes(policy: &Authorization) -> Vec<Warning> {
+    let begins_so = |value: &StringMatch| match value {
+        StringMatch::Exact(text) | StringMatch::Prefix(text) => text.starts_with(SCHEME),
+        StringMatch::Suffix(_) | StringMatch::Presence => false,
+    };
+    let is_void = |criterion: &Criterion| match criterion {
+        Criterion::Principal(field) => field.positive.iter().chain(&field.negative).any(begins_so),
+        _ => false,
+    };
+    let rules = policy.rules.iter().enumerate();
+    rules
+        .filter(|(_, rule)| rule.all_criteria().any(is_void))
+        .map(|(index, _)| Warning {
+            path: format!("spec.rules[{index}]"),
+            problem: format!(
+                "a principal that begins with {SCHEME} matches no caller, as in Istio; write it \
+                 without"
+            ),
+        })
+        .collect()
 }
 
 /// Clauses that are empty lists: the rule is not restricted by them.

@@ -96,7 +96,7 @@ fn an_approval_opens_nothing_that_the_rest_closes() {
 
 /// As in Istio by default: what their rules match is refused, and the rest is let in.
 #[test]
-fn with_several_providers_nobody_is_asked_and_nothing_that_matches_is_let_in() {
+fn with_several_providers_none_is_asked_and_nothing_that_matches_is_let_in() {
     let mesh = || {
         Mesh::http()
             .authorize("prod/one", custom("z", "/admin*"))

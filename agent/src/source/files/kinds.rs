@@ -7,7 +7,7 @@ use crate::model::PolicyKind;
 use crate::source::field::FieldPath;
 use crate::source::objects::ObjectError;
 
-/// The group of the kinds that decide who may call whom. It has no others.
+/// The group of the kinds that decide which calls are allowed. It has no others.
 const SECURITY: &str = "security.istio.io";
 
 /// Its versions, which are the same.
@@ -72,7 +72,7 @@ const METADATA_FIELDS: [&str; 16] = [
 /// How like two names have to be for one to be meant by the other, from 0 to 1.
 const LIKENESS: f64 = 0.75;
 
-/// The kind of a policy object; `None` for an object that is none and is not meant to be one.
+/// The kind of a policy object; `None` for an object of another kind.
 ///
 /// # Errors
 /// If the document is meant to be of a kind that is read, and is not: to skip it would leave a

@@ -189,6 +189,23 @@ fn rule_9_suffixes_of_identities_that_reach_into_the_scheme() {
 }
 
 #[test]
+fn a_principal_that_can_match_no_caller_is_taken_with_a_warning() {
+    let warning = |spec: serde_json::Value| {
+        let mesh = super::Mesh::new().authorize("prod/policy", spec);
+        mesh.condition().message
+    };
+    for field in ["principals", "notPrincipals"] {
+        let spec = source(json!({field: ["spiffe://cluster.local/ns/a/sa/b"]}));
+        let message = warning(spec).expect("a warning");
+        assert!(message.starts_with("spec.rules[0]: ") && message.contains("spiffe://"));
+        assert_eq!(
+            warning(source(json!({field: ["cluster.local/ns/a/sa/b"]}))),
+            None
+        );
+    }
+}
+
+#[test]
 fn rule_11_templates() {
     for value in [
         "/a{*}",

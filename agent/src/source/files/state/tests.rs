@@ -101,7 +101,7 @@ metadata: {name: deny, namespace: shop}
 spec: {action: DENY, rules: [{}]}
 ";
 
-/// Whom a policy of an unknown kind selects cannot be known: it is like any broken document.
+/// Which workloads a policy of an unknown kind selects cannot be known, so it is a broken document.
 #[test]
 fn a_misspelt_kind_is_a_fault_and_the_last_good_version_stays() {
     for (written, misspelt) in [
