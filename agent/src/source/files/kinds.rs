@@ -125,7 +125,9 @@ fn not_security(group: &str, api_version: &str, kind: &str) -> Result<(), Object
         || group.ends_with(ISTIO)
         || likeness(&group, SECURITY) >= LIKENESS
         || likeness(&whole, SECURITY) >= LIKENESS;
-    if !group_is_meant && !(group_may_be_meant && kind_likeness >= LIKENESS) {
+    let kind_is_meant = kind_likeness >= LIKENESS;
+    let is_meant = group_is_meant || (group_may_be_meant && kind_is_meant);
+    if !is_meant {
         return Ok(());
     }
     let problem =
