@@ -26,6 +26,12 @@ impl PolicyIndex {
         }
         for workload in self.snapshot.workloads() {
             let asking = self.asking(&policies, workload);
+            if asking
+                .windows(2)
+                .all(|two| two[0].provider == two[1].provider)
+            {
+                continue;
+            }
             for one in &asking {
                 let contradicts = |other: &&Asking<'_>| {
                     one.provider != other.provider && one.ports.meet(&other.ports)

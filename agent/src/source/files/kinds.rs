@@ -72,6 +72,10 @@ const METADATA_FIELDS: [&str; 16] = [
 /// How like two names have to be for one to be meant by the other, from 0 to 1.
 const LIKENESS: f64 = 0.75;
 
+/// The longest text, in bytes, that is compared with a name, since that takes time and memory in
+/// proportion, and that is shown as a whole.
+const LONGEST: usize = 128;
+
 /// The kind of a policy object; `None` for an object of another kind.
 ///
 /// # Errors
@@ -102,7 +106,8 @@ fn security_kind(version: &str, kind: &str) -> Result<PolicyKind, ObjectError> {
             return Err(without_items(kind));
         }
         let problem = format!(
-            "{SECURITY} has no kind {kind:?}; did you mean {}?",
+            "{SECURITY} has no kind {:?}; did you mean {}?",
+            shown(kind),
             nearest_policy(kind).0
         );
         return Err(ObjectError::new(FieldPath::at("kind"), problem));
@@ -110,6 +115,7 @@ fn security_kind(version: &str, kind: &str) -> Result<PolicyKind, ObjectError> {
     if SECURITY_VERSIONS.contains(&version) {
         return Ok(known);
     }
+    let version = shown(version);
     let problem = format!("version {version:?} of {kind} is not known; use v1 or v1beta1");
     Err(ObjectError::new(FieldPath::at("apiVersion"), problem))
 }
@@ -130,6 +136,7 @@ fn not_security(group: &str, api_version: &str, kind: &str) -> Result<(), Object
     if !is_meant {
         return Ok(());
     }
+    let (api_version, kind) = (shown(api_version), shown(kind));
     let problem =
         format!("{api_version:?} has no kind {kind:?}; did you mean {SECURITY}/v1 and {nearest}?");
     Err(ObjectError::new(FieldPath::at("apiVersion"), problem))
@@ -145,6 +152,7 @@ fn not_core(version: &str, kind: &str) -> Result<(), ObjectError> {
         if version == CORE {
             return Ok(());
         }
+        let version = shown(version);
         let problem = format!("version {version:?} of {kind} is not known; use {CORE}");
         return Err(ObjectError::new(FieldPath::at("apiVersion"), problem));
     }
@@ -156,7 +164,7 @@ fn not_core(version: &str, kind: &str) -> Result<(), ObjectError> {
     let known = known.chain(["List".to_owned()]);
     match nearest(kind, known) {
         Some((meant, likeness)) if likeness >= LIKENESS => {
-            let problem = format!("there is no kind {kind:?}; did you mean {meant}?");
+            let problem = format!("there is no kind {:?}; did you mean {meant}?", shown(kind));
             Err(ObjectError::new(FieldPath::at("kind"), problem))
         }
         _ => Ok(()),
@@ -214,11 +222,20 @@ fn nearest(name: &str, known: impl Iterator<Item = String>) -> Option<(String, f
 }
 
 fn likeness(one: &str, other: &str) -> f64 {
+    if one.len() > LONGEST {
+        return 0.0;
+    }
     strsim::normalized_damerau_levenshtein(one, other)
 }
 
 fn folded(text: &str) -> String {
     text.trim().to_lowercase()
+}
+
+/// As much of a text as is shown.
+fn shown(text: &str) -> &str {
+    let cut = (0..=LONGEST).rev().find(|&at| text.is_char_boundary(at));
+    cut.and_then(|at| text.get(..at)).unwrap_or(text)
 }
 
 #[cfg(test)]
@@ -339,6 +356,19 @@ mod tests {
             let problem = problem(version, kind);
             assert!(problem.contains(says), "{version} {kind}: {problem}");
         }
+    }
+
+    #[test]
+    fn long_texts_cost_nothing_and_are_cut() {
+        let long = "ä".repeat(1 << 20);
+        let kind = problem("security.istio.io/v1", &long);
+        let version = problem(&format!("security.istio.io/{long}"), "AuthorizationPolicy");
+        for problem in [kind, version] {
+            assert!(problem.len() < 500, "{} bytes", problem.len());
+        }
+        assert_eq!(policy_kind(&long, &long), Ok(None));
+        let fields = serde_json::json!({ long: 1 });
+        assert!(only_known_fields(&fields).is_err());
     }
 
     #[test]
