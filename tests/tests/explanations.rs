@@ -105,6 +105,13 @@ fn explained_by_all(call: &Call, agents: &[ambit_tests::Agent; 2]) -> Result<Exp
     Explained::read(&one)
 }
 
+const MISSPELT: &str = "
+apiVersion: security.istio.io/v1
+kind: AuthorisationPolicy
+metadata: {name: deny, namespace: orders}
+spec: {action: DENY, rules: [{}]}
+";
+
 const BROKEN: &str = "
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
@@ -148,5 +155,12 @@ fn configuration_is_validated_before_it_is_used(lab: &Lab) -> Result<()> {
     let said = ambit(&["validate", "-f", broken])?.stdout;
     let place = "broken.yaml:2 (line 15) AuthorizationPolicy orders/wrong";
     ensure!(said.contains(place), "{said}");
+    let misspelt = lab.directory().join("misspelt.yaml");
+    fs::write(&misspelt, MISSPELT)?;
+    let misspelt = misspelt.to_str().context("no text")?;
+    let wrong = ambit(&["validate", "-f", misspelt])?;
+    ensure!(wrong.status.code() == Some(1), "{wrong:?}");
+    let hint = "did you mean AuthorizationPolicy?";
+    ensure!(wrong.stdout.contains(hint), "{wrong:?}");
     Ok(())
 }

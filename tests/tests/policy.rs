@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use ambit_tests::{
-    HeldConnection, Lab, LabServer, Mode, Place, Reference, SOON, eventually, get_from, run_tests,
-    tests,
+    Agent, HeldConnection, Lab, LabServer, Mode, NodeName, Place, Reference, SOON, eventually,
+    get_from, run_tests, tests,
 };
 use anyhow::{Result, ensure};
 
@@ -21,6 +21,7 @@ fn main() -> ExitCode {
         a_permissive_port_admits_plaintext,
         a_field_that_is_not_enforced_refuses_everybody,
         a_broken_file_keeps_its_last_good_version,
+        a_policy_of_a_misspelt_kind_is_never_just_absent,
     ])
 }
 
@@ -132,6 +133,38 @@ fn a_broken_file_keeps_its_last_good_version(lab: &Lab) -> Result<()> {
     })?;
     becomes(Mesh::Answers, mesh.frontend.place(), mesh.orders.at(PORT))?;
     becomes(Mesh::Refuses, mesh.frontend.place(), mesh.payments.at(PORT))
+}
+
+/// Misspelt while the agents run: the last good version stays in force. Misspelt before they start:
+/// nothing is served. Both are told with the kind that is meant.
+fn a_policy_of_a_misspelt_kind_is_never_just_absent(lab: &Lab) -> Result<()> {
+    let mesh = Reference::build(lab)?;
+    let denial = policy("orders", DENY_FRONTEND);
+    lab.manifests().write("deny.yaml", &denial)?;
+    let agents = lab.start_agents()?;
+    let _server = LabServer::in_pod(lab, &mesh.orders, Mode::Http, PORT)?;
+    becomes(Mesh::Refuses, mesh.frontend.place(), mesh.orders.at(PORT))?;
+    let told = |agent: &Agent| {
+        eventually(SOON, "the fault in the status", || {
+            let status = agent.ask("status").ok()?.to_string();
+            let is_told = status.contains("did you mean AuthorizationPolicy?")
+                && status.contains("AuthorisationPolicy orders/added");
+            is_told.then_some(())
+        })
+    };
+    let misspelt = denial.replace("AuthorizationPolicy", "AuthorisationPolicy");
+    lab.manifests().write("deny.yaml", &misspelt)?;
+    agents.iter().try_for_each(told)?;
+    let reply = get_from(mesh.frontend.place(), mesh.orders.at(PORT))?;
+    ensure!(reply.is_refusal(), "the denial is gone: {reply:?}");
+    drop(agents);
+    let agents = [lab.spawn_agent(NodeName::A)?, lab.spawn_agent(NodeName::B)?];
+    agents.iter().try_for_each(told)?;
+    let reply = get_from(mesh.frontend.place(), mesh.orders.at(PORT))?;
+    ensure!(reply.is_refusal(), "the denial is absent: {reply:?}");
+    lab.manifests()
+        .write("deny.yaml", "# nothing is denied\n")?;
+    becomes(Mesh::Answers, mesh.frontend.place(), mesh.orders.at(PORT))
 }
 
 const DENY_FRONTEND: &str = "action: DENY

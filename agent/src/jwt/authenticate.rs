@@ -9,18 +9,20 @@ use super::head::RequestHead;
 use super::unauthenticated::Unauthenticated;
 use super::unverified::Unverified;
 use super::verify::{check_claims, check_signature, policy_token};
-use crate::policy::JwtRule;
+use crate::policy::{JwtRule, Presence};
 
-/// Verifies the tokens of a request. `None`: it carries none, or is a CORS preflight, which a
-/// browser sends without.
+/// Verifies the tokens of a request. `None`: it carries none and needs none, or is a CORS
+/// preflight, which a browser sends without.
 ///
 /// Every token has to be one that some rule accepts at the place where it was. Of several different
-/// ones, policy sees that of the first rule, and of its first location; Istio leaves that open.
+/// ones, policy sees that of the first rule, and of its first location; Istio leaves that open. A
+/// rule whose presence is required has to accept one of them.
 ///
 /// Waits only where an issuer's keys are being fetched, and no longer than its rule's timeout.
 ///
 /// # Errors
-/// A token is not accepted: the request has to be answered, not passed on.
+/// A token is not accepted, or one that is required is missing: the request has to be answered, not
+/// passed on.
 pub async fn authenticate(
     rules: &[JwtRule],
     request: &RequestHead<'_>,
@@ -34,11 +36,44 @@ pub async fn authenticate(
     // What needs no keys comes first: a request that fails anyhow causes no fetch.
     let candidates = found.iter().map(|found| Candidate::new(found, now));
     let candidates = candidates.collect::<Result<Vec<_>, _>>()?;
+    require(rules, &candidates, keys).await?;
     let mut accepted = Vec::new();
     for candidate in candidates {
         accepted.push(candidate.verify(keys).await?);
     }
     Ok(Verified::new(accepted))
+}
+
+/// Ensures that every rule that requires a token accepts one.
+async fn require(
+    rules: &[JwtRule],
+    candidates: &[Candidate<'_>],
+    keys: &KeyCache,
+) -> Result<(), Unauthenticated> {
+    for rule in rules {
+        match rule.presence {
+            Presence::Optional => {}
+            Presence::Required => accepted_by(rule, candidates, keys).await?,
+        }
+    }
+    Ok(())
+}
+
+/// Whether a rule accepts one of the tokens; if not, the reason why it does not accept the first
+/// that its claims are for.
+async fn accepted_by(
+    rule: &JwtRule,
+    candidates: &[Candidate<'_>],
+    keys: &KeyCache,
+) -> Result<(), Unauthenticated> {
+    let mut error = None;
+    for candidate in candidates.iter().filter(|one| one.is_for(rule)) {
+        match candidate.check(rule, keys).await {
+            Ok(()) => return Ok(()),
+            Err(failure) => error = error.or(Some(failure)),
+        }
+    }
+    Err(error.unwrap_or(Unauthenticated::Missing))
 }
 
 /// A token whose claims satisfy some rules.
@@ -55,7 +90,7 @@ impl<'a> Candidate<'a> {
         let mut error = None;
         let mut rules = Vec::new();
         for &rule in &found.rules {
-            if rule.issuer != token.claims.issuer {
+            if !is_issuer(rule, &token) {
                 continue;
             }
             match check_claims(&rule.audiences, &token.claims, now) {
@@ -74,15 +109,25 @@ impl<'a> Candidate<'a> {
         }
     }
 
+    /// Whether its claims satisfy a rule, by the identity of the rule: there may be two equal ones.
+    fn is_for(&self, rule: &JwtRule) -> bool {
+        self.rules.iter().any(|&known| std::ptr::eq(known, rule))
+    }
+
+    /// Whether the keys of a rule signed it.
+    async fn check(&self, rule: &JwtRule, keys: &KeyCache) -> Result<(), Unauthenticated> {
+        let set = keys
+            .keys_for(&rule.keys, &self.token.header, rule.timeout)
+            .await;
+        check_signature(&self.token, set.as_deref())
+    }
+
     /// The first rule whose keys signed it accepts it; where none did, the first one's reason
     /// counts.
     async fn verify(self, keys: &KeyCache) -> Result<Accepted, Unauthenticated> {
         let mut error = None;
         for &rule in &self.rules {
-            let set = keys
-                .keys_for(&rule.keys, &self.token.header, rule.timeout)
-                .await;
-            match check_signature(&self.token, set.as_deref()) {
+            match self.check(rule, keys).await {
                 Ok(()) => return Ok(self.accepted(rule)),
                 Err(failure) => error = error.or(Some(failure)),
             }
@@ -103,6 +148,12 @@ impl<'a> Candidate<'a> {
             token: policy_token(rule, self.token.claims),
         }
     }
+}
+
+/// Whether a token is of a rule's issuer. A rule without one takes any.
+fn is_issuer(rule: &JwtRule, token: &Unverified<'_>) -> bool {
+    let issuer = rule.issuer.as_ref();
+    issuer.is_none_or(|issuer| *issuer == token.claims.issuer)
 }
 
 fn unknown_issuer(token: &Unverified<'_>) -> Unauthenticated {

@@ -12,7 +12,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
-use crate::policy::{Jwks, JwtRule, KeySource, TokenLocation};
+use crate::policy::{Jwks, JwtRule, KeySource, Presence, TokenLocation};
 
 /// Takes long to make.
 static RSA: LazyLock<Issuer> = LazyLock::new(Issuer::new_rsa);
@@ -156,10 +156,11 @@ pub(crate) fn rule(issuer: &str) -> JwtRule {
     let nobody = r#"{"keys": [{"kty": "OKP", "crv": "Ed25519",
         "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
     JwtRule {
-        issuer: issuer.to_owned(),
+        issuer: Some(issuer.to_owned()),
         audiences: Vec::new(),
         keys: KeySource::Inline(Arc::new(Jwks::parse(nobody.as_bytes()).expect("usable"))),
         locations: TokenLocation::defaults(),
+        presence: Presence::Optional,
         payload_header: None,
         claim_headers: Vec::new(),
         forwards_original: false,

@@ -81,6 +81,12 @@ pub enum Unauthenticated {
         /// `iss`.
         issuer: String,
     },
+    /// A rule requires a token, and the request has none for it.
+    #[error(
+        "the request lacks a JWT that a RequestAuthentication requires (presence: REQUIRED); the \
+         caller has to send one"
+    )]
+    Missing,
     /// More different tokens than are looked at.
     #[error(
         "the request has more than {} different tokens; send fewer",
@@ -90,9 +96,25 @@ pub enum Unauthenticated {
 }
 
 impl Unauthenticated {
-    /// The status of the answer, whatever is the matter with the token (RFC 6750, section 3.1).
+    /// The status of the answer (RFC 6750, section 3.1). As in Envoy, a valid token for another
+    /// audience is not invalid: it only gives no access here.
     pub const fn status(&self) -> StatusCode {
-        StatusCode::UNAUTHORIZED
+        match self {
+            Self::OtherAudience { .. } => StatusCode::FORBIDDEN,
+            Self::Malformed
+            | Self::MalformedHeader
+            | Self::UnsupportedAlgorithm
+            | Self::MalformedPayload
+            | Self::MalformedSignature
+            | Self::UnknownIssuer { .. }
+            | Self::NotYetValid { .. }
+            | Self::Expired { .. }
+            | Self::NoKeys { .. }
+            | Self::UnknownKey { .. }
+            | Self::BadSignature { .. }
+            | Self::Missing
+            | Self::TooManyTokens => StatusCode::UNAUTHORIZED,
+        }
     }
 
     /// The body of the answer, in Envoy's words.
@@ -112,16 +134,22 @@ impl Unauthenticated {
             Self::NoKeys { .. } => "Jwks remote fetch is failed",
             Self::UnknownKey { .. } => "Jwks doesn't have key to match kid or alg from Jwt",
             Self::BadSignature { .. } => "Jwt verification fails",
+            Self::Missing => "Jwt is missing",
             Self::TooManyTokens => "Found multiple Jwt tokens",
         }
     }
 
-    /// The WWW-Authenticate header of the answer (RFC 6750, section 3). The realm is the request's
-    /// URL without its query; what could end the quotes is left out of it.
-    pub fn www_authenticate(realm: &str) -> HeaderValue {
+    /// The WWW-Authenticate header of the answer (RFC 6750, section 3), which names no error if
+    /// there was no token. The realm is the request's URL without its query; what could end the
+    /// quotes is left out of it.
+    pub fn www_authenticate(&self, realm: &str) -> HeaderValue {
         let is_plain = |&c: &char| c.is_ascii_graphic() && c != '"' && c != '\\';
         let realm: String = realm.chars().filter(is_plain).take(MAX_REALM).collect();
-        let value = format!("Bearer realm=\"{realm}\", error=\"invalid_token\"");
+        let error = match self {
+            Self::Missing => "",
+            _ => ", error=\"invalid_token\"",
+        };
+        let value = format!("Bearer realm=\"{realm}\"{error}");
         HeaderValue::try_from(value)
             .unwrap_or_else(|_| HeaderValue::from_static("Bearer error=\"invalid_token\""))
     }
@@ -154,13 +182,37 @@ mod tests {
     }
 
     #[test]
+    fn a_wrong_audience_is_forbidden_and_everything_else_unauthorized() {
+        let issuer = || "i".to_owned();
+        let audience = Unauthenticated::OtherAudience { issuer: issuer() };
+        assert_eq!(audience.status(), StatusCode::FORBIDDEN);
+        for error in [
+            Unauthenticated::Malformed,
+            Unauthenticated::Missing,
+            Unauthenticated::Expired { issuer: issuer() },
+            Unauthenticated::NotYetValid { issuer: issuer() },
+            Unauthenticated::UnknownIssuer { issuer: issuer() },
+            Unauthenticated::BadSignature { issuer: issuer() },
+            Unauthenticated::NoKeys { issuer: issuer() },
+        ] {
+            assert_eq!(error.status(), StatusCode::UNAUTHORIZED, "{error}");
+        }
+    }
+
+    #[test]
+    fn who_sent_no_token_is_not_told_that_it_is_invalid() {
+        let value = Unauthenticated::Missing.www_authenticate("http://a/b");
+        assert_eq!(value, "Bearer realm=\"http://a/b\"");
+    }
+
+    #[test]
     fn a_url_cannot_break_out_of_the_header() {
-        let value = Unauthenticated::www_authenticate("http://a/b\", x=\"\\\r\ny\u{e9}");
+        let value = Unauthenticated::Malformed.www_authenticate("http://a/b\", x=\"\\\r\ny\u{e9}");
         assert_eq!(
             value,
             "Bearer realm=\"http://a/b,x=y\", error=\"invalid_token\""
         );
-        let long = Unauthenticated::www_authenticate(&"a".repeat(10_000));
+        let long = Unauthenticated::Malformed.www_authenticate(&"a".repeat(10_000));
         assert!(long.len() < 2 * MAX_REALM);
     }
 }

@@ -27,7 +27,8 @@ pub(super) fn attachment(
     let mut attachment = Attachment::Everything;
     let mut chosen: Option<&str> = None;
     for (name, field) in spec.fields()? {
-        if !ATTACHMENT_FIELDS.contains(&name) {
+        let is_absent = name == "targetRefs" && field.is_empty_list();
+        if is_absent || !ATTACHMENT_FIELDS.contains(&name) {
             continue;
         }
         if let Some(other) = chosen.replace(name) {

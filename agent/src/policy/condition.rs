@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::attachment::Attachment;
 use super::authorization::{self, Action, Authorization, Enforcement};
 use super::index::{Parsed, ParsedAuthentication, ParsedAuthorization, PolicyIndex};
-use super::reader::NotEnforced;
+use super::reader::{NotEnforced, Warning};
 use crate::model::{ObjectName, PolicyKind, PolicyObject, Workload};
 
 /// What became of a policy object, for the operator.
@@ -61,8 +61,12 @@ impl PolicyIndex {
     pub fn conditions(&self) -> Vec<PolicyCondition> {
         let authorizations = self.authorizations.iter();
         let authentications = self.authentications.iter();
+        let contradictions = self.several_providers();
         authorizations
-            .map(|parsed| self.describe_authorization(parsed))
+            .map(|parsed| {
+                let contradiction = contradictions.get(&parsed.object.name);
+                self.describe_authorization(parsed, contradiction)
+            })
             .chain(authentications.map(|parsed| self.describe_authentication(parsed)))
             .chain(
                 self.token_rules
@@ -91,8 +95,17 @@ impl PolicyIndex {
         }
     }
 
-    fn describe_authorization(&self, parsed: &ParsedAuthorization) -> PolicyCondition {
+    fn describe_authorization(
+        &self,
+        parsed: &ParsedAuthorization,
+        contradiction: Option<&Warning>,
+    ) -> PolicyCondition {
         let mut condition = self.describe_attached(parsed);
+        if let Some(contradiction) = contradiction {
+            let told = condition.message.into_iter();
+            let all: Vec<String> = told.chain([contradiction.to_string()]).collect();
+            condition.message = Some(all.join("; "));
+        }
         condition.action = parsed.action.map(Action::as_str);
         let is_dry_run = |policy: &Arc<Authorization>| policy.enforcement == Enforcement::DryRun;
         if parsed.content.as_ref().is_ok_and(is_dry_run) {

@@ -16,8 +16,10 @@ impl PolicyIndex {
     /// external authorizers of the mesh configuration, `None` where that is not known.
     pub fn cross_check(&self, providers: Option<&BTreeSet<Arc<str>>>) -> Vec<Finding> {
         let mut findings = Vec::new();
+        let mut contradictions = self.several_providers();
         for parsed in &self.authorizations {
             let mut warnings = self.missing_services(parsed);
+            warnings.extend(contradictions.remove(&parsed.object.name));
             if let Ok(policy) = &parsed.content {
                 warnings.extend(missing_provider(policy, providers));
                 warnings.extend(self.unseen_http(parsed, policy));

@@ -109,14 +109,19 @@ impl WorkloadPolicies {
         self.consultations(connection, Knowledge::Opaque)
     }
 
-    /// Who has to be asked.
+    /// The authorizers that have to be asked. None, if the policies of the port name several: what
+    /// they match is refused then.
     pub(super) fn consultations(
         &self,
         connection: &Attributes,
         knowledge: Knowledge<'_>,
     ) -> Vec<Consultation> {
         let mut all: Vec<Consultation> = Vec::new();
-        for attached in self.enforced(Action::Custom, connection.destination.port()) {
+        let port = connection.destination.port();
+        if self.names_several_providers(port) {
+            return all;
+        }
+        for attached in self.enforced(Action::Custom, port) {
             let Some(provider) = &attached.policy.provider else {
                 continue;
             };
@@ -171,17 +176,20 @@ impl WorkloadPolicies {
         }
     }
 
-    /// The first CUSTOM rule that matches and whose provider has not allowed it.
+    /// The first CUSTOM rule that matches and whose provider has not allowed it. With several
+    /// providers at a port no approval counts, also none from before there were several.
     fn not_approved(
         &self,
         connection: &Attributes,
         knowledge: Knowledge<'_>,
         approvals: &Approvals,
     ) -> Option<Decider> {
-        let policies = self.enforced(Action::Custom, connection.destination.port());
+        let port = connection.destination.port();
+        let policies = self.enforced(Action::Custom, port);
+        let can_be_approved = !self.names_several_providers(port);
         let is_approved = |attached: &&Attached| {
             let provider = attached.policy.provider.as_ref();
-            provider.is_some_and(|provider| approvals.0.contains(provider))
+            can_be_approved && provider.is_some_and(|provider| approvals.0.contains(provider))
         };
         policies
             .filter(|attached| !is_approved(attached))

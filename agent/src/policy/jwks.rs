@@ -161,8 +161,8 @@ pub struct Jwk {
     pub material: KeyMaterial,
 }
 
-/// The usable keys of a set, at least one. Keys of kinds that are not known are left out of it, as
-/// RFC 7517, section 5, has it.
+/// The usable keys of a set that was read, at least one. Keys of kinds that are not known are left
+/// out of it, as RFC 7517, section 5, has it.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Jwks(Vec<Jwk>);
 
@@ -179,6 +179,11 @@ impl Jwks {
             return Err(JwksError::NoUsableKey);
         }
         Ok(Self(keys))
+    }
+
+    /// The keys of an issuer that has none: no token can be verified.
+    pub const fn none() -> Self {
+        Self(Vec::new())
     }
 
     /// The keys.

@@ -5,7 +5,6 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::request::Token;
 use crate::model::WorkloadIdentity;
 
 /// Istio's string match. The form of the value decides: `*` is presence, a leading `*` a suffix,
@@ -30,7 +29,14 @@ impl StringMatch {
         if let Some(suffix) = value.strip_prefix('*') {
             return Self::Suffix(suffix.to_owned());
         }
+        Self::parse_tail(value)
+    }
+
+    /// The same of a value in which a `*` at the start is a literal character, unless it is all
+    /// there is.
+    pub(super) fn parse_tail(value: &str) -> Self {
         match value.strip_suffix('*') {
+            Some("") => Self::Presence,
             Some(prefix) => Self::Prefix(prefix.to_owned()),
             None => Self::Exact(value.to_owned()),
         }
@@ -207,45 +213,6 @@ fn canonical_host(authority: &str) -> String {
     }
 }
 
-/// A value of `requestPrincipals`: a token's issuer and subject. A token that lacks one has no
-/// principal.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub(super) struct RequestPrincipal {
-    issuer: StringMatch,
-    subject: StringMatch,
-}
-
-impl RequestPrincipal {
-    /// Reads `<iss>/<sub>`, split at the last slash; without one, a wildcard says which half it is.
-    pub(super) fn parse(value: &str) -> Self {
-        let (issuer, subject) = match value.rsplit_once('/') {
-            Some((issuer, subject)) => (StringMatch::parse(issuer), StringMatch::parse(subject)),
-            None => match StringMatch::parse(value) {
-                suffix @ StringMatch::Suffix(_) => (StringMatch::Presence, suffix),
-                other @ (StringMatch::Presence | StringMatch::Prefix(_)) => {
-                    (other, StringMatch::Presence)
-                }
-                exact @ StringMatch::Exact(_) => (exact, StringMatch::Exact(String::new())),
-            },
-        };
-        Self { issuer, subject }
-    }
-
-    pub(super) fn matches(&self, token: &Token) -> bool {
-        let matches = |half: &StringMatch, text: &str| !text.is_empty() && half.matches(text);
-        matches(&self.issuer, &token.issuer) && matches(&self.subject, &token.subject)
-    }
-}
-
-impl fmt::Display for RequestPrincipal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.issuer, &self.subject) {
-            (StringMatch::Presence, StringMatch::Presence) => f.write_str("*"),
-            (issuer, subject) => write!(f, "{issuer}/{subject}"),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -299,36 +266,6 @@ mod tests {
             let host = HostMatch::parse(value);
             assert!(host.matches(matching), "{value} {matching}");
             assert!(!host.matches(other), "{value} {other}");
-        }
-    }
-
-    #[test]
-    fn request_principals_are_split_at_the_last_slash() {
-        let token = |issuer: &str, subject: &str| Token {
-            issuer: issuer.to_owned(),
-            subject: subject.to_owned(),
-            claims: serde_json::Map::new(),
-        };
-        for (value, matching, other) in [
-            ("*", ("i", "s"), ("i", "")),
-            ("a/b", ("a", "b"), ("a", "c")),
-            ("https://a/b/c", ("https://a/b", "c"), ("https://a", "b/c")),
-            ("a/*", ("a", "x"), ("a", "")),
-            ("a/b*", ("a", "bc"), ("a", "c")),
-            ("a*", ("ab", "x"), ("ab", "")),
-            ("*a", ("x", "ba"), ("ba", "x")),
-            ("*/b", ("x", "b"), ("", "b")),
-            ("*a/b", ("ba", "b"), ("ab", "b")),
-        ] {
-            let principal = RequestPrincipal::parse(value);
-            assert!(principal.matches(&token(matching.0, matching.1)), "{value}");
-            assert!(!principal.matches(&token(other.0, other.1)), "{value}");
-        }
-        for value in ["a", "a/", "/b", "/"] {
-            let principal = RequestPrincipal::parse(value);
-            for (issuer, subject) in [("a", ""), ("a", "b"), ("", "b"), ("", "")] {
-                assert!(!principal.matches(&token(issuer, subject)), "{value}");
-            }
         }
     }
 }

@@ -23,6 +23,8 @@ mod peer_authentication;
 mod reader;
 mod request;
 mod request_authentication;
+mod request_principal;
+mod several_providers;
 mod ternary;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -44,7 +46,8 @@ pub use normalise::BadPath;
 pub use notes::Note;
 pub use request::{RequestAttributes, Token, forwarded_for};
 pub use request_authentication::{
-    ClaimHeader, HttpUrl, JwtRule, KeySource, KeyUrl, RequestAuthentication, TokenLocation,
+    ClaimHeader, HttpUrl, JwtRule, KeySource, KeyUrl, Presence, RequestAuthentication,
+    TokenLocation,
 };
 pub use workload_policies::WorkloadPolicies;
 

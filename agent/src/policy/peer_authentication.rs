@@ -75,7 +75,11 @@ fn content(
             "selector" => {}
             "mtls" => content.mode = mtls(&field, warnings)?,
             "portLevelMtls" => {
-                for (port, node) in field.fields()? {
+                let ports = field.fields()?;
+                if ports.is_empty() && !field.is_null() {
+                    return field.fail("it names no port; add one, or remove the field");
+                }
+                for (port, node) in ports {
                     let Some(number) = port.parse().ok().filter(|&port: &u16| port != 0) else {
                         return node.fail(format!("{port:?} is not a port from 1 to 65535"));
                     };

@@ -83,10 +83,17 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// The elements of a list that has some.
+    /// A field, where this is an object that has it.
+    pub(super) fn field(&self, wanted: &str) -> Option<Node<'a>> {
+        let mut fields = self.fields().ok()?.into_iter();
+        fields.find_map(|(name, field)| (name == wanted).then_some(field))
+    }
+
+    /// The elements of a list. An empty list is the same as an absent one, as in Istio, which
+    /// cannot tell them apart once the YAML has become a protobuf message.
     pub(super) fn elements(&self) -> Result<Vec<Node<'a>>, NotEnforced> {
         match self.value {
-            Value::Array(elements) if !elements.is_empty() => Ok(elements
+            Value::Array(elements) => Ok(elements
                 .iter()
                 .enumerate()
                 .map(|(index, value)| Node {
@@ -94,21 +101,24 @@ impl<'a> Node<'a> {
                     value,
                 })
                 .collect()),
-            Value::Array(_) => self.fail("an empty list selects nothing here; remove the field"),
             _ => self.fail("it is not a list; write one"),
         }
     }
 
-    /// A list that may be empty or null.
+    /// The elements of a list that may be null.
     pub(super) fn optional_elements(&self) -> Result<Vec<Node<'a>>, NotEnforced> {
         match self.value {
             Value::Null => Ok(Vec::new()),
-            Value::Array(elements) if elements.is_empty() => Ok(Vec::new()),
             _ => self.elements(),
         }
     }
 
-    /// The elements of a list that has some, and no more than so many.
+    /// Whether it is a list without elements, and so the same as an absent one.
+    pub(super) fn is_empty_list(&self) -> bool {
+        self.value.as_array().is_some_and(Vec::is_empty)
+    }
+
+    /// The elements of a list that has no more than so many.
     pub(super) fn at_most(&self, most: usize) -> Result<Vec<Node<'a>>, NotEnforced> {
         let elements = self.elements()?;
         if elements.len() > most {
@@ -123,6 +133,14 @@ impl<'a> Node<'a> {
             Value::Null => Ok(""),
             Value::String(text) => Ok(text),
             _ => self.fail("it is not a text; quote the value"),
+        }
+    }
+
+    /// A text, which may be empty but has to be there.
+    pub(super) fn any_text(&self) -> Result<&'a str, NotEnforced> {
+        match self.value.as_str() {
+            Some(text) => Ok(text),
+            None => self.fail("it is not a text; quote the value"),
         }
     }
 

@@ -30,15 +30,17 @@ pub struct RequestAuthentication {
 /// An issuer, and how its tokens are found, verified and passed on.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct JwtRule {
-    /// `issuer`: what `iss` has to be.
-    pub issuer: String,
+    /// `issuer`: what `iss` has to be; `None` admits any.
+    pub issuer: Option<String>,
     /// `audiences`, one of which `aud` has to name; empty admits any.
     pub audiences: Vec<String>,
     /// `jwks`, `jwksUri`, or neither.
     pub keys: KeySource,
-    /// `fromHeaders`, `fromParams` and `fromCookies`, or the usual places where there are none;
-    /// never empty.
+    /// `fromHeaders`, `fromParams` and `fromCookies`, or the usual places if none of them is set.
+    /// Empty if no request can have any of them.
     pub locations: Vec<TokenLocation>,
+    /// `presence`: whether a request needs a token of this rule.
+    pub presence: Presence,
     /// `outputPayloadToHeader`: takes the payload as the token has it, base64url.
     pub payload_header: Option<HeaderName>,
     /// `outputClaimToHeaders`.
@@ -49,6 +51,16 @@ pub struct JwtRule {
     pub timeout: Duration,
     /// `spaceDelimitedClaims`, besides `scope` and `permission`.
     pub space_delimited_claims: Vec<String>,
+}
+
+/// Whether a request needs a token that a rule accepts.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum Presence {
+    /// It may come without one.
+    #[default]
+    Optional,
+    /// Without one it is refused, whatever other tokens it has.
+    Required,
 }
 
 /// Where an issuer's keys come from.
@@ -131,7 +143,7 @@ pub(super) fn parse(object: &PolicyObject) -> Parsed {
     match attachment(&spec, &mut warnings) {
         Ok(attachment) => Parsed {
             attachment,
-            content: refuse_dry_run(object).and_then(|()| content(&spec)),
+            content: refuse_dry_run(object).and_then(|()| content(&spec, &mut warnings)),
             warnings,
         },
         Err(error) => Parsed {
@@ -142,13 +154,16 @@ pub(super) fn parse(object: &PolicyObject) -> Parsed {
     }
 }
 
-fn content(spec: &Node<'_>) -> Result<RequestAuthentication, NotEnforced> {
+fn content(
+    spec: &Node<'_>,
+    warnings: &mut Vec<Warning>,
+) -> Result<RequestAuthentication, NotEnforced> {
     let mut rules = Vec::new();
     for (name, field) in spec.fields()? {
         match name {
             "jwtRules" => {
                 for node in field.optional_elements()? {
-                    rules.push(rule::parse(&node)?);
+                    rules.push(rule::parse(&node, warnings)?);
                 }
             }
             _ if ATTACHMENT_FIELDS.contains(&name) => {}

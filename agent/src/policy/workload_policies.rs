@@ -78,6 +78,16 @@ impl WorkloadPolicies {
         depends || !self.token_rules.is_empty()
     }
 
+    /// Whether the CUSTOM policies of a port name more than one external authorizer. Istio does not
+    /// combine authorizers unless it is told to (PILOT_ENABLE_MULTIPLE_CUSTOM_AUTHZ_PROVIDERS): it
+    /// refuses what such policies match.
+    pub(super) fn names_several_providers(&self, port: u16) -> bool {
+        let policies = self.enforced(Action::Custom, port);
+        let mut providers = policies.map(|attached| &attached.policy.provider);
+        let first = providers.next();
+        providers.any(|provider| Some(provider) != first)
+    }
+
     /// The policies of an action that apply to a port and decide.
     pub(super) fn enforced(&self, action: Action, port: u16) -> impl Iterator<Item = &Attached> {
         self.policies
@@ -102,6 +112,14 @@ impl Attached {
 }
 
 impl AttachedPorts {
+    /// Whether there is a port that both include.
+    pub(super) fn meet(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::All, _) | (_, Self::All) => true,
+            (Self::These(ports), Self::These(others)) => !ports.is_disjoint(others),
+        }
+    }
+
     pub(super) fn include(&self, port: u16) -> bool {
         match self {
             Self::All => true,

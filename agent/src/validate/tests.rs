@@ -171,3 +171,65 @@ endpoints:
         assert_eq!(found.line, Some(line), "{}", found.message);
     }
 }
+
+/// Unknown kinds, groups and versions that are meant to be policies, and misspelt core kinds.
+#[test]
+fn what_is_meant_to_be_read_is_never_skipped() {
+    for (version, kind) in [
+        ("security.istio.io/v1", "AuthorisationPolicy"),
+        ("security.istio.io/v1", "authorizationpolicy"),
+        ("security.istio.io/v1", "AuthorizationPolicies"),
+        ("security.istio.io/v1", "AuthorizationPolicyList"),
+        ("security.istio.io/v1alpha1", "AuthorizationPolicy"),
+        ("security.istio.io/v2", "AuthorizationPolicy"),
+        ("'security.istio.io /v1'", "AuthorizationPolicy"),
+        ("Security.Istio.io/v1", "AuthorizationPolicy"),
+        ("security.isto.io/v1", "PeerAuthentication"),
+        ("v1", "RequestAuthentication"),
+        ("v1", "pod"),
+        ("v1beta1", "Service"),
+        ("v1", "List"),
+    ] {
+        let text = POLICY
+            .replace("security.istio.io/v1", version)
+            .replace("AuthorizationPolicy", kind)
+            .replace("http", "80");
+        let right = POLICY.replace("http", "80").replace("cart", "right");
+        let report = report(vec![input("a.yaml", &format!("{right}---\n{text}"))]);
+        assert_eq!(
+            report.count(Grade::Error),
+            1,
+            "{version} {kind}: {report:?}"
+        );
+        assert_eq!(report.skipped, [""; 0], "{version} {kind}");
+        assert_eq!(report.objects, 1, "the other object is read");
+        let found = &report.findings[0];
+        assert_eq!(found.document, Some(2), "{found:?}");
+        let field = found.field.as_deref();
+        let expected = ["kind", "apiVersion", "items"];
+        assert!(
+            field.is_some_and(|field| expected.contains(&field)),
+            "{found:?}"
+        );
+    }
+}
+
+#[test]
+fn a_policy_has_no_unknown_fields_beside_its_spec() {
+    for (written, field, says) in [
+        (("spec:", "sepc:"), "sepc", "did you mean spec?"),
+        (("spec:", "Spec:"), "Spec", "did you mean spec?"),
+        (
+            ("namespace: shop", "namespce: shop"),
+            "metadata.namespce",
+            "did you mean namespace?",
+        ),
+        (("spec:", "rules: []\nspec:"), "rules", "remove it"),
+    ] {
+        let text = POLICY.replace("http", "80").replace(written.0, written.1);
+        let found = only(&text);
+        assert_eq!(found.severity, Grade::Error, "{found:?}");
+        assert_eq!(found.field.as_deref(), Some(field));
+        assert!(found.message.contains(says), "{found:?}");
+    }
+}

@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
 use ambit::jwt::{Fetch, FetchError, KeyCache, RequestHead, apply, authenticate};
-use ambit::policy::{HttpUrl, Jwks, JwtRule, KeySource, TokenLocation};
+use ambit::policy::{HttpUrl, Jwks, JwtRule, KeySource, Presence, TokenLocation};
 use arbitrary::Arbitrary;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -60,10 +60,11 @@ fn rule(jwks: &[u8]) -> Option<JwtRule> {
     let mut locations = TokenLocation::defaults();
     locations.push(TokenLocation::Cookie("session".to_owned()));
     Some(JwtRule {
-        issuer: ISSUER.to_owned(),
+        issuer: Some(ISSUER.to_owned()),
         audiences: Vec::new(),
         keys: KeySource::Inline(Arc::new(Jwks::parse(jwks).ok()?)),
         locations,
+        presence: Presence::Optional,
         payload_header: Some(http::HeaderName::from_static("x-payload")),
         claim_headers: Vec::new(),
         forwards_original: false,

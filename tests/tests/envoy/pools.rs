@@ -206,6 +206,13 @@ pub(crate) const SOURCES: [(&str, &[&str]); 7] = [
             "iss",
             "https://iss.example/a/sub-1",
             "https://iss.example/*",
+            "*/*",
+            "is*/sub-1",
+            "iss/*-1",
+            "*s/sub*",
+            "is*/*",
+            "iss/",
+            "https://iss.example*/sub-1",
         ],
     ),
 ];
@@ -213,6 +220,9 @@ pub(crate) const SOURCES: [(&str, &[&str]); 7] = [
 /// Payloads of verified tokens.
 pub(crate) fn tokens() -> Vec<Value> {
     vec![
+        json!({"iss": "iss", "sub": ""}),
+        json!({"iss": "is*", "sub": "sub-1"}),
+        json!({"iss": "iss", "sub": "*"}),
         json!({"iss": "iss", "sub": "sub-1", "aud": "foo"}),
         json!({"iss": "iss", "sub": "sub-2", "aud": ["foo", "buzz"], "azp": "me"}),
         json!({"iss": "iss", "aud": []}),

@@ -39,9 +39,33 @@ fn request_authentication(issuer: &TokenIssuer) -> String {
              spec:\n  selector: {{matchLabels: {{app: {selector}}}}}\n  jwtRules: {rules}\n"
         )
     };
-    let pods = ["j1", "j2", "j3", "j4", "j6", "j7", "j8"];
+    let with = |fields: Value| {
+        let mut rules = rules.clone();
+        for (name, value) in fields.as_object().into_iter().flatten() {
+            rules[0][name] = value.clone();
+        }
+        rules
+    };
+    let pods = ["j1", "j2", "j3", "j4", "j6", "j7", "j8", "principals"];
     let mut objects: Vec<String> = pods.iter().map(|pod| object(pod, pod, &rules)).collect();
     objects.push(object("j9", "j9", &without_keys));
+    for (pod, rules) in [
+        (
+            "audience",
+            with(json!({"audiences": ["right"], "fromCookies": []})),
+        ),
+        ("required", with(json!({"presence": "REQUIRED"}))),
+        (
+            "no-keys",
+            with(json!({"jwks": "{\"keys\": []}", "outputPayloadToHeader": ""})),
+        ),
+        (
+            "no-issuer",
+            json!([{"jwksUri": NO_KEYS, "fromHeaders": [], "spaceDelimitedClaims": [""]}]),
+        ),
+    ] {
+        objects.push(object(pod, pod, &rules));
+    }
     objects.join("---\n")
 }
 
@@ -82,6 +106,14 @@ pub(crate) fn j_tokens(lab: &Lab) -> Result<()> {
             ("j7", &[&scope]),
             ("j8", &[&nested]),
             ("j9", &[]),
+            ("audience", &[]),
+            ("required", &[]),
+            ("no-keys", &[]),
+            ("no-issuer", &[]),
+            (
+                "principals",
+                &["rules: [{from: [{source: {requestPrincipals: ['*/*', 'https:*/sub-1']}}]}]"],
+            ),
         ],
     )?;
     let token = |more: Value| issuer.token(&claims(more));
@@ -155,6 +187,39 @@ pub(crate) fn j_tokens(lab: &Lab) -> Result<()> {
             "j9",
             bearer(json!({"iss": "https://unreachable.example"}))?,
             Refused(401),
+        ),
+        ("audience", "audience", Token::None, passes),
+        (
+            "audience",
+            "audience",
+            bearer(json!({"aud": "right"}))?,
+            passes,
+        ),
+        (
+            "audience",
+            "audience",
+            bearer(json!({"aud": "wrong"}))?,
+            Refused(403),
+        ),
+        ("presence", "required", Token::None, Refused(401)),
+        ("presence", "required", bearer(json!({}))?, passes),
+        (
+            "presence",
+            "required",
+            Token::Bearer(expired()?),
+            Refused(401),
+        ),
+        ("no keys", "no-keys", Token::None, passes),
+        ("no keys", "no-keys", bearer(json!({}))?, Refused(401)),
+        ("no issuer", "no-issuer", Token::None, passes),
+        ("no issuer", "no-issuer", bearer(json!({}))?, Refused(401)),
+        ("principals", "principals", Token::None, Denied),
+        ("principals", "principals", bearer(json!({}))?, Denied),
+        (
+            "principals",
+            "principals",
+            bearer(json!({"sub": "*"}))?,
+            passes,
         ),
         ("J-11", "j1", Token::Bearer(none), Refused(401)),
         ("J-11", "j1", Token::Bearer(of_none), Refused(401)),

@@ -89,6 +89,10 @@ fn because(explanation: &Explanation) -> String {
         Cause::NoSuchAuthorizer { rule } => {
             format!("{rule} asks an external authorizer that the mesh configuration does not have")
         }
+        Cause::SeveralAuthorizers { rule } => format!(
+            "{rule} matches, and CUSTOM policies of the port name different external authorizers: \
+             none is asked, and what they match is refused"
+        ),
         Cause::Request => "rules depend on the request; say it with --method and --path".to_owned(),
         Cause::NotEnrolled { reason } => reason.clone(),
     }

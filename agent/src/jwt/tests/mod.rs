@@ -3,6 +3,7 @@
 mod attacks;
 mod effects;
 mod keys;
+mod rules;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

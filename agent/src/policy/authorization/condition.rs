@@ -51,7 +51,7 @@ fn criterion(
             twins(node, VALUES, |n| n.texts(namespace))?.map(Criterion::Namespace)
         }
         "source.principal" => twins(node, VALUES, |n| {
-            expanded(n, |_, text| Ok(principal(text, bundle)))
+            expanded(n, |n, text| principal(n, text, bundle))
         })?
         .map(Criterion::Principal),
         "source.serviceAccount" => {

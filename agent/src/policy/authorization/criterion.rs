@@ -9,9 +9,10 @@ use ipnet::IpNet;
 use super::Action;
 use crate::model::WorkloadIdentity;
 use crate::policy::decision::Attributes;
-use crate::policy::matcher::{Field, HostMatch, RequestPrincipal, ServiceAccount, StringMatch};
+use crate::policy::matcher::{Field, HostMatch, ServiceAccount, StringMatch};
 use crate::policy::path::{Operators, PathMatch};
 use crate::policy::request::{HeaderKey, RequestAttributes, Token};
+use crate::policy::request_principal::RequestPrincipal;
 use crate::policy::ternary::Ternary;
 
 /// A condition.

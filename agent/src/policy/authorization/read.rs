@@ -13,10 +13,14 @@ use super::{Action, Authorization, Enforcement, Rule};
 use crate::model::{PolicyObject, TrustBundle};
 use crate::policy::attachment::{ATTACHMENT_FIELDS, Attachment, attachment};
 use crate::policy::dry_run::{dry_run, refused};
+use crate::policy::matcher::StringMatch;
 use crate::policy::reader::{Node, NotEnforced, Warning};
 
 /// The most rules of a policy, and sources of a rule.
 const MOST_RULES: usize = 512;
+
+/// What an identity begins with, and a principal does not.
+const SCHEME: &str = "spiffe://";
 
 /// The most `serviceAccounts` of a source.
 const MOST_ACCOUNTS: usize = 16;
@@ -61,6 +65,8 @@ pub(in crate::policy) fn parse(object: &PolicyObject, bundle: &TrustBundle) -> P
         .unwrap_or(Enforcement::Enforced);
     if let Ok(policy) = &rules {
         warnings.extend(warn(policy));
+        warnings.extend(empty_clauses(&spec));
+        warnings.extend(written_schemes(policy));
     }
     Parsed {
         attachment: attached.unwrap_or(Attachment::Everything),
@@ -217,7 +223,7 @@ fn wrapped<T>(
 fn source(node: &Node<'_>, context: &Context<'_>) -> Result<Vec<Criterion>, NotEnforced> {
     let names = |name, not| [name, not];
     let principals =
-        |node: &Node<'_>| expanded(node, |_, text| Ok(principal(text, context.bundle)));
+        |node: &Node<'_>| expanded(node, |node, text| principal(node, text, context.bundle));
     let domains =
         |node: &Node<'_>| expanded(node, |node, text| trust_domain(node, text, context.bundle));
     let accounts = |node: &Node<'_>| {
@@ -313,6 +319,50 @@ fn not_empty(
         return node.fail(format!("{what} needs a field"));
     }
     Ok(criteria)
+}
+
+/// Rules with a principal that begins with the scheme: it matches no caller, in Istio either.
+fn written_schemes(policy: &Authorization) -> Vec<Warning> {
+    let begins_so = |value: &StringMatch| match value {
+        StringMatch::Exact(text) | StringMatch::Prefix(text) => text.starts_with(SCHEME),
+        StringMatch::Suffix(_) | StringMatch::Presence => false,
+    };
+    let is_void = |criterion: &Criterion| match criterion {
+        Criterion::Principal(field) => field.positive.iter().chain(&field.negative).any(begins_so),
+        _ => false,
+    };
+    let rules = policy.rules.iter().enumerate();
+    rules
+        .filter(|(_, rule)| rule.all_criteria().any(is_void))
+        .map(|(index, _)| Warning {
+            path: format!("spec.rules[{index}]"),
+            problem: format!(
+                "a principal that begins with {SCHEME} matches no caller, as in Istio; write it \
+                 without"
+            ),
+        })
+        .collect()
+}
+
+/// Clauses that are empty lists: the rule is not restricted by them.
+fn empty_clauses(spec: &Node<'_>) -> Vec<Warning> {
+    let rules = spec.field("rules").map(|rules| rules.elements());
+    let rules = rules.and_then(Result::ok).unwrap_or_default();
+    let clauses = rules.iter();
+    clauses
+        .flat_map(|rule| {
+            ["from", "to"]
+                .into_iter()
+                .filter_map(|name| rule.field(name))
+        })
+        .filter(Node::is_empty_list)
+        .map(|clause| {
+            clause.warning(
+                "an empty list is the same as none, as in Istio: it restricts nothing; remove the \
+                 field to say so, or add what is meant",
+            )
+        })
+        .collect()
 }
 
 /// What an operator may not have meant.

@@ -5,9 +5,10 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::model::{TrustBundle, TrustDomain};
-use crate::policy::matcher::{HostMatch, RequestPrincipal, ServiceAccount, StringMatch};
+use crate::policy::matcher::{HostMatch, ServiceAccount, StringMatch};
 use crate::policy::path::PathMatch;
 use crate::policy::reader::{Node, NotEnforced};
+use crate::policy::request_principal::RequestPrincipal;
 
 /// The longest value of `serviceAccounts`.
 const LONGEST_SERVICE_ACCOUNT: usize = 320;
@@ -34,7 +35,33 @@ pub(super) fn text(_node: &Node<'_>, text: &str) -> Result<StringMatch, NotEnfor
 
 /// A principal. A whole one, of five parts, of the mesh's trust domain or of `cluster.local`, which
 /// points to it, stands for those of all its aliases.
-pub(super) fn principal(text: &str, bundle: &TrustBundle) -> Vec<StringMatch> {
+pub(super) fn principal(
+    node: &Node<'_>,
+    text: &str,
+    bundle: &TrustBundle,
+) -> Result<Vec<StringMatch>, NotEnforced> {
+    if reaches_into_scheme(text) {
+        return node.fail(
+            "an identity is written without spiffe://, so what stands before the trust domain means \
+             different things to Istio's engines; write *, the trust domain or a part of its end \
+             first",
+        );
+    }
+    Ok(expand_principal(text, bundle))
+}
+
+/// Whether a suffix can match an identity with its `spiffe://` only. Istio's sidecars match those,
+/// and its ambient mode does not.
+fn reaches_into_scheme(text: &str) -> bool {
+    let Some(suffix) = text.strip_prefix('*') else {
+        return false;
+    };
+    let is_whole_identity = |parts: &[&str]| matches!(parts, ["", _, "ns", _, "sa", _]);
+    let parts: Vec<&str> = suffix.split('/').collect();
+    suffix.contains("//") || is_whole_identity(&parts)
+}
+
+fn expand_principal(text: &str, bundle: &TrustBundle) -> Vec<StringMatch> {
     let verbatim = || vec![StringMatch::parse(text)];
     let Some((domain, rest)) = text.split_once('/') else {
         return verbatim();
@@ -72,7 +99,15 @@ pub(super) fn trust_domain(
     Ok(vec![StringMatch::parse(text)])
 }
 
+/// A namespace. No namespace has a slash in its name, but Istio's sidecars match the value within
+/// the whole identity, where `a/*` matches.
 pub(super) fn namespace(node: &Node<'_>, text: &str) -> Result<StringMatch, NotEnforced> {
+    if text.contains('/') {
+        return node.fail(
+            "a namespace has no slash; for a service account of it use serviceAccounts, for a whole \
+             identity principals",
+        );
+    }
     if has_other_wildcards(text) {
         return node.fail(
             "a * inside a namespace, or beside another, means different things to Istio's engines; \

@@ -187,6 +187,11 @@ pub enum Cause {
         /// The rule.
         rule: RuleName,
     },
+    /// A CUSTOM rule matches, and the policies of the port name several authorizers.
+    SeveralAuthorizers {
+        /// The rule.
+        rule: RuleName,
+    },
     /// Rules depend on the request.
     Request,
     /// The destination is not enrolled.

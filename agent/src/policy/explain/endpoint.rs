@@ -20,6 +20,7 @@ use crate::policy::decision::{Attributes, Decider, Denial};
 use crate::policy::notes::Note;
 use crate::policy::peer_authentication::Mode;
 use crate::policy::request::RequestAttributes;
+use crate::policy::request_authentication::{JwtRule, Presence};
 use crate::policy::workload_policies::WorkloadPolicies;
 
 /// A question whose names have been found.
@@ -133,7 +134,10 @@ impl Asked<'_> {
             },
             (_, PolicyKind::PeerAuthentication) => Cause::Strict { object: name },
             (_, PolicyKind::AuthorizationPolicy) if asks(Action::Custom) => {
-                Cause::NoSuchAuthorizer { rule: name }
+                match policies.names_several_providers(port) {
+                    true => Cause::SeveralAuthorizers { rule: name },
+                    false => Cause::NoSuchAuthorizer { rule: name },
+                }
             }
             (_, PolicyKind::AuthorizationPolicy | PolicyKind::RequestAuthentication) => {
                 Cause::DenyRule { rule: name }
@@ -223,7 +227,13 @@ impl Asked<'_> {
             return None;
         }
         let token = case.request.and_then(|request| request.token.as_deref());
+        let requires = |rule: &JwtRule| rule.presence == Presence::Required;
         match (policies.verifies_tokens(port), token) {
+            (true, _) if policies.jwt_rules(port).iter().any(requires) => Some(
+                "RequestAuthentication applies: a request without a token that it requires, or with \
+                 one that does not verify, is answered 401"
+                    .to_owned(),
+            ),
             (true, _) => Some(
                 "RequestAuthentication applies: a request with a token that does not verify is \
                  answered 401"

@@ -87,10 +87,17 @@ impl WorkloadPolicies {
             Some(_) => allowed,
             None => Ternary::True,
         };
-        let (denied, custom) = (of(Action::Deny).0, of(Action::Custom).0);
+        let (denied, (custom, asking)) = (of(Action::Deny).0, of(Action::Custom));
         let is_open = [needed, denied, custom].contains(&Ternary::Unknown);
         if is_open || self.verifies_tokens(port) {
             return (Outcome::OnRequest, DecidedBy::ProxyPerRequest);
+        }
+        if custom == Ternary::True && self.names_several_providers(port) {
+            let denial = Denial {
+                reason: ambit_common::Reason::DeniedByPolicy,
+                decider: asking,
+            };
+            return (Outcome::Denied(denial), DecidedBy::ProxyPerConnection);
         }
         let consultations = self.consultations(case.connection, Knowledge::Nothing);
         let outcome = asked(case, consultations).unwrap_or(Outcome::Allowed(allower));

@@ -39,12 +39,13 @@ fn a_rule_with_an_issuer_only_has_the_defaults_of_istio() {
     assert_eq!(
         rule,
         JwtRule {
-            issuer: "https://issuer.example".into(),
+            issuer: Some("https://issuer.example".into()),
             audiences: Vec::new(),
             keys: KeySource::Published(KeyUrl::Configuration(
                 HttpUrl::parse(discovery).expect("a URL")
             )),
             locations: TokenLocation::defaults(),
+            presence: Presence::Optional,
             payload_header: None,
             claim_headers: Vec::new(),
             forwards_original: false,
@@ -59,7 +60,7 @@ fn every_field_is_read() {
     let rule = rule(json!({
         "audiences": ["a", "b"], "jwks": JWKS, "forwardOriginalToken": true, "timeout": "1m30s",
         "fromHeaders": [{"name": "X-Jwt-Token", "prefix": "Value "}, {"name": "auth-token"}],
-        "fromParams": ["token"], "fromCookies": ["session"], "presence": "OPTIONAL",
+        "fromParams": ["token"], "fromCookies": ["session"], "presence": "REQUIRED",
         "outputPayloadToHeader": "X-Payload", "spaceDelimitedClaims": ["roles"],
         "outputClaimToHeaders": [{"header": "x-sub", "claim": "sub"}],
     }))
@@ -84,6 +85,7 @@ fn every_field_is_read() {
         Some(HeaderName::from_static("x-payload"))
     );
     assert_eq!(rule.claim_headers[0].claim, "sub");
+    assert_eq!(rule.presence, Presence::Required);
     assert!(rule.forwards_original);
     assert_eq!(rule.timeout, Duration::from_secs(90));
     assert_eq!(rule.space_delimited_claims, ["roles"]);
@@ -113,13 +115,13 @@ fn the_selector_is_read_and_an_object_without_rules_says_nothing() {
 #[test]
 fn what_is_not_understood_fails_closed_and_says_where_and_what_to_do() {
     for (fields, path, problem) in [
-        (json!({"issuer": ""}), ".issuer", "remove it"),
-        (json!({"issuer": 5}), ".issuer", "quote the value"),
+        (json!({"issuer": ""}), "", "neither an issuer nor a jwksUri"),
         (
-            json!({"issuer": "someone"}),
+            json!({"issuer": "", "jwks": JWKS}),
             "",
-            "is no URL to find keys with; set one of them",
+            "neither an issuer nor a jwksUri",
         ),
+        (json!({"issuer": 5}), ".issuer", "quote the value"),
         (json!({"audiences": [""]}), ".audiences[0]", "remove it"),
         (
             json!({"jwks": JWKS, "jwksUri": "https://a/"}),
@@ -142,11 +144,7 @@ fn what_is_not_understood_fails_closed_and_says_where_and_what_to_do() {
             "no absolute URL; write one",
         ),
         (json!({"jwks": "{}"}), ".jwks", "it needs a list \"keys\""),
-        (
-            json!({"jwks": "{\"keys\": []}"}),
-            ".jwks",
-            "it needs an RSA key",
-        ),
+        (json!({"jwks": "[]"}), ".jwks", "it needs a list \"keys\""),
         (json!({"jwks": {"keys": []}}), ".jwks", "quote the value"),
         (
             json!({"fromHeaders": [{"prefix": "a"}]}),
@@ -154,9 +152,9 @@ fn what_is_not_understood_fails_closed_and_says_where_and_what_to_do() {
             "set name",
         ),
         (
-            json!({"fromHeaders": [{"name": "a b"}]}),
+            json!({"fromHeaders": [{"name": ""}]}),
             ".fromHeaders[0].name",
-            "\"a b\" is no name",
+            "empty",
         ),
         (
             json!({"fromHeaders": [{"name": "a", "x": 1}]}),
@@ -170,36 +168,14 @@ fn what_is_not_understood_fails_closed_and_says_where_and_what_to_do() {
             "quote the value",
         ),
         (
-            json!({"outputPayloadToHeader": "Host"}),
-            ".outputPayloadToHeader",
-            "choose another",
-        ),
-        (
-            json!({"outputPayloadToHeader": "x!"}),
-            ".outputPayloadToHeader",
+            json!({"outputClaimToHeaders": [{"header": "x!", "claim": "a"}]}),
+            ".outputClaimToHeaders[0].header",
             "other than letters",
         ),
         (
             json!({"outputClaimToHeaders": [{"header": "a"}]}),
             ".outputClaimToHeaders[0]",
             "set them",
-        ),
-        (
-            json!({"outputClaimToHeaders": [{"header": "content-length", "claim": "a"}]}),
-            ".outputClaimToHeaders[0].header",
-            "no token may set it",
-        ),
-        (
-            json!({"outputClaimToHeaders": [{"header": "A", "claim": "a"},
-                {"header": "a", "claim": "b"}]}),
-            "",
-            "the header a twice",
-        ),
-        (
-            json!({"outputPayloadToHeader": "a",
-                "outputClaimToHeaders": [{"header": "A", "claim": "a"}]}),
-            "",
-            "the header a twice",
         ),
         (
             json!({"forwardOriginalToken": "true"}),
@@ -214,9 +190,9 @@ fn what_is_not_understood_fails_closed_and_says_where_and_what_to_do() {
         (json!({"timeout": "-5s"}), ".timeout", "write such as"),
         (json!({"timeout": 5}), ".timeout", "quote the value"),
         (
-            json!({"presence": "REQUIRED"}),
+            json!({"presence": "MANDATORY"}),
             ".presence",
-            "AuthorizationPolicy",
+            "use OPTIONAL or REQUIRED",
         ),
         (json!({"newField": true}), ".newField", "remove the field"),
     ] {
@@ -225,9 +201,9 @@ fn what_is_not_understood_fails_closed_and_says_where_and_what_to_do() {
         assert!(error.problem.contains(problem), "{fields}: {error}");
     }
     let missing = rules(json!([{"jwks": JWKS}])).expect_err("not enforced");
-    assert!(missing.problem.contains("no issuer"), "{missing}");
+    assert!(missing.problem.contains("neither an issuer"), "{missing}");
     for spec in [
-        json!({"targetRefs": []}),
+        json!({"selector": []}),
         json!({"selector": {"matchLabels": {"a*": "b"}}}),
         json!({"unknown": 1}),
         json!([]),
@@ -236,4 +212,152 @@ fn what_is_not_understood_fails_closed_and_says_where_and_what_to_do() {
         assert_eq!(parsed.attachment, Attachment::Everything);
         assert!(parsed.content.is_err());
     }
+}
+
+/// A rule that is taken, and the warnings beside it.
+fn taken(fields: &Value) -> (JwtRule, String) {
+    let mut rule = json!({"issuer": "https://issuer.example"});
+    for (name, value) in fields.as_object().expect("an object") {
+        rule[name] = value.clone();
+    }
+    let parsed = parse(&object(json!({ "jwtRules": [rule] })));
+    let warnings: Vec<_> = parsed.warnings.iter().map(ToString::to_string).collect();
+    let mut rules = parsed.content.expect("enforced").rules;
+    (rules.remove(0), warnings.join("\n"))
+}
+
+#[test]
+fn what_is_empty_is_the_same_as_absent() {
+    let plain = rule(json!({})).expect("enforced");
+    for fields in [
+        json!({"audiences": [], "fromHeaders": [], "fromParams": [], "fromCookies": [],
+            "outputClaimToHeaders": [], "spaceDelimitedClaims": []}),
+        json!({"outputPayloadToHeader": ""}),
+        json!({"jwks": ""}),
+        json!({"presence": "OPTIONAL"}),
+    ] {
+        let (rule, warnings) = taken(&fields);
+        assert_eq!((rule, warnings.as_str()), (plain.clone(), ""), "{fields}");
+    }
+    let (rule, _) = taken(&json!({"fromHeaders": [{"name": "a", "prefix": ""}]}));
+    let header = TokenLocation::Header {
+        name: HeaderName::from_static("a"),
+        prefix: String::new(),
+    };
+    assert_eq!(rule.locations, [header]);
+    let (rule, _) = taken(&json!({"spaceDelimitedClaims": [""]}));
+    assert_eq!(rule.space_delimited_claims, [""]);
+}
+
+#[test]
+fn a_rule_without_an_issuer_needs_a_url_of_its_keys() {
+    for issuer in [json!(""), Value::Null] {
+        let (rule, warnings) = taken(&json!({"issuer": issuer, "jwksUri": "http://keys/"}));
+        assert_eq!((rule.issuer, warnings.as_str()), (None, ""));
+        assert!(matches!(rule.keys, KeySource::Published(KeyUrl::Keys(_))));
+    }
+}
+
+#[test]
+fn what_no_token_can_be_verified_by_is_taken_and_refuses_tokens() {
+    let one_key = &JWKS[JWKS.find('[').expect("a list") + 1..JWKS.rfind(']').expect("a list")];
+    let many = format!("{{\"keys\": [{}]}}", vec![one_key; 200].join(","));
+    let oct = r#"{"keys": [{"kty": "oct", "k": "c2VjcmV0"}]}"#;
+    for (fields, path, says) in [
+        (
+            json!({"issuer": "someone"}),
+            "",
+            "is not a URL to find keys with",
+        ),
+        (
+            json!({"issuer": "sub@secure.example"}),
+            "",
+            "set one of them",
+        ),
+        (
+            json!({"jwks": "{\"keys\": []}"}),
+            ".jwks",
+            "it needs an RSA key",
+        ),
+        (json!({"jwks": oct}), ".jwks", "it needs an RSA key"),
+        (
+            json!({"jwks": one_key}),
+            ".jwks",
+            "it needs a list \"keys\"",
+        ),
+        (json!({"jwks": many}), ".jwks", "200 keys"),
+        (
+            json!({"jwksUri": "https://"}),
+            ".jwksUri",
+            "no absolute URL",
+        ),
+        (
+            json!({"jwksUri": "HTTP://host:99999/"}),
+            ".jwksUri",
+            "no absolute URL",
+        ),
+        (
+            json!({"jwksUri": "https://user:word@host/"}),
+            ".jwksUri",
+            "user information",
+        ),
+        (
+            json!({"outputPayloadToHeader": "Host"}),
+            ".outputPayloadToHeader",
+            "how a request",
+        ),
+        (
+            json!({"outputPayloadToHeader": "a b"}),
+            ".outputPayloadToHeader",
+            "\"a b\"",
+        ),
+        (
+            json!({"jwks": JWKS, "outputClaimToHeaders": [{"header": "content-length",
+                "claim": "a"}]}),
+            ".outputClaimToHeaders[0].header",
+            "no token may set it",
+        ),
+    ] {
+        let (rule, warning) = taken(&fields);
+        assert_eq!(
+            rule.keys,
+            KeySource::Inline(Arc::new(Jwks::none())),
+            "{fields}"
+        );
+        let path = format!("spec.jwtRules[0]{path}: ");
+        assert!(warning.starts_with(&path), "{fields}: {warning}");
+        assert!(
+            warning.contains("every token of this rule is refused"),
+            "{warning}"
+        );
+        assert!(warning.contains(says), "{fields}: {warning}");
+    }
+}
+
+#[test]
+fn odd_names_of_headers_are_taken() {
+    // Nothing is found there, and nowhere else either.
+    let (rule, warning) = taken(&json!({"fromHeaders": [{"name": "a b", "prefix": "x"}]}));
+    assert_eq!(rule.locations, []);
+    assert!(
+        warning.contains("no header can have the name \"a b\""),
+        "{warning}"
+    );
+    let (rule, warning) = taken(&json!({"outputPayloadToHeader": "x!y"}));
+    assert_eq!(rule.payload_header, Some(HeaderName::from_static("x!y")));
+    assert_eq!(warning, "");
+    for twice in [
+        json!({"outputClaimToHeaders": [{"header": "A", "claim": "a"}, {"header": "a", "claim": "b"}]}),
+        json!({"outputPayloadToHeader": "a", "outputClaimToHeaders": [{"header": "A", "claim": "a"}]}),
+    ] {
+        let (_, warning) = taken(&twice);
+        assert!(warning.contains("the first value only"), "{warning}");
+    }
+}
+
+#[test]
+fn an_object_with_empty_references_applies_to_everything() {
+    let parsed = parse(&object(json!({"targetRefs": [], "jwtRules": []})));
+    assert_eq!(parsed.attachment, Attachment::Everything);
+    assert!(parsed.content.is_ok());
 }

@@ -94,18 +94,90 @@ fn an_approval_opens_nothing_that_the_rest_closes() {
     assert!(!admits(&allowed, "/b", &["ext"]));
 }
 
+/// As in Istio by default: what their rules match is refused, and the rest is let in.
 #[test]
-fn each_provider_has_to_allow() {
-    let policies = Mesh::http()
-        .authorize("prod/one", custom("z", "/admin*"))
-        .authorize("prod/two", custom("a", "*"))
-        .policies();
-    assert_eq!(asked(&policies, "/admin"), ["a", "z"]);
-    assert_eq!(asked(&policies, "/"), ["a"]);
-    assert!(!admits(&policies, "/admin", &["a"]));
-    assert!(!admits(&policies, "/admin", &["z"]));
-    assert!(admits(&policies, "/admin", &["a", "z"]));
-    assert!(admits(&policies, "/", &["a"]));
+fn with_several_providers_none_is_asked_and_nothing_that_matches_is_let_in() {
+    let mesh = || {
+        Mesh::http()
+            .authorize("prod/one", custom("z", "/admin*"))
+            .authorize("prod/two", custom("a", "/a*"))
+    };
+    let policies = mesh().policies();
+    for path in ["/admin", "/a", "/"] {
+        assert_eq!(asked(&policies, path), [""; 0], "{path}");
+    }
+    let answers: [&[&str]; 4] = [&[], &["a"], &["z"], &["a", "z"]];
+    for approved in answers {
+        assert!(!admits(&policies, "/admin", approved), "{approved:?}");
+        assert!(!admits(&policies, "/a", approved), "{approved:?}");
+        assert!(admits(&policies, "/", approved), "{approved:?}");
+    }
+    let conditions = mesh().index().conditions();
+    for (name, other) in [
+        ("one", "prod/two names another provider there, \"a\""),
+        ("two", "prod/one names another provider there, \"z\""),
+    ] {
+        let shown = conditions.iter().find(|shown| &*shown.name.name == name);
+        let message = shown.and_then(|shown| shown.message.clone()).expect("told");
+        assert!(
+            message.contains("is refused at the pod prod/web"),
+            "{message}"
+        );
+        assert!(message.contains(other), "{message}");
+    }
+    assert_eq!(mesh().index().cross_check(None).len(), 2);
+}
+
+#[test]
+fn providers_at_different_ports_do_not_contradict_each_other() {
+    let at = |service: &str, provider: &str| {
+        json!({"action": "CUSTOM", "provider": {"name": provider}, "rules": [{}],
+            "targetRefs": [{"kind": "Service", "name": service}]})
+    };
+    let other = crate::model::testing::service(
+        "prod/other",
+        &[],
+        90,
+        crate::model::TargetPort::Number(9090),
+    );
+    let mesh = || {
+        Mesh::new()
+            .serve(other.clone())
+            .authorize("prod/one", at("web", "one"))
+            .authorize("prod/two", at("other", "two"))
+    };
+    let policies = mesh().policies();
+    for (port, provider) in [(8080, "one"), (9090, "two")] {
+        let connection = Plaintext.calls(port);
+        let asked = policies.consultations_on_opaque(&connection);
+        assert_eq!(asked.len(), 1, "{port}");
+        let judged = policies.judge_opaque(&connection, &approved_by(&[provider]));
+        assert!(matches!(judged, Decision::Allow(_)), "{port}");
+        super::agreement::assert_agreement(&policies, &connection);
+    }
+    assert_eq!(mesh().index().cross_check(None), []);
+}
+
+#[test]
+fn a_second_provider_takes_back_what_the_first_has_approved() {
+    let with = |providers: &[&str]| {
+        let policies = providers.iter().enumerate().map(|(index, provider)| {
+            let spec = json!({"action": "CUSTOM", "provider": {"name": provider}, "rules": [{}]});
+            (format!("prod/custom-{index}"), spec)
+        });
+        policies.fold(Mesh::new(), |mesh, (name, spec)| {
+            mesh.authorize(&name, spec)
+        })
+    };
+    let connection = Plaintext.calls(8080);
+    let judge = |mesh: Mesh| {
+        let policies = mesh.policies();
+        super::agreement::assert_agreement(&policies, &connection);
+        policies.judge_opaque(&connection, &approved_by(&["a"]))
+    };
+    assert!(matches!(judge(with(&["a"])), Decision::Allow(_)));
+    assert!(matches!(judge(with(&["a", "a"])), Decision::Allow(_)));
+    assert!(matches!(judge(with(&["a", "b"])), Decision::Deny(_)));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Random policies, connections and requests, from small pools.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -9,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Mesh, ROOT};
 use crate::model::{TrustDomain, WorkloadIdentity};
-use crate::policy::{Attributes, RequestAttributes};
+use crate::policy::{Attributes, RequestAttributes, Token};
 
 /// Small pools, so that rules and connections meet.
 const NAMESPACES: [&str; 3] = ["prod", "test", "prod-b"];
@@ -46,7 +47,14 @@ const PORTS: [u16; 3] = [80, 8080, 9090];
 const PORT_VALUES: [&str; 3] = ["80", "8080", "9090"];
 const ACCOUNT_VALUES: [&str; 4] = ["prod/a", "a", "test/b", "prod-b/a"];
 const DOMAIN_VALUES: [&str; 5] = ["cluster.local", "other", "*", "*.local", "oth*"];
-const TOKEN_VALUES: [&str; 3] = ["*", "issuer/*", "issuer/subject"];
+const TOKEN_VALUES: [&str; 6] = [
+    "*",
+    "issuer/*",
+    "issuer/subject",
+    "*/*",
+    "iss*/subject",
+    "issuer",
+];
 const METHOD_VALUES: [&str; 3] = ["GET", "POST", "*"];
 const PATH_VALUES: [&str; 4] = ["/a", "/a*", "*", "/{*}/b"];
 const HOST_VALUES: [&str; 3] = ["web", "*.test", "web:*"];
@@ -200,10 +208,10 @@ fn rule() -> impl Strategy<Value = Value> {
             ("to", wrapped("operation", to)),
             ("when", when.into_iter().flatten().collect()),
         ];
-        // An empty list is refused, unlike an absent one.
-        let lists = lists.into_iter().filter(|(_, list)| !list.is_empty());
+        // An empty list is the same as an absent one.
         Value::Object(
             lists
+                .into_iter()
                 .map(|(name, list)| (name.to_owned(), json!(list)))
                 .collect(),
         )
@@ -231,7 +239,8 @@ fn authorization() -> impl Strategy<Value = (Value, bool)> {
             }
             (spec, dry_run && action != "AUDIT")
         });
-    let custom = vec(operation(), 1..3).prop_map(|operations| {
+    let provider = select(&["x", "x", "x", "y"][..]);
+    let custom = (vec(operation(), 1..3), provider).prop_map(|(operations, provider)| {
         let to: Vec<_> = operations
             .into_iter()
             .flatten()
@@ -241,7 +250,7 @@ fn authorization() -> impl Strategy<Value = (Value, bool)> {
             true => json!({}),
             false => json!({"to": to}),
         };
-        let spec = json!({"action": "CUSTOM", "provider": {"name": "x"}, "rules": [rule]});
+        let spec = json!({"action": "CUSTOM", "provider": {"name": provider}, "rules": [rule]});
         (spec, false)
     });
     prop_oneof![12 => judged, 1 => custom]
@@ -306,6 +315,21 @@ pub(crate) fn connection() -> impl Strategy<Value = Attributes> {
     })
 }
 
+fn token() -> impl Strategy<Value = Token> {
+    let parts = (
+        select(&["issuer", "iss*", "issue"][..]),
+        select(&["subject", "*", ""][..]),
+    );
+    parts.prop_map(|(issuer, subject)| Token {
+        issuer: issuer.to_owned(),
+        subject: subject.to_owned(),
+        claims: Map::from_iter([
+            ("iss".to_owned(), json!(issuer)),
+            ("sub".to_owned(), json!(subject)),
+        ]),
+    })
+}
+
 pub(super) fn request() -> impl Strategy<Value = RequestAttributes> {
     let parts = (
         select(&["GET", "POST", "PUT"][..]),
@@ -313,8 +337,9 @@ pub(super) fn request() -> impl Strategy<Value = RequestAttributes> {
         select(&["web", "web:80", "WEB.test", "other"][..]),
         vec(select(&["GET", "POST", "x", ""][..]), 0..3),
         prop::option::of(select(&SOURCES[..])),
+        prop::option::of(token()),
     );
-    parts.prop_map(|(method, path, authority, roles, forwarded)| {
+    parts.prop_map(|(method, path, authority, roles, forwarded, token)| {
         let mut request = super::request(method, path);
         request.authority = authority.to_owned();
         for role in roles {
@@ -322,6 +347,7 @@ pub(super) fn request() -> impl Strategy<Value = RequestAttributes> {
             request.headers.append("x-role", value);
         }
         request.forwarded_for = forwarded.map(|source| source.parse().expect("valid"));
+        request.token = token.map(Arc::new);
         request
     })
 }

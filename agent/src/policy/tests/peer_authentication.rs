@@ -42,7 +42,7 @@ fn the_narrower_level_wins() {
     assert!(namespaced("STRICT", "PERMISSIVE").admits(Plaintext));
     assert!(!namespaced("PERMISSIVE", "STRICT").admits(Plaintext));
     let selected = |upper, lower| {
-        namespaced("UNSET", upper).authenticate("prod/web", for_web(lower, json!({})))
+        namespaced("UNSET", upper).authenticate("prod/web", for_web(lower, Value::Null))
     };
     assert!(selected("STRICT", "PERMISSIVE").admits(Plaintext));
     assert!(!selected("PERMISSIVE", "STRICT").admits(Plaintext));

@@ -64,7 +64,7 @@ impl RequestRefusal {
             Self::Denied(_) => rejection(StatusCode::FORBIDDEN, DENIED),
             Self::Unauthenticated(error) => {
                 let mut answer = rejection(error.status(), error.body());
-                let challenge = Unauthenticated::www_authenticate(url);
+                let challenge = error.www_authenticate(url);
                 answer.headers.insert(WWW_AUTHENTICATE, challenge);
                 answer
             }

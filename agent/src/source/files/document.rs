@@ -9,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::kinds;
 use super::netns::netns;
 use super::settings::Settings;
 use crate::model::{
@@ -245,7 +246,7 @@ impl Reader<'_> {
                     None => return Ok(()),
                 }
             }
-            (api_version, kind) => match policy_kind(api_version, kind)? {
+            (api_version, kind) => match kinds::policy_kind(api_version, kind)? {
                 Some(kind) => self.policy(kind, item)?,
                 None => {
                     self.parsed.ignored.insert(format!("{api_version} {kind}"));
@@ -275,6 +276,7 @@ impl Reader<'_> {
     }
 
     fn policy(&self, kind: PolicyKind, mut item: Item) -> Result<Object, ObjectError> {
+        kinds::only_known_fields(&item.value)?;
         let spec = item.value.get_mut("spec").map_or(Value::Null, Value::take);
         let metadata = item
             .value
@@ -357,32 +359,6 @@ fn type_name(value: &Value, of_list: Option<&TypeName>) -> Result<TypeName, Obje
         api_version: field("apiVersion", of_list.map(|list| &list.api_version))?,
         kind: field("kind", of_list.map(|list| &list.kind))?,
     })
-}
-
-/// The kind of a policy object; `None` for any other object.
-///
-/// # Errors
-/// For a version of a policy that Ambit does not know: to ignore it would leave it unenforced.
-fn policy_kind(api_version: &str, kind: &str) -> Result<Option<PolicyKind>, ObjectError> {
-    let Some(version) = api_version.strip_prefix("security.istio.io/") else {
-        return Ok(None);
-    };
-    let Some(kind) = [
-        PolicyKind::AuthorizationPolicy,
-        PolicyKind::PeerAuthentication,
-        PolicyKind::RequestAuthentication,
-    ]
-    .into_iter()
-    .find(|known| known.as_str() == kind) else {
-        return Ok(None);
-    };
-    match version {
-        "v1" | "v1beta1" => Ok(Some(kind)),
-        other => Err(ObjectError::new(
-            FieldPath::at("apiVersion"),
-            format!("version {other:?} of {kind} is not known; use v1 or v1beta1"),
-        )),
-    }
 }
 
 /// Kind and name of a document that may be broken elsewhere.

@@ -16,7 +16,9 @@
 //! | `v1` ConfigMap `istio` of the root namespace | of Istio's MeshConfig, YAML under `mesh`: `extensionProviders` that authorize, `pathNormalization` |
 //! | `security.istio.io/v1`, `v1beta1` AuthorizationPolicy, PeerAuthentication | everything |
 //!
-//! Other kinds are ignored, with one line in the log.
+//! Other kinds are ignored, with one line in the log. A document that is meant to be of one of these
+//! kinds and is not (`AuthorisationPolicy`, `security.istio.io/v2`, `pod`) is a broken document: it
+//! cannot be known which workloads such a policy selects.
 //!
 //! # Where a pod's network namespace is
 //!
@@ -49,6 +51,7 @@
 
 mod assembly;
 mod document;
+mod kinds;
 mod netns;
 pub mod offline;
 mod read;

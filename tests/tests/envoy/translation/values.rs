@@ -148,14 +148,24 @@ pub(super) fn claim(path: &[&str], value: &str) -> Expression {
     )
 }
 
+/// The form of the whole value decides which half has a wildcard; the other is exact, or any.
 pub(super) fn request_principal(value: &str) -> Expression {
-    let (issuer, subject) = match value.rsplit_once('/') {
-        Some(halves) => halves,
-        None if value == "*" => ("*", "*"),
-        None if value.starts_with('*') => ("*", value),
-        None if value.ends_with('*') => (value, "*"),
-        None => (value, ""),
+    let exact = |text: &str| json!({"exact": text});
+    let any = || regex(".+");
+    let halves = value.rsplit_once('/');
+    let (issuer, subject) = match (halves, value.starts_with('*'), value.ends_with('*')) {
+        (Some((issuer, subject)), true, _) => (not_empty(issuer), exact(subject)),
+        (Some((issuer, "*")), false, true) => (exact(issuer), any()),
+        (Some((issuer, subject)), false, true) => {
+            let start = &subject[..subject.len() - 1];
+            (exact(issuer), json!({"prefix": start}))
+        }
+        (Some((issuer, subject)), false, false) => (exact(issuer), exact(subject)),
+        (None, _, _) if value == "*" => (any(), any()),
+        (None, true, _) => (any(), not_empty(value)),
+        (None, false, true) => (not_empty(value), any()),
+        (None, false, false) => (exact(value), exact("")),
     };
-    let half = |name, value| metadata(&[name], &json!({"string_match": not_empty(value)}));
+    let half = |name, matcher: Value| metadata(&[name], &json!({"string_match": matcher}));
     Expression::All(vec![half("iss", issuer), half("sub", subject)])
 }

@@ -224,8 +224,6 @@ fn rule_6_custom_knows_no_identity_and_no_token() {
 fn rule_7_nothing_where_something_belongs() {
     for (spec, field) in [
         (json!({"rules": [null]}), "spec.rules[0]"),
-        (rule(json!({"from": []})), "spec.rules[0].from"),
-        (rule(json!({"to": []})), "spec.rules[0].to"),
         (rule(json!({"from": null})), "spec.rules[0].from"),
         (rule(json!({"from": [null]})), "spec.rules[0].from[0]"),
         (rule(json!({"from": [{}]})), "spec.rules[0].from[0]"),
@@ -234,11 +232,93 @@ fn rule_7_nothing_where_something_belongs() {
         (source(json!({})), SOURCE),
         (operation(Value::Null), OPERATION),
         (operation(json!({})), OPERATION),
+        (source(json!({"principals": [], "notIpBlocks": []})), SOURCE),
+        (operation(json!({"paths": [], "notHosts": []})), OPERATION),
         (rule(json!({"when": [null]})), WHEN),
     ] {
         refused(&spec, field, "");
     }
     taken(&rule(json!({})));
+}
+
+/// Protobuf has no empty lists: a field with one is absent. Beside each permission that this makes
+/// there is a denial of what is still asked for.
+#[test]
+fn rule_7_an_empty_list_is_the_same_as_no_field() {
+    let from_a = json!({"namespaces": ["a"], "ipBlocks": [], "notPrincipals": [],
+        "serviceAccounts": []});
+    let to_8080 = json!({"ports": ["8080"], "notPorts": [], "paths": [], "notHosts": []});
+    for (spec, admitted, refused) in [
+        (source(from_a.clone()), Some(Peer("a/b")), Some(Peer("c/b"))),
+        (
+            rule(json!({"from": [{"source": from_a}], "to": [], "when": []})),
+            Some(Peer("a/b")),
+            Some(Plaintext),
+        ),
+        (
+            rule(json!({"from": [], "to": [{"operation": to_8080}]})),
+            Some(Plaintext),
+            None,
+        ),
+        (
+            rule(json!({"when": [{"key": "source.namespace", "values": [], "notValues": ["a"]}]})),
+            Some(Peer("c/b")),
+            Some(Peer("a/b")),
+        ),
+        (
+            json!({"targetRefs": [], "rules": [{"from": [{"source": {"namespaces": ["a"]}}]}]}),
+            Some(Peer("a/b")),
+            Some(Peer("c/b")),
+        ),
+        (
+            json!({"targetRefs": [], "selector": {"matchLabels": {"app": "db"}}, "rules": []}),
+            Some(Plaintext),
+            None,
+        ),
+        (rule(json!({"from": []})), Some(Plaintext), None),
+        (rule(json!({"from": [], "to": []})), Some(Plaintext), None),
+        (
+            json!({"action": "DENY", "rules": [{"from": [], "to": []}]}),
+            None,
+            Some(Peer("a/b")),
+        ),
+        (json!({"rules": []}), None, Some(Peer("a/b"))),
+    ] {
+        taken(&spec);
+        let mesh = || Mesh::new().authorize("prod/policy", spec.clone());
+        let is_let_in = |caller| mesh().admits(caller);
+        assert!(
+            admitted.is_none_or(is_let_in),
+            "{spec}: {admitted:?} is refused"
+        );
+        assert!(
+            !refused.is_some_and(is_let_in),
+            "{spec}: {refused:?} is let in"
+        );
+    }
+    let port_80 = rule(json!({"from": [], "to": [{"operation": {"ports": ["80"], "paths": []}}]}));
+    assert!(
+        !Mesh::new()
+            .authorize("prod/policy", port_80)
+            .admits(Plaintext)
+    );
+}
+
+#[test]
+fn a_clause_that_is_an_empty_list_restricts_nothing_and_is_told() {
+    for (clause, other) in [("from", "to"), ("to", "from")] {
+        let spec = rule(json!({clause: []}));
+        let message = Mesh::new()
+            .authorize("prod/policy", spec)
+            .condition()
+            .message;
+        let message = message.expect("a warning");
+        assert!(
+            message.starts_with(&format!("spec.rules[0].{clause}: ")),
+            "{message}"
+        );
+        assert!(!message.contains(&format!("rules[0].{other}")), "{message}");
+    }
 }
 
 #[test]
@@ -280,8 +360,13 @@ fn rule_10_conditions() {
     ] {
         refused(&when(key, "values", "a"), &format!("{WHEN}.key"), "");
     }
-    let none = rule(json!({"when": [{"key": "source.ip"}]}));
-    refused(&none, WHEN, "values or notValues");
+    for none in [
+        json!({"key": "source.ip"}),
+        json!({"key": "source.ip", "values": [], "notValues": []}),
+    ] {
+        let none = rule(json!({"when": [none]}));
+        refused(&none, WHEN, "values or notValues");
+    }
     taken(&when("request.headers[x-a]", "notValues", "a"));
     taken(&rule(json!({"when": []})));
 }

@@ -19,7 +19,7 @@ fn rule_9_no_list_has_an_empty_value() {
             let value = source(json!({&field: [""]}));
             refused(&value, &format!("{SOURCE}.{field}[0]"), "empty");
             let none = source(json!({&field: []}));
-            refused(&none, &format!("{SOURCE}.{field}"), "empty list");
+            refused(&none, SOURCE, "a source needs a field");
         }
     }
     for name in ["hosts", "ports", "methods", "paths"] {
@@ -135,6 +135,74 @@ fn rule_9_wildcards_in_namespaces() {
         refused(&spec, &format!("{WHEN}.notValues[0]"), "*");
     }
     taken(&source(json!({"namespaces": ["*", "a*", "*a", "a"]})));
+}
+
+/// In Istio's sidecars the value is matched within the whole identity: a denial of `a/*` denies the
+/// namespace there.
+#[test]
+fn rule_9_slashes_in_namespaces() {
+    for value in ["a/*", "a/sa/b", "/a", "a/", "*/a", "/"] {
+        for field in ["namespaces", "notNamespaces"] {
+            let spec = source(json!({field: ["ok", value]}));
+            refused(&spec, &format!("{SOURCE}.{field}[1]"), "no slash");
+        }
+        let spec = when("source.namespace", "values", value);
+        refused(&spec, &format!("{WHEN}.values[0]"), "no slash");
+    }
+    let denial =
+        json!({"action": "DENY", "rules": [{"from": [{"source": {"namespaces": ["a/*"]}}]}]});
+    refused(
+        &denial,
+        &format!("{SOURCE}.namespaces[0]"),
+        "refuse all connections",
+    );
+}
+
+/// A suffix that begins within `spiffe://` matches in Istio's sidecars, and never in its ambient
+/// mode.
+#[test]
+fn rule_9_suffixes_of_identities_that_reach_into_the_scheme() {
+    for value in [
+        "*/cluster.local/ns/a/sa/b",
+        "*//cluster.local/ns/a/sa/b",
+        "*spiffe://cluster.local/ns/a/sa/b",
+        "*://*",
+        "*//",
+    ] {
+        for field in ["principals", "notPrincipals"] {
+            let spec = source(json!({field: [value]}));
+            refused(&spec, &format!("{SOURCE}.{field}[0]"), "trust domain");
+        }
+        let spec = when("source.principal", "values", value);
+        refused(&spec, &format!("{WHEN}.values[0]"), "trust domain");
+    }
+    for value in [
+        "*",
+        "*/ns/a/sa/b",
+        "*cluster.local/ns/a/sa/b",
+        "*/sa/b",
+        "*.local/ns/a/sa/b",
+        "cluster.local/ns/*",
+    ] {
+        taken(&source(json!({"principals": [value]})));
+    }
+}
+
+#[test]
+fn a_principal_that_can_match_no_caller_is_taken_with_a_warning() {
+    let warning = |spec: serde_json::Value| {
+        let mesh = super::Mesh::new().authorize("prod/policy", spec);
+        mesh.condition().message
+    };
+    for field in ["principals", "notPrincipals"] {
+        let spec = source(json!({field: ["spiffe://cluster.local/ns/a/sa/b"]}));
+        let message = warning(spec).expect("a warning");
+        assert!(message.starts_with("spec.rules[0]: ") && message.contains("spiffe://"));
+        assert_eq!(
+            warning(source(json!({field: ["cluster.local/ns/a/sa/b"]}))),
+            None
+        );
+    }
 }
 
 #[test]

@@ -244,6 +244,29 @@ fn an_authorizer_that_is_not_configured_refuses() {
 }
 
 #[test]
+fn several_authorizers_refuse_and_that_is_said() {
+    let custom = |provider: &str, path: Option<&str>| {
+        let rule = path.map_or(
+            json!({}),
+            |path| json!({"to": [{"operation": {"paths": [path]}}]}),
+        );
+        json!({"action": "CUSTOM", "provider": {"name": provider}, "rules": [rule]})
+    };
+    for mesh in [Mesh::new(), Mesh::http()] {
+        let mesh = mesh
+            .authorize("prod/a", custom("opa", None))
+            .authorize("prod/b", custom("other", Some("/x")));
+        let denied = explain(mesh, &from("web/a"));
+        assert_eq!(denied.verdict, Verdict::Deny);
+        let cause = denied.cause;
+        assert!(
+            matches!(cause, Cause::SeveralAuthorizers { .. }),
+            "{cause:?}"
+        );
+    }
+}
+
+#[test]
 fn audits_and_dry_runs_are_noted_and_decide_nothing() {
     let mesh = Mesh::new()
         .authorize("prod/audit", json!({"action": "AUDIT", "rules": [{}]}))

@@ -93,3 +93,40 @@ fn only_the_root_namespaces_istio_counts_and_it_may_go() {
     assert!(knows_opa(&load(&mut state, GOOD)));
     assert!(!knows_opa(&load(&mut state, "# nothing\n")));
 }
+
+const DENIAL: &str = "
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: deny, namespace: shop}
+spec: {action: DENY, rules: [{}]}
+";
+
+/// Which workloads a policy of an unknown kind selects cannot be known, so it is a broken document.
+#[test]
+fn a_misspelt_kind_is_a_fault_and_the_last_good_version_stays() {
+    for (written, misspelt) in [
+        ("AuthorizationPolicy", "AuthorisationPolicy"),
+        ("security.istio.io/v1", "security.istio.io/v2"),
+        ("security.istio.io/v1", "security.isto.io/v1"),
+        ("spec:", "Spec:"),
+    ] {
+        let broken = DENIAL.replace(written, misspelt);
+        let mut state = state();
+        let first = load(&mut state, &broken);
+        assert!(!first.is_complete(), "{misspelt}: pods stay closed");
+        assert_eq!(first.faults().len(), 1, "{misspelt}");
+        let good = load(&mut state, DENIAL);
+        assert!(good.is_complete() && good.faults().is_empty());
+        let after = load(&mut state, &broken);
+        assert_eq!(after.policies(), good.policies(), "{misspelt}");
+        let [fault] = after.faults() else {
+            panic!("{misspelt}: {:?}", after.faults())
+        };
+        assert!(fault.last_good_in_force);
+        assert!(fault.subject.contains("shop/deny"), "{fault:?}");
+        assert!(
+            fault.message.contains("did you mean") || misspelt.ends_with("v2"),
+            "{fault:?}"
+        );
+    }
+}
