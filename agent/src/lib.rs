@@ -18,3 +18,5 @@ pub mod proxy;
 pub mod run;
 pub mod source;
 pub mod validate;
+#[doc(hidden)]
+pub mod work;
