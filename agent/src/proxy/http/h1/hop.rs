@@ -12,6 +12,7 @@ use http::{HeaderMap, Version};
 use super::super::sniff::is_tchar;
 use super::fields::trim;
 use super::malformed::Malformed;
+use crate::work;
 
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -37,8 +38,11 @@ const END_TO_END: [&str; 13] = [
 /// Beginnings of others.
 const END_TO_END_BEGUN: [&str; 3] = ["content-", "x-forwarded-", "if-"];
 
-/// Protocols that carry requests, up to their version.
-const CARRIES_REQUESTS: [&str; 5] = ["h2c", "h2", "http", "tls", "h3"];
+/// Protocols that carry requests: their names, or the names of their drafts up to the `-`.
+const CARRIES_REQUESTS: [&str; 6] = ["h2c", "h2", "http", "tls", "h3", "spdy"];
+
+/// Protocols that one message may list in Upgrade.
+const MOST_PROTOCOLS: usize = 16;
 
 /// What becomes of the connection after a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -52,7 +56,7 @@ pub enum Persistence {
 /// Takes a request's connection headers out. Upgrade stays where it is in force, and `te: trailers`.
 ///
 /// # Errors
-/// [`Malformed::Connection`].
+/// [`Malformed::Connection`], [`Malformed::Upgrade`].
 pub(super) fn take_of_request(
     headers: &mut HeaderMap,
     version: Version,
@@ -63,7 +67,10 @@ pub(super) fn take_of_request(
     }
     let is_current = version == Version::HTTP_11;
     let has = |token: &str| named.iter().any(|name| name == token);
-    let upgrade = upgrade(headers).filter(|_| is_current && has("upgrade"));
+    let upgrade = match is_current && has("upgrade") {
+        true => upgrade(headers)?,
+        false => None,
+    };
     let te = is_current && has("te") && wants_trailers(headers);
     remove(headers, &named);
     if let Some(upgrade) = upgrade {
@@ -95,11 +102,16 @@ pub(super) fn take_of_response(
     Ok(persistence(version, &named))
 }
 
-/// Whether an application's answer chose one of the protocols that it was offered.
+/// Whether an application's answer chose among the protocols that it was offered.
 pub(super) fn was_offered(chosen: &HeaderMap, offered: &HeaderMap) -> bool {
-    let offered: Vec<String> = tokens(offered, UPGRADE).collect();
-    let mut chosen = tokens(chosen, UPGRADE).peekable();
-    chosen.peek().is_some() && chosen.all(|protocol| offered.contains(&protocol))
+    let (Some(chosen), Some(offered)) = (protocols(chosen), protocols(offered)) else {
+        return false;
+    };
+    let is_offered = |protocol: &String| {
+        work::spend(offered.len());
+        offered.contains(protocol)
+    };
+    !chosen.is_empty() && chosen.iter().all(is_offered)
 }
 
 /// Takes out what is about one connection, whatever it says.
@@ -149,18 +161,36 @@ fn wants_trailers(headers: &HeaderMap) -> bool {
     tokens(headers, TE).any(|token| token == "trailers")
 }
 
-/// The protocols that may be offered on.
-fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
-    let offered: Vec<String> = tokens(headers, UPGRADE)
-        .filter(|protocol| {
-            let name = protocol.split('/').next().unwrap_or_default();
-            !CARRIES_REQUESTS.contains(&name)
-        })
-        .collect();
-    let text = offered.join(", ");
-    HeaderValue::try_from(text)
-        .ok()
-        .filter(|value| !value.is_empty())
+/// The protocols that may be offered on. What is not written as a protocol is not: some server may
+/// see one in it that carries requests.
+///
+/// # Errors
+/// [`Malformed::Upgrade`].
+fn upgrade(headers: &HeaderMap) -> Result<Option<HeaderValue>, Malformed> {
+    let mut offered = protocols(headers).ok_or(Malformed::Upgrade)?;
+    offered.retain(|protocol| is_protocol(protocol) && !carries_requests(protocol));
+    let value = HeaderValue::try_from(offered.join(", ")).ok();
+    Ok(value.filter(|value| !value.is_empty()))
+}
+
+/// What Upgrade lists, in lower case; `None` if it is more than [`MOST_PROTOCOLS`].
+fn protocols(headers: &HeaderMap) -> Option<Vec<String>> {
+    let listed: Vec<String> = tokens(headers, UPGRADE).take(MOST_PROTOCOLS + 1).collect();
+    (listed.len() <= MOST_PROTOCOLS).then_some(listed)
+}
+
+/// RFC 9110, section 7.8: a token, with a version after a slash or without.
+fn is_protocol(text: &str) -> bool {
+    let is_token = |part: &str| !part.is_empty() && part.bytes().all(is_tchar);
+    match text.split_once('/') {
+        Some((name, version)) => is_token(name) && is_token(version),
+        None => is_token(text),
+    }
+}
+
+fn carries_requests(protocol: &str) -> bool {
+    let name = protocol.split(['/', '-']).next().unwrap_or_default();
+    CARRIES_REQUESTS.contains(&name)
 }
 
 /// The elements of a header's lists, in lower case.
@@ -169,7 +199,10 @@ fn tokens(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = String>
         .get_all(name)
         .into_iter()
         .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
-        .map(|token| String::from_utf8_lossy(trim(token)).to_ascii_lowercase())
+        .map(|token| {
+            work::spend(1 + token.len());
+            String::from_utf8_lossy(trim(token)).to_ascii_lowercase()
+        })
         .filter(|token| !token.is_empty())
 }
 

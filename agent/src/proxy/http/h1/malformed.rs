@@ -45,6 +45,9 @@ pub enum Malformed {
     /// Connection names a header that is not of the connection.
     #[error("Connection is not a list of names, or names a header that has to reach the end")]
     Connection,
+    /// Upgrade lists more protocols than are read.
+    #[error("Upgrade lists more protocols than are read")]
+    Upgrade,
     /// The size of a chunk, its extension or what surrounds it is wrong.
     #[error("a chunk of the body is malformed")]
     Chunk,
@@ -71,6 +74,7 @@ impl Malformed {
             | Self::TransferEncoding
             | Self::TwoLengths
             | Self::Connection
+            | Self::Upgrade
             | Self::Chunk => StatusCode::BAD_REQUEST,
         }
     }

@@ -34,3 +34,8 @@ pub(super) use session::serve;
 pub(super) use upgrade::relay_raw;
 pub(super) use wire::{Sink, Source};
 pub use write::{Unwritable, write_request};
+
+/// Whether the protocols that an answer's Upgrade chooses were offered; for fuzz targets.
+pub fn is_among_offered(chosen: &http::HeaderMap, offered: &http::HeaderMap) -> bool {
+    hop::was_offered(chosen, offered)
+}
