@@ -4,6 +4,7 @@
 //! Each step is taken once and in order, on what stands before the query: no octet is decoded twice.
 
 use crate::model::PathNormalization;
+use crate::work;
 
 /// A path that no application should see.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -85,6 +86,7 @@ fn decode(path: &str, is_decoded: impl Fn(u8) -> bool) -> String {
     let mut decoded = String::with_capacity(path.len());
     let mut strays = Vec::new();
     let mut rest = path;
+    work::spend(path.len());
     while let Some(at) = rest.find('%') {
         let (before, escape) = rest.split_at(at);
         decoded.push_str(before);
@@ -104,16 +106,26 @@ fn decode(path: &str, is_decoded: impl Fn(u8) -> bool) -> String {
         };
     }
     decoded.push_str(rest);
-    for stray in strays.into_iter().rev() {
-        if decoded
-            .get(stray + 1..stray + 3)
-            .and_then(hexadecimal)
-            .is_some()
-        {
-            decoded.insert_str(stray + 1, "25");
+    with_strays_escaped(&decoded, &strays)
+}
+
+/// Escapes those of the `%` at these places that begin an escape. What comes behind one of them is no
+/// digit that another one brings, so that each can be told by itself.
+fn with_strays_escaped(path: &str, strays: &[usize]) -> String {
+    let mut escaped = String::with_capacity(path.len());
+    let mut done = 0;
+    for &stray in strays {
+        let digits = path.get(stray + 1..stray + 3);
+        if digits.and_then(hexadecimal).is_some() {
+            escaped.push_str(&path[done..=stray]);
+            escaped.push_str("25");
+            work::spend(stray + 1 - done + 2);
+            done = stray + 1;
         }
     }
-    decoded
+    escaped.push_str(&path[done..]);
+    work::spend(path.len() - done);
+    escaped
 }
 
 fn hexadecimal(digits: &str) -> Option<u8> {
@@ -167,6 +179,7 @@ mod tests {
     use PathNormalization::{Base, DecodeAndMergeSlashes, MergeSlashes, None};
 
     use super::*;
+    use crate::work::{linear, steps_of};
 
     #[test]
     fn paths_are_normalised_as_the_table_of_the_specification_has_it() {
@@ -289,6 +302,22 @@ mod tests {
             ("/admin%23frag", "/admin%23frag"),
         ] {
             assert_eq!(Base.apply(path).as_deref(), Ok(expected), "{path}");
+        }
+    }
+
+    #[test]
+    fn twice_the_path_costs_no_more_than_twice_the_steps() {
+        for part in [
+            "%", "%%%30", "%3%30", "/..", "/.;x", "//", "%2f", "%5c..", "{\\", "a",
+        ] {
+            for mode in [Base, MergeSlashes, DecodeAndMergeSlashes] {
+                let steps = |times: usize| {
+                    let path = format!("/{}", part.repeat(times));
+                    steps_of(|| mode.apply(&path)).1
+                };
+                let (once, twice) = (steps(5_000), steps(10_000));
+                assert!(twice <= linear(once), "{mode:?} {part}: {once}, {twice}");
+            }
         }
     }
 

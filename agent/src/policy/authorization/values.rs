@@ -1,5 +1,7 @@
 //! The values of an AuthorizationPolicy's fields, by kind.
 
+use std::collections::HashSet;
+use std::hash::Hash;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -14,14 +16,14 @@ use crate::policy::request_principal::RequestPrincipal;
 const LONGEST_SERVICE_ACCOUNT: usize = 320;
 
 /// Reads the values of a list, each of which may stand for several.
-pub(super) fn expanded<T: PartialEq>(
+pub(super) fn expanded<T: Clone + Eq + Hash>(
     node: &Node<'_>,
     read: impl Fn(&Node<'_>, &str) -> Result<Vec<T>, NotEnforced>,
 ) -> Result<Vec<T>, NotEnforced> {
-    let mut all = Vec::new();
+    let (mut all, mut known) = (Vec::new(), HashSet::new());
     for values in node.texts(read)? {
         for value in values {
-            if !all.contains(&value) {
+            if known.insert(value.clone()) {
                 all.push(value);
             }
         }

@@ -1,5 +1,6 @@
 //! Reads one of `jwtRules`.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -149,6 +150,7 @@ impl Fields {
 struct Outputs {
     payload: Option<HeaderName>,
     claims: Vec<ClaimHeader>,
+    written: HashSet<HeaderName>,
     has_duplicates: bool,
 }
 
@@ -159,7 +161,10 @@ impl Outputs {
         let mut is_usable = true;
         match payload {
             None => {}
-            Some(Output::Header(name)) => outputs.payload = Some(name),
+            Some(Output::Header(name)) => {
+                outputs.written.insert(name.clone());
+                outputs.payload = Some(name);
+            }
             Some(Output::Unusable) => is_usable = false,
         }
         for (output, claim) in claims {
@@ -172,8 +177,7 @@ impl Outputs {
     }
 
     fn add(&mut self, output: ClaimHeader) {
-        self.has_duplicates |= self.payload.as_ref() == Some(&output.header)
-            || self.claims.iter().any(|one| one.header == output.header);
+        self.has_duplicates |= !self.written.insert(output.header.clone());
         // The one that is written first stays, also where both claims are there.
         self.claims.push(output);
     }
