@@ -287,7 +287,8 @@ fn owners(workloads: &[Workload], services: &[Service]) -> BTreeMap<IpAddr, Vec<
     let mut owners: BTreeMap<IpAddr, Vec<Owner>> = BTreeMap::new();
     for (address, owner) in of_workloads.chain(of_services) {
         let claimants = owners.entry(address).or_default();
-        if !claimants.contains(&owner) {
+        // Those of one owner come one after another.
+        if claimants.last() != Some(&owner) {
             claimants.push(owner);
         }
     }

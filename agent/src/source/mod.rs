@@ -4,6 +4,7 @@
 //! [`files`] reads a directory of ordinary Kubernetes YAML. What the objects mean is told apart
 //! from where they come from, so that every source gives them the same meaning.
 
+mod depth;
 mod field;
 pub mod files;
 mod location;

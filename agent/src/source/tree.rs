@@ -10,6 +10,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
+use super::depth::{self, Refused};
 use super::field::{FieldPath, FieldStep};
 use super::location::Location;
 
@@ -39,6 +40,17 @@ impl Budget {
     }
 }
 
+/// The documents of a text, which nest no deeper than can be read quickly.
+///
+/// # Errors
+/// [`Refused`].
+pub(super) fn documents(
+    text: &str,
+) -> Result<impl Iterator<Item = serde_norway::Deserializer<'_>>, Refused> {
+    depth::check(text)?;
+    Ok(serde_norway::Deserializer::from_str(text))
+}
+
 /// Reads one document.
 ///
 /// # Errors
@@ -51,7 +63,7 @@ pub(super) fn read<'de>(
     Tree(budget).deserialize(document)
 }
 
-/// Where a field of a document stands; that of the innermost existing field around it where it does
+/// Where a field of a document stands, of a text that [`documents`] does not refuse; that of the innermost existing field around it where it does
 /// not exist. Documents count from 1.
 pub(super) fn locate(text: &str, document: usize, field: &FieldPath) -> Option<Location> {
     let document = serde_norway::Deserializer::from_str(text).nth(document.checked_sub(1)?)?;

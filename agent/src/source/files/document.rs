@@ -15,6 +15,7 @@ use super::settings::Settings;
 use crate::model::{
     EndpointSlice, NamespaceInfo, ObjectName, Origin, PolicyKind, PolicyObject, Service,
 };
+use crate::source::depth::Refused;
 use crate::source::field::FieldPath;
 use crate::source::location::Location;
 use crate::source::objects::{
@@ -24,6 +25,13 @@ use crate::source::tree::{self, Budget};
 
 /// The group of EndpointSlices.
 const DISCOVERY: &str = "discovery.k8s.io/";
+
+/// Errors of one file that are told.
+const MOST_ERRORS: usize = 1_000;
+
+/// Bytes of a file that are read again, from its beginning each time, to tell where its errors stand.
+/// Those beyond are told without a line.
+const MOST_READ_AGAIN: usize = 8 << 20;
 
 /// An object that the mesh knows.
 #[derive(Clone, PartialEq, Debug)]
@@ -141,6 +149,7 @@ pub(super) fn read(
         document: 0,
         parsed: Parsed::default(),
         errors: Vec::new(),
+        read_again: MOST_READ_AGAIN,
     };
     reader.read_all();
     (reader.parsed, reader.errors)
@@ -153,6 +162,8 @@ struct Reader<'a> {
     document: usize,
     parsed: Parsed,
     errors: Vec<DocumentError>,
+    /// Bytes that may still be read to tell where an error stands.
+    read_again: usize,
 }
 
 /// An object inside a document: the document itself, or an item of a list.
@@ -171,7 +182,14 @@ struct TypeName {
 impl Reader<'_> {
     fn read_all(&mut self) {
         let budget = Budget::of(self.text);
-        for document in serde_norway::Deserializer::from_str(self.text) {
+        let documents = match tree::documents(self.text) {
+            Ok(documents) => documents,
+            Err(refused) => return self.errors.push(not_read(&refused)),
+        };
+        for document in documents {
+            if self.errors.len() >= MOST_ERRORS {
+                break;
+            }
             self.document += 1;
             match tree::read(document, &budget) {
                 Ok(Value::Null) => {}
@@ -179,6 +197,9 @@ impl Reader<'_> {
                 // The parser cannot go on behind an error of its own.
                 Err(error) => return self.errors.push(unreadable(self.document, &error)),
             }
+        }
+        if self.errors.len() >= MOST_ERRORS {
+            self.errors.push(too_many(self.document));
         }
     }
 
@@ -195,14 +216,21 @@ impl Reader<'_> {
         });
         if let Err(error) = result {
             let error = ObjectError::new(at.join(&error.field), error.problem);
+            let location = self.locate(&error.field);
             self.errors.push(DocumentError {
                 document: self.document,
                 object: described,
-                location: tree::locate(self.text, self.document, &error.field),
+                location,
                 field: Some(error.field),
                 problem: error.problem,
             });
         }
+    }
+
+    /// Where a field of the present document stands, as long as that is affordable.
+    fn locate(&mut self, field: &FieldPath) -> Option<Location> {
+        self.read_again = self.read_again.checked_sub(self.text.len())?;
+        tree::locate(self.text, self.document, field)
     }
 
     fn read_list(
@@ -219,6 +247,9 @@ impl Reader<'_> {
         match value.get_mut("items").map(Value::take) {
             Some(Value::Array(items)) => {
                 for (index, item) in items.into_iter().enumerate() {
+                    if self.errors.len() >= MOST_ERRORS {
+                        break;
+                    }
                     let at = at.key("items").index(index);
                     self.read_item(at, of_items.as_ref(), item);
                 }
@@ -373,6 +404,30 @@ fn describe(value: &Value) -> Option<String> {
     })
 }
 
+/// The error of a file of which nothing is read.
+fn not_read(refused: &Refused) -> DocumentError {
+    DocumentError {
+        document: refused.document,
+        object: None,
+        location: Some(refused.location),
+        field: None,
+        problem: refused.problem(),
+    }
+}
+
+/// What stands for all further errors of a file.
+fn too_many(document: usize) -> DocumentError {
+    DocumentError {
+        document,
+        object: None,
+        location: None,
+        field: None,
+        problem: format!(
+            "the file has {MOST_ERRORS} errors up to here; what is wrong further on is not told"
+        ),
+    }
+}
+
 /// The error of a document that is no YAML or no tree of JSON values.
 fn unreadable(document: usize, error: &serde_norway::Error) -> DocumentError {
     let location = Location::of(error);
@@ -387,3 +442,6 @@ fn unreadable(document: usize, error: &serde_norway::Error) -> DocumentError {
         problem: problem.unwrap_or(text),
     }
 }
+
+#[cfg(test)]
+mod tests;

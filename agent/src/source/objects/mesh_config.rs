@@ -98,11 +98,13 @@ pub(crate) fn mesh_config(object: &ConfigMap) -> Result<MeshConfigObject, Object
 /// The one document of YAML that a text is.
 fn embedded(text: &str, at: &FieldPath) -> Result<Value, ObjectError> {
     let refused = |problem: String| ObjectError::new(at.clone(), problem);
-    let mut documents = serde_norway::Deserializer::from_str(text);
+    let of_this = |error: String| format!("{error} (of the text in this field)");
+    let mut documents =
+        tree::documents(text).map_err(|error| refused(of_this(error.to_string())))?;
     let value = match documents.next() {
         None => Value::Null,
         Some(document) => tree::read(document, &tree::Budget::of(text))
-            .map_err(|error| refused(format!("{error} (of the text in this field)")))?,
+            .map_err(|error| refused(of_this(error.to_string())))?,
     };
     match documents.next() {
         None => Ok(value),

@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Pod, PodSpec, PodStatus};
@@ -217,10 +218,10 @@ fn addresses(spec: &PodSpec, status: Option<&PodStatus>) -> Result<Vec<IpAddr>, 
         .pod_ip
         .iter()
         .map(|text| (text.as_str(), FieldPath::at("status.podIP")));
-    let mut addresses = Vec::new();
+    let (mut addresses, mut known) = (Vec::new(), HashSet::new());
     for (text, field) in single.chain(listed).filter(|(text, _)| !text.is_empty()) {
         let address = address(text, field)?;
-        if !addresses.contains(&address) {
+        if known.insert(address) {
             addresses.push(address);
         }
     }

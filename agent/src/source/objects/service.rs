@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Service as KubernetesService, ServicePort as Port, ServiceSpec};
@@ -45,13 +46,13 @@ fn addresses(spec: &ServiceSpec) -> Result<Vec<IpAddr>, ObjectError> {
         .cluster_ip
         .iter()
         .map(|text| (text.as_str(), FieldPath::at("spec.clusterIP")));
-    let mut addresses = Vec::new();
+    let (mut addresses, mut known) = (Vec::new(), HashSet::new());
     for (text, field) in single.chain(listed) {
         if matches!(text, "" | "None") {
             continue;
         }
         let address = address(text, field)?;
-        if !addresses.contains(&address) {
+        if known.insert(address) {
             addresses.push(address);
         }
     }

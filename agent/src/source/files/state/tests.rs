@@ -130,3 +130,47 @@ fn a_misspelt_kind_is_a_fault_and_the_last_good_version_stays() {
         );
     }
 }
+
+/// Reading one of these files took ten seconds, and everything else waited.
+#[test]
+fn a_file_that_nests_too_deeply_is_a_fault_and_other_files_do_not_wait_for_it() {
+    const DENY: &str = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
+                        metadata: {name: deny, namespace: shop}\nspec: {action: DENY, rules: [{}]}\n";
+    let mut state = state();
+    load(&mut state, GOOD);
+    let nested = format!("{GOOD}---\n{}", "[".repeat(80_000));
+    let files = [("mesh", nested.as_str()), ("zz", DENY)].map(|(name, text)| FileReading {
+        path: Arc::new(format!("/config/{name}.yaml").into()),
+        text: Ok(text.to_owned()),
+    });
+    let began = std::time::Instant::now();
+    state.load(Ok(files.into()));
+    let snapshot = Snapshot::new(state.parts());
+    assert!(began.elapsed() < std::time::Duration::from_secs(3));
+    assert!(knows_opa(&snapshot), "the last good version is in force");
+    assert_eq!(snapshot.policies().len(), 1);
+    let fault = snapshot.faults().first().expect("a fault");
+    assert!(
+        fault.subject.starts_with("/config/mesh.yaml, document 2"),
+        "{fault:?}"
+    );
+    assert!(fault.message.contains("line 13, column 129"), "{fault:?}");
+    assert!(fault.last_good_in_force);
+}
+
+/// What is in a text within a file is read by the same reader.
+#[test]
+fn mesh_settings_that_nest_too_deeply_are_a_fault() {
+    let began = std::time::Instant::now();
+    let flow = GOOD.replace(
+        "trustDomain: td1",
+        &format!("trustDomain: {}", "[".repeat(20_000)),
+    );
+    let snapshot = load(&mut state(), &flow);
+    assert!(began.elapsed() < std::time::Duration::from_secs(3));
+    let fault = snapshot.faults().first().expect("a fault");
+    assert!(
+        fault.message.contains("deeper than 128 levels"),
+        "{fault:?}"
+    );
+}
