@@ -55,13 +55,13 @@ pub enum Outcome {
 }
 
 impl Answer {
-    /// What follows for the request. Only where there is no answer does `on_error` count, and not
-    /// even then where the caller could bring that about to get past the authorizer.
+    /// What follows for the request. `on_error` counts only if there is no answer, and lets a request
+    /// through only if [`CheckError::may_be_let_through`].
     pub fn settle(self, on_error: OnError) -> Outcome {
         match (self, on_error) {
             (Self::Allow(allowance), _) => Outcome::Allow(allowance),
             (Self::Deny(denial), _) => Outcome::Deny(denial),
-            (Self::Error(error), OnError::LetThrough) if !error.is_of_callers_making() => {
+            (Self::Error(error), OnError::LetThrough) if error.may_be_let_through() => {
                 Outcome::LetThrough(error)
             }
             (Self::Error(error), OnError::LetThrough) => Outcome::Refuse {

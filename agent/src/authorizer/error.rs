@@ -3,6 +3,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::network::NotConnected;
+use super::ordinary::Oddity;
 use crate::model::ProviderService;
 
 /// Why there is no answer of an authorizer.
@@ -49,7 +50,8 @@ pub enum CheckError {
         /// What it said.
         problem: String,
     },
-    /// Its answer cannot be read, or asks for what an authorizer may not do.
+    /// Its answer cannot be read, does not come to its end, or asks for what an authorizer may not do.
+    /// It may have been meant as a denial.
     #[error("the answer of the external authorizer at {address} cannot be followed: {problem}")]
     Malformed {
         /// Its address.
@@ -64,6 +66,16 @@ pub enum CheckError {
         address: SocketAddr,
         /// What it said.
         problem: String,
+    },
+    /// It failed on a request that authorizers may fail on, so that `failOpen` does not count.
+    #[error(
+        "{error} (failOpen does not count, since authorizers may fail on this request: {oddity})"
+    )]
+    OnOddRequest {
+        /// What is odd about the request.
+        oddity: Oddity,
+        /// How it failed.
+        error: Box<Self>,
     },
     /// The request or connection cannot be put to this kind of authorizer.
     #[error("the external authorizer cannot be asked: {0}")]
@@ -85,25 +97,39 @@ pub enum CheckError {
 }
 
 impl CheckError {
-    /// Whether a caller can bring it about with a request of its own making, or many of them. Such a
-    /// request is refused even where the provider says `failOpen`.
-    pub fn is_of_callers_making(&self) -> bool {
+    /// Whether a request is let through where the provider says `failOpen`: only if the authorizer said
+    /// nothing, or that it failed. Not where its answer cannot be followed, which may be a denial, and
+    /// not where a caller can bring the failure about with a request, or with many.
+    pub fn may_be_let_through(&self) -> bool {
         match self {
-            Self::NotTaken { .. }
-            | Self::NotAskable(_)
-            | Self::NoRoom { .. }
-            | Self::OverCap { .. } => true,
             Self::NotFound { .. }
             | Self::Unreachable { .. }
             | Self::TimedOut { .. }
-            | Self::Failed { .. }
-            | Self::Malformed { .. } => false,
+            | Self::Failed { .. } => true,
+            Self::Malformed { .. }
+            | Self::NotTaken { .. }
+            | Self::OnOddRequest { .. }
+            | Self::NotAskable(_)
+            | Self::NoRoom { .. }
+            | Self::OverCap { .. } => false,
+        }
+    }
+
+    /// The same failure, on a request with this oddity.
+    pub(super) fn on(self, oddity: Option<Oddity>) -> Self {
+        match oddity {
+            Some(oddity) if self.may_be_let_through() => Self::OnOddRequest {
+                oddity,
+                error: Box::new(self),
+            },
+            Some(_) | None => self,
         }
     }
 
     /// The word that logs and metrics use.
-    pub const fn as_str(&self) -> &'static str {
+    pub fn as_str(&self) -> &'static str {
         match self {
+            Self::OnOddRequest { error, .. } => error.as_str(),
             Self::NotFound { .. } => "authorizer-not-found",
             Self::Unreachable { .. } => "authorizer-unreachable",
             Self::TimedOut { .. } => "authorizer-timed-out",

@@ -1,5 +1,9 @@
+use std::collections::BTreeSet;
+
 use http::header::Entry;
 use http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::model::folded;
 
 /// What an authorizer wants changed in a request's or response's headers. None of it concerns
 /// pseudo-headers, Host, or where a message ends.
@@ -101,6 +105,27 @@ impl HeaderMutations {
         self.changes.is_empty() && self.removed.is_empty()
     }
 
+    /// The names of all headers that are changed or removed.
+    pub fn names(&self) -> impl Iterator<Item = &HeaderName> {
+        let changed = self.changes.iter().map(|change| &change.name);
+        changed.chain(&self.removed)
+    }
+
+    /// Makes the changes to a request, of which what an application may take for one of these headers
+    /// is removed: its client wrote it.
+    pub fn apply_to_request(&self, headers: &mut HeaderMap) {
+        let own: BTreeSet<String> = self.names().map(|name| folded(name.as_str())).collect();
+        let exact: BTreeSet<&str> = self.names().map(HeaderName::as_str).collect();
+        let is_lookalike = |name: &&HeaderName| {
+            !exact.contains(name.as_str()) && own.contains(&folded(name.as_str()))
+        };
+        let lookalikes: Vec<_> = headers.keys().filter(is_lookalike).cloned().collect();
+        for name in lookalikes {
+            headers.remove(name);
+        }
+        self.apply(headers);
+    }
+
     /// Makes the changes, in order, and then the removals.
     pub fn apply(&self, headers: &mut HeaderMap) {
         for change in &self.changes {
@@ -131,8 +156,13 @@ impl HeaderChange {
 
 /// Whether a header tells where a message ends, whom it is for, or what becomes of its connection.
 pub(super) fn is_reserved(name: &HeaderName) -> bool {
+    is_reserved_text(name.as_str())
+}
+
+/// The same of a name as text, in lower case.
+pub(super) fn is_reserved_text(name: &str) -> bool {
     matches!(
-        name.as_str(),
+        name,
         "host"
             | "content-length"
             | "transfer-encoding"
@@ -200,6 +230,24 @@ mod tests {
         ] {
             assert_eq!(changed(placement), headers(&expected), "{placement:?}");
         }
+    }
+
+    #[test]
+    fn what_could_be_taken_for_a_header_that_is_changed_goes() {
+        let mut mutations = HeaderMutations::default();
+        let set = mutations.change(b"x-auth-user", b"alice", Placement::AddIfAbsent);
+        set.expect("valid");
+        mutations.remove(b"x-old").expect("valid");
+        let mut found = headers(&[
+            ("x_auth_user", "mallory"),
+            ("x-auth_user", "mallory"),
+            ("x.auth.user", "mallory"),
+            ("x_old", "1"),
+            ("x-auth-users", "2"),
+        ]);
+        mutations.apply_to_request(&mut found);
+        let expected = headers(&[("x-auth-users", "2"), ("x-auth-user", "alice")]);
+        assert_eq!(found, expected);
     }
 
     #[test]

@@ -9,9 +9,14 @@
 //!
 //! An authorizer that cannot be found or reached, answers too late, with 5xx, with a failed call, or
 //! with something that cannot be read or followed has given no answer ([`CheckError`]). The request
-//! is refused with `statusOnError`, or let through where the provider says `failOpen`. Two things
-//! are never let through: a request that was denied, however ill-formed the rest of the denial, and
-//! one that brought the failure about itself ([`CheckError::is_of_callers_making`]).
+//! is refused with `statusOnError`, or let through if the provider says `failOpen`. As in Envoy, that
+//! covers an authorizer that says nothing, and one that says that it failed. Unlike there, it does not
+//! cover:
+//!
+//! * a request that was denied, whatever comes after the denial;
+//! * an answer that began and did not end, or that cannot be read: it may have been a denial;
+//! * a failure that the caller can bring about: a check that the authorizer did not take, or any
+//!   failure on a request that authorizers may fail on ([`Oddity`]).
 //!
 //! # Connections
 //!
@@ -19,8 +24,9 @@
 //! ([`Network`]): from the pod's network namespace and with the pod's identity, through a tunnel
 //! where the authorizer's endpoint is of the mesh, so that its own policies decide whether it may be
 //! asked. Only names that no object of the mesh has are looked up by the node. Each shard keeps for
-//! each pod one HTTP/2 connection to each gRPC provider, and some idle connections for HTTP, until
-//! they have not been used for a while.
+//! each pod one HTTP/2 connection to each gRPC provider, until it has not been used for a while. A
+//! connection over HTTP/1.1 is kept only if nothing can still come on it, and only for checks of the
+//! same caller: what one caller makes an authorizer say is never the answer to another's check.
 
 mod answer;
 mod check;
@@ -28,8 +34,11 @@ mod envoy;
 mod error;
 mod grpc;
 mod headers;
+mod hearing;
 mod http;
 mod network;
+mod ordinary;
+mod outputs;
 mod resolve;
 mod slots;
 mod stats;
@@ -47,13 +56,17 @@ pub use check::{BodyExtent, BodyPart, Check, CheckedRequest, Peer};
 pub use error::CheckError;
 pub use headers::{HeaderChange, HeaderError, HeaderMutations, Placement};
 pub use network::{Endpoint, Network, NotConnected, Stream};
+pub use ordinary::Oddity;
+pub use outputs::{withhold_unjudged, withhold_unseen};
 pub use resolve::{in_mesh, resolve};
 pub use slots::CheckSlots;
 pub use stats::{AuthorizerCounts, AuthorizerStats};
 
 use self::grpc::GrpcClient;
+use self::hearing::Hearing;
 use self::http::HttpClient;
-use crate::model::{AuthorizerApi, ExtensionProvider};
+use self::ordinary::Sent;
+use crate::model::{AuthorizerApi, ExtensionProvider, OnError};
 
 /// The longest that a check may take, whatever the provider says.
 const LONGEST_CHECK: Duration = Duration::from_secs(24 * 60 * 60);
@@ -109,7 +122,13 @@ impl Authorizer {
 
     /// Asks about a request or connection, and applies what the provider says of failures.
     pub async fn decide(&self, provider: &ExtensionProvider, check: &Check<'_>) -> Outcome {
-        let outcome = self.check(provider, check).await.settle(provider.on_error);
+        let answer = match (self.check(provider, check).await, provider.on_error) {
+            (Answer::Error(error), OnError::LetThrough) => {
+                Answer::Error(error.on(oddity(provider, check)))
+            }
+            (answer, _) => answer,
+        };
+        let outcome = answer.settle(provider.on_error);
         self.counts.settled(&outcome);
         outcome
     }
@@ -134,6 +153,11 @@ impl Authorizer {
             service: service.clone(),
             timeout: provider.timeout,
         };
+        let hearing = Hearing::default();
+        let too_late = || {
+            let problem = format!("did not end within {:?}", provider.timeout);
+            hearing.broken_off(problem).unwrap_or_else(late)
+        };
         let network = &self.network;
         let endpoints = timeout_at(deadline, network.resolve(service))
             .await
@@ -144,14 +168,29 @@ impl Authorizer {
             })?;
         match &provider.api {
             AuthorizerApi::Grpc => {
-                let asked = self.grpc.check(network, provider, &endpoints, check);
-                timeout_at(deadline, asked).await.map_err(|_| late())?
+                let asked = self
+                    .grpc
+                    .check(network, provider, &endpoints, (check, &hearing));
+                timeout_at(deadline, asked).await.map_err(|_| too_late())?
             }
             AuthorizerApi::Http(api) => {
-                let asked = self.http.check(network, (api, service), &endpoints, check);
-                let head = timeout_at(deadline, asked).await.map_err(|_| late())??;
+                let asked = self
+                    .http
+                    .check(network, (api, service), &endpoints, (check, &hearing));
+                let head = timeout_at(deadline, asked)
+                    .await
+                    .map_err(|_| too_late())??;
                 Ok(head.answer(api, deadline).await)
             }
         }
+    }
+}
+
+/// What is odd about the request that a check is about, as its authorizer gets it.
+fn oddity(provider: &ExtensionProvider, check: &Check<'_>) -> Option<Oddity> {
+    let request = check.request.as_ref()?;
+    match &provider.api {
+        AuthorizerApi::Grpc => Sent::whole(request).oddity(),
+        AuthorizerApi::Http(api) => http::oddity(api, request),
     }
 }

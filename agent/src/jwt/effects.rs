@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Map, Value};
 
 use super::extract::{after_prefix, cookie_value, split_query};
+use crate::model::folded;
 use crate::policy::{ClaimHeader, JwtRule, Token, TokenLocation};
 
 /// The verified tokens of a request.
@@ -104,14 +105,12 @@ pub fn apply(
     }
 }
 
-/// Removes a header, and those whose names differ in `-` and `_` only: gateways of applications (CGI,
-/// WSGI) take them for the same.
+/// Removes a header, and those that an application may take for it.
 fn remove_lookalikes(headers: &mut HeaderMap, name: &HeaderName) {
-    let plain = |name: &HeaderName| name.as_str().replace('_', "-");
-    let wanted = plain(name);
+    let wanted = folded(name.as_str());
     let names: Vec<_> = headers
         .keys()
-        .filter(|name| plain(name) == wanted)
+        .filter(|name| folded(name.as_str()) == wanted)
         .cloned()
         .collect();
     for name in names {

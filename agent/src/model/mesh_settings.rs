@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, StatusCode};
 
+use super::lookalike::folded;
+
 /// Mesh-wide settings (Istio's `MeshConfig`). The default is what Istio does without one.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct MeshSettings {
@@ -168,6 +170,16 @@ impl HeaderPattern {
             Self::Suffix(suffix) => name.as_str().ends_with(suffix.as_str()),
         }
     }
+
+    /// Whether an application may take a header of this name for one that is meant, or it is one.
+    pub fn resembles(&self, name: &HeaderName) -> bool {
+        let name = folded(name.as_str());
+        match self {
+            Self::Exact(exact) => name == folded(exact.as_str()),
+            Self::Prefix(prefix) => name.starts_with(&folded(prefix)),
+            Self::Suffix(suffix) => name.ends_with(&folded(suffix)),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -189,6 +201,30 @@ mod tests {
             );
             assert!(
                 !parsed.matches(&HeaderName::from_static(other)),
+                "{pattern}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_pattern_knows_what_could_be_taken_for_a_header_that_it_means() {
+        for (pattern, alike, other) in [
+            ("X-User", "x_user", "x_user_id"),
+            ("x-auth-*", "x_auth-user", "x_aut"),
+            ("*-id", "user_id", "userid"),
+            ("x_a*", "x-ab", "x-b"),
+        ] {
+            let parsed = HeaderPattern::new(pattern).expect(pattern);
+            assert!(
+                parsed.resembles(&HeaderName::from_static(alike)),
+                "{pattern}"
+            );
+            assert!(
+                !parsed.matches(&HeaderName::from_static(alike)),
+                "{pattern}"
+            );
+            assert!(
+                !parsed.resembles(&HeaderName::from_static(other)),
                 "{pattern}"
             );
         }

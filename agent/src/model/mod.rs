@@ -8,6 +8,7 @@ mod classes;
 mod destination;
 mod endpoint_slice;
 mod identity;
+mod lookalike;
 mod mesh_settings;
 mod namespace;
 mod object;
@@ -25,6 +26,7 @@ pub use backends::{Endpoint, PodBehind};
 pub use destination::{Destination, Target};
 pub use endpoint_slice::{EndpointSlice, EndpointState, SliceEndpoint, SlicePort};
 pub use identity::{IdentityError, TrustDomain, WorkloadIdentity};
+pub use lookalike::folded;
 pub use mesh_settings::{
     AuthorizerApi, BodyEncoding, BodyExcess, ExtensionProvider, HeaderPattern, HeaderPatternError,
     HttpApi, MeshSettings, OnError, PathNormalization, ProviderService, RequestBody,

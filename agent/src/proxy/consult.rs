@@ -9,6 +9,15 @@ use crate::authorizer::{Allowance, Check, CheckError, CheckedRequest, Denial, Ou
 use crate::model::{MeshSettings, ObjectName};
 use crate::policy::Consultation;
 
+/// How a request or connection got past an authorizer.
+#[derive(Debug)]
+pub(crate) enum Agreement {
+    /// It allowed it.
+    Allowed(Allowance),
+    /// It gave no answer, and the provider says `failOpen`.
+    LetThrough,
+}
+
 /// Why an authorizer does not agree.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Disagreement {
@@ -44,7 +53,7 @@ pub(crate) async fn ask(
     consultation: &Consultation,
     ends: Ends<'_>,
     request: Option<CheckedRequest<'_>>,
-) -> Result<Allowance, Disagreement> {
+) -> Result<Agreement, Disagreement> {
     let Consultation { provider, decider } = consultation;
     let found = settings
         .extension_provider(provider)
@@ -65,13 +74,13 @@ pub(crate) async fn ask(
     }
     // On the heap: few connections ever ask, and all would keep room for it.
     match Box::pin(pod.authorizer.decide(found, &check)).await {
-        Outcome::Allow(allowance) => Ok(allowance),
+        Outcome::Allow(allowance) => Ok(Agreement::Allowed(allowance)),
         Outcome::LetThrough(error) => {
             tracing::warn!(
                 provider = &**provider, policy = %decider, pod = %pod.workload.name, %error,
                 "let through without an authorizer's answer (failOpen)"
             );
-            Ok(Allowance::default())
+            Ok(Agreement::LetThrough)
         }
         Outcome::Deny(answer) => Err(Disagreement::Denied(answer)),
         Outcome::Refuse { status, error } => Err(Disagreement::NoAnswer { status, error }),

@@ -39,6 +39,8 @@ mod tasks;
 mod test_objects;
 mod verdict;
 
+#[doc(hidden)]
+pub use self::http::is_among_offered;
 pub use self::http::{
     ChunkDecoder, Framing, HeadParser, Malformed, ParsedRequest, Persistence, Piece, RequestHead,
     Unwritable, write_request,

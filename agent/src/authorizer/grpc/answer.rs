@@ -16,7 +16,11 @@ const OK: i32 = 0;
 pub(super) enum NoAnswer {
     /// The authorizer says that it failed.
     Failed(String),
-    /// It asks for what an authorizer may not do, or says nothing.
+    /// It says that it cannot answer for the moment.
+    Unavailable(String),
+    /// It says that it cannot take this check.
+    NotTaken(String),
+    /// It asks for what an authorizer may not do, says nothing, or cannot be read.
     Malformed(String),
 }
 

@@ -2,20 +2,18 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::FutureExt;
-use futures_util::future::LocalBoxFuture;
 use http::{Request, Response};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper::rt::Executor;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
-use tonic::body::Body;
-use tower_service::Service;
 
 use crate::authorizer::CONNECT_TIMEOUT;
 use crate::authorizer::error::{CheckError, describe};
@@ -36,7 +34,7 @@ pub(super) struct Kept {
 
 struct Connection {
     endpoint: Endpoint,
-    sender: SendRequest<Body>,
+    sender: SendRequest<Full<Bytes>>,
     usage: Rc<Usage>,
 }
 
@@ -46,16 +44,16 @@ pub(super) enum Age {
     Kept,
 }
 
-/// Makes calls, for as long as it lives.
+/// Makes a call.
 pub(super) struct Caller {
-    sender: SendRequest<Body>,
+    sender: SendRequest<Full<Bytes>>,
     _in_use: InUse,
 }
 
 /// The connection failed: the authorizer said nothing.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub(super) struct Broken(String);
+pub(super) struct Broken(pub(super) String);
 
 impl Kept {
     /// Where the provider was asked last.
@@ -162,20 +160,19 @@ impl<F: Future + 'static> Executor<F> for Local {
     }
 }
 
-impl Service<Request<Body>> for Caller {
-    type Response = Response<Incoming>;
-    type Error = Broken;
-    type Future = LocalBoxFuture<'static, Result<Self::Response, Self::Error>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Broken>> {
-        self.sender
-            .poll_ready(context)
-            .map_err(|error| broken(&error))
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let sent = self.sender.send_request(request);
-        async { sent.await.map_err(|error| broken(&error)) }.boxed_local()
+impl Caller {
+    /// Sends a request and waits for the head of its response. The connection counts as used until
+    /// the caller is dropped.
+    ///
+    /// # Errors
+    /// [`Broken`].
+    pub(super) async fn send(
+        &mut self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, Broken> {
+        self.sender.ready().await.map_err(|error| broken(&error))?;
+        let sent = self.sender.send_request(request).await;
+        sent.map_err(|error| broken(&error))
     }
 }
 

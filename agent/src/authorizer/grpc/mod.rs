@@ -1,34 +1,31 @@
-//! gRPC authorizers: one HTTP/2 connection for each provider.
+//! gRPC authorizers: one HTTP/2 connection for each provider. Its streams do not touch each other, so
+//! that all callers share it.
 
 mod answer;
+mod call;
 mod connection;
 mod request;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::error::Error as _;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
 use http::header::{CONTENT_TYPE, HOST};
-use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Uri, Version};
-use tonic::{Code, Status};
-use tonic_prost::ProstCodec;
 
-use super::answer::{Answer, Denial};
+use super::answer::Answer;
 use super::check::Check;
-use super::envoy::{CHECK_PATH, CheckRequest, CheckResponse};
-use super::error::{CheckError, describe};
+use super::envoy::{CHECK_PATH, CheckRequest};
+use super::error::CheckError;
+use super::hearing::{Heard, Hearing};
 use super::network::{Endpoint, Network};
 use super::resolve::in_turn;
 use crate::model::{ExtensionProvider, ProviderService};
 use answer::NoAnswer;
+use call::check_call;
 use connection::{Age, Broken, Caller, Kept};
 use request::check_request;
-
-/// The largest answer that is read, in bytes.
-const LARGEST_ANSWER: usize = 1 << 20;
 
 /// The connections of one pod on one shard.
 #[derive(Default)]
@@ -46,26 +43,32 @@ impl GrpcClient {
         network: &Rc<dyn Network>,
         provider: &ExtensionProvider,
         endpoints: &[Endpoint],
-        check: &Check<'_>,
+        (check, hearing): (&Check<'_>, &Hearing),
     ) -> Result<Answer, CheckError> {
         let message = check_request(provider, check);
         let service = &provider.service;
         let kept = self.kept(service);
         in_turn(service, endpoints, kept.endpoint(), async |endpoint| {
-            let address = endpoint.address();
+            let asked = Asked {
+                service,
+                message: &message,
+                address: endpoint.address(),
+                hearing,
+            };
             let (caller, age) = kept.caller(network, endpoint).await?;
-            let called = call(service, caller, message.clone()).await;
-            if called.as_ref().is_err_and(is_of_transport) {
+            let called = match (asked.call(caller).await, age) {
+                // It may have ended of old age before this check came to it.
+                (Err(CallError::Broken(_)), Age::Kept) => {
+                    kept.forget(endpoint).await;
+                    let (caller, _) = kept.caller(network, endpoint).await?;
+                    asked.call(caller).await
+                }
+                (called, _) => called,
+            };
+            if let Err(CallError::Broken(_)) = &called {
                 kept.forget(endpoint).await;
             }
-            match (called, age) {
-                // It may have ended of old age before this check came to it.
-                (Err(status), Age::Kept) if is_of_transport(&status) => {
-                    let (caller, _) = kept.caller(network, endpoint).await?;
-                    read(call(service, caller, message.clone()).await, address)
-                }
-                (called, _) => read(called, address),
-            }
+            called.map_err(|error| error.at(endpoint.address()))
         })
         .await
     }
@@ -95,62 +98,49 @@ pub(super) fn check_head(service: &ProviderService) -> Request<()> {
     head
 }
 
-async fn call(
-    service: &ProviderService,
-    caller: Caller,
-    message: CheckRequest,
-) -> Result<CheckResponse, Status> {
-    let origin: Uri = format!("http://{}:{}", service.host, service.port)
-        .parse()
-        .map_err(|error: http::uri::InvalidUri| Status::invalid_argument(error.to_string()))?;
-    let mut client =
-        tonic::client::Grpc::with_origin(caller, origin).max_decoding_message_size(LARGEST_ANSWER);
-    client
-        .ready()
-        .await
-        .map_err(|error| Status::from_error(error.into()))?;
-    let codec = ProstCodec::<CheckRequest, CheckResponse>::default();
-    let path = PathAndQuery::from_static(CHECK_PATH);
-    let response = client
-        .unary(tonic::Request::new(message), path, codec)
-        .await?;
-    Ok(response.into_inner())
+/// A check that is put to an endpoint.
+struct Asked<'a> {
+    service: &'a ProviderService,
+    message: &'a CheckRequest,
+    address: SocketAddr,
+    hearing: &'a Hearing,
 }
 
-fn read(called: Result<CheckResponse, Status>, address: SocketAddr) -> Result<Answer, CheckError> {
-    let response = match called {
-        Ok(response) => response,
-        Err(status) => return failed(&status, address),
-    };
-    answer::answer(response).map_err(|error| match error {
-        NoAnswer::Failed(problem) => CheckError::Failed { address, problem },
-        NoAnswer::Malformed(problem) => CheckError::Malformed { address, problem },
-    })
+/// Why a call has no answer.
+enum CallError {
+    /// There is none to be asked by this name.
+    NotAskable,
+    /// The connection failed: the authorizer said nothing.
+    Broken(Broken),
+    /// The answer is none.
+    NoAnswer(NoAnswer),
 }
 
-/// What a failed call means. One that is refused for want of permission is a denial: nobody who
-/// answers so means that the request may pass.
-fn failed(status: &Status, address: SocketAddr) -> Result<Answer, CheckError> {
-    let problem = format!("{:?}: {}", status.code(), describe(status));
-    if is_of_transport(status) {
-        return Err(CheckError::Unreachable { address, problem });
+impl Asked<'_> {
+    async fn call(&self, mut caller: Caller) -> Result<Answer, CallError> {
+        let request = check_call(self.service, self.message).ok_or(CallError::NotAskable)?;
+        let heard = Heard::default();
+        self.hearing.ask(self.address, heard.clone());
+        let response = caller.send(request).await.map_err(CallError::Broken)?;
+        heard.add(1);
+        call::read(response).await.map_err(CallError::NoAnswer)
     }
-    match status.code() {
-        Code::PermissionDenied | Code::Unauthenticated => Ok(Answer::Deny(Denial {
-            status: http::StatusCode::FORBIDDEN,
-            headers: http::HeaderMap::new(),
-            body: bytes::Bytes::new(),
-        })),
-        // The last one is also what an answer beyond the largest is to this client.
-        Code::InvalidArgument | Code::ResourceExhausted | Code::OutOfRange => {
-            Err(CheckError::NotTaken { address, problem })
+}
+
+impl CallError {
+    fn at(self, address: SocketAddr) -> CheckError {
+        match self {
+            Self::NotAskable => CheckError::NotAskable("no request can be sent to its service"),
+            Self::Broken(Broken(problem)) | Self::NoAnswer(NoAnswer::Unavailable(problem)) => {
+                CheckError::Unreachable { address, problem }
+            }
+            Self::NoAnswer(NoAnswer::Failed(problem)) => CheckError::Failed { address, problem },
+            Self::NoAnswer(NoAnswer::NotTaken(problem)) => {
+                CheckError::NotTaken { address, problem }
+            }
+            Self::NoAnswer(NoAnswer::Malformed(problem)) => {
+                CheckError::Malformed { address, problem }
+            }
         }
-        Code::Unavailable => Err(CheckError::Unreachable { address, problem }),
-        _ => Err(CheckError::Failed { address, problem }),
     }
-}
-
-/// Whether a call failed on this side, for want of a connection: the authorizer said nothing.
-fn is_of_transport(status: &Status) -> bool {
-    status.source().is_some_and(|cause| cause.is::<Broken>())
 }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::header::{LOCATION, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, Response, StatusCode};
-use http_body_util::{BodyExt, Limited};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
 
@@ -31,6 +31,10 @@ impl Head {
     pub(in crate::authorizer) async fn answer(self, api: &HttpApi, deadline: Instant) -> Answer {
         let address = self.lease.address();
         let status = self.response.status();
+        if does_not_serve(status) {
+            let problem = format!("it answered with status {status}");
+            return Answer::Error(CheckError::NotTaken { address, problem });
+        }
         if status.is_server_error() {
             let problem = format!("it answered with status {status}");
             return Answer::Error(CheckError::Failed { address, problem });
@@ -42,11 +46,19 @@ impl Head {
         let (head, body) = self.response.into_parts();
         let body = collect(body, self.lease, deadline).await;
         if status != StatusCode::OK {
+            let body = match body {
+                Collected::Whole(body) => body,
+                Collected::TooLong | Collected::Broken => Bytes::new(),
+            };
             return Answer::Deny(Denial {
                 status,
                 headers: denial_headers(api, &head.headers),
                 body,
             });
+        }
+        if let Collected::Broken = body {
+            let problem = "its body broke off".to_owned();
+            return Answer::Error(CheckError::Malformed { address, problem });
         }
         match allowance(api, &head.headers) {
             Ok(allowance) => Answer::Allow(allowance),
@@ -55,15 +67,33 @@ impl Head {
     }
 }
 
-/// All of a body, or nothing. Once it has been read the connection is used again.
-async fn collect(body: Incoming, lease: Lease, deadline: Instant) -> Bytes {
+/// Whether a server answers so because of the request, and not because it failed.
+fn does_not_serve(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::NOT_IMPLEMENTED | StatusCode::HTTP_VERSION_NOT_SUPPORTED
+    )
+}
+
+/// What came of a body.
+enum Collected {
+    Whole(Bytes),
+    /// It is longer than is read.
+    TooLong,
+    /// It did not come to its end.
+    Broken,
+}
+
+/// Reads a body. Once it has been read the connection may be used again.
+async fn collect(body: Incoming, lease: Lease, deadline: Instant) -> Collected {
     let collected = Limited::new(body, LONGEST_BODY).collect();
     match timeout_at(deadline, collected).await {
         Ok(Ok(body)) => {
             lease.give_back().await;
-            body.to_bytes()
+            Collected::Whole(body.to_bytes())
         }
-        Ok(Err(_)) | Err(_) => Bytes::new(),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Collected::TooLong,
+        Ok(Err(_)) | Err(_) => Collected::Broken,
     }
 }
 

@@ -7,8 +7,8 @@ use http_body_util::Full;
 
 use crate::authorizer::check::{CheckedRequest, PARTIAL_BODY};
 use crate::authorizer::error::CheckError;
-use crate::authorizer::headers::is_reserved;
-use crate::model::HttpApi;
+use crate::authorizer::headers::{is_reserved, is_reserved_text};
+use crate::model::{HttpApi, folded};
 
 /// The request for a check.
 ///
@@ -42,7 +42,8 @@ fn uri(api: &HttpApi, asked: &CheckedRequest<'_>) -> Result<Uri, CheckError> {
     path.parse().map_err(|_| refused())
 }
 
-/// Host, Authorization, and what the provider asks for: every value of it.
+/// Host, Authorization, and what the provider asks for: every value of it. What the authorizer's server
+/// could take for a header that is the provider's or HTTP's own is not sent.
 fn headers(
     api: &HttpApi,
     asked: &CheckedRequest<'_>,
@@ -50,7 +51,7 @@ fn headers(
 ) -> Result<HeaderMap, CheckError> {
     let mut headers = HeaderMap::new();
     for (name, value) in asked.headers {
-        if is_sent(api, name) {
+        if is_shown(api, name) && !resembles_own(api, name) {
             headers.append(name, value.clone());
         }
     }
@@ -68,7 +69,16 @@ fn headers(
     Ok(headers)
 }
 
-fn is_sent(api: &HttpApi, name: &HeaderName) -> bool {
+/// Whether an authorizer is shown a header of this name.
+pub(in crate::authorizer) fn is_shown(api: &HttpApi, name: &HeaderName) -> bool {
     let asked_for = api.request_headers.iter().any(|p| p.matches(name));
     (*name == AUTHORIZATION || asked_for) && !is_reserved(name)
+}
+
+fn resembles_own(api: &HttpApi, name: &HeaderName) -> bool {
+    let name = folded(name.as_str());
+    let mut additional = api.additional_headers.iter();
+    name == PARTIAL_BODY
+        || is_reserved_text(&name)
+        || additional.any(|(own, _)| folded(own.as_str()) == name)
 }

@@ -1,7 +1,7 @@
 //! What becomes of requests where no answer comes.
 
 use super::grpc_server::{GrpcServer, Reply};
-use super::http_server::{HttpServer, Then, raw};
+use super::http_server::{HttpServer, Then, narrow, raw};
 use super::*;
 
 /// What a provider that never fails open, and one that does, make of a request.
@@ -37,7 +37,6 @@ async fn an_authorizer_that_does_not_answer_refuses_or_lets_through_as_configure
     })
     .await;
     let slow = raw(b"", Then::Stall).await;
-    let half = raw(b"HTTP/1.1 200 OK\r\n", Then::Stall).await;
     let (grpc, http) = (AuthorizerApi::Grpc, http_api());
     for (case, address, provider) in [
         ("gone, gRPC", GONE, provider(grpc.clone())),
@@ -46,7 +45,6 @@ async fn an_authorizer_that_does_not_answer_refuses_or_lets_through_as_configure
         ("broken, gRPC", broken.address, provider(grpc.clone())),
         ("no HTTP/2", slow, impatient(grpc)),
         ("silent, HTTP", slow, impatient(http.clone())),
-        ("half a head", half, impatient(http.clone())),
         ("500", failing.address, provider(http)),
     ] {
         let (closed, open, stats) = outcomes(address, provider).await;
@@ -95,6 +93,101 @@ async fn a_check_that_is_not_taken_is_refused_even_where_failures_are_let_throug
         assert_eq!(refused(&closed), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(refused(&open), StatusCode::FORBIDDEN);
         assert_eq!(stats.let_through, 0);
+    }
+}
+
+/// Ensures that this provider lets nothing through, whatever is asked.
+async fn ensure_refused(
+    case: &str,
+    address: SocketAddr,
+    provider: ExtensionProvider,
+    asked: &Asked,
+) {
+    let outcome = at(&[address])
+        .decide(&fail_open(provider), &asked.check())
+        .await;
+    let is_refused = matches!(
+        &outcome,
+        Outcome::Refuse {
+            status: StatusCode::FORBIDDEN,
+            ..
+        }
+    );
+    assert!(is_refused, "{case}: {outcome:?}");
+}
+
+/// Nor with a request that an ordinary authorizer does not take, so that it breaks off or fails.
+#[tokio::test(flavor = "local")]
+async fn a_request_that_authorizers_choke_on_is_refused_even_where_failures_are_let_through() {
+    let long: &'static str = format!("/{}", "a".repeat(9_000)).leak();
+    let (none, header) = (HeaderMap::new(), header_map(&[("authorization", long)]));
+    let obscure = HeaderValue::from_bytes(b"Bearer \xff").expect("a value");
+    let obscure = HeaderMap::from_iter([(::http::header::AUTHORIZATION, obscure)]);
+    let method = |name: &str| Method::from_bytes(name.as_bytes()).expect("a method");
+    for (case, method, path, headers) in [
+        ("a long path", Method::GET, long, &none),
+        ("a long header", Method::GET, "/", &header),
+        ("a header that is no text", Method::GET, "/", &obscure),
+        ("a stray %", Method::GET, "/%", &none),
+        ("half an escape", Method::GET, "/a%2", &none),
+        ("an escape of no text", Method::GET, "/%ff", &none),
+        ("an odd method", method("BREW"), "/", &none),
+    ] {
+        let asked = Asked {
+            method,
+            path,
+            headers: headers.clone(),
+            ..Asked::new()
+        };
+        ensure_refused(case, narrow(1).await, provider(http_api()), &asked).await;
+        ensure_refused(case, GONE, provider(http_api()), &asked).await;
+        let broken = GrpcServer::replying(Reply::HangUp).await;
+        ensure_refused(case, broken.address, provider(AuthorizerApi::Grpc), &asked).await;
+    }
+    let ordinary = Asked {
+        path: "/caf%C3%A9?q=%20",
+        ..Asked::with_headers(&[("authorization", "Bearer t")])
+    };
+    let provider = fail_open(provider(http_api()));
+    let outcome = at(&[narrow(1).await])
+        .decide(&provider, &ordinary.check())
+        .await;
+    assert!(matches!(outcome, Outcome::LetThrough(_)), "{outcome:?}");
+}
+
+/// Nor where the authorizer says that it does not serve such a request.
+#[tokio::test(flavor = "local")]
+async fn what_an_authorizer_does_not_implement_is_refused_even_where_failures_are_let_through() {
+    for answer in [
+        b"HTTP/1.1 501 Unsupported method\r\ncontent-length: 0\r\n\r\n".as_slice(),
+        b"HTTP/1.1 505 HTTP Version Not Supported\r\ncontent-length: 0\r\n\r\n",
+    ] {
+        let address = raw(answer, Then::Close).await;
+        ensure_refused("501, 505", address, provider(http_api()), &Asked::new()).await;
+    }
+}
+
+/// An answer that has begun may have been a denial.
+#[tokio::test(flavor = "local")]
+async fn an_answer_that_breaks_off_is_refused_even_where_failures_are_let_through() {
+    for (begun, then) in [
+        (b"HTTP/1.1 403 Forbidden\r\n".as_slice(), Then::Close),
+        (b"HTTP/1.1 403 Forbidden\r\n", Then::Stall),
+        (b"HTTP/1.1 4", Then::Close),
+        (b"HTTP/1.1 403 Forbidden\r\nbad header\r\n\r\n", Then::Close),
+        (b"HTTP/1.1 200 OK\r\n", Then::Stall),
+        (
+            b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nbut",
+            Then::Close,
+        ),
+        (
+            b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nbut",
+            Then::Stall,
+        ),
+    ] {
+        let address = raw(begun, then).await;
+        let shown = String::from_utf8_lossy(begun);
+        ensure_refused(&shown, address, impatient(http_api()), &Asked::new()).await;
     }
 }
 

@@ -25,6 +25,12 @@ pub(super) enum Reply {
     Code(u16),
     /// Answers as a plain web server, with this status.
     Status(u16),
+    /// Answers with this status, these bytes as the whole body, and these trailers.
+    Raw(
+        u16,
+        Vec<u8>,
+        Option<&'static [(&'static str, &'static str)]>,
+    ),
     /// Never answers.
     Silence,
     /// Breaks the connection off.
@@ -160,6 +166,10 @@ fn send(mut respond: SendResponse<Bytes>, reply: Reply) {
             let _ = respond.send_response(head, true);
             return;
         }
+        Reply::Raw(status, body, trailers) => {
+            *head.status_mut() = status.try_into().expect("a status");
+            return send_raw(respond, head, body, trailers);
+        }
         Reply::Silence | Reply::HangUp => return,
     };
     let mut frame = BytesMut::new();
@@ -171,4 +181,22 @@ fn send(mut respond: SendResponse<Bytes>, reply: Reply) {
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", 0.into());
     body.send_trailers(trailers).expect("trailers");
+}
+
+fn send_raw(
+    mut respond: SendResponse<Bytes>,
+    head: Response<()>,
+    body: Vec<u8>,
+    trailers: Option<&[(&'static str, &'static str)]>,
+) {
+    let mut stream = respond.send_response(head, false).expect("a response");
+    let is_last = trailers.is_none();
+    stream.send_data(body.into(), is_last).expect("data");
+    if let Some(lines) = trailers {
+        let mut trailers = HeaderMap::new();
+        for (name, value) in lines {
+            trailers.append(*name, HeaderValue::from_static(value));
+        }
+        stream.send_trailers(trailers).expect("trailers");
+    }
 }

@@ -13,7 +13,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
 /// The server, and what came to it.
 pub(super) struct HttpServer {
@@ -97,4 +97,111 @@ pub(super) async fn raw(bytes: &'static [u8], then: Then) -> SocketAddr {
         }
     });
     address
+}
+
+/// A server that answers by the path: 200 for `/allow`, the status that a path names, 403 otherwise. It
+/// sends a body whatever the method and the status, and does not read the bodies of requests, as
+/// servers written with Python's `http.server` do. What does not belong to an answer comes once the
+/// client has sent more, or after a moment.
+pub(super) async fn careless() -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+    let address = listener.local_addr().expect("an address");
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&connections);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            counted.fetch_add(1, Ordering::Relaxed);
+            tokio::spawn(answer_carelessly(stream));
+        }
+    });
+    (address, connections)
+}
+
+/// What is sent as every body: read as an answer, it allows.
+const ALLOWING_BODY: &str = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+
+async fn answer_carelessly(mut stream: TcpStream) -> Option<()> {
+    let mut buffer = Vec::new();
+    loop {
+        let is_left_over = !buffer.is_empty();
+        if is_left_over {
+            more_or_a_moment(&mut stream, &mut buffer).await?;
+        }
+        let end = loop {
+            match buffer.windows(4).position(|part| part == b"\r\n\r\n") {
+                Some(at) => break at + 4,
+                None if stream.read_buf(&mut buffer).await.ok()? == 0 => return None,
+                None => {}
+            }
+        };
+        let head = String::from_utf8_lossy(&buffer[..end]).into_owned();
+        buffer.drain(..end);
+        let mut words = head.split(' ');
+        let (method, path) = (words.next()?, words.next()?);
+        let status = match path.trim_start_matches('/') {
+            "allow" => 200,
+            path => path.parse().unwrap_or(403),
+        };
+        let length = ALLOWING_BODY.len();
+        let answer = format!(
+            "HTTP/1.1 {status} x\r\nconnection: keep-alive\r\ncontent-length: {length}\r\n\r\n"
+        );
+        stream.write_all(answer.as_bytes()).await.ok()?;
+        if method == "HEAD" || [204, 304].contains(&status) {
+            more_or_a_moment(&mut stream, &mut buffer).await?;
+        }
+        stream.write_all(ALLOWING_BODY.as_bytes()).await.ok()?;
+    }
+}
+
+async fn more_or_a_moment(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<()> {
+    let more = stream.read_buf(buffer);
+    match tokio::time::timeout(std::time::Duration::from_millis(300), more).await {
+        Ok(Ok(0) | Err(_)) => None,
+        Ok(Ok(_)) | Err(_) => Some(()),
+    }
+}
+
+/// A server that answers 200, and breaks off where a request's head is longer than `most` bytes.
+pub(super) async fn narrow(most: usize) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") && head.len() <= most {
+                    if stream.read_buf(&mut head).await.unwrap_or(0) == 0 {
+                        return;
+                    }
+                }
+                if head.len() <= most {
+                    let _ = stream.write_all(ALLOWING_BODY.as_bytes()).await;
+                }
+            });
+        }
+    });
+    address
+}
+
+/// A server that denies, and some time after each answer sends another one, unasked.
+pub(super) async fn chatty() -> (SocketAddr, Arc<AtomicUsize>) {
+    const DENYING: &str = "HTTP/1.1 403 x\r\ncontent-length: 0\r\n\r\n";
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+    let address = listener.local_addr().expect("an address");
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&connections);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            counted.fetch_add(1, Ordering::Relaxed);
+            tokio::spawn(async move {
+                while let Ok(1..) = stream.read(&mut [0; 4096]).await {
+                    let _ = stream.write_all(DENYING.as_bytes()).await;
+                    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                    let _ = stream.write_all(ALLOWING_BODY.as_bytes()).await;
+                }
+            });
+        }
+    });
+    (address, connections)
 }

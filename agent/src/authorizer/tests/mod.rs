@@ -7,6 +7,7 @@ mod grpc_server;
 mod http;
 mod http_server;
 mod resolve;
+mod reuse;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
 use super::head::RequestHead;
+use super::outputs::OutputNames;
 use crate::authorizer::HeaderMutations;
 use crate::policy::RequestPermit;
 
@@ -75,6 +76,9 @@ pub(crate) trait Grant {
 
     /// What is to be changed of the answer's headers; asked once.
     fn amendments(&mut self) -> Vec<HeaderMutations>;
+
+    /// Which headers the client may not bring in trailers; asked once.
+    fn outputs(&mut self) -> OutputNames;
 
     /// Resolves when the request is not permitted any more.
     async fn revoked(&mut self);

@@ -14,6 +14,7 @@ mod h2;
 mod head;
 mod limits;
 mod opaque;
+mod outputs;
 mod progress;
 mod sniff;
 #[cfg(test)]
@@ -27,6 +28,8 @@ use tokio::io::AsyncReadExt;
 
 pub(crate) use client::Downstream;
 pub(crate) use gate::{BodyError, Exchange, Gate, Grant, JudgedBody, Outcome, Rejection};
+#[doc(hidden)]
+pub use h1::is_among_offered;
 pub use h1::{
     ChunkDecoder, Framing, HeadParser, Malformed, ParsedRequest, Persistence, Piece, Unwritable,
     write_request,
@@ -34,6 +37,7 @@ pub use h1::{
 pub use head::RequestHead;
 pub(crate) use limits::HttpLimits;
 pub(crate) use opaque::relay_opaque;
+pub(crate) use outputs::OutputNames;
 pub(crate) use tunnel_io::TunnelIo;
 
 use self::client::Client;

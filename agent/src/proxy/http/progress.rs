@@ -6,6 +6,7 @@ use http::{HeaderMap, StatusCode};
 
 use super::super::relay::Meter;
 use super::gate::{Exchange, Outcome};
+use super::outputs::OutputNames;
 use crate::authorizer::HeaderMutations;
 
 /// What becomes of a request, while it is carried.
@@ -16,6 +17,7 @@ pub(super) struct Progress<'a> {
     received: Cell<u64>,
     status: Cell<Option<StatusCode>>,
     amendments: Vec<HeaderMutations>,
+    outputs: OutputNames,
 }
 
 impl<'a> Progress<'a> {
@@ -23,11 +25,26 @@ impl<'a> Progress<'a> {
     pub(super) fn new(meter: &'a Meter, amendments: Vec<HeaderMutations>) -> Self {
         Self {
             amendments,
+            outputs: OutputNames::default(),
             meter,
             sent: Cell::new(0),
             received: Cell::new(0),
             status: Cell::new(None),
         }
+    }
+
+    /// The same, of a request whose trailers may not bring these headers.
+    pub(super) fn withholding(self, outputs: OutputNames) -> Self {
+        Self { outputs, ..self }
+    }
+
+    /// The trailers as they are passed on.
+    pub(super) fn trailers(&self, way: Way, mut trailers: HeaderMap) -> HeaderMap {
+        match way {
+            Way::Request => self.outputs.withhold(&mut trailers),
+            Way::Response => {}
+        }
+        trailers
     }
 
     /// Counts bytes of a body.

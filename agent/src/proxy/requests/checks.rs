@@ -6,20 +6,33 @@ use std::time::SystemTime;
 
 use super::body::Shown;
 use super::refusal::RequestRefusal;
-use crate::authorizer::{BodyPart, CheckedRequest, HeaderMutations};
+use crate::authorizer::{
+    Allowance, BodyPart, CheckedRequest, HeaderMutations, withhold_unjudged, withhold_unseen,
+};
 use crate::jwt::{self, Verified, authenticate};
-use crate::model::MeshSettings;
+use crate::model::{AuthorizerApi, ExtensionProvider, MeshSettings};
 use crate::policy::{Approvals, Consultation, RequestAttributes, WorkloadPolicies, forwarded_for};
-use crate::proxy::consult::ask;
+use crate::proxy::consult::{Agreement, ask};
 use crate::proxy::ends::Ends;
-use crate::proxy::http::RequestHead;
+use crate::proxy::http::{OutputNames, RequestHead};
 use crate::proxy::pod::ServedPod;
 
 /// What tells a request from others, where its client says so.
 const REQUEST_ID: &str = "x-request-id";
 
+/// What authorizers agreed to.
+#[derive(Debug, Default)]
+pub(crate) struct Agreed {
+    pub(crate) approvals: Approvals,
+    /// What they change of the answer's headers.
+    pub(crate) amendments: Vec<HeaderMutations>,
+    /// The headers of the request that are theirs to write.
+    pub(crate) outputs: OutputNames,
+}
+
 /// Asks every authorizer that a CUSTOM policy names for this request, and shows each its part of the
-/// body; all have to allow it. What they change of its headers is changed, and what they change of the answer's is returned.
+/// body; all have to allow it. What they change of its headers is changed, and what only they may write
+/// is taken out.
 ///
 /// # Errors
 /// [`RequestRefusal::NotApproved`] where one does not.
@@ -29,8 +42,15 @@ pub(crate) async fn consult(
     asked: Vec<Consultation>,
     ends: Ends<'_>,
     (head, body): (&mut RequestHead, &Shown),
-) -> Result<(Approvals, Vec<HeaderMutations>), RequestRefusal> {
-    let (mut approvals, mut amendments) = (Approvals::default(), Vec::new());
+) -> Result<Agreed, RequestRefusal> {
+    let mut agreed = Agreed::default();
+    let providers = asked
+        .iter()
+        .filter_map(|one| settings.extension_provider(&one.provider));
+    for provider in providers {
+        withhold_unseen(provider, &mut head.headers);
+        agreed.add_patterns(provider);
+    }
     for consultation in asked {
         let provider = settings.extension_provider(&consultation.provider);
         let wanted = provider.and_then(|provider| provider.request_body.as_ref());
@@ -44,9 +64,14 @@ pub(crate) async fn consult(
         )
         .await
         {
-            Ok(allowance) => {
-                allowance.request.apply(&mut head.headers);
-                amendments.push(allowance.response);
+            Ok(Agreement::Allowed(allowance)) => {
+                allowance.request.apply_to_request(&mut head.headers);
+                agreed.add(allowance);
+            }
+            Ok(Agreement::LetThrough) => {
+                if let Some(provider) = provider {
+                    withhold_unjudged(provider, &mut head.headers);
+                }
             }
             Err(disagreement) => {
                 return Err(RequestRefusal::NotApproved {
@@ -55,9 +80,26 @@ pub(crate) async fn consult(
                 });
             }
         }
-        approvals.add(consultation.provider);
+        agreed.approvals.add(consultation.provider);
     }
-    Ok((approvals, amendments))
+    Ok(agreed)
+}
+
+impl Agreed {
+    fn add_patterns(&mut self, provider: &ExtensionProvider) {
+        if let AuthorizerApi::Http(api) = &provider.api {
+            for pattern in &api.to_upstream_on_allow {
+                self.outputs.add_pattern(pattern);
+            }
+        }
+    }
+
+    fn add(&mut self, allowance: Allowance) {
+        for name in allowance.request.names() {
+            self.outputs.add(name);
+        }
+        self.amendments.push(allowance.response);
+    }
 }
 
 fn checked(head: &RequestHead, body: Option<BodyPart>) -> CheckedRequest<'_> {
@@ -74,7 +116,8 @@ fn checked(head: &RequestHead, body: Option<BodyPart>) -> CheckedRequest<'_> {
     }
 }
 
-/// Verifies the tokens of a request by the rules of its port, and does to its head what they say.
+/// Verifies the tokens of a request by the rules of its port, and does to its head what they say. Adds
+/// the headers that the rules write to `outputs`.
 ///
 /// # Errors
 /// [`RequestRefusal::Unauthenticated`] where one is not accepted.
@@ -82,11 +125,17 @@ pub(crate) async fn verify_tokens(
     pod: &ServedPod,
     policies: &WorkloadPolicies,
     port: u16,
-    head: &mut RequestHead,
+    (head, outputs): (&mut RequestHead, &mut OutputNames),
 ) -> Result<Option<Verified>, RequestRefusal> {
     let rules = policies.jwt_rules(port);
     if rules.is_empty() {
         return Ok(None);
+    }
+    for rule in &*rules {
+        let claims = rule.claim_headers.iter().map(|output| &output.header);
+        claims
+            .chain(&rule.payload_header)
+            .for_each(|name| outputs.add(name));
     }
     let as_it_came = jwt::RequestHead {
         method: &head.method,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::body::{Ahead, Shown, Wanted};
-use super::checks::{attributes, consult, verify_tokens};
+use super::checks::{Agreed, attributes, consult, verify_tokens};
 use super::refusal::RequestRefusal;
 use super::report::{RequestAccount, RequestEnding};
 use crate::authorizer::HeaderMutations;
@@ -18,7 +18,9 @@ use crate::policy::{
 use crate::proxy::connections::Registration;
 use crate::proxy::ends::Ends;
 use crate::proxy::events::Matter;
-use crate::proxy::http::{Exchange, Gate, Grant, JudgedBody, Outcome, Rejection, RequestHead};
+use crate::proxy::http::{
+    Exchange, Gate, Grant, JudgedBody, Outcome, OutputNames, Rejection, RequestHead,
+};
 use crate::proxy::pod::ServedPod;
 use crate::proxy::relay::Meter;
 use crate::proxy::subject::Subject;
@@ -44,6 +46,7 @@ pub(crate) struct Granted {
     registration: Registration,
     permit: RequestPermit,
     amendments: Vec<HeaderMutations>,
+    outputs: OutputNames,
     since: Instant,
     termination: Option<Termination>,
 }
@@ -98,9 +101,14 @@ impl RequestGate {
         let settings = asked_in.snapshot.mesh_settings();
         let judge = Judge::new(&asked_in, &self.pod.workload);
         let policies = judge.policies().map_err(RequestRefusal::Denied)?;
-        let (approvals, amendments) =
-            consult(&self.pod, settings, asked, self.ends(), (head, &body)).await?;
-        let verified = verify_tokens(&self.pod, policies, self.to.port(), head).await?;
+        let agreed = consult(&self.pod, settings, asked, self.ends(), (head, &body)).await?;
+        let Agreed {
+            approvals,
+            amendments,
+            mut outputs,
+        } = agreed;
+        let port = self.to.port();
+        let verified = verify_tokens(&self.pod, policies, port, (head, &mut outputs)).await?;
         let request = Rc::new(attributes(head, verified.as_ref()));
         let registration = self.pod.registry.register(
             Rc::clone(&self.subject),
@@ -127,6 +135,7 @@ impl RequestGate {
             registration,
             permit,
             amendments,
+            outputs,
             since,
             termination: None,
         })
@@ -191,6 +200,10 @@ impl Grant for Granted {
 
     fn amendments(&mut self) -> Vec<HeaderMutations> {
         std::mem::take(&mut self.amendments)
+    }
+
+    fn outputs(&mut self) -> OutputNames {
+        std::mem::take(&mut self.outputs)
     }
 
     async fn revoked(&mut self) {

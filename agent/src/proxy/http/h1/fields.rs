@@ -5,6 +5,7 @@ use http::{HeaderMap, header};
 
 use super::super::sniff::is_tchar;
 use super::malformed::Malformed;
+use crate::model::folded;
 
 /// Lines of a head.
 pub(crate) const MOST_FIELDS: usize = 100;
@@ -128,8 +129,9 @@ fn may_trail(name: &HeaderName) -> bool {
         "x-real-ip",
     ];
     const NEVER_BEGUN: [&str; 3] = ["content-", "x-forwarded-", "if-"];
-    let text = name.as_str();
-    let named = NEVER.contains(name) || NEVER_NAMED.contains(&text);
+    // As an application may see it.
+    let text = folded(name.as_str());
+    let named = NEVER.iter().any(|never| *never == *text) || NEVER_NAMED.contains(&&*text);
     !named && !NEVER_BEGUN.iter().any(|begin| text.starts_with(begin))
 }
 
@@ -186,6 +188,7 @@ mod tests {
     #[test]
     fn trailers_cannot_bring_what_decides() {
         let sent = "content-length: 5\r\nhost: a\r\nauthorization: b\r\nx-forwarded-for: c\r\n\
+                    content_type: e\r\nx_forwarded_for: c\r\nx.real.ip: c\r\n\
                     transfer-encoding: chunked\r\ncookie: d\r\ngrpc-status: 0\r\n\r\n";
         let kept = retain_trailers(read(sent).unwrap());
         assert_eq!(kept.len(), 1);

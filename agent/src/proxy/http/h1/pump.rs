@@ -52,6 +52,7 @@ pub(super) async fn pump<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
             }
         }
     };
+    let trailers = progress.trailers(way, trailers);
     let finished = sink.finish(&trailers, coding).await;
     finished.map_err(PumpError::NotTaken)
 }

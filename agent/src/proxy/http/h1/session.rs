@@ -164,6 +164,7 @@ impl<D: Downstream, G: Gate> Session<'_, D, G> {
         mut grant: G::Grant,
     ) -> Next {
         let progress = Progress::new(self.meter, grant.amendments());
+        let progress = progress.withholding(grant.outputs());
         let most = self.limits.head_size;
         let carrying = carry(
             &mut self.peer,

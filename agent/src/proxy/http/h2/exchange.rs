@@ -56,6 +56,7 @@ pub(super) async fn exchange<G: Gate>(
     match decided {
         Ok(mut grant) => {
             let progress = Progress::new(shared.meter, grant.amendments());
+            let progress = progress.withholding(grant.outputs());
             let carrying = permitted(shared, &head, body, &mut respond, (&mut grant, &progress));
             let outcome = carrying.await;
             grant.finish(&progress.exchange(outcome));

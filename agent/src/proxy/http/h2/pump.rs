@@ -87,7 +87,10 @@ pub(super) async fn pump(
         }
     }
     match source.trailers().await.map_err(PumpError::Source)? {
-        Some(trailers) => sink.send_trailers(retain_trailers(trailers)),
+        Some(trailers) => {
+            let kept = progress.trailers(way, retain_trailers(trailers));
+            sink.send_trailers(kept)
+        }
         None => sink.send_data(Bytes::new(), true),
     }
     .map_err(not_taken)

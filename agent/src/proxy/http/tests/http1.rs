@@ -74,7 +74,7 @@ fn pipelined_requests_are_judged_and_answered_in_their_order() {
 fn chunks_and_trailers_pass_both_ways() {
     run(async {
         let mut scene = Scene::new().await;
-        let sent = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5;x=y\r\nhello\r\n0\r\nX-Sum: 1\r\nHost: b\r\n\r\n";
+        let sent = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5;x=y\r\nhello\r\n0\r\nX-Sum: 1\r\nHost: b\r\nX-Auth-User: c\r\nX_Auth.User: c\r\n\r\n";
         let got = "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nx-sum: 1\r\n\r\n";
         scene.pass(sent, got).await;
         let answer = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\ngrpc-status: 0\r\n\r\n";

@@ -110,7 +110,11 @@ fn requests_answers_and_trailers_pass() {
             .insert("te", "trailers".parse().unwrap());
         let (response, mut body) = streams.client.send_request(request, false).unwrap();
         body.send_data("hello".into(), false).unwrap();
-        body.send_trailers(grpc_status()).unwrap();
+        let mut trailers = grpc_status();
+        for name in ["x-auth-user", "x_auth_user"] {
+            trailers.insert(name, "mallory".parse().unwrap());
+        }
+        body.send_trailers(trailers).unwrap();
         let (request, mut respond) = streams.arrive().await;
         assert_eq!(request.uri(), "http://a.com:80/pkg.Service/Method?x");
         assert_eq!(request.headers()["te"], "trailers");

@@ -25,8 +25,8 @@ use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio::time::timeout;
 
 use super::{
-    BodyError, Exchange, Gate, Grant, HttpLimits, JudgedBody, NotHttp, Outcome, Rejection,
-    RequestHead, Served, serve,
+    BodyError, Exchange, Gate, Grant, HttpLimits, JudgedBody, NotHttp, Outcome, OutputNames,
+    Rejection, RequestHead, Served, serve,
 };
 use crate::authorizer::HeaderMutations;
 use crate::datapath::RequestStream;
@@ -118,6 +118,12 @@ fn rejection(status: StatusCode) -> Rejection {
 impl Grant for TestGrant {
     fn amendments(&mut self) -> Vec<HeaderMutations> {
         Vec::new()
+    }
+
+    fn outputs(&mut self) -> OutputNames {
+        let mut outputs = OutputNames::default();
+        outputs.add(&http::HeaderName::from_static("x-auth-user"));
+        outputs
     }
 
     fn permit(&self) -> &RequestPermit {
