@@ -1,6 +1,7 @@
-//! An external authorizer by gRPC.
+//! External authorizers, by gRPC and by HTTP.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use anyhow::Result;
 
@@ -34,5 +35,29 @@ impl GrpcAuthorizer {
     /// What it was asked.
     pub fn log(&self) -> String {
         self.process.log()
+    }
+}
+
+/// A running `clients/authorizer.py`.
+pub struct PythonAuthorizer {
+    _process: Process,
+}
+
+impl PythonAuthorizer {
+    /// Starts one and waits until it listens.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not.
+    pub fn start(lab: &Lab, place: &Place, listen: SocketAddr) -> Result<Self> {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/authorizer.py");
+        let mut command = place.command("python3")?;
+        command.arg("-u").arg(script);
+        command.args([listen.ip().to_string(), listen.port().to_string()]);
+        let mut process = Process::start(&mut command, &lab.new_log("authorizer.py")?)?;
+        process.wait_for_line("an authorizer listening", |line| {
+            line.starts_with("listening").then_some(())
+        })?;
+        Ok(Self { _process: process })
     }
 }

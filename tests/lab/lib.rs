@@ -51,7 +51,7 @@ pub use authority::{
     CaAnswer, CaCall, CaEndpoint, CaFault, CaFiles, CaServer, CallerLimits, CallerToken, WrongCa,
     certificate_names, signing_request,
 };
-pub use authorizer::GrpcAuthorizer;
+pub use authorizer::{GrpcAuthorizer, PythonAuthorizer};
 pub use bpf::{PinnedMap, pinned_links};
 pub use capture::{Capture, Captured};
 pub use client::{HeldConnection, Reply, get, get_from, request};

@@ -2,6 +2,7 @@
 //! have requests noted.
 
 mod bodies;
+mod careless;
 mod mesh;
 
 use std::net::SocketAddr;
@@ -15,6 +16,10 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use bodies::{authorizers_are_shown_bodies, bodies_of_http_2_are_shown};
+use careless::{
+    fail_open_is_not_for_callers_to_bring_about, late_answers_permit_nothing,
+    only_the_authorizer_says_who_calls,
+};
 use mesh::{
     an_authorizer_that_joins_the_mesh_is_asked_through_it_from_then_on,
     an_authorizer_that_no_tunnel_leads_to_is_not_asked_in_plaintext,
@@ -30,6 +35,9 @@ fn main() -> ExitCode {
         an_authorizer_that_joins_the_mesh_is_asked_through_it_from_then_on,
         authorizers_are_shown_bodies,
         bodies_of_http_2_are_shown,
+        late_answers_permit_nothing,
+        fail_open_is_not_for_callers_to_bring_about,
+        only_the_authorizer_says_who_calls,
         audits_and_dry_runs_are_noted_and_change_nothing,
     ])
 }
@@ -39,6 +47,7 @@ const ALLOWING: u16 = 9201;
 const DENYING: u16 = 9202;
 const GRPC: u16 = 9203;
 const TELLING: u16 = 9204;
+const CARELESS: u16 = 9205;
 /// Nothing does.
 const NOBODY: u16 = 9;
 
