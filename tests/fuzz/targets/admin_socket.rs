@@ -5,6 +5,7 @@
 use std::sync::{Arc, LazyLock};
 
 use ambit::admin::server::{AdminState, answer};
+use ambit_fuzz::ensure_linear;
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
@@ -37,7 +38,17 @@ impl AdminState for Ready {
 }
 
 fuzz_target!(|request: &[u8]| {
-    let answered = RUNTIME.block_on(async {
+    ensure_linear(request, ask);
+    let answered = ask(request);
+    assert!(answered.is_empty() || answered.starts_with(b"HTTP/1."));
+    let is_served = answered.starts_with(b"HTTP/1.1 200") || answered.starts_with(b"HTTP/1.0 200");
+    // An empty line may come first, and a host before the path.
+    let asks = request.windows(STATUS.len()).any(|part| part == STATUS);
+    assert!(!is_served || asks);
+});
+
+fn ask(request: &[u8]) -> Vec<u8> {
+    RUNTIME.block_on(async {
         let (mut client, server) = duplex(BUFFER);
         let serving = answer(server, Arc::new(Ready));
         let asking = async {
@@ -48,10 +59,5 @@ fuzz_target!(|request: &[u8]| {
         };
         let (_served, answered) = tokio::join!(serving, asking);
         answered.unwrap_or_default()
-    });
-    assert!(answered.is_empty() || answered.starts_with(b"HTTP/1."));
-    let is_served = answered.starts_with(b"HTTP/1.1 200") || answered.starts_with(b"HTTP/1.0 200");
-    // An empty line may come first, and a host before the path.
-    let asks = request.windows(STATUS.len()).any(|part| part == STATUS);
-    assert!(!is_served || asks);
-});
+    })
+}

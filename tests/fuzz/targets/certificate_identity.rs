@@ -4,6 +4,7 @@
 
 use ambit::identity::peer_identity;
 use ambit::model::WorkloadIdentity;
+use ambit_fuzz::ensure_linear;
 use libfuzzer_sys::fuzz_target;
 use rustls_pki_types::CertificateDer;
 
@@ -11,6 +12,13 @@ fuzz_target!(|bytes: &[u8]| {
     if let Ok(identity) = peer_identity(&[CertificateDer::from(bytes)]) {
         check(&identity);
     }
+    ensure_linear(bytes, |bytes| {
+        let text = std::str::from_utf8(bytes).ok()?;
+        let path = format!("spiffe://cluster.local/ns/{text}");
+        WorkloadIdentity::from_spiffe_id(text)
+            .or(WorkloadIdentity::from_spiffe_id(&path))
+            .ok()
+    });
     if let Ok(text) = std::str::from_utf8(bytes)
         && let Ok(identity) = WorkloadIdentity::from_spiffe_id(text)
     {

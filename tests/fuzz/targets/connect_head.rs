@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 
 use ambit::proxy::connect_target;
+use ambit_fuzz::ensure_linear;
 use arbitrary::Arbitrary;
 use http::{Method, Request, Uri};
 use libfuzzer_sys::fuzz_target;
@@ -32,6 +33,13 @@ fuzz_target!(|head: Head<'_>| {
             ([10, 0, 0, 2], 15008).into(),
         )
     };
+    ensure_linear(head.forwarded, |value| {
+        let request = Request::connect("10.0.0.2:80")
+            .header("forwarded", value)
+            .body(());
+        let request = request.ok()?;
+        connect_target(&request, source, reached, |port| port == AGENTS_PORT).ok()
+    });
     let Ok(uri) = Uri::builder().authority(head.authority).build() else {
         return;
     };

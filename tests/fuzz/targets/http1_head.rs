@@ -3,10 +3,14 @@
 
 #![no_main]
 
-use ambit::proxy::{ChunkDecoder, HeadParser, Malformed, ParsedRequest, Piece, write_request};
+use ambit::proxy::{
+    ChunkDecoder, HeadParser, Malformed, ParsedRequest, Piece, is_among_offered, write_request,
+};
+use ambit_fuzz::ensure_linear;
 use arbitrary::Arbitrary;
 use bytes::BytesMut;
-use http::HeaderMap;
+use http::header::UPGRADE;
+use http::{HeaderMap, HeaderValue};
 use libfuzzer_sys::fuzz_target;
 
 /// Bytes of a head or of trailers.
@@ -35,9 +39,33 @@ fuzz_target!(|input: Input<'_>| {
     {
         assert_eq!(sent(&request), request);
     }
+    ensure_linear(input.bytes, |bytes| {
+        HeadParser::new(bytes.len()).parse(bytes)
+    });
+    ensure_linear(input.bytes, |bytes| decode(&[bytes]));
+    ensure_linear(input.bytes, lists);
     let (first, second) = input.bytes.split_at(at);
     assert_eq!(decode(&[first, second]), decode(&[input.bytes]));
 });
+
+/// A request and an answer whose lists are these bytes.
+fn lists(bytes: &[u8]) {
+    let Ok(list) = HeaderValue::from_bytes(bytes) else {
+        return;
+    };
+    let headers = HeaderMap::from_iter([(UPGRADE, list)]);
+    let _ = is_among_offered(&headers, &headers);
+    let lines = [
+        b"\r\nconnection: ",
+        bytes,
+        b"\r\nupgrade: ",
+        bytes,
+        b"\r\n\r\n",
+    ]
+    .concat();
+    let head = [b"GET / HTTP/1.1\r\nhost: a", &lines[..]].concat();
+    let _ = HeadParser::new(head.len()).parse(&head);
+}
 
 /// The request as the application reads it.
 fn sent(request: &ParsedRequest) -> ParsedRequest {

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use ambit::jwt::{Fetch, FetchError, KeyCache, RequestHead, apply, authenticate};
 use ambit::policy::{HttpUrl, Jwks, JwtRule, KeySource, Presence, TokenLocation};
+use ambit_fuzz::{ensure_linear, ensure_linear_text};
 use arbitrary::Arbitrary;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -96,6 +97,19 @@ impl Token<'_> {
     }
 }
 
+/// Looks for tokens, and changes the request as the rules say.
+fn judge(target: &str, headers: &HeaderMap, now: SystemTime) -> Option<()> {
+    let request = RequestHead {
+        method: &Method::GET,
+        target,
+        headers,
+    };
+    let judged = RUNTIME.block_on(authenticate(&*RULES, &request, &CACHE, now));
+    let (mut headers, mut target) = (headers.clone(), target.to_owned());
+    apply(&*RULES, judged.ok()?.as_ref(), &mut headers, &mut target);
+    Some(())
+}
+
 fuzz_target!(|input: Input<'_>| {
     let mut headers = HeaderMap::new();
     let bearer = [b"Bearer ", &input.token.text()[..]].concat();
@@ -113,6 +127,21 @@ fuzz_target!(|input: Input<'_>| {
         headers: &headers,
     };
     let now = SystemTime::now();
+    ensure_linear(input.cookies, |cookies| {
+        let cookies = HeaderValue::from_bytes(cookies).ok()?;
+        let headers = HeaderMap::from_iter([(header::COOKIE, cookies)]);
+        judge("/", &headers, now)
+    });
+    ensure_linear_text(input.target, |target| judge(target, &headers, now));
+    ensure_linear(&input.token.text(), |token| {
+        let token = HeaderValue::from_bytes(&[b"Bearer ", token].concat()).ok()?;
+        judge(
+            "/",
+            &HeaderMap::from_iter([(header::AUTHORIZATION, token)]),
+            now,
+        )
+    });
+    ensure_linear(input.keys, |keys| Jwks::parse(keys).ok());
     let judged = RUNTIME.block_on(authenticate(&*RULES, &request, &CACHE, now));
     assert!(!matches!(judged, Ok(Some(_))), "forged: {judged:?}");
     // Whoever serves the keys may sign with them, so that nothing is forged here.

@@ -9,13 +9,19 @@ use ambit::model::{MeshRanges, Revision, TrustBundle, TrustDomain};
 use ambit::policy::{Attributes, ConnectionVerdict, MeshView};
 use ambit::source::files::{FileSourceConfig, snapshot_of};
 use ambit_common::Verdict;
+use ambit_fuzz::ensure_linear_text;
 use libfuzzer_sys::fuzz_target;
 
 const SOURCES: [&str; 3] = ["10.1.2.3", "192.0.2.1", "fd00::1"];
 const DESTINATIONS: [&str; 3] = ["10.1.0.1:80", "10.1.0.1:8080", "[fd00::2]:443"];
 
 fuzz_target!(|text: String| {
-    let config = FileSourceConfig {
+    ensure_linear_text(&text, |text| snapshot_of(text.to_owned(), config()));
+    check(text);
+});
+
+fn config() -> FileSourceConfig {
+    FileSourceConfig {
         directory: "/config".into(),
         trust_bundle: TrustBundle::without_aliases(
             TrustDomain::new("cluster.local").expect("a trust domain"),
@@ -23,8 +29,11 @@ fuzz_target!(|text: String| {
         root_namespace: "istio-system".into(),
         revision: Revision::default(),
         ranges: MeshRanges::default(),
-    };
-    let view = MeshView::new(snapshot_of(text, config).into());
+    }
+}
+
+fn check(text: String) {
+    let view = MeshView::new(snapshot_of(text, config()).into());
     for workload in view.snapshot.workloads() {
         let policies = view.policies.for_workload(workload);
         let tables = policies.compile();
@@ -46,4 +55,4 @@ fuzz_target!(|text: String| {
             }
         }
     }
-});
+}

@@ -5,12 +5,16 @@
 
 use ambit::model::PathNormalization::{self, Base, DecodeAndMergeSlashes, MergeSlashes, None};
 use ambit::proxy::{HeadParser, ParsedRequest, write_request};
+use ambit_fuzz::ensure_linear_text;
 use bytes::BytesMut;
 use libfuzzer_sys::fuzz_target;
 
 const MODES: [PathNormalization; 4] = [None, Base, MergeSlashes, DecodeAndMergeSlashes];
 
 fuzz_target!(|target: &str| {
+    for mode in MODES {
+        ensure_linear_text(target, |target| mode.apply(target));
+    }
     let request = read(format!("GET {target} HTTP/1.1\r\nhost: a\r\n\r\n").as_bytes());
     for mode in MODES {
         if let Ok(normal) = mode.apply(target) {

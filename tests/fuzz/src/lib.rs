@@ -1,0 +1,81 @@
+//! Nothing from outside costs more than linear time: what an input costs is held against what it costs
+//! many times over.
+//!
+//! Steps are what the agent counts of its inner loops (`ambit::work`), and do not depend on the machine.
+//! The time of the thread is measured for what is done elsewhere, such as in the YAML reader; it is
+//! believed only if it says the same several times.
+
+use std::time::Duration;
+
+use ambit::work::steps_of;
+
+/// Bytes to which an input is repeated at first.
+const SMALL: usize = 2 << 10;
+
+/// How many times that is compared with it.
+const TIMES: usize = 8;
+
+/// Steps that a byte may cost. What is quadratic costs [`SMALL`] times [`TIMES`] and more.
+const STEPS: u64 = 512;
+
+/// Steps that are there whatever the input is.
+const ANYWAY: u64 = 64 << 10;
+
+/// How much more than [`TIMES`] as much time is too much. What is quadratic takes [`TIMES`] times more.
+const SLACK: u32 = 3;
+
+/// Below this, differences are chance.
+const NOTICEABLE: Duration = Duration::from_millis(20);
+
+/// How often too much time has to be measured.
+const TRIES: usize = 4;
+
+/// Ensures that `work` on an input repeated costs no more than linear in its length.
+pub fn ensure_linear<T>(input: &[u8], mut work: impl FnMut(&[u8]) -> T) {
+    if input.is_empty() {
+        return;
+    }
+    let count = SMALL.div_ceil(input.len());
+    let (small, large) = (input.repeat(count), input.repeat(count * TIMES));
+    let (_, steps) = steps_of(|| work(&large));
+    let most = STEPS * large.len() as u64 + ANYWAY;
+    assert!(steps <= most, "{steps} steps for {} bytes", large.len());
+    let is_too_much = |work: &mut dyn FnMut(&[u8])| {
+        let took = time_of(|| work(&large));
+        took > NOTICEABLE && took > time_of(|| work(&small)) * TIMES as u32 * SLACK
+    };
+    let mut work = |bytes: &[u8]| drop(work(bytes));
+    let is_superlinear = (0..TRIES).all(|_| is_too_much(&mut work));
+    assert!(
+        !is_superlinear,
+        "{TIMES} times the input takes far longer than that"
+    );
+}
+
+/// The same for texts.
+pub fn ensure_linear_text<T>(input: &str, mut work: impl FnMut(&str) -> T) {
+    ensure_linear(input.as_bytes(), |bytes| {
+        work(std::str::from_utf8(bytes).expect("whole texts"))
+    });
+}
+
+/// The time that this thread spends.
+fn time_of(work: impl FnOnce()) -> Duration {
+    let before = thread_time();
+    work();
+    thread_time().saturating_sub(before)
+}
+
+fn thread_time() -> Duration {
+    let mut now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `now` is room for what the system call writes.
+    let told = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut now) };
+    assert_eq!(told, 0, "the clock of a thread");
+    Duration::new(
+        now.tv_sec.unsigned_abs(),
+        u32::try_from(now.tv_nsec).unwrap_or(0),
+    )
+}
