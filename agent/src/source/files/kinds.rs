@@ -106,7 +106,7 @@ fn security_kind(version: &str, kind: &str) -> Result<PolicyKind, ObjectError> {
             return Err(without_items(kind));
         }
         let problem = format!(
-            "{SECURITY} has no kind {:?}; did you mean {}?",
+            "{SECURITY} has no kind {:?}; write {} if that is meant",
             shown(kind),
             nearest_policy(kind).0
         );
@@ -137,8 +137,9 @@ fn not_security(group: &str, api_version: &str, kind: &str) -> Result<(), Object
         return Ok(());
     }
     let (api_version, kind) = (shown(api_version), shown(kind));
-    let problem =
-        format!("{api_version:?} has no kind {kind:?}; did you mean {SECURITY}/v1 and {nearest}?");
+    let problem = format!(
+        "{api_version:?} has no kind {kind:?}; write {SECURITY}/v1 and {nearest} if that is meant"
+    );
     Err(ObjectError::new(FieldPath::at("apiVersion"), problem))
 }
 
@@ -164,7 +165,10 @@ fn not_core(version: &str, kind: &str) -> Result<(), ObjectError> {
     let known = known.chain(["List".to_owned()]);
     match nearest(kind, known) {
         Some((meant, likeness)) if likeness >= LIKENESS => {
-            let problem = format!("there is no kind {:?}; did you mean {meant}?", shown(kind));
+            let problem = format!(
+                "there is no kind {:?}; write {meant} if that is meant",
+                shown(kind)
+            );
             Err(ObjectError::new(FieldPath::at("kind"), problem))
         }
         _ => Ok(()),
@@ -189,7 +193,9 @@ fn known_fields(value: &Value, known: &[&str], at: &FieldPath) -> Result<(), Obj
         }
         let meant = nearest(name, known.iter().map(|known| (*known).to_owned()));
         let hint = match meant {
-            Some((meant, likeness)) if likeness >= LIKENESS => format!("did you mean {meant}?"),
+            Some((meant, likeness)) if likeness >= LIKENESS => {
+                format!("write {meant} if that is meant")
+            }
             _ => "remove it".to_owned(),
         };
         let problem = format!("this field is not known; {hint}");
@@ -262,32 +268,32 @@ mod tests {
             (
                 "v1",
                 "AuthorisationPolicy",
-                "did you mean AuthorizationPolicy?",
+                "write AuthorizationPolicy if that is meant",
             ),
             (
                 "v1",
                 "authorizationpolicy",
-                "did you mean AuthorizationPolicy?",
+                "write AuthorizationPolicy if that is meant",
             ),
             (
                 "v1",
                 "AuthorizationPolicies",
-                "did you mean AuthorizationPolicy?",
+                "write AuthorizationPolicy if that is meant",
             ),
             (
                 "v1",
                 "AuthorizationPolicy ",
-                "did you mean AuthorizationPolicy?",
+                "write AuthorizationPolicy if that is meant",
             ),
             (
                 "v1",
                 "PeerAuthentification",
-                "did you mean PeerAuthentication?",
+                "write PeerAuthentication if that is meant",
             ),
             (
                 "v1beta1",
                 "RequestAuthn",
-                "did you mean RequestAuthentication?",
+                "write RequestAuthentication if that is meant",
             ),
             ("v1", "Foo", "no kind \"Foo\""),
             ("v1", "AuthorizationPolicyList", "items: missing"),
@@ -339,14 +345,14 @@ mod tests {
     #[test]
     fn core_kinds_that_are_read_are_not_misspelt() {
         for (version, kind, says) in [
-            ("v1", "pod", "did you mean Pod?"),
-            ("v1", "Pods", "did you mean Pod?"),
-            ("v1", "Namspace", "did you mean Namespace?"),
-            ("v1", "NameSpace", "did you mean Namespace?"),
-            ("v1", "services", "did you mean Service?"),
-            ("v1", "Configmap", "did you mean ConfigMap?"),
-            ("v1", "list", "did you mean List?"),
-            ("v1", "podList", "did you mean PodList?"),
+            ("v1", "pod", "write Pod if that is meant"),
+            ("v1", "Pods", "write Pod if that is meant"),
+            ("v1", "Namspace", "write Namespace if that is meant"),
+            ("v1", "NameSpace", "write Namespace if that is meant"),
+            ("v1", "services", "write Service if that is meant"),
+            ("v1", "Configmap", "write ConfigMap if that is meant"),
+            ("v1", "list", "write List if that is meant"),
+            ("v1", "podList", "write PodList if that is meant"),
             ("v1", "List", "items: missing"),
             ("v1", "PodList", "items: missing"),
             ("v1beta1", "Service", "use v1"),

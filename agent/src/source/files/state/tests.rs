@@ -125,7 +125,7 @@ fn a_misspelt_kind_is_a_fault_and_the_last_good_version_stays() {
         assert!(fault.last_good_in_force);
         assert!(fault.subject.contains("shop/deny"), "{fault:?}");
         assert!(
-            fault.message.contains("did you mean") || misspelt.ends_with("v2"),
+            fault.message.contains("if that is meant") || misspelt.ends_with("v2"),
             "{fault:?}"
         );
     }
