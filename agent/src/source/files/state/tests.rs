@@ -143,10 +143,8 @@ fn a_file_that_nests_too_deeply_is_a_fault_and_other_files_do_not_wait_for_it() 
         path: Arc::new(format!("/config/{name}.yaml").into()),
         text: Ok(text.to_owned()),
     });
-    let began = std::time::Instant::now();
     state.load(Ok(files.into()));
     let snapshot = Snapshot::new(state.parts());
-    assert!(began.elapsed() < std::time::Duration::from_secs(3));
     assert!(knows_opa(&snapshot), "the last good version is in force");
     assert_eq!(snapshot.policies().len(), 1);
     let fault = snapshot.faults().first().expect("a fault");
@@ -161,13 +159,11 @@ fn a_file_that_nests_too_deeply_is_a_fault_and_other_files_do_not_wait_for_it() 
 /// What is in a text within a file is read by the same reader.
 #[test]
 fn mesh_settings_that_nest_too_deeply_are_a_fault() {
-    let began = std::time::Instant::now();
     let flow = GOOD.replace(
         "trustDomain: td1",
         &format!("trustDomain: {}", "[".repeat(20_000)),
     );
     let snapshot = load(&mut state(), &flow);
-    assert!(began.elapsed() < std::time::Duration::from_secs(3));
     let fault = snapshot.faults().first().expect("a fault");
     assert!(
         fault.message.contains("deeper than 128 levels"),
