@@ -1,11 +1,15 @@
 //! The command line: `ambit run` is the agent, `ambit ca` the certificate authority; everything else
 //! asks an agent, or looks at files.
 
+// What is printed goes through `output`, which escapes it.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod ca;
 mod certs;
 mod check;
 mod explain;
 mod offline;
+mod output;
 mod run;
 mod show;
 mod validate;
@@ -14,6 +18,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use output::{print_error, print_usage_error};
 use show::Show;
 
 /// An eBPF-accelerated, per-node ambient agent for Kubernetes.
@@ -50,15 +55,33 @@ enum Command {
     Validate(validate::Validate),
 }
 
+/// The exit status if the arguments are not understood, as clap has it.
+const USAGE: u8 = 2;
+
 /// Runs the command line.
 pub fn main() -> ExitCode {
-    match run(Arguments::parse().command) {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return explain(&error),
+    };
+    match run(arguments.command) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            print_error(format_args!("{error:#}"));
             ExitCode::FAILURE
         }
     }
+}
+
+/// Help is printed as it is; a complaint repeats arguments, which may be names of files.
+fn explain(error: &clap::Error) -> ExitCode {
+    if error.use_stderr() {
+        print_usage_error(&error.render().to_string());
+        return ExitCode::from(USAGE);
+    }
+    // A reader that has left wants no help.
+    let _ = error.print();
+    ExitCode::SUCCESS
 }
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {

@@ -2,6 +2,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::files::without_mark;
 use crate::model::{Fault, MeshSettings, ObjectName, Origin, PathNormalization, TrustBundle};
 
 use super::extension_provider::{Entry, extension_providers};
@@ -98,7 +99,7 @@ pub(crate) fn mesh_config(object: &ConfigMap) -> Result<MeshConfigObject, Object
 /// The one document of YAML that a text is.
 fn embedded(text: &str, at: &FieldPath) -> Result<Value, ObjectError> {
     let refused = |problem: String| ObjectError::new(at.clone(), problem);
-    let mut documents = serde_norway::Deserializer::from_str(text);
+    let mut documents = serde_norway::Deserializer::from_str(without_mark(text));
     let value = match documents.next() {
         None => Value::Null,
         Some(document) => tree::read(document, &tree::Budget::of(text))
