@@ -8,8 +8,8 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use ambit_tests::{
-    Agent, Lab, Membership, NodeName, Outcome, PodSpec, Reference, SOON, ambit, binary, eventually,
-    output, run_tests, slowness, tests,
+    Agent, Lab, NodeName, Outcome, PodSpec, Reference, SOON, ambit, binary, eventually, output,
+    run_tests, slowness, tests,
 };
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
@@ -146,7 +146,7 @@ fn each_answer_is_harmless(agent: &Agent) -> Result<()> {
             ensure_output_harmless(&what, &outcome)?;
         }
         let question = [
-            "--from", EVIL, "--to", EVIL, "-o", format, "--socket", socket,
+            "--from", "10.0.0.1", "--to", EVIL, "--port", "80", "-o", format, "--socket", socket,
         ];
         let outcome = ambit(&[&["explain"], &question[..]].concat())?;
         ensure_output_harmless("explain", &outcome)?;
@@ -206,9 +206,9 @@ fn a_stopped_agent_is_not_waited_for(lab: &Lab) -> Result<()> {
     let (mesh, [agent, _]) = Reference::start(lab)?;
     let socket = text(agent.socket())?;
     agent.signal(Signal::SIGSTOP)?;
-    let orders = format!("pod/{}/{}", mesh.orders.namespace(), mesh.orders.name());
+    let orders = format!("{}/{}", mesh.orders.namespace(), mesh.orders.name());
     let explain = [
-        "explain", "--from", "10.0.0.1", "--to", &orders, "--socket", socket,
+        "explain", "--from", "10.0.0.1", "--to", &orders, "--port", "8080", "--socket", socket,
     ];
     let status = ["status", "--socket", socket];
     for arguments in [&status[..], &explain] {
@@ -230,31 +230,34 @@ fn a_stopped_agent_is_not_waited_for(lab: &Lab) -> Result<()> {
 
 fn files_with_a_byte_order_mark_are_read(lab: &Lab) -> Result<()> {
     let (_mesh, agents) = Reference::start(lab)?;
-    let directory = lab.manifests().directory();
-    let file = directory.join(Reference::POLICIES_FILE);
-    let marked = format!("\u{feff}{}", fs::read_to_string(&file)?);
-    fs::write(lab.directory().join("marked.yaml"), &marked)?;
-    let outcome = ambit(&[
-        "validate",
-        "-f",
-        text(&lab.directory().join("marked.yaml"))?,
-    ])?;
-    ensure!(outcome.status.code() == Some(0), "{outcome:?}");
-    lab.manifests().write(Reference::POLICIES_FILE, &marked)?;
-    lab.manifests()
-        .write_namespace("later", Membership::Ambient)?;
-    let later = lab.add_pod(
-        NodeName::A,
-        PodSpec {
-            namespace: "later",
-            ..PodSpec::named("later")
-        },
-    )?;
-    lab.manifests().write_pod(&later)?;
-    eventually(SOON, "the pod that came after the mark", || {
+    let manifests = lab.manifests();
+    let spec = PodSpec {
+        namespace: "later",
+        ..PodSpec::named("later")
+    };
+    let later = lab.add_pod(NodeName::A, spec)?;
+    let namespace = "apiVersion: v1\nkind: Namespace\n\
+                     metadata: {name: later, labels: {istio.io/dataplane-mode: ambient}}\n";
+    let pod = serde_norway::to_string(&later.manifest())?;
+    // As editors write them, one after another.
+    let marked = format!("\u{feff}{namespace}\u{feff}---\n{pod}");
+    let file = lab.directory().join("marked.yaml");
+    fs::write(&file, &marked)?;
+    let outcome = ambit(&["validate", "-f", text(&file)?])?;
+    let is_right = outcome.stdout.contains("2 objects, 0 errors");
+    ensure!(outcome.status.code() == Some(0) && is_right, "{outcome:?}");
+    manifests.write("marked.yaml", &marked)?;
+    eventually(SOON, "the pod behind the mark", || {
         let status = agents[0].ask("status").ok()?;
         (status["pods"]["enrolled"] == 3 && status["faults"] == json!([])).then_some(())
     })
     .with_context(|| format!("{:?}", agents[0].ask("status")))?;
-    Ok(())
+    for name in ["ca-cert.pem", "ca-key.pem", "root-cert.pem"] {
+        let path = lab.directory().join("ca").join(name);
+        let plain = fs::read(&path)?;
+        fs::write(&path, [b"\xef\xbb\xbf", &plain[..]].concat())?;
+    }
+    let [agent_a, _agent_b] = agents;
+    agent_a.kill()?;
+    lab.start_agent(NodeName::A).map(drop)
 }

@@ -125,7 +125,8 @@ fn a_start_that_fails_leaves_nothing_behind(lab: &Lab) -> Result<()> {
         "/nonexistent/roots.pem",
     )?;
     // Only the kernel tells that it is outside the cgroup to which it has attached its programs.
-    let outside = "echo 0 >/sys/fs/cgroup/cgroup.procs && exec \"$0\" \"$@\"";
+    let outside = "root=$(awk '$3 == \"cgroup2\" {print $2; exit}' /proc/mounts) && \
+                   echo 0 >\"$root/cgroup.procs\" && exec \"$0\" \"$@\"";
     ensure_refused(outside, "--cgroup")?;
     let _agents = lab.start_agents()?;
     scene.ensure_served()?;

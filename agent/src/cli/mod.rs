@@ -16,8 +16,10 @@ mod validate;
 
 use std::process::ExitCode;
 
+use clap::error::ContextValue;
 use clap::{Parser, Subcommand};
 
+use crate::observe::text::escaped;
 use output::{print_error, print_usage_error};
 use show::Show;
 
@@ -62,7 +64,7 @@ const USAGE: u8 = 2;
 pub fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
-        Err(error) => return explain(&error),
+        Err(error) => return explain(error),
     };
     match run(arguments.command) {
         Ok(code) => code,
@@ -74,14 +76,29 @@ pub fn main() -> ExitCode {
 }
 
 /// Help is printed as it is; a complaint repeats arguments, which may be names of files.
-fn explain(error: &clap::Error) -> ExitCode {
+fn explain(mut error: clap::Error) -> ExitCode {
     if error.use_stderr() {
+        let repeated = error.context().map(|(kind, value)| (kind, harmless(value)));
+        for (kind, value) in repeated.collect::<Vec<_>>() {
+            error.insert(kind, value);
+        }
         print_usage_error(&error.render().to_string());
         return ExitCode::from(USAGE);
     }
     // A reader that has left wants no help.
     let _ = error.print();
     ExitCode::SUCCESS
+}
+
+/// What clap repeats, without line breaks of its own.
+fn harmless(value: &ContextValue) -> ContextValue {
+    let safe = |text: &String| escaped(text).into_owned();
+    match value {
+        ContextValue::String(text) => ContextValue::String(safe(text)),
+        ContextValue::Strings(texts) => ContextValue::Strings(texts.iter().map(safe).collect()),
+        // clap's own words.
+        other => other.clone(),
+    }
 }
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {

@@ -8,7 +8,7 @@ use super::assembly::{Assembly, Duplicate};
 use super::document::{self, DocumentError, Object, Parsed};
 use super::read::{self, FileReading};
 use super::settings::Settings;
-use crate::files::without_mark;
+use crate::files::yaml_without_marks;
 use crate::model::{MeshRanges, ObjectName, Origin, PolicyKind, Revision, Snapshot, TrustBundle};
 use crate::source::field::FieldPath;
 use crate::source::tree;
@@ -286,7 +286,7 @@ impl Input {
         let text = std::io::read_to_string(std::io::stdin())?;
         Ok(Self::Text {
             name: "-".to_owned(),
-            text: without_mark(&text).to_owned(),
+            text: yaml_without_marks(&text).into_owned(),
         })
     }
 }

@@ -7,7 +7,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::files::without_mark;
+use crate::files::yaml_without_marks;
 
 /// The most that is read of one file, in bytes: thousands of pods.
 pub(super) const MAX_FILE_BYTES: u64 = 4 << 20;
@@ -125,7 +125,7 @@ pub(super) fn read_text(path: &Path) -> Result<String, ReadError> {
     }
     let text = String::from_utf8(bytes)
         .map_err(|error| ReadError::NotUtf8(error.utf8_error().valid_up_to()))?;
-    Ok(without_mark(&text).to_owned())
+    Ok(yaml_without_marks(&text).into_owned())
 }
 
 /// Opens without waiting for the other end, should the path be a named pipe.
