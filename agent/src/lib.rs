@@ -9,6 +9,7 @@ pub mod authorizer;
 pub mod ca;
 pub mod cli;
 pub mod datapath;
+pub mod files;
 pub mod identity;
 pub mod jwt;
 pub mod model;
@@ -17,6 +18,8 @@ pub mod policy;
 pub mod proxy;
 pub mod run;
 pub mod source;
+#[cfg(test)]
+mod testing;
 pub mod validate;
 #[doc(hidden)]
 pub mod work;

@@ -333,7 +333,11 @@ pub(crate) fn ca_directory(lab: &Lab) -> PathBuf {
 }
 
 /// The agent's binary.
-pub(crate) fn binary() -> Result<PathBuf> {
+///
+/// # Errors
+///
+/// If it has not been built.
+pub fn binary() -> Result<PathBuf> {
     let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/ambit");
     let binary = std::env::var_os(BINARY_VARIABLE).map_or(built, PathBuf::from);
     ensure!(

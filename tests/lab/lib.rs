@@ -45,7 +45,7 @@ mod token;
 mod wait;
 mod web;
 
-pub use agent::{Agent, ambit};
+pub use agent::{Agent, ambit, binary};
 pub use authority::protocol as ca_protocol;
 pub use authority::{
     CaAnswer, CaCall, CaEndpoint, CaFault, CaFiles, CaServer, CallerLimits, CallerToken, WrongCa,

@@ -18,6 +18,7 @@ const PORT: u16 = Reference::PORT;
 fn main() -> ExitCode {
     run_tests(tests![
         an_agent_killed_at_any_moment_of_its_start_opens_nothing,
+        a_start_that_fails_leaves_nothing_behind,
         an_agent_that_is_told_to_end_leaves_its_pods_closed,
         a_second_agent_on_a_node_refuses,
         an_agent_of_another_version_refuses,
@@ -94,6 +95,42 @@ fn an_agent_killed_at_any_moment_of_its_start_opens_nothing(lab: &Lab) -> Result
     ensure!(!capture.finish()?.contains(b"GET /secret"));
     let _agents = lab.start_agents()?;
     scene.ensure_served()
+}
+
+fn a_start_that_fails_leaves_nothing_behind(lab: &Lab) -> Result<()> {
+    let scene = Scene::build(lab)?;
+    let config = lab.manifests().directory().to_owned();
+    let away = config.with_extension("away");
+    let with = |more: &str| format!("exec \"$0\" \"$@\" {more}");
+    let ensure_refused = |script: &str, words: &str| -> Result<()> {
+        let (status, log) = lab
+            .launch_agent_by(NodeName::B, &["sh", "-c", script])?
+            .end()?;
+        ensure!(!status.success() && log.contains(words), "{words}: {log}");
+        let own = lab.directory().join(NodeName::B.as_str());
+        for made in [
+            lab.pins(NodeName::B),
+            lab.directory().join("ca"),
+            own.join("admin.sock"),
+        ] {
+            ensure!(!made.exists(), "{words}: {} was left", made.display());
+        }
+        Ok(())
+    };
+    fs::rename(&config, &away)?;
+    ensure_refused(&with(""), &config.display().to_string())?;
+    fs::rename(&away, &config)?;
+    ensure_refused(
+        &with("--jwks-ca /nonexistent/roots.pem"),
+        "/nonexistent/roots.pem",
+    )?;
+    // Only the kernel tells that it is outside the cgroup to which it has attached its programs.
+    let outside = "root=$(awk '$3 == \"cgroup2\" {print $2; exit}' /proc/mounts) && \
+                   echo 0 >\"$root/cgroup.procs\" && exec \"$0\" \"$@\"";
+    ensure_refused(outside, "--cgroup")?;
+    let _agents = lab.start_agents()?;
+    scene.ensure_served()?;
+    scene.ensure_closed()
 }
 
 fn an_agent_that_is_told_to_end_leaves_its_pods_closed(lab: &Lab) -> Result<()> {

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ambit_tests::{
     Agent, Capture, Lab, LabServer, Membership, Mode, NodeName, PinnedMap, Pod, PodSpec, Reference,
-    SOON, Swarm, SwarmServer, eventually, get, get_from, run_tests, slowness, tests,
+    SOON, Swarm, SwarmServer, eventually, get, get_from, output_within, run_tests, slowness, tests,
 };
 use anyhow::{Context, Result, ensure};
 use nix::sys::stat::Mode as FileMode;
@@ -18,6 +18,8 @@ const PORT: u16 = Reference::PORT;
 fn main() -> ExitCode {
     run_tests(tests![
         a_full_disk_keeps_an_agent_from_starting_and_says_so,
+        a_flood_of_denials_hides_nothing_and_writes_little,
+        a_flood_of_denials_that_nobody_reads_takes_no_memory,
         a_log_that_cannot_be_written_hinders_nobody,
         a_log_that_nobody_reads_hinders_nobody,
         a_node_without_a_bpf_file_system,
@@ -116,9 +118,147 @@ fn a_full_disk_keeps_an_agent_from_starting_and_says_so(lab: &Lab) -> Result<()>
     let (status, log) = lab.launch_agent_by(NodeName::B, &by)?.end()?;
     let named = log.contains(&ca.display().to_string()) && log.contains("No space left");
     ensure!(!status.success() && named, "{log}");
+    // The disk was found to be full when the kernel had its programs already.
+    let pins = lab.pins(NodeName::B);
+    ensure!(!pins.exists(), "{} was left", pins.display());
     let _agents = lab.start_agents()?;
     scene.ensure_served()?;
     scene.ensure_closed()
+}
+
+/// How many requests a flood has: more than there was ever room for.
+const FLOOD: usize = 1500;
+
+/// How long their paths are, in bytes: almost as long as a head may be.
+const LONG_PATH: usize = 59_000;
+
+/// What a flood of denials may make the agent hold or write, in bytes; its paths are 88 MB.
+const LITTLE: u64 = 32 << 20;
+
+/// Sends requests with long paths over one connection, and counts those that are answered 403.
+const FLOODER: &str = "
+import socket, sys
+host, port, count, length = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+denied, reader = 0, None
+for number in range(count):
+    if reader is None:
+        link = socket.create_connection((host, port), 20)
+        reader = link.makefile('rb')
+    path = '/denied/%d/' % number + 'x' * length
+    link.sendall(b'GET ' + path.encode() + b' HTTP/1.1\\r\\nHost: orders\\r\\n\\r\\n')
+    denied += b' 403 ' in reader.readline()
+    body, closes = 0, False
+    for line in iter(reader.readline, b'\\r\\n'):
+        name, _, value = line.decode().partition(':')
+        if name.lower() == 'content-length':
+            body = int(value)
+        closes |= name.lower() == 'connection' and 'close' in value
+    reader.read(body)
+    if closes:
+        reader = None
+print(denied)
+";
+
+impl Scene<'_> {
+    /// Denies everything at `guest`, and some paths at `orders`.
+    fn deny(&self) -> Result<()> {
+        self.lab.manifests().write(
+            "denials.yaml",
+            "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
+             metadata: {name: nothing, namespace: guests}\nspec: {}\n---\n\
+             apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
+             metadata: {name: some-paths, namespace: orders}\n\
+             spec: {action: DENY, rules: [{to: [{operation: {paths: [/denied/*]}}]}]}\n",
+        )?;
+        eventually(SOON, "a denied path", || {
+            let reply = self.call("denied/first").ok()?;
+            reply.is_denial().then_some(())
+        })
+    }
+
+    fn flood(&self) -> Result<()> {
+        let orders = self.mesh.orders.at(PORT);
+        let mut command = self.mesh.frontend.command("python3")?;
+        command.args(["-c", FLOODER, &orders.ip().to_string()]);
+        command.args([
+            orders.port().to_string(),
+            FLOOD.to_string(),
+            LONG_PATH.to_string(),
+        ]);
+        let outcome = output_within(Duration::from_secs(120) * slowness(), &mut command)?;
+        ensure!(outcome.stdout.trim() == FLOOD.to_string(), "{outcome:?}");
+        Ok(())
+    }
+
+    /// Has `frontend` denied at `guest`.
+    fn ensure_denied_at(&self, guest: &Pod) -> Result<()> {
+        eventually(SOON, "a denial at the guest", || {
+            let reply = get_from(self.mesh.frontend.place(), guest.at(PORT)).ok()?;
+            reply.is_refusal().then_some(())
+        })
+    }
+}
+
+/// Whether an agent still lists that `frontend` was denied at the guest.
+fn ensure_listed(agent: &Agent) -> Result<()> {
+    let events = agent.ask("events")?;
+    let mut all = events.as_array().into_iter().flatten();
+    let is_listed = all.any(|event| {
+        event["pod"] == "guests/guest"
+            && event["kind"] == "denial"
+            && event["identity"] == "cluster.local/ns/frontend/sa/default"
+    });
+    ensure!(is_listed, "{events}");
+    Ok(())
+}
+
+fn a_flood_of_denials_hides_nothing_and_writes_little(lab: &Lab) -> Result<()> {
+    let (scene, [_agent_a, agent_b]) = Scene::start(lab)?;
+    let (guest, _server) = scene.guest()?;
+    lab.manifests().write_pod(&guest)?;
+    shown(&agent_b, "guests/guest", "\"enrolled\"")?;
+    scene.deny()?;
+    scene.ensure_denied_at(&guest)?;
+    ensure_listed(&agent_b)?;
+    let before = agent_b.log().len() as u64;
+    scene.flood()?;
+    let written = agent_b.log().len() as u64 - before;
+    ensure!(written < LITTLE / 16, "{written} bytes were logged");
+    ensure_listed(&agent_b)?;
+    let left_out = eventually(SOON, "lines that say what was left out", || {
+        let log = agent_b.log();
+        log.contains("were left out, being too many").then_some(log)
+    })?;
+    ensure!(left_out.contains("…(+"), "no mark of what was cut");
+    let losses = &agent_b.ask("status")?["events"];
+    let count = losses["left_out_of_log"].as_u64();
+    ensure!(count > Some(0), "{losses}");
+    let line = format!("ambit_log_lines_left_out_total{{}} {}", count.unwrap_or(0));
+    let metrics = agent_b.metrics()?;
+    ensure!(
+        metrics.lines().any(|own| own == line),
+        "no {line}: {metrics}"
+    );
+    scene.ensure_served()
+}
+
+fn a_flood_of_denials_that_nobody_reads_takes_no_memory(lab: &Lab) -> Result<()> {
+    let scene = Scene::build(lab)?;
+    let pipe = lab.directory().join("pipe");
+    mkfifo(&pipe, FileMode::S_IRWXU)?;
+    // Open at both ends, so that nobody waits for a reader.
+    let _reader = File::options().read(true).write(true).open(&pipe)?;
+    let script = format!("exec \"$0\" \"$@\" >{} 2>&1", pipe.display());
+    let mut agent = lab.launch_agent_by(NodeName::B, &["sh", "-c", &script])?;
+    lab.wait_until_serving(&mut agent)?;
+    let _peer = lab.start_agent(NodeName::A)?;
+    scene.ensure_served()?;
+    scene.deny()?;
+    let before = agent.resident()?;
+    scene.flood()?;
+    let grown = agent.resident()?.saturating_sub(before);
+    ensure!(grown < LITTLE, "{grown} bytes are held");
+    scene.ensure_served()
 }
 
 fn a_log_that_cannot_be_written_hinders_nobody(lab: &Lab) -> Result<()> {

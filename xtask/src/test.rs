@@ -1,7 +1,9 @@
 //! `cargo xtask test`: the unit tests, then the end-to-end tests, and one count of both.
 
 use std::fmt;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result};
@@ -9,6 +11,12 @@ use anyhow::{Context, Result};
 use crate::process::{say, show};
 use crate::setup::{ENVOY, peers};
 use crate::workspace;
+
+/// Names a file to which tests that cannot run write a line each. libtest counts them as passed.
+const SKIPPED_VARIABLE: &str = "AMBIT_SKIPPED_TESTS";
+
+/// How such a line begins.
+const SKIPPED: &str = "skipped: ";
 
 /// How many tests passed, failed and were skipped.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
@@ -63,17 +71,20 @@ fn run_parts(parts: &[Part], names: &[String]) -> Result<ExitCode> {
     let mut succeeded = true;
     for (what, selection) in parts {
         say("test", what);
+        let skipped = SkippedTests::new()?;
         let mut cargo = Command::new("cargo");
         cargo
             .current_dir(workspace::root())
             .env("AMBIT_BINARY", workspace::agent_binary())
             .env("AMBIT_ENVOY", ENVOY.path())
             .env("AMBIT_PEERS", peers())
+            .env(SKIPPED_VARIABLE, skipped.path())
             .args(["test", "--no-fail-fast"])
             .args(*selection)
             .arg("--")
             .args(names);
         succeeded &= run_counting(&mut cargo, &mut total)?;
+        total.take_skipped(&skipped.read()?);
     }
     println!("{total}");
     Ok(if succeeded {
@@ -91,6 +102,14 @@ impl Counts {
             self.failed += counts.failed;
             self.skipped += counts.skipped;
         }
+    }
+
+    /// Counts as skipped what tests say of themselves, though libtest has counted them as passed.
+    fn take_skipped(&mut self, said: &str) {
+        let skipped = said.lines().filter(|line| line.starts_with(SKIPPED));
+        let skipped = u32::try_from(skipped.count()).unwrap_or(u32::MAX);
+        self.passed = self.passed.saturating_sub(skipped);
+        self.skipped = self.skipped.saturating_add(skipped);
     }
 
     /// Success where none failed; and in CI, where none was skipped.
@@ -118,6 +137,34 @@ impl fmt::Display for Counts {
             skipped,
         } = self;
         write!(f, "{passed} passed, {failed} failed, {skipped} skipped")
+    }
+}
+
+/// The file to which tests write that they cannot run; it goes with this.
+struct SkippedTests(PathBuf);
+
+impl SkippedTests {
+    fn new() -> Result<Self> {
+        let name = format!("skipped-tests-{}", std::process::id());
+        let file = Self(workspace::target().join(name));
+        fs::create_dir_all(workspace::target())?;
+        File::create(&file.0).with_context(|| format!("cannot make {}", file.0.display()))?;
+        Ok(file)
+    }
+
+    fn path(&self) -> &Path {
+        &self.0
+    }
+
+    fn read(&self) -> Result<String> {
+        Ok(fs::read_to_string(&self.0)?)
+    }
+}
+
+impl Drop for SkippedTests {
+    fn drop(&mut self) {
+        // One that stays is a file too many in the target folder.
+        let _ = fs::remove_file(&self.0);
     }
 }
 
@@ -160,6 +207,29 @@ fn counts_of(line: &str) -> Option<Counts> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_tests_say_of_themselves_counts_as_skipped() {
+        let mut counts = Counts::default();
+        counts.add_line("test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured");
+        counts.take_skipped("skipped: a::b: not root\nskipped: a::c: not root\nanother line\n");
+        let expected = Counts {
+            passed: 3,
+            failed: 0,
+            skipped: 3,
+        };
+        assert_eq!(counts, expected);
+    }
+
+    #[test]
+    fn the_file_of_skipped_tests_goes_with_its_owner() {
+        let skipped = SkippedTests::new().unwrap();
+        let path = skipped.path().to_owned();
+        fs::write(&path, "skipped: a: not root\n").unwrap();
+        assert_eq!(skipped.read().unwrap(), "skipped: a: not root\n");
+        drop(skipped);
+        assert!(!path.exists());
+    }
 
     #[test]
     fn libtests_closing_line_is_counted() {

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,8 +16,11 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Value, json};
+use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixListener;
+
+use crate::files::ensure_creatable;
 
 /// How long a client may take to ask.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -31,6 +34,9 @@ pub enum AdminError {
     /// Another agent answers there.
     #[error("another agent answers at {0}; stop it, or give this one another --socket")]
     InUse(PathBuf),
+    /// Something else is there, which would have to be removed.
+    #[error("{0} is there and is no socket; move it away, or give this agent another --socket")]
+    NotASocket(PathBuf),
     /// The socket could not be made.
     #[error("the admin socket {path} could not be made: {source}")]
     Socket {
@@ -53,11 +59,44 @@ pub trait AdminState: Send + Sync + 'static {
     fn ask(&self, what: &str, question: Value) -> Option<Result<Value, String>>;
 }
 
+/// Whether [`bind`] would succeed, as far as that can be told without changing anything.
+///
+/// # Errors
+/// [`AdminError`].
+pub fn check(path: &Path) -> Result<(), AdminError> {
+    let failed = |source| AdminError::Socket {
+        path: path.to_owned(),
+        source,
+    };
+    let address = SockAddr::unix(path).map_err(failed)?;
+    if answers(&address).map_err(failed)? {
+        return Err(AdminError::InUse(path.to_owned()));
+    }
+    match path.symlink_metadata() {
+        Ok(metadata) if !metadata.file_type().is_socket() => {
+            return Err(AdminError::NotASocket(path.to_owned()));
+        }
+        Ok(_) | Err(_) => {}
+    }
+    let parent = path.parent().unwrap_or(Path::new("."));
+    ensure_creatable(parent).map_err(failed)
+}
+
+/// Whether an agent has the socket, also if it is stopped and so many wait that nobody else may.
+fn answers(address: &SockAddr) -> io::Result<bool> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    Ok(match socket.connect(address) {
+        Ok(()) => true,
+        Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+    })
+}
+
 /// Opens the socket. One that a dead agent left is replaced.
 ///
 /// # Errors
 /// [`AdminError`].
 pub fn bind(path: &Path) -> Result<UnixListener, AdminError> {
+    check(path)?;
     let failed = |source| AdminError::Socket {
         path: path.to_owned(),
         source,
@@ -68,9 +107,6 @@ pub fn bind(path: &Path) -> Result<UnixListener, AdminError> {
             .mode(0o700)
             .create(directory)
             .map_err(failed)?;
-    }
-    if std::os::unix::net::UnixStream::connect(path).is_ok() {
-        return Err(AdminError::InUse(path.to_owned()));
     }
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
@@ -221,6 +257,29 @@ mod tests {
             let error = client::ask(&path, what, &question).await.unwrap_err();
             assert!(error.to_string().contains(reason), "{error}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_socket_is_not_removed_and_a_check_makes_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("kept");
+        fs::write(&path, "mine").unwrap();
+        for refused in [check(&path), bind(&path).map(drop)] {
+            assert!(
+                matches!(refused, Err(AdminError::NotASocket(_))),
+                "{refused:?}"
+            );
+        }
+        assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
+        let below_a_file = check(&path.join("admin.sock")).unwrap_err();
+        assert!(
+            below_a_file.to_string().contains("kept/admin.sock"),
+            "{below_a_file}"
+        );
+        check(&directory.path().join("deep/admin.sock")).unwrap();
+        assert!(!directory.path().join("deep").exists());
+        let long = directory.path().join("x".repeat(200));
+        assert!(matches!(check(&long), Err(AdminError::Socket { .. })));
     }
 
     #[tokio::test]

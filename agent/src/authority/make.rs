@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use rcgen::{CertificateParams, KeyPair, SerialNumber};
 
 use super::certificate::CaCertificate;
-use super::error::{AuthorityError, invalid};
+use super::error::{AuthorityError, file, invalid};
 use super::files::{CERTIFICATE, CHAIN, FILES, FileSet, KEY, ROOTS, read_file, read_key};
 use super::issue::{BACKDATED, IssueError, authority_params, new_serial, signing, whole_seconds};
 use super::open::{signing_certificate, signing_key};
@@ -14,6 +14,7 @@ use super::pem;
 use super::signer::Authority;
 use super::store::{Readers, Store};
 use super::subject_key::SubjectKey;
+use crate::files::ensure_creatable;
 use crate::model::TrustDomain;
 
 /// How long a root is valid unless it is said otherwise.
@@ -100,17 +101,43 @@ pub fn open_or_make_root(
         (false, false, false) => {
             write_root(&store, &new_key(&store)?, trust_domain, ROOT_LIFETIME)?;
         }
-        (false, true, _) => return Err(half(&store, CERTIFICATE, KEY)),
-        (false, false, true) => return Err(half(&store, ROOTS, KEY)),
-        (true, false, true) => return Err(half(&store, KEY, CERTIFICATE)),
+        (false, true, _) => return Err(half(directory, CERTIFICATE, KEY)),
+        (false, false, true) => return Err(half(directory, ROOTS, KEY)),
+        (true, false, true) => return Err(half(directory, KEY, CERTIFICATE)),
     }
     Authority::open(directory, trust_domain)
 }
 
-fn half(store: &Store, present: &str, missing: &str) -> AuthorityError {
+/// Whether [`open_or_make_root`] would succeed, as far as that can be told without changing
+/// anything.
+///
+/// # Errors
+/// [`AuthorityError`].
+pub fn check_open_or_make_root(
+    directory: &Path,
+    trust_domain: &TrustDomain,
+) -> Result<(), AuthorityError> {
+    let path = |name: &str| directory.join(name);
+    let has = |name: &str| path(name).symlink_metadata().is_ok();
+    // The other way round than they are written, since another process may be writing them.
+    let (roots, certificate, key) = (has(ROOTS), has(CERTIFICATE), has(KEY));
+    match (key, certificate, roots) {
+        (true, true, true) => Authority::open(directory, trust_domain).map(drop),
+        (true, _, false) => {
+            signing_key(&read_key(&path(KEY))?, &path(KEY))?;
+            ensure_creatable(directory).map_err(file(directory))
+        }
+        (false, false, false) => ensure_creatable(directory).map_err(file(directory)),
+        (false, true, _) => Err(half(directory, CERTIFICATE, KEY)),
+        (false, false, true) => Err(half(directory, ROOTS, KEY)),
+        (true, false, true) => Err(half(directory, KEY, CERTIFICATE)),
+    }
+}
+
+fn half(directory: &Path, present: &str, missing: &str) -> AuthorityError {
     AuthorityError::Half {
-        present: store.path(present),
-        missing: store.path(missing),
+        present: directory.join(present),
+        missing: directory.join(missing),
     }
 }
 
@@ -164,7 +191,10 @@ fn finish_root(store: &Store) -> Result<(), AuthorityError> {
     let der = signing_certificate(&read_file(&path)?).map_err(|reason| invalid(&path, reason))?;
     let certificate = CaCertificate::read(&der).map_err(|reason| invalid(&path, reason))?;
     if !certificate.is_self_issued() {
-        return Err(half(store, CERTIFICATE, ROOTS));
+        return Err(AuthorityError::Half {
+            present: path,
+            missing: store.path(ROOTS),
+        });
     }
     let root = pem::encode(std::slice::from_ref(&der));
     store.write_new(ROOTS, root.as_bytes(), Readers::All)

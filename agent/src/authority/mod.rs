@@ -30,7 +30,8 @@ pub use files::FILES;
 pub use follow::AuthorityFiles;
 pub use issue::{IssueError, Issued, MIN_LIFETIME};
 pub use make::{
-    INTERMEDIATE_LIFETIME, ROOT_LIFETIME, make_intermediate, make_root, open_or_make_root,
+    INTERMEDIATE_LIFETIME, ROOT_LIFETIME, check_open_or_make_root, make_intermediate, make_root,
+    open_or_make_root,
 };
 pub use pem::encode as encode_pem;
 pub use signer::Authority;

@@ -4,9 +4,11 @@ use ::pem::{EncodeConfig, LineEnding, Pem, encode_many_config};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
+use crate::files::pem_without_marks;
+
 /// All blocks of a kind, in their order.
 pub(super) fn all<T: PemObject>(text: &[u8]) -> Result<Vec<T>, String> {
-    T::pem_slice_iter(text)
+    T::pem_slice_iter(&pem_without_marks(text))
         .collect::<Result<_, _>>()
         .map_err(|error| error.to_string())
 }

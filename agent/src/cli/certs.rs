@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use anyhow::{Context, bail};
 use serde_json::{Map, Value, json};
 
-use super::show::{Format, ask, render};
+use super::output::{Format, Output};
+use super::show::ask;
 
 /// Where to ask, and what to print.
 #[derive(clap::Args)]
@@ -25,19 +26,15 @@ pub(super) struct Certs {
 impl Certs {
     pub(super) fn run(&self) -> anyhow::Result<()> {
         if let Some(identity) = &self.pem {
-            print!(
-                "{}",
-                pem(&ask(&self.socket, "certificate-chains")?, identity)?
-            );
-            return Ok(());
+            let chains = ask(&self.socket, "certificate-chains")?;
+            return Output::lines(pem(&chains, identity)?.lines()).print();
         }
         let answer = ask(&self.socket, "certificates")?;
         let shown = match self.output {
             Format::Table => rows(&answer),
             Format::Json | Format::Yaml => answer,
         };
-        println!("{}", render(&shown, self.output)?);
-        Ok(())
+        Output::of(&shown, self.output)?.print()
     }
 }
 
@@ -90,6 +87,7 @@ fn moment(seconds: &Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::output::table;
 
     #[test]
     fn people_read_dates() {
@@ -100,7 +98,7 @@ mod tests {
             {"identity": "a/ns/b/sa/d", "state": "pending", "serial": null, "not_before": null,
              "not_after": null, "issuer": null, "renews_at": null, "error": null, "chain": []},
         ]);
-        let text = render(&rows(&certificates), Format::Table).unwrap();
+        let text = table(&rows(&certificates)).join("\n");
         assert!(
             text.contains("VALID UNTIL") && text.contains("NEXT RENEWAL"),
             "{text}"

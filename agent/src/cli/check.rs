@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::show::{Format, render};
+use super::output::{Format, Output, table};
 use crate::datapath::cgroup::CgroupMount;
 use crate::datapath::check::{CheckReport, Feature, FeatureState};
 use crate::datapath::foreign::{ForeignProgram, foreign_programs_of_cgroup, own_programs};
@@ -39,11 +39,13 @@ impl Check {
                 .foreign_programs()
                 .map_err(|error| format!("{error:#}")),
         };
-        let text = match self.output {
-            Format::Table => answer.text()?,
-            Format::Json | Format::Yaml => render(&serde_json::to_value(&answer)?, self.output)?,
+        let output = match self.output {
+            Format::Table => Output::lines(answer.lines()?),
+            Format::Json | Format::Yaml => {
+                Output::of(&serde_json::to_value(&answer)?, self.output)?
+            }
         };
-        println!("{text}");
+        output.print()?;
         Ok(match answer.report.missing().next() {
             None => ExitCode::SUCCESS,
             Some(_) => ExitCode::FAILURE,
@@ -58,21 +60,23 @@ impl Check {
 }
 
 impl Answer {
-    fn text(&self) -> anyhow::Result<String> {
+    fn lines(&self) -> anyhow::Result<Vec<String>> {
         let rows: Vec<Value> = self.report.features.iter().map(row).collect();
-        let features = render(&Value::from(rows), Format::Table)?;
         let foreign = match &self.foreign_programs {
-            Ok(programs) => render(&serde_json::to_value(programs)?, Format::Table)?,
-            Err(error) => format!("could not be listed: {error}"),
+            Ok(programs) => table(&serde_json::to_value(programs)?),
+            Err(error) => vec![format!("could not be listed: {error}")],
         };
         let verdict = match self.report.missing().count() {
             0 => "Ambit runs here.".to_owned(),
             missing => format!("Ambit does not run here: {missing} of what it needs is absent."),
         };
-        Ok(format!(
-            "Linux {}\n\n{features}\n\nPrograms of others on Ambit's hooks: {foreign}\n\n{verdict}",
-            self.report.kernel
-        ))
+        let mut lines = vec![format!("Linux {}", self.report.kernel), String::new()];
+        lines.extend(table(&Value::from(rows)));
+        lines.push(String::new());
+        lines.push("Programs of others on Ambit's hooks:".to_owned());
+        lines.extend(foreign);
+        lines.extend([String::new(), verdict]);
+        Ok(lines)
     }
 }
 

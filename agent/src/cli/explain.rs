@@ -11,7 +11,7 @@ use anyhow::bail;
 use serde_json::Value;
 
 use super::offline::MeshArguments;
-use super::show::{Format, render};
+use super::output::{Format, Output};
 use crate::admin::client;
 use crate::policy::MeshView;
 use crate::policy::explain::{Answer, Question};
@@ -43,11 +43,13 @@ impl Explain {
             [] => of_agent(&self.socket, &question)?,
             files => of_files(self.mesh, files, &question)?,
         };
-        let text = match self.output {
-            Format::Table => text::text(&answer),
-            Format::Json | Format::Yaml => render(&serde_json::to_value(&answer)?, self.output)?,
+        let output = match self.output {
+            Format::Table => Output::lines(text::lines(&answer)),
+            Format::Json | Format::Yaml => {
+                Output::of(&serde_json::to_value(&answer)?, self.output)?
+            }
         };
-        println!("{text}");
+        output.print()?;
         Ok(ExitCode::SUCCESS)
     }
 }

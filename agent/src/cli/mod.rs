@@ -1,19 +1,26 @@
 //! The command line: `ambit run` is the agent, `ambit ca` the certificate authority; everything else
 //! asks an agent, or looks at files.
 
+// What is printed goes through `output`, which escapes it.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod ca;
 mod certs;
 mod check;
 mod explain;
 mod offline;
+mod output;
 mod run;
 mod show;
 mod validate;
 
 use std::process::ExitCode;
 
+use clap::error::ContextValue;
 use clap::{Parser, Subcommand};
 
+use crate::observe::text::escaped;
+use output::{print_error, print_usage_error};
 use show::Show;
 
 /// An eBPF-accelerated, per-node ambient agent for Kubernetes.
@@ -50,14 +57,47 @@ enum Command {
     Validate(validate::Validate),
 }
 
+/// The exit status if the arguments are not understood, as clap has it.
+const USAGE: u8 = 2;
+
 /// Runs the command line.
 pub fn main() -> ExitCode {
-    match run(Arguments::parse().command) {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return explain(error),
+    };
+    match run(arguments.command) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            print_error(format_args!("{error:#}"));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Help is printed as it is; a complaint repeats arguments, which may be names of files.
+fn explain(mut error: clap::Error) -> ExitCode {
+    if error.use_stderr() {
+        let repeated = error.context().map(|(kind, value)| (kind, harmless(value)));
+        for (kind, value) in repeated.collect::<Vec<_>>() {
+            error.insert(kind, value);
+        }
+        print_usage_error(&error.render().to_string());
+        return ExitCode::from(USAGE);
+    }
+    // A reader that has left wants no help.
+    let _ = error.print();
+    ExitCode::SUCCESS
+}
+
+/// What clap repeats, without line breaks of its own.
+fn harmless(value: &ContextValue) -> ContextValue {
+    let safe = |text: &String| escaped(text).into_owned();
+    match value {
+        ContextValue::String(text) => ContextValue::String(safe(text)),
+        ContextValue::Strings(texts) => ContextValue::Strings(texts.iter().map(safe).collect()),
+        // clap's own words.
+        other => other.clone(),
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::offline::MeshArguments;
-use super::show::{Format, render};
+use super::output::{Format, Output, print_error};
 use crate::validate::{Grade, Report, ReportedFinding};
 
 /// What to look at, and how to print it.
@@ -28,16 +28,18 @@ impl Validate {
         let files = match self.mesh.read(&self.files) {
             Ok(files) => files,
             Err(error) => {
-                eprintln!("error: the standard input cannot be read: {error}");
+                print_error(format_args!("the standard input cannot be read: {error}"));
                 return Ok(UNREADABLE.into());
             }
         };
         let report = Report::of(&files);
-        let text = match self.output {
-            Format::Table => text(&report),
-            Format::Json | Format::Yaml => render(&serde_json::to_value(&report)?, self.output)?,
+        let output = match self.output {
+            Format::Table => Output::lines(lines(&report)),
+            Format::Json | Format::Yaml => {
+                Output::of(&serde_json::to_value(&report)?, self.output)?
+            }
         };
-        println!("{text}");
+        output.print()?;
         Ok(status(&report).into())
     }
 }
@@ -52,7 +54,7 @@ fn status(report: &Report) -> u8 {
 }
 
 /// A line for each finding, and a summary.
-fn text(report: &Report) -> String {
+fn lines(report: &Report) -> Vec<String> {
     let mut lines: Vec<String> = report.findings.iter().map(line).collect();
     let skipped = report.skipped.iter();
     lines.extend(skipped.map(|skipped| format!("{skipped}: skipped, the mesh does not read it")));
@@ -66,7 +68,7 @@ fn text(report: &Report) -> String {
         counted(errors, "error"),
         counted(warnings, "warning")
     ));
-    lines.join("\n")
+    lines
 }
 
 fn counted(count: usize, what: &str) -> String {
@@ -124,11 +126,13 @@ mod tests {
     #[test]
     fn a_finding_is_a_line_and_the_rest_is_counted() {
         assert_eq!(
-            text(&report(&[Grade::Error, Grade::Warning])),
-            "a.yaml:2 (line 7) Pod a/b spec.x = 1: wrong; mend it\n\
-             warning: a.yaml:2 (line 7) Pod a/b spec.x = 1: wrong; mend it\n\
-             a.yaml: apps/v1 Deployment: skipped, the mesh does not read it\n\
-             1 object, 1 error, 1 warning"
+            lines(&report(&[Grade::Error, Grade::Warning])),
+            [
+                "a.yaml:2 (line 7) Pod a/b spec.x = 1: wrong; mend it",
+                "warning: a.yaml:2 (line 7) Pod a/b spec.x = 1: wrong; mend it",
+                "a.yaml: apps/v1 Deployment: skipped, the mesh does not read it",
+                "1 object, 1 error, 1 warning",
+            ]
         );
     }
 

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -269,7 +269,11 @@ impl Drop for Visit {
     fn drop(&mut self) {
         if let Err(error) = setns(&self.home, CloneFlags::CLONE_NEWNET) {
             // Whatever this thread did next, it would do in a pod's name.
-            eprintln!("ambit: a thread cannot leave a pod's network namespace ({error}): aborting");
+            // A standard error that cannot be written to must not turn this into a panic.
+            let _ = writeln!(
+                std::io::stderr(),
+                "ambit: a thread cannot leave a pod's network namespace ({error}): aborting"
+            );
             std::process::abort();
         }
         HERE.set(Some(self.home.clone()));

@@ -6,17 +6,33 @@ use std::path::Path;
 use nix::mount::{MntFlags, umount2};
 use nix::sched::{CloneFlags, unshare};
 
-use super::bpffs::ensure_bpffs;
+use super::bpffs::mount_bpffs;
+use super::capabilities::{Capabilities, Capability};
 use super::cgroup::{CgroupMount, CgroupPath};
 use super::netns::NetnsHandle;
+use crate::testing::skip;
 
-/// Whether the test may go on; it says so where it may not.
+/// What these tests do with the kernel takes root with these.
+const NEEDED: [Capability; 3] = [Capability::Bpf, Capability::NetAdmin, Capability::SysAdmin];
+
+/// Whether the test may go on. If not it is skipped, and has to return at once.
 pub(crate) fn is_root() -> bool {
-    let root = nix::unistd::geteuid().is_root();
-    if !root {
-        println!("skipped: not root");
+    match obstacle() {
+        None => true,
+        Some(why) => {
+            skip(&why);
+            false
+        }
     }
-    root
+}
+
+fn obstacle() -> Option<String> {
+    if !nix::unistd::geteuid().is_root() {
+        return Some("not root".to_owned());
+    }
+    let effective = Capabilities::effective().expect("the own capabilities");
+    let lacking = NEEDED.into_iter().find(|&needed| !effective.has(needed));
+    lacking.map(|capability| format!("this process lacks the capability {capability:?}"))
 }
 
 /// A new network namespace without anything in it, its loopback interface down. It goes with its
@@ -68,7 +84,7 @@ impl Drop for TestBpffs {
 /// Mounts a bpffs at a temporary directory.
 pub(crate) fn mount_for_test() -> TestBpffs {
     let directory = tempfile::tempdir().expect("directory");
-    ensure_bpffs(directory.path()).expect("mounts");
+    mount_bpffs(directory.path(), &mut Vec::new()).expect("mounts");
     TestBpffs(directory)
 }
 

@@ -3,6 +3,8 @@
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::{self, PemObject};
 
+use crate::files::pem_without_marks;
+
 /// The largest bundle that is read, in bytes.
 pub(super) const LARGEST_BUNDLE: usize = 1 << 20;
 
@@ -78,7 +80,7 @@ pub(super) fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, 
     if text.len() > LARGEST_BUNDLE {
         return Err(BundleError::TooLarge);
     }
-    CertificateDer::pem_slice_iter(text)
+    CertificateDer::pem_slice_iter(&pem_without_marks(text))
         .collect::<Result<_, pem::Error>>()
         .map_err(|error| BundleError::Pem(error.to_string()))
 }
@@ -117,6 +119,14 @@ mod tests {
         let read = |texts: &[&str]| TrustAnchors::from_pem(texts.concat().as_bytes()).unwrap();
         assert_eq!(read(&[&one, &two]), read(&[&two, &one, &two]));
         assert_ne!(read(&[&one]), read(&[&one, &two]));
+    }
+
+    #[test]
+    fn a_byte_order_mark_hides_no_root() {
+        let (one, two) = (root(), root());
+        let marked = format!("\u{feff}{one}\u{feff}{two}");
+        let read = |text: &str| TrustAnchors::from_pem(text.as_bytes()).unwrap();
+        assert_eq!(read(&marked), read(&format!("{one}{two}")));
     }
 
     #[test]

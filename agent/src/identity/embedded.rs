@@ -12,7 +12,8 @@ use super::anchors::TrustAnchors;
 use super::issued::IssuedCertificate;
 use super::provider::{CertificateProvider, IssueFailure, IssueFuture};
 use crate::authority::{
-    Authority, AuthorityError, AuthorityFiles, IssueError, SubjectKey, open_or_make_root,
+    Authority, AuthorityError, AuthorityFiles, IssueError, SubjectKey, check_open_or_make_root,
+    open_or_make_root,
 };
 use crate::model::{TrustDomain, WorkloadIdentity};
 
@@ -34,6 +35,15 @@ impl EmbeddedCa {
     /// [`AuthorityError`]; an existing authority is never replaced.
     pub fn open(directory: &Path, trust_domain: &TrustDomain) -> Result<Self, AuthorityError> {
         Self::open_and_look(directory, trust_domain, INTERVAL)
+    }
+
+    /// Whether [`EmbeddedCa::open`] would succeed, as far as that can be told without changing
+    /// anything.
+    ///
+    /// # Errors
+    /// [`AuthorityError`].
+    pub fn check(directory: &Path, trust_domain: &TrustDomain) -> Result<(), AuthorityError> {
+        check_open_or_make_root(directory, trust_domain)
     }
 
     fn open_and_look(
@@ -137,6 +147,29 @@ mod tests {
                 .collect::<Vec<_>>()
         });
         assert!(roots.iter().all(|root| *root == roots[0]));
+    }
+
+    #[test]
+    fn a_check_says_what_an_open_would_and_makes_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = directory.path().join("ca");
+        EmbeddedCa::check(&at, &domain()).unwrap();
+        assert!(!at.exists());
+        fs::write(&at, "a file").unwrap();
+        EmbeddedCa::check(&at, &domain()).unwrap_err();
+        fs::remove_file(&at).unwrap();
+        open(&at).unwrap();
+        EmbeddedCa::check(&at, &domain()).unwrap();
+        for missing in [ROOTS, "ca-cert.pem"] {
+            fs::remove_file(at.join(missing)).unwrap();
+            EmbeddedCa::check(&at, &domain()).unwrap();
+        }
+        fs::write(at.join(ROOTS), "").unwrap();
+        let error = EmbeddedCa::check(&at, &domain()).unwrap_err();
+        assert!(matches!(error, AuthorityError::Half { .. }), "{error}");
+        fs::remove_file(at.join(ROOTS)).unwrap();
+        fs::write(at.join(KEY), "no key").unwrap();
+        EmbeddedCa::check(&at, &domain()).unwrap_err();
     }
 
     #[test]

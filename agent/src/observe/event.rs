@@ -2,7 +2,8 @@
 
 use std::net::SocketAddr;
 
-use serde::Serialize;
+use jiff::Timestamp;
+use serde::{Serialize, Serializer};
 
 use crate::model::{ObjectName, WorkloadIdentity};
 use crate::policy::Layer;
@@ -17,7 +18,7 @@ pub enum EventKind {
     Note,
 }
 
-/// An event.
+/// An event as it happens.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct EventRecord {
     /// What it tells.
@@ -42,8 +43,25 @@ pub struct EventRecord {
     pub reason: &'static str,
     /// The policy and rule that decided.
     pub policy: Option<String>,
-    /// How often, with few others in between.
+}
+
+/// Events that are kept as one: they differ in nothing but the caller's port and their time.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct KeptEvent {
+    /// The latest of them.
+    #[serde(flatten)]
+    pub event: EventRecord,
+    /// How many they are.
     pub count: u64,
+    /// Whether they are about several destinations or requests, of which the latest is shown. The
+    /// first of the same source and rule are kept apart; this one stands for all others.
+    pub various: bool,
+    /// When the first one happened.
+    #[serde(serialize_with = "rfc3339")]
+    pub first: Timestamp,
+    /// When the last one happened.
+    #[serde(serialize_with = "rfc3339")]
+    pub last: Timestamp,
 }
 
 impl EventKind {
@@ -57,13 +75,45 @@ impl EventKind {
 }
 
 impl EventRecord {
-    /// Whether another differs in nothing but the caller's port.
-    pub(super) fn is_repeated_by(&self, next: &Self) -> bool {
-        let like_this = Self {
-            source: SocketAddr::new(next.source.ip(), self.source.port()),
-            count: self.count,
-            ..next.clone()
-        };
-        *self == like_this
+    /// Whether another was decided by the same rule in the same place, about the same source.
+    pub(super) fn is_alike(&self, other: &Self) -> bool {
+        self.reason == other.reason
+            && self.kind == other.kind
+            && self.side == other.side
+            && self.decided_in == other.decided_in
+            && self.hook == other.hook
+            && self.source.ip() == other.source.ip()
+            && self.identity == other.identity
+            && self.policy == other.policy
     }
+
+    /// Whether one that is alike is about the same, too.
+    pub(super) fn is_about_the_same(&self, other: &Self) -> bool {
+        self.destination == other.destination && self.request == other.request
+    }
+}
+
+impl KeptEvent {
+    pub(super) fn new(event: EventRecord, now: Timestamp) -> Self {
+        Self {
+            event,
+            count: 1,
+            various: false,
+            first: now,
+            last: now,
+        }
+    }
+
+    /// Adds one that is alike.
+    pub(super) fn add(&mut self, event: EventRecord, now: Timestamp) {
+        self.various |= !self.event.is_about_the_same(&event);
+        self.event = event;
+        self.count += 1;
+        self.last = now;
+    }
+}
+
+/// Milliseconds are exact enough for people and for what correlates logs.
+fn rfc3339<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{at:.3}"))
 }

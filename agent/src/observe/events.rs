@@ -1,53 +1,87 @@
-//! Recent denials, and what policies had noted, kept for the operator.
+//! Recent denials, and what policies had noted, kept for the operator: of each pod, so that what
+//! happens at one pod leaves the evidence of the others alone.
 
-use std::collections::VecDeque;
+mod lines;
+mod pod;
+
+use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
-use super::event::{EventKind, EventRecord};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::event::{EventKind, EventRecord, KeptEvent};
 use super::tally::{RuleTally, Tallies};
+use crate::model::ObjectName;
+use lines::LineShares;
+pub use lines::{InLog, LeftOut};
+use pod::{Novelty, PodEvents};
 
-/// How many of each kind are kept.
-const KEPT: usize = 1000;
+/// Of how many pods events are kept; a node has fewer.
+const PODS: usize = 1024;
 
-/// Among how many of the last ones of its kind a repeat is looked for: those of several callers, and
-/// several notes of one request, come by turns.
-const FOLDED: usize = 8;
+/// How many groups of alike events are kept of all pods together.
+const GROUPS: usize = 8192;
 
-/// Keeps the most recent events; repeated ones are folded into one. Neither kind takes the other's
-/// room.
+/// Keeps events of each pod, folded by source and by what decided, and says which of them are worth
+/// a line in the log.
 #[derive(Debug, Default)]
 pub struct RecentEvents(Mutex<Kept>);
 
 #[derive(Debug, Default)]
 struct Kept {
-    denials: VecDeque<Numbered>,
-    notes: VecDeque<Numbered>,
+    /// `None`: a network namespace that is no known pod's.
+    pods: BTreeMap<Option<ObjectName>, OfPod>,
+    groups: usize,
     tallies: Tallies,
-    next: u64,
+    losses: EventLosses,
 }
 
-/// An event, and its place among those of both kinds.
-#[derive(Debug)]
-struct Numbered {
-    number: u64,
-    event: EventRecord,
+#[derive(Debug, Default)]
+struct OfPod {
+    events: PodEvents,
+    lines: LineShares,
+}
+
+/// What is not told in full.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct EventLosses {
+    /// Events that are no longer listed, because others needed the room. They are counted by rule.
+    pub forgotten: u64,
+    /// Lines about denials, refusals and failures that were left out of the log.
+    pub left_out_of_log: u64,
 }
 
 impl RecentEvents {
-    /// Keeps an event.
-    pub fn record(&self, event: EventRecord) {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.add(event);
+    /// Keeps an event. Tells whether it is to have its line in the log: notes always are, denials
+    /// unless there are too many.
+    pub fn record(&self, event: EventRecord) -> InLog {
+        self.record_at(event, Timestamp::now(), Instant::now())
     }
 
-    /// The kept events, oldest first.
-    pub fn list(&self) -> Vec<EventRecord> {
+    /// Whether a pod may have one more line about something that somebody else brought about, and
+    /// that is no event.
+    pub fn may_log(&self, pod: &ObjectName) -> InLog {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let share = &mut kept.of_pod(Some(pod.clone())).lines;
+        let in_log = share.take(lines::Line::Incident, Instant::now());
+        kept.count_line(in_log)
+    }
+
+    fn record_at(&self, event: EventRecord, at: Timestamp, now: Instant) -> InLog {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.add(event, at, now)
+    }
+
+    /// The kept events, the one that happened last at the end.
+    pub fn list(&self) -> Vec<KeptEvent> {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut all: Vec<_> = kept.denials.iter().chain(&kept.notes).collect();
-        all.sort_by_key(|numbered| numbered.number);
-        all.into_iter()
-            .map(|numbered| numbered.event.clone())
-            .collect()
+        let events = kept.pods.values().flat_map(|pod| pod.events.list());
+        let mut all: Vec<_> = events.cloned().collect();
+        drop(kept);
+        all.sort_by_key(|kept| kept.last);
+        all
     }
 
     /// How often each rule decided, since the agent started.
@@ -55,101 +89,77 @@ impl RecentEvents {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         kept.tallies.list()
     }
+
+    /// What is not told in full, since the agent started.
+    pub fn losses(&self) -> EventLosses {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.losses
+    }
+
+    /// How many lines of each pod were left out since the last time that this was asked.
+    pub fn take_left_out(&self) -> Vec<LeftOut> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let pods = kept.pods.iter_mut();
+        let left_out = pods.map(|(pod, own)| LeftOut {
+            pod: pod.clone(),
+            lines: own.lines.take_left_out(),
+        });
+        left_out.filter(|left_out| left_out.lines > 0).collect()
+    }
 }
 
 impl Kept {
-    fn add(&mut self, event: EventRecord) {
+    fn add(&mut self, event: EventRecord, at: Timestamp, now: Instant) -> InLog {
         self.tallies.add(&event);
-        let same_kind = match event.kind {
-            EventKind::Denial => &mut self.denials,
-            EventKind::Note => &mut self.notes,
+        let kind = event.kind;
+        let pod = self.of_pod(event.pod.clone());
+        let before = pod.events.groups();
+        let (novelty, forgotten) = pod.events.add(event, at);
+        let more = pod.events.groups() - before;
+        let in_log = match (kind, novelty) {
+            (EventKind::Note, _) => InLog::Written,
+            (EventKind::Denial, Novelty::New) => pod.lines.take(lines::Line::NewDenial, now),
+            (EventKind::Denial, Novelty::Repeated) => {
+                pod.lines.take(lines::Line::RepeatedDenial, now)
+            }
         };
-        let mut last = same_kind.iter_mut().rev().take(FOLDED);
-        if let Some(known) = last.find(|known| known.event.is_repeated_by(&event)) {
-            known.event.count += event.count;
-            return;
+        self.groups += more;
+        self.losses.forgotten += forgotten;
+        if self.groups > GROUPS {
+            self.forget_one();
         }
-        if same_kind.len() == KEPT {
-            same_kind.pop_front();
+        self.count_line(in_log)
+    }
+
+    fn count_line(&mut self, in_log: InLog) -> InLog {
+        self.losses.left_out_of_log += u64::from(in_log == InLog::LeftOut);
+        in_log
+    }
+
+    /// What is kept of a pod. If there are too many, the one that has been quiet for longest goes.
+    fn of_pod(&mut self, name: Option<ObjectName>) -> &mut OfPod {
+        if self.pods.len() >= PODS && !self.pods.contains_key(&name) {
+            let pods = self.pods.iter();
+            let quietest = pods.min_by_key(|(_, pod)| pod.events.last());
+            if let Some(quietest) = quietest.map(|(name, _)| name.clone())
+                && let Some(gone) = self.pods.remove(&quietest)
+            {
+                self.groups -= gone.events.groups();
+                self.losses.forgotten += gone.events.list().map(|kept| kept.count).sum::<u64>();
+            }
         }
-        let number = self.next;
-        self.next += 1;
-        same_kind.push_back(Numbered { number, event });
+        self.pods.entry(name).or_default()
+    }
+
+    /// Forgets a group of the pod that has the most.
+    fn forget_one(&mut self) {
+        let pods = self.pods.values_mut();
+        if let Some(pod) = pods.max_by_key(|pod| pod.events.groups()) {
+            self.losses.forgotten += pod.events.forget_one();
+            self.groups -= 1;
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::policy::Layer;
-
-    fn event(kind: EventKind, source: &str, reason: &'static str) -> EventRecord {
-        EventRecord {
-            kind,
-            side: "inbound",
-            decided_in: Layer::Kernel,
-            hook: Some("inbound"),
-            pod: None,
-            source: source.parse().unwrap(),
-            destination: "10.0.0.2:80".parse().unwrap(),
-            identity: None,
-            request: None,
-            reason,
-            policy: None,
-            count: 1,
-        }
-    }
-
-    fn denial(source: &str, reason: &'static str) -> EventRecord {
-        event(EventKind::Denial, source, reason)
-    }
-
-    fn counts(recent: &RecentEvents) -> Vec<(&'static str, u64)> {
-        let events = recent.list();
-        events
-            .iter()
-            .map(|kept| (kept.reason, kept.count))
-            .collect()
-    }
-
-    #[test]
-    fn repeats_are_folded_also_where_they_come_by_turns() {
-        let recent = RecentEvents::default();
-        for port in 1..4 {
-            recent.record(denial(&format!("10.0.0.1:{port}"), "a"));
-            recent.record(event(EventKind::Note, "10.0.0.1:1", "audited"));
-            recent.record(denial(&format!("10.0.0.1:{port}"), "b"));
-        }
-        assert_eq!(counts(&recent), [("a", 3), ("audited", 3), ("b", 3)]);
-    }
-
-    #[test]
-    fn what_another_policy_decides_is_no_repeat() {
-        let recent = RecentEvents::default();
-        for policy in ["a", "b"] {
-            let mut event = denial("10.0.0.1:1", "denied");
-            event.policy = Some(policy.to_owned());
-            recent.record(event);
-        }
-        assert_eq!(counts(&recent), [("denied", 1), ("denied", 1)]);
-    }
-
-    #[test]
-    fn the_oldest_of_a_kind_go_and_a_flood_of_notes_leaves_the_denials() {
-        let recent = RecentEvents::default();
-        recent.record(denial("10.0.0.1:1", "first"));
-        let flood = |kind| {
-            for n in 0..KEPT {
-                let source = format!("10.1.{}.{}:1", n / 250, n % 250);
-                recent.record(event(kind, &source, "flood"));
-            }
-        };
-        flood(EventKind::Note);
-        let kept = recent.list();
-        assert_eq!((kept.len(), kept[0].reason), (KEPT + 1, "first"));
-        flood(EventKind::Denial);
-        let kept = recent.list();
-        assert_eq!(kept.len(), 2 * KEPT);
-        assert!(kept.iter().all(|event| event.reason == "flood"));
-    }
-}
+mod tests;

@@ -2,6 +2,8 @@
 
 pub mod event;
 pub mod events;
+pub mod json;
 pub mod logging;
 pub mod metrics;
 pub mod tally;
+pub mod text;

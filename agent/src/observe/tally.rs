@@ -48,7 +48,7 @@ impl Tallies {
         if self.0.len() >= TOLD_APART && !self.0.contains_key(&key) {
             key.policy = None;
         }
-        *self.0.entry(key).or_default() += event.count;
+        *self.0.entry(key).or_default() += 1;
     }
 
     pub(super) fn list(&self) -> Vec<RuleTally> {
@@ -80,7 +80,6 @@ mod tests {
             request: None,
             reason: "denied-by-policy",
             policy: Some(policy.to_owned()),
-            count: 2,
         }
     }
 
@@ -95,7 +94,7 @@ mod tests {
             .into_iter()
             .map(|tally| (tally.policy.unwrap(), tally.count))
             .collect();
-        assert_eq!(counts, [("a rule 0".into(), 4), ("a rule 1".into(), 2)]);
+        assert_eq!(counts, [("a rule 0".into(), 2), ("a rule 1".into(), 1)]);
     }
 
     #[test]
@@ -107,7 +106,7 @@ mod tests {
         tallies.add(&event("0"));
         let list = tallies.list();
         assert_eq!(list.len(), TOLD_APART + 1);
-        assert_eq!((list[0].policy.as_deref(), list[0].count), (None, 10));
-        assert_eq!((list[1].policy.as_deref(), list[1].count), (Some("0"), 4));
+        assert_eq!((list[0].policy.as_deref(), list[0].count), (None, 5));
+        assert_eq!((list[1].policy.as_deref(), list[1].count), (Some("0"), 2));
     }
 }

@@ -7,6 +7,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::files::bytes_without_mark;
+
 /// Sizes of RSA moduli that are taken, in bits: RFC 7518, section 3.3, and what is sensible.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
@@ -169,7 +171,7 @@ pub struct Jwks(Vec<Jwk>);
 impl Jwks {
     /// Reads a set.
     pub fn parse(json: &[u8]) -> Result<Self, JwksError> {
-        let set: SetFields = serde_json::from_slice(json)
+        let set: SetFields = serde_json::from_slice(bytes_without_mark(json))
             .map_err(|error| JwksError::Malformed(error.to_string()))?;
         if set.keys.len() > MAX_KEYS {
             return Err(JwksError::TooMany(set.keys.len()));

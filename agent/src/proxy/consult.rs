@@ -7,6 +7,7 @@ use super::ends::Ends;
 use super::pod::ServedPod;
 use crate::authorizer::{Allowance, Check, CheckError, CheckedRequest, Denial, Outcome, Peer};
 use crate::model::{MeshSettings, ObjectName};
+use crate::observe::events::InLog;
 use crate::policy::Consultation;
 
 /// How a request or connection got past an authorizer.
@@ -76,10 +77,13 @@ pub(crate) async fn ask(
     match Box::pin(pod.authorizer.decide(found, &check)).await {
         Outcome::Allow(allowance) => Ok(Agreement::Allowed(allowance)),
         Outcome::LetThrough(error) => {
-            tracing::warn!(
-                provider = &**provider, policy = %decider, pod = %pod.workload.name, %error,
-                "let through without an authorizer's answer (failOpen)"
-            );
+            match pod.events.may_log(&pod.workload.name) {
+                InLog::Written => tracing::warn!(
+                    provider = &**provider, policy = %decider, pod = %pod.workload.name, %error,
+                    "let through without an authorizer's answer (failOpen)"
+                ),
+                InLog::LeftOut => {}
+            }
             Ok(Agreement::LetThrough)
         }
         Outcome::Deny(answer) => Err(Disagreement::Denied(answer)),

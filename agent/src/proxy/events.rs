@@ -7,10 +7,12 @@ use super::pod::ServedPod;
 use super::subject::{Direction, Path, Subject};
 use crate::model::WorkloadIdentity;
 use crate::observe::event::{EventKind, EventRecord};
+use crate::observe::events::InLog;
+use crate::observe::text::cut;
 use crate::policy::{Decider, Layer, Note, RequestAttributes};
 
-/// How much of a request's method and path an event keeps: whoever calls may write long ones.
-const REQUEST_CHARACTERS: usize = 256;
+/// The most that events and logs have of each part of a request that its caller chooses, in bytes.
+pub(crate) const CALLERS_BYTES: usize = 256;
 
 /// What an event of a pod is about.
 #[derive(Clone, Debug)]
@@ -72,15 +74,21 @@ impl Matter {
         }
     }
 
-    /// Keeps that it was denied.
-    pub(crate) fn denied(self, pod: &ServedPod, reason: &'static str, decider: Option<&Decider>) {
-        self.record(pod, EventKind::Denial, reason, decider);
+    /// Keeps that it was denied. Tells whether it is to have its line in the log.
+    pub(crate) fn denied(
+        self,
+        pod: &ServedPod,
+        reason: &'static str,
+        decider: Option<&Decider>,
+    ) -> InLog {
+        self.record(pod, EventKind::Denial, reason, decider)
     }
 
     /// Counts and keeps what a policy had noted of it.
     pub(crate) fn noted(self, pod: &ServedPod, note: &Note) {
         pod.stats.noted(note.as_str());
-        self.record(pod, EventKind::Note, note.as_str(), Some(note.decider()));
+        // Whoever wrote the policy wants every line.
+        let _always = self.record(pod, EventKind::Note, note.as_str(), Some(note.decider()));
     }
 
     fn record(
@@ -89,7 +97,7 @@ impl Matter {
         kind: EventKind,
         reason: &'static str,
         decider: Option<&Decider>,
-    ) {
+    ) -> InLog {
         pod.events.record(EventRecord {
             kind,
             side: self.side.as_str(),
@@ -102,18 +110,16 @@ impl Matter {
             request: self.request,
             reason,
             policy: decider.map(Decider::to_string),
-            count: 1,
-        });
+        })
     }
 }
 
 fn excerpt(method: &str, path: &str) -> String {
-    let mut characters = method.chars().chain([' ']).chain(path.chars());
-    let mut text: String = characters.by_ref().take(REQUEST_CHARACTERS).collect();
-    if characters.next().is_some() {
-        text.push('…');
-    }
-    text
+    format!(
+        "{} {}",
+        cut(method, CALLERS_BYTES),
+        cut(path, CALLERS_BYTES)
+    )
 }
 
 #[cfg(test)]
@@ -124,7 +130,10 @@ mod tests {
     fn a_request_is_kept_whole_unless_it_is_long() {
         assert_eq!(excerpt("GET", "/order"), "GET /order");
         let long = excerpt("GET", &"/ä".repeat(100_000));
-        assert_eq!(long.chars().count(), REQUEST_CHARACTERS + 1);
-        assert!(long.starts_with("GET /ä/ä") && long.ends_with('…'));
+        assert!(long.len() < CALLERS_BYTES + 30, "{long}");
+        assert!(
+            long.starts_with("GET /ä/ä") && long.ends_with("…(+299744 bytes)"),
+            "{long}"
+        );
     }
 }

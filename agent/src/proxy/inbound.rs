@@ -28,6 +28,7 @@ use super::reset::ResetOnDrop;
 use super::subject::{Direction, Path};
 use crate::datapath::Caller;
 use crate::identity::{HandshakeError, VerifiedPeer};
+use crate::observe::events::InLog;
 
 /// How often a peer is asked whether it is alive, and how long it may take to answer.
 const PING_EVERY: Duration = Duration::from_secs(30);
@@ -79,17 +80,19 @@ pub(crate) async fn serve(pod: Rc<ServedPod>, stream: TcpStream, source: SocketA
 
 fn refuse(pod: &ServedPod, source: SocketAddr, reached: SocketAddr, refusal: &Refusal) {
     pod.stats.refused(refusal.as_str());
-    if refusal.is_denial_by_proxy() {
-        Matter::tunnel(canonical(source), None, reached).denied(
-            pod,
-            refusal.as_str(),
-            refusal.decider(),
-        );
+    let in_log = if refusal.is_denial_by_proxy() {
+        let matter = Matter::tunnel(canonical(source), None, reached);
+        matter.denied(pod, refusal.as_str(), refusal.decider())
+    } else {
+        pod.events.may_log(&pod.workload.name)
+    };
+    match in_log {
+        InLog::Written => tracing::warn!(
+            target: "ambit::access", pod = %pod.workload.name, %source,
+            reason = refusal.as_str(), detail = %refusal, "tunnel refused"
+        ),
+        InLog::LeftOut => {}
     }
-    tracing::warn!(
-        target: "ambit::access", pod = %pod.workload.name, %source,
-        reason = refusal.as_str(), detail = %refusal, "tunnel refused"
-    );
 }
 
 async fn handshake(
@@ -189,15 +192,14 @@ async fn serve_stream(
         Err(detail) => {
             peer.pod.stats.refused(BAD_CONNECT);
             let identity = Some(peer.verified.identity().clone());
-            Matter::tunnel(peer.source, identity, peer.reached).denied(
-                &peer.pod,
-                BAD_CONNECT,
-                None,
-            );
-            tracing::warn!(
-                target: "ambit::access", pod = %peer.pod.workload.name, source = %peer.source,
-                identity = %peer.verified.identity(), %detail, "CONNECT refused"
-            );
+            let matter = Matter::tunnel(peer.source, identity, peer.reached);
+            match matter.denied(&peer.pod, BAD_CONNECT, None) {
+                InLog::Written => tracing::warn!(
+                    target: "ambit::access", pod = %peer.pod.workload.name, source = %peer.source,
+                    identity = %peer.verified.identity(), %detail, "CONNECT refused"
+                ),
+                InLog::LeftOut => {}
+            }
             return answer(&mut respond, StatusCode::BAD_REQUEST);
         }
     };

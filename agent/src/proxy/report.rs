@@ -12,6 +12,7 @@ use super::stats::ShardStats;
 use super::subject::{Party, Path, Subject};
 use super::verdict::Termination;
 use crate::datapath::AuthorizedStream;
+use crate::observe::events::InLog;
 use crate::policy::{Decider, Layer};
 
 /// How a connection ended.
@@ -108,12 +109,24 @@ impl Ending {
 }
 
 impl Account<'_> {
-    /// Writes the line, counts, and keeps a denial.
+    /// Counts, keeps a denial, and writes the line, unless there are too many.
     pub(crate) fn close(&self, ending: &Ending, pod: &ServedPod) {
         self.count(ending, &pod.stats);
-        if let Some((reason, decider)) = ending.denial() {
-            Matter::of(self.subject).denied(pod, reason, decider);
+        match self.keep(ending, pod) {
+            InLog::Written => self.write(ending),
+            InLog::LeftOut => {}
         }
+    }
+
+    fn keep(&self, ending: &Ending, pod: &ServedPod) -> InLog {
+        match (ending.denial(), ending) {
+            (Some((reason, decider)), _) => Matter::of(self.subject).denied(pod, reason, decider),
+            (None, Ending::Refused(_)) => pod.events.may_log(&pod.workload.name),
+            (None, Ending::Finished | Ending::Terminated(_)) => InLog::Written,
+        }
+    }
+
+    fn write(&self, ending: &Ending) {
         let permitted = || self.permission.map(|one| (one.layer, one.decider.as_ref()));
         let (layer, decider) = ending.denied_by().or_else(permitted).unzip();
         let Subject {

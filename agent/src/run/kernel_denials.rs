@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use super::pods::{NodeReport, PodReport};
 use crate::datapath::{DenialReader, KernelDenial, Pins, Tables};
 use crate::observe::event::{EventKind, EventRecord};
-use crate::observe::events::RecentEvents;
+use crate::observe::events::{InLog, RecentEvents};
 use crate::policy::{Attributes, ConnectionVerdict, Decider, Layer};
 use crate::proxy::Direction;
 
@@ -29,8 +29,10 @@ pub(super) async fn follow(
     loop {
         let read = reader.read(|denial| {
             let event = resolve(&denial, &tables, &node.borrow().pods);
-            log(&event);
-            recent.record(event);
+            match recent.record(event.clone()) {
+                InLog::Written => log(&event),
+                InLog::LeftOut => {}
+            }
         });
         if let Err(error) = read.await {
             tracing::error!(%error, "the kernel's denials can no longer be read");
@@ -53,7 +55,6 @@ fn resolve(denial: &KernelDenial, tables: &Tables, pods: &[PodReport]) -> EventR
         request: None,
         reason: denial.reason.as_str(),
         policy: decider(denial, tables).map(|decider| decider.to_string()),
-        count: 1,
     }
 }
 

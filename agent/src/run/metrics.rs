@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::pods::PodState;
 use super::state::State;
 use crate::identity::{CertificateInfo, CertificateState, CertificateSummary};
+use crate::observe::events::EventLosses;
 use crate::observe::metrics::{Family, Kind, MetricsState, Sample};
 use crate::observe::tally::RuleTally;
 use crate::proxy::ProxyStats;
@@ -27,6 +28,7 @@ impl MetricsState for State {
             "Log lines that could not be written",
             vec![Sample::plain(self.dropped_lines.count() as u64)],
         ));
+        families.extend(losses(self.events.losses()));
         // Those that cannot be read are absent, which is what an alarm can be made of.
         if let Ok(counters) = self.counters.read() {
             let help = "Outcomes in the kernel";
@@ -70,6 +72,22 @@ fn rules(tallies: &[RuleTally]) -> Family {
         "Denials and notes, by the policy and rule that decided; of the kernel's those that it reports",
         samples.collect(),
     )
+}
+
+/// What is not told in full.
+fn losses(losses: EventLosses) -> [Family; 2] {
+    [
+        counter(
+            "ambit_events_forgotten",
+            "Denials and notes that are no longer listed, because others needed the room",
+            vec![Sample::plain(losses.forgotten)],
+        ),
+        counter(
+            "ambit_log_lines_left_out",
+            "Log lines of denials, refusals and failures that were left out, being too many",
+            vec![Sample::plain(losses.left_out_of_log)],
+        ),
+    ]
 }
 
 /// Labels are the identities of this node's pods: as many as it has service accounts.

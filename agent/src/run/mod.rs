@@ -1,5 +1,6 @@
 //! Puts the agent together: the one place that knows every other module.
 
+mod changes;
 mod claims;
 mod config;
 mod depart;
@@ -7,42 +8,35 @@ mod descriptors;
 mod enrol;
 mod istio;
 mod kernel_denials;
+mod left_out;
 mod leftovers;
 mod metrics;
 mod pods;
+mod prepare;
 mod reconcile;
 mod rules;
 mod state;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ambit_common::NodeSettings;
-use anyhow::{Context, Result, bail};
-use tokio::net::TcpListener;
-use tokio::runtime::Handle;
+use anyhow::{Context, Result};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 pub use config::{CaConfig, RunConfig};
 
 use crate::admin::server;
-use crate::datapath::bpffs::PinDirectory;
-use crate::datapath::cgroup::{CgroupMount, CgroupPath};
-use crate::datapath::check::CheckReport;
-use crate::datapath::netns::NetnsHandle;
 use crate::datapath::{Counters, Enroller, EnrollerParts, MeshTable, Node, Pins, Tables};
-use crate::identity::{CertificateProvider, EmbeddedCa, Identities, IstioCa, TrustPolicy};
-use crate::jwt::{Addresses, HttpFetcher, KeyCache};
-use crate::model::{Snapshot, TrustBundle};
+use crate::identity::Identities;
+use crate::model::Snapshot;
 use crate::observe;
-use crate::observe::events::RecentEvents;
 use crate::observe::logging::DroppedLines;
-use crate::policy::MeshView;
-use crate::proxy::{Proxy, ProxyConfig, ProxyLimits};
-use crate::source::{FileSource, FileSourceConfig};
+use crate::proxy::Proxy;
+use crate::source::FileSource;
+use changes::Changes;
 use pods::NodeReport;
+use prepare::Prepared;
 use reconcile::{Parts, Reconciler};
 use state::State;
 
@@ -59,61 +53,64 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// Runs the agent until it is told to end. Its pods stay enrolled, and closed, when it ends.
 ///
 /// # Errors
-/// Where it cannot start; the error says what to do.
+/// If it cannot start; the error says what to do, and nothing of the node is left changed by a first
+/// start.
 pub fn run(config: RunConfig, dropped_lines: DroppedLines) -> Result<()> {
-    let missing: Vec<_> = CheckReport::gather()
-        .missing()
-        .map(|feature| feature.name.to_string())
-        .collect();
-    if !missing.is_empty() {
-        bail!(
-            "this kernel lacks {}; `ambit check` tells more",
-            missing.join(", ")
-        );
-    }
+    prepare::ensure_kernel()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("ambit-control")
         .enable_all()
         .build()?;
-    runtime.block_on(start(config, dropped_lines))
+    runtime.block_on(async {
+        let mut changes = Changes::default();
+        let agent = start(config, dropped_lines, &mut changes).await?;
+        let _pins = changes.keep();
+        agent.run().await
+    })
 }
 
-async fn start(config: RunConfig, dropped_lines: DroppedLines) -> Result<()> {
-    let listener = server::bind(&config.socket)?;
-    let groups = Groups::find(&config)?;
-    let directory = PinDirectory::prepare(&config.pin_dir)?;
-    let metrics = listen_for_metrics(config.metrics).await?;
-    let pins = Pins::open(&directory)?;
-    let mut node = Node::install(
-        &pins,
-        groups.node.path(),
-        node_settings(groups.pods.as_ref())?,
-        config.kernel_log,
-    )?;
+/// An agent that has taken over the node.
+struct Agent {
+    reconciler: Reconciler,
+    proxy: Arc<Proxy>,
+    first: Arc<Snapshot>,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    arrivals: watch::Receiver<u64>,
+    _source: FileSource,
+    _node: Node,
+}
+
+/// Looks at everything first, then changes the node. The CA's files come last: other nodes may
+/// depend on them as soon as they are there, so they could not be removed again.
+async fn start(
+    config: RunConfig,
+    dropped_lines: DroppedLines,
+    changes: &mut Changes,
+) -> Result<Agent> {
+    let Prepared {
+        groups,
+        node: settings,
+        metrics,
+        trust,
+        certificates,
+        source,
+        snapshots,
+        first,
+        views,
+        keys,
+        events,
+        proxy,
+    } = Prepared::gather(&config).await?;
+    let listener = changes.open_socket(&config)?;
+    let pins = Pins::open(changes.pins(&config)?)?;
+    let mut node = Node::install(&pins, groups.node.path(), settings, config.kernel_log)?;
     if config.kernel_log.is_on() {
         follow_kernel_log(&mut node)?;
     }
-    let trust = TrustPolicy {
-        trust_domain: config.trust_domain.clone(),
-        aliases: config.trust_domain_aliases.clone(),
-    };
-    let ca = authority(&config, &trust)?;
-    let identities = Identities::new(ca, trust, config.certificate_lifetime);
-    let (_source, mut snapshots) = FileSource::start(source_config(&config))?;
-    let first = Arc::clone(&snapshots.borrow_and_update());
-    let view = Arc::new(MeshView::new(Arc::clone(&first)));
-    let (views, mesh) = watch::channel(view);
-    let fetcher = HttpFetcher::new(Addresses::Routable, config.jwks_ca.as_deref())?;
-    let keys = Arc::new(KeyCache::new(Handle::current(), Arc::new(fetcher)));
-    let descriptors = descriptors::raise()?;
-    let proxy_config = ProxyConfig {
-        limits: ProxyLimits::default().within(descriptors),
-        shards: config.shards,
-    };
-    let events = Arc::new(RecentEvents::default());
-    let proxy = Arc::new(Proxy::start(proxy_config, &mesh, &keys, &events)?);
     let tables = Tables::open(&pins)?;
+    let mesh = MeshTable::open(&pins)?;
+    let counters = Counters::open(&pins)?;
     let enroller = Enroller::new(EnrollerParts {
         pins: pins.clone(),
         cgroup: groups.node.clone(),
@@ -122,69 +119,77 @@ async fn start(config: RunConfig, dropped_lines: DroppedLines) -> Result<()> {
         connect_timeout: config.connect_timeout,
         log: config.kernel_log,
     })?;
+    let ca = certificates.open(&trust)?;
+    let identities = Identities::new(ca, trust, config.certificate_lifetime);
     let (reports, node_report) = watch::channel(NodeReport::default());
-    let state = State {
-        config: config.clone(),
-        cgroup: groups.node.clone(),
-        mesh,
+    let name = config.node.as_str().into();
+    let state = Arc::new(State {
+        config,
+        cgroup: groups.node,
+        mesh: views.subscribe(),
         node: node_report.clone(),
         proxy: Arc::clone(&proxy),
         tables: tables.clone(),
         identities: identities.clone(),
         keys: Arc::clone(&keys),
-        counters: Counters::open(&pins)?,
+        counters,
         events: Arc::clone(&events),
         dropped_lines,
-    };
-    let state = Arc::new(state);
+    });
     if let Some(listener) = metrics {
         tokio::spawn(observe::metrics::serve(listener, Arc::clone(&state)));
     }
     tokio::spawn(server::serve(listener, state));
+    tokio::spawn(left_out::report(Arc::clone(&events)));
     tokio::spawn(kernel_denials::follow(
-        pins.clone(),
+        pins,
         tables.clone(),
         node_report,
         events,
     ));
-    let arrivals = identities.arrivals();
-    let reconciler = Reconciler::new(Parts {
-        node: config.node.as_str().into(),
-        enroller,
-        mesh: MeshTable::open(&pins)?,
-        tables,
-        proxy: Arc::clone(&proxy),
-        identities,
-        keys,
-        views,
-        reports,
-    });
-    let end = async {
-        told_to_end().await?;
-        tracing::info!("the agent ends; its pods stay enrolled, and their mesh traffic is closed");
-        Ok(proxy.stop(DRAIN).await?)
-    };
-    tokio::select! {
-        ended = end => ended,
-        failed = follow(reconciler, first, snapshots, arrivals) => failed,
-    }
+    Ok(Agent {
+        arrivals: identities.arrivals(),
+        reconciler: Reconciler::new(Parts {
+            node: name,
+            enroller,
+            mesh,
+            tables,
+            proxy: Arc::clone(&proxy),
+            identities,
+            keys,
+            views,
+            reports,
+        }),
+        proxy,
+        first,
+        snapshots,
+        _source: source,
+        _node: node,
+    })
 }
 
-/// The control groups of the node and of its pods.
-struct Groups {
-    node: CgroupPath,
-    pods: Option<CgroupPath>,
-}
-
-impl Groups {
-    fn find(config: &RunConfig) -> Result<Self> {
-        let mount = CgroupMount::find()?;
-        let node = config.cgroup.as_deref().unwrap_or(mount.path());
-        let pods = config.pods_cgroup.as_deref();
-        Ok(Self {
-            node: mount.cgroup(node)?,
-            pods: pods.map(|path| mount.cgroup(path)).transpose()?,
-        })
+impl Agent {
+    async fn run(self) -> Result<()> {
+        let Self {
+            reconciler,
+            proxy,
+            first,
+            snapshots,
+            arrivals,
+            _source,
+            _node,
+        } = self;
+        let end = async {
+            told_to_end().await?;
+            tracing::info!(
+                "the agent ends; its pods stay enrolled, and their mesh traffic is closed"
+            );
+            Ok(proxy.stop(DRAIN).await?)
+        };
+        tokio::select! {
+            ended = end => ended,
+            failed = follow(reconciler, first, snapshots, arrivals) => failed,
+        }
     }
 }
 
@@ -199,37 +204,6 @@ fn follow_kernel_log(node: &mut Node) -> Result<()> {
         }
     });
     Ok(())
-}
-
-fn source_config(config: &RunConfig) -> FileSourceConfig {
-    FileSourceConfig {
-        directory: config.config_dir.clone(),
-        trust_bundle: TrustBundle {
-            own: config.trust_domain.clone(),
-            aliases: config.trust_domain_aliases.clone(),
-        },
-        root_namespace: config.root_namespace.as_str().into(),
-        revision: config.revision.clone(),
-        ranges: config.ranges.clone(),
-    }
-}
-
-async fn listen_for_metrics(address: Option<SocketAddr>) -> Result<Option<TcpListener>> {
-    let Some(address) = address else {
-        return Ok(None);
-    };
-    let listener = observe::metrics::bind(address).await;
-    let listener = listener.with_context(|| format!("--metrics {address} cannot be used"))?;
-    Ok(Some(listener))
-}
-
-fn authority(config: &RunConfig, trust: &TrustPolicy) -> Result<Arc<dyn CertificateProvider>> {
-    Ok(match &config.ca {
-        CaConfig::Embedded { directory } => {
-            Arc::new(EmbeddedCa::open(directory, &config.trust_domain)?)
-        }
-        CaConfig::Istio(settings) => Arc::new(IstioCa::new(settings.clone(), trust.clone())?),
-    })
 }
 
 async fn told_to_end() -> Result<()> {
@@ -276,13 +250,4 @@ async fn follow(
             }
         }
     }
-}
-
-fn node_settings(pods_cgroup: Option<&CgroupPath>) -> Result<NodeSettings> {
-    Ok(NodeSettings {
-        host_netns: NetnsHandle::current()?.cookie()?,
-        pods_cgroup: pods_cgroup.map_or(0, CgroupPath::id),
-        pods_cgroup_level: pods_cgroup.map_or(0, CgroupPath::level),
-        zero: 0,
-    })
 }

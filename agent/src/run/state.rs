@@ -130,6 +130,7 @@ impl State {
                 "refusing": sets.refusing,
             },
             "dropped_log_lines": self.dropped_lines.count(),
+            "events": self.events.losses(),
             "faults": faults,
             "kernel": counters,
             "proxy": stats,

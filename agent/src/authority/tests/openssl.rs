@@ -9,6 +9,7 @@ use crate::authority::{
     Authority, AuthorityError, Flaw, INTERMEDIATE_LIFETIME, ROOT_LIFETIME, SubjectKey, encode_pem,
     make_intermediate, make_root,
 };
+use crate::testing::skip;
 
 /// What openssl prints; nothing where it is not installed.
 fn openssl(directory: &Path, arguments: &str) -> Option<String> {
@@ -25,7 +26,7 @@ fn what_is_made_and_signed_verifies() {
     let directory = tempfile::tempdir().unwrap();
     let at = directory.path();
     if openssl(at, "version").is_none() {
-        return;
+        return skip("openssl is not installed");
     }
     let root = make_root(&at.join("root"), &domain(), ROOT_LIFETIME).unwrap();
     let below = make_intermediate(&at.join("ca"), &root, INTERMEDIATE_LIFETIME).unwrap();
@@ -65,7 +66,7 @@ fn keys_and_certificates_of_openssl_are_taken() {
     let directory = tempfile::tempdir().unwrap();
     let at = directory.path();
     if openssl(at, "version").is_none() {
-        return;
+        return skip("openssl is not installed");
     }
     for generate in [
         "ecparam -name prime256v1 -genkey -out ca-key.pem",

@@ -10,6 +10,7 @@ use crate::authority::{
     Authority, AuthorityError, FILES, INTERMEDIATE_LIFETIME, ROOT_LIFETIME, make_intermediate,
     make_root,
 };
+use crate::cli::output::Output;
 use crate::model::TrustDomain;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -35,8 +36,7 @@ pub(super) struct InitArguments {
 impl InitArguments {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let made = self.make()?;
-        println!("{}", self.text(&made)?);
-        Ok(())
+        Output::lines(self.lines(&made)?).print()
     }
 
     fn make(&self) -> Result<Authority, AuthorityError> {
@@ -55,7 +55,7 @@ impl InitArguments {
     }
 
     /// What was made, and what to do with it.
-    fn text(&self, made: &Authority) -> Result<String, jiff::Error> {
+    fn lines(&self, made: &Authority) -> Result<Vec<String>, jiff::Error> {
         let directory = self.dir.display();
         let until = Timestamp::try_from(made.valid_until())?;
         let domain = made.trust_domain();
@@ -70,22 +70,28 @@ impl InitArguments {
                 root.display()
             ),
         };
-        let command = secret(&self.dir);
-        Ok(format!(
-            "Made {what}.\n\
-             As a Secret for the cluster's CA:\n\n{command}"
-        ))
+        let mut lines = vec![
+            format!("Made {what}."),
+            "As a Secret for the cluster's CA:".to_owned(),
+            String::new(),
+        ];
+        lines.extend(secret(&self.dir));
+        Ok(lines)
     }
 }
 
 /// The command that makes Istio's Secret of a directory's files.
-fn secret(directory: &Path) -> String {
+fn secret(directory: &Path) -> Vec<String> {
     let mut lines =
         vec!["  kubectl create secret generic cacerts --namespace ambit-system".to_owned()];
     let files = FILES.iter().map(|name| directory.join(name));
     let present = files.filter(|file| file.exists());
     lines.extend(present.map(|file| format!("    --from-file={}", file.display())));
-    lines.join(" \\\n")
+    let last = lines.len() - 1;
+    for line in &mut lines[..last] {
+        line.push_str(" \\");
+    }
+    lines
 }
 
 #[cfg(test)]
@@ -107,14 +113,14 @@ mod tests {
         let (root, below) = (directory.path().join("root"), directory.path().join("ca"));
         let init = arguments(&root, None, 100);
         let made = init.make().unwrap();
-        let text = init.text(&made).unwrap();
+        let text = init.lines(&made).unwrap().join("\n");
         assert!(text.contains("root/root-cert.pem"), "{text}");
         assert!(!text.contains("cert-chain.pem"), "{text}");
         let init = arguments(&below, Some(&root), 3650);
         let intermediate = init.make().unwrap();
         assert_eq!(intermediate.root(), made.root());
         assert_eq!(intermediate.valid_until(), made.valid_until());
-        let text = init.text(&intermediate).unwrap();
+        let text = init.lines(&intermediate).unwrap().join("\n");
         assert!(text.contains("ca/cert-chain.pem"), "{text}");
         let deeper = directory.path().join("deeper");
         let error = arguments(&deeper, Some(&below), 1).make().unwrap_err();

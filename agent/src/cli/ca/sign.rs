@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 
 use crate::authority::{Authority, SubjectKey, encode_pem};
+use crate::cli::output::Output;
 use crate::model::WorkloadIdentity;
 
 /// What to sign.
@@ -34,8 +35,7 @@ impl SignArguments {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let request =
             request(&self.csr).with_context(|| format!("{} cannot be read", self.csr.display()))?;
-        print!("{}", self.sign(&request)?);
-        Ok(())
+        Output::lines(self.sign(&request)?.lines()).print()
     }
 
     /// The chain in PEM: leaf first, root last.

@@ -8,6 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
+use crate::files::without_mark;
 use crate::policy::explain::{AskedRequest, CallerName, DestinationName, Question, Transport};
 
 /// Whether somebody may reach something.
@@ -83,7 +84,7 @@ fn header(text: &str) -> Result<(String, String), String> {
 fn claims_of_file(path: &Path) -> anyhow::Result<Map<String, Value>> {
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("the token {} cannot be read", path.display()))?;
-    claims(text.trim()).with_context(|| format!("{} has no token", path.display()))
+    claims(without_mark(&text).trim()).with_context(|| format!("{} has no token", path.display()))
 }
 
 /// The payload of a token in the compact form (RFC 7519, section 3), or one that is written out.

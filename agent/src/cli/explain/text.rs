@@ -8,8 +8,8 @@ use crate::policy::explain::{
 /// How far the labels stand from what they label.
 const LABEL_WIDTH: usize = 13;
 
-/// An answer as text.
-pub(super) fn text(answer: &Answer) -> String {
+/// An answer as lines of text.
+pub(super) fn lines(answer: &Answer) -> Vec<String> {
     let mut lines = Vec::new();
     for result in &answer.results {
         lines.push(headline(answer, result));
@@ -18,7 +18,7 @@ pub(super) fn text(answer: &Answer) -> String {
     for assumption in &answer.assumptions {
         line(&mut lines, "assumed", assumption);
     }
-    lines.join("\n")
+    lines
 }
 
 fn headline(answer: &Answer, result: &EndpointResult) -> String {
@@ -166,6 +166,10 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+
+    fn text(answer: &Answer) -> String {
+        lines(answer).join("\n")
+    }
 
     /// An answer of one result, with these fields in place of a denial's.
     fn answer(changed: Value) -> Answer {

@@ -17,6 +17,7 @@ use super::failure::of_call;
 use super::message::{
     CREATE_CERTIFICATE, CertificateRequest, CertificateResponse, IMPERSONATED_IDENTITY, Struct,
 };
+use crate::files::without_mark;
 use crate::identity::provider::IssueFailure;
 use crate::model::WorkloadIdentity;
 
@@ -112,7 +113,7 @@ async fn bearer(path: &Path) -> Result<MetadataValue<Ascii>, IssueFailure> {
     let token = tokio::fs::read_to_string(path)
         .await
         .map_err(|error| unusable(&error.to_string()))?;
-    let token = token.trim();
+    let token = without_mark(&token).trim();
     if token.is_empty() {
         return Err(unusable("the file is empty"));
     }

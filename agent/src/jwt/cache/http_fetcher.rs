@@ -20,6 +20,7 @@ use tokio_rustls::TlsConnector;
 use tracing::warn;
 
 use super::fetch::{Addresses, Fetch, FetchError, MAX_DOCUMENT};
+use crate::files::pem_without_marks;
 use crate::policy::HttpUrl;
 
 /// The longest head of an answer, in bytes.
@@ -117,8 +118,9 @@ fn add_file(roots: &mut RootCertStore, path: &Path) -> Result<(), TrustError> {
         path: path.to_owned(),
         reason,
     };
-    let certificates =
-        CertificateDer::pem_file_iter(path).map_err(|error| failed(error.to_string()))?;
+    let text = std::fs::read(path).map_err(|error| failed(error.to_string()))?;
+    let text = pem_without_marks(&text);
+    let certificates = CertificateDer::pem_slice_iter(&text);
     let mut count = 0;
     for certificate in certificates {
         let certificate = certificate.map_err(|error| failed(error.to_string()))?;

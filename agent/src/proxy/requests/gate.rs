@@ -12,12 +12,13 @@ use super::report::{RequestAccount, RequestEnding};
 use crate::authorizer::HeaderMutations;
 use crate::datapath::Caller;
 use crate::model::PathNormalization;
+use crate::observe::text::cut;
 use crate::policy::{
     Attributes, BadPath, Consultation, MeshView, RequestAttributes, RequestPermit,
 };
 use crate::proxy::connections::Registration;
 use crate::proxy::ends::Ends;
-use crate::proxy::events::Matter;
+use crate::proxy::events::{CALLERS_BYTES, Matter};
 use crate::proxy::http::{
     Exchange, Gate, Grant, JudgedBody, Outcome, OutputNames, Rejection, RequestHead,
 };
@@ -186,7 +187,9 @@ impl RequestGate {
                 pod = %self.pod.workload.name, source = %self.subject.source.address,
                 identity = self.subject.source.identity.as_ref().map(tracing::field::display),
                 destination = %self.subject.destination.address,
-                method = request.method, path = request.path, host = request.authority,
+                method = &*cut(&request.method, CALLERS_BYTES),
+                path = &*cut(&request.path, CALLERS_BYTES),
+                host = &*cut(&request.authority, CALLERS_BYTES),
                 connection = self.id, "request"
             );
         }

@@ -3,8 +3,10 @@
 use std::time::Instant;
 
 use super::refusal::RequestRefusal;
+use crate::observe::events::InLog;
+use crate::observe::text::cut;
 use crate::policy::{Decider, Layer, RequestAttributes, RequestPermit};
-use crate::proxy::events::Matter;
+use crate::proxy::events::{CALLERS_BYTES, Matter};
 use crate::proxy::http::{Exchange, Outcome};
 use crate::proxy::pod::ServedPod;
 use crate::proxy::subject::{Path, Subject};
@@ -92,14 +94,24 @@ impl RequestEnding<'_> {
 }
 
 impl RequestAccount<'_> {
-    /// Writes the line, counts, and keeps a denial.
+    /// Counts, keeps a denial, and writes the line, unless there are too many.
     pub(crate) fn close(&self, ending: &RequestEnding<'_>, pod: &ServedPod) {
         pod.stats.requested(ending.counter());
-        if let Some(reason) = ending.denial() {
-            Matter::of(self.subject)
-                .request(self.request)
-                .denied(pod, reason, ending.decider());
+        let in_log = match ending.denial() {
+            Some(reason) => {
+                Matter::of(self.subject)
+                    .request(self.request)
+                    .denied(pod, reason, ending.decider())
+            }
+            None => InLog::Written,
+        };
+        match in_log {
+            InLog::Written => self.write(ending),
+            InLog::LeftOut => {}
         }
+    }
+
+    fn write(&self, ending: &RequestEnding<'_>) {
         let exchange = ending.exchange();
         let status = exchange.and_then(|exchange| exchange.status);
         tracing::info!(
@@ -110,9 +122,9 @@ impl RequestAccount<'_> {
             reason = ending.reason(),
             decided_in = Layer::Proxy.as_str(),
             decider = ending.decider().map(display),
-            request.method = self.request.method,
-            request.host = self.request.authority,
-            request.path = self.request.path,
+            request.method = &*cut(&self.request.method, CALLERS_BYTES),
+            request.host = &*cut(&self.request.authority, CALLERS_BYTES),
+            request.path = &*cut(&self.request.path, CALLERS_BYTES),
             response.status = status.map(|status| status.as_u16()),
             source.workload = self.subject.source.workload.as_ref().map(display),
             source.identity = self.subject.source.identity.as_ref().map(display),

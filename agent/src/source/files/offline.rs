@@ -8,6 +8,7 @@ use super::assembly::{Assembly, Duplicate};
 use super::document::{self, DocumentError, Object, Parsed};
 use super::read::{self, FileReading};
 use super::settings::Settings;
+use crate::files::yaml_without_marks;
 use crate::model::{MeshRanges, ObjectName, Origin, PolicyKind, Revision, Snapshot, TrustBundle};
 use crate::source::field::FieldPath;
 use crate::source::tree;
@@ -282,9 +283,10 @@ impl Input {
         if path != Path::new("-") {
             return Ok(Self::Path(path.to_owned()));
         }
+        let text = std::io::read_to_string(std::io::stdin())?;
         Ok(Self::Text {
             name: "-".to_owned(),
-            text: std::io::read_to_string(std::io::stdin())?,
+            text: yaml_without_marks(&text).into_owned(),
         })
     }
 }

@@ -7,6 +7,8 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::files::yaml_without_marks;
+
 /// The most that is read of one file, in bytes: thousands of pods.
 pub(super) const MAX_FILE_BYTES: u64 = 4 << 20;
 
@@ -121,7 +123,9 @@ pub(super) fn read_text(path: &Path) -> Result<String, ReadError> {
     if read as u64 > MAX_FILE_BYTES {
         return Err(ReadError::TooLarge);
     }
-    String::from_utf8(bytes).map_err(|error| ReadError::NotUtf8(error.utf8_error().valid_up_to()))
+    let text = String::from_utf8(bytes)
+        .map_err(|error| ReadError::NotUtf8(error.utf8_error().valid_up_to()))?;
+    Ok(yaml_without_marks(&text).into_owned())
 }
 
 /// Opens without waiting for the other end, should the path be a named pipe.
@@ -156,6 +160,14 @@ mod tests {
             .map(|r| r.text.expect("read"))
             .collect();
         assert_eq!(texts, ["a.yml", "b.yaml"]);
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_not_read() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("a.yaml");
+        fs::write(&file, "\u{feff}kind: Pod\n").expect("written");
+        assert_eq!(read_text(&file).expect("read"), "kind: Pod\n");
     }
 
     #[test]

@@ -2,6 +2,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::files::without_mark;
 use crate::model::{Fault, MeshSettings, ObjectName, Origin, PathNormalization, TrustBundle};
 
 use super::extension_provider::{Entry, extension_providers};
@@ -100,7 +101,7 @@ fn embedded(text: &str, at: &FieldPath) -> Result<Value, ObjectError> {
     let refused = |problem: String| ObjectError::new(at.clone(), problem);
     let of_this = |error: String| format!("{error} (of the text in this field)");
     let mut documents =
-        tree::documents(text).map_err(|error| refused(of_this(error.to_string())))?;
+        tree::documents(without_mark(text)).map_err(|error| refused(of_this(error.to_string())))?;
     let value = match documents.next() {
         None => Value::Null,
         Some(document) => tree::read(document, &tree::Budget::of(text))

@@ -1,0 +1,122 @@
+//! What several rooms need of files: marks that editors put in front of text, and whether something
+//! could be made.
+
+use std::borrow::Cow;
+use std::io;
+use std::path::Path;
+
+use nix::unistd::{AccessFlags, access};
+
+/// What editors of Windows put in front of UTF-8.
+const BYTE_ORDER_MARK: &str = "\u{feff}";
+
+/// A text without the byte order mark in front of it.
+pub fn without_mark(text: &str) -> &str {
+    text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text)
+}
+
+/// The same of bytes that may be no text.
+pub fn bytes_without_mark(text: &[u8]) -> &[u8] {
+    text.strip_prefix(BYTE_ORDER_MARK.as_bytes())
+        .unwrap_or(text)
+}
+
+/// A YAML text without the byte order marks in front of its documents: files that were put together
+/// have several. One elsewhere is content.
+pub fn yaml_without_marks(text: &str) -> Cow<'_, str> {
+    const SEPARATOR: &str = "---";
+    if !text.contains(BYTE_ORDER_MARK) {
+        return Cow::Borrowed(text);
+    }
+    let mut kept = String::with_capacity(text.len());
+    let mut begins_document = true;
+    for line in text.split_inclusive('\n') {
+        let bare = without_mark(line);
+        let is_separator = bare.starts_with(SEPARATOR);
+        kept.push_str(if begins_document || is_separator {
+            bare
+        } else {
+            line
+        });
+        begins_document = is_separator;
+    }
+    Cow::Owned(kept)
+}
+
+/// A PEM text without any byte order mark: files that were put together may have one before each
+/// block, and a block behind one would be passed over in silence.
+pub fn pem_without_marks(text: &[u8]) -> Cow<'_, [u8]> {
+    let mark = BYTE_ORDER_MARK.as_bytes();
+    if !text.windows(mark.len()).any(|part| part == mark) {
+        return Cow::Borrowed(text);
+    }
+    let mut rest = text;
+    let mut kept = Vec::with_capacity(text.len());
+    while let Some((first, after)) = rest.split_first() {
+        match rest.strip_prefix(mark) {
+            Some(behind) => rest = behind,
+            None => {
+                kept.push(*first);
+                rest = after;
+            }
+        }
+    }
+    Cow::Owned(kept)
+}
+
+/// Whether files can be made in a directory, which need not be there: the nearest one above it is
+/// looked at then.
+///
+/// # Errors
+/// What the system would answer, as far as it says so before.
+pub fn ensure_creatable(directory: &Path) -> io::Result<()> {
+    let mut above = directory.ancestors();
+    let existing =
+        above.find(|path| path.as_os_str().is_empty() || path.symlink_metadata().is_ok());
+    let existing = match existing {
+        Some(path) if !path.as_os_str().is_empty() => path,
+        _ => Path::new("."),
+    };
+    if !existing.metadata()?.is_dir() {
+        return Err(io::ErrorKind::NotADirectory.into());
+    }
+    access(existing, AccessFlags::W_OK | AccessFlags::X_OK).map_err(io::Error::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_in_front_is_no_text() {
+        assert_eq!(without_mark("\u{feff}a: 1"), "a: 1");
+        assert_eq!(without_mark("a\u{feff}"), "a\u{feff}");
+        assert_eq!(bytes_without_mark(b"\xef\xbb\xbf\xff"), b"\xff");
+        assert_eq!(bytes_without_mark(b"\xef\xbb"), b"\xef\xbb");
+        for (marked, plain) in [
+            ("\u{feff}a: 1\n", "a: 1\n"),
+            ("a: 1\n---\r\n\u{feff}b: 2\n", "a: 1\n---\r\nb: 2\n"),
+            ("a: 1\n\u{feff}---\nb: 2", "a: 1\n---\nb: 2"),
+            ("a: |\n  x\n\u{feff}y", "a: |\n  x\n\u{feff}y"),
+        ] {
+            assert_eq!(yaml_without_marks(marked), plain);
+        }
+        let marked = "\u{feff}one\n\u{feff}two\n".as_bytes();
+        assert_eq!(*pem_without_marks(marked), *b"one\ntwo\n");
+        assert!(matches!(pem_without_marks(b"one"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn what_could_be_made_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        ensure_creatable(&at("a/b")).unwrap();
+        ensure_creatable(Path::new("nothing-here")).unwrap();
+        assert!(!at("a").exists());
+        std::fs::write(at("file"), "").unwrap();
+        let error = ensure_creatable(&at("file/b")).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotADirectory);
+        std::os::unix::fs::symlink("nowhere", at("dangling")).unwrap();
+        ensure_creatable(&at("dangling")).unwrap_err();
+    }
+}

@@ -1,0 +1,190 @@
+//! What a start finds out before it changes anything of the node: whatever is wrong with the
+//! settings or with the node's state ends it here, and leaves no trace.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use ambit_common::NodeSettings;
+use anyhow::{Context, Result, bail};
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use super::{CaConfig, RunConfig, descriptors};
+use crate::admin::server;
+use crate::datapath::bpffs::PinDirectory;
+use crate::datapath::cgroup::{CgroupMount, CgroupPath};
+use crate::datapath::check::CheckReport;
+use crate::datapath::netns::NetnsHandle;
+use crate::identity::{CertificateProvider, EmbeddedCa, IstioCa, TrustPolicy};
+use crate::jwt::{Addresses, HttpFetcher, KeyCache};
+use crate::model::{Snapshot, TrustBundle};
+use crate::observe;
+use crate::observe::events::RecentEvents;
+use crate::policy::MeshView;
+use crate::proxy::{Proxy, ProxyConfig, ProxyLimits};
+use crate::source::{FileSource, FileSourceConfig};
+
+/// All that a start has before it changes anything.
+pub(super) struct Prepared {
+    pub(super) groups: Groups,
+    pub(super) node: NodeSettings,
+    pub(super) metrics: Option<TcpListener>,
+    pub(super) trust: TrustPolicy,
+    pub(super) certificates: Certificates,
+    pub(super) source: FileSource,
+    pub(super) snapshots: watch::Receiver<Arc<Snapshot>>,
+    pub(super) first: Arc<Snapshot>,
+    pub(super) views: watch::Sender<Arc<MeshView>>,
+    pub(super) keys: Arc<KeyCache>,
+    pub(super) events: Arc<RecentEvents>,
+    pub(super) proxy: Arc<Proxy>,
+}
+
+/// Who issues certificates.
+pub(super) enum Certificates {
+    /// The agent itself, by files that can be read or made.
+    Embedded(PathBuf),
+    /// Another, whose roots have been read.
+    Other(Arc<dyn CertificateProvider>),
+}
+
+/// The control groups of the node and of its pods.
+pub(super) struct Groups {
+    pub(super) node: CgroupPath,
+    pub(super) pods: Option<CgroupPath>,
+}
+
+/// Whether this kernel has what the agent needs.
+///
+/// # Errors
+/// What it lacks.
+pub(super) fn ensure_kernel() -> Result<()> {
+    let missing: Vec<_> = CheckReport::gather()
+        .missing()
+        .map(|feature| feature.name.to_string())
+        .collect();
+    if !missing.is_empty() {
+        bail!(
+            "this kernel lacks {}; `ambit check` tells more",
+            missing.join(", ")
+        );
+    }
+    Ok(())
+}
+
+impl Prepared {
+    /// Looks at everything. To be called within the agent's runtime.
+    ///
+    /// # Errors
+    /// Whatever would keep the agent from starting, as far as that can be told.
+    pub(super) async fn gather(config: &RunConfig) -> Result<Self> {
+        server::check(&config.socket)?;
+        let groups = Groups::find(config)?;
+        let node = node_settings(groups.pods.as_ref())?;
+        PinDirectory::check(&config.pin_dir)?;
+        let metrics = listen_for_metrics(config.metrics).await?;
+        let trust = TrustPolicy {
+            trust_domain: config.trust_domain.clone(),
+            aliases: config.trust_domain_aliases.clone(),
+        };
+        let certificates = Certificates::check(config, &trust)?;
+        let fetcher = HttpFetcher::new(Addresses::Routable, config.jwks_ca.as_deref())?;
+        let keys = Arc::new(KeyCache::new(Handle::current(), Arc::new(fetcher)));
+        let (source, mut snapshots) = FileSource::start(source_config(config))?;
+        let first = Arc::clone(&snapshots.borrow_and_update());
+        let view = Arc::new(MeshView::new(Arc::clone(&first)));
+        let (views, mesh) = watch::channel(view);
+        let proxy_config = ProxyConfig {
+            limits: ProxyLimits::default().within(descriptors::raise()?),
+            shards: config.shards,
+        };
+        let events = Arc::new(RecentEvents::default());
+        let proxy = Arc::new(Proxy::start(proxy_config, &mesh, &keys, &events)?);
+        Ok(Self {
+            groups,
+            node,
+            metrics,
+            trust,
+            certificates,
+            source,
+            snapshots,
+            first,
+            views,
+            keys,
+            events,
+            proxy,
+        })
+    }
+}
+
+impl Certificates {
+    fn check(config: &RunConfig, trust: &TrustPolicy) -> Result<Self> {
+        Ok(match &config.ca {
+            CaConfig::Embedded { directory } => {
+                EmbeddedCa::check(directory, &config.trust_domain)?;
+                Self::Embedded(directory.clone())
+            }
+            CaConfig::Istio(settings) => {
+                Self::Other(Arc::new(IstioCa::new(settings.clone(), trust.clone())?))
+            }
+        })
+    }
+
+    /// Opens the authority, which makes its files where there are none.
+    ///
+    /// # Errors
+    /// If they cannot be made, or have changed meanwhile.
+    pub(super) fn open(self, trust: &TrustPolicy) -> Result<Arc<dyn CertificateProvider>> {
+        Ok(match self {
+            Self::Embedded(directory) => {
+                Arc::new(EmbeddedCa::open(&directory, &trust.trust_domain)?)
+            }
+            Self::Other(provider) => provider,
+        })
+    }
+}
+
+impl Groups {
+    fn find(config: &RunConfig) -> Result<Self> {
+        let mount = CgroupMount::find()?;
+        let node = config.cgroup.as_deref().unwrap_or(mount.path());
+        let pods = config.pods_cgroup.as_deref();
+        Ok(Self {
+            node: mount.cgroup(node)?,
+            pods: pods.map(|path| mount.cgroup(path)).transpose()?,
+        })
+    }
+}
+
+fn source_config(config: &RunConfig) -> FileSourceConfig {
+    FileSourceConfig {
+        directory: config.config_dir.clone(),
+        trust_bundle: TrustBundle {
+            own: config.trust_domain.clone(),
+            aliases: config.trust_domain_aliases.clone(),
+        },
+        root_namespace: config.root_namespace.as_str().into(),
+        revision: config.revision.clone(),
+        ranges: config.ranges.clone(),
+    }
+}
+
+async fn listen_for_metrics(address: Option<SocketAddr>) -> Result<Option<TcpListener>> {
+    let Some(address) = address else {
+        return Ok(None);
+    };
+    let listener = observe::metrics::bind(address).await;
+    let listener = listener.with_context(|| format!("--metrics {address} cannot be used"))?;
+    Ok(Some(listener))
+}
+
+fn node_settings(pods_cgroup: Option<&CgroupPath>) -> Result<NodeSettings> {
+    Ok(NodeSettings {
+        host_netns: NetnsHandle::current()?.cookie()?,
+        pods_cgroup: pods_cgroup.map_or(0, CgroupPath::id),
+        pods_cgroup_level: pods_cgroup.map_or(0, CgroupPath::level),
+        zero: 0,
+    })
+}
