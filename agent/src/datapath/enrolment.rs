@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use ambit_common::{Address, Generation, MAX_SHARDS, NetnsCookie, PodEntry, PodState, PolicySetId};
 
+use super::agent_sockets::AgentSockets;
 use super::cgroup::{CgroupError, CgroupPath};
 use super::dial::{PodDatapathParts, ShardMaps};
 use super::listeners::{ListenersError, PodListenerSet, PodListeners};
@@ -89,6 +90,7 @@ pub struct Enroller {
     parts: EnrollerParts,
     table: PodTable,
     shard_maps: Vec<Arc<ShardMaps>>,
+    agent_sockets: AgentSockets,
     /// Network namespaces that are the node's: the agent's own, and init's where it can be read.
     node: Vec<NetnsHandle>,
 }
@@ -132,12 +134,18 @@ impl Enroller {
         Ok(Self {
             table: PodTable::open(&parts.pins)?,
             shard_maps,
+            agent_sockets: AgentSockets::open(&parts.pins)?,
             node: [NetnsHandle::current()?]
                 .into_iter()
                 .chain(NetnsHandle::init().ok())
                 .collect(),
             parts,
         })
+    }
+
+    /// The kernel's marks on the agent's sockets.
+    pub fn agent_sockets(&self) -> &AgentSockets {
+        &self.agent_sockets
     }
 
     /// Closes a pod both ways: its program with empty slots, then its entry. `enrolled` are the
@@ -217,7 +225,7 @@ impl Enroller {
     ) -> Result<Vec<(PodDatapathParts, PodListeners)>, EnrolError> {
         self.refuse_outside_cgroup(&pod.netns)?;
         let listeners = PodListenerSet::make(&pod.netns, self.parts.shards)?;
-        pod.program.serve(&listeners)?;
+        pod.program.serve(&self.parts.pins, &listeners)?;
         pod.entry.listener_ports = listeners.ports;
         let ports = listeners.ports;
         let shards = listeners.shards.into_iter().zip(&self.shard_maps);

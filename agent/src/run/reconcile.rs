@@ -191,7 +191,8 @@ impl Reconciler {
             node,
             occasion,
         };
-        match close_passed(&open.kernel, &pod.workload.addresses, &rules) {
+        let agents = self.parts.enroller.agent_sockets();
+        match close_passed(&open.kernel, agents, &pod.workload.addresses, &rules) {
             Ok(0) => {}
             Ok(closed) => tracing::info!(
                 pod = %pod.workload.name, closed,
