@@ -49,9 +49,7 @@ impl PodSockets<'_> {
     pub fn kernel_passed(&self) -> Vec<PassedConnection> {
         let listening = self.listening();
         let passed = self.sockets.iter().filter(|socket| {
-            is_connection(socket)
-                && self.leaves_pod(socket)
-                && !Self::is_agents(socket, &listening)
+            is_connection(socket) && self.leaves_pod(socket) && !Self::is_agents(socket, &listening)
         });
         passed
             .map(|socket| PassedConnection {
@@ -63,9 +61,10 @@ impl PodSockets<'_> {
 
     /// Ports on which processes of the pod listen.
     fn listening(&self) -> BTreeSet<u16> {
-        let listeners = self.sockets.iter().filter(|socket| {
-            socket.state == TcpState::Listen && socket.owner == Owner::Other
-        });
+        let listeners = self
+            .sockets
+            .iter()
+            .filter(|socket| socket.state == TcpState::Listen && socket.owner == Owner::Other);
         listeners.map(|socket| socket.local.port()).collect()
     }
 

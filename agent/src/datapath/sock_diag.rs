@@ -195,10 +195,7 @@ impl SockDiag {
     ///
     /// # Errors
     /// As [`SockDiag::list`]; also without CAP_BPF.
-    pub fn list_with_owners(
-        &mut self,
-        agents: &AgentSockets,
-    ) -> Result<Vec<TcpSocket>, DiagError> {
+    pub fn list_with_owners(&mut self, agents: &AgentSockets) -> Result<Vec<TcpSocket>, DiagError> {
         let map = agents.map().as_raw_fd().to_ne_bytes();
         self.dump(&attribute(WANTED_STORAGES, &attribute(MAP_FD, &map)))
     }
@@ -491,10 +488,17 @@ mod tests {
             ([marked.clone(), other.clone()].concat(), Owner::Agent),
             (attribute(STORAGES, &[]), Owner::Other),
             (attribute(STORAGES, &other), Owner::Other),
-            (attribute(STORAGES | 0x8000, &attribute(STORAGE | 0x8000, &mark)), Owner::Agent),
+            (
+                attribute(STORAGES | 0x8000, &attribute(STORAGE | 0x8000, &mark)),
+                Owner::Agent,
+            ),
         ];
         for (attributes, expected) in cases {
-            assert_eq!(owner(&attributes).expect("well-formed"), expected, "{attributes:?}");
+            assert_eq!(
+                owner(&attributes).expect("well-formed"),
+                expected,
+                "{attributes:?}"
+            );
         }
         for cut in 1..marked.len() {
             assert!(owner(&marked[..cut]).is_err(), "{cut}");
