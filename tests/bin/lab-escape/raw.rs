@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::mem::{MaybeUninit, size_of, size_of_val, zeroed};
+use std::mem::{MaybeUninit, size_of, zeroed};
 use std::net::{SocketAddr, SocketAddrV4};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
@@ -37,7 +37,7 @@ pub(crate) fn knock(by: By, from: SocketAddr, to: SocketAddr) -> Result<&'static
             answers.set_header_included_v4(true)?;
             answers.send_to(&packet, &SockAddr::from(to))?;
         }
-        By::Device => send_from_device("eth0", &packet)?,
+        By::Device => send_from_device("eth0", &[packet])?,
     }
     let start = Instant::now();
     while start.elapsed() < PATIENCE {
@@ -76,27 +76,18 @@ pub(crate) fn forge(
     count: u16,
     data: &str,
 ) -> Result<(), Failure> {
-    for number in 0..count {
+    let packets = (0..count).map(|number| {
         let port = first.port().checked_add(number).ok_or("no such port")?;
-        let from = SocketAddr::new(first.ip(), port);
-        send_from_device(device, &syn(from, to, data.as_bytes())?)?;
-    }
-    Ok(())
+        syn(SocketAddr::new(first.ip(), port), to, data.as_bytes())
+    });
+    send_from_device(device, &packets.collect::<Result<Vec<_>, _>>()?)
 }
 
-/// Sends an IP packet to the neighbour at a device, of which there must be one in the table of IPv4
-/// neighbours.
-fn send_from_device(device: &str, packet: &[u8]) -> Result<(), Failure> {
-    let table = fs::read_to_string("/proc/thread-self/net/arp")?;
-    let neighbour = table.lines().skip(1).find_map(|line| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        let [_, _, _, hardware, _, at] = fields[..] else {
-            return None;
-        };
-        (at == device).then_some(hardware)
-    });
-    let neighbour = neighbour.ok_or("no neighbour is known")?;
-    let protocol = match packet.first().ok_or("no packet")? >> 4 {
+/// Sends IP packets of one family to the neighbour at a device, of which there must be one in the
+/// table of IPv4 neighbours.
+fn send_from_device(device: &str, packets: &[Vec<u8>]) -> Result<(), Failure> {
+    let first = packets.first().and_then(|packet| packet.first());
+    let protocol = match first.ok_or("no packet")? >> 4 {
         4 => libc::ETH_P_IP,
         _ => libc::ETH_P_IPV6,
     };
@@ -105,28 +96,40 @@ fn send_from_device(device: &str, packet: &[u8]) -> Result<(), Failure> {
     let mut to: libc::sockaddr_ll = unsafe { zeroed() };
     to.sll_family = libc::AF_PACKET as u16;
     to.sll_protocol = (protocol as u16).to_be();
-    to.sll_ifindex = i32::try_from(index_of(device)?)?;
+    to.sll_ifindex = i32::try_from(nix::net::if_::if_nametoindex(device)?)?;
     to.sll_halen = 6;
+    let neighbour = neighbour(device)?;
     for (byte, digits) in to.sll_addr.iter_mut().zip(neighbour.split(':')) {
         *byte = u8::from_str_radix(digits, 16)?;
     }
-    // SAFETY: packet and address outlive the call, and the sizes are theirs.
-    let sent = unsafe {
-        libc::sendto(
-            socket.as_raw_fd(),
-            packet.as_ptr().cast(),
-            size_of_val(packet),
-            0,
-            (&raw const to).cast(),
-            size_of::<libc::sockaddr_ll>() as libc::socklen_t,
-        )
-    };
-    match sent {
-        ..0 => Err(io::Error::last_os_error().into()),
-        _ => Ok(()),
+    for packet in packets {
+        // SAFETY: packet and address outlive the call, and the sizes are theirs.
+        let sent = unsafe {
+            libc::sendto(
+                socket.as_raw_fd(),
+                packet.as_ptr().cast(),
+                packet.len(),
+                0,
+                (&raw const to).cast(),
+                size_of::<libc::sockaddr_ll>() as libc::socklen_t,
+            )
+        };
+        if sent < 0 {
+            return Err(io::Error::last_os_error().into());
+        }
     }
+    Ok(())
 }
 
-fn index_of(device: &str) -> Result<u32, Failure> {
-    Ok(nix::net::if_::if_nametoindex(device)?)
+/// The hardware address of a neighbour at a device.
+fn neighbour(device: &str) -> Result<String, Failure> {
+    let table = fs::read_to_string("/proc/thread-self/net/arp")?;
+    let found = table.lines().skip(1).find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let [_, _, _, hardware, _, at] = fields[..] else {
+            return None;
+        };
+        (at == device).then(|| hardware.to_owned())
+    });
+    Ok(found.ok_or("no neighbour is known")?)
 }
