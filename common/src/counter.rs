@@ -61,10 +61,11 @@ counters! {
     OutboundSteered, "outbound_steered";
     /// A delivery passed to the application.
     DeliverySteered, "delivery_steered";
-    /// Loopback traffic of the pod itself passed.
+    /// Traffic of the pod to itself passed.
     LoopbackPassed, "loopback_passed";
-    /// What only a delivery or a redirect looks like, without a record: a late segment of one that
-    /// has ended, or a process of the pod that imitates one towards its own pod.
+    /// A segment that claims to be the pod's own was refused, because the kernel attests no
+    /// handshake of it: a late segment of a connection that has ended, a packet from the network
+    /// with a forged source, or a process of the pod that imitates the agent towards its own pod.
     LoopbackRefused, "loopback_refused";
     /// An inbound connection was refused for a reason other than policy.
     InboundRefused, "inbound_refused";

@@ -50,7 +50,7 @@ pub const OUTBOUND_RANGE: [u8; 2] = [127, 78];
 
 /// Version of the layout of every type in this crate. Raise it with any change of a layout or of a
 /// map's type: an agent never opens the pins of another layout.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// Asserts the size of a type that crosses the kernel boundary.
 macro_rules! assert_size {

@@ -15,6 +15,9 @@ pub enum RecordKind {
     DeliveryAccepted = 4,
     /// A socket of the node itself that dials a pod; `endpoint` is unspecified.
     Node = 5,
+    /// A pod process's socket that dials one of the pod's own addresses; `endpoint` is the socket's
+    /// own address. Kept for the handshake only, never as a socket's record.
+    LocalClient = 6,
 }
 
 impl RecordKind {
@@ -27,6 +30,7 @@ impl RecordKind {
             3 => Some(Self::DeliveryClient),
             4 => Some(Self::DeliveryAccepted),
             5 => Some(Self::Node),
+            6 => Some(Self::LocalClient),
             _ => None,
         }
     }

@@ -71,6 +71,23 @@ impl PinnedMap {
         Ok(())
     }
 
+    /// How many entries it has.
+    ///
+    /// # Errors
+    ///
+    /// Where bpftool cannot list them.
+    pub fn entries(&self) -> Result<usize> {
+        let mut command = Command::new("bpftool");
+        let outcome = output(
+            command
+                .args(["--json", "map", "dump", "pinned"])
+                .arg(&self.path),
+        )?;
+        ensure!(outcome.status.success(), "bpftool: {}", outcome.stderr);
+        let entries: Vec<Value> = serde_json::from_str(&outcome.stdout)?;
+        Ok(entries.len())
+    }
+
     /// Removes the foreign entries, as many as there are.
     ///
     /// # Errors

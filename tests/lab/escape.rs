@@ -87,6 +87,38 @@ impl Way {
     }
 }
 
+/// SYNs with a source that is not the sender's, from a packet socket.
+#[derive(Clone, Debug)]
+pub struct ForgedSyns<'a> {
+    /// The device that they leave by, to the neighbour there that the sender has spoken to.
+    pub device: &'a str,
+    /// The source of the first one; each further one is from the next port.
+    pub source: SocketAddr,
+    /// The destination.
+    pub to: SocketAddr,
+    /// How many.
+    pub count: u16,
+    /// The data in each of them, as for fast open.
+    pub data: &'a str,
+}
+
+impl ForgedSyns<'_> {
+    /// Sends them, and awaits no answer.
+    ///
+    /// # Errors
+    ///
+    /// Where they cannot be sent.
+    pub fn send(&self, from: &Place) -> Result<()> {
+        let mut command = from.command(tool("lab-escape")?)?;
+        let (to, source) = (self.to.to_string(), self.source.to_string());
+        let count = self.count.to_string();
+        let outcome =
+            output(command.args(["forge", &to, self.device, &source, &count, self.data]))?;
+        ensure!(outcome.status.success(), "lab-escape: {}", outcome.stderr);
+        Ok(())
+    }
+}
+
 /// Accepts one connection by io_uring, while `calls` makes it: the address that it was given for its
 /// caller.
 ///

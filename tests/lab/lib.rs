@@ -62,7 +62,7 @@ pub use crash::Crash;
 pub use decision::{Decision, LogMark};
 pub use dialer::{Dialer, Dialled};
 pub use envoy::Envoy;
-pub use escape::{Way, accept_by_ring, meddle};
+pub use escape::{ForgedSyns, Way, accept_by_ring, meddle};
 pub use hbone::{HboneCall, HboneReply};
 pub use hostile::{Frame, HostileClient};
 pub use http2::{Http2Call, Http2Request};

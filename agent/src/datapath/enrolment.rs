@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use ambit_common::{Address, Generation, MAX_SHARDS, NetnsCookie, PodEntry, PodState, PolicySetId};
 
+use super::agent_sockets::AgentSockets;
 use super::cgroup::{CgroupError, CgroupPath};
 use super::dial::{PodDatapathParts, ShardMaps};
 use super::link::LinkTarget;
@@ -105,6 +106,7 @@ pub struct Enroller {
     pub(super) parts: EnrollerParts,
     pub(super) table: PodTable,
     shard_maps: Vec<Arc<ShardMaps>>,
+    agent_sockets: AgentSockets,
     /// Network namespaces that are the node's: the agent's own, and init's where it can be read.
     node: Vec<NetnsHandle>,
 }
@@ -171,12 +173,18 @@ impl Enroller {
         Ok(Self {
             table: PodTable::open(&parts.pins)?,
             shard_maps,
+            agent_sockets: AgentSockets::open(&parts.pins)?,
             node: [NetnsHandle::current()?]
                 .into_iter()
                 .chain(NetnsHandle::init().ok())
                 .collect(),
             parts,
         })
+    }
+
+    /// The kernel's marks on the agent's sockets.
+    pub fn agent_sockets(&self) -> &AgentSockets {
+        &self.agent_sockets
     }
 
     /// The network namespace that a path leads to.
@@ -301,7 +309,7 @@ impl Enroller {
     ) -> Result<Vec<(PodDatapathParts, PodListeners)>, EnrolError> {
         self.refuse_outside_cgroup(&pod.netns)?;
         let listeners = PodListenerSet::make(&pod.netns, self.parts.shards)?;
-        pod.program.serve(&listeners)?;
+        pod.program.serve(&self.parts.pins, &listeners)?;
         pod.entry.listener_ports = listeners.ports;
         let ports = listeners.ports;
         let shards = listeners.shards.into_iter().zip(&self.shard_maps);

@@ -3,6 +3,7 @@
 //! [`Node`] installs the programs; [`Enroller`] attaches them to pods; [`Tables`] holds the
 //! policies in the kernel; [`PodDatapath`] is what the proxy sees of a pod.
 
+pub mod agent_sockets;
 mod attach;
 mod bpf_call;
 pub mod bpffs;

@@ -1,45 +1,13 @@
 //! Connections of a pod that no proxy carries: those that the kernel let pass, and those older than
 //! the pod's enrolment. They are judged again whenever policy changes.
 
-use std::collections::{BTreeSet, HashSet};
-use std::io;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use ambit_common::HBONE_PORT;
 
-use super::sock_diag::{TcpSocket, TcpState};
-
-/// The agent's own sockets, by inode.
-#[derive(Clone, Debug, Default)]
-pub struct OwnSockets(HashSet<u32>);
-
-impl OwnSockets {
-    /// The sockets that this process has open. Read them *after* the list that they are compared
-    /// with: then a socket that is new in between is in neither.
-    ///
-    /// # Errors
-    /// Where /proc/self/fd cannot be read.
-    pub fn read() -> io::Result<Self> {
-        let mut inodes = HashSet::new();
-        for entry in std::fs::read_dir("/proc/self/fd")? {
-            // A descriptor may be closed between the listing and here.
-            let Ok(target) = std::fs::read_link(entry?.path()) else {
-                continue;
-            };
-            inodes.extend(target.to_str().and_then(socket_inode));
-        }
-        Ok(Self(inodes))
-    }
-}
-
-/// The inode of `socket:[inode]`.
-fn socket_inode(link: &str) -> Option<u32> {
-    link.strip_prefix("socket:[")?
-        .strip_suffix(']')?
-        .parse()
-        .ok()
-}
+use super::sock_diag::{Owner, TcpSocket, TcpState};
 
 /// Who opened a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -62,14 +30,10 @@ pub struct PassedConnection {
 /// What tells the connections of a pod apart.
 #[derive(Debug)]
 pub struct PodSockets<'a> {
-    /// All TCP sockets of the pod's network namespace.
+    /// All TCP sockets of the pod's network namespace, with their owners.
     pub sockets: &'a [TcpSocket],
-    /// The agent's own sockets, read after `sockets`.
-    pub own: &'a OwnSockets,
     /// The pod's addresses, canonical.
     pub addresses: &'a [IpAddr],
-    /// Ports of the agent's listeners in the pod.
-    pub listener_ports: &'a [u16],
     /// Ports from which the pod's processes dial.
     pub ephemeral: RangeInclusive<u16>,
 }
@@ -85,7 +49,7 @@ impl PodSockets<'_> {
     pub fn kernel_passed(&self) -> Vec<PassedConnection> {
         let listening = self.listening();
         let passed = self.sockets.iter().filter(|socket| {
-            is_connection(socket) && self.leaves_pod(socket) && !self.is_agents(socket, &listening)
+            is_connection(socket) && self.leaves_pod(socket) && !Self::is_agents(socket, &listening)
         });
         passed
             .map(|socket| PassedConnection {
@@ -97,9 +61,10 @@ impl PodSockets<'_> {
 
     /// Ports on which processes of the pod listen.
     fn listening(&self) -> BTreeSet<u16> {
-        let listeners = self.sockets.iter().filter(|socket| {
-            socket.state == TcpState::Listen && !self.own.0.contains(&socket.inode)
-        });
+        let listeners = self
+            .sockets
+            .iter()
+            .filter(|socket| socket.state == TcpState::Listen && socket.owner == Owner::Other);
         listeners.map(|socket| socket.local.port()).collect()
     }
 
@@ -110,16 +75,22 @@ impl PodSockets<'_> {
         !local.is_loopback() && !remote.is_loopback() && !self.addresses.contains(&remote)
     }
 
-    /// Whether the agent has the socket, or had it. Before accept() and after close() a socket has
-    /// no inode: the ports of the agent's listeners tell it, unless a process of the pod listens
-    /// there too, and HBONE's port at the other end tells a tunnel that the agent closed.
-    fn is_agents(&self, socket: &TcpSocket, listening: &BTreeSet<u16>) -> bool {
-        if socket.inode != 0 {
-            return self.own.0.contains(&socket.inode);
+    /// Whether the proxy carries the connection, or will.
+    ///
+    /// The kernel's mark tells, never a port: a peer chooses its own. It is on every socket from
+    /// the end of its handshake to the end of its life, whether a process has it or not. A
+    /// handshake that its server has not completed has no mark yet. `sk_lookup` gives it to the
+    /// agent if it came to HBONE's port; if it is older than the pod's enrolment, its server is a
+    /// process of the pod that listens there.
+    fn is_agents(socket: &TcpSocket, listening: &BTreeSet<u16>) -> bool {
+        match socket.owner {
+            Owner::Agent => true,
+            Owner::Other => {
+                socket.state == TcpState::SynReceived
+                    && socket.local.port() == HBONE_PORT
+                    && !listening.contains(&HBONE_PORT)
+            }
         }
-        let port = socket.local.port();
-        let listener = port == HBONE_PORT || self.listener_ports.contains(&port);
-        (listener && !listening.contains(&port)) || socket.remote.port() == HBONE_PORT
     }
 
     fn direction(&self, socket: &TcpSocket, listening: &BTreeSet<u16>) -> Direction {
@@ -156,26 +127,24 @@ fn is_connection(socket: &TcpSocket) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
-    use std::os::fd::AsFd;
-    use std::os::linux::fs::MetadataExt;
-
     use super::*;
 
     const POD: &str = "10.0.0.1";
 
+    fn owned(owner: Owner, inode: u32, state: TcpState, ends: [&str; 2]) -> TcpSocket {
+        let [local, remote] = ends.map(|text| text.parse().expect("valid"));
+        TcpSocket::for_test(local, remote, state, inode, owner)
+    }
+
     fn socket(inode: u32, state: TcpState, local: &str, remote: &str) -> TcpSocket {
-        let address = |text: &str| text.parse().expect("valid");
-        TcpSocket::for_test(address(local), address(remote), state, inode)
+        owned(Owner::Other, inode, state, [local, remote])
     }
 
     /// The directions of what passed, by the sockets' remote ports.
     fn passed(sockets: &[TcpSocket]) -> Vec<(u16, Direction)> {
         let pod = PodSockets {
             sockets,
-            own: &OwnSockets(HashSet::from([7])),
             addresses: &[POD.parse().expect("valid")],
-            listener_ports: &[15001, 15006, 15009],
             ephemeral: 32768..=60999,
         };
         let passed = pod.kernel_passed();
@@ -225,42 +194,65 @@ mod tests {
     }
 
     #[test]
-    fn the_agents_own_sockets_are_left_alone() {
-        use TcpState::{Established, FinWait1, Listen, SynReceived};
+    fn the_agents_sockets_are_left_alone_in_every_stage() {
+        use TcpState::{CloseWait, Established, FinWait1, LastAck, Listen, SynReceived, SynSent};
+        let agents = |inode, state, ends| owned(Owner::Agent, inode, state, ends);
         let sockets = [
-            socket(7, Listen, "127.0.0.1:15009", "0.0.0.0:0"),
-            socket(7, Established, "10.0.0.1:40000", "10.0.0.2:15008"),
-            socket(7, Established, "10.0.0.1:15008", "10.0.0.2:40000"),
+            agents(7, Listen, ["127.0.0.1:15009", "0.0.0.0:0"]),
+            agents(7, SynSent, ["10.0.0.1:40000", "10.0.0.2:15008"]),
+            agents(7, Established, ["10.0.0.1:40000", "10.0.0.2:15008"]),
+            agents(7, Established, ["10.0.0.1:15008", "10.0.0.2:40000"]),
             socket(0, SynReceived, "10.0.0.1:15008", "10.0.0.2:40000"),
-            socket(0, Established, "10.0.0.1:15009", "10.0.0.2:40000"),
-            socket(0, FinWait1, "10.0.0.1:40000", "10.0.0.2:15008"),
+            agents(0, Established, ["10.0.0.1:15008", "10.0.0.2:40001"]),
+            agents(0, CloseWait, ["10.0.0.1:8080", "10.0.0.2:40001"]),
+            agents(0, FinWait1, ["10.0.0.1:40000", "10.0.0.2:15008"]),
+            agents(0, LastAck, ["10.0.0.1:40000", "10.0.0.2:5432"]),
         ];
         assert_eq!(passed(&sockets), []);
     }
 
     #[test]
-    fn a_process_of_the_pod_cannot_hide_behind_the_agents_ports() {
-        use TcpState::{Established, Listen};
-        let sockets = [
-            socket(1, Listen, "0.0.0.0:15008", "0.0.0.0:0"),
-            socket(1, Established, "10.0.0.1:15001", "10.0.0.2:1"),
-            socket(1, Established, "10.0.0.1:40000", "10.0.0.2:15008"),
-            socket(0, Established, "10.0.0.1:15008", "10.0.0.2:2"),
-        ];
-        let ports = passed(&sockets)
-            .into_iter()
-            .map(|(port, _)| port)
-            .collect::<Vec<_>>();
-        assert_eq!(ports, [1, 15008, 2]);
+    fn no_port_of_a_peer_makes_a_connection_the_agents() {
+        use TcpState::{CloseWait, Established, FinWait1, FinWait2, LastAck, SynReceived};
+        let listener = socket(1, TcpState::Listen, "0.0.0.0:8080", "0.0.0.0:0");
+        for state in [
+            SynReceived,
+            Established,
+            CloseWait,
+            FinWait1,
+            FinWait2,
+            LastAck,
+        ] {
+            for (local, remote) in [
+                ("10.0.0.1:8080", "10.0.0.2:15008"),
+                ("[fd00::1]:8080", "[fd00::2]:15008"),
+                ("10.0.0.1:8080", "10.0.0.2:15001"),
+                ("10.0.0.1:15001", "10.0.0.2:15008"),
+            ] {
+                let ports = passed(&[listener.clone(), socket(0, state, local, remote)]);
+                assert_eq!(ports.len(), 1, "{state:?} {local} {remote}");
+            }
+        }
     }
 
     #[test]
-    fn own_sockets_are_those_of_this_process() {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("listens");
-        let file = std::fs::File::from(listener.as_fd().try_clone_to_owned().expect("fd"));
-        let inode = file.metadata().expect("metadata").st_ino() as u32;
-        assert!(OwnSockets::read().expect("reads").0.contains(&inode));
-        drop((listener, file));
-        assert!(!OwnSockets::read().expect("reads").0.contains(&inode));
+    fn a_process_of_the_pod_cannot_hide_behind_the_agents_ports() {
+        use TcpState::{Established, FinWait1, Listen, SynReceived};
+        let listener = socket(1, Listen, "0.0.0.0:15008", "0.0.0.0:0");
+        let sockets = [
+            socket(1, Established, "10.0.0.1:15001", "10.0.0.2:1"),
+            socket(1, Established, "10.0.0.1:40000", "10.0.0.2:15008"),
+            socket(0, Established, "10.0.0.1:15008", "10.0.0.2:2"),
+            // Closed by a process that listened there before the pod was enrolled.
+            socket(0, FinWait1, "10.0.0.1:15008", "10.0.0.2:3"),
+            socket(0, SynReceived, "10.0.0.1:15001", "10.0.0.2:4"),
+        ];
+        let ports = |sockets: &[TcpSocket]| -> Vec<u16> {
+            passed(sockets).into_iter().map(|(port, _)| port).collect()
+        };
+        assert_eq!(ports(&sockets), [1, 15008, 2, 3, 4]);
+        // While a process listens there, a half-open connection may be its own.
+        let half_open = socket(0, SynReceived, "10.0.0.1:15008", "10.0.0.2:5");
+        assert_eq!(ports(&[listener, half_open]), [5]);
     }
 }

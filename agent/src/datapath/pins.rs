@@ -8,8 +8,8 @@ use aya::maps::{
     Array, HashMap, HashOfMaps, InnerMap, LpmTrie, Map, MapData, PerCpuArray, RingBuf, SkStorage,
 };
 
-use super::DatapathError;
 use super::bpffs::PinDirectory;
+use super::{DatapathError, agent_sockets};
 
 /// Maps that the node's programs and every pod's program share, as the kernel objects name them.
 pub(super) const SHARED_MAPS: [&str; 14] = [
@@ -30,7 +30,13 @@ pub(super) const SHARED_MAPS: [&str; 14] = [
 ];
 
 /// Maps that only the node's programs use.
-pub(super) const NODE_MAPS: [&str; 4] = ["HANDSHAKES_OF", "MESH", "NODE", "TICKETS"];
+pub(super) const NODE_MAPS: [&str; 5] = [
+    agent_sockets::MAP,
+    "HANDSHAKES_OF",
+    "MESH",
+    "NODE",
+    "TICKETS",
+];
 
 /// Maps that each pod has of its own.
 pub(super) const POD_MAPS: [&str; 3] = ["HANDSHAKES", "LISTENERS", "REFUSED"];

@@ -14,7 +14,7 @@ use super::listeners::PodListenerSet;
 use super::netns::NetnsHandle;
 use super::node::KernelLog;
 use super::pins::{self, POD_MAPS, SHARED_MAPS};
-use super::{DatapathError, Pins, attach, objects, owner};
+use super::{DatapathError, Pins, agent_sockets, attach, objects, owner};
 
 const PROGRAM: &str = "ambit_sk_lookup";
 const HANDSHAKES_OF: &str = "HANDSHAKES_OF";
@@ -53,11 +53,16 @@ impl PodProgram {
         Ok(Self { listeners })
     }
 
-    /// Fills the slots.
+    /// Marks the listeners as the agent's, and fills the slots.
     ///
     /// # Errors
     /// [`DatapathError::Map`] where the kernel refused a socket.
-    pub(super) fn serve(&mut self, listeners: &PodListenerSet) -> Result<(), DatapathError> {
+    pub(super) fn serve(
+        &mut self,
+        pins: &Pins,
+        listeners: &PodListenerSet,
+    ) -> Result<(), DatapathError> {
+        agent_sockets::mark(pins, listeners.iter().map(|(_, _, _, listener)| listener))?;
         for (kind, family, shard, listener) in listeners.iter() {
             self.fill(listener_slot(kind, family, shard), listener)?;
         }

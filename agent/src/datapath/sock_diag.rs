@@ -3,10 +3,12 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::AsRawFd;
 
 use ambit_common::SocketCookie;
 use nix::sys::socket::SockProtocol;
 
+use super::agent_sockets::AgentSockets;
 use super::netlink::{Answer, Netlink, malformed, word};
 use super::netns::{NetnsError, NetnsHandle};
 
@@ -81,6 +83,16 @@ impl TcpState {
     }
 }
 
+/// Who made a socket.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Owner {
+    /// The agent: the kernel says so.
+    Agent,
+    /// Anyone else; or the kernel was not asked, or cannot tell, as for a handshake that its
+    /// server has not completed.
+    Other,
+}
+
 /// A TCP socket of a network namespace.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TcpSocket {
@@ -96,6 +108,8 @@ pub struct TcpSocket {
     pub cookie: SocketCookie,
     /// User id of its owner.
     pub uid: u32,
+    /// Who made it.
+    pub owner: Owner,
     /// What the kernel finds it by.
     key: SocketKey,
 }
@@ -108,6 +122,7 @@ impl TcpSocket {
         remote: SocketAddr,
         state: TcpState,
         inode: u32,
+        owner: Owner,
     ) -> Self {
         let key = SocketKey {
             family: 0,
@@ -120,6 +135,7 @@ impl TcpSocket {
             inode,
             cookie: SocketCookie(0),
             uid: 0,
+            owner,
             key,
         }
     }
@@ -140,6 +156,18 @@ const SOCKET_MESSAGE: usize = 72;
 const DIAG_BY_FAMILY: u16 = 20;
 /// `SOCK_DESTROY` (Linux 4.5).
 const DESTROY: u16 = 21;
+/// `INET_DIAG_REQ_SK_BPF_STORAGES` (Linux 5.6): which storages the answer is to have.
+const WANTED_STORAGES: u16 = 2;
+/// `SK_DIAG_BPF_STORAGE_REQ_MAP_FD`, within it.
+const MAP_FD: u16 = 1;
+/// `INET_DIAG_SK_BPF_STORAGES`: the storages of a socket.
+const STORAGES: u16 = 20;
+/// `SK_DIAG_BPF_STORAGE`, within it.
+const STORAGE: u16 = 1;
+/// The bits of an attribute's type that are its type (`NLA_TYPE_MASK`).
+const ATTRIBUTE_TYPE: u16 = 0x3fff;
+/// Length of `struct nlattr`.
+const ATTRIBUTE_HEADER: usize = 4;
 
 /// Asks the kernel for the sockets of one network namespace.
 #[derive(Debug)]
@@ -155,11 +183,24 @@ impl SockDiag {
         netns.enter(open)?.map(Self).map_err(DiagError::List)
     }
 
-    /// All TCP sockets, of both families and in all states.
+    /// All TCP sockets, of both families and in all states. [`TcpSocket::owner`] is not asked for.
     ///
     /// # Errors
     /// [`DiagError::List`]: an incomplete list is never returned.
     pub fn list(&mut self) -> Result<Vec<TcpSocket>, DiagError> {
+        self.dump(&[])
+    }
+
+    /// The same, with their owners.
+    ///
+    /// # Errors
+    /// As [`SockDiag::list`]; also without CAP_BPF.
+    pub fn list_with_owners(&mut self, agents: &AgentSockets) -> Result<Vec<TcpSocket>, DiagError> {
+        let map = agents.map().as_raw_fd().to_ne_bytes();
+        self.dump(&attribute(WANTED_STORAGES, &attribute(MAP_FD, &map)))
+    }
+
+    fn dump(&mut self, attributes: &[u8]) -> Result<Vec<TcpSocket>, DiagError> {
         let mut sockets = Vec::new();
         for family in [libc::AF_INET, libc::AF_INET6] {
             let key = SocketKey {
@@ -170,8 +211,9 @@ impl SockDiag {
                 sockets.push(decode(payload)?);
                 Ok(())
             };
+            let request = [&encode(&key)[..], attributes].concat();
             self.0
-                .request(DIAG_BY_FAMILY, Answer::Dump, &encode(&key), receive)
+                .request(DIAG_BY_FAMILY, Answer::Dump, &request, receive)
                 .map_err(DiagError::List)?;
         }
         Ok(sockets)
@@ -209,7 +251,46 @@ fn encode(key: &SocketKey) -> Vec<u8> {
     request
 }
 
-/// `struct inet_diag_msg`.
+/// `struct nlattr` and what it holds, of which the kernel wants multiples of four bytes.
+fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+    let length = (ATTRIBUTE_HEADER + value.len()) as u16;
+    let mut attribute = Vec::from(length.to_ne_bytes());
+    attribute.extend(kind.to_ne_bytes());
+    attribute.extend(value);
+    attribute.resize(attribute.len().next_multiple_of(4), 0);
+    attribute
+}
+
+/// The value of the first attribute of a kind.
+fn find_attribute(mut attributes: &[u8], kind: u16) -> io::Result<Option<&[u8]>> {
+    let cut = || malformed("an attribute is cut off");
+    while !attributes.is_empty() {
+        let header = word(attributes, 0)?.to_ne_bytes();
+        let length = usize::from(u16::from_ne_bytes([header[0], header[1]]));
+        let found = u16::from_ne_bytes([header[2], header[3]]) & ATTRIBUTE_TYPE;
+        let value = attributes.get(ATTRIBUTE_HEADER..length).ok_or_else(cut)?;
+        if found == kind {
+            return Ok(Some(value));
+        }
+        let aligned = length.next_multiple_of(4).min(attributes.len());
+        attributes = &attributes[aligned..];
+    }
+    Ok(None)
+}
+
+/// Who made a socket, by the attributes that follow it. Only [`AgentSockets`] was asked for, so any
+/// storage is its mark.
+fn owner(attributes: &[u8]) -> io::Result<Owner> {
+    let Some(storages) = find_attribute(attributes, STORAGES)? else {
+        return Ok(Owner::Other);
+    };
+    Ok(match find_attribute(storages, STORAGE)? {
+        Some(_) => Owner::Agent,
+        None => Owner::Other,
+    })
+}
+
+/// `struct inet_diag_msg`, and its attributes.
 fn decode(message: &[u8]) -> io::Result<TcpSocket> {
     let fixed = message.first_chunk::<SOCKET_MESSAGE>();
     let fixed = fixed.ok_or_else(|| malformed("a socket is cut off"))?;
@@ -224,6 +305,7 @@ fn decode(message: &[u8]) -> io::Result<TcpSocket> {
         inode: word(fixed, 68)?,
         cookie: SocketCookie(u64::from(word(&id, 40)?) | u64::from(word(&id, 44)?) << 32),
         uid: word(fixed, 64)?,
+        owner: owner(&message[SOCKET_MESSAGE..])?,
         key: SocketKey { family, id },
     })
 }
@@ -254,7 +336,7 @@ fn endpoint(
 mod tests {
     use std::io::Read;
     use std::net::{TcpListener, TcpStream};
-    use std::os::fd::{AsFd, AsRawFd};
+    use std::os::fd::AsFd;
     use std::os::linux::fs::MetadataExt;
 
     use super::*;
@@ -392,6 +474,39 @@ mod tests {
         for start in [unknown_state, unknown_family] {
             message[..2].copy_from_slice(&start);
             assert!(decode(&message).is_err());
+        }
+    }
+    #[test]
+    fn attributes_tell_the_owner() {
+        let mark = attribute(3, &1_u32.to_ne_bytes());
+        let other = attribute(8, &[7]);
+        let marked = attribute(STORAGES, &attribute(STORAGE, &mark));
+        let cases = [
+            (vec![], Owner::Other),
+            (other.clone(), Owner::Other),
+            ([other.clone(), marked.clone()].concat(), Owner::Agent),
+            ([marked.clone(), other.clone()].concat(), Owner::Agent),
+            (attribute(STORAGES, &[]), Owner::Other),
+            (attribute(STORAGES, &other), Owner::Other),
+            (
+                attribute(STORAGES | 0x8000, &attribute(STORAGE | 0x8000, &mark)),
+                Owner::Agent,
+            ),
+        ];
+        for (attributes, expected) in cases {
+            assert_eq!(
+                owner(&attributes).expect("well-formed"),
+                expected,
+                "{attributes:?}"
+            );
+        }
+        for cut in 1..marked.len() {
+            assert!(owner(&marked[..cut]).is_err(), "{cut}");
+        }
+        for length in [0_u8, 3, 200] {
+            let mut wrong = marked.clone();
+            wrong[0] = length;
+            assert!(owner(&wrong).is_err(), "{length}");
         }
     }
 }

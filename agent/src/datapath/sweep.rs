@@ -1,11 +1,11 @@
 //! Closes connections of a pod that no proxy carries and that must not go on.
 
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 
+use super::agent_sockets::AgentSockets;
 use super::enrolment::EnrolledPod;
 use super::netns::NetnsError;
-use super::passed::{Direction, OwnSockets, PassedConnection, PodSockets};
+use super::passed::{Direction, PassedConnection, PodSockets};
 use super::sock_diag::{DiagError, SockDiag};
 
 /// Why a pod's connections could not be swept.
@@ -17,9 +17,6 @@ pub enum SweepError {
     /// The pod's network namespace could not be read.
     #[error(transparent)]
     Netns(#[from] NetnsError),
-    /// The agent's own sockets could not be listed.
-    #[error("the agent's own sockets could not be listed: {0}")]
-    Own(#[source] io::Error),
 }
 
 /// What decides whether a connection that no proxy carries may go on.
@@ -37,18 +34,15 @@ pub trait PassedRules {
 /// [`SweepError`]; some connections may be closed by then.
 pub fn close_passed(
     pod: &EnrolledPod,
+    agents: &AgentSockets,
     addresses: &[IpAddr],
     rules: &impl PassedRules,
 ) -> Result<usize, SweepError> {
     let mut diag = SockDiag::open(pod.netns())?;
-    let sockets = diag.list()?;
-    let own = OwnSockets::read().map_err(SweepError::Own)?;
-    let ports: Vec<u16> = pod.entry().listener_ports.into_iter().flatten().collect();
+    let sockets = diag.list_with_owners(agents)?;
     let passed = PodSockets {
         sockets: &sockets,
-        own: &own,
         addresses,
-        listener_ports: &ports,
         ephemeral: pod.netns().ephemeral_ports()?,
     }
     .kernel_passed();

@@ -60,7 +60,8 @@ fn original_destination(pod: &ServedPod, stream: &TcpStream) -> Option<SocketAdd
         RecordKind::OutboundClient
         | RecordKind::DeliveryClient
         | RecordKind::DeliveryAccepted
-        | RecordKind::Node => None,
+        | RecordKind::Node
+        | RecordKind::LocalClient => None,
     }
 }
 

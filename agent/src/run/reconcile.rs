@@ -214,7 +214,8 @@ impl Reconciler {
             node,
             occasion,
         };
-        match close_passed(kernel, &pod.workload.addresses, &rules) {
+        let agents = self.parts.enroller.agent_sockets();
+        match close_passed(kernel, agents, &pod.workload.addresses, &rules) {
             Ok(0) => {}
             Ok(closed) => tracing::info!(
                 pod = %pod.workload.name, closed,

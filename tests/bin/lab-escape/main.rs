@@ -1,9 +1,11 @@
 //! `lab-escape WAY ADDRESS [ARGUMENT]`: makes a TCP connection in an unusual way, sends a request
 //! that names the way, and says what came of it, as JSON: `answer` or `failure`.
+//! `lab-escape forge ADDRESS DEVICE SOURCE COUNT DATA`: sends SYNs from successive ports of a source.
 //! `lab-escape accept ADDRESS`: accepts one connection by io_uring and says from where.
 //! `lab-escape meddle DIRECTORY LAST_ID`: tries to get at kernel programs, and says what it got.
 
 mod kernel;
+mod packet;
 mod raw;
 mod ring;
 
@@ -37,6 +39,13 @@ fn main() -> Result<(), Failure> {
             let last_id = rest.first().ok_or("no id")?.parse()?;
             println!("{}", kernel::meddle(address.as_ref(), last_id));
             return Ok(());
+        }
+        "forge" => {
+            let [device, source, count, data] = rest else {
+                return Err("usage: lab-escape forge ADDRESS DEVICE SOURCE COUNT DATA".into());
+            };
+            let (source, count) = (source.parse()?, count.parse()?);
+            return raw::forge(device, source, address.parse()?, count, data);
         }
         _ => {}
     }

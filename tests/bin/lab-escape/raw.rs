@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::mem::{MaybeUninit, size_of, size_of_val, zeroed};
+use std::mem::{MaybeUninit, size_of, zeroed};
 use std::net::{SocketAddr, SocketAddrV4};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
@@ -10,15 +10,10 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::Failure;
+use crate::packet::{ACK, RST, SYN, syn};
 
 /// For an answer to come.
 const PATIENCE: Duration = Duration::from_secs(1);
-
-const IP_HEADER: usize = 20;
-const TCP_HEADER: usize = 20;
-const SYN: u8 = 0x02;
-const RST: u8 = 0x04;
-const ACK: u8 = 0x10;
 
 /// How it leaves.
 #[derive(Clone, Copy)]
@@ -36,13 +31,13 @@ pub(crate) fn knock(by: By, from: SocketAddr, to: SocketAddr) -> Result<&'static
     };
     let answers = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::TCP))?;
     answers.set_read_timeout(Some(PATIENCE / 4))?;
-    let packet = syn(from, to);
+    let packet = syn(from.into(), to.into(), b"")?;
     match by {
         By::Routing => {
             answers.set_header_included_v4(true)?;
             answers.send_to(&packet, &SockAddr::from(to))?;
         }
-        By::Device => send_from_device(&packet)?,
+        By::Device => send_from_device("eth0", &[packet])?,
     }
     let start = Instant::now();
     while start.elapsed() < PATIENCE {
@@ -73,85 +68,68 @@ fn flags(packet: &[u8], peer: SocketAddrV4, port: u16) -> Option<u8> {
     (is_from_peer && tcp.get(2..4)? == port.to_be_bytes()).then(|| tcp.get(13).copied())?
 }
 
-fn syn(from: SocketAddrV4, to: SocketAddrV4) -> Vec<u8> {
-    let mut ip = vec![
-        0x45,
-        0,
-        0,
-        (IP_HEADER + TCP_HEADER) as u8,
-        0,
-        0,
-        0,
-        0,
-        64,
-        6,
-        0,
-        0,
-    ];
-    ip.extend(from.ip().octets());
-    ip.extend(to.ip().octets());
-    let sum = checksum(&ip);
-    ip[10..12].copy_from_slice(&sum.to_be_bytes());
-    let mut tcp = Vec::from(from.port().to_be_bytes());
-    tcp.extend(to.port().to_be_bytes());
-    // Sequence 1; 20 bytes of header; a window; checksum and urgent pointer.
-    tcp.extend([0, 0, 0, 1, 0, 0, 0, 0, 5 << 4, SYN, 0x10, 0, 0, 0, 0, 0]);
-    let mut summed = Vec::from(&ip[12..20]);
-    summed.extend([0, 6, 0, TCP_HEADER as u8]);
-    summed.extend(&tcp);
-    let sum = checksum(&summed);
-    tcp[16..18].copy_from_slice(&sum.to_be_bytes());
-    ip.extend(tcp);
-    ip
+/// Sends SYNs from successive source ports, and awaits no answer.
+pub(crate) fn forge(
+    device: &str,
+    first: SocketAddr,
+    to: SocketAddr,
+    count: u16,
+    data: &str,
+) -> Result<(), Failure> {
+    let packets = (0..count).map(|number| {
+        let port = first.port().checked_add(number).ok_or("no such port")?;
+        syn(SocketAddr::new(first.ip(), port), to, data.as_bytes())
+    });
+    send_from_device(device, &packets.collect::<Result<Vec<_>, _>>()?)
 }
 
-/// RFC 1071.
-fn checksum(bytes: &[u8]) -> u16 {
-    let words = bytes
-        .chunks(2)
-        .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])));
-    let mut sum: u32 = words.sum();
-    while sum > 0xFFFF {
-        sum = (sum & 0xFFFF) + (sum >> 16);
-    }
-    !(sum as u16)
-}
-
-/// Sends an IPv4 packet to the gateway of `eth0`, which must be known to its neighbour table.
-fn send_from_device(packet: &[u8]) -> Result<(), Failure> {
-    let table = fs::read_to_string("/proc/net/arp")?;
-    let gateway = table
-        .lines()
-        .skip(1)
-        .find_map(|line| line.split_whitespace().nth(3));
-    let gateway = gateway.ok_or("no neighbour is known")?;
+/// Sends IP packets of one family to the neighbour at a device, of which there must be one in the
+/// table of IPv4 neighbours.
+fn send_from_device(device: &str, packets: &[Vec<u8>]) -> Result<(), Failure> {
+    let first = packets.first().and_then(|packet| packet.first());
+    let protocol = match first.ok_or("no packet")? >> 4 {
+        4 => libc::ETH_P_IP,
+        _ => libc::ETH_P_IPV6,
+    };
     let socket = Socket::new(Domain::PACKET, Type::DGRAM, None)?;
     // SAFETY: all zeroes are such an address.
     let mut to: libc::sockaddr_ll = unsafe { zeroed() };
     to.sll_family = libc::AF_PACKET as u16;
-    to.sll_protocol = (libc::ETH_P_IP as u16).to_be();
-    to.sll_ifindex = i32::try_from(index_of("eth0")?)?;
+    to.sll_protocol = (protocol as u16).to_be();
+    to.sll_ifindex = i32::try_from(nix::net::if_::if_nametoindex(device)?)?;
     to.sll_halen = 6;
-    for (byte, digits) in to.sll_addr.iter_mut().zip(gateway.split(':')) {
+    let neighbour = neighbour(device)?;
+    for (byte, digits) in to.sll_addr.iter_mut().zip(neighbour.split(':')) {
         *byte = u8::from_str_radix(digits, 16)?;
     }
-    // SAFETY: packet and address outlive the call, and the sizes are theirs.
-    let sent = unsafe {
-        libc::sendto(
-            socket.as_raw_fd(),
-            packet.as_ptr().cast(),
-            size_of_val(packet),
-            0,
-            (&raw const to).cast(),
-            size_of::<libc::sockaddr_ll>() as libc::socklen_t,
-        )
-    };
-    match sent {
-        ..0 => Err(io::Error::last_os_error().into()),
-        _ => Ok(()),
+    for packet in packets {
+        // SAFETY: packet and address outlive the call, and the sizes are theirs.
+        let sent = unsafe {
+            libc::sendto(
+                socket.as_raw_fd(),
+                packet.as_ptr().cast(),
+                packet.len(),
+                0,
+                (&raw const to).cast(),
+                size_of::<libc::sockaddr_ll>() as libc::socklen_t,
+            )
+        };
+        if sent < 0 {
+            return Err(io::Error::last_os_error().into());
+        }
     }
+    Ok(())
 }
 
-fn index_of(device: &str) -> Result<u32, Failure> {
-    Ok(nix::net::if_::if_nametoindex(device)?)
+/// The hardware address of a neighbour at a device.
+fn neighbour(device: &str) -> Result<String, Failure> {
+    let table = fs::read_to_string("/proc/thread-self/net/arp")?;
+    let found = table.lines().skip(1).find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let [_, _, _, hardware, _, at] = fields[..] else {
+            return None;
+        };
+        (at == device).then(|| hardware.to_owned())
+    });
+    Ok(found.ok_or("no neighbour is known")?)
 }

@@ -2,6 +2,7 @@
 #![no_std]
 #![no_main]
 
+mod agents;
 mod connect;
 mod maps;
 mod names;

@@ -64,7 +64,10 @@ fn peer(ctx: &SockAddrContext, shown: &Address) -> Option<Endpoint> {
     };
     match record.kind()? {
         RecordKind::OutboundClient | RecordKind::DeliveryAccepted => Some(record.endpoint),
-        RecordKind::OutboundAccepted | RecordKind::DeliveryClient | RecordKind::Node => None,
+        RecordKind::OutboundAccepted
+        | RecordKind::DeliveryClient
+        | RecordKind::Node
+        | RecordKind::LocalClient => None,
     }
 }
 

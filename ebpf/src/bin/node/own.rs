@@ -14,7 +14,7 @@ use ambit_ebpf::verdict::judge_connection;
 use aya_ebpf::programs::SockAddrContext;
 
 use crate::outcome::Outcome;
-use crate::socket;
+use crate::{agents, socket};
 
 const TUNNEL: u8 = TicketKind::Tunnel as u8;
 const PLAINTEXT: u8 = TicketKind::Plaintext as u8;
@@ -41,6 +41,9 @@ pub fn admit(
     }
     match ticket.kind {
         TUNNEL | PLAINTEXT => {
+            if !agents::mark(ctx) {
+                return deny(ticket, Reason::NoMemory);
+            }
             count(Counter::TicketPassed);
             ticket.verdict = TicketVerdict::Allow as u8;
             Outcome::Pass

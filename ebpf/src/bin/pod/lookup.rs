@@ -8,10 +8,12 @@
 //! | from | connection | outcome |
 //! |---|---|---|
 //! | any | not TCP | passes |
-//! | own | with a record: redirected connect | outbound listener, or reset |
-//! | own | with a record: delivery | passes to the application |
-//! | own | agent's addresses or ports, without a record | reset, counted and not reported |
-//! | own | any other | passes |
+//! | `lo` | with a record: redirected connect | outbound listener, or reset |
+//! | `lo` | with a record: delivery | passes to the application |
+//! | `lo` | agent's addresses or ports, without a record | reset, counted and not reported |
+//! | `lo` | any other | passes |
+//! | a source of the pod's own | with a record: delivery, or the pod's own connect | passes |
+//! | a source of the pod's own | any other | reset, counted and not reported |
 //! | elsewhere | to an address that is not the pod's | reset |
 //! | elsewhere | to 15008 | HBONE listener, or reset |
 //! | elsewhere | to another port of the agent | reset |
@@ -42,6 +44,10 @@ const LOOPBACK_IFINDEX: u32 = 1;
 /// How long a connect of the node may take before it is no longer known as the node's.
 const NODE_CONNECTION_NS: u64 = 10_000_000_000;
 
+/// How long a handshake of the pod with itself may take. Linux gives up a connect after 127 seconds
+/// (`tcp_syn_retries`).
+const OWN_HANDSHAKE_NS: u64 = 150_000_000_000;
+
 /// How long a repeated segment of a refused connection is the same denial.
 const REFUSED_NS: u64 = 60_000_000_000;
 
@@ -51,25 +57,25 @@ pub fn ambit_sk_lookup(ctx: SkLookupContext) -> u32 {
         return SK_PASS;
     }
     let connection = connection(&ctx);
-    if is_own_traffic(&ctx, &connection) {
-        from_pod_itself(&ctx, &connection)
+    if read_field!(ctx.lookup, ingress_ifindex) == LOOPBACK_IFINDEX {
+        from_loopback(&ctx, &connection)
+    } else if is_own_source(&connection.client.address) {
+        from_own_source(&connection)
     } else {
         from_network(&ctx, &connection)
     }
 }
 
-/// Whether the pod itself sent this. A segment to one of the pod's own addresses travels over `lo`,
-/// but the kernel names the device that has the address. From outside, a loopback source is
-/// dropped before it comes here, and so is an IPv4 source that is the pod's own; with a forged IPv6
-/// one no handshake can be completed.
+/// Whether a source is one that only the pod itself has: loopback, or one of its addresses.
 #[inline(always)]
-fn is_own_traffic(ctx: &SkLookupContext, connection: &Connection) -> bool {
-    let address = connection.client.address;
+fn is_own_source(address: &Address) -> bool {
     let netns = POD.load().netns;
-    read_field!(ctx.lookup, ingress_ifindex) == LOOPBACK_IFINDEX
-        || address.is_loopback()
+    address.is_loopback()
         || POD_ADDRESSES
-            .get_ptr(PodAddressKey { netns, address })
+            .get_ptr(PodAddressKey {
+                netns,
+                address: *address,
+            })
             .is_some()
 }
 
@@ -100,17 +106,15 @@ fn connection(ctx: &SkLookupContext) -> Connection {
     }
 }
 
+/// A segment on `lo`: nothing outside the pod's network namespace can put one there.
 #[inline(always)]
-fn from_pod_itself(ctx: &SkLookupContext, connection: &Connection) -> u32 {
+fn from_loopback(ctx: &SkLookupContext, connection: &Connection) -> u32 {
     // SAFETY: the entry is this connection's: nothing else writes its four-tuple meanwhile.
     if let Some(record) = unsafe { HANDSHAKES.get(connection) } {
         return recorded(ctx, connection, record);
     }
     if needs_record(connection) {
-        // Nobody else's connection: late segments of ended deliveries are as frequent as those, and
-        // would drown what operators have to see.
-        count(Counter::LoopbackRefused);
-        return SK_DROP;
+        return refuse_own();
     }
     count(Counter::LoopbackPassed);
     SK_PASS
@@ -133,20 +137,81 @@ fn recorded(ctx: &SkLookupContext, connection: &Connection, record: &SocketRecor
             count(Counter::DeliverySteered);
             SK_PASS
         }
-        _ => refuse(connection, Reason::NoRecord, Counter::InboundRefused),
+        Some(RecordKind::LocalClient) => local(connection),
+        Some(RecordKind::OutboundAccepted | RecordKind::DeliveryAccepted | RecordKind::Node)
+        | None => refuse(connection, Reason::NoRecord, Counter::InboundRefused),
     }
 }
 
-/// Whether only the agent's own deliveries and redirects look like this: from the delivery
-/// range, to the outbound range, from `::1` to the pod's own address, to a listener of the agent.
+/// A segment that is not on `lo` and claims to come from the pod itself.
+///
+/// Those that the pod's processes send to the pod's addresses travel over `lo`, but the kernel
+/// names the device that has the address. A sender on the wire chooses the source: the kernel drops
+/// a forged one for IPv4 only, and only without `accept_local`. So the source proves nothing. A
+/// handshake that a socket in this network namespace has begun does: `sock_ops` records it before
+/// the SYN leaves, and the record goes when the handshake ends. To ride on one, a sender would have
+/// to hit its four-tuple while it is under way.
+#[inline(always)]
+fn from_own_source(connection: &Connection) -> u32 {
+    // SAFETY: as in `from_loopback`.
+    let Some(record) = (unsafe { HANDSHAKES.get(connection) }) else {
+        return refuse_own();
+    };
+    if now_ns() - record.since_ns > OWN_HANDSHAKE_NS {
+        return refuse_own();
+    }
+    match record.kind() {
+        Some(RecordKind::DeliveryClient) => {
+            count(Counter::DeliverySteered);
+            SK_PASS
+        }
+        Some(RecordKind::LocalClient) => local(connection),
+        // A redirected connect has a loopback destination, and so is on `lo`.
+        Some(
+            RecordKind::OutboundClient
+            | RecordKind::OutboundAccepted
+            | RecordKind::DeliveryAccepted
+            | RecordKind::Node,
+        )
+        | None => refuse_own(),
+    }
+}
+
+/// The pod's own connect to one of its own addresses.
+#[inline(always)]
+fn local(connection: &Connection) -> u32 {
+    if imitates_agent(connection) {
+        return refuse_own();
+    }
+    count(Counter::LoopbackPassed);
+    SK_PASS
+}
+
+/// Refuses what claims to be the pod's own. Not reported: late segments of ended connections are as
+/// frequent as anything else here, and would drown what operators have to see.
+#[inline(always)]
+fn refuse_own() -> u32 {
+    count(Counter::LoopbackRefused);
+    SK_DROP
+}
+
+/// Whether only the agent's own deliveries and redirects look like this: what
+/// [`imitates_agent`], and from `::1` to the pod's own address.
 #[inline(always)]
 fn needs_record(connection: &Connection) -> bool {
     let Connection { client, server } = connection;
     let from_v6_loopback =
         !client.address.is_v4() && client.address.is_loopback() && !server.address.is_loopback();
+    from_v6_loopback || imitates_agent(connection)
+}
+
+/// Whether this is from the delivery range, to the outbound range, or to a listener of the agent,
+/// which no process of the pod may use.
+#[inline(always)]
+fn imitates_agent(connection: &Connection) -> bool {
+    let Connection { client, server } = connection;
     client.address.in_v4_range(DELIVERY_RANGE)
         || server.address.in_v4_range(OUTBOUND_RANGE)
-        || from_v6_loopback
         || is_listener_port(server.port)
 }
 
