@@ -135,7 +135,8 @@ impl Reconciler {
         let rules = ClosedRules {
             classes: &self.classes,
         };
-        if let Err(error) = close_passed(&kernel, &workload.addresses, &rules) {
+        let agents = self.parts.enroller.agent_sockets();
+        if let Err(error) = close_passed(&kernel, agents, &workload.addresses, &rules) {
             tracing::error!(pod = %name, %error, "the pod's connections could not be closed");
         }
         tracing::info!(
