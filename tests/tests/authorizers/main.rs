@@ -170,6 +170,8 @@ fn authorizers_are_asked_and_obeyed(lab: &Lab) -> Result<()> {
         "missing",
     ];
     let policies = names.map(custom);
+    // Both would allow it. As in Istio, two of them are not combined.
+    let both = [policies[0].as_str(), policies[6].as_str()];
     let deny = "action: DENY\nrules: [{to: [{operation: {paths: [/checked/admin]}}]}]";
     let specs: Vec<Vec<&str>> = policies
         .iter()
@@ -178,10 +180,11 @@ fn authorizers_are_asked_and_obeyed(lab: &Lab) -> Result<()> {
     let backends: Vec<(&'static str, &[&str])> = names
         .into_iter()
         .zip(specs.iter().map(Vec::as_slice))
+        .chain([("both", &both[..])])
         .collect();
     let site = Site::start(lab, &backends)?;
 
-    for name in names {
+    for name in names.into_iter().chain(["both"]) {
         ensure_status(&site, name, "/other", 200, "")?;
     }
     for (name, path, status, body) in [
@@ -203,6 +206,7 @@ fn authorizers_are_asked_and_obeyed(lab: &Lab) -> Result<()> {
         ("grpc", "/checked/x", 200, ""),
         ("grpc", "/checked/deny", 401, "not today"),
         ("missing", "/checked/x", 403, "RBAC: access denied"),
+        ("both", "/checked/x", 403, "RBAC: access denied"),
     ] {
         ensure_status(&site, name, path, status, body)?;
     }

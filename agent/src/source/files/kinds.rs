@@ -19,6 +19,11 @@ const POLICY_KINDS: [PolicyKind; 3] = [
     PolicyKind::RequestAuthentication,
 ];
 
+/// The group of EndpointSlices.
+const DISCOVERY: &str = "discovery.k8s.io";
+
+const ENDPOINT_SLICE: &str = "EndpointSlice";
+
 /// What the groups of Istio end with.
 const ISTIO: &str = "istio.io";
 
@@ -87,7 +92,9 @@ pub(super) fn policy_kind(
 ) -> Result<Option<PolicyKind>, ObjectError> {
     match api_version.rsplit_once('/') {
         Some((SECURITY, version)) => security_kind(version, kind).map(Some),
-        Some((group, _)) => not_security(group, api_version, kind).map(|()| None),
+        Some((group, _)) => not_security(group, api_version, kind)
+            .and_then(|()| not_discovery(group, kind))
+            .map(|()| None),
         None => not_security("", api_version, kind)
             .and_then(|()| not_core(api_version, kind))
             .map(|()| None),
@@ -141,6 +148,28 @@ fn not_security(group: &str, api_version: &str, kind: &str) -> Result<(), Object
         "{api_version:?} has no kind {kind:?}; write {SECURITY}/v1 and {nearest} if that is meant"
     );
     Err(ObjectError::new(FieldPath::at("apiVersion"), problem))
+}
+
+/// Ensures that an object is not meant to be an EndpointSlice. Those are read before.
+fn not_discovery(group: &str, kind: &str) -> Result<(), ObjectError> {
+    if folded(group) != DISCOVERY {
+        return Ok(());
+    }
+    if is_list_of(kind, ENDPOINT_SLICE) {
+        return Err(without_items(kind));
+    }
+    let known = [ENDPOINT_SLICE.to_owned(), format!("{ENDPOINT_SLICE}List")];
+    match nearest(kind, known.into_iter()) {
+        Some((meant, likeness)) if likeness >= LIKENESS => {
+            let problem = format!(
+                "{:?} has no kind {:?}; write {DISCOVERY}/v1 and {meant} if that is meant",
+                shown(group),
+                shown(kind)
+            );
+            Err(ObjectError::new(FieldPath::at("kind"), problem))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Ensures that an object without a group is not meant to be one of the core kinds that are read.
@@ -355,6 +384,17 @@ mod tests {
             ("v1", "podList", "write PodList if that is meant"),
             ("v1", "List", "items: missing"),
             ("v1", "PodList", "items: missing"),
+            (
+                "discovery.k8s.io/v1",
+                "EndpointSlices",
+                "write discovery.k8s.io/v1 and EndpointSlice",
+            ),
+            (
+                "Discovery.k8s.io/v1",
+                "EndpointSlice",
+                "write discovery.k8s.io/v1 and EndpointSlice",
+            ),
+            ("discovery.k8s.io/v1", "EndpointSliceList", "items: missing"),
             ("v1beta1", "Service", "use v1"),
             ("V1", "Pod", "use v1"),
             ("v1 ", "Namespace", "use v1"),
