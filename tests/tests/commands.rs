@@ -39,6 +39,12 @@ const FORMATS: [&str; 3] = ["table", "json", "yaml"];
 /// What would colour a terminal, begin a line with a command of a CI system, and turn text around.
 const EVIL: &str = "evil\n::error::forged\u{1b}[31m\u{9b}2J\u{7f}\u{202e}\u{2066}\u{2028}\r";
 
+/// The part of it that is shown.
+const FORGED: &str = "::error::forged";
+
+/// The API group of policies.
+const POLICIES: &str = "security.istio.io/v1";
+
 /// Evil enough for a file's name.
 const EVIL_FILE: &str = "evil\n::error::forged\u{1b}[31m\u{202e}.yaml";
 
@@ -66,38 +72,47 @@ fn ensure_output_harmless(what: &str, outcome: &Outcome) -> Result<()> {
     ensure_harmless(what, &outcome.stderr)
 }
 
-/// Objects whose every text is evil: some are right, some are broken, one is of an unknown kind.
-fn evil_objects() -> Result<String> {
-    let named = |kind: &str, version: &str, spec: Value| {
-        json!({
+/// Objects of `orders` with evil names and annotations.
+fn evil_objects(specs: &[(&str, &str, Value)]) -> Result<String> {
+    let objects = specs.iter().map(|(kind, version, spec)| {
+        serde_norway::to_string(&json!({
             "apiVersion": version,
             "kind": kind,
-            "metadata": {"name": EVIL, "namespace": "orders", "labels": {EVIL: EVIL},
+            "metadata": {"name": EVIL, "namespace": "orders", "labels": {"evil": EVIL},
                          "annotations": {"ambit.mesh/netns": format!("/run/{EVIL}")}},
             "spec": spec,
-        })
-    };
-    let policy = "security.istio.io/v1";
-    let objects = [
-        named(
-            "Pod",
-            "v1",
-            json!({"nodeName": "a", "serviceAccountName": EVIL}),
-        ),
-        named(
-            "AuthorizationPolicy",
-            policy,
-            json!({"rules": [{"to": [{"operation": {"paths": [EVIL], "ports": [EVIL]}}]}]}),
-        ),
-        named(
+        }))
+    });
+    Ok(objects.collect::<Result<Vec<_>, _>>()?.join("---\n"))
+}
+
+/// Objects that are right but for a pod's network namespace, and one of an unknown kind.
+fn right_objects() -> Result<String> {
+    let rules = json!({"rules": [{"to": [{"operation": {"paths": [format!("/{EVIL}")]}}]}]});
+    evil_objects(&[
+        ("Pod", "v1", json!({"nodeName": NodeName::A.as_str()})),
+        ("AuthorizationPolicy", POLICIES, rules),
+        (
             "PeerAuthentication",
-            policy,
+            POLICIES,
+            json!({"mtls": {"mode": "STRICT"}}),
+        ),
+        (EVIL, "example.org/v1", json!({})),
+    ])
+}
+
+/// Objects that say what they may not.
+fn broken_objects() -> Result<String> {
+    let ports = json!({"rules": [{"to": [{"operation": {"ports": [EVIL]}}]}]});
+    evil_objects(&[
+        ("Pod", "v1", json!({"serviceAccountName": EVIL})),
+        ("AuthorizationPolicy", POLICIES, ports),
+        (
+            "PeerAuthentication",
+            POLICIES,
             json!({"mtls": {"mode": EVIL}, EVIL: EVIL}),
         ),
-        named(EVIL, EVIL, json!({})),
-    ];
-    let texts = objects.iter().map(serde_norway::to_string);
-    Ok(texts.collect::<Result<Vec<_>, _>>()?.join("---\n"))
+    ])
 }
 
 fn text(path: &Path) -> Result<&str> {
@@ -112,24 +127,27 @@ fn what_objects_say_gives_no_terminal_a_command(lab: &Lab) -> Result<()> {
     lab.wait_until_serving(&mut agent)?;
     let peer = lab.start_agent(NodeName::B)?;
     let manifests = lab.manifests();
-    manifests.write("objects.yaml", &evil_objects()?)?;
+    manifests.write("right.yaml", &right_objects()?)?;
+    manifests.write("broken.yaml", &broken_objects()?)?;
     manifests.write(EVIL_FILE, "kind: [")?;
     for agent in [&agent, &peer] {
         eventually(SOON, "the evil objects", || {
-            let faults = agent.ask("status").ok()?["faults"].to_string();
-            faults.contains("::error::").then_some(())
+            let shown = ["status", "workloads", "policies"];
+            let mut shown = shown.iter().map(|verb| agent.ask(verb));
+            let all = shown.all(|answer| answer.is_ok_and(|it| it.to_string().contains(FORGED)));
+            all.then_some(())
         })?;
     }
     for agent in [&agent, &peer] {
         each_answer_is_harmless(agent)?;
         ensure_harmless("the log", &agent.log())?;
-        ensure!(agent.log().contains("::error::"), "{}", agent.log());
+        ensure!(agent.log().contains(FORGED), "{}", agent.log());
     }
     let directory = text(manifests.directory())?;
     for format in FORMATS {
         let outcome = ambit(&["validate", "-o", format, "-f", directory])?;
         ensure_output_harmless(&format!("validate -o {format}"), &outcome)?;
-        ensure!(outcome.stdout.contains("::error::"), "{outcome:?}");
+        ensure!(outcome.stdout.contains(FORGED), "{outcome:?}");
     }
     let unheard = ambit(&["status", "--socket", EVIL])?;
     ensure_output_harmless("an error", &unheard)?;
@@ -144,6 +162,11 @@ fn each_answer_is_harmless(agent: &Agent) -> Result<()> {
             let what = format!("{verb} -o {format}");
             ensure!(outcome.status.success(), "{what}: {outcome:?}");
             ensure_output_harmless(&what, &outcome)?;
+            let names_objects = ["workloads", "policies"].contains(&verb);
+            ensure!(
+                !names_objects || outcome.stdout.contains(FORGED),
+                "{what}: {outcome:?}"
+            );
         }
         let question = [
             "--from", "10.0.0.1", "--to", EVIL, "--port", "80", "-o", format, "--socket", socket,
