@@ -28,14 +28,15 @@ pub use ids::{Generation, IdentityId, NetnsCookie, PolicySetId, SocketCookie};
 pub use mesh::{MESH_PREFIX_BITS, MeshClass};
 pub use node::NodeSettings;
 pub use pod::{
-    FAMILIES, Family, LISTENER_SLOTS, ListenerKind, MAX_SHARDS, PodAddressKey, PodEntry,
-    PodPortKey, PodProgramConstants, PodState, listener_slot,
+    FAMILIES, Family, LISTENER_SLOTS, ListenerKind, MAX_PODS, MAX_SERVED_PODS, MAX_SHARDS,
+    PodAddressKey, PodEntry, PodPortKey, PodProgramConstants, PodSlot, PodState, listener_slot,
 };
 pub use policy::{
     ADDRESS_KEY_SET_BITS, AddressBitsKey, BITMAP_WORDS, Bitmap, IdentityBitsKey, Judgement,
-    MAX_ALTERNATIVES, NO_ALTERNATIVE, PolicySetHeader, PortBitsKey, SetMode, Verdict, judge,
+    MAX_ALTERNATIVES, NO_ALTERNATIVE, PolicySetHeader, PortBitsKey, SetBits, SetMode, Verdict,
+    judge,
 };
-pub use question::{Answer, Question};
+pub use question::{Answer, Question, Sightings};
 pub use record::{RecordKind, SocketRecord};
 pub use ticket::{Ticket, TicketKind, TicketVerdict};
 
@@ -86,8 +87,10 @@ mod user {
         PodEntry,
         PodPortKey,
         PodProgramConstants,
+        PodSlot,
         PolicySetHeader,
         PortBitsKey,
+        SetBits,
         SocketRecord,
         Ticket,
     );

@@ -66,13 +66,46 @@ pub enum PodState {
     Open = 1,
 }
 
-/// An enrolled pod: value of the `PODS` map, keyed by [`NetnsCookie`].
+/// The most pods that can be enrolled on one node, closed or served.
+pub const MAX_PODS: u32 = 4096;
+
+/// The most pods that can be served on one node. Those beyond it are closed.
+pub const MAX_SERVED_PODS: u32 = 1024;
+
+/// Where an enrolled pod's entry is: value of the `PODS` map, keyed by [`NetnsCookie`]. It stays the
+/// same for as long as the pod is enrolled.
 ///
-/// Replaced as a whole, so that a program sees either the old or the new one.
+/// `PODS` is a hash that is only inserted into and deleted from: the kernel replaces a value of a
+/// hash by linking a new element before it unlinks the old one, and a look-up in between can miss
+/// both. A pod that is missed counts as not enrolled, and its calls leave in plaintext.
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "user", derive(Debug, Hash))]
+pub struct PodSlot(pub u32);
+
+impl PodSlot {
+    /// How many entries each slot has in `POD_ENTRIES`: the one in force, and one to write the next
+    /// one into. `POD_TURNS` says which is in force.
+    pub const COPIES: u32 = 2;
+
+    /// The index in `POD_ENTRIES` of one of the slot's copies. The turn's lowest bit counts.
+    #[inline(always)]
+    pub const fn copy(self, turn: u8) -> u32 {
+        self.0.wrapping_mul(Self::COPIES) | (turn & 1) as u32
+    }
+}
+
+/// An enrolled pod: value of the `POD_ENTRIES` map, two for each [`PodSlot`].
+///
+/// The agent writes the copy that is not in force, and then the one byte that says which is. It writes
+/// a copy only after a time in which every program that may have held it has ended. So a program
+/// sees the old entry or the new one, and never parts of both.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[cfg_attr(feature = "user", derive(Debug, PartialEq, Eq))]
 pub struct PodEntry {
+    /// Whose entry this is. A program that finds another pod's here refuses.
+    pub netns: NetnsCookie,
     /// Counts the changes of `policy_set`.
     pub generation: Generation,
     /// The policies that decide who may reach this pod.
@@ -90,7 +123,7 @@ pub struct PodEntry {
     /// Zero.
     pub zero: [u8; 7],
 }
-assert_size!(PodEntry, 104);
+assert_size!(PodEntry, 112);
 
 impl PodEntry {
     /// Whether the pod's mesh traffic is served. Any unknown state is closed.
@@ -129,7 +162,7 @@ impl PodEntry {
 /// Key of the `POD_ADDRESSES` map: an IP address that is a pod's own.
 #[repr(C)]
 #[derive(Clone, Copy)]
-#[cfg_attr(feature = "user", derive(Debug, PartialEq, Eq, Hash))]
+#[cfg_attr(feature = "user", derive(Debug, PartialEq, Eq, PartialOrd, Ord))]
 pub struct PodAddressKey {
     /// The pod's network namespace.
     pub netns: NetnsCookie,
@@ -142,7 +175,7 @@ assert_size!(PodAddressKey, 24);
 /// hook, on which the node itself is admitted.
 #[repr(C)]
 #[derive(Clone, Copy)]
-#[cfg_attr(feature = "user", derive(Debug, PartialEq, Eq, Hash))]
+#[cfg_attr(feature = "user", derive(Debug, PartialEq, Eq, PartialOrd, Ord))]
 pub struct PodPortKey {
     /// The pod's network namespace.
     pub netns: NetnsCookie,

@@ -73,9 +73,30 @@ pub struct PolicySetHeader {
     /// Non-zero: ALLOW policies exist, so what none of them matches is refused.
     pub has_allow: u8,
     /// Zero.
-    pub zero: [u8; 6],
+    pub zero: [u8; 2],
+    /// The set that this is the header of. See [`SetBits`].
+    pub set: PolicySetId,
 }
 assert_size!(PolicySetHeader, 648);
+
+/// The alternatives that a value of one dimension satisfies in a set: value of `IDENTITY_BITS`,
+/// `SOURCE_BITS`, `DESTINATION_BITS` and `PORT_BITS`.
+///
+/// An entry is written once and never changed, and it is removed only after every program that may
+/// have held it has ended. It names its set and its key all the same, and a program that read
+/// another's refuses: the kernel uses the memory of removed entries again at once.
+#[repr(C)]
+#[derive(Clone, Copy)]
+#[cfg_attr(feature = "user", derive(Debug, PartialEq, Eq))]
+pub struct SetBits {
+    /// The policy set.
+    pub set: PolicySetId,
+    /// The identity, the port, or the length of the prefix.
+    pub value: u32,
+    /// The alternatives.
+    pub bits: Bitmap,
+}
+assert_size!(SetBits, 136);
 
 /// Key of `IDENTITY_BITS`.
 #[repr(C)]
@@ -245,7 +266,8 @@ mod tests {
             other_ports: FULL,
             mode: SetMode::Tables as u8,
             has_allow: 1,
-            zero: [0; 6],
+            zero: [0; 2],
+            set: PolicySetId(1),
         }
     }
 

@@ -77,6 +77,43 @@ impl Answer {
     }
 }
 
+/// What the program `ambit_watch` returns: how often it missed an entry, in the low half, and how
+/// often it saw parts of two, in the high half.
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(Debug))]
+pub struct Sightings(pub u32);
+
+impl Sightings {
+    /// The input was too short.
+    pub const UNREADABLE: Self = Self(u32::MAX);
+
+    /// The entry was seen, and whole, each time.
+    pub const NONE: Self = Self(0);
+
+    /// One more look-up that missed. There are fewer than 65,536 in a run.
+    #[inline(always)]
+    pub const fn and_missed(self) -> Self {
+        Self(self.0 + 1)
+    }
+
+    /// One more look-up that saw the entry in part.
+    #[inline(always)]
+    pub const fn and_torn(self) -> Self {
+        Self(self.0 + (1 << 16))
+    }
+
+    /// How often the entry was missing.
+    pub const fn missed(self) -> u32 {
+        self.0 & 0xffff
+    }
+
+    /// How often it was seen in part.
+    pub const fn torn(self) -> u32 {
+        self.0 >> 16
+    }
+}
+
 #[cfg(all(test, feature = "user"))]
 mod tests {
     use super::*;

@@ -9,5 +9,6 @@
 pub mod context;
 pub mod count;
 pub mod maps;
+pub mod pods;
 pub mod report;
 pub mod verdict;

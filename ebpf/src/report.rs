@@ -8,6 +8,7 @@ use aya_ebpf::helpers::bpf_ktime_get_ns;
 
 use crate::count::count;
 use crate::maps::{EVENT_SHARES, EVENTS};
+use crate::pods;
 
 const SECOND_NS: u64 = 1_000_000_000;
 
@@ -88,7 +89,7 @@ pub fn now_ns() -> u64 {
 /// Two CPUs may both take a pod's last event: the limit is a guard, not an account.
 #[inline(always)]
 fn within_share(netns: NetnsCookie, now: u64) -> bool {
-    let Some(share) = EVENT_SHARES.get_ptr_mut(netns) else {
+    let Some(share) = pods::slot(netns).and_then(|slot| EVENT_SHARES.get_ptr_mut(slot.0)) else {
         return false;
     };
     // SAFETY: the map's value, valid while the program runs; races are harmless, see above.

@@ -1,8 +1,8 @@
 //! The policy tables: look up a connection's four bitmaps and judge.
 
 use ambit_common::{
-    ADDRESS_KEY_SET_BITS, Address, AddressBitsKey, Bitmap, Endpoint, IdentityBitsKey, IdentityId,
-    Judgement, MESH_PREFIX_BITS, PolicySetHeader, PolicySetId, PortBitsKey, SetMode, judge,
+    ADDRESS_KEY_SET_BITS, Address, AddressBitsKey, Endpoint, IdentityBitsKey, IdentityId,
+    Judgement, MESH_PREFIX_BITS, PolicySetHeader, PolicySetId, PortBitsKey, SetBits, SetMode, judge,
 };
 use aya_ebpf::btf_maps::LpmTrie;
 use aya_ebpf::btf_maps::lpm_trie::Key;
@@ -10,7 +10,7 @@ use aya_ebpf::btf_maps::lpm_trie::Key;
 use crate::maps::{DESTINATION_BITS, IDENTITY_BITS, POLICY_SETS, PORT_BITS, SOURCE_BITS};
 
 /// Judges a connection to `destination` by a policy set. `None`: the tables lack an entry that
-/// they must have, and the connection is to be refused.
+/// they must have, or have another's in its place, and the connection is to be refused.
 #[inline(always)]
 pub fn judge_connection(
     set: PolicySetId,
@@ -18,40 +18,68 @@ pub fn judge_connection(
     source: &Address,
     destination: &Endpoint,
 ) -> Option<Judgement> {
-    // SAFETY: entries are written once, before anything refers to their set.
+    // SAFETY: an entry is written once, before anything refers to its set, and removed after every
+    // program that may have read of the set has ended. Checked below all the same.
     let header: &PolicySetHeader = unsafe { POLICY_SETS.get(set) }?;
     if header.mode != SetMode::Tables as u8 {
         let any = &header.other_ports;
-        return Some(judge(header, any, any, any, any));
+        let judgement = judge(header, any, any, any, any);
+        return is_header_of(header, set).then_some(judgement);
     }
     // SAFETY: as above; an identity's entry is written before a delivery for it.
-    let identity_bits = unsafe { IDENTITY_BITS.get(IdentityBitsKey { set, identity }) }?;
-    let source_bits = address_bits(&SOURCE_BITS, set, source)?;
-    let destination_bits = address_bits(&DESTINATION_BITS, set, &destination.address)?;
-    // SAFETY: as above.
-    let port_bits = unsafe {
+    let of_identity = unsafe { IDENTITY_BITS.get(IdentityBitsKey { set, identity }) }?;
+    let of_source = address_bits(&SOURCE_BITS, set, source)?;
+    let of_destination = address_bits(&DESTINATION_BITS, set, &destination.address)?;
+    // SAFETY: as above. A port's entry is there throughout the time in which its set is used, so a
+    // look-up that misses means that the set names no such port.
+    let of_port = unsafe {
         PORT_BITS.get(PortBitsKey {
             set,
             port: destination.port,
             zero: 0,
         })
-    }
-    .unwrap_or(&header.other_ports);
-    Some(judge(
+    };
+    let judgement = judge(
         header,
-        identity_bits,
-        source_bits,
-        destination_bits,
-        port_bits,
-    ))
+        &of_identity.bits,
+        &of_source.bits,
+        &of_destination.bits,
+        of_port.map_or(&header.other_ports, |of_port| &of_port.bits),
+    );
+    let checked = is_header_of(header, set)
+        && is_of(of_identity, set, Some(identity.0))
+        && is_of(of_source, set, None)
+        && is_of(of_destination, set, None)
+        && of_port.is_none_or(|bits| is_of(bits, set, Some(destination.port.into())));
+    checked.then_some(judgement)
+}
+
+/// Whether what was read belongs to the set, and to the value. To be asked after the reading.
+#[inline(always)]
+fn is_of(bits: &SetBits, set: PolicySetId, value: Option<u32>) -> bool {
+    // SAFETY: references are valid. Read anew, since what lies there may have changed.
+    let (own_set, own_value) = unsafe {
+        (
+            (&raw const bits.set).read_volatile(),
+            (&raw const bits.value).read_volatile(),
+        )
+    };
+    own_set == set && value.is_none_or(|value| value == own_value)
+}
+
+/// The same for a header.
+#[inline(always)]
+fn is_header_of(header: &PolicySetHeader, set: PolicySetId) -> bool {
+    // SAFETY: as in `is_of`.
+    unsafe { (&raw const header.set).read_volatile() == set }
 }
 
 #[inline(always)]
 fn address_bits<const N: usize, const FLAGS: usize>(
-    trie: &'static LpmTrie<AddressBitsKey, Bitmap, N, FLAGS>,
+    trie: &'static LpmTrie<AddressBitsKey, SetBits, N, FLAGS>,
     set: PolicySetId,
     address: &Address,
-) -> Option<&'static Bitmap> {
+) -> Option<&'static SetBits> {
     let data = AddressBitsKey {
         set,
         zero: 0,

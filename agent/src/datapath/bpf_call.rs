@@ -77,6 +77,8 @@ impl HookPoint {
 #[repr(u32)]
 #[derive(Clone, Copy)]
 enum Command {
+    MapCreate = 0,
+    MapUpdateElem = 2,
     ProgLoad = 5,
     #[cfg(test)]
     ObjPin = 6,
@@ -319,6 +321,81 @@ pub(super) fn query_programs(target: BorrowedFd<'_>, hook: HookPoint) -> io::Res
     unsafe { bpf(Command::ProgQuery, &mut attributes)? };
     ids.truncate(attributes.program_count as usize);
     Ok(ids)
+}
+
+/// The start of the kernel's argument of `BPF_MAP_CREATE`.
+#[repr(C)]
+struct MapCreate {
+    map_type: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    flags: u32,
+    inner_map: u32,
+}
+
+impl MapCreate {
+    /// An array with one element, or one that holds a map.
+    const fn array(map_type: u32, inner_map: u32) -> Self {
+        Self {
+            map_type,
+            key_size: size_of::<u32>() as u32,
+            value_size: size_of::<u32>() as u32,
+            max_entries: 1,
+            flags: 0,
+            inner_map,
+        }
+    }
+}
+
+/// Makes an array with one element.
+///
+/// # Errors
+/// EPERM without CAP_BPF; ENOMEM.
+pub(super) fn create_array() -> io::Result<OwnedFd> {
+    const ARRAY: u32 = 2;
+    let mut attributes = MapCreate::array(ARRAY, 0);
+    // SAFETY: the start of the kernel's argument; it holds no pointers.
+    unsafe { bpf_fd(Command::MapCreate, &mut attributes) }
+}
+
+/// Makes an array with room for one map that is like `inner`.
+///
+/// # Errors
+/// EPERM without CAP_BPF; ENOMEM.
+pub(super) fn create_array_of_maps(inner: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    const ARRAY_OF_MAPS: u32 = 12;
+    let mut attributes = MapCreate::array(ARRAY_OF_MAPS, inner.as_raw_fd() as u32);
+    // SAFETY: as in `create_array`.
+    unsafe { bpf_fd(Command::MapCreate, &mut attributes) }
+}
+
+#[repr(C)]
+struct MapUpdateElem {
+    map: u32,
+    padding: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// Puts a map into an array of maps, and returns when no program can use what was there before.
+///
+/// # Errors
+/// EBADF where a descriptor is no map; ENOMEM.
+pub(super) fn set_inner_map(outer: BorrowedFd<'_>, inner: BorrowedFd<'_>) -> io::Result<()> {
+    let (key, value) = (0_u32, inner.as_raw_fd());
+    let mut attributes = MapUpdateElem {
+        map: outer.as_raw_fd() as u32,
+        padding: 0,
+        key: (&raw const key) as u64,
+        value: (&raw const value) as u64,
+        flags: 0,
+    };
+    // SAFETY: the start of the kernel's argument; key and value are of the sizes of the map, and
+    // outlive the call.
+    unsafe { bpf(Command::MapUpdateElem, &mut attributes)? };
+    Ok(())
 }
 
 /// Pins an object, for tests: aya does it for the programs that it attaches.

@@ -7,7 +7,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ambit_common::{Address, Generation, MAX_SHARDS, NetnsCookie, PodEntry, PodState, PolicySetId};
 
@@ -218,12 +218,11 @@ impl Enroller {
         let owner = PodOwner::of(workload);
         let LocatedNetns { netns, cookie } = located;
         let recorded = self.record_owner(cookie, &owner);
-        let left = self.table.get(cookie)?;
-        let entry = left.unwrap_or_else(|| with_addresses(CLOSED, workload));
-        let program = self.fasten(&netns, cookie, entry)?;
+        let left = self.table.get(cookie).copied();
+        let entry = left.unwrap_or_else(|| with_addresses(closed(cookie), workload));
+        let program = self.fasten(&netns, entry)?;
         recorded?;
-        self.table.set_addresses(cookie, &workload.addresses)?;
-        self.table.set_probe_ports(cookie, &workload.probe_ports)?;
+        self.write_own(cookie, workload)?;
         Ok(EnrolledPod {
             owner,
             netns,
@@ -240,27 +239,36 @@ impl Enroller {
     pub fn close_unowned(&mut self, located: &LocatedNetns) -> Result<(), EnrolError> {
         let target = LinkTarget::Netns(Some(located.netns.inode()?));
         let attached = pod_program::link_target(&self.parts.pins, located.cookie)?;
-        let entry = self.table.get(located.cookie)?;
+        let entry = self.table.get(located.cookie);
         if attached == Some(target) && entry.is_some_and(|entry| !entry.is_open()) {
             return Ok(());
         }
-        self.fasten(&located.netns, located.cookie, CLOSED)?;
+        self.fasten(&located.netns, closed(located.cookie))?;
         Ok(())
     }
 
     /// Program and entry: the one closes what comes in, the other what goes out. Each is tried,
     /// whatever becomes of the other.
-    fn fasten(
-        &mut self,
-        netns: &NetnsHandle,
-        cookie: NetnsCookie,
-        entry: PodEntry,
-    ) -> Result<PodProgram, EnrolError> {
-        let program = PodProgram::attach(&self.parts.pins, netns, cookie, self.parts.log);
-        let written = self.table.set(cookie, entry);
+    fn fasten(&mut self, netns: &NetnsHandle, entry: PodEntry) -> Result<PodProgram, EnrolError> {
+        let program = PodProgram::attach(&self.parts.pins, netns, entry.netns, self.parts.log);
+        let written = self.table.set(entry);
         let program = program?;
         written?;
         Ok(program)
+    }
+
+    fn write_own(&mut self, netns: NetnsCookie, workload: &Workload) -> Result<(), DatapathError> {
+        self.table
+            .set_own(netns, &workload.addresses, &workload.probe_ports)
+    }
+
+    /// Removes the policy sets that are out of use.
+    ///
+    /// # Errors
+    /// [`DatapathError`] where something could not be removed. It is tried again the next time.
+    pub fn sweep_policies(&self, now: Instant) -> Result<(), DatapathError> {
+        let in_force = self.table.policy_sets().collect();
+        self.parts.tables.sweep(now, &in_force)
     }
 
     fn record_owner(&self, netns: NetnsCookie, owner: &PodOwner) -> Result<(), EnrolError> {
@@ -347,9 +355,7 @@ impl Enroller {
         workload: &Workload,
         policies: &Arc<WorkloadPolicies>,
     ) -> Result<(), EnrolError> {
-        self.table.set_addresses(pod.cookie, &workload.addresses)?;
-        self.table
-            .set_probe_ports(pod.cookie, &workload.probe_ports)?;
+        self.write_own(pod.cookie, workload)?;
         let assigned = self
             .parts
             .tables
@@ -359,7 +365,7 @@ impl Enroller {
         entry.generation = assigned.generation;
         entry.shards = self.shard_maps.len() as u32;
         entry.state = PodState::Open as u8;
-        self.table.set(pod.cookie, entry)?;
+        self.table.set(entry)?;
         pod.entry = entry;
         Ok(())
     }
@@ -374,9 +380,7 @@ impl Enroller {
         workload: &Workload,
         policies: &Arc<WorkloadPolicies>,
     ) -> Result<Change, EnrolError> {
-        self.table.set_addresses(pod.cookie, &workload.addresses)?;
-        self.table
-            .set_probe_ports(pod.cookie, &workload.probe_ports)?;
+        self.write_own(pod.cookie, workload)?;
         let Assigned { set, generation } =
             self.parts
                 .tables
@@ -387,7 +391,7 @@ impl Enroller {
         if entry == pod.entry {
             return Ok(Change::None);
         }
-        self.table.set(pod.cookie, entry)?;
+        self.table.set(entry)?;
         let changed = if entry.policy_set == pod.entry.policy_set {
             Change::Addresses
         } else {
@@ -406,7 +410,7 @@ impl Enroller {
             state: PodState::Closed as u8,
             ..pod.entry
         };
-        self.table.set(pod.cookie, entry)?;
+        self.table.set(entry)?;
         pod.entry = entry;
         Ok(())
     }
@@ -450,16 +454,19 @@ pub enum Change {
 }
 
 /// The entry of what is closed both ways.
-pub(super) const CLOSED: PodEntry = PodEntry {
-    generation: Generation(0),
-    policy_set: PolicySetId::NONE,
-    shards: 0,
-    primary_v4: Address::UNSPECIFIED,
-    primary_v6: Address::UNSPECIFIED,
-    listener_ports: [[0; MAX_SHARDS]; 3],
-    state: PodState::Closed as u8,
-    zero: [0; 7],
-};
+pub(super) fn closed(netns: NetnsCookie) -> PodEntry {
+    PodEntry {
+        netns,
+        generation: Generation(0),
+        policy_set: PolicySetId::NONE,
+        shards: 0,
+        primary_v4: Address::UNSPECIFIED,
+        primary_v6: Address::UNSPECIFIED,
+        listener_ports: [[0; MAX_SHARDS]; 3],
+        state: PodState::Closed as u8,
+        zero: [0; 7],
+    }
+}
 
 fn list(pods: &[ObjectName]) -> String {
     let names: Vec<String> = pods.iter().map(|name| format!("pod {name}")).collect();

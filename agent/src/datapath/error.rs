@@ -47,6 +47,31 @@ pub enum DatapathError {
         /// The kernel's error.
         source: Box<aya::maps::MapError>,
     },
+    /// An enrolled pod's slot in the kernel's tables is another's: a fault of an earlier agent, or the
+    /// maps were changed by someone else.
+    #[error(
+        "the kernel's tables have no entry of its own for the pod with netns cookie {}; its traffic is \
+         refused. Delete the pod, and it is served when it has been made anew", .0.0
+    )]
+    SlotTaken(ambit_common::NetnsCookie),
+    /// As many pods are enrolled as the tables have room for.
+    #[error(
+        "the map PODS could not be written: {} pods are enrolled, and there is room for no more; \
+         move pods to another node",
+        ambit_common::MAX_PODS
+    )]
+    NoSlot,
+    /// Nothing says whether kernel programs still use what was taken away from them.
+    #[error("the kernel could not be waited for: {0}; what is out of use stays until it can")]
+    Grace(#[source] io::Error),
+    /// Several entries could not be written or removed. The others were.
+    #[error("{first} ({more} more failed)")]
+    Several {
+        /// The first error.
+        first: Box<DatapathError>,
+        /// How many there were besides.
+        more: usize,
+    },
     /// The pin directory could not be changed.
     #[error("{path} could not be {action}: {source}")]
     Pin {
@@ -78,6 +103,20 @@ pub enum DatapathError {
 }
 
 impl DatapathError {
+    /// Whether a map has no room for an entry: a trie says ENOSPC, a hash E2BIG.
+    pub(super) fn is_full(&self) -> bool {
+        let Self::Map { source, .. } = self else {
+            return false;
+        };
+        match &**source {
+            aya::maps::MapError::SyscallError(error) => {
+                let number = error.io_error.raw_os_error();
+                matches!(number, Some(libc::ENOSPC | libc::E2BIG))
+            }
+            _ => false,
+        }
+    }
+
     pub(super) fn map(
         map: &'static str,
         action: &'static str,
@@ -94,6 +133,47 @@ impl DatapathError {
             path,
             action,
             source,
+        }
+    }
+}
+
+/// The flag with which an entry is only written where there is none. An entry of a hash that is
+/// overwritten can be missed by a look-up: the kernel links the new element, then unlinks the old one.
+pub(super) const BPF_NOEXIST: u64 = 1;
+
+/// Errors of changes of which each is tried whatever became of the others.
+#[derive(Debug, Default)]
+pub(super) struct Failures {
+    first: Option<DatapathError>,
+    more: usize,
+}
+
+impl Failures {
+    /// Takes note of an outcome. Whether it is a success.
+    pub(super) fn note(&mut self, outcome: Result<(), DatapathError>) -> bool {
+        match outcome {
+            Ok(()) => return true,
+            Err(error) if self.first.is_none() => self.first = Some(error),
+            Err(_) => self.more += 1,
+        }
+        false
+    }
+
+    /// All of them as one.
+    pub(super) fn into_result(self) -> Result<(), DatapathError> {
+        match self {
+            Self { first: None, .. } => Ok(()),
+            Self {
+                first: Some(first),
+                more: 0,
+            } => Err(first),
+            Self {
+                first: Some(first),
+                more,
+            } => Err(DatapathError::Several {
+                first: Box::new(first),
+                more,
+            }),
         }
     }
 }

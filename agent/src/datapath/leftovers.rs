@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use ambit_common::{NetnsCookie, PodEntry, PodState};
 
-use super::enrolment::{CLOSED, EnrolError, Enroller};
+use super::enrolment::{EnrolError, Enroller, closed};
 use super::link::LinkTarget;
 use super::owner::{self, PodOwner};
 use super::{DatapathError, pod_program};
@@ -44,9 +44,11 @@ impl Enroller {
     /// # Errors
     /// [`EnrolError`] where the pins cannot be listed.
     pub fn leftovers(&self, served: &BTreeSet<NetnsCookie>) -> Result<Vec<Leftover>, EnrolError> {
-        let pinned = self.parts.pins.pods()?.into_iter();
-        let left = pinned.filter(|netns| !served.contains(netns));
-        Ok(left.map(|netns| self.leftover(netns)).collect())
+        // Entries without pins are among them, or the tables would fill up.
+        let mut left = self.table.pods();
+        left.extend(self.parts.pins.pods()?);
+        let left = left.difference(served);
+        Ok(left.map(|&netns| self.leftover(netns)).collect())
     }
 
     fn leftover(&self, netns: NetnsCookie) -> Leftover {
@@ -78,13 +80,13 @@ impl Enroller {
     /// [`EnrolError`] where its entry cannot be written. Without listeners its mesh traffic is
     /// refused all the same.
     pub fn shut_leftover(&mut self, netns: NetnsCookie) -> Result<(), EnrolError> {
-        match self.table.get(netns)? {
+        match self.table.get(netns).copied() {
             Some(entry) if !entry.is_open() => Ok(()),
             Some(entry) => {
                 let state = PodState::Closed as u8;
-                Ok(self.table.set(netns, PodEntry { state, ..entry })?)
+                Ok(self.table.set(PodEntry { state, ..entry })?)
             }
-            None => Ok(self.table.set(netns, CLOSED)?),
+            None => Ok(self.table.set(closed(netns))?),
         }
     }
 }

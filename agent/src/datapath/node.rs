@@ -6,11 +6,13 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use ambit_common::{NetnsCookie, NodeSettings, Ticket, TicketKind, TicketVerdict};
+use aya::maps::Array;
 use aya::programs::{CgroupAttachMode, Program};
 use aya::{Ebpf, EbpfLoader};
 use socket2::Domain;
 
 use super::attach;
+use super::grace::Grace;
 use super::link::LinkTarget;
 use super::pins::{NODE_MAPS, SHARED_MAPS};
 use super::stock::tcp_socket;
@@ -47,18 +49,7 @@ impl Node {
         settings: NodeSettings,
         log: KernelLog,
     ) -> Result<Self, DatapathError> {
-        let cgroup = File::open(cgroup).map_err(DatapathError::pin(cgroup.to_owned(), "opened"))?;
-        let mut ebpf = load(pins, log)?;
-        let mut known = pins.array("NODE")?;
-        known
-            .set(0, settings, 0)
-            .map_err(DatapathError::map("NODE", "written"))?;
-        for name in PROGRAMS {
-            let program = ebpf
-                .program_mut(name)
-                .ok_or(DatapathError::NoProgram(name))?;
-            attach(pins, name, program, &cgroup)?;
-        }
+        let ebpf = attach_all(pins, cgroup, settings, log)?;
         let tickets = Tickets::open(pins)?;
         tickets.clear()?;
         prove_hook_sees_agent(&tickets, settings.host_netns)?;
@@ -108,6 +99,49 @@ fn load(pins: &Pins, log: KernelLog) -> Result<Ebpf, DatapathError> {
             object: "node",
             source: Box::new(source),
         })
+}
+
+/// Loads the programs and attaches them to `cgroup`.
+pub(super) fn attach_all(
+    pins: &Pins,
+    cgroup: &Path,
+    settings: NodeSettings,
+    log: KernelLog,
+) -> Result<Ebpf, DatapathError> {
+    let cgroup = File::open(cgroup).map_err(DatapathError::pin(cgroup.to_owned(), "opened"))?;
+    let mut ebpf = load(pins, log)?;
+    write_settings(pins, settings)?;
+    for name in PROGRAMS {
+        let program = ebpf
+            .program_mut(name)
+            .ok_or(DatapathError::NoProgram(name))?;
+        attach(pins, name, program, &cgroup)?;
+    }
+    Ok(ebpf)
+}
+
+/// Programs of an earlier agent read the settings meanwhile, and might see parts of old and new ones.
+/// So the new ones are written while no network namespace counts as the node's, which is the stricter
+/// case.
+fn write_settings(pins: &Pins, settings: NodeSettings) -> Result<(), DatapathError> {
+    const NOT_THE_NODE: NetnsCookie = NetnsCookie(0);
+    let mut map: Array<_, NodeSettings> = pins.array("NODE")?;
+    let known = map.get(&0, 0).map_err(DatapathError::map("NODE", "read"))?;
+    if known == settings {
+        return Ok(());
+    }
+    let mut grace = Grace::new()?;
+    let without_node = |of: NodeSettings| NodeSettings {
+        host_netns: NOT_THE_NODE,
+        ..of
+    };
+    for step in [without_node(known), without_node(settings), settings] {
+        map.set(0, step, 0)
+            .map_err(DatapathError::map("NODE", "written"))?;
+        let now = grace.note();
+        grace.wait(now)?;
+    }
+    Ok(())
 }
 
 /// Attaches a program, or puts it in the place of the pinned one.

@@ -12,7 +12,7 @@ use super::bpffs::PinDirectory;
 use super::{DatapathError, agent_sockets};
 
 /// Maps that the node's programs and every pod's program share, as the kernel objects name them.
-pub(super) const SHARED_MAPS: [&str; 14] = [
+pub(super) const SHARED_MAPS: [&str; 16] = [
     "AYA_LOGS",
     "COUNTS",
     "DESTINATION_BITS",
@@ -22,6 +22,8 @@ pub(super) const SHARED_MAPS: [&str; 14] = [
     "NODE_CONNECTIONS",
     "PODS",
     "POD_ADDRESSES",
+    "POD_ENTRIES",
+    "POD_TURNS",
     "POLICY_SETS",
     "PORT_BITS",
     "PROBE_PORTS",

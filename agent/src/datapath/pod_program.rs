@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::path::Path;
 
 use ambit_common::{Connection, NetnsCookie, PodProgramConstants, SocketRecord, listener_slot};
-use aya::maps::{HashMap, HashOfMaps, Map, MapData, SockMap};
+use aya::maps::{HashMap, HashOfMaps, Map, MapData, MapError, SockMap};
 use aya::programs::{ProgramError, SkLookup};
 use aya::{Ebpf, EbpfLoader};
 
@@ -17,6 +17,7 @@ use super::pins::{self, POD_MAPS, SHARED_MAPS};
 use super::{DatapathError, Pins, agent_sockets, attach, objects, owner};
 
 const PROGRAM: &str = "ambit_sk_lookup";
+const HANDSHAKES: &str = "HANDSHAKES";
 const HANDSHAKES_OF: &str = "HANDSHAKES_OF";
 
 /// The pin of the program's link.
@@ -45,11 +46,12 @@ impl PodProgram {
         let mut ebpf = load(pins, &folder, cookie, log)?;
         // Before its maps are taken out of the object, which closes them here.
         load_program(&mut ebpf)?;
-        enter_handshakes(pins, &mut ebpf, cookie)?;
         let listeners = take(&mut ebpf, "LISTENERS")?
             .try_into()
             .map_err(DatapathError::map("LISTENERS", "opened"))?;
+        // Before anything that can fail for want of room: it refuses what it has no tables for.
         install(&mut ebpf, netns, &folder.join(LINK))?;
+        enter_handshakes(pins, &mut ebpf, cookie)?;
         Ok(Self { listeners })
     }
 
@@ -140,14 +142,36 @@ fn load(
         })
 }
 
-/// Makes the pod's handshakes known to the node's sock_ops program.
+/// Makes the pod's handshakes known to the node's sock_ops program. An entry that is right already is
+/// left alone: while it was replaced a look-up could miss it, and a connection would be refused.
 fn enter_handshakes(pins: &Pins, ebpf: &mut Ebpf, netns: NetnsCookie) -> Result<(), DatapathError> {
-    let own: HashMap<MapData, Connection, SocketRecord> = take(ebpf, "HANDSHAKES")?
+    let Map::HashMap(own) = take(ebpf, HANDSHAKES)? else {
+        return Err(DatapathError::NoMap(HANDSHAKES));
+    };
+    let id = own
+        .info()
+        .map_err(DatapathError::map(HANDSHAKES, "read"))?
+        .id();
+    let own: Handshakes = Map::HashMap(own)
         .try_into()
-        .map_err(DatapathError::map("HANDSHAKES", "opened"))?;
-    handshakes_of(pins)?
-        .insert(netns, &own, 0)
-        .map_err(DatapathError::map(HANDSHAKES_OF, "written"))
+        .map_err(DatapathError::map(HANDSHAKES, "opened"))?;
+    match known_handshakes(pins, netns)? {
+        Some(known) if known == id => Ok(()),
+        Some(_) | None => handshakes_of(pins)?
+            .insert(netns, &own, 0)
+            .map_err(DatapathError::map(HANDSHAKES_OF, "written")),
+    }
+}
+
+/// The kernel's number of the map that is known for a pod: what a look-up from here says of a map
+/// within a map.
+fn known_handshakes(pins: &Pins, netns: NetnsCookie) -> Result<Option<u32>, DatapathError> {
+    let known: HashMap<_, NetnsCookie, u32> = pins.hash(HANDSHAKES_OF)?;
+    match known.get(&netns, 0) {
+        Ok(id) => Ok(Some(id)),
+        Err(MapError::KeyNotFound) => Ok(None),
+        Err(error) => Err(DatapathError::map(HANDSHAKES_OF, "read")(error)),
+    }
 }
 
 type Handshakes = HashMap<MapData, Connection, SocketRecord>;

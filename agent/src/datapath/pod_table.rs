@@ -1,125 +1,162 @@
 //! The table of enrolled pods.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap as Known};
 use std::net::IpAddr;
 
-use ambit_common::{Address, NetnsCookie, PodAddressKey, PodEntry, PodPortKey};
-use aya::maps::{HashMap, MapData, MapError};
+use ambit_common::{NetnsCookie, PodAddressKey, PodEntry, PodPortKey, PolicySetId};
+use aya::Pod;
+use aya::maps::{HashMap, MapData};
 
-use super::error::removed;
+use super::error::{BPF_NOEXIST, Failures, removed};
+use super::pod_slots::PodSlots;
 use super::{DatapathError, Pins};
 
 /// What the kernel knows of the pods of this node.
-#[derive(Debug)]
 pub(super) struct PodTable {
-    pods: HashMap<MapData, NetnsCookie, PodEntry>,
-    addresses: HashMap<MapData, PodAddressKey, u8>,
-    probe_ports: HashMap<MapData, PodPortKey, u8>,
-    event_shares: HashMap<MapData, NetnsCookie, [u64; 2]>,
+    slots: PodSlots,
+    addresses: OwnedKeys<PodAddressKey>,
+    probe_ports: OwnedKeys<PodPortKey>,
 }
 
 impl PodTable {
     pub(super) fn open(pins: &Pins) -> Result<Self, DatapathError> {
         Ok(Self {
-            pods: pins.hash("PODS")?,
-            addresses: pins.hash("POD_ADDRESSES")?,
-            probe_ports: pins.hash("PROBE_PORTS")?,
-            event_shares: pins.hash("EVENT_SHARES")?,
+            slots: PodSlots::open(pins)?,
+            addresses: OwnedKeys::open(pins)?,
+            probe_ports: OwnedKeys::open(pins)?,
         })
     }
 
-    pub(super) fn get(&self, netns: NetnsCookie) -> Result<Option<PodEntry>, DatapathError> {
-        match self.pods.get(&netns, 0) {
-            Ok(entry) => Ok(Some(entry)),
-            Err(MapError::KeyNotFound) => Ok(None),
-            Err(error) => Err(DatapathError::map("PODS", "read")(error)),
-        }
+    pub(super) fn get(&self, netns: NetnsCookie) -> Option<&PodEntry> {
+        self.slots.get(netns)
     }
 
-    pub(super) fn set(&mut self, netns: NetnsCookie, entry: PodEntry) -> Result<(), DatapathError> {
-        self.pods
-            .insert(netns, entry, 0)
-            .map_err(DatapathError::map("PODS", "written"))?;
-        if self.event_shares.get(&netns, 0).is_err() {
-            self.event_shares
-                .insert(netns, [0, 0], 0)
-                .map_err(DatapathError::map("EVENT_SHARES", "written"))?;
-        }
-        Ok(())
+    /// Puts the entry of the pod that it names in force.
+    ///
+    /// # Errors
+    /// [`DatapathError`]: what was in force still is.
+    pub(super) fn set(&mut self, entry: PodEntry) -> Result<(), DatapathError> {
+        self.slots.set(entry)
     }
 
-    /// Makes the pod's own addresses these.
-    pub(super) fn set_addresses(
+    /// Makes the pod's own addresses and probe ports these. Both let something through, so what is no
+    /// longer one is taken away first, and the rest is tried whatever fails.
+    ///
+    /// # Errors
+    /// [`DatapathError`], all failures in one.
+    pub(super) fn set_own(
         &mut self,
         netns: NetnsCookie,
         addresses: &[IpAddr],
+        probe_ports: &BTreeSet<u16>,
     ) -> Result<(), DatapathError> {
-        let wanted: BTreeSet<Address> = addresses.iter().map(|&ip| ip.into()).collect();
-        let known = self.addresses_of(netns);
-        for &address in wanted.difference(&known) {
-            self.addresses
-                .insert(PodAddressKey { netns, address }, 1, 0)
-                .map_err(DatapathError::map("POD_ADDRESSES", "written"))?;
-        }
-        for &address in known.difference(&wanted) {
-            self.addresses
-                .remove(&PodAddressKey { netns, address })
-                .map_err(DatapathError::map("POD_ADDRESSES", "written"))?;
-        }
-        Ok(())
-    }
-
-    /// Makes the pod's probe ports these.
-    pub(super) fn set_probe_ports(
-        &mut self,
-        netns: NetnsCookie,
-        ports: &BTreeSet<u16>,
-    ) -> Result<(), DatapathError> {
-        let known = self.probe_ports_of(netns);
-        for &port in ports.difference(&known) {
-            self.probe_ports
-                .insert(
-                    PodPortKey {
-                        netns,
-                        port,
-                        zero: [0; 3],
-                    },
-                    1,
-                    0,
-                )
-                .map_err(DatapathError::map("PROBE_PORTS", "written"))?;
-        }
-        for &port in known.difference(ports) {
-            self.probe_ports
-                .remove(&PodPortKey {
-                    netns,
-                    port,
-                    zero: [0; 3],
-                })
-                .map_err(DatapathError::map("PROBE_PORTS", "written"))?;
-        }
-        Ok(())
+        let addresses = addresses.iter().map(|&ip| PodAddressKey {
+            netns,
+            address: ip.into(),
+        });
+        let ports = probe_ports.iter().map(|&port| PodPortKey {
+            netns,
+            port,
+            zero: [0; 3],
+        });
+        let mut failures = Failures::default();
+        self.probe_ports.replace(netns, ports, &mut failures);
+        self.addresses.replace(netns, addresses, &mut failures);
+        failures.into_result()
     }
 
     /// Forgets a pod. Its sk_lookup program must be gone first: without an entry it refuses.
+    ///
+    /// # Errors
+    /// [`DatapathError`], all failures in one.
     pub(super) fn remove(&mut self, netns: NetnsCookie) -> Result<(), DatapathError> {
-        self.set_addresses(netns, &[])?;
-        self.set_probe_ports(netns, &BTreeSet::new())?;
-        removed(self.event_shares.remove(&netns), "EVENT_SHARES")?;
-        removed(self.pods.remove(&netns), "PODS")
+        let mut failures = Failures::default();
+        self.probe_ports.replace(netns, [], &mut failures);
+        self.addresses.replace(netns, [], &mut failures);
+        failures.note(self.slots.remove(netns));
+        failures.into_result()
     }
 
-    fn addresses_of(&self, netns: NetnsCookie) -> BTreeSet<Address> {
-        let keys = self.addresses.keys().filter_map(Result::ok);
-        keys.filter(|key| key.netns == netns)
-            .map(|key| key.address)
-            .collect()
+    /// The pods of which anything is in the tables.
+    pub(super) fn pods(&self) -> BTreeSet<NetnsCookie> {
+        let owners = self
+            .addresses
+            .known
+            .keys()
+            .chain(self.probe_ports.known.keys());
+        owners.copied().chain(self.slots.pods()).collect()
     }
 
-    fn probe_ports_of(&self, netns: NetnsCookie) -> BTreeSet<u16> {
-        let keys = self.probe_ports.keys().filter_map(Result::ok);
-        keys.filter(|key| key.netns == netns)
-            .map(|key| key.port)
-            .collect()
+    /// The policy sets that decide for enrolled pods.
+    pub(super) fn policy_sets(&self) -> impl Iterator<Item = PolicySetId> {
+        self.slots.policy_sets()
+    }
+}
+
+/// A key that belongs to a pod, in a map whose values say nothing.
+trait OwnedKey: Pod + Ord {
+    const MAP: &'static str;
+
+    fn owner(&self) -> NetnsCookie;
+}
+
+impl OwnedKey for PodAddressKey {
+    const MAP: &'static str = "POD_ADDRESSES";
+
+    fn owner(&self) -> NetnsCookie {
+        self.netns
+    }
+}
+
+impl OwnedKey for PodPortKey {
+    const MAP: &'static str = "PROBE_PORTS";
+
+    fn owner(&self) -> NetnsCookie {
+        self.netns
+    }
+}
+
+/// A map of such keys, and what is in it. It is only inserted into and deleted from.
+#[derive(Debug)]
+struct OwnedKeys<K: OwnedKey> {
+    map: HashMap<MapData, K, u8>,
+    known: Known<NetnsCookie, BTreeSet<K>>,
+}
+
+impl<K: OwnedKey> OwnedKeys<K> {
+    fn open(pins: &Pins) -> Result<Self, DatapathError> {
+        let map: HashMap<_, K, u8> = pins.hash(K::MAP)?;
+        let mut known: Known<_, BTreeSet<K>> = Known::new();
+        for key in map.keys() {
+            let key = key.map_err(DatapathError::map(K::MAP, "read"))?;
+            known.entry(key.owner()).or_default().insert(key);
+        }
+        Ok(Self { map, known })
+    }
+
+    /// Makes the pod's keys these: removes first, then adds.
+    fn replace(
+        &mut self,
+        netns: NetnsCookie,
+        wanted: impl IntoIterator<Item = K>,
+        failures: &mut Failures,
+    ) {
+        let wanted: BTreeSet<K> = wanted.into_iter().collect();
+        let known = self.known.remove(&netns).unwrap_or_default();
+        let mut now = known.clone();
+        for key in known.difference(&wanted) {
+            if failures.note(removed(self.map.remove(key), K::MAP)) {
+                now.remove(key);
+            }
+        }
+        for key in wanted.difference(&known) {
+            let added = self.map.insert(key, 1, BPF_NOEXIST);
+            if failures.note(added.map_err(DatapathError::map(K::MAP, "written"))) {
+                now.insert(*key);
+            }
+        }
+        if !now.is_empty() {
+            self.known.insert(netns, now);
+        }
     }
 }

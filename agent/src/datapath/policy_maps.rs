@@ -1,34 +1,46 @@
 //! The kernel's policy tables, as maps.
+//!
+//! An entry is written once, under a set's new number, and never changed. It is removed only after no
+//! program can judge by its set any more: see [`super::Tables::sweep`].
+
+use std::collections::BTreeSet;
 
 use ambit_common::{
     ADDRESS_KEY_SET_BITS, Address, AddressBitsKey, Bitmap, IdentityBitsKey, IdentityId,
-    PolicySetHeader, PolicySetId, PortBitsKey,
+    PolicySetHeader, PolicySetId, PortBitsKey, SetBits,
 };
+use aya::Pod;
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{HashMap, MapData};
+use aya::maps::{HashMap, MapData, MapError};
 
-use super::error::removed;
+use super::error::{BPF_NOEXIST, Failures, removed};
 use super::{DatapathError, Pins};
 use crate::policy::CompiledSet;
+
+const HEADERS: &str = "POLICY_SETS";
+const IDENTITIES: &str = "IDENTITY_BITS";
+const SOURCES: &str = "SOURCE_BITS";
+const DESTINATIONS: &str = "DESTINATION_BITS";
+const PORTS: &str = "PORT_BITS";
 
 /// The maps that hold policy sets.
 #[derive(Debug)]
 pub(super) struct PolicyMaps {
     headers: HashMap<MapData, PolicySetId, PolicySetHeader>,
-    identities: HashMap<MapData, IdentityBitsKey, Bitmap>,
-    sources: LpmTrie<MapData, AddressBitsKey, Bitmap>,
-    destinations: LpmTrie<MapData, AddressBitsKey, Bitmap>,
-    ports: HashMap<MapData, PortBitsKey, Bitmap>,
+    identities: HashMap<MapData, IdentityBitsKey, SetBits>,
+    sources: LpmTrie<MapData, AddressBitsKey, SetBits>,
+    destinations: LpmTrie<MapData, AddressBitsKey, SetBits>,
+    ports: HashMap<MapData, PortBitsKey, SetBits>,
 }
 
 impl PolicyMaps {
     pub(super) fn open(pins: &Pins) -> Result<Self, DatapathError> {
         Ok(Self {
-            headers: pins.hash("POLICY_SETS")?,
-            identities: pins.hash("IDENTITY_BITS")?,
-            sources: pins.trie("SOURCE_BITS")?,
-            destinations: pins.trie("DESTINATION_BITS")?,
-            ports: pins.hash("PORT_BITS")?,
+            headers: pins.hash(HEADERS)?,
+            identities: pins.hash(IDENTITIES)?,
+            sources: pins.trie(SOURCES)?,
+            destinations: pins.trie(DESTINATIONS)?,
+            ports: pins.hash(PORTS)?,
         })
     }
 
@@ -39,24 +51,31 @@ impl PolicyMaps {
         compiled: &CompiledSet,
     ) -> Result<(), DatapathError> {
         for &(address, prefix, bits) in &compiled.sources {
+            let bits = of(set, prefix.into(), bits);
             self.sources
                 .insert(&address_key(set, address, prefix), bits, 0)
-                .map_err(DatapathError::map("SOURCE_BITS", "written"))?;
+                .map_err(DatapathError::map(SOURCES, "written"))?;
         }
         for &(address, prefix, bits) in &compiled.destinations {
+            let bits = of(set, prefix.into(), bits);
             self.destinations
                 .insert(&address_key(set, address, prefix), bits, 0)
-                .map_err(DatapathError::map("DESTINATION_BITS", "written"))?;
+                .map_err(DatapathError::map(DESTINATIONS, "written"))?;
         }
         for &(port, bits) in &compiled.ports {
+            let key = PortBitsKey { set, port, zero: 0 };
             self.ports
-                .insert(PortBitsKey { set, port, zero: 0 }, bits, 0)
-                .map_err(DatapathError::map("PORT_BITS", "written"))?;
+                .insert(key, of(set, port.into(), bits), BPF_NOEXIST)
+                .map_err(DatapathError::map(PORTS, "written"))?;
         }
         self.write_identity(set, IdentityId::NONE, compiled.identity_bits(None))?;
+        let header = PolicySetHeader {
+            set,
+            ..compiled.header
+        };
         self.headers
-            .insert(set, compiled.header, 0)
-            .map_err(DatapathError::map("POLICY_SETS", "written"))
+            .insert(set, header, BPF_NOEXIST)
+            .map_err(DatapathError::map(HEADERS, "written"))
     }
 
     /// Writes what a peer identity satisfies in a set.
@@ -66,44 +85,99 @@ impl PolicyMaps {
         identity: IdentityId,
         bits: Bitmap,
     ) -> Result<(), DatapathError> {
+        let key = IdentityBitsKey { set, identity };
         self.identities
-            .insert(IdentityBitsKey { set, identity }, bits, 0)
-            .map_err(DatapathError::map("IDENTITY_BITS", "written"))
+            .insert(key, of(set, identity.0, bits), BPF_NOEXIST)
+            .map_err(DatapathError::map(IDENTITIES, "written"))
     }
 
-    /// Removes every set that `keep` does not keep, with all its entries: those that were retired,
-    /// and those that a dead agent left, wholly or in part.
-    pub(super) fn retain(
-        &mut self,
-        keep: impl Fn(PolicySetId) -> bool,
-    ) -> Result<(), DatapathError> {
-        let headers: Vec<_> = self.headers.keys().filter_map(Result::ok).collect();
-        for key in headers.into_iter().filter(|&set| !keep(set)) {
-            removed(self.headers.remove(&key), "POLICY_SETS")?;
+    /// The sets of which anything is in the maps: also those that an earlier agent left, wholly or in
+    /// part.
+    pub(super) fn sets(&self) -> Result<BTreeSet<PolicySetId>, DatapathError> {
+        let mut sets = BTreeSet::new();
+        collect(self.headers.keys(), HEADERS, |&set| set, &mut sets)?;
+        collect(self.identities.keys(), IDENTITIES, |key| key.set, &mut sets)?;
+        collect(self.ports.keys(), PORTS, |key| key.set, &mut sets)?;
+        collect(
+            self.sources.keys(),
+            SOURCES,
+            |key| key.data().set,
+            &mut sets,
+        )?;
+        let of_prefix = |key: &Key<AddressBitsKey>| key.data().set;
+        collect(self.destinations.keys(), DESTINATIONS, of_prefix, &mut sets)?;
+        Ok(sets)
+    }
+
+    /// Removes sets with all their entries, the headers first. Whatever fails, the rest is tried.
+    pub(super) fn remove(&mut self, sets: &BTreeSet<PolicySetId>) -> Result<(), DatapathError> {
+        let mut failures = Failures::default();
+        for set in sets {
+            failures.note(removed(self.headers.remove(set), HEADERS));
         }
-        let identities: Vec<_> = self.identities.keys().filter_map(Result::ok).collect();
-        for key in identities.into_iter().filter(|key| !keep(key.set)) {
-            removed(self.identities.remove(&key), "IDENTITY_BITS")?;
+        let (identities, ports) = (&mut self.identities, &mut self.ports);
+        remove_from(
+            identities,
+            IDENTITIES,
+            |key| sets.contains(&key.set),
+            &mut failures,
+        );
+        remove_from(ports, PORTS, |key| sets.contains(&key.set), &mut failures);
+        for (trie, name) in [
+            (&mut self.sources, SOURCES),
+            (&mut self.destinations, DESTINATIONS),
+        ] {
+            let keys: Vec<_> = trie.keys().collect();
+            for key in keys {
+                match key {
+                    Ok(key) if !sets.contains(&key.data().set) => {}
+                    Ok(key) => {
+                        failures.note(removed(trie.remove(&key), name));
+                    }
+                    Err(error) => {
+                        failures.note(Err(DatapathError::map(name, "read")(error)));
+                    }
+                }
+            }
         }
-        let ports: Vec<_> = self.ports.keys().filter_map(Result::ok).collect();
-        for key in ports.into_iter().filter(|key| !keep(key.set)) {
-            removed(self.ports.remove(&key), "PORT_BITS")?;
-        }
-        retain_prefixes(&mut self.sources, "SOURCE_BITS", &keep)?;
-        retain_prefixes(&mut self.destinations, "DESTINATION_BITS", &keep)
+        failures.into_result()
     }
 }
 
-fn retain_prefixes(
-    trie: &mut LpmTrie<MapData, AddressBitsKey, Bitmap>,
+fn collect<K>(
+    keys: impl Iterator<Item = Result<K, MapError>>,
     name: &'static str,
-    keep: impl Fn(PolicySetId) -> bool,
+    set: impl Fn(&K) -> PolicySetId,
+    sets: &mut BTreeSet<PolicySetId>,
 ) -> Result<(), DatapathError> {
-    let keys: Vec<_> = trie.keys().filter_map(Result::ok).collect();
-    for key in keys.into_iter().filter(|key| !keep(key.data().set)) {
-        removed(trie.remove(&key), name)?;
+    for key in keys {
+        sets.insert(set(&key.map_err(DatapathError::map(name, "read"))?));
     }
     Ok(())
+}
+
+fn remove_from<K: Pod, V: Pod>(
+    map: &mut HashMap<MapData, K, V>,
+    name: &'static str,
+    is_meant: impl Fn(&K) -> bool,
+    failures: &mut Failures,
+) {
+    let keys: Vec<_> = map.keys().collect();
+    for key in keys {
+        match key {
+            Ok(key) if !is_meant(&key) => {}
+            Ok(key) => {
+                failures.note(removed(map.remove(&key), name));
+            }
+            Err(error) => {
+                failures.note(Err(DatapathError::map(name, "read")(error)));
+            }
+        }
+    }
+}
+
+fn of(set: PolicySetId, value: u32, bits: Bitmap) -> SetBits {
+    SetBits { set, value, bits }
 }
 
 fn address_key(set: PolicySetId, address: Address, prefix: u8) -> Key<AddressBitsKey> {

@@ -1,24 +1,31 @@
 //! Which policy set decides for which pod, and which number an identity has.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ambit_common::{Generation, IdentityId, NetnsCookie, PolicySetId, SetMode};
 
+use super::grace::Grace;
 use super::ids::Ids;
 use super::policy_maps::PolicyMaps;
 use super::{DatapathError, Pins};
 use crate::model::WorkloadIdentity;
 use crate::policy::{CompiledSet, Decider, WorkloadPolicies};
 
-/// How long a set stays after its last pod has left it: a kernel program may be reading it, and
-/// its denials have yet to be explained.
+/// How long a set stays after its last pod has left it: its denials have yet to be explained. Whether
+/// kernel programs may still read it is another matter: see [`Tables::sweep`].
 const RETIREMENT: Duration = Duration::from_secs(10);
 
 /// The policy tables of this node. Cheap to clone; locked once for a connection, never for a byte.
 #[derive(Clone)]
-pub struct Tables(Arc<Mutex<Inner>>);
+pub struct Tables(Arc<Shared>);
+
+struct Shared {
+    inner: Mutex<Inner>,
+    /// Apart, so that no connection waits while it is waited for.
+    grace: Mutex<Grace>,
+}
 
 struct Inner {
     maps: PolicyMaps,
@@ -28,6 +35,17 @@ struct Inner {
     pods: HashMap<NetnsCookie, Assigned>,
     identities: HashMap<WorkloadIdentity, IdentityId>,
     names: HashMap<IdentityId, WorkloadIdentity>,
+    leftovers: Leftovers,
+}
+
+/// Whether the maps may hold entries of sets that are not known here: of an earlier agent, of a set
+/// that could not be written in full, or of one that could not be removed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Leftovers {
+    /// They may.
+    Possible,
+    /// They do not.
+    None,
 }
 
 /// A set in the kernel.
@@ -66,7 +84,7 @@ impl Tables {
     /// # Errors
     /// [`DatapathError::Map`] where a map cannot be opened.
     pub fn open(pins: &Pins) -> Result<Self, DatapathError> {
-        Ok(Self(Arc::new(Mutex::new(Inner {
+        let inner = Inner {
             maps: PolicyMaps::open(pins)?,
             ids: Ids::open(pins)?,
             sets: HashMap::new(),
@@ -74,7 +92,12 @@ impl Tables {
             pods: HashMap::new(),
             identities: HashMap::new(),
             names: HashMap::new(),
-        }))))
+            leftovers: Leftovers::Possible,
+        };
+        Ok(Self(Arc::new(Shared {
+            inner: Mutex::new(inner),
+            grace: Mutex::new(Grace::new()?),
+        })))
     }
 
     /// Makes `policies` ready in the kernel for a pod, and says what its entry is to hold. Equal
@@ -145,12 +168,38 @@ impl Tables {
         self.lock().names.get(&id).cloned()
     }
 
-    /// Removes sets that no pod has used for a while, and those of a dead agent.
+    /// Removes sets that no pod has used for a while, and those of a dead agent, apart from what
+    /// `in_force` holds: the sets to which entries of pods in the kernel lead.
+    ///
+    /// From the moment in which a set is chosen nothing here leads to it. What a program may have
+    /// looked up before is removed when all programs that ran then have ended: the kernel would use
+    /// its memory again at once.
     ///
     /// # Errors
-    /// [`DatapathError::Map`] where an entry could not be removed.
-    pub fn sweep(&self, now: Instant) -> Result<(), DatapathError> {
-        self.lock().sweep(now)
+    /// [`DatapathError`] where something could not be removed. It is tried again the next time.
+    pub fn sweep(
+        &self,
+        now: Instant,
+        in_force: &BTreeSet<PolicySetId>,
+    ) -> Result<(), DatapathError> {
+        let out_of_use = self.lock().take_out_of_use(now, in_force)?;
+        if out_of_use.is_empty() {
+            return Ok(());
+        }
+        let removed = self.wait_for_programs().and_then(|()| {
+            let mut inner = self.lock();
+            inner.maps.remove(&out_of_use)
+        });
+        if removed.is_err() {
+            self.lock().leftovers = Leftovers::Possible;
+        }
+        removed
+    }
+
+    fn wait_for_programs(&self) -> Result<(), DatapathError> {
+        let mut grace = self.0.grace.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = grace.note();
+        grace.wait(now)
     }
 
     /// How many sets there are.
@@ -168,7 +217,7 @@ impl Tables {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -182,7 +231,10 @@ impl Inner {
         }
         let set = self.ids.policy_set()?;
         let compiled = policies.compile();
-        self.maps.write(set, &compiled)?;
+        if let Err(error) = self.maps.write(set, &compiled) {
+            self.leftovers = Leftovers::Possible;
+            return Err(error);
+        }
         let policies = Arc::clone(policies);
         self.by_policies.insert(Arc::clone(&policies), set);
         self.sets.insert(
@@ -221,21 +273,40 @@ impl Inner {
         Ok(id)
     }
 
-    fn sweep(&mut self, now: Instant) -> Result<(), DatapathError> {
-        let used: HashSet<_> = self.pods.values().map(|assigned| assigned.set).collect();
-        for (id, set) in &mut self.sets {
-            match (used.contains(id), set.retired) {
+    /// Forgets the sets that have been retired for long enough; what is to be removed of the maps.
+    fn take_out_of_use(
+        &mut self,
+        now: Instant,
+        in_force: &BTreeSet<PolicySetId>,
+    ) -> Result<BTreeSet<PolicySetId>, DatapathError> {
+        let assigned = self.pods.values().map(|assigned| assigned.set);
+        let used: HashSet<_> = assigned.chain(in_force.iter().copied()).collect();
+        let mut out_of_use = BTreeSet::new();
+        self.sets.retain(|&id, set| {
+            match (used.contains(&id), set.retired) {
                 (true, _) => set.retired = None,
                 (false, None) => set.retired = Some(now),
                 (false, Some(_)) => {}
             }
-        }
-        self.sets.retain(|_, set| {
-            set.retired
-                .is_none_or(|since| now.saturating_duration_since(since) < RETIREMENT)
+            let stays = set
+                .retired
+                .is_none_or(|since| now.saturating_duration_since(since) < RETIREMENT);
+            if !stays {
+                out_of_use.insert(id);
+            }
+            stays
         });
         let sets = &self.sets;
         self.by_policies.retain(|_, id| sets.contains_key(id));
-        self.maps.retain(|set| sets.contains_key(&set))
+        if self.leftovers == Leftovers::Possible {
+            let found = self.maps.sets()?;
+            let unknown = found.into_iter().filter(|id| !sets.contains_key(id));
+            let (kept, left): (Vec<_>, Vec<_>) = unknown.partition(|id| in_force.contains(id));
+            if kept.is_empty() {
+                self.leftovers = Leftovers::None;
+            }
+            out_of_use.extend(left);
+        }
+        Ok(out_of_use)
     }
 }

@@ -8,6 +8,7 @@ use ambit_common::{SocketCookie, Ticket};
 use aya::maps::{HashMap, MapData};
 use socket2::Socket;
 
+use super::error::BPF_NOEXIST;
 use super::stock::cookie_of;
 use super::{DatapathError, Pins};
 
@@ -59,7 +60,7 @@ impl Tickets {
         ticket: Ticket,
     ) -> io::Result<Answer> {
         let cookie = cookie_of(socket)?;
-        self.with(|map| map.insert(cookie, ticket, 0))?;
+        self.with(|map| map.insert(cookie, ticket, BPF_NOEXIST))?;
         let connect = match socket.connect(&to.into()) {
             Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => Ok(()),
             other => other,

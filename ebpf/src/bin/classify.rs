@@ -9,10 +9,16 @@
 //! | shorter than a question | `Answer::UNREADABLE` |
 //! | the set, the identity's bits in it or a prefix is missing | `Answer::INCOMPLETE` |
 //! | otherwise | verdict and deciding alternative |
+//!
+//! A second program, `ambit_watch`, looks one pod up again and again, and says how often its entry was
+//! missing and how often it was seen in part. Its input is a [`NetnsCookie`], its return value
+//! [`Sightings`].
 #![no_std]
 #![no_main]
 
-use ambit_common::{Answer, Question};
+use ambit_common::{Answer, NetnsCookie, PodEntry, Question, Sightings};
+use ambit_ebpf::pods::{self, Enrolment};
+use ambit_ebpf::report::now_ns;
 use ambit_ebpf::verdict::judge_connection;
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
@@ -41,6 +47,54 @@ fn answer(ctx: &XdpContext) -> Answer {
         Some(judgement) => Answer::new(judgement),
         None => Answer::INCOMPLETE,
     }
+}
+
+/// Look-ups of one run: as many as the verifier follows. Each group has one that holds the entry for
+/// long.
+const GROUPS: u32 = 64;
+const QUICK_LOOKUPS: u32 = 7;
+
+/// Helper calls between the first and the last read of an entry that is held for long.
+const PAUSE: u32 = 200;
+
+#[xdp]
+pub fn ambit_watch(ctx: XdpContext) -> u32 {
+    let start = ctx.data();
+    if start + size_of::<NetnsCookie>() > ctx.data_end() {
+        return Sightings::UNREADABLE.0;
+    }
+    // SAFETY: the data are as long as a cookie. They begin on a page.
+    let netns = unsafe { *(start as *const NetnsCookie) };
+    let mut sightings = Sightings::NONE;
+    for _ in 0..GROUPS {
+        for _ in 0..QUICK_LOOKUPS {
+            sightings = look(netns, 0, sightings);
+        }
+        sightings = look(netns, PAUSE, sightings);
+    }
+    sightings.0
+}
+
+#[inline(always)]
+fn look(netns: NetnsCookie, pause: u32, seen: Sightings) -> Sightings {
+    match pods::find(netns) {
+        Enrolment::Pod(pod) if is_whole(pod, pause) => seen,
+        Enrolment::Pod(_) | Enrolment::Broken => seen.and_torn(),
+        Enrolment::None => seen.and_missed(),
+    }
+}
+
+/// Whether the first part of an entry belongs to its last: the test makes both from one number.
+#[inline(always)]
+fn is_whole(pod: &PodEntry, pause: u32) -> bool {
+    // SAFETY: the reference is valid. Read one after the other, whatever else the compiler sees.
+    let first = unsafe { (&raw const pod.generation).read_volatile() };
+    for _ in 0..pause {
+        core::hint::black_box(now_ns());
+    }
+    // SAFETY: as above.
+    let last = unsafe { (&raw const pod.primary_v6).read_volatile() };
+    first.0 as u32 == last.v6_be()[3]
 }
 
 #[cfg(not(test))]

@@ -1,5 +1,6 @@
 //! The program `classify`: the verdict of the hooks, on tables of its own.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -29,7 +30,8 @@ const POD: NetnsCookie = NetnsCookie(1);
 pub(super) struct Classifier {
     ebpf: Ebpf,
     tables: Tables,
-    _pins: PinDirectory,
+    pub(super) pins: Pins,
+    _directory: PinDirectory,
     _bpffs: TestBpffs,
 }
 
@@ -53,7 +55,8 @@ impl Classifier {
         Some(Self {
             tables: Tables::open(&pins).expect("opens"),
             ebpf,
-            _pins: directory,
+            pins,
+            _directory: directory,
             _bpffs: bpffs,
         })
     }
@@ -69,7 +72,7 @@ impl Classifier {
         self.tables.release(POD);
         let now = Instant::now();
         for time in [now, now + Duration::from_secs(3600)] {
-            self.tables.sweep(time).expect("removed");
+            self.tables.sweep(time, &BTreeSet::new()).expect("removed");
         }
     }
 

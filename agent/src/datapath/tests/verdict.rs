@@ -1,9 +1,15 @@
 //! The kernel program that judges connections gives the evaluator's verdict, on the tables that the
 //! agent writes.
 
+use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::ops::Range;
+use std::time::Instant;
 
-use ambit_common::{Answer, IdentityId, Judgement, PolicySetId, Verdict};
+use ambit_common::{
+    AddressBitsKey, Answer, IdentityBitsKey, IdentityId, Judgement, PolicySetHeader, PolicySetId,
+    PortBitsKey, SetBits, Verdict,
+};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -11,6 +17,7 @@ use proptest::test_runner::TestRunner;
 use serde_json::json;
 
 use super::classifier::{Classifier, question};
+use crate::datapath::Tables;
 use crate::policy::Attributes;
 use crate::policy::tests::{Mesh, assert_judged_alike, connection, policies};
 
@@ -33,6 +40,9 @@ fn meshes() -> impl Strategy<Value = Mesh> {
     (policies(), before).prop_map(|(mesh, count)| with_alternatives_before(mesh, count))
 }
 
+/// Sets that are in the tables before they are removed, which takes the kernel a while.
+const SETS_AT_ONCE: u32 = 50;
+
 /// From nobody in particular to the workload.
 fn plaintext_to(port: u16) -> Attributes {
     Attributes {
@@ -49,6 +59,7 @@ fn the_kernel_program_says_what_the_evaluator_says() {
     };
     let mut runner = TestRunner::new(ProptestConfig::with_cases(2000));
     let cases = (meshes(), vec(connection(), 64));
+    let enforced = Cell::new(0_u32);
     let result = runner.run(&cases, |(mesh, connections)| {
         let policies = mesh.policies();
         let compiled = policies.compile();
@@ -59,7 +70,10 @@ fn the_kernel_program_says_what_the_evaluator_says() {
             assert_eq!(judged, compiled.judge(connection), "{connection:?}");
             assert_judged_alike(&policies, &compiled, connection, judged);
         }
-        classifier.forget();
+        enforced.set(enforced.get() + 1);
+        if enforced.get().is_multiple_of(SETS_AT_ONCE) {
+            classifier.forget();
+        }
         Ok(())
     });
     if let Err(error) = result {
@@ -145,4 +159,80 @@ fn without_an_entry_that_must_be_there_is_no_verdict() {
 
     classifier.forget();
     assert_eq!(classifier.ask(known), Answer::INCOMPLETE);
+}
+
+#[test]
+fn what_another_set_or_value_has_is_no_verdict() {
+    let Some(classifier) = Classifier::load() else {
+        return;
+    };
+    let spec = json!({"rules": [{"to": [{"operation": {"ports": ["80"]}}]}]});
+    let policies = Mesh::new().authorize("prod/a", spec).policies();
+    let set = classifier.enforce(&policies);
+    let asked = question(set, IdentityId::NONE, &plaintext_to(80));
+    let allowed = |answer: Answer| answer.judgement().map(|judged| judged.verdict);
+    assert_eq!(allowed(classifier.ask(asked)), Some(Verdict::Allow));
+
+    // As if the memory of an entry had been used for another one while a program held it.
+    let (other, pins) = (PolicySetId(set.0 + 1), &classifier.pins);
+    let of_port = PortBitsKey {
+        set,
+        port: 80,
+        zero: 0,
+    };
+    let mut ports = pins.hash::<_, SetBits>("PORT_BITS").expect("opens");
+    let own = ports.get(&of_port, 0).expect("there");
+    for wrong in [SetBits { set: other, ..own }, SetBits { value: 81, ..own }] {
+        ports.insert(of_port, wrong, 0).expect("written");
+        assert_eq!(classifier.ask(asked), Answer::INCOMPLETE);
+    }
+    ports.insert(of_port, own, 0).expect("written");
+    let of_nobody = IdentityBitsKey {
+        set,
+        identity: IdentityId::NONE,
+    };
+    let mut identities = pins.hash::<_, SetBits>("IDENTITY_BITS").expect("opens");
+    let own = identities.get(&of_nobody, 0).expect("there");
+    for wrong in [SetBits { set: other, ..own }, SetBits { value: 7, ..own }] {
+        identities.insert(of_nobody, wrong, 0).expect("written");
+        assert_eq!(classifier.ask(asked), Answer::INCOMPLETE);
+    }
+    identities.insert(of_nobody, own, 0).expect("written");
+    for name in ["SOURCE_BITS", "DESTINATION_BITS"] {
+        let mut trie = pins.trie::<AddressBitsKey, SetBits>(name).expect("opens");
+        let entries: Vec<_> = trie.iter().map(|entry| entry.expect("reads")).collect();
+        for (key, own) in &entries {
+            let wrong = SetBits { set: other, ..*own };
+            trie.insert(key, wrong, 0).expect("written");
+        }
+        assert_eq!(classifier.ask(asked), Answer::INCOMPLETE, "{name}");
+        for (key, own) in &entries {
+            trie.insert(key, own, 0).expect("written");
+        }
+    }
+    assert_eq!(allowed(classifier.ask(asked)), Some(Verdict::Allow));
+    let mut headers = pins
+        .hash::<_, PolicySetHeader>("POLICY_SETS")
+        .expect("opens");
+    let own = headers.get(&set, 0).expect("there");
+    headers
+        .insert(set, PolicySetHeader { set: other, ..own }, 0)
+        .expect("written");
+    assert_eq!(classifier.ask(asked), Answer::INCOMPLETE);
+}
+
+#[test]
+fn a_set_to_which_a_pod_still_leads_stays() {
+    let Some(classifier) = Classifier::load() else {
+        return;
+    };
+    let set = classifier.enforce(&Mesh::new().policies());
+    let asked = question(set, IdentityId::NONE, &plaintext_to(80));
+    // An agent that begins anew knows neither the set nor who uses it.
+    let tables = Tables::open(&classifier.pins).expect("opens");
+    let now = Instant::now();
+    tables.sweep(now, &[set].into()).expect("removed");
+    assert!(classifier.ask(asked).judgement().is_some());
+    tables.sweep(now, &BTreeSet::new()).expect("removed");
+    assert_eq!(classifier.ask(asked), Answer::INCOMPLETE);
 }

@@ -5,7 +5,9 @@ mod prefix;
 
 use std::collections::BTreeSet;
 
-use ambit_common::{Address, Bitmap, Judgement, MAX_ALTERNATIVES, PolicySetHeader, SetMode, judge};
+use ambit_common::{
+    Address, Bitmap, Judgement, MAX_ALTERNATIVES, PolicySetHeader, PolicySetId, SetMode, judge,
+};
 
 use super::decision::{Attributes, Decider};
 use super::workload_policies::WorkloadPolicies;
@@ -70,7 +72,9 @@ impl CompiledSet {
             mode: SetMode::Tables as u8,
             // Where no ALLOW policy applies, an alternative without a rule allows.
             has_allow: 1,
-            zero: [0; 6],
+            zero: [0; 2],
+            // It gets its number when it is written.
+            set: PolicySetId::NONE,
         };
         let sources = alternatives.iter().flat_map(Alternative::source_blocks);
         let destinations = alternatives

@@ -10,13 +10,15 @@
 //! | not of an enrolled pod | any | passes |
 //! | of an enrolled pod | itself, link-local, outside, not opted in | passes, counted |
 //! | of an enrolled pod | the mesh | rewritten to the agent's outbound listener, or refused |
+//! | of one without an entry of its own | the mesh | refused |
 
 use ambit_common::{
     Address, Connection, Counter, Endpoint, Hook, MESH_PREFIX_BITS, MeshClass, NetnsCookie,
     OUTBOUND_RANGE, PodAddressKey, PodEntry, Reason, RecordKind, SocketCookie,
 };
 use ambit_ebpf::count::count;
-use ambit_ebpf::maps::{POD_ADDRESSES, PODS};
+use ambit_ebpf::maps::POD_ADDRESSES;
+use ambit_ebpf::pods::{self, Enrolment};
 use ambit_ebpf::report::{Denial, report};
 use ambit_ebpf::{read_field, read_v6};
 use aya_ebpf::btf_maps::lpm_trie::Key;
@@ -85,19 +87,20 @@ fn decide(ctx: &SockAddrContext, dialled: &Endpoint) -> Outcome {
         return own::admit(ctx, netns, dialled, unsafe { &mut *ticket });
     }
     socket::forget(ctx);
-    // SAFETY: an entry is replaced as a whole.
-    match unsafe { PODS.get(netns) } {
-        Some(pod) => from_pod(ctx, netns, cookie, pod, dialled),
-        None => from_elsewhere(ctx, netns, dialled),
+    match pods::find(netns) {
+        Enrolment::Pod(pod) => from_pod(ctx, netns, cookie, Some(pod), dialled),
+        Enrolment::Broken => from_pod(ctx, netns, cookie, None, dialled),
+        Enrolment::None => from_elsewhere(ctx, netns, dialled),
     }
 }
 
+/// `pod` is `None` where its entry is not there: a closed pod.
 #[inline(always)]
 fn from_pod(
     ctx: &SockAddrContext,
     netns: NetnsCookie,
     cookie: SocketCookie,
-    pod: &PodEntry,
+    pod: Option<&PodEntry>,
     dialled: &Endpoint,
 ) -> Outcome {
     if is_own(netns, &dialled.address) {
@@ -113,7 +116,10 @@ fn from_pod(
             count(Counter::OutboundNotOptedIn);
             Outcome::Pass
         }
-        Some(MeshClass::Proxy) => redirect(ctx, netns, cookie, pod, dialled),
+        Some(MeshClass::Proxy) => match pod {
+            Some(pod) => redirect(ctx, netns, cookie, pod, dialled),
+            None => refuse(netns, dialled, Reason::TablesIncomplete),
+        },
     }
 }
 

@@ -1,7 +1,7 @@
 //! Maps that only the node's programs use.
 
 use ambit_common::{Address, NetnsCookie, NodeSettings, SocketCookie, SocketRecord, Ticket};
-use ambit_ebpf::maps::{Handshakes, MAX_PODS};
+use ambit_ebpf::maps::{Handshakes, MAX_SERVED_PODS};
 use aya_ebpf::btf_maps::{Array, HashMap, HashOfMaps, LpmTrie, SkStorage};
 use aya_ebpf::macros::btf_map;
 
@@ -21,6 +21,6 @@ pub static TICKETS: HashMap<SocketCookie, Ticket, 65536> = HashMap::new();
 #[btf_map]
 pub static SOCKETS: SkStorage<SocketRecord> = SkStorage::new();
 
-/// Each enrolled pod's handshakes.
+/// The handshakes of each pod that is served.
 #[btf_map]
-pub static HANDSHAKES_OF: HashOfMaps<NetnsCookie, Handshakes, MAX_PODS> = HashOfMaps::new();
+pub static HANDSHAKES_OF: HashOfMaps<NetnsCookie, Handshakes, MAX_SERVED_PODS> = HashOfMaps::new();

@@ -11,7 +11,7 @@
 //! | the same, without its record | the unspecified address: never a delivery address |
 
 use ambit_common::{Address, DELIVERY_RANGE, Endpoint, RecordKind};
-use ambit_ebpf::maps::PODS;
+use ambit_ebpf::pods::{self, Enrolment};
 use ambit_ebpf::{read_field, read_v6};
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
@@ -77,7 +77,7 @@ fn is_delivery(ctx: &SockAddrContext, shown: &Address) -> bool {
     let from_range = shown.in_v4_range(DELIVERY_RANGE);
     let from_v6_loopback =
         !shown.is_v4() && shown.is_loopback() && !socket::local_address(ctx).is_loopback();
-    (from_range || from_v6_loopback) && PODS.get_ptr(socket::netns(ctx)).is_some()
+    (from_range || from_v6_loopback) && pods::slot(socket::netns(ctx)).is_some()
 }
 
 /// The pod's address to show instead of a loopback one that the redirect made the kernel choose.
@@ -86,8 +86,9 @@ fn own(ctx: &SockAddrContext, shown: &Address) -> Option<Address> {
     if !shown.is_loopback() || socket::record(ctx)?.kind()? != RecordKind::OutboundClient {
         return None;
     }
-    // SAFETY: an entry is replaced as a whole.
-    let pod = unsafe { PODS.get(socket::netns(ctx)) }?;
+    let Enrolment::Pod(pod) = pods::find(socket::netns(ctx)) else {
+        return None;
+    };
     let own = if shown.is_v4() {
         pod.primary_v4
     } else {

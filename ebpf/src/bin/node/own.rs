@@ -8,7 +8,8 @@ use ambit_common::{
     TicketKind, TicketVerdict, Verdict,
 };
 use ambit_ebpf::count::count;
-use ambit_ebpf::maps::{POD_ADDRESSES, PODS};
+use ambit_ebpf::maps::POD_ADDRESSES;
+use ambit_ebpf::pods::{self, Enrolment};
 use ambit_ebpf::report::{Denial, report};
 use ambit_ebpf::verdict::judge_connection;
 use aya_ebpf::programs::SockAddrContext;
@@ -57,9 +58,10 @@ pub fn admit(
 /// exists, or the application would take the caller for localhost.
 #[inline(always)]
 fn deliver(ctx: &SockAddrContext, ticket: &mut Ticket) -> Outcome {
-    // SAFETY: an entry is replaced as a whole.
-    let Some(pod) = (unsafe { PODS.get(ticket.netns) }) else {
-        return deny(ticket, Reason::PodClosed);
+    let pod = match pods::find(ticket.netns) {
+        Enrolment::Pod(pod) => pod,
+        Enrolment::None => return deny(ticket, Reason::PodClosed),
+        Enrolment::Broken => return deny(ticket, Reason::TablesIncomplete),
     };
     if !pod.is_open() {
         return deny(ticket, Reason::PodClosed);

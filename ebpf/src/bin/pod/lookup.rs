@@ -26,7 +26,8 @@ use ambit_common::{
     RecordKind, SocketRecord, Verdict, listener_slot,
 };
 use ambit_ebpf::count::count;
-use ambit_ebpf::maps::{NODE_CONNECTIONS, POD_ADDRESSES, PODS, PROBE_PORTS};
+use ambit_ebpf::maps::{NODE_CONNECTIONS, POD_ADDRESSES, PROBE_PORTS};
+use ambit_ebpf::pods::{self, Enrolment};
 use ambit_ebpf::report::{Denial, now_ns, report};
 use ambit_ebpf::verdict::judge_connection;
 use ambit_ebpf::{read_field, read_v6};
@@ -217,19 +218,28 @@ fn imitates_agent(connection: &Connection) -> bool {
 
 #[inline(always)]
 fn is_listener_port(port: u16) -> bool {
-    // SAFETY: an entry is replaced as a whole.
-    match unsafe { PODS.get(POD.load().netns) } {
-        Some(pod) => pod.is_listener_port(port),
-        None => false,
+    match pods::find(POD.load().netns) {
+        Enrolment::Pod(pod) => pod.is_listener_port(port),
+        Enrolment::None => false,
+        Enrolment::Broken => true,
     }
 }
 
 #[inline(always)]
 fn from_network(ctx: &SkLookupContext, connection: &Connection) -> u32 {
     let netns = POD.load().netns;
-    // SAFETY: an entry is replaced as a whole.
-    let Some(pod) = (unsafe { PODS.get(netns) }) else {
-        return refuse(connection, Reason::PodClosed, Counter::InboundRefused);
+    let pod = match pods::find(netns) {
+        Enrolment::Pod(pod) => pod,
+        Enrolment::None => {
+            return refuse(connection, Reason::PodClosed, Counter::InboundRefused);
+        }
+        Enrolment::Broken => {
+            return refuse(
+                connection,
+                Reason::TablesIncomplete,
+                Counter::InboundRefused,
+            );
+        }
     };
     if !pod.is_open() {
         return refuse(connection, Reason::PodClosed, Counter::InboundRefused);
