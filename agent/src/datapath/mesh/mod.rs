@@ -1,0 +1,333 @@
+//! The table of destinations: what the connect hook sends to the proxy.
+//!
+//! An address of the mesh's ranges goes to the proxy unless an entry exempts it, and one outside
+//! passes unless an entry protects it. Whatever cannot be written must not let pass what is to go to
+//! the proxy, so a change is made in this order, and goes on after an error:
+//!
+//! 1. Exemptions that end are deleted. That needs no room, and what covers the address then is never
+//!    looser: the range, another exemption, or nothing.
+//! 2. What the proxy is to have is protected. If there is no room, an exemption is given up for it.
+//! 3. What is no longer of the mesh is deleted.
+//! 4. Exemptions are added. Without its exemption an address goes through the proxy, which knows by
+//!    the same objects that it is to be called in plaintext.
+//!
+//! The kernel's trie puts a new node in the place of an old one by one pointer, and frees the old one
+//! after a grace period. A look-up sees the old class or the new one, and an entry that is there
+//! throughout is never missed.
+
+mod prefix;
+#[cfg(test)]
+mod tests;
+
+use std::cmp::Reverse;
+
+use ambit_common::{Address, MeshClass};
+use aya::maps::lpm_trie::{Key, LpmTrie};
+use aya::maps::{MapData, MapError};
+use ipnet::IpNet;
+
+use self::prefix::{Classes, Prefix, Unprotected, is_exemption, needed};
+use super::error::removed;
+use super::{DatapathError, Pins};
+
+const MAP: &str = "MESH";
+
+/// How many exemptions in a row are tried that cannot be written: the others cannot be either.
+const FAILED_EXEMPTIONS: usize = 64;
+
+/// The kernel's trie, or one of a test.
+trait PrefixMap {
+    fn insert(&mut self, prefix: Prefix, class: u8) -> Result<(), DatapathError>;
+
+    /// Removes an entry, which need not be there.
+    fn remove(&mut self, prefix: Prefix) -> Result<(), DatapathError>;
+}
+
+impl PrefixMap for LpmTrie<MapData, Address, u8> {
+    fn insert(&mut self, prefix: Prefix, class: u8) -> Result<(), DatapathError> {
+        Self::insert(self, &Key::new(prefix.bits, prefix.address), class, 0)
+            .map_err(DatapathError::map(MAP, "written"))
+    }
+
+    fn remove(&mut self, prefix: Prefix) -> Result<(), DatapathError> {
+        let outcome: Result<(), MapError> =
+            Self::remove(self, &Key::new(prefix.bits, prefix.address));
+        removed(outcome, MAP)
+    }
+}
+
+/// What the kernel's table of destinations does not say as it should. All of it is tried again with
+/// the next change.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the kernel's table of destinations is not what it should be ({}). Destinations that must go \
+     through the proxy and pass it by in plaintext: {passing}{}. Destinations that could be called \
+     directly and go through the proxy: {detours}",
+    .cause.as_ref().map_or_else(|| "no error".to_owned(), DatapathError::to_string),
+    .example.as_ref().map(|net| format!(", such as {net}")).unwrap_or_default()
+)]
+pub struct MeshFault {
+    cause: Option<DatapathError>,
+    /// Entries on account of which calls leave in plaintext that must not.
+    passing: usize,
+    /// One of them.
+    example: Option<Prefix>,
+    /// Exemptions that are not in force.
+    detours: usize,
+}
+
+impl MeshFault {
+    /// Whether calls leave in plaintext that must not.
+    pub fn lets_pass(&self) -> bool {
+        self.passing > 0
+    }
+}
+
+/// The kernel's table of destinations, and what is in it.
+#[derive(Debug)]
+pub struct MeshTable(Table<LpmTrie<MapData, Address, u8>>);
+
+impl MeshTable {
+    /// Opens the table, with what an earlier agent left in it.
+    ///
+    /// # Errors
+    /// [`DatapathError::Map`] where it cannot be read.
+    pub fn open(pins: &Pins) -> Result<Self, DatapathError> {
+        Self::of(pins.trie(MAP)?)
+    }
+
+    fn of(map: LpmTrie<MapData, Address, u8>) -> Result<Self, DatapathError> {
+        let mut written = Classes::new();
+        for entry in map.iter() {
+            let (key, class) = entry.map_err(DatapathError::map(MAP, "read"))?;
+            let prefix = Prefix {
+                bits: key.prefix_len(),
+                address: key.data(),
+            };
+            written.insert(prefix, class);
+        }
+        Ok(Self(Table { map, written }))
+    }
+
+    /// Makes the table say `classes`, as far as that can be: see the module for the order.
+    ///
+    /// # Errors
+    /// [`MeshFault`]: what could not be done.
+    pub fn replace(&mut self, classes: &[(IpNet, MeshClass)]) -> Result<(), MeshFault> {
+        self.0.replace(&needed(classes))
+    }
+}
+
+/// A map, and what is in it.
+#[derive(Debug)]
+struct Table<M> {
+    map: M,
+    written: Classes,
+}
+
+impl<M: PrefixMap> Table<M> {
+    fn replace(&mut self, wanted: &Classes) -> Result<(), MeshFault> {
+        let mut errors = Errors::default();
+        self.tighten(wanted, &mut errors);
+        if !self.passing(wanted).is_empty() {
+            // What has been dropped since has made room.
+            self.tighten(wanted, &mut errors);
+        }
+        self.exempt(wanted, &mut errors);
+        self.compare(wanted, errors)
+    }
+
+    fn compare(&self, wanted: &Classes, errors: Errors) -> Result<(), MeshFault> {
+        if self.written == *wanted {
+            return Ok(());
+        }
+        let passing = self.passing(wanted);
+        let is_missing = |&(prefix, class): &(&Prefix, &u8)| {
+            is_exemption(*class) && self.written.get(prefix) != Some(class)
+        };
+        Err(MeshFault {
+            cause: errors.first,
+            passing: passing.len(),
+            example: passing.first().copied(),
+            detours: wanted.iter().filter(is_missing).count(),
+        })
+    }
+
+    /// Entries on account of which something passes that the proxy is to have.
+    fn passing(&self, wanted: &Classes) -> Vec<Prefix> {
+        let is_wanted = |prefix: &Prefix, exemption: bool| {
+            let class = wanted.get(prefix);
+            class.is_some_and(|&class| is_exemption(class) == exemption)
+        };
+        let unprotected = wanted.iter().filter(|&(prefix, class)| {
+            is_wanted(prefix, false) && self.written.get(prefix) != Some(class)
+        });
+        let exempted = self
+            .written
+            .iter()
+            .filter(|&(prefix, &class)| is_exemption(class) && !wanted.contains_key(prefix));
+        unprotected
+            .chain(exempted)
+            .map(|(&prefix, _)| prefix)
+            .collect()
+    }
+
+    fn tighten(&mut self, wanted: &Classes, errors: &mut Errors) {
+        self.withdraw_exemptions(wanted, errors);
+        self.protect(wanted, errors);
+        self.drop_others(wanted, errors);
+    }
+
+    fn withdraw_exemptions(&mut self, wanted: &Classes, errors: &mut Errors) {
+        let is_over = |(&prefix, &class): (&Prefix, &u8)| {
+            let stays = wanted.get(&prefix).is_some_and(|&now| is_exemption(now));
+            (is_exemption(class) && !stays).then_some(prefix)
+        };
+        let over: Vec<_> = self.written.iter().filter_map(is_over).collect();
+        for prefix in over {
+            errors.note(self.remove(prefix));
+        }
+    }
+
+    /// Shorter prefixes first.
+    fn protect(&mut self, wanted: &Classes, errors: &mut Errors) {
+        let mut room = None;
+        for (&prefix, &class) in wanted {
+            if is_exemption(class) || self.written.get(&prefix) == Some(&class) {
+                continue;
+            }
+            let mut outcome = self.insert(prefix, class);
+            if let Err(error) = outcome {
+                let room = room.get_or_insert_with(|| Room::new(&self.written, wanted));
+                outcome = self.insert_instead(room, prefix, class, error);
+            }
+            errors.note(outcome);
+        }
+    }
+
+    /// Inserts an entry in the room of another.
+    fn insert_instead(
+        &mut self,
+        room: &mut Room,
+        prefix: Prefix,
+        class: u8,
+        error: DatapathError,
+    ) -> Result<(), DatapathError> {
+        let Some(given_up) = room.next(&error) else {
+            return Err(error);
+        };
+        self.remove(given_up)?;
+        let outcome = self.insert(prefix, class);
+        room.is_of_use = outcome.is_ok();
+        outcome
+    }
+
+    /// Removes what is not wanted, unless it protects something of what could not be protected
+    /// otherwise.
+    fn drop_others(&mut self, wanted: &Classes, errors: &mut Errors) {
+        let unprotected = Unprotected::new(&self.written, wanted);
+        let is_over = |prefix: &Prefix| {
+            let protects = unprotected.cover(*prefix) || unprotected.lie_within(*prefix);
+            !wanted.contains_key(prefix) && !protects
+        };
+        let others: Vec<_> = self.written.keys().copied().filter(is_over).collect();
+        for prefix in others {
+            errors.note(self.remove(prefix));
+        }
+    }
+
+    /// Adds exemptions, unless they would exempt what could not be protected.
+    fn exempt(&mut self, wanted: &Classes, errors: &mut Errors) {
+        let unprotected = Unprotected::new(&self.written, wanted);
+        let mut failed_in_a_row = 0;
+        for (&prefix, &class) in wanted {
+            if !is_exemption(class)
+                || self.written.get(&prefix) == Some(&class)
+                || unprotected.lie_within(prefix)
+            {
+                continue;
+            }
+            if errors.note(self.insert(prefix, class)) {
+                failed_in_a_row = 0;
+            } else {
+                failed_in_a_row += 1;
+            }
+            if failed_in_a_row == FAILED_EXEMPTIONS {
+                break;
+            }
+        }
+    }
+
+    fn insert(&mut self, prefix: Prefix, class: u8) -> Result<(), DatapathError> {
+        self.map.insert(prefix, class)?;
+        self.written.insert(prefix, class);
+        Ok(())
+    }
+
+    fn remove(&mut self, prefix: Prefix) -> Result<(), DatapathError> {
+        self.map.remove(prefix)?;
+        self.written.remove(&prefix);
+        Ok(())
+    }
+}
+
+/// The first error of many attempts.
+#[derive(Debug, Default)]
+struct Errors {
+    first: Option<DatapathError>,
+}
+
+impl Errors {
+    /// Takes note of an outcome. Whether it is a success.
+    fn note(&mut self, outcome: Result<(), DatapathError>) -> bool {
+        match outcome {
+            Ok(()) => true,
+            Err(error) => {
+                self.first.get_or_insert(error);
+                false
+            }
+        }
+    }
+}
+
+/// Entries that are given up for one that has to be written: exemptions of single addresses first,
+/// which the proxy knows too; then those of ranges; then, if there is no room, what is not wanted.
+struct Room {
+    exemptions: std::vec::IntoIter<Prefix>,
+    others: std::vec::IntoIter<Prefix>,
+    /// Whether the last one helped.
+    is_of_use: bool,
+}
+
+impl Room {
+    fn new(written: &Classes, wanted: &Classes) -> Self {
+        let (mut exemptions, mut others) = (Vec::new(), Vec::new());
+        for (&prefix, &class) in written {
+            let now = wanted.get(&prefix);
+            if now.is_some_and(|&now| !is_exemption(now)) {
+                continue;
+            }
+            if is_exemption(class) {
+                exemptions.push((class, Reverse(prefix.bits), prefix));
+            } else {
+                others.push(prefix);
+            }
+        }
+        exemptions.sort();
+        let exemptions: Vec<_> = exemptions.into_iter().map(|(.., prefix)| prefix).collect();
+        Self {
+            exemptions: exemptions.into_iter(),
+            others: others.into_iter(),
+            is_of_use: true,
+        }
+    }
+
+    /// What to give up after this error.
+    fn next(&mut self, error: &DatapathError) -> Option<Prefix> {
+        if !self.is_of_use {
+            return None;
+        }
+        let exemption = self.exemptions.next();
+        exemption.or_else(|| error.is_full().then(|| self.others.next()).flatten())
+    }
+}

@@ -1,0 +1,149 @@
+//! Prefixes as the kernel's table has them, and which of them it needs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+
+use ambit_common::{Address, MESH_PREFIX_BITS, MeshClass};
+use ipnet::IpNet;
+
+/// IPv4 prefixes lie below `::ffff:0:0/96` in the one form of addresses.
+const V4_PREFIX_OFFSET: u32 = 96;
+
+/// A prefix. Shorter ones come first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct Prefix {
+    pub(super) bits: u32,
+    pub(super) address: Address,
+}
+
+/// What a table says: a [`MeshClass`] by prefix.
+pub(super) type Classes = BTreeMap<Prefix, u8>;
+
+impl Prefix {
+    /// Its first `bits` bits.
+    fn cut(self, bits: u32) -> Self {
+        let mut octets = self.address.octets();
+        for (octet, start) in octets.iter_mut().zip((0_u32..).step_by(8)) {
+            let kept = bits.saturating_sub(start).min(8);
+            *octet &= u8::MAX.checked_shl(8 - kept).unwrap_or(0);
+        }
+        Self {
+            bits,
+            address: octets.into(),
+        }
+    }
+
+    /// Whether `other` lies within this prefix.
+    #[cfg(test)]
+    pub(super) fn contains(self, other: Self) -> bool {
+        self.bits <= other.bits && other.cut(self.bits) == self
+    }
+}
+
+impl From<&IpNet> for Prefix {
+    fn from(net: &IpNet) -> Self {
+        let bits = u32::from(net.prefix_len());
+        let bits = match net {
+            IpNet::V4(_) => V4_PREFIX_OFFSET + bits,
+            IpNet::V6(_) => bits,
+        };
+        debug_assert!(
+            bits <= MESH_PREFIX_BITS,
+            "an IPv6 prefix has at most 128 bits"
+        );
+        Self {
+            bits,
+            address: net.network().into(),
+        }
+    }
+}
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let address = IpAddr::from(self.address);
+        let bits = match address {
+            IpAddr::V4(_) => self.bits.saturating_sub(V4_PREFIX_OFFSET),
+            IpAddr::V6(_) => self.bits,
+        };
+        write!(f, "{address}/{bits}")
+    }
+}
+
+/// Whether the connect hook lets pass what has this class. It sends what it does not know to the
+/// proxy.
+pub(super) fn is_exemption(class: u8) -> bool {
+    match MeshClass::from_u8(class) {
+        Some(MeshClass::NotOptedIn | MeshClass::Outside) => true,
+        Some(MeshClass::Proxy) | None => false,
+    }
+}
+
+/// The entries that make a difference: not those that say what a shorter prefix says already. So an
+/// address in the mesh's ranges has no entry where the proxy is to have it, and to take its exemption
+/// away needs no room.
+pub(super) fn needed(classes: &[(IpNet, MeshClass)]) -> Classes {
+    let all: Classes = classes
+        .iter()
+        .map(|(net, class)| (Prefix::from(net), *class as u8))
+        .collect();
+    let lengths = lengths(&all);
+    let covering = |prefix: Prefix| {
+        let shorter = lengths.range(..prefix.bits).rev();
+        shorter.copied().find_map(|bits| all.get(&prefix.cut(bits)))
+    };
+    all.iter()
+        .filter(|&(&prefix, class)| covering(prefix) != Some(class))
+        .map(|(&prefix, &class)| (prefix, class))
+        .collect()
+}
+
+fn lengths(classes: &Classes) -> BTreeSet<u32> {
+    classes.keys().map(|prefix| prefix.bits).collect()
+}
+
+/// What the proxy is to have and a table does not protect.
+pub(super) struct Unprotected {
+    prefixes: BTreeSet<Prefix>,
+    /// Their lengths.
+    lengths: BTreeSet<u32>,
+    /// The prefixes around them, of the lengths of all entries.
+    around: BTreeSet<Prefix>,
+}
+
+impl Unprotected {
+    pub(super) fn new(written: &Classes, wanted: &Classes) -> Self {
+        let prefixes: BTreeSet<_> = wanted
+            .iter()
+            .filter(|&(prefix, class)| !is_exemption(*class) && written.get(prefix) != Some(class))
+            .map(|(&prefix, _)| prefix)
+            .collect();
+        let mut all = BTreeSet::new();
+        if !prefixes.is_empty() {
+            all = lengths(written);
+            all.extend(lengths(wanted));
+        }
+        let around = |prefix: &Prefix| {
+            let (prefix, shorter) = (*prefix, all.range(..prefix.bits));
+            shorter.map(move |&bits| prefix.cut(bits))
+        };
+        Self {
+            lengths: prefixes.iter().map(|prefix| prefix.bits).collect(),
+            around: prefixes.iter().flat_map(around).collect(),
+            prefixes,
+        }
+    }
+
+    /// Whether `prefix` lies within one of them.
+    pub(super) fn cover(&self, prefix: Prefix) -> bool {
+        let lengths = self.lengths.range(..=prefix.bits);
+        lengths
+            .copied()
+            .any(|bits| self.prefixes.contains(&prefix.cut(bits)))
+    }
+
+    /// Whether one of them lies within `prefix`, which is that of an entry.
+    pub(super) fn lie_within(&self, prefix: Prefix) -> bool {
+        self.around.contains(&prefix)
+    }
+}
