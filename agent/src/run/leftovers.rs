@@ -7,8 +7,9 @@ use std::sync::Arc;
 use ambit_common::NetnsCookie;
 
 use super::claims::{Claims, claimed};
+use super::kernel_faults::Table;
 use super::reconcile::Reconciler;
-use crate::datapath::{Leftover, Life, PodOwner};
+use crate::datapath::{EnrolError, Leftover, Life, PodOwner};
 use crate::model::{Enrolment, ObjectName, Snapshot, Workload};
 
 /// A network namespace that is kept closed.
@@ -19,6 +20,33 @@ pub(super) struct KeptNetns {
     pub(super) pod: Option<ObjectName>,
     /// Why it is closed.
     pub(super) reason: String,
+}
+
+/// What could not be done with a leftover. It is tried again.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LeftoverError {
+    /// They cannot be found.
+    #[error("network namespaces that no pod is served in cannot be found: {0}")]
+    NotFound(#[source] EnrolError),
+    /// It is still there.
+    #[error(
+        "the network namespace with cookie {} could not be taken out of the kernel: {source}",
+        .netns.0
+    )]
+    NotRemoved {
+        /// Which.
+        netns: NetnsCookie,
+        /// Why.
+        source: EnrolError,
+    },
+    /// It is as an earlier agent left it.
+    #[error("the network namespace with cookie {} could not be closed: {source}", .netns.0)]
+    NotShut {
+        /// Which.
+        netns: NetnsCookie,
+        /// Why.
+        source: EnrolError,
+    },
 }
 
 /// What is to become of a leftover.
@@ -38,8 +66,8 @@ impl Reconciler {
         let leftovers = match self.parts.enroller.leftovers(&served) {
             Ok(leftovers) => leftovers,
             Err(error) => {
-                tracing::error!(%error, "pods of an earlier agent cannot be found");
-                return;
+                let error = LeftoverError::NotFound(error);
+                return self.faults.note(Table::Pods, Err(error));
             }
         };
         let is_contested = |one: &Leftover| matches!(one.owner, Ok(None));
@@ -50,40 +78,42 @@ impl Reconciler {
         };
         let node = Arc::clone(&self.parts.node);
         self.kept.clear();
+        let mut outcome = Ok(());
         for leftover in leftovers {
-            match fate(snapshot, &node, &claims, &leftover) {
+            let tended = match fate(snapshot, &node, &claims, &leftover) {
                 Fate::Leaves(why) => self.remove_leftover(leftover.netns, why),
                 Fate::Kept(reason) => self.keep_leftover(&leftover, reason),
-            }
+            };
+            outcome = outcome.and(tended);
         }
+        self.faults.note(Table::Pods, outcome);
     }
 
-    fn remove_leftover(&mut self, netns: NetnsCookie, why: &'static str) {
-        match self.parts.enroller.remove(netns) {
-            Ok(()) => {
-                tracing::info!(
-                    netns = netns.0,
-                    why,
-                    "network namespace taken out of the kernel"
-                );
-            }
-            Err(error) => tracing::error!(
-                netns = netns.0, %error, "a network namespace could not be taken out of the kernel"
-            ),
-        }
+    fn remove_leftover(
+        &mut self,
+        netns: NetnsCookie,
+        why: &'static str,
+    ) -> Result<(), LeftoverError> {
+        let removed = self.parts.enroller.remove(netns);
+        removed.map_err(|source| LeftoverError::NotRemoved { netns, source })?;
+        tracing::info!(
+            netns = netns.0,
+            why,
+            "network namespace taken out of the kernel"
+        );
+        Ok(())
     }
 
-    fn keep_leftover(&mut self, leftover: &Leftover, reason: String) {
+    fn keep_leftover(&mut self, leftover: &Leftover, reason: String) -> Result<(), LeftoverError> {
         let netns = leftover.netns;
-        if let Err(error) = self.parts.enroller.shut_leftover(netns) {
-            tracing::error!(netns = netns.0, %error, "a network namespace could not be closed");
-        }
+        let shut = self.parts.enroller.shut_leftover(netns);
         let owner = leftover.owner.as_ref().ok().and_then(Option::as_ref);
         self.kept.push(KeptNetns {
             netns,
             pod: owner.map(|owner| owner.pod.clone()),
             reason,
         });
+        shut.map_err(|source| LeftoverError::NotShut { netns, source })
     }
 }
 

@@ -8,6 +8,7 @@ mod descriptors;
 mod enrol;
 mod istio;
 mod kernel_denials;
+mod kernel_faults;
 mod left_out;
 mod leftovers;
 mod metrics;
@@ -141,19 +142,13 @@ async fn start(
     }
     tokio::spawn(server::serve(listener, state));
     tokio::spawn(left_out::report(Arc::clone(&events)));
-    tokio::spawn(kernel_denials::follow(
-        pins,
-        tables.clone(),
-        node_report,
-        events,
-    ));
+    tokio::spawn(kernel_denials::follow(pins, tables, node_report, events));
     Ok(Agent {
         arrivals: identities.arrivals(),
         reconciler: Reconciler::new(Parts {
             node: name,
             enroller,
             mesh,
-            tables,
             proxy: Arc::clone(&proxy),
             identities,
             keys,

@@ -232,8 +232,10 @@ pub(super) struct NodeReport {
     pub(super) pods: Vec<PodReport>,
     /// Network namespaces that no pod is served in and that are kept closed.
     pub(super) kept: Vec<KeptNetns>,
-    /// What the kernel could not be told.
+    /// What is wrong with its pods.
     pub(super) faults: Vec<Fault>,
+    /// What the kernel's tables do not say as they should.
+    pub(super) kernel_faults: Vec<Fault>,
 }
 
 /// What an operator sees of a pod of this node.

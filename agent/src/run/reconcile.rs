@@ -10,14 +10,15 @@ use ambit_common::{MeshClass, NetnsCookie};
 use ipnet::IpNet;
 use tokio::sync::watch;
 
+use super::kernel_faults::{KernelFaults, Table};
 use super::leftovers::KeptNetns;
 use super::pods::{ClosedPod, LocalPod, NodeReport, Stage};
 use super::rules::{Occasion, PodRules};
 use crate::datapath::netns::NetnsHandle;
-use crate::datapath::{Change, EnrolledPod, Enroller, MeshTable, Tables, close_passed};
+use crate::datapath::{Change, EnrolledPod, Enroller, MeshTable, close_passed};
 use crate::identity::{Identities, WorkloadCertificates};
 use crate::jwt::KeyCache;
-use crate::model::{Fault, ObjectName, Snapshot, Workload, WorkloadIdentity};
+use crate::model::{ObjectName, Snapshot, Workload, WorkloadIdentity};
 use crate::policy::MeshView;
 use crate::proxy::Proxy;
 
@@ -29,8 +30,6 @@ pub(super) struct Parts {
     pub(super) enroller: Enroller,
     /// The kernel's table of destinations.
     pub(super) mesh: MeshTable,
-    /// The policy tables.
-    pub(super) tables: Tables,
     /// The shards.
     pub(super) proxy: Arc<Proxy>,
     /// Certificates.
@@ -52,8 +51,7 @@ pub(super) struct Reconciler {
     /// Of this node's pods, from the moment on at which the model knows them.
     certificates: BTreeMap<WorkloadIdentity, WorkloadCertificates>,
     pub(super) classes: Vec<(IpNet, MeshClass)>,
-    /// The table of destinations is not what it should be.
-    classes_fault: Option<Fault>,
+    pub(super) faults: KernelFaults,
 }
 
 impl Reconciler {
@@ -64,7 +62,7 @@ impl Reconciler {
             kept: Vec::new(),
             certificates: BTreeMap::new(),
             classes: Vec::new(),
-            classes_fault: None,
+            faults: KernelFaults::default(),
         }
     }
 
@@ -88,15 +86,14 @@ impl Reconciler {
     pub(super) async fn tick(&mut self, now: Instant) {
         let view = Arc::clone(&self.parts.views.borrow());
         self.let_go_of_replaced(now).await;
-        if self.classes_fault.is_some() {
+        if self.faults.concern(Table::Destinations) {
             self.write_classes(&view.snapshot);
         }
         self.enrol_due(&view, now).await;
         self.shut_unserved(now);
         self.tend_leftovers(&view.snapshot);
-        if let Err(error) = self.parts.tables.sweep(now) {
-            tracing::warn!(%error, "old policy sets could not be removed from the kernel");
-        }
+        let swept = self.parts.enroller.sweep_policies(now);
+        self.faults.note(Table::Policies, swept);
         self.report();
     }
 
@@ -151,18 +148,10 @@ impl Reconciler {
         }
     }
 
-    /// Where it fails, what lies inside the cluster's ranges is still the proxy's.
     fn write_classes(&mut self, snapshot: &Snapshot) {
         self.classes = snapshot.mesh_classes();
-        self.classes_fault = None;
-        if let Err(error) = self.parts.mesh.replace(&self.classes) {
-            tracing::error!(%error, "the table of destinations could not be brought up to date");
-            self.classes_fault = Some(Fault {
-                subject: "the kernel's table of destinations".to_owned(),
-                message: format!("It could not be brought up to date, and is tried again: {error}"),
-                last_good_in_force: true,
-            });
-        }
+        let written = self.parts.mesh.replace(&self.classes);
+        self.faults.note(Table::Destinations, written);
     }
 
     /// Brings the pods up to date, and takes note of new ones.
@@ -235,12 +224,8 @@ impl Reconciler {
                 .map(|pod| pod.report(&self.kept))
                 .collect(),
             kept: self.kept.clone(),
-            faults: self
-                .classes_fault
-                .iter()
-                .cloned()
-                .chain(self.ignored_claims())
-                .collect(),
+            faults: self.ignored_claims().collect(),
+            kernel_faults: self.faults.list(),
         };
         self.parts.reports.send_if_modified(|current| {
             let changed = *current != report;

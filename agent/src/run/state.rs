@@ -89,12 +89,14 @@ impl State {
             message: problem.message,
             last_good_in_force: problem.last_good_in_force,
         });
-        let of_model = view.snapshot.faults().iter().chain(&node.faults).cloned();
+        let of_node = node.faults.iter().chain(&node.kernel_faults);
+        let of_model = view.snapshot.faults().iter().chain(of_node).cloned();
         let certificates = self.identities.list();
         let of_certificates = self.identities.faults(&certificates);
         let summary = CertificateSummary::of(&certificates);
         let all_enrolled =
             view.snapshot.is_complete() && enrolled + left_to_istio == wanted.count();
+        let kernel_is_up_to_date = node.kernel_faults.is_empty();
         let faults: Vec<Fault> = of_model.chain(keys).chain(of_certificates).collect();
         let sets = self.tables.counts();
         let stats = match self.proxy.stats().await {
@@ -110,7 +112,7 @@ impl State {
             "node": self.config.node,
             "trust_domain": self.config.trust_domain,
             // A pod whose certificate has expired is enrolled, and served no new connection.
-            "ready": all_enrolled && summary.expired == 0,
+            "ready": all_enrolled && kernel_is_up_to_date && summary.expired == 0,
             "cgroup": self.cgroup.path(),
             "foreign_programs": self.foreign_programs(),
             "ranges": self.config.ranges,

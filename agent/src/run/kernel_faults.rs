@@ -1,0 +1,104 @@
+//! What the kernel's tables do not say as they should. Each is tried again until it is right, and the
+//! node is not ready meanwhile.
+
+use std::collections::BTreeMap;
+
+use super::leftovers::LeftoverError;
+use crate::datapath::{DatapathError, MeshFault};
+use crate::model::Fault;
+
+/// What may be wrong.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Table {
+    /// The table of destinations.
+    Destinations,
+    /// The policy tables: sets that are out of use are still there.
+    Policies,
+    /// The table of pods: pods that are not enrolled are still there.
+    Pods,
+}
+
+impl Table {
+    fn subject(self) -> &'static str {
+        match self {
+            Self::Destinations => "the kernel's table of destinations",
+            Self::Policies => "the kernel's policy tables",
+            Self::Pods => "the kernel's table of pods",
+        }
+    }
+}
+
+/// The faults of the moment.
+#[derive(Default)]
+pub(super) struct KernelFaults(BTreeMap<Table, Fault>);
+
+/// Why a table is not as it should be, and what follows.
+pub(super) trait TableError: std::error::Error {
+    /// Whether only what is stricter than it should be is in force.
+    fn is_safe(&self) -> bool;
+}
+
+impl TableError for MeshFault {
+    fn is_safe(&self) -> bool {
+        !self.lets_pass()
+    }
+}
+
+impl TableError for DatapathError {
+    fn is_safe(&self) -> bool {
+        true
+    }
+}
+
+impl TableError for LeftoverError {
+    fn is_safe(&self) -> bool {
+        true
+    }
+}
+
+impl KernelFaults {
+    /// Takes note of what came of bringing a table up to date. It is logged when it changes.
+    pub(super) fn note<E: TableError>(&mut self, table: Table, outcome: Result<(), E>) {
+        let Err(error) = outcome else {
+            if self.0.remove(&table).is_some() {
+                tracing::info!(table = table.subject(), "up to date again");
+            }
+            return;
+        };
+        let fault = Fault {
+            subject: table.subject().to_owned(),
+            message: format!("It could not be brought up to date, and is tried again: {error}"),
+            last_good_in_force: error.is_safe(),
+        };
+        if self.0.get(&table) != Some(&fault) {
+            tracing::error!(table = table.subject(), %error, "not up to date; it is tried again");
+            self.0.insert(table, fault);
+        }
+    }
+
+    /// Whether a table is not as it should be.
+    pub(super) fn concern(&self, table: Table) -> bool {
+        self.0.contains_key(&table)
+    }
+
+    /// All of them.
+    pub(super) fn list(&self) -> Vec<Fault> {
+        self.0.values().cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_stays_until_it_is_resolved() {
+        let mut faults = KernelFaults::default();
+        faults.note(Table::Pods, Err(DatapathError::NoSlot));
+        faults.note(Table::Policies, Ok::<_, DatapathError>(()));
+        assert!(faults.concern(Table::Pods) && !faults.concern(Table::Policies));
+        assert_eq!(faults.list().len(), 1);
+        faults.note(Table::Pods, Ok::<_, DatapathError>(()));
+        assert!(faults.list().is_empty());
+    }
+}
