@@ -12,6 +12,7 @@ use ambit_tests::{
 use anyhow::{Context, Result, ensure};
 use nix::sys::stat::Mode as FileMode;
 use nix::unistd::mkfifo;
+use serde_json::json;
 
 const PORT: u16 = Reference::PORT;
 
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         a_node_without_a_bpf_file_system,
         a_full_table_of_pods_keeps_new_ones_out_and_old_ones_safe,
         full_tables_of_policies_close_who_needs_a_new_one,
+        a_full_table_of_destinations_lets_no_call_leave_in_plaintext,
         a_full_table_of_handshakes_refuses_its_pods_calls,
         a_clock_that_jumps_on_both_nodes,
         a_clock_that_is_wrong_on_one_node,
@@ -362,6 +364,68 @@ fn full_tables_of_policies_close_who_needs_a_new_one(lab: &Lab) -> Result<()> {
         scene.ensure_closed()?;
     }
     Ok(())
+}
+
+fn a_full_table_of_destinations_lets_no_call_leave_in_plaintext(lab: &Lab) -> Result<()> {
+    let (scene, [agent_a, _agent_b]) = Scene::start(lab)?;
+    let permissive = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\n\
+                      metadata: {name: default, namespace: guests}\n\
+                      spec: {mtls: {mode: PERMISSIVE}}\n";
+    lab.manifests().write("permissive.yaml", permissive)?;
+    let (guest, _server) = scene.guest()?;
+    lab.manifests()
+        .write_namespace("guests", Membership::None)?;
+    lab.manifests().write_pod(&guest)?;
+    let call = |path: &str| {
+        let url = format!("http://{}/{path}", guest.at(PORT));
+        get(scene.mesh.frontend.place(), &url)
+    };
+    let counts = || Some(agent_a.ask("status").ok()?["kernel"].clone());
+    eventually(SOON, "an answer in plaintext, past the proxy", || {
+        let answered = call("public").ok()?.is_answer();
+        let passed = counts()?["outbound_not_opted_in"].as_u64() > Some(0);
+        (answered && passed).then_some(())
+    })?;
+
+    let destinations = &PinnedMap::named(lab, NodeName::A, "MESH")?[0];
+    destinations.fill()?;
+    let capture = Capture::start(lab)?;
+    lab.manifests()
+        .write("namespace-guests.yaml", &opted_in_with_a_crowd())?;
+    let status = eventually(SOON, "a fault", || {
+        let status = agent_a.ask("status").ok()?;
+        let faults = status["faults"].to_string();
+        faults.contains("table of destinations").then_some(status)
+    })?;
+    eventually(SOON, "an answer through a tunnel", || {
+        call("secret").ok()?.is_answer().then_some(())
+    })?;
+    ensure!(!capture.finish()?.contains(b"GET /secret"), "{status}");
+    ensure!(status["ready"] == false, "{status}");
+    scene.ensure_served()?;
+    scene.ensure_closed()?;
+
+    destinations.empty()?;
+    eventually(SOON, "no fault", || {
+        let status = agent_a.ask("status").ok()?;
+        (status["faults"] == json!([]) && status["ready"] == true).then_some(())
+    })
+}
+
+/// The guests' namespace, opted in, and more pods that are not than a full table takes.
+fn opted_in_with_a_crowd() -> String {
+    let mut text = "apiVersion: v1\nkind: Namespace\n\
+                    metadata: {name: guests, labels: {istio.io/dataplane-mode: ambient}}\n\
+                    ---\napiVersion: v1\nkind: Namespace\nmetadata: {name: crowd}\n"
+        .to_owned();
+    for host in 190..250 {
+        text += &format!(
+            "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: one-{host}, namespace: crowd}}\n\
+             spec: {{nodeName: node-c, serviceAccountName: default, containers: [{{name: one, image: one}}]}}\n\
+             status: {{phase: Running, podIP: 10.78.1.{host}, podIPs: [{{ip: 10.78.1.{host}}}]}}\n"
+        );
+    }
+    text
 }
 
 /// Longer than the agent takes to follow a changed file.
