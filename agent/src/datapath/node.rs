@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use ambit_common::{NetnsCookie, NodeSettings, Ticket, TicketKind, TicketVerdict};
+use aya::maps::{Array, MapData};
 use aya::programs::{CgroupAttachMode, Program};
 use aya::{Ebpf, EbpfLoader};
 use socket2::Domain;
@@ -49,7 +50,7 @@ impl Node {
     ) -> Result<Self, DatapathError> {
         let cgroup = File::open(cgroup).map_err(DatapathError::pin(cgroup.to_owned(), "opened"))?;
         let mut ebpf = load(pins, log)?;
-        let mut known = pins.array("NODE")?;
+        let mut known: Array<MapData, NodeSettings> = pins.array("NODE")?;
         known
             .set(0, settings, 0)
             .map_err(DatapathError::map("NODE", "written"))?;
@@ -62,6 +63,14 @@ impl Node {
         let tickets = Tickets::open(pins)?;
         tickets.clear()?;
         prove_hook_sees_agent(&tickets, settings.host_netns)?;
+        let told = known
+            .get(&0, 0)
+            .map_err(DatapathError::map("NODE", "read"))?;
+        if told.agent == 0 {
+            return Err(DatapathError::HookDoesNotSeeAgent(
+                "it did not note which process the agent is",
+            ));
+        }
         Ok(Self { ebpf })
     }
 
