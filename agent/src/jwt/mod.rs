@@ -10,6 +10,7 @@
 
 mod authenticate;
 mod bearer;
+mod budget;
 mod cache;
 mod effects;
 mod extract;
