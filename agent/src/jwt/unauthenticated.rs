@@ -123,6 +123,7 @@ impl Unauthenticated {
             | Self::NoKeys { .. }
             | Self::UnknownKey { .. }
             | Self::BadSignature { .. }
+            | Self::TooCostly { .. }
             | Self::Missing
             | Self::TooManyTokens => StatusCode::UNAUTHORIZED,
         }
