@@ -15,6 +15,7 @@ use super::turns::{Turn, Turns};
 use super::{KeyCache, KeyProblem};
 use crate::jwt::key_set::KeySet;
 use crate::jwt::unverified::Header;
+use crate::observe::text::cut;
 use crate::policy::KeyUrl;
 
 /// How long keys are used before they are fetched again, less up to a tenth: Istio's default.
@@ -245,22 +246,10 @@ impl Refresh {
     }
 }
 
-/// What an operator is told. Control characters that a host put into it are escaped.
+/// What an operator is told.
 fn problem(url: &KeyUrl, error: &KeyError) -> String {
     let message = format!("the keys at {url} cannot be fetched: {error}");
-    let mut shown = String::with_capacity(message.len().min(MAX_PROBLEM));
-    for character in message.chars() {
-        if shown.len() >= MAX_PROBLEM {
-            shown.push('\u{2026}');
-            break;
-        }
-        if character.is_control() {
-            shown.extend(character.escape_default());
-        } else {
-            shown.push(character);
-        }
-    }
-    shown
+    cut(&message, MAX_PROBLEM).into_owned()
 }
 
 /// The pause after some failures in a row, at least one.

@@ -7,7 +7,9 @@ use std::time::Duration;
 use http::{HeaderName, header};
 use serde_json::Value;
 
-use super::{ClaimHeader, HttpUrl, JwtRule, KeySource, KeyUrl, Presence, RedactedUrl, TokenLocation};
+use super::{
+    ClaimHeader, HttpUrl, JwtRule, KeySource, KeyUrl, Presence, RedactedUrl, TokenLocation,
+};
 use crate::policy::jwks::{Jwks, JwksError};
 use crate::policy::reader::{Node, NotEnforced, Warning};
 
