@@ -12,7 +12,9 @@ pub struct NodeSettings {
     /// Depth of that cgroup below the cgroup2 mount's root, for
     /// `bpf_get_current_ancestor_cgroup_id`.
     pub pods_cgroup_level: u32,
-    /// Zero.
-    pub zero: u32,
+    /// The agent's process (its thread group's id in the initial pid namespace), as the connect hook
+    /// saw it when the agent proved itself; 0 until then. It takes away, and grants nothing: what this
+    /// process dials is never taken for the node's own.
+    pub agent: u32,
 }
 assert_size!(NodeSettings, 24);

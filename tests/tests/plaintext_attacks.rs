@@ -1,19 +1,24 @@
 //! Plaintext against a pod that demands mutual TLS. Each attack is refused, the server does not
 //! notice it, and the log says what refused it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
 
 use ambit_tests::{
-    Agent, Family, Lab, LabServer, LogMark, Mode, NodeName, Place, Reference, get_from, run_tests,
-    tests,
+    Agent, Family, Lab, LabServer, LogMark, Mode, NodeName, Place, Reference, SOON, eventually,
+    get_from, run_tests, tests,
 };
 use anyhow::{Result, ensure};
+use serde_json::{Value, json};
 
 const PORT: u16 = Reference::PORT;
 const PROBE_PORT: u16 = Reference::PROBE_PORT;
 /// No object declares it.
 const UNDECLARED_PORT: u16 = 9999;
+/// Where something listens on the node itself.
+const NODE_PORT: u16 = 10_250;
+/// In the query of a URL.
+const SECRET: &str = "sEcReT-of-an-issuer";
 const STRICT: &str = "PeerAuthentication istio-system/default";
 
 fn main() -> ExitCode {
@@ -23,6 +28,8 @@ fn main() -> ExitCode {
         from_the_node_to_a_port_without_a_probe,
         from_the_node_to_a_port_with_a_probe_is_allowed,
         from_a_pod_in_the_nodes_network_to_a_port_with_a_probe,
+        from_the_agent_to_a_port_with_a_probe,
+        from_the_agent_to_its_own_node,
         at_the_agents_own_ports_from_outside,
         at_the_agents_own_ports_from_inside,
         at_the_tunnel_port_from_a_pod_of_the_mesh,
@@ -128,6 +135,102 @@ fn from_a_pod_in_the_nodes_network_to_a_port_with_a_probe(lab: &Lab) -> Result<(
     for family in Family::ALL {
         let at = target.at(family, PROBE_PORT);
         target.ensure_strict(&pod, at, at)?;
+    }
+    Ok(())
+}
+
+/// Has the agents fetch the keys of issuers from here, as anyone may who writes policies of one
+/// namespace.
+fn have_keys_fetched(lab: &Lab, from: &[SocketAddr]) -> Result<()> {
+    let rules = from.iter().map(|address| {
+        json!({
+            "issuer": format!("https://{address}"),
+            "jwksUri": format!("http://{address}/keys?key={SECRET}"),
+        })
+    });
+    let object = json!({
+        "apiVersion": "security.istio.io/v1",
+        "kind": "RequestAuthentication",
+        "metadata": {"namespace": "intruder", "name": "keys"},
+        "spec": {"jwtRules": rules.collect::<Vec<_>>()},
+    });
+    lab.manifests().write_object("keys.yaml", &object)
+}
+
+/// Waits until an agent says that it cannot have the keys that are there, and why.
+fn ensure_no_keys(agent: &Agent, from: SocketAddr, why: &str) -> Result<()> {
+    let about = format!("http://{from}/");
+    let is_told = |fault: &Value| {
+        let message = fault["message"].as_str().unwrap_or_default();
+        message.contains(&about) && message.contains(why)
+    };
+    eventually(
+        SOON,
+        &format!("no keys from {from}, because {why:?}"),
+        || {
+            let status = agent.ask("status").ok()?;
+            status["faults"]
+                .as_array()?
+                .iter()
+                .find(|fault| is_told(fault))?;
+            Some(())
+        },
+    )
+}
+
+fn from_the_agent_to_a_port_with_a_probe(lab: &Lab) -> Result<()> {
+    let target = Target::start(lab)?;
+    let at = Family::ALL.map(|family| target.at(family, PROBE_PORT));
+    let mark = LogMark::now(&target.agents);
+    have_keys_fetched(lab, &at)?;
+    for at in at {
+        for agent in &target.agents {
+            ensure_no_keys(agent, at, "does not accept a connection")?;
+        }
+        let decision = mark.decision_about(&target.agents, at)?;
+        ensure!(decision.decided_by == STRICT, "{at}: {decision:?}");
+    }
+    target.ensure_unreached()?;
+    let node = lab.node(NodeName::A)?;
+    for at in at {
+        let reply = get_from(&node, at)?;
+        ensure!(reply.is_answer(), "the node's own probe at {at}: {reply:?}");
+    }
+    ensure_no_secrets(&target.agents)
+}
+
+fn from_the_agent_to_its_own_node(lab: &Lab) -> Result<()> {
+    let target = Target::start(lab)?;
+    let (node, links) = (lab.node(NodeName::A)?, NodeName::A.link_addresses());
+    let link = Family::ALL.map(|family| SocketAddr::new(links.of(family), NODE_PORT));
+    let loopback = ["127.0.0.1", "::1"].map(|address| Ok((address.parse::<IpAddr>()?, NODE_PORT)));
+    let [v4, v6] = loopback.map(|at: Result<_>| at.map(SocketAddr::from));
+    let all = [link[0], link[1], v4?, v6?];
+    let server = LabServer::start(lab, &node, Mode::Http, &all)?;
+    have_keys_fetched(lab, &all)?;
+    for at in all {
+        ensure_no_keys(&target.agents[0], at, "no address that may be asked")?;
+    }
+    // To the other node's agent this one is a host like any other.
+    let other = NodeName::B.link_addresses();
+    for connection in server.connections() {
+        let peer = connection["accepted"].as_str().unwrap_or_default();
+        let peer = peer.parse::<SocketAddr>()?.ip();
+        let is_other = Family::ALL.iter().any(|family| peer == other.of(*family));
+        ensure!(is_other, "the server was reached: {connection}");
+    }
+    ensure_no_secrets(&target.agents)
+}
+
+/// What a URL has after `?` is in no log, and nothing shows it.
+fn ensure_no_secrets(agents: &[Agent]) -> Result<()> {
+    for agent in agents {
+        ensure!(!agent.log().contains(SECRET), "a secret is in the log");
+        for verb in ["status", "workloads", "policies", "events"] {
+            let shown = agent.ask(verb)?.to_string();
+            ensure!(!shown.contains(SECRET), "{verb} shows a secret");
+        }
+        ensure!(!agent.metrics()?.contains(SECRET), "metrics show a secret");
     }
     Ok(())
 }

@@ -21,6 +21,7 @@ mod ids;
 mod leftovers;
 pub mod link;
 pub mod listeners;
+mod local_route;
 mod mesh;
 mod netlink;
 pub mod netns;
@@ -57,6 +58,7 @@ pub use enrolment::{Change, EnrolError, EnrolledPod, Enroller, EnrollerParts, Lo
 pub use error::DatapathError;
 pub use leftovers::{Leftover, Life};
 pub use listeners::PodListeners;
+pub use local_route::is_local;
 pub use mesh::{MeshFault, MeshTable};
 pub use node::{KernelLog, Node};
 pub use owner::PodOwner;

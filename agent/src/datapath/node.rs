@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use ambit_common::{NetnsCookie, NodeSettings, Ticket, TicketKind, TicketVerdict};
-use aya::maps::Array;
+use aya::maps::{Array, MapData};
 use aya::programs::{CgroupAttachMode, Program};
 use aya::{Ebpf, EbpfLoader};
 use socket2::Domain;
@@ -53,6 +53,15 @@ impl Node {
         let tickets = Tickets::open(pins)?;
         tickets.clear()?;
         prove_hook_sees_agent(&tickets, settings.host_netns)?;
+        let known: Array<MapData, NodeSettings> = pins.array("NODE")?;
+        let told = known
+            .get(&0, 0)
+            .map_err(DatapathError::map("NODE", "read"))?;
+        if told.agent == 0 {
+            return Err(DatapathError::HookDoesNotSeeAgent(
+                "it did not note which process the agent is",
+            ));
+        }
         Ok(Self { ebpf })
     }
 

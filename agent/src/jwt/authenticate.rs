@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use super::budget::Budget;
 use super::cache::KeyCache;
 use super::effects::{Accepted, Verified};
 use super::extract::{Found, extract};
@@ -36,10 +37,11 @@ pub async fn authenticate(
     // What needs no keys comes first: a request that fails anyhow causes no fetch.
     let candidates = found.iter().map(|found| Candidate::new(found, now));
     let candidates = candidates.collect::<Result<Vec<_>, _>>()?;
-    require(rules, &candidates, keys).await?;
+    let mut budget = Budget::of_request();
+    require(rules, &candidates, keys, &mut budget).await?;
     let mut accepted = Vec::new();
     for candidate in candidates {
-        accepted.push(candidate.verify(keys).await?);
+        accepted.push(candidate.verify(keys, &mut budget).await?);
     }
     Ok(Verified::new(accepted))
 }
@@ -49,11 +51,12 @@ async fn require(
     rules: &[JwtRule],
     candidates: &[Candidate<'_>],
     keys: &KeyCache,
+    budget: &mut Budget,
 ) -> Result<(), Unauthenticated> {
     for rule in rules {
         match rule.presence {
             Presence::Optional => {}
-            Presence::Required => accepted_by(rule, candidates, keys).await?,
+            Presence::Required => accepted_by(rule, candidates, keys, budget).await?,
         }
     }
     Ok(())
@@ -65,11 +68,13 @@ async fn accepted_by(
     rule: &JwtRule,
     candidates: &[Candidate<'_>],
     keys: &KeyCache,
+    budget: &mut Budget,
 ) -> Result<(), Unauthenticated> {
     let mut error = None;
     for candidate in candidates.iter().filter(|one| one.is_for(rule)) {
-        match candidate.check(rule, keys).await {
+        match candidate.check(rule, keys, budget).await {
             Ok(()) => return Ok(()),
+            Err(failure @ Unauthenticated::TooCostly { .. }) => return Err(failure),
             Err(failure) => error = error.or(Some(failure)),
         }
     }
@@ -115,20 +120,30 @@ impl<'a> Candidate<'a> {
     }
 
     /// Whether the keys of a rule signed it.
-    async fn check(&self, rule: &JwtRule, keys: &KeyCache) -> Result<(), Unauthenticated> {
+    async fn check(
+        &self,
+        rule: &JwtRule,
+        keys: &KeyCache,
+        budget: &mut Budget,
+    ) -> Result<(), Unauthenticated> {
         let set = keys
             .keys_for(&rule.keys, &self.token.header, rule.timeout)
             .await;
-        check_signature(&self.token, set.as_deref())
+        check_signature(&self.token, set.as_deref(), budget)
     }
 
     /// The first rule whose keys signed it accepts it; where none did, the first one's reason
     /// counts.
-    async fn verify(self, keys: &KeyCache) -> Result<Accepted, Unauthenticated> {
+    async fn verify(
+        self,
+        keys: &KeyCache,
+        budget: &mut Budget,
+    ) -> Result<Accepted, Unauthenticated> {
         let mut error = None;
         for &rule in &self.rules {
-            match self.check(rule, keys).await {
+            match self.check(rule, keys, budget).await {
                 Ok(()) => return Ok(self.accepted(rule)),
+                Err(failure @ Unauthenticated::TooCostly { .. }) => return Err(failure),
                 Err(failure) => error = error.or(Some(failure)),
             }
         }

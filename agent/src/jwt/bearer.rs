@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use serde_json::{Map, Value};
 
+use super::budget::Budget;
 use super::key_set::KeySet;
 use super::unauthenticated::Unauthenticated;
 use super::unverified::Unverified;
@@ -47,7 +48,7 @@ pub fn verify_bearer(
     }
     let audiences = std::slice::from_ref(&expected.audience);
     check_claims(audiences, &token.claims, now)?;
-    check_signature(&token, Some(keys))?;
+    check_signature(&token, Some(keys), &mut Budget::of_request())?;
     Ok(VerifiedClaims {
         subject: token.claims.subject,
         expires: token.claims.expires,

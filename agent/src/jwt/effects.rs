@@ -6,7 +6,7 @@ use http::header::COOKIE;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Map, Value};
 
-use super::extract::{after_prefix, cookie_value, split_query};
+use super::extract::{cookie_value, parameter_value, split_query, tokens_in};
 use crate::model::folded;
 use crate::policy::{ClaimHeader, JwtRule, Token, TokenLocation};
 
@@ -122,17 +122,17 @@ fn strip(token: &str, place: &TokenLocation, headers: &mut HeaderMap, target: &m
     match place {
         TokenLocation::Header { name, prefix } => {
             let is_token = |value: &HeaderValue| {
-                after_prefix(value.as_bytes(), prefix) == Some(token.as_bytes())
+                tokens_in(value.as_bytes(), prefix)
+                    .iter()
+                    .any(|found| found == token)
             };
             retain(headers, name, |value| {
                 (!is_token(value)).then(|| value.clone())
             });
         }
         TokenLocation::Parameter(name) => {
-            let is_token = |pair: &str| {
-                let mut pairs = form_urlencoded::parse(pair.as_bytes());
-                pairs.any(|(key, value)| key == name.as_str() && value == token)
-            };
+            let is_token =
+                |pair: &str| parameter_value(pair, name).is_some_and(|value| value == token);
             *target = without_parameters(target, is_token);
         }
         TokenLocation::Cookie(name) => {

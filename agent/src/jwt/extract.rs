@@ -70,23 +70,85 @@ fn tokens_at<'a>(place: &TokenLocation, request: &RequestHead<'a>) -> Vec<Cow<'a
 
 fn in_header<'a>(headers: &'a HeaderMap, name: &HeaderName, prefix: &str) -> Vec<Cow<'a, str>> {
     let lines = headers.get_all(name).into_iter();
-    let tokens = lines.filter_map(|line| after_prefix(line.as_bytes(), prefix));
-    tokens.map(String::from_utf8_lossy).collect()
+    lines
+        .flat_map(|line| tokens_in(line.as_bytes(), prefix))
+        .collect()
 }
 
-/// The token of a header's value. Case does not count in the prefix, as in any scheme of
-/// authentication (RFC 9110, section 11.1). `None`: another prefix, or nothing after it.
-pub(super) fn after_prefix<'a>(value: &'a [u8], prefix: &str) -> Option<&'a [u8]> {
-    let (start, rest) = value.split_at_checked(prefix.len())?;
-    let token = rest.trim_ascii();
-    (start.eq_ignore_ascii_case(prefix.as_bytes()) && !token.is_empty()).then_some(token)
+/// The tokens of one line of a header: what follows the first occurrence of the prefix, wherever that
+/// is, as in Envoy (`Basic x, Bearer y`); and what follows the prefix at the start in other case,
+/// which does not count in a scheme of authentication (RFC 9110, section 11.1).
+pub(super) fn tokens_in<'a>(value: &'a [u8], prefix: &str) -> Vec<Cow<'a, str>> {
+    match String::from_utf8_lossy(value) {
+        Cow::Borrowed(text) => after_prefix(text, prefix).map(Cow::Borrowed).collect(),
+        Cow::Owned(text) => after_prefix(&text, prefix)
+            .map(|token| Cow::Owned(token.to_owned()))
+            .collect(),
+    }
+}
+
+fn after_prefix<'a>(text: &'a str, prefix: &str) -> impl Iterator<Item = &'a str> {
+    let anywhere = text.find(prefix);
+    let start = text.as_bytes().get(..prefix.len());
+    let is_scheme = start.is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()));
+    let scheme = (is_scheme && anywhere != Some(0)).then_some(0);
+    let length = prefix.len();
+    [scheme, anywhere].into_iter().flatten().map(move |found| {
+        if length == 0 {
+            return text.trim();
+        }
+        let rest = text.get(found + length..).unwrap_or_default();
+        match rest.find(is_of_tokens) {
+            Some(start) => rest[start..].trim_end(),
+            // As in Envoy: the prefix promises a token, so that its want is not overlooked.
+            None => text,
+        }
+    })
+}
+
+/// Whether tokens are made of this: base64url and dots. What else stands before is passed over.
+fn is_of_tokens(character: char) -> bool {
+    character.is_ascii_alphanumeric() || matches!(character, '-' | '_' | '.')
 }
 
 fn in_query<'a>(target: &'a str, name: &str) -> Vec<Cow<'a, str>> {
     let (_, query, _) = split_query(target);
-    let pairs = form_urlencoded::parse(query.as_bytes());
-    let values = pairs.filter_map(|(key, value)| (key == name).then_some(value));
-    values.filter(|value| !value.is_empty()).collect()
+    let pairs = query.split('&');
+    pairs
+        .filter_map(|pair| parameter_value(pair, name))
+        .collect()
+}
+
+/// The value of a parameter, where it has this name. One without a value is an empty token, as in
+/// Envoy. A `+` in a name may be a space, as in forms, or itself, as in Envoy.
+pub(super) fn parameter_value<'a>(pair: &'a str, name: &str) -> Option<Cow<'a, str>> {
+    let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+    let is_name = percent_decoded(key) == name || percent_decoded(&key.replace('+', " ")) == name;
+    (is_name && !pair.is_empty()).then(|| percent_decoded(value))
+}
+
+fn percent_decoded(text: &str) -> Cow<'_, str> {
+    if !text.contains('%') {
+        return Cow::Borrowed(text);
+    }
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        let digits = after.first_chunk().filter(|_| first == b'%');
+        let decoded = digits.and_then(|[high, low]| Some((hex(*high)?, hex(*low)?)));
+        let (byte, next) = match decoded {
+            Some((high, low)) => (high << 4 | low, &after[2..]),
+            None => (first, after),
+        };
+        bytes.push(byte);
+        rest = next;
+    }
+    Cow::Owned(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    let value = char::from(digit).to_digit(16)?;
+    u8::try_from(value).ok()
 }
 
 /// Path, query and what follows it, without `?`; the latter two may be empty.
@@ -104,7 +166,8 @@ fn in_cookies<'a>(headers: &'a HeaderMap, name: &str) -> Vec<Cow<'a, str>> {
     values.map(String::from_utf8_lossy).collect()
 }
 
-/// The value of a cookie, where it has this name and a value; quotes around it are none of it.
+/// The value of a cookie, where it has this name; quotes around it are not part of it. An empty one is
+/// an empty token, as in Envoy.
 pub(super) fn cookie_value<'a>(cookie: &'a [u8], name: &str) -> Option<&'a [u8]> {
     let equals = cookie.iter().position(|&byte| byte == b'=')?;
     let (key, value) = (
@@ -115,7 +178,7 @@ pub(super) fn cookie_value<'a>(cookie: &'a [u8], name: &str) -> Option<&'a [u8]>
         .strip_prefix(b"\"")
         .and_then(|value| value.strip_suffix(b"\""));
     let value = inner.unwrap_or(value);
-    (key == name.as_bytes() && !value.is_empty()).then_some(value)
+    (key == name.as_bytes()).then_some(value)
 }
 
 #[cfg(test)]
@@ -173,8 +236,6 @@ mod tests {
             ),
             ("/", &[("authorization", "Basic a")], &[]),
             ("/", &[("authorization", "Bearer")], &[]),
-            ("/", &[("authorization", "Bearer ")], &[]),
-            ("/?access_token=&access_token", &[], &[]),
             (
                 "/?Access_token=a",
                 &[("x-token", "Bearer a"), ("cookie", "access_token=a")],
@@ -209,10 +270,83 @@ mod tests {
                 &[("cookie", "x=1"), ("cookie", "session=\"a\"")],
                 &["a"],
             ),
-            ("/", &[("cookie", "session=; Session=a; xsession=a")], &[]),
+            ("/", &[("cookie", "Session=a; xsession=a; session")], &[]),
             ("/?access_token=a", &[("authorization", "Bearer a")], &[]),
         ] {
             assert_eq!(found(&rules, target, lines), expected, "{target} {lines:?}");
+        }
+    }
+
+    #[test]
+    fn tokens_are_found_where_envoy_finds_them() {
+        let authorization = |value| [("authorization", value)];
+        let rules = [testing::rule("issuer")];
+        for (value, expected) in [
+            ("Basic x, Bearer y", &["y"][..]),
+            ("Basic x,Bearer y", &["y"]),
+            ("xBearer y", &["y"]),
+            ("Bearer y, Basic x", &["y, Basic x"]),
+            ("Bearer a, Bearer b", &["a, Bearer b"]),
+            ("Bearer   a", &["a"]),
+            ("Bearer \t\"a.b.c\"", &["a.b.c\""]),
+            ("Bearer {a}", &["a}"]),
+            ("Bearer .a", &[".a"]),
+            ("Bearer ,", &["Bearer ,"]),
+            ("Basic x, Bearer =", &["Basic x, Bearer ="]),
+            ("Bearer", &[]),
+            ("Bearer\ta", &[]),
+            ("Basic x, bearer y", &[]),
+            ("bearer y", &["y"]),
+            ("bearer x, Bearer y", &["x, Bearer y", "y"]),
+        ] {
+            let tokens = found(&rules, "/", &authorization(value));
+            assert_eq!(tokens, expected, "{value}");
+        }
+        let header = |prefix: &str| {
+            rule_at(vec![TokenLocation::Header {
+                name: http::header::AUTHORIZATION,
+                prefix: prefix.into(),
+            }])
+        };
+        for (prefix, value, expected) in [
+            ("Bearer", "Bearer a", &["a"][..]),
+            ("Bearer", "Bearera", &["a"]),
+            ("Bearer", "Bearer", &["Bearer"]),
+            ("jwt=", "user=x; jwt=a.b.c", &["a.b.c"]),
+            ("jwt=", "user=x", &[]),
+            ("", "Bearer a", &["Bearer a"]),
+            ("", "", &[""]),
+        ] {
+            let tokens = found(&header(prefix), "/", &authorization(value));
+            assert_eq!(tokens, expected, "{prefix:?} {value:?}");
+        }
+        let named = rule_at(vec![
+            TokenLocation::Parameter("a token".into()),
+            TokenLocation::Parameter("b+token".into()),
+            TokenLocation::Cookie("session".into()),
+        ]);
+        for (target, cookie, expected) in [
+            ("/?a%20token=x", "", &["x"][..]),
+            ("/?a+token=x", "", &["x"]),
+            ("/?b+token=x", "", &["x"]),
+            ("/?b%2btoken=x", "", &["x"]),
+            ("/?b%2Btoken=x%2ey", "", &["x.y"]),
+            ("/?b%2Btoken=x%2&y", "", &["x%2"]),
+            ("/?b+token=x=y", "", &["x=y"]),
+            ("/?b+token", "", &[""]),
+            ("/?b+token=&b+token=x", "", &["", "x"]),
+            ("/?&&=&", "", &[]),
+            ("/", "session=x", &["x"]),
+            ("/", "a=b;session=x;c=d", &["x"]),
+            ("/", " session=\"x\"", &["x"]),
+            ("/", "session=x=y", &["x=y"]),
+            ("/", "session=", &[""]),
+            ("/", "session=\"\"", &[""]),
+            ("/", "session=\"", &["\""]),
+            ("/", "session", &[]),
+        ] {
+            let tokens = found(&named, target, &[("cookie", cookie)]);
+            assert_eq!(tokens, expected, "{target} {cookie:?}");
         }
     }
 

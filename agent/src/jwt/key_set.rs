@@ -2,6 +2,7 @@
 
 use aws_lc_rs::signature::{self, ParsedPublicKey, RsaParameters, RsaPublicKeyComponents};
 
+use super::budget::{Budget, Cost, Exhausted};
 use super::unverified::Header;
 use crate::policy::{Algorithm, Curve, Jwk, Jwks, KeyMaterial};
 
@@ -14,6 +15,9 @@ struct Key {
     id: Option<String>,
     /// For each algorithm that the key can be used with.
     verifiers: Vec<(Algorithm, ParsedPublicKey)>,
+    /// The only length that a signature with the key has, in bytes.
+    signature_length: usize,
+    cost: Cost,
 }
 
 /// Why no key of a set verifies a signature.
@@ -23,6 +27,14 @@ pub(super) enum NotSigned {
     NoKey,
     /// The signature is of another key, or of other bytes.
     Mismatch,
+    /// Trying all keys would cost the request too much.
+    TooCostly,
+}
+
+impl From<Exhausted> for NotSigned {
+    fn from(_: Exhausted) -> Self {
+        Self::TooCostly
+    }
 }
 
 impl KeySet {
@@ -43,28 +55,37 @@ impl KeySet {
         header: &Header,
         signed: &[u8],
         signature: &[u8],
+        budget: &mut Budget,
     ) -> Result<(), NotSigned> {
         let mut error = NotSigned::NoKey;
-        for verifier in self.verifiers(header) {
-            match verifier.verify_sig(signed, signature) {
-                Ok(()) => return Ok(()),
-                Err(_) => error = NotSigned::Mismatch,
+        for (key, verifier) in self.verifiers(header) {
+            error = NotSigned::Mismatch;
+            if key.signature_length != signature.len() {
+                continue;
+            }
+            budget.spend(key.cost)?;
+            if verifier.verify_sig(signed, signature).is_ok() {
+                return Ok(());
             }
         }
         Err(error)
     }
 
-    /// Keys that go by the token's `kid`, or by no `kid`; all where the token has none. The key
-    /// says which algorithms it is for: the token only chooses among them.
-    fn verifiers(&self, header: &Header) -> impl Iterator<Item = &ParsedPublicKey> {
-        let is_meant = |key: &&Key| match (&header.key_id, &key.id) {
-            (Some(wanted), Some(id)) => wanted == id,
-            _ => true,
-        };
-        let keys = self.0.iter().filter(is_meant);
-        keys.flat_map(|key| &key.verifiers)
-            .filter(|(algorithm, _)| *algorithm == header.algorithm)
-            .map(|(_, verifier)| verifier)
+    /// Keys that go by the token's `kid`, then those that go by none, as in Envoy; all where the
+    /// token has no `kid`. The key says which algorithms it is for: the token only chooses among
+    /// them.
+    fn verifiers<'a>(
+        &'a self,
+        header: &'a Header,
+    ) -> impl Iterator<Item = (&'a Key, &'a ParsedPublicKey)> {
+        let named = self.0.iter().filter(|key| key.id.is_some());
+        let named = named.filter(|key| header.key_id.is_none() || key.id == header.key_id);
+        let nameless = self.0.iter().filter(|key| key.id.is_none());
+        named.chain(nameless).flat_map(|key| {
+            let meant = key.verifiers.iter();
+            let meant = meant.filter(|(algorithm, _)| *algorithm == header.algorithm);
+            meant.map(move |(_, verifier)| (key, verifier))
+        })
     }
 }
 
@@ -79,7 +100,18 @@ impl Key {
         Some(Self {
             id: jwk.id.clone(),
             verifiers: verifiers?,
+            signature_length: signature_length(&jwk.material),
+            cost: Cost::of(&jwk.material),
         })
+    }
+}
+
+/// RFC 8017, section 8; RFC 7518, section 3.4; RFC 8032, section 5.1.6.
+fn signature_length(material: &KeyMaterial) -> usize {
+    match material {
+        KeyMaterial::Rsa { modulus, .. } => modulus.len(),
+        KeyMaterial::Ec { curve, .. } => 2 * curve.coordinate_length(),
+        KeyMaterial::Ed25519(_) => 64,
     }
 }
 

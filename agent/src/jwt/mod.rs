@@ -10,6 +10,7 @@
 
 mod authenticate;
 mod bearer;
+mod budget;
 mod cache;
 mod effects;
 mod extract;
@@ -28,8 +29,8 @@ mod verify;
 pub use authenticate::authenticate;
 pub use bearer::{ExpectedToken, VerifiedClaims, verify_bearer};
 pub use cache::{
-    Addresses, DiscoveryError, Fetch, FetchError, HttpFetcher, KeyCache, KeyError, KeyProblem,
-    TrustError,
+    Addresses, DiscoveryError, Fetch, FetchError, HttpFetcher, IsLocal, KeyCache, KeyError,
+    KeyProblem, TrustError, Turn,
 };
 pub use effects::{Verified, apply};
 pub use head::RequestHead;

@@ -136,6 +136,14 @@ impl Issuer {
     }
 }
 
+/// Rules of one namespace, as [`crate::jwt::KeyCache::wanted`] takes them.
+pub(crate) fn in_one_namespace<'a>(
+    rules: impl IntoIterator<Item = &'a JwtRule>,
+) -> impl Iterator<Item = (&'a Arc<str>, &'a JwtRule)> {
+    static NAMESPACE: LazyLock<Arc<str>> = LazyLock::new(|| "default".into());
+    rules.into_iter().map(|rule| (&*NAMESPACE, rule))
+}
+
 /// The part of a token that is signed.
 pub(crate) fn unsigned(header: &Value, claims: &Value) -> String {
     let encode = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());

@@ -87,6 +87,17 @@ pub enum Unauthenticated {
          caller has to send one"
     )]
     Missing,
+    /// Too many keys, or too large ones, would have to be tried.
+    #[error(
+        "verifying the request's tokens, the last of them of the issuer {issuer:?}, would take more \
+         than {} verifications with an RSA key of 2048 bits; the issuer has to give its keys a \"kid\" \
+         and name it in its tokens, or to have fewer or smaller keys",
+        super::limits::MAX_WORK
+    )]
+    TooCostly {
+        /// `iss`.
+        issuer: String,
+    },
     /// More different tokens than are looked at.
     #[error(
         "the request has more than {} different tokens; send fewer",
@@ -112,6 +123,7 @@ impl Unauthenticated {
             | Self::NoKeys { .. }
             | Self::UnknownKey { .. }
             | Self::BadSignature { .. }
+            | Self::TooCostly { .. }
             | Self::Missing
             | Self::TooManyTokens => StatusCode::UNAUTHORIZED,
         }
@@ -133,7 +145,7 @@ impl Unauthenticated {
             Self::OtherAudience { .. } => "Audiences in Jwt are not allowed",
             Self::NoKeys { .. } => "Jwks remote fetch is failed",
             Self::UnknownKey { .. } => "Jwks doesn't have key to match kid or alg from Jwt",
-            Self::BadSignature { .. } => "Jwt verification fails",
+            Self::BadSignature { .. } | Self::TooCostly { .. } => "Jwt verification fails",
             Self::Missing => "Jwt is missing",
             Self::TooManyTokens => "Found multiple Jwt tokens",
         }

@@ -26,6 +26,7 @@ pub(super) struct Unverified<'a> {
 #[derive(Debug)]
 pub(super) struct Header {
     pub(super) algorithm: Algorithm,
+    /// `kid`; an empty one is none, as in Envoy.
     pub(super) key_id: Option<String>,
 }
 
@@ -78,7 +79,7 @@ impl Header {
         let parsed = algorithm.and_then(|name| name.parse().ok());
         let key_id = match fields.get("kid") {
             None => None,
-            Some(Value::String(id)) => Some(id.clone()),
+            Some(Value::String(id)) => Some(id.clone()).filter(|id| !id.is_empty()),
             Some(_) => return Err(Unauthenticated::MalformedHeader),
         };
         Ok(Self {

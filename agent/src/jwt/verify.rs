@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value};
 
+use super::budget::Budget;
 use super::key_set::{KeySet, NotSigned};
 use super::unauthenticated::Unauthenticated;
 use super::unverified::{Claims, Unverified};
@@ -47,15 +48,17 @@ pub(super) fn check_claims(
 pub(super) fn check_signature(
     token: &Unverified<'_>,
     keys: Option<&KeySet>,
+    budget: &mut Budget,
 ) -> Result<(), Unauthenticated> {
     let issuer = || token.claims.issuer.clone();
     let Some(keys) = keys else {
         return Err(Unauthenticated::NoKeys { issuer: issuer() });
     };
-    keys.verify(&token.header, token.signed, &token.signature)
+    keys.verify(&token.header, token.signed, &token.signature, budget)
         .map_err(|error| match error {
             NotSigned::NoKey => Unauthenticated::UnknownKey { issuer: issuer() },
             NotSigned::Mismatch => Unauthenticated::BadSignature { issuer: issuer() },
+            NotSigned::TooCostly => Unauthenticated::TooCostly { issuer: issuer() },
         })
 }
 

@@ -146,12 +146,14 @@ impl PolicyIndex {
         Arc::new(resolved)
     }
 
-    /// The rules for tokens of all workloads: their keys are needed.
-    pub fn jwt_rules(&self) -> impl Iterator<Item = &JwtRule> {
-        let parsed = self.token_rules.iter();
-        parsed
-            .filter_map(|parsed| parsed.content.as_ref().ok())
-            .flat_map(|authentication| &authentication.rules)
+    /// The rules for tokens of all workloads, each with the namespace of its object: their keys are
+    /// needed.
+    pub fn jwt_rules(&self) -> impl Iterator<Item = (&Arc<str>, &JwtRule)> {
+        self.token_rules.iter().flat_map(|parsed| {
+            let namespace = &parsed.object.name.namespace;
+            let rules = parsed.content.iter().flat_map(|content| &content.rules);
+            rules.map(move |rule| (namespace, rule))
+        })
     }
 
     /// All RequestAuthentications that apply are combined. One that cannot be enforced refuses.

@@ -6,10 +6,12 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use serde_json::Value;
+use serde_json::error::Category;
 
 use crate::files::bytes_without_mark;
 
-/// Sizes of RSA moduli that are taken, in bits: RFC 7518, section 3.3, and what is sensible.
+/// Sizes of RSA moduli that are taken, in bits: at least what RFC 7518, section 3.3, demands, and no
+/// more than the cryptographic library verifies with. A larger key is left out of its set.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
 /// The most keys that a set may have: a token without `kid` is tried with all of them.
@@ -106,7 +108,7 @@ impl Curve {
     }
 
     /// The length of a coordinate, in bytes.
-    fn coordinate_length(self) -> usize {
+    pub fn coordinate_length(self) -> usize {
         match self {
             Self::P256 => 32,
             Self::P384 => 48,
@@ -155,7 +157,7 @@ impl KeyMaterial {
 /// A key that can verify tokens.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Jwk {
-    /// `kid`.
+    /// `kid`; an empty one is none.
     pub id: Option<String>,
     /// `alg`; `None` is any that fits the key.
     pub algorithm: Option<Algorithm>,
@@ -171,8 +173,8 @@ pub struct Jwks(Vec<Jwk>);
 impl Jwks {
     /// Reads a set.
     pub fn parse(json: &[u8]) -> Result<Self, JwksError> {
-        let set: SetFields = serde_json::from_slice(bytes_without_mark(json))
-            .map_err(|error| JwksError::Malformed(error.to_string()))?;
+        let json = bytes_without_mark(json);
+        let set: SetFields = serde_json::from_slice(json).map_err(malformed)?;
         if set.keys.len() > MAX_KEYS {
             return Err(JwksError::TooMany(set.keys.len()));
         }
@@ -192,6 +194,18 @@ impl Jwks {
     pub fn keys(&self) -> &[Jwk] {
         &self.0
     }
+}
+
+/// Says where the fault is. What is there, in as many words as it has, is not repeated.
+fn malformed(error: serde_json::Error) -> JwksError {
+    let (line, column) = (error.line(), error.column());
+    let fault = match error.classify() {
+        Category::Data => "its fields are not those of a set",
+        Category::Syntax => "it is not JSON",
+        Category::Eof => "it breaks off",
+        Category::Io => "it cannot be read",
+    };
+    JwksError::Malformed(format!("{fault}, line {line}, column {column}"))
 }
 
 #[derive(Deserialize)]
@@ -239,7 +253,7 @@ fn usable(key: Value) -> Option<Jwk> {
         return None;
     }
     Some(Jwk {
-        id: fields.kid,
+        id: fields.kid.filter(|id| !id.is_empty()),
         algorithm,
         material,
     })
@@ -325,6 +339,12 @@ mod tests {
     }
 
     #[test]
+    fn an_empty_name_is_none() {
+        let set = parse(&[with(rsa_key(), "kid", "")]).expect("usable");
+        assert_eq!(set.keys()[0].id, None);
+    }
+
+    #[test]
     fn a_key_that_cannot_be_used_is_left_out_and_does_not_spoil_the_set() {
         for useless in [
             json!({"kty": "oct", "k": base64(&[7; 64]), "alg": "HS256"}),
@@ -368,6 +388,9 @@ mod tests {
             let result = Jwks::parse(text.as_bytes());
             assert!(matches!(result, Err(JwksError::Malformed(_))), "{text}");
         }
+        let long = format!(r#"{{"keys": "{}"}}"#, "x".repeat(100_000));
+        let error = Jwks::parse(long.as_bytes()).expect_err("no list");
+        assert!(error.to_string().len() < 200, "{}", error.to_string().len());
         assert_eq!(parse(&[]), Err(JwksError::NoUsableKey));
         let many = vec![rsa_key(); MAX_KEYS + 1];
         assert_eq!(parse(&many), Err(JwksError::TooMany(MAX_KEYS + 1)));

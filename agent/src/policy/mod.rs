@@ -46,7 +46,7 @@ pub use normalise::BadPath;
 pub use notes::Note;
 pub use request::{RequestAttributes, Token, forwarded_for};
 pub use request_authentication::{
-    ClaimHeader, HttpUrl, JwtRule, KeySource, KeyUrl, Presence, RequestAuthentication,
+    ClaimHeader, HttpUrl, JwtRule, KeySource, KeyUrl, Presence, RedactedUrl, RequestAuthentication,
     TokenLocation,
 };
 pub use workload_policies::WorkloadPolicies;

@@ -17,7 +17,7 @@ use super::jwks::Jwks;
 use super::reader::{Node, NotEnforced, Warning};
 use crate::model::PolicyObject;
 
-pub use url::HttpUrl;
+pub use url::{HttpUrl, RedactedUrl};
 
 /// What a RequestAuthentication says. Those of one workload are combined: their rules are all in
 /// force.

@@ -16,6 +16,7 @@ use crate::admin::server;
 use crate::datapath::bpffs::PinDirectory;
 use crate::datapath::cgroup::{CgroupMount, CgroupPath};
 use crate::datapath::check::CheckReport;
+use crate::datapath::is_local;
 use crate::datapath::netns::NetnsHandle;
 use crate::identity::{CertificateProvider, EmbeddedCa, IstioCa, TrustPolicy};
 use crate::jwt::{Addresses, HttpFetcher, KeyCache};
@@ -90,7 +91,7 @@ impl Prepared {
             aliases: config.trust_domain_aliases.clone(),
         };
         let certificates = Certificates::check(config, &trust)?;
-        let fetcher = HttpFetcher::new(Addresses::Routable, config.jwks_ca.as_deref())?;
+        let fetcher = HttpFetcher::new(Addresses::Routable(is_local), config.jwks_ca.as_deref())?;
         let keys = Arc::new(KeyCache::new(Handle::current(), Arc::new(fetcher)));
         let (source, mut snapshots) = FileSource::start(source_config(config))?;
         let first = Arc::clone(&snapshots.borrow_and_update());
@@ -185,6 +186,6 @@ fn node_settings(pods_cgroup: Option<&CgroupPath>) -> Result<NodeSettings> {
         host_netns: NetnsHandle::current()?.cookie()?,
         pods_cgroup: pods_cgroup.map_or(0, CgroupPath::id),
         pods_cgroup_level: pods_cgroup.map_or(0, CgroupPath::level),
-        zero: 0,
+        agent: 0,
     })
 }

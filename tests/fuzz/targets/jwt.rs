@@ -6,7 +6,7 @@
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
-use ambit::jwt::{Fetch, FetchError, KeyCache, RequestHead, apply, authenticate};
+use ambit::jwt::{Fetch, FetchError, KeyCache, RequestHead, Turn, apply, authenticate};
 use ambit::policy::{HttpUrl, Jwks, JwtRule, KeySource, Presence, TokenLocation};
 use ambit_fuzz::{ensure_linear, ensure_linear_text};
 use arbitrary::Arbitrary;
@@ -52,7 +52,11 @@ enum Token<'a> {
 struct NeverFetches;
 
 impl Fetch for NeverFetches {
-    fn fetch<'a>(&'a self, url: &'a HttpUrl) -> BoxFuture<'a, Result<bytes::Bytes, FetchError>> {
+    fn fetch<'a>(
+        &'a self,
+        url: &'a HttpUrl,
+        _: &'a Turn,
+    ) -> BoxFuture<'a, Result<bytes::Bytes, FetchError>> {
         panic!("{url} is fetched")
     }
 }
@@ -76,7 +80,8 @@ fn rule(jwks: &[u8]) -> Option<JwtRule> {
 
 fn cache(rules: &[JwtRule]) -> KeyCache {
     let cache = KeyCache::new(RUNTIME.handle().clone(), Arc::new(NeverFetches));
-    cache.wanted(rules);
+    let namespace = "default".into();
+    cache.wanted(rules.iter().map(|rule| (&namespace, rule)));
     cache
 }
 

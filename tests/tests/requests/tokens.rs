@@ -73,6 +73,8 @@ fn request_authentication(issuer: &TokenIssuer) -> String {
 enum Token {
     None,
     Bearer(String),
+    /// After credentials of another scheme.
+    AfterBasic(String),
     Target(String),
 }
 
@@ -137,6 +139,15 @@ pub(crate) fn j_tokens(lab: &Lab) -> Result<()> {
             Refused(401),
         ),
         ("J-1", "j1", Token::Bearer("rubbish".into()), Refused(401)),
+        (
+            "J-1",
+            "j1",
+            Token::AfterBasic("rubbish".into()),
+            Refused(401),
+        ),
+        ("J-1", "j1", Token::AfterBasic(expired()?), Refused(401)),
+        ("J-1", "j1", Token::Target("/?token=".into()), Refused(401)),
+        ("J-2", "j2", Token::AfterBasic(token(json!({}))?), passes),
         ("J-2", "j2", Token::None, Denied),
         ("J-2", "j2", bearer(json!({}))?, passes),
         ("J-2", "j2", Token::Bearer(expired()?), Refused(401)),
@@ -246,6 +257,10 @@ pub(crate) fn j_tokens(lab: &Lab) -> Result<()> {
         let bytes = match token {
             Token::None => request("GET /", &[]),
             Token::Bearer(token) => request("GET /", &[&format!("Authorization: Bearer {token}")]),
+            Token::AfterBasic(token) => {
+                let line = format!("Authorization: Basic dTpw, Bearer {token}");
+                request("GET /", &[&line])
+            }
             Token::Target(target) => request(&format!("GET {target}"), &[]),
         };
         ensure_comes(&site, site.backend(name)?, &bytes, expected).context(case)?;

@@ -1,11 +1,10 @@
-//! What fetching is, and which hosts it may reach.
-
-use std::net::IpAddr;
+//! What fetching is.
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::StatusCode;
 
+use super::turns::Turn;
 use crate::policy::HttpUrl;
 
 /// The largest document that is fetched, in bytes.
@@ -13,8 +12,13 @@ pub(super) const MAX_DOCUMENT: usize = 1024 * 1024;
 
 /// Gets small documents.
 pub trait Fetch: Send + Sync + 'static {
-    /// Gets a document. It follows no redirect, and waits without end: the caller has a clock.
-    fn fetch<'a>(&'a self, url: &'a HttpUrl) -> BoxFuture<'a, Result<Bytes, FetchError>>;
+    /// Gets a document. It follows no redirect, and waits without end: the caller has a clock. What
+    /// goes on after the caller has given up keeps a clone of `turn`.
+    fn fetch<'a>(
+        &'a self,
+        url: &'a HttpUrl,
+        turn: &'a Turn,
+    ) -> BoxFuture<'a, Result<Bytes, FetchError>>;
 }
 
 /// Why a document was not fetched.
@@ -23,10 +27,11 @@ pub enum FetchError {
     /// The host has no address.
     #[error("the host's name does not resolve ({0}); see whether the node can resolve it")]
     Resolve(std::io::Error),
-    /// All addresses are of the node itself or of its link.
+    /// No address may be asked.
     #[error(
-        "the host is the node itself or on its link, where policies must not reach; serve the keys \
-         elsewhere"
+        "the host has no address that may be asked: those of the node itself and of its link, and \
+         those that give a cloud's machines their credentials, are out of the reach of policies; \
+         serve the keys elsewhere"
     )]
     Unreachable,
     /// No connection.
@@ -56,68 +61,4 @@ pub enum FetchError {
     /// The answer broke off.
     #[error("the answer broke off ({0})")]
     Body(Box<dyn std::error::Error + Send + Sync>),
-}
-
-/// Which addresses may be asked. Whoever may write a policy in some namespace has the node send a
-/// request to a URL, and the node reaches more than a pod does.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Addresses {
-    /// None of the node itself, and none of its link, such as a cloud's metadata.
-    Routable,
-    /// All.
-    Any,
-}
-
-impl Addresses {
-    pub(super) fn admits(self, address: IpAddr) -> bool {
-        self == Self::Any || is_routable(address.to_canonical())
-    }
-}
-
-fn is_routable(address: IpAddr) -> bool {
-    let is_local = address.is_loopback() || address.is_unspecified() || address.is_multicast();
-    let is_on_link = match address {
-        IpAddr::V4(address) => {
-            address.is_link_local() || address.is_broadcast() || address.octets()[0] == 0
-        }
-        IpAddr::V6(address) => address.is_unicast_link_local(),
-    };
-    !is_local && !is_on_link
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_policy_does_not_reach_the_node_or_its_link() {
-        let admitted = |text: &str| Addresses::Routable.admits(text.parse().expect("an address"));
-        for text in [
-            "10.0.0.1",
-            "192.168.0.1",
-            "1.1.1.1",
-            "fd00::1",
-            "2001:db8::1",
-        ] {
-            assert!(admitted(text), "{text}");
-        }
-        for text in [
-            "127.0.0.1",
-            "127.9.9.9",
-            "0.0.0.0",
-            "0.1.2.3",
-            "169.254.169.254",
-            "255.255.255.255",
-            "224.0.0.1",
-            "::1",
-            "::",
-            "fe80::1",
-            "ff02::1",
-            "::ffff:127.0.0.1",
-            "::ffff:169.254.169.254",
-        ] {
-            assert!(!admitted(text), "{text}");
-            assert!(Addresses::Any.admits(text.parse().expect("an address")));
-        }
-    }
 }

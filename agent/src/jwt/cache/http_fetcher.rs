@@ -1,6 +1,7 @@
 //! Fetches over HTTP/1.1, in the clear or over TLS 1.3.
 
 use std::io;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,16 +16,21 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, version};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tracing::warn;
 
-use super::fetch::{Addresses, Fetch, FetchError, MAX_DOCUMENT};
+use super::addresses::Addresses;
+use super::fetch::{Fetch, FetchError, MAX_DOCUMENT};
+use super::turns::Turn;
 use crate::files::pem_without_marks;
 use crate::policy::HttpUrl;
 
 /// The longest head of an answer, in bytes.
 const MAX_HEAD: usize = 64 * 1024;
+
+/// As many of a host's addresses are tried.
+const MAX_ADDRESSES: usize = 8;
 
 /// Fetches over HTTP.
 pub struct HttpFetcher {
@@ -78,8 +84,8 @@ impl HttpFetcher {
         })
     }
 
-    async fn get(&self, url: &HttpUrl) -> Result<Bytes, FetchError> {
-        let tcp = self.connect(url).await?;
+    async fn get(&self, url: &HttpUrl, turn: &Turn) -> Result<Bytes, FetchError> {
+        let tcp = self.connect(url, turn).await?;
         if !url.is_https() {
             return exchange(tcp, url).await;
         }
@@ -89,14 +95,19 @@ impl HttpFetcher {
         exchange(tls, url).await
     }
 
-    /// Connects to the first address that takes it. What the name resolved to is judged, so that a
-    /// name cannot stand for an address that is not admitted.
-    async fn connect(&self, url: &HttpUrl) -> Result<TcpStream, FetchError> {
-        let resolved = lookup_host((url.host(), url.port())).await;
+    /// Connects to the first address that takes it. The name is resolved once, and the address that
+    /// was judged is the one that is dialled, so that a name cannot stand for one that is not
+    /// admitted.
+    async fn connect(&self, url: &HttpUrl, turn: &Turn) -> Result<TcpStream, FetchError> {
         let mut error = FetchError::Unreachable;
-        for address in resolved.map_err(FetchError::Resolve)? {
-            if !self.addresses.admits(address.ip()) {
-                continue;
+        for address in resolve(url, turn).await? {
+            match self.addresses.admits(address.ip()) {
+                Ok(true) => {}
+                Ok(false) => continue,
+                Err(failure) => {
+                    error = FetchError::Connect(failure);
+                    continue;
+                }
             }
             match TcpStream::connect(address).await {
                 Ok(stream) => return Ok(stream),
@@ -107,9 +118,31 @@ impl HttpFetcher {
     }
 }
 
+/// The host's addresses. A look-up cannot be given up: its thread keeps the turn until it ends, or
+/// names whose servers do not answer would use up all threads.
+async fn resolve(url: &HttpUrl, turn: &Turn) -> Result<Vec<SocketAddr>, FetchError> {
+    let (host, port, turn) = (url.host().to_owned(), url.port(), turn.clone());
+    if let Ok(address) = host.parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::new(address, port)]);
+    }
+    let look_up = move || {
+        let resolved = (host.as_str(), port).to_socket_addrs();
+        drop(turn);
+        resolved.map(|addresses| addresses.take(MAX_ADDRESSES).collect())
+    };
+    let resolved = tokio::task::spawn_blocking(look_up).await;
+    resolved
+        .unwrap_or_else(|panicked| Err(io::Error::other(panicked)))
+        .map_err(FetchError::Resolve)
+}
+
 impl Fetch for HttpFetcher {
-    fn fetch<'a>(&'a self, url: &'a HttpUrl) -> BoxFuture<'a, Result<Bytes, FetchError>> {
-        Box::pin(self.get(url))
+    fn fetch<'a>(
+        &'a self,
+        url: &'a HttpUrl,
+        turn: &'a Turn,
+    ) -> BoxFuture<'a, Result<Bytes, FetchError>> {
+        Box::pin(self.get(url, turn))
     }
 }
 

@@ -1,35 +1,46 @@
 //! The keys of all issuers, shared by all shards, fetched in the background.
 
+mod addresses;
 mod fetch;
 mod http_fetcher;
 mod obtain;
+mod queue;
 mod remote;
 #[cfg(test)]
 mod tests;
+mod turns;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
 
 use super::key_set::KeySet;
 use super::unverified::Header;
 use crate::policy::{JwtRule, KeySource};
-use remote::Remote;
+use queue::{Capacity, Namespaces};
+use remote::{Remote, Wanted};
+use turns::Turns;
 
-pub use fetch::{Addresses, Fetch, FetchError};
+pub use addresses::{Addresses, IsLocal};
+pub use fetch::{Fetch, FetchError};
 pub use http_fetcher::{HttpFetcher, TrustError};
 pub use obtain::{DiscoveryError, KeyError};
+pub use turns::Turn;
 
-/// How many fetches run at once; the rest wait for their turn.
-const MAX_FETCHES: usize = 8;
+/// How many fetches run at once. Namespaces take turns, and one whose URLs hang uses up no more than
+/// its share, so that eight of them have to conspire before others wait at all; and then no longer
+/// than the fetches that have their turns take.
+const CAPACITY: Capacity = Capacity {
+    total: 32,
+    share: 4,
+};
 
 /// A fetch ends within its rules' longest timeout, as far as that lies between these.
-const FETCH_LIMITS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+const FETCH_LIMITS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 
 /// The keys of the issuers that policies name. Reading them does not wait for writers.
 pub struct KeyCache {
@@ -39,7 +50,7 @@ pub struct KeyCache {
     /// Where fetches run.
     runtime: Handle,
     fetcher: Arc<dyn Fetch>,
-    turns: Arc<Semaphore>,
+    turns: Arc<Turns>,
 }
 
 #[derive(Clone)]
@@ -65,46 +76,41 @@ impl KeyCache {
             update: Mutex::default(),
             runtime,
             fetcher,
-            turns: Arc::new(Semaphore::new(MAX_FETCHES)),
+            turns: Arc::new(Turns::new(CAPACITY)),
         }
     }
 
-    /// Has the keys of these rules from now on, and no others. To be called before requests meet
-    /// the rules: keys that nobody has asked for are not there.
+    /// Has the keys of these rules from now on, and no others; each rule with the namespace of the
+    /// object that it stands in. To be called before requests meet the rules: keys that nothing has
+    /// asked for are not there.
     ///
     /// Keys that were wanted before stay as they are.
-    pub fn wanted<'a>(&self, rules: impl IntoIterator<Item = &'a JwtRule>) {
-        let mut limits: HashMap<&KeySource, Duration> = HashMap::new();
-        for rule in rules {
-            let limit = limits.entry(&rule.keys).or_default();
-            *limit = rule
-                .timeout
-                .clamp(FETCH_LIMITS.0, FETCH_LIMITS.1)
-                .max(*limit);
+    pub fn wanted<'a>(&self, rules: impl IntoIterator<Item = (&'a Arc<str>, &'a JwtRule)>) {
+        let mut demands: HashMap<&KeySource, Demand<'a>> = HashMap::new();
+        for (namespace, rule) in rules {
+            let demand = demands.entry(&rule.keys).or_default();
+            demand.add(namespace, rule.timeout);
         }
         let _updating = self.update.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.entries.load();
-        let entry = |(source, limit): (&KeySource, Duration)| {
-            let entry = self.entry(source, limit, before.get(source));
+        let entry = |(source, demand): (&KeySource, Demand<'_>)| {
+            let entry = self.entry(source, &demand, before.get(source));
             (source.clone(), entry)
         };
-        let entries = limits.into_iter().map(entry).collect();
+        let entries = demands.into_iter().map(entry).collect();
         self.entries.store(Arc::new(entries));
     }
 
-    fn entry(&self, source: &KeySource, limit: Duration, before: Option<&Entry>) -> Entry {
+    fn entry(&self, source: &KeySource, demand: &Demand<'_>, before: Option<&Entry>) -> Entry {
         match (source, before) {
             (KeySource::Inline(_), Some(before)) => before.clone(),
             (KeySource::Inline(jwks), None) => Entry::Inline(Arc::new(KeySet::new(jwks))),
-            (KeySource::Published(_), Some(Entry::Remote(remote))) if remote.limit() == limit => {
+            (KeySource::Published(_), Some(Entry::Remote(remote))) => {
+                remote.set_wanted(demand.wanted());
                 Entry::Remote(Arc::clone(remote))
             }
-            (KeySource::Published(url), before) => {
-                let last_good = match before {
-                    Some(Entry::Remote(remote)) => remote.keys(),
-                    _ => None,
-                };
-                let remote = Remote::start(url.clone(), limit, last_good, self);
+            (KeySource::Published(url), _) => {
+                let remote = Remote::start(url.clone(), demand.wanted(), self);
                 Entry::Remote(Arc::new(remote))
             }
         }
@@ -136,6 +142,29 @@ impl KeyCache {
         let mut problems: Vec<_> = remotes.collect();
         problems.sort_by(|a, b| a.message.cmp(&b.message));
         problems
+    }
+}
+
+/// What the rules with one source of keys ask of it.
+#[derive(Default)]
+struct Demand<'a> {
+    namespaces: BTreeSet<&'a Arc<str>>,
+    limit: Duration,
+}
+
+impl<'a> Demand<'a> {
+    fn add(&mut self, namespace: &'a Arc<str>, timeout: Duration) {
+        let limit = timeout.clamp(FETCH_LIMITS.0, FETCH_LIMITS.1);
+        self.namespaces.insert(namespace);
+        self.limit = self.limit.max(limit);
+    }
+
+    fn wanted(&self) -> Wanted {
+        let namespaces: Namespaces = self.namespaces.iter().copied().map(Arc::clone).collect();
+        Wanted {
+            namespaces,
+            limit: self.limit,
+        }
     }
 }
 

@@ -5,8 +5,9 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::fetch::{Fetch, FetchError};
+use super::turns::Turn;
 use crate::jwt::key_set::KeySet;
-use crate::policy::{HttpUrl, Jwks, JwksError, KeyUrl};
+use crate::policy::{HttpUrl, Jwks, JwksError, KeyUrl, RedactedUrl};
 
 /// Why there are no keys. Displays as the end of a sentence.
 #[derive(Debug, thiserror::Error)]
@@ -32,8 +33,8 @@ pub enum DiscoveryError {
     #[error("it is no OpenID configuration with a \"jwks_uri\"; set jwksUri in the policy")]
     Malformed,
     /// Not an absolute URL.
-    #[error("its \"jwks_uri\" {0:?} is no URL that is fetched; set jwksUri in the policy")]
-    NoUrl(String),
+    #[error("its \"jwks_uri\" {0} is no URL that is fetched; set jwksUri in the policy")]
+    NoUrl(RedactedUrl),
     /// The keys would come without TLS where the configuration came with it.
     #[error("its \"jwks_uri\" {0} is not https as it is itself; set jwksUri in the policy")]
     Downgrade(HttpUrl),
@@ -46,12 +47,16 @@ struct Configuration {
 }
 
 /// Fetches keys.
-pub(super) async fn obtain(fetcher: &dyn Fetch, url: &KeyUrl) -> Result<KeySet, KeyError> {
+pub(super) async fn obtain(
+    fetcher: &dyn Fetch,
+    url: &KeyUrl,
+    turn: &Turn,
+) -> Result<KeySet, KeyError> {
     let keys = match url {
-        KeyUrl::Keys(url) => fetcher.fetch(url).await?,
+        KeyUrl::Keys(url) => fetcher.fetch(url, turn).await?,
         KeyUrl::Configuration(url) => {
-            let url = key_url(url, &fetcher.fetch(url).await?)?;
-            fetcher.fetch(&url).await?
+            let url = key_url(url, &fetcher.fetch(url, turn).await?)?;
+            fetcher.fetch(&url, turn).await?
         }
     };
     Ok(KeySet::new(&Jwks::parse(&keys)?))
@@ -61,7 +66,7 @@ fn key_url(from: &HttpUrl, configuration: &[u8]) -> Result<HttpUrl, DiscoveryErr
     let Configuration { jwks_uri } =
         serde_json::from_slice(configuration).map_err(|_| DiscoveryError::Malformed)?;
     let Ok(url) = HttpUrl::parse(&jwks_uri) else {
-        return Err(DiscoveryError::NoUrl(jwks_uri));
+        return Err(DiscoveryError::NoUrl(RedactedUrl::new(&jwks_uri)));
     };
     if from.is_https() && !url.is_https() {
         return Err(DiscoveryError::Downgrade(url));

@@ -3,16 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use super::fetch::Fetch;
 use super::obtain::{KeyError, obtain};
+use super::queue::Namespaces;
+use super::turns::{Turn, Turns};
 use super::{KeyCache, KeyProblem};
 use crate::jwt::key_set::KeySet;
 use crate::jwt::unverified::Header;
+use crate::observe::text::cut;
 use crate::policy::KeyUrl;
 
 /// How long keys are used before they are fetched again, less up to a tenth: Istio's default.
@@ -22,14 +25,28 @@ const REFRESH: Duration = Duration::from_secs(20 * 60);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(120);
 
+/// After a failure the pause is at least this many times as long as the failed fetch had its turn: a
+/// URL that hangs has a turn for a quarter of the time at most.
+const PAUSE_PER_TURN: u32 = 3;
+
+/// The longest text of a problem, in bytes. Hosts can put text of their own into it.
+const MAX_PROBLEM: usize = 512;
+
 /// Tokens with unknown keys cause no more than one fetch in this time: anybody can send them.
 const ON_DEMAND: Duration = Duration::from_secs(30);
 
 /// The keys at one URL. Dropping it ends its fetches.
 pub(super) struct Remote {
     shared: Arc<Shared>,
-    limit: Duration,
+    wanted: watch::Sender<Wanted>,
     task: AbortHandle,
+}
+
+/// Who wants the keys, and how long a fetch may take.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Wanted {
+    pub(super) namespaces: Namespaces,
+    pub(super) limit: Duration,
 }
 
 struct Shared {
@@ -50,15 +67,10 @@ struct State {
 }
 
 impl Remote {
-    /// Begins to fetch, with keys of an earlier time where there are some.
-    pub(super) fn start(
-        url: KeyUrl,
-        limit: Duration,
-        keys: Option<Arc<KeySet>>,
-        cache: &KeyCache,
-    ) -> Self {
+    /// Begins to fetch.
+    pub(super) fn start(url: KeyUrl, wanted: Wanted, cache: &KeyCache) -> Self {
         let state = State {
-            keys,
+            keys: None,
             problem: None,
             is_fetching: true,
             began: Instant::now(),
@@ -68,9 +80,10 @@ impl Remote {
             state: watch::Sender::new(state),
             demand: Notify::new(),
         });
+        let (wanted, follow) = watch::channel(wanted);
         let refresh = Refresh {
             url,
-            limit,
+            wanted: follow,
             shared: Arc::clone(&shared),
             fetcher: Arc::clone(&cache.fetcher),
             turns: Arc::clone(&cache.turns),
@@ -78,14 +91,18 @@ impl Remote {
         let task = cache.runtime.spawn(refresh.run()).abort_handle();
         Self {
             shared,
-            limit,
+            wanted,
             task,
         }
     }
 
-    /// The longest that a fetch takes.
-    pub(super) fn limit(&self) -> Duration {
-        self.limit
+    /// Changes who wants the keys. The fetch that is under way goes on, and no other begins.
+    pub(super) fn set_wanted(&self, wanted: Wanted) {
+        self.wanted.send_if_modified(|current| {
+            let is_changed = *current != wanted;
+            *current = wanted;
+            is_changed
+        });
     }
 
     pub(super) fn keys(&self) -> Option<Arc<KeySet>> {
@@ -131,21 +148,25 @@ impl Drop for Remote {
 /// The task behind a [`Remote`].
 struct Refresh {
     url: KeyUrl,
-    limit: Duration,
+    wanted: watch::Receiver<Wanted>,
     shared: Arc<Shared>,
     fetcher: Arc<dyn Fetch>,
-    turns: Arc<Semaphore>,
+    turns: Arc<Turns>,
 }
 
 impl Refresh {
-    async fn run(self) {
+    async fn run(mut self) {
         let mut failures = 0;
         loop {
             self.shared.state.send_modify(|state| {
                 state.is_fetching = true;
                 state.began = Instant::now();
             });
-            let pause = match self.fetch().await {
+            let turn = self.turn().await;
+            let began = Instant::now();
+            let fetched = self.fetch(&turn).await;
+            drop(turn);
+            let pause = match fetched {
                 Ok(keys) => {
                     failures = 0;
                     self.succeeded(keys);
@@ -154,20 +175,33 @@ impl Refresh {
                 Err(error) => {
                     self.failed(&error);
                     failures += 1;
-                    pause_after(failures).mul_f64(0.75 + 0.5 * rand::random::<f64>())
+                    let pause = pause_after(failures).max(began.elapsed() * PAUSE_PER_TURN);
+                    pause.mul_f64(0.75 + 0.5 * rand::random::<f64>())
                 }
             };
             self.pause(pause).await;
         }
     }
 
-    async fn fetch(&self) -> Result<KeySet, KeyError> {
-        // The semaphore is never closed.
-        let _turn = self.turns.acquire().await;
-        let keys = obtain(self.fetcher.as_ref(), &self.url);
-        timeout(self.limit, keys)
+    /// Waits for a turn, in the lines of the namespaces that want the keys by then.
+    async fn turn(&mut self) -> Turn {
+        loop {
+            let namespaces = Arc::clone(&self.wanted.borrow_and_update().namespaces);
+            tokio::select! {
+                biased;
+                turn = self.turns.take(namespaces) => return turn,
+                // Without a sender this task ends.
+                Ok(()) = self.wanted.changed() => {}
+            }
+        }
+    }
+
+    async fn fetch(&self, turn: &Turn) -> Result<KeySet, KeyError> {
+        let limit = self.wanted.borrow().limit;
+        let keys = obtain(self.fetcher.as_ref(), &self.url, turn);
+        timeout(limit, keys)
             .await
-            .unwrap_or(Err(KeyError::TooSlow(self.limit)))
+            .unwrap_or(Err(KeyError::TooSlow(limit)))
     }
 
     fn succeeded(&self, keys: KeySet) {
@@ -184,7 +218,7 @@ impl Refresh {
 
     /// Keeps the keys that there are: an issuer that is away has not withdrawn them.
     fn failed(&self, error: &KeyError) {
-        let message = format!("the keys at {} cannot be fetched: {error}", self.url);
+        let message = problem(&self.url, error);
         if self.shared.state.borrow().problem.as_ref() != Some(&message) {
             warn!("{message}");
         }
@@ -210,6 +244,12 @@ impl Refresh {
             }
         }
     }
+}
+
+/// What an operator is told.
+fn problem(url: &KeyUrl, error: &KeyError) -> String {
+    let message = format!("the keys at {url} cannot be fetched: {error}");
+    cut(&message, MAX_PROBLEM).into_owned()
 }
 
 /// The pause after some failures in a row, at least one.

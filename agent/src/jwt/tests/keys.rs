@@ -7,7 +7,11 @@ use crate::policy::{KeySource, KeyUrl};
 struct Fails;
 
 impl Fetch for Fails {
-    fn fetch<'a>(&'a self, _: &'a HttpUrl) -> BoxFuture<'a, Result<bytes::Bytes, FetchError>> {
+    fn fetch<'a>(
+        &'a self,
+        _: &'a HttpUrl,
+        _: &'a Turn,
+    ) -> BoxFuture<'a, Result<bytes::Bytes, FetchError>> {
         Box::pin(async { Err(FetchError::Unreachable) })
     }
 }
@@ -36,7 +40,7 @@ async fn j_9_without_keys_no_token_is_accepted_and_requests_without_one_pass() {
     let no_keys = Unauthenticated::NoKeys { issuer: issuer() };
     let nobody_asked = judged(&Sent::bearing(&token), &cache).await;
     assert_eq!(nobody_asked.err(), Some(no_keys.clone()));
-    cache.wanted(&[published()]);
+    cache.wanted(in_one_namespace(&[published()]));
     let error = judged(&Sent::bearing(&token), &cache).await.err();
     assert_eq!(error, Some(no_keys.clone()));
     assert_eq!(no_keys.status().as_u16(), 401);

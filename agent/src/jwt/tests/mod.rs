@@ -14,7 +14,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
-use super::{Fetch, FetchError, KeyCache, RequestHead, Unauthenticated, Verified, authenticate};
+use super::testing::in_one_namespace;
+use super::{
+    Fetch, FetchError, KeyCache, RequestHead, Turn, Unauthenticated, Verified, authenticate,
+};
 use crate::policy::{HttpUrl, JwtRule};
 
 const ISSUER: &str = "https://issuer.example";
@@ -29,7 +32,11 @@ struct Inline {
 struct NeverFetches;
 
 impl Fetch for NeverFetches {
-    fn fetch<'a>(&'a self, url: &'a HttpUrl) -> BoxFuture<'a, Result<bytes::Bytes, FetchError>> {
+    fn fetch<'a>(
+        &'a self,
+        url: &'a HttpUrl,
+        _: &'a Turn,
+    ) -> BoxFuture<'a, Result<bytes::Bytes, FetchError>> {
         panic!("{url} is fetched")
     }
 }
@@ -40,7 +47,7 @@ impl Inline {
             .build()
             .expect("a runtime");
         let cache = KeyCache::new(runtime.handle().clone(), Arc::new(NeverFetches));
-        cache.wanted(rules);
+        cache.wanted(in_one_namespace(rules));
         Self {
             cache,
             _runtime: runtime,

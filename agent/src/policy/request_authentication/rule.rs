@@ -7,7 +7,9 @@ use std::time::Duration;
 use http::{HeaderName, header};
 use serde_json::Value;
 
-use super::{ClaimHeader, HttpUrl, JwtRule, KeySource, KeyUrl, Presence, TokenLocation};
+use super::{
+    ClaimHeader, HttpUrl, JwtRule, KeySource, KeyUrl, Presence, RedactedUrl, TokenLocation,
+};
 use crate::policy::jwks::{Jwks, JwksError};
 use crate::policy::reader::{Node, NotEnforced, Warning};
 
@@ -255,7 +257,7 @@ fn key_address(field: &Node<'_>, warnings: &mut Vec<Warning>) -> Result<KeyAddre
             warnings.push(field.warning(format!("{REFUSED}: {error}")));
             Ok(KeyAddress::Unusable)
         }
-        Err(error) => field.fail(format!("{text:?}: {error}")),
+        Err(error) => field.fail(format!("{}: {error}", RedactedUrl::new(text))),
     }
 }
 

@@ -8,8 +8,15 @@ use http::uri::{PathAndQuery, Scheme};
 /// Where an issuer publishes its configuration: OpenID Connect Discovery, section 4.
 const DISCOVERY: &str = "/.well-known/openid-configuration";
 
-/// An absolute `http` or `https` URL without user information.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+/// Stands for what is not shown of a URL.
+const HIDDEN: char = '\u{2026}';
+
+/// As much of a text that is not a URL is shown, in characters.
+const MAX_SHOWN: usize = 256;
+
+/// An absolute `http` or `https` URL without user information. Its query may be a secret: it is sent,
+/// and not shown.
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct HttpUrl(Uri);
 
 /// Why a text is not such a URL.
@@ -89,7 +96,53 @@ impl HttpUrl {
 
 impl fmt::Display for HttpUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        let scheme = if self.is_https() { "https" } else { "http" };
+        write!(f, "{scheme}://{}{}", self.authority(), self.0.path())?;
+        match self.0.query() {
+            Some(_) => write!(f, "?{HIDDEN}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for HttpUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HttpUrl({self})")
+    }
+}
+
+/// A text that was to be a URL, less what may be a secret in it: user information and the query.
+/// Displays in quotes, with control characters escaped, and cut off where it is long.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RedactedUrl(String);
+
+impl RedactedUrl {
+    /// Takes the secrets out of a text. Where it is not clear what they are, more is taken out.
+    pub fn new(text: &str) -> Self {
+        let end = text.find(['?', '#']).unwrap_or(text.len());
+        let (shown, hidden) = text.split_at(end);
+        let (scheme, rest) = match shown.find("://") {
+            Some(start) => shown.split_at(start + "://".len()),
+            None => ("", shown),
+        };
+        let mut redacted = scheme.to_owned();
+        match rest.rsplit_once('@') {
+            Some((_, rest)) => redacted.extend([HIDDEN.to_string().as_str(), "@", rest]),
+            None => redacted.push_str(rest),
+        }
+        if let Some((cut, _)) = redacted.char_indices().nth(MAX_SHOWN) {
+            redacted.truncate(cut);
+            redacted.push(HIDDEN);
+        } else if !hidden.is_empty() {
+            redacted.extend(hidden.chars().take(1).chain([HIDDEN]));
+        }
+        Self(redacted)
+    }
+}
+
+impl fmt::Display for RedactedUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.0)
     }
 }
 
@@ -120,6 +173,37 @@ mod tests {
         ] {
             assert_eq!(HttpUrl::parse(text), Err(error), "{text}");
         }
+    }
+
+    #[test]
+    fn what_may_be_a_secret_is_not_shown() {
+        for (text, shown) in [
+            (
+                "https://i.example/keys?key=s3cret",
+                "https://i.example/keys?\u{2026}",
+            ),
+            ("https://i.example?s3cret", "https://i.example/?\u{2026}"),
+            ("http://[::1]:80/a/b", "http://[::1]:80/a/b"),
+            ("https://i.example/keys#s3cret", "https://i.example/keys"),
+        ] {
+            let url = HttpUrl::parse(text).expect("a URL");
+            assert_eq!(url.to_string(), shown);
+            assert!(!format!("{url:?}").contains("s3cret"), "{url:?}");
+            assert!(url.path_and_query().contains("s3cret") == text.contains("?"));
+        }
+        for (text, shown) in [
+            ("https://user:s3cret@host/", "\"https://\u{2026}@host/\""),
+            ("https://user:s3c/ret@host/", "\"https://\u{2026}@host/\""),
+            ("user:s3cret@host", "\"\u{2026}@host\""),
+            ("ftp://host/a?s3cret@x", "\"ftp://host/a?\u{2026}\""),
+            ("host#s3cret", "\"host#\u{2026}\""),
+            ("a\u{1b}[2J\nb", "\"a\\u{1b}[2J\\nb\""),
+            ("", "\"\""),
+        ] {
+            assert_eq!(RedactedUrl::new(text).to_string(), shown);
+        }
+        let long = RedactedUrl::new(&"\u{e9}".repeat(100_000)).to_string();
+        assert!(long.len() < 4 * MAX_SHOWN, "{}", long.len());
     }
 
     #[test]

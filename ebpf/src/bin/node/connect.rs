@@ -6,7 +6,7 @@
 //! | socket | destination | outcome |
 //! |---|---|---|
 //! | of the agent, with a ticket | the ticket's | [`crate::own`] |
-//! | of the node itself | a pod of the mesh | passes, remembered as the node's |
+//! | of the node itself, but not of the agent | a pod of the mesh | passes, remembered as the node's |
 //! | not of an enrolled pod | any | passes |
 //! | of an enrolled pod | itself, link-local, outside, not opted in | passes, counted |
 //! | of an enrolled pod | the mesh | rewritten to the agent's outbound listener, or refused |
@@ -29,7 +29,7 @@ use aya_log_ebpf::debug;
 
 use crate::maps::{MESH, NODE, TICKETS};
 use crate::outcome::Outcome;
-use crate::{own, socket};
+use crate::{agent_process, own, socket};
 
 const IPPROTO_TCP: u32 = 6;
 
@@ -205,14 +205,15 @@ fn refuse(netns: NetnsCookie, dialled: &Endpoint, reason: Reason) -> Outcome {
     Outcome::Refuse
 }
 
-/// A socket of no enrolled pod. One of the node itself (its network namespace, and not in a
-/// hostNetwork pod's cgroup) that dials the mesh is remembered, so that the pod's `sk_lookup`
-/// knows a probe.
+/// A socket of no enrolled pod. One of the node itself (its network namespace, not in a hostNetwork
+/// pod's cgroup, and not the agent's) that dials the mesh is remembered, so that the pod's `sk_lookup`
+/// knows a probe. The agent sends no probes: it fetches what policies name, as any client would.
 #[inline(always)]
 fn from_elsewhere(ctx: &SockAddrContext, netns: NetnsCookie, dialled: &Endpoint) -> Outcome {
     if let Some(node) = NODE.get(0)
         && node.host_netns == netns
         && !in_pods_cgroup(node.pods_cgroup, node.pods_cgroup_level)
+        && !agent_process::is_calling(ctx, node)
         && class(&dialled.address) == Some(MeshClass::Proxy)
     {
         // Without the record it is plaintext without identity, which is the stricter case.

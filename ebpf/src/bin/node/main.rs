@@ -2,6 +2,7 @@
 #![no_std]
 #![no_main]
 
+mod agent_process;
 mod agents;
 mod connect;
 mod maps;

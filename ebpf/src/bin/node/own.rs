@@ -15,7 +15,7 @@ use ambit_ebpf::verdict::judge_connection;
 use aya_ebpf::programs::SockAddrContext;
 
 use crate::outcome::Outcome;
-use crate::{agents, socket};
+use crate::{agent_process, agents, socket};
 
 const TUNNEL: u8 = TicketKind::Tunnel as u8;
 const PLAINTEXT: u8 = TicketKind::Plaintext as u8;
@@ -35,6 +35,7 @@ pub fn admit(
         return deny(ticket, Reason::TicketMismatch);
     }
     if ticket.kind == CANARY {
+        agent_process::remember(ctx);
         return deny(ticket, Reason::Canary);
     }
     if ticket.netns != netns || ticket.destination != *dialled {

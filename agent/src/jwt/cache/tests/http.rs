@@ -5,7 +5,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
@@ -24,10 +24,14 @@ use tokio::runtime::Handle;
 use tokio_rustls::TlsAcceptor;
 
 use super::published_at;
+use crate::datapath::is_local;
 use crate::jwt::cache::fetch::MAX_DOCUMENT;
-use crate::jwt::testing::{Issuer, rule};
-use crate::jwt::{Addresses, Fetch, FetchError, HttpFetcher, KeyCache, RequestHead, authenticate};
-use crate::policy::{HttpUrl, JwtRule, KeySource, KeyUrl};
+use crate::jwt::testing::{Issuer, in_one_namespace, rule};
+use crate::jwt::unverified::Header;
+use crate::jwt::{
+    Addresses, Fetch, FetchError, HttpFetcher, KeyCache, RequestHead, Turn, authenticate,
+};
+use crate::policy::{Algorithm, HttpUrl, JwtRule, KeySource, KeyUrl};
 
 type Answer = Response<BoxBody<Bytes, Infallible>>;
 
@@ -80,7 +84,7 @@ fn fetcher() -> HttpFetcher {
 
 async fn fetch(address: SocketAddr, path: &str) -> Result<Bytes, FetchError> {
     let url = HttpUrl::parse(&format!("http://{address}{path}")).expect("a URL");
-    fetcher().fetch(&url).await
+    fetcher().fetch(&url, &Turn::free()).await
 }
 
 fn endless() -> Answer {
@@ -171,10 +175,10 @@ async fn what_is_cut_off_or_no_http_is_refused() {
 #[tokio::test]
 async fn a_policy_cannot_have_the_node_ask_itself() {
     let (address, count) = server(answer).await;
-    let fetcher = HttpFetcher::new(Addresses::Routable, None).expect("a fetcher");
+    let fetcher = HttpFetcher::new(Addresses::Routable(is_local), None).expect("a fetcher");
     for host in ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]"] {
         let url = HttpUrl::parse(&format!("http://{host}:{}/", address.port())).expect("a URL");
-        let error = fetcher.fetch(&url).await;
+        let error = fetcher.fetch(&url, &Turn::free()).await;
         assert!(matches!(error, Err(FetchError::Unreachable)), "{error:?}");
     }
     assert_eq!(count.load(Ordering::SeqCst), 0);
@@ -195,13 +199,20 @@ async fn https_is_verified() {
     let trusting = HttpFetcher::new(Addresses::Any, Some(file.path())).expect("a fetcher");
     let url = |host: &str| HttpUrl::parse(&format!("https://{host}:{}/", address.port()));
     let right = url("127.0.0.1").expect("a URL");
-    assert_eq!(trusting.fetch(&right).await.expect("a document"), "{}");
-    let distrusting = fetcher().fetch(&right).await;
+    assert_eq!(
+        trusting
+            .fetch(&right, &Turn::free())
+            .await
+            .expect("a document"),
+        "{}"
+    );
+    let distrusting = fetcher().fetch(&right, &Turn::free()).await;
     assert!(
         matches!(distrusting, Err(FetchError::Tls(_))),
         "{distrusting:?}"
     );
-    let other_name = trusting.fetch(&url("localhost").expect("a URL")).await;
+    let other_name = url("localhost").expect("a URL");
+    let other_name = trusting.fetch(&other_name, &Turn::free()).await;
     assert!(
         matches!(other_name, Err(FetchError::Tls(_) | FetchError::Connect(_))),
         "{other_name:?}"
@@ -281,7 +292,7 @@ async fn a_token_is_verified_with_keys_that_were_fetched_or_discovered() {
             keys,
             ..rule(&issuer)
         }];
-        cache.wanted(&rules);
+        cache.wanted(in_one_namespace(&rules));
         let verified = authenticate(&rules, &request, &cache, SystemTime::now()).await;
         assert_eq!(
             verified.expect("accepted").expect("a token").token().issuer,
@@ -292,11 +303,58 @@ async fn a_token_is_verified_with_keys_that_were_fetched_or_discovered() {
         keys: published_at(&format!("{issuer}/fails")).keys,
         ..rule(&issuer)
     }];
-    cache.wanted(&rules);
+    cache.wanted(in_one_namespace(&rules));
     let refused = authenticate(&rules, &request, &cache, SystemTime::now()).await;
     assert_eq!(
         refused.expect_err("refused").body(),
         "Jwks remote fetch is failed"
+    );
+}
+
+/// A server that accepts and never says anything.
+async fn silent_server() -> SocketAddr {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            held.push(stream);
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn servers_that_hang_keep_the_keys_of_others_away_for_no_time() {
+    let (good, _) = server(answer_keys).await;
+    let mut rules = Vec::new();
+    for namespace in ["hostile", "hostile-too"] {
+        for _ in 0..24 {
+            let hangs = published_at(&format!("http://{}/keys", silent_server().await));
+            rules.push((Arc::<str>::from(namespace), hangs));
+        }
+    }
+    let cache = KeyCache::new(Handle::current(), Arc::new(fetcher()));
+    cache.wanted(rules.iter().map(|(namespace, rule)| (namespace, rule)));
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let other = (
+        Arc::from("other"),
+        published_at(&format!("http://{good}/keys")),
+    );
+    rules.push(other.clone());
+    cache.wanted(rules.iter().map(|(namespace, rule)| (namespace, rule)));
+    let began = Instant::now();
+    let header = Header {
+        algorithm: Algorithm::EdDsa,
+        key_id: None,
+    };
+    let keys = cache.keys_for(&other.1.keys, &header, Duration::from_secs(60));
+    let keys = keys.await.expect("keys");
+    assert!(keys.has_key_for(&header));
+    assert!(
+        began.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        began.elapsed()
     );
 }
 
@@ -305,7 +363,8 @@ async fn a_server_that_never_answers_is_given_up() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let cache = KeyCache::new(Handle::current(), Arc::new(fetcher()));
-    cache.wanted([&published_at(&format!("http://{address}/"))]);
+    let rule = published_at(&format!("http://{address}/"));
+    cache.wanted(in_one_namespace([&rule]));
     tokio::time::sleep(std::time::Duration::from_secs(60)).await;
     let [problem] = &cache.problems()[..] else {
         panic!("one problem")

@@ -7,8 +7,10 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};
 
 use super::published_at;
-use super::script::{Answer, Script};
+use super::script::{Answer, HANGS, Script};
 use crate::jwt::KeyCache;
+use crate::jwt::cache::CAPACITY;
+use crate::jwt::testing::in_one_namespace;
 use crate::jwt::unverified::Header;
 use crate::policy::{Algorithm, JwtRule, KeySource};
 
@@ -25,7 +27,7 @@ impl Setup {
         let script = Arc::new(Script::new(answer));
         let cache = KeyCache::new(Handle::current(), script.clone());
         let rule = published_at("https://issuer.example/jwks");
-        cache.wanted([&rule]);
+        cache.wanted(in_one_namespace([&rule]));
         Self {
             script,
             cache,
@@ -147,7 +149,7 @@ async fn tokens_with_unknown_keys_cause_few_fetches() {
 async fn what_is_no_longer_wanted_is_dropped_and_not_fetched() {
     let setup = Setup::new(Answer::Key("a"));
     assert!(setup.has("a").await);
-    setup.cache.wanted([]);
+    setup.cache.wanted(in_one_namespace([]));
     assert!(!setup.has("a").await);
     sleep(60 * MINUTE).await;
     assert_eq!(setup.script.begun(), 1);
@@ -159,22 +161,147 @@ async fn what_is_still_wanted_stays_as_it_is() {
     assert!(setup.has("a").await);
     setup.script.now_answers(Answer::Fails);
     let other = published_at("https://other.example/jwks");
-    setup.cache.wanted([&setup.rule, &other]);
+    setup.cache.wanted(in_one_namespace([&setup.rule, &other]));
     assert!(setup.has("a").await);
     setup.rule.timeout = Duration::from_secs(20);
-    setup.cache.wanted([&setup.rule]);
+    setup.cache.wanted(in_one_namespace([&setup.rule]));
     assert!(setup.has("a").await);
 }
 
+/// Rules of several namespaces, each with as many URLs that hang and one that does not.
+fn crowd(namespaces: usize, hanging: usize) -> Vec<(Arc<str>, JwtRule)> {
+    let number_of = |namespace: usize| -> Arc<str> { format!("ns-{namespace}").into() };
+    let rule = |path: &str| published_at(&format!("https://issuer.example{path}"));
+    let of_namespace = |namespace: usize| {
+        let hang = (0..hanging).map(move |url| rule(&format!("{HANGS}{namespace}/{url}")));
+        let rules = hang.chain([rule(&format!("/good/{namespace}"))]);
+        rules.map(move |rule| (number_of(namespace), rule))
+    };
+    (0..namespaces).flat_map(of_namespace).collect()
+}
+
+/// How long it is until the keys of these rules are all there.
+async fn until_there(cache: &KeyCache, rules: &[(Arc<str>, JwtRule)]) -> Duration {
+    let began = Instant::now();
+    for (_, rule) in rules {
+        loop {
+            let header = header("a");
+            let keys = cache.keys_for(&rule.keys, &header, Duration::from_millis(100));
+            if keys.await.is_some_and(|keys| keys.has_key_for(&header)) {
+                break;
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+    began.elapsed()
+}
+
+fn with_namespaces(rules: &[(Arc<str>, JwtRule)]) -> impl Iterator<Item = (&Arc<str>, &JwtRule)> {
+    rules.iter().map(|(namespace, rule)| (namespace, rule))
+}
+
 #[tokio::test(start_paused = true)]
-async fn only_so_many_fetches_run_at_once() {
+async fn urls_that_hang_in_one_namespace_keep_nothing_from_others() {
+    let script = Arc::new(Script::new(Answer::Key("a")));
+    let cache = KeyCache::new(Handle::current(), script.clone());
+    let mut rules = crowd(1, 24);
+    let hostile = rules.clone();
+    cache.wanted(with_namespaces(&hostile));
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(script.most_running(), CAPACITY.share);
+    let other = ("other".into(), published_at("https://issuer.example/other"));
+    rules.push(other.clone());
+    cache.wanted(with_namespaces(&rules));
+    let waited = until_there(&cache, &[other]).await;
+    assert!(waited < Duration::from_secs(1), "{waited:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn urls_that_hang_everywhere_delay_others_by_the_turns_of_a_round() {
+    let script = Arc::new(Script::new(Answer::Key("a")));
+    let cache = KeyCache::new(Handle::current(), script.clone());
+    let mut rules = crowd(40, 24);
+    cache.wanted(with_namespaces(&rules));
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(script.most_running(), CAPACITY.total);
+    let other = ("other".into(), published_at("https://issuer.example/other"));
+    rules.push(other.clone());
+    cache.wanted(with_namespaces(&rules));
+    let waited = until_there(&cache, &[other]).await;
+    // Each of the 41 namespaces has its turn once before: two rounds of 32 fetches, of 5 s each.
+    assert!(waited <= Duration::from_secs(11), "{waited:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_url_that_several_namespaces_name_waits_in_the_shortest_line() {
+    let script = Arc::new(Script::new(Answer::Key("a")));
+    let cache = KeyCache::new(Handle::current(), script.clone());
+    let shared = published_at("https://issuer.example/shared");
+    let mut rules = crowd(1, 24);
+    rules.push((Arc::clone(&rules[0].0), shared.clone()));
+    cache.wanted(with_namespaces(&rules));
+    sleep(Duration::from_millis(500)).await;
+    assert_eq!(script.begun_at("/shared"), 0, "behind those that hang");
+    let other = ("other".into(), shared);
+    rules.push(other.clone());
+    cache.wanted(with_namespaces(&rules));
+    let waited = until_there(&cache, &[other]).await;
+    assert!(waited < Duration::from_secs(1), "{waited:?}");
+    assert_eq!(script.begun_at("/shared"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_that_are_known_stay_while_a_namespace_has_its_urls_hang() {
+    let script = Arc::new(Script::new(Answer::Key("a")));
+    let cache = KeyCache::new(Handle::current(), script.clone());
+    let known = ("known".into(), published_at("https://issuer.example/known"));
+    cache.wanted(with_namespaces(std::slice::from_ref(&known)));
+    until_there(&cache, std::slice::from_ref(&known)).await;
+    let mut rules = crowd(40, 24);
+    rules.push(known.clone());
+    cache.wanted(with_namespaces(&rules));
+    let header = header("a");
+    let keys = cache.keys_for(&known.1.keys, &header, Duration::ZERO).await;
+    assert!(keys.is_some_and(|keys| keys.has_key_for(&header)));
+    assert_eq!(script.begun_at("/known"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_url_that_hangs_is_asked_ever_less_often() {
+    let script = Arc::new(Script::new(Answer::Hangs));
+    let cache = KeyCache::new(Handle::current(), script.clone());
+    let rule = published_at("https://issuer.example/jwks");
+    cache.wanted(in_one_namespace([&rule]));
+    sleep(Duration::from_secs(60)).await;
+    // A turn of 5 s and a pause of three quarters of 15 s at least.
+    let first = script.begun();
+    assert!((2..=4).contains(&first), "{first} in the first minute");
+    sleep(60 * MINUTE).await;
+    let attempts = script.begun();
+    assert!((24..=60).contains(&attempts), "{attempts} in an hour");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_timeout_begins_no_fetch() {
+    let mut setup = Setup::new(Answer::Fails);
+    assert!(!setup.has("a").await);
+    for seconds in 1..=10 {
+        setup.rule.timeout = Duration::from_secs(seconds);
+        setup.cache.wanted(in_one_namespace([&setup.rule]));
+        sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(setup.script.begun(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_so_many_fetches_of_a_namespace_run_at_once() {
     let setup = Setup::new(Answer::Hangs);
     let rules: Vec<_> = (0..50)
         .map(|number| published_at(&format!("https://issuer.example/{number}")))
         .collect();
-    setup.cache.wanted(&rules);
+    setup.cache.wanted(in_one_namespace(&rules));
     sleep(Duration::from_secs(1)).await;
-    assert_eq!(setup.script.most_running(), super::super::MAX_FETCHES);
+    assert_eq!(setup.script.most_running(), CAPACITY.share);
     setup.script.now_answers(Answer::Key("a"));
     sleep(2 * MINUTE).await;
     for rule in &rules {
@@ -188,7 +315,7 @@ async fn only_so_many_fetches_run_at_once() {
 async fn inline_keys_are_there_at_once() {
     let setup = Setup::new(Answer::Hangs);
     let rule = crate::jwt::testing::rule("issuer");
-    setup.cache.wanted([&rule]);
+    setup.cache.wanted(in_one_namespace([&rule]));
     assert!(matches!(rule.keys, KeySource::Inline(_)));
     let header = header("any");
     let keys = setup.cache.keys_for(&rule.keys, &header, Duration::ZERO);

@@ -8,8 +8,11 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::StatusCode;
 
-use crate::jwt::{Fetch, FetchError};
+use crate::jwt::{Fetch, FetchError, Turn};
 use crate::policy::HttpUrl;
+
+/// Paths that begin with this hang, whatever the answer is.
+pub(super) const HANGS: &str = "/hangs/";
 
 /// What a fetch brings.
 #[derive(Clone)]
@@ -25,7 +28,8 @@ pub(super) enum Answer {
 
 pub(super) struct Script {
     answer: Mutex<Answer>,
-    begun: AtomicUsize,
+    /// The paths of the fetches that have begun.
+    begun: Mutex<Vec<String>>,
     running: AtomicUsize,
     most_running: AtomicUsize,
 }
@@ -34,7 +38,7 @@ impl Script {
     pub(super) fn new(answer: Answer) -> Self {
         Self {
             answer: Mutex::new(answer),
-            begun: AtomicUsize::new(0),
+            begun: Mutex::default(),
             running: AtomicUsize::new(0),
             most_running: AtomicUsize::new(0),
         }
@@ -46,7 +50,13 @@ impl Script {
 
     /// How many fetches have begun.
     pub(super) fn begun(&self) -> usize {
-        self.begun.load(Ordering::SeqCst)
+        self.begun.lock().expect("no panic").len()
+    }
+
+    /// How many fetches of a path have begun.
+    pub(super) fn begun_at(&self, path: &str) -> usize {
+        let begun = self.begun.lock().expect("no panic");
+        begun.iter().filter(|begun| *begun == path).count()
     }
 
     /// How many have run at once.
@@ -54,10 +64,13 @@ impl Script {
         self.most_running.load(Ordering::SeqCst)
     }
 
-    async fn answer(&self) -> Result<Bytes, FetchError> {
-        self.begun.fetch_add(1, Ordering::SeqCst);
+    async fn answer(&self, url: &HttpUrl) -> Result<Bytes, FetchError> {
+        let path = url.path_and_query().to_owned();
+        let hangs = path.starts_with(HANGS);
+        self.begun.lock().expect("no panic").push(path);
         let answer = self.answer.lock().expect("no panic").clone();
         match answer {
+            _ if hangs => std::future::pending().await,
             Answer::Key(id) => Ok(jwks(id)),
             Answer::Late(id, delay) => {
                 tokio::time::sleep(delay).await;
@@ -70,7 +83,11 @@ impl Script {
 }
 
 impl Fetch for Script {
-    fn fetch<'a>(&'a self, _: &'a HttpUrl) -> BoxFuture<'a, Result<Bytes, FetchError>> {
+    fn fetch<'a>(
+        &'a self,
+        url: &'a HttpUrl,
+        _: &'a Turn,
+    ) -> BoxFuture<'a, Result<Bytes, FetchError>> {
         struct Running<'a>(&'a AtomicUsize);
         impl Drop for Running<'_> {
             fn drop(&mut self) {
@@ -81,7 +98,7 @@ impl Fetch for Script {
             let running = self.running.fetch_add(1, Ordering::SeqCst) + 1;
             let _running = Running(&self.running);
             self.most_running.fetch_max(running, Ordering::SeqCst);
-            self.answer().await
+            self.answer(url).await
         })
     }
 }
