@@ -4,6 +4,7 @@
 //! [`observe`]; see `ARCHITECTURE.md`.
 
 pub mod admin;
+mod admission;
 pub mod authority;
 pub mod authorizer;
 pub mod ca;

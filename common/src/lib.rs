@@ -12,6 +12,7 @@
 mod address;
 mod counter;
 mod event;
+mod event_counts;
 mod ids;
 mod mesh;
 mod node;
@@ -24,6 +25,7 @@ mod ticket;
 pub use address::{Address, Connection, Endpoint};
 pub use counter::{COUNTERS, Counter};
 pub use event::{DenialEvent, Hook, Reason};
+pub use event_counts::EventCounts;
 pub use ids::{Generation, IdentityId, NetnsCookie, PolicySetId, SocketCookie};
 pub use mesh::{MESH_PREFIX_BITS, MeshClass};
 pub use node::NodeSettings;

@@ -91,6 +91,6 @@ pub static EVENT_SHARES: Array<EventShare, MAX_PODS> = Array::new();
 pub struct EventShare {
     /// When the current second began, nanoseconds.
     pub since_ns: u64,
-    /// Events reported in it.
+    /// Events reported in it: [`ambit_common::EventCounts`].
     pub reported: u64,
 }

@@ -1,8 +1,9 @@
-//! Denials, reported to the agent through one ring buffer with a share for each pod.
+//! Denials, reported to the agent through one ring buffer with a share for each pod, and in it one
+//! for each source.
 
 use ambit_common::{
-    Connection, Counter, DenialEvent, Hook, IdentityId, NO_ALTERNATIVE, NetnsCookie, PolicySetId,
-    Reason,
+    Address, Connection, Counter, DenialEvent, EventCounts, Hook, IdentityId, NO_ALTERNATIVE,
+    NetnsCookie, PolicySetId, Reason,
 };
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 
@@ -11,9 +12,6 @@ use crate::maps::{EVENT_SHARES, EVENTS};
 use crate::pods;
 
 const SECOND_NS: u64 = 1_000_000_000;
-
-/// Denials that one pod may report in a second.
-const EVENTS_PER_SECOND: u64 = 100;
 
 /// A denial, less what [`report`] adds itself.
 pub struct Denial {
@@ -54,12 +52,12 @@ impl Denial {
     }
 }
 
-/// Reports a denial to the agent, unless its pod has used up its share or the buffer is full; both
-/// are counted.
+/// Reports a denial to the agent, unless its source has used up its part of the pod's share or the
+/// buffer is full; both are counted.
 #[inline(always)]
 pub fn report(denial: &Denial) {
     let now = now_ns();
-    if !within_share(denial.netns, now) {
+    if !within_share(denial.netns, denial.connection.client.address, now) {
         count(Counter::EventLimited);
         return;
     }
@@ -86,9 +84,9 @@ pub fn now_ns() -> u64 {
     unsafe { bpf_ktime_get_ns() }
 }
 
-/// Two CPUs may both take a pod's last event: the limit is a guard, not an account.
+/// Two CPUs may both take a source's last event: the limit is a guard, not an account.
 #[inline(always)]
-fn within_share(netns: NetnsCookie, now: u64) -> bool {
+fn within_share(netns: NetnsCookie, source: Address, now: u64) -> bool {
     let Some(share) = pods::slot(netns).and_then(|slot| EVENT_SHARES.get_ptr_mut(slot.0)) else {
         return false;
     };
@@ -98,6 +96,9 @@ fn within_share(netns: NetnsCookie, now: u64) -> bool {
         share.since_ns = now;
         share.reported = 0;
     }
-    share.reported += 1;
-    share.reported <= EVENTS_PER_SECOND
+    let Some(counts) = EventCounts::from_bits(share.reported).with(source, share.since_ns) else {
+        return false;
+    };
+    share.reported = counts.bits();
+    true
 }

@@ -2,7 +2,8 @@
 
 use ambit_common::{
     ADDRESS_KEY_SET_BITS, Address, AddressBitsKey, Endpoint, IdentityBitsKey, IdentityId,
-    Judgement, MESH_PREFIX_BITS, PolicySetHeader, PolicySetId, PortBitsKey, SetBits, SetMode, judge,
+    Judgement, MESH_PREFIX_BITS, PolicySetHeader, PolicySetId, PortBitsKey, SetBits, SetMode,
+    judge,
 };
 use aya_ebpf::btf_maps::LpmTrie;
 use aya_ebpf::btf_maps::lpm_trie::Key;

@@ -3,10 +3,15 @@
 //! many refused, and holds them until its standard input ends.
 //! `lab-swarm churn ADDRESS SECONDS`: opens a connection, gets an answer and closes it, over and over.
 //! `lab-swarm watch ADDRESS SECONDS`: the same, one after another; says how long, at most, it had no
-//! answer, in milliseconds.
+//! answer, in milliseconds, and how long half of the calls took, in microseconds.
+//! `lab-swarm knock ADDRESS SECONDS`: opens a connection, sends 1 KiB and closes it, over and over.
+//! `lab-swarm chatter ADDRESS SECONDS`: sends a byte and gets it back, over and over, on many
+//! connections.
+//! `lab-swarm heads ADDRESS SECONDS`: sends one HTTP/1 request with a long head after another, on
+//! several connections.
 
 use std::error::Error;
-use std::io;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,7 +20,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, stdin};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, LocalSet};
 
 /// Connections that are being opened at the same time.
 const OPENING: usize = 256;
@@ -25,6 +30,16 @@ const LANES: usize = 16;
 
 /// Between two calls of one that watches.
 const BETWEEN: Duration = Duration::from_millis(1);
+
+/// Connections of one that chatters.
+const CHATTERING: usize = 256;
+
+/// Connections of one that sends long heads.
+const HEADS: usize = 32;
+
+/// Header fields of a long head, and the length of each: near what an agent reads.
+const FIELDS: usize = 90;
+const FIELD: usize = 640;
 
 /// For one connection to be answered.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -42,7 +57,24 @@ async fn main() -> Result<(), Box<dyn Error>> {
         ["watch", address, seconds] => {
             watch(address.parse()?, Duration::from_secs(seconds.parse()?)).await?;
         }
-        _ => return Err("usage: lab-swarm serve|hold|churn|watch ADDRESS [COUNT|SECONDS]".into()),
+        ["knock", address, seconds] => {
+            knock(address.parse()?, Duration::from_secs(seconds.parse()?));
+        }
+        ["chatter", address, seconds] => {
+            let time = Duration::from_secs(seconds.parse()?);
+            repeat(CHATTERING, address.parse()?, time, chatter).await?;
+        }
+        ["heads", address, seconds] => {
+            let time = Duration::from_secs(seconds.parse()?);
+            repeat(HEADS, address.parse()?, time, heads).await?;
+        }
+        _ => {
+            return Err(
+                "usage: lab-swarm serve|hold|churn|watch|knock|chatter|heads ADDRESS \
+                 [COUNT|SECONDS]"
+                    .into(),
+            );
+        }
     }
     Ok(())
 }
@@ -111,18 +143,113 @@ async fn churn(address: SocketAddr, time: Duration) -> Result<(), Box<dyn Error>
 async fn watch(address: SocketAddr, time: Duration) -> Result<(), Box<dyn Error>> {
     let start = Instant::now();
     let (mut last, mut longest) = (start, Duration::ZERO);
+    let mut took = Vec::new();
     while start.elapsed() < time {
+        let began = Instant::now();
         if call(address).await.is_ok() {
+            took.push(began.elapsed());
             longest = longest.max(last.elapsed());
             last = Instant::now();
         }
         tokio::time::sleep(BETWEEN).await;
     }
     longest = longest.max(last.elapsed());
+    took.sort_unstable();
+    let median = took.get(took.len() / 2).map(|took| took.as_micros() as u64);
     println!(
         "{}",
-        json!({"longest_silence_ms": longest.as_millis() as u64})
+        json!({
+            "longest_silence_ms": longest.as_millis() as u64,
+            "median_us": median,
+            "answered": took.len(),
+        })
     );
+    Ok(())
+}
+
+/// On one thread, without waiting for anything but the connection.
+fn knock(address: SocketAddr, time: Duration) {
+    let start = Instant::now();
+    let (mut sent, mut refused) = (0, 0);
+    while start.elapsed() < time {
+        let knocked = std::net::TcpStream::connect_timeout(&address, PATIENCE)
+            .and_then(|mut stream| stream.write_all(&[b'?'; 1024]));
+        match knocked {
+            Ok(()) => sent += 1,
+            Err(_) => refused += 1,
+        }
+    }
+    say(sent, refused);
+}
+
+/// Has so many lanes do `once` over and over, each on a connection that is opened anew after a
+/// failure.
+async fn repeat(
+    lanes: usize,
+    address: SocketAddr,
+    time: Duration,
+    once: impl AsyncFn(&mut TcpStream) -> io::Result<()> + Copy + 'static,
+) -> Result<(), Box<dyn Error>> {
+    let outcomes = LocalSet::new()
+        .run_until(async {
+            let mut running = JoinSet::new();
+            for _ in 0..lanes {
+                running.spawn_local(lane(address, time, once));
+            }
+            running.join_all().await
+        })
+        .await;
+    let (done, failed) = outcomes
+        .into_iter()
+        .fold((0, 0), |(done, failed), (more, worse)| {
+            (done + more, failed + worse)
+        });
+    say(done, failed);
+    Ok(())
+}
+
+/// One lane: how often it did it, and how often it failed.
+async fn lane(
+    address: SocketAddr,
+    time: Duration,
+    once: impl AsyncFn(&mut TcpStream) -> io::Result<()>,
+) -> (usize, usize) {
+    let start = Instant::now();
+    let (mut done, mut failed) = (0, 0);
+    while start.elapsed() < time {
+        let Ok(mut stream) = TcpStream::connect(address).await else {
+            failed += 1;
+            continue;
+        };
+        while start.elapsed() < time {
+            match tokio::time::timeout(PATIENCE, once(&mut stream)).await {
+                Ok(Ok(())) => done += 1,
+                Ok(Err(_)) | Err(_) => {
+                    failed += 1;
+                    break;
+                }
+            }
+        }
+    }
+    (done, failed)
+}
+
+async fn chatter(stream: &mut TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    stream.write_all(b"?").await?;
+    stream.read_u8().await?;
+    Ok(())
+}
+
+/// The answer is read until its first bytes have come; another request is sent then.
+async fn heads(stream: &mut TcpStream) -> io::Result<()> {
+    let fields = format!("a: {}\r\n", "b".repeat(FIELD)).repeat(FIELDS);
+    let head = format!("GET /other HTTP/1.1\r\nhost: orders\r\n{fields}\r\n");
+    stream.write_all(head.as_bytes()).await?;
+    let read = stream.read(&mut [0; 4096]).await?;
+    if read == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
     Ok(())
 }
 

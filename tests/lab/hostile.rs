@@ -1,6 +1,6 @@
 //! An HTTP/2 client that writes whatever frames it likes, and reads nothing.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -95,6 +95,12 @@ impl HostileClient {
         Ok(client)
     }
 
+    /// Whether the server has not ended the connection. What it has sent is thrown away, so nothing
+    /// can be read from now on.
+    pub fn is_connected(&mut self) -> bool {
+        is_connected(&mut self.0.sock)
+    }
+
     fn send(&mut self, frames: &[Frame]) -> io::Result<()> {
         let mut bytes = Vec::new();
         for frame in frames {
@@ -112,6 +118,20 @@ impl HostileClient {
             if self.send(&next(number)).is_err() {
                 return;
             }
+        }
+    }
+}
+
+/// Whether the other side has not ended a connection. What it has sent is thrown away.
+pub fn is_connected(stream: &mut TcpStream) -> bool {
+    if stream.set_nonblocking(true).is_err() {
+        return false;
+    }
+    loop {
+        match stream.read(&mut [0; 4096]) {
+            Ok(0) => return false,
+            Ok(_) => {}
+            Err(error) => return error.kind() == io::ErrorKind::WouldBlock,
         }
     }
 }

@@ -64,7 +64,7 @@ pub use dialer::{Dialer, Dialled};
 pub use envoy::Envoy;
 pub use escape::{ForgedSyns, Way, accept_by_ring, meddle};
 pub use hbone::{HboneCall, HboneReply};
-pub use hostile::{Frame, HostileClient};
+pub use hostile::{Frame, HostileClient, is_connected};
 pub use http2::{Http2Call, Http2Request};
 pub use impostor::{Claim, Credentials, Signer, Validity};
 pub use lab::Lab;

@@ -79,6 +79,33 @@ impl Swarm {
         Self::start(lab, place, ["watch", &to.to_string(), &seconds])
     }
 
+    /// Opens connections on one thread for some time, sends 1 KiB on each and closes it.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be started.
+    pub fn knock(lab: &Lab, place: &Place, to: SocketAddr, time: Duration) -> Result<Self> {
+        Self::start(lab, place, ["knock", &to.to_string(), &seconds(time)])
+    }
+
+    /// Sends small messages on many connections for some time, each after the answer to the last.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be started.
+    pub fn chatter(lab: &Lab, place: &Place, to: SocketAddr, time: Duration) -> Result<Self> {
+        Self::start(lab, place, ["chatter", &to.to_string(), &seconds(time)])
+    }
+
+    /// Sends HTTP/1 requests with long heads on several connections for some time.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be started.
+    pub fn heads(lab: &Lab, place: &Place, to: SocketAddr, time: Duration) -> Result<Self> {
+        Self::start(lab, place, ["heads", &to.to_string(), &seconds(time)])
+    }
+
     fn start(lab: &Lab, place: &Place, arguments: [&str; 3]) -> Result<Self> {
         let mut command = place.command(tool("lab-swarm")?)?;
         command.args(arguments).stdin(Stdio::piped());
@@ -109,6 +136,15 @@ impl Swarm {
         number(&self.said()?, "longest_silence_ms").map(Duration::from_millis)
     }
 
+    /// Waits for the end of one that watches: how long half of its calls took at most.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not end, or none was answered.
+    pub fn median(&mut self) -> Result<Duration> {
+        number(&self.said()?, "median_us").map(Duration::from_micros)
+    }
+
     fn said(&mut self) -> Result<Value> {
         eventually(PATIENCE, "the end of a swarm's calls", || {
             let log = self.process.log();
@@ -116,6 +152,10 @@ impl Swarm {
             serde_json::from_str::<Value>(complete.lines().next()?).ok()
         })
     }
+}
+
+fn seconds(time: Duration) -> String {
+    time.as_secs().to_string()
 }
 
 fn number(said: &Value, name: &str) -> Result<u64> {

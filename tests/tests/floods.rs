@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use ambit_tests::{
     Agent, Claim, Credentials, Family, Frame, HboneCall, HboneReply, HostileClient, Lab, LabServer,
-    Membership, Mode, NodeName, Pod, PodSpec, Reference, SOON, Swarm, SwarmServer, eventually,
-    get_from, run_tests, tests,
+    Membership, Mode, NodeName, Place, Pod, PodSpec, Policies, Reference, SOON, Swarm, SwarmServer,
+    eventually, get_from, run_tests, tests,
 };
 use anyhow::{Result, ensure};
 
@@ -20,6 +20,19 @@ const ORDERS: &str = "spiffe://cluster.local/ns/orders/sa/default";
 
 /// What an agent may take under any flood of one pod, in bytes.
 const MEMORY: u64 = 512 << 20;
+
+/// How much longer half of a bystander's calls may take while another pod floods. What they are
+/// measured against is the same machine without the flood.
+const SLOWER: u32 = 20;
+
+/// How long a bystander's calls are measured.
+const MEASURED: Duration = Duration::from_secs(4);
+
+/// How long a flood goes on that a bystander is measured under: longer, as it starts before.
+const FLOODED: Duration = Duration::from_secs(10);
+
+/// Where a bystander's server listens whose answers are measured.
+const MEASURED_PORT: u16 = 7000;
 
 /// How long a flood of frames goes on, unless it is stopped.
 const FLOOD: Duration = Duration::from_secs(3);
@@ -33,6 +46,9 @@ fn main() -> ExitCode {
         ten_thousand_connections_are_carried_and_those_over_the_cap_refused,
         connections_that_come_and_go_are_all_answered,
         calls_that_never_complete_harm_nobody,
+        opening_and_closing_connections_takes_no_time_of_others,
+        small_messages_take_no_time_of_others,
+        long_heads_take_no_time_of_others,
     ])
 }
 
@@ -47,6 +63,10 @@ struct Scene {
 
 impl Scene {
     fn start(lab: &Lab) -> Result<Self> {
+        Self::start_with(lab, Policies::PerConnection)
+    }
+
+    fn start_with(lab: &Lab, policies: Policies) -> Result<Self> {
         lab.manifests()
             .write_namespace("bystanders", Membership::Ambient)?;
         let pod = |node, name| -> Result<Pod> {
@@ -61,7 +81,7 @@ impl Scene {
             Ok(pod)
         };
         let (near, far) = (pod(NodeName::A, "near")?, pod(NodeName::B, "far")?);
-        let (mesh, agents) = Reference::start(lab)?;
+        let (mesh, agents) = Reference::start_with(lab, policies)?;
         let servers = [
             LabServer::in_pod(lab, &far, Mode::Http, PORT)?,
             LabServer::in_pod(lab, &mesh.payments, Mode::Http, PORT)?,
@@ -83,6 +103,31 @@ impl Scene {
             ensure!(reply.is_answer(), "a bystander's call: {reply:?}");
         }
         Ok(())
+    }
+
+    /// Measures a bystander's calls without and with a flood of `orders` by `frontend`.
+    fn ensure_bystanders_keep_their_time(
+        &self,
+        lab: &Lab,
+        flood: fn(&Lab, &Place, SocketAddr, Duration) -> Result<Swarm>,
+    ) -> Result<()> {
+        let server = self.far.at(MEASURED_PORT);
+        let _server = SwarmServer::start(lab, self.far.place(), server)?;
+        let median = || Swarm::watch(lab, self.near.place(), server, MEASURED)?.median();
+        let quiet = median()?;
+        let (frontend, orders) = (self.mesh.frontend.place(), self.mesh.orders.at(PORT));
+        let mut flooding = flood(lab, frontend, orders, FLOODED)?;
+        let flooded = median()?;
+        let (done, failed) = flooding.outcome()?;
+        println!(
+            "    quiet {quiet:?}, flooded {flooded:?}; the flood: {done} done, {failed} failed"
+        );
+        ensure!(done > 0, "the flood did nothing");
+        ensure!(
+            flooded < quiet * SLOWER,
+            "half of a bystander's calls took {flooded:?}, and {quiet:?} without the flood"
+        );
+        self.ensure_memory_is_bounded()
     }
 
     fn ensure_memory_is_bounded(&self) -> Result<()> {
@@ -245,4 +290,25 @@ fn calls_that_never_complete_harm_nobody(lab: &Lab) -> Result<()> {
     let (answered, refused) = swarm.outcome()?;
     ensure!(answered == 0, "{answered} answered, {refused} refused");
     Ok(())
+}
+
+fn opening_and_closing_connections_takes_no_time_of_others(lab: &Lab) -> Result<()> {
+    let scene = Scene::start(lab)?;
+    let orders = scene.mesh.orders.at(PORT);
+    let _server = SwarmServer::start(lab, scene.mesh.orders.place(), orders)?;
+    scene.ensure_bystanders_keep_their_time(lab, Swarm::knock)
+}
+
+fn small_messages_take_no_time_of_others(lab: &Lab) -> Result<()> {
+    let scene = Scene::start(lab)?;
+    let orders = scene.mesh.orders.at(PORT);
+    let _server = SwarmServer::start(lab, scene.mesh.orders.place(), orders)?;
+    scene.ensure_bystanders_keep_their_time(lab, Swarm::chatter)
+}
+
+fn long_heads_take_no_time_of_others(lab: &Lab) -> Result<()> {
+    let scene = Scene::start_with(lab, Policies::PerRequest)?;
+    let orders = &scene.mesh.orders;
+    let _server = LabServer::in_pod(lab, orders, Mode::Http, PORT)?;
+    scene.ensure_bystanders_keep_their_time(lab, Swarm::heads)
 }

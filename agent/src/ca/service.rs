@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::audit::{Audit, Call};
 use super::authorization::{Asked, Authorization};
-use super::caller::{BearerToken, TokenReviewer};
+use super::caller::{BearerToken, Caller, TokenReviewer};
 use super::limits::Limits;
 use super::pods::PodDirectory;
 use super::protocol::{CertificateRequest, CertificateResponse};
@@ -37,7 +37,7 @@ pub struct CertificateService {
 }
 
 impl CertificateService {
-    /// Answers a call.
+    /// Answers a call. `authenticated` is told who calls as soon as that is known.
     ///
     /// # Errors
     /// [`Refusal`], which has been written to the audit log.
@@ -46,13 +46,16 @@ impl CertificateService {
         peer: SocketAddr,
         headers: &HeaderMap,
         request: &CertificateRequest,
+        authenticated: &(dyn Fn(&Caller) + Sync),
     ) -> Result<CertificateResponse, Refusal> {
         let mut call = Call {
             peer,
             caller: None,
             identity: None,
         };
-        let result = self.answer(&mut call, headers, request).await;
+        let result = self
+            .answer(&mut call, headers, request, authenticated)
+            .await;
         if let Err(refusal) = &result {
             self.audit.refused(&call, refusal);
         }
@@ -64,9 +67,11 @@ impl CertificateService {
         call: &mut Call,
         headers: &HeaderMap,
         request: &CertificateRequest,
+        authenticated: &(dyn Fn(&Caller) + Sync),
     ) -> Result<CertificateResponse, Refusal> {
         let token = BearerToken::of(headers)?;
         let caller = call.caller.insert(self.reviewer.review(&token).await?);
+        authenticated(caller);
         // What is refused later counts too: asking is what costs.
         self.limits.take(caller, Instant::now())?;
         let asked = request::asked(request)?;

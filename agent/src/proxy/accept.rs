@@ -2,9 +2,12 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
+
+use super::turns::Budget;
 
 /// Pause after an error that the next accept would meet again, such as too many open files.
 const BACKOFF: Duration = Duration::from_millis(50);
@@ -12,13 +15,16 @@ const BACKOFF: Duration = Duration::from_millis(50);
 /// Hands every accepted connection to `serve`, for as long as the future lives.
 ///
 /// An error never ends it: a peer that left early is skipped, and a node short of descriptors or
-/// memory is given a moment.
+/// memory is given a moment. It accepts for as long as the pod's turn lasts, and goes on in the next
+/// one.
 pub(crate) async fn accept_each(
     listener: TcpListener,
+    budget: Rc<Budget>,
     mut serve: impl FnMut(TcpStream, SocketAddr),
 ) {
     let mut failing = false;
     loop {
+        budget.breathe().await;
         match listener.accept().await {
             Ok((stream, peer)) => {
                 failing = false;

@@ -113,6 +113,7 @@ impl Carrier {
             connection: self.gate.connection(),
             content: Content::Opaque(approvals),
         });
+        let _in_use = self.gate.uses.begin();
         let application = application.authorize(permit);
         let permission = Permission::of(&application);
         relay_opaque(downstream, read, application.into_stream(), &self.meter).await;

@@ -3,7 +3,8 @@
 //! The certificate, the policies and the identity are those of the pod whose network namespace the
 //! listener lives in. 200 is answered only once the connection to the application stands.
 
-use std::future::poll_fn;
+use std::cell::Cell;
+use std::future::{pending, poll_fn};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -13,25 +14,42 @@ use h2::RecvStream;
 use h2::server::SendResponse;
 use http::{Request, Response, StatusCode};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio_rustls::server::TlsStream;
 
 use super::authority::canonical;
 use super::carrier::Client;
 use super::connect::{ConnectError, connect_target};
 use super::events::Matter;
-use super::hbone::{Room, TLS_BUFFER, Transport, Tunnel, server_settings};
+use super::hbone::{TLS_BUFFER, Transport, Tunnel, server_settings, widen};
 use super::inbound_call::InboundCall;
-use super::limits::Resource;
+use super::limits::{Resource, Slot};
+use super::places::{PlaceKind, Source};
 use super::pod::ServedPod;
 use super::refusal::Refusal;
 use super::reset::ResetOnDrop;
 use super::subject::{Direction, Path};
+use super::verdict::Termination;
+use crate::admission::{Seat, SeatHandle};
 use crate::datapath::Caller;
 use crate::identity::{HandshakeError, VerifiedPeer};
 use crate::observe::events::InLog;
 
 /// How often a peer is asked whether it is alive, and how long it may take to answer.
 const PING_EVERY: Duration = Duration::from_secs(30);
+
+/// How long a tunnel may stand on which nothing was ever let through to the application: long enough
+/// for a peer that asks at once, and for one that asks again.
+const UNPROVEN: Duration = Duration::from_secs(5);
+
+/// How long the peer of a tunnel that has to make room may take to notice.
+const LEAVING: Duration = Duration::from_secs(1);
+
+/// How long a peer may take to acknowledge settings before it is looked at again.
+const ACKNOWLEDGED: Duration = Duration::from_millis(50);
+
+/// The word that metrics use of a tunnel that ended because nothing was let through on it.
+const NOTHING_ALLOWED: &str = "nothing-allowed";
 
 /// The word that logs and metrics use of a CONNECT that leads nowhere where it may.
 const BAD_CONNECT: &str = "bad-connect";
@@ -44,7 +62,18 @@ struct TunnelPeer {
     source: SocketAddr,
     /// Where the tunnel came to: one of the pod's addresses.
     reached: SocketAddr,
+    /// Its place among the pod's tunnels.
+    seat: SeatHandle<Source>,
+    /// Whether anything was ever let through to the application.
+    proven: Cell<bool>,
+    /// Streams whose verdict is awaited.
+    deciding: Cell<usize>,
+    /// Told when the tunnel may get ample room.
+    widen: Notify,
 }
+
+/// The peer's side of HTTP/2.
+type Connection = h2::server::Connection<TlsStream<Transport<TcpStream>>, Bytes>;
 
 /// TLS, and the stream under it.
 struct TunnelStream {
@@ -60,22 +89,44 @@ pub(crate) async fn serve(pod: Rc<ServedPod>, stream: TcpStream, source: SocketA
     if !pod.has_address(reached.ip()) {
         return refuse(&pod, source, reached, &Refusal::ForeignAddress(reached));
     }
-    let _slot = match pod.caps.take(Resource::Inbound) {
+    let _descriptor = match pod.caps.take(Resource::Descriptors) {
         Ok(slot) => slot,
         Err(over) => return refuse(&pod, source, reached, &over.into()),
     };
-    match handshake(&pod, stream.into_inner()).await {
-        Ok((tunnel, verified)) => {
+    match identify(&pod, stream, source).await {
+        Ok((tunnel, verified, seat)) => {
             let peer = TunnelPeer {
                 pod,
                 verified,
                 source: canonical(source),
                 reached,
+                seat: seat.handle(),
+                proven: Cell::new(false),
+                deciding: Cell::new(0),
+                widen: Notify::new(),
             };
-            accept_streams(Rc::new(peer), tunnel).await;
+            accept_streams(Rc::new(peer), tunnel, seat).await;
         }
         Err(refusal) => refuse(&pod, source, reached, &refusal),
     }
+}
+
+/// Finds out who the peer is. Until then the connection has a place among those of strangers, and
+/// from then on one that counts towards the peer's identity.
+async fn identify(
+    pod: &ServedPod,
+    stream: ResetOnDrop,
+    source: SocketAddr,
+) -> Result<(TunnelStream, VerifiedPeer, Seat<Source>), Refusal> {
+    let places = &pod.caps.places;
+    let mut seat = places.take(PlaceKind::Handshake, pod.source_at(source.ip()))?;
+    let (tunnel, verified) = tokio::select! {
+        shaken = handshake(pod, stream.into_inner()) => shaken?,
+        () = seat.displaced() => return Err(Termination::Displaced.into()),
+    };
+    let identity = Source::Identity(verified.identity().clone());
+    let seat = places.take(PlaceKind::Tunnel, identity)?;
+    Ok((tunnel, verified, seat))
 }
 
 fn refuse(pod: &ServedPod, source: SocketAddr, reached: SocketAddr, refusal: &Refusal) {
@@ -99,7 +150,6 @@ async fn handshake(
     pod: &ServedPod,
     stream: TcpStream,
 ) -> Result<(TunnelStream, VerifiedPeer), Refusal> {
-    let _slot = pod.caps.take(Resource::Handshakes)?;
     let server = pod.certificates.server()?;
     let limit = pod.limits.handshake_timeout;
     let transport = Transport::new(stream);
@@ -119,16 +169,16 @@ fn not_accepted(error: HandshakeError) -> Refusal {
     }
 }
 
-async fn accept_streams(peer: Rc<TunnelPeer>, tunnel: TunnelStream) {
+async fn accept_streams(peer: Rc<TunnelPeer>, tunnel: TunnelStream, mut seat: Seat<Source>) {
     let TunnelStream { tls, transport } = tunnel;
-    let ample = peer.pod.caps.take(Resource::Ample);
-    let room = match ample {
-        Ok(_) => Room::Ample,
-        Err(_) => Room::Scant,
-    };
-    let opening = transport.sending(server_settings(room).handshake(tls));
+    let opening = transport.sending(server_settings().handshake(tls));
     let limit = peer.pod.limits.handshake_timeout;
-    let mut connection = match tokio::time::timeout(limit, opening).await {
+    let opening = tokio::time::timeout(limit, opening);
+    let opened = tokio::select! {
+        opened = opening => opened,
+        () = seat.displaced() => return refuse_displaced(&peer),
+    };
+    let mut connection = match opened {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => {
             tracing::debug!(source = %peer.source, %error, "a tunnel did not speak HTTP/2");
@@ -139,11 +189,37 @@ async fn accept_streams(peer: Rc<TunnelPeer>, tunnel: TunnelStream) {
             return refuse(&peer.pod, peer.source, peer.reached, &refusal);
         }
     };
+    let mut ample = None;
     let mut silent = std::pin::pin!(silence(connection.ping_pong()));
+    let mut leaving = false;
+    let mut unproven = std::pin::pin!(peer.unproven(UNPROVEN));
     loop {
         let accepted = tokio::select! {
             accepted = transport.sending(connection.accept()) => accepted,
             () = &mut silent => return,
+            () = seat.displaced() => {
+                refuse_displaced(&peer);
+                // A stranger to the application gets no more time; others may be about to call.
+                if peer.proven.get() {
+                    leave(&mut connection, &transport).await;
+                }
+                return;
+            }
+            () = peer.widen.notified(), if ample.is_none() => {
+                ample = peer.widen(&mut connection);
+                continue;
+            }
+            () = &mut unproven => {
+                if leaving {
+                    return;
+                }
+                // What its peer is opening at this moment is judged all the same.
+                leaving = true;
+                connection.graceful_shutdown();
+                unproven.set(peer.unproven(LEAVING));
+                peer.report_unproven();
+                continue;
+            }
         };
         match accepted {
             Some(Ok((request, mut respond))) => match peer.ensure_accepted() {
@@ -166,6 +242,23 @@ async fn accept_streams(peer: Rc<TunnelPeer>, tunnel: TunnelStream) {
             None => return,
         }
     }
+}
+
+fn refuse_displaced(peer: &TunnelPeer) {
+    let refusal = Termination::Displaced.into();
+    refuse(&peer.pod, peer.source, peer.reached, &refusal);
+}
+
+/// Ends a tunnel in the orderly way: what its peer is about to open is refused rather than lost.
+async fn leave(connection: &mut Connection, transport: &Transport<TcpStream>) {
+    connection.graceful_shutdown();
+    let leaving = async {
+        while let Some(Ok((_, mut respond))) = transport.sending(connection.accept()).await {
+            answer(&mut respond, StatusCode::SERVICE_UNAVAILABLE);
+        }
+    };
+    // Whoever does not take part in it has had time to.
+    let _ = tokio::time::timeout(LEAVING, leaving).await;
 }
 
 /// Resolves when the peer no longer answers.
@@ -205,19 +298,25 @@ async fn serve_stream(
     };
     let way = (Direction::Inbound, Path::Tunnel);
     let mut call = InboundCall::register(Rc::clone(&peer.pod), way, caller, to);
-    let _slot = match peer.pod.caps.take(Resource::Streams) {
-        Ok(slot) => slot,
-        Err(over) => {
+    let (_descriptor, seat) = match peer.admit_stream() {
+        Ok(admitted) => admitted,
+        Err(refusal) => {
             answer(&mut respond, StatusCode::SERVICE_UNAVAILABLE);
-            return call.refuse(over.into());
+            return call.refuse(refusal);
         }
     };
+    call.sit(seat, Some(peer.seat.clone()));
+    peer.deciding.set(peer.deciding.get() + 1);
     let delivered = tokio::select! {
         delivered = call.deliver() => delivered,
         _ = poll_fn(|context| respond.poll_reset(context)) => Err(Refusal::CallerLeft),
     };
+    peer.deciding.set(peer.deciding.get() - 1);
     let delivered = match delivered {
-        Ok(delivered) => delivered,
+        Ok(delivered) => {
+            peer.prove();
+            delivered
+        }
         Err(refusal) => {
             answer(&mut respond, refusal.status());
             return call.refuse(refusal);
@@ -244,6 +343,58 @@ fn answer(respond: &mut SendResponse<Bytes>, status: StatusCode) {
 }
 
 impl TunnelPeer {
+    /// Resolves when the tunnel has stood for so long, nothing was ever let through on it, and nothing
+    /// is being decided.
+    async fn unproven(&self, time: Duration) {
+        loop {
+            tokio::time::sleep(time).await;
+            if self.proven.get() {
+                return pending().await;
+            }
+            if self.deciding.get() == 0 {
+                return;
+            }
+        }
+    }
+
+    fn report_unproven(&self) {
+        self.pod.stats.terminated(NOTHING_ALLOWED);
+        tracing::debug!(
+            source = %self.source, identity = %self.verified.identity(),
+            "a tunnel ends on which nothing was let through"
+        );
+    }
+
+    /// Something was let through to the application.
+    fn prove(&self) {
+        if !self.proven.replace(true) {
+            self.widen.notify_one();
+        }
+    }
+
+    /// Gives the tunnel ample room, where there is some left. Those on which nothing was let through
+    /// get none, so that they take none from others.
+    fn widen(self: &Rc<Self>, connection: &mut Connection) -> Option<Slot> {
+        let ample = self.pod.caps.take(Resource::Ample).ok()?;
+        if widen(connection).is_ok() {
+            return Some(ample);
+        }
+        let peer = Rc::clone(self);
+        self.pod.tasks.spawn(async move {
+            tokio::time::sleep(ACKNOWLEDGED).await;
+            peer.widen.notify_one();
+        });
+        None
+    }
+
+    /// A descriptor and a place for a stream.
+    fn admit_stream(&self) -> Result<(Slot, Seat<Source>), Refusal> {
+        let caps = &self.pod.caps;
+        let descriptor = caps.take(Resource::Descriptors)?;
+        let identity = Source::Identity(self.verified.identity().clone());
+        Ok((descriptor, caps.places.take(PlaceKind::Stream, identity)?))
+    }
+
     /// Whether what held in the handshake holds still, on both sides.
     fn ensure_accepted(&self) -> Result<(), Refusal> {
         self.pod.certificates.ready()?;

@@ -1,6 +1,7 @@
 //! The life of a connection to the pod's application: registered, judged, delivered, carried,
 //! accounted for.
 
+use std::future::pending;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
@@ -9,13 +10,15 @@ use super::carrier::{Carrier, Client};
 use super::connections::Registration;
 use super::delivery::{Delivered, deliver};
 use super::ends::Ends;
+use super::places::{Source, Uses};
 use super::pod::ServedPod;
 use super::refusal::Refusal;
 use super::relay::Meter;
 use super::report::{Account, Ending, Permission};
 use super::requests::RequestGate;
 use super::subject::{Direction, Party, Path, Subject};
-use super::verdict::{Basis, Content};
+use super::verdict::{Basis, Content, Termination};
+use crate::admission::{Seat, SeatHandle};
 use crate::datapath::Caller;
 use crate::policy::Attributes;
 
@@ -30,6 +33,9 @@ pub(crate) struct InboundCall {
     since: Instant,
     registration: Registration,
     permission: Option<Permission>,
+    /// Its place among the pod's connections. None where the pod calls itself.
+    seat: Option<Seat<Source>>,
+    uses: Uses,
 }
 
 impl InboundCall {
@@ -67,7 +73,17 @@ impl InboundCall {
             since: Instant::now(),
             registration,
             permission: None,
+            seat: None,
+            uses: Uses::default(),
         }
+    }
+
+    /// Has the connection end when its place is given to another, which happens only while policy
+    /// lets nothing pass on it. While something passes, it uses the place of its tunnel, too.
+    pub(crate) fn sit(&mut self, seat: Seat<Source>, tunnel: Option<SeatHandle<Source>>) {
+        let own = Some(seat.handle());
+        self.uses = Uses { own, tunnel };
+        self.seat = Some(seat);
     }
 
     /// Connects to the application, as far as policy allows it.
@@ -78,6 +94,7 @@ impl InboundCall {
         let delivered = tokio::select! {
             delivered = deliver(&self.pod, &self.caller, self.to) => delivered?,
             termination = self.registration.terminated() => return Err(termination.into()),
+            () = displaced(&mut self.seat) => return Err(Termination::Displaced.into()),
         };
         let content = match &delivered {
             Delivered::Allowed(stream, content) => {
@@ -100,6 +117,11 @@ impl InboundCall {
             place: self.registration.place(),
             meter: Rc::clone(&self.meter),
         };
+        // Where policy depends on requests, each of them is a use.
+        let in_use = match &delivered {
+            Delivered::Allowed(..) => Some(self.uses.begin()),
+            Delivered::Requests(_) => None,
+        };
         let ending = tokio::select! {
             carried = carrier.carry(delivered, client) => match carried {
                 Ok(None) => Ending::Finished,
@@ -110,7 +132,9 @@ impl InboundCall {
                 Err(refusal) => Ending::Refused(refusal),
             },
             termination = self.registration.terminated() => Ending::Terminated(termination),
+            () = displaced(&mut self.seat) => Ending::Terminated(Termination::Displaced),
         };
+        drop(in_use);
         self.close(&ending);
     }
 
@@ -140,6 +164,7 @@ impl InboundCall {
             to: self.to,
             subject: Rc::clone(&self.subject),
             meter: Rc::clone(&self.meter),
+            uses: self.uses.clone(),
         }
     }
 
@@ -152,6 +177,13 @@ impl InboundCall {
             permission: self.permission.as_ref(),
         };
         account.close(ending, &self.pod);
+    }
+}
+
+async fn displaced(seat: &mut Option<Seat<Source>>) {
+    match seat {
+        Some(seat) => seat.displaced().await,
+        None => pending().await,
     }
 }
 

@@ -5,17 +5,24 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::places::PodPlaces;
+
 /// Caps per pod, over all shards, and time-outs per connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ProxyLimits {
     /// Connections that the pod's processes have open to the mesh. Default 16,384, below the
     /// 28,000 ephemeral ports of a network namespace.
     pub outbound: usize,
-    /// Connections accepted for the pod: tunnels and undecided plaintext. Default 4,096.
+    /// Tunnels to the pod whose peers have proved an identity, shared by identity. Default 4,096.
     pub inbound: usize,
-    /// TLS handshakes of the pod's inbound tunnels under way. Default 256.
+    /// Tunnels to the pod whose peers have not proved an identity yet, shared by where they come
+    /// from. Default 256.
     pub handshakes: usize,
-    /// Open CONNECT streams towards the pod, over all its tunnels. Default 16,384.
+    /// Undecided plaintext connections accepted for the pod, shared by where they come from.
+    /// Default 4,096.
+    pub plaintext: usize,
+    /// Open CONNECT streams towards the pod, over all its tunnels, shared by identity. Default
+    /// 16,384.
     pub streams: usize,
     /// Inbound tunnels that may each have 32 MiB under way; the others have 256 KiB, so that what
     /// the pod's callers send and its applications do not read takes at most
@@ -44,6 +51,7 @@ impl Default for ProxyLimits {
             outbound: 16_384,
             inbound: 4_096,
             handshakes: 256,
+            plaintext: 4_096,
             streams: 16_384,
             ample: 16,
             bodies: 64 << 20,
@@ -58,12 +66,17 @@ impl Default for ProxyLimits {
 
 impl ProxyLimits {
     /// Caps for a process that may have `descriptors` open: one pod gets at most five eighths, so
-    /// that a pod that is flooded leaves some to the others.
+    /// that a pod that is flooded leaves some to the others. Of these, whoever has not been let pass
+    /// anything gets five eighths at most, so that what was let pass finds some.
     #[must_use]
     pub fn within(self, descriptors: u64) -> Self {
         let most = usize::try_from(descriptors).unwrap_or(usize::MAX);
+        let descriptors = self.descriptors.min(most / 8 * 5);
         Self {
-            descriptors: self.descriptors.min(most / 8 * 5),
+            descriptors,
+            inbound: self.inbound.min(descriptors / 4),
+            plaintext: self.plaintext.min(descriptors / 4),
+            handshakes: self.handshakes.min(descriptors / 8),
             ..self
         }
     }
@@ -73,9 +86,6 @@ impl ProxyLimits {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Resource {
     Outbound,
-    Inbound,
-    Handshakes,
-    Streams,
     Ample,
     Bodies,
     Descriptors,
@@ -101,10 +111,9 @@ pub(crate) struct Slot {
 #[derive(Clone, Debug)]
 pub(crate) struct PodCaps {
     limits: ProxyLimits,
+    /// What is shared among those who call.
+    pub(crate) places: PodPlaces,
     outbound: Arc<Semaphore>,
-    inbound: Arc<Semaphore>,
-    handshakes: Arc<Semaphore>,
-    streams: Arc<Semaphore>,
     ample: Arc<Semaphore>,
     bodies: Arc<Semaphore>,
     descriptors: Arc<Semaphore>,
@@ -114,17 +123,14 @@ impl Resource {
     /// Whether one of it comes with a descriptor that nothing else counts.
     const fn takes_descriptor(self) -> bool {
         match self {
-            Self::Outbound | Self::Inbound | Self::Streams => true,
-            Self::Handshakes | Self::Ample | Self::Bodies | Self::Descriptors => false,
+            Self::Outbound => true,
+            Self::Ample | Self::Bodies | Self::Descriptors => false,
         }
     }
 
     const fn plural(self) -> &'static str {
         match self {
             Self::Outbound => "outbound connections",
-            Self::Inbound => "inbound connections",
-            Self::Handshakes => "TLS handshakes under way",
-            Self::Streams => "inbound streams",
             Self::Ample => "inbound tunnels with ample room",
             Self::Bodies => "bytes of bodies held for external authorizers",
             Self::Descriptors => "connections in both directions",
@@ -137,10 +143,8 @@ impl PodCaps {
         let cap = |cap: usize| Arc::new(Semaphore::new(cap.min(Semaphore::MAX_PERMITS)));
         Self {
             limits,
+            places: PodPlaces::new(limits),
             outbound: cap(limits.outbound),
-            inbound: cap(limits.inbound),
-            handshakes: cap(limits.handshakes),
-            streams: cap(limits.streams),
             ample: cap(limits.ample),
             bodies: cap(limits.bodies),
             descriptors: cap(limits.descriptors),
@@ -182,9 +186,6 @@ impl PodCaps {
     fn acquire(&self, resource: Resource, number: u32) -> Result<OwnedSemaphorePermit, OverCap> {
         let (semaphore, cap) = match resource {
             Resource::Outbound => (&self.outbound, self.limits.outbound),
-            Resource::Inbound => (&self.inbound, self.limits.inbound),
-            Resource::Handshakes => (&self.handshakes, self.limits.handshakes),
-            Resource::Streams => (&self.streams, self.limits.streams),
             Resource::Ample => (&self.ample, self.limits.ample),
             Resource::Bodies => (&self.bodies, self.limits.bodies),
             Resource::Descriptors => (&self.descriptors, self.limits.descriptors),
@@ -199,21 +200,11 @@ impl PodCaps {
 mod tests {
     use super::*;
 
-    const ALL: [Resource; 6] = [
-        Resource::Outbound,
-        Resource::Inbound,
-        Resource::Handshakes,
-        Resource::Streams,
-        Resource::Ample,
-        Resource::Bodies,
-    ];
+    const ALL: [Resource; 3] = [Resource::Outbound, Resource::Ample, Resource::Bodies];
 
     fn caps(cap: usize) -> PodCaps {
         PodCaps::new(ProxyLimits {
             outbound: cap,
-            inbound: cap,
-            handshakes: cap,
-            streams: cap,
             ample: cap,
             bodies: cap,
             ..ProxyLimits::default()
@@ -248,12 +239,21 @@ mod tests {
         let caps = PodCaps::new(ProxyLimits::default().within(16));
         let slots: Vec<Slot> = (0..5)
             .map(|_| caps.take(Resource::Outbound).expect("five eighths"))
-            .chain((0..5).map(|_| caps.take(Resource::Streams).expect("five eighths")))
+            .chain((0..5).map(|_| caps.take(Resource::Descriptors).expect("five eighths")))
             .collect();
-        let refused = caps.take(Resource::Inbound).expect_err("over the cap");
+        let refused = caps.take(Resource::Outbound).expect_err("over the cap");
         assert_eq!(refused.resource, Resource::Descriptors);
         drop(slots);
-        caps.take(Resource::Inbound).expect("given back");
+        caps.take(Resource::Outbound).expect("given back");
+    }
+
+    #[test]
+    fn strangers_leave_descriptors_to_what_was_let_pass() {
+        for descriptors in [16, 1024, 20_000, 1 << 20] {
+            let limits = ProxyLimits::default().within(descriptors);
+            let strangers = limits.inbound + limits.plaintext + limits.handshakes;
+            assert!(8 * strangers <= 5 * limits.descriptors, "{descriptors}");
+        }
     }
 
     #[test]
@@ -271,7 +271,7 @@ mod tests {
     #[test]
     fn one_pod_does_not_use_up_another() {
         let (flooded, other) = (caps(0), caps(1));
-        assert!(flooded.take(Resource::Inbound).is_err());
-        assert!(other.take(Resource::Inbound).is_ok());
+        assert!(flooded.take(Resource::Outbound).is_err());
+        assert!(other.take(Resource::Outbound).is_ok());
     }
 }

@@ -23,6 +23,7 @@ mod node;
 mod opaque;
 mod outbound;
 mod outbound_call;
+mod places;
 mod plaintext;
 mod pod;
 mod refusal;
@@ -37,6 +38,7 @@ mod subject;
 mod tasks;
 #[cfg(test)]
 mod test_objects;
+mod turns;
 mod verdict;
 
 #[doc(hidden)]

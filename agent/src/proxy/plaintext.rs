@@ -11,11 +11,13 @@ use super::carrier::Client;
 use super::ends::Ends;
 use super::inbound_call::InboundCall;
 use super::limits::{Resource, Slot};
+use super::places::{PlaceKind, Source};
 use super::pod::ServedPod;
 use super::refusal::Refusal;
 use super::reset::ResetOnDrop;
 use super::subject::{Direction, Path};
 use super::verdict::Judge;
+use crate::admission::Seat;
 use crate::datapath::Caller;
 use crate::policy::ConnectionVerdict;
 
@@ -36,10 +38,11 @@ pub(crate) async fn serve(pod: Rc<ServedPod>, stream: TcpStream, peer: SocketAdd
     };
     let way = (Direction::Inbound, Path::Plaintext);
     let mut call = InboundCall::register(Rc::clone(&pod), way, caller.clone(), to);
-    let _slot = match admit(&pod, &caller, to) {
-        Ok(slot) => slot,
+    let (_descriptor, seat) = match admit(&pod, &caller, to) {
+        Ok(admitted) => admitted,
         Err(refusal) => return call.refuse(refusal),
     };
+    call.sit(seat, None);
     match call.deliver().await {
         Ok(delivered) => {
             call.carry(delivered, Client::Tcp(client.into_inner()))
@@ -50,14 +53,21 @@ pub(crate) async fn serve(pod: Rc<ServedPod>, stream: TcpStream, peer: SocketAdd
 }
 
 /// Lets a connection come as far as the kernel's second verdict.
-fn admit(pod: &ServedPod, caller: &Caller, to: SocketAddr) -> Result<Slot, Refusal> {
+fn admit(
+    pod: &ServedPod,
+    caller: &Caller,
+    to: SocketAddr,
+) -> Result<(Slot, Seat<Source>), Refusal> {
     if !pod.has_address(to.ip()) || pod.datapath.owns_port(to.port()) {
         return Err(Refusal::ForeignAddress(to));
     }
-    let slot = pod.caps.take(Resource::Inbound)?;
     let view = pod.view();
     match Judge::new(&view, &pod.workload).connection(&Ends { caller, to }.attributes()) {
-        ConnectionVerdict::Deny(denial) => Err(Refusal::by_evaluator(denial)),
-        ConnectionVerdict::Allow(_) | ConnectionVerdict::Ask => Ok(slot),
+        ConnectionVerdict::Deny(denial) => return Err(Refusal::by_evaluator(denial)),
+        ConnectionVerdict::Allow(_) | ConnectionVerdict::Ask => {}
     }
+    let descriptor = pod.caps.take(Resource::Descriptors)?;
+    let source = pod.source_at(caller.address.ip());
+    let seat = pod.caps.places.take(PlaceKind::Plaintext, source)?;
+    Ok((descriptor, seat))
 }

@@ -9,10 +9,12 @@ use tokio::sync::watch;
 use super::connections::Registry;
 use super::hbone::TunnelPool;
 use super::limits::{PodCaps, ProxyLimits};
+use super::places::Source;
 use super::stats::ShardStats;
 use super::subject::Party;
 use super::tasks::PodTasks;
 use super::verdict::{Basis, Judge, PodRemoval, Termination};
+use crate::admission::Origin;
 use crate::authorizer::Authorizer;
 use crate::datapath::PodDatapath;
 use crate::identity::WorkloadCertificates;
@@ -63,6 +65,15 @@ impl ServedPod {
     /// Whether `address` is one of the pod's own.
     pub(crate) fn has_address(&self, address: IpAddr) -> bool {
         self.datapath.addresses().contains(&address.to_canonical())
+    }
+
+    /// Whose share a connection from `address` counts towards, as long as it has proved no identity.
+    pub(crate) fn source_at(&self, address: IpAddr) -> Source {
+        let mesh = self.mesh.borrow();
+        Source::Origin(match mesh.snapshot.by_address(address) {
+            Some(pod) => Origin::Namespace(Arc::clone(&pod.name.namespace)),
+            None => Origin::of(address),
+        })
     }
 
     /// Whether a connection may go on, as the mesh is known at this moment.

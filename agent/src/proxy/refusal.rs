@@ -8,6 +8,7 @@ use http::StatusCode;
 use super::consult::Disagreement;
 use super::hbone::TunnelError;
 use super::limits::OverCap;
+use super::places::NoPlace;
 use super::verdict::Termination;
 use crate::datapath::DialError;
 use crate::identity::{CertificateUnavailable, PeerIdentityError};
@@ -59,6 +60,8 @@ pub(crate) enum Refusal {
     #[error(transparent)]
     OverCap(#[from] OverCap),
     #[error(transparent)]
+    NoPlace(#[from] NoPlace),
+    #[error(transparent)]
     Certificate(#[from] CertificateUnavailable),
     #[error("the TLS handshake failed: {0}")]
     Handshake(std::io::Error),
@@ -103,7 +106,7 @@ impl Refusal {
             Self::Ambiguous { .. } => "ambiguous-address",
             Self::HbonePort(_) => "tunnel-port-dialled",
             Self::ForeignAddress(_) => "foreign-local-address",
-            Self::OverCap(_) => "over-cap",
+            Self::OverCap(_) | Self::NoPlace(_) => "over-cap",
             Self::Certificate(_) => "no-certificate",
             Self::Handshake(_) => "tls-handshake-failed",
             Self::HandshakeTimedOut(_) => "tls-handshake-timed-out",
@@ -134,6 +137,7 @@ impl Refusal {
             | Self::HbonePort(_)
             | Self::ForeignAddress(_)
             | Self::OverCap(_)
+            | Self::NoPlace(_)
             | Self::Certificate(_)
             | Self::Handshake(_)
             | Self::HandshakeTimedOut(_)
@@ -164,6 +168,7 @@ impl Refusal {
             | Self::UnknownEndpoint { .. }
             | Self::Ambiguous { .. }
             | Self::OverCap(_)
+            | Self::NoPlace(_)
             | Self::Certificate(_)
             | Self::Handshake(_)
             | Self::HandshakeTimedOut(_)
@@ -203,6 +208,7 @@ impl Refusal {
             | Self::HbonePort(_)
             | Self::ForeignAddress(_)
             | Self::OverCap(_)
+            | Self::NoPlace(_)
             | Self::Certificate(_)
             | Self::Handshake(_)
             | Self::HandshakeTimedOut(_)

@@ -22,6 +22,7 @@ use super::limits::{PodCaps, ProxyLimits};
 use super::pod::ServedPod;
 use super::stats::{ProxyStats, ShardStats};
 use super::tasks::PodTasks;
+use super::turns::{Budget, Turns};
 use super::verdict::PodRemoval;
 use super::{inbound, outbound, plaintext};
 use crate::authorizer::{Authorizer, AuthorizerCounts, CheckSlots};
@@ -68,6 +69,7 @@ pub(crate) struct Shard {
     mesh: watch::Receiver<Arc<MeshView>>,
     keys: Arc<KeyCache>,
     pods: HashMap<NetnsCookie, Rc<ServedPod>>,
+    turns: Turns,
     ids: Rc<ConnectionIds>,
     stats: Rc<ShardStats>,
     events: Arc<RecentEvents>,
@@ -88,6 +90,7 @@ impl Shard {
             mesh,
             keys,
             pods: HashMap::new(),
+            turns: Turns::default(),
             ids: Rc::default(),
             stats: Rc::default(),
             events,
@@ -97,6 +100,7 @@ impl Shard {
 
     /// Obeys commands until [`Command::Stop`], or until nobody can send one any more.
     pub(crate) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        tokio::task::spawn_local(self.turns.clone().run());
         while let Some(command) = commands.recv().await {
             if let Some(Stop { drain, done }) = self.obey(command) {
                 self.drain(drain, &mut commands).await;
@@ -142,8 +146,9 @@ impl Shard {
             checks,
         } = pod;
         let datapath = PodDatapath::new(datapath);
+        let budget = Budget::new(self.turns.clone());
         let served = Rc::new_cyclic(|pod| ServedPod {
-            pool: TunnelPool::new(datapath.clone(), certificates.clone()),
+            pool: TunnelPool::new(datapath.clone(), certificates.clone(), Rc::clone(&budget)),
             workload,
             certificates,
             caps,
@@ -158,7 +163,7 @@ impl Shard {
                 checks,
                 Rc::clone(&self.authorizers),
             ),
-            tasks: PodTasks::new(),
+            tasks: PodTasks::new(budget),
             datapath,
         });
         listen(&served, listeners)?;
@@ -244,8 +249,9 @@ fn accept<S>(
     S: Future<Output = ()> + 'static,
 {
     let served = Rc::clone(pod);
+    let budget = Rc::clone(pod.tasks.budget());
     pod.tasks
-        .spawn_accepting(accept_each(listener, move |stream, peer| {
+        .spawn_accepting(accept_each(listener, budget, move |stream, peer| {
             let connection = serve(Rc::clone(&served), stream, peer);
             served.tasks.spawn(connection);
         }));

@@ -2,9 +2,12 @@
 
 use std::cell::RefCell;
 use std::future::Future;
+use std::rc::Rc;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+
+use super::turns::Budget;
 
 /// How far the serving of a pod has come.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -16,20 +19,27 @@ enum Phase {
     Closed,
 }
 
-/// A pod's tasks.
+/// A pod's tasks. They run on the pod's budget.
 #[derive(Debug)]
 pub(crate) struct PodTasks {
+    budget: Rc<Budget>,
     running: RefCell<JoinSet<()>>,
     phase: watch::Sender<Phase>,
 }
 
 impl PodTasks {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(budget: Rc<Budget>) -> Self {
         let (phase, _) = watch::channel(Phase::Serving);
         Self {
+            budget,
             running: RefCell::default(),
             phase,
         }
+    }
+
+    /// What the tasks run on.
+    pub(crate) fn budget(&self) -> &Rc<Budget> {
+        &self.budget
     }
 
     /// Runs a task until its end or [`PodTasks::close`].
@@ -62,7 +72,7 @@ impl PodTasks {
 
     fn spawn_until(&self, last: Phase, task: impl Future<Output = ()> + 'static) {
         // On the heap before it begins: select! would keep room for it twice.
-        let mut task = Box::pin(task);
+        let mut task = self.budget.pace(Box::pin(task));
         let mut phase = self.phase.subscribe();
         let mut running = self.running.borrow_mut();
         while running.try_join_next().is_some() {}
@@ -80,11 +90,11 @@ impl PodTasks {
 mod tests {
     use std::cell::Cell;
     use std::future::pending;
-    use std::rc::Rc;
 
     use tokio::runtime::LocalRuntime;
 
     use super::*;
+    use crate::proxy::turns::Turns;
 
     /// Sets its cell when it is dropped, that is, when the task that owns it has ended.
     struct Ended(Rc<Cell<bool>>);
@@ -108,7 +118,7 @@ mod tests {
     fn draining_ends_what_accepts_and_closing_ends_the_rest() {
         let runtime = LocalRuntime::new().expect("a runtime");
         runtime.block_on(async {
-            let tasks = PodTasks::new();
+            let tasks = PodTasks::new(Budget::new(Turns::default()));
             let (accepting_ended, accepting) = endless();
             let (connection_ended, connection) = endless();
             tasks.spawn(connection);
@@ -127,7 +137,7 @@ mod tests {
     fn a_task_spawned_by_one_that_ends_is_ended_too() {
         let runtime = LocalRuntime::new().expect("a runtime");
         runtime.block_on(async {
-            let tasks = Rc::new(PodTasks::new());
+            let tasks = Rc::new(PodTasks::new(Budget::new(Turns::default())));
             let (ended, late) = endless();
             let spawner = Rc::clone(&tasks);
             tasks.spawn(async move { spawner.spawn(late) });

@@ -79,6 +79,11 @@ pub(crate) enum Termination {
     /// The pod is not served any more.
     #[error("terminated: {0}")]
     PodRemoved(PodRemoval),
+    /// It was idle, and another connection needed its place.
+    #[error(
+        "terminated: it was idle, the pod's places were used up, and its source held most of them"
+    )]
+    Displaced,
 }
 
 /// Why the proxy stops serving a pod.
@@ -122,6 +127,7 @@ impl Termination {
             Self::EndpointGone(_) => "endpoint-gone",
             Self::EndpointOptedIn(_) | Self::AddressJoined(_) => "endpoint-opted-in",
             Self::PodRemoved(_) => "pod-removed",
+            Self::Displaced => "displaced",
         }
     }
 
@@ -132,7 +138,8 @@ impl Termination {
             Self::EndpointGone(_)
             | Self::EndpointOptedIn(_)
             | Self::AddressJoined(_)
-            | Self::PodRemoved(_) => false,
+            | Self::PodRemoved(_)
+            | Self::Displaced => false,
         }
     }
 
@@ -144,7 +151,8 @@ impl Termination {
             | Self::EndpointGone(_)
             | Self::EndpointOptedIn(_)
             | Self::AddressJoined(_)
-            | Self::PodRemoved(_) => None,
+            | Self::PodRemoved(_)
+            | Self::Displaced => None,
         }
     }
 }

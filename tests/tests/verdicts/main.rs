@@ -31,8 +31,9 @@ const SETS: usize = 40;
 /// Connections there must have been, of each outcome at each hook.
 const LEAST: usize = 100;
 
-/// Between two sets: so that the kernel, which reports 100 denials of a pod in a second, reports all.
-const PAUSE: Duration = Duration::from_millis(500);
+/// Between two sets: so that the kernel, which reports 20 denials of a pod and source in a second,
+/// reports all.
+const PAUSE: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     run_tests(tests![the_kernel_judges_connections_as_the_evaluator_does])

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
@@ -18,8 +18,10 @@ use tonic::server::UnaryService;
 use tonic::{Code, Status};
 use tonic_prost::ProstCodec;
 
+use super::super::caller::Caller;
 use super::super::protocol::{CREATE_CERTIFICATE_PATH, CertificateRequest, CertificateResponse};
 use super::super::service::CertificateService;
+use super::slots::{ConnectionSlots, Slot, SlotHandle, Source, UsedSlot};
 
 /// Calls of a connection that are under way at once.
 const MAX_STREAMS: u32 = 32;
@@ -37,38 +39,70 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection may go without a call. Clients make a new one when they need it.
 const IDLE: Duration = Duration::from_secs(60);
 
+/// How long a connection may stand on which no token was shown that is good: a call may take its
+/// time.
+const STRANGER: Duration = CALL_TIMEOUT.saturating_add(Duration::from_secs(5));
+
 /// How often a silent peer is asked whether it is there, and how long it has to answer.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
 /// How long the calls under way have to end once no more are taken.
 const CLOSING: Duration = CALL_TIMEOUT.saturating_add(Duration::from_secs(1));
 
-/// When a connection was used last.
+/// A connection's slot, and where it gets another one once its caller is known.
+pub(super) struct Place {
+    pub(super) slots: ConnectionSlots,
+    pub(super) slot: Slot,
+}
+
+/// How a connection is used.
 #[derive(Debug)]
-struct Activity(Mutex<(usize, Instant)>);
+struct Activity(Mutex<Usage>);
+
+#[derive(Debug)]
+struct Usage {
+    under_way: usize,
+    /// When it was used last; while its caller is a stranger, since when it stands.
+    since: Instant,
+    /// Its slot, where its caller is known.
+    slot: Option<SlotHandle>,
+}
 
 /// A call under way.
-struct UnderWay<'a>(&'a Activity);
+struct UnderWay<'a> {
+    activity: &'a Activity,
+    #[expect(dead_code, reason = "held for its drop")]
+    slot: Option<UsedSlot>,
+}
 
 /// The peer's side of the service.
 #[derive(Clone)]
 struct Calls {
     service: Arc<CertificateService>,
     peer: SocketAddr,
+    /// Who has called last.
+    caller: watch::Sender<Option<Source>>,
 }
 
-/// Serves a connection until its peer leaves, it is idle for long, or `stop` says so.
+/// Serves a connection until its peer leaves, it is idle for long, another one needs its place, or
+/// `stop` says so.
 pub(super) async fn serve<S>(
     stream: S,
     peer: SocketAddr,
     service: Arc<CertificateService>,
+    mut place: Place,
     mut stop: watch::Receiver<bool>,
 ) -> hyper::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let activity = Arc::new(Activity::new());
-    let calls = Calls { service, peer };
+    let (caller, mut known) = watch::channel(None);
+    let calls = Calls {
+        service,
+        peer,
+        caller,
+    };
     let served = Arc::clone(&activity);
     let answer = service_fn(move |request| {
         let (calls, activity) = (calls.clone(), Arc::clone(&served));
@@ -81,6 +115,12 @@ where
     loop {
         tokio::select! {
             result = connection.as_mut() => return result,
+            // The calls, which live as long as the connection, have the sender.
+            Ok(()) = known.changed() => {
+                let caller = known.borrow_and_update().clone();
+                place.know(caller, &activity);
+            }
+            () = place.slot.displaced() => return made_room(peer),
             // An error is the end of the server, too.
             _ = stop.wait_for(|stop| *stop) => break,
             () = tokio::time::sleep(activity.left()) => {
@@ -91,9 +131,15 @@ where
         }
     }
     connection.as_mut().graceful_shutdown();
-    tokio::time::timeout(CLOSING, connection)
-        .await
-        .unwrap_or(Ok(()))
+    tokio::select! {
+        closed = tokio::time::timeout(CLOSING, connection) => closed.unwrap_or(Ok(())),
+        () = place.slot.displaced() => made_room(peer),
+    }
+}
+
+fn made_room(peer: SocketAddr) -> hyper::Result<()> {
+    tracing::debug!(%peer, "a connection made room for another");
+    Ok(())
 }
 
 fn builder() -> http2::Builder<TokioExecutor> {
@@ -107,34 +153,70 @@ fn builder() -> http2::Builder<TokioExecutor> {
     builder
 }
 
+impl Place {
+    /// Gives the connection a slot that counts towards its caller. It keeps the one that it has where
+    /// all of those are in use.
+    fn know(&mut self, caller: Option<Source>, activity: &Activity) {
+        if let Some(caller) = caller
+            && let Ok(slot) = self.slots.take_known(caller)
+        {
+            activity.known(slot.handle());
+            self.slot = slot;
+        }
+    }
+}
+
 impl Activity {
     fn new() -> Self {
-        Self(Mutex::new((0, Instant::now())))
+        Self(Mutex::new(Usage {
+            under_way: 0,
+            since: Instant::now(),
+            slot: None,
+        }))
     }
 
     fn begin(&self) -> UnderWay<'_> {
-        self.change(1);
-        UnderWay(self)
+        let mut usage = self.usage();
+        usage.change(1);
+        UnderWay {
+            activity: self,
+            slot: usage.slot.as_ref().map(SlotHandle::occupy),
+        }
     }
 
-    fn change(&self, by: isize) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *state = (state.0.saturating_add_signed(by), Instant::now());
+    fn known(&self, slot: SlotHandle) {
+        let mut usage = self.usage();
+        usage.slot = Some(slot);
+        usage.since = Instant::now();
     }
 
     /// How long until the connection is idle for too long.
     fn left(&self) -> Duration {
-        let (under_way, since) = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match under_way {
-            0 => IDLE.saturating_sub(since.elapsed()),
-            _ => IDLE,
+        let usage = self.usage();
+        match (&usage.slot, usage.under_way) {
+            (None, _) => STRANGER.saturating_sub(usage.since.elapsed()),
+            (Some(_), 0) => IDLE.saturating_sub(usage.since.elapsed()),
+            (Some(_), _) => IDLE,
+        }
+    }
+
+    fn usage(&self) -> MutexGuard<'_, Usage> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Usage {
+    fn change(&mut self, by: isize) {
+        self.under_way = self.under_way.saturating_add_signed(by);
+        if self.slot.is_some() {
+            self.since = Instant::now();
         }
     }
 }
 
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
-        self.0.change(-1);
+        self.activity.usage().change(-1);
     }
 }
 
@@ -162,11 +244,25 @@ impl UnaryService<CertificateRequest> for Calls {
     type Future = BoxFuture<'static, Result<tonic::Response<CertificateResponse>, Status>>;
 
     fn call(&mut self, request: tonic::Request<CertificateRequest>) -> Self::Future {
-        let Self { service, peer } = self.clone();
+        let Self {
+            service,
+            peer,
+            caller,
+        } = self.clone();
         Box::pin(async move {
+            let authenticated = |known: &Caller| {
+                let known = Some(Source::of(known));
+                caller.send_if_modified(|last| {
+                    let is_other = *last != known;
+                    last.clone_from(&known);
+                    is_other
+                });
+            };
             let (metadata, _, message) = request.into_parts();
             let headers = metadata.into_headers();
-            let created = service.create_certificate(peer, &headers, &message).await;
+            let created = service
+                .create_certificate(peer, &headers, &message, &authenticated)
+                .await;
             created
                 .map(tonic::Response::new)
                 .map_err(|refusal| refusal.status())
@@ -181,15 +277,30 @@ mod tests {
     #[test]
     fn a_connection_with_a_call_is_not_idle() {
         let activity = Activity::new();
-        let long_ago = Instant::now()
-            .checked_sub(IDLE)
-            .expect("a machine that runs for a while");
-        activity.0.lock().expect("no panic").1 = long_ago;
+        let slot = ConnectionSlots::default().take([10, 0, 0, 1].into());
+        activity.known(slot.expect("free").handle());
+        activity.usage().since = ago(IDLE);
         assert!(activity.left().is_zero());
         let under_way = activity.begin();
-        activity.0.lock().expect("no panic").1 = long_ago;
+        activity.usage().since = ago(IDLE);
         assert_eq!(activity.left(), IDLE);
         drop(under_way);
         assert!(!activity.left().is_zero());
+    }
+
+    #[test]
+    fn a_stranger_gains_no_time_by_calling() {
+        let activity = Activity::new();
+        activity.usage().since = ago(STRANGER);
+        let under_way = activity.begin();
+        assert!(activity.left().is_zero());
+        drop(under_way);
+        assert!(activity.left().is_zero());
+    }
+
+    fn ago(time: Duration) -> Instant {
+        let now = Instant::now();
+        now.checked_sub(time)
+            .expect("a machine that runs for a while")
     }
 }

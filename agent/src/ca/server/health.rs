@@ -12,16 +12,16 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 
 use super::certificate::ServerCertificate;
+use crate::admission::{Origin, Seats};
 use crate::ca::pods::{PodDirectory, PodIndex};
 
 /// How long a probe may take.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Probes at once.
-const MAX_PROBES: usize = 16;
+/// Probes at once. One more displaces the oldest, of those who make most of them.
+const MAX_PROBES: usize = 64;
 
 /// Answers probes for as long as it is polled.
 pub async fn serve_health(
@@ -29,24 +29,25 @@ pub async fn serve_health(
     pods: PodDirectory,
     certificate: Arc<ServerCertificate>,
 ) {
-    let places = Arc::new(Semaphore::new(MAX_PROBES));
+    let seats = Seats::new(MAX_PROBES);
     loop {
-        let Ok((stream, _)) = listener.accept().await else {
+        let Ok((stream, peer)) = listener.accept().await else {
             tokio::time::sleep(PROBE_TIMEOUT).await;
             continue;
         };
-        // Dropped where it is one too many.
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+        let Ok(mut seat) = seats.take(Origin::of(peer.ip())) else {
             continue;
         };
         let (pods, certificate) = (pods.clone(), Arc::clone(&certificate));
         tokio::spawn(async move {
-            let _place = place;
-            let answered = answer(stream, &pods, &certificate);
-            if !matches!(
-                tokio::time::timeout(PROBE_TIMEOUT, answered).await,
-                Ok(Ok(()))
-            ) {
+            let answering = answer(stream, &pods, &certificate);
+            let answered = tokio::select! {
+                answered = tokio::time::timeout(PROBE_TIMEOUT, answering) => {
+                    matches!(answered, Ok(Ok(())))
+                }
+                () = seat.displaced() => false,
+            };
+            if !answered {
                 tracing::debug!("a probe was not answered");
             }
         });

@@ -11,8 +11,8 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use super::certificate::ServerCertificate;
-use super::connection;
-use super::slots::{ConnectionSlot, ConnectionSlots};
+use super::connection::{self, Place};
+use super::slots::{ConnectionSlots, Slot};
 use crate::ca::service::CertificateService;
 
 /// How long a handshake may take.
@@ -86,10 +86,10 @@ impl CaServer {
                 Some(_) = connections.join_next() => {}
                 accepted = self.listener.accept() => match accepted {
                     Ok((stream, peer)) => match self.slots.take(peer.ip()) {
-                        Some(slot) => {
+                        Ok(slot) => {
                             connections.spawn(self.connection(stream, peer, slot, stopped.clone()));
                         }
-                        None => tracing::debug!(%peer, "a connection is one too many"),
+                        Err(error) => tracing::debug!(%peer, %error, "a connection is one too many"),
                     },
                     Err(error) => {
                         tracing::warn!(%error, "a connection cannot be accepted");
@@ -111,15 +111,19 @@ impl CaServer {
         &self,
         stream: TcpStream,
         peer: SocketAddr,
-        slot: ConnectionSlot,
+        mut slot: Slot,
         mut stop: watch::Receiver<bool>,
     ) -> impl Future<Output = ()> + Send + 'static {
         let (tls, service) = (self.tls.clone(), Arc::clone(&self.service));
+        let slots = self.slots.clone();
         async move {
-            let _slot = slot;
             let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream));
             let stream = tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => return,
+                () = slot.displaced() => {
+                    tracing::debug!(%peer, "a connection made room for another");
+                    return;
+                }
                 handshake = handshake => match handshake {
                     Ok(Ok(stream)) => stream,
                     Ok(Err(error)) => {
@@ -132,7 +136,8 @@ impl CaServer {
                     }
                 },
             };
-            if let Err(error) = connection::serve(stream, peer, service, stop).await {
+            let place = Place { slots, slot };
+            if let Err(error) = connection::serve(stream, peer, service, place, stop).await {
                 tracing::debug!(%peer, %error, "a connection failed");
             }
         }

@@ -1,99 +1,124 @@
-//! How many connections there may be.
+//! How many connections there may be, and whose: see [`crate::admission`].
+//!
+//! A stranger takes places of strangers only, and is displaced by callers from elsewhere. Whoever has
+//! shown a token of the cluster has a place that counts towards its account.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-/// Connections of all.
-const MAX_CONNECTIONS: usize = 4096;
+use crate::admission::{NoRoom, Occupied, Origin, Seat, SeatHandle, Seats};
+use crate::ca::account::ServiceAccount;
+use crate::ca::caller::Caller;
 
-/// Connections of one address. A node's agent and each sidecar need one.
-const MAX_OF_ADDRESS: usize = 32;
+/// Connections whose callers have not shown a token that is good.
+const MAX_STRANGERS: usize = 1024;
 
-/// Counts connections by address.
-#[derive(Clone, Debug, Default)]
-pub(super) struct ConnectionSlots(Arc<Mutex<Counts>>);
+/// Connections whose callers have.
+const MAX_CALLERS: usize = 3072;
 
-#[derive(Debug, Default)]
-struct Counts {
-    all: usize,
-    addresses: HashMap<IpAddr, usize>,
+/// Whose share a connection counts towards.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) enum Source {
+    /// No token has been shown.
+    Stranger(Origin),
+    /// An account, on the node that its token names.
+    Caller(ServiceAccount, Option<Arc<str>>),
 }
 
-/// The right to one connection, until it is dropped.
-#[derive(Debug)]
-pub(super) struct ConnectionSlot {
-    slots: ConnectionSlots,
-    address: IpAddr,
+/// A connection's right to be there.
+pub(super) type Slot = Seat<Source>;
+
+/// What a call uses while it is under way.
+pub(super) type SlotHandle = SeatHandle<Source>;
+
+/// A slot that a call uses.
+pub(super) type UsedSlot = Occupied<Source>;
+
+/// The slots of all connections.
+#[derive(Clone, Debug)]
+pub(super) struct ConnectionSlots {
+    strangers: Seats<Source>,
+    callers: Seats<Source>,
 }
 
-impl ConnectionSlots {
-    /// `None`: the connection is one too many.
-    pub(super) fn take(&self, address: IpAddr) -> Option<ConnectionSlot> {
-        let address = address.to_canonical();
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_address = counts.addresses.get(&address).copied().unwrap_or_default();
-        if counts.all >= MAX_CONNECTIONS || of_address >= MAX_OF_ADDRESS {
-            return None;
-        }
-        counts.all += 1;
-        counts.addresses.insert(address, of_address + 1);
-        Some(ConnectionSlot {
-            slots: self.clone(),
-            address,
-        })
+impl Source {
+    pub(super) fn of(caller: &Caller) -> Self {
+        Self::Caller(caller.account.clone(), caller.node.clone())
     }
 }
 
-impl Drop for ConnectionSlot {
-    fn drop(&mut self) {
-        let mut counts = self.slots.0.lock().unwrap_or_else(PoisonError::into_inner);
-        counts.all -= 1;
-        if let Some(count) = counts.addresses.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                counts.addresses.remove(&self.address);
-            }
+impl Default for ConnectionSlots {
+    fn default() -> Self {
+        Self::new(MAX_STRANGERS, MAX_CALLERS)
+    }
+}
+
+impl ConnectionSlots {
+    fn new(strangers: usize, callers: usize) -> Self {
+        Self {
+            strangers: Seats::new(strangers),
+            callers: Seats::new(callers),
         }
+    }
+
+    /// A slot for a connection of which only the address is known.
+    ///
+    /// # Errors
+    /// [`NoRoom`].
+    pub(super) fn take(&self, address: IpAddr) -> Result<Slot, NoRoom> {
+        self.strangers.take(Source::Stranger(Origin::of(address)))
+    }
+
+    /// A slot for a connection whose caller is known.
+    ///
+    /// # Errors
+    /// [`NoRoom`]; the connection may keep the slot that it has.
+    pub(super) fn take_known(&self, caller: Source) -> Result<Slot, NoRoom> {
+        self.callers.take(caller)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
+    use futures_util::FutureExt;
 
     use super::*;
+    use crate::ca::tests::caller;
 
-    fn address(number: usize) -> IpAddr {
-        let bits = u32::try_from(number).expect("small");
-        Ipv4Addr::from_bits(bits).into()
+    fn address(number: u8) -> IpAddr {
+        [10, 0, 0, number].into()
     }
 
     #[test]
-    fn one_address_does_not_take_the_room_of_others() {
-        let slots = ConnectionSlots::default();
-        let mut held: Vec<_> = (0..MAX_OF_ADDRESS)
-            .map(|_| slots.take(address(1)))
+    fn strangers_of_one_address_do_not_shut_out_others_of_it_or_of_another() {
+        let slots = ConnectionSlots::new(8, 8);
+        let mut held: Vec<_> = (0..100)
+            .map(|_| slots.take(address(1)).expect("the oldest goes"))
             .collect();
-        assert!(held.iter().all(Option::is_some));
-        assert!(slots.take(address(1)).is_none());
-        let mapped = Ipv4Addr::from_bits(1).to_ipv6_mapped();
-        assert!(slots.take(mapped.into()).is_none());
-        assert!(slots.take(address(2)).is_some());
-        held.pop();
-        assert!(slots.take(address(1)).is_some());
+        assert!(held[0].displaced().now_or_never().is_some());
+        let mut same = slots.take(address(1)).expect("the oldest goes");
+        let mut other = slots.take(address(2)).expect("the oldest goes");
+        assert!(same.displaced().now_or_never().is_none());
+        assert!(other.displaced().now_or_never().is_none());
     }
 
     #[test]
-    fn the_room_of_all_is_bounded_and_given_back() {
-        let slots = ConnectionSlots::default();
-        let held: Vec<_> = (0..MAX_CONNECTIONS)
-            .map(|number| slots.take(address(number)))
-            .collect();
-        assert!(held.iter().all(Option::is_some));
-        assert!(slots.take(address(MAX_CONNECTIONS)).is_none());
-        drop(held);
-        let counts = slots.0.lock().expect("no panic");
-        assert!(counts.all == 0 && counts.addresses.is_empty());
+    fn strangers_take_nothing_from_callers() {
+        let slots = ConnectionSlots::new(1, 1);
+        let web = Source::of(&caller("shop/web", "web-0", Some("node-1")));
+        let mut known = slots.take_known(web).expect("free");
+        let _strangers: Vec<_> = (0..100).map(|number| slots.take(address(number))).collect();
+        assert!(known.displaced().now_or_never().is_none());
+    }
+
+    #[test]
+    fn a_call_under_way_keeps_its_slot() {
+        let slots = ConnectionSlots::new(1, 1);
+        let source = |node| Source::of(&caller("shop/web", "web-0", Some(node)));
+        let known = slots.take_known(source("node-1")).expect("free");
+        let used = known.handle().occupy();
+        assert!(slots.take_known(source("node-2")).is_err());
+        drop(used);
+        assert!(slots.take_known(source("node-2")).is_ok());
     }
 }

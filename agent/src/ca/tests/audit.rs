@@ -46,7 +46,7 @@ async fn logged(ca: &TestCa, ask: &Ask) -> (String, Value) {
     // Given or refused: either is logged.
     let _ = ca
         .service
-        .create_certificate(peer, &headers, &ask.request)
+        .create_certificate(peer, &headers, &ask.request, &|_| ())
         .with_subscriber(subscriber)
         .await;
     let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();

@@ -61,3 +61,22 @@ async fn it_ends_when_it_is_told_to_with_its_connections() {
     assert!(!matches!(silent.read(&mut [0; 1]).await, Ok(1..)));
     assert!(TcpStream::connect(ca.server).await.is_err());
 }
+
+#[tokio::test]
+async fn strangers_do_not_shut_out_an_address_that_many_share() {
+    // More than all strangers get together.
+    const STRANGERS: usize = 1100;
+    let ca = TestCa::start().await;
+    let mut strangers = Vec::new();
+    for _ in 0..STRANGERS {
+        strangers.push(TcpStream::connect(ca.server).await.unwrap());
+    }
+    let client = ca.client().await;
+    let ask = Ask::own(&ca.token(&sidecar()));
+    assert!(client.ask(&ask).await.is_ok());
+    // Nor does what comes after a caller is known end its connection.
+    for _ in 0..STRANGERS {
+        strangers.push(TcpStream::connect(ca.server).await.unwrap());
+    }
+    assert!(client.ask(&ask).await.is_ok());
+}

@@ -40,7 +40,7 @@ fn no_connect_of_an_enrolled_pod_leaves_while_the_table_changes() {
             .expect("own"),
         pods_cgroup: 0,
         pods_cgroup_level: 0,
-        zero: 0,
+        agent: 0,
     };
     let _programs =
         node::attach_all(&maps.pins, cgroup.0.path(), settings, KernelLog::Off).expect("attaches");

@@ -15,6 +15,7 @@ use super::error::TunnelError;
 use super::occupancy::{Lease, Occupancy};
 use super::settings;
 use super::transport::Transport;
+use crate::proxy::turns::Budget;
 
 /// Streams that share a connection before another is opened, where the peer allows as many.
 const STREAMS: usize = 100;
@@ -52,7 +53,7 @@ enum Closed {
 
 impl Connection {
     /// Begins HTTP/2 on a stream whose peer has been verified, over `transport`. `epoch` is that of
-    /// the certificate that it was opened with.
+    /// the certificate that it was opened with. It runs on `budget`.
     ///
     /// # Errors
     /// [`TunnelError::Http2`].
@@ -61,6 +62,7 @@ impl Connection {
         stream: S,
         transport: Transport<T>,
         epoch: u64,
+        budget: &Rc<Budget>,
     ) -> Result<Self, TunnelError>
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
@@ -72,7 +74,7 @@ impl Connection {
             .map_err(|source| TunnelError::Http2 { peer, source })?;
         let occupancy = Rc::new(Occupancy::new());
         let (pings, watched) = (connection.ping_pong(), Rc::clone(&occupancy));
-        let driver = tokio::task::spawn_local(async move {
+        let driving = async move {
             tokio::select! {
                 ended = transport.sending(connection) => if let Err(error) = ended {
                     tracing::debug!(%peer, %error, "a tunnel connection ended");
@@ -85,7 +87,8 @@ impl Connection {
                 },
             }
             watched.close();
-        });
+        };
+        let driver = tokio::task::spawn_local(budget.pace(Box::pin(driving)));
         Ok(Self {
             requests,
             driver: driver.abort_handle(),
@@ -156,6 +159,7 @@ mod tests {
     use tokio::time::sleep;
 
     use super::*;
+    use crate::proxy::turns::Turns;
 
     const EPOCH: u64 = 1;
 
@@ -181,7 +185,7 @@ mod tests {
         LocalSet::new().block_on(&runtime, async {
             let (near, far) = duplex(64 << 10);
             spawn_local(async move {
-                let mut settings = settings::server(settings::Room::Ample);
+                let mut settings = settings::server();
                 if let Peer::AllowsStreams(most) = peer {
                     settings.max_concurrent_streams(most);
                 }
@@ -199,7 +203,10 @@ mod tests {
             });
             let address = ([10, 0, 0, 1], 15008).into();
             let near = Transport::new(near);
-            let opening = Connection::open(address, near.clone(), near, EPOCH);
+            let turns = Turns::default();
+            spawn_local(turns.clone().run());
+            let budget = Budget::new(turns);
+            let opening = Connection::open(address, near.clone(), near, EPOCH, &budget);
             test(opening.await.unwrap()).await;
         });
     }

@@ -13,6 +13,8 @@ pub(crate) use error::TunnelError;
 pub(crate) use forwarded::parse_forwarded;
 pub(crate) use occupancy::Lease;
 pub(crate) use pool::TunnelPool;
-pub(crate) use settings::{Room, TLS_BUFFER, server as server_settings};
+#[cfg(test)]
+pub(crate) use settings::ample_server as ample_server_settings;
+pub(crate) use settings::{TLS_BUFFER, server as server_settings, widen};
 pub(crate) use transport::Transport;
 pub(crate) use tunnel::Tunnel;

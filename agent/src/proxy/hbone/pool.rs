@@ -23,6 +23,7 @@ use super::tunnel::Tunnel;
 use crate::datapath::PodDatapath;
 use crate::identity::{ClientTls, ConnectError, HandshakeError, WorkloadCertificates};
 use crate::model::{Target, WorkloadIdentity};
+use crate::proxy::turns::Budget;
 
 /// How long the TLS and HTTP/2 handshakes may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -34,6 +35,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 pub(crate) struct TunnelPool {
     datapath: PodDatapath,
     certificates: WorkloadCertificates,
+    /// What its connections run on.
+    budget: Rc<Budget>,
     peers: RefCell<HashMap<Peer, Rc<Connections>>>,
 }
 
@@ -59,10 +62,15 @@ impl std::fmt::Debug for TunnelPool {
 }
 
 impl TunnelPool {
-    pub(crate) fn new(datapath: PodDatapath, certificates: WorkloadCertificates) -> Self {
+    pub(crate) fn new(
+        datapath: PodDatapath,
+        certificates: WorkloadCertificates,
+        budget: Rc<Budget>,
+    ) -> Self {
         Self {
             datapath,
             certificates,
+            budget,
             peers: RefCell::default(),
         }
     }
@@ -158,7 +166,7 @@ impl TunnelPool {
                 .map_err(|error| refused(address, error))?;
             let session = stream.get_mut().1;
             session.set_buffer_limit(Some(settings::TLS_BUFFER));
-            Connection::open(address, stream, transport, tls.epoch()).await
+            Connection::open(address, stream, transport, tls.epoch(), &self.budget).await
         };
         match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
             Ok(opened) => opened,

@@ -1,5 +1,8 @@
 //! HTTP/2 settings of both sides: room enough for throughput, bounded for each connection.
 
+use bytes::Buf;
+use tokio::io::{AsyncRead, AsyncWrite};
+
 /// Bytes that a peer may send on a stream before it is read.
 pub(super) const STREAM_WINDOW: u32 = 2 << 20;
 
@@ -42,29 +45,40 @@ pub(super) fn client() -> h2::client::Builder {
     builder
 }
 
-/// How much a connection may have under way.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Room {
-    /// 32 MiB.
-    Ample,
-    /// 256 KiB.
-    Scant,
-}
-
-/// The settings for accepting tunnels.
-pub(crate) fn server(room: Room) -> h2::server::Builder {
-    let (stream, connection) = match room {
-        Room::Ample => (STREAM_WINDOW, CONNECTION_WINDOW),
-        Room::Scant => (SCANT_STREAM_WINDOW, SCANT_CONNECTION_WINDOW),
-    };
+/// The settings for accepting tunnels. Each may have 256 KiB under way, until it is [widened](widen).
+pub(crate) fn server() -> h2::server::Builder {
     let mut builder = h2::server::Builder::new();
     builder
-        .initial_window_size(stream)
-        .initial_connection_window_size(connection)
+        .initial_window_size(SCANT_STREAM_WINDOW)
+        .initial_connection_window_size(SCANT_CONNECTION_WINDOW)
         .max_frame_size(FRAME)
         .max_header_list_size(HEADERS)
         .max_concurrent_streams(STREAMS)
         .max_pending_accept_reset_streams(PENDING_RESETS)
         .max_send_buffer_size(FRAME as usize);
     builder
+}
+
+/// [`server`], with the room that [`widen`] gives, for tests that do not wait for it.
+#[cfg(test)]
+pub(crate) fn ample_server() -> h2::server::Builder {
+    let mut builder = server();
+    builder
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW);
+    builder
+}
+
+/// Lets an accepted tunnel have 32 MiB under way.
+///
+/// # Errors
+/// Where the peer has not acknowledged the settings that it was sent before; to be tried again.
+pub(crate) fn widen<T, B>(connection: &mut h2::server::Connection<T, B>) -> Result<(), h2::Error>
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+    B: Buf,
+{
+    connection.set_initial_window_size(STREAM_WINDOW)?;
+    connection.set_target_window_size(CONNECTION_WINDOW);
+    Ok(())
 }

@@ -13,7 +13,7 @@ use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio::time::timeout;
 
 use super::*;
-use crate::proxy::hbone::{Room, server_settings};
+use crate::proxy::hbone::ample_server_settings;
 
 /// How long a test waits for what has to come.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -30,7 +30,7 @@ struct Chain {
 
 impl Chain {
     async fn make() -> Self {
-        let (near, far, wire) = tunnel(Room::Ample).await;
+        let (near, far, wire) = tunnel(ample_server_settings()).await;
         let (client, accepted) = tcp_pair().await;
         let (dialled, server) = tcp_pair().await;
         let meter = Rc::new(Meter::default());
@@ -59,10 +59,10 @@ async fn tcp_pair() -> (TcpStream, TcpStream) {
 }
 
 /// Both ends of a CONNECT stream, and the task of the connection that carries it.
-async fn tunnel(room: Room) -> (Tunnel, Tunnel, JoinHandle<()>) {
+async fn tunnel(settings: h2::server::Builder) -> (Tunnel, Tunnel, JoinHandle<()>) {
     let (near, far) = duplex(256 << 10);
     let accepting = spawn_local(async move {
-        let mut connection = server_settings(room).handshake(far).await.unwrap();
+        let mut connection = settings.handshake(far).await.unwrap();
         let (request, mut respond): (_, SendResponse<Bytes>) =
             connection.accept().await.unwrap().unwrap();
         spawn_local(async move { while connection.accept().await.is_some() {} });

@@ -22,6 +22,7 @@ use crate::proxy::events::{CALLERS_BYTES, Matter};
 use crate::proxy::http::{
     Exchange, Gate, Grant, JudgedBody, Outcome, OutputNames, Rejection, RequestHead,
 };
+use crate::proxy::places::{InUse, Uses};
 use crate::proxy::pod::ServedPod;
 use crate::proxy::relay::Meter;
 use crate::proxy::subject::Subject;
@@ -36,6 +37,8 @@ pub(crate) struct RequestGate {
     pub(crate) to: SocketAddr,
     pub(crate) subject: Rc<Subject>,
     pub(crate) meter: Rc<Meter>,
+    /// What is used while a request is under way.
+    pub(crate) uses: Uses,
 }
 
 /// A permitted request, registered for as long as it is under way.
@@ -50,6 +53,7 @@ pub(crate) struct Granted {
     outputs: OutputNames,
     since: Instant,
     termination: Option<Termination>,
+    _in_use: InUse,
 }
 
 impl Gate for RequestGate {
@@ -139,6 +143,7 @@ impl RequestGate {
             outputs,
             since,
             termination: None,
+            _in_use: self.uses.begin(),
         })
     }
 

@@ -7,7 +7,7 @@ use tokio::io::duplex;
 
 use super::super::{TunnelIo, relay_opaque};
 use super::*;
-use crate::proxy::hbone::{Room, Tunnel, server_settings};
+use crate::proxy::hbone::{Tunnel, server_settings};
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 const SENT: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
@@ -34,7 +34,7 @@ impl Tunnelled {
         let gate = TestGate::new();
         let judge = gate.clone();
         let accepting = spawn_local(async move {
-            let handshake = server_settings(Room::Scant).handshake(far);
+            let handshake = server_settings().handshake(far);
             let mut connection = handshake.await.unwrap();
             let (request, mut respond) = connection.accept().await.unwrap().unwrap();
             spawn_local(async move { while let Some(Ok(_)) = connection.accept().await {} });

@@ -1,0 +1,125 @@
+//! How a pod's part of the ring buffer of denials is divided among those who were denied, so that a
+//! flood from one source does not hide what is denied to another.
+
+use crate::Address;
+
+/// Denials that one pod may report in a second.
+const PER_SECOND: u64 = 100;
+
+/// One source may report up to this part of what is left: `1 / SHARE`. So after `k` sources about
+/// `(1 - 1 / SHARE)^k` of it is left.
+const SHARE: u64 = 4;
+
+/// Bits of the hash that tells sources apart.
+const HASH_BITS: u32 = 3;
+
+const COUNTER_BITS: u32 = 8;
+const COUNTER_MASK: u64 = (1 << COUNTER_BITS) - 1;
+
+/// An odd number whose multiples spread well (the golden ratio's).
+const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// How many denials were reported in one second: eight counters of a byte, each of the sources whose
+/// hash it is.
+///
+/// The hash changes with the second. Two sources may share a counter in one, and hardly in the next.
+#[derive(Clone, Copy)]
+#[cfg_attr(feature = "user", derive(Debug, PartialEq, Eq, Default))]
+pub struct EventCounts(u64);
+
+impl EventCounts {
+    /// The counts that a map keeps.
+    #[inline(always)]
+    pub const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    /// What a map keeps.
+    #[inline(always)]
+    pub const fn bits(self) -> u64 {
+        self.0
+    }
+
+    /// The counts with one more of a source, in the second that began at `since_ns`; `None` where the
+    /// source has used up its part.
+    #[inline(always)]
+    pub const fn with(self, source: Address, since_ns: u64) -> Option<Self> {
+        let shift = hash(source, since_ns) * COUNTER_BITS;
+        let own = (self.0 >> shift) & COUNTER_MASK;
+        let left = PER_SECOND.saturating_sub(self.total());
+        // Rounded up: the last ones are for whoever has had none.
+        if own * SHARE >= left {
+            return None;
+        }
+        Some(Self(self.0 + (1 << shift)))
+    }
+
+    #[inline(always)]
+    const fn total(self) -> u64 {
+        const EVEN: u64 = 0x00ff_00ff_00ff_00ff;
+        const ONES: u64 = 0x0001_0001_0001_0001;
+        // The counters in pairs, and then the pairs, added up in the uppermost sixteen bits.
+        let pairs = (self.0 & EVEN) + ((self.0 >> COUNTER_BITS) & EVEN);
+        pairs.wrapping_mul(ONES) >> 48
+    }
+}
+
+/// Which counter a source has. The pods of a node often share a /64, so all of an address counts.
+#[inline(always)]
+const fn hash(source: Address, since_ns: u64) -> u32 {
+    let [first, second, third, last] = source.v6_be();
+    let network = (first as u64) << 32 | second as u64;
+    let host = (third as u64) << 32 | last as u64;
+    let mixed = (network ^ since_ns).wrapping_mul(SPREAD) ^ host;
+    let spread = (mixed ^ (mixed >> 32)).wrapping_mul(SPREAD);
+    (spread >> (u64::BITS - HASH_BITS)) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reports as often as it may, and tells how often that was.
+    fn exhaust(counts: &mut EventCounts, source: Address, since_ns: u64) -> u64 {
+        let mut reported = 0;
+        while let Some(more) = counts.with(source, since_ns) {
+            *counts = more;
+            reported += 1;
+        }
+        reported
+    }
+
+    fn source(number: u8) -> Address {
+        Address::v4([10, 0, 0, number])
+    }
+
+    #[test]
+    fn a_source_reports_a_part_and_leaves_the_rest() {
+        let mut counts = EventCounts::default();
+        assert_eq!(exhaust(&mut counts, source(1), 7), 20);
+        assert_eq!(counts.total(), 20);
+    }
+
+    #[test]
+    fn no_pod_reports_more_than_its_part() {
+        for since_ns in 0..50 {
+            let mut counts = EventCounts::default();
+            let all = (0..=255).map(|number| exhaust(&mut counts, source(number), since_ns));
+            let reported: u64 = all.sum();
+            assert_eq!(reported, counts.total());
+            assert!((80..=PER_SECOND).contains(&reported), "{reported}");
+        }
+    }
+
+    #[test]
+    fn a_flood_from_one_source_hides_another_one_in_few_seconds_only() {
+        const SECONDS: u64 = 1000;
+        let hidden = (0..SECONDS).filter(|second| {
+            let since_ns = second * 1_000_000_007;
+            let mut counts = EventCounts::default();
+            exhaust(&mut counts, source(1), since_ns);
+            counts.with(source(2), since_ns).is_none()
+        });
+        assert!(hidden.count() < 250);
+    }
+}
