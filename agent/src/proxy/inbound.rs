@@ -105,7 +105,8 @@ pub(crate) async fn serve(pod: Rc<ServedPod>, stream: TcpStream, source: SocketA
                 deciding: Cell::new(0),
                 widen: Notify::new(),
             };
-            accept_streams(Rc::new(peer), tunnel, seat).await;
+            // On the heap: a task that is refused before has no use for it.
+            Box::pin(accept_streams(Rc::new(peer), tunnel, seat)).await;
         }
         Err(refusal) => refuse(&pod, source, reached, &refusal),
     }

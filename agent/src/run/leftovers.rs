@@ -27,13 +27,13 @@ pub(super) struct KeptNetns {
 pub(super) enum LeftoverError {
     /// They cannot be found.
     #[error("network namespaces that no pod is served in cannot be found: {0}")]
-    NotFound(#[source] EnrolError),
+    Search(#[source] EnrolError),
     /// It is still there.
     #[error(
         "the network namespace with cookie {} could not be taken out of the kernel: {source}",
         .netns.0
     )]
-    NotRemoved {
+    Removal {
         /// Which.
         netns: NetnsCookie,
         /// Why.
@@ -41,7 +41,7 @@ pub(super) enum LeftoverError {
     },
     /// It is as an earlier agent left it.
     #[error("the network namespace with cookie {} could not be closed: {source}", .netns.0)]
-    NotShut {
+    Closing {
         /// Which.
         netns: NetnsCookie,
         /// Why.
@@ -66,7 +66,7 @@ impl Reconciler {
         let leftovers = match self.parts.enroller.leftovers(&served) {
             Ok(leftovers) => leftovers,
             Err(error) => {
-                let error = LeftoverError::NotFound(error);
+                let error = LeftoverError::Search(error);
                 return self.faults.note(Table::Pods, Err(error));
             }
         };
@@ -95,7 +95,7 @@ impl Reconciler {
         why: &'static str,
     ) -> Result<(), LeftoverError> {
         let removed = self.parts.enroller.remove(netns);
-        removed.map_err(|source| LeftoverError::NotRemoved { netns, source })?;
+        removed.map_err(|source| LeftoverError::Removal { netns, source })?;
         tracing::info!(
             netns = netns.0,
             why,
@@ -113,7 +113,7 @@ impl Reconciler {
             pod: owner.map(|owner| owner.pod.clone()),
             reason,
         });
-        shut.map_err(|source| LeftoverError::NotShut { netns, source })
+        shut.map_err(|source| LeftoverError::Closing { netns, source })
     }
 }
 

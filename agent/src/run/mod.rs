@@ -67,7 +67,7 @@ pub fn run(config: RunConfig, dropped_lines: DroppedLines) -> Result<()> {
         let mut changes = Changes::default();
         let agent = start(config, dropped_lines, &mut changes).await?;
         let _pins = changes.keep();
-        agent.run().await
+        Box::pin(agent.run()).await
     })
 }
 
