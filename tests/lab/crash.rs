@@ -42,7 +42,9 @@ impl Crash {
     /// Where the tracer does not end.
     pub fn call_off(mut self) -> Result<()> {
         if self.0.is_running() {
-            self.0.end(Signal::SIGINT)?;
+            // It has inherited that other signals are blocked. The agent goes on: the kernel detaches
+            // what a tracer leaves behind.
+            self.0.end(Signal::SIGKILL)?;
         }
         Ok(())
     }

@@ -400,8 +400,9 @@ fn a_full_table_of_destinations_lets_no_call_leave_in_plaintext(lab: &Lab) -> Re
     eventually(SOON, "an answer through a tunnel", || {
         call("secret").ok()?.is_answer().then_some(())
     })?;
-    ensure!(!capture.finish()?.contains(b"GET /secret"), "{status}");
-    ensure!(status["ready"] == false, "{status}");
+    let in_plaintext = capture.finish()?.contains(b"GET /secret");
+    ensure!(!in_plaintext, "the call left in plaintext: {status}");
+    ensure!(status["ready"] == false, "it counts as ready: {status}");
     scene.ensure_served()?;
     scene.ensure_closed()?;
 
