@@ -178,7 +178,7 @@ fn half_open_handshakes_are_capped_and_run_out(lab: &Lab) -> Result<()> {
     let held = outsider.enter(|| {
         let open = |_| {
             let mut stream = TcpStream::connect_timeout(&scene.tunnel(), SOON).ok()?;
-            // The type of a TLS record, and no more. Whoever is over the cap is reset.
+            // The type of a TLS record, and no more. The oldest one is reset for each one over the cap.
             let _ = stream.write_all(&[22]);
             Some(stream)
         };
@@ -189,8 +189,8 @@ fn half_open_handshakes_are_capped_and_run_out(lab: &Lab) -> Result<()> {
     scene.ensure_memory_is_bounded()?;
     let payments_agent = &scene.agents[0];
     ensure!(
-        payments_agent.refused("over-cap")? > 0,
-        "nothing was capped"
+        payments_agent.refused("displaced")? > 0,
+        "no handshake gave way to a later one"
     );
     eventually(SOON, "handshakes timing out", || {
         let count = payments_agent.refused("tls-handshake-timed-out").ok()?;
