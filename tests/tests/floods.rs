@@ -23,7 +23,7 @@ const MEMORY: u64 = 512 << 20;
 
 /// How much longer half of a bystander's calls may take while another pod floods. What they are
 /// measured against is the same machine without the flood.
-const SLOWER: u32 = 20;
+const SLOWER: u32 = 30;
 
 /// How long a bystander's calls are measured.
 const MEASURED: Duration = Duration::from_secs(4);
