@@ -47,6 +47,8 @@ impl Guest {
             (OPEN, "open guest", Expected::Answer),
             (SHUT, "shut guest", Expected::Refusal),
         ] {
+            lab.manifests()
+                .write_namespace(namespace, Membership::Ambient)?;
             let pod = lab.add_pod_at(NodeName::B, spec(namespace), self.0)?;
             let _server = LabServer::in_pod(lab, &pod, Mode::Http, Reference::PORT)?;
             lab.manifests().write_pod(&pod)?;
@@ -58,6 +60,13 @@ impl Guest {
                 (expected == Expected::Refusal || reply.is_answer()).then_some(reply)
             })?;
             tally.judge(kind, expected, &reply);
+            // What is not opted out keeps its pins until its network namespace has ended, and orphaned
+            // sockets keep that for a minute.
+            lab.manifests()
+                .write_namespace(namespace, Membership::None)?;
+            eventually(SOON, "a guest's leave", || {
+                (!is_enrolled(stage, &pod)).then_some(())
+            })?;
             lab.manifests().remove(&pod.file_name())?;
             lab.remove_pod(&pod)?;
         }
@@ -74,13 +83,18 @@ fn spec(namespace: &'static str) -> PodSpec {
 }
 
 fn wait_until_enrolled(stage: &Stage, pod: &Pod) -> Result<()> {
-    let name = format!("{}/{}", pod.namespace(), pod.name());
     eventually(SOON, "a guest's enrolment", || {
-        stage.agents().iter().find_map(|agent| {
-            let workloads = agent.ask("workloads").ok()?;
-            let mut workloads = workloads.as_array()?.iter();
-            let own = workloads.find(|workload| workload["pod"] == name.as_str())?;
-            (own["state"] == "enrolled").then_some(())
-        })
+        is_enrolled(stage, pod).then_some(())
+    })
+}
+
+fn is_enrolled(stage: &Stage, pod: &Pod) -> bool {
+    let name = format!("{}/{}", pod.namespace(), pod.name());
+    stage.agents().iter().any(|agent| {
+        let Ok(workloads) = agent.ask("workloads") else {
+            return false;
+        };
+        let mut workloads = workloads.as_array().into_iter().flatten();
+        workloads.any(|one| one["pod"] == name.as_str() && one["state"] == "enrolled")
     })
 }
