@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-/// The bits of an IPv6 address that a site does not choose itself. Whoever has one address of a
+/// The bits of an IPv6 address that a site does not choose itself. A host that has one address of a
 /// network of this size has all of them.
 const V6_PREFIX: u32 = 64;
 

@@ -117,7 +117,7 @@ impl<K: Clone + Eq + Hash> Room<K> {
         Ok(Entered { place, displaced })
     }
 
-    /// Gives a place up. One that has been displaced is no place any more.
+    /// Gives a place up. A displaced place no longer exists, and this does nothing.
     pub(crate) fn leave(&mut self, place: PlaceId) {
         let Some(Place { source, state }) = self.places.remove(&place) else {
             return;
