@@ -1,6 +1,8 @@
 //! A pod that is opted in and not served is closed both ways; a network namespace stays with the pod
 //! that it was given to; annotations take no pod out of the mesh.
 
+use std::fs;
+use std::path::Path;
 use std::process::{Child, ExitCode};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
         of_pods_that_name_one_network_namespace_none_is_served,
         annotations_of_istio_take_no_pod_out_of_the_mesh,
         what_an_earlier_agent_left_open_follows_policy_or_is_closed,
+        a_pod_that_ends_leaves_the_kernel_at_once,
     ])
 }
 
@@ -320,6 +323,53 @@ fn what_an_earlier_agent_left_open_follows_policy_or_is_closed(lab: &Lab) -> Res
     let reply = get_from(intruder, mesh.orders.at(PORT))?;
     ensure!(reply.is_refusal(), "{reply:?}");
     Ok(())
+}
+
+/// Connections of the agent in a network namespace without devices, which no peer can end, keep the
+/// namespace alive for minutes.
+fn a_pod_that_ends_leaves_the_kernel_at_once(lab: &Lab) -> Result<()> {
+    let (mesh, [agent, _other]) = Reference::start(lab)?;
+    lab.manifests().remove(Reference::POLICIES_FILE)?;
+    let _orders = LabServer::in_pod(lab, &mesh.orders, Mode::Http, PORT)?;
+    let pinned = || pinned_pods(&lab.pins(NodeName::A));
+    for is_object_first in [true, false] {
+        let spec = PodSpec {
+            namespace: "frontend",
+            ..PodSpec::named("guest")
+        };
+        let pod = lab.add_pod(NodeName::A, spec)?;
+        let before = pinned()?;
+        lab.manifests().write_pod(&pod)?;
+        let _server = LabServer::in_pod(lab, &pod, Mode::Http, PORT)?;
+        eventually_answers(pod.place(), &mesh.orders)?;
+        eventually_answers(mesh.orders.place(), &pod)?;
+        ensure!(pinned()? == before + 1, "the pod has no pins");
+
+        if is_object_first {
+            lab.manifests().remove(&pod.file_name())?;
+            eventually(SOON, "the pod is kept closed", || {
+                kept(&agent).ok()?.contains(&pod).then_some(())
+            })?;
+        }
+        lab.remove_pod(&pod)?;
+        if !is_object_first {
+            lab.manifests().remove(&pod.file_name())?;
+        }
+        eventually(SOON, "the pod's pins are gone", || {
+            (pinned().ok()? == before).then_some(())
+        })?;
+        ensure!(kept(&agent)?.is_empty(), "{:?}", kept(&agent)?);
+    }
+    Ok(())
+}
+
+/// How many pods have pins.
+fn pinned_pods(pins: &Path) -> Result<usize> {
+    let mut pods = 0;
+    for version in fs::read_dir(pins)? {
+        pods += fs::read_dir(version?.path().join("pods"))?.count();
+    }
+    Ok(pods)
 }
 
 /// A process outside a pod that listens inside of it where ztunnel does.

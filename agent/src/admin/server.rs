@@ -35,7 +35,7 @@ pub enum AdminError {
     #[error("another agent answers at {0}; stop it, or give this one another --socket")]
     InUse(PathBuf),
     /// Something else is there, which would have to be removed.
-    #[error("{0} is there and is no socket; move it away, or give this agent another --socket")]
+    #[error("{0} exists and is not a socket; move it away, or give this agent another --socket")]
     NotASocket(PathBuf),
     /// The socket could not be made.
     #[error("the admin socket {path} could not be made: {source}")]
@@ -82,7 +82,7 @@ pub fn check(path: &Path) -> Result<(), AdminError> {
     ensure_creatable(parent).map_err(failed)
 }
 
-/// Whether an agent has the socket, also if it is stopped and so many wait that nobody else may.
+/// Whether an agent has the socket. One that is stopped still has it, even if its backlog is full.
 fn answers(address: &SockAddr) -> io::Result<bool> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
     Ok(match socket.connect(address) {

@@ -67,7 +67,7 @@ pub(crate) struct Entered {
     pub(crate) displaced: Option<PlaceId>,
 }
 
-/// There is no place that may be taken from anyone.
+/// The room is full, and no source holds a place that may be taken away.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("every place is in use")]
 pub(crate) struct NoRoom;

@@ -67,6 +67,6 @@ pub use request_stream::{
     ApplicationConnection, ApplicationRequests, ReadyRequests, RequestBody, RequestStream, Sent,
     Unasked,
 };
-pub use sweep::{PassedRules, SweepError, close_passed};
+pub use sweep::{PassedRules, SweepError, close_passed, reset_agents};
 pub use tables::{Assigned, SetCounts, Tables};
 pub use ztunnel::{Ztunnel, ZtunnelError, ztunnel_in};

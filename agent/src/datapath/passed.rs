@@ -118,7 +118,7 @@ impl PodSockets<'_> {
 }
 
 /// Whether bytes can still pass.
-fn is_connection(socket: &TcpSocket) -> bool {
+pub(super) fn is_connection(socket: &TcpSocket) -> bool {
     !matches!(
         socket.state,
         TcpState::Listen | TcpState::Closed | TcpState::TimeWait

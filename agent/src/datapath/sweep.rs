@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use super::agent_sockets::AgentSockets;
 use super::enrolment::EnrolledPod;
 use super::netns::NetnsError;
-use super::passed::{Direction, PassedConnection, PodSockets};
-use super::sock_diag::{DiagError, SockDiag};
+use super::passed::{Direction, PassedConnection, PodSockets, is_connection};
+use super::sock_diag::{DiagError, Owner, SockDiag};
 
 /// Why a pod's connections could not be swept.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +55,25 @@ pub fn close_passed(
         closed += 1;
     }
     Ok(closed)
+}
+
+/// Resets the agent's own connections in a network namespace that it does not serve any more.
+///
+/// The proxy has closed them by then. But a peer that cannot be reached never acknowledges that, and
+/// until the kernel gives up, such a socket keeps the namespace alive.
+///
+/// # Errors
+/// [`SweepError`]; some connections may be reset by then.
+pub fn reset_agents(pod: &EnrolledPod, agents: &AgentSockets) -> Result<(), SweepError> {
+    let mut diag = SockDiag::open(pod.netns())?;
+    let sockets = diag.list_with_owners(agents)?;
+    let connections = sockets
+        .iter()
+        .filter(|socket| socket.owner == Owner::Agent && is_connection(socket));
+    for socket in connections {
+        diag.destroy(socket)?;
+    }
+    Ok(())
 }
 
 fn may_go_on(connection: &PassedConnection, rules: &impl PassedRules) -> bool {

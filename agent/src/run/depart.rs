@@ -36,7 +36,7 @@ use super::pods::{ClosedPod, LocalPod, Stage};
 use super::reconcile::Reconciler;
 use super::rules::ClosedRules;
 use crate::datapath::netns::NetnsHandle;
-use crate::datapath::{EnrolledPod, close_passed};
+use crate::datapath::{EnrolledPod, close_passed, reset_agents};
 use crate::model::{ObjectName, Snapshot, Workload};
 use crate::proxy::PodRemoval;
 
@@ -138,6 +138,9 @@ impl Reconciler {
         let agents = self.parts.enroller.agent_sockets();
         if let Err(error) = close_passed(&kernel, agents, &workload.addresses, &rules) {
             tracing::error!(pod = %name, %error, "the pod's connections could not be closed");
+        }
+        if let Err(error) = reset_agents(&kernel, agents) {
+            tracing::error!(pod = %name, %error, "the agent's connections could not be reset");
         }
         tracing::info!(
             pod = %name, reason = %removal,

@@ -63,10 +63,53 @@ pub(super) fn read<'de>(
     Tree(budget).deserialize(document)
 }
 
-/// Where a field of a document stands, of a text that [`documents`] does not refuse; that of the innermost existing field around it where it does
-/// not exist. Documents count from 1.
+/// Bytes of a file that are read again from its beginning, to tell where its errors stand.
+/// Those beyond are told without a line.
+const MOST_READ_AGAIN: usize = 8 << 20;
+
+/// Tells where the errors of one file stand, in the order in which they are found.
+///
+/// The documents are passed over once. Only the second and further errors of one document, such as
+/// those of a list, read the file again, up to 8 MiB in all.
+pub(super) struct Locator<'de> {
+    text: &'de str,
+    documents: serde_norway::Deserializer<'de>,
+    /// How many documents were taken out of `documents`.
+    passed: usize,
+    /// Bytes that may still be read again.
+    again: usize,
+}
+
+impl<'de> Locator<'de> {
+    /// For a text that [`documents`] does not refuse.
+    pub(super) fn new(text: &'de str) -> Self {
+        Self {
+            text,
+            documents: serde_norway::Deserializer::from_str(text),
+            passed: 0,
+            again: MOST_READ_AGAIN,
+        }
+    }
+
+    /// Where a field stands, as [`locate`] tells it.
+    pub(super) fn locate(&mut self, document: usize, field: &FieldPath) -> Option<Location> {
+        let Some(ahead) = document.checked_sub(self.passed + 1) else {
+            self.again = self.again.checked_sub(self.text.len())?;
+            return locate(self.text, document, field);
+        };
+        self.passed = document;
+        seek(self.documents.nth(ahead)?, field)
+    }
+}
+
+/// Where a field of a document stands, or the innermost field around it that exists. Documents count
+/// from 1. The text is one that [`documents`] does not refuse.
 pub(super) fn locate(text: &str, document: usize, field: &FieldPath) -> Option<Location> {
-    let document = serde_norway::Deserializer::from_str(text).nth(document.checked_sub(1)?)?;
+    let mut documents = serde_norway::Deserializer::from_str(text);
+    seek(documents.nth(document.checked_sub(1)?)?, field)
+}
+
+fn seek(document: serde_norway::Deserializer<'_>, field: &FieldPath) -> Option<Location> {
     let found = Seek(field.steps()).deserialize(document).err()?;
     Location::of(&found)
 }
@@ -328,5 +371,22 @@ mod tests {
             assert_eq!(found, Some(Location { line, column }), "{field}");
         }
         assert_eq!(locate(text, 3, &FieldPath::default()), None);
+    }
+
+    #[test]
+    fn errors_are_located_in_one_pass_and_again_within_a_document() {
+        let text = "a: 1\n---\n- b\n- c\n---\nd: 1\n";
+        let mut locator = Locator::new(text);
+        let item = |index| FieldPath::default().index(index);
+        for (document, field, line) in [
+            (2, item(0), 3),
+            (2, item(1), 4),
+            (3, FieldPath::at("d"), 6),
+            (1, FieldPath::at("a"), 1),
+        ] {
+            let found = locator.locate(document, &field).map(|at| at.line);
+            assert_eq!(found, Some(line), "{field} of document {document}");
+        }
+        assert_eq!(locator.locate(4, &FieldPath::default()), None);
     }
 }

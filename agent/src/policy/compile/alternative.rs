@@ -261,6 +261,15 @@ impl Alternative {
         })
     }
 
+    /// How many comparisons tell whether it admits a port.
+    pub(super) fn port_comparisons(&self) -> usize {
+        let of_term = |term: &PortTerm| match term {
+            PortTerm::OneOf(_) | PortTerm::NoneOf(_) => 1,
+            PortTerm::Field(field) => field.positive.len() + field.negative.len(),
+        };
+        1 + self.ports.iter().map(of_term).sum::<usize>()
+    }
+
     /// Whether it admits the source addresses of a prefix that are in no longer one.
     pub(super) fn admits_source(&self, prefix: &IpNet) -> bool {
         self.source_blocks()

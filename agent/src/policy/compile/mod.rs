@@ -13,7 +13,11 @@ use super::decision::{Attributes, Decider};
 use super::workload_policies::WorkloadPolicies;
 use crate::model::WorkloadIdentity;
 use alternative::{Alternative, Effect};
-use prefix::{longest, prefixes};
+use prefix::{block_count, longest, prefixes};
+
+/// How many comparisons of a value with a criterion tabulating a pod's policies may take: tens of
+/// milliseconds, which 4,000 address blocks in one rule need.
+const MOST_COMPARISONS: usize = 16 << 20;
 
 /// A policy set as the kernel has it.
 #[derive(Clone, Debug)]
@@ -36,16 +40,47 @@ impl WorkloadPolicies {
         if !self.not_enforced.is_empty() {
             return CompiledSet::without_tables(SetMode::Refuse);
         }
-        if !self.fit_tables() {
-            return CompiledSet::without_tables(SetMode::Ask);
+        match self.fitting_alternatives() {
+            Some(alternatives) => CompiledSet::new(alternatives),
+            None => CompiledSet::without_tables(SetMode::Ask),
         }
-        CompiledSet::new(self.alternatives())
     }
 
-    /// Whether the kernel has tables that are large enough for them.
+    /// Whether the kernel decides by its tables, because they are large enough.
     pub(super) fn fit_tables(&self) -> bool {
-        self.alternative_count() <= MAX_ALTERNATIVES
+        self.fitting_alternatives().is_some()
     }
+
+    /// The alternatives, unless they are more than the tables hold or take too long to tabulate.
+    fn fitting_alternatives(&self) -> Option<Vec<Alternative>> {
+        let count = self.alternative_count();
+        // Each may repeat the workload's HTTP ports.
+        let repeated = count.saturating_mul(self.http_ports.len());
+        if count > MAX_ALTERNATIVES || repeated > MOST_COMPARISONS {
+            return None;
+        }
+        let alternatives = self.alternatives();
+        (comparisons(&alternatives) <= MOST_COMPARISONS).then_some(alternatives)
+    }
+}
+
+/// How many comparisons tabulating takes: each port and prefix that is named is held against each
+/// alternative.
+fn comparisons(alternatives: &[Alternative]) -> usize {
+    let ports: BTreeSet<u16> = alternatives.iter().flat_map(Alternative::ports).collect();
+    let of_ports = alternatives.iter().map(Alternative::port_comparisons).sum();
+    let sources = block_count(alternatives.iter().flat_map(Alternative::source_blocks));
+    let destinations = alternatives
+        .iter()
+        .flat_map(Alternative::destination_blocks);
+    let destinations = block_count(destinations);
+    let products = [
+        (ports.len(), of_ports),
+        (sources, sources),
+        (destinations, destinations),
+    ];
+    let products = products.map(|(one, other): (usize, usize)| one.saturating_mul(other));
+    products.into_iter().fold(0, usize::saturating_add)
 }
 
 impl CompiledSet {

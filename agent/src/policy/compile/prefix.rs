@@ -22,6 +22,13 @@ pub(super) fn prefixes<'a>(
         .collect()
 }
 
+/// How many blocks there are.
+pub(super) fn block_count<'a>(blocks: impl Iterator<Item = &'a Field<IpNet>>) -> usize {
+    blocks
+        .map(|field| field.positive.len() + field.negative.len())
+        .sum()
+}
+
 /// Whether the addresses of a prefix that are in no longer one are admitted: those blocks matter
 /// that cover the whole prefix.
 pub(super) fn admits_prefix(blocks: &Field<IpNet>, prefix: &IpNet) -> bool {

@@ -163,3 +163,23 @@ fn a_set_beyond_the_tables_is_left_to_userspace() {
     assert!(big.admits(super::Caller::Plaintext, 1500));
     assert!(!big.admits(super::Caller::Plaintext, 2500));
 }
+
+#[test]
+fn address_blocks_that_take_long_to_tabulate_are_left_to_userspace() {
+    let blocks = |count: u16| {
+        let each = (0..count).map(|number| {
+            let [high, low] = number.to_be_bytes();
+            format!("10.{high}.{low}.0/24")
+        });
+        let source = json!({"ipBlocks": each.collect::<Vec<_>>()});
+        let rules = json!({"rules": [{"from": [{"source": source}]}]});
+        Mesh::new().authorize("prod/blocks", rules).policies()
+    };
+    let connection = super::Caller::Plaintext.calls(80);
+    for (count, verdict) in [(4000, Verdict::NoAllow), (5000, Verdict::Ask)] {
+        let policies = blocks(count);
+        assert_eq!(policies.compile().judge(&connection).verdict, verdict);
+        assert_eq!(policies.fit_tables(), verdict != Verdict::Ask);
+        assert!(!policies.admits(super::Caller::Plaintext, 80));
+    }
+}

@@ -21,17 +21,13 @@ use crate::source::location::Location;
 use crate::source::objects::{
     self, MESH_CONFIG_NAME, MeshConfigObject, ObjectError, PodObject, typed,
 };
-use crate::source::tree::{self, Budget};
+use crate::source::tree::{self, Budget, Locator};
 
 /// The group of EndpointSlices.
 const DISCOVERY: &str = "discovery.k8s.io/";
 
 /// Errors of one file that are told.
 const MOST_ERRORS: usize = 1_000;
-
-/// Bytes of a file that are read again, from its beginning each time, to tell where its errors stand.
-/// Those beyond are told without a line.
-const MOST_READ_AGAIN: usize = 8 << 20;
 
 /// An object that the mesh knows.
 #[derive(Clone, PartialEq, Debug)]
@@ -149,7 +145,7 @@ pub(super) fn read(
         document: 0,
         parsed: Parsed::default(),
         errors: Vec::new(),
-        read_again: MOST_READ_AGAIN,
+        locator: Locator::new(text),
     };
     reader.read_all();
     (reader.parsed, reader.errors)
@@ -162,8 +158,7 @@ struct Reader<'a> {
     document: usize,
     parsed: Parsed,
     errors: Vec<DocumentError>,
-    /// Bytes that may still be read to tell where an error stands.
-    read_again: usize,
+    locator: Locator<'a>,
 }
 
 /// An object inside a document: the document itself, or an item of a list.
@@ -216,7 +211,7 @@ impl Reader<'_> {
         });
         if let Err(error) = result {
             let error = ObjectError::new(at.join(&error.field), error.problem);
-            let location = self.locate(&error.field);
+            let location = self.locator.locate(self.document, &error.field);
             self.errors.push(DocumentError {
                 document: self.document,
                 object: described,
@@ -225,12 +220,6 @@ impl Reader<'_> {
                 problem: error.problem,
             });
         }
-    }
-
-    /// Where a field of the present document stands, as long as that is affordable.
-    fn locate(&mut self, field: &FieldPath) -> Option<Location> {
-        self.read_again = self.read_again.checked_sub(self.text.len())?;
-        tree::locate(self.text, self.document, field)
     }
 
     fn read_list(
