@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::model::Origin;
-use crate::policy::{Finding, PolicyIndex, Severity};
-use crate::source::files::offline::{BrokenObject, FileSet};
+use ambit_model::Origin;
+use ambit_policy::{Finding, PolicyIndex, Severity};
+use ambit_source::files::offline::{BrokenObject, FileSet};
 
 /// What is wrong with some files.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]

@@ -7,7 +7,7 @@ macro_rules! id {
         #[cfg_attr(feature = "user", derive(Debug))]
         pub struct $name(pub $inner);
 
-        #[cfg(feature = "user")]
+        #[cfg(feature = "maps")]
         // SAFETY: `repr(transparent)` over an integer.
         unsafe impl aya::Pod for $name {}
     };

@@ -63,8 +63,8 @@ macro_rules! assert_size {
 }
 pub(crate) use assert_size;
 
-#[cfg(feature = "user")]
-mod user {
+#[cfg(feature = "maps")]
+mod maps {
     //! Types that may be passed to the kernel as they are.
     use super::*;
 

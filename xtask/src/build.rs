@@ -47,7 +47,7 @@ pub(crate) fn lab_tools() -> Result<()> {
     ]))
 }
 
-/// Builds the kernel programs and puts them where `agent/build.rs` and the agent's tests look for
+/// Builds the kernel programs and puts them where `agent/datapath/build.rs` and the agent's tests look for
 /// them.
 ///
 /// # Errors

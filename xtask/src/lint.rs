@@ -1,11 +1,12 @@
 //! `cargo xtask lint`: formatting, lints, and what we depend on.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
-use crate::process::{run as run_command, say};
+use crate::process::{output_of, run as run_command, say};
 use crate::{build, workspace};
 
 /// Where the kernel programs are linted: rustup's clippy has no `core` for BPF, and what it looks
@@ -15,6 +16,9 @@ const HOST: &str = if cfg!(target_arch = "aarch64") {
 } else {
     "x86_64-unknown-linux-gnu"
 };
+
+/// What the policy crate must not depend on.
+const IMPURE: [&str; 4] = ["aya", "libc", "nix", "tokio"];
 
 /// Runs all of it.
 ///
@@ -32,7 +36,27 @@ pub(crate) fn run() -> Result<()> {
         clippy(&directory)?;
         dependencies(&directory)?;
     }
+    purity()?;
     fuzz_targets()
+}
+
+/// Ensures that the meaning of policies can be used without a runtime or a kernel.
+fn purity() -> Result<()> {
+    say("lint", "what the policy crate depends on");
+    let tree = output_of(
+        Command::new("cargo")
+            .current_dir(workspace::root())
+            .args(["tree", "--locked", "--package", "ambit-policy"])
+            .args(["--edges", "normal", "--prefix", "none", "--format", "{p}"]),
+    )?;
+    let names = tree.lines().filter_map(|line| line.split(' ').next());
+    let impure: BTreeSet<&str> = names.filter(|name| IMPURE.contains(name)).collect();
+    ensure!(
+        impure.is_empty(),
+        "ambit-policy must be usable without a runtime or a kernel, and depends on {impure:?}; \
+         see `cargo tree --package ambit-policy --edges normal`"
+    );
+    Ok(())
 }
 
 /// They are a workspace of their own, which nothing else compiles. Nothing is linked, so that they

@@ -17,6 +17,6 @@ pub(crate) fn run() -> Result<()> {
         Command::new("cargo")
             .current_dir(workspace::root())
             .args(["+nightly", "miri", "test", "--package", "ambit-common"])
-            .args(["--features", "user"]),
+            .args(["--features", "maps"]),
     )
 }

@@ -4,15 +4,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ambit::datapath::bpffs::PinDirectory;
-use ambit::datapath::{Pins, Tables};
-use ambit::policy::{Attributes, WorkloadPolicies};
 use ambit_common::{Answer, Generation, NetnsCookie, Question, Verdict};
+use ambit_datapath::bpffs::PinDirectory;
+use ambit_datapath::{CLASSIFIER, Pins, Tables};
+use ambit_policy::{Attributes, WorkloadPolicies};
 use anyhow::{Context, Result};
 use aya::programs::Xdp;
 use aya::{Ebpf, EbpfLoader, TestRun, TestRunOptions};
-
-const OBJECT: &str = concat!(env!("AMBIT_EBPF_DIR"), "/classify.o");
 
 const MAPS: [&str; 5] = [
     "DESTINATION_BITS",
@@ -36,8 +34,8 @@ impl Kernel {
         let base = PathBuf::from(format!("/sys/fs/bpf/ambit-bench-{}", std::process::id()));
         let directory = PinDirectory::prepare(&base)?;
         let pins = Pins::open(&directory)?;
-        let object = std::fs::read(OBJECT)
-            .with_context(|| format!("{OBJECT} cannot be read: run `cargo xtask build`"))?;
+        let object = std::fs::read(CLASSIFIER)
+            .with_context(|| format!("{CLASSIFIER} cannot be read: run `cargo xtask build`"))?;
         let mut loader = EbpfLoader::new();
         for map in MAPS {
             loader.map_pin_path(map, directory.path().join("maps").join(map));

@@ -8,8 +8,8 @@ mod mesh;
 
 use std::hint::black_box;
 
-use ambit::policy::{Approvals, ConnectionVerdict, RequestDecision};
 use ambit_common::Verdict;
+use ambit_policy::{Approvals, ConnectionVerdict, RequestDecision};
 use anyhow::{Result, ensure};
 use criterion::{BenchmarkId, Criterion};
 

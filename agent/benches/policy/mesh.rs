@@ -4,9 +4,9 @@ use std::fmt::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use ambit::model::{ObjectName, Revision, TrustBundle, TrustDomain, WorkloadIdentity};
-use ambit::policy::{Attributes, MeshView, RequestAttributes, WorkloadPolicies};
-use ambit::source::files::offline::{Input, OfflineConfig, read_once};
+use ambit_model::{ObjectName, Revision, TrustBundle, TrustDomain, WorkloadIdentity};
+use ambit_policy::{Attributes, MeshView, RequestAttributes, WorkloadPolicies};
+use ambit_source::files::offline::{Input, OfflineConfig, read_once};
 use anyhow::{Context, Result, ensure};
 
 /// Rules of one object; Istio takes 512 at most.

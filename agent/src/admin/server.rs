@@ -20,7 +20,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixListener;
 
-use crate::files::ensure_creatable;
+use ambit_authority::ensure_creatable;
 
 /// How long a client may take to ask.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);

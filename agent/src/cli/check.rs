@@ -7,9 +7,9 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::output::{Format, Output, table};
-use crate::datapath::cgroup::CgroupMount;
-use crate::datapath::check::{CheckReport, Feature, FeatureState};
-use crate::datapath::foreign::{ForeignProgram, foreign_programs_of_cgroup, own_programs};
+use ambit_datapath::cgroup::CgroupMount;
+use ambit_datapath::check::{CheckReport, Feature, FeatureState};
+use ambit_datapath::foreign::{ForeignProgram, foreign_programs_of_cgroup, own_programs};
 
 /// What to look at, and how to print it.
 #[derive(clap::Args)]

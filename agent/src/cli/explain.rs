@@ -13,8 +13,8 @@ use serde_json::Value;
 use super::offline::MeshArguments;
 use super::output::{Format, Output};
 use crate::admin::client;
-use crate::policy::MeshView;
-use crate::policy::explain::{Answer, Question};
+use ambit_policy::MeshView;
+use ambit_policy::explain::{Answer, Question};
 use arguments::QuestionArguments;
 
 /// What to ask, of whom, and how to print the answer.

@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use clap::error::ContextValue;
 use clap::{Parser, Subcommand};
 
-use crate::observe::text::escaped;
+use ambit_observe::text::escaped;
 use output::{print_error, print_usage_error};
 use show::Show;
 

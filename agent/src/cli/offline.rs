@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use crate::model::{Revision, TrustBundle, TrustDomain};
-use crate::source::files::offline::{FileSet, Input, OfflineConfig, read_once};
+use ambit_model::{Revision, TrustBundle, TrustDomain};
+use ambit_source::files::offline::{FileSet, Input, OfflineConfig, read_once};
 
 /// What an agent would be told beside the files.
 #[derive(clap::Args)]

@@ -8,8 +8,8 @@ use anyhow::Context;
 use comfy_table::{Table, presets};
 use serde_json::Value;
 
-use crate::observe::json;
-use crate::observe::text::{escaped, is_unsafe};
+use ambit_observe::json;
+use ambit_observe::text::{escaped, is_unsafe};
 
 /// How an answer is printed.
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::datapath::KernelLog;
-use crate::model::{MeshRanges, Revision, TrustDomain};
-use crate::observe::logging::{self, LogFormat};
 use crate::run::RunConfig;
+use ambit_datapath::KernelLog;
+use ambit_model::{MeshRanges, Revision, TrustDomain};
+use ambit_observe::logging::{self, LogFormat};
 
 /// Where the admin socket is unless it is said otherwise.
 pub(super) const DEFAULT_SOCKET: &str = "/run/ambit/admin.sock";

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::datapath::netns::NetnsHandle;
-use crate::model::{NetnsReference, ObjectName, Workload};
+use ambit_datapath::netns::NetnsHandle;
+use ambit_model::{NetnsReference, ObjectName, Workload};
 
 /// The pods of this node by the network namespace that they name, opted in or not. A reference that
 /// leads nowhere is no claim.
@@ -50,7 +50,7 @@ fn inode_at(path: &Path) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::testing::pod;
+    use ambit_model::testing::pod;
 
     fn naming(name: &str, path: &str) -> Arc<Workload> {
         Arc::new(Workload {

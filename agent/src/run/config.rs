@@ -3,9 +3,9 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::datapath::KernelLog;
-use crate::identity::IstioCaConfig;
-use crate::model::{MeshRanges, Revision, TrustDomain};
+use ambit_datapath::KernelLog;
+use ambit_identity::IstioCaConfig;
+use ambit_model::{MeshRanges, Revision, TrustDomain};
 
 /// What the agent is told at start.
 #[derive(Clone, Debug)]

@@ -35,10 +35,10 @@ use super::leftovers::opts_out;
 use super::pods::{ClosedPod, LocalPod, Stage};
 use super::reconcile::Reconciler;
 use super::rules::ClosedRules;
-use crate::datapath::netns::NetnsHandle;
-use crate::datapath::{EnrolledPod, close_passed, reset_agents};
-use crate::model::{ObjectName, Snapshot, Workload};
-use crate::proxy::PodRemoval;
+use ambit_datapath::netns::NetnsHandle;
+use ambit_datapath::{EnrolledPod, close_passed, reset_agents};
+use ambit_model::{ObjectName, Snapshot, Workload};
+use ambit_proxy::PodRemoval;
 
 /// What becomes of a pod that is in the mesh.
 enum Fate {

@@ -10,13 +10,13 @@ use super::istio::claimed_ztunnel;
 use super::pods::{ClosedPod, Exposure, LeftToIstio, LocalPod, OpenPod, Stage};
 use super::reconcile::{Reconciler, node_addresses};
 use super::rules::Occasion;
-use crate::datapath::foreign::{foreign_programs_of_netns, own_programs};
-use crate::datapath::{EnrolError, EnrolledPod, LocatedNetns, PodOwner, Ztunnel};
-use crate::identity::{CertificateUnavailable, WorkloadCertificates};
-use crate::model::{NetnsReference, ObjectName, Workload};
-use crate::policy::MeshView;
-use crate::proxy::{PodAttachment, PodRemoval, ProxyError};
-use crate::source::files::NETNS_ANNOTATION;
+use ambit_datapath::foreign::{foreign_programs_of_netns, own_programs};
+use ambit_datapath::{EnrolError, EnrolledPod, LocatedNetns, PodOwner, Ztunnel};
+use ambit_identity::{CertificateUnavailable, WorkloadCertificates};
+use ambit_model::{NetnsReference, ObjectName, Workload};
+use ambit_policy::MeshView;
+use ambit_proxy::{PodAttachment, PodRemoval, ProxyError};
+use ambit_source::files::NETNS_ANNOTATION;
 
 /// Why a pod is not served. It is closed, or the kernel does not have it.
 #[derive(Debug, thiserror::Error)]

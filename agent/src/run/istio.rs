@@ -10,8 +10,8 @@
 
 use super::pods::{LocalPod, Stage};
 use super::reconcile::Reconciler;
-use crate::datapath::{LocatedNetns, Ztunnel, ztunnel_in};
-use crate::model::{Fault, IstioClaim, Workload};
+use ambit_datapath::{LocatedNetns, Ztunnel, ztunnel_in};
+use ambit_model::{Fault, IstioClaim, Workload};
 
 impl Reconciler {
     /// What is wrong with the claims of pods that are not left to Istio.
@@ -66,7 +66,7 @@ mod tests {
 
     use super::super::pods::ClosedPod;
     use super::*;
-    use crate::model::testing::pod;
+    use ambit_model::testing::pod;
 
     #[test]
     fn a_claim_that_nothing_proves_is_a_fault() {

@@ -6,11 +6,11 @@ use ambit_common::Hook;
 use tokio::sync::watch;
 
 use super::pods::{NodeReport, PodReport};
-use crate::datapath::{DenialReader, KernelDenial, Pins, Tables};
-use crate::observe::event::{EventKind, EventRecord};
-use crate::observe::events::{InLog, RecentEvents};
-use crate::policy::{Attributes, ConnectionVerdict, Decider, Layer};
-use crate::proxy::Direction;
+use ambit_datapath::{DenialReader, KernelDenial, Pins, Tables};
+use ambit_observe::event::{EventKind, EventRecord};
+use ambit_observe::events::{InLog, RecentEvents};
+use ambit_policy::{Attributes, ConnectionVerdict, Decider, Layer};
+use ambit_proxy::Direction;
 
 /// Reads the kernel's denials for as long as the agent runs.
 pub(super) async fn follow(

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use super::leftovers::LeftoverError;
-use crate::datapath::{DatapathError, MeshFault};
-use crate::model::Fault;
+use ambit_datapath::{DatapathError, MeshFault};
+use ambit_model::Fault;
 
 /// What may be wrong.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::observe::events::RecentEvents;
+use ambit_observe::events::RecentEvents;
 
 /// How often it is said.
 const INTERVAL: Duration = Duration::from_secs(1);

@@ -9,8 +9,8 @@ use ambit_common::NetnsCookie;
 use super::claims::{Claims, claimed};
 use super::kernel_faults::Table;
 use super::reconcile::Reconciler;
-use crate::datapath::{EnrolError, Leftover, Life, PodOwner};
-use crate::model::{Enrolment, ObjectName, Snapshot, Workload};
+use ambit_datapath::{EnrolError, Leftover, Life, PodOwner};
+use ambit_model::{Enrolment, ObjectName, Snapshot, Workload};
 
 /// A network namespace that is kept closed.
 #[derive(Clone, PartialEq, Debug)]

@@ -5,11 +5,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::pods::PodState;
 use super::state::State;
-use crate::identity::{CertificateInfo, CertificateState, CertificateSummary};
-use crate::observe::events::EventLosses;
-use crate::observe::metrics::{Family, Kind, MetricsState, Sample};
-use crate::observe::tally::RuleTally;
-use crate::proxy::ProxyStats;
+use ambit_identity::{CertificateInfo, CertificateState, CertificateSummary};
+use ambit_observe::events::EventLosses;
+use ambit_observe::metrics::{Family, Kind, MetricsState, Sample};
+use ambit_observe::tally::RuleTally;
+use ambit_proxy::ProxyStats;
 
 impl MetricsState for State {
     async fn families(&self) -> Vec<Family> {

@@ -28,13 +28,13 @@ use tokio::sync::watch;
 pub use config::{CaConfig, RunConfig};
 
 use crate::admin::server;
-use crate::datapath::{Counters, Enroller, EnrollerParts, MeshTable, Node, Pins, Tables};
-use crate::identity::Identities;
-use crate::model::Snapshot;
-use crate::observe;
-use crate::observe::logging::DroppedLines;
-use crate::proxy::Proxy;
-use crate::source::FileSource;
+use ambit_datapath::{Counters, Enroller, EnrollerParts, MeshTable, Node, Pins, Tables};
+use ambit_identity::Identities;
+use ambit_model::Snapshot;
+use ambit_observe;
+use ambit_observe::logging::DroppedLines;
+use ambit_proxy::Proxy;
+use ambit_source::FileSource;
 use changes::Changes;
 use pods::NodeReport;
 use prepare::Prepared;
@@ -138,7 +138,7 @@ async fn start(
         dropped_lines,
     });
     if let Some(listener) = metrics {
-        tokio::spawn(observe::metrics::serve(listener, Arc::clone(&state)));
+        tokio::spawn(ambit_observe::metrics::serve(listener, Arc::clone(&state)));
     }
     tokio::spawn(server::serve(listener, state));
     tokio::spawn(left_out::report(Arc::clone(&events)));

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use ambit_common::{NetnsCookie, PolicySetId};
 
 use super::leftovers::KeptNetns;
-use crate::datapath::{EnrolledPod, Ztunnel};
-use crate::identity::WorkloadCertificates;
-use crate::model::{Fault, ObjectName, Workload};
+use ambit_datapath::{EnrolledPod, Ztunnel};
+use ambit_identity::WorkloadCertificates;
+use ambit_model::{Fault, ObjectName, Workload};
 
 /// How long after a failed attempt a pod is tried again, at first; doubled each time.
 const RETRY_FIRST: Duration = Duration::from_millis(500);

@@ -13,19 +13,19 @@ use tokio::sync::watch;
 
 use super::{CaConfig, RunConfig, descriptors};
 use crate::admin::server;
-use crate::datapath::bpffs::PinDirectory;
-use crate::datapath::cgroup::{CgroupMount, CgroupPath};
-use crate::datapath::check::CheckReport;
-use crate::datapath::is_local;
-use crate::datapath::netns::NetnsHandle;
-use crate::identity::{CertificateProvider, EmbeddedCa, IstioCa, TrustPolicy};
-use crate::jwt::{Addresses, HttpFetcher, KeyCache};
-use crate::model::{Snapshot, TrustBundle};
-use crate::observe;
-use crate::observe::events::RecentEvents;
-use crate::policy::MeshView;
-use crate::proxy::{Proxy, ProxyConfig, ProxyLimits};
-use crate::source::{FileSource, FileSourceConfig};
+use ambit_datapath::bpffs::PinDirectory;
+use ambit_datapath::cgroup::{CgroupMount, CgroupPath};
+use ambit_datapath::check::CheckReport;
+use ambit_datapath::is_local;
+use ambit_datapath::netns::NetnsHandle;
+use ambit_identity::{CertificateProvider, EmbeddedCa, IstioCa, TrustPolicy};
+use ambit_jwt::{Addresses, HttpFetcher, KeyCache};
+use ambit_model::{Snapshot, TrustBundle};
+use ambit_observe;
+use ambit_observe::events::RecentEvents;
+use ambit_policy::MeshView;
+use ambit_proxy::{Proxy, ProxyConfig, ProxyLimits};
+use ambit_source::{FileSource, FileSourceConfig};
 
 /// All that a start has before it changes anything.
 pub(super) struct Prepared {
@@ -176,7 +176,7 @@ async fn listen_for_metrics(address: Option<SocketAddr>) -> Result<Option<TcpLis
     let Some(address) = address else {
         return Ok(None);
     };
-    let listener = observe::metrics::bind(address).await;
+    let listener = ambit_observe::metrics::bind(address).await;
     let listener = listener.with_context(|| format!("--metrics {address} cannot be used"))?;
     Ok(Some(listener))
 }

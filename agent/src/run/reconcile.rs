@@ -14,13 +14,13 @@ use super::kernel_faults::{KernelFaults, Table};
 use super::leftovers::KeptNetns;
 use super::pods::{ClosedPod, LocalPod, NodeReport, Stage};
 use super::rules::{Occasion, PodRules};
-use crate::datapath::netns::NetnsHandle;
-use crate::datapath::{Change, EnrolledPod, Enroller, MeshTable, close_passed};
-use crate::identity::{Identities, WorkloadCertificates};
-use crate::jwt::KeyCache;
-use crate::model::{ObjectName, Snapshot, Workload, WorkloadIdentity};
-use crate::policy::MeshView;
-use crate::proxy::Proxy;
+use ambit_datapath::netns::NetnsHandle;
+use ambit_datapath::{Change, EnrolledPod, Enroller, MeshTable, close_passed};
+use ambit_identity::{Identities, WorkloadCertificates};
+use ambit_jwt::KeyCache;
+use ambit_model::{ObjectName, Snapshot, Workload, WorkloadIdentity};
+use ambit_policy::MeshView;
+use ambit_proxy::Proxy;
 
 /// What the reconciler drives.
 pub(super) struct Parts {

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use ambit_common::MeshClass;
 use ipnet::IpNet;
 
-use crate::datapath::PassedRules;
-use crate::model::Workload;
-use crate::policy::{Attributes, ConnectionVerdict, WorkloadPolicies};
+use ambit_datapath::PassedRules;
+use ambit_model::Workload;
+use ambit_policy::{Attributes, ConnectionVerdict, WorkloadPolicies};
 
 /// The rules for one pod under one view of the mesh.
 pub(super) struct PodRules<'a> {

@@ -9,17 +9,17 @@ use super::RunConfig;
 use super::leftovers::KeptNetns;
 use super::pods::{NodeReport, PodReport, PodState};
 use crate::admin::server::AdminState;
-use crate::datapath::cgroup::CgroupPath;
-use crate::datapath::foreign::{foreign_programs_of_cgroup, own_programs};
-use crate::datapath::{Counters, Tables};
-use crate::identity::{CertificateSummary, Identities};
-use crate::jwt::KeyCache;
-use crate::model::{Enrolment, Fault, Workload};
-use crate::observe::events::RecentEvents;
-use crate::observe::logging::DroppedLines;
-use crate::policy::MeshView;
-use crate::policy::explain::Question;
-use crate::proxy::Proxy;
+use ambit_datapath::cgroup::CgroupPath;
+use ambit_datapath::foreign::{foreign_programs_of_cgroup, own_programs};
+use ambit_datapath::{Counters, Tables};
+use ambit_identity::{CertificateSummary, Identities};
+use ambit_jwt::KeyCache;
+use ambit_model::{Enrolment, Fault, Workload};
+use ambit_observe::events::RecentEvents;
+use ambit_observe::logging::DroppedLines;
+use ambit_policy::MeshView;
+use ambit_policy::explain::Question;
+use ambit_proxy::Proxy;
 
 /// What does not go through the mesh.
 const NOT_COVERED: [&str; 5] = ["UDP", "QUIC", "SCTP", "ICMP", "raw sockets"];

@@ -1,6 +1,6 @@
 use super::*;
-use crate::model::{Revision, TrustBundle, TrustDomain};
-use crate::source::files::offline::{Input, OfflineConfig, read_once};
+use ambit_model::{Revision, TrustBundle, TrustDomain};
+use ambit_source::files::offline::{Input, OfflineConfig, read_once};
 
 fn input(name: &str, text: &str) -> Input {
     Input::Text {

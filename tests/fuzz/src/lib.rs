@@ -1,13 +1,13 @@
 //! Nothing from outside costs more than linear time: what an input costs is held against what it costs
 //! many times over.
 //!
-//! Steps are what the agent counts of its inner loops (`ambit::work`), and do not depend on the machine.
+//! Steps are what the agent counts of its inner loops (`ambit_input::work`), and do not depend on the machine.
 //! The time of the thread is measured for what is done elsewhere, such as in the YAML reader; it is
 //! believed only if it says the same several times.
 
 use std::time::Duration;
 
-use ambit::work::steps_of;
+use ambit_input::work::steps_of;
 
 /// Bytes to which an input is repeated at first.
 const SMALL: usize = 2 << 10;

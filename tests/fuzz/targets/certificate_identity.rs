@@ -2,9 +2,9 @@
 
 #![no_main]
 
-use ambit::identity::peer_identity;
-use ambit::model::WorkloadIdentity;
 use ambit_fuzz::ensure_linear;
+use ambit_identity::peer_identity;
+use ambit_model::WorkloadIdentity;
 use libfuzzer_sys::fuzz_target;
 use rustls_pki_types::CertificateDer;
 

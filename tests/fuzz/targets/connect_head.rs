@@ -5,8 +5,8 @@
 
 use std::net::SocketAddr;
 
-use ambit::proxy::connect_target;
 use ambit_fuzz::ensure_linear;
+use ambit_proxy::connect_target;
 use arbitrary::Arbitrary;
 use http::{Method, Request, Uri};
 use libfuzzer_sys::fuzz_target;

@@ -3,10 +3,10 @@
 
 #![no_main]
 
-use ambit::proxy::{
+use ambit_fuzz::ensure_linear;
+use ambit_proxy::{
     ChunkDecoder, HeadParser, Malformed, ParsedRequest, Piece, is_among_offered, write_request,
 };
-use ambit_fuzz::ensure_linear;
 use arbitrary::Arbitrary;
 use bytes::BytesMut;
 use http::header::UPGRADE;

@@ -6,9 +6,9 @@
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
-use ambit::jwt::{Fetch, FetchError, KeyCache, RequestHead, Turn, apply, authenticate};
-use ambit::policy::{HttpUrl, Jwks, JwtRule, KeySource, Presence, TokenLocation};
 use ambit_fuzz::{ensure_linear, ensure_linear_text};
+use ambit_jwt::{Fetch, FetchError, KeyCache, RequestHead, Turn, apply, authenticate};
+use ambit_policy::{HttpUrl, Jwks, JwtRule, KeySource, Presence, TokenLocation};
 use arbitrary::Arbitrary;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

@@ -5,11 +5,11 @@
 
 use std::net::SocketAddr;
 
-use ambit::model::{MeshRanges, Revision, TrustBundle, TrustDomain};
-use ambit::policy::{Attributes, ConnectionVerdict, MeshView};
-use ambit::source::files::{FileSourceConfig, snapshot_of};
 use ambit_common::Verdict;
 use ambit_fuzz::ensure_linear_text;
+use ambit_model::{MeshRanges, Revision, TrustBundle, TrustDomain};
+use ambit_policy::{Attributes, ConnectionVerdict, MeshView};
+use ambit_source::files::{FileSourceConfig, snapshot_of};
 use libfuzzer_sys::fuzz_target;
 
 const SOURCES: [&str; 3] = ["10.1.2.3", "192.0.2.1", "fd00::1"];

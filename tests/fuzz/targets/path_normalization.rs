@@ -3,9 +3,10 @@
 
 #![no_main]
 
-use ambit::model::PathNormalization::{self, Base, DecodeAndMergeSlashes, MergeSlashes, None};
-use ambit::proxy::{HeadParser, ParsedRequest, write_request};
 use ambit_fuzz::ensure_linear_text;
+use ambit_model::PathNormalization::{self, Base, DecodeAndMergeSlashes, MergeSlashes, None};
+use ambit_policy::normalise_path;
+use ambit_proxy::{HeadParser, ParsedRequest, write_request};
 use bytes::BytesMut;
 use libfuzzer_sys::fuzz_target;
 
@@ -13,12 +14,16 @@ const MODES: [PathNormalization; 4] = [None, Base, MergeSlashes, DecodeAndMergeS
 
 fuzz_target!(|target: &str| {
     for mode in MODES {
-        ensure_linear_text(target, |target| mode.apply(target));
+        ensure_linear_text(target, |target| normalise_path(mode, target));
     }
     let request = read(format!("GET {target} HTTP/1.1\r\nhost: a\r\n\r\n").as_bytes());
     for mode in MODES {
-        if let Ok(normal) = mode.apply(target) {
-            assert_eq!(mode.apply(&normal).as_deref(), Ok(&*normal), "{mode:?}");
+        if let Ok(normal) = normalise_path(mode, target) {
+            assert_eq!(
+                normalise_path(mode, &normal).as_deref(),
+                Ok(&*normal),
+                "{mode:?}"
+            );
             let ((path, query), (written, unchanged)) = (split(&normal), split(cut(target)));
             assert_eq!(query, unchanged, "{mode:?}");
             assert_normal(mode, path, written);
@@ -98,7 +103,7 @@ fn escapes(path: &str) -> impl Iterator<Item = u8> {
 
 /// The application reads the target that policy has seen.
 fn assert_sent(mode: PathNormalization, request: &ParsedRequest) {
-    let Ok(normal) = mode.apply(&request.head.target) else {
+    let Ok(normal) = normalise_path(mode, &request.head.target) else {
         return;
     };
     let mut head = request.head.clone();

@@ -8,9 +8,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use ambit::authority::{ROOT_LIFETIME, make_root};
-use ambit::identity::{CertificateProvider, EmbeddedCa, peer_identity};
-use ambit::model::{TrustDomain, WorkloadIdentity};
+use ambit_authority::{ROOT_LIFETIME, make_root};
+use ambit_identity::{CertificateProvider, EmbeddedCa, peer_identity};
+use ambit_model::{TrustDomain, WorkloadIdentity};
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use tempfile::TempDir;

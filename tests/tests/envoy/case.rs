@@ -1,6 +1,6 @@
 //! What is compared.
 
-use ambit::model::PathNormalization;
+use ambit_model::PathNormalization;
 use serde_json::Value;
 
 use crate::differences::is_disputed;

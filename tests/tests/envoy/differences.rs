@@ -3,7 +3,7 @@
 
 use std::sync::LazyLock;
 
-use ambit::model::PathNormalization;
+use ambit_model::PathNormalization;
 use serde_json::{Value, json};
 
 use crate::case::{Case, Protocol};

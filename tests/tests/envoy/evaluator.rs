@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use ambit::model::{
+use ambit_model::{
     AppProtocol, Enrolment, IstioClaim, MeshRanges, MeshSettings, ObjectName, Origin, PolicyKind,
     PolicyObject, Revision, Service, ServicePort, Snapshot, SnapshotParts, TargetPort, TrustBundle,
     TrustDomain, Workload, WorkloadIdentity,
 };
-use ambit::policy::{
+use ambit_policy::{
     Approvals, Attributes, ConnectionVerdict, Decision, MeshView, RequestDecision, WorkloadPolicies,
 };
 use anyhow::{Context, Result, ensure};
@@ -36,7 +36,7 @@ pub(crate) enum Outcome {
 pub(crate) struct Evaluator {
     policies: Arc<WorkloadPolicies>,
     address: SocketAddr,
-    mode: ambit::model::PathNormalization,
+    mode: ambit_model::PathNormalization,
     protocol: Protocol,
 }
 

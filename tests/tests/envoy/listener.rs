@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use ambit::model::PathNormalization;
+use ambit_model::PathNormalization;
 use serde_json::{Map, Value, json};
 
 use crate::case::{Case, Protocol};

@@ -1,8 +1,9 @@
 //! What becomes of paths.
 
+use ambit_policy::normalise_path;
 use std::fmt;
 
-use ambit::model::PathNormalization;
+use ambit_model::PathNormalization;
 use anyhow::Result;
 
 use crate::case::{Case, MODES, Protocol};
@@ -79,7 +80,7 @@ pub(crate) fn compare(binary: &Binary, targets: &[String]) -> Result<Vec<Normali
             all.push(Normalised {
                 mode,
                 target: target.clone(),
-                ambit: mode.apply(target).ok(),
+                ambit: normalise_path(mode, target).ok(),
                 envoy: clients.ask(&get(target))?.path,
             });
         }

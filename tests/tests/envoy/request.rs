@@ -1,9 +1,10 @@
 //! A request, as a client sends it and as policy sees it.
 
+use ambit_policy::normalise_path;
 use std::net::Ipv4Addr;
 
-use ambit::model::PathNormalization;
-use ambit::policy::{BadPath, RequestAttributes, forwarded_for};
+use ambit_model::PathNormalization;
+use ambit_policy::{BadPath, RequestAttributes, forwarded_for};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
 
@@ -94,7 +95,7 @@ impl Request {
 
     /// What policy sees of it, after Ambit's parser and normalisation.
     pub(crate) fn attributes(&self, mode: PathNormalization) -> Result<RequestAttributes, BadPath> {
-        let path_and_query = mode.apply(&self.target)?;
+        let path_and_query = normalise_path(mode, &self.target)?;
         let path = path_and_query.split('?').next().unwrap_or_default();
         let headers = self.header_map();
         Ok(RequestAttributes {

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use ambit::policy::Token;
+use ambit_policy::Token;
 use serde_json::{Value, json};
 
 /// The header, which Envoy removes.

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::thread::sleep;
 use std::time::Duration;
 
-use ambit::policy::Attributes;
+use ambit_policy::Attributes;
 use ambit_tests::{Dialled, Family, Lab, SOON, eventually, run_tests, tests};
 use anyhow::{Context, Result, ensure};
 

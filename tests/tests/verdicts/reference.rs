@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use ambit::model::{ObjectName, TrustBundle, TrustDomain};
-use ambit::policy::{Attributes, ConnectionVerdict, MeshView, WorkloadPolicies};
-use ambit::source::files::offline::{Input, OfflineConfig, read_once};
+use ambit_model::{ObjectName, TrustBundle, TrustDomain};
+use ambit_policy::{Attributes, ConnectionVerdict, MeshView, WorkloadPolicies};
+use ambit_source::files::offline::{Input, OfflineConfig, read_once};
 use ambit_tests::{Lab, TRUST_DOMAIN};
 use anyhow::{Context, Result, bail, ensure};
 
@@ -20,7 +20,7 @@ impl Reference {
         let config = OfflineConfig {
             trust_bundle: TrustBundle::without_aliases(TrustDomain::new(TRUST_DOMAIN)?),
             root_namespace: "istio-system".into(),
-            revision: ambit::model::Revision::default(),
+            revision: ambit_model::Revision::default(),
         };
         let directory = lab.manifests().directory().to_owned();
         let files = read_once(vec![Input::Path(directory)], config);

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use ambit::model::WorkloadIdentity;
+use ambit_model::WorkloadIdentity;
 use ambit_tests::{
     Agent, Dialer, Family, Lab, LabServer, Membership, Mode, NodeName, Pod, PodSpec, SOON,
     eventually,

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::authority::{
+use crate::cli::output::Output;
+use ambit_authority::{
     Authority, AuthorityError, FILES, INTERMEDIATE_LIFETIME, ROOT_LIFETIME, make_intermediate,
     make_root,
 };
-use crate::cli::output::Output;
-use crate::model::TrustDomain;
+use ambit_model::TrustDomain;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 

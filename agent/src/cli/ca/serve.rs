@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use rustls::pki_types::ServerName;
 
-use crate::ca::account::ServiceAccount;
-use crate::ca::limits::RateLimit;
-use crate::ca::request::Lifetimes;
-use crate::ca::{CaConfig, PodSource, TokenSource};
-use crate::jwt::ExpectedToken;
-use crate::model::TrustDomain;
-use crate::observe::logging::{self, LogFormat};
+use ambit_ca::account::ServiceAccount;
+use ambit_ca::limits::RateLimit;
+use ambit_ca::request::Lifetimes;
+use ambit_ca::{CaConfig, PodSource, TokenSource};
+use ambit_jwt::ExpectedToken;
+use ambit_model::TrustDomain;
+use ambit_observe::logging::{self, LogFormat};
 
 /// The settings of `ambit ca serve`.
 #[derive(clap::Args)]
@@ -76,7 +76,7 @@ pub(super) struct ServeArguments {
 impl ServeArguments {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let _log = logging::init_audited(&self.log, self.log_format)?;
-        crate::ca::run(self.into())
+        ambit_ca::run(self.into())
     }
 }
 

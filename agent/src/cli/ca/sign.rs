@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use crate::authority::{Authority, SubjectKey, encode_pem};
 use crate::cli::output::Output;
-use crate::model::WorkloadIdentity;
+use ambit_authority::{Authority, SubjectKey, encode_pem};
+use ambit_model::WorkloadIdentity;
 
 /// What to sign.
 #[derive(clap::Args)]
@@ -67,7 +67,7 @@ mod tests {
     use rcgen::{CertificateParams, KeyPair};
 
     use super::*;
-    use crate::authority::{INTERMEDIATE_LIFETIME, ROOT_LIFETIME, make_intermediate, make_root};
+    use ambit_authority::{INTERMEDIATE_LIFETIME, ROOT_LIFETIME, make_intermediate, make_root};
 
     #[test]
     fn the_chain_is_printed_from_leaf_to_root() {

@@ -8,8 +8,8 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
-use crate::files::without_mark;
-use crate::policy::explain::{AskedRequest, CallerName, DestinationName, Question, Transport};
+use ambit_input::without_mark;
+use ambit_policy::explain::{AskedRequest, CallerName, DestinationName, Question, Transport};
 
 /// Whether somebody may reach something.
 #[derive(clap::Args)]

@@ -1,6 +1,6 @@
 //! An answer for people.
 
-use crate::policy::explain::{
+use ambit_policy::explain::{
     Answer, Authentication, Caller, Cause, CriterionText, EndpointResult, Explanation, Request,
     RuleName, RuleText, Verdict,
 };

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use crate::identity::{CaAddress, IstioCaConfig};
 use crate::run::CaConfig;
+use ambit_identity::{CaAddress, IstioCaConfig};
 
 /// Where the embedded CA's files are unless it is said otherwise.
 const DEFAULT_DIRECTORY: &str = "/var/lib/ambit/ca";

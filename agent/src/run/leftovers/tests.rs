@@ -1,7 +1,7 @@
 use super::*;
-use crate::datapath::DatapathError;
-use crate::model::testing::{parts, pod};
-use crate::model::{
+use ambit_datapath::DatapathError;
+use ambit_model::testing::{parts, pod};
+use ambit_model::{
     DATAPLANE_MODE_LABEL, NamespaceInfo, NetnsReference, NeverEnrolled, SnapshotParts,
 };
 

@@ -1,0 +1,177 @@
+//! A certificate of an authority, and whether it may sign.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustls::pki_types::CertificateDer;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
+use x509_parser::time::ASN1Time;
+
+use super::error::{AuthorityError, Flaw};
+use ambit_model::TrustDomain;
+
+/// A certificate of an authority, decoded.
+#[derive(Clone, Debug)]
+pub(super) struct CaCertificate<'a> {
+    pub(super) der: &'a CertificateDer<'static>,
+    parsed: X509Certificate<'a>,
+}
+
+/// When a certificate is valid.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Validity {
+    pub(super) from: SystemTime,
+    pub(super) until: SystemTime,
+}
+
+impl Validity {
+    /// When both are valid.
+    pub(super) fn and(self, other: Self) -> Self {
+        Self {
+            from: self.from.max(other.from),
+            until: self.until.min(other.until),
+        }
+    }
+}
+
+impl<'a> CaCertificate<'a> {
+    pub(super) fn read(der: &'a CertificateDer<'static>) -> Result<Self, String> {
+        match x509_parser::parse_x509_certificate(der) {
+            Ok(([], parsed)) => Ok(Self { der, parsed }),
+            Ok(_) => Err("something follows the certificate in its block".to_owned()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Its subject, for people; its serial number where that is empty.
+    pub(super) fn subject(&self) -> String {
+        match self.parsed.subject().to_string() {
+            empty if empty.is_empty() => format!("serial {}", self.parsed.raw_serial_as_string()),
+            subject => subject,
+        }
+    }
+
+    /// The `SubjectPublicKeyInfo` in DER.
+    pub(super) fn key(&self) -> &[u8] {
+        self.parsed.public_key().raw
+    }
+
+    pub(super) fn validity(&self) -> Validity {
+        let validity = self.parsed.validity();
+        Validity {
+            from: time(validity.not_before),
+            until: time(validity.not_after),
+        }
+    }
+
+    /// Whether its issuer's name is its own: a root, if it is trusted.
+    pub(super) fn is_self_issued(&self) -> bool {
+        self.parsed.issuer().as_raw() == self.parsed.subject().as_raw()
+    }
+
+    /// Whether another certificate's name and key signed it.
+    pub(super) fn is_signed_by(&self, other: &CaCertificate<'_>) -> bool {
+        let key = Some(other.parsed.public_key());
+        self.parsed.issuer().as_raw() == other.parsed.subject().as_raw()
+            && self.parsed.verify_signature(key).is_ok()
+    }
+
+    /// Whether its time is over.
+    pub(super) fn has_expired(&self) -> bool {
+        self.parsed.validity().not_after < ASN1Time::now()
+    }
+
+    /// Judges it as a trusted root, whether or not it is in use yet.
+    pub(super) fn check_root(&self) -> Result<(), Flaw> {
+        if !self.is_self_issued() {
+            return Err(Flaw::NotSelfIssued(self.parsed.issuer().to_string()));
+        }
+        self.check_authority(0)
+    }
+
+    /// Judges it as one that signs now, with so many CAs between it and the workloads.
+    pub(super) fn check_signs(&self, below: u32, trust_domain: &TrustDomain) -> Result<(), Flaw> {
+        let validity = self.parsed.validity();
+        let now = ASN1Time::now();
+        if validity.not_after < now {
+            return Err(Flaw::Expired(validity.not_after.to_string()));
+        }
+        if now < validity.not_before {
+            return Err(Flaw::NotYetValid(validity.not_before.to_string()));
+        }
+        self.check_authority(below)?;
+        self.check_trust_domain(trust_domain)
+    }
+
+    /// Judges its name as an issuer's: it has to be written the same into what it signs, and rcgen
+    /// writes an attribute once.
+    pub(super) fn check_name(&self) -> Result<(), Flaw> {
+        let mut types = BTreeSet::new();
+        for part in self.parsed.subject().iter_rdn() {
+            let mut attributes = part.iter();
+            match (attributes.next(), attributes.next()) {
+                (Some(only), None) if types.insert(only.attr_type().as_bytes()) => {}
+                _ => return Err(Flaw::Name),
+            }
+        }
+        Ok(())
+    }
+
+    fn check_authority(&self, below: u32) -> Result<(), Flaw> {
+        let constraints = self.parsed.basic_constraints().map_err(unreadable)?;
+        let constraints = constraints.map(|extension| extension.value);
+        let Some(constraints) = constraints.filter(|constraints| constraints.ca) else {
+            return Err(Flaw::NoCa);
+        };
+        let usage = self.parsed.key_usage().map_err(unreadable)?;
+        if usage.is_some_and(|usage| !usage.value.key_cert_sign()) {
+            return Err(Flaw::NoCertSign);
+        }
+        match constraints.path_len_constraint {
+            Some(allowed) if allowed < below => Err(Flaw::PathLength { allowed, below }),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Its URI names, if it has any, are its trust domain (SPIFFE X.509-SVID, section 3.1).
+    fn check_trust_domain(&self, expected: &TrustDomain) -> Result<(), Flaw> {
+        let names = self.parsed.subject_alternative_name().map_err(unreadable)?;
+        let names = names.iter().flat_map(|names| &names.value.general_names);
+        let own = format!("spiffe://{expected}");
+        for name in names {
+            match name {
+                GeneralName::URI(uri) if *uri != own => {
+                    return Err(Flaw::TrustDomain {
+                        found: (*uri).to_owned(),
+                        expected: expected.clone(),
+                    });
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+fn time(time: ASN1Time) -> SystemTime {
+    let seconds = u64::try_from(time.timestamp()).unwrap_or_default();
+    UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+fn unreadable(error: impl ToString) -> Flaw {
+    Flaw::Unreadable(error.to_string())
+}
+
+/// The error for a certificate with a flaw.
+pub(super) fn flawed<'a>(
+    path: &'a Path,
+    certificate: &'a CaCertificate<'_>,
+) -> impl Fn(Flaw) -> AuthorityError + 'a {
+    move |flaw| AuthorityError::Certificate {
+        path: path.to_owned(),
+        subject: certificate.subject(),
+        flaw,
+    }
+}

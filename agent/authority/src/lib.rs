@@ -1,0 +1,40 @@
+//! The certificate authority: what signs. It neither talks to a network nor knows the agent.
+//!
+//! Its files are in Istio's `cacerts` layout, a directory or a mounted Secret:
+//!
+//! | file | holds |
+//! |---|---|
+//! | `ca-cert.pem` | the signing certificate: a root, or an intermediate |
+//! | `ca-key.pem` | its key: PKCS#8, SEC1 or PKCS#1, not encrypted |
+//! | `cert-chain.pem` | from the signing certificate up; may be absent where a root signed it |
+//! | `root-cert.pem` | the roots that peers have to lead to; several while one replaces another |
+
+mod certificate;
+mod creatable;
+mod error;
+mod files;
+mod follow;
+mod issue;
+mod make;
+mod open;
+mod path;
+mod pem;
+mod signer;
+mod store;
+mod subject_key;
+#[cfg(test)]
+mod tests;
+mod trial;
+
+pub use creatable::ensure_creatable;
+pub use error::{AuthorityError, Flaw};
+pub use files::FILES;
+pub use follow::AuthorityFiles;
+pub use issue::{IssueError, Issued, MIN_LIFETIME};
+pub use make::{
+    INTERMEDIATE_LIFETIME, ROOT_LIFETIME, check_open_or_make_root, make_intermediate, make_root,
+    open_or_make_root,
+};
+pub use pem::encode as encode_pem;
+pub use signer::Authority;
+pub use subject_key::{CsrError, SubjectKey};

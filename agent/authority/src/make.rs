@@ -1,0 +1,206 @@
+//! New authorities.
+
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use rcgen::{CertificateParams, KeyPair, SerialNumber};
+
+use super::certificate::CaCertificate;
+use super::error::{AuthorityError, file, invalid};
+use super::files::{CERTIFICATE, CHAIN, FILES, FileSet, KEY, ROOTS, read_file, read_key};
+use super::issue::{BACKDATED, IssueError, authority_params, new_serial, signing, whole_seconds};
+use super::open::{signing_certificate, signing_key};
+use super::pem;
+use super::signer::Authority;
+use super::store::{Readers, Store};
+use super::subject_key::SubjectKey;
+use crate::ensure_creatable;
+use ambit_model::TrustDomain;
+
+/// How long a root is valid unless it is said otherwise.
+pub const ROOT_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+/// How long an intermediate is valid unless it is said otherwise.
+pub const INTERMEDIATE_LIFETIME: Duration = Duration::from_secs(2 * 365 * 24 * 3600);
+
+/// How many authorities a new root allows below it: it can sign workloads' certificates itself, and
+/// later go offline and leave that to an intermediate.
+const BELOW_A_ROOT: u8 = 1;
+
+/// Makes a root that signs workloads' certificates itself.
+///
+/// # Errors
+/// [`AuthorityError`]; one that is there already is never overwritten.
+pub fn make_root(
+    directory: &Path,
+    trust_domain: &TrustDomain,
+    lifetime: Duration,
+) -> Result<Authority, AuthorityError> {
+    let store = Store::lock(directory)?;
+    ensure_new(&store)?;
+    write_root(&store, &new_key(&store)?, trust_domain, lifetime)?;
+    Authority::open(directory, trust_domain)
+}
+
+/// Makes an authority that signs workloads' certificates, under another that may go offline then.
+///
+/// # Errors
+/// [`AuthorityError`]; one that is there already is never overwritten.
+pub fn make_intermediate(
+    directory: &Path,
+    above: &Authority,
+    lifetime: Duration,
+) -> Result<Authority, AuthorityError> {
+    let store = Store::lock(directory)?;
+    ensure_new(&store)?;
+    let failed = |error: IssueError| invalid(&store.path(CERTIFICATE), error);
+    let key = new_key(&store)?;
+    let issued = above
+        .issue_intermediate(&name("intermediate"), &SubjectKey::of(&key), lifetime)
+        .map_err(failed)?;
+    let own = issued.chain.first().map(std::slice::from_ref);
+    let files = FileSet {
+        directory: directory.to_owned(),
+        certificate: pem::encode(own.unwrap_or_default()).into_bytes(),
+        key: key.serialize_pem().into_bytes(),
+        chain: Some(pem::encode(&issued.chain).into_bytes()),
+        roots: pem::encode(above.roots()).into_bytes(),
+    };
+    // Before anything is written: the authority above may not allow one below it.
+    let made = Authority::from_files(&files, above.trust_domain())?;
+    store.write_new(KEY, &files.key, Readers::Owner)?;
+    store.write_new(CERTIFICATE, &files.certificate, Readers::All)?;
+    store.write_new(
+        CHAIN,
+        files.chain.as_deref().unwrap_or_default(),
+        Readers::All,
+    )?;
+    store.write_new(ROOTS, &files.roots, Readers::All)?;
+    Ok(made)
+}
+
+/// Opens the authority in a directory, or makes a root where there is none. Several processes may do
+/// so at once, and what one that died has begun is finished.
+///
+/// # Errors
+/// [`AuthorityError`]; what is there is never replaced.
+pub fn open_or_make_root(
+    directory: &Path,
+    trust_domain: &TrustDomain,
+) -> Result<Authority, AuthorityError> {
+    let store = Store::lock(directory)?;
+    match (store.has(KEY), store.has(CERTIFICATE), store.has(ROOTS)) {
+        (true, true, true) => {}
+        (true, true, false) => finish_root(&store)?,
+        // The key is written first: a process that died after it has left it alone.
+        (true, false, false) => {
+            let path = store.path(KEY);
+            let key = signing_key(&read_key(&path)?, &path)?;
+            write_root(&store, &key, trust_domain, ROOT_LIFETIME)?;
+        }
+        (false, false, false) => {
+            write_root(&store, &new_key(&store)?, trust_domain, ROOT_LIFETIME)?;
+        }
+        (false, true, _) => return Err(half(directory, CERTIFICATE, KEY)),
+        (false, false, true) => return Err(half(directory, ROOTS, KEY)),
+        (true, false, true) => return Err(half(directory, KEY, CERTIFICATE)),
+    }
+    Authority::open(directory, trust_domain)
+}
+
+/// Whether [`open_or_make_root`] would succeed, as far as that can be told without changing
+/// anything.
+///
+/// # Errors
+/// [`AuthorityError`].
+pub fn check_open_or_make_root(
+    directory: &Path,
+    trust_domain: &TrustDomain,
+) -> Result<(), AuthorityError> {
+    let path = |name: &str| directory.join(name);
+    let has = |name: &str| path(name).symlink_metadata().is_ok();
+    // The other way round than they are written, since another process may be writing them.
+    let (roots, certificate, key) = (has(ROOTS), has(CERTIFICATE), has(KEY));
+    match (key, certificate, roots) {
+        (true, true, true) => Authority::open(directory, trust_domain).map(drop),
+        (true, _, false) => {
+            signing_key(&read_key(&path(KEY))?, &path(KEY))?;
+            ensure_creatable(directory).map_err(file(directory))
+        }
+        (false, false, false) => ensure_creatable(directory).map_err(file(directory)),
+        (false, true, _) => Err(half(directory, CERTIFICATE, KEY)),
+        (false, false, true) => Err(half(directory, ROOTS, KEY)),
+        (true, false, true) => Err(half(directory, KEY, CERTIFICATE)),
+    }
+}
+
+fn half(directory: &Path, present: &str, missing: &str) -> AuthorityError {
+    AuthorityError::Half {
+        present: directory.join(present),
+        missing: directory.join(missing),
+    }
+}
+
+fn ensure_new(store: &Store) -> Result<(), AuthorityError> {
+    let mut names = FILES.into_iter();
+    match names.find(|name| store.has(name)) {
+        Some(name) => Err(AuthorityError::Exists(store.path(name))),
+        None => Ok(()),
+    }
+}
+
+fn new_key(store: &Store) -> Result<KeyPair, AuthorityError> {
+    KeyPair::generate().map_err(|error| invalid(&store.path(KEY), error))
+}
+
+/// Writes a key, if it is not there, and a root for it.
+fn write_root(
+    store: &Store,
+    key: &KeyPair,
+    trust_domain: &TrustDomain,
+    lifetime: Duration,
+) -> Result<(), AuthorityError> {
+    let failed = |error: IssueError| invalid(&store.path(CERTIFICATE), error);
+    let root = root_params(trust_domain, lifetime)
+        .and_then(|params| params.self_signed(key).map_err(signing))
+        .map_err(failed)?;
+    let root = pem::encode(&[root.into()]);
+    if !store.has(KEY) {
+        store.write_new(KEY, key.serialize_pem().as_bytes(), Readers::Owner)?;
+    }
+    store.write_new(CERTIFICATE, root.as_bytes(), Readers::All)?;
+    store.write_new(ROOTS, root.as_bytes(), Readers::All)
+}
+
+fn root_params(
+    trust_domain: &TrustDomain,
+    lifetime: Duration,
+) -> Result<CertificateParams, IssueError> {
+    let now = whole_seconds(SystemTime::now());
+    let until = now.checked_add(lifetime);
+    let mut params = authority_params(&name("root"), trust_domain, BELOW_A_ROOT)?;
+    params.not_before = (now - BACKDATED).into();
+    params.not_after = until.ok_or(IssueError::Lifetime(lifetime))?.into();
+    params.serial_number = Some(SerialNumber::from_slice(&new_serial()));
+    Ok(params)
+}
+
+/// Makes a root that signs the only trusted one, where nothing says what is trusted.
+fn finish_root(store: &Store) -> Result<(), AuthorityError> {
+    let path = store.path(CERTIFICATE);
+    let der = signing_certificate(&read_file(&path)?).map_err(|reason| invalid(&path, reason))?;
+    let certificate = CaCertificate::read(&der).map_err(|reason| invalid(&path, reason))?;
+    if !certificate.is_self_issued() {
+        return Err(AuthorityError::Half {
+            present: path,
+            missing: store.path(ROOTS),
+        });
+    }
+    let root = pem::encode(std::slice::from_ref(&der));
+    store.write_new(ROOTS, root.as_bytes(), Readers::All)
+}
+
+/// A name that no other authority has: some verifiers look for an issuer by its name alone.
+fn name(kind: &str) -> String {
+    format!("Ambit {kind} {:08x}", rand::random::<u32>())
+}

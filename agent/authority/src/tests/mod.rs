@@ -1,0 +1,111 @@
+//! The authority, attacked and misused.
+
+mod csr;
+mod follow;
+mod issue;
+mod open;
+mod openssl;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
+use rustls::pki_types::CertificateDer;
+
+use super::{Authority, AuthorityError, encode_pem};
+use ambit_model::{TrustDomain, WorkloadIdentity};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn domain() -> TrustDomain {
+    TrustDomain::new("cluster.local").unwrap()
+}
+
+fn identity() -> WorkloadIdentity {
+    WorkloadIdentity::new(domain(), "web", "frontend").unwrap()
+}
+
+/// A CA of a test, which says what the test wants.
+struct Ca {
+    key: KeyPair,
+    certificate: CertificateDer<'static>,
+}
+
+impl Ca {
+    /// What all of them say: valid since an hour and for a day.
+    fn params(name: &str) -> CertificateParams {
+        let now = SystemTime::now();
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.not_before = (now - HOUR).into();
+        params.not_after = (now + 24 * HOUR).into();
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params
+    }
+
+    fn root(params: &CertificateParams, key: KeyPair) -> Self {
+        let certificate = params.self_signed(&key).unwrap().into();
+        Self { key, certificate }
+    }
+
+    fn signs(&self, params: &CertificateParams) -> Self {
+        let key = KeyPair::generate().unwrap();
+        let issuer = Issuer::from_ca_cert_der(&self.certificate, &self.key).unwrap();
+        let certificate = params.signed_by(&key, &issuer).unwrap().into();
+        Self { key, certificate }
+    }
+
+    fn named(name: &str) -> Self {
+        Self::root(&Self::params(name), KeyPair::generate().unwrap())
+    }
+}
+
+/// The files of an authority.
+struct Files {
+    certificate: String,
+    key: String,
+    chain: Option<String>,
+    roots: String,
+}
+
+impl Files {
+    /// Of a signing CA, those between it and its root, and its roots.
+    fn of(signing: &Ca, between: &[&Ca], roots: &[&Ca]) -> Self {
+        Self {
+            certificate: pem(&[signing]),
+            key: signing.key.serialize_pem(),
+            chain: (!between.is_empty()).then(|| pem(between)),
+            roots: pem(roots),
+        }
+    }
+
+    fn write(&self, directory: &Path) {
+        let write = |name: &str, contents: &str| fs::write(directory.join(name), contents).unwrap();
+        write("ca-cert.pem", &self.certificate);
+        write("ca-key.pem", &self.key);
+        write("root-cert.pem", &self.roots);
+        if let Some(chain) = &self.chain {
+            write("cert-chain.pem", chain);
+        }
+        let private = fs::Permissions::from_mode(0o600);
+        fs::set_permissions(directory.join("ca-key.pem"), private).unwrap();
+    }
+
+    fn open(&self) -> Result<Authority, AuthorityError> {
+        let directory = tempfile::tempdir().unwrap();
+        self.write(directory.path());
+        Authority::open(directory.path(), &domain())
+    }
+}
+
+fn pem(cas: &[&Ca]) -> String {
+    let certificates: Vec<_> = cas.iter().map(|ca| ca.certificate.clone()).collect();
+    encode_pem(&certificates)
+}

@@ -1,0 +1,239 @@
+//! One unary call, by gRPC's own rules and no laxer: one message, then trailers with one status. A
+//! denial stands whatever comes behind it; a permission counts only if all of the answer is in order.
+
+use bytes::{Bytes, BytesMut};
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, TE};
+use http::response::Parts;
+use http::{Method, Request, Response, StatusCode, Version};
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Body, Incoming};
+use prost::Message;
+use tonic::Code;
+
+use super::answer::{NoAnswer, answer};
+use crate::answer::{Answer, Denial};
+use crate::envoy::{CHECK_PATH, CheckRequest, CheckResponse};
+use ambit_model::ProviderService;
+
+/// The largest message of an answer that is read, in bytes.
+const LARGEST_ANSWER: usize = 1 << 20;
+
+/// Bytes before a message: whether it is compressed, and its length.
+const PREFIX: usize = 5;
+
+/// What is shown of an authorizer's own words, in characters.
+const SHOWN: usize = 200;
+
+const GRPC: &str = "application/grpc";
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
+
+/// The request for a check; `None` if no request can be sent to a service of this name.
+pub(super) fn check_call(
+    service: &ProviderService,
+    message: &CheckRequest,
+) -> Option<Request<Full<Bytes>>> {
+    let mut body = vec![0; PREFIX];
+    message.encode(&mut body).ok()?;
+    let length = u32::try_from(body.len() - PREFIX).ok()?;
+    body[1..PREFIX].copy_from_slice(&length.to_be_bytes());
+    let uri = format!("http://{}:{}{CHECK_PATH}", service.host, service.port);
+    let request = Request::builder()
+        .method(Method::POST)
+        .uri(uri)
+        .version(Version::HTTP_2)
+        .header(CONTENT_TYPE, GRPC)
+        .header(TE, "trailers");
+    request.body(Full::new(body.into())).ok()
+}
+
+/// What a response means.
+///
+/// # Errors
+/// [`NoAnswer`].
+pub(super) async fn read(response: Response<Incoming>) -> Result<Answer, NoAnswer> {
+    let (head, body) = response.into_parts();
+    if head.status != StatusCode::OK {
+        return of_status(head.status);
+    }
+    check_head(&head)?;
+    if head.headers.contains_key(GRPC_STATUS) {
+        return match body.is_end_stream() {
+            true => of_code(status(&head.headers)?, &head.headers),
+            false => Err(malformed("it has a status before its message")),
+        };
+    }
+    let (data, end) = collect(body).await;
+    of_answer(&data, end)
+}
+
+fn of_answer(data: &[u8], end: End) -> Result<Answer, NoAnswer> {
+    let first = match first_message(data) {
+        Ok((Ok(Answer::Deny(denial)), _)) => return Ok(Answer::Deny(denial)),
+        first => first,
+    };
+    let trailers = match end {
+        End::Trailers(trailers) => trailers,
+        End::NoTrailers => return Err(malformed("it ends without trailers")),
+        End::TooLong => return Err(malformed("it is longer than is read")),
+        End::Broken(problem) => return Err(malformed(format!("it broke off: {problem}"))),
+    };
+    let code = status(&trailers)?;
+    match (code, first) {
+        (Code::Ok, Ok((answer, []))) => answer,
+        (Code::Ok, Ok(_)) => Err(malformed("there is more behind its message")),
+        (Code::Ok, Err(problem)) => Err(malformed(problem)),
+        (_, _) if data.is_empty() || is_denial(code) => of_code(code, &trailers),
+        (_, _) => Err(malformed(format!(
+            "it has a message, and failed with {code:?}"
+        ))),
+    }
+}
+
+fn check_head(head: &Parts) -> Result<(), NoAnswer> {
+    let kind = head.headers.get(CONTENT_TYPE);
+    let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let is_grpc = kind
+        .strip_prefix(GRPC)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with(['+', ';']));
+    let mut encodings = head.headers.get_all(GRPC_ENCODING).iter();
+    match (is_grpc, encodings.all(|encoding| encoding == "identity")) {
+        (true, true) => Ok(()),
+        (false, _) => Err(malformed("its content-type is not application/grpc")),
+        (true, false) => Err(malformed("it is compressed, which was not asked for")),
+    }
+}
+
+/// How an answer ended.
+enum End {
+    Trailers(HeaderMap),
+    NoTrailers,
+    TooLong,
+    Broken(String),
+}
+
+/// All data of a body, as far as it comes.
+async fn collect(mut body: Incoming) -> (BytesMut, End) {
+    let mut data = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = match frame {
+            Ok(frame) => frame,
+            Err(error) => return (data, End::Broken(error.to_string())),
+        };
+        match frame.into_data() {
+            Ok(more) if data.len() + more.len() > LARGEST_ANSWER + PREFIX => {
+                return (data, End::TooLong);
+            }
+            Ok(more) => data.extend_from_slice(&more),
+            Err(frame) => {
+                if let Ok(trailers) = frame.into_trailers() {
+                    return (data, End::Trailers(trailers));
+                }
+            }
+        }
+    }
+    (data, End::NoTrailers)
+}
+
+/// What the first message means, and what stands behind it.
+///
+/// # Errors
+/// What is wrong with it.
+fn first_message(data: &[u8]) -> Result<(Result<Answer, NoAnswer>, &[u8]), &'static str> {
+    let (prefix, rest) = data
+        .split_first_chunk::<PREFIX>()
+        .ok_or("it has no message")?;
+    let [compression, length @ ..] = *prefix;
+    if compression != 0 {
+        return Err("its message is compressed, which was not asked for");
+    }
+    let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
+    let (message, rest) = rest
+        .split_at_checked(length)
+        .ok_or("its message is cut short")?;
+    let message =
+        CheckResponse::decode(message).map_err(|_| "its message is not a CheckResponse")?;
+    Ok((answer(message), rest))
+}
+
+/// The one status, which is a decimal number.
+fn status(headers: &HeaderMap) -> Result<Code, NoAnswer> {
+    let mut values = headers.get_all(GRPC_STATUS).iter();
+    let (Some(value), None) = (values.next(), values.next()) else {
+        return Err(malformed("it has no grpc-status, or several"));
+    };
+    let text = value.to_str().unwrap_or_default();
+    let code = text
+        .parse::<u8>()
+        .ok()
+        .filter(|code| code.to_string() == text);
+    match code.map(|code| Code::from_i32(code.into())) {
+        Some(code) => Ok(code),
+        None => Err(malformed("its grpc-status is not a number of gRPC's")),
+    }
+}
+
+fn is_denial(code: Code) -> bool {
+    matches!(code, Code::PermissionDenied | Code::Unauthenticated)
+}
+
+/// What a failed call means. A call that is refused because a permission is missing is a denial.
+fn of_code(code: Code, headers: &HeaderMap) -> Result<Answer, NoAnswer> {
+    let problem = format!("{code:?}{}", said(headers.get(GRPC_MESSAGE)));
+    match code {
+        Code::Ok => Err(malformed("it succeeds without a message")),
+        Code::PermissionDenied | Code::Unauthenticated => Ok(forbidden()),
+        Code::InvalidArgument | Code::ResourceExhausted | Code::OutOfRange => {
+            Err(NoAnswer::NotTaken(problem))
+        }
+        Code::Unavailable => Err(NoAnswer::Unavailable(problem)),
+        Code::Cancelled
+        | Code::Unknown
+        | Code::DeadlineExceeded
+        | Code::NotFound
+        | Code::AlreadyExists
+        | Code::FailedPrecondition
+        | Code::Aborted
+        | Code::Unimplemented
+        | Code::Internal
+        | Code::DataLoss => Err(NoAnswer::Failed(problem)),
+    }
+}
+
+/// What a status of HTTP means, which gRPC does not use.
+fn of_status(status: StatusCode) -> Result<Answer, NoAnswer> {
+    let problem = format!("it answered with status {status}, and not with gRPC");
+    match status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Ok(forbidden()),
+        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
+            Err(NoAnswer::Unavailable(problem))
+        }
+        StatusCode::NOT_IMPLEMENTED | StatusCode::HTTP_VERSION_NOT_SUPPORTED => {
+            Err(NoAnswer::NotTaken(problem))
+        }
+        status if status.is_server_error() => Err(NoAnswer::Failed(problem)),
+        status if status.is_client_error() => Err(NoAnswer::NotTaken(problem)),
+        _ => Err(NoAnswer::Malformed(problem)),
+    }
+}
+
+fn forbidden() -> Answer {
+    Answer::Deny(Denial {
+        status: StatusCode::FORBIDDEN,
+        headers: HeaderMap::new(),
+        body: Bytes::new(),
+    })
+}
+
+fn said(message: Option<&HeaderValue>) -> String {
+    let text = message.map(|message| String::from_utf8_lossy(message.as_bytes()).into_owned());
+    text.map_or_else(String::new, |text| {
+        let shown: String = text.chars().take(SHOWN).collect();
+        format!(": {shown:?}")
+    })
+}
+
+fn malformed(problem: impl Into<String>) -> NoAnswer {
+    NoAnswer::Malformed(problem.into())
+}

@@ -1,0 +1,304 @@
+use std::collections::BTreeSet;
+
+use http::header::Entry;
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use ambit_model::folded;
+
+/// What an authorizer wants changed in a request's or response's headers. None of it concerns
+/// pseudo-headers, Host, or where a message ends.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct HeaderMutations {
+    changes: Vec<HeaderChange>,
+    removed: Vec<HeaderName>,
+}
+
+/// One header to be changed.
+#[derive(Clone, PartialEq, Debug)]
+pub struct HeaderChange {
+    name: HeaderName,
+    value: HeaderValue,
+    placement: Placement,
+}
+
+/// How a header comes to what is there (`HeaderAppendAction`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Placement {
+    /// It replaces every value that is there.
+    Set,
+    /// It comes after what is there.
+    Append,
+    /// It is added where there is none of this name.
+    AddIfAbsent,
+    /// It replaces what is there, and is left out where there is nothing.
+    SetIfPresent,
+}
+
+/// A change that an authorizer may not make.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum HeaderError {
+    /// No header can have this name; pseudo-headers are among these.
+    #[error("{0:?} is no name of a header that an authorizer may change")]
+    Name(String),
+    /// No header can have such a value.
+    #[error("the value for the header {0} has characters that no header can have")]
+    Value(HeaderName),
+    /// HTTP itself needs this header.
+    #[error("an authorizer may not change the header {0}, which belongs to HTTP itself")]
+    Reserved(HeaderName),
+}
+
+impl HeaderMutations {
+    /// Adds a change.
+    ///
+    /// # Errors
+    /// [`HeaderError`] where an authorizer may not make it.
+    pub fn change(
+        &mut self,
+        name: &[u8],
+        value: &[u8],
+        placement: Placement,
+    ) -> Result<(), HeaderError> {
+        let (name, value) = header(name, value)?;
+        self.changes.push(HeaderChange {
+            name,
+            value,
+            placement,
+        });
+        Ok(())
+    }
+
+    /// Adds a header to be removed. Those that belong to HTTP itself stay, as in Envoy.
+    ///
+    /// # Errors
+    /// [`HeaderError::Name`] where no header can have this name.
+    pub fn remove(&mut self, name: &[u8]) -> Result<(), HeaderError> {
+        if name.starts_with(b":") {
+            return Ok(());
+        }
+        let name = parse_name(name)?;
+        if !is_reserved(&name) {
+            self.removed.push(name);
+        }
+        Ok(())
+    }
+
+    /// Adds a header of an answer over HTTP, all of whose values replace what is there. What belongs
+    /// to HTTP itself is the answer's own.
+    pub(super) fn set_all(&mut self, headers: &HeaderMap, name: &HeaderName) {
+        if is_reserved(name) {
+            return;
+        }
+        let placements =
+            std::iter::once(Placement::Set).chain(std::iter::repeat(Placement::Append));
+        let values = headers.get_all(name).iter().zip(placements);
+        self.changes
+            .extend(values.map(|(value, placement)| HeaderChange {
+                name: name.clone(),
+                value: value.clone(),
+                placement,
+            }));
+    }
+
+    /// Whether nothing is to be changed.
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty() && self.removed.is_empty()
+    }
+
+    /// The names of all headers that are changed or removed.
+    pub fn names(&self) -> impl Iterator<Item = &HeaderName> {
+        let changed = self.changes.iter().map(|change| &change.name);
+        changed.chain(&self.removed)
+    }
+
+    /// Makes the changes to a request, of which what an application may take for one of these headers
+    /// is removed: its client wrote it.
+    pub fn apply_to_request(&self, headers: &mut HeaderMap) {
+        let own: BTreeSet<String> = self.names().map(|name| folded(name.as_str())).collect();
+        let exact: BTreeSet<&str> = self.names().map(HeaderName::as_str).collect();
+        let is_lookalike = |name: &&HeaderName| {
+            !exact.contains(name.as_str()) && own.contains(&folded(name.as_str()))
+        };
+        let lookalikes: Vec<_> = headers.keys().filter(is_lookalike).cloned().collect();
+        for name in lookalikes {
+            headers.remove(name);
+        }
+        self.apply(headers);
+    }
+
+    /// Makes the changes, in order, and then the removals.
+    pub fn apply(&self, headers: &mut HeaderMap) {
+        for change in &self.changes {
+            change.apply(headers);
+        }
+        for name in &self.removed {
+            headers.remove(name);
+        }
+    }
+}
+
+impl HeaderChange {
+    fn apply(&self, headers: &mut HeaderMap) {
+        let value = self.value.clone();
+        match (headers.entry(&self.name), self.placement) {
+            (Entry::Vacant(_), Placement::SetIfPresent)
+            | (Entry::Occupied(_), Placement::AddIfAbsent) => {}
+            (Entry::Vacant(vacant), _) => {
+                vacant.insert(value);
+            }
+            (Entry::Occupied(mut present), Placement::Append) => present.append(value),
+            (Entry::Occupied(mut present), Placement::Set | Placement::SetIfPresent) => {
+                present.insert(value);
+            }
+        }
+    }
+}
+
+/// Whether a header tells where a message ends, whom it is for, or what becomes of its connection.
+pub(super) fn is_reserved(name: &HeaderName) -> bool {
+    is_reserved_text(name.as_str())
+}
+
+/// The same of a name as text, in lower case.
+pub(super) fn is_reserved_text(name: &str) -> bool {
+    matches!(
+        name,
+        "host"
+            | "content-length"
+            | "transfer-encoding"
+            | "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "te"
+            | "trailer"
+            | "upgrade"
+            | "http2-settings"
+            | "expect"
+    )
+}
+
+fn header(name: &[u8], value: &[u8]) -> Result<(HeaderName, HeaderValue), HeaderError> {
+    let name = parse_name(name)?;
+    if is_reserved(&name) {
+        return Err(HeaderError::Reserved(name));
+    }
+    match HeaderValue::from_bytes(value) {
+        Ok(value) => Ok((name, value)),
+        Err(_) => Err(HeaderError::Value(name)),
+    }
+}
+
+fn parse_name(name: &[u8]) -> Result<HeaderName, HeaderError> {
+    HeaderName::from_bytes(name)
+        .map_err(|_| HeaderError::Name(String::from_utf8_lossy(name).into_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    fn changed(placement: Placement) -> HeaderMap {
+        let mut mutations = HeaderMutations::default();
+        for name in [b"X-There".as_slice(), b"X-New"] {
+            mutations.change(name, b"new", placement).expect("valid");
+        }
+        let mut found = headers(&[("x-there", "one"), ("x-there", "two")]);
+        mutations.apply(&mut found);
+        found
+    }
+
+    #[test]
+    fn placements() {
+        let old = [("x-there", "one"), ("x-there", "two")];
+        let new = ("x-new", "new");
+        for (placement, expected) in [
+            (Placement::Set, vec![("x-there", "new"), new]),
+            (
+                Placement::Append,
+                vec![old[0], old[1], ("x-there", "new"), new],
+            ),
+            (Placement::AddIfAbsent, vec![old[0], old[1], new]),
+            (Placement::SetIfPresent, vec![("x-there", "new")]),
+        ] {
+            assert_eq!(changed(placement), headers(&expected), "{placement:?}");
+        }
+    }
+
+    #[test]
+    fn what_could_be_taken_for_a_header_that_is_changed_goes() {
+        let mut mutations = HeaderMutations::default();
+        let set = mutations.change(b"x-auth-user", b"alice", Placement::AddIfAbsent);
+        set.expect("valid");
+        mutations.remove(b"x-old").expect("valid");
+        let mut found = headers(&[
+            ("x_auth_user", "mallory"),
+            ("x-auth_user", "mallory"),
+            ("x.auth.user", "mallory"),
+            ("x_old", "1"),
+            ("x-auth-users", "2"),
+        ]);
+        mutations.apply_to_request(&mut found);
+        let expected = headers(&[("x-auth-users", "2"), ("x-auth-user", "alice")]);
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn removals_come_last() {
+        let mut mutations = HeaderMutations::default();
+        mutations.remove(b"X-Secret").expect("valid");
+        let set = mutations.change(b"x-secret", b"again", Placement::Set);
+        set.expect("valid");
+        let mut found = headers(&[("x-secret", "one"), ("x-other", "two")]);
+        mutations.apply(&mut found);
+        assert_eq!(found, headers(&[("x-other", "two")]));
+    }
+
+    #[test]
+    fn what_belongs_to_http_is_neither_set_nor_removed() {
+        for name in [
+            "Host",
+            "content-length",
+            "Transfer-Encoding",
+            "connection",
+            "keep-alive",
+            "proxy-connection",
+            "te",
+            "trailer",
+            "upgrade",
+            "http2-settings",
+            "expect",
+        ] {
+            let mut mutations = HeaderMutations::default();
+            let set = mutations.change(name.as_bytes(), b"1", Placement::Set);
+            assert!(matches!(set, Err(HeaderError::Reserved(_))), "{name}");
+            assert_eq!(mutations.remove(name.as_bytes()), Ok(()));
+            assert!(mutations.is_empty(), "{name}");
+        }
+        let mut mutations = HeaderMutations::default();
+        assert_eq!(mutations.remove(b":path"), Ok(()));
+        assert!(mutations.is_empty());
+    }
+
+    #[test]
+    fn names_and_values_that_no_header_has_are_refused() {
+        let mut mutations = HeaderMutations::default();
+        for name in [":path", ":authority", "", "a b", "x\r\nhost", "x:"] {
+            let set = mutations.change(name.as_bytes(), b"1", Placement::Set);
+            assert!(matches!(set, Err(HeaderError::Name(_))), "{name:?}");
+        }
+        for value in ["a\r\nx-admin: yes", "a\0", "a\nb"] {
+            let set = mutations.change(b"x-user", value.as_bytes(), Placement::Append);
+            assert!(matches!(set, Err(HeaderError::Value(_))), "{value:?}");
+        }
+        assert!(mutations.remove(b"a b").is_err());
+        assert!(mutations.is_empty());
+    }
+}

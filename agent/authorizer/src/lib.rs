@@ -1,0 +1,196 @@
+//! External authorizers (AuthorizationPolicy with action CUSTOM): asks them, and says what they
+//! answered.
+//!
+//! They speak Envoy's `ext_authz`, over gRPC or plain HTTP, and are configured in Istio's
+//! `MeshConfig` ([`ExtensionProvider`]). Whether a request has to be asked about is the policies'
+//! business; what follows from an answer is the proxy's.
+//!
+//! # Where no answer comes
+//!
+//! An authorizer that cannot be found or reached, answers too late, with 5xx, with a failed call, or
+//! with something that cannot be read or followed has given no answer ([`CheckError`]). The request
+//! is refused with `statusOnError`, or let through if the provider says `failOpen`. As in Envoy, that
+//! covers an authorizer that says nothing, and one that says that it failed. Unlike there, it does not
+//! cover:
+//!
+//! * a request that was denied, whatever comes after the denial;
+//! * an answer that began and did not end, or that cannot be read: it may have been a denial;
+//! * a failure that the caller can bring about: a check that the authorizer did not take, or any
+//!   failure on a request that authorizers may fail on ([`Oddity`]).
+//!
+//! # Connections
+//!
+//! A check goes the way of a connection that the protected pod itself opens to the authorizer
+//! ([`Network`]): from the pod's network namespace and with the pod's identity, through a tunnel
+//! where the authorizer's endpoint is of the mesh, so that its own policies decide whether it may be
+//! asked. Only names that no object of the mesh has are looked up by the node. Each shard keeps for
+//! each pod one HTTP/2 connection to each gRPC provider, until it has not been used for a while. A
+//! connection over HTTP/1.1 is kept only if nothing can still come on it, and only for checks of the
+//! same caller: what one caller makes an authorizer say is never the answer to another's check.
+
+mod answer;
+mod check;
+mod envoy;
+mod error;
+mod grpc;
+mod headers;
+mod hearing;
+mod http;
+mod network;
+mod ordinary;
+mod outputs;
+mod resolve;
+mod slots;
+mod stats;
+#[cfg(test)]
+mod tests;
+mod usage;
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+
+pub use answer::{Allowance, Answer, Denial, Outcome};
+pub use check::{BodyExtent, BodyPart, Check, CheckedRequest, Peer};
+pub use error::CheckError;
+pub use headers::{HeaderChange, HeaderError, HeaderMutations, Placement};
+pub use network::{Endpoint, Network, NotConnected, Stream};
+pub use ordinary::Oddity;
+pub use outputs::{withhold_unjudged, withhold_unseen};
+pub use resolve::{in_mesh, resolve};
+pub use slots::CheckSlots;
+pub use stats::{AuthorizerCounts, AuthorizerStats};
+
+use self::grpc::GrpcClient;
+use self::hearing::Hearing;
+use self::http::HttpClient;
+use self::ordinary::Sent;
+use ambit_model::{AuthorizerApi, ExtensionProvider, OnError};
+
+/// The longest that a check may take, whatever the provider says.
+const LONGEST_CHECK: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How long a connection to an authorizer may take to be made; Istio's `connectTimeout`.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The head of the request that a check is, to its authorizer; `None` where it cannot be put.
+pub fn check_head(
+    provider: &ExtensionProvider,
+    request: Option<&CheckedRequest<'_>>,
+) -> Option<::http::Request<()>> {
+    match &provider.api {
+        AuthorizerApi::Grpc => Some(grpc::check_head(&provider.service)),
+        AuthorizerApi::Http(api) => http::check_head(api, request?),
+    }
+}
+
+/// Asks authorizers on behalf of one pod, on one shard.
+pub struct Authorizer {
+    network: Rc<dyn Network>,
+    slots: CheckSlots,
+    grpc: GrpcClient,
+    http: HttpClient,
+    counts: Rc<AuthorizerCounts>,
+}
+
+impl std::fmt::Debug for Authorizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Authorizer")
+            .field("slots", &self.slots)
+            .field("counts", &self.counts)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Authorizer {
+    /// An authorizer without connections, which makes them through the pod's `network`, takes its
+    /// share of the pod's `slots`, and counts in the shard's `counts`.
+    pub fn new(
+        network: impl Network + 'static,
+        slots: CheckSlots,
+        counts: Rc<AuthorizerCounts>,
+    ) -> Self {
+        Self {
+            network: Rc::new(network),
+            slots,
+            grpc: GrpcClient::default(),
+            http: HttpClient::default(),
+            counts,
+        }
+    }
+
+    /// Asks about a request or connection, and applies what the provider says of failures.
+    pub async fn decide(&self, provider: &ExtensionProvider, check: &Check<'_>) -> Outcome {
+        let answer = match (self.check(provider, check).await, provider.on_error) {
+            (Answer::Error(error), OnError::LetThrough) => {
+                Answer::Error(error.on(oddity(provider, check)))
+            }
+            (answer, _) => answer,
+        };
+        let outcome = answer.settle(provider.on_error);
+        self.counts.settled(&outcome);
+        outcome
+    }
+
+    /// Asks about a request or connection.
+    pub async fn check(&self, provider: &ExtensionProvider, check: &Check<'_>) -> Answer {
+        let answer = self.ask(provider, check).await;
+        let answer = answer.unwrap_or_else(Answer::Error);
+        self.counts.answered(&answer);
+        answer
+    }
+
+    async fn ask(
+        &self,
+        provider: &ExtensionProvider,
+        check: &Check<'_>,
+    ) -> Result<Answer, CheckError> {
+        let _slot = self.slots.take()?;
+        let deadline = Instant::now() + provider.timeout.min(LONGEST_CHECK);
+        let service = &provider.service;
+        let late = || CheckError::TimedOut {
+            service: service.clone(),
+            timeout: provider.timeout,
+        };
+        let hearing = Hearing::default();
+        let too_late = || {
+            let problem = format!("did not end within {:?}", provider.timeout);
+            hearing.broken_off(problem).unwrap_or_else(late)
+        };
+        let network = &self.network;
+        let endpoints = timeout_at(deadline, network.resolve(service))
+            .await
+            .map_err(|_| late())?
+            .map_err(|source| CheckError::NotFound {
+                service: service.clone(),
+                source,
+            })?;
+        match &provider.api {
+            AuthorizerApi::Grpc => {
+                let asked = self
+                    .grpc
+                    .check(network, provider, &endpoints, (check, &hearing));
+                timeout_at(deadline, asked).await.map_err(|_| too_late())?
+            }
+            AuthorizerApi::Http(api) => {
+                let asked = self
+                    .http
+                    .check(network, (api, service), &endpoints, (check, &hearing));
+                let head = timeout_at(deadline, asked)
+                    .await
+                    .map_err(|_| too_late())??;
+                Ok(head.answer(api, deadline).await)
+            }
+        }
+    }
+}
+
+/// What is odd about the request that a check is about, as its authorizer gets it.
+fn oddity(provider: &ExtensionProvider, check: &Check<'_>) -> Option<Oddity> {
+    let request = check.request.as_ref()?;
+    match &provider.api {
+        AuthorizerApi::Grpc => Sent::whole(request).oddity(),
+        AuthorizerApi::Http(api) => http::oddity(api, request),
+    }
+}

@@ -1,0 +1,264 @@
+//! Tokens by the API server: TokenReview of `authentication.k8s.io/v1`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::Request;
+use http::header::CONTENT_TYPE;
+use http_body_util::{BodyExt, Limited};
+use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus};
+use kube::client::Body;
+use tokio::sync::Semaphore;
+
+use super::super::account::ServiceAccount;
+use super::reviews::{Reviews, TokenDigest};
+use super::{BearerToken, BoundPod, Caller, CallerError, ReviewError};
+use ambit_model::ObjectName;
+
+/// Reviews that are under way at once: callers that nobody knows yet must not be many for the API
+/// server.
+const MAX_UNDER_WAY: usize = 16;
+
+/// How long a review may take.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Where reviews are created.
+const TOKEN_REVIEWS: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
+
+/// The longest answer that is read, in bytes.
+const MAX_ANSWER: usize = 256 * 1024;
+
+/// Where a user's `extra` has the objects that the token is bound to.
+const POD_NAME: &str = "authentication.kubernetes.io/pod-name";
+const POD_UID: &str = "authentication.kubernetes.io/pod-uid";
+const NODE_NAME: &str = "authentication.kubernetes.io/node-name";
+
+/// Asks the API server whose a token is. It knows which pods have ended.
+pub struct OnlineReviewer {
+    client: kube::Client,
+    audience: String,
+    turns: Semaphore,
+    known: Mutex<Reviews>,
+}
+
+impl OnlineReviewer {
+    /// A reviewer of tokens for `audience`.
+    pub fn new(client: kube::Client, audience: String) -> Self {
+        Self {
+            client,
+            audience,
+            turns: Semaphore::new(MAX_UNDER_WAY),
+            known: Mutex::default(),
+        }
+    }
+
+    /// Whose token it is.
+    ///
+    /// # Errors
+    /// [`ReviewError`].
+    pub async fn review(&self, token: &BearerToken) -> Result<Caller, ReviewError> {
+        let digest = TokenDigest::of(token);
+        if let Some(caller) = self.known(digest) {
+            return Ok(caller);
+        }
+        let asked = async {
+            let turn = self.turns.acquire().await;
+            let _turn = turn.map_err(|error| ReviewError::Unavailable(error.to_string()))?;
+            // Another call may have brought the same token meanwhile.
+            if let Some(caller) = self.known(digest) {
+                return Ok(caller);
+            }
+            let asked = Instant::now();
+            let caller = self.ask(token).await?;
+            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            known.keep(digest, caller.clone(), asked);
+            Ok(caller)
+        };
+        match tokio::time::timeout(TIMEOUT, asked).await {
+            Ok(result) => result,
+            Err(_) => {
+                let reason = format!("no answer within {TIMEOUT:?}");
+                Err(ReviewError::Unavailable(reason))
+            }
+        }
+    }
+
+    fn known(&self, token: TokenDigest) -> Option<Caller> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.find(token, Instant::now())
+    }
+
+    /// The answer is read here: the client's own reading would log one that it cannot read, and the
+    /// token is in it.
+    async fn ask(&self, token: &BearerToken) -> Result<Caller, ReviewError> {
+        let review = TokenReview {
+            spec: TokenReviewSpec {
+                audiences: Some(vec![self.audience.clone()]),
+                token: Some(token.expose().to_owned()),
+            },
+            ..TokenReview::default()
+        };
+        let answer = self.send(&review).await.map_err(ReviewError::Unavailable)?;
+        let answer: TokenReview = serde_json::from_slice(&answer)
+            .map_err(|_| ReviewError::Unavailable("its answer is no TokenReview".to_owned()))?;
+        Ok(caller(answer.status.unwrap_or_default(), &self.audience)?)
+    }
+
+    /// Creates the review.
+    ///
+    /// # Errors
+    /// What happened, without anything that the review has in it.
+    async fn send(&self, review: &TokenReview) -> Result<Bytes, String> {
+        let body = serde_json::to_vec(review).map_err(|error| error.to_string())?;
+        let request = Request::post(TOKEN_REVIEWS)
+            .header(CONTENT_TYPE, "application/json")
+            .body(Body::from(body))
+            .map_err(|error| error.to_string())?;
+        let response = self.client.send(request).await;
+        let response = response.map_err(|error| error.to_string())?;
+        if !response.status().is_success() {
+            return Err(format!("it answers {}", response.status()));
+        }
+        let answer = Limited::new(response.into_body(), MAX_ANSWER).collect();
+        let answer = answer.await.map_err(|error| error.to_string())?;
+        Ok(answer.to_bytes())
+    }
+}
+
+impl fmt::Debug for OnlineReviewer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OnlineReviewer")
+            .field("audience", &self.audience)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Whom the API server takes the bearer for.
+fn caller(status: TokenReviewStatus, audience: &str) -> Result<Caller, CallerError> {
+    let audiences = status.audiences.unwrap_or_default();
+    // An API server that does not know of audiences answers without them.
+    let is_for_us = audiences.iter().any(|known| known == audience);
+    if status.authenticated != Some(true)
+        || status.error.is_some_and(|e| !e.is_empty())
+        || !is_for_us
+    {
+        let audience = audience.to_owned();
+        return Err(CallerError::NotAccepted { audience });
+    }
+    let user = status.user.unwrap_or_default();
+    let username = user.username.unwrap_or_default();
+    let account = ServiceAccount::from_username(&username).ok_or(CallerError::NotAnAccount)?;
+    let extra = user.extra.unwrap_or_default();
+    let claims = || CallerError::Claims {
+        account: account.clone(),
+    };
+    let pod = match (one(&extra, POD_NAME), one(&extra, POD_UID)) {
+        (Value::One(name), Value::One(uid)) => BoundPod {
+            name: ObjectName::new(account.namespace(), name),
+            uid: uid.into(),
+        },
+        (Value::None, Value::None) => return Err(CallerError::Unbound { account }),
+        _ => return Err(claims()),
+    };
+    let node = match one(&extra, NODE_NAME) {
+        Value::One(name) => Some(name.into()),
+        Value::None => None,
+        Value::Unclear => return Err(claims()),
+    };
+    Ok(Caller { account, pod, node })
+}
+
+/// A value of a user's `extra`, which are lists.
+enum Value<'a> {
+    None,
+    One(&'a str),
+    Unclear,
+}
+
+fn one<'a>(extra: &'a BTreeMap<String, Vec<String>>, key: &str) -> Value<'a> {
+    match extra.get(key).map(Vec::as_slice) {
+        None | Some([]) => Value::None,
+        Some([value]) if !value.is_empty() => Value::One(value),
+        Some(_) => Value::Unclear,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value as Json, json};
+
+    use super::*;
+
+    fn status() -> Json {
+        json!({
+            "authenticated": true,
+            "audiences": ["istio-ca"],
+            "user": {
+                "username": "system:serviceaccount:shop:web",
+                "extra": {(POD_NAME): ["web-0"], (POD_UID): ["2"], (NODE_NAME): ["node-1"]},
+            },
+        })
+    }
+
+    fn with(pointer: &str, value: Json) -> Result<Caller, CallerError> {
+        let mut status = status();
+        *status.pointer_mut(pointer).expect("a field") = value;
+        caller(
+            serde_json::from_value(status).expect("a status"),
+            "istio-ca",
+        )
+    }
+
+    #[test]
+    fn the_bearer_is_the_pod_that_the_api_server_names() {
+        let found = with("/authenticated", json!(true)).expect("a caller");
+        assert_eq!(found.account.to_string(), "shop/web");
+        assert_eq!(found.pod.name.to_string(), "shop/web-0");
+        assert_eq!(
+            (&*found.pod.uid, found.node.as_deref()),
+            ("2", Some("node-1"))
+        );
+        let key = "/user/extra/authentication.kubernetes.io~1node-name";
+        assert_eq!(with(key, json!([])).expect("a caller").node, None);
+    }
+
+    #[test]
+    fn anything_but_a_plain_yes_is_a_no() {
+        let not_accepted = Err(CallerError::NotAccepted {
+            audience: "istio-ca".to_owned(),
+        });
+        assert_eq!(with("/authenticated", json!(false)), not_accepted);
+        assert_eq!(with("/authenticated", Json::Null), not_accepted);
+        assert_eq!(with("/audiences", json!(["api"])), not_accepted);
+        assert_eq!(with("/audiences", Json::Null), not_accepted);
+        let mut status = status();
+        status["error"] = json!("expired");
+        let status = serde_json::from_value(status).expect("a status");
+        assert_eq!(caller(status, "istio-ca"), not_accepted);
+        assert_eq!(
+            caller(TokenReviewStatus::default(), "istio-ca"),
+            not_accepted
+        );
+    }
+
+    #[test]
+    fn users_and_tokens_without_a_pod_are_refused() {
+        let user = with("/user/username", json!("system:node:node-1"));
+        assert_eq!(user, Err(CallerError::NotAnAccount));
+        let unbound = with("/user/extra", json!({}));
+        assert!(matches!(unbound, Err(CallerError::Unbound { .. })));
+        for (key, value) in [
+            ("pod-name", json!(["a", "b"])),
+            ("pod-uid", json!([])),
+            ("pod-uid", json!([""])),
+            ("node-name", json!(["a", "b"])),
+        ] {
+            let key = format!("/user/extra/authentication.kubernetes.io~1{key}");
+            let unclear = with(&key, value);
+            assert!(matches!(unclear, Err(CallerError::Claims { .. })), "{key}");
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! How many certificates a caller may ask for: a token bucket for each.
+
+use std::collections::HashMap;
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::account::ServiceAccount;
+use super::caller::{BoundPod, Caller};
+
+/// Callers that are remembered.
+const MAX_CALLERS: usize = 16 * 1024;
+
+/// What a caller may ask for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RateLimit {
+    /// At once.
+    pub burst: NonZeroU32,
+    /// Per second, in the long run.
+    pub per_second: NonZeroU32,
+}
+
+/// Why a caller has to wait.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Limited {
+    /// It has asked too often.
+    #[error("the caller has asked too often; try again in {} ms", retry_after.as_millis())]
+    TooOften {
+        /// When it may ask again.
+        retry_after: Duration,
+    },
+    /// All places are taken by callers who have asked a moment ago.
+    #[error(
+        "more than {MAX_CALLERS} callers have asked a moment ago; try again in {} ms",
+        retry_after.as_millis()
+    )]
+    TooManyCallers {
+        /// When a place may be free.
+        retry_after: Duration,
+    },
+}
+
+/// The limits of all callers.
+#[derive(Debug)]
+pub struct Limits {
+    limit: RateLimit,
+    buckets: Mutex<HashMap<Key, Bucket>>,
+}
+
+/// An account on a node, or in a pod where the node is not known.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+enum Key {
+    Node(ServiceAccount, Arc<str>),
+    Pod(ServiceAccount, BoundPod),
+}
+
+#[derive(Debug)]
+struct Bucket {
+    /// Requests that may be made, at `since`.
+    left: f64,
+    since: Instant,
+}
+
+impl Limits {
+    /// The same limit for each caller.
+    pub fn new(limit: RateLimit) -> Self {
+        Self {
+            limit,
+            buckets: Mutex::default(),
+        }
+    }
+
+    /// Counts a request.
+    ///
+    /// # Errors
+    /// [`Limited`]: it must not be served.
+    pub fn take(&self, caller: &Caller, now: Instant) -> Result<(), Limited> {
+        let key = Key::of(caller);
+        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        if buckets.len() >= MAX_CALLERS && !buckets.contains_key(&key) {
+            // Only a full bucket is forgotten: forgetting another one would fill it.
+            buckets.retain(|_, bucket| bucket.at(self.limit, now) < self.burst());
+            if buckets.len() >= MAX_CALLERS {
+                let retry_after = self.until(1.0);
+                return Err(Limited::TooManyCallers { retry_after });
+            }
+        }
+        let bucket = buckets.entry(key).or_insert(Bucket {
+            left: self.burst(),
+            since: now,
+        });
+        bucket.left = bucket.at(self.limit, now);
+        bucket.since = bucket.since.max(now);
+        if bucket.left < 1.0 {
+            let retry_after = self.until(1.0 - bucket.left);
+            return Err(Limited::TooOften { retry_after });
+        }
+        bucket.left -= 1.0;
+        Ok(())
+    }
+
+    fn burst(&self) -> f64 {
+        f64::from(self.limit.burst.get())
+    }
+
+    /// How long it takes to get so many requests.
+    fn until(&self, requests: f64) -> Duration {
+        Duration::from_secs_f64(requests / f64::from(self.limit.per_second.get()))
+    }
+}
+
+impl Key {
+    fn of(caller: &Caller) -> Self {
+        let account = caller.account.clone();
+        match &caller.node {
+            Some(node) => Self::Node(account, Arc::clone(node)),
+            None => Self::Pod(account, caller.pod.clone()),
+        }
+    }
+}
+
+impl Bucket {
+    fn at(&self, limit: RateLimit, now: Instant) -> f64 {
+        let passed = now.saturating_duration_since(self.since).as_secs_f64();
+        let more = passed * f64::from(limit.per_second.get());
+        (self.left + more).min(f64::from(limit.burst.get()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::caller;
+
+    fn limits(burst: u32, per_second: u32) -> Limits {
+        Limits::new(RateLimit {
+            burst: NonZeroU32::new(burst).expect("not zero"),
+            per_second: NonZeroU32::new(per_second).expect("not zero"),
+        })
+    }
+
+    #[test]
+    fn a_burst_is_served_and_then_so_many_a_second() {
+        let (limits, start) = (limits(3, 2), Instant::now());
+        let agent = caller("mesh/agent", "agent-1", Some("node-1"));
+        for _ in 0..3 {
+            assert_eq!(limits.take(&agent, start), Ok(()));
+        }
+        let retry_after = Duration::from_millis(500);
+        assert_eq!(
+            limits.take(&agent, start),
+            Err(Limited::TooOften { retry_after })
+        );
+        assert_eq!(limits.take(&agent, start + retry_after), Ok(()));
+        assert!(limits.take(&agent, start + retry_after).is_err());
+        // No longer pause makes more than a burst of it.
+        let later = start + Duration::from_secs(3600);
+        let served = (0..10)
+            .filter(|_| limits.take(&agent, later).is_ok())
+            .count();
+        assert_eq!(served, 3);
+    }
+
+    #[test]
+    fn callers_do_not_share_and_the_pods_of_a_node_and_account_do() {
+        let (limits, now) = (limits(1, 1), Instant::now());
+        for (account, pod, node, is_served) in [
+            ("mesh/agent", "agent-1", Some("node-1"), true),
+            ("mesh/agent", "agent-2", Some("node-1"), false),
+            ("mesh/agent", "agent-1", Some("node-2"), true),
+            ("shop/agent", "agent-1", Some("node-1"), true),
+            ("mesh/agent", "agent-1", None, true),
+            ("mesh/agent", "agent-2", None, true),
+            ("mesh/agent", "agent-1", None, false),
+        ] {
+            let served = limits.take(&caller(account, pod, node), now).is_ok();
+            assert_eq!(served, is_served, "{account} {pod} {node:?}");
+        }
+    }
+
+    #[test]
+    fn a_flood_of_callers_fills_nobodys_bucket_and_no_memory() {
+        let (limits, now) = (limits(1, 1), Instant::now());
+        let numbered = |number: usize| caller("shop/web", &format!("web-{number}"), None);
+        for number in 0..MAX_CALLERS {
+            assert_eq!(limits.take(&numbered(number), now), Ok(()));
+        }
+        let refused = limits.take(&numbered(MAX_CALLERS), now);
+        assert!(matches!(refused, Err(Limited::TooManyCallers { .. })));
+        let known = limits.take(&numbered(0), now);
+        assert!(matches!(known, Err(Limited::TooOften { .. })));
+        let later = now + Duration::from_secs(1);
+        assert_eq!(limits.take(&numbered(MAX_CALLERS), later), Ok(()));
+    }
+}

@@ -1,0 +1,219 @@
+//! Puts the CA together.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use rustls::pki_types::ServerName;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+
+use super::account::ServiceAccount;
+use super::audit::Audit;
+use super::authorization::Authorization;
+use super::caller::{JwksFile, OfflineReviewer, OnlineReviewer, TokenReviewer};
+use super::limits::{Limits, RateLimit};
+use super::pods::{PodDirectory, follow_cluster, follow_files};
+use super::request::Lifetimes;
+use super::server::{CaServer, ServerCertificate, serve_health};
+use super::service::CertificateService;
+use ambit_authority::AuthorityFiles;
+use ambit_jwt::ExpectedToken;
+use ambit_model::TrustDomain;
+
+/// How often the authority's files are looked at.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// The CA's settings.
+#[derive(Clone, Debug)]
+pub struct CaConfig {
+    /// The authority's files.
+    pub directory: PathBuf,
+    /// The domain of all identities.
+    pub trust_domain: TrustDomain,
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Where to answer probes.
+    pub health: Option<SocketAddr>,
+    /// The server's names.
+    pub names: Vec<ServerName<'static>>,
+    /// How long certificates are valid.
+    pub lifetimes: Lifetimes,
+    /// How often a caller may ask.
+    pub rate: RateLimit,
+    /// The accounts of node agents.
+    pub node_accounts: BTreeSet<ServiceAccount>,
+    /// Who checks tokens.
+    pub tokens: TokenSource,
+    /// Who tells where pods run.
+    pub pods: PodSource,
+    /// How the API server is reached, where it is needed; `None`: as a pod of the cluster.
+    pub kubeconfig: Option<PathBuf>,
+}
+
+/// Who checks tokens.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum TokenSource {
+    /// The API server.
+    ApiServer {
+        /// The audience that tokens have to be for.
+        audience: String,
+    },
+    /// The cluster's keys, in a file.
+    Jwks {
+        /// The file.
+        file: PathBuf,
+        /// What tokens have to be.
+        expected: ExpectedToken,
+    },
+}
+
+/// Who tells where pods run.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum PodSource {
+    /// The API server.
+    ApiServer,
+    /// A directory of Kubernetes YAML.
+    Files(PathBuf),
+}
+
+/// What has to go on for as long as the CA serves.
+type Background = JoinSet<()>;
+
+/// Serves until the process is told to end.
+///
+/// # Errors
+/// Where it cannot start; the error says what to do.
+pub fn run(config: CaConfig) -> Result<()> {
+    raise_descriptors();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .thread_name("ambit-ca")
+        .enable_all()
+        .build()?;
+    runtime.block_on(serve(config))
+}
+
+async fn serve(config: CaConfig) -> Result<()> {
+    let files = AuthorityFiles::follow(&config.directory, &config.trust_domain, LOOK)?;
+    let mut background = Background::new();
+    let client = match (&config.tokens, &config.pods) {
+        (TokenSource::Jwks { .. }, PodSource::Files(_)) => None,
+        _ => Some(client(config.kubeconfig.as_deref()).await?),
+    };
+    let pods = PodDirectory::default();
+    follow_pods(&config, client.clone(), &pods, &mut background)?;
+    let certificate = Arc::new(ServerCertificate::new(
+        files.subscribe(),
+        config.names.clone(),
+        config.lifetimes.longest,
+    )?);
+    let service = Arc::new(CertificateService {
+        reviewer: reviewer(&config.tokens, client, &mut background)?,
+        authorization: Authorization {
+            trust_domain: config.trust_domain.clone(),
+            node_accounts: config.node_accounts.clone(),
+        },
+        pods: pods.clone(),
+        limits: Limits::new(config.rate),
+        lifetimes: config.lifetimes,
+        authority: files.subscribe(),
+        audit: Audit::default(),
+    });
+    let server = CaServer::bind(config.listen, &certificate, Arc::clone(&service)).await?;
+    if let Some(address) = config.health {
+        let listener = TcpListener::bind(address).await;
+        let listener = listener.with_context(|| format!("cannot listen on --health {address}"))?;
+        background.spawn(serve_health(listener, pods, Arc::clone(&certificate)));
+    }
+    background.spawn(async move { certificate.follow().await });
+    let end = told_to_end()?;
+    tracing::info!(address = %server.address(), "the CA serves");
+    tokio::select! {
+        () = server.serve(end) => {}
+        _ = background.join_next() => bail!("a task of the CA has ended; see its log"),
+    }
+    tracing::info!(counts = ?service.audit.counts(), "the CA ends");
+    Ok(())
+}
+
+fn follow_pods(
+    config: &CaConfig,
+    client: Option<kube::Client>,
+    pods: &PodDirectory,
+    background: &mut Background,
+) -> Result<()> {
+    match (&config.pods, client) {
+        (PodSource::Files(directory), _) => {
+            let files = follow_files(directory, &config.trust_domain, pods.clone())?;
+            background.spawn(files.follow());
+        }
+        (PodSource::ApiServer, Some(client)) => {
+            background.spawn(follow_cluster(client, pods.clone()));
+        }
+        (PodSource::ApiServer, None) => bail!("the API server is needed, and has no client"),
+    }
+    Ok(())
+}
+
+fn reviewer(
+    tokens: &TokenSource,
+    client: Option<kube::Client>,
+    background: &mut Background,
+) -> Result<TokenReviewer> {
+    match (tokens, client) {
+        (TokenSource::Jwks { file, expected }, _) => {
+            let file = JwksFile::open(file)?;
+            let reviewer = OfflineReviewer::new(expected.clone(), file.keys());
+            background.spawn(file.follow());
+            Ok(TokenReviewer::Offline(reviewer))
+        }
+        (TokenSource::ApiServer { audience }, Some(client)) => {
+            let reviewer = OnlineReviewer::new(client, audience.clone());
+            Ok(TokenReviewer::Online(reviewer))
+        }
+        (TokenSource::ApiServer { .. }, None) => {
+            bail!("the API server is needed, and has no client")
+        }
+    }
+}
+
+async fn client(kubeconfig: Option<&Path>) -> Result<kube::Client> {
+    let config = match kubeconfig {
+        Some(path) => {
+            let read = kube::config::Kubeconfig::read_from(path)
+                .with_context(|| format!("--kubeconfig {} cannot be used", path.display()))?;
+            kube::Config::from_custom_kubeconfig(read, &Default::default()).await?
+        }
+        None => kube::Config::incluster().context(
+            "the API server cannot be reached as a pod of the cluster; give --kubeconfig, or both \
+             --jwks and --config-dir to do without it",
+        )?,
+    };
+    kube::Client::try_from(config).context("the API server's client cannot be set up")
+}
+
+/// Every connection takes a descriptor.
+fn raise_descriptors() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "RLIMIT_NOFILE cannot be raised");
+    }
+}
+
+/// Ends when the process is told to.
+fn told_to_end() -> Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}

@@ -1,0 +1,152 @@
+//! The server's own certificate, of the authority that it serves; in memory only.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use rcgen::KeyPair;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::{ServerConfig, version};
+use tokio::sync::watch;
+
+use ambit_authority::{Authority, IssueError, SubjectKey};
+
+/// The only protocol that the server speaks.
+const ALPN: &[u8] = b"h2";
+
+/// How often the clock is looked at: it can be set, and a machine can sleep, while a timer runs.
+const CLOCK_LOOK: Duration = Duration::from_secs(5);
+
+/// The pause after a failed renewal.
+const RETRY: Duration = Duration::from_secs(30);
+
+/// Why the server has no certificate.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerCertificateError {
+    /// No key could be made.
+    #[error("no key can be made for the server: {0}")]
+    Key(#[from] rcgen::Error),
+    /// The authority does not sign it.
+    #[error("the server's certificate cannot be issued: {0}")]
+    Issue(#[from] IssueError),
+    /// TLS does not take it.
+    #[error("the server's certificate cannot be used: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
+/// The server's certificate, always the newest.
+#[derive(Debug)]
+pub struct ServerCertificate {
+    names: Vec<ServerName<'static>>,
+    lifetime: Duration,
+    authority: watch::Receiver<Arc<Authority>>,
+    current: ArcSwap<Current>,
+}
+
+#[derive(Debug)]
+struct Current {
+    certified: Arc<CertifiedKey>,
+    not_after: SystemTime,
+    renews_at: SystemTime,
+}
+
+impl ServerCertificate {
+    /// Has one issued for these names, valid for `lifetime`.
+    ///
+    /// # Errors
+    /// [`ServerCertificateError`].
+    pub fn new(
+        mut authority: watch::Receiver<Arc<Authority>>,
+        names: Vec<ServerName<'static>>,
+        lifetime: Duration,
+    ) -> Result<Self, ServerCertificateError> {
+        let first = issue(&authority.borrow_and_update(), &names, lifetime)?;
+        Ok(Self {
+            names,
+            lifetime,
+            authority,
+            current: ArcSwap::from_pointee(first),
+        })
+    }
+
+    /// The configuration of the server: TLS 1.3 only, HTTP/2 only, no resumption. Callers are known
+    /// by their tokens, and have no certificates yet.
+    ///
+    /// # Errors
+    /// Where TLS is not available.
+    pub fn tls(self: &Arc<Self>) -> Result<Arc<ServerConfig>, rustls::Error> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&version::TLS13])?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::clone(self) as Arc<dyn ResolvesServerCert>);
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        Ok(Arc::new(config))
+    }
+
+    /// Whether it is in force.
+    pub fn is_valid(&self, now: SystemTime) -> bool {
+        now < self.current.load().not_after
+    }
+
+    /// Renews it at half of its life, and when the authority has changed, for as long as it is
+    /// polled.
+    pub async fn follow(&self) {
+        let mut authority = self.authority.clone();
+        loop {
+            let due = self.current.load().renews_at;
+            let wait = due.duration_since(SystemTime::now()).unwrap_or_default();
+            if !wait.is_zero() {
+                tokio::select! {
+                    changed = authority.changed() => match changed {
+                        Ok(()) => {}
+                        Err(_) => return,
+                    },
+                    () = tokio::time::sleep(wait.min(CLOCK_LOOK)) => continue,
+                }
+            }
+            let newest = Arc::clone(&authority.borrow_and_update());
+            match issue(&newest, &self.names, self.lifetime) {
+                Ok(renewed) => {
+                    self.current.store(Arc::new(renewed));
+                    tracing::info!("the server's own certificate is renewed");
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the server's own certificate is not renewed");
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        }
+    }
+}
+
+impl ResolvesServerCert for ServerCertificate {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.current.load().certified))
+    }
+}
+
+fn issue(
+    authority: &Authority,
+    names: &[ServerName<'_>],
+    lifetime: Duration,
+) -> Result<Current, ServerCertificateError> {
+    let key = KeyPair::generate()?;
+    let issued = authority.issue_server(names, &SubjectKey::of(&key), lifetime)?;
+    let now = SystemTime::now();
+    let left = issued.not_after.duration_since(now).unwrap_or_default();
+    let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let key = aws_lc_rs::sign::any_supported_type(&der)?;
+    let certified = CertifiedKey::new(issued.chain, key);
+    certified.keys_match()?;
+    Ok(Current {
+        certified: Arc::new(certified),
+        not_after: issued.not_after,
+        renews_at: now + left / 2,
+    })
+}

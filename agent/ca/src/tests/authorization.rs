@@ -1,0 +1,176 @@
+//! Every way in which a caller may or may not have an identity.
+
+use super::{AGENT, account, agent, caller, pod, pods, sidecar};
+use crate::authorization::{Asked, Authorization, Denied};
+use crate::caller::{BoundPod, Caller};
+use crate::pods::PodEntry;
+use ambit_model::{ObjectName, TrustDomain, WorkloadIdentity};
+
+fn rules() -> Authorization {
+    Authorization {
+        trust_domain: TrustDomain::new("cluster.local").expect("valid"),
+        node_accounts: [account(AGENT)].into(),
+    }
+}
+
+fn identity(principal: &str) -> WorkloadIdentity {
+    principal.parse().expect("an identity")
+}
+
+fn web() -> Asked {
+    Asked::Of(identity("cluster.local/ns/shop/sa/web"))
+}
+
+fn judge(caller: &Caller, asked: &Asked) -> Result<String, Denied> {
+    let given = rules().authorize(caller, asked, &pods())?;
+    Ok(given.principal().to_owned())
+}
+
+#[test]
+fn everybody_may_have_their_own() {
+    for (account, name, node, principal) in [
+        (
+            "shop/web",
+            "web-0",
+            Some("node-1"),
+            "cluster.local/ns/shop/sa/web",
+        ),
+        ("shop/web", "web-0", None, "cluster.local/ns/shop/sa/web"),
+        (
+            AGENT,
+            "agent-2",
+            Some("node-2"),
+            "cluster.local/ns/mesh/sa/agent",
+        ),
+    ] {
+        let given = judge(&caller(account, name, node), &Asked::Own);
+        assert_eq!(given.as_deref(), Ok(principal));
+    }
+}
+
+#[test]
+fn an_agent_may_have_those_of_its_node_and_no_others() {
+    for (principal, is_given) in [
+        ("cluster.local/ns/shop/sa/web", true),
+        ("cluster.local/ns/mesh/sa/agent", true),
+        ("cluster.local/ns/shop/sa/db", false),
+        ("cluster.local/ns/shop/sa/agent", false),
+        ("cluster.local/ns/mesh/sa/web", false),
+        ("cluster.local/ns/shop/sa/Web", false),
+        ("cluster.local/ns/shop/sa/web.", false),
+        ("cluster.local/ns/nowhere/sa/nobody", false),
+    ] {
+        let asked = Asked::Of(identity(principal));
+        // With and without a node in the token, its pod says where it is.
+        for node in [Some("node-1"), None] {
+            let given = judge(&caller(AGENT, "agent-1", node), &asked);
+            match is_given {
+                true => assert_eq!(given.as_deref(), Ok(principal)),
+                false => assert!(matches!(given, Err(Denied::NotOnNode { .. })), "{given:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn other_trust_domains_are_refused() {
+    for principal in [
+        "other.example/ns/shop/sa/web",
+        "cluster.local.example/ns/shop/sa/web",
+        "cluster/ns/shop/sa/web",
+    ] {
+        let given = judge(&agent(), &Asked::Of(identity(principal)));
+        assert!(
+            matches!(given, Err(Denied::OtherTrustDomain { .. })),
+            "{given:?}"
+        );
+    }
+}
+
+#[test]
+fn who_is_no_agent_may_impersonate_nobody_not_even_itself() {
+    let error = judge(&sidecar(), &web()).expect_err("refused");
+    assert!(matches!(error, Denied::NotANodeAccount { .. }));
+    assert!(error.to_string().contains("--node-account shop/web"));
+    let nobody_trusted = Authorization {
+        node_accounts: Default::default(),
+        ..rules()
+    };
+    let given = nobody_trusted.authorize(&agent(), &web(), &pods());
+    assert!(matches!(given, Err(Denied::NotANodeAccount { .. })));
+    // An account of the agents' name in another namespace, on the same node.
+    let mut with_impostor = pods();
+    with_impostor.put(pod("shop/agent", "agent-1", "node-1"));
+    let impostor = caller("shop/agent", "agent-1", Some("node-1"));
+    let given = rules().authorize(&impostor, &web(), &with_impostor);
+    assert!(matches!(given, Err(Denied::NotANodeAccount { .. })));
+}
+
+#[test]
+fn the_callers_pod_has_to_be_what_its_token_says() {
+    let elsewhere = caller(AGENT, "agent-1", Some("node-2"));
+    let gone = caller(AGENT, "agent-3", Some("node-1"));
+    let of_another = caller(AGENT, "web-0", Some("node-1"));
+    let replaced = Caller {
+        pod: BoundPod {
+            uid: "former".into(),
+            ..agent().pod
+        },
+        ..agent()
+    };
+    for asked in [Asked::Own, web()] {
+        let denied = |caller: &Caller| judge(caller, &asked).expect_err("refused");
+        assert!(matches!(denied(&elsewhere), Denied::OtherNode { .. }));
+        assert!(matches!(denied(&gone), Denied::NoSuchPod { .. }));
+        assert!(matches!(denied(&of_another), Denied::NoSuchPod { .. }));
+        assert!(matches!(denied(&replaced), Denied::Replaced { .. }));
+    }
+}
+
+#[test]
+fn a_pod_of_another_account_is_not_the_caller() {
+    let mut pods = pods();
+    pods.put(pod("mesh/other", "agent-1", "node-1"));
+    let given = rules().authorize(&agent(), &web(), &pods);
+    assert!(
+        matches!(given, Err(Denied::OtherAccount { .. })),
+        "{given:?}"
+    );
+}
+
+#[test]
+fn a_pod_that_its_source_gives_no_uid_is_known_by_its_name() {
+    let mut pods = pods();
+    pods.put(PodEntry {
+        uid: None,
+        ..pod(AGENT, "agent-1", "node-1")
+    });
+    assert!(rules().authorize(&agent(), &web(), &pods).is_ok());
+}
+
+#[test]
+fn a_pod_that_is_not_scheduled_is_on_no_node() {
+    let mut pods = pods();
+    pods.put(PodEntry {
+        node: None,
+        ..pod(AGENT, "agent-1", "")
+    });
+    for node in [None, Some("node-1")] {
+        let given = rules().authorize(&caller(AGENT, "agent-1", node), &web(), &pods);
+        assert!(
+            matches!(given, Err(Denied::NodeUnknown { .. })),
+            "{given:?}"
+        );
+    }
+}
+
+#[test]
+fn a_pod_that_leaves_the_node_takes_its_identity_along() {
+    let mut pods = pods();
+    assert!(rules().authorize(&agent(), &web(), &pods).is_ok());
+    pods.put(pod("shop/web", "web-0", "node-2"));
+    let given = rules().authorize(&agent(), &web(), &pods);
+    assert!(matches!(given, Err(Denied::NotOnNode { .. })));
+    pods.remove(&ObjectName::new("shop", "web-0"));
+    assert!(rules().authorize(&agent(), &web(), &pods).is_err());
+}

@@ -1,0 +1,115 @@
+//! Tokens that nobody is known by.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Value, json};
+use tonic::Code;
+
+use super::ca::{TestCa, claims, seconds};
+use super::client::Ask;
+use super::sidecar;
+use ambit_jwt::testing::{Issuer, unsigned};
+
+fn with(field: &str, value: Value) -> Value {
+    let mut claims = claims(&sidecar());
+    claims[field] = value;
+    claims
+}
+
+/// Asserts that a token is refused, for this reason, and not repeated.
+async fn assert_refused(ca: &TestCa, token: &str, because: &str) {
+    let (code, reason) = ca.client().await.refused(&Ask::own(token)).await;
+    assert_eq!(code, Code::Unauthenticated, "{reason}");
+    assert!(reason.contains(because), "{because:?} is not in {reason:?}");
+    assert!(!reason.contains(token));
+}
+
+#[tokio::test]
+async fn forged_tokens_are_refused() {
+    let ca = TestCa::start().await;
+    assert!(
+        ca.client()
+            .await
+            .ask(&Ask::own(&ca.token(&sidecar())))
+            .await
+            .is_ok()
+    );
+    let claims = claims(&sidecar());
+    let by_another = Issuer::ec("P-256").token(&claims);
+    assert_refused(&ca, &by_another, "not signed by a key").await;
+    for algorithm in ["none", "None", ""] {
+        let none = unsigned(&json!({"alg": algorithm}), &claims);
+        assert_refused(&ca, &format!("{none}."), "not supported").await;
+    }
+    // Signed with what everybody knows of the issuer's key.
+    let signed = unsigned(&json!({"alg": "HS256"}), &claims);
+    let public = ca.issuer.jwk().to_string();
+    let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, public.as_bytes());
+    let signature = aws_lc_rs::hmac::sign(&key, signed.as_bytes());
+    let forged = format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature.as_ref()));
+    assert_refused(&ca, &forged, "not supported").await;
+    // Another caller's claims under this caller's signature.
+    let genuine = ca.token(&sidecar());
+    let signature = genuine.rsplit_once('.').expect("three parts").1;
+    let other = unsigned(
+        &json!({"alg": "ES256", "typ": "JWT"}),
+        &with("sub", json!("system:serviceaccount:mesh:agent")),
+    );
+    assert_refused(&ca, &format!("{other}.{signature}"), "not signed by a key").await;
+}
+
+#[tokio::test]
+async fn tokens_out_of_time_or_place_are_refused() {
+    let ca = TestCa::start().await;
+    let now = seconds();
+    for (field, value, because) in [
+        ("exp", json!(now - 61), "has expired"),
+        ("nbf", json!(now + 120), "not valid yet"),
+        ("aud", json!(["api"]), "other audiences"),
+        ("aud", json!([]), "other audiences"),
+        ("iss", json!("https://other.example"), "not this cluster's"),
+        ("sub", json!("alice"), "not of a service account"),
+        (
+            "sub",
+            json!("system:serviceaccount:shop:db"),
+            "contradicts itself",
+        ),
+        ("kubernetes.io", Value::Null, "contradicts itself"),
+    ] {
+        let token = ca.issuer.token(&with(field, value));
+        assert_refused(&ca, &token, because).await;
+    }
+    let long = ca.issuer.token(&with("iss", json!("\u{e9}".repeat(4096))));
+    assert_refused(&ca, &long, "not this cluster's").await;
+    let mut endless = claims(&sidecar());
+    endless.as_object_mut().expect("claims").remove("exp");
+    assert_refused(&ca, &ca.issuer.token(&endless), "does not expire").await;
+    let mut unbound = claims(&sidecar());
+    unbound["kubernetes.io"]["pod"] = Value::Null;
+    assert_refused(&ca, &ca.issuer.token(&unbound), "bound to no pod").await;
+}
+
+#[tokio::test]
+async fn one_token_in_the_right_scheme_is_wanted() {
+    let ca = TestCa::start().await;
+    let (client, token) = (ca.client().await, ca.token(&sidecar()));
+    let bearer = format!("Bearer {token}");
+    for authorization in [
+        vec![],
+        vec![bearer.clone(), bearer.clone()],
+        vec![bearer, "Bearer x".to_owned()],
+        vec![format!("Basic {token}")],
+        vec![format!("bearer {token}")],
+        vec![token.clone()],
+        vec![format!("Bearer {}", "a".repeat(16 * 1024 + 1))],
+    ] {
+        let ask = Ask {
+            authorization,
+            ..Ask::own(&token)
+        };
+        let (code, reason) = client.refused(&ask).await;
+        assert_eq!(code, Code::Unauthenticated, "{reason}");
+        assert!(!reason.contains(&token));
+    }
+    assert_eq!(ca.service.audit.counts().unauthenticated, 7);
+}

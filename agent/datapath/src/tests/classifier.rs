@@ -1,0 +1,118 @@
+//! The program `classify`: the verdict of the hooks, on tables of its own.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ambit_common::{Answer, Generation, IdentityId, NetnsCookie, PolicySetId, Question};
+use aya::programs::Xdp;
+use aya::{Ebpf, EbpfLoader, TestRun, TestRunOptions};
+
+use crate::bpffs::PinDirectory;
+use crate::testing::{TestBpffs, is_root, mount_for_test};
+use crate::{CLASSIFIER, Pins, Tables};
+use ambit_policy::{Attributes, WorkloadPolicies};
+
+const MAPS: [&str; 5] = [
+    "DESTINATION_BITS",
+    "IDENTITY_BITS",
+    "POLICY_SETS",
+    "PORT_BITS",
+    "SOURCE_BITS",
+];
+
+/// The one pod whose policies are in force.
+const POD: NetnsCookie = NetnsCookie(1);
+
+/// The loaded program, and the tables that it reads, as the agent writes them. Gone with the value.
+pub(super) struct Classifier {
+    ebpf: Ebpf,
+    tables: Tables,
+    pub(super) pins: Pins,
+    _directory: PinDirectory,
+    _bpffs: TestBpffs,
+}
+
+impl Classifier {
+    /// Loads it; `None` where that is not allowed, and it says so.
+    pub(super) fn load() -> Option<Self> {
+        if !is_root() {
+            return None;
+        }
+        let bpffs = mount_for_test();
+        let directory = PinDirectory::prepare(&bpffs.path().join("ambit")).expect("prepares");
+        let pins = Pins::open(&directory).expect("opens");
+        let object = std::fs::read(CLASSIFIER)
+            .unwrap_or_else(|error| panic!("{CLASSIFIER}: {error}; run `cargo xtask build`"));
+        let mut loader = EbpfLoader::new();
+        for map in MAPS {
+            loader.map_pin_path(map, pins.map(map));
+        }
+        let mut ebpf = loader.load(&object).expect("an object");
+        program(&mut ebpf).load().expect("the verifier accepts it");
+        Some(Self {
+            tables: Tables::open(&pins).expect("opens"),
+            ebpf,
+            pins,
+            _directory: directory,
+            _bpffs: bpffs,
+        })
+    }
+
+    /// Puts the pod's policies in force.
+    pub(super) fn enforce(&self, policies: &Arc<WorkloadPolicies>) -> PolicySetId {
+        let assigned = self.tables.assign(POD, policies, Generation(0));
+        assigned.expect("written").set
+    }
+
+    /// Takes the pod out, and with it the policies that were in force.
+    pub(super) fn forget(&self) {
+        self.tables.release(POD);
+        let now = Instant::now();
+        for time in [now, now + Duration::from_secs(3600)] {
+            self.tables.sweep(time, &BTreeSet::new()).expect("removed");
+        }
+    }
+
+    /// Makes the caller known, and asks the kernel.
+    pub(super) fn judge(&self, set: PolicySetId, connection: &Attributes) -> Answer {
+        let admitted = self.tables.admit_peer(POD, connection.identity.as_ref());
+        let (identity, _) = admitted.expect("written");
+        self.ask(question(set, identity, connection))
+    }
+
+    /// Asks the kernel.
+    pub(super) fn ask(&self, question: Question) -> Answer {
+        self.run(&question.to_bytes())
+    }
+
+    /// Runs the program on data that may not be a question.
+    pub(super) fn run(&self, data: &[u8]) -> Answer {
+        let program = self.ebpf.program("ambit_classify").expect("a program");
+        let program: &Xdp = program.try_into().expect("of this type");
+        let result = program.test_run(TestRunOptions {
+            data_in: Some(data),
+            ..TestRunOptions::new()
+        });
+        Answer(result.expect("runs").return_value)
+    }
+}
+
+/// What the kernel is asked of a connection.
+pub(super) fn question(
+    set: PolicySetId,
+    identity: IdentityId,
+    connection: &Attributes,
+) -> Question {
+    Question {
+        set,
+        identity,
+        source: connection.source.into(),
+        destination: connection.destination.into(),
+    }
+}
+
+fn program(ebpf: &mut Ebpf) -> &mut Xdp {
+    let program = ebpf.program_mut("ambit_classify").expect("a program");
+    program.try_into().expect("of this type")
+}

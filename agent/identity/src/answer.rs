@@ -1,0 +1,204 @@
+//! What a certificate has to be before it is used, whoever issued it.
+
+use std::time::{Duration, SystemTime};
+
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use x509_parser::prelude::X509Certificate;
+
+use super::issued::IssuedCertificate;
+use super::moment::rfc3339;
+use super::peer::{NameError, name_of, parse};
+use super::usage::{UsageError, ensure_workload};
+use super::validity::{Timeliness, Validity, unix_time};
+use super::verify::PeerVerifier;
+use ambit_model::WorkloadIdentity;
+
+/// A certificate may be valid for this long whatever lifetime was asked for: there are authorities
+/// that know one lifetime only.
+const LONG: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// A certificate that is valid for this long is not too short, however long a lifetime was asked
+/// for.
+const SHORT: Duration = Duration::from_secs(60);
+
+/// Why a certificate that came is not used.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum AnswerError {
+    /// There is none.
+    #[error("it has no certificate")]
+    Empty,
+    /// It cannot be read.
+    #[error("it cannot be read: {0}")]
+    Unreadable(String),
+    /// It is for another key than the one that was made for it.
+    #[error("the certificate is for another key than the one that was sent")]
+    OtherKey,
+    /// It has no identity.
+    #[error("the certificate {0}")]
+    Name(#[from] NameError),
+    /// It is for somebody else.
+    #[error("the certificate is for {0}")]
+    OtherIdentity(WorkloadIdentity),
+    /// It is not for a workload's handshakes.
+    #[error("the certificate is not for a workload: {0}")]
+    Usage(#[from] UsageError),
+    /// It has expired.
+    #[error(
+        "the certificate expired at {until}, and it is {now} here; see the clocks of this node and \
+         of the CA"
+    )]
+    Expired {
+        /// When, in RFC 3339.
+        until: String,
+        /// The time here.
+        now: String,
+    },
+    /// It is not valid yet.
+    #[error(
+        "the certificate is not valid before {from}, and it is {now} here; see the clocks of this \
+         node and of the CA"
+    )]
+    NotYet {
+        /// From when, in RFC 3339.
+        from: String,
+        /// The time here.
+        now: String,
+    },
+    /// It would have to be renewed at once.
+    #[error("the certificate is valid for {0:?} only")]
+    TooShort(Duration),
+    /// It is valid for much longer than was asked for.
+    #[error("the certificate is valid for {} hours, and {} were asked for", .got.as_secs() / 3600, .asked.as_secs() / 3600)]
+    TooLong {
+        /// How long.
+        got: Duration,
+        /// What was asked for.
+        asked: Duration,
+    },
+    /// Peers would refuse it.
+    #[error("the certificate does not verify by the mesh's roots: {0}")]
+    Chain(String),
+    /// It is not known which roots the mesh has.
+    #[error("it does not come with the mesh's roots, and no others are known")]
+    NoRoots,
+}
+
+/// What was asked for, and when.
+pub(super) struct Question<'a> {
+    pub(super) identity: &'a WorkloadIdentity,
+    pub(super) lifetime: Duration,
+    pub(super) now: SystemTime,
+}
+
+/// A certificate that is for its question, and what it says.
+#[derive(Debug)]
+pub(super) struct CheckedCertificate {
+    pub(super) issued: IssuedCertificate,
+    pub(super) validity: Validity,
+    /// In hexadecimal digits.
+    pub(super) serial: String,
+    /// The distinguished name.
+    pub(super) issuer: String,
+}
+
+/// Takes a certificate that is what was asked for, by the roots of the mesh.
+///
+/// # Errors
+/// [`AnswerError`]: the first thing that is not as it should be.
+pub(super) fn check(
+    issued: IssuedCertificate,
+    question: &Question<'_>,
+    verifier: &PeerVerifier,
+) -> Result<CheckedCertificate, AnswerError> {
+    ensure(&issued, question, verifier)?;
+    let parsed = parse(issued.chain.first().ok_or(AnswerError::Empty)?)?;
+    let (validity, serial) = (Validity::of(&parsed), serial(&parsed));
+    let issuer = parsed.issuer().to_string();
+    Ok(CheckedCertificate {
+        validity,
+        serial,
+        issuer,
+        issued,
+    })
+}
+
+/// Holds a certificate against what was asked for, and against the roots of the mesh.
+///
+/// # Errors
+/// [`AnswerError`]: the first thing that is not as it should be.
+pub(super) fn ensure(
+    issued: &IssuedCertificate,
+    question: &Question<'_>,
+    verifier: &PeerVerifier,
+) -> Result<(), AnswerError> {
+    let parsed = parse(issued.chain.first().ok_or(AnswerError::Empty)?)?;
+    ensure_key(&parsed, &issued.key)?;
+    let found = name_of(&parsed)?;
+    if found != *question.identity {
+        return Err(AnswerError::OtherIdentity(found));
+    }
+    ensure_workload(&parsed)?;
+    ensure_timely(Validity::of(&parsed), question)?;
+    ensure_chain(&issued.chain, question.now, verifier)
+}
+
+/// A certificate's serial number, in hexadecimal digits.
+pub(super) fn serial(certificate: &X509Certificate<'_>) -> String {
+    let digits = certificate.raw_serial().iter();
+    digits.map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn ensure_key(leaf: &X509Certificate<'_>, key: &PrivateKeyDer<'_>) -> Result<(), AnswerError> {
+    let unusable = |error: rustls::Error| AnswerError::Unreadable(error.to_string());
+    let key = aws_lc_rs::sign::any_supported_type(key).map_err(unusable)?;
+    match key.public_key() {
+        Some(own) if own.as_ref() == leaf.public_key().raw => Ok(()),
+        Some(_) | None => Err(AnswerError::OtherKey),
+    }
+}
+
+fn ensure_timely(validity: Validity, question: &Question<'_>) -> Result<(), AnswerError> {
+    let now = question.now;
+    match validity.at(now) {
+        Timeliness::Expired => {
+            return Err(AnswerError::Expired {
+                until: rfc3339(validity.until),
+                now: rfc3339(now),
+            });
+        }
+        Timeliness::TooEarly => {
+            return Err(AnswerError::NotYet {
+                from: rfc3339(validity.from),
+                now: rfc3339(now),
+            });
+        }
+        Timeliness::Valid => {}
+    }
+    let left = validity.until.duration_since(now).unwrap_or_default();
+    let asked = question.lifetime;
+    if left < SHORT.min(asked / 4) {
+        return Err(AnswerError::TooShort(left));
+    }
+    if left > LONG.max(asked * 2) {
+        return Err(AnswerError::TooLong { got: left, asked });
+    }
+    Ok(())
+}
+
+/// Verifies a chain, leaf first, as peers will, in both roles.
+///
+/// # Errors
+/// [`AnswerError::Chain`].
+pub(super) fn ensure_chain(
+    chain: &[CertificateDer<'_>],
+    now: SystemTime,
+    verifier: &PeerVerifier,
+) -> Result<(), AnswerError> {
+    let (leaf, intermediates) = chain.split_first().ok_or(AnswerError::Empty)?;
+    let now = unix_time(now);
+    let verified = verifier
+        .as_server(leaf, intermediates, now)
+        .and_then(|()| verifier.as_client(leaf, intermediates, now));
+    verified.map_err(|error| AnswerError::Chain(error.to_string()))
+}

@@ -1,0 +1,247 @@
+//! One identity's certificate, for as long as somebody holds it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwapOption;
+use tokio::sync::Notify;
+
+use super::answer::{AnswerError, CheckedCertificate, ensure_chain};
+use super::condition::CertificateState;
+use super::moment::rfc3339;
+use super::schedule::Priority;
+use super::tls::TlsConfigs;
+use super::trust::{Trust, Verification};
+use super::validity::Timeliness;
+use ambit_model::WorkloadIdentity;
+
+/// Where in what is left of its life a certificate is renewed: at half of it, a tenth of that
+/// earlier or later, so that what was issued together is not renewed together.
+const RENEWED_AT: std::ops::RangeInclusive<f64> = 0.45..=0.55;
+
+/// An identity's certificate, always the newest.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) identity: WorkloadIdentity,
+    current: ArcSwapOption<Current>,
+    progress: Mutex<Progress>,
+    /// Rouses whoever renews it.
+    pub(super) roused: Arc<Notify>,
+}
+
+/// A certificate that is in use.
+#[derive(Debug)]
+pub(super) struct Current {
+    pub(super) certificate: Arc<CheckedCertificate>,
+    pub(super) configs: TlsConfigs,
+    pub(super) verification: Arc<Verification>,
+    /// Grows with each certificate and each set of roots.
+    pub(super) epoch: u64,
+    pub(super) renews_at: SystemTime,
+}
+
+/// How far the next certificate is. Whoever writes `current` has this locked.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    /// Why the last attempt failed, where it did.
+    pub(super) failure: Option<String>,
+    /// Attempts that failed.
+    pub(super) failures: u64,
+    /// When the next attempt is made after a failed one.
+    pub(super) retry_at: Option<SystemTime>,
+    logged: CertificateState,
+}
+
+/// There is no valid certificate.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{identity} has no certificate that is valid now: {reason}")]
+pub struct CertificateUnavailable {
+    identity: WorkloadIdentity,
+    reason: String,
+}
+
+impl Held {
+    pub(super) fn new(identity: WorkloadIdentity) -> Self {
+        Self {
+            identity,
+            current: ArcSwapOption::empty(),
+            progress: Mutex::default(),
+            roused: Arc::default(),
+        }
+    }
+
+    /// The certificate, valid or not.
+    pub(super) fn current(&self) -> Option<Arc<Current>> {
+        self.current.load_full()
+    }
+
+    /// The certificate, where it is valid at `now`.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(super) fn valid(&self, now: SystemTime) -> Result<Arc<Current>, CertificateUnavailable> {
+        let current = self.current();
+        let unavailable = |reason: String| CertificateUnavailable {
+            identity: self.identity.clone(),
+            reason,
+        };
+        let Some(current) = current else {
+            return Err(unavailable(self.because("it is being asked for")));
+        };
+        let validity = current.certificate.validity;
+        match validity.at(now) {
+            Timeliness::Valid => Ok(current),
+            Timeliness::Expired => {
+                let expired = format!("it expired at {}", rfc3339(validity.until));
+                Err(unavailable(self.because(&expired)))
+            }
+            Timeliness::TooEarly => {
+                let (from, now) = (rfc3339(validity.from), rfc3339(now));
+                let early = format!("it is valid from {from}, and this node's clock says {now}");
+                Err(unavailable(self.because(&early)))
+            }
+        }
+    }
+
+    /// How long until it has to be asked for; not at all where there is none that is valid.
+    pub(super) fn due(&self, now: SystemTime) -> Duration {
+        match self.valid(now) {
+            Ok(current) => current.renews_at.duration_since(now).unwrap_or_default(),
+            Err(_) => Duration::ZERO,
+        }
+    }
+
+    pub(super) fn priority(&self, now: SystemTime) -> Priority {
+        match self.valid(now) {
+            Ok(_) => Priority::Renewal,
+            Err(_) => Priority::Awaited,
+        }
+    }
+
+    /// Takes a new certificate into use.
+    ///
+    /// # Errors
+    /// Where the roots have changed so that it cannot be.
+    pub(super) fn install(
+        &self,
+        certificate: CheckedCertificate,
+        trust: &Trust,
+        now: SystemTime,
+    ) -> Result<(), AnswerError> {
+        let mut progress = self.progress();
+        let left = certificate.validity.until.duration_since(now);
+        let until_renewal = left
+            .unwrap_or_default()
+            .mul_f64(rand::random_range(RENEWED_AT));
+        self.store(
+            Arc::new(certificate),
+            trust.verification()?,
+            now + until_renewal,
+        )?;
+        progress.failure = None;
+        progress.retry_at = None;
+        self.log_change(&mut progress, now);
+        Ok(())
+    }
+
+    /// Verifies peers by the newest roots from now on. A certificate of its own that they do not
+    /// accept is renewed at once.
+    ///
+    /// # Errors
+    /// Where no peer can be verified by them: those that are in use stay.
+    pub(super) fn follow(&self, trust: &Trust, now: SystemTime) -> Result<(), AnswerError> {
+        let _writing = self.progress();
+        let Some(current) = self.current() else {
+            return Ok(());
+        };
+        let verification = trust.verification()?;
+        if verification.generation == current.verification.generation {
+            return Ok(());
+        }
+        let chain = &current.certificate.issued.chain;
+        let accepted = ensure_chain(chain, now, &verification.verifier);
+        let renews_at = match &accepted {
+            Ok(()) => current.renews_at,
+            Err(_) => now,
+        };
+        self.store(Arc::clone(&current.certificate), verification, renews_at)?;
+        if accepted.is_err() {
+            tracing::warn!(identity = %self.identity, "the mesh's roots changed: certificate renewed at once");
+            self.roused.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Takes note of a failed attempt.
+    pub(super) fn failed(&self, failure: String, retry_at: SystemTime, now: SystemTime) {
+        let mut progress = self.progress();
+        progress.failure = Some(failure);
+        progress.failures += 1;
+        progress.retry_at = Some(retry_at);
+        self.log_change(&mut progress, now);
+    }
+
+    /// Looks at the clock: a certificate expires without anybody's doing.
+    pub(super) fn look(&self, now: SystemTime) {
+        self.log_change(&mut self.progress(), now);
+    }
+
+    pub(super) fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn store(
+        &self,
+        certificate: Arc<CheckedCertificate>,
+        verification: Arc<Verification>,
+        renews_at: SystemTime,
+    ) -> Result<(), AnswerError> {
+        let configs = TlsConfigs::new(&certificate.issued, &verification.verifier)
+            .map_err(|error| AnswerError::Unreadable(error.to_string()))?;
+        let epoch = self.current().map_or(1, |current| current.epoch + 1);
+        self.current.store(Some(Arc::new(Current {
+            certificate,
+            configs,
+            verification,
+            epoch,
+            renews_at,
+        })));
+        Ok(())
+    }
+
+    /// What is the matter, with what the authority answered.
+    fn because(&self, matter: &str) -> String {
+        match &self.progress().failure {
+            Some(failure) => format!("{matter}, and {failure}"),
+            None => matter.to_owned(),
+        }
+    }
+
+    /// One line for each change, however often an attempt fails.
+    fn log_change(&self, progress: &mut Progress, now: SystemTime) {
+        let current = self.current();
+        let validity = current.as_ref().map(|current| current.certificate.validity);
+        let timeliness = validity.map(|validity| validity.at(now));
+        let state = CertificateState::of(timeliness, progress.failure.is_some());
+        if state == progress.logged {
+            return;
+        }
+        progress.logged = state;
+        let identity = &self.identity;
+        let until = validity.map(|validity| rfc3339(validity.until));
+        let until = until.unwrap_or_default();
+        let error = progress.failure.as_deref().unwrap_or_default();
+        match state {
+            CertificateState::Pending => {}
+            CertificateState::Valid => tracing::info!(%identity, until, "certificate in use"),
+            CertificateState::Missing => tracing::warn!(%identity, error, "no certificate yet"),
+            CertificateState::Failing => tracing::warn!(
+                %identity, until, error,
+                "certificate not renewed: the old one serves until it expires"
+            ),
+            CertificateState::Expired => tracing::error!(
+                %identity, until, error, "certificate expired: new connections are refused"
+            ),
+        }
+    }
+}

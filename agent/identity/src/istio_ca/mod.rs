@@ -1,0 +1,189 @@
+//! The Istio CA protocol: istiod, `ambit ca`, or any other that speaks it.
+//!
+//! The agent makes key and request, and asks in the name of a pod of its node, with a token of its
+//! own. The authority is verified by a root file and a name before that token leaves the node.
+
+mod address;
+mod config;
+mod connection;
+mod failure;
+mod message;
+mod request;
+mod response;
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use rcgen::KeyPair;
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio::sync::watch;
+
+pub use address::{CaAddress, CaAddressError};
+pub use config::IstioCaConfig;
+use connection::CaConnection;
+use response::Parts;
+
+use super::anchors::TrustAnchors;
+use super::answer::{AnswerError, Question, ensure};
+use super::bundle_file::{BundleFile, BundleFileError};
+use super::issued::IssuedCertificate;
+use super::peer::TrustPolicy;
+use super::provider::{CertificateProvider, IssueFailure, IssueFuture};
+use super::verify::PeerVerifier;
+use ambit_model::WorkloadIdentity;
+
+/// An authority that is asked over the network.
+pub struct IstioCa {
+    config: IstioCaConfig,
+    trust: TrustPolicy,
+    connection: CaConnection,
+    roots: Roots,
+}
+
+/// Where the mesh's roots come from.
+enum Roots {
+    /// A file, which alone says what they are.
+    File(BundleFile),
+    /// The authority's newest answer.
+    Answers(Adopted),
+}
+
+struct Adopted {
+    published: watch::Sender<Arc<TrustAnchors>>,
+    questions: Mutex<Questions>,
+}
+
+/// Questions are numbered as they are sent: an answer that was overtaken by a newer one says
+/// nothing about the roots any more.
+#[derive(Default)]
+struct Questions {
+    sent: u64,
+    adopted: u64,
+}
+
+impl IstioCa {
+    /// An authority at which nothing is asked yet. To be called within a tokio runtime, on which a
+    /// file of roots is followed.
+    ///
+    /// # Errors
+    /// Where one of the files of roots cannot be used.
+    pub fn new(config: IstioCaConfig, trust: TrustPolicy) -> Result<Self, BundleFileError> {
+        BundleFile::read(&config.root)?;
+        let roots = match &config.trust_roots {
+            Some(path) => Roots::File(BundleFile::follow(path)?),
+            None => Roots::Answers(Adopted {
+                published: watch::Sender::default(),
+                questions: Mutex::default(),
+            }),
+        };
+        Ok(Self {
+            config,
+            trust,
+            connection: CaConnection::default(),
+            roots,
+        })
+    }
+
+    async fn ask(
+        &self,
+        identity: &WorkloadIdentity,
+        lifetime: Duration,
+    ) -> Result<IssuedCertificate, IssueFailure> {
+        let refused = |error: rcgen::Error| IssueFailure::Refused(error.to_string());
+        let key = KeyPair::generate().map_err(refused)?;
+        let message = request::message(identity, &key, lifetime).map_err(refused)?;
+        let number = self.roots.next_question();
+        let response = request::send(&self.config, &self.connection, message).await?;
+        let Parts { chain, roots } = response::read(&response)?;
+        let issued = IssuedCertificate {
+            chain,
+            key: PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),
+        };
+        if let Roots::Answers(adopted) = &self.roots {
+            let question = Question {
+                identity,
+                lifetime,
+                now: SystemTime::now(),
+            };
+            adopted.adopt(roots, number, &issued, &question, &self.trust)?;
+        }
+        Ok(issued)
+    }
+}
+
+impl CertificateProvider for IstioCa {
+    fn issue<'a>(&'a self, identity: &'a WorkloadIdentity, lifetime: Duration) -> IssueFuture<'a> {
+        Box::pin(self.ask(identity, lifetime))
+    }
+
+    fn anchors(&self) -> watch::Receiver<Arc<TrustAnchors>> {
+        match &self.roots {
+            Roots::File(file) => file.anchors(),
+            Roots::Answers(adopted) => adopted.published.subscribe(),
+        }
+    }
+
+    fn problem(&self) -> Option<String> {
+        match &self.roots {
+            Roots::File(file) => file.problem(),
+            Roots::Answers(_) => None,
+        }
+    }
+}
+
+impl Roots {
+    fn next_question(&self) -> u64 {
+        match self {
+            Self::File(_) => 0,
+            Self::Answers(adopted) => {
+                let mut questions = adopted.lock();
+                questions.sent += 1;
+                questions.sent
+            }
+        }
+    }
+}
+
+impl Adopted {
+    /// Takes the roots of an answer for the mesh's, if the whole answer is good by them.
+    fn adopt(
+        &self,
+        roots: TrustAnchors,
+        number: u64,
+        issued: &IssuedCertificate,
+        question: &Question<'_>,
+        trust: &TrustPolicy,
+    ) -> Result<(), AnswerError> {
+        if roots.is_empty() {
+            return Err(AnswerError::NoRoots);
+        }
+        if **self.published.borrow() == roots {
+            self.lock().note(number);
+            return Ok(());
+        }
+        let verifier = PeerVerifier::new(&roots, trust.clone())
+            .map_err(|error| AnswerError::Chain(error.to_string()))?;
+        ensure(issued, question, &verifier)?;
+        if self.lock().note(number) {
+            self.published.send_replace(Arc::new(roots));
+        }
+        Ok(())
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Questions> {
+        self.questions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Questions {
+    /// Whether the answer to a question is the newest.
+    fn note(&mut self, number: u64) -> bool {
+        let newest = number > self.adopted;
+        self.adopted = self.adopted.max(number);
+        newest
+    }
+}

@@ -1,0 +1,100 @@
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::server::Reply;
+use super::{Scene, good};
+use crate::answer::{Question, check};
+use crate::provider::CertificateProvider;
+use crate::tests::{HOUR, Root, identity, trust};
+use crate::verify::PeerVerifier;
+
+#[tokio::test]
+async fn a_good_answer_is_a_certificate_by_the_roots_that_came_with_it() {
+    let scene = Scene::start(good(&Arc::new(Root::make()))).await;
+    let issued = scene.ask().await.unwrap();
+    let anchors = scene.ca.anchors().borrow().clone();
+    let verifier = PeerVerifier::new(&anchors, trust(&[])).unwrap();
+    let web = identity("web");
+    let question = Question {
+        identity: &web,
+        lifetime: HOUR,
+        now: SystemTime::now(),
+    };
+    check(issued, &question, &verifier).unwrap();
+}
+
+#[tokio::test]
+async fn wrong_answers_are_refused_with_their_reason_and_change_no_roots() {
+    let root = Arc::new(Root::make());
+    let scene = Scene::start(good(&root)).await;
+    scene.ask().await.unwrap();
+    let before = scene.ca.anchors().borrow().clone();
+    let other = Arc::new(Root::make());
+    let unrelated = Reply::Certificate {
+        signer: Arc::clone(&root),
+        roots: Root::make().pem,
+    };
+    let db = "spiffe://cluster.local/ns/prod/sa/db";
+    let text = |texts: &[&str]| Reply::Elements(texts.iter().map(ToString::to_string).collect());
+    for (reply, reason) in [
+        (
+            Reply::For(Arc::clone(&other), db),
+            "is for cluster.local/ns/prod/sa/db",
+        ),
+        (Reply::Expired(Arc::clone(&other)), "expired at"),
+        (Reply::OtherKey(Arc::clone(&other)), "another key"),
+        (unrelated, "mesh's roots"),
+        (text(&[]), "no certificate"),
+        (text(&["", ""]), "no certificate"),
+        (text(&["no PEM", &other.pem]), "no certificate"),
+        (
+            text(&["-----BEGIN CERTIFICATE-----\n!", &other.pem]),
+            "cannot be read",
+        ),
+        (Reply::Endless(2 << 20), "refused"),
+    ] {
+        scene.server.reply(reply);
+        let failure = scene.refused().await;
+        assert!(!failure.is_of_authority(), "{failure}");
+        let failure = failure.to_string();
+        assert!(failure.contains(reason), "{reason}: {failure}");
+        assert_eq!(*scene.ca.anchors().borrow(), before, "{failure}");
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_says_what_to_do() {
+    let scene = Scene::start(Reply::Silence).await;
+    let trusted = ["CA_TRUSTED_NODE_ACCOUNTS", "--node-account"];
+    let token = ["--ca-token", "audience"];
+    // istiod's own words for an account that may not ask for others.
+    let impersonation = "request impersonation authentication failure";
+    for (code, text, words) in [
+        (7, "not allowed", trusted),
+        (16, impersonation, trusted),
+        (16, "request authenticate failure", token),
+    ] {
+        scene.server.reply(Reply::Status(code, text));
+        let failure = scene.refused().await;
+        assert_eq!(failure.is_of_authority(), words == token, "{failure}");
+        let failure = failure.to_string();
+        assert!(words.iter().all(|word| failure.contains(word)), "{failure}");
+        assert!(failure.contains(text), "{failure}");
+    }
+    for (code, is_of_authority) in [(14, true), (8, true), (3, false), (13, false)] {
+        scene.server.reply(Reply::Status(code, "busy"));
+        assert_eq!(
+            scene.refused().await.is_of_authority(),
+            is_of_authority,
+            "{code}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_is_not_remembered() {
+    let scene = Scene::start(Reply::Status(7, "no")).await;
+    scene.refused().await;
+    scene.server.reply(good(&Arc::new(Root::make())));
+    scene.ask().await.unwrap();
+}

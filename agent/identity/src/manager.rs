@@ -1,0 +1,199 @@
+//! The certificates of this node: one for each identity that somebody holds.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+use tokio::sync::watch;
+
+use super::anchors::TrustAnchors;
+use super::handshake::{ClientTls, ServerTls, VerifiedPeer};
+use super::held::{CertificateUnavailable, Held};
+use super::keeper::{Issuing, keep};
+use super::peer::{PeerIdentityError, TrustPolicy};
+use super::pem::encode;
+use super::provider::CertificateProvider;
+use super::schedule::Schedule;
+use super::state::{self, CertificateInfo};
+use super::trust::Trust;
+use ambit_model::{Fault, WorkloadIdentity};
+
+/// The certificates of this node.
+#[derive(Clone)]
+pub struct Identities(Arc<Inner>);
+
+struct Inner {
+    issuing: Arc<Issuing>,
+    held: Mutex<HashMap<WorkloadIdentity, Weak<Held>>>,
+}
+
+/// The certificate of one identity, always the newest. Renewal goes on for as long as somebody
+/// holds it.
+#[derive(Clone, Debug)]
+pub struct WorkloadCertificates(Arc<Held>);
+
+/// What an identity presents to its peers.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct PresentedChain {
+    /// Whose it is.
+    pub identity: WorkloadIdentity,
+    /// The chain in PEM, leaf first, without the root; empty where there is no certificate yet.
+    pub pem: String,
+}
+
+impl Identities {
+    /// Certificates of `provider`, valid for `lifetime`. To be called within a tokio runtime, on
+    /// which they are renewed and changes of the roots are followed.
+    pub fn new(
+        provider: Arc<dyn CertificateProvider>,
+        trust: TrustPolicy,
+        lifetime: Duration,
+    ) -> Self {
+        let issuing = Issuing {
+            trust: Trust::new(provider.anchors(), trust),
+            provider,
+            lifetime,
+            schedule: Schedule::default(),
+            arrivals: watch::Sender::new(0),
+        };
+        let changes = issuing.trust.changes();
+        let inner = Arc::new(Inner {
+            issuing: Arc::new(issuing),
+            held: Mutex::default(),
+        });
+        tokio::spawn(follow_roots(Arc::downgrade(&inner), changes));
+        Self(inner)
+    }
+
+    /// Holds the certificate of an identity, which is asked for if nobody holds it yet. All who
+    /// hold it share it. To be called within a tokio runtime.
+    pub fn hold(&self, identity: &WorkloadIdentity) -> WorkloadCertificates {
+        let mut all = self.0.held();
+        if let Some(held) = all.get(identity).and_then(Weak::upgrade) {
+            return WorkloadCertificates(held);
+        }
+        let held = Arc::new(Held::new(identity.clone()));
+        all.retain(|_, held| held.strong_count() > 0);
+        all.insert(identity.clone(), Arc::downgrade(&held));
+        drop(all);
+        tokio::spawn(keep(Arc::clone(&self.0.issuing), Arc::downgrade(&held)));
+        WorkloadCertificates(held)
+    }
+
+    /// Changes whenever an identity comes to have a valid certificate, the first or a late one.
+    pub fn arrivals(&self) -> watch::Receiver<u64> {
+        self.0.issuing.arrivals.subscribe()
+    }
+
+    /// The certificates that somebody holds, by identity.
+    pub fn list(&self) -> Vec<CertificateInfo> {
+        let now = SystemTime::now();
+        let all = self.0.all();
+        all.iter()
+            .map(|held| CertificateInfo::of(held, now))
+            .collect()
+    }
+
+    /// What each identity presents to its peers.
+    pub fn chains(&self) -> Vec<PresentedChain> {
+        let all = self.0.all();
+        let chains = all.iter().map(|held| {
+            let current = held.current();
+            let chain = current.map(|current| encode(&current.certificate.issued.chain));
+            PresentedChain {
+                identity: held.identity.clone(),
+                pem: chain.unwrap_or_default(),
+            }
+        });
+        chains.collect()
+    }
+
+    /// What is the matter with certificates (as [`Self::list`] has them) and with their source.
+    pub fn faults(&self, certificates: &[CertificateInfo]) -> Vec<Fault> {
+        let mut faults = state::faults(certificates);
+        faults.extend(self.0.issuing.provider.problem().map(|message| Fault {
+            subject: "the source of certificates".to_owned(),
+            message,
+            last_good_in_force: true,
+        }));
+        faults
+    }
+
+    /// Whether the authority is left alone for a while because it could not be reached.
+    pub fn is_authority_unavailable(&self) -> bool {
+        self.0.issuing.schedule.is_resting()
+    }
+}
+
+impl Inner {
+    fn held(&self) -> MutexGuard<'_, HashMap<WorkloadIdentity, Weak<Held>>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn all(&self) -> Vec<Arc<Held>> {
+        let mut all: Vec<_> = self.held().values().filter_map(Weak::upgrade).collect();
+        all.sort_unstable_by(|one, other| one.identity.cmp(&other.identity));
+        all
+    }
+}
+
+/// Has every identity follow the roots, as soon as they change.
+async fn follow_roots(inner: Weak<Inner>, mut changes: watch::Receiver<Arc<TrustAnchors>>) {
+    while changes.changed().await.is_ok() {
+        let Some(inner) = inner.upgrade() else { return };
+        tracing::info!(
+            roots = changes.borrow_and_update().certificates().len(),
+            "the mesh's roots changed"
+        );
+        let now = SystemTime::now();
+        for held in inner.all() {
+            if let Err(error) = held.follow(&inner.issuing.trust, now) {
+                tracing::error!(%error, "the mesh's new roots cannot be used; the old ones are");
+            }
+        }
+    }
+}
+
+impl WorkloadCertificates {
+    /// Whose they are.
+    pub fn identity(&self) -> &WorkloadIdentity {
+        &self.0.identity
+    }
+
+    /// Whether there is a certificate that is valid now.
+    ///
+    /// # Errors
+    /// [`CertificateUnavailable`] where there is none.
+    pub fn ready(&self) -> Result<(), CertificateUnavailable> {
+        self.0.valid(SystemTime::now()).map(drop)
+    }
+
+    /// For accepting tunnels.
+    ///
+    /// # Errors
+    /// [`CertificateUnavailable`] where the certificate is not valid at this time.
+    pub fn server(&self) -> Result<ServerTls, CertificateUnavailable> {
+        let current = self.0.valid(SystemTime::now())?;
+        Ok(ServerTls::new(&current))
+    }
+
+    /// For opening tunnels.
+    ///
+    /// # Errors
+    /// [`CertificateUnavailable`] where the certificate is not valid at this time.
+    pub fn client(&self) -> Result<ClientTls, CertificateUnavailable> {
+        let current = self.0.valid(SystemTime::now())?;
+        Ok(ClientTls::new(&current))
+    }
+
+    /// Whether a peer that was verified when its connection was opened is still to be accepted:
+    /// its certificate has not expired, and the roots are as they were, or accept it as well.
+    ///
+    /// # Errors
+    /// [`PeerIdentityError::NoLonger`].
+    pub fn ensure_accepted(&self, peer: &VerifiedPeer) -> Result<(), PeerIdentityError> {
+        let current = self.0.current();
+        peer.ensure_accepted(current.as_deref(), SystemTime::now())
+    }
+}

@@ -1,0 +1,186 @@
+//! How certificates fare, for the operator. Times are seconds since 1970.
+
+use std::time::SystemTime;
+
+use rustls::pki_types::CertificateDer;
+use serde::Serialize;
+
+use super::answer::serial;
+use super::condition::CertificateState;
+use super::held::Held;
+use super::moment::{rfc3339, seconds};
+use super::peer::parse;
+use ambit_model::{Fault, WorkloadIdentity};
+
+/// Faults that are told one by one; more are counted.
+const TOLD: usize = 10;
+
+/// A certificate.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct CertificateInfo {
+    /// Whose it is.
+    pub identity: WorkloadIdentity,
+    /// How it fares.
+    pub state: CertificateState,
+    /// Its serial number, in hexadecimal digits.
+    pub serial: Option<String>,
+    /// When it begins to be valid.
+    pub not_before: Option<u64>,
+    /// When it ends to be valid.
+    pub not_after: Option<u64>,
+    /// The distinguished name of who signed it.
+    pub issuer: Option<String>,
+    /// When it is to be renewed, or the next attempt is made.
+    pub renews_at: Option<u64>,
+    /// Why the last attempt failed, where it did.
+    pub error: Option<String>,
+    /// Attempts that failed, since it is held.
+    pub failures: u64,
+    /// What it presents, leaf first.
+    pub chain: Vec<ChainLink>,
+}
+
+/// A certificate of a chain.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct ChainLink {
+    /// Distinguished name; a workload's is empty.
+    pub subject: String,
+    /// The distinguished name of who signed it.
+    pub issuer: String,
+    /// Its serial number, in hexadecimal digits.
+    pub serial: String,
+    /// When it ends to be valid.
+    pub not_after: u64,
+}
+
+/// How the certificates of a node fare, all in all.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct CertificateSummary {
+    /// All in all.
+    pub state: NodeCertificates,
+    /// Identities of this node's pods.
+    pub held: usize,
+    /// Those that have none yet.
+    pub missing: usize,
+    /// Those whose certificate is valid and could not be renewed.
+    pub failing: usize,
+    /// Those whose certificate is not valid any more.
+    pub expired: usize,
+    /// While degraded: until when all of those that are valid are, if none can be renewed.
+    pub degraded_until: Option<u64>,
+}
+
+/// How certificates fare, all in all.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NodeCertificates {
+    /// Nothing is the matter.
+    #[default]
+    Good,
+    /// Some could not be had or renewed; those that there are serve.
+    Degraded,
+    /// Some have expired.
+    Expired,
+}
+
+impl CertificateInfo {
+    pub(super) fn of(held: &Held, now: SystemTime) -> Self {
+        let progress = held.progress();
+        let current = held.current();
+        let current = current.as_deref();
+        let certificate = current.map(|current| &*current.certificate);
+        let validity = certificate.map(|certificate| certificate.validity);
+        let timeliness = validity.map(|validity| validity.at(now));
+        let renews_at = progress
+            .retry_at
+            .or(current.map(|current| current.renews_at));
+        let chain = certificate.map(|certificate| certificate.issued.chain.as_slice());
+        Self {
+            identity: held.identity.clone(),
+            state: CertificateState::of(timeliness, progress.failure.is_some()),
+            serial: certificate.map(|certificate| certificate.serial.clone()),
+            not_before: validity.map(|validity| seconds(validity.from)),
+            not_after: validity.map(|validity| seconds(validity.until)),
+            issuer: certificate.map(|certificate| certificate.issuer.clone()),
+            renews_at: renews_at.map(seconds),
+            error: progress.failure.clone(),
+            failures: progress.failures,
+            chain: chain.unwrap_or_default().iter().filter_map(link).collect(),
+        }
+    }
+}
+
+impl CertificateSummary {
+    /// What a list of certificates comes to.
+    pub fn of(certificates: &[CertificateInfo]) -> Self {
+        use CertificateState::{Expired, Failing, Missing, Pending};
+        let count = |states: &[CertificateState]| {
+            let counted = certificates
+                .iter()
+                .filter(|one| states.contains(&one.state));
+            counted.count()
+        };
+        let failing = certificates.iter().filter(|one| one.state == Failing);
+        let state = match (count(&[Expired]), count(&[Failing, Missing])) {
+            (0, 0) => NodeCertificates::Good,
+            (0, _) => NodeCertificates::Degraded,
+            _ => NodeCertificates::Expired,
+        };
+        Self {
+            state,
+            held: certificates.len(),
+            missing: count(&[Pending, Missing]),
+            failing: count(&[Failing]),
+            expired: count(&[Expired]),
+            degraded_until: failing.filter_map(|one| one.not_after).min(),
+        }
+    }
+}
+
+/// What is the matter with certificates, a fault for each identity up to a bound.
+pub(super) fn faults(certificates: &[CertificateInfo]) -> Vec<Fault> {
+    let mut faults: Vec<Fault> = certificates.iter().filter_map(fault).collect();
+    let more = faults.len().saturating_sub(TOLD);
+    faults.truncate(TOLD);
+    if more > 0 {
+        faults.push(Fault {
+            subject: "certificates".to_owned(),
+            message: format!("{more} more are in trouble; see `ambit certs`"),
+            last_good_in_force: false,
+        });
+    }
+    faults
+}
+
+fn fault(certificate: &CertificateInfo) -> Option<Fault> {
+    let until = certificate
+        .not_after
+        .map(|until| rfc3339(SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(until)));
+    let until = until.unwrap_or_default();
+    let error = certificate.error.as_deref().unwrap_or("it is asked for");
+    let message = match certificate.state {
+        CertificateState::Pending | CertificateState::Valid => return None,
+        CertificateState::Missing => format!("There is none yet: {error}"),
+        CertificateState::Failing => {
+            format!("It serves until {until}, and could not be renewed: {error}")
+        }
+        CertificateState::Expired => {
+            format!("It expired at {until}, and new connections are refused: {error}")
+        }
+    };
+    Some(Fault {
+        subject: format!("the certificate of {}", certificate.identity),
+        message,
+        last_good_in_force: certificate.state == CertificateState::Failing,
+    })
+}
+
+fn link(certificate: &CertificateDer<'static>) -> Option<ChainLink> {
+    let parsed = parse(certificate).ok()?;
+    Some(ChainLink {
+        subject: parsed.subject().to_string(),
+        issuer: parsed.issuer().to_string(),
+        serial: serial(&parsed),
+        not_after: u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0),
+    })
+}

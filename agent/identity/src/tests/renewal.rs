@@ -1,0 +1,190 @@
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
+
+use super::authority::{Authority, ready};
+use super::{HOUR, eventually, identity};
+use crate::condition::CertificateState;
+use crate::manager::Identities;
+use crate::state::{CertificateSummary, NodeCertificates};
+
+/// Long enough for a busy machine and whole seconds not to matter, and short enough to wait for.
+const SHORT: Duration = Duration::from_secs(8);
+
+fn summary(identities: &Identities) -> CertificateSummary {
+    CertificateSummary::of(&identities.list())
+}
+
+#[tokio::test]
+async fn one_certificate_serves_all_who_ask_at_once() {
+    let authority = Authority::make();
+    let identities = authority.identities(HOUR);
+    let web = identity("web");
+    let held: Vec<_> = (0..20).map(|_| identities.hold(&web)).collect();
+    for one in &held {
+        ready(one).await;
+        assert_eq!(*one.identity(), web);
+    }
+    assert_eq!(authority.issued.load(Ordering::SeqCst), 1);
+    ready(&identities.hold(&identity("db"))).await;
+    assert_eq!(authority.issued.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn a_slow_answer_for_one_identity_holds_up_no_other() {
+    let authority = Authority::make();
+    authority.stuck.lock().unwrap().insert("slow".to_owned());
+    let identities = authority.identities(HOUR);
+    let slow = identities.hold(&identity("slow"));
+    eventually("a question", || authority.asked.load(Ordering::SeqCst) == 1).await;
+    let others: Vec<_> = (0..30)
+        .map(|number| identities.hold(&identity(&format!("web-{number}"))))
+        .collect();
+    for other in &others {
+        ready(other).await;
+    }
+    let error = slow.ready().unwrap_err().to_string();
+    assert!(error.contains("it is being asked for"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_authority_that_does_not_answer_is_given_up() {
+    let authority = Authority::make();
+    authority.stuck.lock().unwrap().insert("web".to_owned());
+    let identities = authority.identities(HOUR);
+    let held = identities.hold(&identity("web"));
+    tokio::time::sleep(Duration::from_secs(16)).await;
+    let error = held.ready().unwrap_err().to_string();
+    assert!(error.contains("did not answer within 15 s"), "{error}");
+    authority.stuck.lock().unwrap().clear();
+    tokio::time::sleep(Duration::from_secs(16)).await;
+    held.ready().unwrap();
+}
+
+#[tokio::test]
+async fn a_certificate_is_renewed_at_about_half_of_its_life() {
+    let identities = Authority::make().identities(HOUR);
+    let held = identities.hold(&identity("web"));
+    ready(&held).await;
+    let first = identities.list().remove(0);
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let left = first.renews_at.unwrap() - now.unwrap().as_secs();
+    assert!((1600..=2000).contains(&left), "{left}");
+    assert_eq!(first.state, CertificateState::Valid);
+}
+
+#[tokio::test]
+async fn a_renewal_makes_new_configurations_and_a_new_epoch() {
+    let identities = Authority::make().identities(SHORT);
+    let held = identities.hold(&identity("web"));
+    ready(&held).await;
+    let first = identities.list().remove(0);
+    let old = held.client().unwrap().epoch();
+    eventually("a renewal", || held.client().unwrap().epoch() > old).await;
+    let second = identities.list().remove(0);
+    assert_ne!(first.serial, second.serial);
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    assert!(now.unwrap().as_secs() < first.not_after.unwrap());
+}
+
+#[tokio::test]
+async fn a_failed_renewal_keeps_the_old_one_until_it_expires_and_recovers() {
+    let authority = Authority::make();
+    let identities = authority.identities(SHORT);
+    let held = identities.hold(&identity("web"));
+    ready(&held).await;
+    assert_eq!(summary(&identities).state, NodeCertificates::Good);
+    authority.fails.store(true, Ordering::SeqCst);
+    eventually("a failure", || summary(&identities).failing == 1).await;
+    held.client().unwrap();
+    let degraded = summary(&identities);
+    assert_eq!(degraded.state, NodeCertificates::Degraded);
+    let info = identities.list().remove(0);
+    assert_eq!(degraded.degraded_until, info.not_after);
+    let faults = identities.faults(&identities.list());
+    assert!(faults[0].message.contains("It serves until"), "{faults:?}");
+    assert!(faults[0].message.contains("out of ink"), "{faults:?}");
+    eventually("the end of the old one", || held.client().is_err()).await;
+    assert_eq!(summary(&identities).state, NodeCertificates::Expired);
+    for error in [held.server().unwrap_err(), held.client().unwrap_err()] {
+        let error = error.to_string();
+        assert!(error.contains("it expired at"), "{error}");
+        assert!(error.contains("out of ink"), "{error}");
+    }
+    let mut arrivals = identities.arrivals();
+    authority.fails.store(false, Ordering::SeqCst);
+    eventually("a new certificate", || held.server().is_ok()).await;
+    eventually("good", || {
+        summary(&identities).state == NodeCertificates::Good
+    })
+    .await;
+    assert!(arrivals.has_changed().unwrap(), "who waits is told");
+    arrivals.mark_unchanged();
+}
+
+#[tokio::test]
+async fn a_first_certificate_that_fails_is_asked_for_again() {
+    let authority = Authority::make();
+    authority.fails.store(true, Ordering::SeqCst);
+    let identities = authority.identities(HOUR);
+    let held = identities.hold(&identity("web"));
+    eventually("a failure", || {
+        summary(&identities).state == NodeCertificates::Degraded
+    })
+    .await;
+    let error = held.ready().unwrap_err().to_string();
+    assert!(error.contains("out of ink"), "{error}");
+    assert_eq!(identities.list()[0].state, CertificateState::Missing);
+    authority.fails.store(false, Ordering::SeqCst);
+    ready(&held).await;
+    assert_eq!(identities.faults(&identities.list()), []);
+}
+
+#[tokio::test]
+async fn a_certificate_of_another_time_is_refused() {
+    let authority = Authority::make();
+    let identities = authority.identities(HOUR);
+    authority.ahead.store(600, Ordering::SeqCst);
+    let held = identities.hold(&identity("web"));
+    eventually("a refusal", || identities.list()[0].error.is_some()).await;
+    let error = held.ready().unwrap_err().to_string();
+    assert!(error.contains("is not valid before"), "{error}");
+    assert!(error.contains("see the clocks"), "{error}");
+    authority.ahead.store(0, Ordering::SeqCst);
+    ready(&held).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_authority_that_is_down_is_not_asked_by_a_thousand() {
+    let authority = Authority::make();
+    authority.is_down.store(true, Ordering::SeqCst);
+    let identities = authority.identities(HOUR);
+    let held: Vec<_> = (0..1000)
+        .map(|number| identities.hold(&identity(&format!("web-{number}"))))
+        .collect();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(identities.is_authority_unavailable());
+    let asked = authority.asked.load(Ordering::SeqCst);
+    assert!((5..40).contains(&asked), "{asked}");
+    authority.is_down.store(false, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_secs(70)).await;
+    assert!(held.iter().all(|one| one.ready().is_ok()));
+    assert_eq!(authority.issued.load(Ordering::SeqCst), 1000);
+}
+
+#[tokio::test]
+async fn what_nobody_holds_is_not_renewed() {
+    let authority = Authority::make();
+    let identities = authority.identities(SHORT);
+    let held = identities.hold(&identity("web"));
+    ready(&held).await;
+    drop(held);
+    assert_eq!(identities.list(), []);
+    let other = identities.hold(&identity("db"));
+    ready(&other).await;
+    eventually("two renewals of the other", || {
+        other.client().is_ok_and(|tls| tls.epoch() > 2)
+    })
+    .await;
+    let others = usize::try_from(other.client().unwrap().epoch()).unwrap();
+    assert_eq!(authority.issued.load(Ordering::SeqCst), 1 + others);
+}

@@ -1,0 +1,191 @@
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+use super::authority::{Authority, ready};
+use super::{HOUR, Root, eventually, identity};
+use crate::handshake::{ConnectError, VerifiedPeer};
+use crate::manager::{Identities, WorkloadCertificates};
+use ambit_model::WorkloadIdentity;
+
+const ANYWHERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// A tunnel's handshake from one workload to another, which is to be `expected`, and a byte back.
+async fn tunnel(
+    from: &WorkloadCertificates,
+    to: &WorkloadCertificates,
+    expected: &WorkloadIdentity,
+) -> Result<VerifiedPeer, ConnectError> {
+    let (near, far) = duplex(64 * 1024);
+    let (client, server) = (from.client().unwrap(), to.server().unwrap());
+    let accept = async {
+        let (mut tls, peer) = server.accept(far).await?;
+        let sent = tls.write_all(b"x").await;
+        sent.map_err(crate::HandshakeError::Tls)?;
+        Ok(peer)
+    };
+    let connect = async {
+        let mut tls = client.connect(ANYWHERE, expected, near).await?;
+        let read = tls.read_u8().await;
+        read.map_err(|error| ConnectError::Handshake(error.into()))?;
+        Ok(())
+    };
+    let (accepted, connected): (Result<_, ConnectError>, Result<(), ConnectError>) =
+        tokio::join!(accept, connect);
+    connected?;
+    accepted
+}
+
+#[tokio::test]
+async fn a_connection_is_to_whom_it_is_for() {
+    let identities = Authority::make().identities(HOUR);
+    let (web, db) = (
+        identities.hold(&identity("web")),
+        identities.hold(&identity("db")),
+    );
+    ready(&web).await;
+    ready(&db).await;
+    let peer = tunnel(&web, &db, db.identity()).await.unwrap();
+    assert_eq!(peer.identity(), web.identity());
+    let error = tunnel(&web, &db, web.identity()).await.unwrap_err();
+    assert!(
+        matches!(error, ConnectError::WrongIdentity { .. }),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn roots_change_without_a_handshake_that_fails() {
+    let authority = Authority::make();
+    let identities = authority.identities(Duration::from_secs(8));
+    let (web, db) = (
+        identities.hold(&identity("web")),
+        identities.hold(&identity("db")),
+    );
+    ready(&web).await;
+    ready(&db).await;
+    let met = Arc::new(AtomicUsize::new(0));
+    let meeting = tokio::spawn({
+        let (web, db, met) = (web.clone(), db.clone(), Arc::clone(&met));
+        async move {
+            loop {
+                tunnel(&web, &db, db.identity()).await.expect("a tunnel");
+                met.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+    });
+    let some_more = async || {
+        let so_far = met.load(Ordering::SeqCst);
+        eventually("handshakes", || met.load(Ordering::SeqCst) > so_far + 5).await;
+    };
+    some_more().await;
+    let (old, new) = (authority.root(), Arc::new(Root::make()));
+    authority.publish(&[&old, &new]);
+    some_more().await;
+    authority.sign_with(Arc::clone(&new));
+    let first = serials(&identities);
+    eventually("renewals", || all_differ(&first, &serials(&identities))).await;
+    authority.publish(&[&new]);
+    some_more().await;
+    assert!(!meeting.is_finished());
+    meeting.abort();
+}
+
+#[tokio::test]
+async fn what_a_removed_root_signed_is_replaced_at_once_and_nothing_else() {
+    let authority = Authority::make();
+    let identities = authority.identities(HOUR);
+    let (web, db) = (
+        identities.hold(&identity("web")),
+        identities.hold(&identity("db")),
+    );
+    ready(&web).await;
+    ready(&db).await;
+    let (old, new) = (authority.root(), Arc::new(Root::make()));
+    let (first, epoch) = (serials(&identities), web.client().unwrap().epoch());
+    authority.publish(&[&old, &new]);
+    eventually("the new roots", || web.client().unwrap().epoch() > epoch).await;
+    assert_eq!(serials(&identities), first);
+    authority.sign_with(Arc::clone(&new));
+    authority.publish(&[&new]);
+    eventually("others", || all_differ(&first, &serials(&identities))).await;
+    tunnel(&web, &db, db.identity()).await.unwrap();
+}
+
+fn serials(identities: &Identities) -> Vec<Option<String>> {
+    let list = identities.list();
+    list.into_iter().map(|one| one.serial).collect()
+}
+
+fn all_differ<T: PartialEq>(these: &[T], those: &[T]) -> bool {
+    these.iter().zip(those).all(|(one, other)| one != other)
+}
+
+#[tokio::test]
+async fn a_new_root_makes_a_new_epoch_for_tunnels() {
+    let authority = Authority::make();
+    let identities = authority.identities(HOUR);
+    let web = identities.hold(&identity("web"));
+    ready(&web).await;
+    let before = web.client().unwrap().epoch();
+    authority.publish(&[&authority.root(), &Root::make()]);
+    eventually("another epoch", || web.client().unwrap().epoch() > before).await;
+}
+
+#[tokio::test]
+async fn a_peer_of_a_removed_root_is_accepted_no_longer() {
+    let authority = Authority::make();
+    let identities = authority.identities(HOUR);
+    let (web, db) = (
+        identities.hold(&identity("web")),
+        identities.hold(&identity("db")),
+    );
+    ready(&web).await;
+    ready(&db).await;
+    let peer = tunnel(&web, &db, db.identity()).await.unwrap();
+    db.ensure_accepted(&peer).unwrap();
+    let epoch = || db.client().map(|tls| tls.epoch()).unwrap_or_default();
+    let (old, new) = (authority.root(), Arc::new(Root::make()));
+    let before = epoch();
+    authority.publish(&[&old, &new]);
+    eventually("the new roots", || epoch() > before).await;
+    db.ensure_accepted(&peer).unwrap();
+    authority.sign_with(Arc::clone(&new));
+    authority.publish(&[&new]);
+    eventually("a refusal", || db.ensure_accepted(&peer).is_err()).await;
+    let error = db.ensure_accepted(&peer).unwrap_err().to_string();
+    assert!(error.contains("the mesh's new roots"), "{error}");
+}
+
+#[tokio::test]
+async fn a_peer_whose_certificate_expires_is_accepted_no_longer() {
+    let authority = Authority::make();
+    let identities = authority.identities(Duration::from_secs(6));
+    let (web, db) = (
+        identities.hold(&identity("web")),
+        identities.hold(&identity("db")),
+    );
+    ready(&web).await;
+    ready(&db).await;
+    let peer = tunnel(&web, &db, db.identity()).await.unwrap();
+    db.ensure_accepted(&peer).unwrap();
+    eventually("its end", || db.ensure_accepted(&peer).is_err()).await;
+    let error = db.ensure_accepted(&peer).unwrap_err().to_string();
+    assert!(error.contains("it expired at"), "{error}");
+    eventually("renewals", || db.ready().is_ok() && web.ready().is_ok()).await;
+    tunnel(&web, &db, db.identity()).await.unwrap();
+}
+
+#[tokio::test]
+async fn roots_that_cannot_be_used_leave_the_old_ones() {
+    let authority = Authority::make();
+    let identities = authority.identities(HOUR);
+    let web = identities.hold(&identity("web"));
+    ready(&web).await;
+    authority.publish(&[]);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    tunnel(&web, &web, web.identity()).await.unwrap();
+}

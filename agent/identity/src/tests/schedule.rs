@@ -1,0 +1,125 @@
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use crate::schedule::{IN_FLIGHT, Outcome, Priority, RENEWALS, Schedule, Slot};
+
+/// Everybody who can run has run.
+async fn settle() {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Those who were served, in order.
+type Served = Arc<Mutex<Vec<usize>>>;
+
+/// Someone who waits, and takes a second once it is its turn.
+fn queue(schedule: &Schedule, priority: Priority, number: usize, served: &Served) {
+    let (schedule, served) = (schedule.clone(), Arc::clone(served));
+    tokio::spawn(async move {
+        let slot = schedule.acquire(priority).await;
+        served.lock().unwrap().push(number);
+        sleep(Duration::from_secs(1)).await;
+        slot.finish(Outcome::Answered);
+    });
+}
+
+async fn take(schedule: &Schedule, priority: Priority, count: usize) -> Vec<Slot> {
+    let mut slots = Vec::new();
+    for _ in 0..count {
+        slots.push(schedule.acquire(priority).await);
+    }
+    slots
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_renewals_are_asked_for_few_at_a_time() {
+    let (schedule, served) = (Schedule::default(), Served::default());
+    for number in 0..1000 {
+        queue(&schedule, Priority::Renewal, number, &served);
+    }
+    settle().await;
+    assert_eq!(served.lock().unwrap().len(), RENEWALS);
+    sleep(Duration::from_millis(1500)).await;
+    assert_eq!(served.lock().unwrap().len(), 2 * RENEWALS);
+    sleep(Duration::from_secs(1000)).await;
+    assert_eq!(served.lock().unwrap().len(), 1000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_waited_for_comes_first_and_finds_room() {
+    let (schedule, served) = (Schedule::default(), Served::default());
+    for number in 0..100 {
+        queue(&schedule, Priority::Renewal, number, &served);
+    }
+    settle().await;
+    for number in 1000..1010 {
+        queue(&schedule, Priority::Awaited, number, &served);
+    }
+    settle().await;
+    // The room that renewals may not take.
+    assert_eq!(served.lock().unwrap()[RENEWALS..], [1000, 1001]);
+    sleep(Duration::from_millis(1500)).await;
+    let after: Vec<_> = served.lock().unwrap()[IN_FLIGHT..].to_vec();
+    assert_eq!(after, (1002..1010).collect::<Vec<_>>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_authority_that_cannot_be_reached_is_left_alone_by_all() {
+    let (schedule, served) = (Schedule::default(), Served::default());
+    let slots = take(&schedule, Priority::Awaited, IN_FLIGHT).await;
+    for number in 0..1000 {
+        queue(&schedule, Priority::Awaited, number, &served);
+    }
+    settle().await;
+    for slot in slots {
+        slot.finish(Outcome::Unavailable);
+    }
+    settle().await;
+    assert!(schedule.is_resting());
+    assert_eq!(served.lock().unwrap().len(), 0);
+    // One finds out; only when it was answered do the others follow.
+    sleep(Duration::from_millis(600)).await;
+    assert_eq!(served.lock().unwrap().len(), 1);
+    sleep(Duration::from_millis(1000)).await;
+    assert!(!schedule.is_resting());
+    assert_eq!(served.lock().unwrap().len(), 1 + IN_FLIGHT);
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_is_tried_again_ever_more_rarely_up_to_a_bound() {
+    let schedule = Schedule::default();
+    let mut tries = Vec::new();
+    for _ in 0..20 {
+        let begun = Instant::now();
+        schedule
+            .acquire(Priority::Renewal)
+            .await
+            .finish(Outcome::Unavailable);
+        tries.push(begun.elapsed());
+    }
+    assert_eq!(tries[0], Duration::ZERO);
+    assert!(tries[1] <= Duration::from_millis(501), "{tries:?}");
+    assert!(tries[5] > Duration::from_secs(3), "{tries:?}");
+    let longest = Duration::from_millis(30_001);
+    assert!(tries.iter().all(|pause| *pause <= longest), "{tries:?}");
+    assert!(tries[15] >= Duration::from_secs(15), "{tries:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_does_not_wait_any_more_takes_no_place() {
+    let schedule = Schedule::default();
+    let slots = take(&schedule, Priority::Awaited, IN_FLIGHT).await;
+    for _ in 0..100 {
+        let waiting = schedule.acquire(Priority::Awaited);
+        assert!(
+            tokio::time::timeout(Duration::from_secs(1), waiting)
+                .await
+                .is_err()
+        );
+    }
+    drop(slots);
+    take(&schedule, Priority::Awaited, IN_FLIGHT).await;
+}

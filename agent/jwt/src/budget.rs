@@ -1,0 +1,99 @@
+//! What verifying the signatures of one request may cost: whoever sends tokens without `kid`, and
+//! whoever writes a policy with many or large keys, has other pods' requests wait otherwise.
+
+use super::limits::MAX_WORK;
+use ambit_policy::{Curve, KeyMaterial};
+
+/// The work of one verification, in verifications with an RSA key of 2048 bits and the usual
+/// exponent, rounded up.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct Cost(u32);
+
+/// What is left for a request.
+#[derive(Debug)]
+pub(super) struct Budget {
+    left: u32,
+}
+
+/// A verification would cost more than is left.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Exhausted;
+
+impl Budget {
+    /// That of a request of which nothing is verified yet.
+    pub(super) fn of_request() -> Self {
+        Self { left: MAX_WORK }
+    }
+
+    /// Takes the cost of a verification that is about to be made.
+    pub(super) fn spend(&mut self, cost: Cost) -> Result<(), Exhausted> {
+        self.left = self.left.checked_sub(cost.0).ok_or(Exhausted)?;
+        Ok(())
+    }
+}
+
+impl Cost {
+    /// The cost of a verification with a key.
+    pub(super) fn of(key: &KeyMaterial) -> Self {
+        Self(match key {
+            KeyMaterial::Rsa { modulus, exponent } => rsa(modulus, exponent),
+            KeyMaterial::Ec { curve, .. } => match curve {
+                Curve::P256 => 4,
+                Curve::P384 => 12,
+                Curve::P521 => 20,
+            },
+            KeyMaterial::Ed25519(_) => 4,
+        })
+    }
+}
+
+/// A squaring for each bit of the exponent and a multiplication for each that is set, each growing
+/// with the square of the modulus.
+fn rsa(modulus: &[u8], exponent: &[u8]) -> u32 {
+    const USUAL_STEPS: u64 = 17 + 2;
+    const USUAL_LENGTH: u64 = 256;
+    let leading = exponent.first().map_or(0, |byte| byte.leading_zeros());
+    let bits = (exponent.len() as u64 * 8).saturating_sub(leading.into());
+    let set: u64 = exponent
+        .iter()
+        .map(|byte| u64::from(byte.count_ones()))
+        .sum();
+    let length = modulus.len() as u64;
+    let steps = bits.saturating_add(set);
+    let work = length.saturating_mul(length).saturating_mul(steps);
+    let cost = work.div_ceil(USUAL_LENGTH * USUAL_LENGTH * USUAL_STEPS);
+    u32::try_from(cost).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rsa_key(bits: usize, exponent: &[u8]) -> KeyMaterial {
+        KeyMaterial::Rsa {
+            modulus: vec![0xc1; bits / 8],
+            exponent: exponent.to_vec(),
+        }
+    }
+
+    #[test]
+    fn large_keys_and_unusual_exponents_cost_more() {
+        let usual = &[1, 0, 1];
+        let of = |bits, exponent: &[u8]| Cost::of(&rsa_key(bits, exponent));
+        assert_eq!(of(2048, usual), Cost(1));
+        assert_eq!(of(2048, &[3]), Cost(1));
+        assert_eq!(of(4096, usual), Cost(4));
+        assert_eq!(of(8192, usual), Cost(16));
+        assert_eq!(of(2048, &[0xff; 4]), Cost(4));
+        assert_eq!(of(8192, &[0xff; 4]), Cost(54));
+    }
+
+    #[test]
+    fn what_is_spent_is_gone_and_what_cannot_be_paid_costs_nothing() {
+        let mut budget = Budget::of_request();
+        assert_eq!(budget.spend(Cost(MAX_WORK - 1)), Ok(()));
+        assert_eq!(budget.spend(Cost(2)), Err(Exhausted));
+        assert_eq!(budget.spend(Cost(1)), Ok(()));
+        assert_eq!(budget.spend(Cost(1)), Err(Exhausted));
+    }
+}

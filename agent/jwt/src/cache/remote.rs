@@ -1,0 +1,259 @@
+//! The keys that are at one URL: fetched, refreshed, and kept while a refresh fails.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{info, warn};
+
+use super::fetch::Fetch;
+use super::obtain::{KeyError, obtain};
+use super::queue::Namespaces;
+use super::turns::{Turn, Turns};
+use super::{KeyCache, KeyProblem};
+use crate::key_set::KeySet;
+use crate::unverified::Header;
+use ambit_observe::text::cut;
+use ambit_policy::KeyUrl;
+
+/// How long keys are used before they are fetched again, less up to a tenth: Istio's default.
+const REFRESH: Duration = Duration::from_secs(20 * 60);
+
+/// The pause after a first failure, doubled by each further one.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(120);
+
+/// After a failure the pause is at least this many times as long as the failed fetch had its turn: a
+/// URL that hangs has a turn for a quarter of the time at most.
+const PAUSE_PER_TURN: u32 = 3;
+
+/// The longest text of a problem, in bytes. Hosts can put text of their own into it.
+const MAX_PROBLEM: usize = 512;
+
+/// Tokens with unknown keys cause no more than one fetch in this time: anybody can send them.
+const ON_DEMAND: Duration = Duration::from_secs(30);
+
+/// The keys at one URL. Dropping it ends its fetches.
+pub(super) struct Remote {
+    shared: Arc<Shared>,
+    wanted: watch::Sender<Wanted>,
+    task: AbortHandle,
+}
+
+/// Who wants the keys, and how long a fetch may take.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Wanted {
+    pub(super) namespaces: Namespaces,
+    pub(super) limit: Duration,
+}
+
+struct Shared {
+    state: watch::Sender<State>,
+    /// Asks for a fetch before its time.
+    demand: Notify,
+}
+
+#[derive(Clone)]
+struct State {
+    keys: Option<Arc<KeySet>>,
+    problem: Option<String>,
+    is_fetching: bool,
+    /// When the last fetch began.
+    began: Instant,
+    /// How many fetches have ended.
+    ended: u64,
+}
+
+impl Remote {
+    /// Begins to fetch.
+    pub(super) fn start(url: KeyUrl, wanted: Wanted, cache: &KeyCache) -> Self {
+        let state = State {
+            keys: None,
+            problem: None,
+            is_fetching: true,
+            began: Instant::now(),
+            ended: 0,
+        };
+        let shared = Arc::new(Shared {
+            state: watch::Sender::new(state),
+            demand: Notify::new(),
+        });
+        let (wanted, follow) = watch::channel(wanted);
+        let refresh = Refresh {
+            url,
+            wanted: follow,
+            shared: Arc::clone(&shared),
+            fetcher: Arc::clone(&cache.fetcher),
+            turns: Arc::clone(&cache.turns),
+        };
+        let task = cache.runtime.spawn(refresh.run()).abort_handle();
+        Self {
+            shared,
+            wanted,
+            task,
+        }
+    }
+
+    /// Changes who wants the keys. The fetch that is under way goes on, and no other begins.
+    pub(super) fn set_wanted(&self, wanted: Wanted) {
+        self.wanted.send_if_modified(|current| {
+            let is_changed = *current != wanted;
+            *current = wanted;
+            is_changed
+        });
+    }
+
+    pub(super) fn keys(&self) -> Option<Arc<KeySet>> {
+        self.shared.state.borrow().keys.clone()
+    }
+
+    pub(super) fn problem(&self) -> Option<KeyProblem> {
+        let state = self.shared.state.borrow();
+        state.problem.as_ref().map(|message| KeyProblem {
+            message: message.clone(),
+            last_good_in_force: state.keys.is_some(),
+        })
+    }
+
+    pub(super) async fn keys_for(&self, header: &Header, wait: Duration) -> Option<Arc<KeySet>> {
+        let State {
+            keys,
+            is_fetching,
+            began,
+            ended,
+            ..
+        } = self.shared.state.borrow().clone();
+        let is_served = keys.as_ref().is_some_and(|keys| keys.has_key_for(header));
+        if is_served || !(is_fetching || began.elapsed() >= ON_DEMAND) {
+            return keys;
+        }
+        if !is_fetching {
+            self.shared.demand.notify_one();
+        }
+        let mut states = self.shared.state.subscribe();
+        // Whatever ends the wait, the keys of that moment count.
+        let _ = timeout(wait, states.wait_for(|state| state.ended > ended)).await;
+        self.keys()
+    }
+}
+
+impl Drop for Remote {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// The task behind a [`Remote`].
+struct Refresh {
+    url: KeyUrl,
+    wanted: watch::Receiver<Wanted>,
+    shared: Arc<Shared>,
+    fetcher: Arc<dyn Fetch>,
+    turns: Arc<Turns>,
+}
+
+impl Refresh {
+    async fn run(mut self) {
+        let mut failures = 0;
+        loop {
+            self.shared.state.send_modify(|state| {
+                state.is_fetching = true;
+                state.began = Instant::now();
+            });
+            let turn = self.turn().await;
+            let began = Instant::now();
+            let fetched = self.fetch(&turn).await;
+            drop(turn);
+            let pause = match fetched {
+                Ok(keys) => {
+                    failures = 0;
+                    self.succeeded(keys);
+                    REFRESH.mul_f64(1.0 - 0.1 * rand::random::<f64>())
+                }
+                Err(error) => {
+                    self.failed(&error);
+                    failures += 1;
+                    let pause = pause_after(failures).max(began.elapsed() * PAUSE_PER_TURN);
+                    pause.mul_f64(0.75 + 0.5 * rand::random::<f64>())
+                }
+            };
+            self.pause(pause).await;
+        }
+    }
+
+    /// Waits for a turn, in the lines of the namespaces that want the keys by then.
+    async fn turn(&mut self) -> Turn {
+        loop {
+            let namespaces = Arc::clone(&self.wanted.borrow_and_update().namespaces);
+            tokio::select! {
+                biased;
+                turn = self.turns.take(namespaces) => return turn,
+                // Without a sender this task ends.
+                Ok(()) = self.wanted.changed() => {}
+            }
+        }
+    }
+
+    async fn fetch(&self, turn: &Turn) -> Result<KeySet, KeyError> {
+        let limit = self.wanted.borrow().limit;
+        let keys = obtain(self.fetcher.as_ref(), &self.url, turn);
+        timeout(limit, keys)
+            .await
+            .unwrap_or(Err(KeyError::TooSlow(limit)))
+    }
+
+    fn succeeded(&self, keys: KeySet) {
+        if self.shared.state.borrow().problem.is_some() {
+            info!("the keys at {} have been fetched again", self.url);
+        }
+        self.shared.state.send_modify(|state| {
+            state.keys = Some(Arc::new(keys));
+            state.problem = None;
+            state.is_fetching = false;
+            state.ended += 1;
+        });
+    }
+
+    /// Keeps the keys that there are: an issuer that is away has not withdrawn them.
+    fn failed(&self, error: &KeyError) {
+        let message = problem(&self.url, error);
+        if self.shared.state.borrow().problem.as_ref() != Some(&message) {
+            warn!("{message}");
+        }
+        self.shared.state.send_modify(|state| {
+            state.problem = Some(message);
+            state.is_fetching = false;
+            state.ended += 1;
+        });
+    }
+
+    /// Waits until the next fetch is due, or one is demanded and may be made.
+    async fn pause(&self, pause: Duration) {
+        let end = sleep(pause);
+        tokio::pin!(end);
+        loop {
+            tokio::select! {
+                () = &mut end => return,
+                () = self.shared.demand.notified() => {
+                    if self.shared.state.borrow().began.elapsed() >= ON_DEMAND {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What an operator is told.
+fn problem(url: &KeyUrl, error: &KeyError) -> String {
+    let message = format!("the keys at {url} cannot be fetched: {error}");
+    cut(&message, MAX_PROBLEM).into_owned()
+}
+
+/// The pause after some failures in a row, at least one.
+fn pause_after(failures: u32) -> Duration {
+    let doublings = failures.saturating_sub(1).min(16);
+    LONGEST_PAUSE.min(FIRST_PAUSE * (1 << doublings))
+}

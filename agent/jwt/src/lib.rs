@@ -1,0 +1,38 @@
+//! Tokens of requests (JWT, RFC 7519), verified for the RequestAuthentication of a workload.
+//!
+//! [`authenticate()`] is what the proxy asks of each request: which token it carries, if any.
+//! [`apply`] is what then happens to the request. [`KeyCache`] has the issuers' keys.
+//! [`verify_bearer`] is for a token of one known issuer.
+//!
+//! Signatures are checked with aws-lc-rs, which TLS uses too, by the little code of `key_set` and
+//! `unverified`. A general JWT library would take repeated JSON keys (the application may see the
+//! other value), pass over `crit`, and parse a key again for each token.
+
+mod authenticate;
+mod bearer;
+mod budget;
+mod cache;
+mod effects;
+mod extract;
+mod head;
+mod key_set;
+mod limits;
+mod strict_json;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+#[cfg(test)]
+mod tests;
+mod unauthenticated;
+mod unverified;
+mod verify;
+
+pub use authenticate::authenticate;
+pub use bearer::{ExpectedToken, VerifiedClaims, verify_bearer};
+pub use cache::{
+    Addresses, DiscoveryError, Fetch, FetchError, HttpFetcher, IsLocal, KeyCache, KeyError,
+    KeyProblem, TrustError, Turn,
+};
+pub use effects::{Verified, apply};
+pub use head::RequestHead;
+pub use key_set::KeySet;
+pub use unauthenticated::Unauthenticated;

@@ -1,0 +1,165 @@
+//! Recent denials, and what policies had noted, kept for the operator: of each pod, so that what
+//! happens at one pod leaves the evidence of the others alone.
+
+mod lines;
+mod pod;
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::event::{EventKind, EventRecord, KeptEvent};
+use super::tally::{RuleTally, Tallies};
+use ambit_model::ObjectName;
+use lines::LineShares;
+pub use lines::{InLog, LeftOut};
+use pod::{Novelty, PodEvents};
+
+/// Of how many pods events are kept; a node has fewer.
+const PODS: usize = 1024;
+
+/// How many groups of alike events are kept of all pods together.
+const GROUPS: usize = 8192;
+
+/// Keeps events of each pod, folded by source and by what decided, and says which of them are worth
+/// a line in the log.
+#[derive(Debug, Default)]
+pub struct RecentEvents(Mutex<Kept>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    /// `None`: a network namespace that is no known pod's.
+    pods: BTreeMap<Option<ObjectName>, OfPod>,
+    groups: usize,
+    tallies: Tallies,
+    losses: EventLosses,
+}
+
+#[derive(Debug, Default)]
+struct OfPod {
+    events: PodEvents,
+    lines: LineShares,
+}
+
+/// What is not told in full.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct EventLosses {
+    /// Events that are no longer listed, because others needed the room. They are counted by rule.
+    pub forgotten: u64,
+    /// Lines about denials, refusals and failures that were left out of the log.
+    pub left_out_of_log: u64,
+}
+
+impl RecentEvents {
+    /// Keeps an event. Tells whether it is to have its line in the log: notes always are, denials
+    /// unless there are too many.
+    pub fn record(&self, event: EventRecord) -> InLog {
+        self.record_at(event, Timestamp::now(), Instant::now())
+    }
+
+    /// Whether a pod may have one more line about something that somebody else brought about, and
+    /// that is no event.
+    pub fn may_log(&self, pod: &ObjectName) -> InLog {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let share = &mut kept.of_pod(Some(pod.clone())).lines;
+        let in_log = share.take(lines::Line::Incident, Instant::now());
+        kept.count_line(in_log)
+    }
+
+    fn record_at(&self, event: EventRecord, at: Timestamp, now: Instant) -> InLog {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.add(event, at, now)
+    }
+
+    /// The kept events, the one that happened last at the end.
+    pub fn list(&self) -> Vec<KeptEvent> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let events = kept.pods.values().flat_map(|pod| pod.events.list());
+        let mut all: Vec<_> = events.cloned().collect();
+        drop(kept);
+        all.sort_by_key(|kept| kept.last);
+        all
+    }
+
+    /// How often each rule decided, since the agent started.
+    pub fn tallies(&self) -> Vec<RuleTally> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.tallies.list()
+    }
+
+    /// What is not told in full, since the agent started.
+    pub fn losses(&self) -> EventLosses {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.losses
+    }
+
+    /// How many lines of each pod were left out since the last time that this was asked.
+    pub fn take_left_out(&self) -> Vec<LeftOut> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let pods = kept.pods.iter_mut();
+        let left_out = pods.map(|(pod, own)| LeftOut {
+            pod: pod.clone(),
+            lines: own.lines.take_left_out(),
+        });
+        left_out.filter(|left_out| left_out.lines > 0).collect()
+    }
+}
+
+impl Kept {
+    fn add(&mut self, event: EventRecord, at: Timestamp, now: Instant) -> InLog {
+        self.tallies.add(&event);
+        let kind = event.kind;
+        let pod = self.of_pod(event.pod.clone());
+        let before = pod.events.groups();
+        let (novelty, forgotten) = pod.events.add(event, at);
+        let more = pod.events.groups() - before;
+        let in_log = match (kind, novelty) {
+            (EventKind::Note, _) => InLog::Written,
+            (EventKind::Denial, Novelty::New) => pod.lines.take(lines::Line::NewDenial, now),
+            (EventKind::Denial, Novelty::Repeated) => {
+                pod.lines.take(lines::Line::RepeatedDenial, now)
+            }
+        };
+        self.groups += more;
+        self.losses.forgotten += forgotten;
+        if self.groups > GROUPS {
+            self.forget_one();
+        }
+        self.count_line(in_log)
+    }
+
+    fn count_line(&mut self, in_log: InLog) -> InLog {
+        self.losses.left_out_of_log += u64::from(in_log == InLog::LeftOut);
+        in_log
+    }
+
+    /// What is kept of a pod. If there are too many, the one that has been quiet for longest goes.
+    fn of_pod(&mut self, name: Option<ObjectName>) -> &mut OfPod {
+        if self.pods.len() >= PODS && !self.pods.contains_key(&name) {
+            let pods = self.pods.iter();
+            let quietest = pods.min_by_key(|(_, pod)| pod.events.last());
+            if let Some(quietest) = quietest.map(|(name, _)| name.clone())
+                && let Some(gone) = self.pods.remove(&quietest)
+            {
+                self.groups -= gone.events.groups();
+                self.losses.forgotten += gone.events.list().map(|kept| kept.count).sum::<u64>();
+            }
+        }
+        self.pods.entry(name).or_default()
+    }
+
+    /// Forgets a group of the pod that has the most.
+    fn forget_one(&mut self) {
+        let pods = self.pods.values_mut();
+        if let Some(pod) = pods.max_by_key(|pod| pod.events.groups()) {
+            self.losses.forgotten += pod.events.forget_one();
+            self.groups -= 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

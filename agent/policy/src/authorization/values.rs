@@ -1,0 +1,182 @@
+//! The values of an AuthorizationPolicy's fields, by kind.
+
+use std::collections::HashSet;
+use std::hash::Hash;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::matcher::{HostMatch, ServiceAccount, StringMatch};
+use crate::path::PathMatch;
+use crate::reader::{Node, NotEnforced};
+use crate::request_principal::RequestPrincipal;
+use ambit_model::{TrustBundle, TrustDomain};
+
+/// The longest value of `serviceAccounts`.
+const LONGEST_SERVICE_ACCOUNT: usize = 320;
+
+/// Reads the values of a list, each of which may stand for several.
+pub(super) fn expanded<T: Clone + Eq + Hash>(
+    node: &Node<'_>,
+    read: impl Fn(&Node<'_>, &str) -> Result<Vec<T>, NotEnforced>,
+) -> Result<Vec<T>, NotEnforced> {
+    let (mut all, mut known) = (Vec::new(), HashSet::new());
+    for values in node.texts(read)? {
+        for value in values {
+            if known.insert(value.clone()) {
+                all.push(value);
+            }
+        }
+    }
+    Ok(all)
+}
+
+pub(super) fn text(_node: &Node<'_>, text: &str) -> Result<StringMatch, NotEnforced> {
+    Ok(StringMatch::parse(text))
+}
+
+/// A principal. A whole one, of five parts, of the mesh's trust domain or of `cluster.local`, which
+/// points to it, stands for those of all its aliases.
+pub(super) fn principal(
+    node: &Node<'_>,
+    text: &str,
+    bundle: &TrustBundle,
+) -> Result<Vec<StringMatch>, NotEnforced> {
+    if reaches_into_scheme(text) {
+        return node.fail(
+            "an identity is written without spiffe://, so what stands before the trust domain means \
+             different things to Istio's engines; write *, the trust domain or a part of its end \
+             first",
+        );
+    }
+    Ok(expand_principal(text, bundle))
+}
+
+/// Whether a suffix can match an identity with its `spiffe://` only. Istio's sidecars match those,
+/// and its ambient mode does not.
+fn reaches_into_scheme(text: &str) -> bool {
+    let Some(suffix) = text.strip_prefix('*') else {
+        return false;
+    };
+    let is_whole_identity = |parts: &[&str]| matches!(parts, ["", _, "ns", _, "sa", _]);
+    let parts: Vec<&str> = suffix.split('/').collect();
+    suffix.contains("//") || is_whole_identity(&parts)
+}
+
+fn expand_principal(text: &str, bundle: &TrustBundle) -> Vec<StringMatch> {
+    let verbatim = || vec![StringMatch::parse(text)];
+    let Some((domain, rest)) = text.split_once('/') else {
+        return verbatim();
+    };
+    let is_whole = rest.split('/').count() == 4 && domain != "*";
+    let pattern = StringMatch::parse(domain);
+    let is_meant = |own: &TrustDomain| pattern.matches(own.as_str());
+    if !is_whole || !(domain == "cluster.local" || bundle.domains().any(is_meant)) {
+        return verbatim();
+    }
+    let keeps = |own: &TrustDomain| matches!(pattern, StringMatch::Suffix(_)) && is_meant(own);
+    let expand = |own: &TrustDomain| match keeps(own) {
+        true => StringMatch::parse(text),
+        false => StringMatch::parse(&format!("{own}/{rest}")),
+    };
+    bundle.domains().map(expand).collect()
+}
+
+/// A trust domain. One of the mesh's own stands for all of them.
+pub(super) fn trust_domain(
+    node: &Node<'_>,
+    text: &str,
+    bundle: &TrustBundle,
+) -> Result<Vec<StringMatch>, NotEnforced> {
+    if text.contains('/') {
+        return node.fail("a trust domain has no slash; for a whole identity use principals");
+    }
+    if has_other_wildcards(text) {
+        return node.fail("a trust domain has one *, at its beginning or its end");
+    }
+    let domains = || bundle.domains().map(TrustDomain::as_str);
+    if domains().any(|own| own == text) {
+        return Ok(domains().map(StringMatch::parse).collect());
+    }
+    Ok(vec![StringMatch::parse(text)])
+}
+
+/// A namespace. No namespace has a slash in its name, but Istio's sidecars match the value within
+/// the whole identity, where `a/*` matches.
+pub(super) fn namespace(node: &Node<'_>, text: &str) -> Result<StringMatch, NotEnforced> {
+    if text.contains('/') {
+        return node.fail(
+            "a namespace has no slash; for a service account of it use serviceAccounts, for a whole \
+             identity principals",
+        );
+    }
+    if has_other_wildcards(text) {
+        return node.fail(
+            "a * inside a namespace, or beside another, means different things to Istio's engines; \
+             write the namespaces one by one",
+        );
+    }
+    Ok(StringMatch::parse(text))
+}
+
+/// Whether there is a `*` that does not make the whole value a prefix, a suffix or presence.
+fn has_other_wildcards(text: &str) -> bool {
+    let rest = text.strip_prefix('*').or_else(|| text.strip_suffix('*'));
+    rest.unwrap_or(text).contains('*')
+}
+
+/// A service account, in the policy's own namespace where none is named.
+pub(super) fn service_account(
+    node: &Node<'_>,
+    text: &str,
+    namespace: &str,
+) -> Result<ServiceAccount, NotEnforced> {
+    let (namespace, name) = text.split_once('/').unwrap_or((namespace, text));
+    let is_malformed = namespace.is_empty() || name.is_empty() || name.contains('/');
+    if is_malformed || text.contains('*') || text.len() > LONGEST_SERVICE_ACCOUNT {
+        return node.fail(format!(
+            "{text:?} is no service account; write namespace/name or name, without wildcards, of at \
+             most {LONGEST_SERVICE_ACCOUNT} characters"
+        ));
+    }
+    Ok(ServiceAccount {
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+    })
+}
+
+pub(super) fn port(node: &Node<'_>, text: &str) -> Result<u16, NotEnforced> {
+    match text.parse() {
+        Ok(port) if text.bytes().all(|byte| byte.is_ascii_digit()) => Ok(port),
+        _ => node.fail(format!("{text:?} is not a port from 0 to 65535")),
+    }
+}
+
+/// A CIDR or an address; IPv4-mapped ones are IPv4.
+pub(super) fn block(node: &Node<'_>, text: &str) -> Result<IpNet, NotEnforced> {
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Ok(address.to_canonical().into());
+    }
+    match text.parse::<IpNet>() {
+        Ok(IpNet::V6(net)) if net.addr().to_ipv4_mapped().is_some() => {
+            node.fail("write an IPv4 block as IPv4")
+        }
+        Ok(net) => Ok(net.trunc()),
+        Err(_) => node.fail(format!("{text:?} is neither an address nor a CIDR")),
+    }
+}
+
+pub(super) fn host(_node: &Node<'_>, text: &str) -> Result<HostMatch, NotEnforced> {
+    Ok(HostMatch::parse(text))
+}
+
+pub(super) fn path(node: &Node<'_>, text: &str) -> Result<PathMatch, NotEnforced> {
+    PathMatch::parse(text).or_else(|problem| node.fail(format!("{text:?}: {problem}")))
+}
+
+pub(super) fn request_principal(
+    _node: &Node<'_>,
+    text: &str,
+) -> Result<RequestPrincipal, NotEnforced> {
+    Ok(RequestPrincipal::parse(text))
+}

@@ -1,0 +1,162 @@
+//! The kernel's form of a workload's policies: bit vectors, one bit for each alternative.
+
+mod alternative;
+mod prefix;
+
+use std::collections::BTreeSet;
+
+use ambit_common::{
+    Address, Bitmap, Judgement, MAX_ALTERNATIVES, PolicySetHeader, PolicySetId, SetMode, judge,
+};
+
+use super::decision::{Attributes, Decider};
+use super::workload_policies::WorkloadPolicies;
+use alternative::{Alternative, Effect};
+use ambit_model::WorkloadIdentity;
+use prefix::{block_count, longest, prefixes};
+
+/// How many comparisons of a value with a criterion tabulating a pod's policies may take: tens of
+/// milliseconds, which 4,000 address blocks in one rule need.
+const MOST_COMPARISONS: usize = 16 << 20;
+
+/// A policy set as the kernel has it.
+#[derive(Clone, Debug)]
+pub struct CompiledSet {
+    /// What does not depend on a dimension's value.
+    pub header: PolicySetHeader,
+    /// Ports that an alternative names.
+    pub ports: Vec<(u16, Bitmap)>,
+    /// Source prefixes (address, bits), of which the longest that matches counts. There is one for
+    /// all addresses of each family.
+    pub sources: Vec<(Address, u8, Bitmap)>,
+    /// The same, for destination addresses.
+    pub destinations: Vec<(Address, u8, Bitmap)>,
+    alternatives: Vec<Alternative>,
+}
+
+impl WorkloadPolicies {
+    /// Compiles the policies. What does not fit the tables is asked of userspace.
+    pub fn compile(&self) -> CompiledSet {
+        if !self.not_enforced.is_empty() {
+            return CompiledSet::without_tables(SetMode::Refuse);
+        }
+        match self.fitting_alternatives() {
+            Some(alternatives) => CompiledSet::new(alternatives),
+            None => CompiledSet::without_tables(SetMode::Ask),
+        }
+    }
+
+    /// Whether the kernel decides by its tables, because they are large enough.
+    pub(super) fn fit_tables(&self) -> bool {
+        self.fitting_alternatives().is_some()
+    }
+
+    /// The alternatives, unless they are more than the tables hold or take too long to tabulate.
+    fn fitting_alternatives(&self) -> Option<Vec<Alternative>> {
+        let count = self.alternative_count();
+        // Each may repeat the workload's HTTP ports.
+        let repeated = count.saturating_mul(self.http_ports.len());
+        if count > MAX_ALTERNATIVES || repeated > MOST_COMPARISONS {
+            return None;
+        }
+        let alternatives = self.alternatives();
+        (comparisons(&alternatives) <= MOST_COMPARISONS).then_some(alternatives)
+    }
+}
+
+/// How many comparisons tabulating takes: each port and prefix that is named is held against each
+/// alternative.
+fn comparisons(alternatives: &[Alternative]) -> usize {
+    let ports: BTreeSet<u16> = alternatives.iter().flat_map(Alternative::ports).collect();
+    let of_ports = alternatives.iter().map(Alternative::port_comparisons).sum();
+    let sources = block_count(alternatives.iter().flat_map(Alternative::source_blocks));
+    let destinations = alternatives
+        .iter()
+        .flat_map(Alternative::destination_blocks);
+    let destinations = block_count(destinations);
+    let products = [
+        (ports.len(), of_ports),
+        (sources, sources),
+        (destinations, destinations),
+    ];
+    let products = products.map(|(one, other): (usize, usize)| one.saturating_mul(other));
+    products.into_iter().fold(0, usize::saturating_add)
+}
+
+impl CompiledSet {
+    fn without_tables(mode: SetMode) -> Self {
+        let mut set = Self::new(Vec::new());
+        set.header.mode = mode as u8;
+        set
+    }
+
+    fn new(alternatives: Vec<Alternative>) -> Self {
+        let matching = |test: &dyn Fn(&Alternative) -> bool| bitmap(&alternatives, test);
+        let of_effect = |effect| matching(&|one| one.effect == effect);
+        let named: BTreeSet<u16> = alternatives.iter().flat_map(Alternative::ports).collect();
+        let ports = named
+            .into_iter()
+            .map(|port| (port, matching(&|one| one.admits_port(port))))
+            .collect();
+        let header = PolicySetHeader {
+            deny: of_effect(Effect::Deny),
+            deny_ask: of_effect(Effect::Ask),
+            allow: of_effect(Effect::Allow),
+            allow_ask: of_effect(Effect::AllowAsk),
+            other_ports: matching(&Alternative::admits_other_ports),
+            mode: SetMode::Tables as u8,
+            // Where no ALLOW policy applies, an alternative without a rule allows.
+            has_allow: 1,
+            zero: [0; 2],
+            // It gets its number when it is written.
+            set: PolicySetId::NONE,
+        };
+        let sources = alternatives.iter().flat_map(Alternative::source_blocks);
+        let destinations = alternatives
+            .iter()
+            .flat_map(Alternative::destination_blocks);
+        Self {
+            header,
+            ports,
+            sources: prefixes(sources, |net| matching(&|one| one.admits_source(net))),
+            destinations: prefixes(destinations, |net| {
+                matching(&|one| one.admits_destination(net))
+            }),
+            alternatives,
+        }
+    }
+
+    /// The rule behind an alternative; `None` where there is none.
+    pub fn decider(&self, alternative: u32) -> Option<&Decider> {
+        let number = usize::try_from(alternative).ok()?;
+        self.alternatives.get(number)?.decider.as_ref()
+    }
+
+    /// The alternatives that a peer satisfies.
+    pub fn identity_bits(&self, identity: Option<&WorkloadIdentity>) -> Bitmap {
+        bitmap(&self.alternatives, &|one| one.admits_identity(identity))
+    }
+
+    /// Judges a connection as the kernel does.
+    pub fn judge(&self, connection: &Attributes) -> Judgement {
+        let port = connection.destination.port();
+        let listed = self.ports.iter().find(|(own, _)| *own == port);
+        judge(
+            &self.header,
+            &self.identity_bits(connection.identity.as_ref()),
+            &longest(&self.sources, connection.source.into()),
+            &longest(&self.destinations, connection.destination.ip().into()),
+            listed.map_or(&self.header.other_ports, |(_, bits)| bits),
+        )
+    }
+}
+
+fn bitmap(alternatives: &[Alternative], test: &dyn Fn(&Alternative) -> bool) -> Bitmap {
+    let mut bits = Bitmap::EMPTY;
+    for (number, alternative) in alternatives.iter().enumerate() {
+        if test(alternative) {
+            bits.insert(number);
+        }
+    }
+    bits
+}

@@ -1,0 +1,150 @@
+//! What is asked of a workload's policies, and what they answer.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use ambit_common::Reason;
+use serde::Serialize;
+
+use ambit_model::{ObjectName, PolicyKind, WorkloadIdentity};
+
+/// The L4 attributes of a connection to a workload.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Attributes {
+    /// The verified peer identity; `None` for plaintext.
+    pub identity: Option<WorkloadIdentity>,
+    /// The immediate peer's address.
+    pub source: IpAddr,
+    /// The workload's address and port (never 15008).
+    pub destination: SocketAddr,
+}
+
+/// The policies' answer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Decision {
+    /// The connection may reach the application.
+    Allow(Permit),
+    /// It may not.
+    Deny(Denial),
+}
+
+/// What the policies say of a connection before a byte of it has been read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ConnectionVerdict {
+    /// It may reach the application, whatever it carries.
+    Allow(Permit),
+    /// It may not, whatever it carries.
+    Deny(Denial),
+    /// It depends: on its requests where the port carries HTTP, on an external authorizer, or there
+    /// is something to note.
+    Ask,
+}
+
+/// The policies' answer to one request.
+#[derive(PartialEq, Eq, Debug)]
+pub enum RequestDecision {
+    /// The request may reach the application.
+    Allow(RequestPermit),
+    /// It may not.
+    Deny(Denial),
+}
+
+/// Proof that the evaluator allowed one request: only the evaluator makes one, and it is not copied.
+#[derive(PartialEq, Eq, Debug)]
+pub struct RequestPermit {
+    decider: Option<Decider>,
+}
+
+impl RequestPermit {
+    pub(super) fn new(decider: Option<Decider>) -> Self {
+        Self { decider }
+    }
+
+    /// One for the tests of what needs it.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn for_test() -> Self {
+        Self::new(None)
+    }
+
+    /// The ALLOW rule that matched; `None` where no ALLOW policy applies.
+    pub fn decider(&self) -> Option<&Decider> {
+        self.decider.as_ref()
+    }
+}
+
+/// Proof that the evaluator allowed a connection: only the evaluator makes one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Permit {
+    decider: Option<Decider>,
+}
+
+impl Permit {
+    pub(super) fn new(decider: Option<Decider>) -> Self {
+        Self { decider }
+    }
+
+    /// The ALLOW rule that matched; `None` where no ALLOW policy applies.
+    pub fn into_decider(self) -> Option<Decider> {
+        self.decider
+    }
+}
+
+/// Where a verdict was reached.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Layer {
+    /// In the kernel's tables, before a byte of the connection passed.
+    Kernel,
+    /// By the evaluator in the node's proxy.
+    Proxy,
+}
+
+impl Layer {
+    /// The word that logs use.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Kernel => "kernel",
+            Self::Proxy => "proxy",
+        }
+    }
+}
+
+/// Why a connection was denied.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Denial {
+    /// The kind of reason.
+    pub reason: Reason,
+    /// The rule that decided, where a single one did.
+    pub decider: Option<Decider>,
+}
+
+impl fmt::Display for Denial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.reason.as_str())?;
+        match &self.decider {
+            Some(decider) => write!(f, " ({decider})"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A rule of a policy.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Decider {
+    /// The object's kind.
+    pub kind: PolicyKind,
+    /// The object's name.
+    pub name: ObjectName,
+    /// The index of the rule in `spec.rules`; `None` where the object as a whole decided.
+    pub rule: Option<usize>,
+}
+
+impl fmt::Display for Decider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind, self.name)?;
+        match self.rule {
+            Some(rule) => write!(f, " rule {rule}"),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Why a verdict is what it is: the evaluator's own verdict on a question, the rule behind it, and
+//! for a denial the rule that comes nearest to allowing.
+//!
+//! Nothing here matches a value: [`ruling`] asks the evaluator, and [`rules`] asks the criteria.
+
+mod answer;
+mod authentication;
+mod caller;
+mod destination;
+mod endpoint;
+mod error;
+mod near;
+mod question;
+mod request;
+mod rules;
+pub(super) mod ruling;
+
+use std::net::IpAddr;
+
+pub use answer::{
+    Answer, Authentication, AuthenticationMode, Caller, Cause, CriterionText, DecidedBy, Endpoint,
+    EndpointResult, Explanation, Request, RuleName, RuleText, Verdict,
+};
+pub use error::QuestionError;
+pub use question::{AskedRequest, CallerName, DestinationName, NameError, Question, Transport};
+
+use super::MeshView;
+use super::authorization::Criterion;
+use super::request::HeaderKey;
+use super::workload_policies::WorkloadPolicies;
+use ambit_model::Target;
+use caller::ResolvedCaller;
+use destination::ResolvedDestination;
+use endpoint::Asked;
+
+impl MeshView {
+    /// Answers a question.
+    ///
+    /// # Errors
+    /// [`QuestionError`], where it names what there is not.
+    pub fn explain(&self, question: &Question) -> Result<Answer, QuestionError> {
+        let snapshot = &self.snapshot;
+        let caller = ResolvedCaller::resolve(question, snapshot)?;
+        let destination = ResolvedDestination::resolve(&question.to, question.port, snapshot)?;
+        let request = question.request.as_ref();
+        let request = request
+            .map(|asked| asked.attributes(&destination.host, snapshot))
+            .transpose()?;
+        let shown = request.as_ref().zip(question.request.as_ref());
+        let shown = shown.map(|(request, asked)| Request::of(request, asked.path_and_query()));
+        let asked = Asked {
+            view: self,
+            caller: &caller,
+            request: request.as_ref(),
+            shown: shown.as_ref(),
+        };
+        let mut assumptions = caller.assumptions.clone();
+        assumptions.extend(destination.assumptions.iter().cloned());
+        if !snapshot.is_complete() {
+            assumptions.push(
+                "the configuration is not known in full, and every pod of the node stays closed \
+                 until it is; `ambit status` tells the faults"
+                    .to_owned(),
+            );
+        }
+        let mut results: Vec<EndpointResult> = Vec::new();
+        let mut address = None;
+        for target in &destination.endpoints {
+            let own = caller.address(target.address.ip())?;
+            address = address.or(own);
+            for assumption in self.assumptions(question, own, target) {
+                if !assumptions.contains(&assumption) {
+                    assumptions.push(assumption);
+                }
+            }
+            add(&mut results, target, asked.of(target)?);
+        }
+        Ok(Answer {
+            caller: caller.shown(address),
+            destination: destination.description,
+            request: shown,
+            assumptions,
+            results,
+        })
+    }
+
+    /// What was assumed for want of a word on it, where a policy of the destination asks for it.
+    fn assumptions(
+        &self,
+        question: &Question,
+        source: Option<IpAddr>,
+        target: &Target,
+    ) -> Vec<String> {
+        let policies = self.policies.for_workload(&target.workload);
+        let mut assumptions = Vec::new();
+        if source.is_none() && policies.has_criterion(is_about_source) {
+            assumptions.push(
+                "the caller's address is not known, and rules ask for it: it is taken for none in \
+                 particular (--from-address says which)"
+                    .to_owned(),
+            );
+        }
+        let Some(request) = &question.request else {
+            return assumptions;
+        };
+        if request.host.is_none() && policies.has_criterion(is_about_host) {
+            assumptions.push(
+                "rules ask for the host: it is taken for the destination's own name \
+                 (--host says which)"
+                    .to_owned(),
+            );
+        }
+        if request.claims.is_some() {
+            assumptions.push(
+                "the token was not verified here: its payload is taken as it stands".to_owned(),
+            );
+        }
+        assumptions
+    }
+}
+
+impl WorkloadPolicies {
+    fn has_criterion(&self, is_meant: fn(&Criterion) -> bool) -> bool {
+        let rules = self.policies.iter().flat_map(|one| &one.policy.rules);
+        rules
+            .flat_map(super::authorization::Rule::all_criteria)
+            .any(is_meant)
+    }
+}
+
+const fn is_about_source(criterion: &Criterion) -> bool {
+    matches!(criterion, Criterion::SourceIp(_) | Criterion::RemoteIp(_))
+}
+
+const fn is_about_host(criterion: &Criterion) -> bool {
+    matches!(
+        criterion,
+        Criterion::Host(_) | Criterion::Header(HeaderKey::Authority, _)
+    )
+}
+
+/// Adds an endpoint to those that give the same answer.
+fn add(results: &mut Vec<EndpointResult>, target: &Target, explanation: Explanation) {
+    let endpoint = Endpoint {
+        pod: target.workload.name.clone(),
+        address: target.address,
+    };
+    let same = results
+        .iter_mut()
+        .find(|result| result.explanation == explanation);
+    match same {
+        Some(result) => result.endpoints.push(endpoint),
+        None => results.push(EndpointResult {
+            endpoints: vec![endpoint],
+            explanation,
+        }),
+    }
+}

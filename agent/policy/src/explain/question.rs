@@ -1,0 +1,262 @@
+//! What `ambit explain` asks.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use ambit_model::{ObjectName, WorkloadIdentity};
+
+/// Whether somebody may reach something.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Question {
+    /// Who calls.
+    pub from: CallerName,
+    /// From which address, where the objects do not say it.
+    pub from_address: Option<IpAddr>,
+    /// How.
+    pub transport: Transport,
+    /// What is called.
+    pub to: DestinationName,
+    /// The pod's port, or the Service's, 1 to 65535.
+    pub port: u16,
+    /// With which request; `None` asks about the connection alone.
+    pub request: Option<AskedRequest>,
+}
+
+/// Whether a caller comes through a tunnel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Transport {
+    /// Where the caller has an identity.
+    Tunnel,
+    /// Never.
+    Plaintext,
+}
+
+/// A request, as far as it is said. The rest is what a simple client sends.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct AskedRequest {
+    /// GET, if it is not said.
+    pub method: Option<String>,
+    /// `/`, if it is not said; with its query.
+    pub path: Option<String>,
+    /// The destination's name, if it is not said.
+    pub host: Option<String>,
+    /// Names and values, in their order.
+    pub headers: Vec<(String, String)>,
+    /// The payload of a token, taken as verified.
+    pub claims: Option<Map<String, Value>>,
+}
+
+/// Who calls.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum CallerName {
+    /// `pod:namespace/name`.
+    Pod(ObjectName),
+    /// `namespace/service-account`, of the mesh's own trust domain.
+    Account(ObjectName),
+    /// A principal: `trust-domain/ns/namespace/sa/service-account`.
+    Identity(WorkloadIdentity),
+    /// An address.
+    Address(IpAddr),
+}
+
+/// What is called.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum DestinationName {
+    /// `pod:namespace/name`.
+    Pod(ObjectName),
+    /// `service:namespace/name`, or `name.namespace`, with or without `.svc` and the cluster's
+    /// domain.
+    Service(ObjectName),
+    /// `namespace/name`: a pod, or else a Service.
+    Either(ObjectName),
+    /// A pod's address or a Service's.
+    Address(IpAddr),
+}
+
+/// Why a text names nothing.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum NameError {
+    /// No caller.
+    #[error(
+        "{0:?} names no caller; write namespace/service-account, pod:namespace/name, an IP address, \
+         or a principal"
+    )]
+    Caller(String),
+    /// No destination.
+    #[error(
+        "{0:?} names no destination; write namespace/pod, pod:namespace/name, \
+         service:namespace/name, service.namespace, or an IP address"
+    )]
+    Destination(String),
+}
+
+fn object_name(text: &str) -> Option<ObjectName> {
+    let (namespace, name) = text.split_once('/')?;
+    let is_name = !namespace.is_empty() && !name.is_empty() && !name.contains('/');
+    is_name.then(|| ObjectName::new(namespace, name))
+}
+
+impl FromStr for CallerName {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let name = if let Ok(address) = text.parse() {
+            Some(Self::Address(address))
+        } else if let Some(pod) = text.strip_prefix("pod:") {
+            object_name(pod).map(Self::Pod)
+        } else if let Some(account) = object_name(text) {
+            Some(Self::Account(account))
+        } else {
+            let principal = text.strip_prefix("spiffe://").unwrap_or(text);
+            principal.parse().ok().map(Self::Identity)
+        };
+        name.ok_or_else(|| NameError::Caller(text.to_owned()))
+    }
+}
+
+impl FromStr for DestinationName {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let name = if let Ok(address) = text.parse() {
+            Some(Self::Address(address))
+        } else if let Some(pod) = text.strip_prefix("pod:") {
+            object_name(pod).map(Self::Pod)
+        } else if let Some(service) = text.strip_prefix("service:") {
+            object_name(service).map(Self::Service)
+        } else if text.contains('/') {
+            object_name(text).map(Self::Either)
+        } else {
+            host_name(text).map(Self::Service)
+        };
+        name.ok_or_else(|| NameError::Destination(text.to_owned()))
+    }
+}
+
+/// A Service by its name in DNS.
+fn host_name(text: &str) -> Option<ObjectName> {
+    let mut labels = text.trim_end_matches('.').split('.');
+    let (name, namespace) = (labels.next()?, labels.next()?);
+    let is_service = matches!(labels.next(), None | Some("svc"));
+    let is_name = is_service && !name.is_empty() && !namespace.is_empty();
+    is_name.then(|| ObjectName::new(namespace, name))
+}
+
+impl fmt::Display for CallerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pod(name) => write!(f, "pod:{name}"),
+            Self::Account(name) => name.fmt(f),
+            Self::Identity(identity) => identity.fmt(f),
+            Self::Address(address) => address.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for DestinationName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pod(name) => write!(f, "pod:{name}"),
+            Self::Service(name) => write!(f, "service:{name}"),
+            Self::Either(name) => name.fmt(f),
+            Self::Address(address) => address.fmt(f),
+        }
+    }
+}
+
+impl TryFrom<String> for CallerName {
+    type Error = NameError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<CallerName> for String {
+    fn from(name: CallerName) -> Self {
+        name.to_string()
+    }
+}
+
+impl TryFrom<String> for DestinationName {
+    type Error = NameError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<DestinationName> for String {
+    fn from(name: DestinationName) -> Self {
+        name.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn callers_are_told_apart_by_their_form() {
+        for (text, shown) in [
+            ("web/frontend", "Account"),
+            ("pod:web/frontend-0", "Pod"),
+            ("10.0.0.1", "Address"),
+            ("fd00::1", "Address"),
+            ("cluster.local/ns/web/sa/frontend", "Identity"),
+            ("spiffe://cluster.local/ns/web/sa/frontend", "Identity"),
+        ] {
+            let name: CallerName = text.parse().expect(text);
+            assert!(format!("{name:?}").starts_with(shown), "{text}: {name:?}");
+            assert_eq!(name.to_string().parse(), Ok(name), "{text}");
+        }
+        for text in [
+            "",
+            "web",
+            "web/",
+            "/frontend",
+            "a/b/c",
+            "pod:frontend",
+            "10.0.0",
+        ] {
+            let error = text.parse::<CallerName>().expect_err(text);
+            assert!(error.to_string().contains("pod:namespace/name"), "{error}");
+        }
+    }
+
+    #[test]
+    fn destinations_are_told_apart_by_their_form() {
+        let name = ObjectName::new("shop", "cart");
+        for (text, destination) in [
+            ("shop/cart", DestinationName::Either(name.clone())),
+            ("pod:shop/cart", DestinationName::Pod(name.clone())),
+            ("service:shop/cart", DestinationName::Service(name.clone())),
+            ("cart.shop", DestinationName::Service(name.clone())),
+            ("cart.shop.svc", DestinationName::Service(name.clone())),
+            (
+                "cart.shop.svc.cluster.local.",
+                DestinationName::Service(name.clone()),
+            ),
+        ] {
+            assert_eq!(text.parse(), Ok(destination.clone()), "{text}");
+            assert_eq!(destination.to_string().parse(), Ok(destination), "{text}");
+        }
+        for text in [
+            "",
+            "cart",
+            ".shop",
+            "cart.shop.com",
+            "a/b/c",
+            "service:cart",
+        ] {
+            text.parse::<DestinationName>().expect_err(text);
+        }
+    }
+}

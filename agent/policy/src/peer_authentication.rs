@@ -1,0 +1,153 @@
+//! PeerAuthentication: on which ports a workload takes plaintext.
+
+use std::collections::BTreeMap;
+
+use super::decision::Decider;
+use super::dry_run::refuse_dry_run;
+use super::reader::{Node, NotEnforced, Warning, selector};
+use ambit_model::{PolicyKind, PolicyObject};
+
+/// A mode, as far as it matters to a proxy that always takes mutual TLS: DISABLE is PERMISSIVE.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) enum Mode {
+    /// Inherited from the level above.
+    Unset,
+    /// Plaintext is taken.
+    Permissive,
+    /// Plaintext is refused.
+    Strict,
+}
+
+/// What a PeerAuthentication says.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) struct PeerAuthentication {
+    pub(super) mode: Mode,
+    pub(super) ports: BTreeMap<u16, Mode>,
+}
+
+/// An object's selector, and what it says or the field that keeps it from being enforced.
+pub(super) struct Parsed {
+    /// Empty: no selector, or one without labels.
+    pub(super) selector: Vec<(String, String)>,
+    pub(super) content: Result<PeerAuthentication, NotEnforced>,
+    /// What an operator may want to know, though it is enforced.
+    pub(super) warnings: Vec<Warning>,
+}
+
+/// Reads a PeerAuthentication. A selector that is not understood selects the whole namespace.
+pub(super) fn parse(object: &PolicyObject) -> Parsed {
+    let spec = Node::spec(&object.spec);
+    let selected = spec.fields().and_then(|fields| {
+        let field = fields.into_iter().find(|(name, _)| *name == "selector");
+        field.map_or(Ok(Vec::new()), |(_, field)| selector(&field))
+    });
+    let mut warnings = Vec::new();
+    match selected {
+        Ok(selector) => Parsed {
+            content: refuse_dry_run(object)
+                .and_then(|()| content(&spec, selector.is_empty(), &mut warnings)),
+            selector,
+            warnings,
+        },
+        Err(error) => Parsed {
+            selector: Vec::new(),
+            content: Err(error),
+            warnings,
+        },
+    }
+}
+
+fn content(
+    spec: &Node<'_>,
+    no_selector: bool,
+    warnings: &mut Vec<Warning>,
+) -> Result<PeerAuthentication, NotEnforced> {
+    let mut content = PeerAuthentication {
+        mode: Mode::Unset,
+        ports: BTreeMap::new(),
+    };
+    for (name, field) in spec.fields()? {
+        match name {
+            "selector" if no_selector => warnings.push(field.warning(
+                "a selector without labels selects every workload; add labels, or remove it to \
+                 say so",
+            )),
+            "selector" => {}
+            "mtls" => content.mode = mtls(&field, warnings)?,
+            "portLevelMtls" => {
+                let ports = field.fields()?;
+                if ports.is_empty() && !field.is_null() {
+                    return field.fail("it names no port; add one, or remove the field");
+                }
+                for (port, node) in ports {
+                    let Some(number) = port.parse().ok().filter(|&port: &u16| port != 0) else {
+                        return node.fail(format!("{port:?} is not a port from 1 to 65535"));
+                    };
+                    if no_selector {
+                        return field.fail("port-level modes need a selector");
+                    }
+                    content.ports.insert(number, mtls(&node, warnings)?);
+                }
+            }
+            _ => return field.unknown(),
+        }
+    }
+    Ok(content)
+}
+
+fn mtls(node: &Node<'_>, warnings: &mut Vec<Warning>) -> Result<Mode, NotEnforced> {
+    let mut mode = Mode::Unset;
+    for (name, field) in node.fields()? {
+        mode = match (name, field.text()?) {
+            ("mode", "UNSET") => Mode::Unset,
+            ("mode", "STRICT") => Mode::Strict,
+            ("mode", "PERMISSIVE") => Mode::Permissive,
+            ("mode", "DISABLE") => {
+                warnings.push(field.warning(
+                    "DISABLE is taken for PERMISSIVE: a tunnel is always taken; write PERMISSIVE",
+                ));
+                Mode::Permissive
+            }
+            ("mode", other) => return field.fail(format!("{other:?} is no mode")),
+            _ => return field.unknown(),
+        };
+    }
+    Ok(mode)
+}
+
+/// On which ports a workload refuses plaintext, and which object says so.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub(super) struct Strictness {
+    /// Of ports without a word of their own.
+    pub(super) base: Option<Decider>,
+    /// Ports with a word of their own; `None` takes plaintext.
+    pub(super) ports: BTreeMap<u16, Option<Decider>>,
+}
+
+impl Strictness {
+    /// The object that makes a port STRICT.
+    pub(super) fn of(&self, port: u16) -> Option<&Decider> {
+        self.ports.get(&port).unwrap_or(&self.base).as_ref()
+    }
+
+    /// Applies the next level: mesh, then namespace, then workload.
+    pub(super) fn apply(&mut self, object: &PolicyObject, content: &PeerAuthentication) {
+        let decider = || Decider {
+            kind: PolicyKind::PeerAuthentication,
+            name: object.name.clone(),
+            rule: None,
+        };
+        match content.mode {
+            Mode::Unset => {}
+            Mode::Permissive => self.base = None,
+            Mode::Strict => self.base = Some(decider()),
+        }
+        for (&port, mode) in &content.ports {
+            match mode {
+                Mode::Unset => {}
+                Mode::Permissive => drop(self.ports.insert(port, None)),
+                Mode::Strict => drop(self.ports.insert(port, Some(decider()))),
+            }
+        }
+    }
+}

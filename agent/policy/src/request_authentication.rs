@@ -1,0 +1,174 @@
+//! RequestAuthentication: the issuers whose tokens a workload's requests may carry.
+
+mod rule;
+#[cfg(test)]
+mod tests;
+mod url;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderName;
+
+use super::attachment::{ATTACHMENT_FIELDS, Attachment, attachment};
+use super::dry_run::refuse_dry_run;
+use super::jwks::Jwks;
+use super::reader::{Node, NotEnforced, Warning};
+use ambit_model::PolicyObject;
+
+pub use url::{HttpUrl, RedactedUrl};
+
+/// What a RequestAuthentication says. Those of one workload are combined: their rules are all in
+/// force.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct RequestAuthentication {
+    /// `jwtRules`.
+    pub rules: Vec<JwtRule>,
+}
+
+/// An issuer, and how its tokens are found, verified and passed on.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct JwtRule {
+    /// `issuer`: what `iss` has to be; `None` admits any.
+    pub issuer: Option<String>,
+    /// `audiences`, one of which `aud` has to name; empty admits any.
+    pub audiences: Vec<String>,
+    /// `jwks`, `jwksUri`, or neither.
+    pub keys: KeySource,
+    /// `fromHeaders`, `fromParams` and `fromCookies`, or the usual places if none of them is set.
+    /// Empty if no request can have any of them.
+    pub locations: Vec<TokenLocation>,
+    /// `presence`: whether a request needs a token of this rule.
+    pub presence: Presence,
+    /// `outputPayloadToHeader`: takes the payload as the token has it, base64url.
+    pub payload_header: Option<HeaderName>,
+    /// `outputClaimToHeaders`.
+    pub claim_headers: Vec<ClaimHeader>,
+    /// `forwardOriginalToken`: whether the application sees the token.
+    pub forwards_original: bool,
+    /// `timeout`: for how long a request may wait for the keys.
+    pub timeout: Duration,
+    /// `spaceDelimitedClaims`, besides `scope` and `permission`.
+    pub space_delimited_claims: Vec<String>,
+}
+
+/// Whether a request needs a token that a rule accepts.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum Presence {
+    /// It may come without one.
+    #[default]
+    Optional,
+    /// Without one it is refused, whatever other tokens it has.
+    Required,
+}
+
+/// Where an issuer's keys come from.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum KeySource {
+    /// `jwks`.
+    Inline(Arc<Jwks>),
+    /// They are fetched.
+    Published(KeyUrl),
+}
+
+/// Where an issuer publishes its keys.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum KeyUrl {
+    /// `jwksUri`: here.
+    Keys(HttpUrl),
+    /// Neither `jwks` nor `jwksUri`: at `jwks_uri` of the OpenID configuration that is here (OpenID
+    /// Connect Discovery, section 4).
+    Configuration(HttpUrl),
+}
+
+impl fmt::Display for KeyUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Keys(url) | Self::Configuration(url)) = self;
+        url.fmt(f)
+    }
+}
+
+/// Where a token may be in a request.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum TokenLocation {
+    /// A header's value, after a prefix.
+    Header {
+        /// The header.
+        name: HeaderName,
+        /// Stands before the token; may be empty.
+        prefix: String,
+    },
+    /// A parameter of the query.
+    Parameter(String),
+    /// A cookie.
+    Cookie(String),
+}
+
+impl TokenLocation {
+    /// The usual places: RFC 6750, sections 2.1 and 2.3.
+    pub fn defaults() -> Vec<Self> {
+        vec![
+            Self::Header {
+                name: http::header::AUTHORIZATION,
+                prefix: "Bearer ".to_owned(),
+            },
+            Self::Parameter("access_token".to_owned()),
+        ]
+    }
+}
+
+/// A header that takes a claim.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct ClaimHeader {
+    /// The header.
+    pub header: HeaderName,
+    /// The claim; `.` leads into objects, as in `realm_access.owner`.
+    pub claim: String,
+}
+
+/// An object's attachment, and what it says or the field that keeps it from being enforced.
+#[derive(Debug)]
+pub(super) struct Parsed {
+    pub(super) attachment: Attachment,
+    pub(super) content: Result<RequestAuthentication, NotEnforced>,
+    /// What an operator may want to know, though it is enforced.
+    pub(super) warnings: Vec<Warning>,
+}
+
+/// Reads a RequestAuthentication. A selector that is not understood selects all of its scope.
+pub(super) fn parse(object: &PolicyObject) -> Parsed {
+    let spec = Node::spec(&object.spec);
+    let mut warnings = Vec::new();
+    match attachment(&spec, &mut warnings) {
+        Ok(attachment) => Parsed {
+            attachment,
+            content: refuse_dry_run(object).and_then(|()| content(&spec, &mut warnings)),
+            warnings,
+        },
+        Err(error) => Parsed {
+            attachment: Attachment::Everything,
+            content: Err(error),
+            warnings,
+        },
+    }
+}
+
+fn content(
+    spec: &Node<'_>,
+    warnings: &mut Vec<Warning>,
+) -> Result<RequestAuthentication, NotEnforced> {
+    let mut rules = Vec::new();
+    for (name, field) in spec.fields()? {
+        match name {
+            "jwtRules" => {
+                for node in field.optional_elements()? {
+                    rules.push(rule::parse(&node, warnings)?);
+                }
+            }
+            _ if ATTACHMENT_FIELDS.contains(&name) => {}
+            _ => return field.unknown(),
+        }
+    }
+    Ok(RequestAuthentication { rules })
+}

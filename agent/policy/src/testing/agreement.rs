@@ -1,0 +1,79 @@
+//! Kernel and userspace give the same verdict, for the same rule.
+
+use ambit_common::{Judgement, SetMode, Verdict};
+
+use crate::{
+    Approvals, Attributes, CompiledSet, ConnectionVerdict, Decision, RequestAttributes,
+    RequestDecision, WorkloadPolicies,
+};
+
+/// Holds the tables' judgement of a connection against the evaluator's.
+pub fn assert_agreement(policies: &WorkloadPolicies, connection: &Attributes) {
+    let compiled = policies.compile();
+    assert_judged_alike(policies, &compiled, connection, compiled.judge(connection));
+}
+
+/// Holds a judgement by the tables of `compiled` against the evaluator's, and the rule behind it.
+pub fn assert_judged_alike(
+    policies: &WorkloadPolicies,
+    compiled: &CompiledSet,
+    connection: &Attributes,
+    judged: Judgement,
+) {
+    let named = compiled.decider(judged.alternative);
+    let fits = compiled.header.mode != SetMode::Ask as u8;
+    let evaluated = policies.judge_connection(connection);
+    let agrees = match (&evaluated, judged.verdict) {
+        (ConnectionVerdict::Allow(permit), Verdict::Allow) => {
+            permit.clone().into_decider().as_ref() == named
+        }
+        (ConnectionVerdict::Deny(denial), Verdict::Deny) => denial.decider.as_ref() == named,
+        (ConnectionVerdict::Deny(_), Verdict::NoAllow | Verdict::Refuse) => named.is_none(),
+        (ConnectionVerdict::Ask, Verdict::Ask) => true,
+        (_, Verdict::Ask) => !fits,
+        _ => false,
+    };
+    assert!(
+        agrees,
+        "{connection:?}: the evaluator says {evaluated:?}, the tables {judged:?} ({named:?})"
+    );
+}
+
+/// Holds the verdict on a connection against the one on each thing that it may carry.
+pub fn assert_no_contradiction(
+    policies: &WorkloadPolicies,
+    connection: &Attributes,
+    requests: &[RequestAttributes],
+) {
+    let nobody = Approvals::default();
+    let on_request = |request| policies.judge_request(connection, request, &nobody);
+    let opaque = policies.judge_opaque(connection, &nobody);
+    let verdict = policies.judge_connection(connection);
+    match (&verdict, &opaque) {
+        (ConnectionVerdict::Deny(_), Decision::Allow(_)) => panic!("{connection:?}: {opaque:?}"),
+        // A rule that allows by L4 alone on a port that carries HTTP may mention HTTP elsewhere.
+        (ConnectionVerdict::Allow(permit), Decision::Deny(_)) => {
+            assert!(permit.clone().into_decider().is_some(), "{opaque:?}");
+        }
+        _ => {}
+    }
+    if !policies.carries_http(connection.destination.port()) {
+        return;
+    }
+    for request in requests {
+        let is_allowed = matches!(on_request(request), RequestDecision::Allow(_));
+        let agrees = match verdict {
+            ConnectionVerdict::Allow(_) => is_allowed,
+            ConnectionVerdict::Deny(_) => !is_allowed,
+            // What is not HTTP gets no further than a request, whose client may be another address.
+            ConnectionVerdict::Ask => {
+                matches!(opaque, Decision::Deny(_)) || is_allowed || request.forwarded_for.is_some()
+            }
+        };
+        assert!(
+            agrees,
+            "{connection:?} {verdict:?}: {request:?} {:?}",
+            on_request(request)
+        );
+    }
+}

@@ -1,0 +1,110 @@
+//! Kernel and userspace give the same verdict, for the same rule.
+
+use ambit_common::Verdict;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::generate::{connection, policies, request};
+use super::{Mesh, assert_agreement, assert_no_contradiction};
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4000))]
+
+    #[test]
+    fn the_kernel_says_what_the_evaluator_says(
+        mesh in policies(),
+        connections in vec(connection(), 16),
+    ) {
+        let policies = mesh.policies();
+        for connection in &connections {
+            assert_agreement(&policies, connection);
+        }
+    }
+
+    #[test]
+    fn the_verdict_on_a_connection_never_contradicts_the_one_on_what_it_carries(
+        mesh in policies(),
+        connections in vec(connection(), 8),
+        requests in vec(request(), 8),
+    ) {
+        let policies = mesh.policies();
+        for connection in &connections {
+            assert_no_contradiction(&policies, connection, &requests);
+        }
+    }
+}
+
+/// The property above would hold of generators whose policies refuse everything.
+#[test]
+fn the_generated_policies_come_to_every_verdict() {
+    use proptest::strategy::ValueTree;
+    use proptest::test_runner::TestRunner;
+
+    let mut runner = TestRunner::deterministic();
+    let (mut allowed, mut denied, mut not_allowed, mut asked) = (0, 0, 0, 0);
+    for _ in 0..1000 {
+        let mesh = policies()
+            .new_tree(&mut runner)
+            .expect("generates")
+            .current();
+        let connection = connection().new_tree(&mut runner).expect("generates");
+        let judged = mesh.policies().compile().judge(&connection.current());
+        match judged.verdict {
+            Verdict::Allow => allowed += 1,
+            Verdict::Deny => denied += 1,
+            Verdict::NoAllow => not_allowed += 1,
+            Verdict::Ask => asked += 1,
+            Verdict::Refuse => panic!("{judged:?}: these policies can be enforced"),
+        }
+    }
+    assert!(
+        allowed > 100 && denied > 100 && not_allowed > 50 && asked > 50,
+        "{allowed} allowed, {denied} denied, {not_allowed} not allowed, {asked} asked"
+    );
+}
+
+#[test]
+fn a_set_beyond_the_tables_is_left_to_userspace() {
+    let ports = |from: u16| {
+        (from..from + 700)
+            .map(|port| port.to_string())
+            .collect::<Vec<_>>()
+    };
+    let operations = |from| {
+        let each = ports(from).into_iter();
+        each.map(|port| json!({"operation": {"ports": [port]}}))
+            .collect::<Vec<_>>()
+    };
+    let small = Mesh::new().authorize("prod/a", json!({"rules": [{"to": operations(1)}]}));
+    let small = small.policies();
+    let big = Mesh::new()
+        .authorize("prod/a", json!({"rules": [{"to": operations(1)}]}))
+        .authorize("prod/b", json!({"rules": [{"to": operations(1000)}]}))
+        .policies();
+    let connection = super::Caller::Plaintext.calls(1500);
+    assert_eq!(small.compile().judge(&connection).verdict, Verdict::NoAllow);
+    assert_eq!(big.compile().judge(&connection).verdict, Verdict::Ask);
+    assert!(big.admits(super::Caller::Plaintext, 1500));
+    assert!(!big.admits(super::Caller::Plaintext, 2500));
+}
+
+#[test]
+fn address_blocks_that_take_long_to_tabulate_are_left_to_userspace() {
+    let blocks = |count: u16| {
+        let each = (0..count).map(|number| {
+            let [high, low] = number.to_be_bytes();
+            format!("10.{high}.{low}.0/24")
+        });
+        let source = json!({"ipBlocks": each.collect::<Vec<_>>()});
+        let rules = json!({"rules": [{"from": [{"source": source}]}]});
+        Mesh::new().authorize("prod/blocks", rules).policies()
+    };
+    let connection = super::Caller::Plaintext.calls(80);
+    for (count, verdict) in [(4000, Verdict::NoAllow), (5000, Verdict::Ask)] {
+        let policies = blocks(count);
+        assert_eq!(policies.compile().judge(&connection).verdict, verdict);
+        assert_eq!(policies.fit_tables(), verdict != Verdict::Ask);
+        assert!(!policies.admits(super::Caller::Plaintext, 80));
+    }
+}

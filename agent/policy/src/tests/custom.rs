@@ -1,0 +1,245 @@
+//! CUSTOM: whom a connection or a request is shown, and what comes of their answers.
+
+use std::sync::Arc;
+
+use ambit_common::Reason;
+use serde_json::{Value, json};
+
+use super::Caller::{Peer, Plaintext};
+use super::{Mesh, request};
+use crate::{Approvals, ConnectionVerdict, Decision, RequestDecision, WorkloadPolicies};
+
+/// A CUSTOM policy on requests for a path.
+fn custom(provider: &str, path: &str) -> Value {
+    json!({
+        "action": "CUSTOM",
+        "provider": {"name": provider},
+        "rules": [{"to": [{"operation": {"paths": [path]}}]}],
+    })
+}
+
+fn approved_by(providers: &[&str]) -> Approvals {
+    let mut approvals = Approvals::default();
+    for provider in providers {
+        approvals.add(Arc::from(*provider));
+    }
+    approvals
+}
+
+fn decide(policies: &WorkloadPolicies, path: &str, providers: &[&str]) -> RequestDecision {
+    let connection = Peer("a/b").calls(8080);
+    policies.judge_request(&connection, &request("GET", path), &approved_by(providers))
+}
+
+fn admits(policies: &WorkloadPolicies, path: &str, providers: &[&str]) -> bool {
+    matches!(decide(policies, path, providers), RequestDecision::Allow(_))
+}
+
+/// The providers that a request is shown.
+fn asked(policies: &WorkloadPolicies, path: &str) -> Vec<String> {
+    let connection = Peer("a/b").calls(8080);
+    let all = policies.consultations_on_request(&connection, &request("GET", path));
+    all.iter().map(|one| one.provider.to_string()).collect()
+}
+
+#[test]
+fn whoever_is_not_asked_has_not_allowed() {
+    let policies = Mesh::http()
+        .authorize("prod/custom", custom("ext", "/admin"))
+        .policies();
+    assert!(!admits(&policies, "/admin", &[]));
+    assert!(!admits(&policies, "/admin", &["other"]));
+    assert!(admits(&policies, "/admin", &["ext"]));
+    assert!(admits(&policies, "/", &[]));
+    let RequestDecision::Deny(denial) = decide(&policies, "/admin", &[]) else {
+        panic!("let in")
+    };
+    assert_eq!(denial.reason, Reason::DeniedByPolicy);
+    let decider = denial.decider.expect("a rule").to_string();
+    assert_eq!(decider, "AuthorizationPolicy prod/custom rule 0");
+}
+
+#[test]
+fn only_requests_that_match_are_shown() {
+    let policies = Mesh::http()
+        .authorize("prod/custom", custom("ext", "/admin"))
+        .policies();
+    assert_eq!(asked(&policies, "/admin"), ["ext"]);
+    assert_eq!(asked(&policies, "/"), [""; 0]);
+    let connection = Peer("a/b").calls(8080);
+    let [consultation] =
+        &policies.consultations_on_request(&connection, &request("GET", "/admin"))[..]
+    else {
+        panic!("one")
+    };
+    assert_eq!(consultation.decider.rule, Some(0));
+    assert_eq!(&*consultation.decider.name.name, "custom");
+}
+
+#[test]
+fn an_approval_opens_nothing_that_the_rest_closes() {
+    let deny = json!({"action": "DENY", "rules": [{"to": [{"operation": {"methods": ["GET"]}}]}]});
+    let denied = Mesh::http()
+        .authorize("prod/custom", custom("ext", "*"))
+        .authorize("prod/deny", deny)
+        .policies();
+    assert!(!admits(&denied, "/", &["ext"]));
+    let allow = json!({"rules": [{"to": [{"operation": {"paths": ["/a"]}}]}]});
+    let allowed = Mesh::http()
+        .authorize("prod/custom", custom("ext", "*"))
+        .authorize("prod/allow", allow)
+        .policies();
+    assert!(admits(&allowed, "/a", &["ext"]));
+    assert!(!admits(&allowed, "/a", &[]));
+    assert!(!admits(&allowed, "/b", &["ext"]));
+}
+
+/// As in Istio by default: what their rules match is refused, and the rest is let in.
+#[test]
+fn with_several_providers_none_is_asked_and_nothing_that_matches_is_let_in() {
+    let mesh = || {
+        Mesh::http()
+            .authorize("prod/one", custom("z", "/admin*"))
+            .authorize("prod/two", custom("a", "/a*"))
+    };
+    let policies = mesh().policies();
+    for path in ["/admin", "/a", "/"] {
+        assert_eq!(asked(&policies, path), [""; 0], "{path}");
+    }
+    let answers: [&[&str]; 4] = [&[], &["a"], &["z"], &["a", "z"]];
+    for approved in answers {
+        assert!(!admits(&policies, "/admin", approved), "{approved:?}");
+        assert!(!admits(&policies, "/a", approved), "{approved:?}");
+        assert!(admits(&policies, "/", approved), "{approved:?}");
+    }
+    let conditions = mesh().index().conditions();
+    for (name, other) in [
+        ("one", "prod/two names another provider there, \"a\""),
+        ("two", "prod/one names another provider there, \"z\""),
+    ] {
+        let shown = conditions.iter().find(|shown| &*shown.name.name == name);
+        let message = shown.and_then(|shown| shown.message.clone()).expect("told");
+        assert!(
+            message.contains("is refused at the pod prod/web"),
+            "{message}"
+        );
+        assert!(message.contains(other), "{message}");
+    }
+    assert_eq!(mesh().index().cross_check(None).len(), 2);
+}
+
+#[test]
+fn providers_at_different_ports_do_not_contradict_each_other() {
+    let at = |service: &str, provider: &str| {
+        json!({"action": "CUSTOM", "provider": {"name": provider}, "rules": [{}],
+            "targetRefs": [{"kind": "Service", "name": service}]})
+    };
+    let other =
+        ambit_model::testing::service("prod/other", &[], 90, ambit_model::TargetPort::Number(9090));
+    let mesh = || {
+        Mesh::new()
+            .serve(other.clone())
+            .authorize("prod/one", at("web", "one"))
+            .authorize("prod/two", at("other", "two"))
+    };
+    let policies = mesh().policies();
+    for (port, provider) in [(8080, "one"), (9090, "two")] {
+        let connection = Plaintext.calls(port);
+        let asked = policies.consultations_on_opaque(&connection);
+        assert_eq!(asked.len(), 1, "{port}");
+        let judged = policies.judge_opaque(&connection, &approved_by(&[provider]));
+        assert!(matches!(judged, Decision::Allow(_)), "{port}");
+        super::assert_agreement(&policies, &connection);
+    }
+    assert_eq!(mesh().index().cross_check(None), []);
+}
+
+#[test]
+fn a_second_provider_takes_back_what_the_first_has_approved() {
+    let with = |providers: &[&str]| {
+        let policies = providers.iter().enumerate().map(|(index, provider)| {
+            let spec = json!({"action": "CUSTOM", "provider": {"name": provider}, "rules": [{}]});
+            (format!("prod/custom-{index}"), spec)
+        });
+        policies.fold(Mesh::new(), |mesh, (name, spec)| {
+            mesh.authorize(&name, spec)
+        })
+    };
+    let connection = Plaintext.calls(8080);
+    let judge = |mesh: Mesh| {
+        let policies = mesh.policies();
+        super::assert_agreement(&policies, &connection);
+        policies.judge_opaque(&connection, &approved_by(&["a"]))
+    };
+    assert!(matches!(judge(with(&["a"])), Decision::Allow(_)));
+    assert!(matches!(judge(with(&["a", "a"])), Decision::Allow(_)));
+    assert!(matches!(judge(with(&["a", "b"])), Decision::Deny(_)));
+}
+
+#[test]
+fn a_provider_of_two_policies_is_asked_once() {
+    let policies = Mesh::http()
+        .authorize("prod/one", custom("ext", "/x"))
+        .authorize("prod/two", custom("ext", "*"))
+        .policies();
+    assert_eq!(asked(&policies, "/x"), ["ext"]);
+    assert!(admits(&policies, "/x", &["ext"]));
+}
+
+#[test]
+fn what_is_not_http_is_shown_whatever_the_rule_says_of_http() {
+    let policies = Mesh::new()
+        .authorize("prod/custom", custom("ext", "/admin"))
+        .policies();
+    let connection = Plaintext.calls(8080);
+    let asked = policies.consultations_on_opaque(&connection);
+    assert_eq!(asked.len(), 1);
+    let judge = |providers: &[&str]| policies.judge_opaque(&connection, &approved_by(providers));
+    assert!(matches!(judge(&[]), Decision::Deny(_)));
+    assert!(matches!(judge(&["ext"]), Decision::Allow(_)));
+    let verdict = policies.judge_connection(&connection);
+    assert_eq!(verdict, ConnectionVerdict::Ask);
+    super::assert_agreement(&policies, &connection);
+}
+
+#[test]
+fn a_port_that_is_not_meant_asks_nobody() {
+    let spec = json!({
+        "action": "CUSTOM",
+        "provider": {"name": "ext"},
+        "rules": [{"to": [{"operation": {"ports": ["80"]}}]}],
+    });
+    let policies = Mesh::new().authorize("prod/custom", spec).policies();
+    assert!(policies.admits(Plaintext, 8080));
+    assert!(!policies.admits(Plaintext, 80));
+    assert!(
+        policies
+            .consultations_on_opaque(&Plaintext.calls(8080))
+            .is_empty()
+    );
+}
+
+#[test]
+fn an_authorizer_is_shown_requests_where_a_port_has_them() {
+    let spec = json!({"action": "CUSTOM", "provider": {"name": "ext"}, "rules": [{}]});
+    let policies = Mesh::http().authorize("prod/custom", spec).policies();
+    assert!(policies.carries_http(8080));
+    assert_eq!(asked(&policies, "/"), ["ext"]);
+    let deny = json!({"action": "DENY", "rules": [{"to": [{"operation": {"ports": ["80"]}}]}]});
+    let without = Mesh::http().authorize("prod/deny", deny).policies();
+    assert!(!without.carries_http(8080), "nothing depends on requests");
+}
+
+#[test]
+fn a_denial_without_asking_is_none_of_an_authorizers_business() {
+    let strict = json!({"mtls": {"mode": "STRICT"}});
+    let policies = Mesh::http()
+        .authorize("prod/custom", custom("ext", "*"))
+        .authenticate("prod/default", strict)
+        .policies();
+    let connection = Plaintext.calls(8080);
+    let decision =
+        policies.judge_request(&connection, &request("GET", "/"), &approved_by(&["ext"]));
+    assert!(matches!(decision, RequestDecision::Deny(_)));
+    assert!(admits(&policies, "/", &["ext"]));
+}

@@ -1,0 +1,24 @@
+//! Who calls whom.
+
+use std::net::SocketAddr;
+
+use ambit_datapath::Caller;
+use ambit_policy::Attributes;
+
+/// The ends of a connection to the pod's application.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ends<'a> {
+    pub(crate) caller: &'a Caller,
+    pub(crate) to: SocketAddr,
+}
+
+impl Ends<'_> {
+    /// What policy knows of the connection.
+    pub(crate) fn attributes(self) -> Attributes {
+        Attributes {
+            identity: self.caller.identity.clone(),
+            source: self.caller.address.ip(),
+            destination: self.to,
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! One HTTP/2 connection to a peer, with the streams that share it.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use h2::client::SendRequest;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::AbortHandle;
+use tokio::time::{interval, timeout};
+
+use super::error::TunnelError;
+use super::occupancy::{Lease, Occupancy};
+use super::settings;
+use super::transport::Transport;
+use crate::turns::Budget;
+
+/// Streams that share a connection before another is opened, where the peer allows as many.
+const STREAMS: usize = 100;
+
+/// Streams whose peers do not read: with one more they could hold all of a connection's window,
+/// and every other stream would wait for them. New streams go elsewhere before that.
+const STALLED: usize = (settings::CONNECTION_WINDOW / settings::STREAM_WINDOW) as usize - 1;
+
+/// The age from which on a connection takes no new stream.
+const MAX_AGE: Duration = Duration::from_secs(3600);
+
+/// How long a connection without streams is kept.
+const IDLE: Duration = Duration::from_secs(90);
+
+/// How often a connection is asked whether it is alive.
+const PING_EVERY: Duration = Duration::from_secs(20);
+
+/// How long it may take to answer. A frozen peer is noticed by then.
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// An open connection.
+pub(super) struct Connection {
+    requests: SendRequest<Bytes>,
+    driver: AbortHandle,
+    occupancy: Rc<Occupancy>,
+    opened: Instant,
+    epoch: u64,
+}
+
+/// Why a connection was closed from this side.
+enum Closed {
+    Silent,
+    Idle,
+}
+
+impl Connection {
+    /// Begins HTTP/2 on a stream whose peer has been verified, over `transport`. `epoch` is that of
+    /// the certificate that it was opened with. It runs on `budget`.
+    ///
+    /// # Errors
+    /// [`TunnelError::Http2`].
+    pub(super) async fn open<S, T>(
+        peer: SocketAddr,
+        stream: S,
+        transport: Transport<T>,
+        epoch: u64,
+        budget: &Rc<Budget>,
+    ) -> Result<Self, TunnelError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + 'static,
+        T: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        let opening = transport.sending(settings::client().handshake(stream));
+        let (requests, mut connection) = opening
+            .await
+            .map_err(|source| TunnelError::Http2 { peer, source })?;
+        let occupancy = Rc::new(Occupancy::new());
+        let (pings, watched) = (connection.ping_pong(), Rc::clone(&occupancy));
+        let driving = async move {
+            tokio::select! {
+                ended = transport.sending(connection) => if let Err(error) = ended {
+                    tracing::debug!(%peer, %error, "a tunnel connection ended");
+                },
+                closed = disuse(pings, &watched) => match closed {
+                    Closed::Idle => tracing::debug!(%peer, "an idle tunnel connection was closed"),
+                    Closed::Silent => tracing::warn!(
+                        %peer, "a tunnel connection was closed: its peer does not answer"
+                    ),
+                },
+            }
+            watched.close();
+        };
+        let driver = tokio::task::spawn_local(budget.pace(Box::pin(driving)));
+        Ok(Self {
+            requests,
+            driver: driver.abort_handle(),
+            occupancy,
+            opened: Instant::now(),
+            epoch,
+        })
+    }
+
+    /// Whether it may take new streams at all, `epoch` being that of today's certificate. A peer
+    /// that drains (GOAWAY) takes none, though its open streams go on.
+    pub(super) fn takes_streams(&self, epoch: u64) -> bool {
+        let is_current = self.epoch == epoch && self.opened.elapsed() < MAX_AGE;
+        let refuses = matches!(self.requests.clone().ready().now_or_never(), Some(Err(_)));
+        self.is_open() && is_current && !refuses
+    }
+
+    /// Whether it is up.
+    pub(super) fn is_open(&self) -> bool {
+        self.occupancy.is_open()
+    }
+
+    /// Whether one more stream would be carried as well as the others.
+    pub(super) fn has_room(&self) -> bool {
+        let most = STREAMS.min(self.requests.current_max_send_streams());
+        self.occupancy.streams() < most && self.occupancy.stalled() < STALLED
+    }
+
+    /// Ends it, with its streams.
+    pub(super) fn abort(&self) {
+        self.occupancy.close();
+        self.driver.abort();
+    }
+
+    /// A place for one stream.
+    pub(super) fn take(&self) -> (SendRequest<Bytes>, Lease) {
+        (self.requests.clone(), Lease::take(&self.occupancy))
+    }
+}
+
+/// Resolves when the peer no longer answers, or nobody needs the connection. In the latter case it
+/// is marked closed before anybody else can run.
+async fn disuse(pings: Option<h2::PingPong>, occupancy: &Occupancy) -> Closed {
+    let Some(mut pings) = pings else {
+        return std::future::pending().await;
+    };
+    let mut due = interval(PING_EVERY);
+    due.tick().await;
+    loop {
+        due.tick().await;
+        if occupancy.idle_for() >= IDLE {
+            occupancy.close();
+            return Closed::Idle;
+        }
+        let answer = timeout(PING_TIMEOUT, pings.ping(h2::Ping::opaque())).await;
+        if !matches!(answer, Ok(Ok(_))) {
+            return Closed::Silent;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+
+    use tokio::io::duplex;
+    use tokio::task::{LocalSet, spawn_local};
+    use tokio::time::sleep;
+
+    use super::*;
+    use crate::turns::Turns;
+
+    const EPOCH: u64 = 1;
+
+    /// What the other side of a connection does.
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    enum Peer {
+        Answers,
+        /// Allows no more streams than this.
+        AllowsStreams(u32),
+        /// Once it has a stream.
+        Drains,
+        /// After the handshake.
+        Freezes,
+    }
+
+    /// Runs a test with a clock that leaps to the next timer when nothing else is to be done.
+    fn run<T: Future<Output = ()>>(peer: Peer, test: impl FnOnce(Connection) -> T) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        LocalSet::new().block_on(&runtime, async {
+            let (near, far) = duplex(64 << 10);
+            spawn_local(async move {
+                let mut settings = settings::server();
+                if let Peer::AllowsStreams(most) = peer {
+                    settings.max_concurrent_streams(most);
+                }
+                let mut accepting = settings.handshake::<_, Bytes>(far).await.unwrap();
+                if peer == Peer::Freezes {
+                    return std::future::pending().await;
+                }
+                let mut held = Vec::new();
+                while let Some(Ok(stream)) = accepting.accept().await {
+                    held.push(stream);
+                    if peer == Peer::Drains {
+                        accepting.graceful_shutdown();
+                    }
+                }
+            });
+            let address = ([10, 0, 0, 1], 15008).into();
+            let near = Transport::new(near);
+            let turns = Turns::default();
+            spawn_local(turns.clone().run());
+            let budget = Budget::new(turns);
+            let opening = Connection::open(address, near.clone(), near, EPOCH, &budget);
+            test(opening.await.unwrap()).await;
+        });
+    }
+
+    #[test]
+    fn a_connection_is_of_its_certificate() {
+        run(Peer::Answers, async |connection| {
+            assert!(connection.takes_streams(EPOCH));
+            assert!(!connection.takes_streams(EPOCH + 1));
+        });
+    }
+
+    #[test]
+    fn a_connection_has_room_for_so_many_streams() {
+        run(Peer::Answers, async |connection| {
+            let mut leases: Vec<_> = (0..STREAMS).map(|_| connection.take().1).collect();
+            assert!(!connection.has_room());
+            leases.pop();
+            assert!(connection.has_room());
+        });
+    }
+
+    #[test]
+    fn streams_that_stall_send_new_ones_elsewhere() {
+        run(Peer::Answers, async |connection| {
+            let leases: Vec<_> = (0..STALLED).map(|_| connection.take().1).collect();
+            let mut stalls: Vec<_> = leases.iter().map(Lease::stall).collect();
+            assert!(!connection.has_room());
+            stalls.pop();
+            assert!(connection.has_room());
+        });
+    }
+
+    #[test]
+    fn an_idle_connection_is_closed_and_a_used_one_is_not() {
+        run(Peer::Answers, async |connection| {
+            let (requests, lease) = connection.take();
+            sleep(4 * IDLE).await;
+            assert!(connection.is_open());
+            drop((requests, lease));
+            sleep(IDLE / 2).await;
+            assert!(connection.is_open());
+            sleep(IDLE).await;
+            assert!(!connection.is_open());
+        });
+    }
+
+    #[test]
+    fn a_frozen_peer_is_noticed() {
+        run(Peer::Freezes, async |connection| {
+            let _in_use = connection.take();
+            sleep(PING_EVERY + PING_TIMEOUT + Duration::from_secs(1)).await;
+            assert!(!connection.is_open());
+        });
+    }
+    fn open_stream(connection: &Connection) -> impl Sized + use<> {
+        let (mut requests, lease) = connection.take();
+        let mut request = http::Request::new(());
+        *request.method_mut() = http::Method::CONNECT;
+        *request.uri_mut() = "10.0.0.1:80".parse().unwrap();
+        (requests.send_request(request, false).unwrap(), lease)
+    }
+
+    #[test]
+    fn a_peer_that_drains_gets_no_new_streams() {
+        run(Peer::Drains, async |connection| {
+            assert!(connection.takes_streams(EPOCH));
+            let _stream = open_stream(&connection);
+            sleep(Duration::from_secs(1)).await;
+            assert!(connection.is_open(), "the open stream goes on");
+            assert!(!connection.takes_streams(EPOCH));
+        });
+    }
+
+    #[test]
+    fn a_peers_own_limit_counts() {
+        run(Peer::AllowsStreams(2), async |connection| {
+            sleep(Duration::from_secs(1)).await;
+            let first = connection.take();
+            assert!(connection.has_room());
+            let second = connection.take();
+            assert!(!connection.has_room());
+            drop((first, second));
+        });
+    }
+
+    #[test]
+    fn an_aborted_connection_takes_nothing() {
+        run(Peer::Answers, async |connection| {
+            connection.abort();
+            assert!(!connection.takes_streams(EPOCH));
+        });
+    }
+}

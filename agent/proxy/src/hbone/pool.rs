@@ -1,0 +1,240 @@
+//! The tunnels that one pod has open from one shard: many streams share a connection.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ambit_common::HBONE_PORT;
+use bytes::Bytes;
+use h2::client::SendRequest;
+use http::{Method, Request, StatusCode};
+use tokio::sync::Mutex;
+
+use super::connection::Connection;
+use super::error::TunnelError;
+use super::forwarded::forwarded_for;
+use super::occupancy::Lease;
+use super::settings;
+use super::transport::Transport;
+use super::tunnel::Tunnel;
+use crate::turns::Budget;
+use ambit_datapath::PodDatapath;
+use ambit_identity::{ClientTls, ConnectError, HandshakeError, WorkloadCertificates};
+use ambit_model::{Target, WorkloadIdentity};
+
+/// How long the TLS and HTTP/2 handshakes may take.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a CONNECT may go unanswered.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The pool of one pod on one shard. Its certificate is the pod's own.
+pub(crate) struct TunnelPool {
+    datapath: PodDatapath,
+    certificates: WorkloadCertificates,
+    /// What its connections run on.
+    budget: Rc<Budget>,
+    peers: RefCell<HashMap<Peer, Rc<Connections>>>,
+}
+
+/// Where a tunnel leads, and who has to be there.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Peer {
+    address: SocketAddr,
+    identity: WorkloadIdentity,
+    /// The pod's: a successor at the same address is another peer.
+    uid: Arc<str>,
+}
+
+/// Connections to a peer. Locked while one is being opened, so that callers at the same time share
+/// it.
+type Connections = Mutex<Vec<Connection>>;
+
+impl std::fmt::Debug for TunnelPool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TunnelPool")
+            .field("peers", &self.peers.borrow().len())
+            .finish()
+    }
+}
+
+impl TunnelPool {
+    pub(crate) fn new(
+        datapath: PodDatapath,
+        certificates: WorkloadCertificates,
+        budget: Rc<Budget>,
+    ) -> Self {
+        Self {
+            datapath,
+            certificates,
+            budget,
+            peers: RefCell::default(),
+        }
+    }
+
+    /// Opens a tunnel to an endpoint for `caller`, on a connection that is open or a new one.
+    ///
+    /// # Errors
+    /// [`TunnelError`].
+    pub(crate) async fn open(
+        &self,
+        endpoint: &Target,
+        caller: SocketAddr,
+    ) -> Result<Tunnel, TunnelError> {
+        let peer = Peer {
+            address: SocketAddr::new(endpoint.address.ip(), HBONE_PORT),
+            identity: endpoint.workload.identity.clone(),
+            uid: Arc::clone(&endpoint.workload.uid),
+        };
+        loop {
+            let (requests, lease, fresh) = self.connection(&peer).await?;
+            match requests.ready().await {
+                Ok(requests) => return connect(requests, lease, &peer, endpoint, caller).await,
+                // It died in the pool, and nothing was sent on it.
+                Err(_) if !fresh => {}
+                Err(source) => {
+                    return Err(TunnelError::Http2 {
+                        peer: peer.address,
+                        source,
+                    });
+                }
+            }
+        }
+    }
+
+    /// Ends every connection.
+    pub(crate) fn close(&self) {
+        for connections in self.peers.take().into_values() {
+            // One that is being opened ends with the task that opens it.
+            if let Ok(open) = connections.try_lock() {
+                open.iter().for_each(Connection::abort);
+            }
+        }
+    }
+
+    /// A connection with room, and whether it is a new one.
+    async fn connection(
+        &self,
+        peer: &Peer,
+    ) -> Result<(SendRequest<Bytes>, Lease, bool), TunnelError> {
+        let connections = Rc::clone(self.peers.borrow_mut().entry(peer.clone()).or_default());
+        let mut connections = connections.lock().await;
+        // Without a valid certificate nothing new goes out, on an open connection neither.
+        let tls = self.certificates.client()?;
+        connections.retain(|connection| connection.takes_streams(tls.epoch()));
+        if let Some(open) = connections.iter().find(|connection| connection.has_room()) {
+            let (requests, lease) = open.take();
+            return Ok((requests, lease, false));
+        }
+        self.forget_idle_peers();
+        // On the heap: most tunnels find a connection that is open, and would keep room for this.
+        let opened = Box::pin(self.connect(peer, &tls)).await?;
+        let (requests, lease) = opened.take();
+        connections.push(opened);
+        Ok((requests, lease, true))
+    }
+
+    /// Forgets the peers to which nothing is open, unless somebody is about to open it.
+    fn forget_idle_peers(&self) {
+        self.peers.borrow_mut().retain(|_, connections| {
+            let Ok(open) = connections.try_lock() else {
+                return true;
+            };
+            Rc::strong_count(connections) > 1 || open.iter().any(Connection::is_open)
+        });
+    }
+
+    async fn connect(&self, peer: &Peer, tls: &ClientTls) -> Result<Connection, TunnelError> {
+        let address = peer.address;
+        let stream =
+            self.datapath
+                .dial_tunnel(address)
+                .await
+                .map_err(|source| TunnelError::Dial {
+                    peer: address,
+                    source,
+                })?;
+        let handshake = async {
+            let transport = Transport::new(stream);
+            let connecting = tls.connect(address.ip(), &peer.identity, transport.clone());
+            let mut stream = transport
+                .sending(connecting)
+                .await
+                .map_err(|error| refused(address, error))?;
+            let session = stream.get_mut().1;
+            session.set_buffer_limit(Some(settings::TLS_BUFFER));
+            Connection::open(address, stream, transport, tls.epoch(), &self.budget).await
+        };
+        match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
+            Ok(opened) => opened,
+            Err(_) => Err(TunnelError::TimedOut {
+                peer: address,
+                timeout: HANDSHAKE_TIMEOUT,
+            }),
+        }
+    }
+}
+
+fn refused(peer: SocketAddr, error: ConnectError) -> TunnelError {
+    match error {
+        ConnectError::Handshake(HandshakeError::Tls(source)) => TunnelError::Tls { peer, source },
+        ConnectError::Handshake(HandshakeError::Identity(error)) => TunnelError::Identity(error),
+        ConnectError::WrongIdentity { found, expected } => TunnelError::WrongIdentity {
+            peer,
+            found,
+            expected,
+        },
+    }
+}
+
+async fn connect(
+    mut requests: SendRequest<Bytes>,
+    lease: Lease,
+    peer: &Peer,
+    endpoint: &Target,
+    caller: SocketAddr,
+) -> Result<Tunnel, TunnelError> {
+    let address = peer.address;
+    let failed = |source| TunnelError::Http2 {
+        peer: address,
+        source,
+    };
+    let mut request = Request::new(());
+    *request.method_mut() = Method::CONNECT;
+    *request.uri_mut() = authority(endpoint.address);
+    if let Ok(value) = forwarded_for(caller).try_into() {
+        request.headers_mut().insert(http::header::FORWARDED, value);
+    }
+    let (response, send) = requests.send_request(request, false).map_err(failed)?;
+    let response = match tokio::time::timeout(CONNECT_TIMEOUT, response).await {
+        Ok(response) => response.map_err(failed)?,
+        Err(_) => {
+            return Err(TunnelError::TimedOut {
+                peer: address,
+                timeout: CONNECT_TIMEOUT,
+            });
+        }
+    };
+    match response.status() {
+        StatusCode::OK => Ok(Tunnel {
+            send,
+            receive: response.into_body(),
+            lease: Some(lease),
+        }),
+        StatusCode::UNAUTHORIZED => Err(TunnelError::Denied { peer: address }),
+        status => Err(TunnelError::Refused {
+            peer: address,
+            status,
+        }),
+    }
+}
+
+/// The request target of a CONNECT (RFC 9110, section 9.3.6).
+#[expect(clippy::expect_used, reason = "an address and port is an authority")]
+fn authority(to: SocketAddr) -> http::Uri {
+    let authority = http::uri::Authority::try_from(to.to_string()).expect("an authority");
+    http::Uri::from(authority)
+}

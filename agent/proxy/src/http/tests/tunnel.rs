@@ -1,0 +1,186 @@
+//! A client that comes through a tunnel.
+
+use h2::{Reason, RecvStream, SendStream};
+use http::{Method, Request, Response};
+use socket2::SockRef;
+use tokio::io::duplex;
+
+use super::super::{TunnelIo, relay_opaque};
+use super::*;
+use crate::hbone::{Tunnel, server_settings};
+
+const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+const SENT: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
+/// The caller's end of a tunnel, and the application's of its connection.
+struct Tunnelled {
+    send: SendStream<Bytes>,
+    receive: RecvStream,
+    application: TcpStream,
+    gate: TestGate,
+    serving: JoinHandle<()>,
+}
+
+impl Tunnelled {
+    async fn new() -> Self {
+        let (near, far) = duplex(256 << 10);
+        let (dialled, application) = tcp_pair().await;
+        let small = 16 << 10;
+        SockRef::from(&dialled).set_send_buffer_size(small).unwrap();
+        SockRef::from(&application)
+            .set_recv_buffer_size(small)
+            .unwrap();
+        let gate = TestGate::new();
+        let judge = gate.clone();
+        let accepting = spawn_local(async move {
+            let handshake = server_settings().handshake(far);
+            let mut connection = handshake.await.unwrap();
+            let (request, mut respond) = connection.accept().await.unwrap().unwrap();
+            spawn_local(async move { while let Some(Ok(_)) = connection.accept().await {} });
+            let send = respond.send_response(Response::new(()), false).unwrap();
+            TunnelIo::new(Tunnel {
+                send,
+                receive: request.into_body(),
+                lease: None,
+            })
+        });
+        let (mut requests, connection) = h2::client::handshake(near).await.unwrap();
+        spawn_local(async move { drop(connection.await) });
+        let mut request = Request::new(());
+        *request.method_mut() = Method::CONNECT;
+        *request.uri_mut() = "10.0.0.1:80".parse().unwrap();
+        let (response, send) = requests.send_request(request, false).unwrap();
+        let receive = response.await.unwrap().into_body();
+        let downstream = accepting.await.unwrap();
+        let serving = spawn_local(async move {
+            let meter = Meter::default();
+            let dialled = RequestStream::for_test(dialled);
+            match serve(downstream, dialled, &judge, HttpLimits::default(), &meter).await {
+                Served::Ended => {}
+                Served::NotHttp(opaque) => {
+                    let application = opaque.application.per_request();
+                    let application = application.into_tcp_for_test();
+                    relay_opaque(opaque.downstream, opaque.read, application, &meter).await;
+                }
+            }
+        });
+        Self {
+            send,
+            receive,
+            application,
+            gate,
+            serving,
+        }
+    }
+
+    async fn expect(&mut self, expected: &str) {
+        let mut got = Vec::new();
+        while got.len() < expected.len() {
+            let data = self.receive.data().await.unwrap().unwrap();
+            let _ = self.receive.flow_control().release_capacity(data.len());
+            got.extend_from_slice(&data);
+        }
+        assert_eq!(String::from_utf8_lossy(&got), expected);
+    }
+
+    async fn ensure_ended(&mut self) {
+        while let Some(data) = self.receive.data().await {
+            assert_eq!(data.unwrap(), "");
+        }
+    }
+}
+
+#[test]
+fn requests_through_a_tunnel_are_served_and_ended_in_order() {
+    run(async {
+        let mut tunnelled = Tunnelled::new().await;
+        tunnelled.send.send_data(GET.into(), false).unwrap();
+        expect(&mut tunnelled.application, SENT).await;
+        tunnelled
+            .application
+            .write_all(OK.as_bytes())
+            .await
+            .unwrap();
+        tunnelled.expect(OK).await;
+        tunnelled.send.send_data(Bytes::new(), true).unwrap();
+        tunnelled.ensure_ended().await;
+        assert_eq!(read_to_end(&mut tunnelled.application).await, "");
+        tunnelled.serving.await.unwrap();
+    });
+}
+
+#[test]
+fn an_abort_through_a_tunnel_is_no_end_for_the_application() {
+    run(async {
+        let mut tunnelled = Tunnelled::new().await;
+        tunnelled.send.send_data(GET.into(), false).unwrap();
+        expect(&mut tunnelled.application, SENT).await;
+        tunnelled.send.send_reset(Reason::CANCEL);
+        ensure_reset(&mut tunnelled.application).await;
+        assert_eq!(tunnelled.gate.outcomes(), [Outcome::ClientFailed]);
+    });
+}
+
+#[test]
+fn a_revoked_request_is_an_abort_through_the_tunnel() {
+    run(async {
+        let mut tunnelled = Tunnelled::new().await;
+        tunnelled.send.send_data(GET.into(), false).unwrap();
+        expect(&mut tunnelled.application, SENT).await;
+        tunnelled.gate.revoke();
+        let aborted = tunnelled.receive.data().await.unwrap().unwrap_err();
+        assert_eq!(aborted.reason(), Some(Reason::CANCEL));
+        ensure_reset(&mut tunnelled.application).await;
+    });
+}
+
+#[test]
+fn small_frames_that_nobody_reads_do_not_close_the_tunnel() {
+    run(async {
+        let mut tunnelled = Tunnelled::new().await;
+        let head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999\r\n\r\n";
+        tunnelled.send.send_data(head.into(), false).unwrap();
+        expect(&mut tunnelled.application, "POST / HTTP/1.1\r\nhost: a\r\n").await;
+        // Below the number that h2 lets wait, if each burst is taken before the next.
+        let (frame, burst) = (Bytes::from_static(&[0; 16]), 64);
+        let mut written = 0;
+        loop {
+            tunnelled.send.reserve_capacity(burst * frame.len());
+            let room = std::future::poll_fn(|context| tunnelled.send.poll_capacity(context));
+            let Ok(room) = timeout(Duration::from_millis(300), room).await else {
+                break;
+            };
+            let room = room.expect("an open tunnel").expect("an open tunnel");
+            for _ in 0..room / frame.len() {
+                tunnelled.send.send_data(frame.clone(), false).unwrap();
+            }
+            written += room;
+            assert!(written < 4 << 20, "taken, and not read");
+            for _ in 0..4 {
+                tokio::task::yield_now().await;
+            }
+        }
+        let reset = std::future::poll_fn(|context| tunnelled.send.poll_reset(context));
+        assert!(timeout(Duration::from_millis(100), reset).await.is_err());
+    });
+}
+
+#[test]
+fn what_is_no_http_is_relayed_once_it_is_allowed() {
+    run(async {
+        let mut tunnelled = Tunnelled::new().await;
+        tunnelled
+            .send
+            .send_data("*1\r\n$4\r\nPING\r\n".into(), false)
+            .unwrap();
+        expect(&mut tunnelled.application, "*1\r\n$4\r\nPING\r\n").await;
+        tunnelled.application.write_all(b"+PONG\r\n").await.unwrap();
+        tunnelled.expect("+PONG\r\n").await;
+        tunnelled.send.send_data(Bytes::new(), true).unwrap();
+        assert_eq!(read_to_end(&mut tunnelled.application).await, "");
+        tunnelled.application.shutdown().await.unwrap();
+        tunnelled.ensure_ended().await;
+        tunnelled.serving.await.unwrap();
+    });
+}

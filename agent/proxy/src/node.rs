@@ -1,0 +1,307 @@
+//! The node's proxy: its shards, seen from the control plane.
+
+use std::io;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use ambit_common::{MAX_SHARDS, NetnsCookie};
+use futures_util::future::join_all;
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::connections::ConnectionInfo;
+use super::limits::{PodCaps, ProxyLimits};
+use super::shard::{Command, Shard, ShardPod, Stop};
+use super::stats::ProxyStats;
+use super::verdict::PodRemoval;
+use ambit_authorizer::CheckSlots;
+use ambit_datapath::{PodDatapathParts, PodListeners};
+use ambit_identity::WorkloadCertificates;
+use ambit_jwt::KeyCache;
+use ambit_model::{ObjectName, Workload};
+use ambit_observe::events::RecentEvents;
+use ambit_policy::MeshView;
+
+/// Shards of a proxy that is not told how many to have are no more than this.
+const DEFAULT_SHARDS: usize = 4;
+
+/// Commands that may wait for a shard.
+const COMMAND_QUEUE: usize = 64;
+
+/// How the proxy is set up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ProxyConfig {
+    /// Shards, 1 to [`MAX_SHARDS`]. `None`: as many as the CPU quota or the cores allow, up to 4.
+    pub shards: Option<NonZeroUsize>,
+    /// Caps and time-outs.
+    pub limits: ProxyLimits,
+}
+
+/// A pod to be served.
+#[derive(Debug)]
+pub struct PodAttachment {
+    /// The pod.
+    pub workload: Arc<Workload>,
+    /// Its certificates.
+    pub certificates: WorkloadCertificates,
+    /// Its kernel side and its listeners, by shard.
+    pub shards: Vec<(PodDatapathParts, PodListeners)>,
+}
+
+/// Why the proxy could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ProxyError {
+    /// A shard could not be started.
+    #[error("the proxy's shard {shard} could not be started: {source}")]
+    Start {
+        /// Which one.
+        shard: usize,
+        /// What failed.
+        source: io::Error,
+    },
+    /// A shard has ended: a fault of ours. The kernel refuses what it served.
+    #[error("the proxy's shard {0} is not running; its connections are refused. Restart the agent")]
+    ShardGone(usize),
+    /// The listeners were made for another number of shards.
+    #[error("the pod {pod} has listeners for {given} shards, but the proxy has {shards}")]
+    ShardCount {
+        /// The pod.
+        pod: ObjectName,
+        /// What it has.
+        given: usize,
+        /// What the proxy has.
+        shards: usize,
+    },
+    /// A pod's listeners could not be used.
+    #[error("the listeners of the pod {pod} cannot be used: {source}")]
+    Listeners {
+        /// The pod.
+        pod: ObjectName,
+        /// What failed.
+        source: io::Error,
+    },
+}
+
+/// The node's proxy. Dropping it ends every connection; [`Proxy::stop`] does so in order.
+#[derive(Debug)]
+pub struct Proxy {
+    shards: Vec<ShardHandle>,
+    limits: ProxyLimits,
+}
+
+#[derive(Debug)]
+struct ShardHandle {
+    number: usize,
+    commands: mpsc::Sender<Command>,
+}
+
+impl Proxy {
+    /// Starts the shards, which read the mesh from `mesh` and the keys of tokens from `keys`, and
+    /// record in `events` what they deny.
+    ///
+    /// # Errors
+    /// [`ProxyError::Start`] where a thread or its runtime cannot be made.
+    pub fn start(
+        config: ProxyConfig,
+        mesh: &watch::Receiver<Arc<MeshView>>,
+        keys: &Arc<KeyCache>,
+        events: &Arc<RecentEvents>,
+    ) -> Result<Self, ProxyError> {
+        let parallelism = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let shards = (0..shard_count(config.shards, parallelism))
+            .map(|number| {
+                let (mesh, keys, events) = (mesh.clone(), Arc::clone(keys), Arc::clone(events));
+                let shard = move || Shard::new(number, config.limits, mesh, keys, events);
+                ShardHandle::start(number, shard)
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            shards,
+            limits: config.limits,
+        })
+    }
+
+    /// How many shards there are: the listeners of every pod are made for so many.
+    pub fn shards(&self) -> usize {
+        self.shards.len()
+    }
+
+    /// Serves a pod. It is being served when this returns, so that the kernel may be told to send
+    /// its traffic.
+    ///
+    /// # Errors
+    /// [`ProxyError`]; what was begun is undone by [`Proxy::remove_pod`].
+    pub async fn add_pod(&self, pod: PodAttachment) -> Result<(), ProxyError> {
+        let name = &pod.workload.name;
+        if pod.shards.len() != self.shards.len() {
+            return Err(ProxyError::ShardCount {
+                pod: name.clone(),
+                given: pod.shards.len(),
+                shards: self.shards.len(),
+            });
+        }
+        let caps = PodCaps::new(self.limits);
+        let checks = CheckSlots::default();
+        for (shard, (datapath, listeners)) in self.shards.iter().zip(pod.shards) {
+            let pod = ShardPod {
+                workload: Arc::clone(&pod.workload),
+                certificates: pod.certificates.clone(),
+                datapath,
+                listeners,
+                caps: caps.clone(),
+                checks: checks.clone(),
+            };
+            let added = shard
+                .ask(|done| Command::AddPod(Box::new(pod), done))
+                .await?;
+            added.map_err(|source| ProxyError::Listeners {
+                pod: name.clone(),
+                source,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Stops serving a pod. Its listeners, tunnels, deliveries and stocked sockets are closed when
+    /// this returns. A pod that is not served is no error.
+    ///
+    /// # Errors
+    /// [`ProxyError::ShardGone`].
+    pub async fn remove_pod(
+        &self,
+        netns: NetnsCookie,
+        removal: PodRemoval,
+    ) -> Result<(), ProxyError> {
+        self.ask_all(|done| Command::RemovePod(netns, removal, done))
+            .await?;
+        Ok(())
+    }
+
+    /// Judges every connection by the view of the mesh that is published by now, and ends those that
+    /// it does not allow; tells how many. To be called after the kernel's tables follow that view.
+    ///
+    /// # Errors
+    /// [`ProxyError::ShardGone`].
+    pub async fn judge_again(&self) -> Result<usize, ProxyError> {
+        Ok(self.ask_all(Command::JudgeAgain).await?.into_iter().sum())
+    }
+
+    /// The live connections, by shard and age.
+    ///
+    /// # Errors
+    /// [`ProxyError::ShardGone`].
+    pub async fn connections(&self) -> Result<Vec<ConnectionInfo>, ProxyError> {
+        Ok(self.ask_all(Command::Connections).await?.concat())
+    }
+
+    /// What the shards have done since they were started.
+    ///
+    /// # Errors
+    /// [`ProxyError::ShardGone`].
+    pub async fn stats(&self) -> Result<ProxyStats, ProxyError> {
+        let mut all = ProxyStats::default();
+        for shard in self.ask_all(Command::Stats).await? {
+            all.add(&shard);
+        }
+        Ok(all)
+    }
+
+    /// Stops: nothing new is accepted, live connections have `drain` to end of themselves, then
+    /// they are reset. Until then they are judged again when that is asked.
+    ///
+    /// # Errors
+    /// [`ProxyError::ShardGone`] where a shard had ended before.
+    pub async fn stop(&self, drain: Duration) -> Result<(), ProxyError> {
+        self.ask_all(|done| Command::Stop(Stop { drain, done }))
+            .await?;
+        Ok(())
+    }
+
+    /// Asks all shards at once.
+    async fn ask_all<T>(
+        &self,
+        command: impl Fn(oneshot::Sender<T>) -> Command,
+    ) -> Result<Vec<T>, ProxyError> {
+        let answers = self.shards.iter().map(|shard| shard.ask(&command));
+        join_all(answers).await.into_iter().collect()
+    }
+}
+
+impl ShardHandle {
+    /// Runs what `shard` makes on a thread of its own.
+    fn start(
+        number: usize,
+        shard: impl FnOnce() -> Shard + Send + 'static,
+    ) -> Result<Self, ProxyError> {
+        let failed = |source| ProxyError::Start {
+            shard: number,
+            source,
+        };
+        let (commands, receiver) = mpsc::channel(COMMAND_QUEUE);
+        let (ready, started) = std::sync::mpsc::sync_channel(1);
+        let run = move || {
+            let runtime = Builder::new_current_thread()
+                .enable_all()
+                .build_local(LocalOptions::default());
+            match runtime {
+                Ok(runtime) => {
+                    let _ = ready.send(Ok(()));
+                    runtime.block_on(shard().run(receiver));
+                }
+                Err(error) => {
+                    let _ = ready.send(Err(error));
+                }
+            }
+        };
+        thread::Builder::new()
+            .name(format!("ambit-shard-{number}"))
+            .spawn(run)
+            .map_err(failed)?;
+        started
+            .recv()
+            .map_err(io::Error::other)
+            .and_then(|outcome| outcome)
+            .map_err(failed)?;
+        Ok(Self { number, commands })
+    }
+
+    async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Result<T, ProxyError> {
+        let (done, answer) = oneshot::channel();
+        let gone = || ProxyError::ShardGone(self.number);
+        self.commands
+            .send(command(done))
+            .await
+            .map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())
+    }
+}
+
+/// How many shards: as configured, else by what the node gives.
+fn shard_count(configured: Option<NonZeroUsize>, parallelism: usize) -> usize {
+    let wanted = configured.map_or(parallelism.min(DEFAULT_SHARDS), NonZeroUsize::get);
+    wanted.clamp(1, MAX_SHARDS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_follow_the_configuration_or_the_node() {
+        for (configured, parallelism, expected) in [
+            (None, 1, 1),
+            (None, 2, 2),
+            (None, 64, 4),
+            (Some(6), 2, 6),
+            (Some(99), 2, MAX_SHARDS),
+        ] {
+            let configured = configured.and_then(NonZeroUsize::new);
+            assert_eq!(shard_count(configured, parallelism), expected);
+        }
+    }
+}

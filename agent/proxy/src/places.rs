@@ -1,0 +1,174 @@
+//! The places of a pod's inbound connections, shared fairly among whoever calls: see
+//! [`ambit_admission`].
+//!
+//! A stranger takes places of strangers only; a place among the tunnels takes a certificate of the
+//! mesh. What policy lets pass is in use, and keeps its place. What waits, or was never let pass, gives
+//! way to a source that holds less.
+
+use super::limits::ProxyLimits;
+use ambit_admission::{Occupied, Origin, Seat, SeatHandle, Seats};
+use ambit_model::WorkloadIdentity;
+
+/// Whose share a connection counts towards.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Source {
+    /// It has proved this identity.
+    Identity(WorkloadIdentity),
+    /// It has proved nothing.
+    Origin(Origin),
+}
+
+/// What a place is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum PlaceKind {
+    /// A tunnel whose peer has not proved its identity yet.
+    Handshake,
+    /// A tunnel of a peer that has.
+    Tunnel,
+    /// A plaintext connection.
+    Plaintext,
+    /// A CONNECT stream.
+    Stream,
+}
+
+/// A pod's places are all in use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the pod has {cap} {} already, which is its cap, and none may be displaced", .kind.plural())]
+pub(crate) struct NoPlace {
+    kind: PlaceKind,
+    cap: usize,
+}
+
+/// One pod's places. Clones share them: every shard has one.
+#[derive(Clone, Debug)]
+pub(crate) struct PodPlaces {
+    limits: ProxyLimits,
+    handshakes: Seats<Source>,
+    tunnels: Seats<Source>,
+    plaintext: Seats<Source>,
+    streams: Seats<Source>,
+}
+
+/// The places that a connection uses while policy lets something pass on it: its own, and that of
+/// the tunnel that it came in.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Uses {
+    pub(crate) own: Option<SeatHandle<Source>>,
+    pub(crate) tunnel: Option<SeatHandle<Source>>,
+}
+
+/// Places in use, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct InUse {
+    #[expect(dead_code, reason = "held for its drop")]
+    own: Option<Occupied<Source>>,
+    #[expect(dead_code, reason = "held for its drop")]
+    tunnel: Option<Occupied<Source>>,
+}
+
+impl PlaceKind {
+    const fn plural(self) -> &'static str {
+        match self {
+            Self::Handshake => "TLS handshakes under way",
+            Self::Tunnel => "inbound tunnels",
+            Self::Plaintext => "inbound plaintext connections",
+            Self::Stream => "inbound streams",
+        }
+    }
+}
+
+impl PodPlaces {
+    pub(crate) fn new(limits: ProxyLimits) -> Self {
+        Self {
+            limits,
+            handshakes: Seats::new(limits.handshakes),
+            tunnels: Seats::new(limits.inbound),
+            plaintext: Seats::new(limits.plaintext),
+            streams: Seats::new(limits.streams),
+        }
+    }
+
+    /// Takes a place for a source.
+    ///
+    /// # Errors
+    /// [`NoPlace`] where all are in use.
+    pub(crate) fn take(&self, kind: PlaceKind, source: Source) -> Result<Seat<Source>, NoPlace> {
+        let (seats, cap) = match kind {
+            PlaceKind::Handshake => (&self.handshakes, self.limits.handshakes),
+            PlaceKind::Tunnel => (&self.tunnels, self.limits.inbound),
+            PlaceKind::Plaintext => (&self.plaintext, self.limits.plaintext),
+            PlaceKind::Stream => (&self.streams, self.limits.streams),
+        };
+        seats.take(source).map_err(|_| NoPlace { kind, cap })
+    }
+}
+
+impl Uses {
+    /// Uses them.
+    pub(crate) fn begin(&self) -> InUse {
+        let occupy = |seat: &Option<SeatHandle<Source>>| seat.as_ref().map(SeatHandle::occupy);
+        InUse {
+            own: occupy(&self.own),
+            tunnel: occupy(&self.tunnel),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [PlaceKind; 4] = [
+        PlaceKind::Handshake,
+        PlaceKind::Tunnel,
+        PlaceKind::Plaintext,
+        PlaceKind::Stream,
+    ];
+
+    fn source(number: u8) -> Source {
+        Source::Origin(Origin::of([10, 0, 0, number].into()))
+    }
+
+    fn places(cap: usize) -> PodPlaces {
+        PodPlaces::new(ProxyLimits {
+            handshakes: cap,
+            inbound: cap,
+            plaintext: cap,
+            streams: cap,
+            ..ProxyLimits::default()
+        })
+    }
+
+    #[test]
+    fn one_kind_does_not_use_up_another() {
+        let places = places(1);
+        let seats: Vec<_> = ALL
+            .into_iter()
+            .map(|kind| places.take(kind, source(1)).expect("its own place"))
+            .collect();
+        let uses = seats.iter().map(|seat| seat.handle().occupy());
+        let _in_use: Vec<_> = uses.collect();
+        for kind in ALL {
+            let refused = places.clone().take(kind, source(2)).expect_err("in use");
+            assert_eq!(refused, NoPlace { kind, cap: 1 });
+            assert!(refused.to_string().contains("the pod has 1 "));
+        }
+    }
+
+    #[test]
+    fn what_is_used_keeps_its_place_and_the_tunnel_that_it_came_in() {
+        let places = places(1);
+        let tunnel = places.take(PlaceKind::Tunnel, source(1)).expect("free");
+        let stream = places.take(PlaceKind::Stream, source(1)).expect("free");
+        let uses = Uses {
+            own: Some(stream.handle()),
+            tunnel: Some(tunnel.handle()),
+        };
+        let in_use = uses.begin();
+        assert!(places.take(PlaceKind::Stream, source(2)).is_err());
+        assert!(places.take(PlaceKind::Tunnel, source(2)).is_err());
+        drop(in_use);
+        places.take(PlaceKind::Stream, source(2)).expect("idle");
+        places.take(PlaceKind::Tunnel, source(2)).expect("idle");
+    }
+}

@@ -1,0 +1,73 @@
+//! Inbound plaintext that the kernel leaves to userspace (its answer was ASK): judged by the
+//! evaluator, without an identity, and then delivered like any connection, under a ticket.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use tokio::net::TcpStream;
+
+use super::authority::canonical;
+use super::carrier::Client;
+use super::ends::Ends;
+use super::inbound_call::InboundCall;
+use super::limits::{Resource, Slot};
+use super::places::{PlaceKind, Source};
+use super::pod::ServedPod;
+use super::refusal::Refusal;
+use super::reset::ResetOnDrop;
+use super::subject::{Direction, Path};
+use super::verdict::Judge;
+use ambit_admission::Seat;
+use ambit_datapath::Caller;
+use ambit_policy::ConnectionVerdict;
+
+/// Serves a connection accepted on a plaintext listener, to its end.
+pub(crate) async fn serve(pod: Rc<ServedPod>, stream: TcpStream, peer: SocketAddr) {
+    let local = stream.local_addr();
+    let client = ResetOnDrop::new(stream);
+    let to = match local {
+        Ok(local) => canonical(local),
+        Err(error) => {
+            tracing::debug!(%error, pod = %pod.workload.name, "a plaintext connection was lost");
+            return;
+        }
+    };
+    let caller = Caller {
+        identity: None,
+        address: canonical(peer),
+    };
+    let way = (Direction::Inbound, Path::Plaintext);
+    let mut call = InboundCall::register(Rc::clone(&pod), way, caller.clone(), to);
+    let (_descriptor, seat) = match admit(&pod, &caller, to) {
+        Ok(admitted) => admitted,
+        Err(refusal) => return call.refuse(refusal),
+    };
+    call.sit(seat, None);
+    match call.deliver().await {
+        Ok(delivered) => {
+            call.carry(delivered, Client::Tcp(client.into_inner()))
+                .await
+        }
+        Err(refusal) => call.refuse(refusal),
+    }
+}
+
+/// Lets a connection come as far as the kernel's second verdict.
+fn admit(
+    pod: &ServedPod,
+    caller: &Caller,
+    to: SocketAddr,
+) -> Result<(Slot, Seat<Source>), Refusal> {
+    if !pod.has_address(to.ip()) || pod.datapath.owns_port(to.port()) {
+        return Err(Refusal::ForeignAddress(to));
+    }
+    let view = pod.view();
+    match Judge::new(&view, &pod.workload).connection(&Ends { caller, to }.attributes()) {
+        ConnectionVerdict::Deny(denial) => return Err(Refusal::by_evaluator(denial)),
+        ConnectionVerdict::Allow(_) | ConnectionVerdict::Ask => {}
+    }
+    let descriptor = pod.caps.take(Resource::Descriptors)?;
+    let source = pod.source_at(caller.address.ip());
+    let seat = pod.caps.places.take(PlaceKind::Plaintext, source)?;
+    Ok((descriptor, seat))
+}

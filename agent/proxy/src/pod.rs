@@ -1,0 +1,107 @@
+//! A pod as one shard serves it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::connections::Registry;
+use super::hbone::TunnelPool;
+use super::limits::{PodCaps, ProxyLimits};
+use super::places::Source;
+use super::stats::ShardStats;
+use super::subject::Party;
+use super::tasks::PodTasks;
+use super::verdict::{Basis, Judge, PodRemoval, Termination};
+use ambit_admission::Origin;
+use ambit_authorizer::Authorizer;
+use ambit_datapath::PodDatapath;
+use ambit_identity::WorkloadCertificates;
+use ambit_jwt::KeyCache;
+use ambit_model::Workload;
+use ambit_observe::events::RecentEvents;
+use ambit_policy::MeshView;
+
+/// What the connections of a pod need on one shard, and the tasks that carry them.
+#[derive(Debug)]
+pub(crate) struct ServedPod {
+    pub(crate) workload: Arc<Workload>,
+    pub(crate) datapath: PodDatapath,
+    pub(crate) certificates: WorkloadCertificates,
+    pub(crate) pool: TunnelPool,
+    pub(crate) caps: PodCaps,
+    pub(crate) limits: ProxyLimits,
+    pub(crate) registry: Rc<Registry>,
+    pub(crate) stats: Rc<ShardStats>,
+    pub(crate) events: Arc<RecentEvents>,
+    pub(crate) mesh: watch::Receiver<Arc<MeshView>>,
+    pub(crate) keys: Arc<KeyCache>,
+    pub(crate) authorizer: Authorizer,
+    pub(crate) tasks: PodTasks,
+}
+
+impl ServedPod {
+    /// The mesh as it is known at this moment.
+    pub(crate) fn view(&self) -> Arc<MeshView> {
+        Arc::clone(&self.mesh.borrow())
+    }
+
+    /// The pod itself as one end of a connection, at an address.
+    pub(crate) fn party(&self, address: SocketAddr) -> Party {
+        Party {
+            workload: Some(self.workload.name.clone()),
+            identity: Some(self.certificates.identity().clone()),
+            address,
+        }
+    }
+
+    /// The pod's first address of the family of `other`.
+    pub(crate) fn address_like(&self, other: IpAddr) -> Option<IpAddr> {
+        let same_family = |own: &&IpAddr| own.is_ipv4() == other.is_ipv4();
+        self.datapath.addresses().iter().find(same_family).copied()
+    }
+
+    /// Whether `address` is one of the pod's own.
+    pub(crate) fn has_address(&self, address: IpAddr) -> bool {
+        self.datapath.addresses().contains(&address.to_canonical())
+    }
+
+    /// Whose share a connection from `address` counts towards, as long as it has proved no identity.
+    pub(crate) fn source_at(&self, address: IpAddr) -> Source {
+        let mesh = self.mesh.borrow();
+        Source::Origin(match mesh.snapshot.by_address(address) {
+            Some(pod) => Origin::Namespace(Arc::clone(&pod.name.namespace)),
+            None => Origin::of(address),
+        })
+    }
+
+    /// Whether a connection may go on, as the mesh is known at this moment.
+    ///
+    /// # Errors
+    /// Why it may not.
+    pub(crate) fn still_holds(&self, basis: &Basis) -> Result<(), Termination> {
+        Judge::new(&self.view(), &self.workload).still_holds(basis)
+    }
+
+    /// Judges every connection again; tells how many were ended.
+    pub(crate) fn judge_again(&self) -> usize {
+        let view = self.view();
+        let judge = Judge::new(&view, &self.workload);
+        self.registry.judge(|basis| judge.still_holds(basis))
+    }
+
+    /// Accepts nothing new, and waits until the pod has no connection.
+    pub(crate) async fn drain(&self) {
+        self.tasks.drain();
+        self.registry.emptied().await;
+    }
+
+    /// Ends everything: listeners, tunnels, deliveries. Returns when they have ended.
+    pub(crate) async fn close(&self, removal: PodRemoval) {
+        self.registry
+            .judge(|_| Err(Termination::PodRemoved(removal)));
+        self.tasks.close().await;
+        self.pool.close();
+    }
+}

@@ -1,0 +1,119 @@
+//! Why a request is not passed on, and what its client is told.
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
+use http::{HeaderMap, StatusCode};
+
+use super::body::NotShown;
+use crate::consult::Disagreement;
+use crate::http::Rejection;
+use ambit_jwt::Unauthenticated;
+use ambit_policy::{BadPath, Consultation, Decider, Denial};
+
+/// What a denied client is told, as Istio's proxies put it.
+const DENIED: &str = "RBAC: access denied";
+
+/// Why a request is not passed on.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RequestRefusal {
+    /// Its path is none.
+    #[error(transparent)]
+    BadPath(#[from] BadPath),
+    /// The pod's policies deny it.
+    #[error("denied by this pod's policies: {0}")]
+    Denied(Denial),
+    /// A token in it is not accepted.
+    #[error(transparent)]
+    Unauthenticated(#[from] Unauthenticated),
+    /// Its body cannot be shown to the external authorizers that are to see it.
+    #[error(transparent)]
+    NotShown(#[from] NotShown),
+    /// An external authorizer does not agree.
+    #[error("the external authorizer {} does not agree: {disagreement}", .consultation.provider)]
+    NotApproved {
+        consultation: Consultation,
+        disagreement: Disagreement,
+    },
+}
+
+impl RequestRefusal {
+    /// The word that counts it.
+    pub(crate) const fn as_str(&self) -> &'static str {
+        match self {
+            Self::BadPath(_) => "bad-request",
+            Self::Denied(denial) => denial.reason.as_str(),
+            Self::Unauthenticated(_) => "unauthenticated",
+            Self::NotShown(error) => error.as_str(),
+            Self::NotApproved { .. } => "not-approved",
+        }
+    }
+
+    /// The rule that decided, where one did.
+    pub(crate) const fn decider(&self) -> Option<&Decider> {
+        match self {
+            Self::BadPath(_) | Self::Unauthenticated(_) | Self::NotShown(_) => None,
+            Self::Denied(denial) => denial.decider.as_ref(),
+            Self::NotApproved { consultation, .. } => Some(&consultation.decider),
+        }
+    }
+
+    /// The answer to the client. `url` is the request's, without its query.
+    pub(crate) fn rejection(self, url: &str) -> Rejection {
+        match self {
+            Self::BadPath(_) => rejection(StatusCode::BAD_REQUEST, ""),
+            Self::Denied(_) => rejection(StatusCode::FORBIDDEN, DENIED),
+            Self::Unauthenticated(error) => {
+                let mut answer = rejection(error.status(), error.body());
+                let challenge = error.www_authenticate(url);
+                answer.headers.insert(WWW_AUTHENTICATE, challenge);
+                answer
+            }
+            Self::NotShown(error) => rejection(error.status(), ""),
+            Self::NotApproved { disagreement, .. } => match disagreement {
+                Disagreement::Denied(answer) => Rejection {
+                    status: answer.status,
+                    headers: answer.headers,
+                    body: answer.body,
+                },
+                Disagreement::NoAnswer { status, .. } => rejection(status, ""),
+                Disagreement::NoAuthorizer(_) | Disagreement::AskedAboutItself(_) => {
+                    rejection(StatusCode::FORBIDDEN, DENIED)
+                }
+            },
+        }
+    }
+}
+
+fn rejection(status: StatusCode, body: &'static str) -> Rejection {
+    let text = HeaderValue::from_static("text/plain");
+    Rejection {
+        status,
+        headers: HeaderMap::from_iter([(CONTENT_TYPE, text)]),
+        body: Bytes::from_static(body.as_bytes()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bad_token_is_answered_with_a_challenge_and_a_denial_without_one() {
+        let issuer = "https://issuer".to_owned();
+        let refusal = RequestRefusal::Unauthenticated(Unauthenticated::Expired { issuer });
+        let answer = refusal.rejection("http://web/order");
+        assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+        assert_eq!(answer.body, "Jwt is expired");
+        assert!(answer.headers.contains_key(WWW_AUTHENTICATE));
+        let denial = Denial {
+            reason: ambit_common::Reason::DeniedByPolicy,
+            decider: None,
+        };
+        let answer = RequestRefusal::Denied(denial).rejection("http://web/order");
+        assert_eq!(
+            (answer.status, answer.body.as_ref()),
+            (StatusCode::FORBIDDEN, &b"RBAC: access denied"[..])
+        );
+        assert!(!answer.headers.contains_key(WWW_AUTHENTICATE));
+    }
+}

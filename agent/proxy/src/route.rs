@@ -1,0 +1,230 @@
+//! Where a connection that a pod opened goes: pure decisions, from the model and the address that
+//! was dialled.
+
+use std::net::SocketAddr;
+
+use ambit_common::HBONE_PORT;
+use rand::Rng;
+use rand::seq::SliceRandom;
+
+use super::refusal::Refusal;
+use super::subject::Path;
+use ambit_model::{Destination, Endpoint, Enrolment, Workload};
+
+/// How many endpoints of a Service are tried before a connection is refused.
+const ATTEMPTS: usize = 3;
+
+/// What becomes of a connection that a pod opened.
+#[derive(Debug)]
+pub(crate) enum Route {
+    /// To one of these, which are never empty.
+    Endpoints(Vec<Endpoint>),
+    /// Nowhere yet: the model may learn of the address in a moment. Refused so if it does not.
+    Hold(Refusal),
+    /// Nowhere.
+    Refuse(Refusal),
+}
+
+/// Decides where a connection to `dialled` goes.
+pub(crate) fn route(destination: Destination, dialled: SocketAddr) -> Route {
+    match destination {
+        Destination::Workload(target) => endpoints(vec![Endpoint::Pod(target)]),
+        Destination::Service {
+            service,
+            endpoints: none,
+            unknown,
+        } if none.is_empty() => match unknown.first() {
+            None => Route::Refuse(Refusal::NoReadyEndpoint { service, dialled }),
+            Some(&endpoint) => Route::Hold(Refusal::UnknownEndpoint { service, endpoint }),
+        },
+        Destination::Service {
+            endpoints: some, ..
+        } => endpoints(some),
+        Destination::Unexplained(service) => {
+            Route::Hold(Refusal::NoEndpointsKnown { service, dialled })
+        }
+        Destination::NoSuchPort(service) => Route::Refuse(Refusal::NoSuchPort { service, dialled }),
+        Destination::Ambiguous(claimants) => {
+            Route::Refuse(Refusal::Ambiguous { dialled, claimants })
+        }
+        Destination::Unknown => Route::Hold(Refusal::Unknown(dialled)),
+    }
+}
+
+/// Nobody is sent to HBONE's port: there it would be the agent that answers, not the application.
+fn endpoints(endpoints: Vec<Endpoint>) -> Route {
+    let mut addresses = endpoints.iter().map(Endpoint::address);
+    match addresses.find(|address| address.port() == HBONE_PORT) {
+        Some(address) => Route::Refuse(Refusal::HbonePort(address)),
+        None => Route::Endpoints(endpoints),
+    }
+}
+
+/// How an endpoint is reached by `caller`.
+///
+/// A pod that is opted in but never enrolled gets a tunnel, since its objects do not say that it is
+/// outside: it is refused unless another implementation answers on its HBONE port.
+pub(crate) fn path_to(endpoint: &Workload, caller: &Workload) -> Path {
+    if caller.uid == endpoint.uid {
+        return Path::OwnPod;
+    }
+    match endpoint.enrolment {
+        Enrolment::OptedIn | Enrolment::Never(_) => Path::Tunnel,
+        Enrolment::NotOptedIn => Path::Plaintext,
+    }
+}
+
+/// The endpoints to try, in random order, each as likely to be the first as any other.
+pub(crate) fn attempts(mut endpoints: Vec<Endpoint>, rng: &mut impl Rng) -> Vec<Endpoint> {
+    endpoints.shuffle(rng);
+    endpoints.truncate(ATTEMPTS);
+    endpoints
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::super::test_objects::{target, workload};
+    use super::*;
+    use ambit_model::{NeverEnrolled, ObjectName, Target};
+
+    fn dialled() -> SocketAddr {
+        "10.96.0.1:80".parse().expect("valid")
+    }
+
+    fn service() -> ObjectName {
+        ObjectName::new("shop", "orders")
+    }
+
+    fn pod(name: &str, address: &str) -> Target {
+        target(workload(name, address, Enrolment::OptedIn))
+    }
+
+    fn refusal(destination: Destination) -> Refusal {
+        match route(destination, dialled()) {
+            Route::Refuse(refusal) => refusal,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_pod_and_a_service_with_endpoints_have_a_route() {
+        let orders = pod("orders", "10.1.0.2");
+        for destination in [
+            Destination::Workload(orders.clone()),
+            Destination::Service {
+                service: service(),
+                endpoints: vec![Endpoint::Pod(orders)],
+                unknown: Vec::new(),
+            },
+        ] {
+            match route(destination, dialled()) {
+                Route::Endpoints(endpoints) => assert_eq!(endpoints.len(), 1),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_leads_nowhere_is_refused() {
+        let empty = Destination::Service {
+            service: service(),
+            endpoints: Vec::new(),
+            unknown: Vec::new(),
+        };
+        assert!(matches!(refusal(empty), Refusal::NoReadyEndpoint { .. }));
+        let no_port = Destination::NoSuchPort(service());
+        assert!(matches!(refusal(no_port), Refusal::NoSuchPort { .. }));
+        let claimed = Destination::Ambiguous(vec![service(), ObjectName::new("shop", "thief")]);
+        let refused = refusal(claimed);
+        assert!(
+            refused.to_string().ends_with("shop/orders, shop/thief"),
+            "{refused}"
+        );
+    }
+
+    #[test]
+    fn an_unknown_address_is_held() {
+        let held = route(Destination::Unknown, dialled());
+        assert!(matches!(held, Route::Hold(Refusal::Unknown(address)) if address == dialled()));
+    }
+
+    #[test]
+    fn what_is_behind_a_service_and_not_known_is_held() {
+        let held = route(Destination::Unexplained(service()), dialled());
+        assert!(matches!(
+            held,
+            Route::Hold(Refusal::NoEndpointsKnown { .. })
+        ));
+        let with_unknown = |endpoints| Destination::Service {
+            service: service(),
+            endpoints,
+            unknown: vec!["10.1.0.9:80".parse().expect("valid")],
+        };
+        let held = route(with_unknown(Vec::new()), dialled());
+        assert!(matches!(held, Route::Hold(Refusal::UnknownEndpoint { .. })));
+        let outside = Endpoint::Outside("192.0.2.1:80".parse().expect("valid"));
+        match route(with_unknown(vec![outside]), dialled()) {
+            Route::Endpoints(some) => assert_eq!(some.len(), 1, "the known one"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_tunnel_port_is_refused() {
+        let mut orders = pod("orders", "10.1.0.2");
+        orders.address.set_port(HBONE_PORT);
+        let refused = refusal(Destination::Workload(orders));
+        assert!(matches!(refused, Refusal::HbonePort(_)));
+        let outside = Destination::Service {
+            service: service(),
+            endpoints: vec![Endpoint::Outside(SocketAddr::from((
+                [192, 0, 2, 1],
+                HBONE_PORT,
+            )))],
+            unknown: Vec::new(),
+        };
+        assert!(matches!(refusal(outside), Refusal::HbonePort(_)));
+    }
+
+    #[test]
+    fn only_an_endpoint_that_is_not_opted_in_is_reached_in_plaintext() {
+        let caller = workload("frontend", "10.1.0.1", Enrolment::OptedIn);
+        for (enrolment, expected) in [
+            (Enrolment::OptedIn, Path::Tunnel),
+            (Enrolment::Never(NeverEnrolled::IstioSidecar), Path::Tunnel),
+            (Enrolment::Never(NeverEnrolled::HostNetwork), Path::Tunnel),
+            (Enrolment::NotOptedIn, Path::Plaintext),
+        ] {
+            let endpoint = workload("orders", "10.1.0.2", enrolment);
+            assert_eq!(path_to(&endpoint, &caller), expected);
+        }
+    }
+
+    #[test]
+    fn a_pod_is_itself_by_its_uid_and_not_by_its_address_or_name() {
+        let caller = workload("frontend", "10.1.0.1", Enrolment::OptedIn);
+        assert_eq!(path_to(&caller.clone(), &caller), Path::OwnPod);
+        let successor = Workload {
+            uid: "another".into(),
+            ..caller.clone()
+        };
+        assert_eq!(path_to(&successor, &caller), Path::Tunnel);
+    }
+
+    #[test]
+    fn a_few_endpoints_are_tried_and_any_can_be_the_first() {
+        let endpoints: Vec<Endpoint> = (1..=5)
+            .map(|n| Endpoint::Pod(pod(&format!("orders-{n}"), &format!("10.1.0.{n}"))))
+            .collect();
+        let mut firsts = BTreeSet::new();
+        for _ in 0..1000 {
+            let tried = attempts(endpoints.clone(), &mut rand::rng());
+            let distinct: BTreeSet<SocketAddr> = tried.iter().map(Endpoint::address).collect();
+            assert_eq!(distinct.len(), ATTEMPTS);
+            firsts.insert(tried[0].address());
+        }
+        assert_eq!(firsts.len(), 5);
+    }
+}

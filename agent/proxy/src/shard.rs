@@ -1,0 +1,262 @@
+//! One shard: a thread with a single-threaded runtime of its own, which serves its part of every
+//! pod's connections. A connection stays on the shard that accepted it.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ambit_common::NetnsCookie;
+use futures_util::future::join_all;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::accept::accept_each;
+use super::authorizer_network::AuthorizerNetwork;
+use super::connections::{ConnectionIds, ConnectionInfo, Registry};
+use super::hbone::TunnelPool;
+use super::limits::{PodCaps, ProxyLimits};
+use super::pod::ServedPod;
+use super::stats::{ProxyStats, ShardStats};
+use super::tasks::PodTasks;
+use super::turns::{Budget, Turns};
+use super::verdict::PodRemoval;
+use super::{inbound, outbound, plaintext};
+use ambit_authorizer::{Authorizer, AuthorizerCounts, CheckSlots};
+use ambit_datapath::{PodDatapath, PodDatapathParts, PodListeners};
+use ambit_identity::WorkloadCertificates;
+use ambit_jwt::KeyCache;
+use ambit_model::Workload;
+use ambit_observe::events::RecentEvents;
+use ambit_policy::MeshView;
+
+/// A pod, as one shard is asked to serve it.
+#[derive(Debug)]
+pub(crate) struct ShardPod {
+    pub(crate) workload: Arc<Workload>,
+    pub(crate) certificates: WorkloadCertificates,
+    pub(crate) datapath: PodDatapathParts,
+    pub(crate) listeners: PodListeners,
+    pub(crate) caps: PodCaps,
+    pub(crate) checks: CheckSlots,
+}
+
+/// What a shard is asked to do; each answers when it is done.
+#[derive(Debug)]
+pub(crate) enum Command {
+    AddPod(Box<ShardPod>, oneshot::Sender<io::Result<()>>),
+    RemovePod(NetnsCookie, PodRemoval, oneshot::Sender<()>),
+    JudgeAgain(oneshot::Sender<usize>),
+    Connections(oneshot::Sender<Vec<ConnectionInfo>>),
+    Stats(oneshot::Sender<ProxyStats>),
+    Stop(Stop),
+}
+
+/// To end, once connections have had some time to end of themselves.
+#[derive(Debug)]
+pub(crate) struct Stop {
+    pub(crate) drain: Duration,
+    pub(crate) done: oneshot::Sender<()>,
+}
+
+/// A shard's state, on its own thread.
+pub(crate) struct Shard {
+    number: usize,
+    limits: ProxyLimits,
+    mesh: watch::Receiver<Arc<MeshView>>,
+    keys: Arc<KeyCache>,
+    pods: HashMap<NetnsCookie, Rc<ServedPod>>,
+    turns: Turns,
+    ids: Rc<ConnectionIds>,
+    stats: Rc<ShardStats>,
+    events: Arc<RecentEvents>,
+    authorizers: Rc<AuthorizerCounts>,
+}
+
+impl Shard {
+    pub(crate) fn new(
+        number: usize,
+        limits: ProxyLimits,
+        mesh: watch::Receiver<Arc<MeshView>>,
+        keys: Arc<KeyCache>,
+        events: Arc<RecentEvents>,
+    ) -> Self {
+        Self {
+            number,
+            limits,
+            mesh,
+            keys,
+            pods: HashMap::new(),
+            turns: Turns::default(),
+            ids: Rc::default(),
+            stats: Rc::default(),
+            events,
+            authorizers: Rc::default(),
+        }
+    }
+
+    /// Obeys commands until [`Command::Stop`], or until nobody can send one any more.
+    pub(crate) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        tokio::task::spawn_local(self.turns.clone().run());
+        while let Some(command) = commands.recv().await {
+            if let Some(Stop { drain, done }) = self.obey(command) {
+                self.drain(drain, &mut commands).await;
+                self.close().await;
+                let _ = done.send(());
+                return;
+            }
+        }
+        self.close().await;
+    }
+
+    /// Does what it is told, except to stop.
+    fn obey(&mut self, command: Command) -> Option<Stop> {
+        // An answer that nobody waits for any more is no loss.
+        match command {
+            Command::AddPod(pod, done) => {
+                let _ = done.send(self.add_pod(*pod));
+            }
+            Command::RemovePod(netns, removal, done) => self.remove_pod(netns, removal, done),
+            Command::JudgeAgain(done) => {
+                let ended = self.pods.values().map(|pod| pod.judge_again()).sum();
+                let _ = done.send(ended);
+            }
+            Command::Connections(done) => {
+                let _ = done.send(self.connections());
+            }
+            Command::Stats(done) => {
+                let live = self.pods.values().map(|pod| pod.registry.len()).sum();
+                let _ = done.send(self.stats.read(live, self.authorizers.read()));
+            }
+            Command::Stop(stop) => return Some(stop),
+        }
+        None
+    }
+
+    fn add_pod(&mut self, pod: ShardPod) -> io::Result<()> {
+        let ShardPod {
+            workload,
+            certificates,
+            datapath,
+            listeners,
+            caps,
+            checks,
+        } = pod;
+        let datapath = PodDatapath::new(datapath);
+        let budget = Budget::new(self.turns.clone());
+        let served = Rc::new_cyclic(|pod| ServedPod {
+            pool: TunnelPool::new(datapath.clone(), certificates.clone(), Rc::clone(&budget)),
+            workload,
+            certificates,
+            caps,
+            limits: self.limits,
+            registry: Registry::new(Rc::clone(&self.ids)),
+            stats: Rc::clone(&self.stats),
+            events: Arc::clone(&self.events),
+            mesh: self.mesh.clone(),
+            keys: Arc::clone(&self.keys),
+            authorizer: Authorizer::new(
+                AuthorizerNetwork::new(pod.clone(), self.mesh.clone()),
+                checks,
+                Rc::clone(&self.authorizers),
+            ),
+            tasks: PodTasks::new(budget),
+            datapath,
+        });
+        listen(&served, listeners)?;
+        self.pods.insert(served.datapath.netns(), served);
+        Ok(())
+    }
+
+    fn remove_pod(&mut self, netns: NetnsCookie, removal: PodRemoval, done: oneshot::Sender<()>) {
+        let removed = self.pods.remove(&netns);
+        tokio::task::spawn_local(async move {
+            if let Some(pod) = removed {
+                pod.close(removal).await;
+            }
+            let _ = done.send(());
+        });
+    }
+
+    fn connections(&self) -> Vec<ConnectionInfo> {
+        self.pods
+            .values()
+            .flat_map(|pod| pod.registry.list(self.number, &pod.workload.name))
+            .collect()
+    }
+
+    /// Gives connections `time` to end of themselves. What else is asked meanwhile is done: a change
+    /// of policy ends them at once.
+    async fn drain(&mut self, time: Duration, commands: &mut mpsc::Receiver<Command>) {
+        let pods: Vec<_> = self.pods.values().cloned().collect();
+        let mut drained = pin!(join_all(pods.iter().map(|pod| pod.drain())));
+        let mut late = pin!(tokio::time::sleep(time));
+        loop {
+            tokio::select! {
+                _ = &mut drained => return,
+                () = &mut late => break,
+                Some(command) = commands.recv() => {
+                    self.obey(command);
+                }
+            }
+        }
+        tracing::info!(shard = self.number, "ending the connections that are left");
+    }
+
+    /// Ends everything.
+    async fn close(&mut self) {
+        join_all(
+            self.pods
+                .values()
+                .map(|pod| pod.close(PodRemoval::AgentStops)),
+        )
+        .await;
+        self.pods.clear();
+    }
+}
+
+/// Begins to accept what comes to the pod's listeners.
+fn listen(pod: &Rc<ServedPod>, listeners: PodListeners) -> io::Result<()> {
+    let PodListeners {
+        outbound,
+        plaintext,
+        hbone,
+    } = listeners;
+    let outbound = adopt(outbound)?;
+    let plaintext = adopt(plaintext)?;
+    let hbone = adopt(hbone)?;
+    for listener in outbound {
+        accept(pod, listener, outbound::serve);
+    }
+    for listener in plaintext {
+        accept(pod, listener, plaintext::serve);
+    }
+    for listener in hbone {
+        accept(pod, listener, inbound::serve);
+    }
+    Ok(())
+}
+
+/// Serves each connection of a listener in a task of its own.
+fn accept<S>(
+    pod: &Rc<ServedPod>,
+    listener: TcpListener,
+    serve: impl Fn(Rc<ServedPod>, TcpStream, SocketAddr) -> S + 'static,
+) where
+    S: Future<Output = ()> + 'static,
+{
+    let served = Rc::clone(pod);
+    let budget = Rc::clone(pod.tasks.budget());
+    pod.tasks
+        .spawn_accepting(accept_each(listener, budget, move |stream, peer| {
+            let connection = serve(Rc::clone(&served), stream, peer);
+            served.tasks.spawn(connection);
+        }));
+}
+
+fn adopt(listeners: Vec<std::net::TcpListener>) -> io::Result<Vec<TcpListener>> {
+    listeners.into_iter().map(TcpListener::from_std).collect()
+}

@@ -1,0 +1,163 @@
+//! What a shard has done, by outcome.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::subject::{Direction, Path};
+use ambit_authorizer::AuthorizerStats;
+
+/// Counts of connections since the proxy started. The keys are words of fixed lists, so their
+/// number is bounded.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct ProxyStats {
+    /// Connections under way.
+    pub live: u64,
+    /// Connections that ran to their end, by direction and path.
+    pub finished: BTreeMap<&'static str, u64>,
+    /// Connections that were refused, by reason.
+    pub refused: BTreeMap<&'static str, u64>,
+    /// Established connections that were ended, by reason.
+    pub terminated: BTreeMap<&'static str, u64>,
+    /// Requests that were judged one by one, by what became of them.
+    pub requests: BTreeMap<&'static str, u64>,
+    /// What AUDIT policies and dry runs had noted.
+    pub noted: BTreeMap<&'static str, u64>,
+    /// What external authorizers were asked.
+    pub authorizers: AuthorizerStats,
+    /// Payload bytes of ended connections, from source to destination.
+    pub bytes_sent: u64,
+    /// Payload bytes of ended connections, from destination to source.
+    pub bytes_received: u64,
+}
+
+/// One shard's counts.
+#[derive(Debug, Default)]
+pub(crate) struct ShardStats(RefCell<ProxyStats>);
+
+impl ProxyStats {
+    /// Adds another shard's counts.
+    pub(crate) fn add(&mut self, other: &Self) {
+        let Self {
+            live,
+            finished,
+            refused,
+            terminated,
+            requests,
+            noted,
+            authorizers,
+            bytes_sent,
+            bytes_received,
+        } = other;
+        self.live += live;
+        add_all(&mut self.finished, finished);
+        add_all(&mut self.refused, refused);
+        add_all(&mut self.terminated, terminated);
+        add_all(&mut self.requests, requests);
+        add_all(&mut self.noted, noted);
+        self.authorizers.add(authorizers);
+        self.bytes_sent += bytes_sent;
+        self.bytes_received += bytes_received;
+    }
+}
+
+impl ShardStats {
+    pub(crate) fn finished(&self, direction: Direction, path: Path) {
+        count(&mut self.0.borrow_mut().finished, way(direction, path));
+    }
+
+    pub(crate) fn refused(&self, reason: &'static str) {
+        count(&mut self.0.borrow_mut().refused, reason);
+    }
+
+    pub(crate) fn terminated(&self, reason: &'static str) {
+        count(&mut self.0.borrow_mut().terminated, reason);
+    }
+
+    pub(crate) fn requested(&self, outcome: &'static str) {
+        count(&mut self.0.borrow_mut().requests, outcome);
+    }
+
+    pub(crate) fn noted(&self, note: &'static str) {
+        count(&mut self.0.borrow_mut().noted, note);
+    }
+
+    pub(crate) fn carried(&self, bytes_sent: u64, bytes_received: u64) {
+        let mut stats = self.0.borrow_mut();
+        stats.bytes_sent += bytes_sent;
+        stats.bytes_received += bytes_received;
+    }
+
+    /// The counts, with what others count: connections under way, and external authorizers.
+    pub(crate) fn read(&self, live: usize, authorizers: AuthorizerStats) -> ProxyStats {
+        ProxyStats {
+            live: live as u64,
+            authorizers,
+            ..self.0.borrow().clone()
+        }
+    }
+}
+
+const fn way(direction: Direction, path: Path) -> &'static str {
+    match (direction, path) {
+        (Direction::Outbound, Path::Tunnel) => "outbound-tunnel",
+        (Direction::Outbound, Path::Plaintext) => "outbound-plaintext",
+        (Direction::Outbound, Path::OwnPod) => "outbound-own-pod",
+        (Direction::Inbound, Path::Tunnel) => "inbound-tunnel",
+        (Direction::Inbound, Path::Plaintext) => "inbound-plaintext",
+        (Direction::Inbound, Path::OwnPod) => "inbound-own-pod",
+        (Direction::Authorizer, Path::Tunnel) => "authorizer-tunnel",
+        (Direction::Authorizer, Path::Plaintext) => "authorizer-plaintext",
+        (Direction::Authorizer, Path::OwnPod) => "authorizer-own-pod",
+    }
+}
+
+fn count(counts: &mut BTreeMap<&'static str, u64>, key: &'static str) {
+    *counts.entry(key).or_default() += 1;
+}
+
+fn add_all(counts: &mut BTreeMap<&'static str, u64>, others: &BTreeMap<&'static str, u64>) {
+    for (&key, &value) in others {
+        *counts.entry(key).or_default() += value;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_add_up() {
+        let (one, two) = (ShardStats::default(), ShardStats::default());
+        one.finished(Direction::Outbound, Path::Tunnel);
+        one.carried(10, 20);
+        two.finished(Direction::Outbound, Path::Tunnel);
+        two.refused("over-cap");
+        two.terminated("policy-changed");
+        one.requested("finished");
+        two.requested("finished");
+        two.noted("audited");
+        let authorizers = || AuthorizerStats {
+            allowed: 1,
+            ..AuthorizerStats::default()
+        };
+        let mut all = one.read(3, authorizers());
+        all.add(&two.read(4, authorizers()));
+        let expected = ProxyStats {
+            live: 7,
+            finished: [("outbound-tunnel", 2)].into(),
+            refused: [("over-cap", 1)].into(),
+            terminated: [("policy-changed", 1)].into(),
+            requests: [("finished", 2)].into(),
+            noted: [("audited", 1)].into(),
+            authorizers: AuthorizerStats {
+                allowed: 2,
+                ..AuthorizerStats::default()
+            },
+            bytes_sent: 10,
+            bytes_received: 20,
+        };
+        assert_eq!(all, expected);
+    }
+}

@@ -1,0 +1,148 @@
+//! The tasks of one pod on one shard, which end with it.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::rc::Rc;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::turns::Budget;
+
+/// How far the serving of a pod has come.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Phase {
+    Serving,
+    /// Nothing new is accepted.
+    Draining,
+    /// Everything ends.
+    Closed,
+}
+
+/// A pod's tasks. They run on the pod's budget.
+#[derive(Debug)]
+pub(crate) struct PodTasks {
+    budget: Rc<Budget>,
+    running: RefCell<JoinSet<()>>,
+    phase: watch::Sender<Phase>,
+}
+
+impl PodTasks {
+    pub(crate) fn new(budget: Rc<Budget>) -> Self {
+        let (phase, _) = watch::channel(Phase::Serving);
+        Self {
+            budget,
+            running: RefCell::default(),
+            phase,
+        }
+    }
+
+    /// What the tasks run on.
+    pub(crate) fn budget(&self) -> &Rc<Budget> {
+        &self.budget
+    }
+
+    /// Runs a task until its end or [`PodTasks::close`].
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        self.spawn_until(Phase::Closed, task);
+    }
+
+    /// Runs a task that accepts connections, until [`PodTasks::drain`].
+    pub(crate) fn spawn_accepting(&self, task: impl Future<Output = ()> + 'static) {
+        self.spawn_until(Phase::Draining, task);
+    }
+
+    /// Ends the tasks that accept connections.
+    pub(crate) fn drain(&self) {
+        self.phase.send_replace(Phase::Draining);
+    }
+
+    /// Ends every task, and returns when they have ended. A task that can end of itself is given
+    /// that chance first.
+    pub(crate) async fn close(&self) {
+        self.phase.send_replace(Phase::Closed);
+        loop {
+            let mut running = self.running.take();
+            if running.is_empty() {
+                return;
+            }
+            while running.join_next().await.is_some() {}
+        }
+    }
+
+    fn spawn_until(&self, last: Phase, task: impl Future<Output = ()> + 'static) {
+        // On the heap before it begins: select! would keep room for it twice.
+        let mut task = self.budget.pace(Box::pin(task));
+        let mut phase = self.phase.subscribe();
+        let mut running = self.running.borrow_mut();
+        while running.try_join_next().is_some() {}
+        running.spawn_local(async move {
+            tokio::select! {
+                biased;
+                () = &mut task => {}
+                _ = phase.wait_for(|&now| now >= last) => {}
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::future::pending;
+
+    use tokio::runtime::LocalRuntime;
+
+    use super::*;
+    use crate::turns::Turns;
+
+    /// Sets its cell when it is dropped, that is, when the task that owns it has ended.
+    struct Ended(Rc<Cell<bool>>);
+
+    impl Drop for Ended {
+        fn drop(&mut self) {
+            self.0.set(true);
+        }
+    }
+
+    fn endless() -> (Rc<Cell<bool>>, impl Future<Output = ()>) {
+        let ended = Rc::new(Cell::new(false));
+        let guard = Ended(Rc::clone(&ended));
+        (ended, async move {
+            let _guard = guard;
+            pending().await
+        })
+    }
+
+    #[test]
+    fn draining_ends_what_accepts_and_closing_ends_the_rest() {
+        let runtime = LocalRuntime::new().expect("a runtime");
+        runtime.block_on(async {
+            let tasks = PodTasks::new(Budget::new(Turns::default()));
+            let (accepting_ended, accepting) = endless();
+            let (connection_ended, connection) = endless();
+            tasks.spawn(connection);
+            tasks.spawn_accepting(accepting);
+            tasks.drain();
+            while !accepting_ended.get() {
+                tokio::task::yield_now().await;
+            }
+            assert!(!connection_ended.get());
+            tasks.close().await;
+            assert!(connection_ended.get());
+        });
+    }
+
+    #[test]
+    fn a_task_spawned_by_one_that_ends_is_ended_too() {
+        let runtime = LocalRuntime::new().expect("a runtime");
+        runtime.block_on(async {
+            let tasks = Rc::new(PodTasks::new(Budget::new(Turns::default())));
+            let (ended, late) = endless();
+            let spawner = Rc::clone(&tasks);
+            tasks.spawn(async move { spawner.spawn(late) });
+            tasks.close().await;
+            assert!(ended.get());
+        });
+    }
+}

@@ -1,0 +1,34 @@
+//! Objects for the tests of the proxy.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use ambit_model::{Enrolment, IstioClaim, ObjectName, Target, Workload};
+
+/// A ready pod of namespace `shop` with one address, whose uid is its name.
+pub(crate) fn workload(name: &str, address: &str, enrolment: Enrolment) -> Workload {
+    let identity = format!("cluster.local/ns/shop/sa/{name}");
+    Workload {
+        name: ObjectName::new("shop", name),
+        uid: name.into(),
+        node: None,
+        addresses: vec![address.parse().expect("an address")],
+        identity: identity.parse().expect("an identity"),
+        labels: [("app".to_owned(), name.to_owned())].into(),
+        enrolment,
+        ready: true,
+        named_ports: [].into(),
+        probe_ports: [].into(),
+        netns: None,
+        istio_claim: IstioClaim::None,
+    }
+}
+
+/// A pod's port 8080.
+pub(crate) fn target(workload: Workload) -> Target {
+    let address = SocketAddr::new(workload.addresses[0], 8080);
+    Target {
+        workload: Arc::new(workload),
+        address,
+    }
+}

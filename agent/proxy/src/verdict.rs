@@ -1,0 +1,328 @@
+//! Whether a connection may begin, and go on: pure decisions from one view of the mesh.
+
+use std::cell::OnceCell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use ambit_common::{MeshClass, Reason};
+use serde::Serialize;
+
+use super::subject::Path;
+use ambit_model::{Enrolment, ObjectName, Snapshot, Workload};
+use ambit_policy::{
+    Approvals, Attributes, ConnectionVerdict, Decider, Decision, Denial, MeshView, Permit,
+    RequestAttributes, RequestDecision, RequestPermit, WorkloadPolicies,
+};
+
+/// What has to hold for a connection to go on.
+#[derive(Clone, Debug)]
+pub(crate) enum Basis {
+    /// The policies of the pod that it is delivered to allow it.
+    Policy {
+        /// What they are asked.
+        connection: Attributes,
+        /// What they have been told of its bytes.
+        content: Content,
+    },
+    /// The policies of the pod allow this request.
+    Request {
+        /// The connection that it came on.
+        connection: Attributes,
+        /// What it says.
+        request: Rc<RequestAttributes>,
+        /// Who was asked about it.
+        approvals: Approvals,
+    },
+    /// The endpoint that it was opened to is still what it was, and still to be reached this way.
+    Endpoint {
+        /// The endpoint.
+        workload: Arc<Workload>,
+        /// How it is reached.
+        path: Path,
+    },
+    /// It goes in plaintext to this address, which the mesh leaves alone.
+    Outside(SocketAddr),
+}
+
+/// What policy has been told of a connection's bytes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Content {
+    /// Nothing: none has passed.
+    Nothing,
+    /// They may be anything: policy allows the connection whatever it carries.
+    Anything,
+    /// They are not HTTP, and these authorizers agreed.
+    Opaque(Approvals),
+    /// They are requests, each of which has a basis of its own.
+    Requests,
+}
+
+/// Why a live connection was ended.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Termination {
+    /// Policy does not allow it any more.
+    #[error("terminated by policy change: {0}")]
+    PolicyChanged(Denial),
+    /// It may carry anything, and policy now depends on its requests.
+    #[error("terminated by policy change: its requests have to be judged from now on")]
+    RequestsMatter,
+    /// Its endpoint is gone, or another pod has taken its name or identity.
+    #[error("terminated: the pod {0} that it was opened to is gone")]
+    EndpointGone(ObjectName),
+    /// It goes in plaintext to a pod that has joined the mesh.
+    #[error("terminated: the pod {0} has been opted in, and this connection is plaintext")]
+    EndpointOptedIn(ObjectName),
+    /// It goes in plaintext to an address that has become one of the mesh.
+    #[error("terminated: {0} has joined the mesh, and this connection is plaintext")]
+    AddressJoined(SocketAddr),
+    /// The pod is not served any more.
+    #[error("terminated: {0}")]
+    PodRemoved(PodRemoval),
+    /// It was idle, and another connection needed its place.
+    #[error(
+        "terminated: it was idle, the pod's places were used up, and its source held most of them"
+    )]
+    Displaced,
+}
+
+/// Why the proxy stops serving a pod.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, thiserror::Error)]
+#[serde(rename_all = "kebab-case")]
+pub enum PodRemoval {
+    /// The pod was deleted.
+    #[error("the pod was deleted")]
+    Deleted,
+    /// Its objects do not opt it in any more.
+    #[error("the pod was opted out of the mesh")]
+    OptedOut,
+    /// Another pod, or another network namespace, has taken its place.
+    #[error("the pod was replaced by another of the same name")]
+    Replaced,
+    /// Its objects do not opt it out, and it cannot be served.
+    #[error("the pod is no longer served: its objects changed")]
+    NotServed,
+    /// Its enrolment failed after its listeners were made.
+    #[error("the pod's enrolment failed")]
+    EnrolmentFailed,
+    /// The agent stops.
+    #[error("the agent stops")]
+    AgentStops,
+}
+
+/// One pod's connections, as one view of the mesh judges them.
+#[derive(Debug)]
+pub(crate) struct Judge<'a> {
+    view: &'a MeshView,
+    pod: &'a Workload,
+    /// `None` inside: the view does not know the pod, so nothing speaks for its connections.
+    policies: OnceCell<Option<Arc<WorkloadPolicies>>>,
+}
+
+impl Termination {
+    /// The word that logs and metrics use.
+    pub(crate) const fn as_str(&self) -> &'static str {
+        match self {
+            Self::PolicyChanged(_) | Self::RequestsMatter => "policy-changed",
+            Self::EndpointGone(_) => "endpoint-gone",
+            Self::EndpointOptedIn(_) | Self::AddressJoined(_) => "endpoint-opted-in",
+            Self::PodRemoved(_) => "pod-removed",
+            Self::Displaced => "displaced",
+        }
+    }
+
+    /// Whether policy ended it.
+    pub(crate) const fn is_denial(&self) -> bool {
+        match self {
+            Self::PolicyChanged(_) | Self::RequestsMatter => true,
+            Self::EndpointGone(_)
+            | Self::EndpointOptedIn(_)
+            | Self::AddressJoined(_)
+            | Self::PodRemoved(_)
+            | Self::Displaced => false,
+        }
+    }
+
+    /// The rule that ended it, where one did.
+    pub(crate) const fn decider(&self) -> Option<&Decider> {
+        match self {
+            Self::PolicyChanged(denial) => denial.decider.as_ref(),
+            Self::RequestsMatter
+            | Self::EndpointGone(_)
+            | Self::EndpointOptedIn(_)
+            | Self::AddressJoined(_)
+            | Self::PodRemoved(_)
+            | Self::Displaced => None,
+        }
+    }
+}
+
+impl<'a> Judge<'a> {
+    pub(crate) fn new(view: &'a MeshView, pod: &'a Workload) -> Self {
+        Self {
+            view,
+            pod,
+            policies: OnceCell::new(),
+        }
+    }
+
+    /// The pod's policies.
+    ///
+    /// # Errors
+    /// A denial where the view does not know the pod.
+    pub(crate) fn policies(&self) -> Result<&WorkloadPolicies, Denial> {
+        let policies = self.policies.get_or_init(|| {
+            let known = same_workload(&self.view.snapshot, self.pod)?;
+            Some(self.view.policies.for_workload(known))
+        });
+        policies.as_deref().ok_or(Denial {
+            reason: Reason::PodClosed,
+            decider: None,
+        })
+    }
+
+    /// Judges a connection to the pod by what is known before it carries a byte.
+    pub(crate) fn connection(&self, connection: &Attributes) -> ConnectionVerdict {
+        match self.policies() {
+            Ok(policies) => policies.judge_connection(connection),
+            Err(denial) => ConnectionVerdict::Deny(denial),
+        }
+    }
+
+    /// Judges a connection to the pod whose bytes are not HTTP.
+    ///
+    /// # Errors
+    /// The denial.
+    pub(crate) fn opaque(
+        &self,
+        connection: &Attributes,
+        approvals: &Approvals,
+    ) -> Result<Permit, Denial> {
+        match self.policies()?.judge_opaque(connection, approvals) {
+            Decision::Allow(permit) => Ok(permit),
+            Decision::Deny(denial) => Err(denial),
+        }
+    }
+
+    /// Judges a request to the pod.
+    ///
+    /// # Errors
+    /// The denial.
+    pub(crate) fn request(
+        &self,
+        connection: &Attributes,
+        request: &RequestAttributes,
+        approvals: &Approvals,
+    ) -> Result<RequestPermit, Denial> {
+        let policies = self.policies()?;
+        match policies.judge_request(connection, request, approvals) {
+            RequestDecision::Allow(permit) => Ok(permit),
+            RequestDecision::Deny(denial) => Err(denial),
+        }
+    }
+
+    /// Names what decided a denial by the kernel, whose tables are compiled from the same policies:
+    /// the evaluator's denial where it gives the same reason, else the kernel's bare reason.
+    pub(crate) fn explain(&self, connection: &Attributes, reason: Reason) -> Denial {
+        match self.connection(connection) {
+            ConnectionVerdict::Deny(denial) if denial.reason == reason => denial,
+            ConnectionVerdict::Deny(_) | ConnectionVerdict::Allow(_) | ConnectionVerdict::Ask => {
+                Denial {
+                    reason,
+                    decider: None,
+                }
+            }
+        }
+    }
+
+    /// Whether a connection may go on.
+    ///
+    /// # Errors
+    /// Why it may not.
+    pub(crate) fn still_holds(&self, basis: &Basis) -> Result<(), Termination> {
+        match basis {
+            Basis::Policy {
+                connection,
+                content,
+            } => self.content_holds(connection, content),
+            Basis::Request {
+                connection,
+                request,
+                approvals,
+            } => self
+                .request(connection, request, approvals)
+                .map(|_permit| ())
+                .map_err(Termination::PolicyChanged),
+            Basis::Endpoint { workload, path } => self.endpoint_holds(workload, *path),
+            Basis::Outside(address) => self.outside_holds(*address),
+        }
+    }
+
+    fn content_holds(&self, connection: &Attributes, content: &Content) -> Result<(), Termination> {
+        let opaque = |approvals: &Approvals| {
+            self.opaque(connection, approvals)
+                .map(|_permit| ())
+                .map_err(Termination::PolicyChanged)
+        };
+        match (content, self.connection(connection)) {
+            (_, ConnectionVerdict::Deny(denial)) => Err(Termination::PolicyChanged(denial)),
+            (_, ConnectionVerdict::Allow(_)) => Ok(()),
+            (Content::Nothing | Content::Requests, ConnectionVerdict::Ask) => Ok(()),
+            (Content::Opaque(approvals), ConnectionVerdict::Ask) => opaque(approvals),
+            (Content::Anything, ConnectionVerdict::Ask) => {
+                let port = connection.destination.port();
+                let carries_http = self.policies().is_ok_and(|one| one.carries_http(port));
+                if carries_http {
+                    return Err(Termination::RequestsMatter);
+                }
+                opaque(&Approvals::default())
+            }
+        }
+    }
+
+    fn endpoint_holds(&self, endpoint: &Workload, path: Path) -> Result<(), Termination> {
+        let now = same_workload(&self.view.snapshot, endpoint)
+            .filter(|now| now.identity == endpoint.identity)
+            .ok_or_else(|| Termination::EndpointGone(endpoint.name.clone()))?;
+        match (path, &now.enrolment) {
+            (Path::Plaintext, Enrolment::OptedIn | Enrolment::Never(_)) => {
+                Err(Termination::EndpointOptedIn(endpoint.name.clone()))
+            }
+            (Path::Plaintext, Enrolment::NotOptedIn) | (Path::Tunnel | Path::OwnPod, _) => Ok(()),
+        }
+    }
+
+    fn outside_holds(&self, address: SocketAddr) -> Result<(), Termination> {
+        match self.view.snapshot.mesh_class(address.ip()) {
+            Some(MeshClass::Proxy) => Err(Termination::AddressJoined(address)),
+            Some(MeshClass::NotOptedIn | MeshClass::Outside) | None => Ok(()),
+        }
+    }
+}
+
+/// The workload as a snapshot has it; `None` where it is gone or another of its name is there.
+fn same_workload<'a>(snapshot: &'a Snapshot, workload: &Workload) -> Option<&'a Arc<Workload>> {
+    snapshot
+        .workload(&workload.name)
+        .filter(|now| now.uid == workload.uid)
+}
+
+/// Whether a reason of the kernel is the word of a policy, and not a fault or a closed pod.
+pub(crate) const fn is_policy(reason: Reason) -> bool {
+    match reason {
+        Reason::DeniedByPolicy | Reason::NoAllowMatched | Reason::PolicyNotEnforceable => true,
+        Reason::TablesIncomplete
+        | Reason::PodClosed
+        | Reason::NoListener
+        | Reason::ForeignAddress
+        | Reason::ListenerPort
+        | Reason::NoRecord
+        | Reason::DeviceBound
+        | Reason::TicketMismatch
+        | Reason::NoMemory
+        | Reason::Canary => false,
+    }
+}
+
+#[cfg(test)]
+mod tests;

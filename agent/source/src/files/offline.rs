@@ -1,0 +1,292 @@
+//! Files that are read once, without an agent: by `ambit validate`, and by `ambit explain -f`.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::assembly::{Assembly, Duplicate};
+use super::document::{self, DocumentError, Object, Parsed};
+use super::read::{self, FileReading};
+use super::settings::Settings;
+use crate::field::FieldPath;
+use crate::tree;
+use ambit_input::yaml_without_marks;
+use ambit_model::{MeshRanges, ObjectName, Origin, PolicyKind, Revision, Snapshot, TrustBundle};
+
+/// Something to read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Input {
+    /// A file, or a directory with `.yaml` and `.yml` files, of which those are read that the agent
+    /// reads.
+    Path(PathBuf),
+    /// A text, under a name for messages.
+    Text {
+        /// The name.
+        name: String,
+        /// The text.
+        text: String,
+    },
+}
+
+/// What the mesh is told besides its files.
+#[derive(Clone, Debug)]
+pub struct OfflineConfig {
+    /// The mesh's trust domain and its aliases.
+    pub trust_bundle: TrustBundle,
+    /// Istio's root namespace, usually `istio-system`.
+    pub root_namespace: Arc<str>,
+    /// The control plane's revision, whose policies apply.
+    pub revision: Revision,
+}
+
+/// The mesh of some files, and what is wrong with them.
+#[derive(Debug)]
+pub struct FileSet {
+    /// The mesh of the objects that are right.
+    pub snapshot: Arc<Snapshot>,
+    /// Whether Istio's `MeshConfig` is among them.
+    pub has_mesh_config: bool,
+    /// How many objects are right.
+    pub objects: usize,
+    /// Objects that are not, and objects that are there twice.
+    pub broken: Vec<BrokenObject>,
+    /// What could not be read at all.
+    pub unreadable: Vec<Unreadable>,
+    /// Kinds that the mesh does not read.
+    pub skipped: Vec<SkippedKind>,
+    texts: HashMap<Arc<PathBuf>, String>,
+    /// Where in its document each policy stands.
+    policies: HashMap<(PolicyKind, ObjectName), FieldPath>,
+}
+
+/// An object that cannot be used.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BrokenObject {
+    /// The file.
+    pub path: Arc<PathBuf>,
+    /// Its document, from 1.
+    pub document: usize,
+    /// The line, from 1.
+    pub line: Option<usize>,
+    /// Kind and name, as far as they are legible.
+    pub object: Option<String>,
+    /// The field at fault.
+    pub field: Option<String>,
+    /// What is the matter, and what to do.
+    pub problem: String,
+}
+
+/// A file or directory that cannot be read, or a document that is no YAML.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Unreadable {
+    /// Which.
+    pub path: Arc<PathBuf>,
+    /// Its document, from 1, where only that is unreadable, and all behind it.
+    pub document: Option<usize>,
+    /// The line, from 1.
+    pub line: Option<usize>,
+    /// Why.
+    pub problem: String,
+}
+
+/// A kind that the mesh does not read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SkippedKind {
+    /// In which file.
+    pub path: Arc<PathBuf>,
+    /// `apiVersion kind`.
+    pub kind: String,
+}
+
+/// Reads files as the agent does.
+pub fn read_once(inputs: Vec<Input>, config: OfflineConfig) -> FileSet {
+    let settings = Settings {
+        trust_bundle: config.trust_bundle,
+        root_namespace: config.root_namespace,
+        revision: config.revision,
+        ranges: MeshRanges::default(),
+    };
+    let mut reading = Reading::default();
+    for input in inputs {
+        reading.add(input, &settings);
+    }
+    reading.finish(&settings)
+}
+
+impl FileSet {
+    /// In which line a field of a policy stands, or what is around it where it does not exist.
+    pub fn line(
+        &self,
+        kind: PolicyKind,
+        name: &ObjectName,
+        origin: &Origin,
+        field: &str,
+    ) -> Option<usize> {
+        let Origin::File { path, document } = origin else {
+            return None;
+        };
+        let at = self.policies.get(&(kind, name.clone()))?;
+        let field = at.join(&FieldPath::parse(field));
+        let location = tree::locate(self.texts.get(path)?, *document, &field)?;
+        Some(location.line)
+    }
+}
+
+/// What has been read so far.
+#[derive(Default)]
+struct Reading {
+    files: Vec<(Arc<PathBuf>, Parsed)>,
+    broken: Vec<BrokenObject>,
+    unreadable: Vec<Unreadable>,
+    texts: HashMap<Arc<PathBuf>, String>,
+}
+
+impl Reading {
+    fn add(&mut self, input: Input, settings: &Settings) {
+        let readings = match input {
+            Input::Text { name, text } => vec![FileReading {
+                path: Arc::new(PathBuf::from(name)),
+                text: Ok(text),
+            }],
+            Input::Path(path) if path.is_dir() => match read::read(&path) {
+                Ok(readings) => readings,
+                Err(error) => {
+                    let problem = format!("the directory {error}");
+                    return self.unreadable.push(unreadable(path, problem));
+                }
+            },
+            Input::Path(path) => vec![FileReading {
+                text: read::read_text(&path),
+                path: Arc::new(path),
+            }],
+        };
+        for FileReading { path, text } in readings {
+            match text {
+                Ok(text) => self.add_file(path, text, settings),
+                Err(error) => {
+                    let path = Arc::unwrap_or_clone(path);
+                    let problem = format!("the file {error}");
+                    self.unreadable.push(unreadable(path, problem));
+                }
+            }
+        }
+    }
+
+    /// A file that is given twice is read once.
+    fn add_file(&mut self, path: Arc<PathBuf>, text: String, settings: &Settings) {
+        if self.texts.contains_key(&path) {
+            return;
+        }
+        if text.is_empty() {
+            let problem = "the file is empty, which the agent takes for one that is being written";
+            let path = Arc::unwrap_or_clone(path);
+            return self.unreadable.push(unreadable(path, problem.to_owned()));
+        }
+        let (parsed, errors) = document::read(&path, &text, settings);
+        for error in errors {
+            self.add_error(&path, error);
+        }
+        self.files.push((Arc::clone(&path), parsed));
+        self.texts.insert(path, text);
+    }
+
+    fn add_error(&mut self, path: &Arc<PathBuf>, error: DocumentError) {
+        let line = error.location.map(|location| location.line);
+        match error.field {
+            None => self.unreadable.push(Unreadable {
+                path: Arc::clone(path),
+                document: Some(error.document),
+                line,
+                problem: error.problem,
+            }),
+            Some(field) => self.broken.push(BrokenObject {
+                path: Arc::clone(path),
+                document: error.document,
+                line,
+                object: error.object,
+                field: Some(field.to_string()).filter(|field| !field.is_empty()),
+                problem: error.problem,
+            }),
+        }
+    }
+
+    fn finish(self, settings: &Settings) -> FileSet {
+        let mut assembly = Assembly::default();
+        for (path, parsed) in &self.files {
+            assembly.add_file(path, Some(parsed));
+        }
+        let mut broken = self.broken;
+        broken.extend(assembly.duplicates().iter().filter_map(duplicate));
+        let has_mesh_config = assembly.has_mesh_config();
+        let parts = assembly.finish(settings, Vec::new(), self.unreadable.is_empty());
+        let located = self.files.iter().flat_map(|(_, parsed)| &parsed.objects);
+        let mut policies = HashMap::new();
+        for one in located {
+            if let Object::Policy(policy) = &one.object {
+                let key = (policy.kind, policy.name.clone());
+                policies.entry(key).or_insert_with(|| one.at.clone());
+            }
+        }
+        let skipped = self.files.iter().flat_map(|(path, parsed)| {
+            let kinds = parsed.ignored.iter().cloned();
+            kinds.map(|kind| SkippedKind {
+                path: Arc::clone(path),
+                kind,
+            })
+        });
+        FileSet {
+            snapshot: Arc::new(Snapshot::new(parts)),
+            has_mesh_config,
+            objects: self
+                .files
+                .iter()
+                .map(|(_, parsed)| parsed.objects.len())
+                .sum(),
+            broken,
+            unreadable: self.unreadable,
+            skipped: skipped.collect(),
+            texts: self.texts,
+            policies,
+        }
+    }
+}
+
+fn unreadable(path: PathBuf, problem: String) -> Unreadable {
+    Unreadable {
+        path: Arc::new(path),
+        document: None,
+        line: None,
+        problem,
+    }
+}
+
+fn duplicate(duplicate: &Duplicate) -> Option<BrokenObject> {
+    let Origin::File { path, document } = &duplicate.second else {
+        return None;
+    };
+    Some(BrokenObject {
+        path: Arc::clone(path),
+        document: *document,
+        line: None,
+        object: Some(duplicate.key.to_string()),
+        field: None,
+        problem: duplicate.problem(),
+    })
+}
+
+impl Input {
+    /// The standard input as a text, or the path.
+    ///
+    /// # Errors
+    /// Where the standard input cannot be read, or is no text.
+    pub fn named(path: &Path) -> std::io::Result<Self> {
+        if path != Path::new("-") {
+            return Ok(Self::Path(path.to_owned()));
+        }
+        let text = std::io::read_to_string(std::io::stdin())?;
+        Ok(Self::Text {
+            name: "-".to_owned(),
+            text: yaml_without_marks(&text).into_owned(),
+        })
+    }
+}

@@ -1,0 +1,14 @@
+//! Where the mesh's configuration comes from: namespaces, pods, Services and policy objects, turned
+//! into [`Snapshot`](ambit_model::Snapshot)s.
+//!
+//! [`files`] reads a directory of ordinary Kubernetes YAML. What the objects mean is told apart
+//! from where they come from, so that every source gives them the same meaning.
+
+mod depth;
+mod field;
+pub mod files;
+mod location;
+mod objects;
+mod tree;
+
+pub use files::{FileSource, FileSourceConfig, SourceError};

@@ -1,0 +1,100 @@
+//! The meaning of Kubernetes objects for the mesh, whatever source they come from.
+
+mod app_protocol;
+mod endpoint_slice;
+mod extension_provider;
+mod mesh_config;
+mod pod;
+mod policy;
+mod ports;
+mod service;
+
+use std::net::IpAddr;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use ambit_model::ObjectName;
+
+use super::field::FieldPath;
+
+pub(crate) use endpoint_slice::endpoint_slice;
+pub(crate) use mesh_config::{MESH_CONFIG_NAME, MeshConfigObject, mesh_config};
+pub(crate) use pod::PodObject;
+pub(crate) use policy::policy;
+pub(crate) use service::service;
+
+/// Why an object cannot be used.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("field {field}: {problem}")]
+pub(crate) struct ObjectError {
+    /// The field at fault.
+    pub(crate) field: FieldPath,
+    /// What is wrong with it and what it may be.
+    pub(crate) problem: String,
+}
+
+impl ObjectError {
+    /// An error at `field`.
+    pub(crate) fn new(field: FieldPath, problem: impl Into<String>) -> Self {
+        Self {
+            field,
+            problem: problem.into(),
+        }
+    }
+}
+
+/// The name of an object that has no namespace.
+///
+/// # Errors
+/// Where `metadata.name` is absent or empty.
+pub(crate) fn cluster_name(metadata: &ObjectMeta) -> Result<&str, ObjectError> {
+    match metadata.name.as_deref() {
+        None | Some("") => Err(ObjectError::new(
+            FieldPath::at("metadata.name"),
+            "missing; every object needs a name",
+        )),
+        Some(name) => Ok(name),
+    }
+}
+
+/// The name of an object that belongs to a namespace, which is `default` where none is given.
+///
+/// # Errors
+/// Where `metadata.name` is absent or empty.
+pub(crate) fn namespaced_name(metadata: &ObjectMeta) -> Result<ObjectName, ObjectError> {
+    let name = cluster_name(metadata)?;
+    let namespace = metadata
+        .namespace
+        .as_deref()
+        .filter(|text| !text.is_empty());
+    Ok(ObjectName::new(namespace.unwrap_or("default"), name))
+}
+
+/// A value, which stands at a field, as its type.
+///
+/// # Errors
+/// Where it is not of that type, with the field in it at fault.
+pub(crate) fn typed<T: DeserializeOwned>(value: Value, at: &FieldPath) -> Result<T, ObjectError> {
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let field = at.join(&FieldPath::from(error.path()));
+        ObjectError::new(field, error.inner().to_string())
+    })
+}
+
+/// An address that a pod or Service can have, canonical.
+fn address(text: &str, field: FieldPath) -> Result<IpAddr, ObjectError> {
+    let Ok(address) = text.parse::<IpAddr>() else {
+        return Err(ObjectError::new(
+            field,
+            format!("{text:?} is not an IP address"),
+        ));
+    };
+    let address = address.to_canonical();
+    if address.is_loopback() || address.is_unspecified() || address.is_multicast() {
+        let problem = format!("{text:?} is a loopback, unspecified or multicast address");
+        return Err(ObjectError::new(field, problem));
+    }
+    Ok(address)
+}
