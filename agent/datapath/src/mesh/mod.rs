@@ -223,7 +223,7 @@ impl<M: PrefixMap> Table<M> {
     }
 
     /// Removes what is not wanted, unless it protects something of what could not be protected
-    /// otherwise.
+    /// otherwise: beneath an exemption that could not be withdrawn, too.
     fn drop_others(&mut self, wanted: &Classes, errors: &mut Errors) {
         let unprotected = Unprotected::new(&self.written, wanted);
         let is_over = |prefix: &Prefix| {

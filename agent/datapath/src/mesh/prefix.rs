@@ -102,7 +102,8 @@ fn lengths(classes: &Classes) -> BTreeSet<u32> {
     classes.keys().map(|prefix| prefix.bits).collect()
 }
 
-/// What the proxy is to have and a table does not protect.
+/// What the proxy is to have and a table lets pass: entries that are missing, and exemptions that could
+/// not be withdrawn.
 pub(super) struct Unprotected {
     prefixes: BTreeSet<Prefix>,
     /// Their lengths.
@@ -113,11 +114,13 @@ pub(super) struct Unprotected {
 
 impl Unprotected {
     pub(super) fn new(written: &Classes, wanted: &Classes) -> Self {
-        let prefixes: BTreeSet<_> = wanted
+        let missing = wanted
             .iter()
-            .filter(|&(prefix, class)| !is_exemption(*class) && written.get(prefix) != Some(class))
-            .map(|(&prefix, _)| prefix)
-            .collect();
+            .filter(|&(prefix, class)| !is_exemption(*class) && written.get(prefix) != Some(class));
+        let left = written
+            .iter()
+            .filter(|&(prefix, class)| is_exemption(*class) && !wanted.contains_key(prefix));
+        let prefixes: BTreeSet<_> = missing.chain(left).map(|(&prefix, _)| prefix).collect();
         let mut all = BTreeSet::new();
         if !prefixes.is_empty() {
             all = lengths(written);
