@@ -37,6 +37,7 @@ pub(crate) fn run() -> Result<()> {
         dependencies(&directory)?;
     }
     purity()?;
+    no_test_helpers()?;
     fuzz_targets()
 }
 
@@ -55,6 +56,26 @@ fn purity() -> Result<()> {
         impure.is_empty(),
         "ambit-policy must be usable without a runtime or a kernel, and depends on {impure:?}; \
          see `cargo tree --package ambit-policy --edges normal`"
+    );
+    Ok(())
+}
+
+/// Ensures that the agent has no way of making a permit that is meant for tests.
+fn no_test_helpers() -> Result<()> {
+    say("lint", "which features the agent is built with");
+    let tree = output_of(
+        Command::new("cargo")
+            .current_dir(workspace::root())
+            .args(["tree", "--locked", "--package", "ambit"])
+            .args(["--edges", "normal,features", "--prefix", "none"]),
+    )?;
+    let lent: BTreeSet<&str> = tree
+        .lines()
+        .filter(|line| line.starts_with("ambit") && line.contains("feature \"testing\""))
+        .collect();
+    ensure!(
+        lent.is_empty(),
+        "the agent must not be built with what tests lend each other: {lent:?}"
     );
     Ok(())
 }

@@ -53,7 +53,7 @@ pub(super) fn fragment(out: &mut (impl fmt::Write + ?Sized), text: &str) -> fmt:
     out.write_str(rest)
 }
 
-/// `\uXXXX`, twice for what UTF-16 has as two.
+/// Writes a character as JSON's escape, or as two beyond the basic plane (RFC 8259, section 7).
 fn escape(out: &mut (impl fmt::Write + ?Sized), character: char) -> fmt::Result {
     let mut units = [0; 2];
     for unit in character.encode_utf16(&mut units) {

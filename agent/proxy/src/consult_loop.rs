@@ -5,7 +5,6 @@
 //! asked about it. Where that leads back to the first one, nobody would ever answer. Agents whose
 //! models differ for a moment may miss it; then the checks end with their time and their number.
 
-use ambit_policy::normalise_path;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -13,6 +12,7 @@ use http::Request;
 
 use ambit_authorizer::{CheckedRequest, check_head, in_mesh};
 use ambit_model::{Enrolment, ExtensionProvider, ObjectName, ProviderService, Target, Workload};
+use ambit_policy::normalise_path;
 use ambit_policy::{
     Attributes, Consultation, MeshView, RequestAttributes, WorkloadPolicies, forwarded_for,
 };

@@ -1,9 +1,9 @@
 //! What becomes of paths.
 
-use ambit_policy::normalise_path;
 use std::fmt;
 
 use ambit_model::PathNormalization;
+use ambit_policy::normalise_path;
 use anyhow::Result;
 
 use crate::case::{Case, MODES, Protocol};

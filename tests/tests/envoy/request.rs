@@ -1,10 +1,9 @@
 //! A request, as a client sends it and as policy sees it.
 
-use ambit_policy::normalise_path;
 use std::net::Ipv4Addr;
 
 use ambit_model::PathNormalization;
-use ambit_policy::{BadPath, RequestAttributes, forwarded_for};
+use ambit_policy::{BadPath, RequestAttributes, forwarded_for, normalise_path};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
 

@@ -19,6 +19,10 @@ use prefix::{block_count, longest, prefixes};
 /// milliseconds, which 4,000 address blocks in one rule need.
 const MOST_COMPARISONS: usize = 16 << 20;
 
+/// How many ports the alternatives of a pod may name in all, where each repeats the HTTP ports: a
+/// thousand alternatives of a workload with a thousand such ports.
+const MOST_REPEATED_PORTS: usize = 1 << 20;
+
 /// A policy set as the kernel has it.
 #[derive(Clone, Debug)]
 pub struct CompiledSet {
@@ -56,7 +60,7 @@ impl WorkloadPolicies {
         let count = self.alternative_count();
         // Each may repeat the workload's HTTP ports.
         let repeated = count.saturating_mul(self.http_ports.len());
-        if count > MAX_ALTERNATIVES || repeated > MOST_COMPARISONS {
+        if count > MAX_ALTERNATIVES || repeated > MOST_REPEATED_PORTS {
             return None;
         }
         let alternatives = self.alternatives();

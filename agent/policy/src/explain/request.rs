@@ -1,6 +1,5 @@
 //! The request that is asked about, as the proxy would show it to the policies.
 
-use crate::normalise_path;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -9,6 +8,7 @@ use serde_json::{Map, Value};
 use super::answer::Request;
 use super::error::QuestionError;
 use super::question::AskedRequest;
+use crate::normalise_path;
 use crate::request::{RequestAttributes, Token, forwarded_for};
 use ambit_model::Snapshot;
 

@@ -45,9 +45,9 @@ pub fn assert_no_contradiction(
     connection: &Attributes,
     requests: &[RequestAttributes],
 ) {
-    let nobody = Approvals::default();
-    let on_request = |request| policies.judge_request(connection, request, &nobody);
-    let opaque = policies.judge_opaque(connection, &nobody);
+    let unasked = Approvals::default();
+    let on_request = |request| policies.judge_request(connection, request, &unasked);
+    let opaque = policies.judge_opaque(connection, &unasked);
     let verdict = policies.judge_connection(connection);
     match (&verdict, &opaque) {
         (ConnectionVerdict::Deny(_), Decision::Allow(_)) => panic!("{connection:?}: {opaque:?}"),

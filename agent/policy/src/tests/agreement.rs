@@ -108,3 +108,28 @@ fn address_blocks_that_take_long_to_tabulate_are_left_to_userspace() {
         assert!(policies.admits(super::Caller::Plaintext, 80));
     }
 }
+
+#[test]
+fn http_ports_that_many_alternatives_repeat_are_left_to_userspace() {
+    let mut service =
+        ambit_model::testing::service("prod/many", &[], 80, ambit_model::TargetPort::Number(80));
+    let port = |number: u16| ambit_model::ServicePort {
+        port: number,
+        target: ambit_model::TargetPort::Number(number),
+        protocol: ambit_model::AppProtocol::Http,
+        ..service.ports[0].clone()
+    };
+    service.ports = (1..=2000).map(port).collect();
+    let operations = |count: u16| {
+        let operation = |port: u16| json!({"ports": [port.to_string()], "methods": ["GET"]});
+        let each = (1..=count).map(|port| json!({"operation": operation(port)}));
+        each.collect::<Vec<_>>()
+    };
+    for (count, fits) in [(200, true), (300, false)] {
+        let policies = Mesh::new()
+            .serve(service.clone())
+            .authorize("prod/a", json!({"rules": [{"to": operations(count)}]}))
+            .policies();
+        assert_eq!(policies.fit_tables(), fits, "{count}");
+    }
+}

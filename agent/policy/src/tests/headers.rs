@@ -1,12 +1,12 @@
 //! Headers: cases of the specification. White space around a value is the
 //! parser's to remove, and what an authorizer is shown the proxy's to send.
 
-use crate::normalise_path;
 use http::{HeaderName, HeaderValue};
 use serde_json::{Value, json};
 
 use super::Caller::{Peer, Plaintext};
 use super::{Mesh, condition, request};
+use crate::normalise_path;
 use crate::{RequestAttributes, WorkloadPolicies};
 use ambit_model::PathNormalization;
 

@@ -1,11 +1,11 @@
 //! Paths: cases P-1 to P-17 of the specification, each in every mode of normalisation.
 
-use crate::normalise_path;
 use serde_json::json;
 
 use super::Caller::Peer;
 use super::operation;
 use crate::WorkloadPolicies;
+use crate::normalise_path;
 use Outcome::{A, D, X};
 use ambit_model::PathNormalization::{self, Base, DecodeAndMergeSlashes, MergeSlashes, None};
 

@@ -1,6 +1,5 @@
 //! Judges the requests of one connection, each by the policies in force at its moment.
 
-use ambit_policy::normalise_path;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -25,6 +24,7 @@ use ambit_authorizer::HeaderMutations;
 use ambit_datapath::Caller;
 use ambit_model::PathNormalization;
 use ambit_observe::text::cut;
+use ambit_policy::normalise_path;
 use ambit_policy::{Attributes, BadPath, Consultation, MeshView, RequestAttributes, RequestPermit};
 
 /// The gate of one connection.
