@@ -15,19 +15,19 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, duplex};
 use tokio::sync::watch;
 
 use super::carrier::Client;
-use super::http::{Downstream, TunnelIo};
 use super::limits::{Resource, Slot};
 use super::outbound_call::{Failure, Link, OutboundCall, Registered, Way};
 use super::pod::ServedPod;
 use super::refusal::Refusal;
-use super::relay::{Close, Meter};
 use super::report::Ending;
 use super::route::{Route, route};
 use super::subject::Direction;
 use super::verdict::Termination;
 use ambit_authorizer::{Endpoint, Network, NotConnected, Stream, resolve};
+use ambit_http::{Downstream, TunnelIo};
 use ambit_model::{Destination, ProviderService};
 use ambit_policy::MeshView;
+use ambit_relay::{Close, Meter};
 
 /// Bytes that may be on their way to an authorizer in the pod itself, in each direction.
 const OWN_BUFFER: usize = 64 << 10;

@@ -11,15 +11,15 @@ use tokio::net::TcpStream;
 
 use super::connections::Place;
 use super::delivery::Delivered;
-use super::hbone::Tunnel;
-use super::http::{Downstream, HttpLimits, NotHttp, Served, TunnelIo, relay_opaque, serve};
 use super::opaque::judge_opaque;
 use super::refusal::Refusal;
-use super::relay::{Meter, Side, relay, relay_tcp};
 use super::report::Permission;
 use super::requests::RequestGate;
 use super::verdict::{Basis, Content};
 use ambit_datapath::{AuthorizedStream, UnjudgedStream};
+use ambit_http::{Downstream, HttpLimits, NotHttp, Served, TunnelIo, relay_opaque, serve};
+use ambit_relay::Tunnel;
+use ambit_relay::{Meter, Side, relay, relay_tcp};
 
 /// The caller's end of a connection.
 pub(crate) enum Client {

@@ -21,7 +21,7 @@ use super::authority::canonical;
 use super::carrier::Client;
 use super::connect::{ConnectError, connect_target};
 use super::events::Matter;
-use super::hbone::{TLS_BUFFER, Transport, Tunnel, server_settings, widen};
+use super::hbone::Transport;
 use super::inbound_call::InboundCall;
 use super::limits::{Resource, Slot};
 use super::places::{PlaceKind, Source};
@@ -34,6 +34,7 @@ use ambit_admission::{Seat, SeatHandle};
 use ambit_datapath::Caller;
 use ambit_identity::{HandshakeError, VerifiedPeer};
 use ambit_observe::events::InLog;
+use ambit_relay::{TLS_BUFFER, Tunnel, server_settings, widen};
 
 /// How often a peer is asked whether it is alive, and how long it may take to answer.
 const PING_EVERY: Duration = Duration::from_secs(30);

@@ -13,7 +13,6 @@ use super::ends::Ends;
 use super::places::{Source, Uses};
 use super::pod::ServedPod;
 use super::refusal::Refusal;
-use super::relay::Meter;
 use super::report::{Account, Ending, Permission};
 use super::requests::RequestGate;
 use super::subject::{Direction, Party, Path, Subject};
@@ -21,6 +20,7 @@ use super::verdict::{Basis, Content, Termination};
 use ambit_admission::{Seat, SeatHandle};
 use ambit_datapath::Caller;
 use ambit_policy::Attributes;
+use ambit_relay::Meter;
 
 /// A connection that a caller opened to the pod's application, from its registration on.
 #[derive(Debug)]

@@ -15,7 +15,6 @@ mod delivery;
 mod ends;
 mod events;
 mod hbone;
-mod http;
 mod inbound;
 mod inbound_call;
 mod limits;
@@ -27,7 +26,6 @@ mod places;
 mod plaintext;
 mod pod;
 mod refusal;
-mod relay;
 mod report;
 mod requests;
 mod reset;
@@ -41,12 +39,6 @@ mod test_objects;
 mod turns;
 mod verdict;
 
-#[doc(hidden)]
-pub use self::http::is_among_offered;
-pub use self::http::{
-    ChunkDecoder, Framing, HeadParser, Malformed, ParsedRequest, Persistence, Piece, RequestHead,
-    Unwritable, write_request,
-};
 pub use authority::AuthorityError;
 pub use connect::{ConnectError, ConnectTarget, connect_target};
 pub use connections::ConnectionInfo;

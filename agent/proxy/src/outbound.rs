@@ -15,13 +15,13 @@ use super::limits::Resource;
 use super::outbound_call::{Failure, Link, OutboundCall, Registered, Way};
 use super::pod::ServedPod;
 use super::refusal::Refusal;
-use super::relay::{Meter, Side, relay, relay_tcp};
 use super::report::Ending;
 use super::reset::ResetOnDrop;
 use super::route::{Route, attempts, route};
 use super::subject::Direction;
 use ambit_model::Endpoint;
 use ambit_policy::MeshView;
+use ambit_relay::{Meter, Side, relay, relay_tcp};
 
 /// Serves a connection accepted on an outbound listener, to its end.
 pub(crate) async fn serve(pod: Rc<ServedPod>, stream: TcpStream, peer: SocketAddr) {

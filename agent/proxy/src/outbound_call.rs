@@ -13,17 +13,17 @@ use tokio::time::timeout;
 
 use super::connections::Registration;
 use super::delivery::Delivered;
-use super::hbone::Tunnel;
 use super::inbound_call::InboundCall;
 use super::pod::ServedPod;
 use super::refusal::Refusal;
-use super::relay::Meter;
 use super::report::{Account, Ending};
 use super::route::path_to;
 use super::subject::{Direction, Party, Path, Subject};
 use super::verdict::Basis;
 use ambit_datapath::Caller;
 use ambit_model::Target;
+use ambit_relay::Meter;
+use ambit_relay::Tunnel;
 
 /// A connection from the pod that is served.
 pub(crate) struct OutboundCall {

@@ -7,13 +7,13 @@ use tracing::field::{DisplayValue, display};
 use super::events::Matter;
 use super::pod::ServedPod;
 use super::refusal::Refusal;
-use super::relay::Meter;
 use super::stats::ShardStats;
 use super::subject::{Party, Path, Subject};
 use super::verdict::Termination;
 use ambit_datapath::AuthorizedStream;
 use ambit_observe::events::InLog;
 use ambit_policy::{Decider, Layer};
+use ambit_relay::Meter;
 
 /// How a connection ended.
 #[derive(Debug)]

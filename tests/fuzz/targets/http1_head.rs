@@ -4,7 +4,7 @@
 #![no_main]
 
 use ambit_fuzz::ensure_linear;
-use ambit_proxy::{
+use ambit_http::{
     ChunkDecoder, HeadParser, Malformed, ParsedRequest, Piece, is_among_offered, write_request,
 };
 use arbitrary::Arbitrary;

@@ -4,9 +4,9 @@
 #![no_main]
 
 use ambit_fuzz::ensure_linear_text;
+use ambit_http::{HeadParser, ParsedRequest, write_request};
 use ambit_model::PathNormalization::{self, Base, DecodeAndMergeSlashes, MergeSlashes, None};
 use ambit_policy::normalise_path;
-use ambit_proxy::{HeadParser, ParsedRequest, write_request};
 use bytes::BytesMut;
 use libfuzzer_sys::fuzz_target;
 

@@ -14,10 +14,10 @@ use std::time::Instant;
 use serde::Serialize;
 use tokio::sync::{Notify, oneshot};
 
-use super::relay::Meter;
 use super::subject::{Direction, Subject};
 use super::verdict::{Basis, Termination};
 use ambit_model::ObjectName;
+use ambit_relay::Meter;
 
 /// A live connection that the proxy carries.
 #[derive(Clone, PartialEq, Debug, Serialize)]

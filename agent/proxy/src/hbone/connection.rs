@@ -12,17 +12,17 @@ use tokio::task::AbortHandle;
 use tokio::time::{interval, timeout};
 
 use super::error::TunnelError;
-use super::occupancy::{Lease, Occupancy};
-use super::settings;
 use super::transport::Transport;
 use crate::turns::Budget;
+use ambit_relay::{CONNECTION_WINDOW, STREAM_WINDOW, client_settings};
+use ambit_relay::{Lease, Occupancy};
 
 /// Streams that share a connection before another is opened, where the peer allows as many.
 const STREAMS: usize = 100;
 
 /// Streams whose peers do not read: with one more they could hold all of a connection's window,
 /// and every other stream would wait for them. New streams go elsewhere before that.
-const STALLED: usize = (settings::CONNECTION_WINDOW / settings::STREAM_WINDOW) as usize - 1;
+const STALLED: usize = (CONNECTION_WINDOW / STREAM_WINDOW) as usize - 1;
 
 /// The age from which on a connection takes no new stream.
 const MAX_AGE: Duration = Duration::from_secs(3600);
@@ -68,7 +68,7 @@ impl Connection {
         S: AsyncRead + AsyncWrite + Unpin + 'static,
         T: AsyncRead + AsyncWrite + Unpin + 'static,
     {
-        let opening = transport.sending(settings::client().handshake(stream));
+        let opening = transport.sending(client_settings().handshake(stream));
         let (requests, mut connection) = opening
             .await
             .map_err(|source| TunnelError::Http2 { peer, source })?;
@@ -185,7 +185,7 @@ mod tests {
         LocalSet::new().block_on(&runtime, async {
             let (near, far) = duplex(64 << 10);
             spawn_local(async move {
-                let mut settings = settings::server();
+                let mut settings = ambit_relay::server_settings();
                 if let Peer::AllowsStreams(most) = peer {
                     settings.max_concurrent_streams(most);
                 }

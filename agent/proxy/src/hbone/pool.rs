@@ -16,14 +16,14 @@ use tokio::sync::Mutex;
 use super::connection::Connection;
 use super::error::TunnelError;
 use super::forwarded::forwarded_for;
-use super::occupancy::Lease;
-use super::settings;
 use super::transport::Transport;
-use super::tunnel::Tunnel;
 use crate::turns::Budget;
 use ambit_datapath::PodDatapath;
 use ambit_identity::{ClientTls, ConnectError, HandshakeError, WorkloadCertificates};
 use ambit_model::{Target, WorkloadIdentity};
+use ambit_relay::Lease;
+use ambit_relay::TLS_BUFFER;
+use ambit_relay::Tunnel;
 
 /// How long the TLS and HTTP/2 handshakes may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -165,7 +165,7 @@ impl TunnelPool {
                 .await
                 .map_err(|error| refused(address, error))?;
             let session = stream.get_mut().1;
-            session.set_buffer_limit(Some(settings::TLS_BUFFER));
+            session.set_buffer_limit(Some(TLS_BUFFER));
             Connection::open(address, stream, transport, tls.epoch(), &self.budget).await
         };
         match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {

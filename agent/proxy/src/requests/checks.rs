@@ -8,11 +8,11 @@ use super::body::Shown;
 use super::refusal::RequestRefusal;
 use crate::consult::{Agreement, ask};
 use crate::ends::Ends;
-use crate::http::{OutputNames, RequestHead};
 use crate::pod::ServedPod;
 use ambit_authorizer::{
     Allowance, BodyPart, CheckedRequest, HeaderMutations, withhold_unjudged, withhold_unseen,
 };
+use ambit_http::{OutputNames, RequestHead};
 use ambit_jwt::{Verified, authenticate};
 use ambit_model::{AuthorizerApi, ExtensionProvider, MeshSettings};
 use ambit_policy::{Approvals, Consultation, RequestAttributes, WorkloadPolicies, forwarded_for};

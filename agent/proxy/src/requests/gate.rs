@@ -12,20 +12,18 @@ use super::report::{RequestAccount, RequestEnding};
 use crate::connections::Registration;
 use crate::ends::Ends;
 use crate::events::{CALLERS_BYTES, Matter};
-use crate::http::{
-    Exchange, Gate, Grant, JudgedBody, Outcome, OutputNames, Rejection, RequestHead,
-};
 use crate::places::{InUse, Uses};
 use crate::pod::ServedPod;
-use crate::relay::Meter;
 use crate::subject::Subject;
 use crate::verdict::{Basis, Judge, Termination};
 use ambit_authorizer::HeaderMutations;
 use ambit_datapath::Caller;
+use ambit_http::{Exchange, Gate, Grant, JudgedBody, Outcome, OutputNames, Rejection, RequestHead};
 use ambit_model::PathNormalization;
 use ambit_observe::text::cut;
 use ambit_policy::normalise_path;
 use ambit_policy::{Attributes, BadPath, Consultation, MeshView, RequestAttributes, RequestPermit};
+use ambit_relay::Meter;
 
 /// The gate of one connection.
 pub(crate) struct RequestGate {

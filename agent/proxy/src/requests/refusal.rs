@@ -6,7 +6,7 @@ use http::{HeaderMap, StatusCode};
 
 use super::body::NotShown;
 use crate::consult::Disagreement;
-use crate::http::Rejection;
+use ambit_http::Rejection;
 use ambit_jwt::Unauthenticated;
 use ambit_policy::{BadPath, Consultation, Decider, Denial};
 

@@ -4,10 +4,10 @@ use std::time::Instant;
 
 use super::refusal::RequestRefusal;
 use crate::events::{CALLERS_BYTES, Matter};
-use crate::http::{Exchange, Outcome};
 use crate::pod::ServedPod;
 use crate::subject::{Path, Subject};
 use crate::verdict::Termination;
+use ambit_http::{Exchange, Outcome};
 use ambit_observe::events::InLog;
 use ambit_observe::text::cut;
 use ambit_policy::{Decider, Layer, RequestAttributes, RequestPermit};

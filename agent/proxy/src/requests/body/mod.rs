@@ -7,9 +7,9 @@ use futures_util::FutureExt;
 use http::StatusCode;
 use tokio::time::{Instant, timeout_at};
 
-use crate::http::{BodyError, JudgedBody, RequestHead};
 use crate::limits::{OverCap, PodCaps, Slot};
 use ambit_authorizer::{BodyExtent, BodyPart};
+use ambit_http::{BodyError, JudgedBody, RequestHead};
 use ambit_model::{BodyExcess, MeshSettings, RequestBody};
 use ambit_policy::Consultation;
 

@@ -11,13 +11,13 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::super::relay::{Close, on_close};
+use ambit_relay::{Close, on_close};
 
 /// What is read at once of what nobody wants.
 const UNREAD: usize = 8 << 10;
 
 /// What carries a client's connection.
-pub(crate) trait Downstream: AsyncRead + AsyncWrite + Unpin {
+pub trait Downstream: AsyncRead + AsyncWrite + Unpin {
     /// Sets what the client sees when this is dropped.
     fn set_close(&mut self, close: Close);
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// Bounds on a connection's requests. Bodies are bounded by nothing but the speed of who reads them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct HttpLimits {
+pub struct HttpLimits {
     /// From the first byte of a head to its end. Default 60 s.
     pub(crate) head_timeout: Duration,
     /// Bytes of a head, or of the trailers. Default 60 KiB.

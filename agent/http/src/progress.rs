@@ -4,10 +4,10 @@ use std::cell::Cell;
 
 use http::{HeaderMap, StatusCode};
 
-use super::super::relay::Meter;
 use super::gate::{Exchange, Outcome};
 use super::outputs::OutputNames;
 use ambit_authorizer::HeaderMutations;
+use ambit_relay::Meter;
 
 /// What becomes of a request, while it is carried.
 #[derive(Debug)]

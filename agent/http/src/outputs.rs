@@ -8,19 +8,19 @@ use ambit_model::{HeaderPattern, folded};
 
 /// Names of such headers. Trailers must not bring one, nor one that an application may take for it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(crate) struct OutputNames {
+pub struct OutputNames {
     folded: BTreeSet<String>,
     patterns: Vec<HeaderPattern>,
 }
 
 impl OutputNames {
     /// Adds a name.
-    pub(crate) fn add(&mut self, name: &HeaderName) {
+    pub fn add(&mut self, name: &HeaderName) {
         self.folded.insert(folded(name.as_str()));
     }
 
     /// Adds all names that a pattern means.
-    pub(crate) fn add_pattern(&mut self, pattern: &HeaderPattern) {
+    pub fn add_pattern(&mut self, pattern: &HeaderPattern) {
         self.patterns.push(pattern.clone());
     }
 

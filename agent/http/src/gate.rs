@@ -1,5 +1,10 @@
 //! Who judges requests, and what is told of them.
 
+#![expect(
+    async_fn_in_trait,
+    reason = "a connection's futures never leave the thread of its shard"
+)]
+
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
@@ -9,7 +14,7 @@ use ambit_authorizer::HeaderMutations;
 use ambit_policy::RequestPermit;
 
 /// Judges requests.
-pub(crate) trait Gate {
+pub trait Gate {
     /// What a permitted request holds while it is carried.
     type Grant: Grant;
 
@@ -26,7 +31,7 @@ pub(crate) trait Gate {
 }
 
 /// The body of a request that is being judged. What is read of it is lost unless it is put back.
-pub(crate) trait JudgedBody {
+pub trait JudgedBody {
     /// How long it says it is, in bytes; `None` where it does not say.
     fn length(&self) -> Option<u64>;
 
@@ -44,7 +49,7 @@ pub(crate) trait JudgedBody {
 
 /// Why a body cannot be read.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub(crate) enum BodyError {
+pub enum BodyError {
     /// It is malformed.
     #[error("the body is malformed: {problem}")]
     Malformed {
@@ -60,7 +65,7 @@ pub(crate) enum BodyError {
 
 impl BodyError {
     /// The answer, for whoever is still there to get it.
-    pub(crate) fn status(&self) -> StatusCode {
+    pub fn status(&self) -> StatusCode {
         match self {
             Self::Malformed { status, .. } => *status,
             Self::CutShort => StatusCode::BAD_REQUEST,
@@ -70,7 +75,7 @@ impl BodyError {
 
 /// A request that is permitted. Dropped without [`Grant::finish`] where the connection was taken
 /// down from outside.
-pub(crate) trait Grant {
+pub trait Grant {
     /// The evaluator's word.
     fn permit(&self) -> &RequestPermit;
 
@@ -89,31 +94,31 @@ pub(crate) trait Grant {
 
 /// The answer to a request that is not permitted.
 #[derive(Clone, Debug)]
-pub(crate) struct Rejection {
+pub struct Rejection {
     /// The status.
-    pub(crate) status: StatusCode,
+    pub status: StatusCode,
     /// The headers; those about the body's length and the connection are ours.
-    pub(crate) headers: HeaderMap,
+    pub headers: HeaderMap,
     /// The body.
-    pub(crate) body: Bytes,
+    pub body: Bytes,
 }
 
 /// What became of a permitted request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Exchange {
+pub struct Exchange {
     /// The status that the client got; `None` where it got none.
-    pub(crate) status: Option<StatusCode>,
+    pub status: Option<StatusCode>,
     /// Bytes of the request's body, or of the client's side of an upgraded connection.
-    pub(crate) sent: u64,
+    pub sent: u64,
     /// Bytes of the response's body, or of the application's side of an upgraded connection.
-    pub(crate) received: u64,
+    pub received: u64,
     /// How it ended.
-    pub(crate) outcome: Outcome,
+    pub outcome: Outcome,
 }
 
 /// How a permitted request ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Outcome {
+pub enum Outcome {
     /// It was answered in full.
     Finished,
     /// Policy changed under it.

@@ -5,14 +5,14 @@ use std::pin::pin;
 use bytes::Bytes;
 use tokio::net::TcpStream;
 
-use super::super::relay::{Close, Meter, on_close};
 use super::client::{Client, Downstream};
 use super::h1::{Peer, Sink, Source, relay_raw};
 use super::progress::Progress;
+use ambit_relay::{Close, Meter, on_close};
 
 /// Relays until both directions have ended; `read` was read of the client's already. A failure of
 /// either, or dropping it, resets both sides.
-pub(crate) async fn relay_opaque<D: Downstream>(
+pub async fn relay_opaque<D: Downstream>(
     mut downstream: D,
     read: Bytes,
     mut application: TcpStream,

@@ -7,7 +7,7 @@ use tokio::io::duplex;
 
 use super::super::{TunnelIo, relay_opaque};
 use super::*;
-use crate::hbone::{Tunnel, server_settings};
+use ambit_relay::{Tunnel, server_settings};
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 const SENT: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";

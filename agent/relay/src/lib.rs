@@ -3,6 +3,8 @@
 //! The end of one direction leaves the other running; a failure of either, or dropping the relay,
 //! resets both sides. Nothing is read before there is room for it on the other side.
 
+mod tunnel;
+
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
@@ -17,7 +19,12 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio_util::io::poll_read_buf;
 
-use super::hbone::{Lease, Tunnel};
+#[cfg(any(test, feature = "testing"))]
+pub use tunnel::ample_server_settings;
+pub use tunnel::{
+    CONNECTION_WINDOW, Lease, Occupancy, STREAM_WINDOW, Stall, TLS_BUFFER, Tunnel, client_settings,
+    server_settings, widen,
+};
 
 /// What is read at once. The buffer is given up as soon as it is sent, so that an idle connection
 /// has none.
@@ -28,36 +35,36 @@ const SMALL: usize = CHUNK / 4;
 
 /// Counts a connection's payload.
 #[derive(Debug, Default)]
-pub(crate) struct Meter {
+pub struct Meter {
     sent: Cell<u64>,
     received: Cell<u64>,
 }
 
 impl Meter {
     /// Bytes from source to destination.
-    pub(crate) fn sent(&self) -> u64 {
+    pub fn sent(&self) -> u64 {
         self.sent.get()
     }
 
     /// Bytes from destination to source.
-    pub(crate) fn received(&self) -> u64 {
+    pub fn received(&self) -> u64 {
         self.received.get()
     }
 
     /// Counts bytes from source to destination.
-    pub(crate) fn add_sent(&self, bytes: u64) {
+    pub fn add_sent(&self, bytes: u64) {
         self.sent.set(self.sent.get() + bytes);
     }
 
     /// Counts bytes from destination to source.
-    pub(crate) fn add_received(&self, bytes: u64) {
+    pub fn add_received(&self, bytes: u64) {
         self.received.set(self.received.get() + bytes);
     }
 }
 
 /// On which end of the connection the relay's first argument is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Side {
+pub enum Side {
     /// It is the source.
     Source,
     /// It is the destination.
@@ -96,7 +103,7 @@ impl Drop for Sender {
 }
 
 /// Relays between a connection, on `side`, and a tunnel until both directions have ended.
-pub(crate) async fn relay(mut stream: TcpStream, tunnel: Tunnel, side: Side, meter: &Meter) {
+pub async fn relay(mut stream: TcpStream, tunnel: Tunnel, side: Side, meter: &Meter) {
     let Tunnel {
         send,
         mut receive,
@@ -123,7 +130,7 @@ pub(crate) async fn relay(mut stream: TcpStream, tunnel: Tunnel, side: Side, met
 }
 
 /// Relays between the source's connection and the destination's until both directions have ended.
-pub(crate) async fn relay_tcp(mut source: TcpStream, mut destination: TcpStream, meter: &Meter) {
+pub async fn relay_tcp(mut source: TcpStream, mut destination: TcpStream, meter: &Meter) {
     on_close(&source, Close::Reset);
     on_close(&destination, Close::Reset);
     let (source_read, source_write) = source.split();
@@ -140,7 +147,7 @@ pub(crate) async fn relay_tcp(mut source: TcpStream, mut destination: TcpStream,
 
 /// What the peer of a connection sees when it is dropped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Close {
+pub enum Close {
     /// A reset.
     Reset,
     /// The end of what was sent.
@@ -148,7 +155,7 @@ pub(crate) enum Close {
 }
 
 /// Sets what the peer sees when the connection is dropped.
-pub(crate) fn on_close(stream: &TcpStream, close: Close) {
+pub fn on_close(stream: &TcpStream, close: Close) {
     let linger = match close {
         Close::Reset => Some(Duration::ZERO),
         Close::Orderly => None,

@@ -8,9 +8,9 @@ use bytes::{Buf, Bytes, BytesMut};
 use h2::{RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::super::hbone::{Lease, Tunnel};
-use super::super::relay::Close;
 use super::client::Downstream;
+use ambit_relay::Close;
+use ambit_relay::{Lease, Tunnel};
 
 /// What is sent at once.
 const CHUNK: usize = 64 << 10;
@@ -21,7 +21,7 @@ const CHUNK: usize = 64 << 10;
 /// What comes while nobody reads is kept here, bounded by the stream's window, which is given back
 /// for what is read only: h2 closes a connection on which too many small frames wait.
 #[derive(Debug)]
-pub(crate) struct TunnelIo {
+pub struct TunnelIo {
     send: SendStream<Bytes>,
     receive: RecvStream,
     #[expect(dead_code, reason = "held for its drop")]
@@ -40,7 +40,8 @@ enum Receiving {
 }
 
 impl TunnelIo {
-    pub(crate) fn new(tunnel: Tunnel) -> Self {
+    /// Reads and writes `tunnel`.
+    pub fn new(tunnel: Tunnel) -> Self {
         let Tunnel {
             send,
             receive,

@@ -21,8 +21,8 @@ use super::pump::discard;
 use super::reading::Reading;
 use super::response::ResponseHead;
 use super::write::write_response;
-use crate::relay::Meter;
 use ambit_datapath::RequestStream;
+use ambit_relay::Meter;
 
 /// Bytes of a refused request's body that are read so that the connection can be kept.
 const DISCARDED: u64 = 64 << 10;

@@ -22,8 +22,8 @@ use self::exchange::{Shared, exchange};
 use super::client::{Client, Downstream};
 use super::gate::Gate;
 use super::limits::HttpLimits;
-use crate::relay::Meter;
 use ambit_datapath::RequestStream;
+use ambit_relay::Meter;
 
 /// Serves a connection.
 pub(super) async fn serve<D: Downstream>(

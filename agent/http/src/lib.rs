@@ -26,8 +26,8 @@ use std::pin::pin;
 use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncReadExt;
 
-pub(crate) use client::Downstream;
-pub(crate) use gate::{BodyError, Exchange, Gate, Grant, JudgedBody, Outcome, Rejection};
+pub use client::Downstream;
+pub use gate::{BodyError, Exchange, Gate, Grant, JudgedBody, Outcome, Rejection};
 #[doc(hidden)]
 pub use h1::is_among_offered;
 pub use h1::{
@@ -35,22 +35,22 @@ pub use h1::{
     write_request,
 };
 pub use head::RequestHead;
-pub(crate) use limits::HttpLimits;
-pub(crate) use opaque::relay_opaque;
-pub(crate) use outputs::OutputNames;
-pub(crate) use tunnel_io::TunnelIo;
+pub use limits::HttpLimits;
+pub use opaque::relay_opaque;
+pub use outputs::OutputNames;
+pub use tunnel_io::TunnelIo;
 
 use self::client::Client;
 use self::sniff::{Protocol, sniff};
-use super::relay::{Close, Meter};
 use ambit_datapath::{RequestStream, Unasked, UnjudgedStream};
+use ambit_relay::{Close, Meter};
 
 /// What is read to find out the protocol.
 const FIRST: usize = 4 << 10;
 
 /// What became of a connection.
 #[derive(Debug)]
-pub(crate) enum Served<D> {
+pub enum Served<D> {
     /// It was carried to its end.
     Ended,
     /// It is no HTTP.
@@ -59,17 +59,17 @@ pub(crate) enum Served<D> {
 
 /// A connection that is no HTTP, with nothing sent either way: to be judged as a whole.
 #[derive(Debug)]
-pub(crate) struct NotHttp<D> {
+pub struct NotHttp<D> {
     /// The client's side.
-    pub(crate) downstream: D,
+    pub downstream: D,
     /// What the client has sent so far. Empty where the application spoke first.
-    pub(crate) read: Bytes,
+    pub read: Bytes,
     /// The application's side.
-    pub(crate) application: UnjudgedStream,
+    pub application: UnjudgedStream,
 }
 
 /// Carries a client's connection to its end. Dropped before, both sides see a reset.
-pub(crate) async fn serve<D: Downstream>(
+pub async fn serve<D: Downstream>(
     mut downstream: D,
     application: RequestStream,
     gate: &impl Gate,

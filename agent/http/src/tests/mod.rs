@@ -28,10 +28,10 @@ use super::{
     BodyError, Exchange, Gate, Grant, HttpLimits, JudgedBody, NotHttp, Outcome, OutputNames,
     Rejection, RequestHead, Served, serve,
 };
-use crate::relay::Meter;
 use ambit_authorizer::HeaderMutations;
 use ambit_datapath::RequestStream;
 use ambit_policy::RequestPermit;
+use ambit_relay::Meter;
 
 /// How long a test waits for what has to come.
 const PATIENCE: Duration = Duration::from_secs(30);

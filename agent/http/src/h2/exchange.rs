@@ -17,8 +17,8 @@ use super::application::{Application, NotSent};
 use super::body::{Body, Reading};
 use super::relay::{Failure, relay};
 use super::request::{read, write};
-use crate::relay::Meter;
 use ambit_datapath::{ReadyRequests, RequestBody};
+use ambit_relay::Meter;
 
 /// What the streams of a connection share.
 pub(super) struct Shared<'a, G> {

@@ -1,0 +1,188 @@
+//! An HBONE tunnel: its HTTP/2 settings, its streams, and their places on a pooled connection.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use h2::{RecvStream, SendStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
+
+/// Bytes that a peer may send on a stream before it is read.
+pub const STREAM_WINDOW: u32 = 2 << 20;
+
+/// Bytes that a peer may send on all streams of a connection before they are read: so many streams
+/// may be left unread before the others have to wait for them.
+pub const CONNECTION_WINDOW: u32 = 16 * STREAM_WINDOW;
+
+/// [`STREAM_WINDOW`] of a connection that there is little room for.
+const SCANT_STREAM_WINDOW: u32 = 32 << 10;
+
+/// [`CONNECTION_WINDOW`] of a connection that there is little room for.
+const SCANT_CONNECTION_WINDOW: u32 = 8 * SCANT_STREAM_WINDOW;
+
+/// Payload of a DATA frame.
+const FRAME: u32 = 64 << 10;
+
+/// What TLS takes at once: a DATA frame with its head, so that none is sent in two parts.
+pub const TLS_BUFFER: usize = 2 * FRAME as usize;
+
+/// Bytes of a CONNECT's head.
+const HEADERS: u32 = 16 << 10;
+
+/// Streams that a peer may have on one connection.
+const STREAMS: u32 = 1024;
+
+/// Streams that a peer may reset before they are accepted: beyond it the connection is closed
+/// (HTTP/2 rapid reset, CVE-2023-44487).
+const PENDING_RESETS: usize = 64;
+
+/// A CONNECT stream that the other side has accepted.
+#[derive(Debug)]
+pub struct Tunnel {
+    /// To the peer.
+    pub send: SendStream<Bytes>,
+    /// From the peer.
+    pub receive: RecvStream,
+    /// Its place on a pooled connection, given up with it; `None` for a stream that a peer opened.
+    pub lease: Option<Lease>,
+}
+
+/// The streams of a connection, counted by their leases.
+#[derive(Debug)]
+pub struct Occupancy {
+    open: Cell<bool>,
+    streams: Cell<usize>,
+    stalled: Cell<usize>,
+    /// When the last stream came or went.
+    used: Cell<Instant>,
+}
+
+impl Occupancy {
+    /// Of a connection that has just been opened.
+    #[expect(clippy::new_without_default, reason = "it notes when it is made")]
+    pub fn new() -> Self {
+        Self {
+            open: Cell::new(true),
+            streams: Cell::new(0),
+            stalled: Cell::new(0),
+            used: Cell::new(Instant::now()),
+        }
+    }
+
+    /// Whether new streams may be opened.
+    pub fn is_open(&self) -> bool {
+        self.open.get()
+    }
+
+    /// Lets no new stream be opened.
+    pub fn close(&self) {
+        self.open.set(false);
+    }
+
+    /// Streams that hold a lease.
+    pub fn streams(&self) -> usize {
+        self.streams.get()
+    }
+
+    /// Streams that wait for their peer to read.
+    pub fn stalled(&self) -> usize {
+        self.stalled.get()
+    }
+
+    /// How long there has been no stream; zero while there is one.
+    pub fn idle_for(&self) -> Duration {
+        match self.streams.get() {
+            0 => self.used.get().elapsed(),
+            _ => Duration::ZERO,
+        }
+    }
+}
+
+/// A stream's place on a pooled connection, given up when it is dropped.
+#[derive(Debug)]
+pub struct Lease(Rc<Occupancy>);
+
+/// A stream that waits for its peer to read, until this is dropped.
+#[derive(Debug)]
+pub struct Stall<'a>(&'a Occupancy);
+
+impl Lease {
+    /// Counts one more stream.
+    pub fn take(occupancy: &Rc<Occupancy>) -> Self {
+        occupancy.streams.set(occupancy.streams.get() + 1);
+        occupancy.used.set(Instant::now());
+        Self(Rc::clone(occupancy))
+    }
+
+    /// Counts the stream as one that waits.
+    pub fn stall(&self) -> Stall<'_> {
+        self.0.stalled.set(self.0.stalled.get() + 1);
+        Stall(&self.0)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.0.streams.set(self.0.streams.get() - 1);
+        self.0.used.set(Instant::now());
+    }
+}
+
+impl Drop for Stall<'_> {
+    fn drop(&mut self) {
+        self.0.stalled.set(self.0.stalled.get() - 1);
+    }
+}
+
+/// The settings for opening tunnels.
+pub fn client_settings() -> h2::client::Builder {
+    let mut builder = h2::client::Builder::new();
+    builder
+        .enable_push(false)
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME)
+        .max_header_list_size(HEADERS)
+        .max_send_buffer_size(FRAME as usize);
+    builder
+}
+
+/// The settings for accepting tunnels. Each may have 256 KiB under way, until it is [widened](widen).
+pub fn server_settings() -> h2::server::Builder {
+    let mut builder = h2::server::Builder::new();
+    builder
+        .initial_window_size(SCANT_STREAM_WINDOW)
+        .initial_connection_window_size(SCANT_CONNECTION_WINDOW)
+        .max_frame_size(FRAME)
+        .max_header_list_size(HEADERS)
+        .max_concurrent_streams(STREAMS)
+        .max_pending_accept_reset_streams(PENDING_RESETS)
+        .max_send_buffer_size(FRAME as usize);
+    builder
+}
+
+/// [`server_settings`], with the room that [`widen`] gives, for tests that do not wait for it.
+#[cfg(any(test, feature = "testing"))]
+pub fn ample_server_settings() -> h2::server::Builder {
+    let mut builder = server_settings();
+    builder
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW);
+    builder
+}
+
+/// Lets an accepted tunnel have 32 MiB under way.
+///
+/// # Errors
+/// Where the peer has not acknowledged the settings that it was sent before; to be tried again.
+pub fn widen<T, B>(connection: &mut h2::server::Connection<T, B>) -> Result<(), h2::Error>
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+    B: Buf,
+{
+    connection.set_initial_window_size(STREAM_WINDOW)?;
+    connection.set_target_window_size(CONNECTION_WINDOW);
+    Ok(())
+}
