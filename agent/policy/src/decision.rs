@@ -19,15 +19,6 @@ pub struct Attributes {
     pub destination: SocketAddr,
 }
 
-/// The policies' answer.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Decision {
-    /// The connection may reach the application.
-    Allow(Permit),
-    /// It may not.
-    Deny(Denial),
-}
-
 /// What the policies say of a connection before a byte of it has been read.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ConnectionVerdict {
@@ -38,15 +29,6 @@ pub enum ConnectionVerdict {
     /// It depends: on its requests where the port carries HTTP, on an external authorizer, or there
     /// is something to note.
     Ask,
-}
-
-/// The policies' answer to one request.
-#[derive(PartialEq, Eq, Debug)]
-pub enum RequestDecision {
-    /// The request may reach the application.
-    Allow(RequestPermit),
-    /// It may not.
-    Deny(Denial),
 }
 
 /// Proof that the evaluator allowed one request: only the evaluator makes one, and it is not copied.

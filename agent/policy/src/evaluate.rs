@@ -8,10 +8,7 @@ use std::sync::Arc;
 use ambit_common::Reason;
 
 use super::authorization::{Action, Facts, Knowledge};
-use super::decision::{
-    Attributes, ConnectionVerdict, Decider, Decision, Denial, Permit, RequestDecision,
-    RequestPermit,
-};
+use super::decision::{Attributes, ConnectionVerdict, Decider, Denial, Permit, RequestPermit};
 use super::request::RequestAttributes;
 use super::ternary::Ternary;
 use super::workload_policies::{Attached, WorkloadPolicies};
@@ -70,24 +67,30 @@ impl WorkloadPolicies {
     }
 
     /// Decides a connection whose bytes are not HTTP.
-    pub fn judge_opaque(&self, connection: &Attributes, approvals: &Approvals) -> Decision {
-        match self.decide(connection, Knowledge::Opaque, approvals) {
-            Ok(allower) => Decision::Allow(Permit::new(allower)),
-            Err(denial) => Decision::Deny(denial),
-        }
+    ///
+    /// # Errors
+    /// The denial.
+    pub fn judge_opaque(
+        &self,
+        connection: &Attributes,
+        approvals: &Approvals,
+    ) -> Result<Permit, Denial> {
+        self.decide(connection, Knowledge::Opaque, approvals)
+            .map(Permit::new)
     }
 
     /// Decides a request.
+    ///
+    /// # Errors
+    /// The denial.
     pub fn judge_request(
         &self,
         connection: &Attributes,
         request: &RequestAttributes,
         approvals: &Approvals,
-    ) -> RequestDecision {
-        match self.decide(connection, Knowledge::Request(request), approvals) {
-            Ok(allower) => RequestDecision::Allow(RequestPermit::new(allower)),
-            Err(denial) => RequestDecision::Deny(denial),
-        }
+    ) -> Result<RequestPermit, Denial> {
+        self.decide(connection, Knowledge::Request(request), approvals)
+            .map(RequestPermit::new)
     }
 
     /// Whether the tokens of a port's requests are verified.

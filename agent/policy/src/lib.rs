@@ -36,10 +36,7 @@ use std::sync::Arc;
 
 pub use compile::CompiledSet;
 pub use condition::{PolicyCondition, PolicyScope, PolicyState};
-pub use decision::{
-    Attributes, ConnectionVerdict, Decider, Decision, Denial, Layer, Permit, RequestDecision,
-    RequestPermit,
-};
+pub use decision::{Attributes, ConnectionVerdict, Decider, Denial, Layer, Permit, RequestPermit};
 pub use evaluate::{Approvals, Consultation};
 pub use findings::{Finding, Severity};
 pub use index::PolicyIndex;

@@ -9,9 +9,7 @@ use ambit_model::{
     PolicyObject, Revision, Service, ServicePort, Snapshot, SnapshotParts, TargetPort, TrustBundle,
     TrustDomain, Workload, WorkloadIdentity,
 };
-use ambit_policy::{
-    Approvals, Attributes, ConnectionVerdict, Decision, MeshView, RequestDecision, WorkloadPolicies,
-};
+use ambit_policy::{Approvals, Attributes, ConnectionVerdict, MeshView, WorkloadPolicies};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
@@ -124,8 +122,8 @@ impl Evaluator {
                 let nobody = Approvals::default();
                 let policies = &self.policies;
                 match policies.judge_request(connection, &attributes, &nobody) {
-                    RequestDecision::Allow(_) => Outcome::Allowed,
-                    RequestDecision::Deny(_) => Outcome::Denied,
+                    Ok(_) => Outcome::Allowed,
+                    Err(_) => Outcome::Denied,
                 }
             }
         }
@@ -135,8 +133,8 @@ impl Evaluator {
     fn judge_opaque(&self, connection: &Attributes) -> Result<Outcome> {
         let nobody = Approvals::default();
         let outcome = match self.policies.judge_opaque(connection, &nobody) {
-            Decision::Allow(_) => Outcome::Allowed,
-            Decision::Deny(_) => Outcome::Denied,
+            Ok(_) => Outcome::Allowed,
+            Err(_) => Outcome::Denied,
         };
         let at_first = match self.policies.judge_connection(connection) {
             ConnectionVerdict::Allow(_) => Outcome::Allowed,

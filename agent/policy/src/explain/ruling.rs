@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::answer::DecidedBy;
 use crate::authorization::{Action, Knowledge};
-use crate::decision::{Attributes, ConnectionVerdict, Decider, Decision, Denial, RequestDecision};
+use crate::decision::{Attributes, ConnectionVerdict, Decider, Denial, Permit};
 use crate::evaluate::{Approvals, Consultation};
 use crate::request::RequestAttributes;
 use crate::ternary::Ternary;
@@ -114,14 +114,12 @@ impl WorkloadPolicies {
             }
         }
         let allower = match request {
-            None => match self.judge_opaque(case.connection, &approvals) {
-                Decision::Allow(permit) => Ok(permit.into_decider()),
-                Decision::Deny(denial) => Err(denial),
-            },
-            Some(request) => match self.judge_request(case.connection, request, &approvals) {
-                RequestDecision::Allow(permit) => Ok(permit.decider().cloned()),
-                RequestDecision::Deny(denial) => Err(denial),
-            },
+            None => self
+                .judge_opaque(case.connection, &approvals)
+                .map(Permit::into_decider),
+            Some(request) => self
+                .judge_request(case.connection, request, &approvals)
+                .map(|permit| permit.decider().cloned()),
         };
         match allower {
             Err(denial) => Outcome::Denied(denial),

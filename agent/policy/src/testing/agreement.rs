@@ -3,8 +3,7 @@
 use ambit_common::{Judgement, SetMode, Verdict};
 
 use crate::{
-    Approvals, Attributes, CompiledSet, ConnectionVerdict, Decision, RequestAttributes,
-    RequestDecision, WorkloadPolicies,
+    Approvals, Attributes, CompiledSet, ConnectionVerdict, RequestAttributes, WorkloadPolicies,
 };
 
 /// Holds the tables' judgement of a connection against the evaluator's.
@@ -50,9 +49,9 @@ pub fn assert_no_contradiction(
     let opaque = policies.judge_opaque(connection, &unasked);
     let verdict = policies.judge_connection(connection);
     match (&verdict, &opaque) {
-        (ConnectionVerdict::Deny(_), Decision::Allow(_)) => panic!("{connection:?}: {opaque:?}"),
+        (ConnectionVerdict::Deny(_), Ok(_)) => panic!("{connection:?}: {opaque:?}"),
         // A rule that allows by L4 alone on a port that carries HTTP may mention HTTP elsewhere.
-        (ConnectionVerdict::Allow(permit), Decision::Deny(_)) => {
+        (ConnectionVerdict::Allow(permit), Err(_)) => {
             assert!(permit.clone().into_decider().is_some(), "{opaque:?}");
         }
         _ => {}
@@ -61,13 +60,13 @@ pub fn assert_no_contradiction(
         return;
     }
     for request in requests {
-        let is_allowed = matches!(on_request(request), RequestDecision::Allow(_));
+        let is_allowed = on_request(request).is_ok();
         let agrees = match verdict {
             ConnectionVerdict::Allow(_) => is_allowed,
             ConnectionVerdict::Deny(_) => !is_allowed,
             // What is not HTTP gets no further than a request, whose client may be another address.
             ConnectionVerdict::Ask => {
-                matches!(opaque, Decision::Deny(_)) || is_allowed || request.forwarded_for.is_some()
+                opaque.is_err() || is_allowed || request.forwarded_for.is_some()
             }
         };
         assert!(

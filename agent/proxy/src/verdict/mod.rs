@@ -11,8 +11,8 @@ use serde::Serialize;
 use super::subject::Path;
 use ambit_model::{Enrolment, ObjectName, Snapshot, Workload};
 use ambit_policy::{
-    Approvals, Attributes, ConnectionVerdict, Decider, Decision, Denial, MeshView, Permit,
-    RequestAttributes, RequestDecision, RequestPermit, WorkloadPolicies,
+    Approvals, Attributes, ConnectionVerdict, Decider, Denial, MeshView, Permit, RequestAttributes,
+    RequestPermit, WorkloadPolicies,
 };
 
 /// What has to hold for a connection to go on.
@@ -198,10 +198,7 @@ impl<'a> Judge<'a> {
         connection: &Attributes,
         approvals: &Approvals,
     ) -> Result<Permit, Denial> {
-        match self.policies()?.judge_opaque(connection, approvals) {
-            Decision::Allow(permit) => Ok(permit),
-            Decision::Deny(denial) => Err(denial),
-        }
+        self.policies()?.judge_opaque(connection, approvals)
     }
 
     /// Judges a request to the pod.
@@ -215,10 +212,7 @@ impl<'a> Judge<'a> {
         approvals: &Approvals,
     ) -> Result<RequestPermit, Denial> {
         let policies = self.policies()?;
-        match policies.judge_request(connection, request, approvals) {
-            RequestDecision::Allow(permit) => Ok(permit),
-            RequestDecision::Deny(denial) => Err(denial),
-        }
+        policies.judge_request(connection, request, approvals)
     }
 
     /// Names what decided a denial by the kernel, whose tables are compiled from the same policies:
