@@ -22,7 +22,7 @@ use super::transport::Transport;
 use super::tunnel::Tunnel;
 use crate::turns::Budget;
 use ambit_datapath::PodDatapath;
-use ambit_identity::{ClientTls, ConnectError, HandshakeError, WorkloadCertificates};
+use ambit_identity::{ClientTls, HandshakeError, PeerConnectError, WorkloadCertificates};
 use ambit_model::{Target, WorkloadIdentity};
 
 /// How long the TLS and HTTP/2 handshakes may take.
@@ -178,11 +178,15 @@ impl TunnelPool {
     }
 }
 
-fn refused(peer: SocketAddr, error: ConnectError) -> TunnelError {
+fn refused(peer: SocketAddr, error: PeerConnectError) -> TunnelError {
     match error {
-        ConnectError::Handshake(HandshakeError::Tls(source)) => TunnelError::Tls { peer, source },
-        ConnectError::Handshake(HandshakeError::Identity(error)) => TunnelError::Identity(error),
-        ConnectError::WrongIdentity { found, expected } => TunnelError::WrongIdentity {
+        PeerConnectError::Handshake(HandshakeError::Tls(source)) => {
+            TunnelError::Tls { peer, source }
+        }
+        PeerConnectError::Handshake(HandshakeError::Identity(error)) => {
+            TunnelError::Identity(error)
+        }
+        PeerConnectError::WrongIdentity { found, expected } => TunnelError::WrongIdentity {
             peer,
             found,
             expected,
