@@ -9,7 +9,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::time::ASN1Time;
 
-use super::error::{AuthorityError, Flaw};
+use super::error::{CaCertificateFlaw, CaFilesError};
 use ambit_model::TrustDomain;
 
 /// A certificate of an authority, decoded.
@@ -84,22 +84,30 @@ impl<'a> CaCertificate<'a> {
     }
 
     /// Judges it as a trusted root, whether or not it is in use yet.
-    pub(super) fn check_root(&self) -> Result<(), Flaw> {
+    pub(super) fn check_root(&self) -> Result<(), CaCertificateFlaw> {
         if !self.is_self_issued() {
-            return Err(Flaw::NotSelfIssued(self.parsed.issuer().to_string()));
+            return Err(CaCertificateFlaw::NotSelfIssued(
+                self.parsed.issuer().to_string(),
+            ));
         }
         self.check_authority(0)
     }
 
     /// Judges it as one that signs now, with so many CAs between it and the workloads.
-    pub(super) fn check_signs(&self, below: u32, trust_domain: &TrustDomain) -> Result<(), Flaw> {
+    pub(super) fn check_signs(
+        &self,
+        below: u32,
+        trust_domain: &TrustDomain,
+    ) -> Result<(), CaCertificateFlaw> {
         let validity = self.parsed.validity();
         let now = ASN1Time::now();
         if validity.not_after < now {
-            return Err(Flaw::Expired(validity.not_after.to_string()));
+            return Err(CaCertificateFlaw::Expired(validity.not_after.to_string()));
         }
         if now < validity.not_before {
-            return Err(Flaw::NotYetValid(validity.not_before.to_string()));
+            return Err(CaCertificateFlaw::NotYetValid(
+                validity.not_before.to_string(),
+            ));
         }
         self.check_authority(below)?;
         self.check_trust_domain(trust_domain)
@@ -107,43 +115,45 @@ impl<'a> CaCertificate<'a> {
 
     /// Judges its name as an issuer's: it has to be written the same into what it signs, and rcgen
     /// writes an attribute once.
-    pub(super) fn check_name(&self) -> Result<(), Flaw> {
+    pub(super) fn check_name(&self) -> Result<(), CaCertificateFlaw> {
         let mut types = BTreeSet::new();
         for part in self.parsed.subject().iter_rdn() {
             let mut attributes = part.iter();
             match (attributes.next(), attributes.next()) {
                 (Some(only), None) if types.insert(only.attr_type().as_bytes()) => {}
-                _ => return Err(Flaw::Name),
+                _ => return Err(CaCertificateFlaw::Name),
             }
         }
         Ok(())
     }
 
-    fn check_authority(&self, below: u32) -> Result<(), Flaw> {
+    fn check_authority(&self, below: u32) -> Result<(), CaCertificateFlaw> {
         let constraints = self.parsed.basic_constraints().map_err(unreadable)?;
         let constraints = constraints.map(|extension| extension.value);
         let Some(constraints) = constraints.filter(|constraints| constraints.ca) else {
-            return Err(Flaw::NoCa);
+            return Err(CaCertificateFlaw::NoCa);
         };
         let usage = self.parsed.key_usage().map_err(unreadable)?;
         if usage.is_some_and(|usage| !usage.value.key_cert_sign()) {
-            return Err(Flaw::NoCertSign);
+            return Err(CaCertificateFlaw::NoCertSign);
         }
         match constraints.path_len_constraint {
-            Some(allowed) if allowed < below => Err(Flaw::PathLength { allowed, below }),
+            Some(allowed) if allowed < below => {
+                Err(CaCertificateFlaw::PathLength { allowed, below })
+            }
             Some(_) | None => Ok(()),
         }
     }
 
     /// Its URI names, if it has any, are its trust domain (SPIFFE X.509-SVID, section 3.1).
-    fn check_trust_domain(&self, expected: &TrustDomain) -> Result<(), Flaw> {
+    fn check_trust_domain(&self, expected: &TrustDomain) -> Result<(), CaCertificateFlaw> {
         let names = self.parsed.subject_alternative_name().map_err(unreadable)?;
         let names = names.iter().flat_map(|names| &names.value.general_names);
         let own = format!("spiffe://{expected}");
         for name in names {
             match name {
                 GeneralName::URI(uri) if *uri != own => {
-                    return Err(Flaw::TrustDomain {
+                    return Err(CaCertificateFlaw::TrustDomain {
                         found: (*uri).to_owned(),
                         expected: expected.clone(),
                     });
@@ -160,16 +170,16 @@ fn time(time: ASN1Time) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(seconds)
 }
 
-fn unreadable(error: impl ToString) -> Flaw {
-    Flaw::Unreadable(error.to_string())
+fn unreadable(error: impl ToString) -> CaCertificateFlaw {
+    CaCertificateFlaw::Unreadable(error.to_string())
 }
 
 /// The error for a certificate with a flaw.
 pub(super) fn flawed<'a>(
     path: &'a Path,
     certificate: &'a CaCertificate<'_>,
-) -> impl Fn(Flaw) -> AuthorityError + 'a {
-    move |flaw| AuthorityError::Certificate {
+) -> impl Fn(CaCertificateFlaw) -> CaFilesError + 'a {
+    move |flaw| CaFilesError::Certificate {
         path: path.to_owned(),
         subject: certificate.subject(),
         flaw,

@@ -5,7 +5,7 @@ use ambit_model::TrustDomain;
 
 /// Why an authority's files cannot be used, or made.
 #[derive(Debug, thiserror::Error)]
-pub enum AuthorityError {
+pub enum CaFilesError {
     /// A file could not be read or written.
     #[error("the CA's file {path} cannot be used: {source}")]
     File {
@@ -69,7 +69,7 @@ pub enum AuthorityError {
         /// Its subject.
         subject: String,
         /// What is wrong with it.
-        flaw: Flaw,
+        flaw: CaCertificateFlaw,
     },
     /// A certificate of the chain was not signed by the one after it.
     #[error(
@@ -110,7 +110,7 @@ pub enum AuthorityError {
 
 /// What is wrong with a certificate of an authority.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum Flaw {
+pub enum CaCertificateFlaw {
     /// Its time is over.
     #[error("has expired at {0}; renew it")]
     Expired(String),
@@ -157,16 +157,16 @@ pub enum Flaw {
 }
 
 /// An error of the system about a file.
-pub(super) fn file(path: &Path) -> impl Fn(io::Error) -> AuthorityError {
-    move |source| AuthorityError::File {
+pub(super) fn file(path: &Path) -> impl Fn(io::Error) -> CaFilesError {
+    move |source| CaFilesError::File {
         path: path.to_owned(),
         source,
     }
 }
 
 /// A file that does not hold what it should.
-pub(super) fn invalid(path: &Path, reason: impl ToString) -> AuthorityError {
-    AuthorityError::Invalid {
+pub(super) fn invalid(path: &Path, reason: impl ToString) -> CaFilesError {
+    CaFilesError::Invalid {
         path: path.to_owned(),
         reason: reason.to_string(),
     }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use aws_lc_rs::digest::{Context, SHA256};
 use nix::unistd::{getegid, getgroups};
 
-use super::error::{AuthorityError, file};
+use super::error::{CaFilesError, file};
 
 /// The signing certificate.
 pub(super) const CERTIFICATE: &str = "ca-cert.pem";
@@ -21,7 +21,7 @@ pub(super) const CHAIN: &str = "cert-chain.pem";
 pub(super) const ROOTS: &str = "root-cert.pem";
 
 /// All names of an authority's files.
-pub const FILES: [&str; 4] = [CERTIFICATE, KEY, CHAIN, ROOTS];
+pub const CA_FILES: [&str; 4] = [CERTIFICATE, KEY, CHAIN, ROOTS];
 
 /// The longest file that is read, in bytes: as long as a Secret may be.
 const LONGEST: u64 = 1024 * 1024;
@@ -31,7 +31,7 @@ const ATTEMPTS: usize = 4;
 
 /// What the files of an authority hold, all at one time.
 #[derive(PartialEq, Eq)]
-pub(super) struct FileSet {
+pub(super) struct CaFileSet {
     pub(super) directory: PathBuf,
     pub(super) certificate: Vec<u8>,
     pub(super) key: Vec<u8>,
@@ -43,10 +43,10 @@ pub(super) struct FileSet {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Fingerprint([u8; 32]);
 
-impl FileSet {
+impl CaFileSet {
     /// Reads the files until they are the same twice: a Secret's are all replaced at once, between
     /// two reads.
-    pub(super) fn read(directory: &Path) -> Result<Self, AuthorityError> {
+    pub(super) fn read(directory: &Path) -> Result<Self, CaFilesError> {
         let mut last = Self::read_once(directory)?;
         for _ in 1..ATTEMPTS {
             let again = Self::read_once(directory)?;
@@ -55,17 +55,17 @@ impl FileSet {
             }
             last = again;
         }
-        Err(AuthorityError::Changing(directory.to_owned()))
+        Err(CaFilesError::Changing(directory.to_owned()))
     }
 
-    fn read_once(directory: &Path) -> Result<Self, AuthorityError> {
+    fn read_once(directory: &Path) -> Result<Self, CaFilesError> {
         let read = |name: &str| read_file(&directory.join(name));
         Ok(Self {
             directory: directory.to_owned(),
             certificate: read(CERTIFICATE)?,
             key: read_key(&directory.join(KEY))?,
             chain: match read(CHAIN) {
-                Err(AuthorityError::File { source, .. })
+                Err(CaFilesError::File { source, .. })
                     if source.kind() == io::ErrorKind::NotFound =>
                 {
                     None
@@ -95,18 +95,18 @@ impl FileSet {
 }
 
 /// Reads a file that anybody may read.
-pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, AuthorityError> {
+pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, CaFilesError> {
     let opened = File::open(path).map_err(file(path))?;
     contents(opened, path)
 }
 
 /// Reads a key that nobody else can read or replace.
-pub(super) fn read_key(path: &Path) -> Result<Vec<u8>, AuthorityError> {
+pub(super) fn read_key(path: &Path) -> Result<Vec<u8>, CaFilesError> {
     let opened = File::open(path).map_err(file(path))?;
     let metadata = opened.metadata().map_err(file(path))?;
     let groups = own_groups().map_err(file(path))?;
     if is_exposed(metadata.mode(), metadata.gid(), &groups) {
-        return Err(AuthorityError::KeyExposed {
+        return Err(CaFilesError::KeyExposed {
             path: path.to_owned(),
             mode: metadata.mode() & 0o777,
         });
@@ -125,7 +125,7 @@ fn is_exposed(mode: u32, group: u32, own_groups: &BTreeSet<u32>) -> bool {
     mode & 0o027 != 0 || (mode & 0o040 != 0 && !own_groups.contains(&group))
 }
 
-fn contents(opened: File, path: &Path) -> Result<Vec<u8>, AuthorityError> {
+fn contents(opened: File, path: &Path) -> Result<Vec<u8>, CaFilesError> {
     let mut contents = Vec::new();
     let mut limited = opened.take(LONGEST + 1);
     limited.read_to_end(&mut contents).map_err(file(path))?;

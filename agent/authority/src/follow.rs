@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::error::{AuthorityError, file};
-use super::files::{FileSet, Fingerprint};
-use super::signer::Authority;
+use super::error::{CaFilesError, file};
+use super::files::{CaFileSet, Fingerprint};
+use super::signer::CertificateAuthority;
 use ambit_model::TrustDomain;
 
 /// What is wrong with the files now.
@@ -23,7 +23,7 @@ type Fault = Arc<Mutex<Option<String>>>;
 /// a notice, and they are few and small.
 #[derive(Debug)]
 pub struct AuthorityFiles {
-    latest: watch::Receiver<Arc<Authority>>,
+    latest: watch::Receiver<Arc<CertificateAuthority>>,
     fault: Fault,
     /// Never sent on: the thread ends with it.
     _follows: mpsc::Sender<Infallible>,
@@ -34,27 +34,27 @@ impl AuthorityFiles {
     /// that cannot be used, or is half replaced, leaves the last good one in force.
     ///
     /// # Errors
-    /// [`AuthorityError`] where the first set cannot be used.
+    /// [`CaFilesError`] where the first set cannot be used.
     pub fn follow(
         directory: &Path,
         trust_domain: &TrustDomain,
         interval: Duration,
-    ) -> Result<Self, AuthorityError> {
+    ) -> Result<Self, CaFilesError> {
         Self::follow_with(directory, trust_domain, interval, |_| {})
     }
 
     /// The same, and tells of each new authority, of the first one too, before it is the latest.
     ///
     /// # Errors
-    /// [`AuthorityError`] where the first set cannot be used.
+    /// [`CaFilesError`] where the first set cannot be used.
     pub fn follow_with(
         directory: &Path,
         trust_domain: &TrustDomain,
         interval: Duration,
-        mut changed: impl FnMut(&Authority) + Send + 'static,
-    ) -> Result<Self, AuthorityError> {
-        let files = FileSet::read(directory)?;
-        let authority = Authority::from_files(&files, trust_domain)?;
+        mut changed: impl FnMut(&CertificateAuthority) + Send + 'static,
+    ) -> Result<Self, CaFilesError> {
+        let files = CaFileSet::read(directory)?;
+        let authority = CertificateAuthority::from_files(&files, trust_domain)?;
         changed(&authority);
         let (published, latest) = watch::channel(Arc::new(authority));
         let (follows, ended) = mpsc::channel();
@@ -79,12 +79,12 @@ impl AuthorityFiles {
     }
 
     /// The authority now.
-    pub fn latest(&self) -> Arc<Authority> {
+    pub fn latest(&self) -> Arc<CertificateAuthority> {
         Arc::clone(&self.latest.borrow())
     }
 
     /// The authority now, and each one after it.
-    pub fn subscribe(&self) -> watch::Receiver<Arc<Authority>> {
+    pub fn subscribe(&self) -> watch::Receiver<Arc<CertificateAuthority>> {
         self.latest.clone()
     }
 
@@ -101,10 +101,10 @@ struct Follower<F> {
     in_force: Fingerprint,
     fault: Fault,
     changed: F,
-    published: watch::Sender<Arc<Authority>>,
+    published: watch::Sender<Arc<CertificateAuthority>>,
 }
 
-impl<F: FnMut(&Authority)> Follower<F> {
+impl<F: FnMut(&CertificateAuthority)> Follower<F> {
     fn run(mut self, ended: &Receiver<Infallible>, interval: Duration) {
         while ended.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
             let fault = self.look().err().map(|error| error.to_string());
@@ -114,11 +114,11 @@ impl<F: FnMut(&Authority)> Follower<F> {
 
     /// Puts the files in force if they are others. What failed is tried again even if they are not:
     /// time may have mended it.
-    fn look(&mut self) -> Result<(), AuthorityError> {
-        let files = FileSet::read(&self.directory)?;
+    fn look(&mut self) -> Result<(), CaFilesError> {
+        let files = CaFileSet::read(&self.directory)?;
         let found = files.fingerprint();
         if found != self.in_force {
-            let authority = Authority::from_files(&files, &self.trust_domain)?;
+            let authority = CertificateAuthority::from_files(&files, &self.trust_domain)?;
             (self.changed)(&authority);
             self.in_force = found;
             self.published.send_replace(Arc::new(authority));

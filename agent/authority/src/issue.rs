@@ -10,7 +10,7 @@ use rcgen::{
 use rustls::pki_types::{CertificateDer, ServerName};
 
 use super::certificate::Validity;
-use super::signer::Authority;
+use super::signer::CertificateAuthority;
 use super::subject_key::SubjectKey;
 use ambit_model::{TrustDomain, WorkloadIdentity};
 
@@ -22,7 +22,7 @@ pub(super) const BACKDATED: Duration = Duration::from_secs(60);
 
 /// A signed certificate.
 #[derive(Clone, Debug)]
-pub struct Issued {
+pub struct SignedCertificate {
     /// Leaf first, then the intermediates, without the root.
     pub chain: Vec<CertificateDer<'static>>,
     /// When it begins to be valid.
@@ -58,7 +58,7 @@ pub enum IssueError {
     Signing(String),
 }
 
-impl Authority {
+impl CertificateAuthority {
     /// Signs a workload's certificate, for both sides of TLS: the identity is its only name.
     ///
     /// # Errors
@@ -68,7 +68,7 @@ impl Authority {
         identity: &WorkloadIdentity,
         key: &SubjectKey,
         lifetime: Duration,
-    ) -> Result<Issued, IssueError> {
+    ) -> Result<SignedCertificate, IssueError> {
         if identity.trust_domain() != self.trust_domain() {
             return Err(IssueError::ForeignTrustDomain {
                 identity: identity.clone(),
@@ -94,7 +94,7 @@ impl Authority {
         names: &[ServerName<'_>],
         key: &SubjectKey,
         lifetime: Duration,
-    ) -> Result<Issued, IssueError> {
+    ) -> Result<SignedCertificate, IssueError> {
         if names.is_empty() {
             return Err(IssueError::NoName);
         }
@@ -110,7 +110,7 @@ impl Authority {
         name: &str,
         key: &SubjectKey,
         lifetime: Duration,
-    ) -> Result<Issued, IssueError> {
+    ) -> Result<SignedCertificate, IssueError> {
         let mut params = authority_params(name, self.trust_domain(), 0)?;
         params.use_authority_key_identifier_extension = true;
         self.sign(params, key, lifetime)
@@ -135,7 +135,7 @@ impl Authority {
         mut params: CertificateParams,
         key: &SubjectKey,
         lifetime: Duration,
-    ) -> Result<Issued, IssueError> {
+    ) -> Result<SignedCertificate, IssueError> {
         let Validity { from, until } = within(self.validity, SystemTime::now(), lifetime)?;
         let serial = new_serial();
         params.not_before = from.into();
@@ -144,7 +144,7 @@ impl Authority {
         let leaf = params.signed_by(key, &self.issuer).map_err(signing)?;
         let mut chain = vec![leaf.into()];
         chain.extend_from_slice(&self.intermediates);
-        Ok(Issued {
+        Ok(SignedCertificate {
             chain,
             not_before: from,
             not_after: until,

@@ -27,14 +27,14 @@ mod tests;
 mod trial;
 
 pub use creatable::ensure_creatable;
-pub use error::{AuthorityError, Flaw};
-pub use files::FILES;
+pub use error::{CaCertificateFlaw, CaFilesError};
+pub use files::CA_FILES;
 pub use follow::AuthorityFiles;
-pub use issue::{IssueError, Issued, MIN_LIFETIME};
+pub use issue::{IssueError, MIN_LIFETIME, SignedCertificate};
 pub use make::{
     INTERMEDIATE_LIFETIME, ROOT_LIFETIME, check_open_or_make_root, make_intermediate, make_root,
     open_or_make_root,
 };
 pub use pem::encode as encode_pem;
-pub use signer::Authority;
+pub use signer::CertificateAuthority;
 pub use subject_key::{CsrError, SubjectKey};

@@ -6,12 +6,12 @@ use std::time::{Duration, SystemTime};
 use rcgen::{CertificateParams, KeyPair, SerialNumber};
 
 use super::certificate::CaCertificate;
-use super::error::{AuthorityError, file, invalid};
-use super::files::{CERTIFICATE, CHAIN, FILES, FileSet, KEY, ROOTS, read_file, read_key};
+use super::error::{CaFilesError, file, invalid};
+use super::files::{CA_FILES, CERTIFICATE, CHAIN, CaFileSet, KEY, ROOTS, read_file, read_key};
 use super::issue::{BACKDATED, IssueError, authority_params, new_serial, signing, whole_seconds};
 use super::open::{signing_certificate, signing_key};
 use super::pem;
-use super::signer::Authority;
+use super::signer::CertificateAuthority;
 use super::store::{Readers, Store};
 use super::subject_key::SubjectKey;
 use crate::ensure_creatable;
@@ -30,27 +30,27 @@ const BELOW_A_ROOT: u8 = 1;
 /// Makes a root that signs workloads' certificates itself.
 ///
 /// # Errors
-/// [`AuthorityError`]; one that is there already is never overwritten.
+/// [`CaFilesError`]; one that is there already is never overwritten.
 pub fn make_root(
     directory: &Path,
     trust_domain: &TrustDomain,
     lifetime: Duration,
-) -> Result<Authority, AuthorityError> {
+) -> Result<CertificateAuthority, CaFilesError> {
     let store = Store::lock(directory)?;
     ensure_new(&store)?;
     write_root(&store, &new_key(&store)?, trust_domain, lifetime)?;
-    Authority::open(directory, trust_domain)
+    CertificateAuthority::open(directory, trust_domain)
 }
 
 /// Makes an authority that signs workloads' certificates, under another that may go offline then.
 ///
 /// # Errors
-/// [`AuthorityError`]; one that is there already is never overwritten.
+/// [`CaFilesError`]; one that is there already is never overwritten.
 pub fn make_intermediate(
     directory: &Path,
-    above: &Authority,
+    above: &CertificateAuthority,
     lifetime: Duration,
-) -> Result<Authority, AuthorityError> {
+) -> Result<CertificateAuthority, CaFilesError> {
     let store = Store::lock(directory)?;
     ensure_new(&store)?;
     let failed = |error: IssueError| invalid(&store.path(CERTIFICATE), error);
@@ -59,7 +59,7 @@ pub fn make_intermediate(
         .issue_intermediate(&name("intermediate"), &SubjectKey::of(&key), lifetime)
         .map_err(failed)?;
     let own = issued.chain.first().map(std::slice::from_ref);
-    let files = FileSet {
+    let files = CaFileSet {
         directory: directory.to_owned(),
         certificate: pem::encode(own.unwrap_or_default()).into_bytes(),
         key: key.serialize_pem().into_bytes(),
@@ -67,7 +67,7 @@ pub fn make_intermediate(
         roots: pem::encode(above.roots()).into_bytes(),
     };
     // Before anything is written: the authority above may not allow one below it.
-    let made = Authority::from_files(&files, above.trust_domain())?;
+    let made = CertificateAuthority::from_files(&files, above.trust_domain())?;
     store.write_new(KEY, &files.key, Readers::Owner)?;
     store.write_new(CERTIFICATE, &files.certificate, Readers::All)?;
     store.write_new(
@@ -83,11 +83,11 @@ pub fn make_intermediate(
 /// so at once, and what one that died has begun is finished.
 ///
 /// # Errors
-/// [`AuthorityError`]; what is there is never replaced.
+/// [`CaFilesError`]; what is there is never replaced.
 pub fn open_or_make_root(
     directory: &Path,
     trust_domain: &TrustDomain,
-) -> Result<Authority, AuthorityError> {
+) -> Result<CertificateAuthority, CaFilesError> {
     let store = Store::lock(directory)?;
     match (store.has(KEY), store.has(CERTIFICATE), store.has(ROOTS)) {
         (true, true, true) => {}
@@ -105,24 +105,24 @@ pub fn open_or_make_root(
         (false, false, true) => return Err(half(directory, ROOTS, KEY)),
         (true, false, true) => return Err(half(directory, KEY, CERTIFICATE)),
     }
-    Authority::open(directory, trust_domain)
+    CertificateAuthority::open(directory, trust_domain)
 }
 
 /// Whether [`open_or_make_root`] would succeed, as far as that can be told without changing
 /// anything.
 ///
 /// # Errors
-/// [`AuthorityError`].
+/// [`CaFilesError`].
 pub fn check_open_or_make_root(
     directory: &Path,
     trust_domain: &TrustDomain,
-) -> Result<(), AuthorityError> {
+) -> Result<(), CaFilesError> {
     let path = |name: &str| directory.join(name);
     let has = |name: &str| path(name).symlink_metadata().is_ok();
     // The other way round than they are written, since another process may be writing them.
     let (roots, certificate, key) = (has(ROOTS), has(CERTIFICATE), has(KEY));
     match (key, certificate, roots) {
-        (true, true, true) => Authority::open(directory, trust_domain).map(drop),
+        (true, true, true) => CertificateAuthority::open(directory, trust_domain).map(drop),
         (true, _, false) => {
             signing_key(&read_key(&path(KEY))?, &path(KEY))?;
             ensure_creatable(directory).map_err(file(directory))
@@ -134,22 +134,22 @@ pub fn check_open_or_make_root(
     }
 }
 
-fn half(directory: &Path, present: &str, missing: &str) -> AuthorityError {
-    AuthorityError::Half {
+fn half(directory: &Path, present: &str, missing: &str) -> CaFilesError {
+    CaFilesError::Half {
         present: directory.join(present),
         missing: directory.join(missing),
     }
 }
 
-fn ensure_new(store: &Store) -> Result<(), AuthorityError> {
-    let mut names = FILES.into_iter();
+fn ensure_new(store: &Store) -> Result<(), CaFilesError> {
+    let mut names = CA_FILES.into_iter();
     match names.find(|name| store.has(name)) {
-        Some(name) => Err(AuthorityError::Exists(store.path(name))),
+        Some(name) => Err(CaFilesError::Exists(store.path(name))),
         None => Ok(()),
     }
 }
 
-fn new_key(store: &Store) -> Result<KeyPair, AuthorityError> {
+fn new_key(store: &Store) -> Result<KeyPair, CaFilesError> {
     KeyPair::generate().map_err(|error| invalid(&store.path(KEY), error))
 }
 
@@ -159,7 +159,7 @@ fn write_root(
     key: &KeyPair,
     trust_domain: &TrustDomain,
     lifetime: Duration,
-) -> Result<(), AuthorityError> {
+) -> Result<(), CaFilesError> {
     let failed = |error: IssueError| invalid(&store.path(CERTIFICATE), error);
     let root = root_params(trust_domain, lifetime)
         .and_then(|params| params.self_signed(key).map_err(signing))
@@ -186,12 +186,12 @@ fn root_params(
 }
 
 /// Makes a root that signs the only trusted one, where nothing says what is trusted.
-fn finish_root(store: &Store) -> Result<(), AuthorityError> {
+fn finish_root(store: &Store) -> Result<(), CaFilesError> {
     let path = store.path(CERTIFICATE);
     let der = signing_certificate(&read_file(&path)?).map_err(|reason| invalid(&path, reason))?;
     let certificate = CaCertificate::read(&der).map_err(|reason| invalid(&path, reason))?;
     if !certificate.is_self_issued() {
-        return Err(AuthorityError::Half {
+        return Err(CaFilesError::Half {
             present: path,
             missing: store.path(ROOTS),
         });

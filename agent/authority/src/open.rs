@@ -6,34 +6,34 @@ use rcgen::{Issuer, KeyPair, PublicKeyData};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::certificate::{CaCertificate, flawed};
-use super::error::{AuthorityError, invalid};
-use super::files::{CERTIFICATE, CHAIN, FileSet, KEY, ROOTS};
+use super::error::{CaFilesError, invalid};
+use super::files::{CERTIFICATE, CHAIN, CaFileSet, KEY, ROOTS};
 use super::path::SigningPath;
-use super::signer::Authority;
+use super::signer::CertificateAuthority;
 use super::{pem, trial};
 use ambit_model::TrustDomain;
 
-impl Authority {
+impl CertificateAuthority {
     /// Reads and checks an authority's files.
     ///
     /// # Errors
-    /// [`AuthorityError`] unless everything that it signs now will be accepted by whoever trusts
+    /// [`CaFilesError`] unless everything that it signs now will be accepted by whoever trusts
     /// its roots.
-    pub fn open(directory: &Path, trust_domain: &TrustDomain) -> Result<Self, AuthorityError> {
-        Self::from_files(&FileSet::read(directory)?, trust_domain)
+    pub fn open(directory: &Path, trust_domain: &TrustDomain) -> Result<Self, CaFilesError> {
+        Self::from_files(&CaFileSet::read(directory)?, trust_domain)
     }
 
     pub(super) fn from_files(
-        files: &FileSet,
+        files: &CaFileSet,
         trust_domain: &TrustDomain,
-    ) -> Result<Self, AuthorityError> {
+    ) -> Result<Self, CaFilesError> {
         let path = files.path(CERTIFICATE);
         let unfit = |reason: String| invalid(&path, reason);
         let key = signing_key(&files.key, &files.path(KEY))?;
         let der = signing_certificate(&files.certificate).map_err(unfit)?;
         let signing = CaCertificate::read(&der).map_err(unfit)?;
         if signing.key() != key.subject_public_key_info() {
-            return Err(AuthorityError::KeyOfAnother {
+            return Err(CaFilesError::KeyOfAnother {
                 key: files.path(KEY),
                 certificate: path,
             });
@@ -55,7 +55,7 @@ impl Authority {
             root: signing_path.root().clone(),
             roots: in_force(&bundle),
         };
-        trial::run(&authority).map_err(|reason| AuthorityError::Refused {
+        trial::run(&authority).map_err(|reason| CaFilesError::Refused {
             directory: files.directory.clone(),
             reason,
         })?;
@@ -74,7 +74,7 @@ pub(super) fn signing_certificate(text: &[u8]) -> Result<CertificateDer<'static>
 }
 
 /// Decodes the key that signs.
-pub(super) fn signing_key(text: &[u8], path: &Path) -> Result<KeyPair, AuthorityError> {
+pub(super) fn signing_key(text: &[u8], path: &Path) -> Result<KeyPair, CaFilesError> {
     let unfit = |reason: &dyn std::fmt::Display| {
         invalid(
             path,
@@ -98,14 +98,14 @@ pub(super) fn signing_key(text: &[u8], path: &Path) -> Result<KeyPair, Authority
     Ok(key)
 }
 
-fn all(text: &[u8], path: &Path) -> Result<Vec<CertificateDer<'static>>, AuthorityError> {
+fn all(text: &[u8], path: &Path) -> Result<Vec<CertificateDer<'static>>, CaFilesError> {
     pem::all(text).map_err(|reason| invalid(path, reason))
 }
 
 fn read<'a>(
     certificates: &'a [CertificateDer<'static>],
     path: &Path,
-) -> Result<Vec<CaCertificate<'a>>, AuthorityError> {
+) -> Result<Vec<CaCertificate<'a>>, CaFilesError> {
     let read = certificates.iter().enumerate().map(|(index, der)| {
         CaCertificate::read(der)
             .map_err(|reason| invalid(path, format!("certificate {}: {reason}", index + 1)))
@@ -117,7 +117,7 @@ fn read<'a>(
 fn trusted<'a>(
     bundle: Vec<CaCertificate<'a>>,
     path: &Path,
-) -> Result<Vec<CaCertificate<'a>>, AuthorityError> {
+) -> Result<Vec<CaCertificate<'a>>, CaFilesError> {
     if bundle.is_empty() {
         return Err(invalid(path, "it holds no certificate, and needs a root"));
     }

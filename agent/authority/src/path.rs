@@ -3,8 +3,8 @@
 use rustls::pki_types::CertificateDer;
 
 use super::certificate::{CaCertificate, Validity, flawed};
-use super::error::AuthorityError;
-use super::files::{CERTIFICATE, CHAIN, FileSet, ROOTS};
+use super::error::CaFilesError;
+use super::files::{CERTIFICATE, CHAIN, CaFileSet, ROOTS};
 use ambit_model::TrustDomain;
 
 /// The signing certificate, the intermediates above it, and the root that they lead to.
@@ -18,12 +18,12 @@ pub(super) struct SigningPath<'a> {
 impl<'a> SigningPath<'a> {
     /// Follows the chain as it is ordered, and checks each certificate and each signature.
     pub(super) fn find(
-        files: &FileSet,
+        files: &CaFileSet,
         signing: CaCertificate<'a>,
         mut chain: Vec<CaCertificate<'a>>,
         roots: &[CaCertificate<'a>],
         trust_domain: &TrustDomain,
-    ) -> Result<Self, AuthorityError> {
+    ) -> Result<Self, CaFilesError> {
         let is_root = |one: &CaCertificate<'_>| roots.iter().any(|root| root.der == one.der);
         // Istio's own tools write the chain with both of its ends.
         if chain.first().is_some_and(|first| first.der == signing.der) {
@@ -66,14 +66,14 @@ impl<'a> SigningPath<'a> {
 
 /// The next certificate of the chain, if it signed the last one so far and may do so.
 fn above<'a>(
-    files: &FileSet,
+    files: &CaFileSet,
     below: &[CaCertificate<'a>],
     next: CaCertificate<'a>,
     trust_domain: &TrustDomain,
-) -> Result<CaCertificate<'a>, AuthorityError> {
+) -> Result<CaCertificate<'a>, CaFilesError> {
     let path = files.path(CHAIN);
     if let Some(last) = below.last().filter(|last| !last.is_signed_by(&next)) {
-        return Err(AuthorityError::Chain {
+        return Err(CaFilesError::Chain {
             path,
             subject: last.subject(),
             next: next.subject(),
@@ -87,14 +87,14 @@ fn above<'a>(
 /// A root that signed the last of the chain and may do so: the bundle may have several of one name
 /// and key, of which an older one has expired.
 fn root_of<'a>(
-    files: &FileSet,
+    files: &CaFileSet,
     below: &[CaCertificate<'a>],
     roots: &[CaCertificate<'a>],
     trust_domain: &TrustDomain,
-) -> Result<CaCertificate<'a>, AuthorityError> {
+) -> Result<CaCertificate<'a>, CaFilesError> {
     let path = files.path(ROOTS);
     let last = below.last();
-    let mut error = AuthorityError::OtherRoot {
+    let mut error = CaFilesError::OtherRoot {
         path: path.clone(),
         subject: last.map(CaCertificate::subject).unwrap_or_default(),
     };

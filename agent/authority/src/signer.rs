@@ -10,7 +10,7 @@ use ambit_model::TrustDomain;
 
 /// A certificate authority whose key, certificates and roots have been found to fit together.
 #[derive(Debug)]
-pub struct Authority {
+pub struct CertificateAuthority {
     pub(super) issuer: Issuer<'static, KeyPair>,
     pub(super) trust_domain: TrustDomain,
     /// The signing certificate and what is between it and its root; empty where it is the root.
@@ -22,13 +22,13 @@ pub struct Authority {
     pub(super) roots: Vec<CertificateDer<'static>>,
 }
 
-impl Authority {
+impl CertificateAuthority {
     /// The roots that peers' certificates have to lead to, without those that have expired.
     pub fn roots(&self) -> &[CertificateDer<'static>] {
         &self.roots
     }
 
-    /// The root among [`Authority::roots`] that its own certificates lead to.
+    /// The root among [`CertificateAuthority::roots`] that its own certificates lead to.
     pub fn root(&self) -> &CertificateDer<'static> {
         &self.root
     }

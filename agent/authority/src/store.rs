@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 
-use super::error::{AuthorityError, file};
+use super::error::{CaFilesError, file};
 
 /// Who may read a file.
 #[derive(Clone, Copy, Debug)]
@@ -27,7 +27,7 @@ pub(super) struct Store {
 
 impl Store {
     /// Opens a directory, or makes it, and waits for whoever else writes to it.
-    pub(super) fn lock(directory: &Path) -> Result<Self, AuthorityError> {
+    pub(super) fn lock(directory: &Path) -> Result<Self, CaFilesError> {
         let mut builder = DirBuilder::new();
         builder.recursive(true).mode(0o700);
         builder.create(directory).map_err(file(directory))?;
@@ -55,7 +55,7 @@ impl Store {
         name: &str,
         contents: &[u8],
         readers: Readers,
-    ) -> Result<(), AuthorityError> {
+    ) -> Result<(), CaFilesError> {
         let path = self.path(name);
         self.write(&path, contents, readers).map_err(file(&path))
     }

@@ -10,13 +10,13 @@ use rustls::pki_types::UnixTime;
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 
 use super::issue::MIN_LIFETIME;
-use super::signer::Authority;
+use super::signer::CertificateAuthority;
 use super::subject_key::SubjectKey;
 use ambit_model::WorkloadIdentity;
 
 /// Whether what an authority signs is accepted by whoever trusts its root: encodings, constraints
 /// and signatures that its own checks do not know are found here.
-pub(super) fn run(authority: &Authority) -> Result<(), String> {
+pub(super) fn run(authority: &CertificateAuthority) -> Result<(), String> {
     let key = KeyPair::generate().map_err(text)?;
     let domain = authority.trust_domain().clone();
     let nobody = WorkloadIdentity::new(domain, "trial", "trial").map_err(text)?;

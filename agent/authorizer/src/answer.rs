@@ -7,11 +7,11 @@ use ambit_model::OnError;
 
 /// What an authorizer answered.
 #[derive(Debug)]
-pub enum Answer {
+pub enum AuthorizerAnswer {
     /// The request may pass, as far as this authorizer is concerned.
     Allow(Allowance),
     /// It may not.
-    Deny(Denial),
+    Deny(DenialResponse),
     /// There is no answer.
     Error(CheckError),
 }
@@ -27,7 +27,7 @@ pub struct Allowance {
 
 /// The response to a request that may not pass. A connection is just closed.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Denial {
+pub struct DenialResponse {
     /// The status, 200 to 599.
     pub status: StatusCode,
     /// The headers, none of which concerns framing.
@@ -38,11 +38,11 @@ pub struct Denial {
 
 /// What becomes of a request.
 #[derive(Debug)]
-pub enum Outcome {
+pub enum CheckOutcome {
     /// The authorizer allowed it.
     Allow(Allowance),
     /// The authorizer denied it.
-    Deny(Denial),
+    Deny(DenialResponse),
     /// The authorizer gave no answer, and the provider says `failOpen`.
     LetThrough(CheckError),
     /// The authorizer gave no answer.
@@ -54,21 +54,21 @@ pub enum Outcome {
     },
 }
 
-impl Answer {
+impl AuthorizerAnswer {
     /// What follows for the request. `on_error` counts only if there is no answer, and lets a request
     /// through only if [`CheckError::may_be_let_through`].
-    pub fn settle(self, on_error: OnError) -> Outcome {
+    pub fn settle(self, on_error: OnError) -> CheckOutcome {
         match (self, on_error) {
-            (Self::Allow(allowance), _) => Outcome::Allow(allowance),
-            (Self::Deny(denial), _) => Outcome::Deny(denial),
+            (Self::Allow(allowance), _) => CheckOutcome::Allow(allowance),
+            (Self::Deny(denial), _) => CheckOutcome::Deny(denial),
             (Self::Error(error), OnError::LetThrough) if error.may_be_let_through() => {
-                Outcome::LetThrough(error)
+                CheckOutcome::LetThrough(error)
             }
-            (Self::Error(error), OnError::LetThrough) => Outcome::Refuse {
+            (Self::Error(error), OnError::LetThrough) => CheckOutcome::Refuse {
                 status: StatusCode::FORBIDDEN,
                 error,
             },
-            (Self::Error(error), OnError::Refuse(status)) => Outcome::Refuse { status, error },
+            (Self::Error(error), OnError::Refuse(status)) => CheckOutcome::Refuse { status, error },
         }
     }
 }

@@ -9,16 +9,16 @@ use ambit_model::WorkloadIdentity;
 #[derive(Clone, Debug)]
 pub struct Check<'a> {
     /// The caller.
-    pub source: Peer<'a>,
+    pub source: CheckPeer<'a>,
     /// The pod that is called.
-    pub destination: Peer<'a>,
+    pub destination: CheckPeer<'a>,
     /// The request; `None` for a connection that is not looked into.
     pub request: Option<CheckedRequest<'a>>,
 }
 
 /// One end of a connection.
 #[derive(Clone, Copy, Debug)]
-pub struct Peer<'a> {
+pub struct CheckPeer<'a> {
     /// Its address.
     pub address: SocketAddr,
     /// Its verified identity; `None` for plaintext.

@@ -18,12 +18,12 @@ pub struct HeaderMutations {
 pub struct HeaderChange {
     name: HeaderName,
     value: HeaderValue,
-    placement: Placement,
+    placement: HeaderPlacement,
 }
 
 /// How a header comes to what is there (`HeaderAppendAction`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Placement {
+pub enum HeaderPlacement {
     /// It replaces every value that is there.
     Set,
     /// It comes after what is there.
@@ -57,7 +57,7 @@ impl HeaderMutations {
         &mut self,
         name: &[u8],
         value: &[u8],
-        placement: Placement,
+        placement: HeaderPlacement,
     ) -> Result<(), HeaderError> {
         let (name, value) = header(name, value)?;
         self.changes.push(HeaderChange {
@@ -90,7 +90,7 @@ impl HeaderMutations {
             return;
         }
         let placements =
-            std::iter::once(Placement::Set).chain(std::iter::repeat(Placement::Append));
+            std::iter::once(HeaderPlacement::Set).chain(std::iter::repeat(HeaderPlacement::Append));
         let values = headers.get_all(name).iter().zip(placements);
         self.changes
             .extend(values.map(|(value, placement)| HeaderChange {
@@ -141,13 +141,16 @@ impl HeaderChange {
     fn apply(&self, headers: &mut HeaderMap) {
         let value = self.value.clone();
         match (headers.entry(&self.name), self.placement) {
-            (Entry::Vacant(_), Placement::SetIfPresent)
-            | (Entry::Occupied(_), Placement::AddIfAbsent) => {}
+            (Entry::Vacant(_), HeaderPlacement::SetIfPresent)
+            | (Entry::Occupied(_), HeaderPlacement::AddIfAbsent) => {}
             (Entry::Vacant(vacant), _) => {
                 vacant.insert(value);
             }
-            (Entry::Occupied(mut present), Placement::Append) => present.append(value),
-            (Entry::Occupied(mut present), Placement::Set | Placement::SetIfPresent) => {
+            (Entry::Occupied(mut present), HeaderPlacement::Append) => present.append(value),
+            (
+                Entry::Occupied(mut present),
+                HeaderPlacement::Set | HeaderPlacement::SetIfPresent,
+            ) => {
                 present.insert(value);
             }
         }
@@ -205,7 +208,7 @@ mod tests {
         headers
     }
 
-    fn changed(placement: Placement) -> HeaderMap {
+    fn changed(placement: HeaderPlacement) -> HeaderMap {
         let mut mutations = HeaderMutations::default();
         for name in [b"X-There".as_slice(), b"X-New"] {
             mutations.change(name, b"new", placement).expect("valid");
@@ -220,13 +223,13 @@ mod tests {
         let old = [("x-there", "one"), ("x-there", "two")];
         let new = ("x-new", "new");
         for (placement, expected) in [
-            (Placement::Set, vec![("x-there", "new"), new]),
+            (HeaderPlacement::Set, vec![("x-there", "new"), new]),
             (
-                Placement::Append,
+                HeaderPlacement::Append,
                 vec![old[0], old[1], ("x-there", "new"), new],
             ),
-            (Placement::AddIfAbsent, vec![old[0], old[1], new]),
-            (Placement::SetIfPresent, vec![("x-there", "new")]),
+            (HeaderPlacement::AddIfAbsent, vec![old[0], old[1], new]),
+            (HeaderPlacement::SetIfPresent, vec![("x-there", "new")]),
         ] {
             assert_eq!(changed(placement), headers(&expected), "{placement:?}");
         }
@@ -235,7 +238,7 @@ mod tests {
     #[test]
     fn what_could_be_taken_for_a_header_that_is_changed_goes() {
         let mut mutations = HeaderMutations::default();
-        let set = mutations.change(b"x-auth-user", b"alice", Placement::AddIfAbsent);
+        let set = mutations.change(b"x-auth-user", b"alice", HeaderPlacement::AddIfAbsent);
         set.expect("valid");
         mutations.remove(b"x-old").expect("valid");
         let mut found = headers(&[
@@ -254,7 +257,7 @@ mod tests {
     fn removals_come_last() {
         let mut mutations = HeaderMutations::default();
         mutations.remove(b"X-Secret").expect("valid");
-        let set = mutations.change(b"x-secret", b"again", Placement::Set);
+        let set = mutations.change(b"x-secret", b"again", HeaderPlacement::Set);
         set.expect("valid");
         let mut found = headers(&[("x-secret", "one"), ("x-other", "two")]);
         mutations.apply(&mut found);
@@ -277,7 +280,7 @@ mod tests {
             "expect",
         ] {
             let mut mutations = HeaderMutations::default();
-            let set = mutations.change(name.as_bytes(), b"1", Placement::Set);
+            let set = mutations.change(name.as_bytes(), b"1", HeaderPlacement::Set);
             assert!(matches!(set, Err(HeaderError::Reserved(_))), "{name}");
             assert_eq!(mutations.remove(name.as_bytes()), Ok(()));
             assert!(mutations.is_empty(), "{name}");
@@ -291,11 +294,11 @@ mod tests {
     fn names_and_values_that_no_header_has_are_refused() {
         let mut mutations = HeaderMutations::default();
         for name in [":path", ":authority", "", "a b", "x\r\nhost", "x:"] {
-            let set = mutations.change(name.as_bytes(), b"1", Placement::Set);
+            let set = mutations.change(name.as_bytes(), b"1", HeaderPlacement::Set);
             assert!(matches!(set, Err(HeaderError::Name(_))), "{name:?}");
         }
         for value in ["a\r\nx-admin: yes", "a\0", "a\nb"] {
-            let set = mutations.change(b"x-user", value.as_bytes(), Placement::Append);
+            let set = mutations.change(b"x-user", value.as_bytes(), HeaderPlacement::Append);
             assert!(matches!(set, Err(HeaderError::Value(_))), "{value:?}");
         }
         assert!(mutations.remove(b"a b").is_err());

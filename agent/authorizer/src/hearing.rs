@@ -10,31 +10,31 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::error::CheckError;
-use super::network::Stream;
+use super::network::AuthorizerStream;
 
 /// Counts the bytes that came on a connection. Clones share the count.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Heard(Rc<Cell<u64>>);
+pub(super) struct ReceivedBytes(Rc<Cell<u64>>);
 
 /// A connection whose incoming bytes are counted.
-pub(super) struct Listening {
-    stream: Box<dyn Stream>,
-    heard: Heard,
+pub(super) struct CountedStream {
+    stream: Box<dyn AuthorizerStream>,
+    heard: ReceivedBytes,
 }
 
 /// Who is being asked in the course of one check, and whether an answer has begun. An answer that has
 /// begun and does not end may have been a denial.
 #[derive(Debug, Default)]
-pub(super) struct Hearing(RefCell<Option<Asked>>);
+pub(super) struct AnswerProgress(RefCell<Option<Attempt>>);
 
 #[derive(Debug)]
-struct Asked {
+struct Attempt {
     address: SocketAddr,
-    heard: Heard,
+    heard: ReceivedBytes,
     before: u64,
 }
 
-impl Heard {
+impl ReceivedBytes {
     /// How many bytes came.
     pub(super) fn bytes(&self) -> u64 {
         self.0.get()
@@ -46,17 +46,17 @@ impl Heard {
     }
 }
 
-impl Listening {
-    pub(super) fn new(stream: Box<dyn Stream>, heard: Heard) -> Self {
+impl CountedStream {
+    pub(super) fn new(stream: Box<dyn AuthorizerStream>, heard: ReceivedBytes) -> Self {
         Self { stream, heard }
     }
 }
 
-impl Hearing {
+impl AnswerProgress {
     /// Notes that a check is about to be sent on a connection.
-    pub(super) fn ask(&self, address: SocketAddr, heard: Heard) {
+    pub(super) fn ask(&self, address: SocketAddr, heard: ReceivedBytes) {
         let before = heard.bytes();
-        self.0.replace(Some(Asked {
+        self.0.replace(Some(Attempt {
             address,
             heard,
             before,
@@ -82,7 +82,7 @@ impl Hearing {
     }
 }
 
-impl AsyncRead for Listening {
+impl AsyncRead for CountedStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -95,7 +95,7 @@ impl AsyncRead for Listening {
     }
 }
 
-impl AsyncWrite for Listening {
+impl AsyncWrite for CountedStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

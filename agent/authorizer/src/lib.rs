@@ -21,7 +21,7 @@
 //! # Connections
 //!
 //! A check goes the way of a connection that the protected pod itself opens to the authorizer
-//! ([`Network`]): from the pod's network namespace and with the pod's identity, through a tunnel
+//! ([`PodNetwork`]): from the pod's network namespace and with the pod's identity, through a tunnel
 //! where the authorizer's endpoint is of the mesh, so that its own policies decide whether it may be
 //! asked. Only names that no object of the mesh has are looked up by the node. Each shard keeps for
 //! each pod one HTTP/2 connection to each gRPC provider, until it has not been used for a while. A
@@ -51,11 +51,11 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-pub use answer::{Allowance, Answer, Denial, Outcome};
-pub use check::{BodyExtent, BodyPart, Check, CheckedRequest, Peer};
+pub use answer::{Allowance, AuthorizerAnswer, CheckOutcome, DenialResponse};
+pub use check::{BodyExtent, BodyPart, Check, CheckPeer, CheckedRequest};
 pub use error::CheckError;
-pub use headers::{HeaderChange, HeaderError, HeaderMutations, Placement};
-pub use network::{Endpoint, Network, NotConnected, Stream};
+pub use headers::{HeaderChange, HeaderError, HeaderMutations, HeaderPlacement};
+pub use network::{AuthorizerStream, Endpoint, NotConnected, PodNetwork};
 pub use ordinary::Oddity;
 pub use outputs::{withhold_unjudged, withhold_unseen};
 pub use resolve::{in_mesh, resolve};
@@ -63,9 +63,9 @@ pub use slots::CheckSlots;
 pub use stats::{AuthorizerCounts, AuthorizerStats};
 
 use self::grpc::GrpcClient;
-use self::hearing::Hearing;
+use self::hearing::AnswerProgress;
 use self::http::HttpClient;
-use self::ordinary::Sent;
+use self::ordinary::SentCheck;
 use ambit_model::{AuthorizerApi, ExtensionProvider, OnError};
 
 /// The longest that a check may take, whatever the provider says.
@@ -87,7 +87,7 @@ pub fn check_head(
 
 /// Asks authorizers on behalf of one pod, on one shard.
 pub struct Authorizer {
-    network: Rc<dyn Network>,
+    network: Rc<dyn PodNetwork>,
     slots: CheckSlots,
     grpc: GrpcClient,
     http: HttpClient,
@@ -107,7 +107,7 @@ impl Authorizer {
     /// An authorizer without connections, which makes them through the pod's `network`, takes its
     /// share of the pod's `slots`, and counts in the shard's `counts`.
     pub fn new(
-        network: impl Network + 'static,
+        network: impl PodNetwork + 'static,
         slots: CheckSlots,
         counts: Rc<AuthorizerCounts>,
     ) -> Self {
@@ -121,10 +121,10 @@ impl Authorizer {
     }
 
     /// Asks about a request or connection, and applies what the provider says of failures.
-    pub async fn decide(&self, provider: &ExtensionProvider, check: &Check<'_>) -> Outcome {
+    pub async fn decide(&self, provider: &ExtensionProvider, check: &Check<'_>) -> CheckOutcome {
         let answer = match (self.check(provider, check).await, provider.on_error) {
-            (Answer::Error(error), OnError::LetThrough) => {
-                Answer::Error(error.on(oddity(provider, check)))
+            (AuthorizerAnswer::Error(error), OnError::LetThrough) => {
+                AuthorizerAnswer::Error(error.on(oddity(provider, check)))
             }
             (answer, _) => answer,
         };
@@ -134,9 +134,9 @@ impl Authorizer {
     }
 
     /// Asks about a request or connection.
-    pub async fn check(&self, provider: &ExtensionProvider, check: &Check<'_>) -> Answer {
+    pub async fn check(&self, provider: &ExtensionProvider, check: &Check<'_>) -> AuthorizerAnswer {
         let answer = self.ask(provider, check).await;
-        let answer = answer.unwrap_or_else(Answer::Error);
+        let answer = answer.unwrap_or_else(AuthorizerAnswer::Error);
         self.counts.answered(&answer);
         answer
     }
@@ -145,7 +145,7 @@ impl Authorizer {
         &self,
         provider: &ExtensionProvider,
         check: &Check<'_>,
-    ) -> Result<Answer, CheckError> {
+    ) -> Result<AuthorizerAnswer, CheckError> {
         let _slot = self.slots.take()?;
         let deadline = Instant::now() + provider.timeout.min(LONGEST_CHECK);
         let service = &provider.service;
@@ -153,7 +153,7 @@ impl Authorizer {
             service: service.clone(),
             timeout: provider.timeout,
         };
-        let hearing = Hearing::default();
+        let hearing = AnswerProgress::default();
         let too_late = || {
             let problem = format!("did not end within {:?}", provider.timeout);
             hearing.broken_off(problem).unwrap_or_else(late)
@@ -190,7 +190,7 @@ impl Authorizer {
 fn oddity(provider: &ExtensionProvider, check: &Check<'_>) -> Option<Oddity> {
     let request = check.request.as_ref()?;
     match &provider.api {
-        AuthorizerApi::Grpc => Sent::whole(request).oddity(),
+        AuthorizerApi::Grpc => SentCheck::whole(request).oddity(),
         AuthorizerApi::Http(api) => http::oddity(api, request),
     }
 }

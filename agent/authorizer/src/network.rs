@@ -7,7 +7,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use ambit_model::{ProviderService, Target};
 
 /// How the checks of one pod reach authorizers: as the pod, from where it is.
-pub trait Network {
+pub trait PodNetwork {
     /// Where a service is reached at this moment; nowhere where nothing is ready.
     ///
     /// # Errors
@@ -24,16 +24,16 @@ pub trait Network {
     fn connect<'a>(
         &'a self,
         endpoint: &'a Endpoint,
-    ) -> LocalBoxFuture<'a, Result<Box<dyn Stream>, NotConnected>>;
+    ) -> LocalBoxFuture<'a, Result<Box<dyn AuthorizerStream>, NotConnected>>;
 
     /// Runs what drives a connection until its end, or the pod's.
     fn spawn(&self, task: LocalBoxFuture<'static, ()>);
 }
 
 /// A connection to an authorizer.
-pub trait Stream: AsyncRead + AsyncWrite + Unpin {}
+pub trait AuthorizerStream: AsyncRead + AsyncWrite + Unpin {}
 
-impl<T: AsyncRead + AsyncWrite + Unpin> Stream for T {}
+impl<T: AsyncRead + AsyncWrite + Unpin> AuthorizerStream for T {}
 
 /// Where an authorizer is.
 #[derive(Clone, Debug)]

@@ -50,14 +50,14 @@ pub enum Oddity {
 }
 
 /// A check as far as its caller determines it.
-pub(super) struct Sent<'a> {
+pub(super) struct SentCheck<'a> {
     pub(super) method: &'a Method,
     pub(super) target: &'a str,
     pub(super) headers: &'a HeaderMap,
     pub(super) body: usize,
 }
 
-impl<'a> Sent<'a> {
+impl<'a> SentCheck<'a> {
     /// A check that has all of the request.
     pub(super) fn whole(request: &'a CheckedRequest<'a>) -> Self {
         Self {
@@ -113,7 +113,7 @@ mod tests {
     fn oddity(method: Method, target: &str, value: &[u8], body: usize) -> Option<Oddity> {
         let value = HeaderValue::from_bytes(value).expect("a value");
         let headers = HeaderMap::from_iter([(http::header::AUTHORIZATION, value)]);
-        let sent = Sent {
+        let sent = SentCheck {
             method: &method,
             target,
             headers: &headers,

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::answer::{Answer, Outcome};
+use super::answer::{AuthorizerAnswer, CheckOutcome};
 
 /// What external authorizers were asked and answered since the start. The keys are words of a fixed
 /// list, so their number is bounded.
@@ -42,19 +42,19 @@ impl AuthorizerStats {
 }
 
 impl AuthorizerCounts {
-    pub(super) fn answered(&self, answer: &Answer) {
+    pub(super) fn answered(&self, answer: &AuthorizerAnswer) {
         let mut stats = self.0.borrow_mut();
         match answer {
-            Answer::Allow(_) => stats.allowed += 1,
-            Answer::Deny(_) => stats.denied += 1,
-            Answer::Error(error) => *stats.errors.entry(error.as_str()).or_default() += 1,
+            AuthorizerAnswer::Allow(_) => stats.allowed += 1,
+            AuthorizerAnswer::Deny(_) => stats.denied += 1,
+            AuthorizerAnswer::Error(error) => *stats.errors.entry(error.as_str()).or_default() += 1,
         }
     }
 
-    pub(super) fn settled(&self, outcome: &Outcome) {
+    pub(super) fn settled(&self, outcome: &CheckOutcome) {
         match outcome {
-            Outcome::LetThrough(_) => self.0.borrow_mut().let_through += 1,
-            Outcome::Allow(_) | Outcome::Deny(_) | Outcome::Refuse { .. } => {}
+            CheckOutcome::LetThrough(_) => self.0.borrow_mut().let_through += 1,
+            CheckOutcome::Allow(_) | CheckOutcome::Deny(_) | CheckOutcome::Refuse { .. } => {}
         }
     }
 

@@ -9,16 +9,16 @@ const IDLE: Duration = Duration::from_secs(90);
 
 /// Whether a connection is in use.
 #[derive(Debug)]
-pub(super) struct Usage {
+pub(super) struct ConnectionUse {
     checks: Cell<usize>,
     last: Cell<Instant>,
 }
 
 /// One check on a connection, until it is dropped.
 #[derive(Debug)]
-pub(super) struct InUse(Rc<Usage>);
+pub(super) struct InUse(Rc<ConnectionUse>);
 
-impl Usage {
+impl ConnectionUse {
     pub(super) fn new() -> Rc<Self> {
         Rc::new(Self {
             checks: Cell::new(0),
@@ -63,7 +63,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_ends_once_it_is_not_used_and_not_before() {
-        let usage = Usage::new();
+        let usage = ConnectionUse::new();
         let check = usage.begin();
         let mut ended = Box::pin(usage.ended());
         assert!((&mut ended).now_or_never().is_none());

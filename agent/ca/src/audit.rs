@@ -7,9 +7,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rcgen::PublicKeyData;
 use tonic::Code;
 
-use super::caller::Caller;
-use super::refusal::Refusal;
-use ambit_authority::{Issued, SubjectKey};
+use super::caller::AuthenticatedCaller;
+use super::refusal::IssuanceRefusal;
+use ambit_authority::{SignedCertificate, SubjectKey};
 use ambit_model::WorkloadIdentity;
 use ambit_observe::logging::AUDIT_TARGET;
 
@@ -45,7 +45,7 @@ pub struct CaCounts {
 #[derive(Debug)]
 pub(super) struct Call {
     pub(super) peer: SocketAddr,
-    pub(super) caller: Option<Caller>,
+    pub(super) caller: Option<AuthenticatedCaller>,
     /// What it asked for, where that could be told.
     pub(super) identity: Option<WorkloadIdentity>,
 }
@@ -70,7 +70,7 @@ impl Audit {
         call: &Call,
         identity: &WorkloadIdentity,
         key: &SubjectKey,
-        issued: &Issued,
+        issued: &SignedCertificate,
     ) {
         self.issued.fetch_add(1, Ordering::Relaxed);
         let Fields {
@@ -96,7 +96,7 @@ impl Audit {
     }
 
     /// A call was refused.
-    pub(super) fn refused(&self, call: &Call, refusal: &Refusal) {
+    pub(super) fn refused(&self, call: &Call, refusal: &IssuanceRefusal) {
         self.count(refusal.code()).fetch_add(1, Ordering::Relaxed);
         let Fields {
             peer,

@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::account::ServiceAccount;
-use super::caller::{BoundPod, Caller};
+use super::caller::{AuthenticatedCaller, BoundPod};
 use super::pods::{PodEntry, PodIndex};
 use ambit_model::{ObjectName, TrustDomain, WorkloadIdentity};
 
 /// The identity that a caller asks for.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Asked {
+pub enum RequestedIdentity {
     /// Its own, as a sidecar does.
     Own,
     /// That of a pod on its node, as a node's agent does.
@@ -19,7 +19,7 @@ pub enum Asked {
 
 /// Who may have what.
 #[derive(Clone, Debug)]
-pub struct Authorization {
+pub struct IssuancePolicy {
     /// The domain of all identities.
     pub trust_domain: TrustDomain,
     /// The accounts of node agents: they may ask for the identities of pods on their own nodes.
@@ -28,7 +28,7 @@ pub struct Authorization {
 
 /// Why a caller may not have an identity.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum Denied {
+pub enum IssuanceDenied {
     /// The caller's pod is not there.
     #[error("there is no pod {pod}, which the caller's token is bound to")]
     NoSuchPod {
@@ -100,38 +100,38 @@ pub enum Denied {
     },
 }
 
-impl Authorization {
+impl IssuancePolicy {
     /// The identity that the caller gets.
     ///
     /// # Errors
-    /// [`Denied`].
+    /// [`IssuanceDenied`].
     pub fn authorize(
         &self,
-        caller: &Caller,
-        asked: &Asked,
+        caller: &AuthenticatedCaller,
+        asked: &RequestedIdentity,
         pods: &PodIndex,
-    ) -> Result<WorkloadIdentity, Denied> {
+    ) -> Result<WorkloadIdentity, IssuanceDenied> {
         let pod = own_pod(caller, pods)?;
         let identity = match asked {
-            Asked::Own => return self.own(caller),
-            Asked::Of(identity) => identity,
+            RequestedIdentity::Own => return self.own(caller),
+            RequestedIdentity::Of(identity) => identity,
         };
         if !self.node_accounts.contains(&caller.account) {
             let account = caller.account.clone();
-            return Err(Denied::NotANodeAccount { account });
+            return Err(IssuanceDenied::NotANodeAccount { account });
         }
         if *identity.trust_domain() != self.trust_domain {
-            return Err(Denied::OtherTrustDomain {
+            return Err(IssuanceDenied::OtherTrustDomain {
                 identity: identity.clone(),
                 own: self.trust_domain.clone(),
             });
         }
         let node = caller.node.as_ref().or(pod.node.as_ref());
-        let node = node.ok_or_else(|| Denied::NodeUnknown {
+        let node = node.ok_or_else(|| IssuanceDenied::NodeUnknown {
             pod: caller.pod.name.clone(),
         })?;
         if !pods.runs_on(node, &ServiceAccount::of(identity)) {
-            return Err(Denied::NotOnNode {
+            return Err(IssuanceDenied::NotOnNode {
                 identity: identity.clone(),
                 node: Arc::clone(node),
             });
@@ -139,38 +139,41 @@ impl Authorization {
         Ok(identity.clone())
     }
 
-    fn own(&self, caller: &Caller) -> Result<WorkloadIdentity, Denied> {
+    fn own(&self, caller: &AuthenticatedCaller) -> Result<WorkloadIdentity, IssuanceDenied> {
         let identity = caller.account.identity(&self.trust_domain);
-        identity.map_err(|_| Denied::NoIdentity {
+        identity.map_err(|_| IssuanceDenied::NoIdentity {
             account: caller.account.clone(),
         })
     }
 }
 
 /// The pod that the caller is, where it is what the token says.
-fn own_pod<'a>(caller: &Caller, pods: &'a PodIndex) -> Result<&'a PodEntry, Denied> {
+fn own_pod<'a>(
+    caller: &AuthenticatedCaller,
+    pods: &'a PodIndex,
+) -> Result<&'a PodEntry, IssuanceDenied> {
     let BoundPod { name, uid } = &caller.pod;
     let pod = || name.clone();
     let found = pods
         .pod(name)
-        .ok_or_else(|| Denied::NoSuchPod { pod: pod() })?;
+        .ok_or_else(|| IssuanceDenied::NoSuchPod { pod: pod() })?;
     if found.uid.as_ref().is_some_and(|known| known != uid) {
-        return Err(Denied::Replaced { pod: pod() });
+        return Err(IssuanceDenied::Replaced { pod: pod() });
     }
     if found.account != caller.account {
-        return Err(Denied::OtherAccount {
+        return Err(IssuanceDenied::OtherAccount {
             pod: pod(),
             claimed: caller.account.clone(),
             actual: found.account.clone(),
         });
     }
     match (&caller.node, &found.node) {
-        (Some(claimed), Some(actual)) if claimed != actual => Err(Denied::OtherNode {
+        (Some(claimed), Some(actual)) if claimed != actual => Err(IssuanceDenied::OtherNode {
             pod: pod(),
             claimed: Arc::clone(claimed),
             actual: Arc::clone(actual),
         }),
-        (Some(_), None) => Err(Denied::NodeUnknown { pod: pod() }),
+        (Some(_), None) => Err(IssuanceDenied::NodeUnknown { pod: pod() }),
         _ => Ok(found),
     }
 }

@@ -25,6 +25,6 @@ mod service;
 #[cfg(test)]
 mod tests;
 
-pub use refusal::Refusal;
+pub use refusal::IssuanceRefusal;
 pub use serve::{CaConfig, PodSource, TokenSource, run};
 pub use service::CertificateService;

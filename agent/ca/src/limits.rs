@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::account::ServiceAccount;
-use super::caller::{BoundPod, Caller};
+use super::caller::{AuthenticatedCaller, BoundPod};
 
 /// Callers that are remembered.
 const MAX_CALLERS: usize = 16 * 1024;
@@ -22,7 +22,7 @@ pub struct RateLimit {
 
 /// Why a caller has to wait.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum Limited {
+pub enum RateLimited {
     /// It has asked too often.
     #[error("the caller has asked too often; try again in {} ms", retry_after.as_millis())]
     TooOften {
@@ -42,14 +42,14 @@ pub enum Limited {
 
 /// The limits of all callers.
 #[derive(Debug)]
-pub struct Limits {
+pub struct RateLimiter {
     limit: RateLimit,
-    buckets: Mutex<HashMap<Key, Bucket>>,
+    buckets: Mutex<HashMap<RateLimitKey, Bucket>>,
 }
 
 /// An account on a node, or in a pod where the node is not known.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-enum Key {
+enum RateLimitKey {
     Node(ServiceAccount, Arc<str>),
     Pod(ServiceAccount, BoundPod),
 }
@@ -61,7 +61,7 @@ struct Bucket {
     since: Instant,
 }
 
-impl Limits {
+impl RateLimiter {
     /// The same limit for each caller.
     pub fn new(limit: RateLimit) -> Self {
         Self {
@@ -73,16 +73,16 @@ impl Limits {
     /// Counts a request.
     ///
     /// # Errors
-    /// [`Limited`]: it must not be served.
-    pub fn take(&self, caller: &Caller, now: Instant) -> Result<(), Limited> {
-        let key = Key::of(caller);
+    /// [`RateLimited`]: it must not be served.
+    pub fn take(&self, caller: &AuthenticatedCaller, now: Instant) -> Result<(), RateLimited> {
+        let key = RateLimitKey::of(caller);
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         if buckets.len() >= MAX_CALLERS && !buckets.contains_key(&key) {
             // Only a full bucket is forgotten: forgetting another one would fill it.
             buckets.retain(|_, bucket| bucket.at(self.limit, now) < self.burst());
             if buckets.len() >= MAX_CALLERS {
                 let retry_after = self.until(1.0);
-                return Err(Limited::TooManyCallers { retry_after });
+                return Err(RateLimited::TooManyCallers { retry_after });
             }
         }
         let bucket = buckets.entry(key).or_insert(Bucket {
@@ -93,7 +93,7 @@ impl Limits {
         bucket.since = bucket.since.max(now);
         if bucket.left < 1.0 {
             let retry_after = self.until(1.0 - bucket.left);
-            return Err(Limited::TooOften { retry_after });
+            return Err(RateLimited::TooOften { retry_after });
         }
         bucket.left -= 1.0;
         Ok(())
@@ -109,8 +109,8 @@ impl Limits {
     }
 }
 
-impl Key {
-    fn of(caller: &Caller) -> Self {
+impl RateLimitKey {
+    fn of(caller: &AuthenticatedCaller) -> Self {
         let account = caller.account.clone();
         match &caller.node {
             Some(node) => Self::Node(account, Arc::clone(node)),
@@ -132,8 +132,8 @@ mod tests {
     use super::*;
     use crate::tests::caller;
 
-    fn limits(burst: u32, per_second: u32) -> Limits {
-        Limits::new(RateLimit {
+    fn limits(burst: u32, per_second: u32) -> RateLimiter {
+        RateLimiter::new(RateLimit {
             burst: NonZeroU32::new(burst).expect("not zero"),
             per_second: NonZeroU32::new(per_second).expect("not zero"),
         })
@@ -149,7 +149,7 @@ mod tests {
         let retry_after = Duration::from_millis(500);
         assert_eq!(
             limits.take(&agent, start),
-            Err(Limited::TooOften { retry_after })
+            Err(RateLimited::TooOften { retry_after })
         );
         assert_eq!(limits.take(&agent, start + retry_after), Ok(()));
         assert!(limits.take(&agent, start + retry_after).is_err());
@@ -186,9 +186,9 @@ mod tests {
             assert_eq!(limits.take(&numbered(number), now), Ok(()));
         }
         let refused = limits.take(&numbered(MAX_CALLERS), now);
-        assert!(matches!(refused, Err(Limited::TooManyCallers { .. })));
+        assert!(matches!(refused, Err(RateLimited::TooManyCallers { .. })));
         let known = limits.take(&numbered(0), now);
-        assert!(matches!(known, Err(Limited::TooOften { .. })));
+        assert!(matches!(known, Err(RateLimited::TooOften { .. })));
         let later = now + Duration::from_secs(1);
         assert_eq!(limits.take(&numbered(MAX_CALLERS), later), Ok(()));
     }

@@ -2,9 +2,9 @@
 
 use tonic::{Code, Status};
 
-use super::authorization::Denied;
+use super::authorization::IssuanceDenied;
 use super::caller::{CallerError, ReviewError};
-use super::limits::Limited;
+use super::limits::RateLimited;
 use super::pods::PodsUnknown;
 use super::request::RequestError;
 use ambit_authority::IssueError;
@@ -15,7 +15,7 @@ const MAX_SENTENCE: usize = 1024;
 /// Why a call gets no certificate. Displays as a sentence for the caller and the audit log, which
 /// has no part of a token but its issuer and account.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum Refusal {
+pub enum IssuanceRefusal {
     /// Nobody knows who calls.
     #[error(transparent)]
     Caller(CallerError),
@@ -24,7 +24,7 @@ pub enum Refusal {
     Reviewer(ReviewError),
     /// The caller has asked too often.
     #[error(transparent)]
-    Limited(#[from] Limited),
+    Limited(#[from] RateLimited),
     /// What is asked for cannot be told.
     #[error(transparent)]
     Request(#[from] RequestError),
@@ -33,13 +33,13 @@ pub enum Refusal {
     Pods(#[from] PodsUnknown),
     /// The caller may not have it.
     #[error(transparent)]
-    Denied(#[from] Denied),
+    Denied(#[from] IssuanceDenied),
     /// The authority cannot sign it.
     #[error(transparent)]
     Authority(#[from] IssueError),
 }
 
-impl From<ReviewError> for Refusal {
+impl From<ReviewError> for IssuanceRefusal {
     fn from(error: ReviewError) -> Self {
         match error {
             ReviewError::Caller(error) => Self::Caller(error),
@@ -48,13 +48,13 @@ impl From<ReviewError> for Refusal {
     }
 }
 
-impl From<CallerError> for Refusal {
+impl From<CallerError> for IssuanceRefusal {
     fn from(error: CallerError) -> Self {
         Self::Caller(error)
     }
 }
 
-impl Refusal {
+impl IssuanceRefusal {
     /// The code of the answer.
     pub fn code(&self) -> Code {
         match self {

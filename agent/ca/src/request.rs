@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::authorization::Asked;
+use super::authorization::RequestedIdentity;
 use super::protocol::{CertificateRequest, IMPERSONATED_IDENTITY};
 use ambit_authority::{CsrError, SubjectKey};
 use ambit_model::{IdentityError, WorkloadIdentity};
@@ -56,10 +56,10 @@ impl Lifetimes {
 ///
 /// # Errors
 /// [`RequestError`]. An empty one is not taken for the caller's own.
-pub(super) fn asked(request: &CertificateRequest) -> Result<Asked, RequestError> {
+pub(super) fn asked(request: &CertificateRequest) -> Result<RequestedIdentity, RequestError> {
     let metadata = request.metadata.as_ref();
     let Some(value) = metadata.and_then(|all| all.fields.get(IMPERSONATED_IDENTITY)) else {
-        return Ok(Asked::Own);
+        return Ok(RequestedIdentity::Own);
     };
     let id = value
         .string_value
@@ -68,7 +68,7 @@ pub(super) fn asked(request: &CertificateRequest) -> Result<Asked, RequestError>
     if id.len() > MAX_IDENTITY {
         return Err(RequestError::TooLong(id.len()));
     }
-    Ok(Asked::Of(WorkloadIdentity::from_spiffe_id(id)?))
+    Ok(RequestedIdentity::Of(WorkloadIdentity::from_spiffe_id(id)?))
 }
 
 /// The key that a request wants certified. Costs a verification of its signature.
@@ -113,12 +113,12 @@ mod tests {
     #[test]
     fn without_an_identity_it_is_the_callers_own() {
         let mut request = CertificateRequest::default();
-        assert_eq!(asked(&request), Ok(Asked::Own));
+        assert_eq!(asked(&request), Ok(RequestedIdentity::Own));
         request.metadata = Some(Struct::of_text("CertSigner", String::new()));
-        assert_eq!(asked(&request), Ok(Asked::Own));
+        assert_eq!(asked(&request), Ok(RequestedIdentity::Own));
         let id = "spiffe://cluster.local/ns/shop/sa/web";
         let identity = WorkloadIdentity::from_spiffe_id(id).expect("valid");
-        assert_eq!(asked(&asking(id)), Ok(Asked::Of(identity)));
+        assert_eq!(asked(&asking(id)), Ok(RequestedIdentity::Of(identity)));
     }
 
     #[test]

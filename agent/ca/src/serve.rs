@@ -15,9 +15,9 @@ use tokio::task::JoinSet;
 
 use super::account::ServiceAccount;
 use super::audit::Audit;
-use super::authorization::Authorization;
+use super::authorization::IssuancePolicy;
 use super::caller::{JwksFile, OfflineReviewer, OnlineReviewer, TokenReviewer};
-use super::limits::{Limits, RateLimit};
+use super::limits::{RateLimit, RateLimiter};
 use super::pods::{PodDirectory, follow_cluster, follow_files};
 use super::request::Lifetimes;
 use super::server::{CaServer, ServerCertificate, serve_health};
@@ -114,12 +114,12 @@ async fn serve(config: CaConfig) -> Result<()> {
     )?);
     let service = Arc::new(CertificateService {
         reviewer: reviewer(&config.tokens, client, &mut background)?,
-        authorization: Authorization {
+        authorization: IssuancePolicy {
             trust_domain: config.trust_domain.clone(),
             node_accounts: config.node_accounts.clone(),
         },
         pods: pods.clone(),
-        limits: Limits::new(config.rate),
+        limits: RateLimiter::new(config.rate),
         lifetimes: config.lifetimes,
         authority: files.subscribe(),
         audit: Audit::default(),

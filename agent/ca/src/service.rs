@@ -8,14 +8,14 @@ use http::HeaderMap;
 use tokio::sync::watch;
 
 use super::audit::{Audit, Call};
-use super::authorization::{Asked, Authorization};
-use super::caller::{BearerToken, Caller, TokenReviewer};
-use super::limits::Limits;
+use super::authorization::{IssuancePolicy, RequestedIdentity};
+use super::caller::{AuthenticatedCaller, BearerToken, TokenReviewer};
+use super::limits::RateLimiter;
 use super::pods::PodDirectory;
 use super::protocol::{CertificateRequest, CertificateResponse};
-use super::refusal::Refusal;
+use super::refusal::IssuanceRefusal;
 use super::request::{self, Lifetimes};
-use ambit_authority::{Authority, Issued, encode_pem};
+use ambit_authority::{CertificateAuthority, SignedCertificate, encode_pem};
 
 /// What all calls share.
 #[derive(Debug)]
@@ -23,15 +23,15 @@ pub struct CertificateService {
     /// Tells who calls.
     pub reviewer: TokenReviewer,
     /// Tells who may have what.
-    pub authorization: Authorization,
+    pub authorization: IssuancePolicy,
     /// Tells which pods run where.
     pub pods: PodDirectory,
     /// How much each caller may ask for.
-    pub limits: Limits,
+    pub limits: RateLimiter,
     /// How long certificates are valid.
     pub lifetimes: Lifetimes,
     /// What signs; always the newest.
-    pub authority: watch::Receiver<Arc<Authority>>,
+    pub authority: watch::Receiver<Arc<CertificateAuthority>>,
     /// What has been done.
     pub audit: Audit,
 }
@@ -40,14 +40,14 @@ impl CertificateService {
     /// Answers a call. `authenticated` is told who calls as soon as that is known.
     ///
     /// # Errors
-    /// [`Refusal`], which has been written to the audit log.
+    /// [`IssuanceRefusal`], which has been written to the audit log.
     pub async fn create_certificate(
         &self,
         peer: SocketAddr,
         headers: &HeaderMap,
         request: &CertificateRequest,
-        authenticated: &(dyn Fn(&Caller) + Sync),
-    ) -> Result<CertificateResponse, Refusal> {
+        authenticated: &(dyn Fn(&AuthenticatedCaller) + Sync),
+    ) -> Result<CertificateResponse, IssuanceRefusal> {
         let mut call = Call {
             peer,
             caller: None,
@@ -67,15 +67,15 @@ impl CertificateService {
         call: &mut Call,
         headers: &HeaderMap,
         request: &CertificateRequest,
-        authenticated: &(dyn Fn(&Caller) + Sync),
-    ) -> Result<CertificateResponse, Refusal> {
+        authenticated: &(dyn Fn(&AuthenticatedCaller) + Sync),
+    ) -> Result<CertificateResponse, IssuanceRefusal> {
         let token = BearerToken::of(headers)?;
         let caller = call.caller.insert(self.reviewer.review(&token).await?);
         authenticated(caller);
         // What is refused later counts too: asking is what costs.
         self.limits.take(caller, Instant::now())?;
         let asked = request::asked(request)?;
-        if let Asked::Of(identity) = &asked {
+        if let RequestedIdentity::Of(identity) = &asked {
             call.identity = Some(identity.clone());
         }
         let authorize = |pods: &_| self.authorization.authorize(caller, &asked, pods);
@@ -90,7 +90,7 @@ impl CertificateService {
 }
 
 /// The chain as istiod sends it: a certificate each, and all roots in the last one.
-fn response(authority: &Authority, issued: &Issued) -> CertificateResponse {
+fn response(authority: &CertificateAuthority, issued: &SignedCertificate) -> CertificateResponse {
     let chain = issued.chain.iter();
     let chain = chain.map(|certificate| encode_pem(std::slice::from_ref(certificate)));
     CertificateResponse {

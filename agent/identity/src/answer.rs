@@ -8,8 +8,8 @@ use x509_parser::prelude::X509Certificate;
 
 use super::issued::IssuedCertificate;
 use super::moment::rfc3339;
-use super::peer::{NameError, name_of, parse};
-use super::usage::{UsageError, ensure_workload};
+use super::peer::{CertificateNameError, name_of, parse};
+use super::usage::{CertificateUsageError, ensure_workload};
 use super::validity::{Timeliness, Validity, unix_time};
 use super::verify::PeerVerifier;
 use ambit_model::WorkloadIdentity;
@@ -24,7 +24,7 @@ const SHORT: Duration = Duration::from_secs(60);
 
 /// Why a certificate that came is not used.
 #[derive(Clone, Debug, thiserror::Error)]
-pub enum AnswerError {
+pub enum IssuedCertificateError {
     /// There is none.
     #[error("it has no certificate")]
     Empty,
@@ -36,13 +36,13 @@ pub enum AnswerError {
     OtherKey,
     /// It has no identity.
     #[error("the certificate {0}")]
-    Name(#[from] NameError),
+    Name(#[from] CertificateNameError),
     /// It is for somebody else.
     #[error("the certificate is for {0}")]
     OtherIdentity(WorkloadIdentity),
     /// It is not for a workload's handshakes.
     #[error("the certificate is not for a workload: {0}")]
-    Usage(#[from] UsageError),
+    Usage(#[from] CertificateUsageError),
     /// It has expired.
     #[error(
         "the certificate expired at {until}, and it is {now} here; see the clocks of this node and \
@@ -85,7 +85,7 @@ pub enum AnswerError {
 }
 
 /// What was asked for, and when.
-pub(super) struct Question<'a> {
+pub(super) struct IssueRequest<'a> {
     pub(super) identity: &'a WorkloadIdentity,
     pub(super) lifetime: Duration,
     pub(super) now: SystemTime,
@@ -105,14 +105,14 @@ pub(super) struct CheckedCertificate {
 /// Takes a certificate that is what was asked for, by the roots of the mesh.
 ///
 /// # Errors
-/// [`AnswerError`]: the first thing that is not as it should be.
+/// [`IssuedCertificateError`]: the first thing that is not as it should be.
 pub(super) fn check(
     issued: IssuedCertificate,
-    question: &Question<'_>,
+    question: &IssueRequest<'_>,
     verifier: &PeerVerifier,
-) -> Result<CheckedCertificate, AnswerError> {
+) -> Result<CheckedCertificate, IssuedCertificateError> {
     ensure(&issued, question, verifier)?;
-    let parsed = parse(issued.chain.first().ok_or(AnswerError::Empty)?)?;
+    let parsed = parse(issued.chain.first().ok_or(IssuedCertificateError::Empty)?)?;
     let (validity, serial) = (Validity::of(&parsed), serial(&parsed));
     let issuer = parsed.issuer().to_string();
     Ok(CheckedCertificate {
@@ -126,17 +126,17 @@ pub(super) fn check(
 /// Holds a certificate against what was asked for, and against the roots of the mesh.
 ///
 /// # Errors
-/// [`AnswerError`]: the first thing that is not as it should be.
+/// [`IssuedCertificateError`]: the first thing that is not as it should be.
 pub(super) fn ensure(
     issued: &IssuedCertificate,
-    question: &Question<'_>,
+    question: &IssueRequest<'_>,
     verifier: &PeerVerifier,
-) -> Result<(), AnswerError> {
-    let parsed = parse(issued.chain.first().ok_or(AnswerError::Empty)?)?;
+) -> Result<(), IssuedCertificateError> {
+    let parsed = parse(issued.chain.first().ok_or(IssuedCertificateError::Empty)?)?;
     ensure_key(&parsed, &issued.key)?;
     let found = name_of(&parsed)?;
     if found != *question.identity {
-        return Err(AnswerError::OtherIdentity(found));
+        return Err(IssuedCertificateError::OtherIdentity(found));
     }
     ensure_workload(&parsed)?;
     ensure_timely(Validity::of(&parsed), question)?;
@@ -149,26 +149,32 @@ pub(super) fn serial(certificate: &X509Certificate<'_>) -> String {
     digits.map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn ensure_key(leaf: &X509Certificate<'_>, key: &PrivateKeyDer<'_>) -> Result<(), AnswerError> {
-    let unusable = |error: rustls::Error| AnswerError::Unreadable(error.to_string());
+fn ensure_key(
+    leaf: &X509Certificate<'_>,
+    key: &PrivateKeyDer<'_>,
+) -> Result<(), IssuedCertificateError> {
+    let unusable = |error: rustls::Error| IssuedCertificateError::Unreadable(error.to_string());
     let key = aws_lc_rs::sign::any_supported_type(key).map_err(unusable)?;
     match key.public_key() {
         Some(own) if own.as_ref() == leaf.public_key().raw => Ok(()),
-        Some(_) | None => Err(AnswerError::OtherKey),
+        Some(_) | None => Err(IssuedCertificateError::OtherKey),
     }
 }
 
-fn ensure_timely(validity: Validity, question: &Question<'_>) -> Result<(), AnswerError> {
+fn ensure_timely(
+    validity: Validity,
+    question: &IssueRequest<'_>,
+) -> Result<(), IssuedCertificateError> {
     let now = question.now;
     match validity.at(now) {
         Timeliness::Expired => {
-            return Err(AnswerError::Expired {
+            return Err(IssuedCertificateError::Expired {
                 until: rfc3339(validity.until),
                 now: rfc3339(now),
             });
         }
         Timeliness::TooEarly => {
-            return Err(AnswerError::NotYet {
+            return Err(IssuedCertificateError::NotYet {
                 from: rfc3339(validity.from),
                 now: rfc3339(now),
             });
@@ -178,10 +184,10 @@ fn ensure_timely(validity: Validity, question: &Question<'_>) -> Result<(), Answ
     let left = validity.until.duration_since(now).unwrap_or_default();
     let asked = question.lifetime;
     if left < SHORT.min(asked / 4) {
-        return Err(AnswerError::TooShort(left));
+        return Err(IssuedCertificateError::TooShort(left));
     }
     if left > LONG.max(asked * 2) {
-        return Err(AnswerError::TooLong { got: left, asked });
+        return Err(IssuedCertificateError::TooLong { got: left, asked });
     }
     Ok(())
 }
@@ -189,16 +195,16 @@ fn ensure_timely(validity: Validity, question: &Question<'_>) -> Result<(), Answ
 /// Verifies a chain, leaf first, as peers will, in both roles.
 ///
 /// # Errors
-/// [`AnswerError::Chain`].
+/// [`IssuedCertificateError::Chain`].
 pub(super) fn ensure_chain(
     chain: &[CertificateDer<'_>],
     now: SystemTime,
     verifier: &PeerVerifier,
-) -> Result<(), AnswerError> {
-    let (leaf, intermediates) = chain.split_first().ok_or(AnswerError::Empty)?;
+) -> Result<(), IssuedCertificateError> {
+    let (leaf, intermediates) = chain.split_first().ok_or(IssuedCertificateError::Empty)?;
     let now = unix_time(now);
     let verified = verifier
         .as_server(leaf, intermediates, now)
         .and_then(|()| verifier.as_client(leaf, intermediates, now));
-    verified.map_err(|error| AnswerError::Chain(error.to_string()))
+    verified.map_err(|error| IssuedCertificateError::Chain(error.to_string()))
 }

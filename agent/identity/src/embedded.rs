@@ -12,8 +12,8 @@ use super::anchors::TrustAnchors;
 use super::issued::IssuedCertificate;
 use super::provider::{CertificateProvider, IssueFailure, IssueFuture};
 use ambit_authority::{
-    Authority, AuthorityError, AuthorityFiles, IssueError, SubjectKey, check_open_or_make_root,
-    open_or_make_root,
+    AuthorityFiles, CaFilesError, CertificateAuthority, IssueError, SubjectKey,
+    check_open_or_make_root, open_or_make_root,
 };
 use ambit_model::{TrustDomain, WorkloadIdentity};
 
@@ -32,8 +32,8 @@ impl EmbeddedCa {
     /// Several agents may do so at once.
     ///
     /// # Errors
-    /// [`AuthorityError`]; an existing authority is never replaced.
-    pub fn open(directory: &Path, trust_domain: &TrustDomain) -> Result<Self, AuthorityError> {
+    /// [`CaFilesError`]; an existing authority is never replaced.
+    pub fn open(directory: &Path, trust_domain: &TrustDomain) -> Result<Self, CaFilesError> {
         Self::open_and_look(directory, trust_domain, INTERVAL)
     }
 
@@ -41,8 +41,8 @@ impl EmbeddedCa {
     /// anything.
     ///
     /// # Errors
-    /// [`AuthorityError`].
-    pub fn check(directory: &Path, trust_domain: &TrustDomain) -> Result<(), AuthorityError> {
+    /// [`CaFilesError`].
+    pub fn check(directory: &Path, trust_domain: &TrustDomain) -> Result<(), CaFilesError> {
         check_open_or_make_root(directory, trust_domain)
     }
 
@@ -50,10 +50,10 @@ impl EmbeddedCa {
         directory: &Path,
         trust_domain: &TrustDomain,
         interval: Duration,
-    ) -> Result<Self, AuthorityError> {
+    ) -> Result<Self, CaFilesError> {
         let made = open_or_make_root(directory, trust_domain)?;
         let (publish, anchors) = watch::channel(anchors(&made));
-        let changed = move |authority: &Authority| {
+        let changed = move |authority: &CertificateAuthority| {
             publish.send_replace(self::anchors(authority));
         };
         Ok(Self {
@@ -94,7 +94,7 @@ impl CertificateProvider for EmbeddedCa {
     }
 }
 
-fn anchors(authority: &Authority) -> Arc<TrustAnchors> {
+fn anchors(authority: &CertificateAuthority) -> Arc<TrustAnchors> {
     Arc::new(TrustAnchors::new(authority.roots().iter().cloned()))
 }
 
@@ -118,7 +118,7 @@ mod tests {
         TrustDomain::new("cluster.local").unwrap()
     }
 
-    fn open(directory: &Path) -> Result<EmbeddedCa, AuthorityError> {
+    fn open(directory: &Path) -> Result<EmbeddedCa, CaFilesError> {
         EmbeddedCa::open_and_look(directory, &domain(), Duration::from_millis(5))
     }
 
@@ -166,7 +166,7 @@ mod tests {
         }
         fs::write(at.join(ROOTS), "").unwrap();
         let error = EmbeddedCa::check(&at, &domain()).unwrap_err();
-        assert!(matches!(error, AuthorityError::Half { .. }), "{error}");
+        assert!(matches!(error, CaFilesError::Half { .. }), "{error}");
         fs::remove_file(at.join(ROOTS)).unwrap();
         fs::write(at.join(KEY), "no key").unwrap();
         EmbeddedCa::check(&at, &domain()).unwrap_err();
@@ -178,20 +178,14 @@ mod tests {
         open(directory.path()).unwrap();
         let other = TrustDomain::new("other.example").unwrap();
         let error = EmbeddedCa::open(directory.path(), &other).unwrap_err();
-        assert!(
-            matches!(error, AuthorityError::Certificate { .. }),
-            "{error}"
-        );
+        assert!(matches!(error, CaFilesError::Certificate { .. }), "{error}");
         let key = directory.path().join(KEY);
         fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
         let error = open(directory.path()).unwrap_err();
-        assert!(
-            matches!(error, AuthorityError::KeyExposed { .. }),
-            "{error}"
-        );
+        assert!(matches!(error, CaFilesError::KeyExposed { .. }), "{error}");
         fs::remove_file(&key).unwrap();
         let error = open(directory.path()).unwrap_err();
-        assert!(matches!(error, AuthorityError::Half { .. }), "{error}");
+        assert!(matches!(error, CaFilesError::Half { .. }), "{error}");
     }
 
     #[test]

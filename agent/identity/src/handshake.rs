@@ -11,7 +11,7 @@ use rustls::{ClientConfig, CommonState, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
-use super::held::Current;
+use super::held::CurrentCertificate;
 use super::moment::rfc3339;
 use super::peer::{PeerIdentityError, parse, peer_identity};
 use super::tls::ALPN;
@@ -57,7 +57,7 @@ pub enum HandshakeError {
 
 /// Why there is no connection to whom it was for.
 #[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
+pub enum PeerConnectError {
     /// The handshake failed.
     #[error(transparent)]
     Handshake(#[from] HandshakeError),
@@ -72,7 +72,7 @@ pub enum ConnectError {
 }
 
 impl ClientTls {
-    pub(super) fn new(current: &Current) -> Self {
+    pub(super) fn new(current: &CurrentCertificate) -> Self {
         Self {
             config: Arc::clone(&current.configs.client),
             epoch: current.epoch,
@@ -88,13 +88,13 @@ impl ClientTls {
     /// Connects to `expected`, and to nobody else, on a stream to `address`.
     ///
     /// # Errors
-    /// [`ConnectError`].
+    /// [`PeerConnectError`].
     pub async fn connect<S>(
         &self,
         address: IpAddr,
         expected: &WorkloadIdentity,
         stream: S,
-    ) -> Result<client::TlsStream<S>, ConnectError>
+    ) -> Result<client::TlsStream<S>, PeerConnectError>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -106,7 +106,7 @@ impl ClientTls {
         let found = found.map_err(HandshakeError::Identity)?;
         if found != *expected {
             let expected = expected.clone();
-            return Err(ConnectError::WrongIdentity { found, expected });
+            return Err(PeerConnectError::WrongIdentity { found, expected });
         }
         ensure_http2(session)?;
         Ok(tls)
@@ -114,7 +114,7 @@ impl ClientTls {
 }
 
 impl ServerTls {
-    pub(super) fn new(current: &Current) -> Self {
+    pub(super) fn new(current: &CurrentCertificate) -> Self {
         Self {
             config: Arc::clone(&current.configs.server),
             generation: current.verification.generation,
@@ -176,7 +176,7 @@ impl VerifiedPeer {
 
     pub(super) fn ensure_accepted(
         &self,
-        by: Option<&Current>,
+        by: Option<&CurrentCertificate>,
         now: SystemTime,
     ) -> Result<(), PeerIdentityError> {
         let no_longer = |reason: String| PeerIdentityError::NoLonger {

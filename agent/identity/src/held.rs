@@ -6,12 +6,12 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
 
-use super::answer::{AnswerError, CheckedCertificate, ensure_chain};
+use super::answer::{CheckedCertificate, IssuedCertificateError, ensure_chain};
 use super::condition::CertificateState;
 use super::moment::rfc3339;
-use super::schedule::Priority;
+use super::schedule::IssuePriority;
 use super::tls::TlsConfigs;
-use super::trust::{Trust, Verification};
+use super::trust::{MeshTrust, Verification};
 use super::validity::Timeliness;
 use ambit_model::WorkloadIdentity;
 
@@ -21,17 +21,17 @@ const RENEWED_AT: std::ops::RangeInclusive<f64> = 0.45..=0.55;
 
 /// An identity's certificate, always the newest.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct ManagedCertificate {
     pub(super) identity: WorkloadIdentity,
-    current: ArcSwapOption<Current>,
-    progress: Mutex<Progress>,
+    current: ArcSwapOption<CurrentCertificate>,
+    progress: Mutex<RenewalProgress>,
     /// Rouses whoever renews it.
     pub(super) roused: Arc<Notify>,
 }
 
 /// A certificate that is in use.
 #[derive(Debug)]
-pub(super) struct Current {
+pub(super) struct CurrentCertificate {
     pub(super) certificate: Arc<CheckedCertificate>,
     pub(super) configs: TlsConfigs,
     pub(super) verification: Arc<Verification>,
@@ -42,7 +42,7 @@ pub(super) struct Current {
 
 /// How far the next certificate is. Whoever writes `current` has this locked.
 #[derive(Debug, Default)]
-pub(super) struct Progress {
+pub(super) struct RenewalProgress {
     /// Why the last attempt failed, where it did.
     pub(super) failure: Option<String>,
     /// Attempts that failed.
@@ -60,7 +60,7 @@ pub struct CertificateUnavailable {
     reason: String,
 }
 
-impl Held {
+impl ManagedCertificate {
     pub(super) fn new(identity: WorkloadIdentity) -> Self {
         Self {
             identity,
@@ -71,7 +71,7 @@ impl Held {
     }
 
     /// The certificate, valid or not.
-    pub(super) fn current(&self) -> Option<Arc<Current>> {
+    pub(super) fn current(&self) -> Option<Arc<CurrentCertificate>> {
         self.current.load_full()
     }
 
@@ -79,7 +79,10 @@ impl Held {
     ///
     /// # Errors
     /// Why there is none.
-    pub(super) fn valid(&self, now: SystemTime) -> Result<Arc<Current>, CertificateUnavailable> {
+    pub(super) fn valid(
+        &self,
+        now: SystemTime,
+    ) -> Result<Arc<CurrentCertificate>, CertificateUnavailable> {
         let current = self.current();
         let unavailable = |reason: String| CertificateUnavailable {
             identity: self.identity.clone(),
@@ -111,10 +114,10 @@ impl Held {
         }
     }
 
-    pub(super) fn priority(&self, now: SystemTime) -> Priority {
+    pub(super) fn priority(&self, now: SystemTime) -> IssuePriority {
         match self.valid(now) {
-            Ok(_) => Priority::Renewal,
-            Err(_) => Priority::Awaited,
+            Ok(_) => IssuePriority::Renewal,
+            Err(_) => IssuePriority::Awaited,
         }
     }
 
@@ -125,9 +128,9 @@ impl Held {
     pub(super) fn install(
         &self,
         certificate: CheckedCertificate,
-        trust: &Trust,
+        trust: &MeshTrust,
         now: SystemTime,
-    ) -> Result<(), AnswerError> {
+    ) -> Result<(), IssuedCertificateError> {
         let mut progress = self.progress();
         let left = certificate.validity.until.duration_since(now);
         let until_renewal = left
@@ -149,7 +152,11 @@ impl Held {
     ///
     /// # Errors
     /// Where no peer can be verified by them: those that are in use stay.
-    pub(super) fn follow(&self, trust: &Trust, now: SystemTime) -> Result<(), AnswerError> {
+    pub(super) fn follow(
+        &self,
+        trust: &MeshTrust,
+        now: SystemTime,
+    ) -> Result<(), IssuedCertificateError> {
         let _writing = self.progress();
         let Some(current) = self.current() else {
             return Ok(());
@@ -186,7 +193,7 @@ impl Held {
         self.log_change(&mut self.progress(), now);
     }
 
-    pub(super) fn progress(&self) -> MutexGuard<'_, Progress> {
+    pub(super) fn progress(&self) -> MutexGuard<'_, RenewalProgress> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -195,11 +202,11 @@ impl Held {
         certificate: Arc<CheckedCertificate>,
         verification: Arc<Verification>,
         renews_at: SystemTime,
-    ) -> Result<(), AnswerError> {
+    ) -> Result<(), IssuedCertificateError> {
         let configs = TlsConfigs::new(&certificate.issued, &verification.verifier)
-            .map_err(|error| AnswerError::Unreadable(error.to_string()))?;
+            .map_err(|error| IssuedCertificateError::Unreadable(error.to_string()))?;
         let epoch = self.current().map_or(1, |current| current.epoch + 1);
-        self.current.store(Some(Arc::new(Current {
+        self.current.store(Some(Arc::new(CurrentCertificate {
             certificate,
             configs,
             verification,
@@ -218,7 +225,7 @@ impl Held {
     }
 
     /// One line for each change, however often an attempt fails.
-    fn log_change(&self, progress: &mut Progress, now: SystemTime) {
+    fn log_change(&self, progress: &mut RenewalProgress, now: SystemTime) {
         let current = self.current();
         let validity = current.as_ref().map(|current| current.certificate.validity);
         let timeliness = validity.map(|validity| validity.at(now));

@@ -7,12 +7,12 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::answer::{CheckedCertificate, Question, check};
+use super::answer::{CheckedCertificate, IssueRequest, check};
 use super::backoff::Backoff;
-use super::held::Held;
+use super::held::ManagedCertificate;
 use super::provider::{CertificateProvider, IssueFailure};
-use super::schedule::{Outcome, Schedule, Slot};
-use super::trust::Trust;
+use super::schedule::{CaReachability, IssueSchedule, IssueSlot};
+use super::trust::MeshTrust;
 use ambit_model::WorkloadIdentity;
 
 /// The pause after a failed attempt, at first and at most.
@@ -27,15 +27,15 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 /// What all keepers share.
 pub(super) struct Issuing {
     pub(super) provider: Arc<dyn CertificateProvider>,
-    pub(super) trust: Trust,
+    pub(super) trust: MeshTrust,
     pub(super) lifetime: Duration,
-    pub(super) schedule: Schedule,
+    pub(super) schedule: IssueSchedule,
     /// Counts identities that have come to have a valid certificate.
     pub(super) arrivals: watch::Sender<u64>,
 }
 
 /// Runs until nobody holds it.
-pub(super) async fn keep(issuing: Arc<Issuing>, held: Weak<Held>) {
+pub(super) async fn keep(issuing: Arc<Issuing>, held: Weak<ManagedCertificate>) {
     let mut backoff = Backoff::default();
     let mut retry_at = Instant::now();
     loop {
@@ -65,7 +65,7 @@ pub(super) async fn keep(issuing: Arc<Issuing>, held: Weak<Held>) {
 }
 
 /// How long until a certificate is due.
-fn look(held: &Weak<Held>) -> Option<Duration> {
+fn look(held: &Weak<ManagedCertificate>) -> Option<Duration> {
     let held = held.upgrade()?;
     let now = SystemTime::now();
     held.look(now);
@@ -73,7 +73,7 @@ fn look(held: &Weak<Held>) -> Option<Duration> {
 }
 
 /// Waits for a while, or until there is reason not to.
-async fn doze(held: &Weak<Held>, longest: Duration) {
+async fn doze(held: &Weak<ManagedCertificate>, longest: Duration) {
     let Some(roused) = held.upgrade().map(|held| Arc::clone(&held.roused)) else {
         return;
     };
@@ -84,7 +84,7 @@ async fn doze(held: &Weak<Held>, longest: Duration) {
 }
 
 /// Waits for its turn. `None` where nobody holds it any more.
-async fn slot(issuing: &Issuing, held: &Weak<Held>) -> Option<Slot> {
+async fn slot(issuing: &Issuing, held: &Weak<ManagedCertificate>) -> Option<IssueSlot> {
     loop {
         let priority = held.upgrade()?.priority(SystemTime::now());
         let mut turn = pin!(issuing.schedule.acquire(priority));
@@ -104,11 +104,15 @@ async fn slot(issuing: &Issuing, held: &Weak<Held>) -> Option<Slot> {
     }
 }
 
-async fn ask(issuing: &Issuing, held: &Held, slot: Slot) -> Result<(), IssueFailure> {
+async fn ask(
+    issuing: &Issuing,
+    held: &ManagedCertificate,
+    slot: IssueSlot,
+) -> Result<(), IssueFailure> {
     let asked = issue(issuing, &held.identity).await;
     slot.finish(match &asked {
-        Err(failure) if failure.is_of_authority() => Outcome::Unavailable,
-        Ok(_) | Err(_) => Outcome::Answered,
+        Err(failure) if failure.is_of_authority() => CaReachability::Unavailable,
+        Ok(_) | Err(_) => CaReachability::Answered,
     });
     let certificate = asked?;
     let now = SystemTime::now();
@@ -128,7 +132,7 @@ async fn issue(
     let issued = timeout(ANSWER_TIMEOUT, asking)
         .await
         .map_err(|_| IssueFailure::TimedOut(ANSWER_TIMEOUT))??;
-    let question = Question {
+    let question = IssueRequest {
         identity,
         lifetime: issuing.lifetime,
         now: SystemTime::now(),

@@ -9,14 +9,14 @@ use tokio::sync::watch;
 
 use super::anchors::TrustAnchors;
 use super::handshake::{ClientTls, ServerTls, VerifiedPeer};
-use super::held::{CertificateUnavailable, Held};
+use super::held::{CertificateUnavailable, ManagedCertificate};
 use super::keeper::{Issuing, keep};
 use super::peer::{PeerIdentityError, TrustPolicy};
 use super::pem::encode;
 use super::provider::CertificateProvider;
-use super::schedule::Schedule;
+use super::schedule::IssueSchedule;
 use super::state::{self, CertificateInfo};
-use super::trust::Trust;
+use super::trust::MeshTrust;
 use ambit_model::{Fault, WorkloadIdentity};
 
 /// The certificates of this node.
@@ -25,13 +25,13 @@ pub struct Identities(Arc<Inner>);
 
 struct Inner {
     issuing: Arc<Issuing>,
-    held: Mutex<HashMap<WorkloadIdentity, Weak<Held>>>,
+    held: Mutex<HashMap<WorkloadIdentity, Weak<ManagedCertificate>>>,
 }
 
 /// The certificate of one identity, always the newest. Renewal goes on for as long as somebody
 /// holds it.
 #[derive(Clone, Debug)]
-pub struct WorkloadCertificates(Arc<Held>);
+pub struct WorkloadCertificates(Arc<ManagedCertificate>);
 
 /// What an identity presents to its peers.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
@@ -51,10 +51,10 @@ impl Identities {
         lifetime: Duration,
     ) -> Self {
         let issuing = Issuing {
-            trust: Trust::new(provider.anchors(), trust),
+            trust: MeshTrust::new(provider.anchors(), trust),
             provider,
             lifetime,
-            schedule: Schedule::default(),
+            schedule: IssueSchedule::default(),
             arrivals: watch::Sender::new(0),
         };
         let changes = issuing.trust.changes();
@@ -73,7 +73,7 @@ impl Identities {
         if let Some(held) = all.get(identity).and_then(Weak::upgrade) {
             return WorkloadCertificates(held);
         }
-        let held = Arc::new(Held::new(identity.clone()));
+        let held = Arc::new(ManagedCertificate::new(identity.clone()));
         all.retain(|_, held| held.strong_count() > 0);
         all.insert(identity.clone(), Arc::downgrade(&held));
         drop(all);
@@ -127,11 +127,11 @@ impl Identities {
 }
 
 impl Inner {
-    fn held(&self) -> MutexGuard<'_, HashMap<WorkloadIdentity, Weak<Held>>> {
+    fn held(&self) -> MutexGuard<'_, HashMap<WorkloadIdentity, Weak<ManagedCertificate>>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn all(&self) -> Vec<Arc<Held>> {
+    fn all(&self) -> Vec<Arc<ManagedCertificate>> {
         let mut all: Vec<_> = self.held().values().filter_map(Weak::upgrade).collect();
         all.sort_unstable_by(|one, other| one.identity.cmp(&other.identity));
         all

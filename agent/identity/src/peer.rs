@@ -4,7 +4,7 @@ use rustls::pki_types::CertificateDer;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::X509Certificate;
 
-use super::usage::{UsageError, ensure_workload};
+use super::usage::{CertificateUsageError, ensure_workload};
 use ambit_model::{IdentityError, TrustDomain, WorkloadIdentity};
 
 /// Which trust domains peers may be of.
@@ -25,7 +25,7 @@ impl TrustPolicy {
 
 /// Why a certificate has no identity: what is the matter with the certificate, without a subject.
 #[derive(Clone, Debug, thiserror::Error)]
-pub enum NameError {
+pub enum CertificateNameError {
     /// It cannot be read.
     #[error("cannot be read: {0}")]
     Unreadable(String),
@@ -45,10 +45,10 @@ pub enum PeerIdentityError {
     NoCertificate,
     /// It has no identity.
     #[error("the peer's certificate {0}")]
-    Name(#[from] NameError),
+    Name(#[from] CertificateNameError),
     /// It is not for a workload's handshakes.
     #[error("the peer's certificate is not for a workload: {0}")]
-    Usage(#[from] UsageError),
+    Usage(#[from] CertificateUsageError),
     /// Its trust domain is not accepted.
     #[error("the peer {0} is of a trust domain that this mesh does not accept")]
     ForeignTrustDomain(WorkloadIdentity),
@@ -87,17 +87,19 @@ pub(super) fn workload_of(
 /// A certificate's fields.
 pub(super) fn parse<'a>(
     certificate: &'a CertificateDer<'_>,
-) -> Result<X509Certificate<'a>, NameError> {
+) -> Result<X509Certificate<'a>, CertificateNameError> {
     x509_parser::parse_x509_certificate(certificate)
         .map(|(_, parsed)| parsed)
-        .map_err(|error| NameError::Unreadable(error.to_string()))
+        .map_err(|error| CertificateNameError::Unreadable(error.to_string()))
 }
 
 /// The one identity that a certificate names.
-pub(super) fn name_of(leaf: &X509Certificate<'_>) -> Result<WorkloadIdentity, NameError> {
+pub(super) fn name_of(
+    leaf: &X509Certificate<'_>,
+) -> Result<WorkloadIdentity, CertificateNameError> {
     let names = leaf
         .subject_alternative_name()
-        .map_err(|error| NameError::Unreadable(error.to_string()))?
+        .map_err(|error| CertificateNameError::Unreadable(error.to_string()))?
         .map(|extension| extension.value.general_names.as_slice())
         .unwrap_or_default();
     let uris: Vec<&str> = names
@@ -109,6 +111,6 @@ pub(super) fn name_of(leaf: &X509Certificate<'_>) -> Result<WorkloadIdentity, Na
         .collect();
     match uris.as_slice() {
         [uri] => Ok(WorkloadIdentity::from_spiffe_id(uri)?),
-        other => Err(NameError::NotOneUri(other.len())),
+        other => Err(CertificateNameError::NotOneUri(other.len())),
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::anchors::TrustAnchors;
-use super::answer::AnswerError;
+use super::answer::IssuedCertificateError;
 use super::issued::IssuedCertificate;
 use ambit_model::WorkloadIdentity;
 
@@ -26,7 +26,7 @@ pub enum IssueFailure {
     Refused(String),
     /// What it answered is not used.
     #[error("the CA's answer is not used: {0}")]
-    Answer(#[from] AnswerError),
+    Answer(#[from] IssuedCertificateError),
 }
 
 impl IssueFailure {

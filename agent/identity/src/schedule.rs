@@ -22,7 +22,7 @@ const REST: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(30)
 
 /// Which certificate is asked for first.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Priority {
+pub(super) enum IssuePriority {
     /// There is no valid one: a pod waits for it.
     Awaited,
     /// There is one.
@@ -31,7 +31,7 @@ pub(super) enum Priority {
 
 /// How the authority fared.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Outcome {
+pub(super) enum CaReachability {
     /// It answered, whatever it said.
     Answered,
     /// It cannot be reached, so that nobody would be answered.
@@ -40,7 +40,7 @@ pub(super) enum Outcome {
 
 /// The places for questions to one authority.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Schedule(Arc<Mutex<State>>);
+pub(super) struct IssueSchedule(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -52,7 +52,7 @@ struct State {
 
 #[derive(Debug, Default)]
 struct Queue {
-    waiting: VecDeque<oneshot::Sender<Slot>>,
+    waiting: VecDeque<oneshot::Sender<IssueSlot>>,
     in_flight: usize,
 }
 
@@ -68,17 +68,17 @@ enum Health {
 
 /// The right to ask once. It has to be told how that went; one that is dropped tells nothing.
 #[derive(Debug)]
-pub(super) struct Slot {
-    schedule: Schedule,
-    priority: Priority,
-    outcome: Option<Outcome>,
+pub(super) struct IssueSlot {
+    schedule: IssueSchedule,
+    priority: IssuePriority,
+    outcome: Option<CaReachability>,
     /// Cleared where nobody was there to take it.
     counted: bool,
 }
 
-impl Schedule {
+impl IssueSchedule {
     /// Waits for the right to ask.
-    pub(super) async fn acquire(&self, priority: Priority) -> Slot {
+    pub(super) async fn acquire(&self, priority: IssuePriority) -> IssueSlot {
         loop {
             let (give, given) = oneshot::channel();
             {
@@ -101,7 +101,7 @@ impl Schedule {
     fn hand_out(&self, state: &mut State) {
         while let Some((priority, give)) = state.next() {
             state.queue(priority).in_flight += 1;
-            let slot = Slot {
+            let slot = IssueSlot {
                 schedule: self.clone(),
                 priority,
                 outcome: None,
@@ -114,21 +114,21 @@ impl Schedule {
         }
     }
 
-    fn give_back(&self, priority: Priority, outcome: Option<Outcome>) {
+    fn give_back(&self, priority: IssuePriority, outcome: Option<CaReachability>) {
         let mut state = self.lock();
         state.queue(priority).in_flight -= 1;
         match outcome {
-            Some(Outcome::Answered) => {
+            Some(CaReachability::Answered) => {
                 state.health = Health::Good;
                 state.rest = Backoff::default();
             }
             // Those that were under way together fail together.
-            Some(Outcome::Unavailable) if state.health != Health::Resting => {
+            Some(CaReachability::Unavailable) if state.health != Health::Resting => {
                 state.health = Health::Resting;
                 let [first, longest] = REST;
                 self.wake_after(state.rest.next(first, longest));
             }
-            Some(Outcome::Unavailable) | None => {}
+            Some(CaReachability::Unavailable) | None => {}
         }
         self.hand_out(&mut state);
     }
@@ -152,7 +152,7 @@ impl Schedule {
 
 impl State {
     /// Whose turn it is, if anybody's.
-    fn next(&mut self) -> Option<(Priority, oneshot::Sender<Slot>)> {
+    fn next(&mut self) -> Option<(IssuePriority, oneshot::Sender<IssueSlot>)> {
         let most = match self.health {
             Health::Good => IN_FLIGHT,
             Health::Probing => 1,
@@ -162,31 +162,31 @@ impl State {
             return None;
         }
         if let Some(give) = self.awaited.waiting.pop_front() {
-            return Some((Priority::Awaited, give));
+            return Some((IssuePriority::Awaited, give));
         }
         if self.renewals.in_flight >= RENEWALS {
             return None;
         }
         let give = self.renewals.waiting.pop_front()?;
-        Some((Priority::Renewal, give))
+        Some((IssuePriority::Renewal, give))
     }
 
-    fn queue(&mut self, priority: Priority) -> &mut Queue {
+    fn queue(&mut self, priority: IssuePriority) -> &mut Queue {
         match priority {
-            Priority::Awaited => &mut self.awaited,
-            Priority::Renewal => &mut self.renewals,
+            IssuePriority::Awaited => &mut self.awaited,
+            IssuePriority::Renewal => &mut self.renewals,
         }
     }
 }
 
-impl Slot {
+impl IssueSlot {
     /// Gives it back, with what became of the question.
-    pub(super) fn finish(mut self, outcome: Outcome) {
+    pub(super) fn finish(mut self, outcome: CaReachability) {
         self.outcome = Some(outcome);
     }
 }
 
-impl Drop for Slot {
+impl Drop for IssueSlot {
     fn drop(&mut self) {
         if self.counted {
             self.schedule.give_back(self.priority, self.outcome);

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::answer::serial;
 use super::condition::CertificateState;
-use super::held::Held;
+use super::held::ManagedCertificate;
 use super::moment::{rfc3339, seconds};
 use super::peer::parse;
 use ambit_model::{Fault, WorkloadIdentity};
@@ -37,12 +37,12 @@ pub struct CertificateInfo {
     /// Attempts that failed, since it is held.
     pub failures: u64,
     /// What it presents, leaf first.
-    pub chain: Vec<ChainLink>,
+    pub chain: Vec<ChainCertificate>,
 }
 
 /// A certificate of a chain.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct ChainLink {
+pub struct ChainCertificate {
     /// Distinguished name; a workload's is empty.
     pub subject: String,
     /// The distinguished name of who signed it.
@@ -57,7 +57,7 @@ pub struct ChainLink {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct CertificateSummary {
     /// All in all.
-    pub state: NodeCertificates,
+    pub state: NodeCertificateState,
     /// Identities of this node's pods.
     pub held: usize,
     /// Those that have none yet.
@@ -73,7 +73,7 @@ pub struct CertificateSummary {
 /// How certificates fare, all in all.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum NodeCertificates {
+pub enum NodeCertificateState {
     /// Nothing is the matter.
     #[default]
     Good,
@@ -84,7 +84,7 @@ pub enum NodeCertificates {
 }
 
 impl CertificateInfo {
-    pub(super) fn of(held: &Held, now: SystemTime) -> Self {
+    pub(super) fn of(held: &ManagedCertificate, now: SystemTime) -> Self {
         let progress = held.progress();
         let current = held.current();
         let current = current.as_deref();
@@ -122,9 +122,9 @@ impl CertificateSummary {
         };
         let failing = certificates.iter().filter(|one| one.state == Failing);
         let state = match (count(&[Expired]), count(&[Failing, Missing])) {
-            (0, 0) => NodeCertificates::Good,
-            (0, _) => NodeCertificates::Degraded,
-            _ => NodeCertificates::Expired,
+            (0, 0) => NodeCertificateState::Good,
+            (0, _) => NodeCertificateState::Degraded,
+            _ => NodeCertificateState::Expired,
         };
         Self {
             state,
@@ -175,9 +175,9 @@ fn fault(certificate: &CertificateInfo) -> Option<Fault> {
     })
 }
 
-fn link(certificate: &CertificateDer<'static>) -> Option<ChainLink> {
+fn link(certificate: &CertificateDer<'static>) -> Option<ChainCertificate> {
     let parsed = parse(certificate).ok()?;
-    Some(ChainLink {
+    Some(ChainCertificate {
         subject: parsed.subject().to_string(),
         issuer: parsed.issuer().to_string(),
         serial: serial(&parsed),

@@ -5,13 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 
 use super::anchors::TrustAnchors;
-use super::answer::AnswerError;
+use super::answer::IssuedCertificateError;
 use super::peer::TrustPolicy;
 use super::verify::PeerVerifier;
 
 /// Verification by the newest roots.
 #[derive(Debug)]
-pub(super) struct Trust {
+pub(super) struct MeshTrust {
     anchors: watch::Receiver<Arc<TrustAnchors>>,
     policy: TrustPolicy,
     newest: Mutex<Option<Arc<Verification>>>,
@@ -26,7 +26,7 @@ pub(super) struct Verification {
     anchors: Arc<TrustAnchors>,
 }
 
-impl Trust {
+impl MeshTrust {
     pub(super) fn new(anchors: watch::Receiver<Arc<TrustAnchors>>, policy: TrustPolicy) -> Self {
         Self {
             anchors,
@@ -44,7 +44,7 @@ impl Trust {
     ///
     /// # Errors
     /// Where there are none, or one of them cannot be used.
-    pub(super) fn verification(&self) -> Result<Arc<Verification>, AnswerError> {
+    pub(super) fn verification(&self) -> Result<Arc<Verification>, IssuedCertificateError> {
         let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
         // Read with the lock held: what is built last is of the newest.
         let anchors = Arc::clone(&self.anchors.borrow());
@@ -54,10 +54,10 @@ impl Trust {
             return Ok(Arc::clone(known));
         }
         if anchors.is_empty() {
-            return Err(AnswerError::NoRoots);
+            return Err(IssuedCertificateError::NoRoots);
         }
         let verifier = PeerVerifier::new(&anchors, self.policy.clone())
-            .map_err(|error| AnswerError::Chain(error.to_string()))?;
+            .map_err(|error| IssuedCertificateError::Chain(error.to_string()))?;
         let built = Arc::new(Verification {
             verifier: Arc::new(verifier),
             generation: newest.as_ref().map_or(1, |known| known.generation + 1),

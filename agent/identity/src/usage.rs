@@ -4,7 +4,7 @@ use x509_parser::prelude::X509Certificate;
 
 /// Why a certificate is not one of a workload (SPIFFE X.509-SVID, section 4).
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum UsageError {
+pub enum CertificateUsageError {
     /// It is a CA's.
     #[error("it is a CA's own")]
     Authority,
@@ -23,19 +23,21 @@ pub enum UsageError {
 /// key usage is held against the role by the verification of the chain.
 ///
 /// # Errors
-/// [`UsageError`].
-pub(super) fn ensure_workload(leaf: &X509Certificate<'_>) -> Result<(), UsageError> {
+/// [`CertificateUsageError`].
+pub(super) fn ensure_workload(leaf: &X509Certificate<'_>) -> Result<(), CertificateUsageError> {
     let unreadable =
-        |error: x509_parser::error::X509Error| UsageError::Unreadable(error.to_string());
+        |error: x509_parser::error::X509Error| CertificateUsageError::Unreadable(error.to_string());
     if let Some(constraints) = leaf.basic_constraints().map_err(unreadable)?
         && constraints.value.ca
     {
-        return Err(UsageError::Authority);
+        return Err(CertificateUsageError::Authority);
     }
     let usage = leaf.key_usage().map_err(unreadable)?;
     match usage.map(|usage| usage.value) {
-        Some(usage) if usage.key_cert_sign() || usage.crl_sign() => Err(UsageError::Signs),
+        Some(usage) if usage.key_cert_sign() || usage.crl_sign() => {
+            Err(CertificateUsageError::Signs)
+        }
         Some(usage) if usage.digital_signature() => Ok(()),
-        Some(_) | None => Err(UsageError::NoSignature),
+        Some(_) | None => Err(CertificateUsageError::NoSignature),
     }
 }

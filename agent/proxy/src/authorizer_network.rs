@@ -23,7 +23,7 @@ use super::report::Ending;
 use super::route::{Route, route};
 use super::subject::Direction;
 use super::verdict::Termination;
-use ambit_authorizer::{Endpoint, Network, NotConnected, Stream, resolve};
+use ambit_authorizer::{AuthorizerStream, Endpoint, NotConnected, PodNetwork, resolve};
 use ambit_http::{Downstream, TunnelIo};
 use ambit_model::{Destination, ProviderService};
 use ambit_policy::MeshView;
@@ -44,7 +44,7 @@ impl AuthorizerNetwork {
         Self { pod, mesh }
     }
 
-    async fn open(&self, endpoint: &Endpoint) -> Result<Box<dyn Stream>, NotConnected> {
+    async fn open(&self, endpoint: &Endpoint) -> Result<Box<dyn AuthorizerStream>, NotConnected> {
         let gone = || NotConnected::Unreachable("the pod is not served any more".to_owned());
         let pod = self.pod.upgrade().ok_or_else(gone)?;
         let address = endpoint.address();
@@ -73,7 +73,7 @@ impl AuthorizerNetwork {
     }
 }
 
-impl Network for AuthorizerNetwork {
+impl PodNetwork for AuthorizerNetwork {
     fn resolve<'a>(
         &'a self,
         service: &'a ProviderService,
@@ -85,7 +85,7 @@ impl Network for AuthorizerNetwork {
     fn connect<'a>(
         &'a self,
         endpoint: &'a Endpoint,
-    ) -> LocalBoxFuture<'a, Result<Box<dyn Stream>, NotConnected>> {
+    ) -> LocalBoxFuture<'a, Result<Box<dyn AuthorizerStream>, NotConnected>> {
         self.open(endpoint).boxed_local()
     }
 
@@ -118,7 +118,7 @@ async fn connect(call: &OutboundCall, endpoint: &Endpoint) -> Result<(Slot, Link
 }
 
 /// The agent's end of a connection.
-fn line(call: OutboundCall, slot: Slot, link: Link) -> Box<dyn Stream> {
+fn line(call: OutboundCall, slot: Slot, link: Link) -> Box<dyn AuthorizerStream> {
     let (registered, way) = match link {
         Link::Other(registered, way) => (registered, way),
         Link::Own(own, delivered) => {

@@ -5,7 +5,9 @@ use http::StatusCode;
 use super::consult_loop::asked_again;
 use super::ends::Ends;
 use super::pod::ServedPod;
-use ambit_authorizer::{Allowance, Check, CheckError, CheckedRequest, Denial, Outcome, Peer};
+use ambit_authorizer::{
+    Allowance, Check, CheckError, CheckOutcome, CheckPeer, CheckedRequest, DenialResponse,
+};
 use ambit_model::{MeshSettings, ObjectName};
 use ambit_observe::events::InLog;
 use ambit_policy::Consultation;
@@ -24,7 +26,7 @@ pub(crate) enum Agreement {
 pub(crate) enum Disagreement {
     /// It denied.
     #[error("it denied, with status {}", .0.status)]
-    Denied(Denial),
+    Denied(DenialResponse),
     /// It could not be asked.
     #[error("it gave no answer: {error}")]
     NoAnswer {
@@ -60,11 +62,11 @@ pub(crate) async fn ask(
         .extension_provider(provider)
         .ok_or(Disagreement::NoAuthorizer("there is none of this name"))?;
     let check = Check {
-        source: Peer {
+        source: CheckPeer {
             address: ends.caller.address,
             principal: ends.caller.identity.as_ref(),
         },
-        destination: Peer {
+        destination: CheckPeer {
             address: ends.to,
             principal: Some(pod.certificates.identity()),
         },
@@ -75,8 +77,8 @@ pub(crate) async fn ask(
     }
     // On the heap: few connections ever ask, and all would keep room for it.
     match Box::pin(pod.authorizer.decide(found, &check)).await {
-        Outcome::Allow(allowance) => Ok(Agreement::Allowed(allowance)),
-        Outcome::LetThrough(error) => {
+        CheckOutcome::Allow(allowance) => Ok(Agreement::Allowed(allowance)),
+        CheckOutcome::LetThrough(error) => {
             match pod.events.may_log(&pod.workload.name) {
                 InLog::Written => tracing::warn!(
                     provider = &**provider, policy = %decider, pod = %pod.workload.name, %error,
@@ -86,7 +88,7 @@ pub(crate) async fn ask(
             }
             Ok(Agreement::LetThrough)
         }
-        Outcome::Deny(answer) => Err(Disagreement::Denied(answer)),
-        Outcome::Refuse { status, error } => Err(Disagreement::NoAnswer { status, error }),
+        CheckOutcome::Deny(answer) => Err(Disagreement::Denied(answer)),
+        CheckOutcome::Refuse { status, error } => Err(Disagreement::NoAnswer { status, error }),
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustls::pki_types::CertificateDer;
 
 use super::{Ca, Files, domain, pem};
-use crate::{Authority, AuthorityFiles};
+use crate::{AuthorityFiles, CertificateAuthority};
 
 /// How often a test looks for what has to come.
 const LOOKS: usize = 4000;
@@ -58,7 +58,7 @@ fn a_secret_that_is_replaced_as_a_whole_is_followed() {
     ]);
     let told: Arc<Mutex<Vec<CertificateDer<'static>>>> = Arc::default();
     let tells = Arc::clone(&told);
-    let changed = move |authority: &Authority| {
+    let changed = move |authority: &CertificateAuthority| {
         tells.lock().unwrap().push(authority.root().clone());
     };
     let files = AuthorityFiles::follow_with(volume.path(), &domain(), INTERVAL, changed).unwrap();

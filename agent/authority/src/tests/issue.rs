@@ -6,13 +6,13 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 
 use super::{Ca, Files, HOUR, domain, identity};
-use crate::{Authority, IssueError, Issued, MIN_LIFETIME, SubjectKey};
+use crate::{CertificateAuthority, IssueError, MIN_LIFETIME, SignedCertificate, SubjectKey};
 use ambit_model::{TrustDomain, WorkloadIdentity};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// An intermediate below a root; how it differs from others.
-fn authority(change: impl FnOnce(&mut CertificateParams)) -> Authority {
+fn authority(change: impl FnOnce(&mut CertificateParams)) -> CertificateAuthority {
     let root = Ca::named("root");
     let mut params = Ca::params("intermediate");
     change(&mut params);
@@ -25,7 +25,7 @@ fn key() -> SubjectKey {
     SubjectKey::of(&KeyPair::generate().unwrap())
 }
 
-fn leaf(issued: &Issued) -> X509Certificate<'_> {
+fn leaf(issued: &SignedCertificate) -> X509Certificate<'_> {
     x509_parser::parse_x509_certificate(&issued.chain[0])
         .unwrap()
         .1

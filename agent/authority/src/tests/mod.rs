@@ -17,7 +17,7 @@ use rcgen::{
 };
 use rustls::pki_types::CertificateDer;
 
-use super::{Authority, AuthorityError, encode_pem};
+use super::{CaFilesError, CertificateAuthority, encode_pem};
 use ambit_model::{TrustDomain, WorkloadIdentity};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -98,10 +98,10 @@ impl Files {
         fs::set_permissions(directory.join("ca-key.pem"), private).unwrap();
     }
 
-    fn open(&self) -> Result<Authority, AuthorityError> {
+    fn open(&self) -> Result<CertificateAuthority, CaFilesError> {
         let directory = tempfile::tempdir().unwrap();
         self.write(directory.path());
-        Authority::open(directory.path(), &domain())
+        CertificateAuthority::open(directory.path(), &domain())
     }
 }
 

@@ -6,7 +6,7 @@ use rcgen::{
 };
 
 use super::{Ca, Files, HOUR, domain, pem};
-use crate::{Authority, AuthorityError, Flaw};
+use crate::{CaCertificateFlaw, CaFilesError, CertificateAuthority};
 
 /// A root, an intermediate, and what it says differently.
 fn intermediate(change: impl FnOnce(&mut CertificateParams)) -> (Ca, Ca) {
@@ -17,9 +17,9 @@ fn intermediate(change: impl FnOnce(&mut CertificateParams)) -> (Ca, Ca) {
     (root, intermediate)
 }
 
-fn flaw_of(files: &Files) -> (Flaw, String) {
+fn flaw_of(files: &Files) -> (CaCertificateFlaw, String) {
     match files.open().unwrap_err() {
-        AuthorityError::Certificate { flaw, subject, .. } => (flaw, subject),
+        CaFilesError::Certificate { flaw, subject, .. } => (flaw, subject),
         other => panic!("{other}"),
     }
 }
@@ -86,11 +86,11 @@ fn a_chain_with_a_gap_in_another_order_or_with_a_stranger_is_refused() {
         &[&middle, &root, &upper],
     ] {
         let error = Files::of(&lower, between, &[&root]).open().unwrap_err();
-        assert!(matches!(error, AuthorityError::Chain { .. }), "{error}");
+        assert!(matches!(error, CaFilesError::Chain { .. }), "{error}");
     }
     for between in [&[][..], &[&middle]] {
         let error = Files::of(&lower, between, &[&root]).open().unwrap_err();
-        assert!(matches!(error, AuthorityError::OtherRoot { .. }), "{error}");
+        assert!(matches!(error, CaFilesError::OtherRoot { .. }), "{error}");
     }
 }
 
@@ -100,7 +100,7 @@ fn a_root_of_the_same_name_and_another_key_is_another_root() {
     let other = Ca::named("root");
     for (signing, roots) in [(&signing, [&other]), (&root, [&other])] {
         let error = Files::of(signing, &[], &roots).open().unwrap_err();
-        assert!(matches!(error, AuthorityError::OtherRoot { .. }), "{error}");
+        assert!(matches!(error, CaFilesError::OtherRoot { .. }), "{error}");
     }
     let authority = Files::of(&signing, &[], &[&other, &root, &other])
         .open()
@@ -116,7 +116,7 @@ fn a_key_of_another_certificate_is_refused() {
     files.key = other.key.serialize_pem();
     let error = files.open().unwrap_err();
     assert!(
-        matches!(error, AuthorityError::KeyOfAnother { .. }),
+        matches!(error, CaFilesError::KeyOfAnother { .. }),
         "{error}"
     );
 }
@@ -127,7 +127,12 @@ fn expired_and_future_certificates_are_refused_wherever_they_are() {
     let expired = |params: &mut CertificateParams| params.not_after = (now - HOUR).into();
     let future = |params: &mut CertificateParams| params.not_before = (now + HOUR).into();
     for change in [&expired as &dyn Fn(&mut CertificateParams), &future] {
-        let is_time = |flaw: &Flaw| matches!(flaw, Flaw::Expired(_) | Flaw::NotYetValid(_));
+        let is_time = |flaw: &CaCertificateFlaw| {
+            matches!(
+                flaw,
+                CaCertificateFlaw::Expired(_) | CaCertificateFlaw::NotYetValid(_)
+            )
+        };
         let (root, upper) = intermediate(change);
         let (flaw, subject) = flaw_of(&Files::of(&upper, &[], &[&root]));
         assert!(is_time(&flaw) && subject == "CN=intermediate", "{flaw}");
@@ -165,9 +170,12 @@ fn what_may_not_sign_is_refused() {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     };
     for (change, expected) in [
-        (&no_ca as &dyn Fn(&mut CertificateParams), Flaw::NoCa),
-        (&no_constraint, Flaw::NoCa),
-        (&no_cert_sign, Flaw::NoCertSign),
+        (
+            &no_ca as &dyn Fn(&mut CertificateParams),
+            CaCertificateFlaw::NoCa,
+        ),
+        (&no_constraint, CaCertificateFlaw::NoCa),
+        (&no_cert_sign, CaCertificateFlaw::NoCertSign),
     ] {
         let (root, upper) = intermediate(change);
         assert_eq!(flaw_of(&Files::of(&upper, &[], &[&root])).0, expected);
@@ -185,7 +193,7 @@ fn a_path_longer_than_an_authority_allows_is_refused() {
     let short = |params: &mut CertificateParams| {
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     };
-    let expected = Flaw::PathLength {
+    let expected = CaCertificateFlaw::PathLength {
         allowed: 0,
         below: 1,
     };
@@ -216,7 +224,10 @@ fn an_authority_of_another_trust_domain_is_refused() {
     ] {
         let (root, signing) = intermediate(|params| params.subject_alt_names = foreign.clone());
         let (flaw, _) = flaw_of(&Files::of(&signing, &[], &[&root]));
-        assert!(matches!(flaw, Flaw::TrustDomain { .. }), "{flaw}");
+        assert!(
+            matches!(flaw, CaCertificateFlaw::TrustDomain { .. }),
+            "{flaw}"
+        );
     }
 }
 
@@ -226,7 +237,7 @@ fn what_peers_would_refuse_for_other_reasons_is_refused_at_once() {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::CodeSigning];
     });
     let error = Files::of(&signing, &[], &[&root]).open().unwrap_err();
-    assert!(matches!(error, AuthorityError::Refused { .. }), "{error}");
+    assert!(matches!(error, CaFilesError::Refused { .. }), "{error}");
 }
 
 #[test]
@@ -266,12 +277,12 @@ fn files_with_other_things_than_they_should_are_refused() {
     ] {
         let error = broken(change);
         assert!(
-            matches!(error, AuthorityError::Invalid { .. }),
+            matches!(error, CaFilesError::Invalid { .. }),
             "{what}: {error}"
         );
     }
     let (flaw, _) = flaw_of(&Files::of(&signing, &[], &[&root, &signing]));
-    assert_eq!(flaw, Flaw::NotSelfIssued("CN=root".to_owned()));
+    assert_eq!(flaw, CaCertificateFlaw::NotSelfIssued("CN=root".to_owned()));
 }
 
 #[test]
@@ -281,7 +292,7 @@ fn each_file_but_the_chain_is_needed() {
         let root = Ca::named("root");
         Files::of(&root, &[], &[&root]).write(directory.path());
         std::fs::remove_file(directory.path().join(name)).unwrap();
-        let error = Authority::open(directory.path(), &domain()).unwrap_err();
+        let error = CertificateAuthority::open(directory.path(), &domain()).unwrap_err();
         assert!(error.to_string().contains(name), "{error}");
     }
 }

@@ -6,8 +6,8 @@ use std::process::Command;
 
 use super::{HOUR, domain, identity};
 use crate::{
-    Authority, AuthorityError, Flaw, INTERMEDIATE_LIFETIME, ROOT_LIFETIME, SubjectKey, encode_pem,
-    make_intermediate, make_root,
+    CaCertificateFlaw, CaFilesError, CertificateAuthority, INTERMEDIATE_LIFETIME, ROOT_LIFETIME,
+    SubjectKey, encode_pem, make_intermediate, make_root,
 };
 use ambit_testing::skip;
 
@@ -81,7 +81,7 @@ fn keys_and_certificates_of_openssl_are_taken() {
             "req -x509 -new -key ca-key.pem -out ca-cert.pem -days 2 -subj /O=Istio/OU=a/CN=Root -addext keyUsage=critical,keyCertSign",
         );
         fs::copy(at.join("ca-cert.pem"), at.join("root-cert.pem")).unwrap();
-        let opened = Authority::open(at, &domain());
+        let opened = CertificateAuthority::open(at, &domain());
         assert!(opened.is_ok(), "{generate}: {}", opened.unwrap_err());
     }
     for name in ["/DC=example/DC=mesh/CN=Root", "/O=Istio+CN=Root"] {
@@ -92,11 +92,11 @@ fn keys_and_certificates_of_openssl_are_taken() {
             ),
         );
         fs::copy(at.join("ca-cert.pem"), at.join("root-cert.pem")).unwrap();
-        let error = Authority::open(at, &domain()).unwrap_err();
+        let error = CertificateAuthority::open(at, &domain()).unwrap_err();
         let is_name = matches!(
             error,
-            AuthorityError::Certificate {
-                flaw: Flaw::Name,
+            CaFilesError::Certificate {
+                flaw: CaCertificateFlaw::Name,
                 ..
             }
         );

@@ -2,9 +2,9 @@
 
 use http::{HeaderMap, StatusCode};
 
-use crate::answer::{Allowance, Answer, Denial};
+use crate::answer::{Allowance, AuthorizerAnswer, DenialResponse};
 use crate::envoy::{CheckResponse, DeniedHttpResponse, HeaderValueOption, OkHttpResponse};
-use crate::headers::{HeaderMutations, Placement};
+use crate::headers::{HeaderMutations, HeaderPlacement};
 
 /// `google.rpc.Code.OK`.
 const OK: i32 = 0;
@@ -29,9 +29,9 @@ pub(super) enum NoAnswer {
 ///
 /// # Errors
 /// [`NoAnswer`].
-pub(super) fn answer(response: CheckResponse) -> Result<Answer, NoAnswer> {
+pub(super) fn answer(response: CheckResponse) -> Result<AuthorizerAnswer, NoAnswer> {
     if let Some(denied) = response.denied_response {
-        return Ok(Answer::Deny(denial(denied)));
+        return Ok(AuthorizerAnswer::Deny(denial(denied)));
     }
     if response.error_response.is_some() {
         let problem = "it says that it failed (error_response)";
@@ -41,9 +41,11 @@ pub(super) fn answer(response: CheckResponse) -> Result<Answer, NoAnswer> {
         response.status.map(|status| status.code),
         response.ok_response,
     ) {
-        (Some(code), _) if code != OK => Ok(Answer::Deny(denial(DeniedHttpResponse::default()))),
-        (_, Some(ok)) => allowance(&ok).map(Answer::Allow),
-        (Some(_), None) => Ok(Answer::Allow(Allowance::default())),
+        (Some(code), _) if code != OK => Ok(AuthorizerAnswer::Deny(denial(
+            DeniedHttpResponse::default(),
+        ))),
+        (_, Some(ok)) => allowance(&ok).map(AuthorizerAnswer::Allow),
+        (Some(_), None) => Ok(AuthorizerAnswer::Allow(Allowance::default())),
         (None, None) => Err(NoAnswer::Malformed(
             "it neither allows nor denies".to_owned(),
         )),
@@ -51,16 +53,16 @@ pub(super) fn answer(response: CheckResponse) -> Result<Answer, NoAnswer> {
 }
 
 /// A denial stands without those of its headers that no response can have.
-fn denial(denied: DeniedHttpResponse) -> Denial {
+fn denial(denied: DeniedHttpResponse) -> DenialResponse {
     let mut headers = HeaderMutations::default();
     for option in &denied.headers {
-        if let Ok(placement) = placement(option, Placement::Set) {
+        if let Ok(placement) = placement(option, HeaderPlacement::Set) {
             let _ = change(&mut headers, option, placement);
         }
     }
     let mut map = HeaderMap::new();
     headers.apply(&mut map);
-    Denial {
+    DenialResponse {
         status: denied
             .status
             .and_then(|status| u16::try_from(status.code).ok())
@@ -79,7 +81,7 @@ fn allowance(ok: &OkHttpResponse) -> Result<Allowance, NoAnswer> {
     }
     let mut allowance = Allowance::default();
     for option in &ok.headers {
-        let placement = placement(option, Placement::Set)?;
+        let placement = placement(option, HeaderPlacement::Set)?;
         change(&mut allowance.request, option, placement)?;
     }
     for name in &ok.headers_to_remove {
@@ -87,7 +89,7 @@ fn allowance(ok: &OkHttpResponse) -> Result<Allowance, NoAnswer> {
         removed.map_err(|error| NoAnswer::Malformed(error.to_string()))?;
     }
     for option in &ok.response_headers_to_add {
-        let placement = placement(option, Placement::Append)?;
+        let placement = placement(option, HeaderPlacement::Append)?;
         change(&mut allowance.response, option, placement)?;
     }
     Ok(allowance)
@@ -96,7 +98,7 @@ fn allowance(ok: &OkHttpResponse) -> Result<Allowance, NoAnswer> {
 fn change(
     mutations: &mut HeaderMutations,
     option: &HeaderValueOption,
-    placement: Placement,
+    placement: HeaderPlacement,
 ) -> Result<(), NoAnswer> {
     let Some(header) = &option.header else {
         return Err(NoAnswer::Malformed(
@@ -114,17 +116,20 @@ fn change(
 
 /// How a header is placed. The action 0 is also what is meant where neither field is there, which
 /// differs from one list of headers to another.
-fn placement(option: &HeaderValueOption, default: Placement) -> Result<Placement, NoAnswer> {
+fn placement(
+    option: &HeaderValueOption,
+    default: HeaderPlacement,
+) -> Result<HeaderPlacement, NoAnswer> {
     match (
         option.append.map(|append| append.value),
         option.append_action,
     ) {
-        (Some(true), _) => Ok(Placement::Append),
-        (Some(false), _) => Ok(Placement::Set),
+        (Some(true), _) => Ok(HeaderPlacement::Append),
+        (Some(false), _) => Ok(HeaderPlacement::Set),
         (None, 0) => Ok(default),
-        (None, 1) => Ok(Placement::AddIfAbsent),
-        (None, 2) => Ok(Placement::Set),
-        (None, 3) => Ok(Placement::SetIfPresent),
+        (None, 1) => Ok(HeaderPlacement::AddIfAbsent),
+        (None, 2) => Ok(HeaderPlacement::Set),
+        (None, 3) => Ok(HeaderPlacement::SetIfPresent),
         (None, other) => Err(NoAnswer::Malformed(format!(
             "append_action {other} is not known"
         ))),

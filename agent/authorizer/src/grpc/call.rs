@@ -11,7 +11,7 @@ use prost::Message;
 use tonic::Code;
 
 use super::answer::{NoAnswer, answer};
-use crate::answer::{Answer, Denial};
+use crate::answer::{AuthorizerAnswer, DenialResponse};
 use crate::envoy::{CHECK_PATH, CheckRequest, CheckResponse};
 use ambit_model::ProviderService;
 
@@ -52,7 +52,7 @@ pub(super) fn check_call(
 ///
 /// # Errors
 /// [`NoAnswer`].
-pub(super) async fn read(response: Response<Incoming>) -> Result<Answer, NoAnswer> {
+pub(super) async fn read(response: Response<Incoming>) -> Result<AuthorizerAnswer, NoAnswer> {
     let (head, body) = response.into_parts();
     if head.status != StatusCode::OK {
         return of_status(head.status);
@@ -68,9 +68,9 @@ pub(super) async fn read(response: Response<Incoming>) -> Result<Answer, NoAnswe
     of_answer(&data, end)
 }
 
-fn of_answer(data: &[u8], end: End) -> Result<Answer, NoAnswer> {
+fn of_answer(data: &[u8], end: End) -> Result<AuthorizerAnswer, NoAnswer> {
     let first = match first_message(data) {
-        Ok((Ok(Answer::Deny(denial)), _)) => return Ok(Answer::Deny(denial)),
+        Ok((Ok(AuthorizerAnswer::Deny(denial)), _)) => return Ok(AuthorizerAnswer::Deny(denial)),
         first => first,
     };
     let trailers = match end {
@@ -140,7 +140,7 @@ async fn collect(mut body: Incoming) -> (BytesMut, End) {
 ///
 /// # Errors
 /// What is wrong with it.
-fn first_message(data: &[u8]) -> Result<(Result<Answer, NoAnswer>, &[u8]), &'static str> {
+fn first_message(data: &[u8]) -> Result<(Result<AuthorizerAnswer, NoAnswer>, &[u8]), &'static str> {
     let (prefix, rest) = data
         .split_first_chunk::<PREFIX>()
         .ok_or("it has no message")?;
@@ -179,7 +179,7 @@ fn is_denial(code: Code) -> bool {
 }
 
 /// What a failed call means. A call that is refused because a permission is missing is a denial.
-fn of_code(code: Code, headers: &HeaderMap) -> Result<Answer, NoAnswer> {
+fn of_code(code: Code, headers: &HeaderMap) -> Result<AuthorizerAnswer, NoAnswer> {
     let problem = format!("{code:?}{}", said(headers.get(GRPC_MESSAGE)));
     match code {
         Code::Ok => Err(malformed("it succeeds without a message")),
@@ -202,7 +202,7 @@ fn of_code(code: Code, headers: &HeaderMap) -> Result<Answer, NoAnswer> {
 }
 
 /// What a status of HTTP means, which gRPC does not use.
-fn of_status(status: StatusCode) -> Result<Answer, NoAnswer> {
+fn of_status(status: StatusCode) -> Result<AuthorizerAnswer, NoAnswer> {
     let problem = format!("it answered with status {status}, and not with gRPC");
     match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Ok(forbidden()),
@@ -218,8 +218,8 @@ fn of_status(status: StatusCode) -> Result<Answer, NoAnswer> {
     }
 }
 
-fn forbidden() -> Answer {
-    Answer::Deny(Denial {
+fn forbidden() -> AuthorizerAnswer {
+    AuthorizerAnswer::Deny(DenialResponse {
         status: StatusCode::FORBIDDEN,
         headers: HeaderMap::new(),
         body: Bytes::new(),

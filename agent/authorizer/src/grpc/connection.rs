@@ -17,8 +17,8 @@ use tokio::time::timeout;
 
 use crate::CONNECT_TIMEOUT;
 use crate::error::{CheckError, describe};
-use crate::network::{Endpoint, Network};
-use crate::usage::{InUse, Usage};
+use crate::network::{Endpoint, PodNetwork};
+use crate::usage::{ConnectionUse, InUse};
 
 /// How often an authorizer that owes an answer is asked whether it is still there.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
@@ -26,7 +26,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// The connection to one provider, if there is one. Locked while it is being made, so that checks at
 /// the same time share it.
 #[derive(Default)]
-pub(super) struct Kept {
+pub(super) struct ProviderConnection {
     connection: Mutex<Option<Connection>>,
     /// Where the provider was asked last.
     endpoint: RefCell<Option<Endpoint>>,
@@ -35,17 +35,17 @@ pub(super) struct Kept {
 struct Connection {
     endpoint: Endpoint,
     sender: SendRequest<Full<Bytes>>,
-    usage: Rc<Usage>,
+    usage: Rc<ConnectionUse>,
 }
 
 /// Whether a connection has been used before.
 pub(super) enum Age {
     New,
-    Kept,
+    Reused,
 }
 
 /// Makes a call.
-pub(super) struct Caller {
+pub(super) struct CallSender {
     sender: SendRequest<Full<Bytes>>,
     _in_use: InUse,
 }
@@ -55,7 +55,7 @@ pub(super) struct Caller {
 #[error("{0}")]
 pub(super) struct Broken(pub(super) String);
 
-impl Kept {
+impl ProviderConnection {
     /// Where the provider was asked last.
     pub(super) fn endpoint(&self) -> Option<Endpoint> {
         self.endpoint.borrow().clone()
@@ -74,15 +74,15 @@ impl Kept {
     /// [`CheckError::Unreachable`], [`CheckError::NoRoom`].
     pub(super) async fn caller(
         &self,
-        network: &Rc<dyn Network>,
+        network: &Rc<dyn PodNetwork>,
         endpoint: &Endpoint,
-    ) -> Result<(Caller, Age), CheckError> {
+    ) -> Result<(CallSender, Age), CheckError> {
         let mut connection = self.connection.lock().await;
         if let Some(known) = &*connection
             && known.endpoint == *endpoint
             && known.is_open()
         {
-            return Ok((known.caller(), Age::Kept));
+            return Ok((known.caller(), Age::Reused));
         }
         self.endpoint.replace(Some(endpoint.clone()));
         let new = connect(network, endpoint).await?;
@@ -108,15 +108,18 @@ impl Connection {
         !self.sender.is_closed()
     }
 
-    fn caller(&self) -> Caller {
-        Caller {
+    fn caller(&self) -> CallSender {
+        CallSender {
             sender: self.sender.clone(),
             _in_use: self.usage.begin(),
         }
     }
 }
 
-async fn connect(network: &Rc<dyn Network>, endpoint: &Endpoint) -> Result<Connection, CheckError> {
+async fn connect(
+    network: &Rc<dyn PodNetwork>,
+    endpoint: &Endpoint,
+) -> Result<Connection, CheckError> {
     let address = endpoint.address();
     let connecting = async {
         let stream = network.connect(endpoint).await;
@@ -132,7 +135,7 @@ async fn connect(network: &Rc<dyn Network>, endpoint: &Endpoint) -> Result<Conne
     let (sender, driver) = timeout(CONNECT_TIMEOUT, connecting)
         .await
         .unwrap_or_else(|late| Err(CheckError::unreachable(address, &late)))?;
-    let usage = Usage::new();
+    let usage = ConnectionUse::new();
     let used = Rc::clone(&usage);
     let driving = async move {
         tokio::select! {
@@ -152,7 +155,7 @@ async fn connect(network: &Rc<dyn Network>, endpoint: &Endpoint) -> Result<Conne
 
 /// Runs what a connection consists of where the connection is.
 #[derive(Clone)]
-struct Local(Rc<dyn Network>);
+struct Local(Rc<dyn PodNetwork>);
 
 impl<F: Future + 'static> Executor<F> for Local {
     fn execute(&self, future: F) {
@@ -160,7 +163,7 @@ impl<F: Future + 'static> Executor<F> for Local {
     }
 }
 
-impl Caller {
+impl CallSender {
     /// Sends a request and waits for the head of its response. The connection counts as used until
     /// the caller is dropped.
     ///

@@ -14,23 +14,23 @@ use std::rc::Rc;
 use http::header::{CONTENT_TYPE, HOST};
 use http::{HeaderValue, Method, Request, Uri, Version};
 
-use super::answer::Answer;
+use super::answer::AuthorizerAnswer;
 use super::check::Check;
 use super::envoy::{CHECK_PATH, CheckRequest};
 use super::error::CheckError;
-use super::hearing::{Heard, Hearing};
-use super::network::{Endpoint, Network};
+use super::hearing::{AnswerProgress, ReceivedBytes};
+use super::network::{Endpoint, PodNetwork};
 use super::resolve::in_turn;
 use ambit_model::{ExtensionProvider, ProviderService};
 use answer::NoAnswer;
 use call::check_call;
-use connection::{Age, Broken, Caller, Kept};
+use connection::{Age, Broken, CallSender, ProviderConnection};
 use request::check_request;
 
 /// The connections of one pod on one shard.
 #[derive(Default)]
 pub(super) struct GrpcClient {
-    kept: RefCell<HashMap<ProviderService, Rc<Kept>>>,
+    kept: RefCell<HashMap<ProviderService, Rc<ProviderConnection>>>,
 }
 
 impl GrpcClient {
@@ -40,16 +40,16 @@ impl GrpcClient {
     /// [`CheckError`].
     pub(super) async fn check(
         &self,
-        network: &Rc<dyn Network>,
+        network: &Rc<dyn PodNetwork>,
         provider: &ExtensionProvider,
         endpoints: &[Endpoint],
-        (check, hearing): (&Check<'_>, &Hearing),
-    ) -> Result<Answer, CheckError> {
+        (check, hearing): (&Check<'_>, &AnswerProgress),
+    ) -> Result<AuthorizerAnswer, CheckError> {
         let message = check_request(provider, check);
         let service = &provider.service;
         let kept = self.kept(service);
         in_turn(service, endpoints, kept.endpoint(), async |endpoint| {
-            let asked = Asked {
+            let asked = CheckAttempt {
                 service,
                 message: &message,
                 address: endpoint.address(),
@@ -58,7 +58,7 @@ impl GrpcClient {
             let (caller, age) = kept.caller(network, endpoint).await?;
             let called = match (asked.call(caller).await, age) {
                 // It may have ended of old age before this check came to it.
-                (Err(CallError::Broken(_)), Age::Kept) => {
+                (Err(CallError::Broken(_)), Age::Reused) => {
                     kept.forget(endpoint).await;
                     let (caller, _) = kept.caller(network, endpoint).await?;
                     asked.call(caller).await
@@ -74,7 +74,7 @@ impl GrpcClient {
     }
 
     /// The connection to a provider. Those to providers that are not asked any more are forgotten.
-    fn kept(&self, service: &ProviderService) -> Rc<Kept> {
+    fn kept(&self, service: &ProviderService) -> Rc<ProviderConnection> {
         let mut all = self.kept.borrow_mut();
         if let Some(known) = all.get(service) {
             return Rc::clone(known);
@@ -99,11 +99,11 @@ pub(super) fn check_head(service: &ProviderService) -> Request<()> {
 }
 
 /// A check that is put to an endpoint.
-struct Asked<'a> {
+struct CheckAttempt<'a> {
     service: &'a ProviderService,
     message: &'a CheckRequest,
     address: SocketAddr,
-    hearing: &'a Hearing,
+    hearing: &'a AnswerProgress,
 }
 
 /// Why a call has no answer.
@@ -116,10 +116,10 @@ enum CallError {
     NoAnswer(NoAnswer),
 }
 
-impl Asked<'_> {
-    async fn call(&self, mut caller: Caller) -> Result<Answer, CallError> {
+impl CheckAttempt<'_> {
+    async fn call(&self, mut caller: CallSender) -> Result<AuthorizerAnswer, CallError> {
         let request = check_call(self.service, self.message).ok_or(CallError::NotAskable)?;
-        let heard = Heard::default();
+        let heard = ReceivedBytes::default();
         self.hearing.ask(self.address, heard.clone());
         let response = caller.send(request).await.map_err(CallError::Broken)?;
         heard.add(1);

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, COOKIE, HOST};
 use http::{HeaderMap, HeaderName, Version};
 
-use crate::check::{Check, CheckedRequest, PARTIAL_BODY, Peer};
+use crate::check::{Check, CheckPeer, CheckedRequest, PARTIAL_BODY};
 use crate::envoy;
 use ambit_model::{BodyEncoding, ExtensionProvider};
 
@@ -30,7 +30,7 @@ pub(super) fn check_request(
     }
 }
 
-fn peer(peer: &Peer<'_>) -> envoy::Peer {
+fn peer(peer: &CheckPeer<'_>) -> envoy::Peer {
     envoy::Peer {
         address: Some(address(peer.address)),
         principal: peer

@@ -8,7 +8,7 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
 
 use super::pool::Lease;
-use crate::answer::{Allowance, Answer, Denial};
+use crate::answer::{Allowance, AuthorizerAnswer, DenialResponse};
 use crate::error::CheckError;
 use crate::headers::{HeaderMutations, is_reserved};
 use ambit_model::{HeaderPattern, HttpApi};
@@ -28,20 +28,20 @@ pub(crate) struct Head {
 impl Head {
     /// What the response means. From here on a denial is one: its body is passed on if it comes
     /// before `deadline`, is whole and not too long.
-    pub(crate) async fn answer(self, api: &HttpApi, deadline: Instant) -> Answer {
+    pub(crate) async fn answer(self, api: &HttpApi, deadline: Instant) -> AuthorizerAnswer {
         let address = self.lease.address();
         let status = self.response.status();
         if does_not_serve(status) {
             let problem = format!("it answered with status {status}");
-            return Answer::Error(CheckError::NotTaken { address, problem });
+            return AuthorizerAnswer::Error(CheckError::NotTaken { address, problem });
         }
         if status.is_server_error() {
             let problem = format!("it answered with status {status}");
-            return Answer::Error(CheckError::Failed { address, problem });
+            return AuthorizerAnswer::Error(CheckError::Failed { address, problem });
         }
         if status.is_informational() {
             let problem = format!("status {status} is no answer");
-            return Answer::Error(CheckError::Malformed { address, problem });
+            return AuthorizerAnswer::Error(CheckError::Malformed { address, problem });
         }
         let (head, body) = self.response.into_parts();
         let body = collect(body, self.lease, deadline).await;
@@ -50,7 +50,7 @@ impl Head {
                 Collected::Whole(body) => body,
                 Collected::TooLong | Collected::Broken => Bytes::new(),
             };
-            return Answer::Deny(Denial {
+            return AuthorizerAnswer::Deny(DenialResponse {
                 status,
                 headers: denial_headers(api, &head.headers),
                 body,
@@ -58,11 +58,11 @@ impl Head {
         }
         if let Collected::Broken = body {
             let problem = "its body broke off".to_owned();
-            return Answer::Error(CheckError::Malformed { address, problem });
+            return AuthorizerAnswer::Error(CheckError::Malformed { address, problem });
         }
         match allowance(api, &head.headers) {
-            Ok(allowance) => Answer::Allow(allowance),
-            Err(problem) => Answer::Error(CheckError::Malformed { address, problem }),
+            Ok(allowance) => AuthorizerAnswer::Allow(allowance),
+            Err(problem) => AuthorizerAnswer::Error(CheckError::Malformed { address, problem }),
         }
     }
 }

@@ -12,9 +12,9 @@ use hyper::body::Body;
 
 use super::check::{Check, CheckedRequest};
 use super::error::CheckError;
-use super::hearing::Hearing;
-use super::network::{Endpoint, Network};
-use super::ordinary::{Oddity, Sent};
+use super::hearing::AnswerProgress;
+use super::network::{Endpoint, PodNetwork};
+use super::ordinary::{Oddity, SentCheck};
 use super::resolve::in_turn;
 use ambit_model::{HttpApi, ProviderService};
 use answer::Head;
@@ -31,7 +31,7 @@ pub(super) fn check_head(api: &HttpApi, asked: &CheckedRequest<'_>) -> Option<Re
 pub(super) fn oddity(api: &HttpApi, asked: &CheckedRequest<'_>) -> Option<Oddity> {
     let request = request::check_request(api, asked).ok()?;
     let target = request.uri().path_and_query();
-    let sent = Sent {
+    let sent = SentCheck {
         method: request.method(),
         target: target.map_or("", |target| target.as_str()),
         headers: request.headers(),
@@ -53,10 +53,10 @@ impl HttpClient {
     /// [`CheckError`].
     pub(super) async fn check(
         &self,
-        network: &Rc<dyn Network>,
+        network: &Rc<dyn PodNetwork>,
         (api, service): (&HttpApi, &ProviderService),
         endpoints: &[Endpoint],
-        (check, hearing): (&Check<'_>, &Hearing),
+        (check, hearing): (&Check<'_>, &AnswerProgress),
     ) -> Result<Head, CheckError> {
         let Some(asked) = &check.request else {
             let problem = "it judges requests, and this connection is not looked into";

@@ -17,11 +17,11 @@ use tokio::time::timeout;
 
 use super::reuse::{self, Interim, Reuse};
 use crate::CONNECT_TIMEOUT;
-use crate::check::Peer;
+use crate::check::CheckPeer;
 use crate::error::{CheckError, describe};
-use crate::hearing::{Heard, Hearing, Listening};
-use crate::network::{Endpoint, Network};
-use crate::usage::{InUse, Usage};
+use crate::hearing::{AnswerProgress, CountedStream, ReceivedBytes};
+use crate::network::{Endpoint, PodNetwork};
+use crate::usage::{ConnectionUse, InUse};
 use ambit_model::WorkloadIdentity;
 
 /// Idle connections that are kept. One more closes the one that has been idle for longest.
@@ -44,10 +44,10 @@ struct Connection {
     endpoint: Endpoint,
     caller: CallerKey,
     sender: SendRequest<Full<Bytes>>,
-    heard: Heard,
+    heard: ReceivedBytes,
     /// What had been heard when it became idle.
     heard_before: u64,
-    usage: Rc<Usage>,
+    usage: Rc<ConnectionUse>,
 }
 
 /// A connection in use. Dropped, it is closed.
@@ -60,7 +60,7 @@ pub(super) struct Lease {
 
 impl CallerKey {
     /// The key of a caller.
-    pub(super) fn of(source: &Peer<'_>) -> Self {
+    pub(super) fn of(source: &CheckPeer<'_>) -> Self {
         match source.principal {
             Some(identity) => Self::Identity(identity.clone()),
             None => Self::Address(source.address.ip().to_canonical()),
@@ -77,10 +77,10 @@ impl Pool {
     /// [`CheckError::NoRoom`].
     pub(super) async fn send(
         &self,
-        network: &Rc<dyn Network>,
+        network: &Rc<dyn PodNetwork>,
         (endpoint, caller): (&Endpoint, &CallerKey),
         request: &Request<Full<Bytes>>,
-        hearing: &Hearing,
+        hearing: &AnswerProgress,
     ) -> Result<(Response<Incoming>, Lease), CheckError> {
         if let Some(mut lease) = self.take(endpoint, caller) {
             match lease.send(request, hearing).await {
@@ -124,23 +124,23 @@ impl Connection {
 }
 
 async fn connect(
-    network: &Rc<dyn Network>,
+    network: &Rc<dyn PodNetwork>,
     endpoint: &Endpoint,
     caller: CallerKey,
 ) -> Result<Connection, CheckError> {
     let address = endpoint.address();
-    let heard = Heard::default();
+    let heard = ReceivedBytes::default();
     let connecting = async {
         let stream = network.connect(endpoint).await;
         let stream = stream.map_err(|error| CheckError::not_connected(address, error))?;
-        let stream = Listening::new(stream, heard.clone());
+        let stream = CountedStream::new(stream, heard.clone());
         let opened = http1::handshake(TokioIo::new(stream)).await;
         opened.map_err(|error| CheckError::unreachable(address, &error))
     };
     let (sender, driver) = timeout(CONNECT_TIMEOUT, connecting)
         .await
         .unwrap_or_else(|late| Err(CheckError::unreachable(address, &late)))?;
-    let usage = Usage::new();
+    let usage = ConnectionUse::new();
     let used = Rc::clone(&usage);
     let driving = async move {
         tokio::select! {
@@ -170,7 +170,7 @@ impl Lease {
     async fn send(
         &mut self,
         request: &Request<Full<Bytes>>,
-        hearing: &Hearing,
+        hearing: &AnswerProgress,
     ) -> Result<Response<Incoming>, hyper::Error> {
         hearing.ask(self.address(), self.connection.heard.clone());
         let interim = Arc::new(AtomicBool::new(false));
@@ -186,7 +186,7 @@ impl Lease {
         Ok(response)
     }
 
-    fn broken(&self, error: &hyper::Error, hearing: &Hearing) -> CheckError {
+    fn broken(&self, error: &hyper::Error, hearing: &AnswerProgress) -> CheckError {
         let (address, problem) = (self.address(), describe(error));
         if error.is_parse() {
             return CheckError::Malformed { address, problem };

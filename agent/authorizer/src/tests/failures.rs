@@ -8,9 +8,9 @@ use super::*;
 async fn outcomes(
     address: SocketAddr,
     provider: ExtensionProvider,
-) -> (Outcome, Outcome, AuthorizerStats) {
+) -> (CheckOutcome, CheckOutcome, AuthorizerStats) {
     let authorizer = at(&[address]);
-    let asked = Asked::new();
+    let asked = TestCheck::new();
     let closed = authorizer.decide(&provider, &asked.check()).await;
     let open = authorizer
         .decide(&fail_open(provider), &asked.check())
@@ -48,11 +48,14 @@ async fn an_authorizer_that_does_not_answer_refuses_or_lets_through_as_configure
         ("500", failing.address, provider(http)),
     ] {
         let (closed, open, stats) = outcomes(address, provider).await;
-        let Outcome::Refuse { status, error } = closed else {
+        let CheckOutcome::Refuse { status, error } = closed else {
             panic!("{case}: {closed:?}")
         };
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{case}");
-        assert!(matches!(open, Outcome::LetThrough(_)), "{case}: {open:?}");
+        assert!(
+            matches!(open, CheckOutcome::LetThrough(_)),
+            "{case}: {open:?}"
+        );
         assert_eq!(stats.errors, [(error.as_str(), 2)].into(), "{case}");
         assert_eq!(
             (stats.let_through, stats.allowed, stats.denied),
@@ -73,8 +76,8 @@ async fn what_is_denied_is_denied_however_the_provider_fails() {
         (grpc.address, AuthorizerApi::Grpc),
     ] {
         let (closed, open, stats) = outcomes(address, provider(api)).await;
-        assert!(matches!(closed, Outcome::Deny(_)), "{closed:?}");
-        assert!(matches!(open, Outcome::Deny(_)), "{open:?}");
+        assert!(matches!(closed, CheckOutcome::Deny(_)), "{closed:?}");
+        assert!(matches!(open, CheckOutcome::Deny(_)), "{open:?}");
         assert_eq!((stats.denied, stats.let_through), (2, 0));
         assert!(stats.errors.is_empty());
     }
@@ -86,8 +89,8 @@ async fn a_check_that_is_not_taken_is_refused_even_where_failures_are_let_throug
     for code in [3, 8, 11] {
         let server = GrpcServer::replying(Reply::Code(code)).await;
         let (closed, open, stats) = outcomes(server.address, provider(AuthorizerApi::Grpc)).await;
-        let refused = |outcome: &Outcome| match outcome {
-            Outcome::Refuse { status, .. } => *status,
+        let refused = |outcome: &CheckOutcome| match outcome {
+            CheckOutcome::Refuse { status, .. } => *status,
             other => panic!("{code}: {other:?}"),
         };
         assert_eq!(refused(&closed), StatusCode::SERVICE_UNAVAILABLE);
@@ -101,14 +104,14 @@ async fn ensure_refused(
     case: &str,
     address: SocketAddr,
     provider: ExtensionProvider,
-    asked: &Asked,
+    asked: &TestCheck,
 ) {
     let outcome = at(&[address])
         .decide(&fail_open(provider), &asked.check())
         .await;
     let is_refused = matches!(
         &outcome,
-        Outcome::Refuse {
+        CheckOutcome::Refuse {
             status: StatusCode::FORBIDDEN,
             ..
         }
@@ -133,26 +136,29 @@ async fn a_request_that_authorizers_choke_on_is_refused_even_where_failures_are_
         ("an escape of no text", Method::GET, "/%ff", &none),
         ("an odd method", method("BREW"), "/", &none),
     ] {
-        let asked = Asked {
+        let asked = TestCheck {
             method,
             path,
             headers: headers.clone(),
-            ..Asked::new()
+            ..TestCheck::new()
         };
         ensure_refused(case, narrow(1).await, provider(http_api()), &asked).await;
         ensure_refused(case, GONE, provider(http_api()), &asked).await;
         let broken = GrpcServer::replying(Reply::HangUp).await;
         ensure_refused(case, broken.address, provider(AuthorizerApi::Grpc), &asked).await;
     }
-    let ordinary = Asked {
+    let ordinary = TestCheck {
         path: "/caf%C3%A9?q=%20",
-        ..Asked::with_headers(&[("authorization", "Bearer t")])
+        ..TestCheck::with_headers(&[("authorization", "Bearer t")])
     };
     let provider = fail_open(provider(http_api()));
     let outcome = at(&[narrow(1).await])
         .decide(&provider, &ordinary.check())
         .await;
-    assert!(matches!(outcome, Outcome::LetThrough(_)), "{outcome:?}");
+    assert!(
+        matches!(outcome, CheckOutcome::LetThrough(_)),
+        "{outcome:?}"
+    );
 }
 
 /// Nor where the authorizer says that it does not serve such a request.
@@ -163,7 +169,7 @@ async fn what_an_authorizer_does_not_implement_is_refused_even_where_failures_ar
         b"HTTP/1.1 505 HTTP Version Not Supported\r\ncontent-length: 0\r\n\r\n",
     ] {
         let address = raw(answer, Then::Close).await;
-        ensure_refused("501, 505", address, provider(http_api()), &Asked::new()).await;
+        ensure_refused("501, 505", address, provider(http_api()), &TestCheck::new()).await;
     }
 }
 
@@ -187,7 +193,7 @@ async fn an_answer_that_breaks_off_is_refused_even_where_failures_are_let_throug
     ] {
         let address = raw(begun, then).await;
         let shown = String::from_utf8_lossy(begun);
-        ensure_refused(&shown, address, impatient(http_api()), &Asked::new()).await;
+        ensure_refused(&shown, address, impatient(http_api()), &TestCheck::new()).await;
     }
 }
 
@@ -201,7 +207,7 @@ async fn over_the_pods_cap_requests_are_refused_even_where_failures_are_let_thro
         Authorizer::new(network, slots.clone(), Rc::clone(&counts))
     });
     let provider = fail_open(provider(AuthorizerApi::Grpc));
-    let asked = Asked::new();
+    let asked = TestCheck::new();
     let check = asked.check();
     let waiting = shards[0].check(&provider, &check);
     let mut waiting = std::pin::pin!(waiting);
@@ -211,7 +217,7 @@ async fn over_the_pods_cap_requests_are_refused_even_where_failures_are_let_thro
     });
     assert!(pending.await);
     match shards[1].decide(&provider, &check).await {
-        Outcome::Refuse {
+        CheckOutcome::Refuse {
             status: StatusCode::FORBIDDEN,
             error: CheckError::OverCap { cap: 1 },
         } => {}
@@ -225,7 +231,7 @@ async fn over_the_pods_cap_requests_are_refused_even_where_failures_are_let_thro
 async fn without_room_for_a_connection_requests_are_refused_even_where_failures_are_let_through() {
     /// A network on which there is no room.
     struct Full;
-    impl Network for Full {
+    impl PodNetwork for Full {
         fn resolve<'a>(
             &'a self,
             _: &'a ProviderService,
@@ -237,7 +243,7 @@ async fn without_room_for_a_connection_requests_are_refused_even_where_failures_
         fn connect<'a>(
             &'a self,
             _: &'a Endpoint,
-        ) -> LocalBoxFuture<'a, Result<Box<dyn Stream>, NotConnected>> {
+        ) -> LocalBoxFuture<'a, Result<Box<dyn AuthorizerStream>, NotConnected>> {
             Box::pin(async { Err(NotConnected::NoRoom("it has 5 already".to_owned())) })
         }
 
@@ -246,8 +252,11 @@ async fn without_room_for_a_connection_requests_are_refused_even_where_failures_
     for api in [AuthorizerApi::Grpc, http_api()] {
         let authorizer = Authorizer::new(Full, CheckSlots::default(), Rc::default());
         let provider = fail_open(provider(api));
-        match authorizer.decide(&provider, &Asked::new().check()).await {
-            Outcome::Refuse {
+        match authorizer
+            .decide(&provider, &TestCheck::new().check())
+            .await
+        {
+            CheckOutcome::Refuse {
                 status: StatusCode::FORBIDDEN,
                 error: CheckError::NoRoom { .. },
             } => {}
@@ -263,14 +272,18 @@ async fn a_check_that_ends_makes_room() {
     let authorizer = Authorizer::new(network, CheckSlots::new(1), Rc::default());
     for _ in 0..3 {
         let provider = provider(AuthorizerApi::Grpc);
-        denied(authorizer.check(&provider, &Asked::new().check()).await);
+        denied(authorizer.check(&provider, &TestCheck::new().check()).await);
     }
 }
 
 #[tokio::test(flavor = "local")]
 async fn an_authorizer_without_an_address_is_not_found() {
     for api in [AuthorizerApi::Grpc, http_api()] {
-        let error = unanswered(at(&[]).check(&provider(api), &Asked::new().check()).await);
+        let error = unanswered(
+            at(&[])
+                .check(&provider(api), &TestCheck::new().check())
+                .await,
+        );
         assert!(matches!(error, CheckError::NotFound { .. }), "{error}");
     }
 }

@@ -54,16 +54,16 @@ fn appended(name: &str, value: &str, append: bool) -> HeaderValueOption {
 }
 
 /// What a provider makes of this answer to an ordinary request.
-async fn answer_to(response: CheckResponse) -> Answer {
+async fn answer_to(response: CheckResponse) -> AuthorizerAnswer {
     let server = GrpcServer::answering(response).await;
-    let asked = Asked::new();
+    let asked = TestCheck::new();
     at(&[server.address]).check(&grpc(), &asked.check()).await
 }
 
 #[tokio::test(flavor = "local")]
 async fn the_authorizer_sees_the_whole_request_and_both_ends() {
     let server = GrpcServer::answering(ok(OkHttpResponse::default())).await;
-    let asked = Asked::with_headers(&[
+    let asked = TestCheck::with_headers(&[
         ("x-token", "t"),
         ("host", "forged"),
         ("content-length", "9"),
@@ -129,7 +129,7 @@ async fn r11_every_value_of_a_header_is_seen() {
         ("cookie", "a=1"),
         ("cookie", "b=2"),
     ];
-    let mut asked = Asked::with_headers(&lines);
+    let mut asked = TestCheck::with_headers(&lines);
     let odd = HeaderValue::from_bytes(b"r\xff").expect("a value");
     asked.headers.append("x-role", odd);
     at(&[server.address]).check(&grpc(), &asked.check()).await;
@@ -149,7 +149,7 @@ async fn the_body_goes_where_the_provider_says() {
         (BodyEncoding::Bytes, "", b"a\xff"),
     ] {
         let server = GrpcServer::answering(ok(OkHttpResponse::default())).await;
-        let mut asked = Asked::new();
+        let mut asked = TestCheck::new();
         asked.body = Some(BodyPart {
             bytes: Bytes::from_static(b"a\xff"),
             extent: BodyExtent::Beginning,
@@ -178,7 +178,7 @@ async fn a_connection_that_is_not_looked_into_has_its_ends_only() {
         ..CheckResponse::default()
     })
     .await;
-    let asked = Asked::new();
+    let asked = TestCheck::new();
     let answer = at(&[server.address])
         .check(&grpc(), &asked.connection())
         .await;
@@ -282,10 +282,10 @@ async fn a_denial_stands_whatever_else_is_wrong_with_it() {
         body: Bytes::from_static(b"\xff"),
     };
     let server = GrpcServer::answering(denial(strange)).await;
-    let asked = Asked::new();
+    let asked = TestCheck::new();
     let authorizer = at(&[server.address]);
     let outcome = authorizer.decide(&fail_open(grpc()), &asked.check()).await;
-    let Outcome::Deny(denial) = outcome else {
+    let CheckOutcome::Deny(denial) = outcome else {
         panic!("{outcome:?}")
     };
     assert_eq!(denial.status, StatusCode::FORBIDDEN);

@@ -7,7 +7,7 @@ use crate::envoy::OkHttpResponse;
 
 #[tokio::test(flavor = "local")]
 async fn failed_calls() {
-    let asked = Asked::new();
+    let asked = TestCheck::new();
     for reply in [
         Reply::Code(7),
         Reply::Code(16),
@@ -49,7 +49,7 @@ const DENY: &[u8] = b"\x0a\x02\x08\x07";
 
 #[tokio::test(flavor = "local")]
 async fn answers_are_read_strictly() {
-    let asked = Asked::new();
+    let asked = TestCheck::new();
     let allow = framed(ALLOW);
     let compressed = [&[1, 0, 0, 0, 2][..], ALLOW].concat();
     for (case, status, body, trailers) in [
@@ -116,9 +116,9 @@ async fn answers_are_read_strictly() {
             .await;
         // A server's 5xx is a failure of its own.
         let is_right = match &outcome {
-            Outcome::LetThrough(_) => status == 500,
-            Outcome::Deny(_) | Outcome::Refuse { .. } => status != 500,
-            Outcome::Allow(_) => false,
+            CheckOutcome::LetThrough(_) => status == 500,
+            CheckOutcome::Deny(_) | CheckOutcome::Refuse { .. } => status != 500,
+            CheckOutcome::Allow(_) => false,
         };
         assert!(is_right, "{case}: {outcome:?}");
     }
@@ -129,7 +129,7 @@ async fn answers_are_read_strictly() {
 /// Nothing that comes behind a denial makes it anything else.
 #[tokio::test(flavor = "local")]
 async fn a_denial_stands_whatever_comes_after_it() {
-    let asked = Asked::new();
+    let asked = TestCheck::new();
     let deny = framed(DENY);
     for (case, body, trailers) in [
         ("an error", deny.clone(), Some(&[("grpc-status", "13")][..])),
@@ -146,7 +146,10 @@ async fn a_denial_stands_whatever_comes_after_it() {
         let outcome = at(&[server.address])
             .decide(&fail_open(grpc()), &asked.check())
             .await;
-        assert!(matches!(outcome, Outcome::Deny(_)), "{case}: {outcome:?}");
+        assert!(
+            matches!(outcome, CheckOutcome::Deny(_)),
+            "{case}: {outcome:?}"
+        );
     }
 }
 
@@ -155,7 +158,7 @@ async fn many_checks_share_a_connection_and_a_broken_one_is_replaced() {
     let allow = Reply::Message(Box::new(ok(OkHttpResponse::default())));
     let replies = vec![allow.clone(), allow.clone(), Reply::HangUp, allow];
     let server = GrpcServer::with(replies).await;
-    let (authorizer, provider, asked) = (at(&[server.address]), grpc(), Asked::new());
+    let (authorizer, provider, asked) = (at(&[server.address]), grpc(), TestCheck::new());
     let check = asked.check();
     let both = tokio::join!(
         authorizer.check(&provider, &check),
@@ -176,8 +179,8 @@ async fn another_endpoint_is_asked_where_one_cannot_be_reached() {
     // Where it begins is chance.
     for _ in 0..8 {
         let authorizer = at(&addresses);
-        allowed(authorizer.check(&grpc(), &Asked::new().check()).await);
-        allowed(authorizer.check(&grpc(), &Asked::new().check()).await);
+        allowed(authorizer.check(&grpc(), &TestCheck::new().check()).await);
+        allowed(authorizer.check(&grpc(), &TestCheck::new().check()).await);
     }
     assert_eq!(server.connections(), 8);
 }

@@ -22,9 +22,9 @@ fn response(status: u16, lines: &[(&'static str, &'static str)]) -> Response<&'s
 }
 
 /// What a provider makes of this answer to an ordinary request.
-async fn answer_to(api: HttpApi, response: Response<&'static str>) -> Answer {
+async fn answer_to(api: HttpApi, response: Response<&'static str>) -> AuthorizerAnswer {
     let server = HttpServer::answering(response).await;
-    let asked = Asked::new();
+    let asked = TestCheck::new();
     at(&[server.address])
         .check(&http(api), &asked.check())
         .await
@@ -33,7 +33,7 @@ async fn answer_to(api: HttpApi, response: Response<&'static str>) -> Answer {
 #[tokio::test(flavor = "local")]
 async fn the_authorizer_gets_the_request_with_the_headers_it_is_to_see() {
     let server = HttpServer::answering(response(200, &[])).await;
-    let mut asked = Asked::with_headers(&[
+    let mut asked = TestCheck::with_headers(&[
         ("host", "forged"),
         ("authorization", "Bearer t"),
         ("x-role", "user"),
@@ -74,7 +74,7 @@ async fn the_authorizer_gets_the_request_with_the_headers_it_is_to_see() {
 #[tokio::test(flavor = "local")]
 async fn the_body_is_sent_with_its_own_length() {
     let server = HttpServer::answering(response(200, &[])).await;
-    let mut asked = Asked::with_headers(&[("content-length", "1000")]);
+    let mut asked = TestCheck::with_headers(&[("content-length", "1000")]);
     asked.method = Method::POST;
     asked.body = Some(BodyPart {
         bytes: Bytes::from_static(b"all of it"),
@@ -196,9 +196,9 @@ async fn a_denial_stands_without_a_body_that_does_not_come() {
         let mut provider = fail_open(http(HttpApi::default()));
         provider.timeout = Duration::from_secs(2);
         let outcome = at(&[address])
-            .decide(&provider, &Asked::new().check())
+            .decide(&provider, &TestCheck::new().check())
             .await;
-        let Outcome::Deny(denial) = outcome else {
+        let CheckOutcome::Deny(denial) = outcome else {
             panic!("{then:?}: {outcome:?}")
         };
         assert_eq!(denial.status, StatusCode::FORBIDDEN);
@@ -218,7 +218,11 @@ async fn what_is_no_http_is_no_answer() {
     ] {
         let address = raw(bytes, Then::Close).await;
         let provider = http(HttpApi::default());
-        let error = unanswered(at(&[address]).check(&provider, &Asked::new().check()).await);
+        let error = unanswered(
+            at(&[address])
+                .check(&provider, &TestCheck::new().check())
+                .await,
+        );
         let shown = String::from_utf8_lossy(bytes);
         assert!(
             matches!(error, CheckError::Malformed { .. }),
@@ -227,7 +231,11 @@ async fn what_is_no_http_is_no_answer() {
     }
     let address = raw(b"", Then::Close).await;
     let provider = http(HttpApi::default());
-    let error = unanswered(at(&[address]).check(&provider, &Asked::new().check()).await);
+    let error = unanswered(
+        at(&[address])
+            .check(&provider, &TestCheck::new().check())
+            .await,
+    );
     assert!(matches!(error, CheckError::Unreachable { .. }), "{error}");
 }
 
@@ -237,7 +245,7 @@ async fn connections_are_used_again_unless_the_authorizer_closes_them() {
         let server = HttpServer::answering(response(200, lines)).await;
         let (authorizer, provider) = (at(&[server.address]), http(HttpApi::default()));
         for _ in 0..3 {
-            allowed(authorizer.check(&provider, &Asked::new().check()).await);
+            allowed(authorizer.check(&provider, &TestCheck::new().check()).await);
         }
         assert_eq!(server.connections(), connections);
     }
@@ -250,7 +258,7 @@ async fn another_endpoint_is_asked_where_one_cannot_be_reached() {
     // Where it begins is chance.
     for _ in 0..8 {
         let provider = http(HttpApi::default());
-        allowed(authorizer.check(&provider, &Asked::new().check()).await);
+        allowed(authorizer.check(&provider, &TestCheck::new().check()).await);
     }
 }
 
@@ -259,14 +267,14 @@ async fn what_cannot_be_asked_is_refused_even_where_failures_are_let_through() {
     let server = HttpServer::answering(response(200, &[])).await;
     let authorizer = at(&[server.address]);
     let provider = fail_open(http(HttpApi::default()));
-    let mut connect = Asked::new();
+    let mut connect = TestCheck::new();
     connect.method = Method::CONNECT;
-    let mut no_path = Asked::new();
+    let mut no_path = TestCheck::new();
     no_path.path = "orders.shop:80";
-    let connection = Asked::new();
+    let connection = TestCheck::new();
     for check in [connect.check(), no_path.check(), connection.connection()] {
         match authorizer.decide(&provider, &check).await {
-            Outcome::Refuse {
+            CheckOutcome::Refuse {
                 status: StatusCode::FORBIDDEN,
                 error: CheckError::NotAskable(_),
             } => {}

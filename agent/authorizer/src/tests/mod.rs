@@ -24,7 +24,7 @@ use ambit_model::{HttpApi, OnError, ProviderService, WorkloadIdentity};
 /// A network that finds everything at the same addresses, and dials it.
 struct Fixed(Vec<SocketAddr>);
 
-impl Network for Fixed {
+impl PodNetwork for Fixed {
     fn resolve<'a>(
         &'a self,
         _: &'a ProviderService,
@@ -36,10 +36,10 @@ impl Network for Fixed {
     fn connect<'a>(
         &'a self,
         endpoint: &'a Endpoint,
-    ) -> LocalBoxFuture<'a, Result<Box<dyn Stream>, NotConnected>> {
+    ) -> LocalBoxFuture<'a, Result<Box<dyn AuthorizerStream>, NotConnected>> {
         Box::pin(async {
             match TcpStream::connect(endpoint.address()).await {
-                Ok(stream) => Ok(Box::new(stream) as Box<dyn Stream>),
+                Ok(stream) => Ok(Box::new(stream) as Box<dyn AuthorizerStream>),
                 Err(error) => Err(NotConnected::Unreachable(error.to_string())),
             }
         })
@@ -90,7 +90,7 @@ fn http_api() -> AuthorizerApi {
 }
 
 /// A request and who makes it, to be borrowed by a check.
-struct Asked {
+struct TestCheck {
     source: WorkloadIdentity,
     destination: WorkloadIdentity,
     method: Method,
@@ -99,7 +99,7 @@ struct Asked {
     body: Option<BodyPart>,
 }
 
-impl Asked {
+impl TestCheck {
     fn new() -> Self {
         let identity = |id: &str| id.parse().expect("an identity");
         Self {
@@ -120,7 +120,7 @@ impl Asked {
     }
 
     fn connection(&self) -> Check<'_> {
-        let peer = |address: &str, principal| Peer {
+        let peer = |address: &str, principal| CheckPeer {
             address: address.parse().expect("an address"),
             principal: Some(principal),
         };
@@ -157,23 +157,23 @@ fn header_map(lines: &[(&'static str, &'static str)]) -> HeaderMap {
     headers
 }
 
-fn allowed(answer: Answer) -> Allowance {
+fn allowed(answer: AuthorizerAnswer) -> Allowance {
     match answer {
-        Answer::Allow(allowance) => allowance,
+        AuthorizerAnswer::Allow(allowance) => allowance,
         other => panic!("not allowed: {other:?}"),
     }
 }
 
-fn denied(answer: Answer) -> Denial {
+fn denied(answer: AuthorizerAnswer) -> DenialResponse {
     match answer {
-        Answer::Deny(denial) => denial,
+        AuthorizerAnswer::Deny(denial) => denial,
         other => panic!("not denied: {other:?}"),
     }
 }
 
-fn unanswered(answer: Answer) -> CheckError {
+fn unanswered(answer: AuthorizerAnswer) -> CheckError {
     match answer {
-        Answer::Error(error) => error,
+        AuthorizerAnswer::Error(error) => error,
         other => panic!("an answer: {other:?}"),
     }
 }

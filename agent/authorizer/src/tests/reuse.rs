@@ -12,15 +12,15 @@ fn http() -> ExtensionProvider {
 }
 
 /// A request whose answer may leave something behind.
-fn asked(method: Method, path: &'static str, body: Option<&'static str>) -> Asked {
-    Asked {
+fn asked(method: Method, path: &'static str, body: Option<&'static str>) -> TestCheck {
+    TestCheck {
         method,
         path,
         body: body.map(|body| BodyPart {
             bytes: Bytes::from_static(body.as_bytes()),
             extent: BodyExtent::Whole,
         }),
-        ..Asked::new()
+        ..TestCheck::new()
     }
 }
 
@@ -42,7 +42,7 @@ async fn what_comes_late_does_not_answer_the_next_check() {
         let second = asked(Method::GET, "/secret", None);
         let answer = authorizer.check(&http(), &second.check()).await;
         assert!(
-            matches!(answer, Answer::Deny(_)),
+            matches!(answer, AuthorizerAnswer::Deny(_)),
             "after {method} {path}: {answer:?}"
         );
         assert_eq!(connections.load(Ordering::Relaxed), 2, "{method} {path}");
@@ -53,12 +53,12 @@ async fn what_comes_late_does_not_answer_the_next_check() {
 async fn a_connection_is_not_shared_between_callers() {
     let server = HttpServer::answering(::http::Response::new("")).await;
     let authorizer = at(&[server.address]);
-    let one = Asked::new();
-    let other = Asked {
+    let one = TestCheck::new();
+    let other = TestCheck {
         source: "cluster.local/ns/shop/sa/other"
             .parse()
             .expect("an identity"),
-        ..Asked::new()
+        ..TestCheck::new()
     };
     for asked in [&one, &other, &one, &other] {
         allowed(authorizer.check(&http(), &asked.check()).await);
@@ -71,7 +71,7 @@ async fn a_connection_on_which_something_came_while_it_was_idle_is_closed() {
     let (address, connections) = chatty().await;
     let authorizer = at(&[address]);
     for asked in 1..=3 {
-        denied(authorizer.check(&http(), &Asked::new().check()).await);
+        denied(authorizer.check(&http(), &TestCheck::new().check()).await);
         assert_eq!(connections.load(Ordering::Relaxed), asked);
         tokio::time::sleep(Duration::from_millis(100)).await;
     }

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::super::account::ServiceAccount;
-use super::{BoundPod, Caller, CallerError};
+use super::{AuthenticatedCaller, BoundPod, CallerError};
 use ambit_jwt::VerifiedClaims;
 use ambit_model::ObjectName;
 
@@ -30,7 +30,7 @@ struct Object {
 ///
 /// # Errors
 /// Where the token does not expire, is of no service account, or is bound to no pod.
-pub(super) fn caller(claims: &VerifiedClaims) -> Result<Caller, CallerError> {
+pub(super) fn caller(claims: &VerifiedClaims) -> Result<AuthenticatedCaller, CallerError> {
     if claims.expires.is_none() {
         return Err(CallerError::NoExpiry);
     }
@@ -51,7 +51,7 @@ pub(super) fn caller(claims: &VerifiedClaims) -> Result<Caller, CallerError> {
     if !is_named(&pod) || pod.uid.is_empty() || !binding.node.as_ref().is_none_or(is_named) {
         return Err(CallerError::Claims { account });
     }
-    Ok(Caller {
+    Ok(AuthenticatedCaller {
         pod: BoundPod {
             name: ObjectName::new(account.namespace(), pod.name),
             uid: pod.uid.into(),

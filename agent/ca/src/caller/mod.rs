@@ -21,7 +21,7 @@ pub use online::OnlineReviewer;
 
 /// An authenticated caller.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Caller {
+pub struct AuthenticatedCaller {
     /// Its service account.
     pub account: ServiceAccount,
     /// The pod that it is.
@@ -123,7 +123,7 @@ impl TokenReviewer {
     ///
     /// # Errors
     /// [`ReviewError`].
-    pub async fn review(&self, token: &BearerToken) -> Result<Caller, ReviewError> {
+    pub async fn review(&self, token: &BearerToken) -> Result<AuthenticatedCaller, ReviewError> {
         match self {
             Self::Offline(reviewer) => Ok(reviewer.review(token, SystemTime::now())?),
             Self::Online(reviewer) => reviewer.review(token).await,

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 
-use super::{BearerToken, Caller, CallerError, claims};
+use super::{AuthenticatedCaller, BearerToken, CallerError, claims};
 use ambit_jwt::{ExpectedToken, KeySet, Unauthenticated, verify_bearer};
 
 /// As much of a foreign issuer as is repeated, in characters.
@@ -28,7 +28,11 @@ impl OfflineReviewer {
     ///
     /// # Errors
     /// [`CallerError`].
-    pub fn review(&self, token: &BearerToken, now: SystemTime) -> Result<Caller, CallerError> {
+    pub fn review(
+        &self,
+        token: &BearerToken,
+        now: SystemTime,
+    ) -> Result<AuthenticatedCaller, CallerError> {
         let verified = verify_bearer(token.expose(), &self.expected, &self.keys.load(), now);
         let verified = verified.map_err(|error| match error {
             Unauthenticated::UnknownIssuer { issuer } => CallerError::OtherIssuer {

@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 
 use super::super::account::ServiceAccount;
 use super::reviews::{Reviews, TokenDigest};
-use super::{BearerToken, BoundPod, Caller, CallerError, ReviewError};
+use super::{AuthenticatedCaller, BearerToken, BoundPod, CallerError, ReviewError};
 use ambit_model::ObjectName;
 
 /// Reviews that are under way at once: callers that nobody knows yet must not be many for the API
@@ -59,7 +59,7 @@ impl OnlineReviewer {
     ///
     /// # Errors
     /// [`ReviewError`].
-    pub async fn review(&self, token: &BearerToken) -> Result<Caller, ReviewError> {
+    pub async fn review(&self, token: &BearerToken) -> Result<AuthenticatedCaller, ReviewError> {
         let digest = TokenDigest::of(token);
         if let Some(caller) = self.known(digest) {
             return Ok(caller);
@@ -86,14 +86,14 @@ impl OnlineReviewer {
         }
     }
 
-    fn known(&self, token: TokenDigest) -> Option<Caller> {
+    fn known(&self, token: TokenDigest) -> Option<AuthenticatedCaller> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.find(token, Instant::now())
     }
 
     /// The answer is read here: the client's own reading would log one that it cannot read, and the
     /// token is in it.
-    async fn ask(&self, token: &BearerToken) -> Result<Caller, ReviewError> {
+    async fn ask(&self, token: &BearerToken) -> Result<AuthenticatedCaller, ReviewError> {
         let review = TokenReview {
             spec: TokenReviewSpec {
                 audiences: Some(vec![self.audience.clone()]),
@@ -137,7 +137,7 @@ impl fmt::Debug for OnlineReviewer {
 }
 
 /// Whom the API server takes the bearer for.
-fn caller(status: TokenReviewStatus, audience: &str) -> Result<Caller, CallerError> {
+fn caller(status: TokenReviewStatus, audience: &str) -> Result<AuthenticatedCaller, CallerError> {
     let audiences = status.audiences.unwrap_or_default();
     // An API server that does not know of audiences answers without them.
     let is_for_us = audiences.iter().any(|known| known == audience);
@@ -168,7 +168,7 @@ fn caller(status: TokenReviewStatus, audience: &str) -> Result<Caller, CallerErr
         Value::None => None,
         Value::Unclear => return Err(claims()),
     };
-    Ok(Caller { account, pod, node })
+    Ok(AuthenticatedCaller { account, pod, node })
 }
 
 /// A value of a user's `extra`, which are lists.
@@ -203,7 +203,7 @@ mod tests {
         })
     }
 
-    fn with(pointer: &str, value: Json) -> Result<Caller, CallerError> {
+    fn with(pointer: &str, value: Json) -> Result<AuthenticatedCaller, CallerError> {
         let mut status = status();
         *status.pointer_mut(pointer).expect("a field") = value;
         caller(

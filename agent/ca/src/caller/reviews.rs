@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use super::{BearerToken, Caller};
+use super::{AuthenticatedCaller, BearerToken};
 
 /// How long a positive review is believed: as long as the API server itself believes one. A node's
 /// agent asks for all its pods at once with one token; a pod that is deleted loses its caller this
@@ -29,17 +29,17 @@ impl TokenDigest {
 
 /// Positive reviews. Negative ones are not kept: a token may come to be accepted.
 #[derive(Debug, Default)]
-pub(super) struct Reviews(HashMap<TokenDigest, (Caller, Instant)>);
+pub(super) struct Reviews(HashMap<TokenDigest, (AuthenticatedCaller, Instant)>);
 
 impl Reviews {
     /// Whose the token is, where that was found out a moment ago.
-    pub(super) fn find(&self, token: TokenDigest, now: Instant) -> Option<Caller> {
+    pub(super) fn find(&self, token: TokenDigest, now: Instant) -> Option<AuthenticatedCaller> {
         let (caller, since) = self.0.get(&token)?;
         is_believed(*since, now).then(|| caller.clone())
     }
 
     /// Remembers whose the token is, unless too much is remembered already.
-    pub(super) fn keep(&mut self, token: TokenDigest, caller: Caller, now: Instant) {
+    pub(super) fn keep(&mut self, token: TokenDigest, caller: AuthenticatedCaller, now: Instant) {
         if self.0.len() >= MAX_KEPT {
             self.0.retain(|_, (_, since)| is_believed(*since, now));
         }

@@ -12,7 +12,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{ServerConfig, version};
 use tokio::sync::watch;
 
-use ambit_authority::{Authority, IssueError, SubjectKey};
+use ambit_authority::{CertificateAuthority, IssueError, SubjectKey};
 
 /// The only protocol that the server speaks.
 const ALPN: &[u8] = b"h2";
@@ -42,7 +42,7 @@ pub enum ServerCertificateError {
 pub struct ServerCertificate {
     names: Vec<ServerName<'static>>,
     lifetime: Duration,
-    authority: watch::Receiver<Arc<Authority>>,
+    authority: watch::Receiver<Arc<CertificateAuthority>>,
     current: ArcSwap<Current>,
 }
 
@@ -59,7 +59,7 @@ impl ServerCertificate {
     /// # Errors
     /// [`ServerCertificateError`].
     pub fn new(
-        mut authority: watch::Receiver<Arc<Authority>>,
+        mut authority: watch::Receiver<Arc<CertificateAuthority>>,
         names: Vec<ServerName<'static>>,
         lifetime: Duration,
     ) -> Result<Self, ServerCertificateError> {
@@ -132,7 +132,7 @@ impl ResolvesServerCert for ServerCertificate {
 }
 
 fn issue(
-    authority: &Authority,
+    authority: &CertificateAuthority,
     names: &[ServerName<'_>],
     lifetime: Duration,
 ) -> Result<Current, ServerCertificateError> {

@@ -18,10 +18,10 @@ use tonic::server::UnaryService;
 use tonic::{Code, Status};
 use tonic_prost::ProstCodec;
 
-use super::super::caller::Caller;
+use super::super::caller::AuthenticatedCaller;
 use super::super::protocol::{CREATE_CERTIFICATE_PATH, CertificateRequest, CertificateResponse};
 use super::super::service::CertificateService;
-use super::slots::{ConnectionSlots, Slot, SlotHandle, Source, UsedSlot};
+use super::slots::{ConnectionSlots, ConnectionSource, Slot, SlotHandle, UsedSlot};
 
 /// Calls of a connection that are under way at once.
 const MAX_STREAMS: u32 = 32;
@@ -50,17 +50,17 @@ const KEEP_ALIVE: Duration = Duration::from_secs(20);
 const CLOSING: Duration = CALL_TIMEOUT.saturating_add(Duration::from_secs(1));
 
 /// A connection's slot, and where it gets another one once its caller is known.
-pub(super) struct Place {
+pub(super) struct ConnectionSlot {
     pub(super) slots: ConnectionSlots,
     pub(super) slot: Slot,
 }
 
 /// How a connection is used.
 #[derive(Debug)]
-struct Activity(Mutex<Usage>);
+struct Activity(Mutex<ConnectionUse>);
 
 #[derive(Debug)]
-struct Usage {
+struct ConnectionUse {
     under_way: usize,
     /// When it was used last; while its caller is a stranger, since when it stands.
     since: Instant,
@@ -81,7 +81,7 @@ struct Calls {
     service: Arc<CertificateService>,
     peer: SocketAddr,
     /// Who has called last.
-    caller: watch::Sender<Option<Source>>,
+    caller: watch::Sender<Option<ConnectionSource>>,
 }
 
 /// Serves a connection until its peer leaves, it is idle for long, another one needs its place, or
@@ -90,7 +90,7 @@ pub(super) async fn serve<S>(
     stream: S,
     peer: SocketAddr,
     service: Arc<CertificateService>,
-    mut place: Place,
+    mut place: ConnectionSlot,
     mut stop: watch::Receiver<bool>,
 ) -> hyper::Result<()>
 where
@@ -153,10 +153,10 @@ fn builder() -> http2::Builder<TokioExecutor> {
     builder
 }
 
-impl Place {
+impl ConnectionSlot {
     /// Gives the connection a slot that counts towards its caller. It keeps the one that it has where
     /// all of those are in use.
-    fn know(&mut self, caller: Option<Source>, activity: &Activity) {
+    fn know(&mut self, caller: Option<ConnectionSource>, activity: &Activity) {
         if let Some(caller) = caller
             && let Ok(slot) = self.slots.take_known(caller)
         {
@@ -168,7 +168,7 @@ impl Place {
 
 impl Activity {
     fn new() -> Self {
-        Self(Mutex::new(Usage {
+        Self(Mutex::new(ConnectionUse {
             under_way: 0,
             since: Instant::now(),
             slot: None,
@@ -200,12 +200,12 @@ impl Activity {
         }
     }
 
-    fn usage(&self) -> MutexGuard<'_, Usage> {
+    fn usage(&self) -> MutexGuard<'_, ConnectionUse> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Usage {
+impl ConnectionUse {
     fn change(&mut self, by: isize) {
         self.under_way = self.under_way.saturating_add_signed(by);
         if self.slot.is_some() {
@@ -250,8 +250,8 @@ impl UnaryService<CertificateRequest> for Calls {
             caller,
         } = self.clone();
         Box::pin(async move {
-            let authenticated = |known: &Caller| {
-                let known = Some(Source::of(known));
+            let authenticated = |known: &AuthenticatedCaller| {
+                let known = Some(ConnectionSource::of(known));
                 caller.send_if_modified(|last| {
                     let is_other = *last != known;
                     last.clone_from(&known);

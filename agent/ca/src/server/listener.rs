@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use super::certificate::ServerCertificate;
-use super::connection::{self, Place};
+use super::connection::{self, ConnectionSlot};
 use super::slots::{ConnectionSlots, Slot};
 use crate::service::CertificateService;
 
@@ -136,7 +136,7 @@ impl CaServer {
                     }
                 },
             };
-            let place = Place { slots, slot };
+            let place = ConnectionSlot { slots, slot };
             if let Err(error) = connection::serve(stream, peer, service, place, stop).await {
                 tracing::debug!(%peer, %error, "a connection failed");
             }

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::account::ServiceAccount;
-use crate::caller::Caller;
+use crate::caller::AuthenticatedCaller;
 use ambit_admission::{NoRoom, Occupied, Origin, Seat, SeatHandle, Seats};
 
 /// Connections whose callers have not shown a token that is good.
@@ -18,7 +18,7 @@ const MAX_CALLERS: usize = 3072;
 
 /// Whose share a connection counts towards.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub(super) enum Source {
+pub(super) enum ConnectionSource {
     /// No token has been shown.
     Stranger(Origin),
     /// An account, on the node that its token names.
@@ -26,23 +26,23 @@ pub(super) enum Source {
 }
 
 /// A connection's right to be there.
-pub(super) type Slot = Seat<Source>;
+pub(super) type Slot = Seat<ConnectionSource>;
 
 /// What a call uses while it is under way.
-pub(super) type SlotHandle = SeatHandle<Source>;
+pub(super) type SlotHandle = SeatHandle<ConnectionSource>;
 
 /// A slot that a call uses.
-pub(super) type UsedSlot = Occupied<Source>;
+pub(super) type UsedSlot = Occupied<ConnectionSource>;
 
 /// The slots of all connections.
 #[derive(Clone, Debug)]
 pub(super) struct ConnectionSlots {
-    strangers: Seats<Source>,
-    callers: Seats<Source>,
+    strangers: Seats<ConnectionSource>,
+    callers: Seats<ConnectionSource>,
 }
 
-impl Source {
-    pub(super) fn of(caller: &Caller) -> Self {
+impl ConnectionSource {
+    pub(super) fn of(caller: &AuthenticatedCaller) -> Self {
         Self::Caller(caller.account.clone(), caller.node.clone())
     }
 }
@@ -66,14 +66,15 @@ impl ConnectionSlots {
     /// # Errors
     /// [`NoRoom`].
     pub(super) fn take(&self, address: IpAddr) -> Result<Slot, NoRoom> {
-        self.strangers.take(Source::Stranger(Origin::of(address)))
+        self.strangers
+            .take(ConnectionSource::Stranger(Origin::of(address)))
     }
 
     /// A slot for a connection whose caller is known.
     ///
     /// # Errors
     /// [`NoRoom`]; the connection may keep the slot that it has.
-    pub(super) fn take_known(&self, caller: Source) -> Result<Slot, NoRoom> {
+    pub(super) fn take_known(&self, caller: ConnectionSource) -> Result<Slot, NoRoom> {
         self.callers.take(caller)
     }
 }
@@ -105,7 +106,7 @@ mod tests {
     #[test]
     fn strangers_take_nothing_from_callers() {
         let slots = ConnectionSlots::new(1, 1);
-        let web = Source::of(&caller("shop/web", "web-0", Some("node-1")));
+        let web = ConnectionSource::of(&caller("shop/web", "web-0", Some("node-1")));
         let mut known = slots.take_known(web).expect("free");
         let _strangers: Vec<_> = (0..100).map(|number| slots.take(address(number))).collect();
         assert!(known.displaced().now_or_never().is_none());
@@ -114,7 +115,7 @@ mod tests {
     #[test]
     fn a_call_under_way_keeps_its_slot() {
         let slots = ConnectionSlots::new(1, 1);
-        let source = |node| Source::of(&caller("shop/web", "web-0", Some(node)));
+        let source = |node| ConnectionSource::of(&caller("shop/web", "web-0", Some(node)));
         let known = slots.take_known(source("node-1")).expect("free");
         let used = known.handle().occupy();
         assert!(slots.take_known(source("node-2")).is_err());

@@ -1,13 +1,13 @@
 //! Every way in which a caller may or may not have an identity.
 
 use super::{AGENT, account, agent, caller, pod, pods, sidecar};
-use crate::authorization::{Asked, Authorization, Denied};
-use crate::caller::{BoundPod, Caller};
+use crate::authorization::{IssuanceDenied, IssuancePolicy, RequestedIdentity};
+use crate::caller::{AuthenticatedCaller, BoundPod};
 use crate::pods::PodEntry;
 use ambit_model::{ObjectName, TrustDomain, WorkloadIdentity};
 
-fn rules() -> Authorization {
-    Authorization {
+fn rules() -> IssuancePolicy {
+    IssuancePolicy {
         trust_domain: TrustDomain::new("cluster.local").expect("valid"),
         node_accounts: [account(AGENT)].into(),
     }
@@ -17,11 +17,14 @@ fn identity(principal: &str) -> WorkloadIdentity {
     principal.parse().expect("an identity")
 }
 
-fn web() -> Asked {
-    Asked::Of(identity("cluster.local/ns/shop/sa/web"))
+fn web() -> RequestedIdentity {
+    RequestedIdentity::Of(identity("cluster.local/ns/shop/sa/web"))
 }
 
-fn judge(caller: &Caller, asked: &Asked) -> Result<String, Denied> {
+fn judge(
+    caller: &AuthenticatedCaller,
+    asked: &RequestedIdentity,
+) -> Result<String, IssuanceDenied> {
     let given = rules().authorize(caller, asked, &pods())?;
     Ok(given.principal().to_owned())
 }
@@ -43,7 +46,7 @@ fn everybody_may_have_their_own() {
             "cluster.local/ns/mesh/sa/agent",
         ),
     ] {
-        let given = judge(&caller(account, name, node), &Asked::Own);
+        let given = judge(&caller(account, name, node), &RequestedIdentity::Own);
         assert_eq!(given.as_deref(), Ok(principal));
     }
 }
@@ -60,13 +63,16 @@ fn an_agent_may_have_those_of_its_node_and_no_others() {
         ("cluster.local/ns/shop/sa/web.", false),
         ("cluster.local/ns/nowhere/sa/nobody", false),
     ] {
-        let asked = Asked::Of(identity(principal));
+        let asked = RequestedIdentity::Of(identity(principal));
         // With and without a node in the token, its pod says where it is.
         for node in [Some("node-1"), None] {
             let given = judge(&caller(AGENT, "agent-1", node), &asked);
             match is_given {
                 true => assert_eq!(given.as_deref(), Ok(principal)),
-                false => assert!(matches!(given, Err(Denied::NotOnNode { .. })), "{given:?}"),
+                false => assert!(
+                    matches!(given, Err(IssuanceDenied::NotOnNode { .. })),
+                    "{given:?}"
+                ),
             }
         }
     }
@@ -79,9 +85,9 @@ fn other_trust_domains_are_refused() {
         "cluster.local.example/ns/shop/sa/web",
         "cluster/ns/shop/sa/web",
     ] {
-        let given = judge(&agent(), &Asked::Of(identity(principal)));
+        let given = judge(&agent(), &RequestedIdentity::Of(identity(principal)));
         assert!(
-            matches!(given, Err(Denied::OtherTrustDomain { .. })),
+            matches!(given, Err(IssuanceDenied::OtherTrustDomain { .. })),
             "{given:?}"
         );
     }
@@ -90,20 +96,20 @@ fn other_trust_domains_are_refused() {
 #[test]
 fn who_is_no_agent_may_impersonate_nobody_not_even_itself() {
     let error = judge(&sidecar(), &web()).expect_err("refused");
-    assert!(matches!(error, Denied::NotANodeAccount { .. }));
+    assert!(matches!(error, IssuanceDenied::NotANodeAccount { .. }));
     assert!(error.to_string().contains("--node-account shop/web"));
-    let nobody_trusted = Authorization {
+    let nobody_trusted = IssuancePolicy {
         node_accounts: Default::default(),
         ..rules()
     };
     let given = nobody_trusted.authorize(&agent(), &web(), &pods());
-    assert!(matches!(given, Err(Denied::NotANodeAccount { .. })));
+    assert!(matches!(given, Err(IssuanceDenied::NotANodeAccount { .. })));
     // An account of the agents' name in another namespace, on the same node.
     let mut with_impostor = pods();
     with_impostor.put(pod("shop/agent", "agent-1", "node-1"));
     let impostor = caller("shop/agent", "agent-1", Some("node-1"));
     let given = rules().authorize(&impostor, &web(), &with_impostor);
-    assert!(matches!(given, Err(Denied::NotANodeAccount { .. })));
+    assert!(matches!(given, Err(IssuanceDenied::NotANodeAccount { .. })));
 }
 
 #[test]
@@ -111,19 +117,25 @@ fn the_callers_pod_has_to_be_what_its_token_says() {
     let elsewhere = caller(AGENT, "agent-1", Some("node-2"));
     let gone = caller(AGENT, "agent-3", Some("node-1"));
     let of_another = caller(AGENT, "web-0", Some("node-1"));
-    let replaced = Caller {
+    let replaced = AuthenticatedCaller {
         pod: BoundPod {
             uid: "former".into(),
             ..agent().pod
         },
         ..agent()
     };
-    for asked in [Asked::Own, web()] {
-        let denied = |caller: &Caller| judge(caller, &asked).expect_err("refused");
-        assert!(matches!(denied(&elsewhere), Denied::OtherNode { .. }));
-        assert!(matches!(denied(&gone), Denied::NoSuchPod { .. }));
-        assert!(matches!(denied(&of_another), Denied::NoSuchPod { .. }));
-        assert!(matches!(denied(&replaced), Denied::Replaced { .. }));
+    for asked in [RequestedIdentity::Own, web()] {
+        let denied = |caller: &AuthenticatedCaller| judge(caller, &asked).expect_err("refused");
+        assert!(matches!(
+            denied(&elsewhere),
+            IssuanceDenied::OtherNode { .. }
+        ));
+        assert!(matches!(denied(&gone), IssuanceDenied::NoSuchPod { .. }));
+        assert!(matches!(
+            denied(&of_another),
+            IssuanceDenied::NoSuchPod { .. }
+        ));
+        assert!(matches!(denied(&replaced), IssuanceDenied::Replaced { .. }));
     }
 }
 
@@ -133,7 +145,7 @@ fn a_pod_of_another_account_is_not_the_caller() {
     pods.put(pod("mesh/other", "agent-1", "node-1"));
     let given = rules().authorize(&agent(), &web(), &pods);
     assert!(
-        matches!(given, Err(Denied::OtherAccount { .. })),
+        matches!(given, Err(IssuanceDenied::OtherAccount { .. })),
         "{given:?}"
     );
 }
@@ -158,7 +170,7 @@ fn a_pod_that_is_not_scheduled_is_on_no_node() {
     for node in [None, Some("node-1")] {
         let given = rules().authorize(&caller(AGENT, "agent-1", node), &web(), &pods);
         assert!(
-            matches!(given, Err(Denied::NodeUnknown { .. })),
+            matches!(given, Err(IssuanceDenied::NodeUnknown { .. })),
             "{given:?}"
         );
     }
@@ -170,7 +182,7 @@ fn a_pod_that_leaves_the_node_takes_its_identity_along() {
     assert!(rules().authorize(&agent(), &web(), &pods).is_ok());
     pods.put(pod("shop/web", "web-0", "node-2"));
     let given = rules().authorize(&agent(), &web(), &pods);
-    assert!(matches!(given, Err(Denied::NotOnNode { .. })));
+    assert!(matches!(given, Err(IssuanceDenied::NotOnNode { .. })));
     pods.remove(&ObjectName::new("shop", "web-0"));
     assert!(rules().authorize(&agent(), &web(), &pods).is_err());
 }

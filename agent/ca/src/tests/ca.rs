@@ -15,13 +15,13 @@ use super::client::Client;
 use super::{AGENT, account, binding, pods};
 use crate::CertificateService;
 use crate::audit::Audit;
-use crate::authorization::Authorization;
-use crate::caller::{Caller, OfflineReviewer, TokenReviewer};
-use crate::limits::{Limits, RateLimit};
+use crate::authorization::IssuancePolicy;
+use crate::caller::{AuthenticatedCaller, OfflineReviewer, TokenReviewer};
+use crate::limits::{RateLimit, RateLimiter};
 use crate::pods::PodDirectory;
 use crate::request::Lifetimes;
 use crate::server::{CaServer, ServerCertificate};
-use ambit_authority::{Authority, AuthorityFiles, make_root};
+use ambit_authority::{AuthorityFiles, CertificateAuthority, make_root};
 use ambit_jwt::testing::Issuer;
 use ambit_jwt::{ExpectedToken, KeySet};
 use ambit_model::TrustDomain;
@@ -48,7 +48,7 @@ pub(super) struct Settings {
 
 pub(super) struct TestCa {
     pub(super) server: std::net::SocketAddr,
-    pub(super) authority: Arc<Authority>,
+    pub(super) authority: Arc<CertificateAuthority>,
     pub(super) service: Arc<CertificateService>,
     pub(super) issuer: Arc<Issuer>,
     end: Option<oneshot::Sender<()>>,
@@ -110,7 +110,7 @@ impl TestCa {
     }
 
     /// A token as the cluster issues it to a caller.
-    pub(super) fn token(&self, caller: &Caller) -> String {
+    pub(super) fn token(&self, caller: &AuthenticatedCaller) -> String {
         self.issuer.token(&claims(caller))
     }
 
@@ -122,7 +122,7 @@ impl TestCa {
 }
 
 /// The claims of a caller's token.
-pub(super) fn claims(caller: &Caller) -> Value {
+pub(super) fn claims(caller: &AuthenticatedCaller) -> Value {
     let now = seconds();
     json!({
         "iss": ISSUER,
@@ -158,12 +158,12 @@ fn service(
 ) -> CertificateService {
     CertificateService {
         reviewer: settings.reviewer,
-        authorization: Authorization {
+        authorization: IssuancePolicy {
             trust_domain,
             node_accounts: [account(AGENT)].into(),
         },
         pods: settings.pods,
-        limits: Limits::new(RateLimit {
+        limits: RateLimiter::new(RateLimit {
             burst: NonZeroU32::new(settings.burst).unwrap(),
             per_second: NonZeroU32::MIN,
         }),

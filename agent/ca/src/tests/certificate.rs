@@ -12,7 +12,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 use super::ca::NAME;
 use super::client::tls;
 use crate::server::ServerCertificate;
-use ambit_authority::{Authority, make_root};
+use ambit_authority::{CertificateAuthority, make_root};
 use ambit_model::TrustDomain;
 
 /// Short enough to wait for half of it.
@@ -20,7 +20,7 @@ const LIFETIME: Duration = Duration::from_secs(6);
 
 const DAY: Duration = Duration::from_secs(86_400);
 
-fn authority() -> (Arc<Authority>, TempDir) {
+fn authority() -> (Arc<CertificateAuthority>, TempDir) {
     let directory = tempfile::tempdir().unwrap();
     let domain = TrustDomain::new("cluster.local").unwrap();
     let made = make_root(&directory.path().join("ca"), &domain, DAY).unwrap();
@@ -28,7 +28,7 @@ fn authority() -> (Arc<Authority>, TempDir) {
 }
 
 fn certificate(
-    authority: &watch::Receiver<Arc<Authority>>,
+    authority: &watch::Receiver<Arc<CertificateAuthority>>,
     lifetime: Duration,
 ) -> Arc<ServerCertificate> {
     let names = vec![ServerName::try_from(NAME).unwrap()];
@@ -39,7 +39,7 @@ fn certificate(
 /// The leaf that the server shows; `None` where it does not lead to these roots.
 async fn shown(
     server: &Arc<ServerCertificate>,
-    authority: &Authority,
+    authority: &CertificateAuthority,
 ) -> Option<CertificateDer<'static>> {
     let (near, far) = tokio::io::duplex(16 * 1024);
     let acceptor = TlsAcceptor::from(server.tls().unwrap());

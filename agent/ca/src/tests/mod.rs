@@ -1,4 +1,4 @@
-//! Authorization in full, and the whole service over TLS.
+//! IssuancePolicy in full, and the whole service over TLS.
 
 mod api_server;
 mod audit;
@@ -15,7 +15,7 @@ mod tokens;
 use serde_json::{Value, json};
 
 use super::account::ServiceAccount;
-use super::caller::{BoundPod, Caller};
+use super::caller::{AuthenticatedCaller, BoundPod};
 use super::pods::{PodEntry, PodIndex};
 use ambit_model::ObjectName;
 
@@ -33,9 +33,9 @@ fn uid(pod: &str) -> String {
 }
 
 /// A caller: an account's pod, by its name, on a node.
-pub(super) fn caller(of: &str, pod: &str, node: Option<&str>) -> Caller {
+pub(super) fn caller(of: &str, pod: &str, node: Option<&str>) -> AuthenticatedCaller {
     let account = account(of);
-    Caller {
+    AuthenticatedCaller {
         pod: BoundPod {
             name: ObjectName::new(account.namespace(), pod),
             uid: uid(pod).into(),
@@ -67,17 +67,17 @@ fn pods() -> PodIndex {
 }
 
 /// The agent of the first node.
-fn agent() -> Caller {
+fn agent() -> AuthenticatedCaller {
     caller(AGENT, "agent-1", Some("node-1"))
 }
 
 /// A sidecar on the first node.
-fn sidecar() -> Caller {
+fn sidecar() -> AuthenticatedCaller {
     caller("shop/web", "web-0", Some("node-1"))
 }
 
 /// What Kubernetes puts under `kubernetes.io` into a caller's token.
-fn binding(caller: &Caller) -> Value {
+fn binding(caller: &AuthenticatedCaller) -> Value {
     let node = caller.node.as_deref();
     json!({
         "namespace": caller.account.namespace(),

@@ -7,13 +7,13 @@ use super::api_server::{ApiServer, pod_object};
 use super::ca::TestCa;
 use super::client::Ask;
 use super::{AGENT, account, agent};
-use crate::caller::{Caller, OnlineReviewer, TokenReviewer};
+use crate::caller::{AuthenticatedCaller, OnlineReviewer, TokenReviewer};
 use crate::pods::{PodDirectory, follow_cluster};
 
 const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";
 const TOKEN: &str = "header.payload.signature";
 
-fn status(caller: &Caller) -> Value {
+fn status(caller: &AuthenticatedCaller) -> Value {
     let account = &caller.account;
     json!({
         "authenticated": true,

@@ -23,10 +23,10 @@ use tokio::sync::watch;
 pub use address::{CaAddress, CaAddressError};
 pub use config::IstioCaConfig;
 use connection::CaConnection;
-use response::Parts;
+use response::CaResponse;
 
 use super::anchors::TrustAnchors;
-use super::answer::{AnswerError, Question, ensure};
+use super::answer::{IssueRequest, IssuedCertificateError, ensure};
 use super::bundle_file::{BundleFile, BundleFileError};
 use super::issued::IssuedCertificate;
 use super::peer::TrustPolicy;
@@ -47,18 +47,18 @@ enum Roots {
     /// A file, which alone says what they are.
     File(BundleFile),
     /// The authority's newest answer.
-    Answers(Adopted),
+    Answers(AdoptedRoots),
 }
 
-struct Adopted {
+struct AdoptedRoots {
     published: watch::Sender<Arc<TrustAnchors>>,
-    questions: Mutex<Questions>,
+    questions: Mutex<RequestNumbers>,
 }
 
-/// Questions are numbered as they are sent: an answer that was overtaken by a newer one says
+/// RequestNumbers are numbered as they are sent: an answer that was overtaken by a newer one says
 /// nothing about the roots any more.
 #[derive(Default)]
-struct Questions {
+struct RequestNumbers {
     sent: u64,
     adopted: u64,
 }
@@ -73,7 +73,7 @@ impl IstioCa {
         BundleFile::read(&config.root)?;
         let roots = match &config.trust_roots {
             Some(path) => Roots::File(BundleFile::follow(path)?),
-            None => Roots::Answers(Adopted {
+            None => Roots::Answers(AdoptedRoots {
                 published: watch::Sender::default(),
                 questions: Mutex::default(),
             }),
@@ -96,13 +96,13 @@ impl IstioCa {
         let message = request::message(identity, &key, lifetime).map_err(refused)?;
         let number = self.roots.next_question();
         let response = request::send(&self.config, &self.connection, message).await?;
-        let Parts { chain, roots } = response::read(&response)?;
+        let CaResponse { chain, roots } = response::read(&response)?;
         let issued = IssuedCertificate {
             chain,
             key: PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),
         };
         if let Roots::Answers(adopted) = &self.roots {
-            let question = Question {
+            let question = IssueRequest {
                 identity,
                 lifetime,
                 now: SystemTime::now(),
@@ -146,25 +146,25 @@ impl Roots {
     }
 }
 
-impl Adopted {
+impl AdoptedRoots {
     /// Takes the roots of an answer for the mesh's, if the whole answer is good by them.
     fn adopt(
         &self,
         roots: TrustAnchors,
         number: u64,
         issued: &IssuedCertificate,
-        question: &Question<'_>,
+        question: &IssueRequest<'_>,
         trust: &TrustPolicy,
-    ) -> Result<(), AnswerError> {
+    ) -> Result<(), IssuedCertificateError> {
         if roots.is_empty() {
-            return Err(AnswerError::NoRoots);
+            return Err(IssuedCertificateError::NoRoots);
         }
         if **self.published.borrow() == roots {
             self.lock().note(number);
             return Ok(());
         }
         let verifier = PeerVerifier::new(&roots, trust.clone())
-            .map_err(|error| AnswerError::Chain(error.to_string()))?;
+            .map_err(|error| IssuedCertificateError::Chain(error.to_string()))?;
         ensure(issued, question, &verifier)?;
         if self.lock().note(number) {
             self.published.send_replace(Arc::new(roots));
@@ -172,14 +172,14 @@ impl Adopted {
         Ok(())
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Questions> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, RequestNumbers> {
         self.questions
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Questions {
+impl RequestNumbers {
     /// Whether the answer to a question is the newest.
     fn note(&mut self, number: u64) -> bool {
         let newest = number > self.adopted;

@@ -4,10 +4,10 @@ use rustls::pki_types::CertificateDer;
 
 use super::message::CertificateResponse;
 use crate::anchors::{BundleError, TrustAnchors, certificates};
-use crate::answer::AnswerError;
+use crate::answer::IssuedCertificateError;
 
 /// An answer, taken apart.
-pub(super) struct Parts {
+pub(super) struct CaResponse {
     /// Leaf first, without what signed itself.
     pub(super) chain: Vec<CertificateDer<'static>>,
     /// What the authority says that the mesh's roots are.
@@ -18,9 +18,9 @@ pub(super) struct Parts {
 /// they are what signed itself.
 ///
 /// # Errors
-/// [`AnswerError::Empty`], [`AnswerError::Unreadable`].
-pub(super) fn read(response: &CertificateResponse) -> Result<Parts, AnswerError> {
-    let unreadable = |error: BundleError| AnswerError::Unreadable(error.to_string());
+/// [`IssuedCertificateError::Empty`], [`IssuedCertificateError::Unreadable`].
+pub(super) fn read(response: &CertificateResponse) -> Result<CaResponse, IssuedCertificateError> {
+    let unreadable = |error: BundleError| IssuedCertificateError::Unreadable(error.to_string());
     let read = |pem: &String| certificates(pem.as_bytes()).map_err(unreadable);
     let elements = response.cert_chain.iter().map(read);
     let mut elements = elements.collect::<Result<Vec<_>, _>>()?;
@@ -29,10 +29,10 @@ pub(super) fn read(response: &CertificateResponse) -> Result<Parts, AnswerError>
         _ => elements.pop().unwrap_or_default(),
     };
     let mut rest = elements.into_iter().flatten();
-    let leaf = rest.next().ok_or(AnswerError::Empty)?;
+    let leaf = rest.next().ok_or(IssuedCertificateError::Empty)?;
     let (own, between): (Vec<_>, Vec<_>) = rest.partition(is_self_issued);
     let roots = if last.is_empty() { own } else { last };
-    Ok(Parts {
+    Ok(CaResponse {
         chain: std::iter::once(leaf).chain(between).collect(),
         roots: TrustAnchors::new(roots),
     })

@@ -3,7 +3,7 @@ use std::time::{Duration, SystemTime};
 use rcgen::{CertificateParams, IsCa, KeyPair, KeyUsagePurpose};
 
 use super::{HOUR, Root, identity, params, private, trust};
-use crate::answer::{CheckedCertificate, Question, check};
+use crate::answer::{CheckedCertificate, IssueRequest, check};
 use crate::issued::IssuedCertificate;
 use crate::validity::CLOCK_SKEW;
 use crate::verify::PeerVerifier;
@@ -14,7 +14,7 @@ const WEB: &str = "spiffe://cluster.local/ns/prod/sa/web";
 fn judge(root: &Root, answer: IssuedCertificate) -> Result<CheckedCertificate, String> {
     let verifier = PeerVerifier::new(&root.anchors(), trust(&[])).unwrap();
     let web = identity("web");
-    let question = Question {
+    let question = IssueRequest {
         identity: &web,
         lifetime: HOUR,
         now: SystemTime::now(),

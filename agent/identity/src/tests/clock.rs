@@ -4,18 +4,18 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 
 use super::{HOUR, Root, identity, trust};
-use crate::answer::{Question, check};
-use crate::held::Held;
-use crate::schedule::Priority;
-use crate::trust::Trust;
+use crate::answer::{IssueRequest, check};
+use crate::held::ManagedCertificate;
+use crate::schedule::IssuePriority;
+use crate::trust::MeshTrust;
 
 /// A certificate that was issued now, for an hour.
-fn held() -> (Held, SystemTime) {
+fn held() -> (ManagedCertificate, SystemTime) {
     let (root, web) = (Root::make(), identity("web"));
     let (_, anchors) = watch::channel(Arc::new(root.anchors()));
-    let trust = Trust::new(anchors, trust(&[]));
+    let trust = MeshTrust::new(anchors, trust(&[]));
     let now = SystemTime::now();
-    let question = Question {
+    let question = IssueRequest {
         identity: &web,
         lifetime: HOUR,
         now,
@@ -26,7 +26,7 @@ fn held() -> (Held, SystemTime) {
     );
     let verification = trust.verification().unwrap();
     let checked = check(issued, &question, &verification.verifier).unwrap();
-    let held = Held::new(web);
+    let held = ManagedCertificate::new(web);
     held.install(checked, &trust, now).unwrap();
     (held, now)
 }
@@ -39,7 +39,7 @@ fn a_clock_that_stays_in_its_time_changes_nothing() {
         (HOUR.mul_f64(0.44)..HOUR.mul_f64(0.56)).contains(&due),
         "{due:?}"
     );
-    assert_eq!(held.priority(now + HOUR / 4), Priority::Renewal);
+    assert_eq!(held.priority(now + HOUR / 4), IssuePriority::Renewal);
     assert!(held.due(now + HOUR / 4) < due);
     held.valid(now - Duration::from_secs(60)).unwrap();
 }
@@ -49,10 +49,10 @@ fn a_clock_that_jumps_forward_has_it_replaced_at_once() {
     let (held, now) = held();
     let past_renewal = now + HOUR.mul_f64(0.6);
     assert_eq!(held.due(past_renewal), Duration::ZERO);
-    assert_eq!(held.priority(past_renewal), Priority::Renewal);
+    assert_eq!(held.priority(past_renewal), IssuePriority::Renewal);
     let past_its_end = now + 400 * 24 * HOUR;
     assert_eq!(held.due(past_its_end), Duration::ZERO);
-    assert_eq!(held.priority(past_its_end), Priority::Awaited);
+    assert_eq!(held.priority(past_its_end), IssuePriority::Awaited);
     let error = held.valid(past_its_end).unwrap_err().to_string();
     assert!(error.contains("it expired at"), "{error}");
 }
@@ -62,7 +62,7 @@ fn a_clock_that_jumps_back_has_it_replaced_at_once() {
     let (held, now) = held();
     let before = now - 400 * 24 * HOUR;
     assert_eq!(held.due(before), Duration::ZERO);
-    assert_eq!(held.priority(before), Priority::Awaited);
+    assert_eq!(held.priority(before), IssuePriority::Awaited);
     let error = held.valid(before).unwrap_err().to_string();
     assert!(error.contains("this node's clock says"), "{error}");
     // Back by more than renewal, and within its time: it serves, and is renewed later.

@@ -5,7 +5,7 @@ use super::authority::{Authority, ready};
 use super::{HOUR, eventually, identity};
 use crate::condition::CertificateState;
 use crate::manager::Identities;
-use crate::state::{CertificateSummary, NodeCertificates};
+use crate::state::{CertificateSummary, NodeCertificateState};
 
 /// Long enough for a busy machine and whole seconds not to matter, and short enough to wait for.
 const SHORT: Duration = Duration::from_secs(8);
@@ -92,19 +92,19 @@ async fn a_failed_renewal_keeps_the_old_one_until_it_expires_and_recovers() {
     let identities = authority.identities(SHORT);
     let held = identities.hold(&identity("web"));
     ready(&held).await;
-    assert_eq!(summary(&identities).state, NodeCertificates::Good);
+    assert_eq!(summary(&identities).state, NodeCertificateState::Good);
     authority.fails.store(true, Ordering::SeqCst);
     eventually("a failure", || summary(&identities).failing == 1).await;
     held.client().unwrap();
     let degraded = summary(&identities);
-    assert_eq!(degraded.state, NodeCertificates::Degraded);
+    assert_eq!(degraded.state, NodeCertificateState::Degraded);
     let info = identities.list().remove(0);
     assert_eq!(degraded.degraded_until, info.not_after);
     let faults = identities.faults(&identities.list());
     assert!(faults[0].message.contains("It serves until"), "{faults:?}");
     assert!(faults[0].message.contains("out of ink"), "{faults:?}");
     eventually("the end of the old one", || held.client().is_err()).await;
-    assert_eq!(summary(&identities).state, NodeCertificates::Expired);
+    assert_eq!(summary(&identities).state, NodeCertificateState::Expired);
     for error in [held.server().unwrap_err(), held.client().unwrap_err()] {
         let error = error.to_string();
         assert!(error.contains("it expired at"), "{error}");
@@ -114,7 +114,7 @@ async fn a_failed_renewal_keeps_the_old_one_until_it_expires_and_recovers() {
     authority.fails.store(false, Ordering::SeqCst);
     eventually("a new certificate", || held.server().is_ok()).await;
     eventually("good", || {
-        summary(&identities).state == NodeCertificates::Good
+        summary(&identities).state == NodeCertificateState::Good
     })
     .await;
     assert!(arrivals.has_changed().unwrap(), "who waits is told");
@@ -128,7 +128,7 @@ async fn a_first_certificate_that_fails_is_asked_for_again() {
     let identities = authority.identities(HOUR);
     let held = identities.hold(&identity("web"));
     eventually("a failure", || {
-        summary(&identities).state == NodeCertificates::Degraded
+        summary(&identities).state == NodeCertificateState::Degraded
     })
     .await;
     let error = held.ready().unwrap_err().to_string();

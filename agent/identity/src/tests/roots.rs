@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
 use super::authority::{Authority, ready};
 use super::{HOUR, Root, eventually, identity};
-use crate::handshake::{ConnectError, VerifiedPeer};
+use crate::handshake::{PeerConnectError, VerifiedPeer};
 use crate::manager::{Identities, WorkloadCertificates};
 use ambit_model::WorkloadIdentity;
 
@@ -18,7 +18,7 @@ async fn tunnel(
     from: &WorkloadCertificates,
     to: &WorkloadCertificates,
     expected: &WorkloadIdentity,
-) -> Result<VerifiedPeer, ConnectError> {
+) -> Result<VerifiedPeer, PeerConnectError> {
     let (near, far) = duplex(64 * 1024);
     let (client, server) = (from.client().unwrap(), to.server().unwrap());
     let accept = async {
@@ -30,10 +30,10 @@ async fn tunnel(
     let connect = async {
         let mut tls = client.connect(ANYWHERE, expected, near).await?;
         let read = tls.read_u8().await;
-        read.map_err(|error| ConnectError::Handshake(error.into()))?;
+        read.map_err(|error| PeerConnectError::Handshake(error.into()))?;
         Ok(())
     };
-    let (accepted, connected): (Result<_, ConnectError>, Result<(), ConnectError>) =
+    let (accepted, connected): (Result<_, PeerConnectError>, Result<(), PeerConnectError>) =
         tokio::join!(accept, connect);
     connected?;
     accepted
@@ -52,7 +52,7 @@ async fn a_connection_is_to_whom_it_is_for() {
     assert_eq!(peer.identity(), web.identity());
     let error = tunnel(&web, &db, web.identity()).await.unwrap_err();
     assert!(
-        matches!(error, ConnectError::WrongIdentity { .. }),
+        matches!(error, PeerConnectError::WrongIdentity { .. }),
         "{error}"
     );
 }

@@ -3,7 +3,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use crate::schedule::{IN_FLIGHT, Outcome, Priority, RENEWALS, Schedule, Slot};
+use crate::schedule::{
+    CaReachability, IN_FLIGHT, IssuePriority, IssueSchedule, IssueSlot, RENEWALS,
+};
 
 /// Everybody who can run has run.
 async fn settle() {
@@ -16,17 +18,17 @@ async fn settle() {
 type Served = Arc<Mutex<Vec<usize>>>;
 
 /// Someone who waits, and takes a second once it is its turn.
-fn queue(schedule: &Schedule, priority: Priority, number: usize, served: &Served) {
+fn queue(schedule: &IssueSchedule, priority: IssuePriority, number: usize, served: &Served) {
     let (schedule, served) = (schedule.clone(), Arc::clone(served));
     tokio::spawn(async move {
         let slot = schedule.acquire(priority).await;
         served.lock().unwrap().push(number);
         sleep(Duration::from_secs(1)).await;
-        slot.finish(Outcome::Answered);
+        slot.finish(CaReachability::Answered);
     });
 }
 
-async fn take(schedule: &Schedule, priority: Priority, count: usize) -> Vec<Slot> {
+async fn take(schedule: &IssueSchedule, priority: IssuePriority, count: usize) -> Vec<IssueSlot> {
     let mut slots = Vec::new();
     for _ in 0..count {
         slots.push(schedule.acquire(priority).await);
@@ -36,9 +38,9 @@ async fn take(schedule: &Schedule, priority: Priority, count: usize) -> Vec<Slot
 
 #[tokio::test(start_paused = true)]
 async fn a_thousand_renewals_are_asked_for_few_at_a_time() {
-    let (schedule, served) = (Schedule::default(), Served::default());
+    let (schedule, served) = (IssueSchedule::default(), Served::default());
     for number in 0..1000 {
-        queue(&schedule, Priority::Renewal, number, &served);
+        queue(&schedule, IssuePriority::Renewal, number, &served);
     }
     settle().await;
     assert_eq!(served.lock().unwrap().len(), RENEWALS);
@@ -50,13 +52,13 @@ async fn a_thousand_renewals_are_asked_for_few_at_a_time() {
 
 #[tokio::test(start_paused = true)]
 async fn who_is_waited_for_comes_first_and_finds_room() {
-    let (schedule, served) = (Schedule::default(), Served::default());
+    let (schedule, served) = (IssueSchedule::default(), Served::default());
     for number in 0..100 {
-        queue(&schedule, Priority::Renewal, number, &served);
+        queue(&schedule, IssuePriority::Renewal, number, &served);
     }
     settle().await;
     for number in 1000..1010 {
-        queue(&schedule, Priority::Awaited, number, &served);
+        queue(&schedule, IssuePriority::Awaited, number, &served);
     }
     settle().await;
     // The room that renewals may not take.
@@ -68,14 +70,14 @@ async fn who_is_waited_for_comes_first_and_finds_room() {
 
 #[tokio::test(start_paused = true)]
 async fn an_authority_that_cannot_be_reached_is_left_alone_by_all() {
-    let (schedule, served) = (Schedule::default(), Served::default());
-    let slots = take(&schedule, Priority::Awaited, IN_FLIGHT).await;
+    let (schedule, served) = (IssueSchedule::default(), Served::default());
+    let slots = take(&schedule, IssuePriority::Awaited, IN_FLIGHT).await;
     for number in 0..1000 {
-        queue(&schedule, Priority::Awaited, number, &served);
+        queue(&schedule, IssuePriority::Awaited, number, &served);
     }
     settle().await;
     for slot in slots {
-        slot.finish(Outcome::Unavailable);
+        slot.finish(CaReachability::Unavailable);
     }
     settle().await;
     assert!(schedule.is_resting());
@@ -90,14 +92,14 @@ async fn an_authority_that_cannot_be_reached_is_left_alone_by_all() {
 
 #[tokio::test(start_paused = true)]
 async fn it_is_tried_again_ever_more_rarely_up_to_a_bound() {
-    let schedule = Schedule::default();
+    let schedule = IssueSchedule::default();
     let mut tries = Vec::new();
     for _ in 0..20 {
         let begun = Instant::now();
         schedule
-            .acquire(Priority::Renewal)
+            .acquire(IssuePriority::Renewal)
             .await
-            .finish(Outcome::Unavailable);
+            .finish(CaReachability::Unavailable);
         tries.push(begun.elapsed());
     }
     assert_eq!(tries[0], Duration::ZERO);
@@ -110,10 +112,10 @@ async fn it_is_tried_again_ever_more_rarely_up_to_a_bound() {
 
 #[tokio::test(start_paused = true)]
 async fn who_does_not_wait_any_more_takes_no_place() {
-    let schedule = Schedule::default();
-    let slots = take(&schedule, Priority::Awaited, IN_FLIGHT).await;
+    let schedule = IssueSchedule::default();
+    let slots = take(&schedule, IssuePriority::Awaited, IN_FLIGHT).await;
     for _ in 0..100 {
-        let waiting = schedule.acquire(Priority::Awaited);
+        let waiting = schedule.acquire(IssuePriority::Awaited);
         assert!(
             tokio::time::timeout(Duration::from_secs(1), waiting)
                 .await
@@ -121,5 +123,5 @@ async fn who_does_not_wait_any_more_takes_no_place() {
         );
     }
     drop(slots);
-    take(&schedule, Priority::Awaited, IN_FLIGHT).await;
+    take(&schedule, IssuePriority::Awaited, IN_FLIGHT).await;
 }

@@ -19,7 +19,7 @@ use super::forwarded::forwarded_for;
 use super::transport::Transport;
 use crate::turns::Budget;
 use ambit_datapath::PodDatapath;
-use ambit_identity::{ClientTls, ConnectError, HandshakeError, WorkloadCertificates};
+use ambit_identity::{ClientTls, HandshakeError, PeerConnectError, WorkloadCertificates};
 use ambit_model::{Target, WorkloadIdentity};
 use ambit_relay::Lease;
 use ambit_relay::TLS_BUFFER;
@@ -178,11 +178,15 @@ impl TunnelPool {
     }
 }
 
-fn refused(peer: SocketAddr, error: ConnectError) -> TunnelError {
+fn refused(peer: SocketAddr, error: PeerConnectError) -> TunnelError {
     match error {
-        ConnectError::Handshake(HandshakeError::Tls(source)) => TunnelError::Tls { peer, source },
-        ConnectError::Handshake(HandshakeError::Identity(error)) => TunnelError::Identity(error),
-        ConnectError::WrongIdentity { found, expected } => TunnelError::WrongIdentity {
+        PeerConnectError::Handshake(HandshakeError::Tls(source)) => {
+            TunnelError::Tls { peer, source }
+        }
+        PeerConnectError::Handshake(HandshakeError::Identity(error)) => {
+            TunnelError::Identity(error)
+        }
+        PeerConnectError::WrongIdentity { found, expected } => TunnelError::WrongIdentity {
             peer,
             found,
             expected,

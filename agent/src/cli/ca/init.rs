@@ -8,8 +8,8 @@ use jiff::Timestamp;
 
 use crate::cli::output::Output;
 use ambit_authority::{
-    Authority, AuthorityError, FILES, INTERMEDIATE_LIFETIME, ROOT_LIFETIME, make_intermediate,
-    make_root,
+    CA_FILES, CaFilesError, CertificateAuthority, INTERMEDIATE_LIFETIME, ROOT_LIFETIME,
+    make_intermediate, make_root,
 };
 use ambit_model::TrustDomain;
 
@@ -39,7 +39,7 @@ impl InitArguments {
         Output::lines(self.lines(&made)?).print()
     }
 
-    fn make(&self) -> Result<Authority, AuthorityError> {
+    fn make(&self) -> Result<CertificateAuthority, CaFilesError> {
         let asked = self.lifetime.map(|days| DAY * u32::from(days.get()));
         match &self.root {
             None => make_root(
@@ -48,14 +48,14 @@ impl InitArguments {
                 asked.unwrap_or(ROOT_LIFETIME),
             ),
             Some(root) => {
-                let root = Authority::open(root, &self.trust_domain)?;
+                let root = CertificateAuthority::open(root, &self.trust_domain)?;
                 make_intermediate(&self.dir, &root, asked.unwrap_or(INTERMEDIATE_LIFETIME))
             }
         }
     }
 
     /// What was made, and what to do with it.
-    fn lines(&self, made: &Authority) -> Result<Vec<String>, jiff::Error> {
+    fn lines(&self, made: &CertificateAuthority) -> Result<Vec<String>, jiff::Error> {
         let directory = self.dir.display();
         let until = Timestamp::try_from(made.valid_until())?;
         let domain = made.trust_domain();
@@ -84,7 +84,7 @@ impl InitArguments {
 fn secret(directory: &Path) -> Vec<String> {
     let mut lines =
         vec!["  kubectl create secret generic cacerts --namespace ambit-system".to_owned()];
-    let files = FILES.iter().map(|name| directory.join(name));
+    let files = CA_FILES.iter().map(|name| directory.join(name));
     let present = files.filter(|file| file.exists());
     lines.extend(present.map(|file| format!("    --from-file={}", file.display())));
     let last = lines.len() - 1;
@@ -134,6 +134,6 @@ mod tests {
         let init = arguments(directory.path(), None, 1);
         init.make().unwrap();
         let error = init.make().unwrap_err();
-        assert!(matches!(error, AuthorityError::Exists(_)), "{error}");
+        assert!(matches!(error, CaFilesError::Exists(_)), "{error}");
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 
 use crate::cli::output::Output;
-use ambit_authority::{Authority, SubjectKey, encode_pem};
+use ambit_authority::{CertificateAuthority, SubjectKey, encode_pem};
 use ambit_model::WorkloadIdentity;
 
 /// What to sign.
@@ -41,7 +41,7 @@ impl SignArguments {
     /// The chain in PEM: leaf first, root last.
     fn sign(&self, request: &[u8]) -> anyhow::Result<String> {
         let key = SubjectKey::from_csr_pem(request)?;
-        let authority = Authority::open(&self.dir, self.identity.trust_domain())?;
+        let authority = CertificateAuthority::open(&self.dir, self.identity.trust_domain())?;
         let lifetime = Duration::from_secs(self.lifetime);
         let mut chain = authority
             .issue_workload(&self.identity, &key, lifetime)?

@@ -3,7 +3,7 @@ use std::time::SystemTime;
 
 use super::server::Reply;
 use super::{Scene, good};
-use crate::answer::{Question, check};
+use crate::answer::{IssueRequest, check};
 use crate::provider::CertificateProvider;
 use crate::tests::{HOUR, Root, identity, trust};
 use crate::verify::PeerVerifier;
@@ -15,7 +15,7 @@ async fn a_good_answer_is_a_certificate_by_the_roots_that_came_with_it() {
     let anchors = scene.ca.anchors().borrow().clone();
     let verifier = PeerVerifier::new(&anchors, trust(&[])).unwrap();
     let web = identity("web");
-    let question = Question {
+    let question = IssueRequest {
         identity: &web,
         lifetime: HOUR,
         now: SystemTime::now(),

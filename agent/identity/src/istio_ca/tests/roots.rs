@@ -4,7 +4,7 @@ use std::sync::Arc;
 use super::server::Reply;
 use super::{Scene, config, good};
 use crate::anchors::TrustAnchors;
-use crate::istio_ca::{IstioCa, Questions};
+use crate::istio_ca::{IstioCa, RequestNumbers};
 use crate::provider::CertificateProvider;
 use crate::tests::{Root, eventually, trust};
 
@@ -31,7 +31,7 @@ async fn the_roots_are_those_of_the_newest_answer() {
 
 #[test]
 fn an_answer_that_was_overtaken_says_nothing() {
-    let mut questions = Questions::default();
+    let mut questions = RequestNumbers::default();
     assert!(questions.note(2));
     assert!(!questions.note(1));
     assert!(questions.note(3));
