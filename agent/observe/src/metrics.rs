@@ -37,20 +37,20 @@ const OPEN_METRICS: HeaderValue =
 
 /// Metrics of one name.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Family {
+pub struct MetricFamily {
     /// The name; counters get the suffix `_total`.
     pub name: &'static str,
     /// What it says, and in which unit.
     pub help: &'static str,
     /// What kind of number it is.
-    pub kind: Kind,
+    pub kind: MetricKind,
     /// The numbers, each under its labels. Their values have to be of a bounded set.
-    pub samples: Vec<Sample>,
+    pub samples: Vec<MetricSample>,
 }
 
 /// What kind of number a metric is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
+pub enum MetricKind {
     /// One that only grows.
     Counter,
     /// One that comes and goes.
@@ -59,14 +59,14 @@ pub enum Kind {
 
 /// A number under its labels.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Sample {
+pub struct MetricSample {
     /// Names and values.
     pub labels: Vec<(&'static str, String)>,
     /// The number.
     pub value: u64,
 }
 
-impl Sample {
+impl MetricSample {
     /// A number without labels.
     pub fn plain(value: u64) -> Self {
         Self {
@@ -87,28 +87,28 @@ impl Sample {
 /// Where the numbers come from.
 pub trait MetricsState: Send + Sync + 'static {
     /// All numbers as they are now.
-    fn families(&self) -> impl Future<Output = Vec<Family>> + Send;
+    fn families(&self) -> impl Future<Output = Vec<MetricFamily>> + Send;
 }
 
 /// Families that were gathered for one scrape.
 #[derive(Debug)]
-struct Gathered(Vec<Family>);
+struct Gathered(Vec<MetricFamily>);
 
 impl Collector for Gathered {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         for family in &self.0 {
             let (gauge, counter) = (ConstGauge::new(0_u64), ConstCounter::new(0_u64));
             let kind = match family.kind {
-                Kind::Gauge => gauge.metric_type(),
-                Kind::Counter => counter.metric_type(),
+                MetricKind::Gauge => gauge.metric_type(),
+                MetricKind::Counter => counter.metric_type(),
             };
             let mut metrics = encoder.encode_descriptor(family.name, family.help, None, kind)?;
             for sample in &family.samples {
                 let labels: Vec<_> = sample.labels.iter().map(escaped).collect();
                 let one = metrics.encode_family(&labels)?;
                 match family.kind {
-                    Kind::Gauge => ConstGauge::new(sample.value).encode(one)?,
-                    Kind::Counter => ConstCounter::new(sample.value).encode(one)?,
+                    MetricKind::Gauge => ConstGauge::new(sample.value).encode(one)?,
+                    MetricKind::Counter => ConstCounter::new(sample.value).encode(one)?,
                 }
             }
         }
@@ -187,7 +187,7 @@ async fn respond<S: MetricsState>(
     Ok(response)
 }
 
-fn text(families: Vec<Family>) -> Result<String, fmt::Error> {
+fn text(families: Vec<MetricFamily>) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Gathered(families)));
     let mut text = String::new();
@@ -204,17 +204,21 @@ mod tests {
     struct Fixed;
 
     impl MetricsState for Fixed {
-        async fn families(&self) -> Vec<Family> {
-            let family = |name, kind, samples| Family {
+        async fn families(&self) -> Vec<MetricFamily> {
+            let family = |name, kind, samples| MetricFamily {
                 name,
                 help: "Help",
                 kind,
                 samples,
             };
-            let odd = Sample::labelled("reason", "a\"b\n", 2);
+            let odd = MetricSample::labelled("reason", "a\"b\n", 2);
             vec![
-                family("ambit_held", Kind::Gauge, vec![Sample::plain(3)]),
-                family("ambit_refused", Kind::Counter, vec![odd]),
+                family(
+                    "ambit_held",
+                    MetricKind::Gauge,
+                    vec![MetricSample::plain(3)],
+                ),
+                family("ambit_refused", MetricKind::Counter, vec![odd]),
             ]
         }
     }

@@ -25,7 +25,7 @@ use anyhow::{Context, Result};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-pub use config::{CaConfig, RunConfig};
+pub use config::{IssuerConfig, RunConfig};
 
 use crate::admin::server;
 use ambit_datapath::{Counters, Enroller, EnrollerParts, MeshTable, Node, Pins, Tables};
@@ -35,11 +35,11 @@ use ambit_observe;
 use ambit_observe::logging::DroppedLines;
 use ambit_proxy::Proxy;
 use ambit_source::FileSource;
-use changes::Changes;
+use changes::StartChanges;
 use pods::NodeReport;
 use prepare::Prepared;
-use reconcile::{Parts, Reconciler};
-use state::State;
+use reconcile::{Reconciler, ReconcilerParts};
+use state::AgentState;
 
 /// How often failed pods are tried again and replaced namespaces are noticed.
 const TICK: Duration = Duration::from_millis(500);
@@ -64,7 +64,7 @@ pub fn run(config: RunConfig, dropped_lines: DroppedLines) -> Result<()> {
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let mut changes = Changes::default();
+        let mut changes = StartChanges::default();
         let agent = start(config, dropped_lines, &mut changes).await?;
         let _pins = changes.keep();
         Box::pin(agent.run()).await
@@ -87,7 +87,7 @@ struct Agent {
 async fn start(
     config: RunConfig,
     dropped_lines: DroppedLines,
-    changes: &mut Changes,
+    changes: &mut StartChanges,
 ) -> Result<Agent> {
     let Prepared {
         groups,
@@ -124,7 +124,7 @@ async fn start(
     let identities = Identities::new(ca, trust, config.certificate_lifetime);
     let (reports, node_report) = watch::channel(NodeReport::default());
     let name = config.node.as_str().into();
-    let state = Arc::new(State {
+    let state = Arc::new(AgentState {
         config,
         cgroup: groups.node,
         mesh: views.subscribe(),
@@ -145,7 +145,7 @@ async fn start(
     tokio::spawn(kernel_denials::follow(pins, tables, node_report, events));
     Ok(Agent {
         arrivals: identities.arrivals(),
-        reconciler: Reconciler::new(Parts {
+        reconciler: Reconciler::new(ReconcilerParts {
             node: name,
             enroller,
             mesh,
