@@ -1,6 +1,5 @@
 //! Metrics in Prometheus' text format, over plain HTTP.
 
-use std::convert::Infallible;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,27 +8,24 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::net::TcpListener;
 
-/// How long a client may take to ask.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+use ambit_daemon::http::{ConnectionBound, HttpBounds, HttpResponse};
 
-/// How long a client may take for all of its exchange.
-const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Clients that are served at once; others wait.
-const CLIENTS: usize = 8;
+/// What scrapers may take.
+const BOUNDS: HttpBounds = HttpBounds {
+    name: "a metrics",
+    connections: ConnectionBound::Queued(8),
+    head_timeout: Duration::from_secs(5),
+    exchange_timeout: Some(Duration::from_secs(30)),
+    accept_pause: Duration::from_millis(100),
+};
 
 /// `Content-Type` of OpenMetrics.
 const OPEN_METRICS: HeaderValue =
@@ -133,44 +129,13 @@ pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     TcpListener::bind(address).await
 }
 
-/// Answers `GET /metrics` for as long as the agent runs.
+/// Answers `GET /metrics` while it is polled.
 pub async fn serve<S: MetricsState>(listener: TcpListener, state: Arc<S>) {
-    let places = Arc::new(Semaphore::new(CLIENTS));
-    loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-            return;
-        };
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let state = Arc::clone(&state);
-                tokio::spawn(async move {
-                    let _place = place;
-                    // A client that goes away is no failure.
-                    let _ = tokio::time::timeout(EXCHANGE_TIMEOUT, answer(stream, state)).await;
-                });
-            }
-            Err(error) => {
-                tracing::warn!(%error, "a client of the metrics could not be accepted");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
+    let service = move |request| respond(Arc::clone(&state), request);
+    ambit_daemon::http::serve(listener, BOUNDS, service).await;
 }
 
-async fn answer<S: MetricsState>(stream: TcpStream, state: Arc<S>) -> hyper::Result<()> {
-    let service = service_fn(move |request| respond(Arc::clone(&state), request));
-    let mut server = http1::Builder::new();
-    server
-        .timer(TokioTimer::new())
-        .header_read_timeout(REQUEST_TIMEOUT)
-        .keep_alive(false);
-    server.serve_connection(TokioIo::new(stream), service).await
-}
-
-async fn respond<S: MetricsState>(
-    state: Arc<S>,
-    request: Request<Incoming>,
-) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn respond<S: MetricsState, B>(state: Arc<S>, request: Request<B>) -> HttpResponse {
     let mut response = Response::new(Full::default());
     match (request.method(), request.uri().path()) {
         (&Method::GET, "/metrics") => match text(state.families().await) {
@@ -184,7 +149,7 @@ async fn respond<S: MetricsState>(
         (_, "/metrics") => *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED,
         _ => *response.status_mut() = StatusCode::NOT_FOUND,
     }
-    Ok(response)
+    response
 }
 
 fn text(families: Vec<MetricFamily>) -> Result<String, fmt::Error> {
@@ -198,6 +163,7 @@ fn text(families: Vec<MetricFamily>) -> Result<String, fmt::Error> {
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
 
     use super::*;
 

@@ -22,12 +22,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 pub use config::{IssuerConfig, RunConfig};
 
 use crate::admin::server;
+use ambit_daemon::signals;
 use ambit_datapath::{Counters, Enroller, EnrollerParts, MeshTable, Node, Pins, Tables};
 use ambit_identity::Identities;
 use ambit_model::Snapshot;
@@ -175,7 +175,7 @@ impl Agent {
             _node,
         } = self;
         let end = async {
-            told_to_end().await?;
+            signals::termination()?.await;
             tracing::info!(
                 "the agent ends; its pods stay enrolled, and their mesh traffic is closed"
             );
@@ -198,18 +198,6 @@ fn follow_kernel_log(node: &mut Node) -> Result<()> {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     });
-    Ok(())
-}
-
-async fn told_to_end() -> Result<()> {
-    let (mut terminate, mut interrupt) = (
-        signal(SignalKind::terminate())?,
-        signal(SignalKind::interrupt())?,
-    );
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
     Ok(())
 }
 
