@@ -7,10 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use rustls::pki_types::ServerName;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 
 use super::account::ServiceAccount;
@@ -23,6 +21,8 @@ use super::request::Lifetimes;
 use super::server::{CaServer, ServerCertificate, serve_health};
 use super::service::CertificateService;
 use ambit_authority::AuthorityFiles;
+use ambit_daemon::descriptors::DescriptorLimit;
+use ambit_daemon::signals;
 use ambit_jwt::ExpectedToken;
 use ambit_model::TrustDomain;
 
@@ -131,7 +131,7 @@ async fn serve(config: CaConfig) -> Result<()> {
         background.spawn(serve_health(listener, pods, Arc::clone(&certificate)));
     }
     background.spawn(async move { certificate.follow().await });
-    let end = told_to_end()?;
+    let end = signals::termination()?;
     tracing::info!(address = %server.address(), "the CA serves");
     tokio::select! {
         () = server.serve(end) => {}
@@ -199,21 +199,8 @@ async fn client(kubeconfig: Option<&Path>) -> Result<kube::Client> {
 
 /// Every connection takes a descriptor.
 fn raise_descriptors() {
-    let raised = getrlimit(Resource::RLIMIT_NOFILE)
-        .and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));
+    let raised = DescriptorLimit::read().and_then(|limit| DescriptorLimit::raise_to(limit.hard));
     if let Err(error) = raised {
         tracing::warn!(%error, "RLIMIT_NOFILE cannot be raised");
     }
-}
-
-/// Ends when the process is told to.
-fn told_to_end() -> Result<impl Future<Output = ()>> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    })
 }

@@ -47,7 +47,7 @@ pub struct EventRecord {
 
 /// Events that are kept as one: they differ in nothing but the caller's port and their time.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct KeptEvent {
+pub struct RecentEvent {
     /// The latest of them.
     #[serde(flatten)]
     pub event: EventRecord,
@@ -93,7 +93,7 @@ impl EventRecord {
     }
 }
 
-impl KeptEvent {
+impl RecentEvent {
     pub(super) fn new(event: EventRecord, now: Timestamp) -> Self {
         Self {
             event,

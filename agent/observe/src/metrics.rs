@@ -1,6 +1,5 @@
 //! Metrics in Prometheus' text format, over plain HTTP.
 
-use std::convert::Infallible;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,27 +8,24 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::net::TcpListener;
 
-/// How long a client may take to ask.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+use ambit_daemon::http::{ConnectionBound, HttpBounds, HttpResponse};
 
-/// How long a client may take for all of its exchange.
-const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Clients that are served at once; others wait.
-const CLIENTS: usize = 8;
+/// What scrapers may take.
+const BOUNDS: HttpBounds = HttpBounds {
+    name: "a metrics",
+    connections: ConnectionBound::Queued(8),
+    head_timeout: Duration::from_secs(5),
+    exchange_timeout: Some(Duration::from_secs(30)),
+    accept_pause: Duration::from_millis(100),
+};
 
 /// `Content-Type` of OpenMetrics.
 const OPEN_METRICS: HeaderValue =
@@ -37,20 +33,20 @@ const OPEN_METRICS: HeaderValue =
 
 /// Metrics of one name.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Family {
+pub struct MetricFamily {
     /// The name; counters get the suffix `_total`.
     pub name: &'static str,
     /// What it says, and in which unit.
     pub help: &'static str,
     /// What kind of number it is.
-    pub kind: Kind,
+    pub kind: MetricKind,
     /// The numbers, each under its labels. Their values have to be of a bounded set.
-    pub samples: Vec<Sample>,
+    pub samples: Vec<MetricSample>,
 }
 
 /// What kind of number a metric is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
+pub enum MetricKind {
     /// One that only grows.
     Counter,
     /// One that comes and goes.
@@ -59,14 +55,14 @@ pub enum Kind {
 
 /// A number under its labels.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Sample {
+pub struct MetricSample {
     /// Names and values.
     pub labels: Vec<(&'static str, String)>,
     /// The number.
     pub value: u64,
 }
 
-impl Sample {
+impl MetricSample {
     /// A number without labels.
     pub fn plain(value: u64) -> Self {
         Self {
@@ -87,28 +83,28 @@ impl Sample {
 /// Where the numbers come from.
 pub trait MetricsState: Send + Sync + 'static {
     /// All numbers as they are now.
-    fn families(&self) -> impl Future<Output = Vec<Family>> + Send;
+    fn families(&self) -> impl Future<Output = Vec<MetricFamily>> + Send;
 }
 
 /// Families that were gathered for one scrape.
 #[derive(Debug)]
-struct Gathered(Vec<Family>);
+struct Gathered(Vec<MetricFamily>);
 
 impl Collector for Gathered {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         for family in &self.0 {
             let (gauge, counter) = (ConstGauge::new(0_u64), ConstCounter::new(0_u64));
             let kind = match family.kind {
-                Kind::Gauge => gauge.metric_type(),
-                Kind::Counter => counter.metric_type(),
+                MetricKind::Gauge => gauge.metric_type(),
+                MetricKind::Counter => counter.metric_type(),
             };
             let mut metrics = encoder.encode_descriptor(family.name, family.help, None, kind)?;
             for sample in &family.samples {
                 let labels: Vec<_> = sample.labels.iter().map(escaped).collect();
                 let one = metrics.encode_family(&labels)?;
                 match family.kind {
-                    Kind::Gauge => ConstGauge::new(sample.value).encode(one)?,
-                    Kind::Counter => ConstCounter::new(sample.value).encode(one)?,
+                    MetricKind::Gauge => ConstGauge::new(sample.value).encode(one)?,
+                    MetricKind::Counter => ConstCounter::new(sample.value).encode(one)?,
                 }
             }
         }
@@ -133,44 +129,13 @@ pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     TcpListener::bind(address).await
 }
 
-/// Answers `GET /metrics` for as long as the agent runs.
+/// Answers `GET /metrics` while it is polled.
 pub async fn serve<S: MetricsState>(listener: TcpListener, state: Arc<S>) {
-    let places = Arc::new(Semaphore::new(CLIENTS));
-    loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-            return;
-        };
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let state = Arc::clone(&state);
-                tokio::spawn(async move {
-                    let _place = place;
-                    // A client that goes away is no failure.
-                    let _ = tokio::time::timeout(EXCHANGE_TIMEOUT, answer(stream, state)).await;
-                });
-            }
-            Err(error) => {
-                tracing::warn!(%error, "a client of the metrics could not be accepted");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
+    let service = move |request| respond(Arc::clone(&state), request);
+    ambit_daemon::http::serve(listener, BOUNDS, service).await;
 }
 
-async fn answer<S: MetricsState>(stream: TcpStream, state: Arc<S>) -> hyper::Result<()> {
-    let service = service_fn(move |request| respond(Arc::clone(&state), request));
-    let mut server = http1::Builder::new();
-    server
-        .timer(TokioTimer::new())
-        .header_read_timeout(REQUEST_TIMEOUT)
-        .keep_alive(false);
-    server.serve_connection(TokioIo::new(stream), service).await
-}
-
-async fn respond<S: MetricsState>(
-    state: Arc<S>,
-    request: Request<Incoming>,
-) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn respond<S: MetricsState, B>(state: Arc<S>, request: Request<B>) -> HttpResponse {
     let mut response = Response::new(Full::default());
     match (request.method(), request.uri().path()) {
         (&Method::GET, "/metrics") => match text(state.families().await) {
@@ -184,10 +149,10 @@ async fn respond<S: MetricsState>(
         (_, "/metrics") => *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED,
         _ => *response.status_mut() = StatusCode::NOT_FOUND,
     }
-    Ok(response)
+    response
 }
 
-fn text(families: Vec<Family>) -> Result<String, fmt::Error> {
+fn text(families: Vec<MetricFamily>) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Gathered(families)));
     let mut text = String::new();
@@ -198,23 +163,28 @@ fn text(families: Vec<Family>) -> Result<String, fmt::Error> {
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
 
     use super::*;
 
     struct Fixed;
 
     impl MetricsState for Fixed {
-        async fn families(&self) -> Vec<Family> {
-            let family = |name, kind, samples| Family {
+        async fn families(&self) -> Vec<MetricFamily> {
+            let family = |name, kind, samples| MetricFamily {
                 name,
                 help: "Help",
                 kind,
                 samples,
             };
-            let odd = Sample::labelled("reason", "a\"b\n", 2);
+            let odd = MetricSample::labelled("reason", "a\"b\n", 2);
             vec![
-                family("ambit_held", Kind::Gauge, vec![Sample::plain(3)]),
-                family("ambit_refused", Kind::Counter, vec![odd]),
+                family(
+                    "ambit_held",
+                    MetricKind::Gauge,
+                    vec![MetricSample::plain(3)],
+                ),
+                family("ambit_refused", MetricKind::Counter, vec![odd]),
             ]
         }
     }

@@ -27,10 +27,10 @@ pub struct RuleTally {
 
 /// Counts events by what decided them.
 #[derive(Debug, Default)]
-pub(super) struct Tallies(BTreeMap<Key, u64>);
+pub(super) struct Tallies(BTreeMap<TallyKey, u64>);
 
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-struct Key {
+struct TallyKey {
     kind: EventKind,
     decided_in: Layer,
     reason: &'static str,
@@ -39,7 +39,7 @@ struct Key {
 
 impl Tallies {
     pub(super) fn add(&mut self, event: &EventRecord) {
-        let mut key = Key {
+        let mut key = TallyKey {
             kind: event.kind,
             decided_in: event.decided_in,
             reason: event.reason,

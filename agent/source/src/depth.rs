@@ -22,7 +22,7 @@ const MOST_TAG_LINES: usize = 16;
 
 /// Why a text is not read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Refused {
+pub(crate) struct YamlRefusal {
     /// The document, from 1.
     pub(super) document: usize,
     /// Where in the text.
@@ -36,7 +36,7 @@ enum What {
     TagLines,
 }
 
-impl Refused {
+impl YamlRefusal {
     /// A sentence without full stop.
     pub(super) fn problem(&self) -> String {
         match self.what {
@@ -51,7 +51,7 @@ impl Refused {
     }
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for YamlRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.location, self.problem())
     }
@@ -60,8 +60,8 @@ impl fmt::Display for Refused {
 /// Looks at all documents of a text, up to the first error of the scanner, which the reader meets too.
 ///
 /// # Errors
-/// [`Refused`].
-pub(super) fn check(text: &str) -> Result<(), Refused> {
+/// [`YamlRefusal`].
+pub(super) fn check(text: &str) -> Result<(), YamlRefusal> {
     check_tag_lines(text)?;
     let (mut document, mut depth) = (0, 0_usize);
     for (event, location) in Events::of(text) {
@@ -73,7 +73,7 @@ pub(super) fn check(text: &str) -> Result<(), Refused> {
             Event::Other => {}
         }
         if depth > DEEPEST {
-            return Err(Refused {
+            return Err(YamlRefusal {
                 document,
                 location,
                 what: What::Depth,
@@ -84,12 +84,12 @@ pub(super) fn check(text: &str) -> Result<(), Refused> {
 }
 
 /// A directive begins its line. Lines within texts may look like one, but not so many of them.
-fn check_tag_lines(text: &str) -> Result<(), Refused> {
+fn check_tag_lines(text: &str) -> Result<(), YamlRefusal> {
     work::spend(text.len());
     let lines = text.split(['\n', '\r']).enumerate();
     let mut directives = lines.filter(|(_, line)| line.starts_with("%TAG"));
     match directives.nth(MOST_TAG_LINES) {
-        Some((line, _)) => Err(Refused {
+        Some((line, _)) => Err(YamlRefusal {
             document: 1,
             location: Location {
                 line: line + 1,
@@ -199,7 +199,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::tree::{self, Budget};
+    use crate::tree::{self, AliasBudget};
     use ambit_input::work::{linear, steps_of};
 
     fn depth_of(value: &Value) -> usize {
@@ -297,7 +297,7 @@ mod tests {
         #[test]
         fn what_is_counted_is_what_is_read(text in "([-?:,|>'\"#&*! \\[\\]{}ab]|\n|\n |\n  ){0,40}") {
             let mut documents = serde_norway::Deserializer::from_str(&text);
-            let read = documents.next().map(|first| tree::read(first, &Budget::of(&text)));
+            let read = documents.next().map(|first| tree::read(first, &AliasBudget::of(&text)));
             if let Some(Ok(value)) = read && documents.next().is_none() && !text.contains('*') {
                 prop_assert_eq!(events_depth(&text), depth_of(&value), "{:?}", text);
             }

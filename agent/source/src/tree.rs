@@ -10,7 +10,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-use super::depth::{self, Refused};
+use super::depth::{self, YamlRefusal};
 use super::field::{FieldPath, FieldStep};
 use super::location::Location;
 
@@ -19,9 +19,9 @@ use super::location::Location;
 /// Each value costs one, and each byte of text one. Without aliases no document costs more than
 /// twice its length: the dearest notation is the escape `\P`, two characters for three bytes. An
 /// empty one costs one.
-pub(super) struct Budget(Cell<usize>);
+pub(super) struct AliasBudget(Cell<usize>);
 
-impl Budget {
+impl AliasBudget {
     /// The budget of a file with this text.
     pub(super) fn of(text: &str) -> Self {
         Self(Cell::new(1 + 2 * text.len()))
@@ -43,10 +43,10 @@ impl Budget {
 /// The documents of a text, which nest no deeper than can be read quickly.
 ///
 /// # Errors
-/// [`Refused`].
+/// [`YamlRefusal`].
 pub(super) fn documents(
     text: &str,
-) -> Result<impl Iterator<Item = serde_norway::Deserializer<'_>>, Refused> {
+) -> Result<impl Iterator<Item = serde_norway::Deserializer<'_>>, YamlRefusal> {
     depth::check(text)?;
     Ok(serde_norway::Deserializer::from_str(text))
 }
@@ -58,9 +58,9 @@ pub(super) fn documents(
 /// aliases beyond the budget.
 pub(super) fn read<'de>(
     document: serde_norway::Deserializer<'de>,
-    budget: &Budget,
+    budget: &AliasBudget,
 ) -> Result<Value, serde_norway::Error> {
-    Tree(budget).deserialize(document)
+    ValueReader(budget).deserialize(document)
 }
 
 /// Bytes of a file that are read again from its beginning, to tell where its errors stand.
@@ -110,14 +110,14 @@ pub(super) fn locate(text: &str, document: usize, field: &FieldPath) -> Option<L
 }
 
 fn seek(document: serde_norway::Deserializer<'_>, field: &FieldPath) -> Option<Location> {
-    let found = Seek(field.steps()).deserialize(document).err()?;
+    let found = FieldSeeker(field.steps()).deserialize(document).err()?;
     Location::of(&found)
 }
 
 #[derive(Clone, Copy)]
-struct Tree<'a>(&'a Budget);
+struct ValueReader<'a>(&'a AliasBudget);
 
-impl<'de> DeserializeSeed<'de> for Tree<'_> {
+impl<'de> DeserializeSeed<'de> for ValueReader<'_> {
     type Value = Value;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
@@ -125,7 +125,7 @@ impl<'de> DeserializeSeed<'de> for Tree<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Tree<'_> {
+impl<'de> Visitor<'de> for ValueReader<'_> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -182,7 +182,7 @@ impl<'de> Visitor<'de> for Tree<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut mapping: A) -> Result<Value, A::Error> {
         self.0.spend(0)?;
         let mut fields = Map::new();
-        while let Some(key) = mapping.next_key_seed(Key(self.0))? {
+        while let Some(key) = mapping.next_key_seed(MappingKey(self.0))? {
             if fields.contains_key(&key) {
                 return Err(A::Error::custom(format!("the key {key:?} is there twice")));
             }
@@ -194,9 +194,9 @@ impl<'de> Visitor<'de> for Tree<'_> {
 
 /// A key of a mapping. Numbers and booleans become text, as in the Kubernetes tools: Istio's
 /// `portLevelMtls` is usually written with bare port numbers.
-struct Key<'a>(&'a Budget);
+struct MappingKey<'a>(&'a AliasBudget);
 
-impl<'de> DeserializeSeed<'de> for Key<'_> {
+impl<'de> DeserializeSeed<'de> for MappingKey<'_> {
     type Value = String;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<String, D::Error> {
@@ -204,7 +204,7 @@ impl<'de> DeserializeSeed<'de> for Key<'_> {
     }
 }
 
-impl Visitor<'_> for Key<'_> {
+impl Visitor<'_> for MappingKey<'_> {
     type Value = String;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -235,9 +235,9 @@ impl Visitor<'_> for Key<'_> {
 }
 
 /// Walks to a field and fails there: serde_norway tells positions only in errors.
-struct Seek<'a>(&'a [FieldStep]);
+struct FieldSeeker<'a>(&'a [FieldStep]);
 
-impl<'de> DeserializeSeed<'de> for Seek<'_> {
+impl<'de> DeserializeSeed<'de> for FieldSeeker<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -245,7 +245,7 @@ impl<'de> DeserializeSeed<'de> for Seek<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Seek<'_> {
+impl<'de> Visitor<'de> for FieldSeeker<'_> {
     type Value = ();
 
     /// Every value that has no further fields is the end of the walk.
@@ -258,7 +258,7 @@ impl<'de> Visitor<'de> for Seek<'_> {
             for _ in 0..*index {
                 sequence.next_element::<serde::de::IgnoredAny>()?;
             }
-            sequence.next_element_seed(Seek(rest))?;
+            sequence.next_element_seed(FieldSeeker(rest))?;
         }
         Err(A::Error::custom("here"))
     }
@@ -267,7 +267,7 @@ impl<'de> Visitor<'de> for Seek<'_> {
         if let Some((FieldStep::Key(wanted), rest)) = self.0.split_first() {
             while let Some(key) = mapping.next_key::<String>()? {
                 if key == *wanted {
-                    mapping.next_value_seed(Seek(rest))?;
+                    mapping.next_value_seed(FieldSeeker(rest))?;
                 } else {
                     mapping.next_value::<serde::de::IgnoredAny>()?;
                 }
@@ -286,7 +286,7 @@ mod tests {
     fn tree(text: &str) -> Result<Value, String> {
         let mut documents = serde_norway::Deserializer::from_str(text);
         let document = documents.next().expect("a document");
-        read(document, &Budget::of(text)).map_err(|error| error.to_string())
+        read(document, &AliasBudget::of(text)).map_err(|error| error.to_string())
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::show::ask;
 
 /// Where to ask, and what to print.
 #[derive(clap::Args)]
-pub(super) struct Certs {
+pub(super) struct CertsArguments {
     /// The agent's admin socket.
     #[arg(long, env = "AMBIT_SOCKET", default_value = super::run::DEFAULT_SOCKET)]
     socket: PathBuf,
@@ -23,7 +23,7 @@ pub(super) struct Certs {
     pem: Option<String>,
 }
 
-impl Certs {
+impl CertsArguments {
     pub(super) fn run(&self) -> anyhow::Result<()> {
         if let Some(identity) = &self.pem {
             let chains = ask(&self.socket, "certificate-chains")?;

@@ -13,7 +13,7 @@ use ambit_datapath::foreign::{ForeignProgram, foreign_programs_of_cgroup, own_pr
 
 /// What to look at, and how to print it.
 #[derive(clap::Args)]
-pub(super) struct Check {
+pub(super) struct CheckArguments {
     /// The cgroup2 directory below which the pods run [default: the whole tree].
     #[arg(long, env = "AMBIT_CGROUP")]
     cgroup: Option<PathBuf>,
@@ -22,31 +22,29 @@ pub(super) struct Check {
     output: Format,
 }
 
-/// The answer.
+/// The check.
 #[derive(Serialize)]
-struct Answer {
+struct NodeCheck {
     #[serde(flatten)]
     report: CheckReport,
     /// Programs of others, or why they could not be listed.
     foreign_programs: Result<Vec<ForeignProgram>, String>,
 }
 
-impl Check {
+impl CheckArguments {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let answer = Answer {
+        let check = NodeCheck {
             report: CheckReport::gather(),
             foreign_programs: self
                 .foreign_programs()
                 .map_err(|error| format!("{error:#}")),
         };
         let output = match self.output {
-            Format::Table => Output::lines(answer.lines()?),
-            Format::Json | Format::Yaml => {
-                Output::of(&serde_json::to_value(&answer)?, self.output)?
-            }
+            Format::Table => Output::lines(check.lines()?),
+            Format::Json | Format::Yaml => Output::of(&serde_json::to_value(&check)?, self.output)?,
         };
         output.print()?;
-        Ok(match answer.report.missing().next() {
+        Ok(match check.report.missing().next() {
             None => ExitCode::SUCCESS,
             Some(_) => ExitCode::FAILURE,
         })
@@ -59,7 +57,7 @@ impl Check {
     }
 }
 
-impl Answer {
+impl NodeCheck {
     fn lines(&self) -> anyhow::Result<Vec<String>> {
         let rows: Vec<Value> = self.report.features.iter().map(row).collect();
         let foreign = match &self.foreign_programs {

@@ -21,7 +21,7 @@ use clap::{Parser, Subcommand};
 
 use ambit_observe::text::escaped;
 use output::{print_error, print_usage_error};
-use show::Show;
+use show::ShowArguments;
 
 /// An eBPF-accelerated, per-node ambient agent for Kubernetes.
 #[derive(Parser)]
@@ -36,25 +36,25 @@ enum Command {
     /// Run the agent of this node.
     Run(Box<run::RunArguments>),
     /// What the agent does and how it fares.
-    Status(Show),
+    Status(ShowArguments),
     /// The workloads that the agent knows, and how far each has come.
-    Workloads(Show),
+    Workloads(ShowArguments),
     /// The policy objects, and whether each is enforced.
-    Policies(Show),
+    Policies(ShowArguments),
     /// The connections that the proxy carries.
-    Connections(Show),
+    Connections(ShowArguments),
     /// The certificates of this node's workloads.
-    Certs(certs::Certs),
+    Certs(certs::CertsArguments),
     /// Recent denials, and what policies had noted (AUDIT, dry runs).
-    Events(Show),
+    Events(ShowArguments),
     /// What this kernel has and lacks, and whose programs besides Ambit's are on its hooks.
-    Check(check::Check),
+    Check(check::CheckArguments),
     /// The certificate authority.
-    Ca(ca::Ca),
+    Ca(ca::CaArguments),
     /// Whether somebody may reach something, and which policy says so.
-    Explain(Box<explain::Explain>),
+    Explain(Box<explain::ExplainArguments>),
     /// What is wrong with files of configuration.
-    Validate(validate::Validate),
+    Validate(validate::ValidateArguments),
 }
 
 /// The exit status if the arguments are not understood, as clap has it.

@@ -9,7 +9,7 @@ use crate::admin::client;
 
 /// Where to ask, and how to print the answer.
 #[derive(clap::Args)]
-pub(super) struct Show {
+pub(super) struct ShowArguments {
     /// The agent's admin socket.
     #[arg(long, env = "AMBIT_SOCKET", default_value = super::run::DEFAULT_SOCKET)]
     socket: PathBuf,
@@ -18,7 +18,7 @@ pub(super) struct Show {
     output: Format,
 }
 
-impl Show {
+impl ShowArguments {
     pub(super) fn print(&self, what: &str) -> anyhow::Result<()> {
         Output::of(&ask(&self.socket, what)?, self.output)?.print()
     }

@@ -9,7 +9,7 @@ use crate::validate::{Grade, Report, ReportedFinding};
 
 /// What to look at, and how to print it.
 #[derive(clap::Args)]
-pub(super) struct Validate {
+pub(super) struct ValidateArguments {
     /// Files of Kubernetes YAML, directories of them, or - for the standard input.
     #[arg(short, long = "file", value_name = "FILE", required = true, num_args = 1..)]
     files: Vec<PathBuf>,
@@ -23,7 +23,7 @@ pub(super) struct Validate {
 /// The exit status where something could not be read.
 const UNREADABLE: u8 = 2;
 
-impl Validate {
+impl ValidateArguments {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let files = match self.mesh.read(&self.files) {
             Ok(files) => files,

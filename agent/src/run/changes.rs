@@ -13,12 +13,12 @@ use ambit_datapath::bpffs::PinDirectory;
 /// The changes of a start that is under way. They are undone unless it succeeds. No pod depends on
 /// them until then.
 #[derive(Default)]
-pub(super) struct Changes {
+pub(super) struct StartChanges {
     socket: Option<PathBuf>,
     pins: Option<PinDirectory>,
 }
 
-impl Changes {
+impl StartChanges {
     /// Opens the admin socket.
     pub(super) fn open_socket(&mut self, config: &RunConfig) -> Result<UnixListener> {
         let listener = server::bind(&config.socket)?;
@@ -40,7 +40,7 @@ impl Changes {
     }
 }
 
-impl Drop for Changes {
+impl Drop for StartChanges {
     fn drop(&mut self) {
         if let Some(pins) = self.pins.take() {
             pins.undo();

@@ -19,7 +19,7 @@ pub struct RunConfig {
     /// Kubernetes YAML.
     pub config_dir: PathBuf,
     /// Who issues certificates.
-    pub ca: CaConfig,
+    pub ca: IssuerConfig,
     /// The mesh's trust domain.
     pub trust_domain: TrustDomain,
     /// Trust domains that count as the mesh's own.
@@ -51,7 +51,7 @@ pub struct RunConfig {
 
 /// Who issues certificates.
 #[derive(Clone, Debug)]
-pub enum CaConfig {
+pub enum IssuerConfig {
     /// The agent itself, with a root of its own.
     Embedded {
         /// Its files.

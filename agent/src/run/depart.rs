@@ -41,7 +41,7 @@ use ambit_model::{ObjectName, Snapshot, Workload};
 use ambit_proxy::PodRemoval;
 
 /// What becomes of a pod that is in the mesh.
-enum Fate {
+enum Departure {
     /// Its objects opt it out: it leaves the kernel.
     OptedOut,
     /// It is not served any more, and its network namespace is kept closed.
@@ -59,15 +59,15 @@ impl Reconciler {
         wanted: &BTreeMap<ObjectName, Arc<Workload>>,
     ) {
         let node = Arc::clone(&self.parts.node);
-        let fates = self.pods.values().filter_map(|pod| {
-            let fate = fate(snapshot, &node, wanted, pod)?;
-            Some((pod.workload.name.clone(), fate))
+        let departures = self.pods.values().filter_map(|pod| {
+            let departure = departure(snapshot, &node, wanted, pod)?;
+            Some((pod.workload.name.clone(), departure))
         });
-        for (name, fate) in fates.collect::<Vec<_>>() {
-            match fate {
-                Fate::OptedOut => self.remove(&name).await,
-                Fate::KeptClosed(removal) => self.keep_closed(&name, removal).await,
-                Fate::ServedAnew => {
+        for (name, departure) in departures.collect::<Vec<_>>() {
+            match departure {
+                Departure::OptedOut => self.remove(&name).await,
+                Departure::KeptClosed(removal) => self.keep_closed(&name, removal).await,
+                Departure::ServedAnew => {
                     self.close(&name, PodRemoval::Replaced, ClosedPod::due)
                         .await;
                 }
@@ -187,23 +187,23 @@ impl Reconciler {
 }
 
 /// What is to become of a pod; `None` where it stays as it is.
-fn fate(
+fn departure(
     snapshot: &Snapshot,
     node: &str,
     wanted: &BTreeMap<ObjectName, Arc<Workload>>,
     pod: &LocalPod,
-) -> Option<Fate> {
+) -> Option<Departure> {
     let known = &pod.workload;
     match wanted.get(&known.name) {
         Some(now) if is_same_pod(known, now) => None,
-        Some(now) if known.netns == now.netns && !is_replaced(pod) => Some(Fate::ServedAnew),
-        Some(_) => Some(Fate::KeptClosed(PodRemoval::Replaced)),
+        Some(now) if known.netns == now.netns && !is_replaced(pod) => Some(Departure::ServedAnew),
+        Some(_) => Some(Departure::KeptClosed(PodRemoval::Replaced)),
         None => match snapshot.workload(&known.name) {
-            None => Some(Fate::KeptClosed(PodRemoval::Deleted)),
+            None => Some(Departure::KeptClosed(PodRemoval::Deleted)),
             Some(now) if opts_out(snapshot, node, now) && is_about(now, pod) => {
-                Some(Fate::OptedOut)
+                Some(Departure::OptedOut)
             }
-            Some(_) => Some(Fate::KeptClosed(PodRemoval::NotServed)),
+            Some(_) => Some(Departure::KeptClosed(PodRemoval::NotServed)),
         },
     }
 }

@@ -1,7 +1,8 @@
 //! How many file descriptors the agent may have: every connection that it carries takes one.
 
 use anyhow::{Context, Result};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use ambit_daemon::descriptors::DescriptorLimit;
 
 /// Below it, what a pod may have is capped by descriptors first.
 const AMPLE: u64 = 1 << 17;
@@ -11,13 +12,13 @@ const AMPLE: u64 = 1 << 17;
 /// # Errors
 /// Where the kernel does not tell.
 pub(super) fn raise() -> Result<u64> {
-    let (present, most) =
-        getrlimit(Resource::RLIMIT_NOFILE).context("RLIMIT_NOFILE cannot be read")?;
-    let limit = match setrlimit(Resource::RLIMIT_NOFILE, most, most) {
-        Ok(()) => most,
+    let DescriptorLimit { soft, hard } =
+        DescriptorLimit::read().context("RLIMIT_NOFILE cannot be read")?;
+    let limit = match DescriptorLimit::raise_to(hard) {
+        Ok(raised) => raised,
         Err(error) => {
-            tracing::warn!(%error, "RLIMIT_NOFILE cannot be raised from {present} to {most}");
-            present
+            tracing::warn!(%error, "RLIMIT_NOFILE cannot be raised from {soft} to {hard}");
+            soft
         }
     };
     if limit < AMPLE {

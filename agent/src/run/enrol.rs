@@ -9,7 +9,7 @@ use super::claims::Claims;
 use super::istio::claimed_ztunnel;
 use super::pods::{ClosedPod, Exposure, LeftToIstio, LocalPod, OpenPod, Stage};
 use super::reconcile::{Reconciler, node_addresses};
-use super::rules::Occasion;
+use super::rules::SweepOccasion;
 use ambit_datapath::foreign::{foreign_programs_of_netns, own_programs};
 use ambit_datapath::{EnrolError, EnrolledPod, LocatedNetns, PodOwner, Ztunnel};
 use ambit_identity::{CertificateUnavailable, WorkloadCertificates};
@@ -96,7 +96,7 @@ impl Reconciler {
             }
         };
         let pod = LocalPod { workload, stage };
-        self.sweep(view, &pod, &node_addresses(), Occasion::Enrolment);
+        self.sweep(view, &pod, &node_addresses(), SweepOccasion::Enrolment);
         self.pods.insert(name.clone(), pod);
     }
 

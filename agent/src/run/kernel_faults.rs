@@ -9,7 +9,7 @@ use ambit_model::Fault;
 
 /// What may be wrong.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) enum Table {
+pub(super) enum KernelTable {
     /// The table of destinations.
     Destinations,
     /// The policy tables: sets that are out of use are still there.
@@ -18,7 +18,7 @@ pub(super) enum Table {
     Pods,
 }
 
-impl Table {
+impl KernelTable {
     fn subject(self) -> &'static str {
         match self {
             Self::Destinations => "the kernel's table of destinations",
@@ -30,7 +30,7 @@ impl Table {
 
 /// The faults of the moment.
 #[derive(Default)]
-pub(super) struct KernelFaults(BTreeMap<Table, Fault>);
+pub(super) struct KernelFaults(BTreeMap<KernelTable, Fault>);
 
 /// Why a table is not as it should be, and what follows.
 pub(super) trait TableError: std::error::Error {
@@ -58,7 +58,7 @@ impl TableError for LeftoverError {
 
 impl KernelFaults {
     /// Takes note of what came of bringing a table up to date. It is logged when it changes.
-    pub(super) fn note<E: TableError>(&mut self, table: Table, outcome: Result<(), E>) {
+    pub(super) fn note<E: TableError>(&mut self, table: KernelTable, outcome: Result<(), E>) {
         let Err(error) = outcome else {
             if self.0.remove(&table).is_some() {
                 tracing::info!(table = table.subject(), "up to date again");
@@ -77,7 +77,7 @@ impl KernelFaults {
     }
 
     /// Whether a table is not as it should be.
-    pub(super) fn concern(&self, table: Table) -> bool {
+    pub(super) fn concern(&self, table: KernelTable) -> bool {
         self.0.contains_key(&table)
     }
 
@@ -94,11 +94,11 @@ mod tests {
     #[test]
     fn a_fault_stays_until_it_is_resolved() {
         let mut faults = KernelFaults::default();
-        faults.note(Table::Pods, Err(DatapathError::NoSlot));
-        faults.note(Table::Policies, Ok::<_, DatapathError>(()));
-        assert!(faults.concern(Table::Pods) && !faults.concern(Table::Policies));
+        faults.note(KernelTable::Pods, Err(DatapathError::NoSlot));
+        faults.note(KernelTable::Policies, Ok::<_, DatapathError>(()));
+        assert!(faults.concern(KernelTable::Pods) && !faults.concern(KernelTable::Policies));
         assert_eq!(faults.list().len(), 1);
-        faults.note(Table::Pods, Ok::<_, DatapathError>(()));
+        faults.note(KernelTable::Pods, Ok::<_, DatapathError>(()));
         assert!(faults.list().is_empty());
     }
 }

@@ -3,30 +3,30 @@
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::pods::PodState;
-use super::state::State;
+use super::pods::ServingState;
+use super::state::AgentState;
 use ambit_identity::{CertificateInfo, CertificateState, CertificateSummary};
 use ambit_observe::events::EventLosses;
-use ambit_observe::metrics::{Family, Kind, MetricsState, Sample};
+use ambit_observe::metrics::{MetricFamily, MetricKind, MetricSample, MetricsState};
 use ambit_observe::tally::RuleTally;
 use ambit_proxy::ProxyStats;
 
-impl MetricsState for State {
-    async fn families(&self) -> Vec<Family> {
+impl MetricsState for AgentState {
+    async fn families(&self) -> Vec<MetricFamily> {
         let mut families = certificates(&self.identities.list());
         families.push(self.pod_counts());
         families.push(rules(&self.events.tallies()));
         families.push(gauge(
             "ambit_ca_unavailable",
             "1 while the CA is left alone because it could not be reached",
-            vec![Sample::plain(
+            vec![MetricSample::plain(
                 self.identities.is_authority_unavailable().into(),
             )],
         ));
         families.push(counter(
             "ambit_dropped_log_lines",
             "Log lines that could not be written",
-            vec![Sample::plain(self.dropped_lines.count() as u64)],
+            vec![MetricSample::plain(self.dropped_lines.count() as u64)],
         ));
         families.extend(losses(self.events.losses()));
         // Those that cannot be read are absent, which is what an alarm can be made of.
@@ -46,19 +46,19 @@ impl MetricsState for State {
     }
 }
 
-impl State {
-    fn pod_counts(&self) -> Family {
+impl AgentState {
+    fn pod_counts(&self) -> MetricFamily {
         let node = self.node.borrow();
         let count = |state| node.pods.iter().filter(|pod| pod.state == state).count() as u64;
-        let samples =
-            PodState::ALL.map(|state| Sample::labelled("state", state.as_str(), count(state)));
+        let samples = ServingState::ALL
+            .map(|state| MetricSample::labelled("state", state.as_str(), count(state)));
         gauge("ambit_pods", "This node's pods", samples.into())
     }
 }
 
 /// Labels are policies and their rules: as many as the configuration has, and bounded besides.
-fn rules(tallies: &[RuleTally]) -> Family {
-    let samples = tallies.iter().map(|tally| Sample {
+fn rules(tallies: &[RuleTally]) -> MetricFamily {
+    let samples = tallies.iter().map(|tally| MetricSample {
         labels: vec![
             ("kind", tally.kind.as_str().to_owned()),
             ("decided_in", tally.decided_in.as_str().to_owned()),
@@ -75,30 +75,30 @@ fn rules(tallies: &[RuleTally]) -> Family {
 }
 
 /// What is not told in full.
-fn losses(losses: EventLosses) -> [Family; 2] {
+fn losses(losses: EventLosses) -> [MetricFamily; 2] {
     [
         counter(
             "ambit_events_forgotten",
             "Denials and notes that are no longer listed, because others needed the room",
-            vec![Sample::plain(losses.forgotten)],
+            vec![MetricSample::plain(losses.forgotten)],
         ),
         counter(
             "ambit_log_lines_left_out",
             "Log lines of denials, refusals and failures that were left out, being too many",
-            vec![Sample::plain(losses.left_out_of_log)],
+            vec![MetricSample::plain(losses.left_out_of_log)],
         ),
     ]
 }
 
 /// Labels are the identities of this node's pods: as many as it has service accounts.
-fn certificates(all: &[CertificateInfo]) -> Vec<Family> {
+fn certificates(all: &[CertificateInfo]) -> Vec<MetricFamily> {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
-    let of_each = |value: &dyn Fn(&CertificateInfo) -> Option<u64>| -> Vec<Sample> {
+    let of_each = |value: &dyn Fn(&CertificateInfo) -> Option<u64>| -> Vec<MetricSample> {
         let samples = all.iter().filter_map(|one| {
             let identity = one.identity.principal();
-            Some(Sample::labelled("identity", identity, value(one)?))
+            Some(MetricSample::labelled("identity", identity, value(one)?))
         });
         samples.collect()
     };
@@ -112,7 +112,8 @@ fn certificates(all: &[CertificateInfo]) -> Vec<Family> {
         ("failing", summary.failing),
         ("expired", summary.expired),
     ];
-    let by_state = by_state.map(|(state, count)| Sample::labelled("state", state, count as u64));
+    let by_state =
+        by_state.map(|(state, count)| MetricSample::labelled("state", state, count as u64));
     vec![
         gauge(
             "ambit_certificate_expiry_seconds",
@@ -132,7 +133,7 @@ fn certificates(all: &[CertificateInfo]) -> Vec<Family> {
         gauge(
             "ambit_certificates_held",
             "Identities of this node's pods",
-            vec![Sample::plain(summary.held as u64)],
+            vec![MetricSample::plain(summary.held as u64)],
         ),
         gauge(
             "ambit_certificates_in_trouble",
@@ -142,17 +143,17 @@ fn certificates(all: &[CertificateInfo]) -> Vec<Family> {
     ]
 }
 
-fn of_proxy(stats: &ProxyStats) -> Vec<Family> {
+fn of_proxy(stats: &ProxyStats) -> Vec<MetricFamily> {
     let bytes = [
         ("to-destination", stats.bytes_sent),
         ("to-source", stats.bytes_received),
     ];
-    let bytes = bytes.map(|(way, count)| Sample::labelled("direction", way, count));
+    let bytes = bytes.map(|(way, count)| MetricSample::labelled("direction", way, count));
     vec![
         gauge(
             "ambit_connections",
             "Connections under way",
-            vec![Sample::plain(stats.live)],
+            vec![MetricSample::plain(stats.live)],
         ),
         by_word(
             "ambit_connections_finished",
@@ -197,26 +198,26 @@ fn by_word(
     help: &'static str,
     label: &'static str,
     counts: &BTreeMap<&'static str, u64>,
-) -> Family {
+) -> MetricFamily {
     let samples = counts.iter();
-    let samples = samples.map(|(&word, &count)| Sample::labelled(label, word, count));
+    let samples = samples.map(|(&word, &count)| MetricSample::labelled(label, word, count));
     counter(name, help, samples.collect())
 }
 
-fn counter(name: &'static str, help: &'static str, samples: Vec<Sample>) -> Family {
-    Family {
+fn counter(name: &'static str, help: &'static str, samples: Vec<MetricSample>) -> MetricFamily {
+    MetricFamily {
         name,
         help,
-        kind: Kind::Counter,
+        kind: MetricKind::Counter,
         samples,
     }
 }
 
-fn gauge(name: &'static str, help: &'static str, samples: Vec<Sample>) -> Family {
-    Family {
+fn gauge(name: &'static str, help: &'static str, samples: Vec<MetricSample>) -> MetricFamily {
+    MetricFamily {
         name,
         help,
-        kind: Kind::Gauge,
+        kind: MetricKind::Gauge,
         samples,
     }
 }

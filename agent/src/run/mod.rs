@@ -22,12 +22,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-pub use config::{CaConfig, RunConfig};
+pub use config::{IssuerConfig, RunConfig};
 
 use crate::admin::server;
+use ambit_daemon::signals;
 use ambit_datapath::{Counters, Enroller, EnrollerParts, MeshTable, Node, Pins, Tables};
 use ambit_identity::Identities;
 use ambit_model::Snapshot;
@@ -35,11 +35,11 @@ use ambit_observe;
 use ambit_observe::logging::DroppedLines;
 use ambit_proxy::Proxy;
 use ambit_source::FileSource;
-use changes::Changes;
+use changes::StartChanges;
 use pods::NodeReport;
 use prepare::Prepared;
-use reconcile::{Parts, Reconciler};
-use state::State;
+use reconcile::{Reconciler, ReconcilerParts};
+use state::AgentState;
 
 /// How often failed pods are tried again and replaced namespaces are noticed.
 const TICK: Duration = Duration::from_millis(500);
@@ -64,7 +64,7 @@ pub fn run(config: RunConfig, dropped_lines: DroppedLines) -> Result<()> {
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let mut changes = Changes::default();
+        let mut changes = StartChanges::default();
         let agent = start(config, dropped_lines, &mut changes).await?;
         let _pins = changes.keep();
         Box::pin(agent.run()).await
@@ -87,7 +87,7 @@ struct Agent {
 async fn start(
     config: RunConfig,
     dropped_lines: DroppedLines,
-    changes: &mut Changes,
+    changes: &mut StartChanges,
 ) -> Result<Agent> {
     let Prepared {
         groups,
@@ -124,7 +124,7 @@ async fn start(
     let identities = Identities::new(ca, trust, config.certificate_lifetime);
     let (reports, node_report) = watch::channel(NodeReport::default());
     let name = config.node.as_str().into();
-    let state = Arc::new(State {
+    let state = Arc::new(AgentState {
         config,
         cgroup: groups.node,
         mesh: views.subscribe(),
@@ -145,7 +145,7 @@ async fn start(
     tokio::spawn(kernel_denials::follow(pins, tables, node_report, events));
     Ok(Agent {
         arrivals: identities.arrivals(),
-        reconciler: Reconciler::new(Parts {
+        reconciler: Reconciler::new(ReconcilerParts {
             node: name,
             enroller,
             mesh,
@@ -175,7 +175,7 @@ impl Agent {
             _node,
         } = self;
         let end = async {
-            told_to_end().await?;
+            signals::termination()?.await;
             tracing::info!(
                 "the agent ends; its pods stay enrolled, and their mesh traffic is closed"
             );
@@ -198,18 +198,6 @@ fn follow_kernel_log(node: &mut Node) -> Result<()> {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     });
-    Ok(())
-}
-
-async fn told_to_end() -> Result<()> {
-    let (mut terminate, mut interrupt) = (
-        signal(SignalKind::terminate())?,
-        signal(SignalKind::interrupt())?,
-    );
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
     Ok(())
 }
 

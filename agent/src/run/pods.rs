@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use ambit_common::{NetnsCookie, PolicySetId};
 
-use super::leftovers::KeptNetns;
+use super::leftovers::ClosedNetns;
 use ambit_datapath::{EnrolledPod, Ztunnel};
 use ambit_identity::WorkloadCertificates;
 use ambit_model::{Fault, ObjectName, Workload};
@@ -186,14 +186,14 @@ impl LocalPod {
     }
 
     /// Describes the pod for the operator. `kept` are network namespaces that are kept closed.
-    pub(super) fn report(&self, kept: &[KeptNetns]) -> PodReport {
+    pub(super) fn report(&self, kept: &[ClosedNetns]) -> PodReport {
         let (state, reason) = match &self.stage {
-            Stage::Open(_) => (PodState::Enrolled, None),
+            Stage::Open(_) => (ServingState::Enrolled, None),
             Stage::Closed(closed) => (self.closed_state(closed, kept), Some(closed.reason())),
             Stage::LeftToIstio(left) => {
                 let pid = left.ztunnel.pid;
                 let reason = format!("Istio's ztunnel (process {pid}) listens in it");
-                (PodState::LeftToIstio, Some(reason))
+                (ServingState::LeftToIstio, Some(reason))
             }
         };
         let kernel = self.kernel();
@@ -215,13 +215,13 @@ impl LocalPod {
 }
 
 impl LocalPod {
-    fn closed_state(&self, closed: &ClosedPod, kept: &[KeptNetns]) -> PodState {
+    fn closed_state(&self, closed: &ClosedPod, kept: &[ClosedNetns]) -> ServingState {
         let name = &self.workload.name;
         let is_kept = || kept.iter().any(|one| one.pod.as_ref() == Some(name));
         match closed.exposure {
-            Exposure::Guarded => PodState::Closed,
-            Exposure::Unknown if closed.kernel.is_some() || is_kept() => PodState::Closed,
-            Exposure::Unknown => PodState::Unprotected,
+            Exposure::Guarded => ServingState::Closed,
+            Exposure::Unknown if closed.kernel.is_some() || is_kept() => ServingState::Closed,
+            Exposure::Unknown => ServingState::Unprotected,
         }
     }
 }
@@ -231,7 +231,7 @@ impl LocalPod {
 pub(super) struct NodeReport {
     pub(super) pods: Vec<PodReport>,
     /// Network namespaces that no pod is served in and that are kept closed.
-    pub(super) kept: Vec<KeptNetns>,
+    pub(super) kept: Vec<ClosedNetns>,
     /// What is wrong with its pods.
     pub(super) faults: Vec<Fault>,
     /// What the kernel's tables do not say as they should.
@@ -242,7 +242,7 @@ pub(super) struct NodeReport {
 #[derive(Clone, PartialEq, Debug)]
 pub(super) struct PodReport {
     pub(super) name: ObjectName,
-    pub(super) state: PodState,
+    pub(super) state: ServingState,
     /// Why it is closed.
     pub(super) reason: Option<String>,
     pub(super) netns: Option<NetnsCookie>,
@@ -252,7 +252,7 @@ pub(super) struct PodReport {
 
 /// Whether a pod is served.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum PodState {
+pub(super) enum ServingState {
     Enrolled,
     /// Its network namespace is closed both ways.
     Closed,
@@ -262,7 +262,7 @@ pub(super) enum PodState {
     LeftToIstio,
 }
 
-impl PodState {
+impl ServingState {
     pub(super) const ALL: [Self; 4] = [
         Self::Enrolled,
         Self::Closed,

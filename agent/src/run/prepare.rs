@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use super::{CaConfig, RunConfig, descriptors};
+use super::{IssuerConfig, RunConfig, descriptors};
 use crate::admin::server;
 use ambit_datapath::bpffs::PinDirectory;
 use ambit_datapath::cgroup::{CgroupMount, CgroupPath};
@@ -29,11 +29,11 @@ use ambit_source::{FileSource, FileSourceConfig};
 
 /// All that a start has before it changes anything.
 pub(super) struct Prepared {
-    pub(super) groups: Groups,
+    pub(super) groups: NodeCgroups,
     pub(super) node: NodeSettings,
     pub(super) metrics: Option<TcpListener>,
     pub(super) trust: TrustPolicy,
-    pub(super) certificates: Certificates,
+    pub(super) certificates: CertificateIssuer,
     pub(super) source: FileSource,
     pub(super) snapshots: watch::Receiver<Arc<Snapshot>>,
     pub(super) first: Arc<Snapshot>,
@@ -44,7 +44,7 @@ pub(super) struct Prepared {
 }
 
 /// Who issues certificates.
-pub(super) enum Certificates {
+pub(super) enum CertificateIssuer {
     /// The agent itself, by files that can be read or made.
     Embedded(PathBuf),
     /// Another, whose roots have been read.
@@ -52,7 +52,7 @@ pub(super) enum Certificates {
 }
 
 /// The control groups of the node and of its pods.
-pub(super) struct Groups {
+pub(super) struct NodeCgroups {
     pub(super) node: CgroupPath,
     pub(super) pods: Option<CgroupPath>,
 }
@@ -82,7 +82,7 @@ impl Prepared {
     /// Whatever would keep the agent from starting, as far as that can be told.
     pub(super) async fn gather(config: &RunConfig) -> Result<Self> {
         server::check(&config.socket)?;
-        let groups = Groups::find(config)?;
+        let groups = NodeCgroups::find(config)?;
         let node = node_settings(groups.pods.as_ref())?;
         PinDirectory::check(&config.pin_dir)?;
         let metrics = listen_for_metrics(config.metrics).await?;
@@ -90,7 +90,7 @@ impl Prepared {
             trust_domain: config.trust_domain.clone(),
             aliases: config.trust_domain_aliases.clone(),
         };
-        let certificates = Certificates::check(config, &trust)?;
+        let certificates = CertificateIssuer::check(config, &trust)?;
         let fetcher = HttpFetcher::new(Addresses::Routable(is_local), config.jwks_ca.as_deref())?;
         let keys = Arc::new(KeyCache::new(Handle::current(), Arc::new(fetcher)));
         let (source, mut snapshots) = FileSource::start(source_config(config))?;
@@ -120,14 +120,14 @@ impl Prepared {
     }
 }
 
-impl Certificates {
+impl CertificateIssuer {
     fn check(config: &RunConfig, trust: &TrustPolicy) -> Result<Self> {
         Ok(match &config.ca {
-            CaConfig::Embedded { directory } => {
+            IssuerConfig::Embedded { directory } => {
                 EmbeddedCa::check(directory, &config.trust_domain)?;
                 Self::Embedded(directory.clone())
             }
-            CaConfig::Istio(settings) => {
+            IssuerConfig::Istio(settings) => {
                 Self::Other(Arc::new(IstioCa::new(settings.clone(), trust.clone())?))
             }
         })
@@ -147,7 +147,7 @@ impl Certificates {
     }
 }
 
-impl Groups {
+impl NodeCgroups {
     fn find(config: &RunConfig) -> Result<Self> {
         let mount = CgroupMount::find()?;
         let node = config.cgroup.as_deref().unwrap_or(mount.path());

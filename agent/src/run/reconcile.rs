@@ -10,10 +10,10 @@ use ambit_common::{MeshClass, NetnsCookie};
 use ipnet::IpNet;
 use tokio::sync::watch;
 
-use super::kernel_faults::{KernelFaults, Table};
-use super::leftovers::KeptNetns;
+use super::kernel_faults::{KernelFaults, KernelTable};
+use super::leftovers::ClosedNetns;
 use super::pods::{ClosedPod, LocalPod, NodeReport, Stage};
-use super::rules::{Occasion, PodRules};
+use super::rules::{PodRules, SweepOccasion};
 use ambit_datapath::netns::NetnsHandle;
 use ambit_datapath::{Change, EnrolledPod, Enroller, MeshTable, close_passed};
 use ambit_identity::{Identities, WorkloadCertificates};
@@ -23,7 +23,7 @@ use ambit_policy::MeshView;
 use ambit_proxy::Proxy;
 
 /// What the reconciler drives.
-pub(super) struct Parts {
+pub(super) struct ReconcilerParts {
     /// This node's name, as `spec.nodeName` has it.
     pub(super) node: Arc<str>,
     /// The kernel side of pods.
@@ -44,10 +44,10 @@ pub(super) struct Parts {
 
 /// Follows the model.
 pub(super) struct Reconciler {
-    pub(super) parts: Parts,
+    pub(super) parts: ReconcilerParts,
     pub(super) pods: BTreeMap<ObjectName, LocalPod>,
     /// Network namespaces that no pod is served in and that are kept closed.
-    pub(super) kept: Vec<KeptNetns>,
+    pub(super) kept: Vec<ClosedNetns>,
     /// Of this node's pods, from the moment on at which the model knows them.
     certificates: BTreeMap<WorkloadIdentity, WorkloadCertificates>,
     pub(super) classes: Vec<(IpNet, MeshClass)>,
@@ -55,7 +55,7 @@ pub(super) struct Reconciler {
 }
 
 impl Reconciler {
-    pub(super) fn new(parts: Parts) -> Self {
+    pub(super) fn new(parts: ReconcilerParts) -> Self {
         Self {
             parts,
             pods: BTreeMap::new(),
@@ -86,14 +86,14 @@ impl Reconciler {
     pub(super) async fn tick(&mut self, now: Instant) {
         let view = Arc::clone(&self.parts.views.borrow());
         self.let_go_of_replaced(now).await;
-        if self.faults.concern(Table::Destinations) {
+        if self.faults.concern(KernelTable::Destinations) {
             self.write_classes(&view.snapshot);
         }
         self.enrol_due(&view, now).await;
         self.shut_unserved(now);
         self.tend_leftovers(&view.snapshot);
         let swept = self.parts.enroller.sweep_policies(now);
-        self.faults.note(Table::Policies, swept);
+        self.faults.note(KernelTable::Policies, swept);
         self.report();
     }
 
@@ -107,7 +107,7 @@ impl Reconciler {
         }
         let node = node_addresses();
         for pod in self.pods.values() {
-            self.sweep(&view, pod, &node, Occasion::Change);
+            self.sweep(&view, pod, &node, SweepOccasion::Change);
         }
     }
 
@@ -151,7 +151,7 @@ impl Reconciler {
     fn write_classes(&mut self, snapshot: &Snapshot) {
         self.classes = snapshot.mesh_classes();
         let written = self.parts.mesh.replace(&self.classes);
-        self.faults.note(Table::Destinations, written);
+        self.faults.note(KernelTable::Destinations, written);
     }
 
     /// Brings the pods up to date, and takes note of new ones.
@@ -191,7 +191,7 @@ impl Reconciler {
         view: &MeshView,
         pod: &LocalPod,
         node: &BTreeSet<IpAddr>,
-        occasion: Occasion,
+        occasion: SweepOccasion,
     ) {
         let Some(kernel) = pod.kernel() else {
             return;

@@ -19,12 +19,12 @@ pub(super) struct PodRules<'a> {
     pub(super) classes: &'a [(IpNet, MeshClass)],
     /// The node's own addresses, from which its probes come.
     pub(super) node: &'a BTreeSet<IpAddr>,
-    pub(super) occasion: Occasion,
+    pub(super) occasion: SweepOccasion,
 }
 
 /// Why connections are judged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Occasion {
+pub(super) enum SweepOccasion {
     /// The pod has just been enrolled: what it has with the mesh is older, and no tunnel.
     Enrolment,
     /// Policies or objects changed.
@@ -37,7 +37,7 @@ impl PassedRules for PodRules<'_> {
     }
 
     fn may_enter(&self, source: SocketAddr, destination: SocketAddr) -> bool {
-        if self.occasion == Occasion::Enrolment && self.is_mesh(source.ip()) {
+        if self.occasion == SweepOccasion::Enrolment && self.is_mesh(source.ip()) {
             return false;
         }
         self.is_probe(source, destination) || self.is_allowed(source, destination)

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::RunConfig;
-use super::leftovers::KeptNetns;
-use super::pods::{NodeReport, PodReport, PodState};
+use super::leftovers::ClosedNetns;
+use super::pods::{NodeReport, PodReport, ServingState};
 use crate::admin::server::AdminState;
 use ambit_datapath::cgroup::CgroupPath;
 use ambit_datapath::foreign::{foreign_programs_of_cgroup, own_programs};
@@ -25,7 +25,7 @@ use ambit_proxy::Proxy;
 const NOT_COVERED: [&str; 5] = ["UDP", "QUIC", "SCTP", "ICMP", "raw sockets"];
 
 /// Everything that an answer is made from.
-pub(super) struct State {
+pub(super) struct AgentState {
     pub(super) config: RunConfig,
     pub(super) cgroup: CgroupPath,
     pub(super) mesh: watch::Receiver<Arc<MeshView>>,
@@ -39,7 +39,7 @@ pub(super) struct State {
     pub(super) dropped_lines: DroppedLines,
 }
 
-impl AdminState for State {
+impl AdminState for AgentState {
     async fn answer(&self, what: &str) -> Option<Value> {
         match what {
             "status" => Some(self.status().await),
@@ -68,7 +68,7 @@ impl AdminState for State {
     }
 }
 
-impl State {
+impl AgentState {
     fn view(&self) -> Arc<MeshView> {
         Arc::clone(&self.mesh.borrow())
     }
@@ -82,8 +82,8 @@ impl State {
             .filter(|workload| self.is_wanted(workload));
         let node = self.node.borrow().clone();
         let count = |state| node.pods.iter().filter(|pod| pod.state == state).count();
-        let left_to_istio = count(PodState::LeftToIstio);
-        let enrolled = count(PodState::Enrolled);
+        let left_to_istio = count(ServingState::LeftToIstio);
+        let enrolled = count(ServingState::Enrolled);
         let keys = self.keys.problems().into_iter().map(|problem| Fault {
             subject: "the keys of an issuer of tokens".to_owned(),
             message: problem.message,
@@ -120,8 +120,8 @@ impl State {
             "not_covered": NOT_COVERED,
             "pods": {
                 "enrolled": enrolled,
-                "closed": count(PodState::Closed),
-                "unprotected": count(PodState::Unprotected),
+                "closed": count(ServingState::Closed),
+                "unprotected": count(ServingState::Unprotected),
                 "left_to_istio": left_to_istio,
             },
             "kept_closed": kept_closed(&node.kept),
@@ -186,7 +186,7 @@ fn enrolment(workload: &Workload, report: Option<&PodReport>) -> (&'static str, 
 }
 
 /// Network namespaces in which no pod is served, though one was.
-fn kept_closed(kept: &[KeptNetns]) -> Value {
+fn kept_closed(kept: &[ClosedNetns]) -> Value {
     let rows = kept.iter().map(|one| {
         json!({
             "netns_cookie": one.netns.0,

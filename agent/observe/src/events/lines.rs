@@ -33,7 +33,7 @@ pub struct LeftOut {
 /// What a line is about. None takes the room of another: a source that is denied over and over does
 /// not hide that another one is denied.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Line {
+pub(super) enum LineKind {
     /// A denial unlike those that are kept.
     NewDenial,
     /// One that is like another.
@@ -60,11 +60,11 @@ struct Share {
 
 impl LineShares {
     /// Asks for one line.
-    pub(super) fn take(&mut self, line: Line, now: Instant) -> InLog {
+    pub(super) fn take(&mut self, line: LineKind, now: Instant) -> InLog {
         let share = match line {
-            Line::NewDenial => &mut self.new_denials,
-            Line::RepeatedDenial => &mut self.repeated_denials,
-            Line::Incident => &mut self.incidents,
+            LineKind::NewDenial => &mut self.new_denials,
+            LineKind::RepeatedDenial => &mut self.repeated_denials,
+            LineKind::Incident => &mut self.incidents,
         };
         let in_log = share.take(now);
         self.left_out += u64::from(in_log == InLog::LeftOut);
@@ -98,7 +98,7 @@ impl Share {
 mod tests {
     use super::*;
 
-    fn written(shares: &mut LineShares, line: Line, now: Instant) -> u32 {
+    fn written(shares: &mut LineShares, line: LineKind, now: Instant) -> u32 {
         let asked = (0..3 * LINES).map(|_| shares.take(line, now));
         asked
             .map(|in_log| u32::from(in_log == InLog::Written))
@@ -108,12 +108,16 @@ mod tests {
     #[test]
     fn each_sort_has_its_lines_each_second_and_the_rest_is_counted() {
         let (mut shares, start) = (LineShares::default(), Instant::now());
-        for line in [Line::RepeatedDenial, Line::NewDenial, Line::Incident] {
+        for line in [
+            LineKind::RepeatedDenial,
+            LineKind::NewDenial,
+            LineKind::Incident,
+        ] {
             assert_eq!(written(&mut shares, line, start), LINES);
         }
         assert_eq!(shares.take_left_out(), u64::from(6 * LINES));
         let later = start + PERIOD;
-        assert_eq!(written(&mut shares, Line::RepeatedDenial, later), LINES);
+        assert_eq!(written(&mut shares, LineKind::RepeatedDenial, later), LINES);
         assert_eq!(shares.take_left_out(), u64::from(2 * LINES));
         assert_eq!(shares.take_left_out(), 0);
     }

@@ -11,7 +11,7 @@ use std::time::Instant;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::event::{EventKind, EventRecord, KeptEvent};
+use super::event::{EventKind, EventRecord, RecentEvent};
 use super::tally::{RuleTally, Tallies};
 use ambit_model::ObjectName;
 use lines::LineShares;
@@ -27,10 +27,10 @@ const GROUPS: usize = 8192;
 /// Keeps events of each pod, folded by source and by what decided, and says which of them are worth
 /// a line in the log.
 #[derive(Debug, Default)]
-pub struct RecentEvents(Mutex<Kept>);
+pub struct RecentEvents(Mutex<EventStore>);
 
 #[derive(Debug, Default)]
-struct Kept {
+struct EventStore {
     /// `None`: a network namespace that is no known pod's.
     pods: BTreeMap<Option<ObjectName>, OfPod>,
     groups: usize,
@@ -65,7 +65,7 @@ impl RecentEvents {
     pub fn may_log(&self, pod: &ObjectName) -> InLog {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let share = &mut kept.of_pod(Some(pod.clone())).lines;
-        let in_log = share.take(lines::Line::Incident, Instant::now());
+        let in_log = share.take(lines::LineKind::Incident, Instant::now());
         kept.count_line(in_log)
     }
 
@@ -75,7 +75,7 @@ impl RecentEvents {
     }
 
     /// The kept events, the one that happened last at the end.
-    pub fn list(&self) -> Vec<KeptEvent> {
+    pub fn list(&self) -> Vec<RecentEvent> {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let events = kept.pods.values().flat_map(|pod| pod.events.list());
         let mut all: Vec<_> = events.cloned().collect();
@@ -108,7 +108,7 @@ impl RecentEvents {
     }
 }
 
-impl Kept {
+impl EventStore {
     fn add(&mut self, event: EventRecord, at: Timestamp, now: Instant) -> InLog {
         self.tallies.add(&event);
         let kind = event.kind;
@@ -118,9 +118,9 @@ impl Kept {
         let more = pod.events.groups() - before;
         let in_log = match (kind, novelty) {
             (EventKind::Note, _) => InLog::Written,
-            (EventKind::Denial, Novelty::New) => pod.lines.take(lines::Line::NewDenial, now),
+            (EventKind::Denial, Novelty::New) => pod.lines.take(lines::LineKind::NewDenial, now),
             (EventKind::Denial, Novelty::Repeated) => {
-                pod.lines.take(lines::Line::RepeatedDenial, now)
+                pod.lines.take(lines::LineKind::RepeatedDenial, now)
             }
         };
         self.groups += more;

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use jiff::Timestamp;
 
-use super::super::event::{EventKind, EventRecord, KeptEvent};
+use super::super::event::{EventKind, EventRecord, RecentEvent};
 use ambit_model::WorkloadIdentity;
 
 /// How many groups of alike events are kept of a pod and kind.
@@ -20,8 +20,8 @@ const IPV6_HOLDER_BITS: u32 = 64;
 /// The events of a pod, by kind: neither takes the other's room.
 #[derive(Debug, Default)]
 pub(super) struct PodEvents {
-    denials: Groups,
-    notes: Groups,
+    denials: EventGroups,
+    notes: EventGroups,
 }
 
 /// Whether an event is like one that is kept.
@@ -35,14 +35,14 @@ pub(super) enum Novelty {
 
 /// Groups of alike events, oldest first.
 #[derive(Debug, Default)]
-struct Groups(Vec<Group>);
+struct EventGroups(Vec<Group>);
 
 /// Events of one source that one rule decided.
 #[derive(Debug)]
 struct Group {
     holder: Holder,
     /// At least one; the last one stands for all that differ from the others.
-    events: Vec<KeptEvent>,
+    events: Vec<RecentEvent>,
 }
 
 /// Who has brought an event about, as far as a caller cannot choose it.
@@ -74,7 +74,7 @@ impl PodEvents {
     }
 
     /// All that are kept.
-    pub(super) fn list(&self) -> impl Iterator<Item = &KeptEvent> {
+    pub(super) fn list(&self) -> impl Iterator<Item = &RecentEvent> {
         let groups = self.denials.0.iter().chain(&self.notes.0);
         groups.flat_map(|group| &group.events)
     }
@@ -84,7 +84,7 @@ impl PodEvents {
         self.list().map(|kept| kept.last).max()
     }
 
-    fn of_kind(&mut self, kind: EventKind) -> &mut Groups {
+    fn of_kind(&mut self, kind: EventKind) -> &mut EventGroups {
         match kind {
             EventKind::Denial => &mut self.denials,
             EventKind::Note => &mut self.notes,
@@ -92,7 +92,7 @@ impl PodEvents {
     }
 }
 
-impl Groups {
+impl EventGroups {
     fn add(&mut self, event: EventRecord, now: Timestamp) -> (Novelty, u64) {
         let mut groups = self.0.iter_mut().rev();
         if let Some(group) = groups.find(|group| group.is_of(&event)) {
@@ -105,7 +105,7 @@ impl Groups {
         };
         self.0.push(Group {
             holder: Holder::of(&event),
-            events: vec![KeptEvent::new(event, now)],
+            events: vec![RecentEvent::new(event, now)],
         });
         (Novelty::New, forgotten)
     }
@@ -152,7 +152,7 @@ impl Group {
                 Novelty::Repeated
             }
             _ => {
-                self.events.push(KeptEvent::new(event, now));
+                self.events.push(RecentEvent::new(event, now));
                 Novelty::New
             }
         }

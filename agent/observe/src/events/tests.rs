@@ -42,7 +42,7 @@ fn record(recent: &RecentEvents, event: EventRecord) {
     let _ = recent.record(event);
 }
 
-fn of_pod(recent: &RecentEvents, pod: &str) -> Vec<KeptEvent> {
+fn of_pod(recent: &RecentEvents, pod: &str) -> Vec<RecentEvent> {
     let name = ObjectName::new("shop", pod);
     let mut events = recent.list();
     events.retain(|kept| kept.event.pod.as_ref() == Some(&name));

@@ -10,9 +10,9 @@ use std::time::Duration;
 use anyhow::Context;
 use tracing_subscriber::EnvFilter;
 
-use format::Lines;
+use format::LineFormatter;
 pub use queue::DroppedLines;
-use queue::{Limits, Queue, WhenFull, Writer};
+use queue::{Queue, QueueLimits, WhenFull, Writer};
 
 /// Bytes of lines that may wait to be written.
 const WAITING_BYTES: usize = 4 << 20;
@@ -77,7 +77,7 @@ fn begin(
     when_full: WhenFull,
     gathering: Duration,
 ) -> anyhow::Result<Log> {
-    let queue = Queue::new(Limits {
+    let queue = Queue::new(QueueLimits {
         bytes: WAITING_BYTES,
         when_full,
     });
@@ -88,7 +88,7 @@ fn begin(
         .with_env_filter(filter)
         // Its own errors would go to stderr, and a stderr that cannot be written to is a panic.
         .log_internal_errors(false)
-        .event_format(Lines(format))
+        .event_format(LineFormatter(format))
         .with_writer(queue.clone())
         .try_init()
         .map_err(|error| anyhow::anyhow!("logging cannot begin: {error}"))?;

@@ -16,7 +16,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 
 /// How much may wait, and what becomes of a line for which there is no room.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
+pub(super) struct QueueLimits {
     pub(super) bytes: usize,
     pub(super) when_full: WhenFull,
 }
@@ -36,15 +36,15 @@ pub(super) struct Queue(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    limits: Limits,
-    waiting: Mutex<Waiting>,
+    limits: QueueLimits,
+    waiting: Mutex<QueuedLines>,
     /// Something changed in `waiting`.
     changed: Condvar,
     dropped: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct QueuedLines {
     lines: Vec<u8>,
     /// Bytes that the writer has taken and not written yet.
     being_written: usize,
@@ -79,7 +79,7 @@ impl DroppedLines {
 pub(super) struct Writer(Arc<Shared>);
 
 impl Queue {
-    pub(super) fn new(limits: Limits) -> Self {
+    pub(super) fn new(limits: QueueLimits) -> Self {
         Self(Arc::new(Shared {
             limits,
             waiting: Mutex::default(),
@@ -132,17 +132,17 @@ impl Queue {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
+    fn lock(&self) -> MutexGuard<'_, QueuedLines> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wait<'a>(&self, waiting: MutexGuard<'a, Waiting>) -> MutexGuard<'a, Waiting> {
+    fn wait<'a>(&self, waiting: MutexGuard<'a, QueuedLines>) -> MutexGuard<'a, QueuedLines> {
         let waited = self.changed.wait(waiting);
         waited.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A line that is larger than the whole room has some if nothing else waits, and if it may wait.
-    fn has_room(&self, waiting: &Waiting, bytes: usize) -> bool {
+    fn has_room(&self, waiting: &QueuedLines, bytes: usize) -> bool {
         let used = waiting.lines.len() + waiting.being_written;
         match self.limits.when_full {
             WhenFull::Wait if used == 0 => true,
@@ -196,7 +196,7 @@ impl Shared {
     }
 
     fn closes_within(&self, limit: Duration) -> bool {
-        let is_open = |waiting: &mut Waiting| waiting.phase == Phase::Open;
+        let is_open = |waiting: &mut QueuedLines| waiting.phase == Phase::Open;
         let waited = self.changed.wait_timeout_while(self.lock(), limit, is_open);
         let (waiting, _) = waited.unwrap_or_else(PoisonError::into_inner);
         waiting.phase != Phase::Open
@@ -208,7 +208,7 @@ impl Drop for Writer {
         let mut waiting = self.0.lock();
         waiting.phase = Phase::Closed;
         self.0.changed.notify_all();
-        let is_writing = |waiting: &mut Waiting| waiting.phase != Phase::Ended;
+        let is_writing = |waiting: &mut QueuedLines| waiting.phase != Phase::Ended;
         // A log that nobody reads ends unread.
         let _ = self
             .0
@@ -246,7 +246,7 @@ mod tests {
     const LIMIT: usize = 64 << 10;
 
     fn queue(when_full: WhenFull) -> Queue {
-        Queue::new(Limits {
+        Queue::new(QueueLimits {
             bytes: LIMIT,
             when_full,
         })

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::document::{Object, ObjectKey, Parsed};
+use super::document::{MeshObject, ObjectKey, ParsedFile};
 use super::settings::Settings;
 use crate::objects::{MeshConfigObject, PodObject};
 use ambit_model::{
@@ -35,7 +35,7 @@ pub(super) struct Duplicate {
 
 impl<'a> Assembly<'a> {
     /// Adds the objects of a file. One that is there already is a fault.
-    pub(super) fn add_file(&mut self, path: &Arc<PathBuf>, parsed: Option<&'a Parsed>) {
+    pub(super) fn add_file(&mut self, path: &Arc<PathBuf>, parsed: Option<&'a ParsedFile>) {
         for (origin, object) in located(path, parsed) {
             if let Some(first) = self.add(&origin, object).cloned() {
                 self.duplicates.push(Duplicate {
@@ -48,7 +48,7 @@ impl<'a> Assembly<'a> {
     }
 
     /// Adds the objects of a file that is gone, as far as no other file has them.
-    pub(super) fn add_retained(&mut self, path: &Arc<PathBuf>, parsed: &'a Parsed) {
+    pub(super) fn add_retained(&mut self, path: &Arc<PathBuf>, parsed: &'a ParsedFile) {
         for (origin, object) in located(path, Some(parsed)) {
             self.add(&origin, object);
         }
@@ -107,21 +107,21 @@ impl<'a> Assembly<'a> {
     }
 
     /// Adds an object, or returns where the one that counts came from.
-    fn add(&mut self, origin: &Origin, object: &'a Object) -> Option<&Origin> {
+    fn add(&mut self, origin: &Origin, object: &'a MeshObject) -> Option<&Origin> {
         use std::collections::hash_map::Entry;
         match self.origins.entry(object.key()) {
             Entry::Occupied(first) => return Some(first.into_mut()),
             Entry::Vacant(vacant) => vacant.insert(origin.clone()),
         };
         match object {
-            Object::Namespace(name, info) => {
+            MeshObject::Namespace(name, info) => {
                 self.namespaces.insert(Arc::clone(name), info.clone());
             }
-            Object::Pod(pod) => self.pods.push(pod),
-            Object::Service(service) => self.services.push(service.clone()),
-            Object::EndpointSlice(slice) => self.endpoint_slices.push(slice.clone()),
-            Object::Policy(policy) => self.policies.push(policy.clone()),
-            Object::MeshConfig(config) => self.mesh_config = Some((origin.clone(), config)),
+            MeshObject::Pod(pod) => self.pods.push(pod),
+            MeshObject::Service(service) => self.services.push(service.clone()),
+            MeshObject::EndpointSlice(slice) => self.endpoint_slices.push(slice.clone()),
+            MeshObject::Policy(policy) => self.policies.push(policy.clone()),
+            MeshObject::MeshConfig(config) => self.mesh_config = Some((origin.clone(), config)),
         }
         None
     }
@@ -148,8 +148,8 @@ impl Duplicate {
 
 fn located<'a>(
     path: &Arc<PathBuf>,
-    parsed: Option<&'a Parsed>,
-) -> impl Iterator<Item = (Origin, &'a Object)> {
+    parsed: Option<&'a ParsedFile>,
+) -> impl Iterator<Item = (Origin, &'a MeshObject)> {
     let objects = parsed.into_iter().flat_map(|parsed| &parsed.objects);
     objects.map(|located| {
         let origin = Origin::File {

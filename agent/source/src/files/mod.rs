@@ -70,7 +70,7 @@ use notify::RecommendedWatcher;
 use ambit_model::{MeshRanges, Revision, Snapshot, TrustBundle};
 use read::FileReading;
 use settings::Settings;
-use state::State;
+use state::FilesInForce;
 use watch::{Loader, Message};
 
 pub use netns::NETNS_ANNOTATION;
@@ -146,7 +146,7 @@ impl FileSource {
         let (inbox, messages) = mpsc::channel();
         // Before the first reading, so that no change falls between the two.
         let watcher = watch::subscribe(&directory, inbox.clone());
-        let loader = Loader::new(directory.clone(), State::new(directory, settings));
+        let loader = Loader::new(directory.clone(), FilesInForce::new(directory, settings));
         let snapshots = loader.subscribe();
         let thread = std::thread::Builder::new()
             .name("files".to_owned())
@@ -171,7 +171,7 @@ pub fn snapshot_of(text: String, config: FileSourceConfig) -> Snapshot {
         revision: config.revision,
         ranges: config.ranges,
     };
-    let mut state = State::new(config.directory, settings);
+    let mut state = FilesInForce::new(config.directory, settings);
     state.load(Ok(vec![FileReading {
         path: Arc::new(path),
         text: Ok(text),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::assembly::{Assembly, Duplicate};
-use super::document::{self, DocumentError, Object, Parsed};
+use super::document::{self, DocumentError, MeshObject, ParsedFile};
 use super::read::{self, FileReading};
 use super::settings::Settings;
 use crate::field::FieldPath;
@@ -135,7 +135,7 @@ impl FileSet {
 /// What has been read so far.
 #[derive(Default)]
 struct Reading {
-    files: Vec<(Arc<PathBuf>, Parsed)>,
+    files: Vec<(Arc<PathBuf>, ParsedFile)>,
     broken: Vec<BrokenObject>,
     unreadable: Vec<Unreadable>,
     texts: HashMap<Arc<PathBuf>, String>,
@@ -222,7 +222,7 @@ impl Reading {
         let located = self.files.iter().flat_map(|(_, parsed)| &parsed.objects);
         let mut policies = HashMap::new();
         for one in located {
-            if let Object::Policy(policy) = &one.object {
+            if let MeshObject::Policy(policy) = &one.object {
                 let key = (policy.kind, policy.name.clone());
                 policies.entry(key).or_insert_with(|| one.at.clone());
             }

@@ -10,7 +10,7 @@ use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::watch;
 
 use super::read::{self, Survey};
-use super::state::State;
+use super::state::FilesInForce;
 use ambit_model::{Fault, Snapshot};
 
 /// How long the directory has to be quiet before it is read, so that a group of changes is one.
@@ -69,14 +69,14 @@ fn may_change_files(event: &Event) -> bool {
 /// Reads the directory and publishes what it says.
 pub(super) struct Loader {
     directory: PathBuf,
-    state: State,
+    state: FilesInForce,
     seen: Survey,
     published: watch::Sender<Arc<Snapshot>>,
 }
 
 impl Loader {
     /// Reads the directory for the first time.
-    pub(super) fn new(directory: PathBuf, mut state: State) -> Self {
+    pub(super) fn new(directory: PathBuf, mut state: FilesInForce) -> Self {
         let seen = read::survey(&directory);
         let snapshot = load(&directory, &mut state);
         log_changes(&[], snapshot.faults());
@@ -125,7 +125,7 @@ impl Loader {
     }
 }
 
-fn load(directory: &Path, state: &mut State) -> Snapshot {
+fn load(directory: &Path, state: &mut FilesInForce) -> Snapshot {
     for ignored in state.load(read::read(directory)) {
         tracing::info!(
             file = %ignored.path.display(),

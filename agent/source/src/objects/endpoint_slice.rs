@@ -24,7 +24,7 @@ const MOST_ADDRESSES: usize = 100;
 
 /// The addresses of one slice.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Family {
+enum AddressFamily {
     V4,
     V6,
 }
@@ -62,10 +62,10 @@ pub(crate) fn endpoint_slice(
     }))
 }
 
-fn family(address_type: &str) -> Result<Family, ObjectError> {
+fn family(address_type: &str) -> Result<AddressFamily, ObjectError> {
     match address_type {
-        "IPv4" => Ok(Family::V4),
-        "IPv6" => Ok(Family::V6),
+        "IPv4" => Ok(AddressFamily::V4),
+        "IPv6" => Ok(AddressFamily::V6),
         other => Err(ObjectError::new(
             FieldPath::at("addressType"),
             format!(
@@ -99,7 +99,7 @@ fn slice_port(declared: &EndpointPort, index: usize) -> Result<Option<SlicePort>
 fn slice_endpoint(
     endpoint: &Endpoint,
     index: usize,
-    family: Family,
+    family: AddressFamily,
 ) -> Result<SliceEndpoint, ObjectError> {
     let field = FieldPath::at("endpoints").index(index).key("addresses");
     let listed = &endpoint.addresses;
@@ -118,11 +118,15 @@ fn slice_endpoint(
 
 /// An address that may be an endpoint's: what the API server refuses leads to the node itself or to
 /// its neighbours.
-fn endpoint_address(text: &str, field: FieldPath, family: Family) -> Result<IpAddr, ObjectError> {
+fn endpoint_address(
+    text: &str,
+    field: FieldPath,
+    family: AddressFamily,
+) -> Result<IpAddr, ObjectError> {
     let address = address(text, field.clone())?;
     let (found, is_link_local) = match address {
-        IpAddr::V4(v4) => (Family::V4, v4.is_link_local()),
-        IpAddr::V6(v6) => (Family::V6, v6.is_unicast_link_local()),
+        IpAddr::V4(v4) => (AddressFamily::V4, v4.is_link_local()),
+        IpAddr::V6(v6) => (AddressFamily::V6, v6.is_unicast_link_local()),
     };
     let problem = if found != family {
         format!("{text:?} is not of the slice's addressType")

@@ -31,23 +31,23 @@ const FRAMING: [HeaderName; 4] = [
 /// that is not listed here.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Entry {
+pub(super) struct ProviderEntry {
     name: Option<String>,
     #[serde(alias = "envoy_ext_authz_grpc")]
-    envoy_ext_authz_grpc: Option<Grpc>,
+    envoy_ext_authz_grpc: Option<GrpcSettings>,
     #[serde(alias = "envoy_ext_authz_http")]
-    envoy_ext_authz_http: Option<Http>,
+    envoy_ext_authz_http: Option<HttpSettings>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Grpc {
+struct GrpcSettings {
     service: Option<String>,
     port: Option<i32>,
     timeout: Option<String>,
     fail_open: Option<bool>,
     status_on_error: Option<String>,
-    include_request_body_in_check: Option<Body>,
+    include_request_body_in_check: Option<BodySettings>,
     /// For Envoy's routes, of which there are none here.
     #[serde(rename = "clearRouteCache")]
     _clear_route_cache: Option<bool>,
@@ -55,13 +55,13 @@ struct Grpc {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Http {
+struct HttpSettings {
     service: Option<String>,
     port: Option<i32>,
     timeout: Option<String>,
     fail_open: Option<bool>,
     status_on_error: Option<String>,
-    include_request_body_in_check: Option<Body>,
+    include_request_body_in_check: Option<BodySettings>,
     path_prefix: Option<String>,
     include_request_headers_in_check: Option<Vec<String>>,
     /// The former name of `includeRequestHeadersInCheck`.
@@ -77,20 +77,20 @@ struct Http {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Body {
+struct BodySettings {
     max_request_bytes: Option<u32>,
     allow_partial_message: Option<bool>,
     pack_as_bytes: Option<bool>,
 }
 
 /// What both kinds have.
-struct Common<'a> {
+struct CommonSettings<'a> {
     service: Option<&'a str>,
     port: Option<i32>,
     timeout: Option<&'a str>,
     fail_open: Option<bool>,
     status_on_error: Option<&'a str>,
-    body: Option<&'a Body>,
+    body: Option<&'a BodySettings>,
 }
 
 /// The authorizers among the providers, by name.
@@ -98,7 +98,7 @@ struct Common<'a> {
 /// # Errors
 /// Where one cannot be used as it stands, or two have one name.
 pub(super) fn extension_providers(
-    entries: Vec<Entry>,
+    entries: Vec<ProviderEntry>,
     at: &FieldPath,
 ) -> Result<BTreeMap<Arc<str>, Arc<ExtensionProvider>>, ObjectError> {
     let mut providers = BTreeMap::new();
@@ -116,7 +116,10 @@ pub(super) fn extension_providers(
     Ok(providers)
 }
 
-fn provider(entry: Entry, at: &FieldPath) -> Result<Option<ExtensionProvider>, ObjectError> {
+fn provider(
+    entry: ProviderEntry,
+    at: &FieldPath,
+) -> Result<Option<ExtensionProvider>, ObjectError> {
     let (common, api, inner) = match (&entry.envoy_ext_authz_grpc, &entry.envoy_ext_authz_http) {
         (None, None) => return Ok(None),
         (Some(_), Some(_)) => {
@@ -154,9 +157,9 @@ fn provider(entry: Entry, at: &FieldPath) -> Result<Option<ExtensionProvider>, O
     }))
 }
 
-impl Grpc {
-    fn common(&self) -> Common<'_> {
-        Common {
+impl GrpcSettings {
+    fn common(&self) -> CommonSettings<'_> {
+        CommonSettings {
             service: self.service.as_deref(),
             port: self.port,
             timeout: self.timeout.as_deref(),
@@ -167,9 +170,9 @@ impl Grpc {
     }
 }
 
-impl Http {
-    fn common(&self) -> Common<'_> {
-        Common {
+impl HttpSettings {
+    fn common(&self) -> CommonSettings<'_> {
+        CommonSettings {
             service: self.service.as_deref(),
             port: self.port,
             timeout: self.timeout.as_deref(),
@@ -180,7 +183,7 @@ impl Http {
     }
 }
 
-fn service(common: &Common<'_>, at: &FieldPath) -> Result<ProviderService, ObjectError> {
+fn service(common: &CommonSettings<'_>, at: &FieldPath) -> Result<ProviderService, ObjectError> {
     let text = common.service.unwrap_or_default();
     let (namespace, host) = match text.split_once('/') {
         Some((namespace, host)) => (Some(namespace), host),
@@ -225,7 +228,7 @@ fn timeout(text: Option<&str>, field: FieldPath) -> Result<Duration, ObjectError
         })
 }
 
-fn on_error(common: &Common<'_>, field: FieldPath) -> Result<OnError, ObjectError> {
+fn on_error(common: &CommonSettings<'_>, field: FieldPath) -> Result<OnError, ObjectError> {
     let text = common.status_on_error.filter(|text| !text.is_empty());
     let status = match text {
         None => StatusCode::FORBIDDEN,
@@ -244,7 +247,7 @@ fn on_error(common: &Common<'_>, field: FieldPath) -> Result<OnError, ObjectErro
     })
 }
 
-fn request_body(body: &Body, at: &FieldPath) -> Result<RequestBody, ObjectError> {
+fn request_body(body: &BodySettings, at: &FieldPath) -> Result<RequestBody, ObjectError> {
     let max_bytes = body.max_request_bytes.unwrap_or_default();
     if max_bytes == 0 {
         let problem = "missing or 0; say how many bytes the authorizer may see";
@@ -263,7 +266,7 @@ fn request_body(body: &Body, at: &FieldPath) -> Result<RequestBody, ObjectError>
     })
 }
 
-fn http_api(http: &Http, at: &FieldPath) -> Result<HttpApi, ObjectError> {
+fn http_api(http: &HttpSettings, at: &FieldPath) -> Result<HttpApi, ObjectError> {
     let of = |list: &Option<Vec<String>>, field: &str| patterns(list.as_deref(), &at.key(field));
     let mut request_headers = of(
         &http.include_request_headers_in_check,
@@ -314,7 +317,7 @@ fn path_prefix(text: Option<&str>, field: FieldPath) -> Result<String, ObjectErr
 }
 
 fn additional_headers(
-    http: &Http,
+    http: &HttpSettings,
     at: &FieldPath,
 ) -> Result<Vec<(HeaderName, HeaderValue)>, ObjectError> {
     let header = |(name, value): (&String, &String)| {

@@ -6,7 +6,7 @@ mod sign;
 
 /// The certificate authority.
 #[derive(clap::Args)]
-pub(super) struct Ca {
+pub(super) struct CaArguments {
     #[command(subcommand)]
     command: Command,
 }
@@ -21,7 +21,7 @@ enum Command {
     Serve(Box<serve::ServeArguments>),
 }
 
-impl Ca {
+impl CaArguments {
     pub(super) fn run(self) -> anyhow::Result<()> {
         match self.command {
             Command::Init(arguments) => arguments.run(),

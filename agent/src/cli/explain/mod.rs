@@ -19,7 +19,7 @@ use arguments::QuestionArguments;
 
 /// What to ask, of whom, and how to print the answer.
 #[derive(clap::Args)]
-pub(super) struct Explain {
+pub(super) struct ExplainArguments {
     #[command(flatten)]
     question: QuestionArguments,
     /// Answer from files of Kubernetes YAML, directories of them, or - for the standard input,
@@ -36,7 +36,7 @@ pub(super) struct Explain {
     output: Format,
 }
 
-impl Explain {
+impl ExplainArguments {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let question = self.question.question()?;
         let answer = match self.files.as_slice() {

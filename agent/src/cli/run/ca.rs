@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use crate::run::CaConfig;
+use crate::run::IssuerConfig;
 use ambit_identity::{CaAddress, IstioCaConfig};
 
 /// Where the embedded CA's files are unless it is said otherwise.
@@ -14,7 +14,7 @@ const DEFAULT_DIRECTORY: &str = "/var/lib/ambit/ca";
 /// The embedded CA, or another one.
 #[derive(clap::Args)]
 #[command(next_help_heading = "Certificates")]
-pub(super) struct CaArguments {
+pub(super) struct IssuerArguments {
     /// The embedded CA's files, made at first start [default: /var/lib/ambit/ca].
     #[arg(long, env = "AMBIT_CA_DIR", conflicts_with = "ca_address")]
     ca_dir: Option<PathBuf>,
@@ -47,7 +47,7 @@ pub(super) struct CaArguments {
     certificate_lifetime: u64,
 }
 
-impl CaArguments {
+impl IssuerArguments {
     /// How long certificates are valid.
     pub(super) fn lifetime(&self) -> Duration {
         Duration::from_secs(self.certificate_lifetime)
@@ -57,16 +57,16 @@ impl CaArguments {
     ///
     /// # Errors
     /// Where the name that the CA has to have is none.
-    pub(super) fn authority(self) -> anyhow::Result<CaConfig> {
+    pub(super) fn authority(self) -> anyhow::Result<IssuerConfig> {
         let (Some(address), Some(root)) = (self.ca_address, self.ca_root) else {
             let directory = self.ca_dir.unwrap_or_else(|| DEFAULT_DIRECTORY.into());
-            return Ok(CaConfig::Embedded { directory });
+            return Ok(IssuerConfig::Embedded { directory });
         };
         let address = match self.ca_server_name {
             Some(name) => address.verified_as(&name).context("--ca-server-name")?,
             None => address,
         };
-        Ok(CaConfig::Istio(IstioCaConfig {
+        Ok(IssuerConfig::Istio(IstioCaConfig {
             address,
             root,
             token: self.ca_token,
@@ -85,10 +85,10 @@ mod tests {
     #[derive(Parser)]
     struct Command {
         #[command(flatten)]
-        ca: CaArguments,
+        ca: IssuerArguments,
     }
 
-    fn parse(arguments: &[&str]) -> Result<CaConfig, String> {
+    fn parse(arguments: &[&str]) -> Result<IssuerConfig, String> {
         let parsed = Command::try_parse_from(std::iter::once(&"ambit").chain(arguments));
         let authority = parsed.map_err(|error| error.to_string())?.ca.authority();
         authority.map_err(|error| format!("{error:#}"))
@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn the_embedded_ca_is_the_default() {
-        let CaConfig::Embedded { directory } = parse(&[]).unwrap() else {
+        let IssuerConfig::Embedded { directory } = parse(&[]).unwrap() else {
             panic!("another CA")
         };
         assert_eq!(directory, PathBuf::from(DEFAULT_DIRECTORY));
@@ -105,7 +105,7 @@ mod tests {
     #[test]
     fn another_ca_comes_with_its_root_and_excludes_the_embedded_one() {
         let other = ["--ca-address", "https://istiod", "--ca-root", "/root.pem"];
-        assert!(matches!(parse(&other), Ok(CaConfig::Istio(_))));
+        assert!(matches!(parse(&other), Ok(IssuerConfig::Istio(_))));
         assert!(parse(&other[..2]).unwrap_err().contains("--ca-root"));
         assert!(parse(&other[2..]).unwrap_err().contains("--ca-address"));
         let both = [&other[..], &["--ca-dir", "/ca"]].concat();

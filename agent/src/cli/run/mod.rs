@@ -77,7 +77,7 @@ pub(super) struct RunArguments {
     #[arg(long, env = "AMBIT_KERNEL_LOG")]
     kernel_log: bool,
     #[command(flatten)]
-    ca: ca::CaArguments,
+    ca: ca::IssuerArguments,
 }
 
 impl RunArguments {

@@ -7,14 +7,14 @@ use std::sync::Arc;
 use ambit_common::NetnsCookie;
 
 use super::claims::{Claims, claimed};
-use super::kernel_faults::Table;
+use super::kernel_faults::KernelTable;
 use super::reconcile::Reconciler;
 use ambit_datapath::{EnrolError, Leftover, Life, PodOwner};
 use ambit_model::{Enrolment, ObjectName, Snapshot, Workload};
 
 /// A network namespace that is kept closed.
 #[derive(Clone, PartialEq, Debug)]
-pub(super) struct KeptNetns {
+pub(super) struct ClosedNetns {
     pub(super) netns: NetnsCookie,
     /// The pod that it was given to.
     pub(super) pod: Option<ObjectName>,
@@ -51,11 +51,11 @@ pub(super) enum LeftoverError {
 
 /// What is to become of a leftover.
 #[derive(PartialEq, Eq, Debug)]
-enum Fate {
+enum LeftoverDecision {
     /// It leaves the kernel.
-    Leaves(&'static str),
+    Remove(&'static str),
     /// It stays closed, and this is why.
-    Kept(String),
+    KeepClosed(String),
 }
 
 impl Reconciler {
@@ -67,7 +67,7 @@ impl Reconciler {
             Ok(leftovers) => leftovers,
             Err(error) => {
                 let error = LeftoverError::Search(error);
-                return self.faults.note(Table::Pods, Err(error));
+                return self.faults.note(KernelTable::Pods, Err(error));
             }
         };
         let is_contested = |one: &Leftover| matches!(one.owner, Ok(None));
@@ -80,13 +80,13 @@ impl Reconciler {
         self.kept.clear();
         let mut outcome = Ok(());
         for leftover in leftovers {
-            let tended = match fate(snapshot, &node, &claims, &leftover) {
-                Fate::Leaves(why) => self.remove_leftover(leftover.netns, why),
-                Fate::Kept(reason) => self.keep_leftover(&leftover, reason),
+            let tended = match decide(snapshot, &node, &claims, &leftover) {
+                LeftoverDecision::Remove(why) => self.remove_leftover(leftover.netns, why),
+                LeftoverDecision::KeepClosed(reason) => self.keep_leftover(&leftover, reason),
             };
             outcome = outcome.and(tended);
         }
-        self.faults.note(Table::Pods, outcome);
+        self.faults.note(KernelTable::Pods, outcome);
     }
 
     fn remove_leftover(
@@ -108,7 +108,7 @@ impl Reconciler {
         let netns = leftover.netns;
         let shut = self.parts.enroller.shut_leftover(netns);
         let owner = leftover.owner.as_ref().ok().and_then(Option::as_ref);
-        self.kept.push(KeptNetns {
+        self.kept.push(ClosedNetns {
             netns,
             pod: owner.map(|owner| owner.pod.clone()),
             reason,
@@ -117,30 +117,35 @@ impl Reconciler {
     }
 }
 
-fn fate(snapshot: &Snapshot, node: &str, claims: &Claims, leftover: &Leftover) -> Fate {
+fn decide(
+    snapshot: &Snapshot,
+    node: &str,
+    claims: &Claims,
+    leftover: &Leftover,
+) -> LeftoverDecision {
     if leftover.life == Life::Gone {
-        return Fate::Leaves("it is gone");
+        return LeftoverDecision::Remove("it is gone");
     }
     if !snapshot.is_complete() {
-        return Fate::Kept("the configuration is not known in full".to_owned());
+        return LeftoverDecision::KeepClosed("the configuration is not known in full".to_owned());
     }
     match &leftover.owner {
-        Ok(Some(owner)) => owned_fate(snapshot, node, owner, leftover.life),
-        Ok(None) => unowned_fate(snapshot, claims, leftover.life),
-        Err(error) => Fate::Kept(format!("whose it is cannot be told: {error}")),
+        Ok(Some(owner)) => decide_owned(snapshot, node, owner, leftover.life),
+        Ok(None) => decide_unowned(snapshot, claims, leftover.life),
+        Err(error) => LeftoverDecision::KeepClosed(format!("whose it is cannot be told: {error}")),
     }
 }
 
-fn owned_fate(snapshot: &Snapshot, node: &str, owner: &PodOwner, life: Life) -> Fate {
-    let kept = |reason: &str| Fate::Kept(reason.to_owned());
+fn decide_owned(snapshot: &Snapshot, node: &str, owner: &PodOwner, life: Life) -> LeftoverDecision {
+    let kept = |reason: &str| LeftoverDecision::KeepClosed(reason.to_owned());
     let Some(now) = snapshot.workload(&owner.pod) else {
-        return gone_fate(life, "its pod's object is gone, and it is not");
+        return decide_without_object(life, "its pod's object is gone, and it is not");
     };
     if opts_out(snapshot, node, now) {
         return if is_about(now, owner, life) {
-            Fate::Leaves("its pod is opted out")
+            LeftoverDecision::Remove("its pod is opted out")
         } else {
-            gone_fate(life, "another pod has its pod's name, and it is not gone")
+            decide_without_object(life, "another pod has its pod's name, and it is not gone")
         };
     }
     match &now.enrolment {
@@ -148,35 +153,37 @@ fn owned_fate(snapshot: &Snapshot, node: &str, owner: &PodOwner, life: Life) -> 
             kept("its pod's object says that the pod is not on this node")
         }
         Enrolment::OptedIn => kept("its pod is not served in it: see the pod's own reason"),
-        Enrolment::Never(never) => Fate::Kept(format!("its pod cannot be served: {never}")),
+        Enrolment::Never(never) => {
+            LeftoverDecision::KeepClosed(format!("its pod cannot be served: {never}"))
+        }
         Enrolment::NotOptedIn => {
             kept("its pod's Namespace object is gone, so nothing says that the pod is opted out")
         }
     }
 }
 
-/// The fate of what several pods named while it was given to none.
-fn unowned_fate(snapshot: &Snapshot, claims: &Claims, life: Life) -> Fate {
+/// The decision of what several pods named while it was given to none.
+fn decide_unowned(snapshot: &Snapshot, claims: &Claims, life: Life) -> LeftoverDecision {
     let claimants = match life {
         Life::Lives(inode) => claims.on(inode),
         Life::Gone | Life::Unattached | Life::Unknown => &[],
     };
     let is_out = |pod: &Arc<Workload>| snapshot.opts_out(pod);
     if !claimants.is_empty() && claimants.iter().all(is_out) {
-        return Fate::Leaves("every pod that names it is opted out");
+        return LeftoverDecision::Remove("every pod that names it is opted out");
     }
-    gone_fate(
+    decide_without_object(
         life,
         "several pods named it, and it was given to none of them",
     )
 }
 
-/// The fate of what no object speaks for. Where nothing is attached there is no telling when it is
+/// The decision of what no object speaks for. Where nothing is attached there is no telling when it is
 /// gone, and little is kept closed.
-fn gone_fate(life: Life, reason: &str) -> Fate {
+fn decide_without_object(life: Life, reason: &str) -> LeftoverDecision {
     match life {
-        Life::Gone | Life::Unattached => Fate::Leaves("no object speaks for it"),
-        Life::Lives(_) | Life::Unknown => Fate::Kept(reason.to_owned()),
+        Life::Gone | Life::Unattached => LeftoverDecision::Remove("no object speaks for it"),
+        Life::Lives(_) | Life::Unknown => LeftoverDecision::KeepClosed(reason.to_owned()),
     }
 }
 

@@ -38,7 +38,7 @@ fn mesh(workloads: Vec<Workload>) -> SnapshotParts {
     }
 }
 
-fn fate_of(mesh: SnapshotParts, owner: Option<&Workload>, life: Life) -> Fate {
+fn decision_on(mesh: SnapshotParts, owner: Option<&Workload>, life: Life) -> LeftoverDecision {
     let leftover = Leftover {
         netns: NetnsCookie(7),
         owner: Ok(owner.map(PodOwner::of)),
@@ -46,11 +46,11 @@ fn fate_of(mesh: SnapshotParts, owner: Option<&Workload>, life: Life) -> Fate {
     };
     let snapshot = Snapshot::new(mesh);
     let claims = Claims::of(snapshot.workloads().iter());
-    fate(&snapshot, NODE, &claims, &leftover)
+    decide(&snapshot, NODE, &claims, &leftover)
 }
 
-fn is_kept(fate: &Fate, reason: &str) -> bool {
-    matches!(fate, Fate::Kept(why) if why.contains(reason))
+fn is_kept(decision: &LeftoverDecision, reason: &str) -> bool {
+    matches!(decision, LeftoverDecision::KeepClosed(why) if why.contains(reason))
 }
 
 /// Every way out of being served, and what becomes of the namespace while it lives.
@@ -80,18 +80,21 @@ fn what_was_served_stays_closed_unless_its_objects_opt_it_out() {
         (vec![elsewhere], "not on this node"),
         (vec![out_elsewhere], "not on this node"),
     ] {
-        let fate = fate_of(mesh(workloads), Some(&served()), LIVES);
-        assert!(is_kept(&fate, reason), "{reason}: {fate:?}");
+        let decision = decision_on(mesh(workloads), Some(&served()), LIVES);
+        assert!(is_kept(&decision, reason), "{reason}: {decision:?}");
     }
     let mut without_namespace = mesh(vec![out()]);
     without_namespace.namespaces.clear();
-    let fate = fate_of(without_namespace.clone(), Some(&served()), LIVES);
-    assert!(is_kept(&fate, "Namespace object is gone"), "{fate:?}");
+    let decision = decision_on(without_namespace.clone(), Some(&served()), LIVES);
+    assert!(
+        is_kept(&decision, "Namespace object is gone"),
+        "{decision:?}"
+    );
     let mode = (DATAPLANE_MODE_LABEL.to_owned(), "none".to_owned());
     without_namespace.workloads[0].labels.extend([mode]);
     for parts in [mesh(vec![out()]), without_namespace] {
-        let fate = fate_of(parts, Some(&served()), LIVES);
-        assert_eq!(fate, Fate::Leaves("its pod is opted out"));
+        let decision = decision_on(parts, Some(&served()), LIVES);
+        assert_eq!(decision, LeftoverDecision::Remove("its pod is opted out"));
     }
 }
 
@@ -104,40 +107,43 @@ fn an_object_of_another_uid_opts_out_the_namespace_that_it_names() {
         ..out()
     };
     let own = claimed(&named).expect("a namespace");
-    let fate = fate_of(mesh(vec![named.clone()]), Some(&served()), Life::Lives(own));
-    assert_eq!(fate, Fate::Leaves("its pod is opted out"));
-    let fate = fate_of(mesh(vec![named]), Some(&served()), Life::Lives(own + 1));
-    assert!(is_kept(&fate, "another pod"), "{fate:?}");
+    let decision = decision_on(mesh(vec![named.clone()]), Some(&served()), Life::Lives(own));
+    assert_eq!(decision, LeftoverDecision::Remove("its pod is opted out"));
+    let decision = decision_on(mesh(vec![named]), Some(&served()), Life::Lives(own + 1));
+    assert!(is_kept(&decision, "another pod"), "{decision:?}");
 }
 
 #[test]
 fn what_is_gone_leaves_and_what_is_not_known_stays() {
     for owner in [None, Some(&served())] {
-        let fate = fate_of(mesh(vec![served()]), owner, Life::Gone);
-        assert_eq!(fate, Fate::Leaves("it is gone"));
+        let decision = decision_on(mesh(vec![served()]), owner, Life::Gone);
+        assert_eq!(decision, LeftoverDecision::Remove("it is gone"));
     }
     let incomplete = SnapshotParts {
         complete: false,
         ..mesh(vec![out()])
     };
-    let fate = fate_of(incomplete, Some(&served()), LIVES);
-    assert!(is_kept(&fate, "not known in full"), "{fate:?}");
+    let decision = decision_on(incomplete, Some(&served()), LIVES);
+    assert!(is_kept(&decision, "not known in full"), "{decision:?}");
     let unreadable = Leftover {
         netns: NetnsCookie(7),
         owner: Err(DatapathError::NoMap("owner")),
         life: LIVES,
     };
     let snapshot = Snapshot::new(mesh(vec![out()]));
-    let fate = super::fate(&snapshot, NODE, &Claims::default(), &unreadable);
-    assert!(is_kept(&fate, "cannot be told"), "{fate:?}");
+    let decision = super::decide(&snapshot, NODE, &Claims::default(), &unreadable);
+    assert!(is_kept(&decision, "cannot be told"), "{decision:?}");
 }
 
 #[test]
 fn an_agent_killed_while_it_took_a_pod_in_leaves_nothing_for_ever() {
-    let fate = fate_of(mesh(vec![]), Some(&served()), Life::Unattached);
-    assert!(matches!(fate, Fate::Leaves(_)), "{fate:?}");
-    let fate = fate_of(mesh(vec![served()]), Some(&served()), Life::Unattached);
-    assert!(is_kept(&fate, "not served in it"), "{fate:?}");
+    let decision = decision_on(mesh(vec![]), Some(&served()), Life::Unattached);
+    assert!(
+        matches!(decision, LeftoverDecision::Remove(_)),
+        "{decision:?}"
+    );
+    let decision = decision_on(mesh(vec![served()]), Some(&served()), Life::Unattached);
+    assert!(is_kept(&decision, "not served in it"), "{decision:?}");
 }
 
 #[test]
@@ -153,9 +159,13 @@ fn what_nobody_was_given_stays_closed_until_all_that_name_it_are_out() {
             naming("a/one", Enrolment::NotOptedIn),
             naming("a/two", second),
         ];
-        let fate = fate_of(mesh(pods), None, Life::Lives(own));
-        assert_eq!(matches!(fate, Fate::Leaves(_)), is_out, "{fate:?}");
+        let decision = decision_on(mesh(pods), None, Life::Lives(own));
+        assert_eq!(
+            matches!(decision, LeftoverDecision::Remove(_)),
+            is_out,
+            "{decision:?}"
+        );
     }
-    let fate = fate_of(mesh(vec![]), None, LIVES);
-    assert!(is_kept(&fate, "several pods"), "{fate:?}");
+    let decision = decision_on(mesh(vec![]), None, LIVES);
+    assert!(is_kept(&decision, "several pods"), "{decision:?}");
 }

@@ -29,9 +29,9 @@ const LOG_TARGET: &str = "log";
 const LOG_PREFIX: &str = "log.";
 
 /// Formats each event as one line.
-pub(super) struct Lines(pub(super) LogFormat);
+pub(super) struct LineFormatter(pub(super) LogFormat);
 
-impl<S, N> FormatEvent<S, N> for Lines
+impl<S, N> FormatEvent<S, N> for LineFormatter
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
@@ -43,7 +43,7 @@ where
         event: &Event<'_>,
     ) -> fmt::Result {
         let metadata = event.metadata();
-        let mut target = Target::default();
+        let mut target = LogTarget::default();
         if metadata.target() == LOG_TARGET {
             event.record(&mut target);
         }
@@ -261,9 +261,9 @@ impl Write for Limited {
 
 /// The target of an event of the `log` crate.
 #[derive(Default)]
-struct Target(Option<String>);
+struct LogTarget(Option<String>);
 
-impl Visit for Target {
+impl Visit for LogTarget {
     fn record_str(&mut self, field: &Field, value: &str) {
         if field.name().strip_prefix(LOG_PREFIX) == Some("target") {
             self.0 = Some(value.to_owned());

@@ -34,7 +34,7 @@ impl MakeWriter<'_> for Written {
 fn logged(format: LogFormat, log: impl FnOnce()) -> String {
     let written = Written::default();
     let subscriber = tracing_subscriber::fmt()
-        .event_format(Lines(format))
+        .event_format(LineFormatter(format))
         .with_writer(written.clone())
         .finish();
     with_default(subscriber, log);

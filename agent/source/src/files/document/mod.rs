@@ -12,11 +12,11 @@ use serde_json::Value;
 use super::kinds;
 use super::netns::netns;
 use super::settings::Settings;
-use crate::depth::Refused;
+use crate::depth::YamlRefusal;
 use crate::field::FieldPath;
 use crate::location::Location;
 use crate::objects::{self, MESH_CONFIG_NAME, MeshConfigObject, ObjectError, PodObject, typed};
-use crate::tree::{self, Budget, Locator};
+use crate::tree::{self, AliasBudget, Locator};
 use ambit_model::{
     EndpointSlice, NamespaceInfo, ObjectName, Origin, PolicyKind, PolicyObject, Service,
 };
@@ -29,7 +29,7 @@ const MOST_ERRORS: usize = 1_000;
 
 /// An object that the mesh knows.
 #[derive(Clone, PartialEq, Debug)]
-pub(super) enum Object {
+pub(super) enum MeshObject {
     Namespace(Arc<str>, NamespaceInfo),
     Pod(PodObject),
     Service(Service),
@@ -45,7 +45,7 @@ pub(super) struct ObjectKey {
     name: ObjectName,
 }
 
-impl Object {
+impl MeshObject {
     /// What this object is.
     pub(super) fn key(&self) -> ObjectKey {
         let (kind, name) = match self {
@@ -72,19 +72,19 @@ impl fmt::Display for ObjectKey {
 
 /// An object and where it stands in its file.
 #[derive(Clone, PartialEq, Debug)]
-pub(super) struct Located {
+pub(super) struct LocatedObject {
     /// The document, from 1.
     pub(super) document: usize,
     /// Where in the document: nowhere in particular, unless it is an item of a list.
     pub(super) at: FieldPath,
-    pub(super) object: Object,
+    pub(super) object: MeshObject,
 }
 
 /// The objects of a file that is right in all its documents.
 #[derive(Clone, PartialEq, Debug, Default)]
-pub(super) struct Parsed {
+pub(super) struct ParsedFile {
     /// The objects.
-    pub(super) objects: Vec<Located>,
+    pub(super) objects: Vec<LocatedObject>,
     /// Kinds that the mesh does not read, as `apiVersion kind`.
     pub(super) ignored: BTreeSet<String>,
 }
@@ -123,7 +123,7 @@ pub(super) fn parse(
     path: &Arc<PathBuf>,
     text: &str,
     settings: &Settings,
-) -> Result<Parsed, Vec<DocumentError>> {
+) -> Result<ParsedFile, Vec<DocumentError>> {
     match read(path, text, settings) {
         (parsed, errors) if errors.is_empty() => Ok(parsed),
         (_, errors) => Err(errors),
@@ -135,13 +135,13 @@ pub(super) fn read(
     path: &Arc<PathBuf>,
     text: &str,
     settings: &Settings,
-) -> (Parsed, Vec<DocumentError>) {
+) -> (ParsedFile, Vec<DocumentError>) {
     let mut reader = Reader {
         path,
         text,
         settings,
         document: 0,
-        parsed: Parsed::default(),
+        parsed: ParsedFile::default(),
         errors: Vec::new(),
         locator: Locator::new(text),
     };
@@ -154,7 +154,7 @@ struct Reader<'a> {
     text: &'a str,
     settings: &'a Settings,
     document: usize,
-    parsed: Parsed,
+    parsed: ParsedFile,
     errors: Vec<DocumentError>,
     locator: Locator<'a>,
 }
@@ -174,7 +174,7 @@ struct TypeName {
 
 impl Reader<'_> {
     fn read_all(&mut self) {
-        let budget = Budget::of(self.text);
+        let budget = AliasBudget::of(self.text);
         let documents = match tree::documents(self.text) {
             Ok(documents) => documents,
             Err(refused) => return self.errors.push(not_read(&refused)),
@@ -251,16 +251,16 @@ impl Reader<'_> {
         let object = match (item.kind.api_version.as_str(), item.kind.kind.as_str()) {
             ("v1", "Namespace") => namespace(item.typed()?)?,
             ("v1", "Pod") => match self.pod(item)? {
-                Some(pod) => Object::Pod(pod),
+                Some(pod) => MeshObject::Pod(pod),
                 None => return Ok(()),
             },
             ("v1", "ConfigMap") if self.is_mesh_config(&item.value) => {
-                Object::MeshConfig(objects::mesh_config(&item.typed()?)?)
+                MeshObject::MeshConfig(objects::mesh_config(&item.typed()?)?)
             }
-            ("v1", "Service") => Object::Service(objects::service(&item.typed()?)?),
+            ("v1", "Service") => MeshObject::Service(objects::service(&item.typed()?)?),
             (version, "EndpointSlice") if version.starts_with(DISCOVERY) => {
                 match endpoint_slice(item)? {
-                    Some(slice) => Object::EndpointSlice(slice),
+                    Some(slice) => MeshObject::EndpointSlice(slice),
                     None => return Ok(()),
                 }
             }
@@ -272,7 +272,7 @@ impl Reader<'_> {
                 }
             },
         };
-        self.parsed.objects.push(Located {
+        self.parsed.objects.push(LocatedObject {
             document: self.document,
             at: at.clone(),
             object,
@@ -293,7 +293,7 @@ impl Reader<'_> {
             && metadata("namespace").is_some_and(|found| found == namespace)
     }
 
-    fn policy(&self, kind: PolicyKind, mut item: Item) -> Result<Object, ObjectError> {
+    fn policy(&self, kind: PolicyKind, mut item: Item) -> Result<MeshObject, ObjectError> {
         kinds::only_known_fields(&item.value)?;
         let spec = item.value.get_mut("spec").map_or(Value::Null, Value::take);
         let metadata = item
@@ -306,7 +306,7 @@ impl Reader<'_> {
             document: self.document,
         };
         let metadata = metadata.unwrap_or_default();
-        objects::policy(kind, &metadata, spec, origin).map(Object::Policy)
+        objects::policy(kind, &metadata, spec, origin).map(MeshObject::Policy)
     }
 }
 
@@ -339,10 +339,10 @@ fn endpoint_slice(item: Item) -> Result<Option<EndpointSlice>, ObjectError> {
     }
 }
 
-fn namespace(object: k8s_openapi::api::core::v1::Namespace) -> Result<Object, ObjectError> {
+fn namespace(object: k8s_openapi::api::core::v1::Namespace) -> Result<MeshObject, ObjectError> {
     let name = objects::cluster_name(&object.metadata)?.into();
     let labels = object.metadata.labels.unwrap_or_default();
-    Ok(Object::Namespace(name, NamespaceInfo { labels }))
+    Ok(MeshObject::Namespace(name, NamespaceInfo { labels }))
 }
 
 /// Takes out the resource requests of containers: the mesh does not read them, and their type takes
@@ -392,7 +392,7 @@ fn describe(value: &Value) -> Option<String> {
 }
 
 /// The error of a file of which nothing is read.
-fn not_read(refused: &Refused) -> DocumentError {
+fn not_read(refused: &YamlRefusal) -> DocumentError {
     DocumentError {
         document: refused.document,
         object: None,

@@ -1,7 +1,7 @@
 use super::*;
 use ambit_model::{MeshRanges, Revision, TrustBundle, TrustDomain};
 
-fn parse_file(text: &str) -> Result<Parsed, Vec<DocumentError>> {
+fn parse_file(text: &str) -> Result<ParsedFile, Vec<DocumentError>> {
     let own = TrustDomain::new("cluster.local").expect("a trust domain");
     let settings = Settings {
         trust_bundle: TrustBundle::without_aliases(own),

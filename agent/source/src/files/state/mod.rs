@@ -5,18 +5,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::assembly::Assembly;
-use super::document::{self, DocumentError, Parsed};
+use super::document::{self, DocumentError, ParsedFile};
 use super::read::{FileReading, ReadError};
 use super::settings::Settings;
 use ambit_model::{Fault, SnapshotParts};
 
 /// The configuration in force.
-pub(super) struct State {
+pub(super) struct FilesInForce {
     directory: PathBuf,
     settings: Settings,
     files: BTreeMap<Arc<PathBuf>, FileState>,
     /// Files that are gone while another is broken, to which their objects may have moved.
-    retained: BTreeMap<Arc<PathBuf>, Parsed>,
+    retained: BTreeMap<Arc<PathBuf>, ParsedFile>,
     unlisted: Option<ReadError>,
     complete: bool,
 }
@@ -32,7 +32,7 @@ pub(super) struct IgnoredKind {
 /// One file.
 #[derive(Default)]
 struct FileState {
-    last_good: Option<Parsed>,
+    last_good: Option<ParsedFile>,
     errors: Vec<FileError>,
 }
 
@@ -48,7 +48,7 @@ enum FileError {
     Document(#[from] DocumentError),
 }
 
-impl State {
+impl FilesInForce {
     /// Nothing is known yet.
     pub(super) fn new(directory: PathBuf, settings: Settings) -> Self {
         Self {
@@ -170,7 +170,7 @@ impl FileState {
     fn read(
         path: &Arc<PathBuf>,
         text: Result<String, ReadError>,
-        last_good: Option<Parsed>,
+        last_good: Option<ParsedFile>,
         settings: &Settings,
     ) -> Self {
         match parse(path, text, settings) {
@@ -210,7 +210,7 @@ fn parse(
     path: &Arc<PathBuf>,
     text: Result<String, ReadError>,
     settings: &Settings,
-) -> Result<Parsed, Vec<FileError>> {
+) -> Result<ParsedFile, Vec<FileError>> {
     let text = text.map_err(|error| vec![error.into()])?;
     if text.is_empty() {
         return Err(vec![FileError::Empty]);

@@ -16,7 +16,7 @@ data:
       envoyExtAuthzGrpc: {service: opa.tools.svc.cluster.local, port: 9191}
 ";
 
-fn state() -> State {
+fn state() -> FilesInForce {
     let own = TrustDomain::new("cluster.local").expect("valid");
     let settings = Settings {
         trust_bundle: TrustBundle::without_aliases(own),
@@ -24,10 +24,10 @@ fn state() -> State {
         revision: Revision::default(),
         ranges: MeshRanges::default(),
     };
-    State::new("/config".into(), settings)
+    FilesInForce::new("/config".into(), settings)
 }
 
-fn load(state: &mut State, text: &str) -> Snapshot {
+fn load(state: &mut FilesInForce, text: &str) -> Snapshot {
     state.load(Ok(vec![FileReading {
         path: Arc::new("/config/mesh.yaml".into()),
         text: Ok(text.to_owned()),

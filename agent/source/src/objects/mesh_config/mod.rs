@@ -5,7 +5,7 @@ use serde_json::Value;
 use ambit_input::without_mark;
 use ambit_model::{Fault, MeshSettings, ObjectName, Origin, PathNormalization, TrustBundle};
 
-use super::extension_provider::{Entry, extension_providers};
+use super::extension_provider::{ProviderEntry, extension_providers};
 use super::{ObjectError, namespaced_name, typed};
 use crate::field::FieldPath;
 use crate::tree;
@@ -36,7 +36,7 @@ struct MeshConfig {
     #[serde(alias = "path_normalization")]
     path_normalization: Option<ProxyPathNormalization>,
     #[serde(alias = "extension_providers")]
-    extension_providers: Option<Vec<Entry>>,
+    extension_providers: Option<Vec<ProviderEntry>>,
 }
 
 #[derive(Deserialize)]
@@ -104,7 +104,7 @@ fn embedded(text: &str, at: &FieldPath) -> Result<Value, ObjectError> {
         tree::documents(without_mark(text)).map_err(|error| refused(of_this(error.to_string())))?;
     let value = match documents.next() {
         None => Value::Null,
-        Some(document) => tree::read(document, &tree::Budget::of(text))
+        Some(document) => tree::read(document, &tree::AliasBudget::of(text))
             .map_err(|error| refused(of_this(error.to_string())))?,
     };
     match documents.next() {

@@ -1,0 +1,211 @@
+//! A small HTTP/1.1 server with bounds: one request for each connection.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use ambit_admission::{Origin, Seat, Seats};
+
+/// What a client gets.
+pub type HttpResponse = Response<Full<Bytes>>;
+
+/// What a server allows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HttpBounds {
+    /// What the server is for, in log lines: `an admin`, `a metrics`.
+    pub name: &'static str,
+    /// How many connections there may be.
+    pub connections: ConnectionBound,
+    /// How long a client may take to send the head of its request.
+    pub head_timeout: Duration,
+    /// How long the whole exchange may take; `None`: as long as it needs.
+    pub exchange_timeout: Option<Duration>,
+    /// The pause after a connection could not be accepted.
+    pub accept_pause: Duration,
+}
+
+/// How many connections a server has at a time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ConnectionBound {
+    /// As many as come: only the operator can connect.
+    Unbounded,
+    /// This many; others wait to be accepted.
+    Queued(usize),
+    /// This many; one more displaces the oldest of the source that has the most.
+    Displacing(usize),
+}
+
+/// Where connections come from.
+pub trait Acceptor: Send {
+    /// A connection.
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// Accepts a connection. The address is `None` if its source has none.
+    fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, Option<IpAddr>)>> + Send;
+}
+
+impl Acceptor for TcpListener {
+    type Stream = TcpStream;
+
+    async fn accept(&self) -> io::Result<(TcpStream, Option<IpAddr>)> {
+        let (stream, peer) = TcpListener::accept(self).await?;
+        Ok((stream, Some(peer.ip())))
+    }
+}
+
+impl Acceptor for UnixListener {
+    type Stream = UnixStream;
+
+    async fn accept(&self) -> io::Result<(UnixStream, Option<IpAddr>)> {
+        let (stream, _) = UnixListener::accept(self).await?;
+        Ok((stream, None))
+    }
+}
+
+/// Serves connections while it is polled.
+pub async fn serve<A, S, F>(acceptor: A, bounds: HttpBounds, service: S)
+where
+    A: Acceptor,
+    S: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+    F: Future<Output = HttpResponse> + Send + 'static,
+{
+    let places = Places::new(bounds.connections);
+    loop {
+        let permit = places.wait().await;
+        let (stream, source) = match acceptor.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "{} connection could not be accepted", bounds.name);
+                tokio::time::sleep(bounds.accept_pause).await;
+                continue;
+            }
+        };
+        let Some(place) = places.take(permit, source) else {
+            continue;
+        };
+        let service = service.clone();
+        tokio::spawn(async move {
+            place.hold(answer_in_time(stream, bounds, service)).await;
+        });
+    }
+}
+
+async fn answer_in_time<S, F>(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    bounds: HttpBounds,
+    service: S,
+) where
+    S: Fn(Request<Incoming>) -> F,
+    F: Future<Output = HttpResponse>,
+{
+    let answering = answer(stream, bounds.head_timeout, service);
+    let answered = match bounds.exchange_timeout {
+        None => answering.await,
+        Some(limit) => match tokio::time::timeout(limit, answering).await {
+            Ok(answered) => answered,
+            Err(_) => return tracing::debug!("{} connection took too long", bounds.name),
+        },
+    };
+    if let Err(error) = answered {
+        tracing::debug!(%error, "{} connection failed", bounds.name);
+    }
+}
+
+/// Answers the request of one connection.
+///
+/// # Errors
+/// If it is not HTTP/1.1, its head comes too slowly, or the client leaves.
+pub async fn answer<S, F>(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    head_timeout: Duration,
+    service: S,
+) -> hyper::Result<()>
+where
+    S: Fn(Request<Incoming>) -> F,
+    F: Future<Output = HttpResponse>,
+{
+    let service = service_fn(move |request| {
+        let response = service(request);
+        async move { Ok::<_, Infallible>(response.await) }
+    });
+    let mut server = http1::Builder::new();
+    server
+        .timer(TokioTimer::new())
+        .header_read_timeout(head_timeout)
+        .keep_alive(false);
+    server.serve_connection(TokioIo::new(stream), service).await
+}
+
+/// The places that a server has for connections.
+enum Places {
+    Unbounded,
+    Queued(Arc<Semaphore>),
+    Displacing(Seats<Origin>),
+}
+
+/// A connection's place.
+enum Place {
+    Unbounded,
+    Queued(#[expect(dead_code, reason = "held, not read")] OwnedSemaphorePermit),
+    Displacing(Seat<Origin>),
+}
+
+impl Places {
+    fn new(bound: ConnectionBound) -> Self {
+        match bound {
+            ConnectionBound::Unbounded => Self::Unbounded,
+            ConnectionBound::Queued(most) => Self::Queued(Arc::new(Semaphore::new(most))),
+            ConnectionBound::Displacing(most) => Self::Displacing(Seats::new(most)),
+        }
+    }
+
+    /// Waits until a connection may be accepted.
+    async fn wait(&self) -> Option<OwnedSemaphorePermit> {
+        match self {
+            Self::Queued(places) => Arc::clone(places).acquire_owned().await.ok(),
+            Self::Unbounded | Self::Displacing(_) => None,
+        }
+    }
+
+    /// The place of a connection that has been accepted; `None` if there is none for it.
+    fn take(&self, permit: Option<OwnedSemaphorePermit>, source: Option<IpAddr>) -> Option<Place> {
+        match self {
+            Self::Unbounded => Some(Place::Unbounded),
+            Self::Queued(_) => permit.map(Place::Queued),
+            Self::Displacing(seats) => {
+                let seat = seats.take(Origin::of(source?)).ok()?;
+                Some(Place::Displacing(seat))
+            }
+        }
+    }
+}
+
+impl Place {
+    /// Runs an exchange, until it ends or loses its place.
+    async fn hold(self, exchange: impl Future<Output = ()>) {
+        match self {
+            Self::Unbounded | Self::Queued(_) => exchange.await,
+            Self::Displacing(mut seat) => {
+                tokio::select! {
+                    () = exchange => {}
+                    () = seat.displaced() => {
+                        tracing::debug!("a connection was displaced by a newer one");
+                    }
+                }
+            }
+        }
+    }
+}
