@@ -108,7 +108,7 @@ impl Address {
 /// An address and a port.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Endpoint {
+pub struct AddressPort {
     /// The address, in the one form.
     pub address: Address,
     /// The port, in host order.
@@ -116,9 +116,9 @@ pub struct Endpoint {
     /// Zero: part of keys.
     pub zero: u16,
 }
-assert_size!(Endpoint, 20);
+assert_size!(AddressPort, 20);
 
-impl Endpoint {
+impl AddressPort {
     /// No address, no port.
     pub const UNSPECIFIED: Self = Self::new(Address::UNSPECIFIED, 0);
 
@@ -136,20 +136,20 @@ impl Endpoint {
 /// A TCP connection's four-tuple, seen from its client.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Connection {
+pub struct FourTuple {
     /// Who dialled.
-    pub client: Endpoint,
+    pub client: AddressPort,
     /// Who was dialled.
-    pub server: Endpoint,
+    pub server: AddressPort,
 }
-assert_size!(Connection, 40);
+assert_size!(FourTuple, 40);
 
 #[cfg(feature = "user")]
 mod std_conversions {
     use std::fmt;
     use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-    use super::{Address, Connection, Endpoint};
+    use super::{Address, AddressPort, FourTuple};
 
     impl Address {
         /// The sixteen octets.
@@ -186,14 +186,14 @@ mod std_conversions {
         }
     }
 
-    impl From<SocketAddr> for Endpoint {
+    impl From<SocketAddr> for AddressPort {
         fn from(addr: SocketAddr) -> Self {
             Self::new(addr.ip().into(), addr.port())
         }
     }
 
-    impl From<Endpoint> for SocketAddr {
-        fn from(endpoint: Endpoint) -> Self {
+    impl From<AddressPort> for SocketAddr {
+        fn from(endpoint: AddressPort) -> Self {
             Self::new(endpoint.address.into(), endpoint.port)
         }
     }
@@ -204,13 +204,13 @@ mod std_conversions {
         }
     }
 
-    impl fmt::Debug for Endpoint {
+    impl fmt::Debug for AddressPort {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             SocketAddr::from(*self).fmt(f)
         }
     }
 
-    impl fmt::Debug for Connection {
+    impl fmt::Debug for FourTuple {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             write!(f, "{:?} -> {:?}", self.client, self.server)
         }

@@ -68,9 +68,9 @@ counters! {
     /// with a forged source, or a process of the pod that imitates the agent towards its own pod.
     LoopbackRefused, "loopback_refused";
     /// An inbound connection was refused for a reason other than policy.
-    InboundRefused, "inbound_refused";
+    SkLookupRefused, "sk_lookup_refused";
     /// A repeated segment of a connection already refused.
-    InboundRepeated, "inbound_refused_again";
+    SkLookupRefusedAgain, "sk_lookup_refused_again";
     /// A handshake record could not be stored.
     HandshakeLost, "handshake_record_lost";
     /// An accepted socket could not be given its record.

@@ -10,36 +10,36 @@
 #![cfg_attr(not(feature = "user"), no_std)]
 
 mod address;
+mod classifier;
 mod counter;
-mod event;
-mod event_counts;
+mod denial;
+mod denial_counts;
 mod ids;
 mod mesh;
 mod node;
 mod pod;
 mod policy;
-mod question;
-mod record;
+mod socket_record;
 mod ticket;
 
-pub use address::{Address, Connection, Endpoint};
+pub use address::{Address, AddressPort, FourTuple};
+pub use classifier::{ClassifierInput, ClassifierOutput, Sightings};
 pub use counter::{COUNTERS, Counter};
-pub use event::{DenialEvent, Hook, Reason};
-pub use event_counts::EventCounts;
+pub use denial::{DenialEvent, Hook, Reason};
+pub use denial_counts::DenialCounts;
 pub use ids::{Generation, IdentityId, NetnsCookie, PolicySetId, SocketCookie};
 pub use mesh::{MESH_PREFIX_BITS, MeshClass};
 pub use node::NodeSettings;
 pub use pod::{
-    FAMILIES, Family, LISTENER_SLOTS, ListenerKind, MAX_PODS, MAX_SERVED_PODS, MAX_SHARDS,
-    PodAddressKey, PodEntry, PodPortKey, PodProgramConstants, PodSlot, PodState, listener_slot,
+    FAMILIES, IpFamily, LISTENER_SLOTS, ListenerKind, MAX_PODS, MAX_SERVED_PODS, MAX_SHARDS,
+    PodAddressKey, PodEntry, PodMode, PodPortKey, PodProgramConstants, PodSlot, listener_slot,
 };
 pub use policy::{
     ADDRESS_KEY_SET_BITS, AddressBitsKey, BITMAP_WORDS, Bitmap, IdentityBitsKey, Judgement,
-    MAX_ALTERNATIVES, NO_ALTERNATIVE, PolicySetHeader, PortBitsKey, SetBits, SetMode, Verdict,
-    judge,
+    KernelVerdict, MAX_ALTERNATIVES, NO_ALTERNATIVE, PolicySetHeader, PortBitsKey, SetBits,
+    SetMode, judge,
 };
-pub use question::{Answer, Question, Sightings};
-pub use record::{RecordKind, SocketRecord};
+pub use socket_record::{RecordKind, SocketRecord};
 pub use ticket::{Ticket, TicketKind, TicketVerdict};
 
 /// HBONE's port on the wire (Istio ambient), on every pod.
@@ -81,8 +81,8 @@ mod maps {
         Address,
         AddressBitsKey,
         Bitmap,
-        Connection,
-        Endpoint,
+        FourTuple,
+        AddressPort,
         IdentityBitsKey,
         NodeSettings,
         PodAddressKey,

@@ -31,14 +31,14 @@ impl ListenerKind {
 #[repr(u8)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "user", derive(Debug))]
-pub enum Family {
+pub enum IpFamily {
     /// IPv4.
     V4 = 0,
     /// IPv6.
     V6 = 1,
 }
 
-impl Family {
+impl IpFamily {
     /// Both families, in slot order.
     pub const ALL: [Self; FAMILIES] = [Self::V4, Self::V6];
 
@@ -51,7 +51,7 @@ impl Family {
 
 /// The slot of a listener in its pod's socket map. `shard` is below [`MAX_SHARDS`].
 #[inline(always)]
-pub const fn listener_slot(kind: ListenerKind, family: Family, shard: u32) -> u32 {
+pub const fn listener_slot(kind: ListenerKind, family: IpFamily, shard: u32) -> u32 {
     (kind as u32 * FAMILIES as u32 + family as u32) * MAX_SHARDS as u32 + shard
 }
 
@@ -59,11 +59,11 @@ pub const fn listener_slot(kind: ListenerKind, family: Family, shard: u32) -> u3
 #[repr(u8)]
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "user", derive(Debug))]
-pub enum PodState {
+pub enum PodMode {
     /// Enrolled, but not served: mesh traffic is refused both ways.
     Closed = 0,
     /// Served by the agent's listeners.
-    Open = 1,
+    Served = 1,
 }
 
 /// The most pods that can be enrolled on one node, closed or served.
@@ -118,7 +118,7 @@ pub struct PodEntry {
     pub primary_v6: Address,
     /// Ports of the agent's listeners: by kind, then shard; 0 is none. Host order.
     pub listener_ports: [[u16; MAX_SHARDS]; 3],
-    /// A [`PodState`].
+    /// A [`PodMode`].
     pub state: u8,
     /// Zero.
     pub zero: [u8; 7],
@@ -128,8 +128,8 @@ assert_size!(PodEntry, 112);
 impl PodEntry {
     /// Whether the pod's mesh traffic is served. Any unknown state is closed.
     #[inline(always)]
-    pub const fn is_open(&self) -> bool {
-        self.state == PodState::Open as u8
+    pub const fn is_served(&self) -> bool {
+        self.state == PodMode::Served as u8
     }
 
     /// Whether `port` (host order) is one of the agent's listeners in this pod.

@@ -146,7 +146,7 @@ pub const ADDRESS_KEY_SET_BITS: u32 = 64;
 #[repr(u8)]
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "user", derive(Debug))]
-pub enum Verdict {
+pub enum KernelVerdict {
     /// The connection may reach the application.
     Allow,
     /// A DENY alternative matches.
@@ -164,14 +164,14 @@ pub enum Verdict {
 #[cfg_attr(feature = "user", derive(Debug))]
 pub struct Judgement {
     /// The verdict.
-    pub verdict: Verdict,
+    pub verdict: KernelVerdict,
     /// The alternative that decided, or [`NO_ALTERNATIVE`].
     pub alternative: u32,
 }
 
 impl Judgement {
     #[inline(always)]
-    const fn new(verdict: Verdict, alternative: u32) -> Self {
+    const fn new(verdict: KernelVerdict, alternative: u32) -> Self {
         Self {
             verdict,
             alternative,
@@ -192,10 +192,10 @@ pub fn judge(
     port: &Bitmap,
 ) -> Judgement {
     if header.mode == SetMode::Ask as u8 {
-        return Judgement::new(Verdict::Ask, NO_ALTERNATIVE);
+        return Judgement::new(KernelVerdict::Ask, NO_ALTERNATIVE);
     }
     if header.mode != SetMode::Tables as u8 {
-        return Judgement::new(Verdict::Refuse, NO_ALTERNATIVE);
+        return Judgement::new(KernelVerdict::Refuse, NO_ALTERNATIVE);
     }
     let matched =
         |word: usize| identity.0[word] & source.0[word] & destination.0[word] & port.0[word];
@@ -211,17 +211,17 @@ pub fn judge(
     }
     let needs_allow = header.has_allow != 0 && allowed == 0;
     let (verdict, deciding) = if denied != 0 {
-        (Verdict::Deny, &header.deny)
+        (KernelVerdict::Deny, &header.deny)
     } else if needs_allow && maybe_allowed == 0 {
-        return Judgement::new(Verdict::NoAllow, NO_ALTERNATIVE);
+        return Judgement::new(KernelVerdict::NoAllow, NO_ALTERNATIVE);
     } else if asked != 0 {
-        (Verdict::Ask, &header.deny_ask)
+        (KernelVerdict::Ask, &header.deny_ask)
     } else if needs_allow {
-        (Verdict::Ask, &header.allow_ask)
+        (KernelVerdict::Ask, &header.allow_ask)
     } else if allowed != 0 {
-        (Verdict::Allow, &header.allow)
+        (KernelVerdict::Allow, &header.allow)
     } else {
-        return Judgement::new(Verdict::Allow, NO_ALTERNATIVE);
+        return Judgement::new(KernelVerdict::Allow, NO_ALTERNATIVE);
     };
     Judgement::new(verdict, first(|word| matched(word) & deciding.0[word]))
 }
@@ -279,20 +279,20 @@ mod tests {
     fn deny_beats_everything() {
         assert_eq!(
             verdict(&header(), &[0, 1, 2, 3]),
-            Judgement::new(Verdict::Deny, 0)
+            Judgement::new(KernelVerdict::Deny, 0)
         );
     }
 
     #[test]
     fn nothing_matched_is_refused_only_where_allow_policies_exist() {
-        assert_eq!(verdict(&header(), &[]).verdict, Verdict::NoAllow);
+        assert_eq!(verdict(&header(), &[]).verdict, KernelVerdict::NoAllow);
         let open = PolicySetHeader {
             has_allow: 0,
             ..header()
         };
         assert_eq!(
             verdict(&open, &[]),
-            Judgement::new(Verdict::Allow, NO_ALTERNATIVE)
+            Judgement::new(KernelVerdict::Allow, NO_ALTERNATIVE)
         );
     }
 
@@ -300,29 +300,35 @@ mod tests {
     fn allow_names_its_alternative_in_any_word() {
         assert_eq!(
             verdict(&header(), &[700]),
-            Judgement::new(Verdict::Allow, 700)
+            Judgement::new(KernelVerdict::Allow, 700)
         );
     }
 
     #[test]
     fn what_depends_on_http_is_asked() {
-        assert_eq!(verdict(&header(), &[1, 2]), Judgement::new(Verdict::Ask, 1));
-        assert_eq!(verdict(&header(), &[3]), Judgement::new(Verdict::Ask, 3));
-        assert_eq!(verdict(&header(), &[2, 3]).verdict, Verdict::Allow);
-        assert_eq!(verdict(&header(), &[1]).verdict, Verdict::NoAllow);
+        assert_eq!(
+            verdict(&header(), &[1, 2]),
+            Judgement::new(KernelVerdict::Ask, 1)
+        );
+        assert_eq!(
+            verdict(&header(), &[3]),
+            Judgement::new(KernelVerdict::Ask, 3)
+        );
+        assert_eq!(verdict(&header(), &[2, 3]).verdict, KernelVerdict::Allow);
+        assert_eq!(verdict(&header(), &[1]).verdict, KernelVerdict::NoAllow);
     }
 
     #[test]
     fn an_unknown_mode_refuses() {
         for mode in [SetMode::Refuse as u8, 9] {
             let header = PolicySetHeader { mode, ..header() };
-            assert_eq!(verdict(&header, &[2]).verdict, Verdict::Refuse);
+            assert_eq!(verdict(&header, &[2]).verdict, KernelVerdict::Refuse);
         }
         let header = PolicySetHeader {
             mode: SetMode::Ask as u8,
             ..header()
         };
-        assert_eq!(verdict(&header, &[0]).verdict, Verdict::Ask);
+        assert_eq!(verdict(&header, &[0]).verdict, KernelVerdict::Ask);
     }
 
     #[test]
@@ -337,7 +343,11 @@ mod tests {
                 &dimension(2),
                 &dimension(3),
             );
-            assert_eq!(judgement.verdict, Verdict::NoAllow, "dimension {absent}");
+            assert_eq!(
+                judgement.verdict,
+                KernelVerdict::NoAllow,
+                "dimension {absent}"
+            );
         }
     }
 }

@@ -1,5 +1,5 @@
 use crate::{
-    Endpoint, Generation, IdentityId, NO_ALTERNATIVE, NetnsCookie, PolicySetId, assert_size,
+    AddressPort, Generation, IdentityId, NO_ALTERNATIVE, NetnsCookie, PolicySetId, assert_size,
 };
 
 /// Why the agent opens a connection from inside a pod's network namespace.
@@ -59,9 +59,9 @@ pub struct Ticket {
     /// Delivery: the generation of the pod's policies that the agent acted on.
     pub generation: Generation,
     /// The only destination that the socket may dial.
-    pub destination: Endpoint,
+    pub destination: AddressPort,
     /// Delivery: the caller as the application is to see it. Policy uses its address.
-    pub caller: Endpoint,
+    pub caller: AddressPort,
     /// Delivery: the caller's verified identity.
     pub identity: IdentityId,
     /// Written by the hook: the set that decided.
@@ -81,12 +81,12 @@ assert_size!(Ticket, 72);
 
 impl Ticket {
     /// A ticket that the hook has not seen.
-    pub const fn new(kind: TicketKind, netns: NetnsCookie, destination: Endpoint) -> Self {
+    pub const fn new(kind: TicketKind, netns: NetnsCookie, destination: AddressPort) -> Self {
         Self {
             netns,
             generation: Generation(0),
             destination,
-            caller: Endpoint::UNSPECIFIED,
+            caller: AddressPort::UNSPECIFIED,
             identity: IdentityId::NONE,
             policy_set: PolicySetId::NONE,
             alternative: NO_ALTERNATIVE,

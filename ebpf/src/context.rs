@@ -1,7 +1,8 @@
-//! Access to the fields of a program's context.
+//! Macros that access the fields of a program's context.
 //!
-//! The verifier wants each field read and written whole, at its own offset from the context;
-//! volatile access keeps the compiler from merging two of them or choosing between their addresses.
+//! The verifier requires that each field is read or written whole, at a constant offset from the
+//! context. Volatile access keeps the compiler from merging two accesses and from selecting an address
+//! at run time.
 
 /// Reads a field of a context.
 #[macro_export]
@@ -12,7 +13,7 @@ macro_rules! read_field {
     };
 }
 
-/// Writes a field of a context, where the hook may.
+/// Writes a field of a context. The verifier rejects fields that the hook may not write.
 #[macro_export]
 macro_rules! write_field {
     ($context:expr, $($field:ident)+ $([$index:literal])? = $value:expr) => {
@@ -21,7 +22,7 @@ macro_rules! write_field {
     };
 }
 
-/// Reads the four words of an IPv6 address of a context.
+/// Reads the four words of an IPv6 address of a context, in network order.
 #[macro_export]
 macro_rules! read_v6 {
     ($context:expr, $field:ident) => {

@@ -1,13 +1,20 @@
-//! What Ambit's kernel programs share: maps, counting, reporting, verdicts.
+//! What Ambit's kernel programs share: maps, pod look-ups, verdicts, counters and denial reports.
 //!
-//! Two objects are built from this crate. `node` has the programs of a node's cgroup and is loaded
-//! once; `pod` has `sk_lookup` and is loaded for each enrolled pod with constants and maps of its
-//! own. Maps in [`maps`] are shared between all of them through their pins. A third object, `classify`,
-//! is for tests and benchmarks of the verdict.
+//! The agent loads two objects of this crate:
+//!
+//! | object | loaded | programs, one file for each hook |
+//! |---|---|---|
+//! | `node` | once for a node, attached to the cgroup above all pods | `connect.rs`, `names.rs` (getpeername, getsockname), `sock_ops.rs` |
+//! | `pod` | once for each enrolled pod, with constants and maps of its own | `sk_lookup.rs` |
+//!
+//! The maps in [`maps`] are shared by all of them through their pins. A third object, `classify`, serves
+//! tests and benchmarks of the verdict. The agent does not load it.
+//!
+//! A name that ends in `_be` holds a value in network byte order. Everything else is in host order,
+//! except [`ambit_common::Address`], which is in network order inside.
 #![no_std]
 
 pub mod context;
-pub mod count;
 pub mod maps;
 pub mod pods;
 pub mod report;

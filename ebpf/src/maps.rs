@@ -1,12 +1,11 @@
-//! Maps that all programs of a node share, pinned in its pin directory.
-
+//! Maps that all programs of a node share. They are pinned in the node's pin directory.
 //!
-//! What tells whether anyone is protected is never replaced in a hash: the kernel replaces a value
-//! there by linking a new element before it unlinks the old one, and a look-up in between can miss both.
-//! `ARCHITECTURE.md` says of each map how it is changed, and why a look-up that misses is safe.
+//! An entry of a hash that protects a pod is never overwritten. The kernel overwrites an entry by linking
+//! a new element and then unlinking the old one, and a look-up in between can miss both. For each map,
+//! `ARCHITECTURE.md` says how it is changed, and why a look-up that misses is safe.
 
 use ambit_common::{
-    AddressBitsKey, COUNTERS, Connection, DenialEvent, IdentityBitsKey, NetnsCookie, PodAddressKey,
+    AddressBitsKey, COUNTERS, DenialEvent, FourTuple, IdentityBitsKey, NetnsCookie, PodAddressKey,
     PodEntry, PodPortKey, PodSlot, PolicySetHeader, PolicySetId, PortBitsKey, SetBits,
     SocketRecord,
 };
@@ -16,25 +15,26 @@ use aya_ebpf::macros::btf_map;
 
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
 
-/// Enrolled pods of one node.
+/// The most pods that can be enrolled on one node.
 pub const MAX_PODS: usize = ambit_common::MAX_PODS as usize;
 
-/// Pods of one node that are served.
+/// The most pods that can be served on one node.
 pub const MAX_SERVED_PODS: usize = ambit_common::MAX_SERVED_PODS as usize;
 
-/// Handshakes of one pod's own and its agent's connections that may be under way at once.
+/// The most handshakes of one pod, and of the agent in that pod, that can be in progress.
 pub const MAX_HANDSHAKES: usize = 4096;
 
-/// A pod's handshakes: its redirected connects and the deliveries to it, by four-tuple.
-/// Preallocated, so that no pod can take another's room.
-pub type Handshakes = HashMap<Connection, SocketRecord, MAX_HANDSHAKES>;
+/// A pod's handshakes by four-tuple: its redirected connects, its connects to itself, and the deliveries
+/// to it. Each pod's map is preallocated, so that no pod can use up the memory of another.
+pub type Handshakes = HashMap<FourTuple, SocketRecord, MAX_HANDSHAKES>;
 
-/// Enrolled pods, and where their entries are. Only inserted into and deleted from; to be read by
-/// [`crate::pods`] only.
+/// Enrolled pods, and where their entries are. Entries are inserted and deleted, never overwritten. Only
+/// [`crate::pods`] reads this map.
 #[btf_map]
 pub static PODS: HashMap<NetnsCookie, PodSlot, MAX_PODS> = HashMap::new();
 
-/// Which copy of a slot's entry is in force: one byte, so that a program sees the old or the new value.
+/// Which copy of a slot's entry is in force, by slot. It is one byte, so that a program sees either the
+/// old or the new value.
 #[btf_map]
 pub static POD_TURNS: Array<u8, MAX_PODS> = Array::new();
 
@@ -42,19 +42,19 @@ pub static POD_TURNS: Array<u8, MAX_PODS> = Array::new();
 #[btf_map]
 pub static POD_ENTRIES: Array<PodEntry, { MAX_PODS * PodSlot::COPIES as usize }> = Array::new();
 
-/// The pods' own addresses. The value says nothing.
+/// The pods' own addresses. Only the presence of a key matters.
 #[btf_map]
 pub static POD_ADDRESSES: HashMap<PodAddressKey, u8, { MAX_SERVED_PODS * 8 }> = HashMap::new();
 
-/// Ports on which the node itself is admitted. The value says nothing.
+/// Ports on which the node itself is admitted. Only the presence of a key matters.
 #[btf_map]
 pub static PROBE_PORTS: HashMap<PodPortKey, u8, { MAX_SERVED_PODS * 8 }> = HashMap::new();
 
-/// Connects of the node itself to a pod that are under way: when they began, nanoseconds.
+/// Handshakes of the node itself with a pod, and when each began, in nanoseconds of `CLOCK_MONOTONIC`.
 #[btf_map]
-pub static NODE_CONNECTIONS: HashMap<Connection, u64, 16384> = HashMap::new();
+pub static NODE_CONNECTIONS: HashMap<FourTuple, u64, 16384> = HashMap::new();
 
-/// Policy sets.
+/// Policy sets, without what their dimensions say.
 #[btf_map]
 pub static POLICY_SETS: HashMap<PolicySetId, PolicySetHeader, 2048, NO_PREALLOC> = HashMap::new();
 
@@ -74,11 +74,11 @@ pub static DESTINATION_BITS: LpmTrie<AddressBitsKey, SetBits, 65536> = LpmTrie::
 #[btf_map]
 pub static PORT_BITS: HashMap<PortBitsKey, SetBits, 65536, NO_PREALLOC> = HashMap::new();
 
-/// Outcomes, by [`ambit_common::Counter`].
+/// Outcomes by [`ambit_common::Counter`].
 #[btf_map]
 pub static COUNTS: PerCpuArray<u64, { COUNTERS as usize }> = PerCpuArray::new();
 
-/// Denials for the agent.
+/// Denials that the agent reads.
 #[btf_map]
 pub static EVENTS: RingBuf<DenialEvent, { 1 << 20 }> = RingBuf::new();
 
@@ -89,8 +89,8 @@ pub static EVENT_SHARES: Array<EventShare, MAX_PODS> = Array::new();
 /// A pod's use of the ring buffer.
 #[repr(C)]
 pub struct EventShare {
-    /// When the current second began, nanoseconds.
+    /// When the current second began, in nanoseconds of `CLOCK_MONOTONIC`.
     pub since_ns: u64,
-    /// Events reported in it: [`ambit_common::EventCounts`].
+    /// The denials that were reported in it, as the bits of [`ambit_common::DenialCounts`].
     pub reported: u64,
 }

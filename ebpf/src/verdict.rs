@@ -1,7 +1,7 @@
-//! The policy tables: look up a connection's four bitmaps and judge.
+//! Judges a connection by the policy maps: looks up its four bitmaps and combines them.
 
 use ambit_common::{
-    ADDRESS_KEY_SET_BITS, Address, AddressBitsKey, Endpoint, IdentityBitsKey, IdentityId,
+    ADDRESS_KEY_SET_BITS, Address, AddressBitsKey, AddressPort, IdentityBitsKey, IdentityId,
     Judgement, MESH_PREFIX_BITS, PolicySetHeader, PolicySetId, PortBitsKey, SetBits, SetMode,
     judge,
 };
@@ -10,29 +10,31 @@ use aya_ebpf::btf_maps::lpm_trie::Key;
 
 use crate::maps::{DESTINATION_BITS, IDENTITY_BITS, POLICY_SETS, PORT_BITS, SOURCE_BITS};
 
-/// Judges a connection to `destination` by a policy set. `None`: the tables lack an entry that
-/// they must have, or have another's in its place, and the connection is to be refused.
+/// Judges a connection to `destination` by a policy set.
+///
+/// Returns `None` if the maps lack an entry that must exist, or hold another entry in its place. The
+/// caller must refuse the connection then.
 #[inline(always)]
 pub fn judge_connection(
     set: PolicySetId,
     identity: IdentityId,
     source: &Address,
-    destination: &Endpoint,
+    destination: &AddressPort,
 ) -> Option<Judgement> {
     // SAFETY: an entry is written once, before anything refers to its set, and removed after every
-    // program that may have read of the set has ended. Checked below all the same.
+    // program that may have read the set's number has ended. The checks below do not rely on that.
     let header: &PolicySetHeader = unsafe { POLICY_SETS.get(set) }?;
     if header.mode != SetMode::Tables as u8 {
         let any = &header.other_ports;
         let judgement = judge(header, any, any, any, any);
         return is_header_of(header, set).then_some(judgement);
     }
-    // SAFETY: as above; an identity's entry is written before a delivery for it.
+    // SAFETY: as above. The agent writes an identity's entry before it makes a delivery for it.
     let of_identity = unsafe { IDENTITY_BITS.get(IdentityBitsKey { set, identity }) }?;
     let of_source = address_bits(&SOURCE_BITS, set, source)?;
     let of_destination = address_bits(&DESTINATION_BITS, set, &destination.address)?;
-    // SAFETY: as above. A port's entry is there throughout the time in which its set is used, so a
-    // look-up that misses means that the set names no such port.
+    // SAFETY: as above. A port's entry exists for as long as its set is used, so a miss means that the
+    // set does not name the port.
     let of_port = unsafe {
         PORT_BITS.get(PortBitsKey {
             set,
@@ -55,10 +57,11 @@ pub fn judge_connection(
     checked.then_some(judgement)
 }
 
-/// Whether what was read belongs to the set, and to the value. To be asked after the reading.
+/// Whether the bitmap that was read belongs to the set and to the value. Must be called after the bitmap
+/// was used.
 #[inline(always)]
 fn is_of(bits: &SetBits, set: PolicySetId, value: Option<u32>) -> bool {
-    // SAFETY: references are valid. Read anew, since what lies there may have changed.
+    // SAFETY: the reference is valid. The fields are read again because they may have changed.
     let (own_set, own_value) = unsafe {
         (
             (&raw const bits.set).read_volatile(),
@@ -68,7 +71,7 @@ fn is_of(bits: &SetBits, set: PolicySetId, value: Option<u32>) -> bool {
     own_set == set && value.is_none_or(|value| value == own_value)
 }
 
-/// The same for a header.
+/// The same as [`is_of`] for a header.
 #[inline(always)]
 fn is_header_of(header: &PolicySetHeader, set: PolicySetId) -> bool {
     // SAFETY: as in `is_of`.

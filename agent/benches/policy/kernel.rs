@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ambit_common::{Answer, Generation, NetnsCookie, Question, Verdict};
+use ambit_common::{ClassifierInput, ClassifierOutput, Generation, KernelVerdict, NetnsCookie};
 use ambit_datapath::bpffs::PinDirectory;
 use ambit_datapath::{CLASSIFIER, Pins, Tables};
 use ambit_policy::{Attributes, WorkloadPolicies};
@@ -56,11 +56,11 @@ impl Kernel {
         &self,
         policies: &Arc<WorkloadPolicies>,
         connection: &Attributes,
-    ) -> Result<Question> {
+    ) -> Result<ClassifierInput> {
         const POD: NetnsCookie = NetnsCookie(1);
         let assigned = self.tables.assign(POD, policies, Generation(0))?;
         let (identity, _) = self.tables.admit_peer(POD, connection.identity.as_ref())?;
-        Ok(Question {
+        Ok(ClassifierInput {
             set: assigned.set,
             identity,
             source: connection.source.into(),
@@ -69,14 +69,18 @@ impl Kernel {
     }
 
     /// Asks the same many times: the verdict, and how long one took, by the kernel's own clock.
-    pub(crate) fn ask(&self, question: &Question, times: u32) -> Result<(Verdict, Duration)> {
+    pub(crate) fn ask(
+        &self,
+        question: &ClassifierInput,
+        times: u32,
+    ) -> Result<(KernelVerdict, Duration)> {
         let program = self.ebpf.program("ambit_classify").context("no program")?;
         let result = <&Xdp>::try_from(program)?.test_run(TestRunOptions {
             data_in: Some(&question.to_bytes()),
             repeat: times,
             ..TestRunOptions::new()
         })?;
-        let judgement = Answer(result.return_value).judgement();
+        let judgement = ClassifierOutput(result.return_value).judgement();
         let judgement = judgement.context("the program came to no verdict")?;
         Ok((judgement.verdict, result.duration))
     }

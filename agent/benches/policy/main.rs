@@ -8,7 +8,7 @@ mod mesh;
 
 use std::hint::black_box;
 
-use ambit_common::Verdict;
+use ambit_common::KernelVerdict;
 use ambit_policy::{Approvals, ConnectionVerdict};
 use anyhow::{Result, ensure};
 use criterion::{BenchmarkId, Criterion};
@@ -78,10 +78,11 @@ fn compile(criterion: &mut Criterion) -> Result<()> {
 fn judge_in_kernel(criterion: &mut Criterion) -> Result<()> {
     let kernel = Kernel::load()?;
     let mut group = criterion.benchmark_group("kernel");
-    for (size, expected) in SIZES
-        .into_iter()
-        .zip([Verdict::Allow, Verdict::Allow, Verdict::Ask])
-    {
+    for (size, expected) in SIZES.into_iter().zip([
+        KernelVerdict::Allow,
+        KernelVerdict::Allow,
+        KernelVerdict::Ask,
+    ]) {
         let policies = policies(Rules::Connections, size)?;
         let question = kernel.question(&policies, &connection(size - 1)?)?;
         let (verdict, _) = kernel.ask(&question, 1)?;

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use ambit_common::{Connection, DenialEvent, Hook, IdentityId, NetnsCookie, PolicySetId, Reason};
+use ambit_common::{DenialEvent, FourTuple, Hook, IdentityId, NetnsCookie, PolicySetId, Reason};
 use aya::maps::{MapData, RingBuf};
 use tokio::io::unix::AsyncFd;
 
@@ -20,7 +20,7 @@ pub struct KernelDenial {
     /// The pod.
     pub netns: NetnsCookie,
     /// The connection; its client is unspecified for a pod's own connect.
-    pub connection: Connection,
+    pub connection: FourTuple,
     /// The caller's identity.
     pub identity: IdentityId,
     /// The policy set that decided.

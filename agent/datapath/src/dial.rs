@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ambit_common::{
-    DELIVERY_RANGE, Family, HBONE_PORT, MAX_SHARDS, NetnsCookie, PolicySetId, Reason, SocketRecord,
-    Ticket, TicketKind, TicketVerdict,
+    DELIVERY_RANGE, HBONE_PORT, IpFamily, MAX_SHARDS, NetnsCookie, PolicySetId, Reason,
+    SocketRecord, Ticket, TicketKind, TicketVerdict,
 };
 use aya::maps::{MapData, MapError, SkStorage};
 use socket2::Socket;
@@ -321,7 +321,11 @@ impl PodDatapath {
     }
 
     fn take_socket(&self, to: SocketAddr) -> Result<Socket, DialError> {
-        let family = if to.is_ipv4() { Family::V4 } else { Family::V6 };
+        let family = if to.is_ipv4() {
+            IpFamily::V4
+        } else {
+            IpFamily::V6
+        };
         self.0.parts.stock.take(family).map_err(DialError::Socket)
     }
 

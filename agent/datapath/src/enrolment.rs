@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ambit_common::{Address, Generation, MAX_SHARDS, NetnsCookie, PodEntry, PodState, PolicySetId};
+use ambit_common::{Address, Generation, MAX_SHARDS, NetnsCookie, PodEntry, PodMode, PolicySetId};
 
 use super::agent_sockets::AgentSockets;
 use super::cgroup::{CgroupError, CgroupPath};
@@ -240,7 +240,7 @@ impl Enroller {
         let target = LinkTarget::Netns(Some(located.netns.inode()?));
         let attached = pod_program::link_target(&self.parts.pins, located.cookie)?;
         let entry = self.table.get(located.cookie);
-        if attached == Some(target) && entry.is_some_and(|entry| !entry.is_open()) {
+        if attached == Some(target) && entry.is_some_and(|entry| !entry.is_served()) {
             return Ok(());
         }
         self.fasten(&located.netns, closed(located.cookie))?;
@@ -364,7 +364,7 @@ impl Enroller {
         entry.policy_set = assigned.set;
         entry.generation = assigned.generation;
         entry.shards = self.shard_maps.len() as u32;
-        entry.state = PodState::Open as u8;
+        entry.state = PodMode::Served as u8;
         self.table.set(entry)?;
         pod.entry = entry;
         Ok(())
@@ -407,7 +407,7 @@ impl Enroller {
     /// [`EnrolError`]; the pod stays as it was.
     pub fn shut(&mut self, pod: &mut EnrolledPod) -> Result<(), EnrolError> {
         let entry = PodEntry {
-            state: PodState::Closed as u8,
+            state: PodMode::Closed as u8,
             ..pod.entry
         };
         self.table.set(entry)?;
@@ -418,7 +418,7 @@ impl Enroller {
     /// Closes what an earlier agent left open of a pod that is not served. A failure is told of in the
     /// log, and the caller tries again: without listeners the pod's mesh traffic is refused.
     pub fn shut_unserved(&mut self, pod: Option<&mut EnrolledPod>) {
-        let Some(pod) = pod.filter(|pod| pod.entry.is_open()) else {
+        let Some(pod) = pod.filter(|pod| pod.entry.is_served()) else {
             return;
         };
         let name = pod.owner.pod.clone();
@@ -463,7 +463,7 @@ pub(super) fn closed(netns: NetnsCookie) -> PodEntry {
         primary_v4: Address::UNSPECIFIED,
         primary_v6: Address::UNSPECIFIED,
         listener_ports: [[0; MAX_SHARDS]; 3],
-        state: PodState::Closed as u8,
+        state: PodMode::Closed as u8,
         zero: [0; 7],
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use ambit_common::{NetnsCookie, PodEntry, PodState};
+use ambit_common::{NetnsCookie, PodEntry, PodMode};
 
 use super::enrolment::{EnrolError, Enroller, closed};
 use super::link::LinkTarget;
@@ -81,9 +81,9 @@ impl Enroller {
     /// refused all the same.
     pub fn shut_leftover(&mut self, netns: NetnsCookie) -> Result<(), EnrolError> {
         match self.table.get(netns).copied() {
-            Some(entry) if !entry.is_open() => Ok(()),
+            Some(entry) if !entry.is_served() => Ok(()),
             Some(entry) => {
-                let state = PodState::Closed as u8;
+                let state = PodMode::Closed as u8;
                 Ok(self.table.set(PodEntry { state, ..entry })?)
             }
             None => Ok(self.table.set(closed(netns))?),

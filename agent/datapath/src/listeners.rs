@@ -10,7 +10,7 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::ops::RangeInclusive;
 
-use ambit_common::{Family, HBONE_PORT, ListenerKind, MAX_SHARDS};
+use ambit_common::{HBONE_PORT, IpFamily, ListenerKind, MAX_SHARDS};
 use socket2::{Domain, Socket};
 
 use super::netns::{NetnsError, NetnsHandle};
@@ -116,14 +116,14 @@ impl PodListenerSet {
     }
 
     /// Every listener with its place; `ambit_common::listener_slot` makes a slot of it.
-    pub fn iter(&self) -> impl Iterator<Item = (ListenerKind, Family, u32, &TcpListener)> {
+    pub fn iter(&self) -> impl Iterator<Item = (ListenerKind, IpFamily, u32, &TcpListener)> {
         self.shards
             .iter()
             .zip(0_u32..)
             .flat_map(|(listeners, shard)| {
                 ListenerKind::ALL.into_iter().flat_map(move |kind| {
                     let of_kind = listeners.of(kind).iter();
-                    Family::ALL
+                    IpFamily::ALL
                         .into_iter()
                         .zip(of_kind)
                         .map(move |(family, listener)| (kind, family, shard, listener))
@@ -144,7 +144,7 @@ const fn preferred_port(kind: ListenerKind) -> u16 {
 /// Makes listeners on distinct ports, in the calling thread's namespace.
 struct Maker {
     ephemeral: RangeInclusive<u16>,
-    families: Vec<Family>,
+    families: Vec<IpFamily>,
     ports: [[u16; MAX_SHARDS]; 3],
 }
 
@@ -200,16 +200,16 @@ fn candidates(preferred: u16) -> impl Iterator<Item = u16> {
 }
 
 /// The families whose loopback address can be bound; IPv4 must be.
-fn usable_families() -> Result<Vec<Family>, ListenersError> {
-    let v4 = loopback(Family::V4, 0);
+fn usable_families() -> Result<Vec<IpFamily>, ListenersError> {
+    let v4 = loopback(IpFamily::V4, 0);
     bind(v4).map_err(|source| ListenersError::Listen {
         address: v4,
         source,
     })?;
-    let v6 = loopback(Family::V6, 0);
+    let v6 = loopback(IpFamily::V6, 0);
     match bind(v6) {
-        Ok(_) => Ok(Family::ALL.to_vec()),
-        Err(error) if lacks_family(&error) => Ok(vec![Family::V4]),
+        Ok(_) => Ok(IpFamily::ALL.to_vec()),
+        Err(error) if lacks_family(&error) => Ok(vec![IpFamily::V4]),
         Err(source) => Err(ListenersError::Listen {
             address: v6,
             source,
@@ -225,15 +225,15 @@ fn lacks_family(error: &io::Error) -> bool {
     )
 }
 
-fn loopback(family: Family, port: u16) -> SocketAddr {
+fn loopback(family: IpFamily, port: u16) -> SocketAddr {
     match family {
-        Family::V4 => (Ipv4Addr::LOCALHOST, port).into(),
-        Family::V6 => (Ipv6Addr::LOCALHOST, port).into(),
+        IpFamily::V4 => (Ipv4Addr::LOCALHOST, port).into(),
+        IpFamily::V6 => (Ipv6Addr::LOCALHOST, port).into(),
     }
 }
 
 /// Listens on `port` in each of the families.
-fn listen(families: &[Family], port: u16) -> Result<Vec<TcpListener>, ListenersError> {
+fn listen(families: &[IpFamily], port: u16) -> Result<Vec<TcpListener>, ListenersError> {
     let listen = |address| {
         let socket = bind(address)?;
         socket.listen(BACKLOG)?;
@@ -338,7 +338,7 @@ mod tests {
         set_sysctl(&pod, "ipv6/conf/all/disable_ipv6", "1");
         let set = PodListenerSet::make(&pod, 1).expect("listeners");
         assert_eq!(set.iter().count(), 3);
-        assert!(set.iter().all(|(_, family, _, _)| family == Family::V4));
+        assert!(set.iter().all(|(_, family, _, _)| family == IpFamily::V4));
     }
 
     #[test]
@@ -361,7 +361,7 @@ mod tests {
             let socket = tcp_socket(Domain::IPV4)?;
             socket.set_reuse_address(true)?;
             socket.set_reuse_port(reuse_port)?;
-            socket.bind(&loopback(Family::V4, 15001).into())
+            socket.bind(&loopback(IpFamily::V4, 15001).into())
         };
         for reuse_port in [false, true] {
             let error = pod

@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 use std::path::Path;
 
-use ambit_common::{Connection, NetnsCookie, PodProgramConstants, SocketRecord, listener_slot};
+use ambit_common::{FourTuple, NetnsCookie, PodProgramConstants, SocketRecord, listener_slot};
 use aya::maps::{HashMap, HashOfMaps, Map, MapData, MapError, SockMap};
 use aya::programs::{ProgramError, SkLookup};
 use aya::{Ebpf, EbpfLoader};
@@ -174,7 +174,7 @@ fn known_handshakes(pins: &Pins, netns: NetnsCookie) -> Result<Option<u32>, Data
     }
 }
 
-type Handshakes = HashMap<MapData, Connection, SocketRecord>;
+type Handshakes = HashMap<MapData, FourTuple, SocketRecord>;
 
 fn handshakes_of(
     pins: &Pins,

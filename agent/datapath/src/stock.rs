@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::io;
 use std::os::fd::AsFd;
 
-use ambit_common::{Family, SocketCookie};
+use ambit_common::{IpFamily, SocketCookie};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::netns::NetnsHandle;
@@ -37,10 +37,10 @@ impl SocketStock {
     /// # Errors
     /// EMFILE without file descriptors, EAFNOSUPPORT where the kernel has no IPv6, or why the
     /// namespace could not be entered.
-    pub fn take(&self, family: Family) -> io::Result<Socket> {
+    pub fn take(&self, family: IpFamily) -> io::Result<Socket> {
         let (stock, domain, batch) = match family {
-            Family::V4 => (&self.v4, Domain::IPV4, 16),
-            Family::V6 => (&self.v6, Domain::IPV6, 4),
+            IpFamily::V4 => (&self.v4, Domain::IPV4, 16),
+            IpFamily::V6 => (&self.v6, Domain::IPV6, 4),
         };
         let mut stock = stock.borrow_mut();
         if let Some(socket) = stock.pop() {
@@ -97,7 +97,7 @@ mod tests {
         let stock = SocketStock::new(pod.clone());
         let netns = pod.cookie().expect("cookie");
         let mut cookies = HashSet::new();
-        for family in Family::ALL {
+        for family in IpFamily::ALL {
             for _ in 0..20 {
                 let socket = stock.take(family).expect("socket");
                 assert_eq!(netns_cookie(socket.as_fd()).expect("cookie"), netns);
@@ -116,7 +116,7 @@ mod tests {
             return;
         }
         let stock = SocketStock::new(fresh_netns());
-        stock.take(Family::V4).expect("socket");
+        stock.take(IpFamily::V4).expect("socket");
         assert_eq!(stock.v4.borrow().len(), 15);
         assert!(stock.v6.borrow().is_empty());
     }

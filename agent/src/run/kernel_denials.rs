@@ -62,7 +62,7 @@ fn resolve(denial: &KernelDenial, tables: &Tables, pods: &[PodReport]) -> EventR
 const fn side(hook: Hook) -> Direction {
     match hook {
         Hook::Connect => Direction::Outbound,
-        Hook::Delivery | Hook::Lookup => Direction::Inbound,
+        Hook::Delivery | Hook::SkLookup => Direction::Inbound,
     }
 }
 

@@ -1,42 +1,42 @@
-//! The verdict of the hooks on a connection that is given as data: for tests and benchmarks, which
-//! run it by `BPF_PROG_TEST_RUN`. The agent neither embeds nor loads it.
+//! Programs for tests and benchmarks, which run them with `BPF_PROG_TEST_RUN`. The agent neither embeds
+//! nor loads them. Their return values are not XDP actions, so they must not be attached. They count and
+//! report nothing.
 //!
-//! The input is a [`Question`]. The return value is an [`Answer`]; it is no action of XDP, and the
-//! program is not to be attached.
+//! `ambit_classify` gives the verdict of the hooks on a connection. Its input is a [`ClassifierInput`], its
+//! return value a [`ClassifierOutput`]:
 //!
-//! | input, tables | return value |
+//! | input and maps | return value |
 //! |---|---|
-//! | shorter than a question | `Answer::UNREADABLE` |
-//! | the set, the identity's bits in it or a prefix is missing | `Answer::INCOMPLETE` |
-//! | otherwise | verdict and deciding alternative |
+//! | shorter than a [`ClassifierInput`] | `ClassifierOutput::UNREADABLE` |
+//! | the set, the identity's bits in it, or a prefix is missing | `ClassifierOutput::INCOMPLETE` |
+//! | otherwise | the verdict and the alternative that decided |
 //!
-//! A second program, `ambit_watch`, looks one pod up again and again, and says how often its entry was
-//! missing and how often it was seen in part. Its input is a [`NetnsCookie`], its return value
-//! [`Sightings`].
+//! `ambit_watch` looks one pod up many times. Its input is a [`NetnsCookie`]. Its return value is a
+//! [`Sightings`]: how often the pod's entry was missing, and how often it was seen in part.
 #![no_std]
 #![no_main]
 
-use ambit_common::{Answer, NetnsCookie, PodEntry, Question, Sightings};
-use ambit_ebpf::pods::{self, Enrolment};
+use ambit_common::{ClassifierInput, ClassifierOutput, NetnsCookie, PodEntry, Sightings};
+use ambit_ebpf::pods::{self, PodLookup};
 use ambit_ebpf::report::now_ns;
 use ambit_ebpf::verdict::judge_connection;
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 
-/// XDP, since its test run hands the data over as they are and asks nothing of their form.
+/// An XDP program, because its test run passes the data on as they are, whatever their form.
 #[xdp]
 pub fn ambit_classify(ctx: XdpContext) -> u32 {
-    answer(&ctx).0
+    classify(&ctx).0
 }
 
 #[inline(always)]
-fn answer(ctx: &XdpContext) -> Answer {
+fn classify(ctx: &XdpContext) -> ClassifierOutput {
     let start = ctx.data();
-    if start + size_of::<Question>() > ctx.data_end() {
-        return Answer::UNREADABLE;
+    if start + size_of::<ClassifierInput>() > ctx.data_end() {
+        return ClassifierOutput::UNREADABLE;
     }
-    // SAFETY: the data are as long as a question, which is made of integers. They begin on a page.
-    let question = unsafe { &*(start as *const Question) };
+    // SAFETY: the data are as long as the input, which is made of integers. They begin at a page.
+    let question = unsafe { &*(start as *const ClassifierInput) };
     let judgement = judge_connection(
         question.set,
         question.identity,
@@ -44,17 +44,17 @@ fn answer(ctx: &XdpContext) -> Answer {
         &question.destination,
     );
     match judgement {
-        Some(judgement) => Answer::new(judgement),
-        None => Answer::INCOMPLETE,
+        Some(judgement) => ClassifierOutput::new(judgement),
+        None => ClassifierOutput::INCOMPLETE,
     }
 }
 
-/// Look-ups of one run: as many as the verifier follows. Each group has one that holds the entry for
-/// long.
+/// Look-ups of one run: as many as the verifier accepts. In each group, one look-up holds the entry for a
+/// long time.
 const GROUPS: u32 = 64;
 const QUICK_LOOKUPS: u32 = 7;
 
-/// Helper calls between the first and the last read of an entry that is held for long.
+/// Helper calls between the first and the last read of an entry that is held for a long time.
 const PAUSE: u32 = 200;
 
 #[xdp]
@@ -63,7 +63,7 @@ pub fn ambit_watch(ctx: XdpContext) -> u32 {
     if start + size_of::<NetnsCookie>() > ctx.data_end() {
         return Sightings::UNREADABLE.0;
     }
-    // SAFETY: the data are as long as a cookie. They begin on a page.
+    // SAFETY: the data are as long as a cookie. They begin at a page.
     let netns = unsafe { *(start as *const NetnsCookie) };
     let mut sightings = Sightings::NONE;
     for _ in 0..GROUPS {
@@ -78,16 +78,16 @@ pub fn ambit_watch(ctx: XdpContext) -> u32 {
 #[inline(always)]
 fn look(netns: NetnsCookie, pause: u32, seen: Sightings) -> Sightings {
     match pods::find(netns) {
-        Enrolment::Pod(pod) if is_whole(pod, pause) => seen,
-        Enrolment::Pod(_) | Enrolment::Broken => seen.and_torn(),
-        Enrolment::None => seen.and_missed(),
+        PodLookup::Enrolled(pod) if is_whole(pod, pause) => seen,
+        PodLookup::Enrolled(_) | PodLookup::EntryMissing => seen.and_torn(),
+        PodLookup::NotEnrolled => seen.and_missed(),
     }
 }
 
-/// Whether the first part of an entry belongs to its last: the test makes both from one number.
+/// Whether the first and the last part of an entry belong together: the test makes both from one number.
 #[inline(always)]
 fn is_whole(pod: &PodEntry, pause: u32) -> bool {
-    // SAFETY: the reference is valid. Read one after the other, whatever else the compiler sees.
+    // SAFETY: the reference is valid. Volatile reads keep their order.
     let first = unsafe { (&raw const pod.generation).read_volatile() };
     for _ in 0..pause {
         core::hint::black_box(now_ns());

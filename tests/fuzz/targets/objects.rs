@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 
-use ambit_common::Verdict;
+use ambit_common::KernelVerdict;
 use ambit_fuzz::ensure_linear_text;
 use ambit_model::{MeshRanges, Revision, TrustBundle, TrustDomain};
 use ambit_policy::{Attributes, ConnectionVerdict, MeshView};
@@ -47,10 +47,10 @@ fn check(text: String) {
                 let verdict = tables.judge(&connection).verdict;
                 match policies.judge_connection(&connection) {
                     ConnectionVerdict::Allow(_) => {
-                        assert!(matches!(verdict, Verdict::Allow | Verdict::Ask));
+                        assert!(matches!(verdict, KernelVerdict::Allow | KernelVerdict::Ask));
                     }
-                    ConnectionVerdict::Deny(_) => assert_ne!(verdict, Verdict::Allow),
-                    ConnectionVerdict::Ask => assert_eq!(verdict, Verdict::Ask),
+                    ConnectionVerdict::Deny(_) => assert_ne!(verdict, KernelVerdict::Allow),
+                    ConnectionVerdict::Ask => assert_eq!(verdict, KernelVerdict::Ask),
                 }
             }
         }

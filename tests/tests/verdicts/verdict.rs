@@ -44,7 +44,7 @@ impl Hook {
     fn parse(word: &str) -> Option<Self> {
         match word {
             "delivery" => Some(Self::Delivery),
-            "inbound" => Some(Self::Lookup),
+            "sk_lookup" => Some(Self::Lookup),
             _ => None,
         }
     }

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ambit_common::{Answer, Generation, IdentityId, NetnsCookie, PolicySetId, Question};
+use ambit_common::{
+    ClassifierInput, ClassifierOutput, Generation, IdentityId, NetnsCookie, PolicySetId,
+};
 use aya::programs::Xdp;
 use aya::{Ebpf, EbpfLoader, TestRun, TestRunOptions};
 
@@ -75,26 +77,26 @@ impl Classifier {
     }
 
     /// Makes the caller known, and asks the kernel.
-    pub(super) fn judge(&self, set: PolicySetId, connection: &Attributes) -> Answer {
+    pub(super) fn judge(&self, set: PolicySetId, connection: &Attributes) -> ClassifierOutput {
         let admitted = self.tables.admit_peer(POD, connection.identity.as_ref());
         let (identity, _) = admitted.expect("written");
         self.ask(question(set, identity, connection))
     }
 
     /// Asks the kernel.
-    pub(super) fn ask(&self, question: Question) -> Answer {
+    pub(super) fn ask(&self, question: ClassifierInput) -> ClassifierOutput {
         self.run(&question.to_bytes())
     }
 
     /// Runs the program on data that may not be a question.
-    pub(super) fn run(&self, data: &[u8]) -> Answer {
+    pub(super) fn run(&self, data: &[u8]) -> ClassifierOutput {
         let program = self.ebpf.program("ambit_classify").expect("a program");
         let program: &Xdp = program.try_into().expect("of this type");
         let result = program.test_run(TestRunOptions {
             data_in: Some(data),
             ..TestRunOptions::new()
         });
-        Answer(result.expect("runs").return_value)
+        ClassifierOutput(result.expect("runs").return_value)
     }
 }
 
@@ -103,8 +105,8 @@ pub(super) fn question(
     set: PolicySetId,
     identity: IdentityId,
     connection: &Attributes,
-) -> Question {
-    Question {
+) -> ClassifierInput {
+    ClassifierInput {
         set,
         identity,
         source: connection.source.into(),

@@ -1,6 +1,6 @@
 //! The pinned maps of a node, without an agent.
 
-use ambit_common::{Address, Generation, MAX_SHARDS, NetnsCookie, PodEntry, PodState, PolicySetId};
+use ambit_common::{Address, Generation, MAX_SHARDS, NetnsCookie, PodEntry, PodMode, PolicySetId};
 use aya::EbpfLoader;
 
 use crate::bpffs::PinDirectory;
@@ -61,7 +61,7 @@ pub(super) fn entry(netns: NetnsCookie, number: u32) -> PodEntry {
         primary_v4: address,
         primary_v6: address,
         listener_ports: [[number as u16; MAX_SHARDS]; 3],
-        state: PodState::Closed as u8,
+        state: PodMode::Closed as u8,
         zero: [0; 7],
     }
 }

@@ -7,8 +7,8 @@ use std::ops::Range;
 use std::time::Instant;
 
 use ambit_common::{
-    AddressBitsKey, Answer, IdentityBitsKey, IdentityId, Judgement, PolicySetHeader, PolicySetId,
-    PortBitsKey, SetBits, Verdict,
+    AddressBitsKey, ClassifierOutput, IdentityBitsKey, IdentityId, Judgement, KernelVerdict,
+    PolicySetHeader, PolicySetId, PortBitsKey, SetBits,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -87,8 +87,8 @@ fn every_alternative_of_a_full_set_decides() {
         return;
     };
     for (action, verdict, otherwise) in [
-        ("ALLOW", Verdict::Allow, Verdict::NoAllow),
-        ("DENY", Verdict::Deny, Verdict::Allow),
+        ("ALLOW", KernelVerdict::Allow, KernelVerdict::NoAllow),
+        ("DENY", KernelVerdict::Deny, KernelVerdict::Allow),
     ] {
         // A policy has at most 512 rules.
         let spec = |ports: Range<u16>| {
@@ -126,9 +126,9 @@ fn what_does_not_fit_is_asked_and_what_cannot_be_enforced_is_refused() {
     let allow = || Mesh::new().authorize("prod/a", json!({"rules": [{}]}));
     let unknown = json!({"action": "DENY", "rules": [{"from": [{"source": {"nose": ["x"]}}]}]});
     for (mesh, verdict) in [
-        (allow(), Verdict::Allow),
-        (with_alternatives_before(allow(), 1024), Verdict::Ask),
-        (allow().authorize("prod/b", unknown), Verdict::Refuse),
+        (allow(), KernelVerdict::Allow),
+        (with_alternatives_before(allow(), 1024), KernelVerdict::Ask),
+        (allow().authorize("prod/b", unknown), KernelVerdict::Refuse),
     ] {
         let set = classifier.enforce(&mesh.policies());
         let answer = classifier.judge(set, &plaintext_to(80)).judgement();
@@ -146,19 +146,19 @@ fn without_an_entry_that_must_be_there_is_no_verdict() {
     let connection = plaintext_to(80);
     let known = question(set, IdentityId::NONE, &connection);
     let judged = classifier.ask(known).judgement().expect("a verdict");
-    assert_eq!(judged.verdict, Verdict::Allow);
+    assert_eq!(judged.verdict, KernelVerdict::Allow);
 
     let stranger = question(set, IdentityId(77), &connection);
-    assert_eq!(classifier.ask(stranger), Answer::INCOMPLETE);
+    assert_eq!(classifier.ask(stranger), ClassifierOutput::INCOMPLETE);
     for unknown in [PolicySetId::NONE, PolicySetId(set.0 + 1)] {
         let unknown = question(unknown, IdentityId::NONE, &connection);
-        assert_eq!(classifier.ask(unknown), Answer::INCOMPLETE);
+        assert_eq!(classifier.ask(unknown), ClassifierOutput::INCOMPLETE);
     }
     let short = &known.to_bytes()[..40];
-    assert_eq!(classifier.run(short), Answer::UNREADABLE);
+    assert_eq!(classifier.run(short), ClassifierOutput::UNREADABLE);
 
     classifier.forget();
-    assert_eq!(classifier.ask(known), Answer::INCOMPLETE);
+    assert_eq!(classifier.ask(known), ClassifierOutput::INCOMPLETE);
 }
 
 #[test]
@@ -170,8 +170,8 @@ fn what_another_set_or_value_has_is_no_verdict() {
     let policies = Mesh::new().authorize("prod/a", spec).policies();
     let set = classifier.enforce(&policies);
     let asked = question(set, IdentityId::NONE, &plaintext_to(80));
-    let allowed = |answer: Answer| answer.judgement().map(|judged| judged.verdict);
-    assert_eq!(allowed(classifier.ask(asked)), Some(Verdict::Allow));
+    let allowed = |answer: ClassifierOutput| answer.judgement().map(|judged| judged.verdict);
+    assert_eq!(allowed(classifier.ask(asked)), Some(KernelVerdict::Allow));
 
     // As if the memory of an entry had been used for another one while a program held it.
     let (other, pins) = (PolicySetId(set.0 + 1), &classifier.pins);
@@ -184,7 +184,7 @@ fn what_another_set_or_value_has_is_no_verdict() {
     let own = ports.get(&of_port, 0).expect("there");
     for wrong in [SetBits { set: other, ..own }, SetBits { value: 81, ..own }] {
         ports.insert(of_port, wrong, 0).expect("written");
-        assert_eq!(classifier.ask(asked), Answer::INCOMPLETE);
+        assert_eq!(classifier.ask(asked), ClassifierOutput::INCOMPLETE);
     }
     ports.insert(of_port, own, 0).expect("written");
     let of_nobody = IdentityBitsKey {
@@ -195,7 +195,7 @@ fn what_another_set_or_value_has_is_no_verdict() {
     let own = identities.get(&of_nobody, 0).expect("there");
     for wrong in [SetBits { set: other, ..own }, SetBits { value: 7, ..own }] {
         identities.insert(of_nobody, wrong, 0).expect("written");
-        assert_eq!(classifier.ask(asked), Answer::INCOMPLETE);
+        assert_eq!(classifier.ask(asked), ClassifierOutput::INCOMPLETE);
     }
     identities.insert(of_nobody, own, 0).expect("written");
     for name in ["SOURCE_BITS", "DESTINATION_BITS"] {
@@ -205,12 +205,16 @@ fn what_another_set_or_value_has_is_no_verdict() {
             let wrong = SetBits { set: other, ..*own };
             trie.insert(key, wrong, 0).expect("written");
         }
-        assert_eq!(classifier.ask(asked), Answer::INCOMPLETE, "{name}");
+        assert_eq!(
+            classifier.ask(asked),
+            ClassifierOutput::INCOMPLETE,
+            "{name}"
+        );
         for (key, own) in &entries {
             trie.insert(key, own, 0).expect("written");
         }
     }
-    assert_eq!(allowed(classifier.ask(asked)), Some(Verdict::Allow));
+    assert_eq!(allowed(classifier.ask(asked)), Some(KernelVerdict::Allow));
     let mut headers = pins
         .hash::<_, PolicySetHeader>("POLICY_SETS")
         .expect("opens");
@@ -218,7 +222,7 @@ fn what_another_set_or_value_has_is_no_verdict() {
     headers
         .insert(set, PolicySetHeader { set: other, ..own }, 0)
         .expect("written");
-    assert_eq!(classifier.ask(asked), Answer::INCOMPLETE);
+    assert_eq!(classifier.ask(asked), ClassifierOutput::INCOMPLETE);
 }
 
 #[test]
@@ -234,5 +238,5 @@ fn a_set_to_which_a_pod_still_leads_stays() {
     tables.sweep(now, &[set].into()).expect("removed");
     assert!(classifier.ask(asked).judgement().is_some());
     tables.sweep(now, &BTreeSet::new()).expect("removed");
-    assert_eq!(classifier.ask(asked), Answer::INCOMPLETE);
+    assert_eq!(classifier.ask(asked), ClassifierOutput::INCOMPLETE);
 }

@@ -1,6 +1,6 @@
 //! Kernel and userspace give the same verdict, for the same rule.
 
-use ambit_common::{Judgement, SetMode, Verdict};
+use ambit_common::{Judgement, KernelVerdict, SetMode};
 
 use crate::{
     Approvals, Attributes, CompiledSet, ConnectionVerdict, RequestAttributes, WorkloadPolicies,
@@ -23,13 +23,15 @@ pub fn assert_judged_alike(
     let fits = compiled.header.mode != SetMode::Ask as u8;
     let evaluated = policies.judge_connection(connection);
     let agrees = match (&evaluated, judged.verdict) {
-        (ConnectionVerdict::Allow(permit), Verdict::Allow) => {
+        (ConnectionVerdict::Allow(permit), KernelVerdict::Allow) => {
             permit.clone().into_decider().as_ref() == named
         }
-        (ConnectionVerdict::Deny(denial), Verdict::Deny) => denial.decider.as_ref() == named,
-        (ConnectionVerdict::Deny(_), Verdict::NoAllow | Verdict::Refuse) => named.is_none(),
-        (ConnectionVerdict::Ask, Verdict::Ask) => true,
-        (_, Verdict::Ask) => !fits,
+        (ConnectionVerdict::Deny(denial), KernelVerdict::Deny) => denial.decider.as_ref() == named,
+        (ConnectionVerdict::Deny(_), KernelVerdict::NoAllow | KernelVerdict::Refuse) => {
+            named.is_none()
+        }
+        (ConnectionVerdict::Ask, KernelVerdict::Ask) => true,
+        (_, KernelVerdict::Ask) => !fits,
         _ => false,
     };
     assert!(

@@ -1,6 +1,6 @@
 //! Kernel and userspace give the same verdict, for the same rule.
 
-use ambit_common::Verdict;
+use ambit_common::KernelVerdict;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use serde_json::json;
@@ -51,11 +51,11 @@ fn the_generated_policies_come_to_every_verdict() {
         let connection = connection().new_tree(&mut runner).expect("generates");
         let judged = mesh.policies().compile().judge(&connection.current());
         match judged.verdict {
-            Verdict::Allow => allowed += 1,
-            Verdict::Deny => denied += 1,
-            Verdict::NoAllow => not_allowed += 1,
-            Verdict::Ask => asked += 1,
-            Verdict::Refuse => panic!("{judged:?}: these policies can be enforced"),
+            KernelVerdict::Allow => allowed += 1,
+            KernelVerdict::Deny => denied += 1,
+            KernelVerdict::NoAllow => not_allowed += 1,
+            KernelVerdict::Ask => asked += 1,
+            KernelVerdict::Refuse => panic!("{judged:?}: these policies can be enforced"),
         }
     }
     assert!(
@@ -83,8 +83,11 @@ fn a_set_beyond_the_tables_is_left_to_userspace() {
         .authorize("prod/b", json!({"rules": [{"to": operations(1000)}]}))
         .policies();
     let connection = super::Caller::Plaintext.calls(1500);
-    assert_eq!(small.compile().judge(&connection).verdict, Verdict::NoAllow);
-    assert_eq!(big.compile().judge(&connection).verdict, Verdict::Ask);
+    assert_eq!(
+        small.compile().judge(&connection).verdict,
+        KernelVerdict::NoAllow
+    );
+    assert_eq!(big.compile().judge(&connection).verdict, KernelVerdict::Ask);
     assert!(big.admits(super::Caller::Plaintext, 1500));
     assert!(!big.admits(super::Caller::Plaintext, 2500));
 }
@@ -101,10 +104,10 @@ fn address_blocks_that_take_long_to_tabulate_are_left_to_userspace() {
         Mesh::new().authorize("prod/blocks", rules).policies()
     };
     let connection = super::Caller::Plaintext.calls(80);
-    for (count, verdict) in [(4000, Verdict::Allow), (5000, Verdict::Ask)] {
+    for (count, verdict) in [(4000, KernelVerdict::Allow), (5000, KernelVerdict::Ask)] {
         let policies = blocks(count);
         assert_eq!(policies.compile().judge(&connection).verdict, verdict);
-        assert_eq!(policies.fit_tables(), verdict != Verdict::Ask);
+        assert_eq!(policies.fit_tables(), verdict != KernelVerdict::Ask);
         assert!(policies.admits(super::Caller::Plaintext, 80));
     }
 }

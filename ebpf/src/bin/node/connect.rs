@@ -1,25 +1,27 @@
 //! `cgroup/connect4` and `cgroup/connect6` (Linux 4.17): where a connect goes.
 //!
-//! Return values: 1 lets the connect go on, to the address that the program may have rewritten;
-//! 0 fails it with EPERM. The programs act on TCP only.
+//! Return values: 1 lets the connect go on, to the address that the program may have rewritten.
+//! 0 fails it with EPERM. The programs act on TCP only; anything else goes on.
 //!
-//! | socket | destination | outcome |
-//! |---|---|---|
-//! | of the agent, with a ticket | the ticket's | [`crate::own`] |
-//! | of the node itself, but not of the agent | a pod of the mesh | passes, remembered as the node's |
-//! | not of an enrolled pod | any | passes |
-//! | of an enrolled pod | itself, link-local, outside, not opted in | passes, counted |
-//! | of an enrolled pod | the mesh | rewritten to the agent's outbound listener, or refused |
-//! | of one without an entry of its own | the mesh | refused |
+//! | socket | destination | return value | counter |
+//! |---|---|---|---|
+//! | with a ticket, so the agent's | any | see [`crate::agent_connect`] | see there |
+//! | of the node itself, but not of the agent | a mesh destination | 1, and the handshake is remembered as the node's | none |
+//! | of any other network namespace that is not enrolled | any | 1 | none |
+//! | of an enrolled pod | the pod itself, or link-local | 1 | `outbound_local` |
+//! | of an enrolled pod | outside the mesh | 1 | `outbound_outside_mesh` |
+//! | of an enrolled pod | not opted in | 1 | `outbound_not_opted_in` |
+//! | of a served pod | a mesh destination | 1, rewritten to the agent's outbound listener | `outbound_redirected` |
+//! | of a served pod, bound to a device, or without memory for its record | a mesh destination | 0 | `outbound_refused` |
+//! | of a closed pod, or of one without an entry or a listener | a mesh destination | 0 | `outbound_refused` |
 
 use ambit_common::{
-    Address, Connection, Counter, Endpoint, Hook, MESH_PREFIX_BITS, MeshClass, NetnsCookie,
+    Address, AddressPort, Counter, FourTuple, Hook, MESH_PREFIX_BITS, MeshClass, NetnsCookie,
     OUTBOUND_RANGE, PodAddressKey, PodEntry, Reason, RecordKind, SocketCookie,
 };
-use ambit_ebpf::count::count;
 use ambit_ebpf::maps::POD_ADDRESSES;
-use ambit_ebpf::pods::{self, Enrolment};
-use ambit_ebpf::report::{Denial, report};
+use ambit_ebpf::pods::{self, PodLookup};
+use ambit_ebpf::report::{DenialReport, count, report};
 use ambit_ebpf::{read_field, read_v6};
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::helpers::bpf_get_current_ancestor_cgroup_id;
@@ -28,24 +30,33 @@ use aya_ebpf::programs::SockAddrContext;
 use aya_log_ebpf::debug;
 
 use crate::maps::{MESH, NODE, TICKETS};
-use crate::outcome::Outcome;
-use crate::{agent_process, own, socket};
+use crate::{agent, agent_connect, socket};
 
 const IPPROTO_TCP: u32 = 6;
 
 const PASS: i32 = 1;
 const REFUSE: i32 = 0;
 
+/// What happens to a connect.
+pub enum ConnectDecision {
+    /// It goes on unchanged.
+    Pass,
+    /// It fails with EPERM.
+    Refuse,
+    /// It goes to this address and port instead.
+    Redirect(AddressPort),
+}
+
 #[cgroup_sock_addr(connect4)]
 pub fn ambit_connect4(ctx: SockAddrContext) -> i32 {
     let ip_be = read_field!(ctx.sock_addr, user_ip4);
     match decide(
         &ctx,
-        &Endpoint::new(Address::from_v4_be(ip_be), dialled_port(&ctx)),
+        &AddressPort::new(Address::from_v4_be(ip_be), dialled_port(&ctx)),
     ) {
-        Outcome::Pass => PASS,
-        Outcome::Refuse => REFUSE,
-        Outcome::Redirect(to) => {
+        ConnectDecision::Pass => PASS,
+        ConnectDecision::Refuse => REFUSE,
+        ConnectDecision::Redirect(to) => {
             socket::set_shown_v4(&ctx, &to);
             PASS
         }
@@ -57,12 +68,12 @@ pub fn ambit_connect6(ctx: SockAddrContext) -> i32 {
     let ip_be = read_v6!(ctx.sock_addr, user_ip6);
     match decide(
         &ctx,
-        &Endpoint::new(Address::from_v6_be(ip_be), dialled_port(&ctx)),
+        &AddressPort::new(Address::from_v6_be(ip_be), dialled_port(&ctx)),
     ) {
-        Outcome::Pass => PASS,
-        Outcome::Refuse => REFUSE,
-        // The kernel takes a mapped address for IPv4 after this hook.
-        Outcome::Redirect(to) => {
+        ConnectDecision::Pass => PASS,
+        ConnectDecision::Refuse => REFUSE,
+        // After this hook, the kernel treats a mapped address as IPv4.
+        ConnectDecision::Redirect(to) => {
             socket::set_shown_v6(&ctx, &to);
             PASS
         }
@@ -76,45 +87,46 @@ fn dialled_port(ctx: &SockAddrContext) -> u16 {
 }
 
 #[inline(always)]
-fn decide(ctx: &SockAddrContext, dialled: &Endpoint) -> Outcome {
+fn decide(ctx: &SockAddrContext, dialled: &AddressPort) -> ConnectDecision {
     if read_field!(ctx.sock_addr, protocol) != IPPROTO_TCP {
-        return Outcome::Pass;
+        return ConnectDecision::Pass;
     }
     let cookie = socket::cookie(ctx);
     let netns = socket::netns(ctx);
     if let Some(ticket) = TICKETS.get_ptr_mut(cookie) {
-        // SAFETY: the ticket is this socket's alone: the agent waits for its connect to return.
-        return own::admit(ctx, netns, dialled, unsafe { &mut *ticket });
+        // SAFETY: no one else uses the ticket: the agent waits until this connect returns.
+        return agent_connect::admit(ctx, netns, dialled, unsafe { &mut *ticket });
     }
     socket::forget(ctx);
     match pods::find(netns) {
-        Enrolment::Pod(pod) => from_pod(ctx, netns, cookie, Some(pod), dialled),
-        Enrolment::Broken => from_pod(ctx, netns, cookie, None, dialled),
-        Enrolment::None => from_elsewhere(ctx, netns, dialled),
+        PodLookup::Enrolled(pod) => from_pod(ctx, netns, cookie, Some(pod), dialled),
+        PodLookup::EntryMissing => from_pod(ctx, netns, cookie, None, dialled),
+        PodLookup::NotEnrolled => from_elsewhere(ctx, netns, dialled),
     }
 }
 
-/// `pod` is `None` where its entry is not there: a closed pod.
+/// Decides a connect of an enrolled pod. `pod` is `None` if its entry is missing; the pod counts as closed
+/// then.
 #[inline(always)]
 fn from_pod(
     ctx: &SockAddrContext,
     netns: NetnsCookie,
     cookie: SocketCookie,
     pod: Option<&PodEntry>,
-    dialled: &Endpoint,
-) -> Outcome {
+    dialled: &AddressPort,
+) -> ConnectDecision {
     if is_own(netns, &dialled.address) {
         count(Counter::OutboundLocal);
-        return Outcome::Pass;
+        return ConnectDecision::Pass;
     }
     match class(&dialled.address) {
         None | Some(MeshClass::Outside) => {
             count(Counter::OutboundOutside);
-            Outcome::Pass
+            ConnectDecision::Pass
         }
         Some(MeshClass::NotOptedIn) => {
             count(Counter::OutboundNotOptedIn);
-            Outcome::Pass
+            ConnectDecision::Pass
         }
         Some(MeshClass::Proxy) => match pod {
             Some(pod) => redirect(ctx, netns, cookie, pod, dialled),
@@ -123,7 +135,7 @@ fn from_pod(
     }
 }
 
-/// Loopback, the unspecified address (which means loopback), link-local and the pod's own.
+/// Whether an address is loopback, unspecified (which means loopback), link-local, or the pod's own.
 #[inline(always)]
 fn is_own(netns: NetnsCookie, address: &Address) -> bool {
     address.is_loopback()
@@ -137,8 +149,8 @@ fn is_own(netns: NetnsCookie, address: &Address) -> bool {
             .is_some()
 }
 
-/// `None`: not of the mesh. A value that is no class counts as the mesh's, which is the side that
-/// is judged.
+/// Returns the class of a destination, or `None` if it is outside the mesh. An unknown value counts as
+/// [`MeshClass::Proxy`], so that the connection is judged.
 #[inline(always)]
 fn class(address: &Address) -> Option<MeshClass> {
     let value = MESH.get(&Key::new(MESH_PREFIX_BITS, *address))?;
@@ -151,15 +163,15 @@ fn redirect(
     netns: NetnsCookie,
     cookie: SocketCookie,
     pod: &PodEntry,
-    dialled: &Endpoint,
-) -> Outcome {
+    dialled: &AddressPort,
+) -> ConnectDecision {
     let shard = if pod.shards == 0 {
         0
     } else {
         cookie.0 as u32 % pod.shards
     };
     let port = pod.outbound_port(shard);
-    if !pod.is_open() || port == 0 {
+    if !pod.is_served() || port == 0 {
         return refuse(netns, dialled, Reason::PodClosed);
     }
     if socket::bound_device(ctx) != 0 {
@@ -173,13 +185,14 @@ fn redirect(
         ctx,
         "redirected connect, port {}, to shard {}", dialled.port, shard
     );
-    Outcome::Redirect(Endpoint::new(listener_address(dialled, cookie), port))
+    ConnectDecision::Redirect(AddressPort::new(listener_address(dialled, cookie), port))
 }
 
-/// An address of the outbound range, spread so that the pod's ports last: `sk_lookup` steers by
-/// the connection's record and not by its address. IPv6 has only one loopback address.
+/// Returns the address to which a connect is redirected. IPv4 addresses are spread over the outbound
+/// range, so that the pod does not run out of source ports. IPv6 has only one loopback address.
+/// `sk_lookup` steers the connection by its record, not by this address.
 #[inline(always)]
-fn listener_address(dialled: &Endpoint, cookie: SocketCookie) -> Address {
+fn listener_address(dialled: &AddressPort, cookie: SocketCookie) -> Address {
     if dialled.address.is_v4() {
         let [low, high, ..] = cookie.0.to_ne_bytes();
         let [a, b] = OUTBOUND_RANGE;
@@ -190,36 +203,43 @@ fn listener_address(dialled: &Endpoint, cookie: SocketCookie) -> Address {
 }
 
 #[inline(always)]
-fn refuse(netns: NetnsCookie, dialled: &Endpoint, reason: Reason) -> Outcome {
+fn refuse(netns: NetnsCookie, dialled: &AddressPort, reason: Reason) -> ConnectDecision {
     count(Counter::OutboundRefused);
-    let connection = Connection {
-        client: Endpoint::UNSPECIFIED,
+    let connection = FourTuple {
+        client: AddressPort::UNSPECIFIED,
         server: *dialled,
     };
-    report(&Denial::without_policy(
+    report(&DenialReport::without_policy(
         Hook::Connect,
         reason,
         netns,
         connection,
     ));
-    Outcome::Refuse
+    ConnectDecision::Refuse
 }
 
-/// A socket of no enrolled pod. One of the node itself (its network namespace, not in a hostNetwork
-/// pod's cgroup, and not the agent's) that dials the mesh is remembered, so that the pod's `sk_lookup`
-/// knows a probe. The agent sends no probes: it fetches what policies name, as any client would.
+/// Decides a connect of a socket that does not belong to an enrolled pod: it goes on.
+///
+/// If the node itself dials the mesh, the socket is remembered, so that the pod's `sk_lookup` can recognise
+/// a probe. A socket is the node's if it is in the node's network namespace, its process is not in a
+/// hostNetwork pod's cgroup, and its process is not the agent. The agent sends no probes. It fetches what
+/// policies name, as any client would.
 #[inline(always)]
-fn from_elsewhere(ctx: &SockAddrContext, netns: NetnsCookie, dialled: &Endpoint) -> Outcome {
+fn from_elsewhere(
+    ctx: &SockAddrContext,
+    netns: NetnsCookie,
+    dialled: &AddressPort,
+) -> ConnectDecision {
     if let Some(node) = NODE.get(0)
         && node.host_netns == netns
         && !in_pods_cgroup(node.pods_cgroup, node.pods_cgroup_level)
-        && !agent_process::is_calling(ctx, node)
+        && !agent::is_calling(ctx, node)
         && class(&dialled.address) == Some(MeshClass::Proxy)
     {
-        // Without the record it is plaintext without identity, which is the stricter case.
+        // Without the record, the connection counts as plaintext without identity, which is stricter.
         let _ = socket::remember(ctx, RecordKind::Node, *dialled, 0);
     }
-    Outcome::Pass
+    ConnectDecision::Pass
 }
 
 #[inline(always)]

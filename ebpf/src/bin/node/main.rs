@@ -1,16 +1,14 @@
-//! The node's programs: attached once, to the cgroup below which every pod runs.
+//! The node's programs. They are attached once, to the cgroup above all pods.
 #![no_std]
 #![no_main]
 
-mod agent_process;
-mod agents;
+mod agent;
+mod agent_connect;
 mod connect;
 mod maps;
 mod names;
-mod outcome;
-mod own;
+mod sock_ops;
 mod socket;
-mod transfer;
 
 #[cfg(not(test))]
 #[panic_handler]

@@ -1,6 +1,6 @@
-//! The socket behind a connect or a name look-up, and its record.
+//! The socket behind a connect, getpeername or getsockname call, and its record.
 
-use ambit_common::{Address, Endpoint, NetnsCookie, RecordKind, SocketCookie, SocketRecord};
+use ambit_common::{Address, AddressPort, NetnsCookie, RecordKind, SocketCookie, SocketRecord};
 use ambit_ebpf::report::now_ns;
 use ambit_ebpf::{read_field, read_v6, write_field};
 use aya_ebpf::EbpfContext as _;
@@ -10,49 +10,54 @@ use aya_ebpf::programs::SockAddrContext;
 
 use crate::maps::SOCKETS;
 
-/// The network namespace that the socket lives in.
+/// Returns the network namespace that the socket lives in.
 #[inline(always)]
 pub fn netns(ctx: &SockAddrContext) -> NetnsCookie {
     // SAFETY: the helper takes this program type's context.
     NetnsCookie(unsafe { bpf_get_netns_cookie(ctx.as_ptr()) })
 }
 
-/// The socket's cookie.
+/// Returns the socket's cookie.
 #[inline(always)]
 pub fn cookie(ctx: &SockAddrContext) -> SocketCookie {
     // SAFETY: the helper takes this program type's context.
     SocketCookie(unsafe { bpf_get_socket_cookie(ctx.as_ptr()) })
 }
 
-/// The socket itself.
+/// Returns the socket itself, which is never null in these hooks.
 #[inline(always)]
 pub fn socket(ctx: &SockAddrContext) -> *mut bpf_sock {
     read_field!(ctx.sock_addr, __bindgen_anon_1.sk)
 }
 
-/// The device that the socket is bound to; 0 is none.
+/// Returns the index of the device that the socket is bound to, or 0.
 #[inline(always)]
 pub fn bound_device(ctx: &SockAddrContext) -> u32 {
     read_field!(socket(ctx), bound_dev_if)
 }
 
-/// The socket's local address, in the one form.
+/// Returns the socket's local address.
 #[inline(always)]
 pub fn local_address(ctx: &SockAddrContext) -> Address {
     Address::from_v6_be(read_v6!(socket(ctx), src_ip6))
 }
 
-/// The socket's record.
+/// Returns the socket's record, if it has one.
 #[inline(always)]
 pub fn record(ctx: &SockAddrContext) -> Option<&SocketRecord> {
     // SAFETY: the socket's storage lives as long as the socket, which outlives the program.
     unsafe { SOCKETS.get_ptr_mut(ctx).as_ref() }
 }
 
-/// Gives the socket a record, in place of the one that it has. `false`: there is no memory.
+/// Gives the socket a record, and replaces the one that it has. Returns `false` if there is no memory.
 #[inline(always)]
 #[must_use]
-pub fn remember(ctx: &SockAddrContext, kind: RecordKind, endpoint: Endpoint, shard: u32) -> bool {
+pub fn remember(
+    ctx: &SockAddrContext,
+    kind: RecordKind,
+    endpoint: AddressPort,
+    shard: u32,
+) -> bool {
     let mut fresh = SocketRecord {
         since_ns: now_ns(),
         endpoint,
@@ -65,30 +70,30 @@ pub fn remember(ctx: &SockAddrContext, kind: RecordKind, endpoint: Endpoint, sha
     if stored.is_null() {
         return false;
     }
-    // SAFETY: not null; only the owner of the socket runs this hook for it.
+    // SAFETY: not null. The kernel holds the socket's lock in this hook.
     unsafe { *stored = fresh };
     true
 }
 
-/// Takes away a record that an earlier connect of the same socket left.
+/// Removes the record that an earlier connect of the same socket left.
 #[inline(always)]
 pub fn forget(ctx: &SockAddrContext) {
     if record(ctx).is_some() {
-        // SAFETY: the pointer is the context's own socket. An error means that it has none.
+        // SAFETY: the pointer is the context's own socket. An error means that it has no record.
         let _ = unsafe { SOCKETS.delete(socket(ctx)) };
     }
 }
 
-/// Puts an IPv4 address into the context, and the port unless it is 0.
+/// Writes an IPv4 address into the context, and the port unless it is 0.
 #[inline(always)]
-pub fn set_shown_v4(ctx: &SockAddrContext, to: &Endpoint) {
+pub fn set_shown_v4(ctx: &SockAddrContext, to: &AddressPort) {
     write_field!(ctx.sock_addr, user_ip4 = to.address.v4_be());
     set_shown_port(ctx, to.port);
 }
 
-/// Puts an IPv6 (or mapped) address into the context, and the port unless it is 0.
+/// Writes an IPv6 or mapped address into the context, and the port unless it is 0.
 #[inline(always)]
-pub fn set_shown_v6(ctx: &SockAddrContext, to: &Endpoint) {
+pub fn set_shown_v6(ctx: &SockAddrContext, to: &AddressPort) {
     let [a, b, c, d] = to.address.v6_be();
     write_field!(ctx.sock_addr, user_ip6[0] = a);
     write_field!(ctx.sock_addr, user_ip6[1] = b);

@@ -1,9 +1,9 @@
-//! A pod's program: attached to its network namespace.
+//! A pod's program. It is attached to the pod's network namespace.
 #![no_std]
 #![no_main]
 
-mod lookup;
 mod maps;
+mod sk_lookup;
 
 #[cfg(not(test))]
 #[panic_handler]

@@ -1,12 +1,12 @@
-//! Maps of one pod.
+//! Maps that each pod has of its own. They are pinned in the pod's folder of the pin directory.
 
-use ambit_common::{Connection, LISTENER_SLOTS, NetnsCookie, PodProgramConstants};
+use ambit_common::{FourTuple, LISTENER_SLOTS, NetnsCookie, PodProgramConstants};
 use ambit_ebpf::maps::Handshakes;
 use aya_ebpf::Global;
 use aya_ebpf::btf_maps::{LruHashMap, SockMap};
 use aya_ebpf::macros::btf_map;
 
-/// What the loader knows of the pod.
+/// Constants that the loader sets.
 #[unsafe(no_mangle)]
 pub static POD: Global<PodProgramConstants> = Global::new(PodProgramConstants {
     netns: NetnsCookie(0),
@@ -16,11 +16,11 @@ pub static POD: Global<PodProgramConstants> = Global::new(PodProgramConstants {
 #[btf_map]
 pub static LISTENERS: SockMap<{ LISTENER_SLOTS as usize }> = SockMap::new();
 
-/// The pod's handshakes; the same map is the pod's entry of the node's `HANDSHAKES_OF`.
+/// The pod's handshakes. The same map is the pod's entry in the node's `HANDSHAKES_OF`.
 #[btf_map]
 pub static HANDSHAKES: Handshakes = Handshakes::new();
 
-/// When connections were last refused, nanoseconds. Only folds repeated segments: a lost entry
-/// counts one denial twice.
+/// When connections were last refused, in nanoseconds of `CLOCK_MONOTONIC`. It only merges the segments
+/// of one connection into one denial: if an entry is lost, a denial is counted twice.
 #[btf_map]
-pub static REFUSED: LruHashMap<Connection, u64, 1024> = LruHashMap::new();
+pub static REFUSED: LruHashMap<FourTuple, u64, 1024> = LruHashMap::new();

@@ -1,4 +1,4 @@
-use crate::{Endpoint, assert_size};
+use crate::{AddressPort, assert_size};
 
 /// What a socket's record says of it.
 #[repr(u8)]
@@ -45,7 +45,7 @@ pub struct SocketRecord {
     /// When the record was made, nanoseconds of `CLOCK_MONOTONIC`.
     pub since_ns: u64,
     /// See [`RecordKind`] for what it is.
-    pub endpoint: Endpoint,
+    pub endpoint: AddressPort,
     /// A [`RecordKind`].
     pub kind: u8,
     /// The shard that serves the connection.

@@ -1,29 +1,30 @@
-//! `sock_ops` (Linux 4.13): moves a connection's record from the client's socket, over the
+//! `sock_ops` (Linux 4.13): carries a connection's record from the client's socket, through the
 //! handshake, to the accepted socket.
 //!
 //! Return value: always 1, which the kernel ignores for the operations handled here.
 //!
-//! | operation | does |
-//! |---|---|
-//! | TCP_CONNECT_CB, before the SYN leaves | the client's record → the pod's `HANDSHAKES` |
-//! | the same, no record, to an address of the pod itself | a record of that → `HANDSHAKES` |
-//! | STATE_CB, SYN_SENT → not established, or closed | the handshake is removed |
-//! | PASSIVE_ESTABLISHED_CB, before accept() | the handshake → the accepted socket's record |
+//! | operation | socket | effect | counter if it fails |
+//! |---|---|---|---|
+//! | TCP_CONNECT_CB, before the SYN leaves | redirected client, or the agent's end of a delivery | its record is copied to the pod's `HANDSHAKES` | `handshake_record_lost` |
+//! | TCP_CONNECT_CB | of a pod, without a record, to an address of the pod itself | a record of that goes to `HANDSHAKES` | `handshake_record_lost` |
+//! | TCP_CONNECT_CB | of the node itself, to the mesh | the four-tuple goes to `NODE_CONNECTIONS` | `handshake_record_lost` |
+//! | STATE_CB, from SYN_SENT to anything but ESTABLISHED, or to CLOSE | any of the above | the handshake is removed | |
+//! | PASSIVE_ESTABLISHED_CB, before accept() | accepted | the record moves from `HANDSHAKES` to the socket | `accepted_record_lost` |
+//! | any other | any | none | |
 //!
-//! A handshake that cannot be stored is counted, and `sk_lookup` drops the SYN: without a record
-//! nothing enters by the agent's loopback addresses, and nothing from the pod's own to the pod's
-//! own.
+//! If a handshake cannot be stored, `sk_lookup` refuses the SYN: without a record, nothing enters by the
+//! agent's loopback addresses, and nothing from the pod's own addresses to the pod's own addresses. If the
+//! node's handshake cannot be stored, its connection counts as plaintext without identity.
 //!
-//! Both ends of a redirected connection and of a delivery are on the pod's own loopback, where there
-//! is no path to probe: they use CUBIC, since the timers of an algorithm that paces, such as BBR,
-//! cost a tenth of the throughput there. Where the kernel has no CUBIC they stay as they are.
+//! Both ends of a redirected connection and of a delivery are on the pod's own loopback, where there is no
+//! path to probe. They use CUBIC: the timers of a congestion control that paces, such as BBR, cost a tenth
+//! of the throughput there. If the kernel has no CUBIC, they keep what they have.
 
 use ambit_common::{
-    Address, Connection, Counter, Endpoint, NetnsCookie, PodAddressKey, RecordKind, SocketRecord,
+    Address, AddressPort, Counter, FourTuple, NetnsCookie, PodAddressKey, RecordKind, SocketRecord,
 };
-use ambit_ebpf::count::count;
 use ambit_ebpf::maps::{NODE_CONNECTIONS, POD_ADDRESSES};
-use ambit_ebpf::report::now_ns;
+use ambit_ebpf::report::{count, now_ns};
 use ambit_ebpf::{read_field, read_v6};
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::{
@@ -41,7 +42,7 @@ use crate::maps::{HANDSHAKES_OF, SOCKETS};
 const AF_INET: u32 = 2;
 const IPPROTO_TCP: i32 = 6;
 const TCP_CONGESTION: i32 = 13;
-const DONE: u32 = 1;
+const SUCCEED: u32 = 1;
 
 #[sock_ops]
 pub fn ambit_sock_ops(ctx: SockOpsContext) -> u32 {
@@ -51,7 +52,7 @@ pub fn ambit_sock_ops(ctx: SockOpsContext) -> u32 {
         BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => accepted(&ctx),
         _ => {}
     }
-    DONE
+    SUCCEED
 }
 
 #[inline(always)]
@@ -79,26 +80,26 @@ fn connecting(ctx: &SockOpsContext) {
     if !kept {
         count(Counter::HandshakeLost);
     }
-    // A refusal of the flag would leave one entry behind, which its four-tuple's next use replaces.
+    // If the flag is refused, one entry stays behind until its four-tuple is used again.
     let _ = ctx.set_cb_flags((ctx.cb_flags() | BPF_SOCK_OPS_STATE_CB_FLAG) as i32);
 }
 
-/// Keeps a handshake for `sk_lookup` and the accepted socket. `false`: there is no room, or the
+/// Stores a handshake for `sk_lookup` and the accepted socket. Returns `false` if there is no room or the
 /// pod is not enrolled.
 #[inline(always)]
 #[must_use]
-fn begin(ctx: &SockOpsContext, connection: &Connection, record: &SocketRecord) -> bool {
-    // SAFETY: the inner map is only used through helpers, and stays while it is used.
+fn begin(ctx: &SockOpsContext, connection: &FourTuple, record: &SocketRecord) -> bool {
+    // SAFETY: the inner map is only used through helpers, and lives while the program runs.
     match unsafe { HANDSHAKES_OF.get(&netns(ctx)) } {
         Some(handshakes) => handshakes.insert(*connection, *record, 0).is_ok(),
         None => false,
     }
 }
 
-/// Whether a socket of an enrolled pod dials one of the pod's own addresses. Only this tells
-/// `sk_lookup` that a segment with the pod's own source is the pod's: see `from_own_source` there.
+/// Whether a socket of an enrolled pod dials one of the pod's own addresses. Only the record of this tells
+/// `sk_lookup` that a segment with the pod's own source comes from the pod: see `from_own_source` there.
 #[inline(always)]
-fn is_to_itself(ctx: &SockOpsContext, connection: &Connection) -> bool {
+fn is_to_itself(ctx: &SockOpsContext, connection: &FourTuple) -> bool {
     POD_ADDRESSES
         .get_ptr(PodAddressKey {
             netns: netns(ctx),
@@ -108,7 +109,7 @@ fn is_to_itself(ctx: &SockOpsContext, connection: &Connection) -> bool {
 }
 
 #[inline(always)]
-fn local_client(connection: &Connection) -> SocketRecord {
+fn local_client(connection: &FourTuple) -> SocketRecord {
     SocketRecord {
         since_ns: now_ns(),
         endpoint: connection.client,
@@ -118,8 +119,8 @@ fn local_client(connection: &Connection) -> SocketRecord {
     }
 }
 
-/// Removes a handshake that failed, or whose client has closed. Most are gone by then: what is left
-/// are those whose server never completed them, and the node's to other nodes.
+/// Removes a handshake that failed, or whose client has closed. Most are gone by then. What is left are
+/// handshakes that their server never completed, and those of the node with pods of other nodes.
 #[inline(always)]
 fn state_changed(ctx: &SockOpsContext) {
     let (from, to) = (ctx.arg(0), ctx.arg(1));
@@ -171,10 +172,10 @@ fn accepted(ctx: &SockOpsContext) {
     let _ = handshakes.remove(connection);
 }
 
-/// Whether the application would not be told its caller without a record, because a delivery has
-/// the same source: from `::1` to an address of the pod.
+/// Whether a connect of the pod to itself has the same source as a delivery: `::1`, to an address of the
+/// pod. Without a record, getpeername would hide the caller of either.
 #[inline(always)]
-fn looks_delivered(connection: &Connection) -> bool {
+fn looks_delivered(connection: &FourTuple) -> bool {
     let client = &connection.client.address;
     !client.is_v4() && client.is_loopback()
 }
@@ -249,44 +250,44 @@ fn netns(ctx: &SockOpsContext) -> NetnsCookie {
     NetnsCookie(unsafe { bpf_get_netns_cookie(ctx.as_ptr()) })
 }
 
-/// The connection, where this socket is its client.
+/// Returns the connection whose client is this socket.
 #[inline(always)]
-fn as_client(ctx: &SockOpsContext) -> Connection {
-    Connection {
+fn as_client(ctx: &SockOpsContext) -> FourTuple {
+    FourTuple {
         client: local(ctx),
         server: remote(ctx),
     }
 }
 
-/// The connection, where this socket is its server.
+/// Returns the connection whose server is this socket.
 #[inline(always)]
-fn as_server(ctx: &SockOpsContext) -> Connection {
-    Connection {
+fn as_server(ctx: &SockOpsContext) -> FourTuple {
+    FourTuple {
         client: remote(ctx),
         server: local(ctx),
     }
 }
 
 #[inline(always)]
-fn local(ctx: &SockOpsContext) -> Endpoint {
+fn local(ctx: &SockOpsContext) -> AddressPort {
     let (v4_be, v6_be) = (
         read_field!(ctx.ops, local_ip4),
         read_v6!(ctx.ops, local_ip6),
     );
-    Endpoint::new(
+    AddressPort::new(
         address(ctx, v4_be, v6_be),
         read_field!(ctx.ops, local_port) as u16,
     )
 }
 
 #[inline(always)]
-fn remote(ctx: &SockOpsContext) -> Endpoint {
+fn remote(ctx: &SockOpsContext) -> AddressPort {
     let (v4_be, v6_be) = (
         read_field!(ctx.ops, remote_ip4),
         read_v6!(ctx.ops, remote_ip6),
     );
     let port_be = read_field!(ctx.ops, remote_port);
-    Endpoint::new(address(ctx, v4_be, v6_be), u32::from_be(port_be) as u16)
+    AddressPort::new(address(ctx, v4_be, v6_be), u32::from_be(port_be) as u16)
 }
 
 #[inline(always)]

@@ -1,4 +1,4 @@
-use crate::{Connection, IdentityId, NetnsCookie, PolicySetId, assert_size};
+use crate::{FourTuple, IdentityId, NetnsCookie, PolicySetId, assert_size};
 
 /// Which kernel hook decided.
 #[repr(u8)]
@@ -10,7 +10,7 @@ pub enum Hook {
     /// The same hooks, for the agent's delivery of an inbound connection.
     Delivery = 2,
     /// `sk_lookup` of the pod.
-    Lookup = 3,
+    SkLookup = 3,
 }
 
 impl Hook {
@@ -19,7 +19,7 @@ impl Hook {
         match value {
             1 => Some(Self::Connect),
             2 => Some(Self::Delivery),
-            3 => Some(Self::Lookup),
+            3 => Some(Self::SkLookup),
             _ => None,
         }
     }
@@ -29,7 +29,7 @@ impl Hook {
         match self {
             Self::Connect => "connect",
             Self::Delivery => "delivery",
-            Self::Lookup => "inbound",
+            Self::SkLookup => "sk_lookup",
         }
     }
 }
@@ -103,7 +103,7 @@ pub struct DenialEvent {
     /// The pod.
     pub netns: NetnsCookie,
     /// The connection; for a delivery the client is the authenticated caller.
-    pub connection: Connection,
+    pub connection: FourTuple,
     /// The caller's identity.
     pub identity: IdentityId,
     /// The set that decided.

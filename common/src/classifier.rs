@@ -1,12 +1,12 @@
 //! What the program `classify`, which tests and benchmarks run, is asked and answers.
 
-use crate::{Address, Endpoint, IdentityId, Judgement, PolicySetId, Verdict, assert_size};
+use crate::{Address, AddressPort, IdentityId, Judgement, KernelVerdict, PolicySetId, assert_size};
 
 /// A connection to be judged: the program's input.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[cfg_attr(feature = "user", derive(Debug, PartialEq, Eq))]
-pub struct Question {
+pub struct ClassifierInput {
     /// The policy set to judge by.
     pub set: PolicySetId,
     /// The peer.
@@ -14,15 +14,15 @@ pub struct Question {
     /// The peer's address.
     pub source: Address,
     /// What it calls.
-    pub destination: Endpoint,
+    pub destination: AddressPort,
 }
-assert_size!(Question, 44);
+assert_size!(ClassifierInput, 44);
 
 #[cfg(feature = "user")]
-impl Question {
+impl ClassifierInput {
     /// Its bytes, as the program reads them.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let Endpoint {
+        let AddressPort {
             address,
             port,
             zero,
@@ -39,14 +39,14 @@ impl Question {
     }
 }
 
-/// The program's return value: a [`Verdict`] in the low byte and the alternative, of which 24 bits
+/// The program's return value: a [`KernelVerdict`] in the low byte and the alternative, of which 24 bits
 /// are kept, above it.
 #[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "user", derive(Debug))]
-pub struct Answer(pub u32);
+pub struct ClassifierOutput(pub u32);
 
-impl Answer {
+impl ClassifierOutput {
     /// The input was too short.
     pub const UNREADABLE: Self = Self(u32::MAX);
     /// The tables lack an entry that they must have.
@@ -61,11 +61,11 @@ impl Answer {
     /// The judgement that it tells; `None` where the program came to none.
     pub const fn judgement(self) -> Option<Judgement> {
         let verdict = match self.0 & 0xff {
-            0 => Verdict::Allow,
-            1 => Verdict::Deny,
-            2 => Verdict::NoAllow,
-            3 => Verdict::Ask,
-            4 => Verdict::Refuse,
+            0 => KernelVerdict::Allow,
+            1 => KernelVerdict::Deny,
+            2 => KernelVerdict::NoAllow,
+            3 => KernelVerdict::Ask,
+            4 => KernelVerdict::Refuse,
             _ => return None,
         };
         // Shifted with its sign: all ones stand for "none" in 24 bits as in 32.
@@ -122,21 +122,28 @@ mod tests {
     #[test]
     fn an_answer_tells_its_judgement_and_nothing_else() {
         for verdict in [
-            Verdict::Allow,
-            Verdict::Deny,
-            Verdict::NoAllow,
-            Verdict::Ask,
-            Verdict::Refuse,
+            KernelVerdict::Allow,
+            KernelVerdict::Deny,
+            KernelVerdict::NoAllow,
+            KernelVerdict::Ask,
+            KernelVerdict::Refuse,
         ] {
             for alternative in [0, 1, MAX_ALTERNATIVES as u32 - 1, NO_ALTERNATIVE] {
                 let judgement = Judgement {
                     verdict,
                     alternative,
                 };
-                assert_eq!(Answer::new(judgement).judgement(), Some(judgement));
+                assert_eq!(
+                    ClassifierOutput::new(judgement).judgement(),
+                    Some(judgement)
+                );
             }
         }
-        for none in [Answer::UNREADABLE, Answer::INCOMPLETE, Answer(5)] {
+        for none in [
+            ClassifierOutput::UNREADABLE,
+            ClassifierOutput::INCOMPLETE,
+            ClassifierOutput(5),
+        ] {
             assert_eq!(none.judgement(), None);
         }
     }

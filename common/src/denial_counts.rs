@@ -25,9 +25,9 @@ const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 /// The hash changes with the second. Two sources may share a counter in one, and hardly in the next.
 #[derive(Clone, Copy)]
 #[cfg_attr(feature = "user", derive(Debug, PartialEq, Eq, Default))]
-pub struct EventCounts(u64);
+pub struct DenialCounts(u64);
 
-impl EventCounts {
+impl DenialCounts {
     /// The counts that a map keeps.
     #[inline(always)]
     pub const fn from_bits(bits: u64) -> Self {
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     /// Reports as often as it may, and tells how often that was.
-    fn exhaust(counts: &mut EventCounts, source: Address, since_ns: u64) -> u64 {
+    fn exhaust(counts: &mut DenialCounts, source: Address, since_ns: u64) -> u64 {
         let mut reported = 0;
         while let Some(more) = counts.with(source, since_ns) {
             *counts = more;
@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn a_source_reports_a_part_and_leaves_the_rest() {
-        let mut counts = EventCounts::default();
+        let mut counts = DenialCounts::default();
         assert_eq!(exhaust(&mut counts, source(1), 7), 20);
         assert_eq!(counts.total(), 20);
     }
@@ -112,7 +112,7 @@ mod tests {
     fn no_pod_reports_more_than_its_part() {
         for second in 0..50 {
             let since_ns = begin(second);
-            let mut counts = EventCounts::default();
+            let mut counts = DenialCounts::default();
             let all = (0..=255).map(|number| exhaust(&mut counts, source(number), since_ns));
             let reported: u64 = all.sum();
             assert_eq!(reported, counts.total());
@@ -133,7 +133,7 @@ mod tests {
         ] {
             let hidden = (0..SECONDS).filter(|second| {
                 let since_ns = begin(*second);
-                let mut counts = EventCounts::default();
+                let mut counts = DenialCounts::default();
                 exhaust(&mut counts, flood, since_ns);
                 counts.with(other, since_ns).is_none()
             });
