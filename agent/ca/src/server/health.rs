@@ -15,7 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::certificate::ServerCertificate;
 use crate::pods::{PodDirectory, PodIndex};
-use ambit_admission::{Origin, Seats};
+use ambit_admission::{Seats, UnverifiedSource};
 
 /// How long a probe may take.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -35,7 +35,7 @@ pub async fn serve_health(
             tokio::time::sleep(PROBE_TIMEOUT).await;
             continue;
         };
-        let Ok(mut seat) = seats.take(Origin::of(peer.ip())) else {
+        let Ok(mut seat) = seats.take(UnverifiedSource::of(peer.ip())) else {
             continue;
         };
         let (pods, certificate) = (pods.clone(), Arc::clone(&certificate));

@@ -9,7 +9,7 @@ use ambit_common::NetnsCookie;
 use super::claims::{Claims, claimed};
 use super::kernel_faults::Table;
 use super::reconcile::Reconciler;
-use ambit_datapath::{EnrolError, Leftover, Life, PodOwner};
+use ambit_datapath::{EnrolError, Leftover, NetnsLife, PodOwner};
 use ambit_model::{Enrolment, ObjectName, Snapshot, Workload};
 
 /// A network namespace that is kept closed.
@@ -106,7 +106,7 @@ impl Reconciler {
 
     fn keep_leftover(&mut self, leftover: &Leftover, reason: String) -> Result<(), LeftoverError> {
         let netns = leftover.netns;
-        let shut = self.parts.enroller.shut_leftover(netns);
+        let shut = self.parts.enroller.close_leftover(netns);
         let owner = leftover.owner.as_ref().ok().and_then(Option::as_ref);
         self.kept.push(KeptNetns {
             netns,
@@ -118,7 +118,7 @@ impl Reconciler {
 }
 
 fn fate(snapshot: &Snapshot, node: &str, claims: &Claims, leftover: &Leftover) -> Fate {
-    if leftover.life == Life::Gone {
+    if leftover.life == NetnsLife::Gone {
         return Fate::Leaves("it is gone");
     }
     if !snapshot.is_complete() {
@@ -131,7 +131,7 @@ fn fate(snapshot: &Snapshot, node: &str, claims: &Claims, leftover: &Leftover) -
     }
 }
 
-fn owned_fate(snapshot: &Snapshot, node: &str, owner: &PodOwner, life: Life) -> Fate {
+fn owned_fate(snapshot: &Snapshot, node: &str, owner: &PodOwner, life: NetnsLife) -> Fate {
     let kept = |reason: &str| Fate::Kept(reason.to_owned());
     let Some(now) = snapshot.workload(&owner.pod) else {
         return gone_fate(life, "its pod's object is gone, and it is not");
@@ -156,10 +156,10 @@ fn owned_fate(snapshot: &Snapshot, node: &str, owner: &PodOwner, life: Life) -> 
 }
 
 /// The fate of what several pods named while it was given to none.
-fn unowned_fate(snapshot: &Snapshot, claims: &Claims, life: Life) -> Fate {
+fn unowned_fate(snapshot: &Snapshot, claims: &Claims, life: NetnsLife) -> Fate {
     let claimants = match life {
-        Life::Lives(inode) => claims.on(inode),
-        Life::Gone | Life::Unattached | Life::Unknown => &[],
+        NetnsLife::Alive(inode) => claims.on(inode),
+        NetnsLife::Gone | NetnsLife::Unattached | NetnsLife::Unknown => &[],
     };
     let is_out = |pod: &Arc<Workload>| snapshot.opts_out(pod);
     if !claimants.is_empty() && claimants.iter().all(is_out) {
@@ -173,10 +173,10 @@ fn unowned_fate(snapshot: &Snapshot, claims: &Claims, life: Life) -> Fate {
 
 /// The fate of what no object speaks for. Where nothing is attached there is no telling when it is
 /// gone, and little is kept closed.
-fn gone_fate(life: Life, reason: &str) -> Fate {
+fn gone_fate(life: NetnsLife, reason: &str) -> Fate {
     match life {
-        Life::Gone | Life::Unattached => Fate::Leaves("no object speaks for it"),
-        Life::Lives(_) | Life::Unknown => Fate::Kept(reason.to_owned()),
+        NetnsLife::Gone | NetnsLife::Unattached => Fate::Leaves("no object speaks for it"),
+        NetnsLife::Alive(_) | NetnsLife::Unknown => Fate::Kept(reason.to_owned()),
     }
 }
 
@@ -187,10 +187,10 @@ pub(super) fn opts_out(snapshot: &Snapshot, node: &str, pod: &Workload) -> bool 
 
 /// Whether an object is that of the pod which a namespace was given to: of the same uid, or naming
 /// that namespace.
-fn is_about(pod: &Workload, owner: &PodOwner, life: Life) -> bool {
+fn is_about(pod: &Workload, owner: &PodOwner, life: NetnsLife) -> bool {
     let names_it = || match life {
-        Life::Lives(inode) => claimed(pod) == Some(inode),
-        Life::Gone | Life::Unattached | Life::Unknown => false,
+        NetnsLife::Alive(inode) => claimed(pod) == Some(inode),
+        NetnsLife::Gone | NetnsLife::Unattached | NetnsLife::Unknown => false,
     };
     owner.is(pod) || names_it()
 }

@@ -6,7 +6,7 @@ use ambit_model::{
 };
 
 const NODE: &str = "node-a";
-const LIVES: Life = Life::Lives(4711);
+const LIVES: NetnsLife = NetnsLife::Alive(4711);
 
 fn served() -> Workload {
     Workload {
@@ -38,7 +38,7 @@ fn mesh(workloads: Vec<Workload>) -> SnapshotParts {
     }
 }
 
-fn fate_of(mesh: SnapshotParts, owner: Option<&Workload>, life: Life) -> Fate {
+fn fate_of(mesh: SnapshotParts, owner: Option<&Workload>, life: NetnsLife) -> Fate {
     let leftover = Leftover {
         netns: NetnsCookie(7),
         owner: Ok(owner.map(PodOwner::of)),
@@ -104,16 +104,24 @@ fn an_object_of_another_uid_opts_out_the_namespace_that_it_names() {
         ..out()
     };
     let own = claimed(&named).expect("a namespace");
-    let fate = fate_of(mesh(vec![named.clone()]), Some(&served()), Life::Lives(own));
+    let fate = fate_of(
+        mesh(vec![named.clone()]),
+        Some(&served()),
+        NetnsLife::Alive(own),
+    );
     assert_eq!(fate, Fate::Leaves("its pod is opted out"));
-    let fate = fate_of(mesh(vec![named]), Some(&served()), Life::Lives(own + 1));
+    let fate = fate_of(
+        mesh(vec![named]),
+        Some(&served()),
+        NetnsLife::Alive(own + 1),
+    );
     assert!(is_kept(&fate, "another pod"), "{fate:?}");
 }
 
 #[test]
 fn what_is_gone_leaves_and_what_is_not_known_stays() {
     for owner in [None, Some(&served())] {
-        let fate = fate_of(mesh(vec![served()]), owner, Life::Gone);
+        let fate = fate_of(mesh(vec![served()]), owner, NetnsLife::Gone);
         assert_eq!(fate, Fate::Leaves("it is gone"));
     }
     let incomplete = SnapshotParts {
@@ -134,9 +142,9 @@ fn what_is_gone_leaves_and_what_is_not_known_stays() {
 
 #[test]
 fn an_agent_killed_while_it_took_a_pod_in_leaves_nothing_for_ever() {
-    let fate = fate_of(mesh(vec![]), Some(&served()), Life::Unattached);
+    let fate = fate_of(mesh(vec![]), Some(&served()), NetnsLife::Unattached);
     assert!(matches!(fate, Fate::Leaves(_)), "{fate:?}");
-    let fate = fate_of(mesh(vec![served()]), Some(&served()), Life::Unattached);
+    let fate = fate_of(mesh(vec![served()]), Some(&served()), NetnsLife::Unattached);
     assert!(is_kept(&fate, "not served in it"), "{fate:?}");
 }
 
@@ -153,7 +161,7 @@ fn what_nobody_was_given_stays_closed_until_all_that_name_it_are_out() {
             naming("a/one", Enrolment::NotOptedIn),
             naming("a/two", second),
         ];
-        let fate = fate_of(mesh(pods), None, Life::Lives(own));
+        let fate = fate_of(mesh(pods), None, NetnsLife::Alive(own));
         assert_eq!(matches!(fate, Fate::Leaves(_)), is_out, "{fate:?}");
     }
     let fate = fate_of(mesh(vec![]), None, LIVES);
