@@ -1,13 +1,13 @@
-//! Who gets in where room is limited: places are shared among sources, so that no source shuts out
-//! another one, however many connections it opens.
+//! Who gets in when room is limited: seats are shared among sources, so that no source shuts out another,
+//! however many connections it opens.
 //!
-//! A [`room::Room`] is the pure decision. [`Seats`] share one among threads, and tell a connection that
-//! has lost its place.
+//! `allocator` is the pure decision. [`Seats`] shares it among threads, and tells a connection that it has
+//! lost its seat.
 
-mod origin;
-mod room;
+mod allocator;
 mod seats;
+mod source;
 
-pub use origin::Origin;
-pub use room::NoRoom;
+pub use allocator::NoSeat;
 pub use seats::{Occupied, Seat, SeatHandle, Seats};
+pub use source::UnverifiedSource;

@@ -1,4 +1,4 @@
-//! A room that threads share. Whoever holds a seat learns when it has been given to another.
+//! Seats that threads share. A connection learns when its seat has been given to another.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -7,15 +7,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
-use super::room::{NoRoom, PlaceId, Room};
+use super::allocator::{NoSeat, SeatAllocator, SeatId};
 
-/// The seats of a room. Clones share it.
+/// A limited number of seats. Clones share them.
 pub struct Seats<K>(Arc<Mutex<Shared<K>>>);
 
 struct Shared<K> {
-    room: Room<K>,
-    /// How those who hold a place are told that they have lost it.
-    tell: HashMap<PlaceId, oneshot::Sender<()>>,
+    allocator: SeatAllocator<K>,
+    /// Tells the holder of each seat that it has lost the seat.
+    tell: HashMap<SeatId, oneshot::Sender<()>>,
 }
 
 /// A seat, given up when dropped.
@@ -25,40 +25,40 @@ pub struct Seat<K: Clone + Eq + Hash> {
     displaced: Option<oneshot::Receiver<()>>,
 }
 
-/// What a seat is used by.
+/// Begins uses of a seat.
 pub struct SeatHandle<K> {
     seats: Seats<K>,
-    place: PlaceId,
+    seat: SeatId,
 }
 
-/// A use of a seat. Until it is dropped, nobody displaces the seat.
+/// A use of a seat. The seat cannot be displaced before this is dropped.
 pub struct Occupied<K: Clone + Eq + Hash>(SeatHandle<K>);
 
 impl<K: Clone + Eq + Hash> Seats<K> {
-    /// With room for this many.
+    /// Makes this many seats.
     pub fn new(capacity: usize) -> Self {
-        let (room, tell) = (Room::new(capacity), HashMap::new());
-        Self(Arc::new(Mutex::new(Shared { room, tell })))
+        let (allocator, tell) = (SeatAllocator::new(capacity), HashMap::new());
+        Self(Arc::new(Mutex::new(Shared { allocator, tell })))
     }
 
-    /// Takes a seat, which is idle at first, for a source.
+    /// Takes a seat for a source. The seat is idle at first.
     ///
     /// # Errors
-    /// [`NoRoom`].
-    pub fn take(&self, source: K) -> Result<Seat<K>, NoRoom> {
+    /// [`NoSeat`] if all seats are taken and none of them may be taken away.
+    pub fn take(&self, source: K) -> Result<Seat<K>, NoSeat> {
         let mut shared = self.lock();
-        let entered = shared.room.enter(source)?;
+        let entered = shared.allocator.take(source)?;
         let (tell, displaced) = oneshot::channel();
-        shared.tell.insert(entered.place, tell);
+        shared.tell.insert(entered.seat, tell);
         let lost = entered.displaced.and_then(|lost| shared.tell.remove(&lost));
         drop(shared);
         if let Some(lost) = lost {
-            // One that is about to leave anyway does not listen.
+            // An error means that the holder is about to give its seat up anyway.
             let _ = lost.send(());
         }
         let handle = SeatHandle {
             seats: self.clone(),
-            place: entered.place,
+            seat: entered.seat,
         };
         let displaced = Some(displaced);
         Ok(Seat { handle, displaced })
@@ -70,42 +70,42 @@ impl<K: Clone + Eq + Hash> Seats<K> {
 }
 
 impl<K: Clone + Eq + Hash> Seat<K> {
-    /// Resolves when the seat has been given to another: its connection has to end.
+    /// Resolves when the seat has been given to another. The connection has to end then.
     pub async fn displaced(&mut self) {
         if let Some(displaced) = &mut self.displaced {
-            // The sender lives as long as this seat, unless it is displaced.
+            // The sender lives as long as this seat, unless the seat is displaced.
             let _ = displaced.await;
             self.displaced = None;
         }
     }
 
-    /// What the seat is used by.
+    /// Returns a handle that begins uses of the seat.
     pub fn handle(&self) -> SeatHandle<K> {
         self.handle.clone()
     }
 }
 
 impl<K: Clone + Eq + Hash> SeatHandle<K> {
-    /// Uses the seat.
+    /// Begins a use of the seat.
     pub fn occupy(&self) -> Occupied<K> {
-        self.seats.lock().room.occupy(self.place);
+        self.seats.lock().allocator.occupy(self.seat);
         Occupied(self.clone())
     }
 }
 
 impl<K: Clone + Eq + Hash> Drop for Seat<K> {
     fn drop(&mut self) {
-        let SeatHandle { seats, place } = &self.handle;
+        let SeatHandle { seats, seat } = &self.handle;
         let mut shared = seats.lock();
-        shared.room.leave(*place);
-        shared.tell.remove(place);
+        shared.allocator.leave(*seat);
+        shared.tell.remove(seat);
     }
 }
 
 impl<K: Clone + Eq + Hash> Drop for Occupied<K> {
     fn drop(&mut self) {
-        let SeatHandle { seats, place } = &self.0;
-        seats.lock().room.release(*place);
+        let SeatHandle { seats, seat } = &self.0;
+        seats.lock().allocator.release(*seat);
     }
 }
 
@@ -119,7 +119,7 @@ impl<K> Clone for SeatHandle<K> {
     fn clone(&self) -> Self {
         Self {
             seats: self.seats.clone(),
-            place: self.place,
+            seat: self.seat,
         }
     }
 }
@@ -132,19 +132,19 @@ impl<K> fmt::Debug for Seats<K> {
 
 impl<K: Clone + Eq + Hash> fmt::Debug for Seat<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Seat").field(&self.handle.place).finish()
+        f.debug_tuple("Seat").field(&self.handle.seat).finish()
     }
 }
 
 impl<K> fmt::Debug for SeatHandle<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("SeatHandle").field(&self.place).finish()
+        f.debug_tuple("SeatHandle").field(&self.seat).finish()
     }
 }
 
 impl<K: Clone + Eq + Hash> fmt::Debug for Occupied<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Occupied").field(&self.0.place).finish()
+        f.debug_tuple("Occupied").field(&self.0.seat).finish()
     }
 }
 
@@ -155,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_is_displaced_is_told_and_nobody_else() {
+    fn only_the_displaced_holder_is_told() {
         let seats = Seats::new(2);
         let mut first = seats.take("a").expect("free");
         let mut second = seats.take("a").expect("free");

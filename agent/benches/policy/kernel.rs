@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ambit_common::{ClassifierInput, ClassifierOutput, Generation, KernelVerdict, NetnsCookie};
 use ambit_datapath::bpffs::PinDirectory;
-use ambit_datapath::{CLASSIFIER, Pins, Tables};
+use ambit_datapath::{CLASSIFIER, Pins, PolicyTables};
 use ambit_policy::{Attributes, WorkloadPolicies};
 use anyhow::{Context, Result};
 use aya::programs::Xdp;
@@ -23,7 +23,7 @@ const MAPS: [&str; 5] = [
 /// The kernel, with the policies of one pod.
 pub(crate) struct Kernel {
     ebpf: Ebpf,
-    tables: Tables,
+    tables: PolicyTables,
     directory: PinDirectory,
     base: PathBuf,
 }
@@ -44,7 +44,7 @@ impl Kernel {
         let program = ebpf.program_mut("ambit_classify").context("no program")?;
         <&mut Xdp>::try_from(program)?.load()?;
         Ok(Self {
-            tables: Tables::open(&pins)?,
+            tables: PolicyTables::open(&pins)?,
             ebpf,
             directory,
             base,

@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use ambit_admission::{Origin, Seat, Seats};
+use ambit_admission::{Seat, Seats, UnverifiedSource};
 
 /// What a client gets.
 pub type HttpResponse = Response<Full<Bytes>>;
@@ -153,14 +153,14 @@ where
 enum Places {
     Unbounded,
     Queued(Arc<Semaphore>),
-    Displacing(Seats<Origin>),
+    Displacing(Seats<UnverifiedSource>),
 }
 
 /// A connection's place.
 enum Place {
     Unbounded,
     Queued(#[expect(dead_code, reason = "held, not read")] OwnedSemaphorePermit),
-    Displacing(Seat<Origin>),
+    Displacing(Seat<UnverifiedSource>),
 }
 
 impl Places {
@@ -186,7 +186,7 @@ impl Places {
             Self::Unbounded => Some(Place::Unbounded),
             Self::Queued(_) => permit.map(Place::Queued),
             Self::Displacing(seats) => {
-                let seat = seats.take(Origin::of(source?)).ok()?;
+                let seat = seats.take(UnverifiedSource::of(source?)).ok()?;
                 Some(Place::Displacing(seat))
             }
         }

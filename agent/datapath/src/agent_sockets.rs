@@ -67,7 +67,7 @@ mod tests {
     use crate::bpffs::PinDirectory;
     use crate::netns::NetnsHandle;
     use crate::objects;
-    use crate::sock_diag::{Owner, SockDiag, TcpSocket, TcpState};
+    use crate::sock_diag::{SockDiag, SocketOwner, TcpSocket, TcpState};
     use crate::testing::{fresh_netns, is_root, mount_for_test};
 
     /// A namespace with two listeners, of which the first is marked.
@@ -108,7 +108,7 @@ mod tests {
         let mut diag = SockDiag::open(&netns).expect("opens");
 
         let [marked, other] = listeners(&pins, &netns);
-        for (listener, owner) in [(&marked, Owner::Agent), (&other, Owner::Other)] {
+        for (listener, owner) in [(&marked, SocketOwner::Agent), (&other, SocketOwner::Other)] {
             let listed = diag.list_with_owners(&agents).expect("lists");
             let address = listener.local_addr().expect("address");
             let own = listed.iter().find(|socket| socket.local == address);

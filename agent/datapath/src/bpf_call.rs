@@ -13,7 +13,7 @@ use serde::Serialize;
 /// `enum bpf_attach_type`.
 #[repr(u32)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
-pub enum HookPoint {
+pub enum AttachPoint {
     /// `sock_ops` of a cgroup.
     SockOps = 3,
     /// `connect()` on an IPv4 socket.
@@ -32,7 +32,7 @@ pub enum HookPoint {
     SkLookup = 36,
 }
 
-impl HookPoint {
+impl AttachPoint {
     /// The hooks of a cgroup.
     pub const CGROUP: [Self; 7] = [
         Self::Connect4,
@@ -151,7 +151,7 @@ struct ProgLoad {
 /// # Errors
 /// EINVAL where the kernel does not have this program type or attach type; EPERM without
 /// CAP_BPF and CAP_NET_ADMIN.
-pub(super) fn load_trivial_program(hook: HookPoint) -> io::Result<OwnedFd> {
+pub(super) fn load_trivial_program(hook: AttachPoint) -> io::Result<OwnedFd> {
     const MOVE_IMMEDIATE: u8 = 0xb7;
     const EXIT: u8 = 0x95;
     let instruction = |code, immediate| Instruction {
@@ -186,7 +186,7 @@ struct LinkCreate {
 ///
 /// # Errors
 /// EBADF where a descriptor is none; EINVAL where the kernel does not have links for this hook.
-pub(super) fn create_link(program: RawFd, target: RawFd, hook: HookPoint) -> io::Result<OwnedFd> {
+pub(super) fn create_link(program: RawFd, target: RawFd, hook: AttachPoint) -> io::Result<OwnedFd> {
     let mut attributes = LinkCreate {
         program: program as u32,
         target: target as u32,
@@ -300,13 +300,13 @@ const MAX_PROGRAMS: usize = 8 * 64;
 /// # Errors
 /// EINVAL where the kernel does not have the hook or `target` is of another kind; ENOSPC where
 /// there are more than [`MAX_PROGRAMS`].
-pub(super) fn query_programs(target: BorrowedFd<'_>, hook: HookPoint) -> io::Result<Vec<u32>> {
+pub(super) fn query_programs(target: BorrowedFd<'_>, hook: AttachPoint) -> io::Result<Vec<u32>> {
     const QUERY_EFFECTIVE: u32 = 1;
     let mut ids = vec![0_u32; MAX_PROGRAMS];
     let mut attributes = ProgQuery {
         target: target.as_raw_fd() as u32,
         attach_type: hook as u32,
-        query_flags: if hook == HookPoint::SkLookup {
+        query_flags: if hook == AttachPoint::SkLookup {
             0
         } else {
             QUERY_EFFECTIVE

@@ -7,9 +7,9 @@ use aya::programs::ProgramType;
 use aya::sys::BpfHelper;
 use serde::Serialize;
 
-use super::bpf_call::HookPoint;
+use super::bpf_call::AttachPoint;
 use super::capabilities::Capability;
-use super::probe::{self, Outcome};
+use super::probe::{self, ProbeResult};
 
 /// Whether Ambit runs without a feature.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
@@ -92,7 +92,7 @@ struct Probe {
     needed_for: &'static str,
     since: &'static str,
     need: Need,
-    attempt: fn() -> Outcome,
+    attempt: fn() -> ProbeResult,
 }
 
 impl Probe {
@@ -100,7 +100,7 @@ impl Probe {
         name: &'static str,
         since: &'static str,
         needed_for: &'static str,
-        attempt: fn() -> Outcome,
+        attempt: fn() -> ProbeResult,
     ) -> Self {
         Self {
             name,
@@ -115,7 +115,7 @@ impl Probe {
         name: &'static str,
         since: &'static str,
         needed_for: &'static str,
-        attempt: fn() -> Outcome,
+        attempt: fn() -> ProbeResult,
     ) -> Self {
         Self {
             name,
@@ -189,7 +189,7 @@ const PROBES: &[Probe] = &[
         "cgroup/connect programs",
         "4.17",
         "redirecting outbound connections",
-        || probe::hooks(&[HookPoint::Connect4, HookPoint::Connect6]),
+        || probe::hooks(&[AttachPoint::Connect4, AttachPoint::Connect6]),
     ),
     Probe::required(
         "cgroup/getpeername and getsockname programs",
@@ -197,10 +197,10 @@ const PROBES: &[Probe] = &[
         "showing applications the addresses of their real peers",
         || {
             probe::hooks(&[
-                HookPoint::Getpeername4,
-                HookPoint::Getpeername6,
-                HookPoint::Getsockname4,
-                HookPoint::Getsockname6,
+                AttachPoint::Getpeername4,
+                AttachPoint::Getpeername6,
+                AttachPoint::Getsockname4,
+                AttachPoint::Getsockname6,
             ])
         },
     ),
@@ -208,13 +208,13 @@ const PROBES: &[Probe] = &[
         "sock_ops programs",
         "4.13",
         "following a connection's handshake",
-        || probe::hooks(&[HookPoint::SockOps]),
+        || probe::hooks(&[AttachPoint::SockOps]),
     ),
     Probe::required(
         "sk_lookup programs",
         "5.9",
         "steering inbound connections",
-        || probe::hooks(&[HookPoint::SkLookup]),
+        || probe::hooks(&[AttachPoint::SkLookup]),
     ),
     Probe::required(
         "functions of connect programs",

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ambit_common::{
-    DELIVERY_RANGE, HBONE_PORT, IpFamily, MAX_SHARDS, NetnsCookie, PolicySetId, Reason,
+    DELIVERY_RANGE, HBONE_PORT, IpFamily, MAX_SHARDS, NetnsCookie, PolicySetId, Reason, RecordKind,
     SocketRecord, Ticket, TicketKind, TicketVerdict,
 };
 use aya::maps::{MapData, MapError, SkStorage};
@@ -22,10 +22,12 @@ use socket2::Socket;
 use tokio::net::TcpStream;
 
 use super::stock::SocketStock;
-use super::tables::Tables;
-use super::ticket::{Answer, Tickets};
+use super::tables::PolicyTables;
+use super::ticket::{TicketedConnect, Tickets};
 use super::{DatapathError, Pins};
-use ambit_model::{ObjectName, WorkloadIdentity};
+use ambit_model::{
+    ApplicationAddress, CallerAddress, ObjectName, OriginalDestination, WorkloadIdentity,
+};
 use ambit_policy::{Decider, Layer, Permit};
 
 /// Tickets of another generation are replaced this often before a delivery is refused.
@@ -54,9 +56,9 @@ impl ShardMaps {
 /// A pod as one shard of the proxy sees it: the only way to open connections in its network
 /// namespace, and those only under a ticket for this pod. Stays on its shard's thread.
 #[derive(Clone)]
-pub struct PodDatapath(Rc<Inner>);
+pub struct PodDatapath(Rc<PodOnShard>);
 
-struct Inner {
+struct PodOnShard {
     parts: PodDatapathParts,
     next_source: Cell<u16>,
 }
@@ -76,19 +78,18 @@ pub struct PodDatapathParts {
     /// The shard's maps.
     pub maps: Arc<ShardMaps>,
     /// The policy tables.
-    pub tables: Tables,
+    pub tables: PolicyTables,
     /// How long a connect may take.
     pub connect_timeout: Duration,
 }
 
 /// Who called, as far as it was authenticated.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Caller {
+pub struct DeliveryCaller {
     /// The verified identity; `None` for plaintext.
     pub identity: Option<WorkloadIdentity>,
-    /// The caller's address, which policy uses, and its port, which it does not; port 0 where it
-    /// is not known.
-    pub address: SocketAddr,
+    /// The address from which it dialled.
+    pub address: CallerAddress,
 }
 
 /// A connection to a pod's application.
@@ -204,7 +205,7 @@ impl fmt::Debug for PodDatapath {
 impl PodDatapath {
     /// A pod, for one shard.
     pub fn new(parts: PodDatapathParts) -> Self {
-        Self(Rc::new(Inner {
+        Self(Rc::new(PodOnShard {
             parts,
             next_source: Cell::new(0),
         }))
@@ -231,9 +232,21 @@ impl PodDatapath {
             || (port != 0 && self.0.parts.ports.iter().flatten().any(|&own| own == port))
     }
 
-    /// What the kernel remembers of an accepted connection. `None`: nothing that the agent may
-    /// serve; close it.
-    pub fn record(&self, socket: &TcpStream) -> Option<SocketRecord> {
+    /// Returns the destination that a process of the pod dialled, as the kernel recorded it for a connection
+    /// that an outbound listener accepted. `None`: the kernel did not redirect the connection; close it.
+    pub fn original_destination(&self, accepted: &TcpStream) -> Option<OriginalDestination> {
+        let record = self.record(accepted)?;
+        match record.kind()? {
+            RecordKind::OutboundAccepted => Some(OriginalDestination(record.endpoint.into())),
+            RecordKind::OutboundClient
+            | RecordKind::DeliveryClient
+            | RecordKind::DeliveryAccepted
+            | RecordKind::Node
+            | RecordKind::LocalClient => None,
+        }
+    }
+
+    fn record(&self, socket: &TcpStream) -> Option<SocketRecord> {
         match self.0.parts.maps.sockets.get(socket, 0) {
             Ok(record) => Some(record),
             Err(MapError::KeyNotFound) => None,
@@ -279,7 +292,12 @@ impl PodDatapath {
     /// # Errors
     /// [`DialError::Denied`] with the reason; other [`DialError`]s where the application does not
     /// answer.
-    pub async fn deliver(&self, caller: &Caller, to: SocketAddr) -> Result<Delivery, DialError> {
+    pub async fn deliver(
+        &self,
+        caller: &DeliveryCaller,
+        to: ApplicationAddress,
+    ) -> Result<Delivery, DialError> {
+        let ApplicationAddress(to) = to;
         for _ in 0..STALE_ATTEMPTS {
             let (identity, generation) = self
                 .0
@@ -350,7 +368,7 @@ impl PodDatapath {
         socket: &Socket,
         to: SocketAddr,
         ticket: Ticket,
-    ) -> Result<Answer, DialError> {
+    ) -> Result<TicketedConnect, DialError> {
         self.0
             .parts
             .maps

@@ -1,9 +1,9 @@
 //! Enrolling a pod in the kernel, in steps of which each leaves it closed until the last.
 //!
-//! 1. [`Enroller::close`]: whose the network namespace is, sk_lookup with empty slots, and the pod's
+//! 1. [`Enroller::enrol`]: whose the network namespace is, sk_lookup with empty slots, and the pod's
 //!    entry: closed both ways.
 //! 2. [`Enroller::listen`]: the agent's listeners in the pod, and the slots.
-//! 3. [`Enroller::open`]: the entry says open. The proxy must be accepting by then.
+//! 3. [`Enroller::serve`]: the entry says open. The proxy must be accepting by then.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use super::pod_program::{self, PodProgram};
 use super::pod_table::PodTable;
 use super::processes::processes_outside;
 use super::stock::SocketStock;
-use super::tables::{Assigned, Tables};
+use super::tables::{AssignedPolicies, PolicyTables};
 use super::{DatapathError, Pins, pins};
 use ambit_model::{ObjectName, Workload};
 use ambit_policy::WorkloadPolicies;
@@ -92,7 +92,7 @@ pub struct EnrollerParts {
     /// The cgroup to which the node's programs are attached.
     pub cgroup: CgroupPath,
     /// The policy tables.
-    pub tables: Tables,
+    pub tables: PolicyTables,
     /// Shards of the proxy.
     pub shards: usize,
     /// How long a connect of the agent may take.
@@ -162,7 +162,7 @@ impl EnrolledPod {
 
 impl Enroller {
     /// An enroller. Pods of an earlier agent stay as they are until they are enrolled again, or
-    /// [`Enroller::shut_leftover`] or [`Enroller::remove`] is called for them.
+    /// [`Enroller::close_leftover`] or [`Enroller::remove`] is called for them.
     ///
     /// # Errors
     /// [`EnrolError`] where maps or the agent's own namespace cannot be opened.
@@ -210,7 +210,7 @@ impl Enroller {
     ///
     /// # Errors
     /// [`EnrolError`], before or after the pod was closed.
-    pub fn close(
+    pub fn enrol(
         &mut self,
         workload: &Workload,
         located: LocatedNetns,
@@ -349,7 +349,7 @@ impl Enroller {
     ///
     /// # Errors
     /// [`EnrolError`]; the pod stays as it was.
-    pub fn open(
+    pub fn serve(
         &mut self,
         pod: &mut EnrolledPod,
         workload: &Workload,
@@ -379,9 +379,9 @@ impl Enroller {
         pod: &mut EnrolledPod,
         workload: &Workload,
         policies: &Arc<WorkloadPolicies>,
-    ) -> Result<Change, EnrolError> {
+    ) -> Result<EntryChange, EnrolError> {
         self.write_own(pod.cookie, workload)?;
-        let Assigned { set, generation } =
+        let AssignedPolicies { set, generation } =
             self.parts
                 .tables
                 .assign(pod.cookie, policies, pod.entry.generation)?;
@@ -389,13 +389,13 @@ impl Enroller {
         entry.policy_set = set;
         entry.generation = generation;
         if entry == pod.entry {
-            return Ok(Change::None);
+            return Ok(EntryChange::None);
         }
         self.table.set(entry)?;
         let changed = if entry.policy_set == pod.entry.policy_set {
-            Change::Addresses
+            EntryChange::Addresses
         } else {
-            Change::Policies
+            EntryChange::Policies
         };
         pod.entry = entry;
         Ok(changed)
@@ -405,7 +405,7 @@ impl Enroller {
     ///
     /// # Errors
     /// [`EnrolError`]; the pod stays as it was.
-    pub fn shut(&mut self, pod: &mut EnrolledPod) -> Result<(), EnrolError> {
+    pub fn close(&mut self, pod: &mut EnrolledPod) -> Result<(), EnrolError> {
         let entry = PodEntry {
             state: PodMode::Closed as u8,
             ..pod.entry
@@ -417,12 +417,12 @@ impl Enroller {
 
     /// Closes what an earlier agent left open of a pod that is not served. A failure is told of in the
     /// log, and the caller tries again: without listeners the pod's mesh traffic is refused.
-    pub fn shut_unserved(&mut self, pod: Option<&mut EnrolledPod>) {
+    pub fn close_unserved(&mut self, pod: Option<&mut EnrolledPod>) {
         let Some(pod) = pod.filter(|pod| pod.entry.is_served()) else {
             return;
         };
         let name = pod.owner.pod.clone();
-        match self.shut(pod) {
+        match self.close(pod) {
             Ok(()) => tracing::info!(pod = %name, "closed until it is served"),
             Err(error) => tracing::error!(pod = %name, %error, "the pod could not be closed"),
         }
@@ -444,7 +444,7 @@ impl Enroller {
 
 /// What changed for an open pod.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Change {
+pub enum EntryChange {
     /// Nothing that the kernel knows.
     None,
     /// Its addresses.

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use aya::programs::{ProgramError, loaded_programs};
 use serde::Serialize;
 
-pub use super::bpf_call::HookPoint;
+pub use super::bpf_call::AttachPoint;
 use super::bpf_call::query_programs;
 use super::cgroup::{CgroupError, CgroupPath};
 use super::netns::NetnsHandle;
@@ -23,7 +23,7 @@ pub enum ForeignError {
     #[error("the programs attached to {} could not be listed: {source}", hook.as_str())]
     Query {
         /// The hook.
-        hook: HookPoint,
+        hook: AttachPoint,
         /// What the kernel answered.
         source: io::Error,
     },
@@ -40,7 +40,7 @@ pub struct ForeignProgram {
     /// Its name, at most 15 characters; often empty.
     pub name: String,
     /// Where it is attached.
-    pub hook: HookPoint,
+    pub hook: AttachPoint,
 }
 
 /// What the names of Ambit's programs begin with.
@@ -72,7 +72,7 @@ pub fn foreign_programs_of_cgroup(
     cgroup: &CgroupPath,
     own: &BTreeSet<u32>,
 ) -> Result<Vec<ForeignProgram>, ForeignError> {
-    foreign_programs(cgroup.open()?.as_fd(), &HookPoint::CGROUP, own)
+    foreign_programs(cgroup.open()?.as_fd(), &AttachPoint::CGROUP, own)
 }
 
 /// `sk_lookup` programs of a network namespace, without those whose ids are in `own`. A socket that
@@ -84,12 +84,12 @@ pub fn foreign_programs_of_netns(
     netns: &NetnsHandle,
     own: &BTreeSet<u32>,
 ) -> Result<Vec<ForeignProgram>, ForeignError> {
-    foreign_programs(netns.as_fd(), &[HookPoint::SkLookup], own)
+    foreign_programs(netns.as_fd(), &[AttachPoint::SkLookup], own)
 }
 
 fn foreign_programs(
     target: BorrowedFd<'_>,
-    hooks: &[HookPoint],
+    hooks: &[AttachPoint],
     own: &BTreeSet<u32>,
 ) -> Result<Vec<ForeignProgram>, ForeignError> {
     let mut programs = Vec::new();
@@ -142,12 +142,12 @@ mod tests {
         let inner = TestCgroup(mount.cgroup(&outer.0.path().join("pod")).expect("a cgroup"));
         let before = foreign_programs_of_cgroup(&inner.0, &BTreeSet::new()).expect("lists");
 
-        let program = load_trivial_program(HookPoint::Connect6).expect("loads");
+        let program = load_trivial_program(AttachPoint::Connect6).expect("loads");
         let directory = outer.0.open().expect("opens");
         let _link = create_link(
             program.as_raw_fd(),
             directory.as_raw_fd(),
-            HookPoint::Connect6,
+            AttachPoint::Connect6,
         )
         .expect("attaches");
         let mut after = foreign_programs_of_cgroup(&inner.0, &BTreeSet::new()).expect("lists");
@@ -157,7 +157,7 @@ mod tests {
         };
         assert_eq!(
             (found.hook, found.name.as_str()),
-            (HookPoint::Connect6, "ambit_trivial")
+            (AttachPoint::Connect6, "ambit_trivial")
         );
 
         let own = BTreeSet::from([found.id]);
@@ -174,10 +174,10 @@ mod tests {
         let pod = fresh_netns();
         let none = BTreeSet::new();
         assert_eq!(foreign_programs_of_netns(&pod, &none).expect("lists"), []);
-        let program = load_trivial_program(HookPoint::SkLookup).expect("loads");
+        let program = load_trivial_program(AttachPoint::SkLookup).expect("loads");
         let target = pod.as_fd().as_raw_fd();
         let _link =
-            create_link(program.as_raw_fd(), target, HookPoint::SkLookup).expect("attaches");
+            create_link(program.as_raw_fd(), target, AttachPoint::SkLookup).expect("attaches");
         let found = foreign_programs_of_netns(&pod, &none).expect("lists");
         assert_eq!(found.len(), 1);
     }

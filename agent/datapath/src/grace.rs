@@ -12,9 +12,9 @@ use super::bpf_call::{create_array, create_array_of_maps, set_inner_map};
 
 /// A moment in the order of changes, by which [`Grace`] tells whether a grace period has passed since.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) struct Moment(u64);
+pub(super) struct GraceEpoch(u64);
 
-impl Moment {
+impl GraceEpoch {
     /// Before everything: no program can hold what was taken away then.
     pub(super) const PASSED: Self = Self(0);
 }
@@ -24,9 +24,9 @@ impl Moment {
 pub(super) struct Grace {
     outer: OwnedFd,
     inner: OwnedFd,
-    now: Moment,
+    now: GraceEpoch,
     /// The last moment since which a grace period has passed.
-    passed: Moment,
+    passed: GraceEpoch,
 }
 
 impl Grace {
@@ -38,13 +38,13 @@ impl Grace {
         Ok(Self {
             outer,
             inner,
-            now: Moment::PASSED,
-            passed: Moment::PASSED,
+            now: GraceEpoch::PASSED,
+            passed: GraceEpoch::PASSED,
         })
     }
 
     /// Takes note that something was taken away from the programs just now.
-    pub(super) fn note(&mut self) -> Moment {
+    pub(super) fn note(&mut self) -> GraceEpoch {
         self.now.0 += 1;
         self.now
     }
@@ -54,7 +54,7 @@ impl Grace {
     ///
     /// # Errors
     /// [`DatapathError::Grace`]: a program may still hold it.
-    pub(super) fn wait(&mut self, since: Moment) -> Result<(), DatapathError> {
+    pub(super) fn wait(&mut self, since: GraceEpoch) -> Result<(), DatapathError> {
         if since > self.passed {
             set_inner_map(self.outer.as_fd(), self.inner.as_fd()).map_err(DatapathError::Grace)?;
             self.passed = self.now;

@@ -21,15 +21,15 @@ pub struct Leftover {
     /// Where that cannot be read.
     pub owner: Result<Option<PodOwner>, DatapathError>,
     /// Whether the namespace lives.
-    pub life: Life,
+    pub life: NetnsLife,
 }
 
 /// Whether a network namespace lives, by the link of its program: the kernel takes the link off a
 /// namespace that ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Life {
+pub enum NetnsLife {
     /// It lives, and this is its inode.
-    Lives(u64),
+    Alive(u64),
     /// It is gone.
     Gone,
     /// Nothing is attached to it: an agent was killed while it took the pod in or out.
@@ -54,10 +54,10 @@ impl Enroller {
     fn leftover(&self, netns: NetnsCookie) -> Leftover {
         let pins = &self.parts.pins;
         let life = match pod_program::link_target(pins, netns) {
-            Ok(Some(LinkTarget::Netns(Some(inode)))) => Life::Lives(inode),
-            Ok(Some(LinkTarget::Netns(None))) => Life::Gone,
-            Ok(None) => Life::Unattached,
-            Ok(Some(LinkTarget::Cgroup(_) | LinkTarget::Other(_))) | Err(_) => Life::Unknown,
+            Ok(Some(LinkTarget::Netns(Some(inode)))) => NetnsLife::Alive(inode),
+            Ok(Some(LinkTarget::Netns(None))) => NetnsLife::Gone,
+            Ok(None) => NetnsLife::Unattached,
+            Ok(Some(LinkTarget::Cgroup(_) | LinkTarget::Other(_))) | Err(_) => NetnsLife::Unknown,
         };
         Leftover {
             netns,
@@ -79,7 +79,7 @@ impl Enroller {
     /// # Errors
     /// [`EnrolError`] where its entry cannot be written. Without listeners its mesh traffic is
     /// refused all the same.
-    pub fn shut_leftover(&mut self, netns: NetnsCookie) -> Result<(), EnrolError> {
+    pub fn close_leftover(&mut self, netns: NetnsCookie) -> Result<(), EnrolError> {
         match self.table.get(netns).copied() {
             Some(entry) if !entry.is_served() => Ok(()),
             Some(entry) => {

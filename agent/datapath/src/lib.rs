@@ -1,6 +1,6 @@
 //! The kernel side of a node: programs, maps, enrolled pods, and the agent's own connections.
 //!
-//! [`Node`] installs the programs; [`Enroller`] attaches them to pods; [`Tables`] holds the
+//! [`NodePrograms`] installs the programs; [`Enroller`] attaches them to pods; [`PolicyTables`] holds the
 //! policies in the kernel; [`PodDatapath`] is what the proxy sees of a pod.
 
 pub mod agent_sockets;
@@ -51,24 +51,24 @@ mod ztunnel;
 pub use counters::Counters;
 pub use denials::{DenialReader, KernelDenial};
 pub use dial::{
-    AuthorizedStream, Caller, Delivery, DialError, PodDatapath, PodDatapathParts, ShardMaps,
-    UnjudgedStream,
+    AuthorizedStream, Delivery, DeliveryCaller, DialError, PodDatapath, PodDatapathParts,
+    ShardMaps, UnjudgedStream,
 };
-pub use enrolment::{Change, EnrolError, EnrolledPod, Enroller, EnrollerParts, LocatedNetns};
+pub use enrolment::{EnrolError, EnrolledPod, Enroller, EnrollerParts, EntryChange, LocatedNetns};
 pub use error::DatapathError;
-pub use leftovers::{Leftover, Life};
+pub use leftovers::{Leftover, NetnsLife};
 pub use listeners::PodListeners;
 pub use local_route::is_local;
 pub use mesh::{MeshFault, MeshTable};
-pub use node::{KernelLog, Node};
+pub use node::{KernelLog, NodePrograms};
 #[cfg(any(test, feature = "testing"))]
 pub use objects::CLASSIFIER;
 pub use owner::PodOwner;
 pub use pins::Pins;
 pub use request_stream::{
-    ApplicationConnection, ApplicationRequests, ReadyRequests, RequestBody, RequestStream, Sent,
-    Unasked,
+    ApplicationConnection, ApplicationRequests, BodyPresence, ReadyRequests, RequestStream,
+    SentRequest, Unasked,
 };
 pub use sweep::{PassedRules, SweepError, close_passed, reset_agents};
-pub use tables::{Assigned, SetCounts, Tables};
+pub use tables::{AssignedPolicies, PolicySetCounts, PolicyTables};
 pub use ztunnel::{Ztunnel, ZtunnelError, ztunnel_in};

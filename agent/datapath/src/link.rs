@@ -126,7 +126,7 @@ mod tests {
     use std::os::fd::AsRawFd;
 
     use super::*;
-    use crate::bpf_call::{HookPoint, create_link, load_trivial_program, pin, query_programs};
+    use crate::bpf_call::{AttachPoint, create_link, load_trivial_program, pin, query_programs};
     use crate::testing::{fresh_netns, is_root, mount_for_test};
 
     #[test]
@@ -137,7 +137,7 @@ mod tests {
         let bpffs = mount_for_test();
         let path = bpffs.path().join("link");
         let pod = fresh_netns();
-        let hook = HookPoint::SkLookup;
+        let hook = AttachPoint::SkLookup;
         let old = load_trivial_program(hook).expect("loads");
         let target = pod.as_fd().as_raw_fd();
         let link = create_link(old.as_raw_fd(), target, hook).expect("attaches");
@@ -165,7 +165,7 @@ mod tests {
             [after.program]
         );
 
-        let other = load_trivial_program(HookPoint::Connect4).expect("loads");
+        let other = load_trivial_program(AttachPoint::Connect4).expect("loads");
         pinned
             .update(other.as_fd())
             .expect_err("a program of another type");

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use nix::sys::socket::SockProtocol;
 
-use super::netlink::{Answer, Netlink, malformed};
+use super::netlink::{Netlink, ReplyMode, malformed};
 
 /// Length of `struct rtmsg` (`linux/rtnetlink.h`).
 const ROUTE_MESSAGE: usize = 12;
@@ -24,7 +24,7 @@ pub fn is_local(address: IpAddr) -> io::Result<bool> {
     let mut kind = None;
     netlink.request(
         libc::RTM_GETROUTE,
-        Answer::Acknowledgement,
+        ReplyMode::Acknowledgement,
         &question(address),
         |payload| {
             let byte = payload.get(TYPE_OFFSET);

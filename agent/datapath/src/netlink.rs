@@ -16,7 +16,7 @@ const BUFFER: usize = 64 * 1024;
 
 /// What the kernel is to answer with.
 #[derive(Clone, Copy)]
-pub(super) enum Answer {
+pub(super) enum ReplyMode {
     /// All objects that match.
     Dump,
     /// Whether it was done.
@@ -54,7 +54,7 @@ impl Netlink {
     pub(super) fn request(
         &mut self,
         message_type: u16,
-        answer: Answer,
+        answer: ReplyMode,
         payload: &[u8],
         mut receive: impl FnMut(&[u8]) -> io::Result<()>,
     ) -> io::Result<()> {
@@ -65,7 +65,7 @@ impl Netlink {
             let length = self.receive_datagram()?;
             let mut rest = &self.buffer[..length];
             while !rest.is_empty() {
-                let (message, next) = Message::split(rest)?;
+                let (message, next) = NetlinkMessage::split(rest)?;
                 rest = next;
                 if message.sequence != self.sequence {
                     continue;
@@ -101,11 +101,11 @@ const ERROR: u16 = libc::NLMSG_ERROR as u16;
 const DONE: u16 = libc::NLMSG_DONE as u16;
 const OVERRUN: u16 = libc::NLMSG_OVERRUN as u16;
 
-fn encode(message_type: u16, answer: Answer, sequence: u32, payload: &[u8]) -> Vec<u8> {
+fn encode(message_type: u16, answer: ReplyMode, sequence: u32, payload: &[u8]) -> Vec<u8> {
     let flags = libc::NLM_F_REQUEST
         | match answer {
-            Answer::Dump => libc::NLM_F_DUMP,
-            Answer::Acknowledgement => libc::NLM_F_ACK,
+            ReplyMode::Dump => libc::NLM_F_DUMP,
+            ReplyMode::Acknowledgement => libc::NLM_F_ACK,
         };
     let length = (HEADER + payload.len()) as u32;
     let port_of_the_kernel = 0_u32;
@@ -120,13 +120,13 @@ fn encode(message_type: u16, answer: Answer, sequence: u32, payload: &[u8]) -> V
 }
 
 /// One message of a datagram.
-struct Message<'a> {
+struct NetlinkMessage<'a> {
     message_type: u16,
     sequence: u32,
     payload: &'a [u8],
 }
 
-impl<'a> Message<'a> {
+impl<'a> NetlinkMessage<'a> {
     /// The first message and what follows it.
     fn split(datagram: &'a [u8]) -> io::Result<(Self, &'a [u8])> {
         let header = datagram
@@ -182,15 +182,15 @@ mod tests {
 
     #[test]
     fn messages_are_split_at_their_aligned_length() {
-        let mut datagram = encode(7, Answer::Dump, 1, b"abcde");
+        let mut datagram = encode(7, ReplyMode::Dump, 1, b"abcde");
         datagram.extend([0; 3]);
-        datagram.extend(encode(8, Answer::Dump, 2, b""));
-        let (first, rest) = Message::split(&datagram).expect("well-formed");
+        datagram.extend(encode(8, ReplyMode::Dump, 2, b""));
+        let (first, rest) = NetlinkMessage::split(&datagram).expect("well-formed");
         assert_eq!(
             (first.message_type as u8, first.sequence, first.payload),
             (7, 1, &b"abcde"[..])
         );
-        let (second, rest) = Message::split(rest).expect("well-formed");
+        let (second, rest) = NetlinkMessage::split(rest).expect("well-formed");
         assert_eq!(
             (second.sequence, second.payload, rest.len()),
             (2, &b""[..], 0)
@@ -199,22 +199,22 @@ mod tests {
 
     #[test]
     fn broken_lengths_are_errors() {
-        let good = encode(7, Answer::Dump, 1, b"abcd");
+        let good = encode(7, ReplyMode::Dump, 1, b"abcd");
         for length in [0_u32, 1, 15, 21, u32::MAX] {
             let mut message = good.clone();
             message[..4].copy_from_slice(&length.to_ne_bytes());
-            assert!(Message::split(&message).is_err(), "{length}");
+            assert!(NetlinkMessage::split(&message).is_err(), "{length}");
         }
         for cut in 1..good.len() {
-            assert!(Message::split(&good[..cut]).is_err(), "{cut}");
+            assert!(NetlinkMessage::split(&good[..cut]).is_err(), "{cut}");
         }
     }
 
     #[test]
     fn an_error_number_is_an_error() {
         let error = (-libc::ENOENT).to_ne_bytes();
-        let message = encode(ERROR, Answer::Dump, 1, &error);
-        let (message, _) = Message::split(&message).expect("well-formed");
+        let message = encode(ERROR, ReplyMode::Dump, 1, &error);
+        let (message, _) = NetlinkMessage::split(&message).expect("well-formed");
         let outcome = message.outcome().expect_err("ENOENT");
         assert_eq!(outcome.raw_os_error(), Some(libc::ENOENT));
     }
@@ -228,7 +228,7 @@ mod tests {
         let intruder = Netlink::open(SockProtocol::NetlinkSockDiag).expect("socket");
         send(netlink.socket.as_raw_fd(), &[0; 4], MsgFlags::empty()).expect("binds a port");
         let address: NetlinkAddr = getsockname(netlink.socket.as_raw_fd()).expect("address");
-        let forged = encode(DONE, Answer::Dump, 1, &[0; 4]);
+        let forged = encode(DONE, ReplyMode::Dump, 1, &[0; 4]);
         let flags = MsgFlags::empty();
         let sent = sendto(intruder.socket.as_raw_fd(), &forged, &address, flags);
         assert_eq!(sent, Err(nix::errno::Errno::ECONNREFUSED));

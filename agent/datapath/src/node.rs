@@ -32,11 +32,11 @@ const PROGRAMS: [&str; 7] = [
 
 /// The installed programs of a node.
 #[derive(Debug)]
-pub struct Node {
+pub struct NodePrograms {
     ebpf: Ebpf,
 }
 
-impl Node {
+impl NodePrograms {
     /// Loads the programs and attaches them to `cgroup`, or puts them in the place of those that an
     /// earlier agent left pinned. Then proves that the hook sees this process.
     ///

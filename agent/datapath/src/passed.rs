@@ -6,17 +6,9 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use ambit_common::HBONE_PORT;
+use ambit_model::Direction;
 
-use super::sock_diag::{Owner, TcpSocket, TcpState};
-
-/// Who opened a connection.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Direction {
-    /// The other side.
-    Inbound,
-    /// A process of the pod.
-    Outbound,
-}
+use super::sock_diag::{SocketOwner, TcpSocket, TcpState};
 
 /// A connection between a pod and another host that no proxy carries.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -61,10 +53,9 @@ impl PodSockets<'_> {
 
     /// Ports on which processes of the pod listen.
     fn listening(&self) -> BTreeSet<u16> {
-        let listeners = self
-            .sockets
-            .iter()
-            .filter(|socket| socket.state == TcpState::Listen && socket.owner == Owner::Other);
+        let listeners = self.sockets.iter().filter(|socket| {
+            socket.state == TcpState::Listen && socket.owner == SocketOwner::Other
+        });
         listeners.map(|socket| socket.local.port()).collect()
     }
 
@@ -84,8 +75,8 @@ impl PodSockets<'_> {
     /// process of the pod that listens there.
     fn is_agents(socket: &TcpSocket, listening: &BTreeSet<u16>) -> bool {
         match socket.owner {
-            Owner::Agent => true,
-            Owner::Other => {
+            SocketOwner::Agent => true,
+            SocketOwner::Other => {
                 socket.state == TcpState::SynReceived
                     && socket.local.port() == HBONE_PORT
                     && !listening.contains(&HBONE_PORT)
@@ -131,13 +122,13 @@ mod tests {
 
     const POD: &str = "10.0.0.1";
 
-    fn owned(owner: Owner, inode: u32, state: TcpState, ends: [&str; 2]) -> TcpSocket {
+    fn owned(owner: SocketOwner, inode: u32, state: TcpState, ends: [&str; 2]) -> TcpSocket {
         let [local, remote] = ends.map(|text| text.parse().expect("valid"));
         TcpSocket::for_test(local, remote, state, inode, owner)
     }
 
     fn socket(inode: u32, state: TcpState, local: &str, remote: &str) -> TcpSocket {
-        owned(Owner::Other, inode, state, [local, remote])
+        owned(SocketOwner::Other, inode, state, [local, remote])
     }
 
     /// The directions of what passed, by the sockets' remote ports.
@@ -196,7 +187,7 @@ mod tests {
     #[test]
     fn the_agents_sockets_are_left_alone_in_every_stage() {
         use TcpState::{CloseWait, Established, FinWait1, LastAck, Listen, SynReceived, SynSent};
-        let agents = |inode, state, ends| owned(Owner::Agent, inode, state, ends);
+        let agents = |inode, state, ends| owned(SocketOwner::Agent, inode, state, ends);
         let sockets = [
             agents(7, Listen, ["127.0.0.1:15009", "0.0.0.0:0"]),
             agents(7, SynSent, ["10.0.0.1:40000", "10.0.0.2:15008"]),

@@ -8,7 +8,7 @@ use ambit_common::{MAX_PODS, NetnsCookie, PodEntry, PodSlot, PolicySetId};
 use aya::maps::{Array, HashMap, MapData};
 
 use super::error::{BPF_NOEXIST, removed};
-use super::grace::{Grace, Moment};
+use super::grace::{Grace, GraceEpoch};
 use super::{DatapathError, Pins};
 
 const PODS: &str = "PODS";
@@ -23,7 +23,7 @@ pub(super) struct PodSlots {
     enrolled: Known<NetnsCookie, Slot>,
     free: BTreeSet<PodSlot>,
     /// Slots of pods that have left, with the moment in which each left.
-    left: Vec<(PodSlot, Moment)>,
+    left: Vec<(PodSlot, GraceEpoch)>,
     grace: Grace,
 }
 
@@ -35,7 +35,7 @@ struct Slot {
     /// `None`: what the kernel has there is another pod's.
     entry: Option<PodEntry>,
     /// When the other copy went out of force.
-    switched: Moment,
+    switched: GraceEpoch,
 }
 
 impl PodSlots {
@@ -66,7 +66,7 @@ impl PodSlots {
         &self,
         netns: NetnsCookie,
         slot: PodSlot,
-        switched: Moment,
+        switched: GraceEpoch,
     ) -> Result<Slot, DatapathError> {
         let absent = Slot {
             slot,
@@ -135,7 +135,7 @@ impl PodSlots {
             turn: 0,
             entry: Some(entry),
             // No program has ever had the other copy for this pod's.
-            switched: Moment::PASSED,
+            switched: GraceEpoch::PASSED,
         };
         self.enrolled.insert(entry.netns, enrolled);
         Ok(())

@@ -1,7 +1,7 @@
 //! The kernel's policy tables, as maps.
 //!
 //! An entry is written once, under a set's new number, and never changed. It is removed only after no
-//! program can judge by its set any more: see [`super::Tables::sweep`].
+//! program can judge by its set any more: see [`super::PolicyTables::sweep`].
 
 use std::collections::BTreeSet;
 

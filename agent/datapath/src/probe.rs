@@ -8,7 +8,7 @@ use aya::maps::MapType;
 use aya::programs::ProgramType;
 use aya::sys::{BpfHelper, is_helper_supported, is_map_supported};
 
-use super::bpf_call::{HookPoint, create_link, load_trivial_program};
+use super::bpf_call::{AttachPoint, create_link, load_trivial_program};
 use super::capabilities::{Capabilities, Capability};
 use super::cgroup::CgroupMount;
 use super::netns::{NetnsHandle, netns_cookie};
@@ -16,7 +16,7 @@ use super::sock_diag::SockDiag;
 use super::stock::cookie_of;
 
 /// Nothing, or why the kernel cannot do it.
-pub(super) type Outcome = Result<(), String>;
+pub(super) type ProbeResult = Result<(), String>;
 
 /// The oldest kernel that Ambit supports.
 const KERNEL_FLOOR: (u32, u32) = (6, 1);
@@ -27,11 +27,11 @@ pub(super) fn kernel_release() -> io::Result<String> {
 }
 
 /// Whether the kernel is not older than [`KERNEL_FLOOR`].
-pub(super) fn kernel_floor() -> Outcome {
+pub(super) fn kernel_floor() -> ProbeResult {
     not_too_old(&kernel_release().map_err(|error| error.to_string())?)
 }
 
-fn not_too_old(release: &str) -> Outcome {
+fn not_too_old(release: &str) -> ProbeResult {
     match version(release) {
         Some(version) if version >= KERNEL_FLOOR => Ok(()),
         Some(_) => Err(format!("this is Linux {release}")),
@@ -45,7 +45,7 @@ fn version(release: &str) -> Option<(u32, u32)> {
 }
 
 /// Whether programs for all of `hooks` load.
-pub(super) fn hooks(hooks: &[HookPoint]) -> Outcome {
+pub(super) fn hooks(hooks: &[AttachPoint]) -> ProbeResult {
     hooks
         .iter()
         .try_for_each(|&hook| match load_trivial_program(hook) {
@@ -58,7 +58,7 @@ pub(super) fn hooks(hooks: &[HookPoint]) -> Outcome {
 }
 
 /// Whether maps of all of `kinds` can be made.
-pub(super) fn maps(kinds: &[MapType]) -> Outcome {
+pub(super) fn maps(kinds: &[MapType]) -> ProbeResult {
     kinds
         .iter()
         .try_for_each(|&kind| match is_map_supported(kind) {
@@ -69,7 +69,7 @@ pub(super) fn maps(kinds: &[MapType]) -> Outcome {
 }
 
 /// Whether programs of a type may call all of `functions`.
-pub(super) fn functions(program: ProgramType, functions: &[BpfHelper]) -> Outcome {
+pub(super) fn functions(program: ProgramType, functions: &[BpfHelper]) -> ProbeResult {
     functions
         .iter()
         .try_for_each(|&function| match is_helper_supported(program, function) {
@@ -81,9 +81,9 @@ pub(super) fn functions(program: ProgramType, functions: &[BpfHelper]) -> Outcom
 
 /// Whether programs are attached as links: the kernel looks for the (missing) program only if it
 /// knows the command.
-pub(super) fn links() -> Outcome {
+pub(super) fn links() -> ProbeResult {
     const NO_FD: RawFd = -1;
-    match create_link(NO_FD, NO_FD, HookPoint::SkLookup) {
+    match create_link(NO_FD, NO_FD, AttachPoint::SkLookup) {
         Err(error) if error.raw_os_error() == Some(libc::EBADF) => Ok(()),
         Err(error) => Err(error.to_string()),
         Ok(_) => Err("it attached a program that does not exist".to_owned()),
@@ -91,21 +91,21 @@ pub(super) fn links() -> Outcome {
 }
 
 /// Whether the kernel describes its own types.
-pub(super) fn kernel_types() -> Outcome {
+pub(super) fn kernel_types() -> ProbeResult {
     aya::Btf::from_sys_fs()
         .map(drop)
         .map_err(|error| error.to_string())
 }
 
 /// Whether the node's whole cgroup2 hierarchy is mounted.
-pub(super) fn cgroup2() -> Outcome {
+pub(super) fn cgroup2() -> ProbeResult {
     CgroupMount::find()
         .map(drop)
         .map_err(|error| error.to_string())
 }
 
 /// Whether a bpffs could be mounted; nothing is.
-pub(super) fn bpffs() -> Outcome {
+pub(super) fn bpffs() -> ProbeResult {
     // SAFETY: fsopen(2) takes a file system's name and flags.
     let fd = unsafe { libc::syscall(libc::SYS_fsopen, c"bpf".as_ptr(), 0) };
     if fd < 0 {
@@ -117,7 +117,7 @@ pub(super) fn bpffs() -> Outcome {
 }
 
 /// Whether a socket tells the cookie of its network namespace.
-pub(super) fn namespace_cookies() -> Outcome {
+pub(super) fn namespace_cookies() -> ProbeResult {
     let socket = TcpListener::bind("127.0.0.1:0").map_err(|error| error.to_string())?;
     netns_cookie(socket.as_fd())
         .map(drop)
@@ -125,7 +125,7 @@ pub(super) fn namespace_cookies() -> Outcome {
 }
 
 /// Whether one of this process's own connections, over loopback, can be found and closed.
-pub(super) fn closing_connections() -> Outcome {
+pub(super) fn closing_connections() -> ProbeResult {
     let describe = |error: io::Error| format!("a connection over loopback failed: {error}");
     let (_client, mut server) = loopback_connection().map_err(describe)?;
     let cookie = cookie_of(&server).map_err(describe)?;
@@ -150,7 +150,7 @@ fn loopback_connection() -> io::Result<(TcpStream, TcpStream)> {
 }
 
 /// Whether this network namespace has IPv6.
-pub(super) fn ipv6() -> Outcome {
+pub(super) fn ipv6() -> ProbeResult {
     let any_port = SocketAddr::from((Ipv6Addr::LOCALHOST, 0));
     TcpListener::bind(any_port)
         .map(drop)
@@ -158,7 +158,7 @@ pub(super) fn ipv6() -> Outcome {
 }
 
 /// Whether this process has a capability.
-pub(super) fn capability(capability: Capability) -> Outcome {
+pub(super) fn capability(capability: Capability) -> ProbeResult {
     match Capabilities::effective() {
         Ok(effective) if effective.has(capability) => Ok(()),
         Ok(_) => Err("this process does not have it".to_owned()),

@@ -130,7 +130,7 @@ pub struct ApplicationRequests(SendRequest<Bytes>);
 
 /// A request that was sent.
 #[derive(Debug)]
-pub struct Sent {
+pub struct SentRequest {
     /// The answer.
     pub response: ResponseFuture,
     /// Takes the request's body.
@@ -160,17 +160,17 @@ impl ReadyRequests {
         mut self,
         _permit: &RequestPermit,
         request: Request<()>,
-        body: RequestBody,
-    ) -> Result<Sent, h2::Error> {
-        let is_last = body == RequestBody::Empty;
+        body: BodyPresence,
+    ) -> Result<SentRequest, h2::Error> {
+        let is_last = body == BodyPresence::Empty;
         let (response, body) = self.0.send_request(request, is_last)?;
-        Ok(Sent { response, body })
+        Ok(SentRequest { response, body })
     }
 }
 
 /// Whether something follows a request's head.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum RequestBody {
+pub enum BodyPresence {
     /// Nothing does.
     Empty,
     /// A body, or trailers, may.

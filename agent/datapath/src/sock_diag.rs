@@ -9,7 +9,7 @@ use ambit_common::SocketCookie;
 use nix::sys::socket::SockProtocol;
 
 use super::agent_sockets::AgentSockets;
-use super::netlink::{Answer, Netlink, malformed, word};
+use super::netlink::{Netlink, ReplyMode, malformed, word};
 use super::netns::{NetnsError, NetnsHandle};
 
 /// Why sockets could not be listed or closed.
@@ -85,7 +85,7 @@ impl TcpState {
 
 /// Who made a socket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Owner {
+pub enum SocketOwner {
     /// The agent: the kernel says so.
     Agent,
     /// Anyone else; or the kernel was not asked, or cannot tell, as for a handshake that its
@@ -109,7 +109,7 @@ pub struct TcpSocket {
     /// User id of its owner.
     pub uid: u32,
     /// Who made it.
-    pub owner: Owner,
+    pub owner: SocketOwner,
     /// What the kernel finds it by.
     key: SocketKey,
 }
@@ -122,7 +122,7 @@ impl TcpSocket {
         remote: SocketAddr,
         state: TcpState,
         inode: u32,
-        owner: Owner,
+        owner: SocketOwner,
     ) -> Self {
         let key = SocketKey {
             family: 0,
@@ -213,7 +213,7 @@ impl SockDiag {
             };
             let request = [&encode(&key)[..], attributes].concat();
             self.0
-                .request(DIAG_BY_FAMILY, Answer::Dump, &request, receive)
+                .request(DIAG_BY_FAMILY, ReplyMode::Dump, &request, receive)
                 .map_err(DiagError::List)?;
         }
         Ok(sockets)
@@ -230,7 +230,7 @@ impl SockDiag {
         let ignore = |_: &[u8]| Ok(());
         match self
             .0
-            .request(DESTROY, Answer::Acknowledgement, &request, ignore)
+            .request(DESTROY, ReplyMode::Acknowledgement, &request, ignore)
         {
             Err(error) if error.raw_os_error() != Some(libc::ENOENT) => Err(DiagError::Destroy {
                 local: socket.local,
@@ -280,13 +280,13 @@ fn find_attribute(mut attributes: &[u8], kind: u16) -> io::Result<Option<&[u8]>>
 
 /// Who made a socket, by the attributes that follow it. Only [`AgentSockets`] was asked for, so any
 /// storage is its mark.
-fn owner(attributes: &[u8]) -> io::Result<Owner> {
+fn owner(attributes: &[u8]) -> io::Result<SocketOwner> {
     let Some(storages) = find_attribute(attributes, STORAGES)? else {
-        return Ok(Owner::Other);
+        return Ok(SocketOwner::Other);
     };
     Ok(match find_attribute(storages, STORAGE)? {
-        Some(_) => Owner::Agent,
-        None => Owner::Other,
+        Some(_) => SocketOwner::Agent,
+        None => SocketOwner::Other,
     })
 }
 
@@ -482,15 +482,15 @@ mod tests {
         let other = attribute(8, &[7]);
         let marked = attribute(STORAGES, &attribute(STORAGE, &mark));
         let cases = [
-            (vec![], Owner::Other),
-            (other.clone(), Owner::Other),
-            ([other.clone(), marked.clone()].concat(), Owner::Agent),
-            ([marked.clone(), other.clone()].concat(), Owner::Agent),
-            (attribute(STORAGES, &[]), Owner::Other),
-            (attribute(STORAGES, &other), Owner::Other),
+            (vec![], SocketOwner::Other),
+            (other.clone(), SocketOwner::Other),
+            ([other.clone(), marked.clone()].concat(), SocketOwner::Agent),
+            ([marked.clone(), other.clone()].concat(), SocketOwner::Agent),
+            (attribute(STORAGES, &[]), SocketOwner::Other),
+            (attribute(STORAGES, &other), SocketOwner::Other),
             (
                 attribute(STORAGES | 0x8000, &attribute(STORAGE | 0x8000, &mark)),
-                Owner::Agent,
+                SocketOwner::Agent,
             ),
         ];
         for (attributes, expected) in cases {

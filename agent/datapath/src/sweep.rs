@@ -1,12 +1,14 @@
 //! Closes connections of a pod that no proxy carries and that must not go on.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
+
+use ambit_model::{ApplicationAddress, CallerAddress, Direction};
 
 use super::agent_sockets::AgentSockets;
 use super::enrolment::EnrolledPod;
 use super::netns::NetnsError;
-use super::passed::{Direction, PassedConnection, PodSockets, is_connection};
-use super::sock_diag::{DiagError, Owner, SockDiag};
+use super::passed::{PassedConnection, PodSockets, is_connection};
+use super::sock_diag::{DiagError, SockDiag, SocketOwner};
 
 /// Why a pod's connections could not be swept.
 #[derive(Debug, thiserror::Error)]
@@ -24,8 +26,8 @@ pub trait PassedRules {
     /// Whether a pod's own connection to `peer` may go on in plaintext.
     fn may_leave(&self, peer: IpAddr) -> bool;
 
-    /// Whether a plaintext connection from `source` to the pod may go on.
-    fn may_enter(&self, source: SocketAddr, destination: SocketAddr) -> bool;
+    /// Whether a plaintext connection from `caller` to the pod may go on.
+    fn may_enter(&self, caller: CallerAddress, called: ApplicationAddress) -> bool;
 }
 
 /// Closes what the rules do not let go on; says how many that were.
@@ -69,7 +71,7 @@ pub fn reset_agents(pod: &EnrolledPod, agents: &AgentSockets) -> Result<(), Swee
     let sockets = diag.list_with_owners(agents)?;
     let connections = sockets
         .iter()
-        .filter(|socket| socket.owner == Owner::Agent && is_connection(socket));
+        .filter(|socket| socket.owner == SocketOwner::Agent && is_connection(socket));
     for socket in connections {
         diag.destroy(socket)?;
     }
@@ -80,6 +82,9 @@ fn may_go_on(connection: &PassedConnection, rules: &impl PassedRules) -> bool {
     let socket = &connection.socket;
     match connection.direction {
         Direction::Outbound => rules.may_leave(socket.remote.ip()),
-        Direction::Inbound => rules.may_enter(socket.remote, socket.local),
+        Direction::Inbound => rules.may_enter(
+            CallerAddress(socket.remote),
+            ApplicationAddress(socket.local),
+        ),
     }
 }

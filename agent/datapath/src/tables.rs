@@ -14,25 +14,25 @@ use ambit_model::WorkloadIdentity;
 use ambit_policy::{CompiledSet, Decider, WorkloadPolicies};
 
 /// How long a set stays after its last pod has left it: its denials have yet to be explained. Whether
-/// kernel programs may still read it is another matter: see [`Tables::sweep`].
+/// kernel programs may still read it is another matter: see [`PolicyTables::sweep`].
 const RETIREMENT: Duration = Duration::from_secs(10);
 
 /// The policy tables of this node. Cheap to clone; locked once for a connection, never for a byte.
 #[derive(Clone)]
-pub struct Tables(Arc<Shared>);
+pub struct PolicyTables(Arc<SharedTables>);
 
-struct Shared {
-    inner: Mutex<Inner>,
+struct SharedTables {
+    inner: Mutex<TablesState>,
     /// Apart, so that no connection waits while it is waited for.
     grace: Mutex<Grace>,
 }
 
-struct Inner {
+struct TablesState {
     maps: PolicyMaps,
     ids: Ids,
     sets: HashMap<PolicySetId, Set>,
     by_policies: HashMap<Arc<WorkloadPolicies>, PolicySetId>,
-    pods: HashMap<NetnsCookie, Assigned>,
+    pods: HashMap<NetnsCookie, AssignedPolicies>,
     identities: HashMap<WorkloadIdentity, IdentityId>,
     names: HashMap<IdentityId, WorkloadIdentity>,
     leftovers: Leftovers,
@@ -60,7 +60,7 @@ struct Set {
 
 /// What a pod is judged by.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Assigned {
+pub struct AssignedPolicies {
     /// Its policy set.
     pub set: PolicySetId,
     /// Changes with each change of the set.
@@ -69,7 +69,7 @@ pub struct Assigned {
 
 /// How many sets decide in which way.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct SetCounts {
+pub struct PolicySetCounts {
     /// By the kernel's tables.
     pub in_kernel: usize,
     /// In userspace, since they do not fit.
@@ -78,13 +78,13 @@ pub struct SetCounts {
     pub refusing: usize,
 }
 
-impl Tables {
+impl PolicyTables {
     /// Opens the tables.
     ///
     /// # Errors
     /// [`DatapathError::Map`] where a map cannot be opened.
     pub fn open(pins: &Pins) -> Result<Self, DatapathError> {
-        let inner = Inner {
+        let inner = TablesState {
             maps: PolicyMaps::open(pins)?,
             ids: Ids::open(pins)?,
             sets: HashMap::new(),
@@ -94,7 +94,7 @@ impl Tables {
             names: HashMap::new(),
             leftovers: Leftovers::Possible,
         };
-        Ok(Self(Arc::new(Shared {
+        Ok(Self(Arc::new(SharedTables {
             inner: Mutex::new(inner),
             grace: Mutex::new(Grace::new()?),
         })))
@@ -110,7 +110,7 @@ impl Tables {
         netns: NetnsCookie,
         policies: &Arc<WorkloadPolicies>,
         previous: Generation,
-    ) -> Result<Assigned, DatapathError> {
+    ) -> Result<AssignedPolicies, DatapathError> {
         let mut inner = self.lock();
         let set = inner.set_for(policies)?;
         let generation = match inner.pods.get(&netns) {
@@ -118,7 +118,7 @@ impl Tables {
             Some(assigned) => Generation(assigned.generation.0.max(previous.0) + 1),
             None => Generation(previous.0 + 1),
         };
-        let assigned = Assigned { set, generation };
+        let assigned = AssignedPolicies { set, generation };
         inner.pods.insert(netns, assigned);
         Ok(assigned)
     }
@@ -203,9 +203,9 @@ impl Tables {
     }
 
     /// How many sets there are.
-    pub fn counts(&self) -> SetCounts {
+    pub fn counts(&self) -> PolicySetCounts {
         let inner = self.lock();
-        let mut counts = SetCounts::default();
+        let mut counts = PolicySetCounts::default();
         for set in inner.sets.values().filter(|set| set.retired.is_none()) {
             match set.compiled.header.mode {
                 mode if mode == SetMode::Tables as u8 => counts.in_kernel += 1,
@@ -216,12 +216,12 @@ impl Tables {
         counts
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, TablesState> {
         self.0.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Inner {
+impl TablesState {
     fn set_for(&mut self, policies: &Arc<WorkloadPolicies>) -> Result<PolicySetId, DatapathError> {
         if let Some(&set) = self.by_policies.get(policies) {
             if let Some(known) = self.sets.get_mut(&set) {

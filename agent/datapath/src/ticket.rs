@@ -22,7 +22,7 @@ pub(super) struct Tickets {
 
 /// What came of a connect with a ticket.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct TicketedConnect {
     /// The ticket as the hook left it. Only its verdict tells a denial from a failure to connect:
     /// other programs on the hook answer EPERM too.
     pub(super) ticket: Ticket,
@@ -58,7 +58,7 @@ impl Tickets {
         socket: &Socket,
         to: SocketAddr,
         ticket: Ticket,
-    ) -> io::Result<Answer> {
+    ) -> io::Result<TicketedConnect> {
         let cookie = cookie_of(socket)?;
         self.with(|map| map.insert(cookie, ticket, BPF_NOEXIST))?;
         let connect = match socket.connect(&to.into()) {
@@ -67,7 +67,7 @@ impl Tickets {
         };
         let ticket = self.with(|map| map.get(&cookie, 0));
         self.with(|map| map.remove(&cookie))?;
-        Ok(Answer {
+        Ok(TicketedConnect {
             ticket: ticket?,
             connect,
         })

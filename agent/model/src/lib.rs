@@ -3,6 +3,7 @@
 //!
 //! A source of configuration (`ambit_source`) makes snapshots; everything else reads them.
 
+mod address_roles;
 mod backends;
 mod classes;
 mod destination;
@@ -22,6 +23,7 @@ pub mod testing;
 mod trust;
 mod workload;
 
+pub use address_roles::{ApplicationAddress, CallerAddress, Direction, OriginalDestination};
 pub use backends::{Endpoint, PodBehind};
 pub use destination::{Destination, Target};
 pub use endpoint_slice::{EndpointSlice, EndpointState, SliceEndpoint, SlicePort};

@@ -63,7 +63,7 @@ pub(crate) async fn ask(
         .ok_or(Disagreement::NoAuthorizer("there is none of this name"))?;
     let check = Check {
         source: CheckPeer {
-            address: ends.caller.address,
+            address: ends.caller.address.0,
             principal: ends.caller.identity.as_ref(),
         },
         destination: CheckPeer {

@@ -9,7 +9,8 @@ use super::opaque::judge_opaque;
 use super::pod::ServedPod;
 use super::refusal::Refusal;
 use super::verdict::{Content, Judge, is_policy};
-use ambit_datapath::{AuthorizedStream, Caller, Delivery, DialError, UnjudgedStream};
+use ambit_datapath::{AuthorizedStream, Delivery, DeliveryCaller, DialError, UnjudgedStream};
+use ambit_model::ApplicationAddress;
 use ambit_policy::{ConnectionVerdict, Layer};
 
 /// Views of the mesh that a connection's verdict may be overtaken by before it is refused.
@@ -31,14 +32,14 @@ pub(crate) enum Delivered {
 /// [`Refusal`]: denied, or not connected. No byte has passed then.
 pub(crate) async fn deliver(
     pod: &ServedPod,
-    caller: &Caller,
+    caller: &DeliveryCaller,
     to: SocketAddr,
 ) -> Result<Delivered, Refusal> {
     let ends = Ends { caller, to };
     let connection = ends.attributes();
     for _ in 0..OVERTAKEN_ATTEMPTS {
         let asked_in = pod.view();
-        let delivery = pod.datapath.deliver(caller, to).await;
+        let delivery = pod.datapath.deliver(caller, ApplicationAddress(to)).await;
         let view = pod.view();
         let judge = Judge::new(&view, &pod.workload);
         match delivery {

@@ -2,13 +2,13 @@
 
 use std::net::SocketAddr;
 
-use ambit_datapath::Caller;
+use ambit_datapath::DeliveryCaller;
 use ambit_policy::Attributes;
 
 /// The ends of a connection to the pod's application.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ends<'a> {
-    pub(crate) caller: &'a Caller,
+    pub(crate) caller: &'a DeliveryCaller,
     pub(crate) to: SocketAddr,
 }
 

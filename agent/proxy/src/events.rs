@@ -44,7 +44,7 @@ impl Matter {
     pub(crate) fn between(ends: Ends<'_>) -> Self {
         Self {
             side: Direction::Inbound,
-            source: ends.caller.address,
+            source: ends.caller.address.0,
             identity: ends.caller.identity.clone(),
             destination: ends.to,
             request: None,

@@ -31,8 +31,9 @@ use super::reset::ResetOnDrop;
 use super::subject::{Direction, Path};
 use super::verdict::Termination;
 use ambit_admission::{Seat, SeatHandle};
-use ambit_datapath::Caller;
+use ambit_datapath::DeliveryCaller;
 use ambit_identity::{HandshakeError, VerifiedPeer};
+use ambit_model::CallerAddress;
 use ambit_observe::events::InLog;
 use ambit_relay::{TLS_BUFFER, Tunnel, server_settings, widen};
 
@@ -404,12 +405,15 @@ impl TunnelPeer {
     }
 
     /// Whom the CONNECT is for, and who calls: the tunnel's peer, whatever the request says.
-    fn target(&self, request: &Request<RecvStream>) -> Result<(Caller, SocketAddr), ConnectError> {
+    fn target(
+        &self,
+        request: &Request<RecvStream>,
+    ) -> Result<(DeliveryCaller, SocketAddr), ConnectError> {
         let is_agents = |port| self.pod.datapath.owns_port(port);
         let target = connect_target(request, self.source, self.reached, is_agents)?;
-        let caller = Caller {
+        let caller = DeliveryCaller {
             identity: Some(self.verified.identity().clone()),
-            address: target.caller,
+            address: CallerAddress(target.caller),
         };
         Ok((caller, target.to))
     }

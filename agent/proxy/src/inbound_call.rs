@@ -18,7 +18,7 @@ use super::requests::RequestGate;
 use super::subject::{Direction, Party, Path, Subject};
 use super::verdict::{Basis, Content, Termination};
 use ambit_admission::{Seat, SeatHandle};
-use ambit_datapath::Caller;
+use ambit_datapath::DeliveryCaller;
 use ambit_policy::Attributes;
 use ambit_relay::Meter;
 
@@ -26,7 +26,7 @@ use ambit_relay::Meter;
 #[derive(Debug)]
 pub(crate) struct InboundCall {
     pod: Rc<ServedPod>,
-    caller: Caller,
+    caller: DeliveryCaller,
     to: SocketAddr,
     subject: Rc<Subject>,
     meter: Rc<Meter>,
@@ -43,7 +43,7 @@ impl InboundCall {
     pub(crate) fn register(
         pod: Rc<ServedPod>,
         (direction, path): (Direction, Path),
-        caller: Caller,
+        caller: DeliveryCaller,
         to: SocketAddr,
     ) -> Self {
         let subject = Rc::new(Subject {
@@ -189,7 +189,7 @@ async fn displaced(seat: &mut Option<Seat<Source>>) {
 
 /// The caller as the log shows it: its workload is the pod that the model has at its address, where
 /// that pod's identity is the one that the caller proved.
-fn source(pod: &ServedPod, caller: &Caller) -> Party {
+fn source(pod: &ServedPod, caller: &DeliveryCaller) -> Party {
     let view = pod.view();
     let workload = view
         .snapshot
@@ -204,6 +204,6 @@ fn source(pod: &ServedPod, caller: &Caller) -> Party {
     Party {
         workload,
         identity: caller.identity.clone(),
-        address: caller.address,
+        address: caller.address.0,
     }
 }

@@ -5,7 +5,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ambit_common::RecordKind;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::timeout_at;
@@ -19,13 +18,13 @@ use super::report::Ending;
 use super::reset::ResetOnDrop;
 use super::route::{Route, attempts, route};
 use super::subject::Direction;
-use ambit_model::Endpoint;
+use ambit_model::{Endpoint, OriginalDestination};
 use ambit_policy::MeshView;
 use ambit_relay::{Meter, Side, relay, relay_tcp};
 
 /// Serves a connection accepted on an outbound listener, to its end.
 pub(crate) async fn serve(pod: Rc<ServedPod>, stream: TcpStream, peer: SocketAddr) {
-    let Some(dialled) = original_destination(&pod, &stream) else {
+    let Some(OriginalDestination(dialled)) = pod.datapath.original_destination(&stream) else {
         // Whoever it is, the kernel did not send it here: there is nothing to say of it.
         pod.stats.refused(Refusal::NoRecord.as_str());
         drop(ResetOnDrop::new(stream));
@@ -49,19 +48,6 @@ pub(crate) async fn serve(pod: Rc<ServedPod>, stream: TcpStream, peer: SocketAdd
         Err(Failure { subject, refusal }) => {
             call.close(&subject, None, &Ending::Refused(refusal));
         }
-    }
-}
-
-/// What the process dialled, as the kernel recorded it.
-fn original_destination(pod: &ServedPod, stream: &TcpStream) -> Option<SocketAddr> {
-    let record = pod.datapath.record(stream)?;
-    match record.kind()? {
-        RecordKind::OutboundAccepted => Some(record.endpoint.into()),
-        RecordKind::OutboundClient
-        | RecordKind::DeliveryClient
-        | RecordKind::DeliveryAccepted
-        | RecordKind::Node
-        | RecordKind::LocalClient => None,
     }
 }
 

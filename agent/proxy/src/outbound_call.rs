@@ -20,8 +20,8 @@ use super::report::{Account, Ending};
 use super::route::path_to;
 use super::subject::{Direction, Party, Path, Subject};
 use super::verdict::Basis;
-use ambit_datapath::Caller;
-use ambit_model::Target;
+use ambit_datapath::DeliveryCaller;
+use ambit_model::{CallerAddress, Target};
 use ambit_relay::Meter;
 use ambit_relay::Tunnel;
 
@@ -96,9 +96,9 @@ impl OutboundCall {
     }
 
     async fn attempt_own(&self, to: SocketAddr) -> Result<Link, Failure> {
-        let caller = Caller {
+        let caller = DeliveryCaller {
             identity: Some(self.pod.certificates.identity().clone()),
-            address: self.source,
+            address: CallerAddress(self.source),
         };
         let way = (self.direction, Path::OwnPod);
         let mut call = InboundCall::register(Rc::clone(&self.pod), way, caller, to);

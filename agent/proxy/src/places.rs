@@ -6,7 +6,7 @@
 //! way to a source that holds less.
 
 use super::limits::ProxyLimits;
-use ambit_admission::{Occupied, Origin, Seat, SeatHandle, Seats};
+use ambit_admission::{Occupied, Seat, SeatHandle, Seats, UnverifiedSource};
 use ambit_model::WorkloadIdentity;
 
 /// Whose share a connection counts towards.
@@ -15,7 +15,7 @@ pub(crate) enum Source {
     /// It has proved this identity.
     Identity(WorkloadIdentity),
     /// It has proved nothing.
-    Origin(Origin),
+    Origin(UnverifiedSource),
 }
 
 /// What a place is for.
@@ -126,7 +126,7 @@ mod tests {
     ];
 
     fn source(number: u8) -> Source {
-        Source::Origin(Origin::of([10, 0, 0, number].into()))
+        Source::Origin(UnverifiedSource::of([10, 0, 0, number].into()))
     }
 
     fn places(cap: usize) -> PodPlaces {

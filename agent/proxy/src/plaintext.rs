@@ -18,7 +18,8 @@ use super::reset::ResetOnDrop;
 use super::subject::{Direction, Path};
 use super::verdict::Judge;
 use ambit_admission::Seat;
-use ambit_datapath::Caller;
+use ambit_datapath::DeliveryCaller;
+use ambit_model::CallerAddress;
 use ambit_policy::ConnectionVerdict;
 
 /// Serves a connection accepted on a plaintext listener, to its end.
@@ -32,9 +33,9 @@ pub(crate) async fn serve(pod: Rc<ServedPod>, stream: TcpStream, peer: SocketAdd
             return;
         }
     };
-    let caller = Caller {
+    let caller = DeliveryCaller {
         identity: None,
-        address: canonical(peer),
+        address: CallerAddress(canonical(peer)),
     };
     let way = (Direction::Inbound, Path::Plaintext);
     let mut call = InboundCall::register(Rc::clone(&pod), way, caller.clone(), to);
@@ -55,7 +56,7 @@ pub(crate) async fn serve(pod: Rc<ServedPod>, stream: TcpStream, peer: SocketAdd
 /// Lets a connection come as far as the kernel's second verdict.
 fn admit(
     pod: &ServedPod,
-    caller: &Caller,
+    caller: &DeliveryCaller,
     to: SocketAddr,
 ) -> Result<(Slot, Seat<Source>), Refusal> {
     if !pod.has_address(to.ip()) || pod.datapath.owns_port(to.port()) {

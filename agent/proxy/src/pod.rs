@@ -14,7 +14,7 @@ use super::stats::ShardStats;
 use super::subject::Party;
 use super::tasks::PodTasks;
 use super::verdict::{Basis, Judge, PodRemoval, Termination};
-use ambit_admission::Origin;
+use ambit_admission::UnverifiedSource;
 use ambit_authorizer::Authorizer;
 use ambit_datapath::PodDatapath;
 use ambit_identity::WorkloadCertificates;
@@ -71,8 +71,8 @@ impl ServedPod {
     pub(crate) fn source_at(&self, address: IpAddr) -> Source {
         let mesh = self.mesh.borrow();
         Source::Origin(match mesh.snapshot.by_address(address) {
-            Some(pod) => Origin::Namespace(Arc::clone(&pod.name.namespace)),
-            None => Origin::of(address),
+            Some(pod) => UnverifiedSource::Namespace(Arc::clone(&pod.name.namespace)),
+            None => UnverifiedSource::of(address),
         })
     }
 

@@ -103,7 +103,7 @@ impl Reconciler {
             if let Stage::Closed(closed) = &mut pod.stage
                 && closed.is_to_be_shut(now)
             {
-                self.parts.enroller.shut_unserved(closed.kernel.as_mut());
+                self.parts.enroller.close_unserved(closed.kernel.as_mut());
             }
         }
     }
@@ -131,7 +131,7 @@ impl Reconciler {
         let Some(mut kernel) = self.stop(name, stage, removal).await else {
             return;
         };
-        self.parts.enroller.shut_unserved(Some(&mut kernel));
+        self.parts.enroller.close_unserved(Some(&mut kernel));
         let rules = ClosedRules {
             classes: &self.classes,
         };
@@ -175,7 +175,7 @@ impl Reconciler {
             Stage::Closed(closed) => closed.kernel,
             Stage::Open(open) => {
                 let mut kernel = open.kernel;
-                self.parts.enroller.shut_unserved(Some(&mut kernel));
+                self.parts.enroller.close_unserved(Some(&mut kernel));
                 let removed = self.parts.proxy.remove_pod(kernel.cookie(), removal);
                 if let Err(error) = removed.await {
                     tracing::error!(pod = %name, %error, "the proxy could not let the pod go");

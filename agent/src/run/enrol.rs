@@ -126,7 +126,7 @@ impl Reconciler {
             Err(error) => {
                 let reason = error.to_string();
                 tracing::warn!(pod = %workload.name, attempt, %reason, "pod not enrolled");
-                self.parts.enroller.shut_unserved(kernel.as_mut());
+                self.parts.enroller.close_unserved(kernel.as_mut());
                 let failed = ClosedPod::failed(kernel, reason, attempt, Instant::now());
                 Stage::Closed(Box::new(failed.with_exposure(error.exposure())))
             }
@@ -187,7 +187,7 @@ impl Reconciler {
                 }
             }
         }
-        Ok(self.parts.enroller.close(workload, located)?)
+        Ok(self.parts.enroller.enrol(workload, located)?)
     }
 
     /// The pod that a network namespace was given to, by this agent or by an earlier one: it keeps
@@ -226,7 +226,7 @@ impl Reconciler {
     ) -> Result<WorkloadCertificates, ServeError> {
         self.parts.enroller.hand_over(pod, workload)?;
         if !view.snapshot.is_complete() {
-            self.parts.enroller.shut(pod)?;
+            self.parts.enroller.close(pod)?;
             return Err(ServeError::Incomplete);
         }
         let certificates = self.parts.identities.hold(&workload.identity);
@@ -239,7 +239,7 @@ impl Reconciler {
         };
         self.parts.proxy.add_pod(attachment).await?;
         let policies = view.policies.for_workload(workload);
-        self.parts.enroller.open(pod, workload, &policies)?;
+        self.parts.enroller.serve(pod, workload, &policies)?;
         Ok(certificates)
     }
 }

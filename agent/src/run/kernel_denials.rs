@@ -6,7 +6,7 @@ use ambit_common::Hook;
 use tokio::sync::watch;
 
 use super::pods::{NodeReport, PodReport};
-use ambit_datapath::{DenialReader, KernelDenial, Pins, Tables};
+use ambit_datapath::{DenialReader, KernelDenial, Pins, PolicyTables};
 use ambit_observe::event::{EventKind, EventRecord};
 use ambit_observe::events::{InLog, RecentEvents};
 use ambit_policy::{Attributes, ConnectionVerdict, Decider, Layer};
@@ -15,7 +15,7 @@ use ambit_proxy::Direction;
 /// Reads the kernel's denials for as long as the agent runs.
 pub(super) async fn follow(
     pins: Pins,
-    tables: Tables,
+    tables: PolicyTables,
     node: watch::Receiver<NodeReport>,
     recent: Arc<RecentEvents>,
 ) {
@@ -41,7 +41,7 @@ pub(super) async fn follow(
     }
 }
 
-fn resolve(denial: &KernelDenial, tables: &Tables, pods: &[PodReport]) -> EventRecord {
+fn resolve(denial: &KernelDenial, tables: &PolicyTables, pods: &[PodReport]) -> EventRecord {
     let pod = pods.iter().find(|pod| pod.netns == Some(denial.netns));
     EventRecord {
         kind: EventKind::Denial,
@@ -83,7 +83,7 @@ fn log(denial: &EventRecord) {
 
 /// The rule that decided, by its number in the kernel's tables. No number stands for what no single
 /// rule decides, such as that no ALLOW policy matched: those the evaluator names, where it agrees.
-fn decider(denial: &KernelDenial, tables: &Tables) -> Option<Decider> {
+fn decider(denial: &KernelDenial, tables: &PolicyTables) -> Option<Decider> {
     if let Some(decider) = tables.decider(denial.policy_set, denial.alternative) {
         return Some(decider);
     }

@@ -28,7 +28,9 @@ pub use config::{IssuerConfig, RunConfig};
 
 use crate::admin::server;
 use ambit_daemon::signals;
-use ambit_datapath::{Counters, Enroller, EnrollerParts, MeshTable, Node, Pins, Tables};
+use ambit_datapath::{
+    Counters, Enroller, EnrollerParts, MeshTable, NodePrograms, Pins, PolicyTables,
+};
 use ambit_identity::Identities;
 use ambit_model::Snapshot;
 use ambit_observe;
@@ -79,7 +81,7 @@ struct Agent {
     snapshots: watch::Receiver<Arc<Snapshot>>,
     arrivals: watch::Receiver<u64>,
     _source: FileSource,
-    _node: Node,
+    _node: NodePrograms,
 }
 
 /// Looks at everything first, then changes the node. The CA's files come last: other nodes may
@@ -105,11 +107,11 @@ async fn start(
     } = Prepared::gather(&config).await?;
     let listener = changes.open_socket(&config)?;
     let pins = Pins::open(changes.pins(&config)?)?;
-    let mut node = Node::install(&pins, groups.node.path(), settings, config.kernel_log)?;
+    let mut node = NodePrograms::install(&pins, groups.node.path(), settings, config.kernel_log)?;
     if config.kernel_log.is_on() {
         follow_kernel_log(&mut node)?;
     }
-    let tables = Tables::open(&pins)?;
+    let tables = PolicyTables::open(&pins)?;
     let mesh = MeshTable::open(&pins)?;
     let counters = Counters::open(&pins)?;
     let enroller = Enroller::new(EnrollerParts {
@@ -189,7 +191,7 @@ impl Agent {
 }
 
 /// Logs what kernel programs say, a little late: it is for debugging only.
-fn follow_kernel_log(node: &mut Node) -> Result<()> {
+fn follow_kernel_log(node: &mut NodePrograms) -> Result<()> {
     let mut logger =
         aya_log::EbpfLogger::init(node.ebpf_mut()).context("the kernel's log cannot be read")?;
     tokio::spawn(async move {

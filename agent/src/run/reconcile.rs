@@ -15,7 +15,7 @@ use super::leftovers::ClosedNetns;
 use super::pods::{ClosedPod, LocalPod, NodeReport, Stage};
 use super::rules::{PodRules, SweepOccasion};
 use ambit_datapath::netns::NetnsHandle;
-use ambit_datapath::{Change, EnrolledPod, Enroller, MeshTable, close_passed};
+use ambit_datapath::{EnrolledPod, Enroller, EntryChange, MeshTable, close_passed};
 use ambit_identity::{Identities, WorkloadCertificates};
 use ambit_jwt::KeyCache;
 use ambit_model::{ObjectName, Snapshot, Workload, WorkloadIdentity};
@@ -167,7 +167,7 @@ impl Reconciler {
                 Stage::Open(open) => open,
                 // What an earlier agent left of it does not follow the change.
                 Stage::Closed(closed) => {
-                    self.parts.enroller.shut_unserved(closed.kernel.as_mut());
+                    self.parts.enroller.close_unserved(closed.kernel.as_mut());
                     continue;
                 }
                 Stage::LeftToIstio(_) => continue,
@@ -175,8 +175,8 @@ impl Reconciler {
             let policies = view.policies.for_workload(&workload);
             let enroller = &mut self.parts.enroller;
             match enroller.update(&mut open.kernel, &workload, &policies) {
-                Ok(Change::Policies) => tracing::info!(pod = %name, "policies changed"),
-                Ok(Change::Addresses | Change::None) => {}
+                Ok(EntryChange::Policies) => tracing::info!(pod = %name, "policies changed"),
+                Ok(EntryChange::Addresses | EntryChange::None) => {}
                 Err(error) => {
                     let reason = format!("the kernel could not follow a change: {error}");
                     self.close_failed(&name, reason).await;

@@ -8,7 +8,7 @@ use ambit_common::MeshClass;
 use ipnet::IpNet;
 
 use ambit_datapath::PassedRules;
-use ambit_model::Workload;
+use ambit_model::{ApplicationAddress, CallerAddress, Workload};
 use ambit_policy::{Attributes, ConnectionVerdict, WorkloadPolicies};
 
 /// The rules for one pod under one view of the mesh.
@@ -36,7 +36,8 @@ impl PassedRules for PodRules<'_> {
         !self.is_mesh(peer)
     }
 
-    fn may_enter(&self, source: SocketAddr, destination: SocketAddr) -> bool {
+    fn may_enter(&self, caller: CallerAddress, called: ApplicationAddress) -> bool {
+        let (source, destination) = (caller.0, called.0);
         if self.occasion == SweepOccasion::Enrolment && self.is_mesh(source.ip()) {
             return false;
         }
@@ -56,7 +57,7 @@ impl PassedRules for ClosedRules<'_> {
         !is_mesh(self.classes, peer)
     }
 
-    fn may_enter(&self, _source: SocketAddr, _destination: SocketAddr) -> bool {
+    fn may_enter(&self, _caller: CallerAddress, _called: ApplicationAddress) -> bool {
         false
     }
 }

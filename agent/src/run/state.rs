@@ -11,7 +11,7 @@ use super::pods::{NodeReport, PodReport, ServingState};
 use crate::admin::server::AdminState;
 use ambit_datapath::cgroup::CgroupPath;
 use ambit_datapath::foreign::{foreign_programs_of_cgroup, own_programs};
-use ambit_datapath::{Counters, Tables};
+use ambit_datapath::{Counters, PolicyTables};
 use ambit_identity::{CertificateSummary, Identities};
 use ambit_jwt::KeyCache;
 use ambit_model::{Enrolment, Fault, Workload};
@@ -31,7 +31,7 @@ pub(super) struct AgentState {
     pub(super) mesh: watch::Receiver<Arc<MeshView>>,
     pub(super) node: watch::Receiver<NodeReport>,
     pub(super) proxy: Arc<Proxy>,
-    pub(super) tables: Tables,
+    pub(super) tables: PolicyTables,
     pub(super) identities: Identities,
     pub(super) keys: Arc<KeyCache>,
     pub(super) counters: Counters,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::account::ServiceAccount;
 use crate::caller::AuthenticatedCaller;
-use ambit_admission::{NoRoom, Occupied, Origin, Seat, SeatHandle, Seats};
+use ambit_admission::{NoSeat, Occupied, Seat, SeatHandle, Seats, UnverifiedSource};
 
 /// Connections whose callers have not shown a token that is good.
 const MAX_STRANGERS: usize = 1024;
@@ -20,7 +20,7 @@ const MAX_CALLERS: usize = 3072;
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) enum ConnectionSource {
     /// No token has been shown.
-    Stranger(Origin),
+    Stranger(UnverifiedSource),
     /// An account, on the node that its token names.
     Caller(ServiceAccount, Option<Arc<str>>),
 }
@@ -64,17 +64,17 @@ impl ConnectionSlots {
     /// A slot for a connection of which only the address is known.
     ///
     /// # Errors
-    /// [`NoRoom`].
-    pub(super) fn take(&self, address: IpAddr) -> Result<Slot, NoRoom> {
+    /// [`NoSeat`].
+    pub(super) fn take(&self, address: IpAddr) -> Result<Slot, NoSeat> {
         self.strangers
-            .take(ConnectionSource::Stranger(Origin::of(address)))
+            .take(ConnectionSource::Stranger(UnverifiedSource::of(address)))
     }
 
     /// A slot for a connection whose caller is known.
     ///
     /// # Errors
-    /// [`NoRoom`]; the connection may keep the slot that it has.
-    pub(super) fn take_known(&self, caller: ConnectionSource) -> Result<Slot, NoRoom> {
+    /// [`NoSeat`]; the connection may keep the slot that it has.
+    pub(super) fn take_known(&self, caller: ConnectionSource) -> Result<Slot, NoSeat> {
         self.callers.take(caller)
     }
 }

@@ -85,7 +85,7 @@ impl MeshFault {
 
 /// The kernel's table of destinations, and what is in it.
 #[derive(Debug)]
-pub struct MeshTable(Table<LpmTrie<MapData, Address, u8>>);
+pub struct MeshTable(TrackedMap<LpmTrie<MapData, Address, u8>>);
 
 impl MeshTable {
     /// Opens the table, with what an earlier agent left in it.
@@ -106,7 +106,7 @@ impl MeshTable {
             };
             written.insert(prefix, class);
         }
-        Ok(Self(Table { map, written }))
+        Ok(Self(TrackedMap { map, written }))
     }
 
     /// Makes the table say `classes`, as far as that can be: see the module for the order.
@@ -120,12 +120,12 @@ impl MeshTable {
 
 /// A map, and what is in it.
 #[derive(Debug)]
-struct Table<M> {
+struct TrackedMap<M> {
     map: M,
     written: Classes,
 }
 
-impl<M: PrefixMap> Table<M> {
+impl<M: PrefixMap> TrackedMap<M> {
     fn replace(&mut self, wanted: &Classes) -> Result<(), MeshFault> {
         let mut errors = Errors::default();
         self.tighten(wanted, &mut errors);
@@ -198,7 +198,7 @@ impl<M: PrefixMap> Table<M> {
             }
             let mut outcome = self.insert(prefix, class);
             if let Err(error) = outcome {
-                let room = room.get_or_insert_with(|| Room::new(&self.written, wanted));
+                let room = room.get_or_insert_with(|| Expendable::new(&self.written, wanted));
                 outcome = self.insert_instead(room, prefix, class, error);
             }
             errors.note(outcome);
@@ -208,7 +208,7 @@ impl<M: PrefixMap> Table<M> {
     /// Inserts an entry in the room of another.
     fn insert_instead(
         &mut self,
-        room: &mut Room,
+        room: &mut Expendable,
         prefix: Prefix,
         class: u8,
         error: DatapathError,
@@ -292,14 +292,14 @@ impl Errors {
 
 /// Entries that are given up for one that has to be written: exemptions of single addresses first,
 /// which the proxy knows too; then those of ranges; then, if there is no room, what is not wanted.
-struct Room {
+struct Expendable {
     exemptions: std::vec::IntoIter<Prefix>,
     others: std::vec::IntoIter<Prefix>,
     /// Whether the last one helped.
     is_of_use: bool,
 }
 
-impl Room {
+impl Expendable {
     fn new(written: &Classes, wanted: &Classes) -> Self {
         let (mut exemptions, mut others) = (Vec::new(), Vec::new());
         for (&prefix, &class) in written {

@@ -27,14 +27,14 @@ struct Fallible {
 }
 
 impl Fallible {
-    fn table(entries: Classes, capacity: usize, failures: Vec<bool>) -> Table<Self> {
+    fn table(entries: Classes, capacity: usize, failures: Vec<bool>) -> TrackedMap<Self> {
         let map = Self {
             entries: entries.clone(),
             capacity,
             failures: failures.into_iter(),
             states: Vec::new(),
         };
-        Table {
+        TrackedMap {
             map,
             written: entries,
         }
@@ -269,7 +269,7 @@ fn a_full_kernel_table_takes_exemptions_away() {
     }
 
     // A new agent finds it full, and drains it.
-    let Table { map, .. } = table.0;
+    let TrackedMap { map, .. } = table.0;
     let mut table = MeshTable::of(map).expect("reads");
     let mesh = [("10.0.0.0/8", Proxy), ("10.0.0.9/32", NotOptedIn)].into();
     replace(&mut table, &mesh).expect("room");

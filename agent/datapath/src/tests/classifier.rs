@@ -12,7 +12,7 @@ use aya::{Ebpf, EbpfLoader, TestRun, TestRunOptions};
 
 use crate::bpffs::PinDirectory;
 use crate::testing::{TestBpffs, is_root, mount_for_test};
-use crate::{CLASSIFIER, Pins, Tables};
+use crate::{CLASSIFIER, Pins, PolicyTables};
 use ambit_policy::{Attributes, WorkloadPolicies};
 
 const MAPS: [&str; 5] = [
@@ -29,7 +29,7 @@ const POD: NetnsCookie = NetnsCookie(1);
 /// The loaded program, and the tables that it reads, as the agent writes them. Gone with the value.
 pub(super) struct Classifier {
     ebpf: Ebpf,
-    tables: Tables,
+    tables: PolicyTables,
     pub(super) pins: Pins,
     _directory: PinDirectory,
     _bpffs: TestBpffs,
@@ -53,7 +53,7 @@ impl Classifier {
         let mut ebpf = loader.load(&object).expect("an object");
         program(&mut ebpf).load().expect("the verifier accepts it");
         Some(Self {
-            tables: Tables::open(&pins).expect("opens"),
+            tables: PolicyTables::open(&pins).expect("opens"),
             ebpf,
             pins,
             _directory: directory,

@@ -17,7 +17,7 @@ use proptest::test_runner::TestRunner;
 use serde_json::json;
 
 use super::classifier::{Classifier, question};
-use crate::Tables;
+use crate::PolicyTables;
 use ambit_policy::Attributes;
 use ambit_policy::testing::{Mesh, assert_judged_alike, connection, policies};
 
@@ -233,7 +233,7 @@ fn a_set_to_which_a_pod_still_leads_stays() {
     let set = classifier.enforce(&Mesh::new().policies());
     let asked = question(set, IdentityId::NONE, &plaintext_to(80));
     // An agent that begins anew knows neither the set nor who uses it.
-    let tables = Tables::open(&classifier.pins).expect("opens");
+    let tables = PolicyTables::open(&classifier.pins).expect("opens");
     let now = Instant::now();
     tables.sweep(now, &[set].into()).expect("removed");
     assert!(classifier.ask(asked).judgement().is_some());

@@ -17,7 +17,7 @@ use super::application::{Application, NotSent};
 use super::body::{Body, Reading};
 use super::relay::{Failure, relay};
 use super::request::{read, write};
-use ambit_datapath::{ReadyRequests, RequestBody};
+use ambit_datapath::{BodyPresence, ReadyRequests};
 use ambit_relay::Meter;
 
 /// What the streams of a connection share.
@@ -90,8 +90,8 @@ async fn permitted<G: Gate>(
     };
     let sent = ready.and_then(|ready: ReadyRequests| {
         let follows = match body.is_empty() {
-            true => RequestBody::Empty,
-            false => RequestBody::Follows,
+            true => BodyPresence::Empty,
+            false => BodyPresence::Follows,
         };
         Ok(ready.send(grant.permit(), request, follows)?)
     });

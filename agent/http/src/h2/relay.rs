@@ -14,7 +14,7 @@ use super::super::h1::remove_connection_headers;
 use super::super::progress::{Progress, Way};
 use super::body::Body;
 use super::pump::{PumpError, pump};
-use ambit_datapath::Sent;
+use ambit_datapath::SentRequest;
 
 /// Why an exchange broke off.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,11 +30,11 @@ pub(super) enum Failure {
 /// Relays until both directions have ended, or the application wants no more of the request.
 pub(super) async fn relay(
     mut body: Body,
-    sent: Sent,
+    sent: SentRequest,
     respond: &mut SendResponse<Bytes>,
     progress: &Progress<'_>,
 ) -> Result<(), Failure> {
-    let Sent {
+    let SentRequest {
         response,
         body: mut send,
     } = sent;

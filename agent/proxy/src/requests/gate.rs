@@ -17,7 +17,7 @@ use crate::pod::ServedPod;
 use crate::subject::Subject;
 use crate::verdict::{Basis, Judge, Termination};
 use ambit_authorizer::HeaderMutations;
-use ambit_datapath::Caller;
+use ambit_datapath::DeliveryCaller;
 use ambit_http::{Exchange, Gate, Grant, JudgedBody, Outcome, OutputNames, Rejection, RequestHead};
 use ambit_model::PathNormalization;
 use ambit_observe::text::cut;
@@ -30,7 +30,7 @@ pub(crate) struct RequestGate {
     pub(crate) pod: Rc<ServedPod>,
     /// The connection's number.
     pub(crate) id: u64,
-    pub(crate) caller: Caller,
+    pub(crate) caller: DeliveryCaller,
     pub(crate) to: SocketAddr,
     pub(crate) subject: Rc<Subject>,
     pub(crate) meter: Rc<Meter>,

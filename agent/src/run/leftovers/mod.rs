@@ -9,7 +9,7 @@ use ambit_common::NetnsCookie;
 use super::claims::{Claims, claimed};
 use super::kernel_faults::KernelTable;
 use super::reconcile::Reconciler;
-use ambit_datapath::{EnrolError, Leftover, Life, PodOwner};
+use ambit_datapath::{EnrolError, Leftover, NetnsLife, PodOwner};
 use ambit_model::{Enrolment, ObjectName, Snapshot, Workload};
 
 /// A network namespace that is kept closed.
@@ -106,7 +106,7 @@ impl Reconciler {
 
     fn keep_leftover(&mut self, leftover: &Leftover, reason: String) -> Result<(), LeftoverError> {
         let netns = leftover.netns;
-        let shut = self.parts.enroller.shut_leftover(netns);
+        let shut = self.parts.enroller.close_leftover(netns);
         let owner = leftover.owner.as_ref().ok().and_then(Option::as_ref);
         self.kept.push(ClosedNetns {
             netns,
@@ -123,7 +123,7 @@ fn decide(
     claims: &Claims,
     leftover: &Leftover,
 ) -> LeftoverDecision {
-    if leftover.life == Life::Gone {
+    if leftover.life == NetnsLife::Gone {
         return LeftoverDecision::Remove("it is gone");
     }
     if !snapshot.is_complete() {
@@ -136,7 +136,12 @@ fn decide(
     }
 }
 
-fn decide_owned(snapshot: &Snapshot, node: &str, owner: &PodOwner, life: Life) -> LeftoverDecision {
+fn decide_owned(
+    snapshot: &Snapshot,
+    node: &str,
+    owner: &PodOwner,
+    life: NetnsLife,
+) -> LeftoverDecision {
     let kept = |reason: &str| LeftoverDecision::KeepClosed(reason.to_owned());
     let Some(now) = snapshot.workload(&owner.pod) else {
         return decide_without_object(life, "its pod's object is gone, and it is not");
@@ -163,10 +168,10 @@ fn decide_owned(snapshot: &Snapshot, node: &str, owner: &PodOwner, life: Life) -
 }
 
 /// The decision of what several pods named while it was given to none.
-fn decide_unowned(snapshot: &Snapshot, claims: &Claims, life: Life) -> LeftoverDecision {
+fn decide_unowned(snapshot: &Snapshot, claims: &Claims, life: NetnsLife) -> LeftoverDecision {
     let claimants = match life {
-        Life::Lives(inode) => claims.on(inode),
-        Life::Gone | Life::Unattached | Life::Unknown => &[],
+        NetnsLife::Alive(inode) => claims.on(inode),
+        NetnsLife::Gone | NetnsLife::Unattached | NetnsLife::Unknown => &[],
     };
     let is_out = |pod: &Arc<Workload>| snapshot.opts_out(pod);
     if !claimants.is_empty() && claimants.iter().all(is_out) {
@@ -180,10 +185,12 @@ fn decide_unowned(snapshot: &Snapshot, claims: &Claims, life: Life) -> LeftoverD
 
 /// The decision of what no object speaks for. Where nothing is attached there is no telling when it is
 /// gone, and little is kept closed.
-fn decide_without_object(life: Life, reason: &str) -> LeftoverDecision {
+fn decide_without_object(life: NetnsLife, reason: &str) -> LeftoverDecision {
     match life {
-        Life::Gone | Life::Unattached => LeftoverDecision::Remove("no object speaks for it"),
-        Life::Lives(_) | Life::Unknown => LeftoverDecision::KeepClosed(reason.to_owned()),
+        NetnsLife::Gone | NetnsLife::Unattached => {
+            LeftoverDecision::Remove("no object speaks for it")
+        }
+        NetnsLife::Alive(_) | NetnsLife::Unknown => LeftoverDecision::KeepClosed(reason.to_owned()),
     }
 }
 
@@ -194,10 +201,10 @@ pub(super) fn opts_out(snapshot: &Snapshot, node: &str, pod: &Workload) -> bool 
 
 /// Whether an object is that of the pod which a namespace was given to: of the same uid, or naming
 /// that namespace.
-fn is_about(pod: &Workload, owner: &PodOwner, life: Life) -> bool {
+fn is_about(pod: &Workload, owner: &PodOwner, life: NetnsLife) -> bool {
     let names_it = || match life {
-        Life::Lives(inode) => claimed(pod) == Some(inode),
-        Life::Gone | Life::Unattached | Life::Unknown => false,
+        NetnsLife::Alive(inode) => claimed(pod) == Some(inode),
+        NetnsLife::Gone | NetnsLife::Unattached | NetnsLife::Unknown => false,
     };
     owner.is(pod) || names_it()
 }

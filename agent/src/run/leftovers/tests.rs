@@ -6,7 +6,7 @@ use ambit_model::{
 };
 
 const NODE: &str = "node-a";
-const LIVES: Life = Life::Lives(4711);
+const LIVES: NetnsLife = NetnsLife::Alive(4711);
 
 fn served() -> Workload {
     Workload {
@@ -38,7 +38,7 @@ fn mesh(workloads: Vec<Workload>) -> SnapshotParts {
     }
 }
 
-fn decision_on(mesh: SnapshotParts, owner: Option<&Workload>, life: Life) -> LeftoverDecision {
+fn decision_on(mesh: SnapshotParts, owner: Option<&Workload>, life: NetnsLife) -> LeftoverDecision {
     let leftover = Leftover {
         netns: NetnsCookie(7),
         owner: Ok(owner.map(PodOwner::of)),
@@ -107,16 +107,24 @@ fn an_object_of_another_uid_opts_out_the_namespace_that_it_names() {
         ..out()
     };
     let own = claimed(&named).expect("a namespace");
-    let decision = decision_on(mesh(vec![named.clone()]), Some(&served()), Life::Lives(own));
+    let decision = decision_on(
+        mesh(vec![named.clone()]),
+        Some(&served()),
+        NetnsLife::Alive(own),
+    );
     assert_eq!(decision, LeftoverDecision::Remove("its pod is opted out"));
-    let decision = decision_on(mesh(vec![named]), Some(&served()), Life::Lives(own + 1));
+    let decision = decision_on(
+        mesh(vec![named]),
+        Some(&served()),
+        NetnsLife::Alive(own + 1),
+    );
     assert!(is_kept(&decision, "another pod"), "{decision:?}");
 }
 
 #[test]
 fn what_is_gone_leaves_and_what_is_not_known_stays() {
     for owner in [None, Some(&served())] {
-        let decision = decision_on(mesh(vec![served()]), owner, Life::Gone);
+        let decision = decision_on(mesh(vec![served()]), owner, NetnsLife::Gone);
         assert_eq!(decision, LeftoverDecision::Remove("it is gone"));
     }
     let incomplete = SnapshotParts {
@@ -137,12 +145,12 @@ fn what_is_gone_leaves_and_what_is_not_known_stays() {
 
 #[test]
 fn an_agent_killed_while_it_took_a_pod_in_leaves_nothing_for_ever() {
-    let decision = decision_on(mesh(vec![]), Some(&served()), Life::Unattached);
+    let decision = decision_on(mesh(vec![]), Some(&served()), NetnsLife::Unattached);
     assert!(
         matches!(decision, LeftoverDecision::Remove(_)),
         "{decision:?}"
     );
-    let decision = decision_on(mesh(vec![served()]), Some(&served()), Life::Unattached);
+    let decision = decision_on(mesh(vec![served()]), Some(&served()), NetnsLife::Unattached);
     assert!(is_kept(&decision, "not served in it"), "{decision:?}");
 }
 
@@ -159,7 +167,7 @@ fn what_nobody_was_given_stays_closed_until_all_that_name_it_are_out() {
             naming("a/one", Enrolment::NotOptedIn),
             naming("a/two", second),
         ];
-        let decision = decision_on(mesh(pods), None, Life::Lives(own));
+        let decision = decision_on(mesh(pods), None, NetnsLife::Alive(own));
         assert_eq!(
             matches!(decision, LeftoverDecision::Remove(_)),
             is_out,
