@@ -60,7 +60,7 @@ fn decision(line: &str, destination: SocketAddr) -> Option<Decision> {
     let entry: Value = serde_json::from_str(line).ok()?;
     let text = |field: &str| Some(entry["fields"].get(field)?.as_str()?.to_owned());
     let (path, layer, called, decider) = match entry["target"].as_str()? {
-        "ambit::access" if text("side")? == "inbound" => (
+        "ambit::access" if text("direction")? == "inbound" => (
             text("path")?,
             text("decided_in")?,
             text("destination.address")?,

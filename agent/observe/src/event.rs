@@ -24,7 +24,7 @@ pub struct EventRecord {
     /// What it tells.
     pub kind: EventKind,
     /// `inbound`: the pod was called; `outbound`: it called.
-    pub side: &'static str,
+    pub direction: &'static str,
     /// Where it was decided.
     pub decided_in: Layer,
     /// The kernel's hook that decided.
@@ -79,7 +79,7 @@ impl EventRecord {
     pub(super) fn is_alike(&self, other: &Self) -> bool {
         self.reason == other.reason
             && self.kind == other.kind
-            && self.side == other.side
+            && self.direction == other.direction
             && self.decided_in == other.decided_in
             && self.hook == other.hook
             && self.source.ip() == other.source.ip()

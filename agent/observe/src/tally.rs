@@ -70,7 +70,7 @@ mod tests {
     fn event(policy: &str) -> EventRecord {
         EventRecord {
             kind: EventKind::Denial,
-            side: "inbound",
+            direction: "inbound",
             decided_in: Layer::Kernel,
             hook: None,
             pod: None,

@@ -100,7 +100,7 @@ impl Matter {
     ) -> InLog {
         pod.events.record(EventRecord {
             kind,
-            side: self.side.as_str(),
+            direction: self.side.as_str(),
             decided_in: Layer::Proxy,
             hook: None,
             pod: Some(pod.workload.name.clone()),

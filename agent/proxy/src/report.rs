@@ -137,7 +137,7 @@ impl Account<'_> {
         } = self.subject;
         tracing::info!(
             target: "ambit::access",
-            side = direction.as_str(),
+            direction = direction.as_str(),
             path = path.map(Path::as_str),
             outcome = ending.as_str(),
             reason = ending.reason(),

@@ -7,10 +7,10 @@ use tokio::sync::watch;
 
 use super::pods::{NodeReport, PodReport};
 use ambit_datapath::{DenialReader, KernelDenial, Pins, PolicyTables};
+use ambit_model::Direction;
 use ambit_observe::event::{EventKind, EventRecord};
 use ambit_observe::events::{InLog, RecentEvents};
 use ambit_policy::{Attributes, ConnectionVerdict, Decider, Layer};
-use ambit_proxy::Direction;
 
 /// Reads the kernel's denials for as long as the agent runs.
 pub(super) async fn follow(
@@ -45,7 +45,7 @@ fn resolve(denial: &KernelDenial, tables: &PolicyTables, pods: &[PodReport]) -> 
     let pod = pods.iter().find(|pod| pod.netns == Some(denial.netns));
     EventRecord {
         kind: EventKind::Denial,
-        side: side(denial.hook).as_str(),
+        direction: direction(denial.hook).as_str(),
         decided_in: Layer::Kernel,
         hook: Some(denial.hook.as_str()),
         pod: pod.map(|pod| pod.name.clone()),
@@ -58,8 +58,8 @@ fn resolve(denial: &KernelDenial, tables: &PolicyTables, pods: &[PodReport]) -> 
     }
 }
 
-/// On whose side of the connection the pod is.
-const fn side(hook: Hook) -> Direction {
+/// The direction of the connection, as the pod sees it.
+const fn direction(hook: Hook) -> Direction {
     match hook {
         Hook::Connect => Direction::Outbound,
         Hook::Delivery | Hook::SkLookup => Direction::Inbound,
@@ -69,7 +69,7 @@ const fn side(hook: Hook) -> Direction {
 fn log(denial: &EventRecord) {
     tracing::warn!(
         target: "ambit::denied",
-        side = denial.side,
+        direction = denial.direction,
         hook = denial.hook,
         pod = denial.pod.as_ref().map(tracing::field::display),
         source = %denial.source,

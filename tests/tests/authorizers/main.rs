@@ -397,7 +397,7 @@ fn audits_and_dry_runs_are_noted_and_change_nothing(lab: &Lab) -> Result<()> {
                 && event["reason"] == reason
                 && event["request"] == request
                 && event["identity"] == Site::CALLER
-                && event["side"] == "inbound"
+                && event["direction"] == "inbound"
                 && event["decided_in"] == "proxy"
                 && event["policy"]
                     .as_str()

@@ -58,7 +58,7 @@ impl Logged {
         let text = |field: &str| Some(entry["fields"].get(field)?.as_str()?.to_owned());
         let address = |field: &str| text(field)?.parse::<SocketAddr>().ok();
         let is_delivery = || {
-            let words = ["side", "outcome", "decided_in"].map(text);
+            let words = ["direction", "outcome", "decided_in"].map(text);
             words == ["inbound", "finished", "kernel"].map(|word| Some(word.to_owned()))
         };
         match entry["target"].as_str()? {

@@ -5,7 +5,7 @@ use ambit_policy::Layer;
 fn event(kind: EventKind, pod: &str, source: &str) -> EventRecord {
     EventRecord {
         kind,
-        side: "inbound",
+        direction: "inbound",
         decided_in: Layer::Proxy,
         hook: None,
         pod: Some(ObjectName::new("shop", pod)),

@@ -116,7 +116,7 @@ impl RequestAccount<'_> {
         let status = exchange.and_then(|exchange| exchange.status);
         tracing::info!(
             target: "ambit::access",
-            side = self.subject.direction.as_str(),
+            direction = self.subject.direction.as_str(),
             path = self.subject.path.map(Path::as_str),
             outcome = ending.as_str(),
             reason = ending.reason(),
