@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ambit_common::{ClassifierInput, ClassifierOutput, Generation, KernelVerdict, NetnsCookie};
-use ambit_datapath::bpffs::PinDirectory;
+use ambit_datapath::PinDirectory;
 use ambit_datapath::{CLASSIFIER, Pins, PolicyTables};
 use ambit_policy::{Attributes, WorkloadPolicies};
 use anyhow::{Context, Result};

@@ -30,13 +30,13 @@ pub enum DatapathError {
     NoMap(&'static str),
     /// The pin directory could not be prepared.
     #[error(transparent)]
-    Directory(#[from] super::bpffs::PinDirectoryError),
+    Directory(#[from] crate::pins::directory::PinDirectoryError),
     /// The pod's network namespace could not be used.
     #[error(transparent)]
-    Netns(#[from] super::netns::NetnsError),
+    Netns(#[from] crate::kernel::netns::NetnsError),
     /// A pinned link could not be used.
     #[error(transparent)]
-    Link(#[from] super::link::LinkError),
+    Link(#[from] crate::kernel::link::LinkError),
     /// A map could not be read or written.
     #[error("the map {map} could not be {action}: {source}")]
     Map {
@@ -104,7 +104,7 @@ pub enum DatapathError {
 
 impl DatapathError {
     /// Whether a map has no room for an entry: a trie says ENOSPC, a hash E2BIG.
-    pub(super) fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         let Self::Map { source, .. } = self else {
             return false;
         };
@@ -117,7 +117,7 @@ impl DatapathError {
         }
     }
 
-    pub(super) fn map(
+    pub(crate) fn map(
         map: &'static str,
         action: &'static str,
     ) -> impl FnOnce(aya::maps::MapError) -> Self {
@@ -128,7 +128,7 @@ impl DatapathError {
         }
     }
 
-    pub(super) fn pin(path: PathBuf, action: &'static str) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn pin(path: PathBuf, action: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Pin {
             path,
             action,
@@ -139,18 +139,18 @@ impl DatapathError {
 
 /// The flag with which an entry is only written where there is none. An entry of a hash that is
 /// overwritten can be missed by a look-up: the kernel links the new element, then unlinks the old one.
-pub(super) const BPF_NOEXIST: u64 = 1;
+pub(crate) const BPF_NOEXIST: u64 = 1;
 
 /// Errors of changes of which each is tried whatever became of the others.
 #[derive(Debug, Default)]
-pub(super) struct Failures {
+pub(crate) struct Failures {
     first: Option<DatapathError>,
     more: usize,
 }
 
 impl Failures {
     /// Takes note of an outcome. Whether it is a success.
-    pub(super) fn note(&mut self, outcome: Result<(), DatapathError>) -> bool {
+    pub(crate) fn note(&mut self, outcome: Result<(), DatapathError>) -> bool {
         match outcome {
             Ok(()) => return true,
             Err(error) if self.first.is_none() => self.first = Some(error),
@@ -159,8 +159,13 @@ impl Failures {
         false
     }
 
+    /// The first error, if there was one.
+    pub(crate) fn into_first(self) -> Option<DatapathError> {
+        self.first
+    }
+
     /// All of them as one.
-    pub(super) fn into_result(self) -> Result<(), DatapathError> {
+    pub(crate) fn into_result(self) -> Result<(), DatapathError> {
         match self {
             Self { first: None, .. } => Ok(()),
             Self {
@@ -179,7 +184,7 @@ impl Failures {
 }
 
 /// The outcome of removing an entry, where one that is not there is as good as removed.
-pub(super) fn removed(
+pub(crate) fn removed(
     outcome: Result<(), aya::maps::MapError>,
     map: &'static str,
 ) -> Result<(), DatapathError> {

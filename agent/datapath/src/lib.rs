@@ -1,74 +1,60 @@
 //! The kernel side of a node: programs, maps, enrolled pods, and the agent's own connections.
 //!
-//! [`NodePrograms`] installs the programs; [`Enroller`] attaches them to pods; [`PolicyTables`] holds the
-//! policies in the kernel; [`PodDatapath`] is what the proxy sees of a pod.
+//! | folder | holds |
+//! |---|---|
+//! | `programs` | loads the kernel programs and attaches them: [`NodePrograms`], and each pod's `sk_lookup` |
+//! | `pins` | the pin directory, where programs, maps and links outlive the agent |
+//! | `pod` | enrols pods, serves and closes them: [`Enroller`], and the table of pods |
+//! | `policy` | the policies in the kernel: [`PolicyTables`] |
+//! | `mesh` | the table of destinations: [`MeshTable`] |
+//! | `sockets` | the agent's listeners and connections in a pod: [`PodDatapath`] is what the proxy sees of a pod |
+//! | `sweep` | closes connections that no proxy carries and that policy does not allow |
+//! | `reports` | counters and denials that the programs report |
+//! | `check` | what this kernel has and lacks, and other programs on the same hooks |
+//! | `kernel` | bpf(2), netlink, namespaces, cgroups and /proc as typed functions |
 
-pub mod agent_sockets;
-mod attach;
-mod bpf_call;
-pub mod bpffs;
-mod capabilities;
-pub mod cgroup;
 pub mod check;
-mod counters;
-mod denials;
-mod dial;
-mod enrolment;
 mod error;
-pub mod foreign;
-mod grace;
-mod ids;
-mod leftovers;
-pub mod link;
-pub mod listeners;
-mod local_route;
+mod kernel;
 mod mesh;
-mod netlink;
-pub mod netns;
-mod node;
-mod objects;
-mod owner;
-pub mod passed;
 mod pins;
-mod pod_program;
-mod pod_slots;
-mod pod_table;
-mod policy_maps;
-mod probe;
-pub mod processes;
-mod request_stream;
-pub mod sock_diag;
-pub mod stock;
+mod pod;
+mod policy;
+mod programs;
+mod reports;
+mod sockets;
 mod sweep;
-mod tables;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
-mod ticket;
-mod ztunnel;
 
-pub use counters::Counters;
-pub use denials::{DenialReader, KernelDenial};
-pub use dial::{
+pub use check::foreign;
+pub use error::DatapathError;
+pub use kernel::local_route::is_local;
+pub use kernel::{cgroup, netns};
+pub use mesh::{MeshFault, MeshTable};
+pub use pins::Pins;
+pub use pins::directory::{PinDirectory, PinDirectoryError};
+pub use pod::enrolment::{
+    EnrolError, EnrolledPod, Enroller, EnrollerParts, EntryChange, LocatedNetns,
+};
+pub use pod::leftovers::{Leftover, NetnsLife};
+pub use pod::owner::PodOwner;
+pub use pod::ztunnel::{Ztunnel, ZtunnelError, ztunnel_in};
+pub use policy::{AssignedPolicies, PolicySetCounts, PolicyTables};
+#[cfg(any(test, feature = "testing"))]
+pub use programs::CLASSIFIER;
+pub use programs::KernelLog;
+pub use programs::node_programs::NodePrograms;
+pub use reports::{Counters, DenialReader, KernelDenial};
+pub use sockets::dial::{
     AuthorizedStream, Delivery, DeliveryCaller, DialError, PodDatapath, PodDatapathParts,
     ShardMaps, UnjudgedStream,
 };
-pub use enrolment::{EnrolError, EnrolledPod, Enroller, EnrollerParts, EntryChange, LocatedNetns};
-pub use error::DatapathError;
-pub use leftovers::{Leftover, NetnsLife};
-pub use listeners::PodListeners;
-pub use local_route::is_local;
-pub use mesh::{MeshFault, MeshTable};
-pub use node::{KernelLog, NodePrograms};
-#[cfg(any(test, feature = "testing"))]
-pub use objects::CLASSIFIER;
-pub use owner::PodOwner;
-pub use pins::Pins;
-pub use request_stream::{
+pub use sockets::listeners::PodListeners;
+pub use sockets::request_stream::{
     ApplicationConnection, ApplicationRequests, BodyPresence, ReadyRequests, RequestStream,
     SentRequest, Unasked,
 };
 pub use sweep::{PassedRules, SweepError, close_passed, reset_agents};
-pub use tables::{AssignedPolicies, PolicySetCounts, PolicyTables};
-pub use ztunnel::{Ztunnel, ZtunnelError, ztunnel_in};

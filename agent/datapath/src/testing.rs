@@ -6,10 +6,10 @@ use std::path::Path;
 use nix::mount::{MntFlags, umount2};
 use nix::sched::{CloneFlags, unshare};
 
-use super::bpffs::mount_bpffs;
-use super::capabilities::{Capabilities, Capability};
-use super::cgroup::{CgroupMount, CgroupPath};
-use super::netns::NetnsHandle;
+use crate::kernel::capabilities::{Capabilities, Capability};
+use crate::kernel::cgroup::{CgroupMount, CgroupPath};
+use crate::kernel::netns::NetnsHandle;
+use crate::pins::directory::mount_bpffs;
 use ambit_testing::skip;
 
 /// What these tests do with the kernel takes root with these.

@@ -8,7 +8,7 @@ use tokio::net::UnixListener;
 
 use super::RunConfig;
 use crate::admin::server;
-use ambit_datapath::bpffs::PinDirectory;
+use ambit_datapath::PinDirectory;
 
 /// The changes of a start that is under way. They are undone unless it succeeds. No pod depends on
 /// them until then.

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use super::{IssuerConfig, RunConfig, descriptors};
 use crate::admin::server;
-use ambit_datapath::bpffs::PinDirectory;
+use ambit_datapath::PinDirectory;
 use ambit_datapath::cgroup::{CgroupMount, CgroupPath};
 use ambit_datapath::check::CheckReport;
 use ambit_datapath::is_local;

@@ -27,8 +27,8 @@ use aya::maps::{MapData, MapError};
 use ipnet::IpNet;
 
 use self::prefix::{Classes, Prefix, Unprotected, is_exemption, needed};
-use super::error::removed;
-use super::{DatapathError, Pins};
+use crate::error::{Failures, removed};
+use crate::{DatapathError, Pins};
 
 const MAP: &str = "MESH";
 
@@ -127,17 +127,17 @@ struct TrackedMap<M> {
 
 impl<M: PrefixMap> TrackedMap<M> {
     fn replace(&mut self, wanted: &Classes) -> Result<(), MeshFault> {
-        let mut errors = Errors::default();
-        self.tighten(wanted, &mut errors);
+        let mut failures = Failures::default();
+        self.tighten(wanted, &mut failures);
         if !self.passing(wanted).is_empty() {
             // What has been dropped since has made room.
-            self.tighten(wanted, &mut errors);
+            self.tighten(wanted, &mut failures);
         }
-        self.exempt(wanted, &mut errors);
-        self.compare(wanted, errors)
+        self.exempt(wanted, &mut failures);
+        self.compare(wanted, failures)
     }
 
-    fn compare(&self, wanted: &Classes, errors: Errors) -> Result<(), MeshFault> {
+    fn compare(&self, wanted: &Classes, failures: Failures) -> Result<(), MeshFault> {
         if self.written == *wanted {
             return Ok(());
         }
@@ -146,7 +146,7 @@ impl<M: PrefixMap> TrackedMap<M> {
             is_exemption(*class) && self.written.get(prefix) != Some(class)
         };
         Err(MeshFault {
-            cause: errors.first,
+            cause: failures.into_first(),
             passing: passing.len(),
             example: passing.first().copied(),
             detours: wanted.iter().filter(is_missing).count(),
@@ -172,25 +172,25 @@ impl<M: PrefixMap> TrackedMap<M> {
             .collect()
     }
 
-    fn tighten(&mut self, wanted: &Classes, errors: &mut Errors) {
-        self.withdraw_exemptions(wanted, errors);
-        self.protect(wanted, errors);
-        self.drop_others(wanted, errors);
+    fn tighten(&mut self, wanted: &Classes, failures: &mut Failures) {
+        self.withdraw_exemptions(wanted, failures);
+        self.protect(wanted, failures);
+        self.drop_others(wanted, failures);
     }
 
-    fn withdraw_exemptions(&mut self, wanted: &Classes, errors: &mut Errors) {
+    fn withdraw_exemptions(&mut self, wanted: &Classes, failures: &mut Failures) {
         let is_over = |(&prefix, &class): (&Prefix, &u8)| {
             let stays = wanted.get(&prefix).is_some_and(|&now| is_exemption(now));
             (is_exemption(class) && !stays).then_some(prefix)
         };
         let over: Vec<_> = self.written.iter().filter_map(is_over).collect();
         for prefix in over {
-            errors.note(self.remove(prefix));
+            failures.note(self.remove(prefix));
         }
     }
 
     /// Shorter prefixes first.
-    fn protect(&mut self, wanted: &Classes, errors: &mut Errors) {
+    fn protect(&mut self, wanted: &Classes, failures: &mut Failures) {
         let mut room = None;
         for (&prefix, &class) in wanted {
             if is_exemption(class) || self.written.get(&prefix) == Some(&class) {
@@ -201,7 +201,7 @@ impl<M: PrefixMap> TrackedMap<M> {
                 let room = room.get_or_insert_with(|| Expendable::new(&self.written, wanted));
                 outcome = self.insert_instead(room, prefix, class, error);
             }
-            errors.note(outcome);
+            failures.note(outcome);
         }
     }
 
@@ -224,7 +224,7 @@ impl<M: PrefixMap> TrackedMap<M> {
 
     /// Removes what is not wanted, unless it protects something of what could not be protected
     /// otherwise: beneath an exemption that could not be withdrawn, too.
-    fn drop_others(&mut self, wanted: &Classes, errors: &mut Errors) {
+    fn drop_others(&mut self, wanted: &Classes, failures: &mut Failures) {
         let unprotected = Unprotected::new(&self.written, wanted);
         let is_over = |prefix: &Prefix| {
             let protects = unprotected.cover(*prefix) || unprotected.lie_within(*prefix);
@@ -232,12 +232,12 @@ impl<M: PrefixMap> TrackedMap<M> {
         };
         let others: Vec<_> = self.written.keys().copied().filter(is_over).collect();
         for prefix in others {
-            errors.note(self.remove(prefix));
+            failures.note(self.remove(prefix));
         }
     }
 
     /// Adds exemptions, unless they would exempt what could not be protected.
-    fn exempt(&mut self, wanted: &Classes, errors: &mut Errors) {
+    fn exempt(&mut self, wanted: &Classes, failures: &mut Failures) {
         let unprotected = Unprotected::new(&self.written, wanted);
         let mut failed_in_a_row = 0;
         for (&prefix, &class) in wanted {
@@ -247,7 +247,7 @@ impl<M: PrefixMap> TrackedMap<M> {
             {
                 continue;
             }
-            if errors.note(self.insert(prefix, class)) {
+            if failures.note(self.insert(prefix, class)) {
                 failed_in_a_row = 0;
             } else {
                 failed_in_a_row += 1;
@@ -268,25 +268,6 @@ impl<M: PrefixMap> TrackedMap<M> {
         self.map.remove(prefix)?;
         self.written.remove(&prefix);
         Ok(())
-    }
-}
-
-/// The first error of many attempts.
-#[derive(Debug, Default)]
-struct Errors {
-    first: Option<DatapathError>,
-}
-
-impl Errors {
-    /// Takes note of an outcome. Whether it is a success.
-    fn note(&mut self, outcome: Result<(), DatapathError>) -> bool {
-        match outcome {
-            Ok(()) => true,
-            Err(error) => {
-                self.first.get_or_insert(error);
-                false
-            }
-        }
     }
 }
 

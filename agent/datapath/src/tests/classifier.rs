@@ -10,7 +10,7 @@ use ambit_common::{
 use aya::programs::Xdp;
 use aya::{Ebpf, EbpfLoader, TestRun, TestRunOptions};
 
-use crate::bpffs::PinDirectory;
+use crate::pins::directory::PinDirectory;
 use crate::testing::{TestBpffs, is_root, mount_for_test};
 use crate::{CLASSIFIER, Pins, PolicyTables};
 use ambit_policy::{Attributes, WorkloadPolicies};

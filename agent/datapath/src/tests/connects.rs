@@ -11,10 +11,11 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, pipe, read, write};
 
 use super::node_maps::{Hammer, NodeMaps, entry};
-use crate::cgroup::CgroupMount;
-use crate::netns::NetnsHandle;
+use crate::kernel::cgroup::CgroupMount;
+use crate::kernel::netns::NetnsHandle;
+use crate::programs::node_programs;
 use crate::testing::{TestCgroup, fresh_netns};
-use crate::{KernelLog, MeshTable, node};
+use crate::{KernelLog, MeshTable};
 
 /// How long is dialled.
 const DIALLING: Duration = Duration::from_secs(3);
@@ -43,7 +44,8 @@ fn no_connect_of_an_enrolled_pod_leaves_while_the_table_changes() {
         agent: 0,
     };
     let _programs =
-        node::attach_all(&maps.pins, cgroup.0.path(), settings, KernelLog::Off).expect("attaches");
+        node_programs::attach_all(&maps.pins, cgroup.0.path(), settings, KernelLog::Off)
+            .expect("attaches");
     let mut mesh = MeshTable::open(&maps.pins).expect("opens");
     let range = "10.0.0.0/8".parse().expect("a range");
     mesh.replace(&[(range, MeshClass::Proxy)]).expect("written");

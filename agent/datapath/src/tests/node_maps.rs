@@ -3,11 +3,11 @@
 use ambit_common::{Address, Generation, MAX_SHARDS, NetnsCookie, PodEntry, PodMode, PolicySetId};
 use aya::EbpfLoader;
 
-use crate::bpffs::PinDirectory;
+use crate::pins::directory::PinDirectory;
 use crate::pins::{NODE_MAPS, SHARED_MAPS};
-use crate::pod_table::PodTable;
+use crate::pod::table::PodTable;
 use crate::testing::{TestBpffs, is_root, mount_for_test};
-use crate::{Pins, objects};
+use crate::{Pins, programs};
 
 /// The maps, gone with the value.
 pub(super) struct NodeMaps {
@@ -31,7 +31,9 @@ impl NodeMaps {
             _directory: directory,
             _bpffs: bpffs,
         };
-        maps.loader().load(objects::NODE).expect("makes the maps");
+        maps.loader()
+            .load(programs::NODE_OBJECT)
+            .expect("makes the maps");
         Some(maps)
     }
 

@@ -1,0 +1,188 @@
+//! Pinned bpf_links: which of them still hold on to something, and giving them another program.
+//!
+//! An upgraded agent replaces the program of the link that its predecessor pinned. A second
+//! attachment would be wrong even for a moment: with several `sk_lookup` programs, a socket that
+//! one selects beats another's refusal.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use crate::kernel::bpf::{RawLinkInfo, link_info, open_pinned, update_link};
+
+/// Why a pinned link could not be used.
+#[derive(Debug, thiserror::Error)]
+#[error("the pinned bpf_link {} could not be {what}: {source}", path.display())]
+pub struct LinkError {
+    path: PathBuf,
+    what: &'static str,
+    source: io::Error,
+}
+
+impl LinkError {
+    /// What the kernel answered.
+    pub fn kind(&self) -> io::ErrorKind {
+        self.source.kind()
+    }
+}
+
+/// A link that is pinned in a bpffs. Dropping it closes the file; the pin keeps the link attached.
+#[derive(Debug)]
+pub(crate) struct PinnedLink {
+    link: OwnedFd,
+    path: PathBuf,
+}
+
+/// What a link is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct LinkInfo {
+    /// The kernel's number of the link.
+    pub id: u32,
+    /// The kernel's number of the program that it runs.
+    pub program: u32,
+    /// What it is attached to.
+    pub target: LinkTarget,
+}
+
+/// What a link is attached to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum LinkTarget {
+    /// A cgroup, by its id; `None` once it is removed.
+    Cgroup(Option<u64>),
+    /// A network namespace, by its inode; `None` once it is gone.
+    Netns(Option<u64>),
+    /// Something that Ambit does not use, by the kernel's `enum bpf_link_type`.
+    Other(u32),
+}
+
+impl PinnedLink {
+    /// Opens the link that is pinned at `path`.
+    ///
+    /// # Errors
+    /// [`LinkError`] of kind `NotFound` where nothing is pinned there.
+    pub(crate) fn open(path: &Path) -> Result<Self, LinkError> {
+        let path = path.to_owned();
+        match open_pinned(&path) {
+            Ok(link) => Ok(Self { link, path }),
+            Err(source) => Err(LinkError {
+                path,
+                what: "opened",
+                source,
+            }),
+        }
+    }
+
+    /// Makes the link run `program` from its next event on; no event runs none or both.
+    ///
+    /// # Errors
+    /// [`LinkError`] where the link has lost its target, or `program` is of another type.
+    pub(crate) fn update(&self, program: BorrowedFd<'_>) -> Result<(), LinkError> {
+        update_link(self.link.as_fd(), program).map_err(|source| self.failed("updated", source))
+    }
+
+    /// What the link is and what it is attached to.
+    ///
+    /// # Errors
+    /// [`LinkError`] where what is pinned is no link.
+    pub(crate) fn info(&self) -> Result<LinkInfo, LinkError> {
+        let info =
+            link_info(self.link.as_fd()).map_err(|source| self.failed("inspected", source))?;
+        Ok(LinkInfo {
+            id: info.id,
+            program: info.program,
+            target: target(&info),
+        })
+    }
+
+    fn failed(&self, what: &'static str, source: io::Error) -> LinkError {
+        LinkError {
+            path: self.path.clone(),
+            what,
+            source,
+        }
+    }
+}
+
+/// Reads the union of `struct bpf_link_info`.
+fn target(info: &RawLinkInfo) -> LinkTarget {
+    const CGROUP: u32 = 3;
+    const NETNS: u32 = 5;
+    let [a, b, c, d, e, f, g, h, ..] = info.detail;
+    match info.link_type {
+        CGROUP => {
+            let id = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
+            LinkTarget::Cgroup((id != 0).then_some(id))
+        }
+        NETNS => {
+            let inode = u32::from_ne_bytes([a, b, c, d]);
+            LinkTarget::Netns((inode != 0).then_some(inode.into()))
+        }
+        other => LinkTarget::Other(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+    use crate::kernel::bpf::{AttachPoint, create_link, load_trivial_program, pin, query_programs};
+    use crate::testing::{fresh_netns, is_root, mount_for_test};
+
+    #[test]
+    fn a_pinned_link_is_updated_and_outlives_its_namespace_without_a_target() {
+        if !is_root() {
+            return;
+        }
+        let bpffs = mount_for_test();
+        let path = bpffs.path().join("link");
+        let pod = fresh_netns();
+        let hook = AttachPoint::SkLookup;
+        let old = load_trivial_program(hook).expect("loads");
+        let target = pod.as_fd().as_raw_fd();
+        let link = create_link(old.as_raw_fd(), target, hook).expect("attaches");
+        pin(link.as_fd(), &path).expect("pins");
+        drop((link, old));
+
+        let pinned = PinnedLink::open(&path).expect("opens");
+        let before = pinned.info().expect("link");
+        assert_eq!(
+            before.target,
+            LinkTarget::Netns(Some(pod.inode().expect("inode")))
+        );
+        assert_eq!(
+            query_programs(pod.as_fd(), hook).expect("query"),
+            [before.program]
+        );
+
+        let new = load_trivial_program(hook).expect("loads");
+        pinned.update(new.as_fd()).expect("updates");
+        let after = pinned.info().expect("link");
+        assert_eq!(after.id, before.id);
+        assert_ne!(after.program, before.program);
+        assert_eq!(
+            query_programs(pod.as_fd(), hook).expect("query"),
+            [after.program]
+        );
+
+        let other = load_trivial_program(AttachPoint::Connect4).expect("loads");
+        pinned
+            .update(other.as_fd())
+            .expect_err("a program of another type");
+        drop(pod);
+        // The kernel takes a namespace apart in the background.
+        while pinned.info().expect("link").target != LinkTarget::Netns(None) {
+            std::thread::yield_now();
+        }
+        pinned
+            .update(new.as_fd())
+            .expect_err("nothing to attach to");
+    }
+
+    #[test]
+    fn what_is_not_pinned_is_not_found() {
+        let error = PinnedLink::open(Path::new("/nowhere/link")).expect_err("missing");
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        assert!(error.to_string().contains("/nowhere/link"), "{error}");
+    }
+}

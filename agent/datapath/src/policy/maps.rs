@@ -1,0 +1,190 @@
+//! The kernel's policy tables, as maps.
+//!
+//! An entry is written once, under a set's new number, and never changed. It is removed only after no
+//! program can judge by its set any more: see [`crate::PolicyTables::sweep`].
+
+use std::collections::BTreeSet;
+
+use ambit_common::{
+    ADDRESS_KEY_SET_BITS, Address, AddressBitsKey, Bitmap, IdentityBitsKey, IdentityId,
+    PolicySetHeader, PolicySetId, PortBitsKey, SetBits,
+};
+use aya::Pod;
+use aya::maps::lpm_trie::{Key, LpmTrie};
+use aya::maps::{HashMap, MapData, MapError};
+
+use crate::error::{BPF_NOEXIST, Failures, removed};
+use crate::{DatapathError, Pins};
+use ambit_policy::CompiledSet;
+
+const HEADERS: &str = "POLICY_SETS";
+const IDENTITIES: &str = "IDENTITY_BITS";
+const SOURCES: &str = "SOURCE_BITS";
+const DESTINATIONS: &str = "DESTINATION_BITS";
+const PORTS: &str = "PORT_BITS";
+
+/// The maps that hold policy sets.
+#[derive(Debug)]
+pub(crate) struct PolicyMaps {
+    headers: HashMap<MapData, PolicySetId, PolicySetHeader>,
+    identities: HashMap<MapData, IdentityBitsKey, SetBits>,
+    sources: LpmTrie<MapData, AddressBitsKey, SetBits>,
+    destinations: LpmTrie<MapData, AddressBitsKey, SetBits>,
+    ports: HashMap<MapData, PortBitsKey, SetBits>,
+}
+
+impl PolicyMaps {
+    pub(crate) fn open(pins: &Pins) -> Result<Self, DatapathError> {
+        Ok(Self {
+            headers: pins.hash(HEADERS)?,
+            identities: pins.hash(IDENTITIES)?,
+            sources: pins.trie(SOURCES)?,
+            destinations: pins.trie(DESTINATIONS)?,
+            ports: pins.hash(PORTS)?,
+        })
+    }
+
+    /// Writes a set under a new number; the header last, since nothing is judged without it.
+    pub(crate) fn write(
+        &mut self,
+        set: PolicySetId,
+        compiled: &CompiledSet,
+    ) -> Result<(), DatapathError> {
+        for &(address, prefix, bits) in &compiled.sources {
+            let bits = of(set, prefix.into(), bits);
+            self.sources
+                .insert(&address_key(set, address, prefix), bits, 0)
+                .map_err(DatapathError::map(SOURCES, "written"))?;
+        }
+        for &(address, prefix, bits) in &compiled.destinations {
+            let bits = of(set, prefix.into(), bits);
+            self.destinations
+                .insert(&address_key(set, address, prefix), bits, 0)
+                .map_err(DatapathError::map(DESTINATIONS, "written"))?;
+        }
+        for &(port, bits) in &compiled.ports {
+            let key = PortBitsKey { set, port, zero: 0 };
+            self.ports
+                .insert(key, of(set, port.into(), bits), BPF_NOEXIST)
+                .map_err(DatapathError::map(PORTS, "written"))?;
+        }
+        self.write_identity(set, IdentityId::NONE, compiled.identity_bits(None))?;
+        let header = PolicySetHeader {
+            set,
+            ..compiled.header
+        };
+        self.headers
+            .insert(set, header, BPF_NOEXIST)
+            .map_err(DatapathError::map(HEADERS, "written"))
+    }
+
+    /// Writes what a peer identity satisfies in a set.
+    pub(crate) fn write_identity(
+        &mut self,
+        set: PolicySetId,
+        identity: IdentityId,
+        bits: Bitmap,
+    ) -> Result<(), DatapathError> {
+        let key = IdentityBitsKey { set, identity };
+        self.identities
+            .insert(key, of(set, identity.0, bits), BPF_NOEXIST)
+            .map_err(DatapathError::map(IDENTITIES, "written"))
+    }
+
+    /// The sets of which anything is in the maps: also those that an earlier agent left, wholly or in
+    /// part.
+    pub(crate) fn sets(&self) -> Result<BTreeSet<PolicySetId>, DatapathError> {
+        let mut sets = BTreeSet::new();
+        collect(self.headers.keys(), HEADERS, |&set| set, &mut sets)?;
+        collect(self.identities.keys(), IDENTITIES, |key| key.set, &mut sets)?;
+        collect(self.ports.keys(), PORTS, |key| key.set, &mut sets)?;
+        collect(
+            self.sources.keys(),
+            SOURCES,
+            |key| key.data().set,
+            &mut sets,
+        )?;
+        let of_prefix = |key: &Key<AddressBitsKey>| key.data().set;
+        collect(self.destinations.keys(), DESTINATIONS, of_prefix, &mut sets)?;
+        Ok(sets)
+    }
+
+    /// Removes sets with all their entries, the headers first. Whatever fails, the rest is tried.
+    pub(crate) fn remove(&mut self, sets: &BTreeSet<PolicySetId>) -> Result<(), DatapathError> {
+        let mut failures = Failures::default();
+        for set in sets {
+            failures.note(removed(self.headers.remove(set), HEADERS));
+        }
+        let (identities, ports) = (&mut self.identities, &mut self.ports);
+        remove_from(
+            identities,
+            IDENTITIES,
+            |key| sets.contains(&key.set),
+            &mut failures,
+        );
+        remove_from(ports, PORTS, |key| sets.contains(&key.set), &mut failures);
+        for (trie, name) in [
+            (&mut self.sources, SOURCES),
+            (&mut self.destinations, DESTINATIONS),
+        ] {
+            let keys: Vec<_> = trie.keys().collect();
+            for key in keys {
+                match key {
+                    Ok(key) if !sets.contains(&key.data().set) => {}
+                    Ok(key) => {
+                        failures.note(removed(trie.remove(&key), name));
+                    }
+                    Err(error) => {
+                        failures.note(Err(DatapathError::map(name, "read")(error)));
+                    }
+                }
+            }
+        }
+        failures.into_result()
+    }
+}
+
+fn collect<K>(
+    keys: impl Iterator<Item = Result<K, MapError>>,
+    name: &'static str,
+    set: impl Fn(&K) -> PolicySetId,
+    sets: &mut BTreeSet<PolicySetId>,
+) -> Result<(), DatapathError> {
+    for key in keys {
+        sets.insert(set(&key.map_err(DatapathError::map(name, "read"))?));
+    }
+    Ok(())
+}
+
+fn remove_from<K: Pod, V: Pod>(
+    map: &mut HashMap<MapData, K, V>,
+    name: &'static str,
+    is_meant: impl Fn(&K) -> bool,
+    failures: &mut Failures,
+) {
+    let keys: Vec<_> = map.keys().collect();
+    for key in keys {
+        match key {
+            Ok(key) if !is_meant(&key) => {}
+            Ok(key) => {
+                failures.note(removed(map.remove(&key), name));
+            }
+            Err(error) => {
+                failures.note(Err(DatapathError::map(name, "read")(error)));
+            }
+        }
+    }
+}
+
+fn of(set: PolicySetId, value: u32, bits: Bitmap) -> SetBits {
+    SetBits { set, value, bits }
+}
+
+fn address_key(set: PolicySetId, address: Address, prefix: u8) -> Key<AddressBitsKey> {
+    let data = AddressBitsKey {
+        set,
+        zero: 0,
+        address,
+    };
+    Key::new(ADDRESS_KEY_SET_BITS + u32::from(prefix), data)
+}

@@ -1,0 +1,430 @@
+//! Connections that the agent opens from inside a pod's network namespace.
+//!
+//! Each is made under a ticket, and the kernel's verdict decides what becomes of it:
+//! [`PodDatapath::deliver`] gives bytes a way to the application only through an
+//! [`AuthorizedStream`], which nothing but an ALLOW verdict or a [`Permit`] makes.
+
+use std::cell::Cell;
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsRawFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ambit_common::{
+    DELIVERY_RANGE, HBONE_PORT, IpFamily, MAX_SHARDS, NetnsCookie, PolicySetId, Reason, RecordKind,
+    SocketRecord, Ticket, TicketKind, TicketVerdict,
+};
+use aya::maps::{MapData, MapError, SkStorage};
+use socket2::Socket;
+use tokio::net::TcpStream;
+
+use crate::policy::PolicyTables;
+use crate::sockets::stock::SocketStock;
+use crate::sockets::ticket::{TicketedConnect, Tickets};
+use crate::{DatapathError, Pins};
+use ambit_model::{
+    ApplicationAddress, CallerAddress, ObjectName, OriginalDestination, WorkloadIdentity,
+};
+use ambit_policy::{Decider, Layer, Permit};
+
+/// Tickets of another generation are replaced this often before a delivery is refused.
+const STALE_ATTEMPTS: usize = 3;
+
+/// One shard's handles on the kernel's maps.
+#[derive(Debug)]
+pub struct ShardMaps {
+    tickets: Tickets,
+    sockets: SkStorage<MapData, SocketRecord>,
+}
+
+impl ShardMaps {
+    /// Opens them.
+    ///
+    /// # Errors
+    /// [`DatapathError::Map`] where a map cannot be opened.
+    pub fn open(pins: &Pins) -> Result<Self, DatapathError> {
+        Ok(Self {
+            tickets: Tickets::open(pins)?,
+            sockets: pins.socket_storage("SOCKETS")?,
+        })
+    }
+}
+
+/// A pod as one shard of the proxy sees it: the only way to open connections in its network
+/// namespace, and those only under a ticket for this pod. Stays on its shard's thread.
+#[derive(Clone)]
+pub struct PodDatapath(Rc<PodOnShard>);
+
+struct PodOnShard {
+    parts: PodDatapathParts,
+    next_source: Cell<u16>,
+}
+
+/// What a [`PodDatapath`] is made of: this is what crosses to the shard's thread.
+pub struct PodDatapathParts {
+    /// The pod.
+    pub pod: ObjectName,
+    /// Its network namespace.
+    pub netns: NetnsCookie,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Ports of the agent's listeners in it, by kind and shard.
+    pub ports: [[u16; MAX_SHARDS]; 3],
+    /// Sockets made inside its network namespace.
+    pub stock: SocketStock,
+    /// The shard's maps.
+    pub maps: Arc<ShardMaps>,
+    /// The policy tables.
+    pub tables: PolicyTables,
+    /// How long a connect may take.
+    pub connect_timeout: Duration,
+}
+
+/// Who called, as far as it was authenticated.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DeliveryCaller {
+    /// The verified identity; `None` for plaintext.
+    pub identity: Option<WorkloadIdentity>,
+    /// The address from which it dialled.
+    pub address: CallerAddress,
+}
+
+/// A connection to a pod's application.
+#[derive(Debug)]
+pub enum Delivery {
+    /// The kernel allowed it.
+    Allowed(AuthorizedStream),
+    /// The kernel needs the userspace evaluator's word.
+    Ask(UnjudgedStream),
+}
+
+/// A connection to an application that policy allows. Made by the kernel's verdict or by a
+/// [`Permit`], and by nothing else.
+#[derive(Debug)]
+pub struct AuthorizedStream {
+    stream: TcpStream,
+    layer: Layer,
+    decider: Option<Decider>,
+}
+
+impl AuthorizedStream {
+    /// The rule that allowed it; `None` where no ALLOW policy applies.
+    pub fn decider(&self) -> Option<&Decider> {
+        self.decider.as_ref()
+    }
+
+    /// Who allowed it.
+    pub fn layer(&self) -> Layer {
+        self.layer
+    }
+
+    /// The connection.
+    pub fn into_stream(self) -> TcpStream {
+        self.stream
+    }
+}
+
+/// A connection to an application that nobody has allowed: no byte can pass.
+#[derive(Debug)]
+pub struct UnjudgedStream(pub(crate) TcpStream);
+
+impl UnjudgedStream {
+    /// Lets bytes pass, on the evaluator's word.
+    pub fn authorize(self, permit: Permit) -> AuthorizedStream {
+        AuthorizedStream {
+            stream: self.0,
+            layer: Layer::Proxy,
+            decider: permit.into_decider(),
+        }
+    }
+}
+
+/// Why a connection was not opened.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// The kernel denied it.
+    #[error("denied by the kernel: {}", reason.as_str())]
+    Denied {
+        /// Why.
+        reason: Reason,
+        /// The policy set that decided.
+        policy_set: PolicySetId,
+        /// The alternative that decided.
+        alternative: u32,
+    },
+    /// The other end refused it, or cannot be reached.
+    #[error("{to} cannot be connected to: {source}")]
+    Unreachable {
+        /// What was dialled.
+        to: SocketAddr,
+        /// connect(2)'s error.
+        source: io::Error,
+    },
+    /// The other end did not answer in time.
+    #[error("{to} did not answer within {timeout:?}")]
+    TimedOut {
+        /// What was dialled.
+        to: SocketAddr,
+        /// How long it had.
+        timeout: Duration,
+    },
+    /// The pod's policies changed faster than a verdict could be had.
+    #[error("the pod's policies changed {STALE_ATTEMPTS} times while its verdict was asked")]
+    Stale,
+    /// The hook did not see the connect.
+    #[error(
+        "the kernel gave no verdict on a connection of the agent; is its cgroup still attached?"
+    )]
+    NoVerdict,
+    /// The tables could not be made ready for the caller.
+    #[error("the policy tables could not be made ready: {0}")]
+    Tables(#[source] DatapathError),
+    /// A socket operation of the agent failed.
+    #[error("a socket of the agent failed: {0}")]
+    Socket(#[source] io::Error),
+}
+
+impl fmt::Debug for PodDatapathParts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PodDatapathParts")
+            .field("pod", &self.pod)
+            .field("netns", &self.netns)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for PodDatapath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.parts.fmt(f)
+    }
+}
+
+impl PodDatapath {
+    /// A pod, for one shard.
+    pub fn new(parts: PodDatapathParts) -> Self {
+        Self(Rc::new(PodOnShard {
+            parts,
+            next_source: Cell::new(0),
+        }))
+    }
+
+    /// The pod's name.
+    pub fn pod(&self) -> &ObjectName {
+        &self.0.parts.pod
+    }
+
+    /// The pod's network namespace.
+    pub fn netns(&self) -> NetnsCookie {
+        self.0.parts.netns
+    }
+
+    /// The pod's addresses.
+    pub fn addresses(&self) -> &[IpAddr] {
+        &self.0.parts.addresses
+    }
+
+    /// Whether `port` is the agent's in this pod: HBONE's, or one of its listeners'.
+    pub fn owns_port(&self, port: u16) -> bool {
+        port == HBONE_PORT
+            || (port != 0 && self.0.parts.ports.iter().flatten().any(|&own| own == port))
+    }
+
+    /// Returns the destination that a process of the pod dialled, as the kernel recorded it for a connection
+    /// that an outbound listener accepted. `None`: the kernel did not redirect the connection; close it.
+    pub fn original_destination(&self, accepted: &TcpStream) -> Option<OriginalDestination> {
+        let record = self.record(accepted)?;
+        match record.kind()? {
+            RecordKind::OutboundAccepted => Some(OriginalDestination(record.endpoint.into())),
+            RecordKind::OutboundClient
+            | RecordKind::DeliveryClient
+            | RecordKind::DeliveryAccepted
+            | RecordKind::Node
+            | RecordKind::LocalClient => None,
+        }
+    }
+
+    fn record(&self, socket: &TcpStream) -> Option<SocketRecord> {
+        match self.0.parts.maps.sockets.get(socket, 0) {
+            Ok(record) => Some(record),
+            Err(MapError::KeyNotFound) => None,
+            Err(error) => {
+                tracing::warn!(pod = %self.0.parts.pod, %error, "a connection's record cannot be read");
+                None
+            }
+        }
+    }
+
+    /// Connects to another pod's HBONE port.
+    ///
+    /// # Errors
+    /// [`DialError`]; there is no other way to that pod.
+    pub async fn dial_tunnel(&self, to: SocketAddr) -> Result<TcpStream, DialError> {
+        self.dial(TicketKind::Tunnel, to).await
+    }
+
+    /// Connects in plaintext to an endpoint that its objects do not opt in.
+    ///
+    /// # Errors
+    /// [`DialError`].
+    pub async fn dial_plaintext(&self, to: SocketAddr) -> Result<TcpStream, DialError> {
+        self.dial(TicketKind::Plaintext, to).await
+    }
+
+    async fn dial(&self, kind: TicketKind, to: SocketAddr) -> Result<TcpStream, DialError> {
+        let socket = self.take_socket(to)?;
+        let ticket = Ticket::new(kind, self.0.parts.netns, to.into());
+        let answer = self.connect(&socket, to, ticket)?;
+        match TicketVerdict::from_u8(answer.ticket.verdict) {
+            TicketVerdict::Allow => self.established(socket, to, answer.connect).await,
+            TicketVerdict::Pending => Err(DialError::NoVerdict),
+            TicketVerdict::Deny | TicketVerdict::Ask | TicketVerdict::Stale => {
+                Err(denied(&answer.ticket))
+            }
+        }
+    }
+
+    /// Connects to the pod's application at `to`, as `caller`, if policy allows it. The
+    /// application sees the caller's address.
+    ///
+    /// # Errors
+    /// [`DialError::Denied`] with the reason; other [`DialError`]s where the application does not
+    /// answer.
+    pub async fn deliver(
+        &self,
+        caller: &DeliveryCaller,
+        to: ApplicationAddress,
+    ) -> Result<Delivery, DialError> {
+        let ApplicationAddress(to) = to;
+        for _ in 0..STALE_ATTEMPTS {
+            let (identity, generation) = self
+                .0
+                .parts
+                .tables
+                .admit_peer(self.0.parts.netns, caller.identity.as_ref())
+                .map_err(DialError::Tables)?;
+            let socket = self.take_socket(to)?;
+            self.bind_delivery(&socket, to).map_err(DialError::Socket)?;
+            let mut ticket = Ticket::new(TicketKind::Delivery, self.0.parts.netns, to.into());
+            ticket.identity = identity;
+            ticket.generation = generation;
+            ticket.caller = caller.address.into();
+            let answer = self.connect(&socket, to, ticket)?;
+            return match TicketVerdict::from_u8(answer.ticket.verdict) {
+                TicketVerdict::Allow => {
+                    let stream = self.established(socket, to, answer.connect).await?;
+                    Ok(Delivery::Allowed(AuthorizedStream {
+                        stream,
+                        layer: Layer::Kernel,
+                        decider: self.decider(&answer.ticket),
+                    }))
+                }
+                TicketVerdict::Ask => {
+                    let stream = self.established(socket, to, answer.connect).await?;
+                    Ok(Delivery::Ask(UnjudgedStream(stream)))
+                }
+                TicketVerdict::Deny => Err(denied(&answer.ticket)),
+                TicketVerdict::Pending => Err(DialError::NoVerdict),
+                TicketVerdict::Stale => continue,
+            };
+        }
+        Err(DialError::Stale)
+    }
+
+    fn decider(&self, ticket: &Ticket) -> Option<Decider> {
+        let tables = &self.0.parts.tables;
+        tables.decider(ticket.policy_set, ticket.alternative)
+    }
+
+    fn take_socket(&self, to: SocketAddr) -> Result<Socket, DialError> {
+        let family = if to.is_ipv4() {
+            IpFamily::V4
+        } else {
+            IpFamily::V6
+        };
+        self.0.parts.stock.take(family).map_err(DialError::Socket)
+    }
+
+    /// Binds to a delivery address. IPv4 has a range of them, so that a busy pod does not run out
+    /// of ports; IPv6 has one.
+    fn bind_delivery(&self, socket: &Socket, to: SocketAddr) -> io::Result<()> {
+        let source: IpAddr = if to.is_ipv4() {
+            let [a, b] = DELIVERY_RANGE;
+            let next = self.0.next_source.get().wrapping_add(1);
+            self.0.next_source.set(next);
+            let [high, low] = next.to_be_bytes();
+            Ipv4Addr::new(a, b, high, low).into()
+        } else {
+            Ipv6Addr::LOCALHOST.into()
+        };
+        late_port(socket)?;
+        socket.bind(&SocketAddr::new(source, 0).into())
+    }
+
+    fn connect(
+        &self,
+        socket: &Socket,
+        to: SocketAddr,
+        ticket: Ticket,
+    ) -> Result<TicketedConnect, DialError> {
+        self.0
+            .parts
+            .maps
+            .tickets
+            .connect(socket, to, ticket)
+            .map_err(DialError::Socket)
+    }
+
+    async fn established(
+        &self,
+        socket: Socket,
+        to: SocketAddr,
+        connect: io::Result<()>,
+    ) -> Result<TcpStream, DialError> {
+        let unreachable = |source| DialError::Unreachable { to, source };
+        connect.map_err(unreachable)?;
+        let stream = TcpStream::from_std(socket.into()).map_err(DialError::Socket)?;
+        let timeout = self.0.parts.connect_timeout;
+        match tokio::time::timeout(timeout, stream.writable()).await {
+            Err(_) => return Err(DialError::TimedOut { to, timeout }),
+            Ok(ready) => ready.map_err(DialError::Socket)?,
+        }
+        match stream.take_error().map_err(DialError::Socket)? {
+            Some(error) => Err(unreachable(error)),
+            None => {
+                stream.set_nodelay(true).map_err(DialError::Socket)?;
+                Ok(stream)
+            }
+        }
+    }
+}
+
+/// Lets the kernel choose the port at connect, by the whole four-tuple.
+fn late_port(socket: &Socket) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: the option takes an int, which lives during the call.
+    let done = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_IP,
+            libc::IP_BIND_ADDRESS_NO_PORT,
+            (&raw const on).cast(),
+            size_of_val(&on) as libc::socklen_t,
+        )
+    };
+    if done == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+fn denied(ticket: &Ticket) -> DialError {
+    DialError::Denied {
+        reason: Reason::from_u8(ticket.reason).unwrap_or(Reason::TicketMismatch),
+        policy_set: ticket.policy_set,
+        alternative: ticket.alternative,
+    }
+}

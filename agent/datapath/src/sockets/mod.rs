@@ -1,0 +1,10 @@
+//! The agent's sockets in the pods' network namespaces: its listeners, the connections that it opens under
+//! tickets, and the marks by which the kernel knows them.
+
+pub(crate) mod dial;
+pub(crate) mod listeners;
+pub(crate) mod marks;
+pub(crate) mod request_stream;
+pub(crate) mod sock_diag;
+pub(crate) mod stock;
+pub(crate) mod ticket;

@@ -1,0 +1,282 @@
+//! A connection to an application over which each request is judged by itself.
+
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use h2::SendStream;
+use h2::client::{Builder, Connection, ResponseFuture, SendRequest};
+use http::Request;
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+
+use crate::sockets::dial::UnjudgedStream;
+use ambit_policy::RequestPermit;
+
+/// Bytes of an HTTP/2 frame's head.
+const FRAME_HEAD: usize = 9;
+
+/// A connection to an application that has to be asked about with every request: bytes pass only
+/// on a [`RequestPermit`]. The application sees a reset when it is dropped before its end.
+#[derive(Debug)]
+pub struct RequestStream(TcpStream);
+
+/// What an application did although nothing was asked of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Unasked {
+    /// It ended or reset the connection.
+    #[error("the application closed the connection")]
+    Ended,
+    /// It sent something.
+    #[error("the application sent what it had not been asked for")]
+    Spoke,
+    /// It sent HTTP/2's SETTINGS, which a server need not wait with (RFC 9113, section 3.4).
+    #[error("the application has begun HTTP/2")]
+    BeganHttp2,
+}
+
+impl UnjudgedStream {
+    /// Lets requests pass, each on the evaluator's word about it.
+    pub fn per_request(self) -> RequestStream {
+        RequestStream::new(self.0)
+    }
+}
+
+impl RequestStream {
+    fn new(stream: TcpStream) -> Self {
+        if let Err(error) = stream.set_zero_linger() {
+            tracing::debug!(%error, "SO_LINGER could not be set");
+        }
+        Self(stream)
+    }
+
+    /// One for the tests of what carries requests.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn for_test(stream: TcpStream) -> Self {
+        Self::new(stream)
+    }
+
+    /// The connection, for the tests of what was allowed as a whole.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn into_tcp_for_test(self) -> TcpStream {
+        self.0
+    }
+
+    /// Gives it back, for the connection as a whole to be judged.
+    pub fn into_unjudged(self) -> UnjudgedStream {
+        UnjudgedStream(self.0)
+    }
+
+    /// Lets one HTTP/1 request pass, and what is answered to it.
+    ///
+    /// # Errors
+    /// [`Unasked`] where the application has ended, or sent what would be taken for the answer.
+    pub fn exchange(
+        &mut self,
+        _permit: &RequestPermit,
+    ) -> Result<(ReadHalf<'_>, WriteHalf<'_>), Unasked> {
+        match SockRef::from(&self.0).peek(&mut [MaybeUninit::uninit()]) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(self.0.split()),
+            Ok(1..) => Err(Unasked::Spoke),
+            Ok(0) | Err(_) => Err(Unasked::Ended),
+        }
+    }
+
+    /// Resolves when the application does something although no request is under way.
+    pub async fn unasked(&self) -> Unasked {
+        let mut frame = [0; FRAME_HEAD];
+        match self.0.peek(&mut frame).await {
+            Ok(0) | Err(_) => Unasked::Ended,
+            Ok(length) if is_settings(&frame[..length]) => Unasked::BeganHttp2,
+            Ok(_) => Unasked::Spoke,
+        }
+    }
+
+    /// Ends it in order.
+    pub fn end(self) {
+        end_in_order(&self.0);
+    }
+
+    /// Begins HTTP/2 with the application, on the word about the first request. Nothing moves
+    /// unless the [`ApplicationConnection`] is polled.
+    ///
+    /// # Errors
+    /// HTTP/2's.
+    pub async fn multiplex(
+        self,
+        _permit: &RequestPermit,
+        settings: &Builder,
+    ) -> Result<(ApplicationRequests, ApplicationConnection), h2::Error> {
+        let (requests, connection) = settings.handshake(EndsInOrder(self.0)).await?;
+        Ok((ApplicationRequests(requests), connection))
+    }
+}
+
+/// Whether a connection begins with a SETTINGS frame: its length, type 4, no flags, stream 0.
+fn is_settings(begun: &[u8]) -> bool {
+    matches!(begun, [0, 0, _, 4, 0, 0, 0, 0, 0])
+}
+
+/// What drives an HTTP/2 connection to an application, until its end.
+pub type ApplicationConnection = Connection<EndsInOrder, Bytes>;
+
+/// Opens streams on an HTTP/2 connection to an application, one for each permit.
+#[derive(Clone, Debug)]
+pub struct ApplicationRequests(SendRequest<Bytes>);
+
+/// A request that was sent.
+#[derive(Debug)]
+pub struct SentRequest {
+    /// The answer.
+    pub response: ResponseFuture,
+    /// Takes the request's body.
+    pub body: SendStream<Bytes>,
+}
+
+/// Opens one stream.
+#[derive(Debug)]
+pub struct ReadyRequests(SendRequest<Bytes>);
+
+impl ApplicationRequests {
+    /// Waits until the application takes another stream.
+    ///
+    /// # Errors
+    /// HTTP/2's: the application takes no more requests, or the connection has failed.
+    pub async fn ready(self) -> Result<ReadyRequests, h2::Error> {
+        self.0.ready().await.map(ReadyRequests)
+    }
+}
+
+impl ReadyRequests {
+    /// Sends a request.
+    ///
+    /// # Errors
+    /// HTTP/2's.
+    pub fn send(
+        mut self,
+        _permit: &RequestPermit,
+        request: Request<()>,
+        body: BodyPresence,
+    ) -> Result<SentRequest, h2::Error> {
+        let is_last = body == BodyPresence::Empty;
+        let (response, body) = self.0.send_request(request, is_last)?;
+        Ok(SentRequest { response, body })
+    }
+}
+
+/// Whether something follows a request's head.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BodyPresence {
+    /// Nothing does.
+    Empty,
+    /// A body, or trailers, may.
+    Follows,
+}
+
+/// A connection that is reset when it is dropped, unless its sending side was shut down.
+#[derive(Debug)]
+pub struct EndsInOrder(TcpStream);
+
+fn end_in_order(stream: &TcpStream) {
+    if let Err(error) = SockRef::from(stream).set_linger(None) {
+        tracing::debug!(%error, "SO_LINGER could not be set");
+    }
+}
+
+impl AsyncRead for EndsInOrder {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for EndsInOrder {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(context, data)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write_vectored(context, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let shut = Pin::new(&mut self.0).poll_shutdown(context);
+        if let Poll::Ready(Ok(())) = shut {
+            end_in_order(&self.0);
+        }
+        shut
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn pair() -> (RequestStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let dialled = TcpStream::connect(listener.local_addr().unwrap());
+        let (dialled, accepted) = tokio::join!(dialled, listener.accept());
+        (
+            RequestStream::for_test(dialled.unwrap()),
+            accepted.unwrap().0,
+        )
+    }
+
+    #[tokio::test]
+    async fn a_request_passes_while_the_application_is_quiet() {
+        let (mut stream, _application) = pair().await;
+        assert!(stream.exchange(&RequestPermit::for_test()).is_ok());
+    }
+
+    #[tokio::test]
+    async fn what_was_not_asked_for_is_not_taken_for_an_answer() {
+        let (mut stream, mut application) = pair().await;
+        application.write_all(b"HTTP/1.1 200 OK").await.unwrap();
+        assert_eq!(stream.unasked().await, Unasked::Spoke);
+        let refused = stream.exchange(&RequestPermit::for_test()).map(|_| ());
+        assert_eq!(refused, Err(Unasked::Spoke));
+    }
+
+    #[tokio::test]
+    async fn an_application_that_has_ended_gets_no_request() {
+        let (mut stream, application) = pair().await;
+        drop(application);
+        assert_eq!(stream.unasked().await, Unasked::Ended);
+        let refused = stream.exchange(&RequestPermit::for_test()).map(|_| ());
+        assert_eq!(refused, Err(Unasked::Ended));
+    }
+
+    #[tokio::test]
+    async fn a_server_of_http_2_may_send_its_settings_first() {
+        let (stream, mut application) = pair().await;
+        let settings = [0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 100];
+        application.write_all(&settings).await.unwrap();
+        assert_eq!(stream.unasked().await, Unasked::BeganHttp2);
+    }
+}

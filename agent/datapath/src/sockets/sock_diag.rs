@@ -1,0 +1,514 @@
+//! The TCP sockets of a network namespace: listing and closing them (`sock_diag(7)`,
+//! `linux/inet_diag.h`).
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::AsRawFd;
+
+use ambit_common::SocketCookie;
+use nix::sys::socket::SockProtocol;
+
+use crate::kernel::netlink::{Netlink, ReplyMode, malformed, word};
+use crate::kernel::netns::{NetnsError, NetnsHandle};
+use crate::sockets::marks::AgentSockets;
+
+/// Why sockets could not be listed or closed.
+#[derive(Debug, thiserror::Error)]
+pub enum DiagError {
+    /// The namespace could not be used.
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
+    /// Listing failed.
+    #[error(
+        "the TCP sockets of a network namespace could not be listed, which needs INET_TCP_DIAG in \
+         the kernel: {0}"
+    )]
+    List(#[source] io::Error),
+    /// Closing failed.
+    #[error(
+        "the connection {local} - {remote} could not be closed, which needs INET_DIAG_DESTROY in \
+         the kernel and CAP_NET_ADMIN: {source}"
+    )]
+    Destroy {
+        /// Its address on this side.
+        local: SocketAddr,
+        /// Its peer.
+        remote: SocketAddr,
+        /// What the kernel answered.
+        source: io::Error,
+    },
+}
+
+/// The state of a TCP socket (RFC 9293, section 3.3.2), numbered as the kernel does.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum TcpState {
+    Established = 1,
+    SynSent,
+    SynReceived,
+    FinWait1,
+    FinWait2,
+    TimeWait,
+    Closed,
+    CloseWait,
+    LastAck,
+    Listen,
+    Closing,
+}
+
+impl TcpState {
+    const ALL: [Self; 11] = [
+        Self::Established,
+        Self::SynSent,
+        Self::SynReceived,
+        Self::FinWait1,
+        Self::FinWait2,
+        Self::TimeWait,
+        Self::Closed,
+        Self::CloseWait,
+        Self::LastAck,
+        Self::Listen,
+        Self::Closing,
+    ];
+
+    fn from_u8(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|&state| state as u8 == number)
+    }
+
+    /// All states, as the set of bits that a request names them by.
+    fn all_bits() -> u32 {
+        Self::ALL
+            .into_iter()
+            .fold(0, |bits, state| bits | 1 << state as u32)
+    }
+}
+
+/// Who made a socket.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum SocketOwner {
+    /// The agent: the kernel says so.
+    Agent,
+    /// Anyone else; or the kernel was not asked, or cannot tell, as for a handshake that its
+    /// server has not completed.
+    Other,
+}
+
+/// A TCP socket of a network namespace.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct TcpSocket {
+    /// Its address, canonical.
+    pub local: SocketAddr,
+    /// Its peer, canonical; unspecified for a listener.
+    pub remote: SocketAddr,
+    /// Its state.
+    pub state: TcpState,
+    /// Inode of its file; 0 while no process has it, as before accept() and after close().
+    pub inode: u32,
+    /// Its cookie.
+    pub cookie: SocketCookie,
+    /// User id of its owner.
+    pub uid: u32,
+    /// Who made it.
+    pub owner: SocketOwner,
+    /// What the kernel finds it by.
+    key: SocketKey,
+}
+
+#[cfg(test)]
+impl TcpSocket {
+    /// A socket that no kernel knows.
+    pub(crate) fn for_test(
+        local: SocketAddr,
+        remote: SocketAddr,
+        state: TcpState,
+        inode: u32,
+        owner: SocketOwner,
+    ) -> Self {
+        let key = SocketKey {
+            family: 0,
+            id: [0; SOCKET_ID],
+        };
+        Self {
+            local,
+            remote,
+            state,
+            inode,
+            cookie: SocketCookie(0),
+            uid: 0,
+            owner,
+            key,
+        }
+    }
+}
+
+/// AF_INET or AF_INET6, and `struct inet_diag_sockid` as the kernel gave it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct SocketKey {
+    family: u8,
+    id: [u8; SOCKET_ID],
+}
+
+/// `struct inet_diag_sockid`: two ports, two addresses of 16 bytes, an interface and a cookie.
+const SOCKET_ID: usize = 48;
+/// `struct inet_diag_msg` up to its attributes.
+const SOCKET_MESSAGE: usize = 72;
+/// `SOCK_DIAG_BY_FAMILY`.
+const DIAG_BY_FAMILY: u16 = 20;
+/// `SOCK_DESTROY` (Linux 4.5).
+const DESTROY: u16 = 21;
+/// `INET_DIAG_REQ_SK_BPF_STORAGES` (Linux 5.6): which storages the answer is to have.
+const WANTED_STORAGES: u16 = 2;
+/// `SK_DIAG_BPF_STORAGE_REQ_MAP_FD`, within it.
+const MAP_FD: u16 = 1;
+/// `INET_DIAG_SK_BPF_STORAGES`: the storages of a socket.
+const STORAGES: u16 = 20;
+/// `SK_DIAG_BPF_STORAGE`, within it.
+const STORAGE: u16 = 1;
+/// The bits of an attribute's type that are its type (`NLA_TYPE_MASK`).
+const ATTRIBUTE_TYPE: u16 = 0x3fff;
+/// Length of `struct nlattr`.
+const ATTRIBUTE_HEADER: usize = 4;
+
+/// Asks the kernel for the sockets of one network namespace.
+#[derive(Debug)]
+pub(crate) struct SockDiag(Netlink);
+
+impl SockDiag {
+    /// Opens a netlink socket inside `netns`.
+    ///
+    /// # Errors
+    /// [`DiagError`] where the namespace cannot be entered or the socket not be made.
+    pub(crate) fn open(netns: &NetnsHandle) -> Result<Self, DiagError> {
+        let open = || Netlink::open(SockProtocol::NetlinkSockDiag);
+        netns.enter(open)?.map(Self).map_err(DiagError::List)
+    }
+
+    /// All TCP sockets, of both families and in all states. [`TcpSocket::owner`] is not asked for.
+    ///
+    /// # Errors
+    /// [`DiagError::List`]: an incomplete list is never returned.
+    pub(crate) fn list(&mut self) -> Result<Vec<TcpSocket>, DiagError> {
+        self.dump(&[])
+    }
+
+    /// The same, with their owners.
+    ///
+    /// # Errors
+    /// As [`SockDiag::list`]; also without CAP_BPF.
+    pub(crate) fn list_with_owners(
+        &mut self,
+        agents: &AgentSockets,
+    ) -> Result<Vec<TcpSocket>, DiagError> {
+        let map = agents.map().as_raw_fd().to_ne_bytes();
+        self.dump(&attribute(WANTED_STORAGES, &attribute(MAP_FD, &map)))
+    }
+
+    fn dump(&mut self, attributes: &[u8]) -> Result<Vec<TcpSocket>, DiagError> {
+        let mut sockets = Vec::new();
+        for family in [libc::AF_INET, libc::AF_INET6] {
+            let key = SocketKey {
+                family: family as u8,
+                id: [0; SOCKET_ID],
+            };
+            let receive = |payload: &[u8]| {
+                sockets.push(decode(payload)?);
+                Ok(())
+            };
+            let request = [&encode(&key)[..], attributes].concat();
+            self.0
+                .request(DIAG_BY_FAMILY, ReplyMode::Dump, &request, receive)
+                .map_err(DiagError::List)?;
+        }
+        Ok(sockets)
+    }
+
+    /// Closes a socket: its owner gets ECONNABORTED, its peer a reset. One that is gone already is
+    /// no error; the cookie keeps a successor with the same addresses safe.
+    ///
+    /// # Errors
+    /// [`DiagError::Destroy`] without CAP_NET_ADMIN, on a kernel without INET_DIAG_DESTROY, or for
+    /// a socket in TIME_WAIT.
+    pub(crate) fn destroy(&mut self, socket: &TcpSocket) -> Result<(), DiagError> {
+        let request = encode(&socket.key);
+        let ignore = |_: &[u8]| Ok(());
+        match self
+            .0
+            .request(DESTROY, ReplyMode::Acknowledgement, &request, ignore)
+        {
+            Err(error) if error.raw_os_error() != Some(libc::ENOENT) => Err(DiagError::Destroy {
+                local: socket.local,
+                remote: socket.remote,
+                source: error,
+            }),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+}
+
+/// `struct inet_diag_req_v2`.
+fn encode(key: &SocketKey) -> Vec<u8> {
+    let (extensions, padding) = (0, 0);
+    let mut request = vec![key.family, libc::IPPROTO_TCP as u8, extensions, padding];
+    request.extend(TcpState::all_bits().to_ne_bytes());
+    request.extend(key.id);
+    request
+}
+
+/// `struct nlattr` and what it holds, of which the kernel wants multiples of four bytes.
+fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+    let length = (ATTRIBUTE_HEADER + value.len()) as u16;
+    let mut attribute = Vec::from(length.to_ne_bytes());
+    attribute.extend(kind.to_ne_bytes());
+    attribute.extend(value);
+    attribute.resize(attribute.len().next_multiple_of(4), 0);
+    attribute
+}
+
+/// The value of the first attribute of a kind.
+fn find_attribute(mut attributes: &[u8], kind: u16) -> io::Result<Option<&[u8]>> {
+    let cut = || malformed("an attribute is cut off");
+    while !attributes.is_empty() {
+        let header = word(attributes, 0)?.to_ne_bytes();
+        let length = usize::from(u16::from_ne_bytes([header[0], header[1]]));
+        let found = u16::from_ne_bytes([header[2], header[3]]) & ATTRIBUTE_TYPE;
+        let value = attributes.get(ATTRIBUTE_HEADER..length).ok_or_else(cut)?;
+        if found == kind {
+            return Ok(Some(value));
+        }
+        let aligned = length.next_multiple_of(4).min(attributes.len());
+        attributes = &attributes[aligned..];
+    }
+    Ok(None)
+}
+
+/// Who made a socket, by the attributes that follow it. Only [`AgentSockets`] was asked for, so any
+/// storage is its mark.
+fn owner(attributes: &[u8]) -> io::Result<SocketOwner> {
+    let Some(storages) = find_attribute(attributes, STORAGES)? else {
+        return Ok(SocketOwner::Other);
+    };
+    Ok(match find_attribute(storages, STORAGE)? {
+        Some(_) => SocketOwner::Agent,
+        None => SocketOwner::Other,
+    })
+}
+
+/// `struct inet_diag_msg`, and its attributes.
+fn decode(message: &[u8]) -> io::Result<TcpSocket> {
+    let fixed = message.first_chunk::<SOCKET_MESSAGE>();
+    let fixed = fixed.ok_or_else(|| malformed("a socket is cut off"))?;
+    let [family, state, ..] = *fixed;
+    let id = fixed[4..].first_chunk::<SOCKET_ID>();
+    let id = *id.ok_or_else(|| malformed("a socket is cut off"))?;
+    let state = TcpState::from_u8(state).ok_or_else(|| malformed("an unknown TCP state"))?;
+    Ok(TcpSocket {
+        local: endpoint(family, &id, 4, 0)?,
+        remote: endpoint(family, &id, 20, 2)?,
+        state,
+        inode: word(fixed, 68)?,
+        cookie: SocketCookie(u64::from(word(&id, 40)?) | u64::from(word(&id, 44)?) << 32),
+        uid: word(fixed, 64)?,
+        owner: owner(&message[SOCKET_MESSAGE..])?,
+        key: SocketKey { family, id },
+    })
+}
+
+fn endpoint(
+    family: u8,
+    id: &[u8; SOCKET_ID],
+    address_at: usize,
+    port_at: usize,
+) -> io::Result<SocketAddr> {
+    let cut = || malformed("an address is cut off");
+    let address = id.get(address_at..).ok_or_else(cut)?;
+    let ip = match i32::from(family) {
+        libc::AF_INET => Ipv4Addr::from(*address.first_chunk::<4>().ok_or_else(cut)?).into(),
+        libc::AF_INET6 => {
+            IpAddr::from(*address.first_chunk::<16>().ok_or_else(cut)?).to_canonical()
+        }
+        _ => return Err(malformed("an unknown address family")),
+    };
+    let port = id
+        .get(port_at..)
+        .and_then(<[u8]>::first_chunk)
+        .ok_or_else(cut)?;
+    Ok(SocketAddr::new(ip, u16::from_be_bytes(*port)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsFd;
+    use std::os::linux::fs::MetadataExt;
+
+    use super::*;
+    use crate::sockets::stock::cookie_of;
+    use crate::testing::{fresh_netns, is_root};
+
+    fn connection(pod: &NetnsHandle, listen: &str, dial: &str) -> [TcpStream; 2] {
+        pod.enter(|| {
+            let listener = TcpListener::bind(listen).expect("listens");
+            let port = listener.local_addr().expect("address").port();
+            let dial = format!("{dial}:{port}")
+                .parse::<SocketAddr>()
+                .expect("valid");
+            let client = TcpStream::connect(dial).expect("connects");
+            [client, listener.accept().expect("accepts").0]
+        })
+        .expect("enter")
+    }
+
+    fn find(diag: &mut SockDiag, socket: &impl AsFd) -> Option<TcpSocket> {
+        let cookie = cookie_of(socket).expect("cookie");
+        let sockets = diag.list().expect("lists");
+        sockets.into_iter().find(|socket| socket.cookie == cookie)
+    }
+
+    fn inode(socket: &TcpStream) -> u64 {
+        let file = std::fs::File::from(socket.as_fd().try_clone_to_owned().expect("fd"));
+        file.metadata().expect("metadata").st_ino()
+    }
+
+    #[test]
+    fn a_destroyed_connection_is_aborted_for_its_owner_and_reset_for_its_peer() {
+        if !is_root() {
+            return;
+        }
+        let pod = fresh_netns();
+        let mut diag = SockDiag::open(&pod).expect("opens");
+        let cases = [
+            ("127.0.0.1:0", "127.0.0.1"),
+            ("[::1]:0", "[::1]"),
+            ("[::]:0", "127.0.0.1"),
+        ];
+        for (listen, dial) in cases {
+            let [mut client, mut server] = connection(&pod, listen, dial);
+            let found = find(&mut diag, &server).expect("listed");
+            diag.destroy(&found).expect("closes");
+            let owner = server.read(&mut [0]).expect_err("aborted");
+            assert_eq!(owner.kind(), io::ErrorKind::ConnectionAborted, "{listen}");
+            let peer = client.read(&mut [0]).expect_err("reset");
+            assert_eq!(peer.kind(), io::ErrorKind::ConnectionReset, "{listen}");
+            diag.destroy(&found)
+                .expect("a socket that is gone is no error");
+        }
+    }
+
+    #[test]
+    fn sockets_are_described_as_their_owner_sees_them() {
+        if !is_root() {
+            return;
+        }
+        let pod = fresh_netns();
+        let mut diag = SockDiag::open(&pod).expect("opens");
+        let [client, server] = connection(&pod, "[::]:0", "127.0.0.1");
+        let found = find(&mut diag, &server).expect("listed");
+        assert_eq!(found.local, client.peer_addr().expect("address"));
+        assert_eq!(found.remote, client.local_addr().expect("address"));
+        assert_eq!((found.state, found.uid), (TcpState::Established, 0));
+        assert_eq!(u64::from(found.inode), inode(&server));
+        let listener = pod
+            .enter(|| TcpListener::bind("127.0.0.1:0"))
+            .expect("enter");
+        let found = find(&mut diag, &listener.expect("listens")).expect("listed");
+        assert_eq!((found.state, found.remote.port()), (TcpState::Listen, 0));
+    }
+
+    #[test]
+    fn only_the_sockets_of_the_namespace_are_listed() {
+        if !is_root() {
+            return;
+        }
+        let [client, _server] = connection(&fresh_netns(), "127.0.0.1:0", "127.0.0.1");
+        let mut diag = SockDiag::open(&fresh_netns()).expect("opens");
+        assert_eq!(find(&mut diag, &client), None);
+        assert_eq!(diag.list().expect("lists"), []);
+    }
+
+    #[test]
+    fn a_handshake_that_is_not_finished_is_listed_and_destroyed() {
+        if !is_root() {
+            return;
+        }
+        let pod = fresh_netns();
+        let mut diag = SockDiag::open(&pod).expect("opens");
+        let (_listener, client) = pod.enter(half_open).expect("enter");
+        let local = client.local_addr().expect("address");
+        let half = |diag: &mut SockDiag| {
+            let sockets = diag.list().expect("lists");
+            sockets
+                .into_iter()
+                .find(|socket| socket.state == TcpState::SynReceived && socket.remote == local)
+        };
+        let found = half(&mut diag).expect("listed");
+        assert_eq!(found.inode, 0);
+        diag.destroy(&found).expect("closes");
+        assert_eq!(half(&mut diag), None);
+    }
+
+    /// TCP_DEFER_ACCEPT keeps the server's end in SYN_RECV until the client sends something.
+    fn half_open() -> (TcpListener, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("listens");
+        let seconds = 60_i32;
+        // SAFETY: the kernel reads an i32.
+        let deferred = unsafe {
+            libc::setsockopt(
+                listener.as_raw_fd(),
+                libc::IPPROTO_TCP,
+                libc::TCP_DEFER_ACCEPT,
+                (&raw const seconds).cast(),
+                size_of::<i32>() as libc::socklen_t,
+            )
+        };
+        assert_eq!(deferred, 0);
+        let client = TcpStream::connect(listener.local_addr().expect("address"));
+        (listener, client.expect("connects"))
+    }
+
+    #[test]
+    fn short_answers_are_errors() {
+        let mut message = [0; SOCKET_MESSAGE];
+        message[..2].copy_from_slice(&[libc::AF_INET as u8, TcpState::Listen as u8]);
+        assert!(decode(&message).is_ok());
+        assert!(decode(&message[..SOCKET_MESSAGE - 1]).is_err());
+        let unknown_state = [libc::AF_INET as u8, 99];
+        let unknown_family = [99, TcpState::Listen as u8];
+        for start in [unknown_state, unknown_family] {
+            message[..2].copy_from_slice(&start);
+            assert!(decode(&message).is_err());
+        }
+    }
+    #[test]
+    fn attributes_tell_the_owner() {
+        let mark = attribute(3, &1_u32.to_ne_bytes());
+        let other = attribute(8, &[7]);
+        let marked = attribute(STORAGES, &attribute(STORAGE, &mark));
+        let cases = [
+            (vec![], SocketOwner::Other),
+            (other.clone(), SocketOwner::Other),
+            ([other.clone(), marked.clone()].concat(), SocketOwner::Agent),
+            ([marked.clone(), other.clone()].concat(), SocketOwner::Agent),
+            (attribute(STORAGES, &[]), SocketOwner::Other),
+            (attribute(STORAGES, &other), SocketOwner::Other),
+            (
+                attribute(STORAGES | 0x8000, &attribute(STORAGE | 0x8000, &mark)),
+                SocketOwner::Agent,
+            ),
+        ];
+        for (attributes, expected) in cases {
+            assert_eq!(
+                owner(&attributes).expect("well-formed"),
+                expected,
+                "{attributes:?}"
+            );
+        }
+        for cut in 1..marked.len() {
+            assert!(owner(&marked[..cut]).is_err(), "{cut}");
+        }
+        for length in [0_u8, 3, 200] {
+            let mut wrong = marked.clone();
+            wrong[0] = length;
+            assert!(owner(&wrong).is_err(), "{length}");
+        }
+    }
+}

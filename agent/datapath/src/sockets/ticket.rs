@@ -1,0 +1,83 @@
+//! Tickets: the kernel's permission for one connect of one socket of the agent.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError};
+
+use ambit_common::{SocketCookie, Ticket};
+use aya::maps::{HashMap, MapData};
+use socket2::Socket;
+
+use crate::error::BPF_NOEXIST;
+use crate::sockets::stock::cookie_of;
+use crate::{DatapathError, Pins};
+
+const MAP: &str = "TICKETS";
+
+/// The ticket table, opened once for each shard, so that its lock is never contended.
+#[derive(Debug)]
+pub(crate) struct Tickets {
+    map: Mutex<HashMap<MapData, SocketCookie, Ticket>>,
+}
+
+/// What came of a connect with a ticket.
+#[derive(Debug)]
+pub(crate) struct TicketedConnect {
+    /// The ticket as the hook left it. Only its verdict tells a denial from a failure to connect:
+    /// other programs on the hook answer EPERM too.
+    pub(crate) ticket: Ticket,
+    /// What connect(2) said: `Ok` while it is under way.
+    pub(crate) connect: io::Result<()>,
+}
+
+impl Tickets {
+    pub(crate) fn open(pins: &Pins) -> Result<Self, DatapathError> {
+        Ok(Self {
+            map: Mutex::new(pins.hash(MAP)?),
+        })
+    }
+
+    /// Removes every ticket: those of a dead agent.
+    pub(crate) fn clear(&self) -> Result<(), DatapathError> {
+        let mut map = self.map.lock().unwrap_or_else(PoisonError::into_inner);
+        let left: Vec<_> = map.keys().filter_map(Result::ok).collect();
+        for cookie in left {
+            map.remove(&cookie)
+                .map_err(DatapathError::map(MAP, "cleared"))?;
+        }
+        Ok(())
+    }
+
+    /// Connects a non-blocking socket with a ticket, which is gone afterwards.
+    ///
+    /// # Errors
+    /// Where the ticket could not be made or read (the table is full): nothing was dialled, or its
+    /// verdict is unknown; either way the socket is not to be used.
+    pub(crate) fn connect(
+        &self,
+        socket: &Socket,
+        to: SocketAddr,
+        ticket: Ticket,
+    ) -> io::Result<TicketedConnect> {
+        let cookie = cookie_of(socket)?;
+        self.with(|map| map.insert(cookie, ticket, BPF_NOEXIST))?;
+        let connect = match socket.connect(&to.into()) {
+            Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => Ok(()),
+            other => other,
+        };
+        let ticket = self.with(|map| map.get(&cookie, 0));
+        self.with(|map| map.remove(&cookie))?;
+        Ok(TicketedConnect {
+            ticket: ticket?,
+            connect,
+        })
+    }
+
+    fn with<T>(
+        &self,
+        f: impl FnOnce(&mut HashMap<MapData, SocketCookie, Ticket>) -> Result<T, aya::maps::MapError>,
+    ) -> io::Result<T> {
+        let mut map = self.map.lock().unwrap_or_else(PoisonError::into_inner);
+        f(&mut map).map_err(io::Error::other)
+    }
+}
