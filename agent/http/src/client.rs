@@ -11,7 +11,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
 use tokio::net::TcpStream;
 
-use ambit_relay::{Close, on_close};
+use ambit_relay::{CloseMode, on_close};
 
 /// What is read at once of what nobody wants.
 const UNREAD: usize = 8 << 10;
@@ -19,14 +19,14 @@ const UNREAD: usize = 8 << 10;
 /// What carries a client's connection.
 pub trait Downstream: AsyncRead + AsyncWrite + Unpin {
     /// Sets what the client sees when this is dropped.
-    fn set_close(&mut self, close: Close);
+    fn set_close(&mut self, close: CloseMode);
 
     /// Takes in what has come although nobody reads it yet, where what lies below asks for that.
     fn poll_ahead(&mut self, context: &mut Context<'_>);
 }
 
 impl Downstream for TcpStream {
-    fn set_close(&mut self, close: Close) {
+    fn set_close(&mut self, close: CloseMode) {
         on_close(self, close);
     }
 
@@ -35,7 +35,7 @@ impl Downstream for TcpStream {
 
 /// The agent's own connections, on which it asks for itself. Dropped, they end.
 impl Downstream for DuplexStream {
-    fn set_close(&mut self, _: Close) {}
+    fn set_close(&mut self, _: CloseMode) {}
 
     fn poll_ahead(&mut self, _: &mut Context<'_>) {}
 }
@@ -67,7 +67,7 @@ impl<D: Downstream> Client<D> {
 
     /// Lets the client see a reset, although its end was announced.
     pub(super) fn abort(&self) {
-        self.0.borrow_mut().stream.set_close(Close::Reset);
+        self.0.borrow_mut().stream.set_close(CloseMode::Reset);
     }
 
     /// Drives a future that reads and writes this connection.
@@ -142,7 +142,7 @@ impl<D: Downstream> AsyncWrite for Client<D> {
         self.with(|mut stream| {
             let shut = stream.as_mut().poll_shutdown(context);
             if let Poll::Ready(Ok(())) = shut {
-                stream.set_close(Close::Orderly);
+                stream.set_close(CloseMode::Orderly);
             }
             shut
         })

@@ -9,14 +9,14 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
 use super::head::RequestHead;
-use super::outputs::OutputNames;
+use super::injected_headers::InjectedHeaders;
 use ambit_authorizer::HeaderMutations;
 use ambit_policy::RequestPermit;
 
 /// Judges requests.
 pub trait Gate {
     /// What a permitted request holds while it is carried.
-    type Grant: Grant;
+    type Permitted: PermittedRequest;
 
     /// Judges a request, may look at its body, and may change its head to what the application is
     /// to get.
@@ -27,7 +27,7 @@ pub trait Gate {
         &self,
         head: &mut RequestHead,
         body: &mut impl JudgedBody,
-    ) -> Result<Self::Grant, Rejection>;
+    ) -> Result<Self::Permitted, Rejection>;
 }
 
 /// The body of a request that is being judged. What is read of it is lost unless it is put back.
@@ -73,23 +73,23 @@ impl BodyError {
     }
 }
 
-/// A request that is permitted. Dropped without [`Grant::finish`] where the connection was taken
+/// A request that is permitted. Dropped without [`PermittedRequest::finish`] where the connection was taken
 /// down from outside.
-pub trait Grant {
+pub trait PermittedRequest {
     /// The evaluator's word.
     fn permit(&self) -> &RequestPermit;
 
     /// What is to be changed of the answer's headers; asked once.
-    fn amendments(&mut self) -> Vec<HeaderMutations>;
+    fn response_mutations(&mut self) -> Vec<HeaderMutations>;
 
     /// Which headers the client may not bring in trailers; asked once.
-    fn outputs(&mut self) -> OutputNames;
+    fn injected_headers(&mut self) -> InjectedHeaders;
 
     /// Resolves when the request is not permitted any more.
     async fn revoked(&mut self);
 
     /// Accounts for the request.
-    fn finish(self, exchange: &Exchange);
+    fn finish(self, exchange: &RequestSummary);
 }
 
 /// The answer to a request that is not permitted.
@@ -105,7 +105,7 @@ pub struct Rejection {
 
 /// What became of a permitted request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Exchange {
+pub struct RequestSummary {
     /// The status that the client got; `None` where it got none.
     pub status: Option<StatusCode>,
     /// Bytes of the request's body, or of the client's side of an upgraded connection.
@@ -113,12 +113,12 @@ pub struct Exchange {
     /// Bytes of the response's body, or of the application's side of an upgraded connection.
     pub received: u64,
     /// How it ended.
-    pub outcome: Outcome,
+    pub outcome: RequestOutcome,
 }
 
 /// How a permitted request ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Outcome {
+pub enum RequestOutcome {
     /// It was answered in full.
     Finished,
     /// Policy changed under it.

@@ -12,9 +12,9 @@ mod gate;
 mod h1;
 mod h2;
 mod head;
+mod injected_headers;
 mod limits;
 mod opaque;
-mod outputs;
 mod progress;
 mod sniff;
 #[cfg(test)]
@@ -27,30 +27,32 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncReadExt;
 
 pub use client::Downstream;
-pub use gate::{BodyError, Exchange, Gate, Grant, JudgedBody, Outcome, Rejection};
+pub use gate::{
+    BodyError, Gate, JudgedBody, PermittedRequest, Rejection, RequestOutcome, RequestSummary,
+};
 #[doc(hidden)]
 pub use h1::is_among_offered;
 pub use h1::{
-    ChunkDecoder, Framing, HeadParser, Malformed, ParsedRequest, Persistence, Piece, Unwritable,
-    write_request,
+    BodyPiece, ChunkDecoder, ConnectionPersistence, Framing, HeadParser, Malformed, ParsedRequest,
+    Unwritable, write_request,
 };
 pub use head::RequestHead;
+pub use injected_headers::InjectedHeaders;
 pub use limits::HttpLimits;
 pub use opaque::relay_opaque;
-pub use outputs::OutputNames;
 pub use tunnel_io::TunnelIo;
 
 use self::client::Client;
 use self::sniff::{Protocol, sniff};
 use ambit_datapath::{RequestStream, Unasked, UnjudgedStream};
-use ambit_relay::{Close, Meter};
+use ambit_relay::{CloseMode, Meter};
 
 /// What is read to find out the protocol.
 const FIRST: usize = 4 << 10;
 
 /// What became of a connection.
 #[derive(Debug)]
-pub enum Served<D> {
+pub enum ServeOutcome<D> {
     /// It was carried to its end.
     Ended,
     /// It is no HTTP.
@@ -75,8 +77,8 @@ pub async fn serve<D: Downstream>(
     gate: &impl Gate,
     limits: HttpLimits,
     meter: &Meter,
-) -> Served<D> {
-    downstream.set_close(Close::Reset);
+) -> ServeOutcome<D> {
+    downstream.set_close(CloseMode::Reset);
     let mut read = BytesMut::new();
     let begun = tokio::select! {
         begun = begin(&mut downstream, &mut read, limits) => begun,
@@ -94,15 +96,15 @@ pub async fn serve<D: Downstream>(
                 meter
             ));
             client.driving(session).await;
-            Served::Ended
+            ServeOutcome::Ended
         }
         Begun::Protocol(Protocol::Http2) => {
             let client = Client::new(downstream, read);
             let session = pin!(h2::serve(client.clone(), application, gate, limits, meter));
             client.driving(session).await;
-            Served::Ended
+            ServeOutcome::Ended
         }
-        Begun::Protocol(Protocol::Other | Protocol::Undecided) => Served::NotHttp(NotHttp {
+        Begun::Protocol(Protocol::Other | Protocol::Undecided) => ServeOutcome::NotHttp(NotHttp {
             downstream,
             read: read.freeze(),
             application: application.into_unjudged(),
@@ -111,9 +113,9 @@ pub async fn serve<D: Downstream>(
             application.end();
             let ending = Client::new(downstream, read).end();
             let _ = tokio::time::timeout(limits.linger, ending).await;
-            Served::Ended
+            ServeOutcome::Ended
         }
-        Begun::Broken => Served::Ended,
+        Begun::Broken => ServeOutcome::Ended,
     }
 }
 

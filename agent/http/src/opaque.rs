@@ -6,9 +6,9 @@ use bytes::Bytes;
 use tokio::net::TcpStream;
 
 use super::client::{Client, Downstream};
-use super::h1::{Peer, Sink, Source, relay_raw};
+use super::h1::{BufferedClient, Sink, Source, relay_raw};
 use super::progress::Progress;
-use ambit_relay::{Close, Meter, on_close};
+use ambit_relay::{CloseMode, Meter, on_close};
 
 /// Relays until both directions have ended; `read` was read of the client's already. A failure of
 /// either, or dropping it, resets both sides.
@@ -18,10 +18,10 @@ pub async fn relay_opaque<D: Downstream>(
     mut application: TcpStream,
     meter: &Meter,
 ) {
-    downstream.set_close(Close::Reset);
-    on_close(&application, Close::Reset);
+    downstream.set_close(CloseMode::Reset);
+    on_close(&application, CloseMode::Reset);
     let client = Client::new(downstream, Bytes::new().into());
-    let mut peer = Peer::new(&client, read.into());
+    let mut peer = BufferedClient::new(&client, read.into());
     let relayed = {
         let (from, to) = application.split();
         let (mut source, mut sink) = (Source::new(from), Sink::new(to));
@@ -30,7 +30,7 @@ pub async fn relay_opaque<D: Downstream>(
         client.driving(relaying).await
     };
     match relayed {
-        Ok(()) => on_close(&application, Close::Orderly),
+        Ok(()) => on_close(&application, CloseMode::Orderly),
         Err(_) => client.abort(),
     }
 }

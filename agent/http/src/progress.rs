@@ -4,8 +4,8 @@ use std::cell::Cell;
 
 use http::{HeaderMap, StatusCode};
 
-use super::gate::{Exchange, Outcome};
-use super::outputs::OutputNames;
+use super::gate::{RequestOutcome, RequestSummary};
+use super::injected_headers::InjectedHeaders;
 use ambit_authorizer::HeaderMutations;
 use ambit_relay::Meter;
 
@@ -16,16 +16,16 @@ pub(super) struct Progress<'a> {
     sent: Cell<u64>,
     received: Cell<u64>,
     status: Cell<Option<StatusCode>>,
-    amendments: Vec<HeaderMutations>,
-    outputs: OutputNames,
+    response_mutations: Vec<HeaderMutations>,
+    injected_headers: InjectedHeaders,
 }
 
 impl<'a> Progress<'a> {
     /// Of a request on a connection that `meter` counts for, whose answer is to be changed so.
-    pub(super) fn new(meter: &'a Meter, amendments: Vec<HeaderMutations>) -> Self {
+    pub(super) fn new(meter: &'a Meter, response_mutations: Vec<HeaderMutations>) -> Self {
         Self {
-            amendments,
-            outputs: OutputNames::default(),
+            response_mutations,
+            injected_headers: InjectedHeaders::default(),
             meter,
             sent: Cell::new(0),
             received: Cell::new(0),
@@ -34,28 +34,31 @@ impl<'a> Progress<'a> {
     }
 
     /// The same, of a request whose trailers may not bring these headers.
-    pub(super) fn withholding(self, outputs: OutputNames) -> Self {
-        Self { outputs, ..self }
+    pub(super) fn withholding(self, injected_headers: InjectedHeaders) -> Self {
+        Self {
+            injected_headers,
+            ..self
+        }
     }
 
     /// The trailers as they are passed on.
-    pub(super) fn trailers(&self, way: Way, mut trailers: HeaderMap) -> HeaderMap {
-        match way {
-            Way::Request => self.outputs.withhold(&mut trailers),
-            Way::Response => {}
+    pub(super) fn trailers(&self, message: MessageKind, mut trailers: HeaderMap) -> HeaderMap {
+        match message {
+            MessageKind::Request => self.injected_headers.withhold(&mut trailers),
+            MessageKind::Response => {}
         }
         trailers
     }
 
     /// Counts bytes of a body.
-    pub(super) fn carried(&self, way: Way, bytes: usize) {
+    pub(super) fn carried(&self, message: MessageKind, bytes: usize) {
         let bytes = bytes as u64;
-        match way {
-            Way::Request => {
+        match message {
+            MessageKind::Request => {
                 self.sent.set(self.sent.get() + bytes);
                 self.meter.add_sent(bytes);
             }
-            Way::Response => {
+            MessageKind::Response => {
                 self.received.set(self.received.get() + bytes);
                 self.meter.add_received(bytes);
             }
@@ -64,8 +67,8 @@ impl<'a> Progress<'a> {
 
     /// Changes the headers of the final answer.
     pub(super) fn amend(&self, headers: &mut HeaderMap) {
-        for amendment in &self.amendments {
-            amendment.apply(headers);
+        for mutation in &self.response_mutations {
+            mutation.apply(headers);
         }
     }
 
@@ -80,8 +83,8 @@ impl<'a> Progress<'a> {
     }
 
     /// What became of it.
-    pub(super) fn exchange(&self, outcome: Outcome) -> Exchange {
-        Exchange {
+    pub(super) fn exchange(&self, outcome: RequestOutcome) -> RequestSummary {
+        RequestSummary {
             status: self.status.get(),
             sent: self.sent.get(),
             received: self.received.get(),
@@ -92,7 +95,7 @@ impl<'a> Progress<'a> {
 
 /// Which way bytes go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Way {
+pub(super) enum MessageKind {
     /// From the client to the application.
     Request,
     /// From the application to the client.

@@ -9,8 +9,8 @@ use h2::{RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::client::Downstream;
-use ambit_relay::Close;
-use ambit_relay::{Lease, Tunnel};
+use ambit_relay::CloseMode;
+use ambit_relay::{StreamLease, Tunnel};
 
 /// What is sent at once.
 const CHUNK: usize = 64 << 10;
@@ -25,10 +25,10 @@ pub struct TunnelIo {
     send: SendStream<Bytes>,
     receive: RecvStream,
     #[expect(dead_code, reason = "held for its drop")]
-    lease: Option<Lease>,
+    lease: Option<StreamLease>,
     waiting: BytesMut,
     receiving: Receiving,
-    close: Close,
+    close: CloseMode,
 }
 
 /// What is known of the peer's side.
@@ -53,7 +53,7 @@ impl TunnelIo {
             lease,
             waiting: BytesMut::new(),
             receiving: Receiving::Open,
-            close: Close::Reset,
+            close: CloseMode::Reset,
         }
     }
 
@@ -81,14 +81,14 @@ impl TunnelIo {
 
 impl Drop for TunnelIo {
     fn drop(&mut self) {
-        if self.close == Close::Reset {
+        if self.close == CloseMode::Reset {
             self.send.send_reset(h2::Reason::CANCEL);
         }
     }
 }
 
 impl Downstream for TunnelIo {
-    fn set_close(&mut self, close: Close) {
+    fn set_close(&mut self, close: CloseMode) {
         self.close = close;
     }
 

@@ -27,7 +27,7 @@ use ambit_authorizer::{AuthorizerStream, Endpoint, NotConnected, PodNetwork, res
 use ambit_http::{Downstream, TunnelIo};
 use ambit_model::{Destination, ProviderService};
 use ambit_policy::MeshView;
-use ambit_relay::{Close, Meter};
+use ambit_relay::{CloseMode, Meter};
 
 /// Bytes that may be on their way to an authorizer in the pod itself, in each direction.
 const OWN_BUFFER: usize = 64 << 10;
@@ -205,7 +205,7 @@ impl AsyncWrite for Line {
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let shut = self.stream(context)?.poll_shutdown(context);
         if let Poll::Ready(Ok(())) = shut {
-            self.stream.set_close(Close::Orderly);
+            self.stream.set_close(CloseMode::Orderly);
         }
         shut
     }

@@ -17,9 +17,9 @@ use super::report::Permission;
 use super::requests::RequestGate;
 use super::verdict::{Basis, Content};
 use ambit_datapath::{AuthorizedStream, UnjudgedStream};
-use ambit_http::{Downstream, HttpLimits, NotHttp, Served, TunnelIo, relay_opaque, serve};
+use ambit_http::{Downstream, HttpLimits, NotHttp, ServeOutcome, TunnelIo, relay_opaque, serve};
 use ambit_relay::Tunnel;
-use ambit_relay::{Meter, Side, relay, relay_tcp};
+use ambit_relay::{LocalEnd, Meter, relay, relay_tcp};
 
 /// The caller's end of a connection.
 pub(crate) enum Client {
@@ -79,7 +79,7 @@ impl Carrier {
         let application = application.into_stream();
         match client {
             Client::Tunnel(tunnel) => {
-                relay(application, tunnel, Side::Destination, &self.meter).await;
+                relay(application, tunnel, LocalEnd::Destination, &self.meter).await;
             }
             Client::Tcp(client) => relay_tcp(client, application, &self.meter).await,
             Client::Agent(agent) => {
@@ -96,8 +96,8 @@ impl Carrier {
     ) -> Result<Option<Permission>, Refusal> {
         let (application, limits) = (application.per_request(), HttpLimits::default());
         match serve(client, application, &self.gate, limits, &self.meter).await {
-            Served::Ended => Ok(None),
-            Served::NotHttp(opaque) => self.carry_other(opaque).await.map(Some),
+            ServeOutcome::Ended => Ok(None),
+            ServeOutcome::NotHttp(opaque) => self.carry_other(opaque).await.map(Some),
         }
     }
 

@@ -20,7 +20,7 @@ use super::route::{Route, attempts, route};
 use super::subject::Direction;
 use ambit_model::{Endpoint, OriginalDestination};
 use ambit_policy::MeshView;
-use ambit_relay::{Meter, Side, relay, relay_tcp};
+use ambit_relay::{LocalEnd, Meter, relay, relay_tcp};
 
 /// Serves a connection accepted on an outbound listener, to its end.
 pub(crate) async fn serve(pod: Rc<ServedPod>, stream: TcpStream, peer: SocketAddr) {
@@ -110,7 +110,7 @@ async fn carry(call: &OutboundCall, link: Link, client: ResetOnDrop) {
     };
     let carried = async {
         match way {
-            Way::Tunnel(tunnel) => relay(client, tunnel, Side::Source, &call.meter).await,
+            Way::Tunnel(tunnel) => relay(client, tunnel, LocalEnd::Source, &call.meter).await,
             Way::Tcp(server) => relay_tcp(client, server, &call.meter).await,
         }
     };

@@ -22,8 +22,8 @@ use tokio_util::io::poll_read_buf;
 #[cfg(any(test, feature = "testing"))]
 pub use tunnel::ample_server_settings;
 pub use tunnel::{
-    CONNECTION_WINDOW, Lease, Occupancy, STREAM_WINDOW, Stall, TLS_BUFFER, Tunnel, client_settings,
-    server_settings, widen,
+    CONNECTION_WINDOW, Occupancy, STREAM_WINDOW, StalledStream, StreamLease, TLS_BUFFER, Tunnel,
+    client_settings, server_settings, widen,
 };
 
 /// What is read at once. The buffer is given up as soon as it is sent, so that an idle connection
@@ -64,7 +64,7 @@ impl Meter {
 
 /// On which end of the connection the relay's first argument is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Side {
+pub enum LocalEnd {
     /// It is the source.
     Source,
     /// It is the destination.
@@ -103,7 +103,7 @@ impl Drop for Sender {
 }
 
 /// Relays between a connection, on `side`, and a tunnel until both directions have ended.
-pub async fn relay(mut stream: TcpStream, tunnel: Tunnel, side: Side, meter: &Meter) {
+pub async fn relay(mut stream: TcpStream, tunnel: Tunnel, local_end: LocalEnd, meter: &Meter) {
     let Tunnel {
         send,
         mut receive,
@@ -113,26 +113,26 @@ pub async fn relay(mut stream: TcpStream, tunnel: Tunnel, side: Side, meter: &Me
         stream: send,
         in_order: false,
     };
-    let (out, back) = match side {
-        Side::Source => (&meter.sent, &meter.received),
-        Side::Destination => (&meter.received, &meter.sent),
+    let (out, back) = match local_end {
+        LocalEnd::Source => (&meter.sent, &meter.received),
+        LocalEnd::Destination => (&meter.received, &meter.sent),
     };
-    on_close(&stream, Close::Reset);
+    on_close(&stream, CloseMode::Reset);
     let (read, write) = stream.split();
     let ended = tokio::try_join!(
         into_tunnel(read, &mut sender.stream, lease.as_ref(), out),
         out_of_tunnel(&mut receive, write, back),
     );
     if ended.is_ok() {
-        on_close(&stream, Close::Orderly);
+        on_close(&stream, CloseMode::Orderly);
         sender.in_order = true;
     }
 }
 
 /// Relays between the source's connection and the destination's until both directions have ended.
 pub async fn relay_tcp(mut source: TcpStream, mut destination: TcpStream, meter: &Meter) {
-    on_close(&source, Close::Reset);
-    on_close(&destination, Close::Reset);
+    on_close(&source, CloseMode::Reset);
+    on_close(&destination, CloseMode::Reset);
     let (source_read, source_write) = source.split();
     let (destination_read, destination_write) = destination.split();
     let ended = tokio::try_join!(
@@ -140,14 +140,14 @@ pub async fn relay_tcp(mut source: TcpStream, mut destination: TcpStream, meter:
         copy(destination_read, source_write, &meter.received),
     );
     if ended.is_ok() {
-        on_close(&source, Close::Orderly);
-        on_close(&destination, Close::Orderly);
+        on_close(&source, CloseMode::Orderly);
+        on_close(&destination, CloseMode::Orderly);
     }
 }
 
 /// What the peer of a connection sees when it is dropped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Close {
+pub enum CloseMode {
     /// A reset.
     Reset,
     /// The end of what was sent.
@@ -155,10 +155,10 @@ pub enum Close {
 }
 
 /// Sets what the peer sees when the connection is dropped.
-pub fn on_close(stream: &TcpStream, close: Close) {
+pub fn on_close(stream: &TcpStream, close: CloseMode) {
     let linger = match close {
-        Close::Reset => Some(Duration::ZERO),
-        Close::Orderly => None,
+        CloseMode::Reset => Some(Duration::ZERO),
+        CloseMode::Orderly => None,
     };
     if let Err(error) = SockRef::from(stream).set_linger(linger) {
         tracing::debug!(%error, "SO_LINGER could not be set");
@@ -169,7 +169,7 @@ pub fn on_close(stream: &TcpStream, close: Close) {
 async fn into_tunnel(
     mut read: ReadHalf<'_>,
     send: &mut SendStream<Bytes>,
-    lease: Option<&Lease>,
+    lease: Option<&StreamLease>,
     count: &Cell<u64>,
 ) -> Result<(), Aborted> {
     loop {
@@ -187,7 +187,7 @@ async fn into_tunnel(
         count.set(count.get() + chunk.len() as u64);
         while !chunk.is_empty() {
             send.reserve_capacity(chunk.len());
-            let waiting = lease.map(Lease::stall);
+            let waiting = lease.map(StreamLease::stall);
             let room = tokio::select! {
                 room = poll_fn(|context| send.poll_capacity(context)) => room,
                 // A full tunnel must not hide that the application has left.

@@ -35,9 +35,9 @@ impl Chain {
         let meter = Rc::new(Meter::default());
         let counted = Rc::clone(&meter);
         let relays = [
-            spawn_local(async move { relay(accepted, near, Side::Source, &counted).await }),
+            spawn_local(async move { relay(accepted, near, LocalEnd::Source, &counted).await }),
             spawn_local(async move {
-                relay(dialled, far, Side::Destination, &Meter::default()).await;
+                relay(dialled, far, LocalEnd::Destination, &Meter::default()).await;
             }),
         ];
         Self {

@@ -46,7 +46,7 @@ pub struct Tunnel {
     /// From the peer.
     pub receive: RecvStream,
     /// Its place on a pooled connection, given up with it; `None` for a stream that a peer opened.
-    pub lease: Option<Lease>,
+    pub lease: Option<StreamLease>,
 }
 
 /// The streams of a connection, counted by their leases.
@@ -102,13 +102,13 @@ impl Occupancy {
 
 /// A stream's place on a pooled connection, given up when it is dropped.
 #[derive(Debug)]
-pub struct Lease(Rc<Occupancy>);
+pub struct StreamLease(Rc<Occupancy>);
 
 /// A stream that waits for its peer to read, until this is dropped.
 #[derive(Debug)]
-pub struct Stall<'a>(&'a Occupancy);
+pub struct StalledStream<'a>(&'a Occupancy);
 
-impl Lease {
+impl StreamLease {
     /// Counts one more stream.
     pub fn take(occupancy: &Rc<Occupancy>) -> Self {
         occupancy.streams.set(occupancy.streams.get() + 1);
@@ -117,20 +117,20 @@ impl Lease {
     }
 
     /// Counts the stream as one that waits.
-    pub fn stall(&self) -> Stall<'_> {
+    pub fn stall(&self) -> StalledStream<'_> {
         self.0.stalled.set(self.0.stalled.get() + 1);
-        Stall(&self.0)
+        StalledStream(&self.0)
     }
 }
 
-impl Drop for Lease {
+impl Drop for StreamLease {
     fn drop(&mut self) {
         self.0.streams.set(self.0.streams.get() - 1);
         self.0.used.set(Instant::now());
     }
 }
 
-impl Drop for Stall<'_> {
+impl Drop for StalledStream<'_> {
     fn drop(&mut self) {
         self.0.stalled.set(self.0.stalled.get() - 1);
     }

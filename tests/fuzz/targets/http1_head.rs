@@ -5,7 +5,7 @@
 
 use ambit_fuzz::ensure_linear;
 use ambit_http::{
-    ChunkDecoder, HeadParser, Malformed, ParsedRequest, Piece, is_among_offered, write_request,
+    ChunkDecoder, HeadParser, Malformed, ParsedRequest, BodyPiece, is_among_offered, write_request,
 };
 use arbitrary::Arbitrary;
 use bytes::BytesMut;
@@ -95,9 +95,9 @@ fn decode(parts: &[&[u8]]) -> Result<Decoded, Malformed> {
         input.extend_from_slice(part);
         while end.is_none() {
             match decoder.decode(&mut input)? {
-                Piece::Data(data) => body.extend_from_slice(&data),
-                Piece::End(trailers) => end = Some(trailers),
-                Piece::More => break,
+                BodyPiece::Data(data) => body.extend_from_slice(&data),
+                BodyPiece::End(trailers) => end = Some(trailers),
+                BodyPiece::NeedsMore => break,
             }
         }
     }

@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 
-use super::chunked::{ChunkDecoder, Piece};
+use super::chunked::{BodyPiece, ChunkDecoder};
 use super::framing::Framing;
 use super::malformed::Malformed;
 
@@ -32,18 +32,18 @@ impl BodyDecoder {
     ///
     /// # Errors
     /// [`Malformed`].
-    pub(super) fn decode(&mut self, input: &mut BytesMut) -> Result<Piece, Malformed> {
+    pub(super) fn decode(&mut self, input: &mut BytesMut) -> Result<BodyPiece, Malformed> {
         match self {
-            Self::Length(0) => Ok(Piece::End(HeaderMap::new())),
+            Self::Length(0) => Ok(BodyPiece::End(HeaderMap::new())),
             Self::Chunked(decoder) => decoder.decode(input),
-            Self::Length(_) | Self::UntilClose if input.is_empty() => Ok(Piece::More),
+            Self::Length(_) | Self::UntilClose if input.is_empty() => Ok(BodyPiece::NeedsMore),
             Self::Length(rest) => {
                 let most = usize::try_from(*rest).unwrap_or(usize::MAX);
                 let data = input.split_to(most.min(input.len())).freeze();
                 *rest -= data.len() as u64;
-                Ok(Piece::Data(data))
+                Ok(BodyPiece::Data(data))
             }
-            Self::UntilClose => Ok(Piece::Data(input.split().freeze())),
+            Self::UntilClose => Ok(BodyPiece::Data(input.split().freeze())),
         }
     }
 
@@ -67,12 +67,12 @@ impl Body {
     ///
     /// # Errors
     /// [`Malformed`].
-    pub(super) fn decode(&mut self, input: &mut BytesMut) -> Result<Piece, Malformed> {
+    pub(super) fn decode(&mut self, input: &mut BytesMut) -> Result<BodyPiece, Malformed> {
         if !self.held.is_empty() {
-            return Ok(Piece::Data(std::mem::take(&mut self.held)));
+            return Ok(BodyPiece::Data(std::mem::take(&mut self.held)));
         }
         match &self.end {
-            Some(trailers) => Ok(Piece::End(trailers.clone())),
+            Some(trailers) => Ok(BodyPiece::End(trailers.clone())),
             None => self.decode_ahead(input),
         }
     }
@@ -81,12 +81,12 @@ impl Body {
     ///
     /// # Errors
     /// [`Malformed`].
-    pub(super) fn decode_ahead(&mut self, input: &mut BytesMut) -> Result<Piece, Malformed> {
+    pub(super) fn decode_ahead(&mut self, input: &mut BytesMut) -> Result<BodyPiece, Malformed> {
         if self.end.is_some() {
-            return Ok(Piece::End(HeaderMap::new()));
+            return Ok(BodyPiece::End(HeaderMap::new()));
         }
         let piece = self.rest.decode(input)?;
-        if let Piece::End(trailers) = &piece {
+        if let BodyPiece::End(trailers) = &piece {
             self.end = Some(trailers.clone());
         }
         Ok(piece)

@@ -17,13 +17,13 @@ const LONGEST_EXTENSION: usize = 256;
 
 /// What a body consists of.
 #[derive(Clone, PartialEq, Debug)]
-pub enum Piece {
+pub enum BodyPiece {
     /// Some of it.
     Data(Bytes),
     /// Its end, with its trailers.
     End(HeaderMap),
     /// More has to come first.
-    More,
+    NeedsMore,
 }
 
 /// Where in the coding it is.
@@ -53,12 +53,12 @@ impl ChunkDecoder {
         Self { state, most }
     }
 
-    /// The next piece, taken from the beginning of `input`. After [`Piece::More`] what is left of
+    /// The next piece, taken from the beginning of `input`. After [`BodyPiece::NeedsMore`] what is left of
     /// `input` is to stand there again, with more behind it.
     ///
     /// # Errors
     /// [`Malformed`].
-    pub fn decode(&mut self, input: &mut BytesMut) -> Result<Piece, Malformed> {
+    pub fn decode(&mut self, input: &mut BytesMut) -> Result<BodyPiece, Malformed> {
         loop {
             match self.state {
                 State::Data { rest } if !input.is_empty() => {
@@ -68,26 +68,26 @@ impl ChunkDecoder {
                         0 => State::DataCr,
                         rest => State::Data { rest },
                     };
-                    return Ok(Piece::Data(data));
+                    return Ok(BodyPiece::Data(data));
                 }
                 State::Trailers(_) => return self.trailers(input),
-                State::Ended => return Ok(Piece::End(HeaderMap::new())),
-                _ if input.is_empty() => return Ok(Piece::More),
+                State::Ended => return Ok(BodyPiece::End(HeaderMap::new())),
+                _ if input.is_empty() => return Ok(BodyPiece::NeedsMore),
                 _ => self.state = step(self.state, input.get_u8())?,
             }
         }
     }
 
-    fn trailers(&mut self, input: &mut BytesMut) -> Result<Piece, Malformed> {
+    fn trailers(&mut self, input: &mut BytesMut) -> Result<BodyPiece, Malformed> {
         let State::Trailers(scanner) = &mut self.state else {
-            return Ok(Piece::More);
+            return Ok(BodyPiece::NeedsMore);
         };
         let Some(end) = scanner.scan(input, self.most)? else {
-            return Ok(Piece::More);
+            return Ok(BodyPiece::NeedsMore);
         };
         let text = input.split_to(end);
         self.state = State::Ended;
-        Ok(Piece::End(retain_trailers(parse(lines(&text))?)))
+        Ok(BodyPiece::End(retain_trailers(parse(lines(&text))?)))
     }
 }
 
@@ -143,9 +143,9 @@ mod tests {
             input.extend_from_slice(part);
             while end.is_none() {
                 match decoder.decode(&mut input)? {
-                    Piece::Data(data) => body.extend_from_slice(&data),
-                    Piece::End(trailers) => end = Some(trailers),
-                    Piece::More => break,
+                    BodyPiece::Data(data) => body.extend_from_slice(&data),
+                    BodyPiece::End(trailers) => end = Some(trailers),
+                    BodyPiece::NeedsMore => break,
                 }
             }
         }

@@ -10,14 +10,14 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
 
 use super::super::client::Downstream;
-use super::super::gate::Grant;
-use super::super::progress::{Progress, Way};
+use super::super::gate::PermittedRequest;
+use super::super::progress::{MessageKind, Progress};
 use super::body::{Body, BodyDecoder, Coding};
+use super::client::BufferedClient;
 use super::framing::Framing;
 use super::head::ParsedRequest;
-use super::hop::{Persistence, was_offered};
+use super::hop::{ConnectionPersistence, was_offered};
 use super::malformed::Malformed;
-use super::peer::Peer;
 use super::pump::{PumpError, pump};
 use super::response::{ParsedResponse, ResponseParser};
 use super::upgrade::{Broken, relay_raw};
@@ -54,10 +54,10 @@ pub(super) enum Carried {
 
 /// Carries a request and its `body`; the answer's head and trailers may have `most` bytes each.
 pub(super) async fn carry<D: Downstream>(
-    client: &mut Peer<D>,
+    client: &mut BufferedClient<D>,
     application: &mut RequestStream,
     (request, body, most): (&ParsedRequest, Body, usize),
-    grant: &mut impl Grant,
+    grant: &mut impl PermittedRequest,
     progress: &Progress<'_>,
 ) -> Carried {
     let Ok((read, write)) = application.exchange(grant.permit()) else {
@@ -149,7 +149,7 @@ async fn upload<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
     sending: &Sending,
     (coding, progress): (Coding, &Progress<'_>),
 ) -> Carried {
-    match pump(source, body, sink, coding, (progress, Way::Request)).await {
+    match pump(source, body, sink, coding, (progress, MessageKind::Request)).await {
         Ok(()) => sending.set(Sent::Wholly),
         // It may have answered all the same.
         Err(PumpError::NotTaken(_)) => {
@@ -217,7 +217,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Download<'_, R, W> {
         };
         let body = BodyDecoder::new(response.framing, self.most);
         let coding = self.framing(&response).into();
-        let counted = (self.progress, Way::Response);
+        let counted = (self.progress, MessageKind::Response);
         match pump(self.source, body.into(), self.sink, coding, counted).await {
             Ok(()) => self.rest(persistence).await.into(),
             Err(PumpError::NotTaken(_)) => Carried::ClientLeft.into(),
@@ -249,13 +249,13 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Download<'_, R, W> {
     }
 
     /// Writes a head, and whether another request may follow.
-    fn write(&mut self, response: &ParsedResponse) -> Persistence {
+    fn write(&mut self, response: &ParsedResponse) -> ConnectionPersistence {
         let framing = self.framing(response);
         let lasts = [self.request.persistence, response.persistence];
         let persistence = match framing {
-            Framing::UntilClose => Persistence::Close,
-            _ if lasts.contains(&Persistence::Close) => Persistence::Close,
-            _ => Persistence::KeepAlive,
+            Framing::UntilClose => ConnectionPersistence::Close,
+            _ if lasts.contains(&ConnectionPersistence::Close) => ConnectionPersistence::Close,
+            _ => ConnectionPersistence::KeepAlive,
         };
         let version = self.request.head.version;
         let pending = &mut self.sink.pending;
@@ -293,17 +293,17 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Download<'_, R, W> {
     }
 
     /// After the answer: the rest of the request, as long as the application wants it.
-    async fn rest(self, persistence: Persistence) -> Carried {
+    async fn rest(self, persistence: ConnectionPersistence) -> Carried {
         let is_whole = self.sending.state.get() == Sent::Wholly;
         if !self.source.buffer.is_empty() {
             // What it was not asked for would be taken for the next answer.
             return Carried::Early;
         }
         match (persistence, is_whole) {
-            (Persistence::Close, true) => return Carried::Last,
-            (Persistence::Close, false) => return Carried::Early,
-            (Persistence::KeepAlive, true) => return Carried::Next,
-            (Persistence::KeepAlive, false) => {}
+            (ConnectionPersistence::Close, true) => return Carried::Last,
+            (ConnectionPersistence::Close, false) => return Carried::Early,
+            (ConnectionPersistence::KeepAlive, true) => return Carried::Next,
+            (ConnectionPersistence::KeepAlive, false) => {}
         }
         tokio::select! {
             sent = self.sending.ended() => match sent {

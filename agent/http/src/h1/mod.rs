@@ -5,13 +5,13 @@
 
 mod body;
 mod chunked;
+mod client;
 mod exchange;
 mod fields;
 mod framing;
 mod head;
 mod hop;
 mod malformed;
-mod peer;
 mod pump;
 mod reading;
 mod response;
@@ -21,15 +21,15 @@ mod upgrade;
 mod wire;
 mod write;
 
-pub use chunked::{ChunkDecoder, Piece};
+pub use chunked::{BodyPiece, ChunkDecoder};
+pub(super) use client::BufferedClient;
 pub(super) use fields::{MOST_FIELDS, retain_trailers};
 pub use framing::Framing;
 pub(super) use head::is_target;
 pub use head::{HeadParser, ParsedRequest};
-pub use hop::Persistence;
+pub use hop::ConnectionPersistence;
 pub(super) use hop::remove_all as remove_connection_headers;
 pub use malformed::Malformed;
-pub(super) use peer::Peer;
 pub(super) use session::serve;
 pub(super) use upgrade::relay_raw;
 pub(super) use wire::{Sink, Source};

@@ -5,9 +5,9 @@ use std::io;
 use http::HeaderMap;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::super::progress::{Progress, Way};
+use super::super::progress::{MessageKind, Progress};
 use super::body::{Body, Coding};
-use super::chunked::Piece;
+use super::chunked::BodyPiece;
 use super::malformed::Malformed;
 use super::wire::{Sink, Source};
 
@@ -31,18 +31,18 @@ pub(super) async fn pump<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
     mut body: Body,
     sink: &mut Sink<W>,
     coding: Coding,
-    (progress, way): (&Progress<'_>, Way),
+    (progress, message): (&Progress<'_>, MessageKind),
 ) -> Result<(), PumpError> {
     let trailers = loop {
         match body.decode(&mut source.buffer)? {
-            Piece::Data(data) => {
+            BodyPiece::Data(data) => {
                 let length = data.len();
                 let written = sink.data(data, coding).await;
                 written.map_err(PumpError::NotTaken)?;
-                progress.carried(way, length);
+                progress.carried(message, length);
             }
-            Piece::End(trailers) => break trailers,
-            Piece::More => {
+            BodyPiece::End(trailers) => break trailers,
+            BodyPiece::NeedsMore => {
                 sink.flush().await.map_err(PumpError::NotTaken)?;
                 match source.fill().await {
                     Ok(0) if body.ends_with_connection() => break HeaderMap::new(),
@@ -52,7 +52,7 @@ pub(super) async fn pump<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
             }
         }
     };
-    let trailers = progress.trailers(way, trailers);
+    let trailers = progress.trailers(message, trailers);
     let finished = sink.finish(&trailers, coding).await;
     finished.map_err(PumpError::NotTaken)
 }
@@ -67,9 +67,9 @@ pub(super) async fn discard<R: AsyncRead + Unpin>(
 ) -> Result<(), PumpError> {
     loop {
         match body.decode(&mut source.buffer)? {
-            Piece::Data(_) => {}
-            Piece::End(_) => return Ok(()),
-            Piece::More => match source.fill().await {
+            BodyPiece::Data(_) => {}
+            BodyPiece::End(_) => return Ok(()),
+            BodyPiece::NeedsMore => match source.fill().await {
                 Ok(0) | Err(_) => return Err(PumpError::CutShort),
                 Ok(_) => {}
             },

@@ -7,17 +7,17 @@ use super::super::expect;
 use super::super::gate::{BodyError, JudgedBody};
 use super::super::head::RequestHead;
 use super::body::Body;
-use super::chunked::Piece;
+use super::chunked::BodyPiece;
+use super::client::BufferedClient;
 use super::framing::Framing;
 use super::malformed::Malformed;
-use super::peer::Peer;
 
 /// The interim answer that has a client send its body.
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// A body on its way from a client.
 pub(super) struct Reading<'a, D> {
-    pub(super) peer: &'a mut Peer<D>,
+    pub(super) peer: &'a mut BufferedClient<D>,
     pub(super) body: &'a mut Body,
     pub(super) framing: Framing,
 }
@@ -41,12 +41,12 @@ impl<D: Downstream> JudgedBody for Reading<'_, D> {
     }
 
     async fn next(&mut self, head: &mut RequestHead) -> Result<Option<Bytes>, BodyError> {
-        let Peer { source, sink } = &mut *self.peer;
+        let BufferedClient { source, sink } = &mut *self.peer;
         loop {
             match self.body.decode_ahead(&mut source.buffer)? {
-                Piece::Data(data) => return Ok(Some(data)),
-                Piece::End(_) => return Ok(None),
-                Piece::More => {}
+                BodyPiece::Data(data) => return Ok(Some(data)),
+                BodyPiece::End(_) => return Ok(None),
+                BodyPiece::NeedsMore => {}
             }
             if expect::take(head) {
                 sink.pending.extend_from_slice(CONTINUE);

@@ -6,7 +6,7 @@ use http::{HeaderMap, Method, StatusCode, Version};
 
 use super::fields::{lines, parse};
 use super::framing::{Framing, declared};
-use super::hop::{Persistence, take_of_response};
+use super::hop::{ConnectionPersistence, take_of_response};
 use super::malformed::Malformed;
 use super::scan::Scanner;
 
@@ -26,7 +26,7 @@ pub(super) struct ParsedResponse {
     pub(super) head: ResponseHead,
     pub(super) framing: Framing,
     /// Whether the application takes another request afterwards.
-    pub(super) persistence: Persistence,
+    pub(super) persistence: ConnectionPersistence,
     /// Bytes of the head.
     pub(super) consumed: usize,
 }
@@ -83,7 +83,7 @@ fn parse_whole(text: &[u8], method: &Method) -> Result<ParsedResponse, Malformed
         None => Framing::UntilClose,
     };
     let persistence = match framing {
-        Framing::UntilClose => Persistence::Close,
+        Framing::UntilClose => ConnectionPersistence::Close,
         Framing::None | Framing::Length(_) | Framing::Chunked => persistence,
     };
     let reason = Bytes::copy_from_slice(reason);
@@ -165,15 +165,24 @@ mod tests {
     #[test]
     fn what_ends_with_the_connection_ends_it() {
         let close = |head: &str| read(head, Method::GET).unwrap().persistence;
-        assert_eq!(close("HTTP/1.1 200 OK\r\n\r\n"), Persistence::Close);
-        assert_eq!(close("HTTP/1.1 204 x\r\n\r\n"), Persistence::KeepAlive);
+        assert_eq!(
+            close("HTTP/1.1 200 OK\r\n\r\n"),
+            ConnectionPersistence::Close
+        );
+        assert_eq!(
+            close("HTTP/1.1 204 x\r\n\r\n"),
+            ConnectionPersistence::KeepAlive
+        );
         assert_eq!(
             close("HTTP/1.1 204 x\r\nConnection: close\r\n\r\n"),
-            Persistence::Close
+            ConnectionPersistence::Close
         );
-        assert_eq!(close("HTTP/1.0 204 x\r\n\r\n"), Persistence::Close);
+        assert_eq!(
+            close("HTTP/1.0 204 x\r\n\r\n"),
+            ConnectionPersistence::Close
+        );
         let kept = "HTTP/1.0 204 x\r\nConnection: Keep-Alive\r\n\r\n";
-        assert_eq!(close(kept), Persistence::KeepAlive);
+        assert_eq!(close(kept), ConnectionPersistence::KeepAlive);
     }
 
     #[test]

@@ -7,16 +7,16 @@ use http::{HeaderMap, Method, StatusCode, Version};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::super::client::{Client, Downstream};
-use super::super::gate::{Gate, Grant, Outcome, Rejection};
+use super::super::gate::{Gate, PermittedRequest, Rejection, RequestOutcome};
 use super::super::limits::HttpLimits;
 use super::super::progress::Progress;
 use super::body::{Body, BodyDecoder};
+use super::client::BufferedClient;
 use super::exchange::{Carried, carry};
 use super::framing::Framing;
 use super::head::{HeadParser, ParsedRequest};
-use super::hop::{Persistence, remove_all};
+use super::hop::{ConnectionPersistence, remove_all};
 use super::malformed::Malformed;
-use super::peer::Peer;
 use super::pump::discard;
 use super::reading::Reading;
 use super::response::ResponseHead;
@@ -37,7 +37,7 @@ pub(in super::super) async fn serve<D: Downstream>(
     meter: &Meter,
 ) {
     let mut session = Session {
-        peer: Peer::new(&client, read),
+        peer: BufferedClient::new(&client, read),
         application,
         gate,
         limits,
@@ -54,7 +54,7 @@ pub(in super::super) async fn serve<D: Downstream>(
 }
 
 struct Session<'a, D, G> {
-    peer: Peer<D>,
+    peer: BufferedClient<D>,
     application: RequestStream,
     gate: &'a G,
     limits: HttpLimits,
@@ -161,10 +161,10 @@ impl<D: Downstream, G: Gate> Session<'_, D, G> {
         &mut self,
         request: &ParsedRequest,
         body: Body,
-        mut grant: G::Grant,
+        mut grant: G::Permitted,
     ) -> Next {
-        let progress = Progress::new(self.meter, grant.amendments());
-        let progress = progress.withholding(grant.outputs());
+        let progress = Progress::new(self.meter, grant.response_mutations());
+        let progress = progress.withholding(grant.injected_headers());
         let most = self.limits.head_size;
         let carrying = carry(
             &mut self.peer,
@@ -175,27 +175,33 @@ impl<D: Downstream, G: Gate> Session<'_, D, G> {
         );
         let carried = carrying.await;
         let (next, outcome) = match carried {
-            Carried::Next => (Next::Request, Outcome::Finished),
-            Carried::Last => (Next::End(Last::InOrder), Outcome::Finished),
-            Carried::Early => (Next::End(Last::ApplicationReset), Outcome::Finished),
-            Carried::Revoked => (Next::End(Last::Reset), Outcome::Revoked),
-            Carried::ClientLeft => (Next::End(Last::Reset), Outcome::ClientFailed),
+            Carried::Next => (Next::Request, RequestOutcome::Finished),
+            Carried::Last => (Next::End(Last::InOrder), RequestOutcome::Finished),
+            Carried::Early => (Next::End(Last::ApplicationReset), RequestOutcome::Finished),
+            Carried::Revoked => (Next::End(Last::Reset), RequestOutcome::Revoked),
+            Carried::ClientLeft => (Next::End(Last::Reset), RequestOutcome::ClientFailed),
             Carried::Malformed(malformed) => {
                 let status = malformed.status();
-                (self.answer(&progress, status).await, Outcome::ClientFailed)
+                (
+                    self.answer(&progress, status).await,
+                    RequestOutcome::ClientFailed,
+                )
             }
             Carried::Unwritable => {
                 let status = StatusCode::INTERNAL_SERVER_ERROR;
-                (self.answer(&progress, status).await, Outcome::ClientFailed)
+                (
+                    self.answer(&progress, status).await,
+                    RequestOutcome::ClientFailed,
+                )
             }
             // A client knows this race, and tries again; 502 it would not.
             Carried::Unheard if !self.is_first => {
-                (Next::End(Last::Reset), Outcome::ApplicationFailed)
+                (Next::End(Last::Reset), RequestOutcome::ApplicationFailed)
             }
             Carried::Unheard | Carried::ApplicationFailed => {
                 let status = StatusCode::BAD_GATEWAY;
                 let next = self.answer(&progress, status).await;
-                (next, Outcome::ApplicationFailed)
+                (next, RequestOutcome::ApplicationFailed)
             }
         };
         grant.finish(&progress.exchange(outcome));
@@ -222,7 +228,7 @@ impl<D: Downstream, G: Gate> Session<'_, D, G> {
             body: Bytes::new(),
         };
         let (method, version) = (&Method::GET, Version::HTTP_11);
-        self.write(rejection, method, version, Persistence::Close)
+        self.write(rejection, method, version, ConnectionPersistence::Close)
             .await
     }
 
@@ -242,7 +248,7 @@ impl<D: Downstream, G: Gate> Session<'_, D, G> {
         };
         let persistence = match is_short {
             true => request.persistence,
-            false => Persistence::Close,
+            false => ConnectionPersistence::Close,
         };
         let written = self.write(rejection, &head.method, head.version, persistence);
         let next = written.await;
@@ -260,7 +266,7 @@ impl<D: Downstream, G: Gate> Session<'_, D, G> {
         rejection: Rejection,
         method: &Method,
         version: Version,
-        persistence: Persistence,
+        persistence: ConnectionPersistence,
     ) -> Next {
         let Rejection {
             status,
@@ -281,8 +287,8 @@ impl<D: Downstream, G: Gate> Session<'_, D, G> {
             sink.pending.extend_from_slice(&body);
         }
         match (sink.flush().await, persistence) {
-            (Ok(()), Persistence::KeepAlive) => Next::Request,
-            (Ok(()), Persistence::Close) => Next::End(Last::InOrder),
+            (Ok(()), ConnectionPersistence::KeepAlive) => Next::Request,
+            (Ok(()), ConnectionPersistence::Close) => Next::End(Last::InOrder),
             (Err(_), _) => Next::End(Last::Reset),
         }
     }

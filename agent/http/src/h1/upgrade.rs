@@ -3,10 +3,10 @@
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::super::client::Downstream;
-use super::super::progress::{Progress, Way};
+use super::super::progress::{MessageKind, Progress};
 use super::body::{BodyDecoder, Coding};
+use super::client::BufferedClient;
 use super::framing::Framing;
-use super::peer::Peer;
 use super::pump::{PumpError, pump};
 use super::wire::{Sink, Source};
 
@@ -26,7 +26,7 @@ pub(in super::super) enum Broken {
 /// # Errors
 /// [`Broken`].
 pub(in super::super) async fn relay_raw<D, R, W>(
-    client: &mut Peer<D>,
+    client: &mut BufferedClient<D>,
     source: &mut Source<R>,
     sink: &mut Sink<W>,
     progress: &Progress<'_>,
@@ -37,14 +37,14 @@ where
     W: AsyncWrite + Unpin,
 {
     let to_application = async {
-        let sent = raw(&mut client.source, sink, (progress, Way::Request)).await;
+        let sent = raw(&mut client.source, sink, (progress, MessageKind::Request)).await;
         sent.map_err(|is_source| match is_source {
             End::Source => Broken::Client,
             End::Sink => Broken::Application,
         })
     };
     let to_client = async {
-        let sent = raw(source, &mut client.sink, (progress, Way::Response)).await;
+        let sent = raw(source, &mut client.sink, (progress, MessageKind::Response)).await;
         sent.map_err(|is_source| match is_source {
             End::Source => Broken::Application,
             End::Sink => Broken::Client,
@@ -62,7 +62,7 @@ enum End {
 async fn raw<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
     source: &mut Source<R>,
     sink: &mut Sink<W>,
-    counted: (&Progress<'_>, Way),
+    counted: (&Progress<'_>, MessageKind),
 ) -> Result<(), End> {
     let all = BodyDecoder::new(Framing::UntilClose, 0);
     match pump(source, all.into(), sink, Coding::Plain, counted).await {

@@ -8,7 +8,7 @@ use super::super::authority::is_authority;
 use super::super::head::RequestHead;
 use super::framing::Framing;
 use super::head::is_target;
-use super::hop::Persistence;
+use super::hop::ConnectionPersistence;
 use super::response::ResponseHead;
 
 /// A head that the gate has made into what cannot be sent.
@@ -26,7 +26,7 @@ const OURS: [HeaderName; 4] = [HOST, CONNECTION, TRANSFER_ENCODING, CONTENT_LENG
 pub fn write_request(
     head: &RequestHead,
     framing: Framing,
-    persistence: Persistence,
+    persistence: ConnectionPersistence,
     out: &mut BytesMut,
 ) -> Result<(), Unwritable> {
     let has_no_host = head.authority.is_empty() && head.version == Version::HTTP_10;
@@ -57,7 +57,7 @@ pub fn write_request(
 pub(super) fn write_response(
     head: &ResponseHead,
     framing: Framing,
-    persistence: Persistence,
+    persistence: ConnectionPersistence,
     version: Version,
     out: &mut BytesMut,
 ) {
@@ -97,11 +97,11 @@ fn put_connection(
     out: &mut BytesMut,
     headers: &HeaderMap,
     version: Version,
-    persistence: Persistence,
+    persistence: ConnectionPersistence,
 ) {
     let persistence = match (version, persistence) {
-        (_, Persistence::Close) => Some("close"),
-        (Version::HTTP_10, Persistence::KeepAlive) => Some("keep-alive"),
+        (_, ConnectionPersistence::Close) => Some("close"),
+        (Version::HTTP_10, ConnectionPersistence::KeepAlive) => Some("keep-alive"),
         _ => None,
     };
     let upgrade = headers.contains_key(UPGRADE).then_some("upgrade");
@@ -150,7 +150,7 @@ mod tests {
             let written = write_request(
                 &head(target, authority),
                 Framing::None,
-                Persistence::KeepAlive,
+                ConnectionPersistence::KeepAlive,
                 &mut out,
             );
             assert_eq!(written, Err(Unwritable), "{target:?} {authority:?}");
@@ -169,7 +169,13 @@ mod tests {
             head.headers.insert(name, value.parse().unwrap());
         }
         let mut out = BytesMut::new();
-        write_request(&head, Framing::Chunked, Persistence::Close, &mut out).unwrap();
+        write_request(
+            &head,
+            Framing::Chunked,
+            ConnectionPersistence::Close,
+            &mut out,
+        )
+        .unwrap();
         let expected = "GET / HTTP/1.1\r\nhost: a.com\r\ntransfer-encoding: chunked\r\n\
                         connection: close\r\n\r\n";
         assert_eq!(out, expected);

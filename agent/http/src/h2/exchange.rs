@@ -9,13 +9,13 @@ use h2::{Reason, RecvStream};
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 
-use super::super::gate::{Gate, Grant, Outcome, Rejection};
+use super::super::gate::{Gate, PermittedRequest, Rejection, RequestOutcome};
 use super::super::h1::remove_connection_headers;
 use super::super::head::RequestHead;
 use super::super::progress::Progress;
 use super::application::{Application, NotSent};
 use super::body::{Body, Reading};
-use super::relay::{Failure, relay};
+use super::relay::{ExchangeFailure, relay};
 use super::request::{read, write};
 use ambit_datapath::{BodyPresence, ReadyRequests};
 use ambit_relay::Meter;
@@ -55,8 +55,8 @@ pub(super) async fn exchange<G: Gate>(
     };
     match decided {
         Ok(mut grant) => {
-            let progress = Progress::new(shared.meter, grant.amendments());
-            let progress = progress.withholding(grant.outputs());
+            let progress = Progress::new(shared.meter, grant.response_mutations());
+            let progress = progress.withholding(grant.injected_headers());
             let carrying = permitted(shared, &head, body, &mut respond, (&mut grant, &progress));
             let outcome = carrying.await;
             grant.finish(&progress.exchange(outcome));
@@ -70,12 +70,12 @@ async fn permitted<G: Gate>(
     head: &RequestHead,
     body: Body,
     respond: &mut SendResponse<Bytes>,
-    (grant, progress): (&mut G::Grant, &Progress<'_>),
-) -> Outcome {
+    (grant, progress): (&mut G::Permitted, &Progress<'_>),
+) -> RequestOutcome {
     let Some(request) = write(head) else {
         progress.answered(StatusCode::INTERNAL_SERVER_ERROR);
         answer(respond, StatusCode::INTERNAL_SERVER_ERROR);
-        return Outcome::ClientFailed;
+        return RequestOutcome::ClientFailed;
     };
     let application = &shared.application;
     let requests = match application.open(grant.permit()).await {
@@ -86,7 +86,7 @@ async fn permitted<G: Gate>(
         biased;
         () = grant.revoked() => return revoke(respond),
         ready = application.ready(requests) => ready,
-        _ = poll_fn(|context| respond.poll_reset(context)) => return Outcome::ClientFailed,
+        _ = poll_fn(|context| respond.poll_reset(context)) => return RequestOutcome::ClientFailed,
     };
     let sent = ready.and_then(|ready: ReadyRequests| {
         let follows = match body.is_empty() {
@@ -105,35 +105,35 @@ async fn permitted<G: Gate>(
         relayed = relay(body, sent, respond, progress) => relayed,
     };
     match relayed {
-        Ok(()) => Outcome::Finished,
-        Err(Failure::Client) => Outcome::ClientFailed,
-        Err(Failure::Reset(reason)) => {
+        Ok(()) => RequestOutcome::Finished,
+        Err(ExchangeFailure::Client) => RequestOutcome::ClientFailed,
+        Err(ExchangeFailure::Reset(reason)) => {
             respond.send_reset(reason);
-            Outcome::ApplicationFailed
+            RequestOutcome::ApplicationFailed
         }
-        Err(Failure::Lost) if progress.is_answered() => {
+        Err(ExchangeFailure::Lost) if progress.is_answered() => {
             respond.send_reset(Reason::INTERNAL_ERROR);
-            Outcome::ApplicationFailed
+            RequestOutcome::ApplicationFailed
         }
-        Err(Failure::Lost) => {
+        Err(ExchangeFailure::Lost) => {
             progress.answered(StatusCode::BAD_GATEWAY);
             answer(respond, StatusCode::BAD_GATEWAY);
-            Outcome::ApplicationFailed
+            RequestOutcome::ApplicationFailed
         }
     }
 }
 
 /// Policy changed: what is left of the streams on the application's side is reset when dropped.
-fn revoke(respond: &mut SendResponse<Bytes>) -> Outcome {
+fn revoke(respond: &mut SendResponse<Bytes>) -> RequestOutcome {
     respond.send_reset(Reason::CANCEL);
-    Outcome::Revoked
+    RequestOutcome::Revoked
 }
 
 fn not_sent(
     respond: &mut SendResponse<Bytes>,
     progress: &Progress<'_>,
     reason: &NotSent,
-) -> Outcome {
+) -> RequestOutcome {
     tracing::debug!(%reason, "a permitted request was not sent");
     match reason {
         NotSent::Drains => respond.send_reset(Reason::REFUSED_STREAM),
@@ -142,7 +142,7 @@ fn not_sent(
             answer(respond, StatusCode::BAD_GATEWAY);
         }
     }
-    Outcome::ApplicationFailed
+    RequestOutcome::ApplicationFailed
 }
 
 fn answer(respond: &mut SendResponse<Bytes>, status: StatusCode) {

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use h2::{RecvStream, SendStream};
 
 use super::super::h1::retain_trailers;
-use super::super::progress::{Progress, Way};
+use super::super::progress::{MessageKind, Progress};
 
 /// Which end of a direction failed.
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +55,7 @@ pub(super) async fn pump(
     held: Bytes,
     source: &mut RecvStream,
     sink: &mut SendStream<Bytes>,
-    (progress, way): (&Progress<'_>, Way),
+    (progress, message): (&Progress<'_>, MessageKind),
 ) -> Result<(), PumpError> {
     let mut released = held.len();
     let mut waiting = Waiting::default();
@@ -75,7 +75,7 @@ pub(super) async fn pump(
                 let length = data.len();
                 let is_last = waiting.len() == 0 && source.is_end_stream();
                 sink.send_data(data, is_last).map_err(not_taken)?;
-                progress.carried(way, length);
+                progress.carried(message, length);
                 let known = released.min(length);
                 released -= known;
                 let given = source.flow_control().release_capacity(length - known);
@@ -88,7 +88,7 @@ pub(super) async fn pump(
     }
     match source.trailers().await.map_err(PumpError::Source)? {
         Some(trailers) => {
-            let kept = progress.trailers(way, retain_trailers(trailers));
+            let kept = progress.trailers(message, retain_trailers(trailers));
             sink.send_trailers(kept)
         }
         None => sink.send_data(Bytes::new(), true),

@@ -11,14 +11,14 @@ use h2::{Reason, RecvStream, SendStream};
 use http::{Response, StatusCode};
 
 use super::super::h1::remove_connection_headers;
-use super::super::progress::{Progress, Way};
+use super::super::progress::{MessageKind, Progress};
 use super::body::Body;
 use super::pump::{PumpError, pump};
 use ambit_datapath::SentRequest;
 
 /// Why an exchange broke off.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Failure {
+pub(super) enum ExchangeFailure {
     /// The client left, which the application has been told.
     Client,
     /// The application reset the stream.
@@ -33,7 +33,7 @@ pub(super) async fn relay(
     sent: SentRequest,
     respond: &mut SendResponse<Bytes>,
     progress: &Progress<'_>,
-) -> Result<(), Failure> {
+) -> Result<(), ExchangeFailure> {
     let SentRequest {
         response,
         body: mut send,
@@ -47,7 +47,7 @@ pub(super) async fn relay(
             tokio::select! {
                 up = &mut upload, if !is_up => match up {
                     Ok(()) => is_up = true,
-                    Err(reason) => break Err((Failure::Client, Some(reason))),
+                    Err(reason) => break Err((ExchangeFailure::Client, Some(reason))),
                 },
                 down = &mut download, if !is_down => match down {
                     Ok(()) => is_down = true,
@@ -77,7 +77,14 @@ async fn upload(
         return Ok(());
     }
     let held = std::mem::take(&mut body.held);
-    match pump(held, &mut body.stream, send, (progress, Way::Request)).await {
+    match pump(
+        held,
+        &mut body.stream,
+        send,
+        (progress, MessageKind::Request),
+    )
+    .await
+    {
         Ok(()) | Err(PumpError::Sink(_)) => Ok(()),
         Err(PumpError::Source(error)) => Err(error.reason().unwrap_or(Reason::CANCEL)),
     }
@@ -88,7 +95,7 @@ async fn download(
     mut response: ResponseFuture,
     respond: &mut SendResponse<Bytes>,
     progress: &Progress<'_>,
-) -> Result<(), (Failure, Option<Reason>)> {
+) -> Result<(), (ExchangeFailure, Option<Reason>)> {
     let lost = |error| (failure(&error), None);
     let mut response = loop {
         let answer = tokio::select! {
@@ -98,8 +105,8 @@ async fn download(
             }
         };
         match answer.map_err(lost)? {
-            Answer::Final(response) => break response,
-            Answer::Interim(mut interim) => {
+            ApplicationResponse::Final(response) => break response,
+            ApplicationResponse::Interim(mut interim) => {
                 remove_connection_headers(interim.headers_mut());
                 if interim.status() != StatusCode::SWITCHING_PROTOCOLS {
                     let told = respond.send_informational(interim);
@@ -122,7 +129,7 @@ async fn download(
         Bytes::new(),
         &mut body,
         &mut send,
-        (progress, Way::Response),
+        (progress, MessageKind::Response),
     )
     .await
     {
@@ -132,23 +139,26 @@ async fn download(
     }
 }
 
-fn client_left(reason: Option<Reason>) -> (Failure, Option<Reason>) {
-    (Failure::Client, Some(reason.unwrap_or(Reason::CANCEL)))
+fn client_left(reason: Option<Reason>) -> (ExchangeFailure, Option<Reason>) {
+    (
+        ExchangeFailure::Client,
+        Some(reason.unwrap_or(Reason::CANCEL)),
+    )
 }
 
 /// What an application's failure is for the client.
-fn failure(error: &h2::Error) -> Failure {
+fn failure(error: &h2::Error) -> ExchangeFailure {
     match error.reason() {
         // It was not looked at, and may be sent again.
         Some(_) if error.is_go_away() && error.is_remote() => {
-            Failure::Reset(Reason::REFUSED_STREAM)
+            ExchangeFailure::Reset(Reason::REFUSED_STREAM)
         }
-        Some(reason) if error.is_reset() && error.is_remote() => Failure::Reset(reason),
-        _ => Failure::Lost,
+        Some(reason) if error.is_reset() && error.is_remote() => ExchangeFailure::Reset(reason),
+        _ => ExchangeFailure::Lost,
     }
 }
 
-enum Answer {
+enum ApplicationResponse {
     Interim(Response<()>),
     Final(Response<RecvStream>),
 }
@@ -156,9 +166,11 @@ enum Answer {
 fn poll_answer(
     response: &mut ResponseFuture,
     context: &mut Context<'_>,
-) -> Poll<Result<Answer, h2::Error>> {
+) -> Poll<Result<ApplicationResponse, h2::Error>> {
     if let Poll::Ready(Some(interim)) = response.poll_informational(context) {
-        return Poll::Ready(interim.map(Answer::Interim));
+        return Poll::Ready(interim.map(ApplicationResponse::Interim));
     }
-    Pin::new(response).poll(context).map_ok(Answer::Final)
+    Pin::new(response)
+        .poll(context)
+        .map_ok(ApplicationResponse::Final)
 }

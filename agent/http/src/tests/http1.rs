@@ -22,7 +22,7 @@ fn only_permitted_requests_reach_the_application() {
         expect(&mut scene.client, DENIED).await;
         scene.client.shutdown().await.unwrap();
         assert_eq!(read_to_end(&mut scene.application).await, "");
-        assert_eq!(scene.gate.outcomes(), [Outcome::Finished]);
+        assert_eq!(scene.gate.outcomes(), [RequestOutcome::Finished]);
         let exchange = scene.gate.0.finished.borrow()[0];
         assert_eq!(
             (exchange.status, exchange.received),
@@ -277,7 +277,7 @@ fn a_client_that_aborts_resets_the_application() {
         scene.client.set_zero_linger().unwrap();
         drop(scene.client);
         ensure_reset(&mut scene.application).await;
-        assert_eq!(scene.gate.outcomes(), [Outcome::ClientFailed]);
+        assert_eq!(scene.gate.outcomes(), [RequestOutcome::ClientFailed]);
     });
 }
 
@@ -291,7 +291,7 @@ fn a_request_that_is_revoked_is_reset_on_both_sides() {
         scene.gate.revoke();
         ensure_reset(&mut scene.client).await;
         ensure_reset(&mut scene.application).await;
-        assert_eq!(scene.gate.outcomes(), [Outcome::Revoked]);
+        assert_eq!(scene.gate.outcomes(), [RequestOutcome::Revoked]);
     });
 }
 

@@ -19,7 +19,7 @@ pub(super) struct Streams {
     application: JoinHandle<()>,
     pub(super) gate: TestGate,
     meter: Rc<Meter>,
-    serving: JoinHandle<Served<TcpStream>>,
+    serving: JoinHandle<ServeOutcome<TcpStream>>,
 }
 
 impl Streams {
@@ -133,7 +133,7 @@ fn requests_answers_and_trailers_pass() {
         let trailers = answer.trailers().await.unwrap().unwrap();
         assert_eq!(trailers["grpc-status"], "0");
         tokio::task::yield_now().await;
-        assert_eq!(streams.gate.outcomes(), [Outcome::Finished]);
+        assert_eq!(streams.gate.outcomes(), [RequestOutcome::Finished]);
         assert_eq!((streams.meter.sent(), streams.meter.received()), (5, 2));
     });
 }
@@ -284,7 +284,7 @@ fn a_stream_that_is_revoked_is_reset_on_both_sides_in_mid_stream() {
         let at_application = read_all(&mut received).await.unwrap_err();
         assert_eq!(at_client.reason(), Some(Reason::CANCEL));
         assert_eq!(at_application.reason(), Some(Reason::CANCEL));
-        assert_eq!(streams.gate.outcomes(), [Outcome::Revoked]);
+        assert_eq!(streams.gate.outcomes(), [RequestOutcome::Revoked]);
     });
 }
 
@@ -358,6 +358,9 @@ fn a_client_that_ends_in_order_ends_the_application_in_order() {
         response.await.unwrap();
         drop(streams.client);
         streams.application.await.unwrap();
-        assert!(matches!(streams.serving.await.unwrap(), Served::Ended));
+        assert!(matches!(
+            streams.serving.await.unwrap(),
+            ServeOutcome::Ended
+        ));
     });
 }

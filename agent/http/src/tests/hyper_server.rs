@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 
-use super::super::{ChunkDecoder, Piece};
+use super::super::{BodyPiece, ChunkDecoder};
 use super::*;
 
 type Answer = Response<BoxBody<Bytes, hyper::Error>>;
@@ -87,7 +87,7 @@ fn large_bodies_pass_both_ways_at_once() {
         let mut decoder = ChunkDecoder::new(0x1000);
         let (mut input, mut body) = (BytesMut::from(&answer[head..]), Vec::new());
         let is_chunked = String::from_utf8_lossy(&answer[..head]).contains("chunked");
-        while is_chunked && let Piece::Data(data) = decoder.decode(&mut input).unwrap() {
+        while is_chunked && let BodyPiece::Data(data) = decoder.decode(&mut input).unwrap() {
             body.extend_from_slice(&data);
         }
         assert!(if is_chunked { body } else { input.to_vec() } == large);

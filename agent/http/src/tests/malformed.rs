@@ -102,7 +102,7 @@ fn a_malformed_chunk_resets_the_application_and_is_answered_with_400() {
             let answer = read_to_end(&mut scene.client).await;
             assert!(answer.starts_with("HTTP/1.1 400 "), "{chunk:?}: {answer}");
             ensure_reset(&mut scene.application).await;
-            assert_eq!(scene.gate.outcomes(), [Outcome::ClientFailed]);
+            assert_eq!(scene.gate.outcomes(), [RequestOutcome::ClientFailed]);
         }
     });
 }
@@ -143,7 +143,7 @@ fn malformed_answers_are_502_and_end_both() {
             let got = read_to_end(&mut scene.client).await;
             assert!(got.starts_with("HTTP/1.1 502 "), "{answer:?}: {got}");
             ensure_reset(&mut scene.application).await;
-            assert_eq!(scene.gate.outcomes(), [Outcome::ApplicationFailed]);
+            assert_eq!(scene.gate.outcomes(), [RequestOutcome::ApplicationFailed]);
         }
     });
 }

@@ -25,8 +25,8 @@ use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio::time::timeout;
 
 use super::{
-    BodyError, Exchange, Gate, Grant, HttpLimits, JudgedBody, NotHttp, Outcome, OutputNames,
-    Rejection, RequestHead, Served, serve,
+    BodyError, Gate, HttpLimits, InjectedHeaders, JudgedBody, NotHttp, PermittedRequest, Rejection,
+    RequestHead, RequestOutcome, RequestSummary, ServeOutcome, serve,
 };
 use ambit_authorizer::HeaderMutations;
 use ambit_datapath::RequestStream;
@@ -47,7 +47,7 @@ struct TestGate(Rc<Judged>);
 struct Judged {
     heads: RefCell<Vec<RequestHead>>,
     shown: RefCell<Vec<Result<String, BodyError>>>,
-    finished: RefCell<Vec<Exchange>>,
+    finished: RefCell<Vec<RequestSummary>>,
     revoked: watch::Sender<bool>,
 }
 
@@ -58,7 +58,7 @@ struct TestGrant {
 }
 
 impl Gate for TestGate {
-    type Grant = TestGrant;
+    type Permitted = TestGrant;
 
     async fn decide(
         &self,
@@ -115,15 +115,15 @@ fn rejection(status: StatusCode) -> Rejection {
     }
 }
 
-impl Grant for TestGrant {
-    fn amendments(&mut self) -> Vec<HeaderMutations> {
+impl PermittedRequest for TestGrant {
+    fn response_mutations(&mut self) -> Vec<HeaderMutations> {
         Vec::new()
     }
 
-    fn outputs(&mut self) -> OutputNames {
-        let mut outputs = OutputNames::default();
-        outputs.add(&http::HeaderName::from_static("x-auth-user"));
-        outputs
+    fn injected_headers(&mut self) -> InjectedHeaders {
+        let mut injected_headers = InjectedHeaders::default();
+        injected_headers.add(&http::HeaderName::from_static("x-auth-user"));
+        injected_headers
     }
 
     fn permit(&self) -> &RequestPermit {
@@ -134,7 +134,7 @@ impl Grant for TestGrant {
         self.revoked.wait_for(|&revoked| revoked).await.unwrap();
     }
 
-    fn finish(self, exchange: &Exchange) {
+    fn finish(self, exchange: &RequestSummary) {
         self.judged.finished.borrow_mut().push(*exchange);
     }
 }
@@ -145,7 +145,7 @@ struct Scene {
     application: TcpStream,
     gate: TestGate,
     meter: Rc<Meter>,
-    serving: JoinHandle<Served<TcpStream>>,
+    serving: JoinHandle<ServeOutcome<TcpStream>>,
 }
 
 impl Scene {
@@ -218,7 +218,7 @@ impl TestGate {
         heads.iter().map(|head| head.target.clone()).collect()
     }
 
-    fn outcomes(&self) -> Vec<Outcome> {
+    fn outcomes(&self) -> Vec<RequestOutcome> {
         let finished = self.0.finished.borrow();
         finished.iter().map(|exchange| exchange.outcome).collect()
     }

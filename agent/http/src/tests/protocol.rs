@@ -5,7 +5,7 @@ use super::*;
 async fn ensure_not_http(sent: &[u8]) {
     let mut scene = Scene::new().await;
     scene.client.write_all(sent).await.unwrap();
-    let Served::NotHttp(NotHttp {
+    let ServeOutcome::NotHttp(NotHttp {
         mut downstream,
         read,
         application,
@@ -40,7 +40,7 @@ fn an_end_within_the_first_word_is_no_http() {
         scene.client.write_all(b"PRI").await.unwrap();
         scene.client.shutdown().await.unwrap();
         let served = scene.serving.await.unwrap();
-        assert!(matches!(served, Served::NotHttp(handed) if handed.read == "PRI"));
+        assert!(matches!(served, ServeOutcome::NotHttp(handed) if handed.read == "PRI"));
     });
 }
 
@@ -50,7 +50,7 @@ fn an_application_that_speaks_first_is_no_http_server() {
         let mut scene = Scene::new().await;
         scene.application.write_all(b"220 mail\r\n").await.unwrap();
         let served = scene.serving.await.unwrap();
-        assert!(matches!(served, Served::NotHttp(handed) if handed.read.is_empty()));
+        assert!(matches!(served, ServeOutcome::NotHttp(handed) if handed.read.is_empty()));
     });
 }
 
@@ -62,7 +62,7 @@ fn an_application_that_ends_first_ends_the_client() {
         assert_eq!(read_to_end(&mut scene.client).await, "");
         drop(scene.client);
         assert_eq!(read_to_end(&mut scene.application).await, "");
-        assert!(matches!(scene.serving.await.unwrap(), Served::Ended));
+        assert!(matches!(scene.serving.await.unwrap(), ServeOutcome::Ended));
     });
 }
 
@@ -72,7 +72,7 @@ fn a_client_that_sends_nothing_ends_the_application_in_order() {
         let mut scene = Scene::new().await;
         scene.client.shutdown().await.unwrap();
         assert_eq!(read_to_end(&mut scene.application).await, "");
-        assert!(matches!(scene.serving.await.unwrap(), Served::Ended));
+        assert!(matches!(scene.serving.await.unwrap(), ServeOutcome::Ended));
     });
 }
 

@@ -57,8 +57,8 @@ impl Tunnelled {
             let meter = Meter::default();
             let dialled = RequestStream::for_test(dialled);
             match serve(downstream, dialled, &judge, HttpLimits::default(), &meter).await {
-                Served::Ended => {}
-                Served::NotHttp(opaque) => {
+                ServeOutcome::Ended => {}
+                ServeOutcome::NotHttp(opaque) => {
                     let application = opaque.application.per_request();
                     let application = application.into_tcp_for_test();
                     relay_opaque(opaque.downstream, opaque.read, application, &meter).await;
@@ -118,7 +118,7 @@ fn an_abort_through_a_tunnel_is_no_end_for_the_application() {
         expect(&mut tunnelled.application, SENT).await;
         tunnelled.send.send_reset(Reason::CANCEL);
         ensure_reset(&mut tunnelled.application).await;
-        assert_eq!(tunnelled.gate.outcomes(), [Outcome::ClientFailed]);
+        assert_eq!(tunnelled.gate.outcomes(), [RequestOutcome::ClientFailed]);
     });
 }
 

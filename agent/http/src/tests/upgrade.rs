@@ -28,7 +28,7 @@ fn an_upgraded_connection_is_relayed_both_ways_with_half_closes() {
         scene.application.shutdown().await.unwrap();
         assert_eq!(read_to_end(&mut scene.client).await, "");
         scene.serving.await.unwrap();
-        assert_eq!(scene.gate.outcomes(), [Outcome::Finished]);
+        assert_eq!(scene.gate.outcomes(), [RequestOutcome::Finished]);
         let exchange = scene.gate.0.finished.borrow()[0];
         assert_eq!((exchange.sent, exchange.received), (5, 8));
     });
@@ -42,7 +42,7 @@ fn an_upgraded_connection_ends_with_its_permit() {
         scene.gate.revoke();
         ensure_reset(&mut scene.client).await;
         ensure_reset(&mut scene.application).await;
-        assert_eq!(scene.gate.outcomes(), [Outcome::Revoked]);
+        assert_eq!(scene.gate.outcomes(), [RequestOutcome::Revoked]);
     });
 }
 

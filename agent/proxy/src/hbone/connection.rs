@@ -15,7 +15,7 @@ use super::error::TunnelError;
 use super::transport::Transport;
 use crate::turns::Budget;
 use ambit_relay::{CONNECTION_WINDOW, STREAM_WINDOW, client_settings};
-use ambit_relay::{Lease, Occupancy};
+use ambit_relay::{Occupancy, StreamLease};
 
 /// Streams that share a connection before another is opened, where the peer allows as many.
 const STREAMS: usize = 100;
@@ -124,8 +124,8 @@ impl Connection {
     }
 
     /// A place for one stream.
-    pub(super) fn take(&self) -> (SendRequest<Bytes>, Lease) {
-        (self.requests.clone(), Lease::take(&self.occupancy))
+    pub(super) fn take(&self) -> (SendRequest<Bytes>, StreamLease) {
+        (self.requests.clone(), StreamLease::take(&self.occupancy))
     }
 }
 
@@ -233,7 +233,7 @@ mod tests {
     fn streams_that_stall_send_new_ones_elsewhere() {
         run(Peer::Answers, async |connection| {
             let leases: Vec<_> = (0..STALLED).map(|_| connection.take().1).collect();
-            let mut stalls: Vec<_> = leases.iter().map(Lease::stall).collect();
+            let mut stalls: Vec<_> = leases.iter().map(StreamLease::stall).collect();
             assert!(!connection.has_room());
             stalls.pop();
             assert!(connection.has_room());

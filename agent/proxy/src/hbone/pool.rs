@@ -21,7 +21,7 @@ use crate::turns::Budget;
 use ambit_datapath::PodDatapath;
 use ambit_identity::{ClientTls, HandshakeError, PeerConnectError, WorkloadCertificates};
 use ambit_model::{Target, WorkloadIdentity};
-use ambit_relay::Lease;
+use ambit_relay::StreamLease;
 use ambit_relay::TLS_BUFFER;
 use ambit_relay::Tunnel;
 
@@ -119,7 +119,7 @@ impl TunnelPool {
     async fn connection(
         &self,
         peer: &Peer,
-    ) -> Result<(SendRequest<Bytes>, Lease, bool), TunnelError> {
+    ) -> Result<(SendRequest<Bytes>, StreamLease, bool), TunnelError> {
         let connections = Rc::clone(self.peers.borrow_mut().entry(peer.clone()).or_default());
         let mut connections = connections.lock().await;
         // Without a valid certificate nothing new goes out, on an open connection neither.
@@ -196,7 +196,7 @@ fn refused(peer: SocketAddr, error: PeerConnectError) -> TunnelError {
 
 async fn connect(
     mut requests: SendRequest<Bytes>,
-    lease: Lease,
+    lease: StreamLease,
     peer: &Peer,
     endpoint: &Target,
     caller: SocketAddr,

@@ -12,7 +12,7 @@ use crate::pod::ServedPod;
 use ambit_authorizer::{
     Allowance, BodyPart, CheckedRequest, HeaderMutations, withhold_unjudged, withhold_unseen,
 };
-use ambit_http::{OutputNames, RequestHead};
+use ambit_http::{InjectedHeaders, RequestHead};
 use ambit_jwt::{Verified, authenticate};
 use ambit_model::{AuthorizerApi, ExtensionProvider, MeshSettings};
 use ambit_policy::{Approvals, Consultation, RequestAttributes, WorkloadPolicies, forwarded_for};
@@ -25,9 +25,9 @@ const REQUEST_ID: &str = "x-request-id";
 pub(crate) struct Agreed {
     pub(crate) approvals: Approvals,
     /// What they change of the answer's headers.
-    pub(crate) amendments: Vec<HeaderMutations>,
+    pub(crate) response_mutations: Vec<HeaderMutations>,
     /// The headers of the request that are theirs to write.
-    pub(crate) outputs: OutputNames,
+    pub(crate) injected_headers: InjectedHeaders,
 }
 
 /// Asks every authorizer that a CUSTOM policy names for this request, and shows each its part of the
@@ -89,16 +89,16 @@ impl Agreed {
     fn add_patterns(&mut self, provider: &ExtensionProvider) {
         if let AuthorizerApi::Http(api) = &provider.api {
             for pattern in &api.to_upstream_on_allow {
-                self.outputs.add_pattern(pattern);
+                self.injected_headers.add_pattern(pattern);
             }
         }
     }
 
     fn add(&mut self, allowance: Allowance) {
         for name in allowance.request.names() {
-            self.outputs.add(name);
+            self.injected_headers.add(name);
         }
-        self.amendments.push(allowance.response);
+        self.response_mutations.push(allowance.response);
     }
 }
 
@@ -117,7 +117,7 @@ fn checked(head: &RequestHead, body: Option<BodyPart>) -> CheckedRequest<'_> {
 }
 
 /// Verifies the tokens of a request by the rules of its port, and does to its head what they say. Adds
-/// the headers that the rules write to `outputs`.
+/// the headers that the rules write to `injected_headers`.
 ///
 /// # Errors
 /// [`RequestRefusal::Unauthenticated`] where one is not accepted.
@@ -125,7 +125,7 @@ pub(crate) async fn verify_tokens(
     pod: &ServedPod,
     policies: &WorkloadPolicies,
     port: u16,
-    (head, outputs): (&mut RequestHead, &mut OutputNames),
+    (head, injected_headers): (&mut RequestHead, &mut InjectedHeaders),
 ) -> Result<Option<Verified>, RequestRefusal> {
     let rules = policies.jwt_rules(port);
     if rules.is_empty() {
@@ -135,7 +135,7 @@ pub(crate) async fn verify_tokens(
         let claims = rule.claim_headers.iter().map(|output| &output.header);
         claims
             .chain(&rule.payload_header)
-            .for_each(|name| outputs.add(name));
+            .for_each(|name| injected_headers.add(name));
     }
     let as_it_came = ambit_jwt::RequestHead {
         method: &head.method,

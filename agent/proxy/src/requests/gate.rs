@@ -18,7 +18,10 @@ use crate::subject::Subject;
 use crate::verdict::{Basis, Judge, Termination};
 use ambit_authorizer::HeaderMutations;
 use ambit_datapath::DeliveryCaller;
-use ambit_http::{Exchange, Gate, Grant, JudgedBody, Outcome, OutputNames, Rejection, RequestHead};
+use ambit_http::{
+    Gate, InjectedHeaders, JudgedBody, PermittedRequest, Rejection, RequestHead, RequestOutcome,
+    RequestSummary,
+};
 use ambit_model::PathNormalization;
 use ambit_observe::text::cut;
 use ambit_policy::normalise_path;
@@ -46,15 +49,15 @@ pub(crate) struct Granted {
     request: Rc<RequestAttributes>,
     registration: Registration,
     permit: RequestPermit,
-    amendments: Vec<HeaderMutations>,
-    outputs: OutputNames,
+    response_mutations: Vec<HeaderMutations>,
+    injected_headers: InjectedHeaders,
     since: Instant,
     termination: Option<Termination>,
     _in_use: InUse,
 }
 
 impl Gate for RequestGate {
-    type Grant = Granted;
+    type Permitted = Granted;
 
     async fn decide(
         &self,
@@ -106,11 +109,12 @@ impl RequestGate {
         let agreed = consult(&self.pod, settings, asked, self.ends(), (head, &body)).await?;
         let Agreed {
             approvals,
-            amendments,
-            mut outputs,
+            response_mutations,
+            mut injected_headers,
         } = agreed;
         let port = self.to.port();
-        let verified = verify_tokens(&self.pod, policies, port, (head, &mut outputs)).await?;
+        let verified =
+            verify_tokens(&self.pod, policies, port, (head, &mut injected_headers)).await?;
         let request = Rc::new(attributes(head, verified.as_ref()));
         let registration = self.pod.registry.register(
             Rc::clone(&self.subject),
@@ -136,8 +140,8 @@ impl RequestGate {
             request,
             registration,
             permit,
-            amendments,
-            outputs,
+            response_mutations,
+            injected_headers,
             since,
             termination: None,
             _in_use: self.uses.begin(),
@@ -198,24 +202,24 @@ impl RequestGate {
     }
 }
 
-impl Grant for Granted {
+impl PermittedRequest for Granted {
     fn permit(&self) -> &RequestPermit {
         &self.permit
     }
 
-    fn amendments(&mut self) -> Vec<HeaderMutations> {
-        std::mem::take(&mut self.amendments)
+    fn response_mutations(&mut self) -> Vec<HeaderMutations> {
+        std::mem::take(&mut self.response_mutations)
     }
 
-    fn outputs(&mut self) -> OutputNames {
-        std::mem::take(&mut self.outputs)
+    fn injected_headers(&mut self) -> InjectedHeaders {
+        std::mem::take(&mut self.injected_headers)
     }
 
     async fn revoked(&mut self) {
         self.termination = Some(self.registration.terminated().await);
     }
 
-    fn finish(self, exchange: &Exchange) {
+    fn finish(self, exchange: &RequestSummary) {
         let account = RequestAccount {
             subject: &self.subject,
             connection: self.id,
@@ -223,7 +227,7 @@ impl Grant for Granted {
             since: self.since,
         };
         let ending = match (&self.termination, exchange.outcome) {
-            (Some(termination), Outcome::Revoked) => {
+            (Some(termination), RequestOutcome::Revoked) => {
                 RequestEnding::Terminated(termination, exchange)
             }
             _ => RequestEnding::Carried(&self.permit, exchange),

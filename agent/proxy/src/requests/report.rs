@@ -7,7 +7,7 @@ use crate::events::{CALLERS_BYTES, Matter};
 use crate::pod::ServedPod;
 use crate::subject::{Path, Subject};
 use crate::verdict::Termination;
-use ambit_http::{Exchange, Outcome};
+use ambit_http::{RequestOutcome, RequestSummary};
 use ambit_observe::events::InLog;
 use ambit_observe::text::cut;
 use ambit_policy::{Decider, Layer, RequestAttributes, RequestPermit};
@@ -16,11 +16,11 @@ use ambit_policy::{Decider, Layer, RequestAttributes, RequestPermit};
 #[derive(Debug)]
 pub(crate) enum RequestEnding<'a> {
     /// It went to the application.
-    Carried(&'a RequestPermit, &'a Exchange),
+    Carried(&'a RequestPermit, &'a RequestSummary),
     /// The application never saw it.
     Refused(&'a RequestRefusal),
     /// Policy changed while it was under way.
-    Terminated(&'a Termination, &'a Exchange),
+    Terminated(&'a Termination, &'a RequestSummary),
 }
 
 /// What a request was, for its line in the access log.
@@ -40,10 +40,10 @@ impl RequestEnding<'_> {
     const fn as_str(&self) -> &'static str {
         match self {
             Self::Carried(_, exchange) => match exchange.outcome {
-                Outcome::Finished => "finished",
-                Outcome::ClientFailed => "client-failed",
-                Outcome::ApplicationFailed => "application-failed",
-                Outcome::Revoked => "terminated",
+                RequestOutcome::Finished => "finished",
+                RequestOutcome::ClientFailed => "client-failed",
+                RequestOutcome::ApplicationFailed => "application-failed",
+                RequestOutcome::Revoked => "terminated",
             },
             Self::Refused(_) => "refused",
             Self::Terminated(..) => "terminated",
@@ -85,7 +85,7 @@ impl RequestEnding<'_> {
         }
     }
 
-    const fn exchange(&self) -> Option<&Exchange> {
+    const fn exchange(&self) -> Option<&RequestSummary> {
         match self {
             Self::Carried(_, exchange) | Self::Terminated(_, exchange) => Some(exchange),
             Self::Refused(_) => None,

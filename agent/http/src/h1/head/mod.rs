@@ -9,7 +9,7 @@ use super::super::head::RequestHead;
 use super::super::sniff::{LONGEST_METHOD, is_tchar};
 use super::fields::{lines, parse, single};
 use super::framing::{Framing, declared};
-use super::hop::{Persistence, take_of_request};
+use super::hop::{ConnectionPersistence, take_of_request};
 use super::malformed::Malformed;
 use super::scan::Scanner;
 
@@ -21,7 +21,7 @@ pub struct ParsedRequest {
     /// Where its body ends.
     pub framing: Framing,
     /// Whether the client sends another request afterwards.
-    pub persistence: Persistence,
+    pub persistence: ConnectionPersistence,
     /// Bytes of the head.
     pub consumed: usize,
 }

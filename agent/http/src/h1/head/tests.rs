@@ -39,7 +39,7 @@ fn an_ordinary_request_is_read() {
     assert_eq!(request.head.headers.get_all("x-a").iter().count(), 2);
     assert!(!request.head.headers.contains_key("host"));
     assert_eq!(request.framing, Framing::None);
-    assert_eq!(request.persistence, Persistence::KeepAlive);
+    assert_eq!(request.persistence, ConnectionPersistence::KeepAlive);
     assert_eq!(request.consumed, 60);
 }
 
@@ -190,9 +190,9 @@ fn the_authority_of_an_absolute_target_wins_and_host_may_not_differ() {
 fn http_1_0_needs_no_host() {
     let request = read(b"GET / HTTP/1.0\r\n\r\n").unwrap();
     assert_eq!(request.head.authority, "");
-    assert_eq!(request.persistence, Persistence::Close);
+    assert_eq!(request.persistence, ConnectionPersistence::Close);
     let kept = read(b"GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n").unwrap();
-    assert_eq!(kept.persistence, Persistence::KeepAlive);
+    assert_eq!(kept.persistence, ConnectionPersistence::KeepAlive);
 }
 
 #[test]

@@ -46,7 +46,7 @@ const MOST_PROTOCOLS: usize = 16;
 
 /// What becomes of the connection after a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Persistence {
+pub enum ConnectionPersistence {
     /// It takes another one.
     KeepAlive,
     /// It ends.
@@ -60,7 +60,7 @@ pub enum Persistence {
 pub(super) fn take_of_request(
     headers: &mut HeaderMap,
     version: Version,
-) -> Result<Persistence, Malformed> {
+) -> Result<ConnectionPersistence, Malformed> {
     let named = named(headers)?;
     if named.iter().any(|name| is_end_to_end(name)) {
         return Err(Malformed::Connection);
@@ -89,7 +89,7 @@ pub(super) fn take_of_request(
 pub(super) fn take_of_response(
     headers: &mut HeaderMap,
     version: Version,
-) -> Result<Persistence, Malformed> {
+) -> Result<ConnectionPersistence, Malformed> {
     let named = named(headers)?;
     if named.iter().any(|name| name.starts_with("content-")) {
         return Err(Malformed::Connection);
@@ -135,13 +135,13 @@ fn remove(headers: &mut HeaderMap, named: &[String]) {
     }
 }
 
-fn persistence(version: Version, named: &[String]) -> Persistence {
+fn persistence(version: Version, named: &[String]) -> ConnectionPersistence {
     let has = |token: &str| named.iter().any(|name| name == token);
     let stays = version == Version::HTTP_11 || has("keep-alive");
     if stays && !has("close") {
-        Persistence::KeepAlive
+        ConnectionPersistence::KeepAlive
     } else {
-        Persistence::Close
+        ConnectionPersistence::Close
     }
 }
 

@@ -8,12 +8,12 @@ use ambit_model::{HeaderPattern, folded};
 
 /// Names of such headers. Trailers must not bring one, nor one that an application may take for it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct OutputNames {
+pub struct InjectedHeaders {
     folded: BTreeSet<String>,
     patterns: Vec<HeaderPattern>,
 }
 
-impl OutputNames {
+impl InjectedHeaders {
     /// Adds a name.
     pub fn add(&mut self, name: &HeaderName) {
         self.folded.insert(folded(name.as_str()));
@@ -46,9 +46,9 @@ mod tests {
 
     #[test]
     fn an_output_and_what_looks_like_it_are_withheld() {
-        let mut outputs = OutputNames::default();
-        outputs.add(&HeaderName::from_static("x-user"));
-        outputs.add_pattern(&HeaderPattern::new("x-auth-*").expect("a pattern"));
+        let mut injected_headers = InjectedHeaders::default();
+        injected_headers.add(&HeaderName::from_static("x-user"));
+        injected_headers.add_pattern(&HeaderPattern::new("x-auth-*").expect("a pattern"));
         let mut trailers = HeaderMap::new();
         for name in [
             "x-user",
@@ -61,7 +61,7 @@ mod tests {
         ] {
             trailers.insert(HeaderName::from_static(name), HeaderValue::from_static("1"));
         }
-        outputs.withhold(&mut trailers);
+        injected_headers.withhold(&mut trailers);
         let mut left: Vec<&str> = trailers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["x-aut", "x-users"]);
