@@ -130,6 +130,16 @@ mod tests {
     }
 
     #[test]
+    fn certificates_that_are_written_as_pem_are_read_back() {
+        let chain: Vec<_> = [1, 47, 48, 49, 1000]
+            .map(|length| CertificateDer::from(vec![7; length]))
+            .into();
+        let pem = ambit_authority::encode_pem(&chain);
+        assert_eq!(certificates(pem.as_bytes()).unwrap(), chain);
+        assert!(pem.lines().all(|line| line.len() <= 64));
+    }
+
+    #[test]
     fn what_is_no_bundle_is_refused_whole() {
         let read = |text: &str| TrustAnchors::from_pem(text.as_bytes()).unwrap_err();
         assert_eq!(read(""), BundleError::Empty);

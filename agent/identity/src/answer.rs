@@ -10,8 +10,9 @@ use super::issued::IssuedCertificate;
 use super::moment::rfc3339;
 use super::peer::{CertificateNameError, name_of, parse};
 use super::usage::{CertificateUsageError, ensure_workload};
-use super::validity::{Timeliness, Validity, unix_time};
+use super::validity::{Timeliness, unix_time};
 use super::verify::PeerVerifier;
+use ambit_authority::Validity;
 use ambit_model::WorkloadIdentity;
 
 /// A certificate may be valid for this long whatever lifetime was asked for: there are authorities
@@ -166,7 +167,7 @@ fn ensure_timely(
     question: &IssueRequest<'_>,
 ) -> Result<(), IssuedCertificateError> {
     let now = question.now;
-    match validity.at(now) {
+    match Timeliness::of(validity, now) {
         Timeliness::Expired => {
             return Err(IssuedCertificateError::Expired {
                 until: rfc3339(validity.until),

@@ -1,12 +1,14 @@
 //! A file of roots that is followed.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::anchors::{BundleError, TrustAnchors};
+use super::anchors::{BundleError, LARGEST_BUNDLE, TrustAnchors};
+use ambit_input::{FileFollower, read_bounded};
 
 /// How often the file is read. Volumes of Kubernetes are replaced by symbolic links, of which not
 /// every file system tells.
@@ -22,17 +24,14 @@ pub struct BundleFileError {
     problem: String,
 }
 
-/// The roots in a file, as they change. What breaks leaves the last good ones in force.
-pub(super) struct BundleFile(Arc<Followed>);
-
-struct Followed {
-    path: PathBuf,
-    published: watch::Sender<Arc<TrustAnchors>>,
-    problem: Mutex<Option<String>>,
+/// The roots in a file, followed. If the file becomes unusable, the last good roots stay in force.
+pub(super) struct BundleFile {
+    published: watch::Receiver<Arc<TrustAnchors>>,
+    follower: FileFollower,
 }
 
 impl BundleFile {
-    /// Reads a file once.
+    /// Reads the file once.
     ///
     /// # Errors
     /// [`BundleFileError`].
@@ -41,77 +40,58 @@ impl BundleFile {
             path: path.to_owned(),
             problem,
         };
-        let text = std::fs::read(path).map_err(|error| failed(error.to_string()))?;
+        let file = File::open(path).map_err(|error| failed(error.to_string()))?;
+        let text = read_bounded(file, LARGEST_BUNDLE as u64);
+        let text = text.map_err(|error| failed(error.to_string()))?;
         TrustAnchors::from_pem(&text).map_err(|error: BundleError| failed(error.to_string()))
     }
 
-    /// Reads a file and follows it, for as long as this is held. To be called within a tokio
-    /// runtime.
+    /// Reads the file, and follows it until this is dropped.
     ///
     /// # Errors
-    /// [`BundleFileError`] where it cannot be used from the first.
+    /// [`BundleFileError`] if it cannot be used at first.
     pub(super) fn follow(path: &Path) -> Result<Self, BundleFileError> {
-        let followed = Arc::new(Followed {
-            path: path.to_owned(),
-            published: watch::Sender::new(Arc::new(Self::read(path)?)),
-            problem: Mutex::default(),
-        });
-        tokio::spawn(look(Arc::downgrade(&followed)));
-        Ok(Self(followed))
-    }
-
-    /// The roots.
-    pub(super) fn anchors(&self) -> watch::Receiver<Arc<TrustAnchors>> {
-        self.0.published.subscribe()
-    }
-
-    /// Why the file as it is now is not followed.
-    pub(super) fn problem(&self) -> Option<String> {
-        self.0.problem().clone()
-    }
-}
-
-async fn look(followed: Weak<Followed>) {
-    loop {
-        tokio::time::sleep(LOOK).await;
-        let Some(followed) = followed.upgrade() else {
-            return;
+        let (publish, published) = watch::channel(Arc::new(Self::read(path)?));
+        let (read, logged) = (path.to_owned(), path.to_owned());
+        let look = move || {
+            let anchors = Self::read(&read)?;
+            publish.send_if_modified(|current| {
+                let changed = **current != anchors;
+                if changed {
+                    *current = Arc::new(anchors);
+                }
+                changed
+            });
+            Ok::<(), BundleFileError>(())
         };
-        let path = followed.path.clone();
-        // A file system that hangs must not hang anybody else.
-        let read = tokio::task::spawn_blocking(move || BundleFile::read(&path)).await;
-        match read {
-            Ok(Ok(anchors)) => followed.take(anchors),
-            Ok(Err(error)) => followed.keep(&error),
-            Err(_) => return,
-        }
+        let report = move |fault: Option<&str>| match fault {
+            Some(fault) => tracing::warn!("{}", with_consequence(fault)),
+            None => {
+                tracing::info!(path = %logged.display(), "the file of roots can be used again");
+            }
+        };
+        let follower = FileFollower::start("ambit-roots", LOOK, look, report);
+        Ok(Self {
+            published,
+            follower: follower.map_err(|error| BundleFileError {
+                path: path.to_owned(),
+                problem: error.to_string(),
+            })?,
+        })
+    }
+
+    /// The roots, and each change of them.
+    pub(super) fn anchors(&self) -> watch::Receiver<Arc<TrustAnchors>> {
+        self.published.clone()
+    }
+
+    /// Why the file as it is now is not in force.
+    pub(super) fn problem(&self) -> Option<String> {
+        let fault = self.follower.fault()?;
+        Some(with_consequence(&fault))
     }
 }
 
-impl Followed {
-    fn take(&self, anchors: TrustAnchors) {
-        if self.problem().take().is_some() {
-            tracing::info!(path = %self.path.display(), "the file of roots can be used again");
-        }
-        self.published.send_if_modified(|current| {
-            let changed = **current != anchors;
-            if changed {
-                *current = Arc::new(anchors);
-            }
-            changed
-        });
-    }
-
-    fn keep(&self, error: &BundleFileError) {
-        let message = format!("{error}; the roots that it had last are in force");
-        let mut problem = self.problem();
-        if problem.is_none() {
-            tracing::warn!("{message}");
-        }
-        *problem = Some(message);
-    }
-
-    fn problem(&self) -> std::sync::MutexGuard<'_, Option<String>> {
-        self.problem.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn with_consequence(fault: &str) -> String {
+    format!("{fault}; the roots that it had last are in force")
 }

@@ -15,8 +15,9 @@ use super::held::CurrentCertificate;
 use super::moment::rfc3339;
 use super::peer::{PeerIdentityError, parse, peer_identity};
 use super::tls::ALPN;
-use super::validity::{Timeliness, Validity, unix_time};
+use super::validity::{Timeliness, unix_time};
 use super::verify::explain_handshake;
+use ambit_authority::Validity;
 use ambit_model::WorkloadIdentity;
 
 /// Opens tunnels with one certificate.
@@ -183,7 +184,7 @@ impl VerifiedPeer {
             identity: self.identity.clone(),
             reason,
         };
-        if self.validity.at(now) == Timeliness::Expired {
+        if Timeliness::of(self.validity, now) == Timeliness::Expired {
             let until = rfc3339(self.validity.until);
             return Err(no_longer(format!("it expired at {until}")));
         }

@@ -92,7 +92,7 @@ impl ManagedCertificate {
             return Err(unavailable(self.because("it is being asked for")));
         };
         let validity = current.certificate.validity;
-        match validity.at(now) {
+        match Timeliness::of(validity, now) {
             Timeliness::Valid => Ok(current),
             Timeliness::Expired => {
                 let expired = format!("it expired at {}", rfc3339(validity.until));
@@ -228,7 +228,7 @@ impl ManagedCertificate {
     fn log_change(&self, progress: &mut RenewalProgress, now: SystemTime) {
         let current = self.current();
         let validity = current.as_ref().map(|current| current.certificate.validity);
-        let timeliness = validity.map(|validity| validity.at(now));
+        let timeliness = validity.map(|validity| Timeliness::of(validity, now));
         let state = CertificateState::of(timeliness, progress.failure.is_some());
         if state == progress.logged {
             return;

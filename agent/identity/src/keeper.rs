@@ -8,15 +8,16 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::answer::{CheckedCertificate, IssueRequest, check};
-use super::backoff::Backoff;
 use super::held::ManagedCertificate;
 use super::provider::{CertificateProvider, IssueFailure};
 use super::schedule::{CaReachability, IssueSchedule, IssueSlot};
 use super::trust::MeshTrust;
+use ambit_backoff::Backoff;
 use ambit_model::WorkloadIdentity;
 
-/// The pause after a failed attempt, at first and at most.
-const RETRY: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(60)];
+/// The pause after a failed attempt.
+const RETRY: Backoff =
+    Backoff::doubling(Duration::from_millis(500), Duration::from_secs(60)).with_jitter(0.5, 1.0);
 
 /// How often the clock is looked at: it can be set, and a machine can sleep, while a timer runs.
 const CLOCK_LOOK: Duration = Duration::from_secs(5);
@@ -36,7 +37,7 @@ pub(super) struct Issuing {
 
 /// Runs until nobody holds it.
 pub(super) async fn keep(issuing: Arc<Issuing>, held: Weak<ManagedCertificate>) {
-    let mut backoff = Backoff::default();
+    let mut failures = 0_u32;
     let mut retry_at = Instant::now();
     loop {
         let Some(due) = look(&held) else { return };
@@ -51,10 +52,10 @@ pub(super) async fn keep(issuing: Arc<Issuing>, held: Weak<ManagedCertificate>) 
         };
         let Some(held) = held.upgrade() else { return };
         match ask(&issuing, &held, slot).await {
-            Ok(()) => backoff = Backoff::default(),
+            Ok(()) => failures = 0,
             Err(failure) => {
-                let [first, longest] = RETRY;
-                let pause = backoff.next(first, longest);
+                failures = failures.saturating_add(1);
+                let pause = RETRY.pause(failures);
                 retry_at = Instant::now() + pause;
                 let now = SystemTime::now();
                 tracing::debug!(identity = %held.identity, %failure, ?pause, "no certificate came");

@@ -4,7 +4,6 @@
 
 mod anchors;
 mod answer;
-mod backoff;
 mod bundle_file;
 mod condition;
 mod crypto;
@@ -17,7 +16,6 @@ mod keeper;
 mod manager;
 mod moment;
 mod peer;
-mod pem;
 mod provider;
 mod schedule;
 mod state;

@@ -12,11 +12,11 @@ use super::handshake::{ClientTls, ServerTls, VerifiedPeer};
 use super::held::{CertificateUnavailable, ManagedCertificate};
 use super::keeper::{Issuing, keep};
 use super::peer::{PeerIdentityError, TrustPolicy};
-use super::pem::encode;
 use super::provider::CertificateProvider;
 use super::schedule::IssueSchedule;
 use super::state::{self, CertificateInfo};
 use super::trust::MeshTrust;
+use ambit_authority::encode_pem;
 use ambit_model::{Fault, WorkloadIdentity};
 
 /// The certificates of this node.
@@ -100,7 +100,7 @@ impl Identities {
         let all = self.0.all();
         let chains = all.iter().map(|held| {
             let current = held.current();
-            let chain = current.map(|current| encode(&current.certificate.issued.chain));
+            let chain = current.map(|current| encode_pem(&current.certificate.issued.chain));
             PresentedChain {
                 identity: held.identity.clone(),
                 pem: chain.unwrap_or_default(),

@@ -10,6 +10,7 @@ use super::condition::CertificateState;
 use super::held::ManagedCertificate;
 use super::moment::{rfc3339, seconds};
 use super::peer::parse;
+use super::validity::Timeliness;
 use ambit_model::{Fault, WorkloadIdentity};
 
 /// Faults that are told one by one; more are counted.
@@ -90,7 +91,7 @@ impl CertificateInfo {
         let current = current.as_deref();
         let certificate = current.map(|current| &*current.certificate);
         let validity = certificate.map(|certificate| certificate.validity);
-        let timeliness = validity.map(|validity| validity.at(now));
+        let timeliness = validity.map(|validity| Timeliness::of(validity, now));
         let renews_at = progress
             .retry_at
             .or(current.map(|current| current.renews_at));

@@ -3,21 +3,14 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustls::pki_types::{CertificateDer, UnixTime};
-use x509_parser::prelude::X509Certificate;
-use x509_parser::time::ASN1Time;
+
+use ambit_authority::Validity;
 
 /// How far ahead a certificate's first moment may be: the clock of whoever signed it, or this one,
 /// is off by so much. There is no such allowance at its end: an expired certificate is refused.
 pub const CLOCK_SKEW: Duration = Duration::from_secs(60);
 
-/// From when until when a certificate is valid.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Validity {
-    pub(super) from: SystemTime,
-    pub(super) until: SystemTime,
-}
-
-/// How a moment lies to a validity.
+/// Whether a certificate is valid at a given time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Timeliness {
     /// By more than [`CLOCK_SKEW`].
@@ -26,24 +19,15 @@ pub(super) enum Timeliness {
     Expired,
 }
 
-impl Validity {
-    /// What a certificate says.
-    pub(super) fn of(certificate: &X509Certificate<'_>) -> Self {
-        let validity = certificate.validity();
-        Self {
-            from: moment(validity.not_before),
-            until: moment(validity.not_after),
-        }
-    }
-
-    /// Whether it holds at a moment.
-    pub(super) fn at(&self, now: SystemTime) -> Timeliness {
-        if now + CLOCK_SKEW < self.from {
-            Timeliness::TooEarly
-        } else if now >= self.until {
-            Timeliness::Expired
+impl Timeliness {
+    /// Compares a validity with the time `now`.
+    pub(super) fn of(validity: Validity, now: SystemTime) -> Self {
+        if now + CLOCK_SKEW < validity.from {
+            Self::TooEarly
+        } else if now >= validity.until {
+            Self::Expired
         } else {
-            Timeliness::Valid
+            Self::Valid
         }
     }
 }
@@ -72,12 +56,6 @@ pub(super) fn unix_time(moment: SystemTime) -> UnixTime {
     UnixTime::since_unix_epoch(since.unwrap_or_default())
 }
 
-/// Before 1970 nothing was valid.
-fn moment(time: ASN1Time) -> SystemTime {
-    let seconds = u64::try_from(time.timestamp()).unwrap_or(0);
-    UNIX_EPOCH + Duration::from_secs(seconds)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -97,7 +75,7 @@ mod tests {
             (validity.until - second, Timeliness::Valid),
             (validity.until, Timeliness::Expired),
         ] {
-            assert_eq!(validity.at(now), expected, "{now:?}");
+            assert_eq!(Timeliness::of(validity, now), expected, "{now:?}");
         }
     }
 }

@@ -7,7 +7,6 @@ mod address;
 mod config;
 mod connection;
 mod failure;
-mod message;
 mod request;
 mod response;
 #[cfg(test)]

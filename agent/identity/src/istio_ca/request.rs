@@ -14,10 +14,10 @@ use tonic_prost::ProstCodec;
 use super::config::IstioCaConfig;
 use super::connection::CaConnection;
 use super::failure::of_call;
-use super::message::{
-    CREATE_CERTIFICATE, CertificateRequest, CertificateResponse, IMPERSONATED_IDENTITY, Struct,
-};
 use crate::provider::IssueFailure;
+use ambit_ca_protocol::{
+    CREATE_CERTIFICATE_PATH, CertificateRequest, CertificateResponse, IMPERSONATED_IDENTITY, Struct,
+};
 use ambit_input::without_mark;
 use ambit_model::WorkloadIdentity;
 
@@ -43,7 +43,7 @@ pub(super) fn message(
     Ok(CertificateRequest {
         csr: params.serialize_request(key)?.pem()?,
         validity_duration: i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX),
-        metadata: Some(Struct::of(IMPERSONATED_IDENTITY, id)),
+        metadata: Some(Struct::with_string(IMPERSONATED_IDENTITY, id)),
     })
 }
 
@@ -134,6 +134,6 @@ async fn call(
         .await
         .map_err(|error| Status::from_error(error.into()))?;
     let codec = ProstCodec::<CertificateRequest, CertificateResponse>::default();
-    let path = PathAndQuery::from_static(CREATE_CERTIFICATE);
+    let path = PathAndQuery::from_static(CREATE_CERTIFICATE_PATH);
     Ok(client.unary(request, path, codec).await?.into_inner())
 }

@@ -2,9 +2,9 @@
 
 use rustls::pki_types::CertificateDer;
 
-use super::message::CertificateResponse;
 use crate::anchors::{BundleError, TrustAnchors, certificates};
 use crate::answer::IssuedCertificateError;
+use ambit_ca_protocol::CertificateResponse;
 
 /// An answer, taken apart.
 pub(super) struct CaResponse {
