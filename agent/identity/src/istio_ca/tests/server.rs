@@ -15,8 +15,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
-use crate::crypto;
 use crate::tests::{HOUR, Root, current, params};
+use crate::tls::crypto_provider;
 use ambit_ca_protocol::{CREATE_CERTIFICATE_PATH, CertificateRequest, CertificateResponse};
 
 /// What the server answers a request with.
@@ -89,7 +89,7 @@ fn server_config(root: &Root, name: &str) -> ServerConfig {
     let mut own = CertificateParams::new([name.to_owned()]).unwrap();
     [own.not_before, own.not_after] = current().map(Into::into);
     let chain = CertificateDer::from_pem_slice(root.certify(&own, &key).as_bytes()).unwrap();
-    let mut config = ServerConfig::builder_with_provider(crypto::provider())
+    let mut config = ServerConfig::builder_with_provider(crypto_provider())
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
