@@ -21,13 +21,24 @@ pub(super) struct CaCertificate<'a> {
 
 /// When a certificate is valid.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Validity {
-    pub(super) from: SystemTime,
-    pub(super) until: SystemTime,
+pub struct Validity {
+    /// `notBefore`.
+    pub from: SystemTime,
+    /// `notAfter`.
+    pub until: SystemTime,
 }
 
 impl Validity {
-    /// When both are valid.
+    /// The validity that a certificate states. Times before 1970 count as 1970.
+    pub fn of(certificate: &X509Certificate<'_>) -> Self {
+        let validity = certificate.validity();
+        Self {
+            from: time(validity.not_before),
+            until: time(validity.not_after),
+        }
+    }
+
+    /// The time in which both are valid.
     pub(super) fn and(self, other: Self) -> Self {
         Self {
             from: self.from.max(other.from),
@@ -59,11 +70,7 @@ impl<'a> CaCertificate<'a> {
     }
 
     pub(super) fn validity(&self) -> Validity {
-        let validity = self.parsed.validity();
-        Validity {
-            from: time(validity.not_before),
-            until: time(validity.not_after),
-        }
+        Validity::of(&self.parsed)
     }
 
     /// Whether its issuer's name is its own: a root, if it is trusted.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -10,6 +10,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 use nix::unistd::{getegid, getgroups};
 
 use super::error::{CaFilesError, file};
+use ambit_input::read_bounded;
 
 /// The signing certificate.
 pub(super) const CERTIFICATE: &str = "ca-cert.pem";
@@ -126,14 +127,7 @@ fn is_exposed(mode: u32, group: u32, own_groups: &BTreeSet<u32>) -> bool {
 }
 
 fn contents(opened: File, path: &Path) -> Result<Vec<u8>, CaFilesError> {
-    let mut contents = Vec::new();
-    let mut limited = opened.take(LONGEST + 1);
-    limited.read_to_end(&mut contents).map_err(file(path))?;
-    if contents.len() as u64 > LONGEST {
-        let error = io::Error::new(io::ErrorKind::FileTooLarge, "it is longer than 1 MiB");
-        return Err(file(path)(error));
-    }
-    Ok(contents)
+    read_bounded(opened, LONGEST).map_err(file(path))
 }
 
 #[cfg(test)]

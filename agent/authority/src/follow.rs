@@ -1,21 +1,16 @@
 //! Follows an authority's files, on a thread of its own.
 
-use std::convert::Infallible;
-use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 
 use super::error::{CaFilesError, file};
-use super::files::{CaFileSet, Fingerprint};
+use super::files::CaFileSet;
 use super::signer::CertificateAuthority;
+use ambit_input::FileFollower;
 use ambit_model::TrustDomain;
-
-/// What is wrong with the files now.
-type Fault = Arc<Mutex<Option<String>>>;
 
 /// The authority in a directory, always the last good one. Dropping it ends the following.
 ///
@@ -24,9 +19,7 @@ type Fault = Arc<Mutex<Option<String>>>;
 #[derive(Debug)]
 pub struct AuthorityFiles {
     latest: watch::Receiver<Arc<CertificateAuthority>>,
-    fault: Fault,
-    /// Never sent on: the thread ends with it.
-    _follows: mpsc::Sender<Infallible>,
+    follower: FileFollower,
 }
 
 impl AuthorityFiles {
@@ -57,24 +50,28 @@ impl AuthorityFiles {
         let authority = CertificateAuthority::from_files(&files, trust_domain)?;
         changed(&authority);
         let (published, latest) = watch::channel(Arc::new(authority));
-        let (follows, ended) = mpsc::channel();
-        let fault = Fault::default();
-        let follower = Follower {
-            directory: directory.to_owned(),
-            trust_domain: trust_domain.clone(),
-            in_force: files.fingerprint(),
-            fault: Arc::clone(&fault),
-            changed,
-            published,
+        let (path, trust_domain) = (directory.to_owned(), trust_domain.clone());
+        let mut in_force = files.fingerprint();
+        let look = move || {
+            let files = CaFileSet::read(&path)?;
+            let found = files.fingerprint();
+            if found != in_force {
+                let authority = CertificateAuthority::from_files(&files, &trust_domain)?;
+                changed(&authority);
+                in_force = found;
+                published.send_replace(Arc::new(authority));
+                tracing::info!(directory = %path.display(), "the CA's files have changed, and are in force");
+            }
+            Ok::<(), CaFilesError>(())
         };
-        thread::Builder::new()
-            .name("ambit-ca-files".to_owned())
-            .spawn(move || follower.run(&ended, interval))
-            .map_err(file(directory))?;
+        let report = |fault: Option<&str>| match fault {
+            Some(fault) => tracing::warn!("{fault}; the CA goes on with its last good files"),
+            None => tracing::info!("the CA's files are in order again"),
+        };
+        let follower = FileFollower::start("ambit-ca-files", interval, look, report);
         Ok(Self {
             latest,
-            fault,
-            _follows: follows,
+            follower: follower.map_err(file(directory))?,
         })
     }
 
@@ -90,52 +87,6 @@ impl AuthorityFiles {
 
     /// Why the files as they are now are not in force.
     pub fn fault(&self) -> Option<String> {
-        let fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner);
-        fault.clone()
-    }
-}
-
-struct Follower<F> {
-    directory: PathBuf,
-    trust_domain: TrustDomain,
-    in_force: Fingerprint,
-    fault: Fault,
-    changed: F,
-    published: watch::Sender<Arc<CertificateAuthority>>,
-}
-
-impl<F: FnMut(&CertificateAuthority)> Follower<F> {
-    fn run(mut self, ended: &Receiver<Infallible>, interval: Duration) {
-        while ended.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
-            let fault = self.look().err().map(|error| error.to_string());
-            self.report(fault);
-        }
-    }
-
-    /// Puts the files in force if they are others. What failed is tried again even if they are not:
-    /// time may have mended it.
-    fn look(&mut self) -> Result<(), CaFilesError> {
-        let files = CaFileSet::read(&self.directory)?;
-        let found = files.fingerprint();
-        if found != self.in_force {
-            let authority = CertificateAuthority::from_files(&files, &self.trust_domain)?;
-            (self.changed)(&authority);
-            self.in_force = found;
-            self.published.send_replace(Arc::new(authority));
-            tracing::info!(directory = %self.directory.display(), "the CA's files have changed, and are in force");
-        }
-        Ok(())
-    }
-
-    fn report(&self, fault: Option<String>) {
-        let mut known = self.fault.lock().unwrap_or_else(PoisonError::into_inner);
-        if *known == fault {
-            return;
-        }
-        match &fault {
-            Some(fault) => tracing::warn!("{fault}; the CA goes on with its last good files"),
-            None => tracing::info!("the fault of the CA's files is mended"),
-        }
-        *known = fault;
+        self.follower.fault()
     }
 }

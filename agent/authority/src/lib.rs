@@ -26,6 +26,7 @@ mod subject_key;
 mod tests;
 mod trial;
 
+pub use certificate::Validity;
 pub use creatable::ensure_creatable;
 pub use error::{CaCertificateFlaw, CaFilesError};
 pub use files::CA_FILES;

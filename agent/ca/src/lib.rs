@@ -16,7 +16,6 @@ pub mod authorization;
 pub mod caller;
 pub mod limits;
 pub mod pods;
-pub mod protocol;
 mod refusal;
 pub mod request;
 mod serve;

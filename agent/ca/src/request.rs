@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::authorization::RequestedIdentity;
-use super::protocol::{CertificateRequest, IMPERSONATED_IDENTITY};
 use ambit_authority::{CsrError, SubjectKey};
+use ambit_ca_protocol::{CertificateRequest, IMPERSONATED_IDENTITY};
 use ambit_model::{IdentityError, WorkloadIdentity};
 
 /// The longest SPIFFE ID, in bytes: that of a trust domain, a namespace and an account of the
@@ -81,12 +81,15 @@ pub(super) fn key(request: &CertificateRequest) -> Result<SubjectKey, RequestErr
 
 #[cfg(test)]
 mod tests {
-    use super::super::protocol::{Struct, Value};
     use super::*;
+    use ambit_ca_protocol::{Struct, Value};
 
     fn asking(identity: &str) -> CertificateRequest {
         CertificateRequest {
-            metadata: Some(Struct::of_text(IMPERSONATED_IDENTITY, identity.to_owned())),
+            metadata: Some(Struct::with_string(
+                IMPERSONATED_IDENTITY,
+                identity.to_owned(),
+            )),
             ..CertificateRequest::default()
         }
     }
@@ -114,7 +117,7 @@ mod tests {
     fn without_an_identity_it_is_the_callers_own() {
         let mut request = CertificateRequest::default();
         assert_eq!(asked(&request), Ok(RequestedIdentity::Own));
-        request.metadata = Some(Struct::of_text("CertSigner", String::new()));
+        request.metadata = Some(Struct::with_string("CertSigner", String::new()));
         assert_eq!(asked(&request), Ok(RequestedIdentity::Own));
         let id = "spiffe://cluster.local/ns/shop/sa/web";
         let identity = WorkloadIdentity::from_spiffe_id(id).expect("valid");

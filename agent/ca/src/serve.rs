@@ -113,7 +113,7 @@ async fn serve(config: CaConfig) -> Result<()> {
         config.lifetimes.longest,
     )?);
     let service = Arc::new(CertificateService {
-        reviewer: reviewer(&config.tokens, client, &mut background)?,
+        reviewer: reviewer(&config.tokens, client)?,
         authorization: IssuancePolicy {
             trust_domain: config.trust_domain.clone(),
             node_accounts: config.node_accounts.clone(),
@@ -160,16 +160,11 @@ fn follow_pods(
     Ok(())
 }
 
-fn reviewer(
-    tokens: &TokenSource,
-    client: Option<kube::Client>,
-    background: &mut Background,
-) -> Result<TokenReviewer> {
+fn reviewer(tokens: &TokenSource, client: Option<kube::Client>) -> Result<TokenReviewer> {
     match (tokens, client) {
         (TokenSource::Jwks { file, expected }, _) => {
-            let file = JwksFile::open(file)?;
-            let reviewer = OfflineReviewer::new(expected.clone(), file.keys());
-            background.spawn(file.follow());
+            let keys = JwksFile::follow(file)?;
+            let reviewer = OfflineReviewer::new(expected.clone(), keys);
             Ok(TokenReviewer::Offline(reviewer))
         }
         (TokenSource::ApiServer { audience }, Some(client)) => {

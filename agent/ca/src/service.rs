@@ -12,10 +12,10 @@ use super::authorization::{IssuancePolicy, RequestedIdentity};
 use super::caller::{AuthenticatedCaller, BearerToken, TokenReviewer};
 use super::limits::RateLimiter;
 use super::pods::PodDirectory;
-use super::protocol::{CertificateRequest, CertificateResponse};
 use super::refusal::IssuanceRefusal;
 use super::request::{self, Lifetimes};
 use ambit_authority::{CertificateAuthority, SignedCertificate, encode_pem};
+use ambit_ca_protocol::{CertificateRequest, CertificateResponse};
 
 /// What all calls share.
 #[derive(Debug)]

@@ -8,9 +8,9 @@ use rcgen::KeyPair;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::sync::watch;
 
-use super::anchors::TrustAnchors;
 use super::issued::IssuedCertificate;
 use super::provider::{CertificateProvider, IssueFailure, IssueFuture};
+use crate::roots::TrustAnchors;
 use ambit_authority::{
     AuthorityFiles, CaFilesError, CertificateAuthority, IssueError, SubjectKey,
     check_open_or_make_root, open_or_make_root,

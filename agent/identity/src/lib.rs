@@ -2,45 +2,31 @@
 //!
 //! Keys are made on the node and are only ever in memory.
 
-mod anchors;
-mod answer;
-mod backoff;
-mod bundle_file;
-mod condition;
-mod crypto;
+mod certificate;
 mod embedded;
-mod handshake;
-mod held;
+mod identities;
 mod issued;
 mod istio_ca;
-mod keeper;
-mod manager;
-mod moment;
-mod peer;
-mod pem;
+mod managed;
 mod provider;
+mod roots;
 mod schedule;
-mod state;
+mod status;
 #[cfg(test)]
 mod tests;
 mod tls;
-mod trust;
-mod usage;
-mod validity;
 mod verify;
 
-pub use anchors::{BundleError, TrustAnchors};
-pub use answer::IssuedCertificateError;
-pub use bundle_file::BundleFileError;
-pub use condition::CertificateState;
+pub use certificate::{CLOCK_SKEW, CertificateNameError, CertificateUsageError};
 pub use embedded::EmbeddedCa;
-pub use handshake::{ClientTls, HandshakeError, PeerConnectError, ServerTls, VerifiedPeer};
-pub use held::CertificateUnavailable;
-pub use issued::IssuedCertificate;
+pub use identities::{Identities, PresentedChain, WorkloadCertificates};
+pub use issued::{IssuedCertificate, IssuedCertificateError};
 pub use istio_ca::{CaAddress, CaAddressError, IstioCa, IstioCaConfig};
-pub use manager::{Identities, PresentedChain, WorkloadCertificates};
-pub use peer::{CertificateNameError, PeerIdentityError, TrustPolicy, peer_identity};
+pub use managed::CertificateUnavailable;
 pub use provider::{CertificateProvider, IssueFailure, IssueFuture};
-pub use state::{CertificateInfo, CertificateSummary, ChainCertificate, NodeCertificateState};
-pub use usage::CertificateUsageError;
-pub use validity::CLOCK_SKEW;
+pub use roots::{BundleError, BundleFileError, TrustAnchors};
+pub use status::{
+    CertificateInfo, CertificateState, CertificateSummary, ChainCertificate, NodeCertificateState,
+};
+pub use tls::{ClientTls, HandshakeError, PeerConnectError, ServerTls, VerifiedPeer};
+pub use verify::{PeerIdentityError, TrustPolicy, peer_identity};

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::anchors::TrustAnchors;
-use super::answer::IssuedCertificateError;
 use super::issued::IssuedCertificate;
+use crate::issued::IssuedCertificateError;
+use crate::roots::TrustAnchors;
 use ambit_model::WorkloadIdentity;
 
 /// Why no certificate was issued, as a sentence without its end.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::backoff::Backoff;
+use ambit_backoff::Backoff;
 
 /// Certificates that may be asked for at once.
 pub(super) const IN_FLIGHT: usize = 8;
@@ -16,9 +16,9 @@ pub(super) const IN_FLIGHT: usize = 8;
 /// from starting.
 pub(super) const RENEWALS: usize = 6;
 
-/// The pause after which an authority that could not be reached is tried again, at first and at
-/// most.
-const REST: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(30)];
+/// The pause after which a CA that could not be reached is tried again.
+const REST: Backoff =
+    Backoff::doubling(Duration::from_millis(500), Duration::from_secs(30)).with_jitter(0.5, 1.0);
 
 /// Which certificate is asked for first.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -47,7 +47,8 @@ struct State {
     awaited: Queue,
     renewals: Queue,
     health: Health,
-    rest: Backoff,
+    /// How often in a row it could not be reached.
+    failures: u32,
 }
 
 #[derive(Debug, Default)]
@@ -120,13 +121,13 @@ impl IssueSchedule {
         match outcome {
             Some(CaReachability::Answered) => {
                 state.health = Health::Good;
-                state.rest = Backoff::default();
+                state.failures = 0;
             }
             // Those that were under way together fail together.
             Some(CaReachability::Unavailable) if state.health != Health::Resting => {
                 state.health = Health::Resting;
-                let [first, longest] = REST;
-                self.wake_after(state.rest.next(first, longest));
+                state.failures = state.failures.saturating_add(1);
+                self.wake_after(REST.pause(state.failures));
             }
             Some(CaReachability::Unavailable) | None => {}
         }

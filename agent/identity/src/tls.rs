@@ -1,15 +1,214 @@
-//! TLS configurations of a workload: TLS 1.3 only, HTTP/2 only, certificates on both sides, no
-//! resumption.
+//! TLS handshakes between workloads. Who the peer is comes out of each, and nothing else does.
 
+use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use rustls::client::Resumption;
+use rustls::crypto::aws_lc_rs::kx_group;
+use rustls::crypto::{CryptoProvider, SupportedKxGroup, aws_lc_rs};
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::NoServerSessionStorage;
-use rustls::{ClientConfig, ServerConfig, version};
+use rustls::{ClientConfig, CommonState, ServerConfig, version};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
-use super::crypto;
-use super::issued::IssuedCertificate;
-use super::verify::PeerVerifier;
+use crate::certificate::{Timeliness, parse, rfc3339, unix_time};
+use crate::issued::IssuedCertificate;
+use crate::managed::CurrentCertificate;
+use crate::verify::{PeerIdentityError, PeerVerifier, explain_handshake, peer_identity};
+use ambit_authority::Validity;
+use ambit_model::WorkloadIdentity;
+
+/// Opens tunnels with one certificate.
+#[derive(Clone, Debug)]
+pub struct ClientTls {
+    config: Arc<ClientConfig>,
+    epoch: u64,
+}
+
+/// Accepts tunnels with one certificate.
+#[derive(Clone, Debug)]
+pub struct ServerTls {
+    config: Arc<ServerConfig>,
+    generation: u64,
+}
+
+/// A client that was verified when it opened a connection.
+#[derive(Debug)]
+pub struct VerifiedPeer {
+    identity: WorkloadIdentity,
+    /// Leaf first.
+    chain: Vec<CertificateDer<'static>>,
+    validity: Validity,
+    /// Of the roots that it was verified by last.
+    generation: AtomicU64,
+}
+
+/// Why a handshake failed.
+#[derive(Debug, thiserror::Error)]
+pub enum HandshakeError {
+    /// TLS failed.
+    #[error("{0}")]
+    Tls(#[from] io::Error),
+    /// The peer names no workload.
+    #[error(transparent)]
+    Identity(#[from] PeerIdentityError),
+}
+
+/// Why there is no connection to whom it was for.
+#[derive(Debug, thiserror::Error)]
+pub enum PeerConnectError {
+    /// The handshake failed.
+    #[error(transparent)]
+    Handshake(#[from] HandshakeError),
+    /// The peer is somebody else.
+    #[error("the peer proved to be {found}, but {expected} was expected there")]
+    WrongIdentity {
+        /// Who it is.
+        found: WorkloadIdentity,
+        /// Who it should be.
+        expected: WorkloadIdentity,
+    },
+}
+
+impl ClientTls {
+    pub(super) fn new(current: &CurrentCertificate) -> Self {
+        Self {
+            config: Arc::clone(&current.configs.client),
+            epoch: current.epoch,
+        }
+    }
+
+    /// Changes with each certificate, and each time the mesh's roots change: a connection of an
+    /// older epoch takes no new stream.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Connects to `expected`, and to nobody else, on a stream to `address`.
+    ///
+    /// # Errors
+    /// [`PeerConnectError`].
+    pub async fn connect<S>(
+        &self,
+        address: IpAddr,
+        expected: &WorkloadIdentity,
+        stream: S,
+    ) -> Result<client::TlsStream<S>, PeerConnectError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let name = ServerName::IpAddress(address.into());
+        let connecting = TlsConnector::from(Arc::clone(&self.config)).connect(name, stream);
+        let tls = connecting.await.map_err(failed)?;
+        let session = tls.get_ref().1;
+        let found = peer_identity(session.peer_certificates().unwrap_or_default());
+        let found = found.map_err(HandshakeError::Identity)?;
+        if found != *expected {
+            let expected = expected.clone();
+            return Err(PeerConnectError::WrongIdentity { found, expected });
+        }
+        ensure_http2(session)?;
+        Ok(tls)
+    }
+}
+
+impl ServerTls {
+    pub(super) fn new(current: &CurrentCertificate) -> Self {
+        Self {
+            config: Arc::clone(&current.configs.server),
+            generation: current.verification.generation,
+        }
+    }
+
+    /// Accepts a workload of the mesh.
+    ///
+    /// # Errors
+    /// [`HandshakeError`].
+    pub async fn accept<S>(
+        &self,
+        stream: S,
+    ) -> Result<(server::TlsStream<S>, VerifiedPeer), HandshakeError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let accepting = TlsAcceptor::from(Arc::clone(&self.config)).accept(stream);
+        let tls = accepting.await.map_err(failed)?;
+        let session = tls.get_ref().1;
+        let peer = VerifiedPeer::new(
+            session.peer_certificates().unwrap_or_default(),
+            self.generation,
+        )?;
+        ensure_http2(session)?;
+        Ok((tls, peer))
+    }
+}
+
+fn failed(error: io::Error) -> HandshakeError {
+    HandshakeError::Tls(explain_handshake(error))
+}
+
+fn ensure_http2(session: &CommonState) -> Result<(), HandshakeError> {
+    if session.alpn_protocol() == Some(ALPN) {
+        return Ok(());
+    }
+    let problem = "the peer does not speak HTTP/2 (ALPN h2)";
+    Err(HandshakeError::Tls(io::Error::other(problem)))
+}
+
+impl VerifiedPeer {
+    fn new(chain: &[CertificateDer<'_>], generation: u64) -> Result<Self, PeerIdentityError> {
+        let identity = peer_identity(chain)?;
+        let leaf = chain.first().ok_or(PeerIdentityError::NoCertificate)?;
+        let validity = Validity::of(&parse(leaf)?);
+        Ok(Self {
+            identity,
+            validity,
+            chain: chain.iter().map(|one| one.clone().into_owned()).collect(),
+            generation: AtomicU64::new(generation),
+        })
+    }
+
+    /// Who it is.
+    pub fn identity(&self) -> &WorkloadIdentity {
+        &self.identity
+    }
+
+    pub(super) fn ensure_accepted(
+        &self,
+        by: Option<&CurrentCertificate>,
+        now: SystemTime,
+    ) -> Result<(), PeerIdentityError> {
+        let no_longer = |reason: String| PeerIdentityError::NoLonger {
+            identity: self.identity.clone(),
+            reason,
+        };
+        if Timeliness::of(self.validity, now) == Timeliness::Expired {
+            let until = rfc3339(self.validity.until);
+            return Err(no_longer(format!("it expired at {until}")));
+        }
+        let Some(verification) = by.map(|current| &current.verification) else {
+            return Ok(());
+        };
+        if self.generation.load(Ordering::Relaxed) == verification.generation {
+            return Ok(());
+        }
+        let (leaf, intermediates) = self
+            .chain
+            .split_first()
+            .ok_or(PeerIdentityError::NoCertificate)?;
+        verification
+            .verifier
+            .as_client(leaf, intermediates, unix_time(now))
+            .map_err(|error| no_longer(format!("by the mesh's new roots, {error}")))?;
+        self.generation
+            .store(verification.generation, Ordering::Relaxed);
+        Ok(())
+    }
+}
 
 /// The only protocol that a tunnel speaks.
 pub(super) const ALPN: &[u8] = b"h2";
@@ -30,7 +229,7 @@ impl TlsConfigs {
         issued: &IssuedCertificate,
         verifier: &Arc<PeerVerifier>,
     ) -> Result<Self, rustls::Error> {
-        let provider = crypto::provider();
+        let provider = crypto_provider();
         let mut server = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&[&version::TLS13])?
             .with_client_cert_verifier(Arc::clone(verifier) as _)
@@ -51,4 +250,21 @@ impl TlsConfigs {
             client: Arc::new(client),
         })
     }
+}
+
+/// Key exchanges, the preferred one first: what is recorded today stays closed to tomorrow's
+/// quantum computers. Peers that do not know it take another.
+const KEY_EXCHANGES: [&dyn SupportedKxGroup; 4] = [
+    kx_group::X25519MLKEM768,
+    kx_group::X25519,
+    kx_group::SECP256R1,
+    kx_group::SECP384R1,
+];
+
+/// The algorithms, in the order of preference.
+pub(super) fn crypto_provider() -> Arc<CryptoProvider> {
+    Arc::new(CryptoProvider {
+        kx_groups: KEY_EXCHANGES.to_vec(),
+        ..aws_lc_rs::default_provider()
+    })
 }

@@ -14,10 +14,12 @@ use rustls::{
     SignatureScheme,
 };
 
-use super::anchors::TrustAnchors;
-use super::crypto;
-use super::peer::{PeerIdentityError, TrustPolicy, workload_of};
-use super::validity::verified_at;
+use crate::certificate::{
+    CertificateNameError, CertificateUsageError, ensure_workload, name_of, parse, verified_at,
+};
+use crate::roots::TrustAnchors;
+use crate::tls::crypto_provider;
+use ambit_model::{TrustDomain, WorkloadIdentity};
 
 /// A failed handshake's error, which says why the peer was refused where this side refused it:
 /// rustls shows the reasons of verifiers that are not its own as a data structure.
@@ -46,7 +48,7 @@ impl PeerVerifier {
     /// # Errors
     /// Where there is no root, or one cannot be used.
     pub(super) fn new(anchors: &TrustAnchors, trust: TrustPolicy) -> Result<Self, Error> {
-        let provider = crypto::provider();
+        let provider = crypto_provider();
         let mut roots = RootCertStore::empty();
         for anchor in anchors.certificates() {
             roots.add(anchor.clone())?;
@@ -111,6 +113,34 @@ impl PeerVerifier {
     }
 }
 
+/// What both traits of rustls want in the same words: handshake signatures are verified as the chain's
+/// verifier does it.
+macro_rules! signatures_by_chain {
+    () => {
+        fn verify_tls12_signature(
+            &self,
+            message: &[u8],
+            cert: &CertificateDer<'_>,
+            dss: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            self.chain.verify_tls12_signature(message, cert, dss)
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            cert: &CertificateDer<'_>,
+            dss: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            self.chain.verify_tls13_signature(message, cert, dss)
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            self.chain.supported_verify_schemes()
+        }
+    };
+}
+
 impl ServerCertVerifier for PeerVerifier {
     fn verify_server_cert(
         &self,
@@ -124,27 +154,7 @@ impl ServerCertVerifier for PeerVerifier {
         Ok(ServerCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.chain.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.chain.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.chain.supported_verify_schemes()
-    }
+    signatures_by_chain!();
 }
 
 impl ClientCertVerifier for PeerVerifier {
@@ -162,25 +172,68 @@ impl ClientCertVerifier for PeerVerifier {
         Ok(ClientCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.chain.verify_tls12_signature(message, cert, dss)
-    }
+    signatures_by_chain!();
+}
 
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.chain.verify_tls13_signature(message, cert, dss)
-    }
+/// Which trust domains peers may be of.
+#[derive(Clone, Debug)]
+pub struct TrustPolicy {
+    /// The mesh's own.
+    pub trust_domain: TrustDomain,
+    /// Others that count as the mesh's own.
+    pub aliases: Vec<TrustDomain>,
+}
 
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.chain.supported_verify_schemes()
+impl TrustPolicy {
+    /// Whether peers of a trust domain are accepted.
+    pub fn accepts(&self, domain: &TrustDomain) -> bool {
+        *domain == self.trust_domain || self.aliases.contains(domain)
     }
+}
+
+/// Why a peer is no workload of the mesh.
+#[derive(Debug, thiserror::Error)]
+pub enum PeerIdentityError {
+    /// There is no certificate.
+    #[error("the peer presented no certificate")]
+    NoCertificate,
+    /// It has no identity.
+    #[error("the peer's certificate {0}")]
+    Name(#[from] CertificateNameError),
+    /// It is not for a workload's handshakes.
+    #[error("the peer's certificate is not for a workload: {0}")]
+    Usage(#[from] CertificateUsageError),
+    /// Its trust domain is not accepted.
+    #[error("the peer {0} is of a trust domain that this mesh does not accept")]
+    ForeignTrustDomain(WorkloadIdentity),
+    /// It was valid when the connection was opened.
+    #[error(
+        "the certificate that the peer {identity} opened this connection with is accepted no \
+         longer: {reason}; the peer has to connect anew"
+    )]
+    NoLonger {
+        /// Who it was.
+        identity: WorkloadIdentity,
+        /// Why not.
+        reason: String,
+    },
+}
+
+/// The identity in a verified peer's chain, leaf first.
+///
+/// # Errors
+/// [`PeerIdentityError`] unless the leaf has exactly one URI name of the five-part SPIFFE form.
+pub fn peer_identity(chain: &[CertificateDer<'_>]) -> Result<WorkloadIdentity, PeerIdentityError> {
+    let leaf = chain.first().ok_or(PeerIdentityError::NoCertificate)?;
+    Ok(name_of(&parse(leaf)?)?)
+}
+
+/// The identity of a leaf that is for a workload's handshakes.
+pub(super) fn workload_of(
+    leaf: &CertificateDer<'_>,
+) -> Result<WorkloadIdentity, PeerIdentityError> {
+    let parsed = parse(leaf)?;
+    let identity = name_of(&parsed)?;
+    ensure_workload(&parsed)?;
+    Ok(identity)
 }

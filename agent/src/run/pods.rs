@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ambit_backoff::Backoff;
 use ambit_common::{NetnsCookie, PolicySetId};
 
 use super::leftovers::ClosedNetns;
@@ -10,11 +11,11 @@ use ambit_datapath::{EnrolledPod, Ztunnel};
 use ambit_identity::WorkloadCertificates;
 use ambit_model::{Fault, ObjectName, Workload};
 
-/// How long after a failed attempt a pod is tried again, at first; doubled each time.
-const RETRY_FIRST: Duration = Duration::from_millis(500);
-
 /// The longest pause between attempts.
 const RETRY_LONGEST: Duration = Duration::from_secs(10);
+
+/// How long after failed attempts a pod is tried again.
+const RETRY: Backoff = Backoff::doubling(Duration::from_millis(500), RETRY_LONGEST);
 
 /// How long a pod that an earlier agent left open may wait for its certificate before it is closed:
 /// without listeners its mesh traffic is refused, and until then the plaintext goes on that policy
@@ -148,15 +149,13 @@ impl ClosedPod {
         attempts: u32,
         now: Instant,
     ) -> Self {
-        let doublings = attempts.saturating_sub(1).min(8);
-        let pause = (RETRY_FIRST * 2_u32.pow(doublings)).min(RETRY_LONGEST);
         Self {
             kernel,
             reason,
             since: now,
             exposure: Exposure::Unknown,
             attempts,
-            retry: Retry::At(now + pause),
+            retry: Retry::At(now + RETRY.pause(attempts)),
         }
     }
 

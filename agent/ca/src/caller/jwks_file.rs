@@ -1,12 +1,14 @@
 //! The cluster's keys from a file, kept up with it.
 
-use std::io::{self, Read};
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
+use ambit_input::{FileFollower, read_bounded};
 use ambit_jwt::KeySet;
 use ambit_policy::{Jwks, JwksError};
 
@@ -42,21 +44,52 @@ pub enum JwksFileError {
     },
 }
 
-/// A file with the keys of the cluster's issuer (RFC 7517).
+/// A file with the keys of the cluster's issuer (RFC 7517), followed. If the file breaks or goes, the
+/// last good keys stay in force.
 #[derive(Debug)]
 pub struct JwksFile {
+    keys: Arc<ArcSwap<KeySet>>,
+    _follower: FileFollower,
+}
+
+impl JwksFile {
+    /// Reads the file, and follows it until this is dropped.
+    ///
+    /// # Errors
+    /// [`JwksFileError`] if it cannot be used at first.
+    pub fn follow(path: &Path) -> Result<Self, JwksFileError> {
+        let mut read = ReadJwks::open(path)?;
+        let keys = Arc::clone(&read.keys);
+        let report = |fault: Option<&str>| {
+            if let Some(fault) = fault {
+                tracing::warn!("{fault}; the last good keys stay in force");
+            }
+        };
+        let follower = FileFollower::start("ambit-jwks", LOOK, move || read.look(), report);
+        Ok(Self {
+            keys,
+            _follower: follower.map_err(|error| JwksFileError::Read {
+                path: path.to_owned(),
+                error,
+            })?,
+        })
+    }
+
+    /// The keys, always the newest good ones.
+    pub fn keys(&self) -> &ArcSwap<KeySet> {
+        &self.keys
+    }
+}
+
+/// What was read from the file.
+struct ReadJwks {
     path: PathBuf,
-    /// What the keys were read from.
     text: Vec<u8>,
     keys: Arc<ArcSwap<KeySet>>,
 }
 
-impl JwksFile {
-    /// Reads the file for the first time.
-    ///
-    /// # Errors
-    /// [`JwksFileError`].
-    pub fn open(path: &Path) -> Result<Self, JwksFileError> {
+impl ReadJwks {
+    fn open(path: &Path) -> Result<Self, JwksFileError> {
         let text = read(path)?;
         let keys = Arc::new(ArcSwap::from_pointee(parse(path, &text)?));
         Ok(Self {
@@ -66,28 +99,7 @@ impl JwksFile {
         })
     }
 
-    /// The keys, as they are at the time.
-    pub fn keys(&self) -> Arc<ArcSwap<KeySet>> {
-        Arc::clone(&self.keys)
-    }
-
-    /// Keeps the keys up with the file for as long as it is polled. Of a file that is broken or
-    /// gone, the last good keys stay in force.
-    pub async fn follow(mut self) {
-        let mut told = None;
-        loop {
-            tokio::time::sleep(LOOK).await;
-            let problem = self.look().err().map(|error| error.to_string());
-            if problem != told
-                && let Some(problem) = &problem
-            {
-                tracing::warn!("{problem}; the last good keys stay in force");
-            }
-            told = problem;
-        }
-    }
-
-    /// Takes over what has changed.
+    /// Reads the file again, and takes over its keys if it has changed.
     fn look(&mut self) -> Result<(), JwksFileError> {
         let text = read(&self.path)?;
         if text == self.text {
@@ -102,14 +114,11 @@ impl JwksFile {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, JwksFileError> {
-    let failed = |error| JwksFileError::Read {
+    let file = File::open(path).and_then(|file| read_bounded(file, MAX_FILE));
+    file.map_err(|error| JwksFileError::Read {
         path: path.to_owned(),
         error,
-    };
-    let file = std::fs::File::open(path).map_err(failed)?;
-    let mut text = Vec::new();
-    file.take(MAX_FILE).read_to_end(&mut text).map_err(failed)?;
-    Ok(text)
+    })
 }
 
 fn parse(path: &Path, text: &[u8]) -> Result<KeySet, JwksFileError> {
@@ -147,17 +156,17 @@ mod tests {
             [is_accepted(&issuers[0]), is_accepted(&issuers[1])]
         };
         assert!(matches!(
-            JwksFile::open(&path),
+            JwksFile::follow(&path),
             Err(JwksFileError::Read { .. })
         ));
         std::fs::write(&path, "{}").unwrap();
         assert!(matches!(
-            JwksFile::open(&path),
+            JwksFile::follow(&path),
             Err(JwksFileError::Keys { .. })
         ));
         std::fs::write(&path, issuers[0].jwks().to_string()).unwrap();
-        let mut file = JwksFile::open(&path).unwrap();
-        let keys = file.keys();
+        let mut file = ReadJwks::open(&path).unwrap();
+        let keys = Arc::clone(&file.keys);
         assert_eq!(accepted(&keys), [true, false]);
         for broken in ["", "{}", r#"{"keys": []}"#] {
             std::fs::write(&path, broken).unwrap();

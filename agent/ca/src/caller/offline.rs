@@ -1,12 +1,9 @@
 //! Tokens by the cluster's keys, without asking anybody.
 
-use std::sync::Arc;
 use std::time::SystemTime;
 
-use arc_swap::ArcSwap;
-
-use super::{AuthenticatedCaller, BearerToken, CallerError, claims};
-use ambit_jwt::{ExpectedToken, KeySet, Unauthenticated, verify_bearer};
+use super::{AuthenticatedCaller, BearerToken, CallerError, JwksFile, claims};
+use ambit_jwt::{ExpectedToken, Unauthenticated, verify_bearer};
 
 /// As much of a foreign issuer as is repeated, in characters.
 const MAX_ISSUER: usize = 128;
@@ -15,12 +12,12 @@ const MAX_ISSUER: usize = 128;
 #[derive(Debug)]
 pub struct OfflineReviewer {
     expected: ExpectedToken,
-    keys: Arc<ArcSwap<KeySet>>,
+    keys: JwksFile,
 }
 
 impl OfflineReviewer {
-    /// A reviewer that has the keys as they are at the time.
-    pub fn new(expected: ExpectedToken, keys: Arc<ArcSwap<KeySet>>) -> Self {
+    /// A reviewer of tokens that are as `expected` and are signed by a key of the file.
+    pub fn new(expected: ExpectedToken, keys: JwksFile) -> Self {
         Self { expected, keys }
     }
 
@@ -33,7 +30,12 @@ impl OfflineReviewer {
         token: &BearerToken,
         now: SystemTime,
     ) -> Result<AuthenticatedCaller, CallerError> {
-        let verified = verify_bearer(token.expose(), &self.expected, &self.keys.load(), now);
+        let verified = verify_bearer(
+            token.expose(),
+            &self.expected,
+            &self.keys.keys().load(),
+            now,
+        );
         let verified = verified.map_err(|error| match error {
             Unauthenticated::UnknownIssuer { issuer } => CallerError::OtherIssuer {
                 issuer: issuer.chars().take(MAX_ISSUER).collect(),

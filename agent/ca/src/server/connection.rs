@@ -19,9 +19,9 @@ use tonic::{Code, Status};
 use tonic_prost::ProstCodec;
 
 use super::super::caller::AuthenticatedCaller;
-use super::super::protocol::{CREATE_CERTIFICATE_PATH, CertificateRequest, CertificateResponse};
 use super::super::service::CertificateService;
 use super::slots::{ConnectionSlots, ConnectionSource, Slot, SlotHandle, UsedSlot};
+use ambit_ca_protocol::{CREATE_CERTIFICATE_PATH, CertificateRequest, CertificateResponse};
 
 /// Calls of a connection that are under way at once.
 const MAX_STREAMS: u32 = 32;

@@ -1,13 +1,13 @@
 //! A CA that a test has started: everything but the processes around it.
 
+use std::io::Write;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use arc_swap::ArcSwap;
 use rustls::pki_types::{CertificateDer, ServerName};
 use serde_json::{Value, json};
-use tempfile::TempDir;
+use tempfile::{NamedTempFile, TempDir};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -16,16 +16,15 @@ use super::{AGENT, account, binding, pods};
 use crate::CertificateService;
 use crate::audit::Audit;
 use crate::authorization::IssuancePolicy;
-use crate::caller::{AuthenticatedCaller, OfflineReviewer, TokenReviewer};
+use crate::caller::{AuthenticatedCaller, JwksFile, OfflineReviewer, TokenReviewer};
 use crate::limits::{RateLimit, RateLimiter};
 use crate::pods::PodDirectory;
 use crate::request::Lifetimes;
 use crate::server::{CaServer, ServerCertificate};
 use ambit_authority::{AuthorityFiles, CertificateAuthority, make_root};
+use ambit_jwt::ExpectedToken;
 use ambit_jwt::testing::Issuer;
-use ambit_jwt::{ExpectedToken, KeySet};
 use ambit_model::TrustDomain;
-use ambit_policy::Jwks;
 
 /// The server's name.
 pub(super) const NAME: &str = "ambit-ca.ambit-system.svc";
@@ -146,9 +145,9 @@ fn offline(issuer: &Issuer) -> OfflineReviewer {
         issuer: ISSUER.to_owned(),
         audience: "istio-ca".to_owned(),
     };
-    let jwks = Jwks::parse(issuer.jwks().to_string().as_bytes()).unwrap();
-    let keys = ArcSwap::from_pointee(KeySet::new(&jwks));
-    OfflineReviewer::new(expected, Arc::new(keys))
+    let mut file = NamedTempFile::new().unwrap();
+    write!(file, "{}", issuer.jwks()).unwrap();
+    OfflineReviewer::new(expected, JwksFile::follow(file.path()).unwrap())
 }
 
 fn service(

@@ -17,7 +17,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 use tonic_prost::ProstCodec;
 
-use crate::protocol::{
+use ambit_ca_protocol::{
     CREATE_CERTIFICATE_PATH, CertificateRequest, CertificateResponse, IMPERSONATED_IDENTITY, Struct,
 };
 
@@ -48,7 +48,7 @@ impl Ask {
     /// For another identity.
     pub(super) fn impersonating(token: &str, id: &str) -> Self {
         let mut ask = Self::own(token);
-        ask.request.metadata = Some(Struct::of_text(IMPERSONATED_IDENTITY, id.to_owned()));
+        ask.request.metadata = Some(Struct::with_string(IMPERSONATED_IDENTITY, id.to_owned()));
         ask
     }
 

@@ -3,13 +3,8 @@
 //! The agent makes key and request, and asks in the name of a pod of its node, with a token of its
 //! own. The authority is verified by a root file and a name before that token leaves the node.
 
-mod address;
+mod client;
 mod config;
-mod connection;
-mod failure;
-mod message;
-mod request;
-mod response;
 #[cfg(test)]
 mod tests;
 
@@ -17,22 +12,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use rcgen::KeyPair;
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::sync::watch;
 
-pub use address::{CaAddress, CaAddressError};
-pub use config::IstioCaConfig;
-use connection::CaConnection;
-use response::CaResponse;
+pub use config::{CaAddress, CaAddressError, IstioCaConfig};
 
-use super::anchors::TrustAnchors;
-use super::answer::{IssueRequest, IssuedCertificateError, ensure};
-use super::bundle_file::{BundleFile, BundleFileError};
-use super::issued::IssuedCertificate;
-use super::peer::TrustPolicy;
-use super::provider::{CertificateProvider, IssueFailure, IssueFuture};
-use super::verify::PeerVerifier;
+use crate::issued::{IssueRequest, IssuedCertificate, IssuedCertificateError, ensure_usable};
+use crate::provider::{CertificateProvider, IssueFailure, IssueFuture};
+use crate::roots::{BundleError, BundleFile, BundleFileError, TrustAnchors, certificates};
+use crate::verify::{PeerVerifier, TrustPolicy};
+use ambit_ca_protocol::CertificateResponse;
 use ambit_model::WorkloadIdentity;
+use client::{CaConnection, certificate_request, send};
 
 /// An authority that is asked over the network.
 pub struct IstioCa {
@@ -93,10 +84,10 @@ impl IstioCa {
     ) -> Result<IssuedCertificate, IssueFailure> {
         let refused = |error: rcgen::Error| IssueFailure::Refused(error.to_string());
         let key = KeyPair::generate().map_err(refused)?;
-        let message = request::message(identity, &key, lifetime).map_err(refused)?;
+        let message = certificate_request(identity, &key, lifetime).map_err(refused)?;
         let number = self.roots.next_question();
-        let response = request::send(&self.config, &self.connection, message).await?;
-        let CaResponse { chain, roots } = response::read(&response)?;
+        let response = send(&self.config, &self.connection, message).await?;
+        let CaResponse { chain, roots } = CaResponse::read(&response)?;
         let issued = IssuedCertificate {
             chain,
             key: PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),
@@ -165,7 +156,7 @@ impl AdoptedRoots {
         }
         let verifier = PeerVerifier::new(&roots, trust.clone())
             .map_err(|error| IssuedCertificateError::Chain(error.to_string()))?;
-        ensure(issued, question, &verifier)?;
+        ensure_usable(issued, question, &verifier)?;
         if self.lock().note(number) {
             self.published.send_replace(Arc::new(roots));
         }
@@ -186,4 +177,43 @@ impl RequestNumbers {
         self.adopted = self.adopted.max(number);
         newest
     }
+}
+
+/// An answer, taken apart.
+struct CaResponse {
+    /// Leaf first, without what signed itself.
+    chain: Vec<CertificateDer<'static>>,
+    /// What the authority says that the mesh's roots are.
+    roots: TrustAnchors,
+}
+
+impl CaResponse {
+    /// Takes an answer apart. The last element has the roots, all of them; in an answer of one element
+    /// they are what signed itself.
+    ///
+    /// # Errors
+    /// [`IssuedCertificateError::Empty`], [`IssuedCertificateError::Unreadable`].
+    fn read(response: &CertificateResponse) -> Result<Self, IssuedCertificateError> {
+        let unreadable = |error: BundleError| IssuedCertificateError::Unreadable(error.to_string());
+        let read = |pem: &String| certificates(pem.as_bytes()).map_err(unreadable);
+        let elements = response.cert_chain.iter().map(read);
+        let mut elements = elements.collect::<Result<Vec<_>, _>>()?;
+        let last = match elements.len() {
+            0 | 1 => Vec::new(),
+            _ => elements.pop().unwrap_or_default(),
+        };
+        let mut rest = elements.into_iter().flatten();
+        let leaf = rest.next().ok_or(IssuedCertificateError::Empty)?;
+        let (own, between): (Vec<_>, Vec<_>) = rest.partition(is_self_issued);
+        let roots = if last.is_empty() { own } else { last };
+        Ok(Self {
+            chain: std::iter::once(leaf).chain(between).collect(),
+            roots: TrustAnchors::new(roots),
+        })
+    }
+}
+
+fn is_self_issued(certificate: &CertificateDer<'_>) -> bool {
+    x509_parser::parse_x509_certificate(certificate)
+        .is_ok_and(|(_, parsed)| parsed.subject() == parsed.issuer())
 }

@@ -3,9 +3,9 @@ use std::time::{Duration, SystemTime};
 use rcgen::{CertificateParams, IsCa, KeyPair, KeyUsagePurpose};
 
 use super::{HOUR, Root, identity, params, private, trust};
-use crate::answer::{CheckedCertificate, IssueRequest, check};
+use crate::certificate::CLOCK_SKEW;
 use crate::issued::IssuedCertificate;
-use crate::validity::CLOCK_SKEW;
+use crate::issued::{CheckedCertificate, IssueRequest, check_issued};
 use crate::verify::PeerVerifier;
 
 const WEB: &str = "spiffe://cluster.local/ns/prod/sa/web";
@@ -19,7 +19,7 @@ fn judge(root: &Root, answer: IssuedCertificate) -> Result<CheckedCertificate, S
         lifetime: HOUR,
         now: SystemTime::now(),
     };
-    check(answer, &question, &verifier).map_err(|error| error.to_string())
+    check_issued(answer, &question, &verifier).map_err(|error| error.to_string())
 }
 
 fn fresh() -> [SystemTime; 2] {

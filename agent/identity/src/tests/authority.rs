@@ -8,9 +8,9 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{Notify, watch};
 
 use super::{Root, trust};
-use crate::anchors::TrustAnchors;
-use crate::manager::{Identities, WorkloadCertificates};
+use crate::identities::{Identities, WorkloadCertificates};
 use crate::provider::{CertificateProvider, IssueFailure, IssueFuture};
+use crate::roots::TrustAnchors;
 use ambit_model::WorkloadIdentity;
 
 /// An authority that counts, and that can be made to fail.

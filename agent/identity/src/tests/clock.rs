@@ -4,10 +4,10 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 
 use super::{HOUR, Root, identity, trust};
-use crate::answer::{IssueRequest, check};
-use crate::held::ManagedCertificate;
+use crate::issued::{IssueRequest, check_issued};
+use crate::managed::ManagedCertificate;
+use crate::roots::MeshTrust;
 use crate::schedule::IssuePriority;
-use crate::trust::MeshTrust;
 
 /// A certificate that was issued now, for an hour.
 fn held() -> (ManagedCertificate, SystemTime) {
@@ -25,7 +25,7 @@ fn held() -> (ManagedCertificate, SystemTime) {
         [now - Duration::from_secs(120), now + HOUR],
     );
     let verification = trust.verification().unwrap();
-    let checked = check(issued, &question, &verification.verifier).unwrap();
+    let checked = check_issued(issued, &question, &verification.verifier).unwrap();
     let held = ManagedCertificate::new(web);
     held.install(checked, &trust, now).unwrap();
     (held, now)

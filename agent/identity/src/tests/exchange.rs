@@ -8,8 +8,8 @@ use rustls::{ClientConfig, HandshakeKind, NamedGroup, ServerConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-use crate::peer::peer_identity;
 use crate::verify::explain_handshake;
+use crate::verify::peer_identity;
 use ambit_model::WorkloadIdentity;
 
 /// What both sides know of each other after a handshake and a byte each way.

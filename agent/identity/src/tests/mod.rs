@@ -18,9 +18,9 @@ use rcgen::{
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
-use super::anchors::TrustAnchors;
 use super::issued::IssuedCertificate;
-use super::peer::TrustPolicy;
+use crate::roots::TrustAnchors;
+use crate::verify::TrustPolicy;
 use ambit_model::{TrustDomain, WorkloadIdentity};
 
 pub(super) const HOUR: Duration = Duration::from_secs(3600);

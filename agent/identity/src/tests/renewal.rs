@@ -3,9 +3,9 @@ use std::time::{Duration, SystemTime};
 
 use super::authority::{Authority, ready};
 use super::{HOUR, eventually, identity};
-use crate::condition::CertificateState;
-use crate::manager::Identities;
-use crate::state::{CertificateSummary, NodeCertificateState};
+use crate::identities::Identities;
+use crate::status::CertificateState;
+use crate::status::{CertificateSummary, NodeCertificateState};
 
 /// Long enough for a busy machine and whole seconds not to matter, and short enough to wait for.
 const SHORT: Duration = Duration::from_secs(8);

@@ -7,11 +7,22 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
 use super::authority::{Authority, ready};
 use super::{HOUR, Root, eventually, identity};
-use crate::handshake::{PeerConnectError, VerifiedPeer};
-use crate::manager::{Identities, WorkloadCertificates};
+use crate::identities::{Identities, WorkloadCertificates};
+use crate::tls::{PeerConnectError, VerifiedPeer};
 use ambit_model::WorkloadIdentity;
 
 const ANYWHERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// Two workloads that have their certificates.
+async fn web_and_db(identities: &Identities) -> (WorkloadCertificates, WorkloadCertificates) {
+    let (web, db) = (
+        identities.hold(&identity("web")),
+        identities.hold(&identity("db")),
+    );
+    ready(&web).await;
+    ready(&db).await;
+    (web, db)
+}
 
 /// A tunnel's handshake from one workload to another, which is to be `expected`, and a byte back.
 async fn tunnel(
@@ -42,12 +53,7 @@ async fn tunnel(
 #[tokio::test]
 async fn a_connection_is_to_whom_it_is_for() {
     let identities = Authority::make().identities(HOUR);
-    let (web, db) = (
-        identities.hold(&identity("web")),
-        identities.hold(&identity("db")),
-    );
-    ready(&web).await;
-    ready(&db).await;
+    let (web, db) = web_and_db(&identities).await;
     let peer = tunnel(&web, &db, db.identity()).await.unwrap();
     assert_eq!(peer.identity(), web.identity());
     let error = tunnel(&web, &db, web.identity()).await.unwrap_err();
@@ -61,12 +67,7 @@ async fn a_connection_is_to_whom_it_is_for() {
 async fn roots_change_without_a_handshake_that_fails() {
     let authority = Authority::make();
     let identities = authority.identities(Duration::from_secs(8));
-    let (web, db) = (
-        identities.hold(&identity("web")),
-        identities.hold(&identity("db")),
-    );
-    ready(&web).await;
-    ready(&db).await;
+    let (web, db) = web_and_db(&identities).await;
     let met = Arc::new(AtomicUsize::new(0));
     let meeting = tokio::spawn({
         let (web, db, met) = (web.clone(), db.clone(), Arc::clone(&met));
@@ -98,12 +99,7 @@ async fn roots_change_without_a_handshake_that_fails() {
 async fn what_a_removed_root_signed_is_replaced_at_once_and_nothing_else() {
     let authority = Authority::make();
     let identities = authority.identities(HOUR);
-    let (web, db) = (
-        identities.hold(&identity("web")),
-        identities.hold(&identity("db")),
-    );
-    ready(&web).await;
-    ready(&db).await;
+    let (web, db) = web_and_db(&identities).await;
     let (old, new) = (authority.root(), Arc::new(Root::make()));
     let (first, epoch) = (serials(&identities), web.client().unwrap().epoch());
     authority.publish(&[&old, &new]);
@@ -139,12 +135,7 @@ async fn a_new_root_makes_a_new_epoch_for_tunnels() {
 async fn a_peer_of_a_removed_root_is_accepted_no_longer() {
     let authority = Authority::make();
     let identities = authority.identities(HOUR);
-    let (web, db) = (
-        identities.hold(&identity("web")),
-        identities.hold(&identity("db")),
-    );
-    ready(&web).await;
-    ready(&db).await;
+    let (web, db) = web_and_db(&identities).await;
     let peer = tunnel(&web, &db, db.identity()).await.unwrap();
     db.ensure_accepted(&peer).unwrap();
     let epoch = || db.client().map(|tls| tls.epoch()).unwrap_or_default();
@@ -164,12 +155,7 @@ async fn a_peer_of_a_removed_root_is_accepted_no_longer() {
 async fn a_peer_whose_certificate_expires_is_accepted_no_longer() {
     let authority = Authority::make();
     let identities = authority.identities(Duration::from_secs(6));
-    let (web, db) = (
-        identities.hold(&identity("web")),
-        identities.hold(&identity("db")),
-    );
-    ready(&web).await;
-    ready(&db).await;
+    let (web, db) = web_and_db(&identities).await;
     let peer = tunnel(&web, &db, db.identity()).await.unwrap();
     db.ensure_accepted(&peer).unwrap();
     eventually("its end", || db.ensure_accepted(&peer).is_err()).await;

@@ -15,15 +15,16 @@ use super::turns::{Turn, Turns};
 use super::{KeyCache, KeyProblem};
 use crate::key_set::KeySet;
 use crate::unverified::Header;
+use ambit_backoff::Backoff;
 use ambit_observe::text::cut;
 use ambit_policy::KeyUrl;
 
 /// How long keys are used before they are fetched again, less up to a tenth: Istio's default.
 const REFRESH: Duration = Duration::from_secs(20 * 60);
 
-/// The pause after a first failure, doubled by each further one.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(120);
+/// The pause after failures.
+const RETRY: Backoff =
+    Backoff::doubling(Duration::from_secs(1), Duration::from_secs(120)).with_jitter(0.75, 1.25);
 
 /// After a failure the pause is at least this many times as long as the failed fetch had its turn: a
 /// URL that hangs has a turn for a quarter of the time at most.
@@ -156,7 +157,7 @@ struct Refresh {
 
 impl Refresh {
     async fn run(mut self) {
-        let mut failures = 0;
+        let mut failures = 0_u32;
         loop {
             self.shared.state.send_modify(|state| {
                 state.is_fetching = true;
@@ -174,9 +175,8 @@ impl Refresh {
                 }
                 Err(error) => {
                     self.failed(&error);
-                    failures += 1;
-                    let pause = pause_after(failures).max(began.elapsed() * PAUSE_PER_TURN);
-                    pause.mul_f64(0.75 + 0.5 * rand::random::<f64>())
+                    failures = failures.saturating_add(1);
+                    RETRY.pause_of_at_least(failures, began.elapsed() * PAUSE_PER_TURN)
                 }
             };
             self.pause(pause).await;
@@ -250,10 +250,4 @@ impl Refresh {
 fn problem(url: &KeyUrl, error: &KeyError) -> String {
     let message = format!("the keys at {url} cannot be fetched: {error}");
     cut(&message, MAX_PROBLEM).into_owned()
-}
-
-/// The pause after some failures in a row, at least one.
-fn pause_after(failures: u32) -> Duration {
-    let doublings = failures.saturating_sub(1).min(16);
-    LONGEST_PAUSE.min(FIRST_PAUSE * (1 << doublings))
 }

@@ -3,7 +3,7 @@ use std::time::SystemTime;
 
 use super::server::Reply;
 use super::{Scene, good};
-use crate::answer::{IssueRequest, check};
+use crate::issued::{IssueRequest, check_issued};
 use crate::provider::CertificateProvider;
 use crate::tests::{HOUR, Root, identity, trust};
 use crate::verify::PeerVerifier;
@@ -20,7 +20,7 @@ async fn a_good_answer_is_a_certificate_by_the_roots_that_came_with_it() {
         lifetime: HOUR,
         now: SystemTime::now(),
     };
-    check(issued, &question, &verifier).unwrap();
+    check_issued(issued, &question, &verifier).unwrap();
 }
 
 #[tokio::test]

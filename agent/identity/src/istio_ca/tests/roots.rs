@@ -3,9 +3,9 @@ use std::sync::Arc;
 
 use super::server::Reply;
 use super::{Scene, config, good};
-use crate::anchors::TrustAnchors;
 use crate::istio_ca::{IstioCa, RequestNumbers};
 use crate::provider::CertificateProvider;
+use crate::roots::TrustAnchors;
 use crate::tests::{Root, eventually, trust};
 
 #[tokio::test]

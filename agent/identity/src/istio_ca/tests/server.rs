@@ -15,10 +15,9 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
-use crate::crypto;
-use crate::istio_ca::message::{CREATE_CERTIFICATE, CertificateRequest};
-use crate::istio_ca::message::{CertificateResponse, Kind};
 use crate::tests::{HOUR, Root, current, params};
+use crate::tls::crypto_provider;
+use ambit_ca_protocol::{CREATE_CERTIFICATE_PATH, CertificateRequest, CertificateResponse};
 
 /// What the server answers a request with.
 #[derive(Clone)]
@@ -90,7 +89,7 @@ fn server_config(root: &Root, name: &str) -> ServerConfig {
     let mut own = CertificateParams::new([name.to_owned()]).unwrap();
     [own.not_before, own.not_after] = current().map(Into::into);
     let chain = CertificateDer::from_pem_slice(root.certify(&own, &key).as_bytes()).unwrap();
-    let mut config = ServerConfig::builder_with_provider(crypto::provider())
+    let mut config = ServerConfig::builder_with_provider(crypto_provider())
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
@@ -124,7 +123,7 @@ async fn serve(stream: TcpStream, acceptor: TlsAcceptor, seen: Arc<Seen>) {
 }
 
 async fn handle(request: Request<RecvStream>, respond: SendResponse<Bytes>, seen: Arc<Seen>) {
-    assert_eq!(request.uri().path(), CREATE_CERTIFICATE);
+    assert_eq!(request.uri().path(), CREATE_CERTIFICATE_PATH);
     let (head, body) = request.into_parts();
     let message = read(body).await;
     let reply = seen.reply.lock().unwrap().clone();
@@ -172,10 +171,8 @@ fn sign(signer: &Root, uri: &str, csr: &str, lifetime: std::time::Duration) -> S
 /// Whom a request is for.
 pub(super) fn asked_for(message: &CertificateRequest) -> String {
     let fields = &message.metadata.as_ref().unwrap().fields;
-    match &fields["ImpersonatedIdentity"].kind {
-        Some(Kind::String(id)) => id.clone(),
-        None => String::new(),
-    }
+    let identity = fields["ImpersonatedIdentity"].string_value.clone();
+    identity.unwrap_or_default()
 }
 
 async fn read(mut body: RecvStream) -> CertificateRequest {

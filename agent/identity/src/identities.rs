@@ -7,16 +7,14 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 use tokio::sync::watch;
 
-use super::anchors::TrustAnchors;
-use super::handshake::{ClientTls, ServerTls, VerifiedPeer};
-use super::held::{CertificateUnavailable, ManagedCertificate};
-use super::keeper::{Issuing, keep};
-use super::peer::{PeerIdentityError, TrustPolicy};
-use super::pem::encode;
-use super::provider::CertificateProvider;
-use super::schedule::IssueSchedule;
-use super::state::{self, CertificateInfo};
-use super::trust::MeshTrust;
+use crate::managed::{CertificateUnavailable, Issuing, ManagedCertificate, keep};
+use crate::provider::CertificateProvider;
+use crate::roots::{MeshTrust, TrustAnchors};
+use crate::schedule::IssueSchedule;
+use crate::status::{CertificateInfo, faults};
+use crate::tls::{ClientTls, ServerTls, VerifiedPeer};
+use crate::verify::{PeerIdentityError, TrustPolicy};
+use ambit_authority::encode_pem;
 use ambit_model::{Fault, WorkloadIdentity};
 
 /// The certificates of this node.
@@ -100,7 +98,7 @@ impl Identities {
         let all = self.0.all();
         let chains = all.iter().map(|held| {
             let current = held.current();
-            let chain = current.map(|current| encode(&current.certificate.issued.chain));
+            let chain = current.map(|current| encode_pem(&current.certificate.issued.chain));
             PresentedChain {
                 identity: held.identity.clone(),
                 pem: chain.unwrap_or_default(),
@@ -111,7 +109,7 @@ impl Identities {
 
     /// What is the matter with certificates (as [`Self::list`] has them) and with their source.
     pub fn faults(&self, certificates: &[CertificateInfo]) -> Vec<Fault> {
-        let mut faults = state::faults(certificates);
+        let mut faults = faults(certificates);
         faults.extend(self.0.issuing.provider.problem().map(|message| Fault {
             subject: "the source of certificates".to_owned(),
             message,

@@ -5,11 +5,8 @@ use std::time::SystemTime;
 use rustls::pki_types::CertificateDer;
 use serde::Serialize;
 
-use super::answer::serial;
-use super::condition::CertificateState;
-use super::held::ManagedCertificate;
-use super::moment::{rfc3339, seconds};
-use super::peer::parse;
+use crate::certificate::{Timeliness, parse, rfc3339, seconds, serial};
+use crate::managed::ManagedCertificate;
 use ambit_model::{Fault, WorkloadIdentity};
 
 /// Faults that are told one by one; more are counted.
@@ -90,7 +87,7 @@ impl CertificateInfo {
         let current = current.as_deref();
         let certificate = current.map(|current| &*current.certificate);
         let validity = certificate.map(|certificate| certificate.validity);
-        let timeliness = validity.map(|validity| validity.at(now));
+        let timeliness = validity.map(|validity| Timeliness::of(validity, now));
         let renews_at = progress
             .retry_at
             .or(current.map(|current| current.renews_at));
@@ -183,4 +180,34 @@ fn link(certificate: &CertificateDer<'static>) -> Option<ChainCertificate> {
         serial: serial(&parsed),
         not_after: u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0),
     })
+}
+
+/// How an identity's certificate fares.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CertificateState {
+    /// The first one is being asked for.
+    #[default]
+    Pending,
+    /// The first one could not be had, and is asked for again.
+    Missing,
+    /// It is valid.
+    Valid,
+    /// It is valid, and could not be renewed.
+    Failing,
+    /// It is not valid now: new connections are refused.
+    Expired,
+}
+
+impl CertificateState {
+    /// Of a certificate, or none, and of whether the last attempt to get another failed.
+    pub(super) const fn of(timeliness: Option<Timeliness>, has_failed: bool) -> Self {
+        match (timeliness, has_failed) {
+            (None, false) => Self::Pending,
+            (None, true) => Self::Missing,
+            (Some(Timeliness::Valid), false) => Self::Valid,
+            (Some(Timeliness::Valid), true) => Self::Failing,
+            (Some(Timeliness::Expired | Timeliness::TooEarly), _) => Self::Expired,
+        }
+    }
 }
