@@ -1,11 +1,11 @@
 //! How one identity's certificate fares.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::validity::Timeliness;
 
 /// How an identity's certificate fares.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CertificateState {
     /// The first one is being asked for.

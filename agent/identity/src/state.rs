@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use rustls::pki_types::CertificateDer;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::answer::serial;
 use super::condition::CertificateState;
@@ -16,7 +16,7 @@ use ambit_model::{Fault, WorkloadIdentity};
 const TOLD: usize = 10;
 
 /// A certificate.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct CertificateInfo {
     /// Whose it is.
     pub identity: WorkloadIdentity,
@@ -41,7 +41,7 @@ pub struct CertificateInfo {
 }
 
 /// A certificate of a chain.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ChainLink {
     /// Distinguished name; a workload's is empty.
     pub subject: String,
@@ -54,7 +54,7 @@ pub struct ChainLink {
 }
 
 /// How the certificates of a node fare, all in all.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct CertificateSummary {
     /// All in all.
     pub state: NodeCertificates,
@@ -71,7 +71,7 @@ pub struct CertificateSummary {
 }
 
 /// How certificates fare, all in all.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum NodeCertificates {
     /// Nothing is the matter.
