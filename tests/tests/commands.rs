@@ -272,7 +272,7 @@ fn files_with_a_byte_order_mark_are_read(lab: &Lab) -> Result<()> {
     manifests.write("marked.yaml", &marked)?;
     eventually(SOON, "the pod behind the mark", || {
         let status = agents[0].ask("status").ok()?;
-        (status["pods"]["enrolled"] == 3 && status["faults"] == json!([])).then_some(())
+        (status["pods"]["served"] == 3 && status["faults"] == json!([])).then_some(())
     })
     .with_context(|| format!("{:?}", agents[0].ask("status")))?;
     for name in ["ca-cert.pem", "ca-key.pem", "root-cert.pem"] {

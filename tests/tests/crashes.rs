@@ -211,8 +211,8 @@ fn killed_at_any_step_of_taking_in_a_pod(lab: &Lab) -> Result<()> {
     let mut killed = 0;
     for step in steps() {
         let enter = |_: &Agent| lab.manifests().write_pod(&guest);
-        let is_enrolled = |agent: &Agent| is_enrolled(agent, &guest);
-        match scene.kill_at(agent, step, enter, is_enrolled)? {
+        let is_served = |agent: &Agent| is_served(agent, &guest);
+        match scene.kill_at(agent, step, enter, is_served)? {
             Fate::Killed => killed += 1,
             Fate::Done(_agent) => break,
         }
@@ -223,7 +223,7 @@ fn killed_at_any_step_of_taking_in_a_pod(lab: &Lab) -> Result<()> {
         let intrudes = || get_from(scene.mesh.intruder.place(), guest.at(PORT));
         let was_closed = !intrudes()?.is_answer();
         let mut next = lab.launch_agent(NodeName::B)?;
-        while was_closed && is_enrolled(&next).is_none() {
+        while was_closed && is_served(&next).is_none() {
             let reply = intrudes()?;
             ensure!(
                 !reply.is_answer(),
@@ -249,12 +249,12 @@ fn killed_at_any_step_of_taking_in_a_pod(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-fn is_enrolled(agent: &Agent, pod: &Pod) -> Option<()> {
+fn is_served(agent: &Agent, pod: &Pod) -> Option<()> {
     let name = format!("{}/{}", pod.namespace(), pod.name());
     let workloads = agent.ask("workloads").ok()?;
     let own = workloads
         .as_array()?
         .iter()
         .find(|workload| workload["pod"] == name.as_str())?;
-    (own["state"] == "enrolled").then_some(())
+    (own["state"] == "served").then_some(())
 }

@@ -158,7 +158,7 @@ fn a_pod_whose_identity_changes_is_never_open_to_plaintext(lab: &Lab) -> Result<
             let workloads = agents[1].ask("workloads").ok()?;
             let mut workloads = workloads.as_array()?.iter();
             let own = workloads.find(|workload| workload["pod"] == "orders/orders")?;
-            let is_served = own["state"] == "enrolled"
+            let is_served = own["state"] == "served"
                 && own["identity"]
                     .as_str()?
                     .ends_with(&format!("sa/{account}"));

@@ -218,7 +218,7 @@ fn a_flood_of_denials_hides_nothing_and_writes_little(lab: &Lab) -> Result<()> {
     let (scene, [_agent_a, agent_b]) = Scene::start(lab)?;
     let (guest, _server) = scene.guest()?;
     lab.manifests().write_pod(&guest)?;
-    shown(&agent_b, "guests/guest", "\"enrolled\"")?;
+    shown(&agent_b, "guests/guest", "\"served\"")?;
     scene.deny()?;
     scene.ensure_denied_at(&guest)?;
     ensure_listed(&agent_b)?;
@@ -331,7 +331,7 @@ fn a_full_table_of_pods_keeps_new_ones_out_and_old_ones_safe(lab: &Lab) -> Resul
     scene.ensure_closed()?;
     scene.ensure_served()?;
     pods.empty()?;
-    shown(&agent_b, "guests/guest", "\"enrolled\"")?;
+    shown(&agent_b, "guests/guest", "\"served\"")?;
     eventually(SOON, "the guest's answer", || {
         get_from(scene.mesh.frontend.place(), guest.at(PORT))
             .ok()?

@@ -144,7 +144,7 @@ fn walk(lab: &Lab, agent: &Agent, mesh: &Reference) -> Result<()> {
 /// Waits until `frontend` is not served, and finds it closed both ways and shown so.
 fn closed(agent: &Agent, mesh: &Reference) -> Result<()> {
     eventually(SOON, "the pod is not served", || {
-        (state(agent, &mesh.frontend)? != "enrolled").then_some(())
+        (state(agent, &mesh.frontend)? != "served").then_some(())
     })?;
     for _ in 0..3 {
         let out = get_from(mesh.frontend.place(), mesh.orders.at(PORT))?;
@@ -155,7 +155,7 @@ fn closed(agent: &Agent, mesh: &Reference) -> Result<()> {
     eventually(SOON, "what is kept closed in the status", || {
         kept(agent).ok()?.contains(&mesh.frontend).then_some(())
     })?;
-    ensure!(state(agent, &mesh.payments).as_deref() == Some("enrolled"));
+    ensure!(state(agent, &mesh.payments).as_deref() == Some("served"));
     Ok(())
 }
 
@@ -170,7 +170,7 @@ fn is_refused_at_once(reply: &Reply) -> bool {
 
 fn served(agent: &Agent, mesh: &Reference) -> Result<()> {
     eventually(SOON, "the pod is served", || {
-        (state(agent, &mesh.frontend)? == "enrolled").then_some(())
+        (state(agent, &mesh.frontend)? == "served").then_some(())
     })?;
     eventually_answers(mesh.frontend.place(), &mesh.orders)?;
     eventually_answers(mesh.intruder.place(), &mesh.frontend)
@@ -186,7 +186,7 @@ fn a_network_namespace_stays_with_the_pod_that_it_was_given_to(lab: &Lab) -> Res
             (newcomer["state"] == "closed" && names_owner).then_some(())
         })?;
         eventually(SOON, "the pod is served", || {
-            (state(agent, &mesh.frontend)? == "enrolled").then_some(())
+            (state(agent, &mesh.frontend)? == "served").then_some(())
         })?;
         // Only the account of `frontend` may.
         eventually_answers(mesh.frontend.place(), &mesh.orders)
@@ -262,14 +262,14 @@ fn annotations_of_istio_take_no_pod_out_of_the_mesh(lab: &Lab) -> Result<()> {
         lab.manifests()
             .write_object(&mesh.frontend.file_name(), &claims)?;
         eventually(SOON, "the annotation has its effect", || {
-            let is_left = state(&agent, &mesh.frontend)? != "enrolled";
+            let is_left = state(&agent, &mesh.frontend)? != "served";
             let faults = agent.ask("status").ok()?["faults"].to_string();
             let is_told = faults.contains(&format!("annotation {annotation} is ignored"));
             (is_left || is_told).then_some(())
         })?;
         let state = state(&agent, &mesh.frontend);
         ensure!(
-            state.as_deref() == Some("enrolled"),
+            state.as_deref() == Some("served"),
             "{annotation}: {state:?}"
         );
         eventually_answers(mesh.frontend.place(), &mesh.orders)?;
@@ -290,7 +290,7 @@ fn annotations_of_istio_take_no_pod_out_of_the_mesh(lab: &Lab) -> Result<()> {
     ensure!(get_from(mesh.intruder.place(), pod.at(PORT))?.is_answer());
     drop(ztunnel);
     eventually(SECOND_LOOK, "the pod is taken in", || {
-        (state(&agent, &pod)? == "enrolled").then_some(())
+        (state(&agent, &pod)? == "served").then_some(())
     })?;
     let plaintext = get_from(mesh.intruder.place(), pod.at(PORT))?;
     ensure!(plaintext.is_refusal(), "{plaintext:?}");
@@ -318,7 +318,7 @@ fn what_an_earlier_agent_left_open_follows_policy_or_is_closed(lab: &Lab) -> Res
     })?;
     ca.restart(lab)?;
     eventually(SECOND_LOOK, "the pod is served", || {
-        (state(&agent, &mesh.orders)? == "enrolled").then_some(())
+        (state(&agent, &mesh.orders)? == "served").then_some(())
     })?;
     let reply = get_from(intruder, mesh.orders.at(PORT))?;
     ensure!(reply.is_refusal(), "{reply:?}");

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::managed::{CertificateUnavailable, Issuing, ManagedCertificate, keep};
@@ -32,7 +32,7 @@ struct Inner {
 pub struct WorkloadCertificates(Arc<ManagedCertificate>);
 
 /// What an identity presents to its peers.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct PresentedChain {
     /// Whose it is.
     pub identity: WorkloadIdentity,

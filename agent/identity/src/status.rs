@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use rustls::pki_types::CertificateDer;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::certificate::{Timeliness, parse, rfc3339, seconds, serial};
 use crate::managed::ManagedCertificate;
@@ -13,7 +13,7 @@ use ambit_model::{Fault, WorkloadIdentity};
 const TOLD: usize = 10;
 
 /// A certificate.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct CertificateInfo {
     /// Whose it is.
     pub identity: WorkloadIdentity,
@@ -38,7 +38,7 @@ pub struct CertificateInfo {
 }
 
 /// A certificate of a chain.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ChainCertificate {
     /// Distinguished name; a workload's is empty.
     pub subject: String,
@@ -51,7 +51,7 @@ pub struct ChainCertificate {
 }
 
 /// How the certificates of a node fare, all in all.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct CertificateSummary {
     /// All in all.
     pub state: NodeCertificateState,
@@ -68,7 +68,7 @@ pub struct CertificateSummary {
 }
 
 /// How certificates fare, all in all.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum NodeCertificateState {
     /// Nothing is the matter.

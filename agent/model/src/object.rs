@@ -71,7 +71,7 @@ impl fmt::Display for Origin {
 }
 
 /// A problem with configuration that an operator has to mend; shown in `ambit status`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Fault {
     /// What is at fault: a file, a document of it, an object.
     pub subject: String,

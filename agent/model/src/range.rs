@@ -1,11 +1,11 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The addresses that belong to the mesh even where no object names them: the cluster's pod and
 /// Service ranges, without their exclusions.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct MeshRanges {
     /// Pod and Service CIDRs.
     pub included: Vec<IpNet>,

@@ -1,8 +1,9 @@
 //! How often each policy and rule decided.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::event::{EventKind, EventRecord};
 use ambit_policy::Layer;
@@ -11,14 +12,14 @@ use ambit_policy::Layer;
 const TOLD_APART: usize = 2048;
 
 /// How often something was denied or noted for one reason, by one rule.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct RuleTally {
     /// What it was.
     pub kind: EventKind,
     /// Where it was decided.
     pub decided_in: Layer,
     /// The word of the reason.
-    pub reason: &'static str,
+    pub reason: Cow<'static, str>,
     /// The policy and rule that decided, where one did.
     pub policy: Option<String>,
     /// How often. Of the kernel's denials those that it reports: a hundred a second of each pod.
@@ -55,7 +56,7 @@ impl Tallies {
         let tallies = self.0.iter().map(|(key, &count)| RuleTally {
             kind: key.kind,
             decided_in: key.decided_in,
-            reason: key.reason,
+            reason: Cow::Borrowed(key.reason),
             policy: key.policy.clone(),
             count,
         });

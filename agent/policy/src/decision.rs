@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use ambit_common::Reason;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use ambit_model::{ObjectName, PolicyKind, WorkloadIdentity};
 
@@ -72,7 +72,7 @@ impl Permit {
 }
 
 /// Where a verdict was reached.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Layer {
     /// In the kernel's tables, before a byte of the connection passed.

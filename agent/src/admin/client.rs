@@ -6,45 +6,86 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
-use http::{Method, Request};
+use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use serde_json::Value;
+use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
+
+use super::answer::{ErrorAnswer, Measured, Row, StatusAnswer, WorkloadAnswer};
+use super::request::AdminRequest;
+use ambit_identity::{CertificateInfo, PresentedChain};
+use ambit_policy::explain::{Answer, Question};
 
 /// How long an agent may take to answer: one that is stopped or hangs never does.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Asks an agent for what it has under a name.
-///
-/// # Errors
-/// If no agent answers at `socket` within [`ANSWER_TIMEOUT`], or it has no such answer.
-pub async fn get(socket: &Path, what: &str) -> anyhow::Result<Value> {
-    send_within(ANSWER_TIMEOUT, socket, Method::GET, what, Bytes::new()).await
-}
-
-/// Asks an agent a question.
-///
-/// # Errors
-/// If no agent answers at `socket` within [`ANSWER_TIMEOUT`], or it has no answer; its error says
-/// why.
-pub async fn ask(socket: &Path, what: &str, question: &Value) -> anyhow::Result<Value> {
-    let body = question.to_string().into();
-    send_within(ANSWER_TIMEOUT, socket, Method::POST, what, body).await
-}
-
-async fn send_within(
+/// Asks the agent at a socket. Each method fails if no agent answers within [`ANSWER_TIMEOUT`], or if it
+/// has no answer; its error says why.
+#[derive(Clone, Copy, Debug)]
+pub struct AdminClient<'a> {
+    socket: &'a Path,
     limit: Duration,
-    socket: &Path,
-    method: Method,
-    what: &str,
-    body: Bytes,
-) -> anyhow::Result<Value> {
-    match timeout(limit, send(socket, method, what, body)).await {
-        Ok(answer) => answer,
-        Err(_) => bail!("{}", Unresponsive { socket, limit }),
+}
+
+#[expect(
+    clippy::missing_errors_doc,
+    missing_docs,
+    reason = "see the type and the requests"
+)]
+impl<'a> AdminClient<'a> {
+    pub const fn new(socket: &'a Path) -> Self {
+        Self {
+            socket,
+            limit: ANSWER_TIMEOUT,
+        }
+    }
+
+    pub async fn status(&self) -> anyhow::Result<StatusAnswer> {
+        self.ask(&AdminRequest::Status).await
+    }
+
+    pub async fn workloads(&self) -> anyhow::Result<Vec<WorkloadAnswer>> {
+        self.ask(&AdminRequest::Workloads).await
+    }
+
+    pub async fn policies(&self) -> anyhow::Result<Vec<Row>> {
+        self.ask(&AdminRequest::Policies).await
+    }
+
+    pub async fn connections(&self) -> anyhow::Result<Measured<Vec<Row>>> {
+        self.ask(&AdminRequest::Connections).await
+    }
+
+    pub async fn certificates(&self) -> anyhow::Result<Vec<CertificateInfo>> {
+        self.ask(&AdminRequest::Certificates).await
+    }
+
+    pub async fn certificate_chains(&self) -> anyhow::Result<Vec<PresentedChain>> {
+        self.ask(&AdminRequest::CertificateChains).await
+    }
+
+    pub async fn events(&self) -> anyhow::Result<Vec<Row>> {
+        self.ask(&AdminRequest::Events).await
+    }
+
+    pub async fn explain(&self, question: Box<Question>) -> anyhow::Result<Answer> {
+        self.ask(&AdminRequest::Explain(question)).await
+    }
+
+    async fn ask<A: DeserializeOwned>(&self, request: &AdminRequest) -> anyhow::Result<A> {
+        let (status, body) = match timeout(self.limit, send(self.socket, request)).await {
+            Ok(answer) => answer?,
+            Err(_) => bail!("{}", Unresponsive::of(self)),
+        };
+        if status.is_success() {
+            return serde_json::from_slice(&body).context("the agent's answer cannot be read");
+        }
+        let refused: ErrorAnswer =
+            serde_json::from_slice(&body).context("the agent's answer cannot be read")?;
+        bail!("the agent answered {status}: {}", refused.error)
     }
 }
 
@@ -59,7 +100,16 @@ struct Unresponsive<'a> {
     limit: Duration,
 }
 
-async fn send(socket: &Path, method: Method, what: &str, body: Bytes) -> anyhow::Result<Value> {
+impl<'a> Unresponsive<'a> {
+    const fn of(client: &AdminClient<'a>) -> Self {
+        Self {
+            socket: client.socket,
+            limit: client.limit,
+        }
+    }
+}
+
+async fn send(socket: &Path, request: &AdminRequest) -> anyhow::Result<(StatusCode, Bytes)> {
     let stream = match UnixStream::connect(socket).await {
         Ok(stream) => stream,
         // The queue of those who wait to be accepted is full.
@@ -78,21 +128,14 @@ async fn send(socket: &Path, method: Method, what: &str, body: Bytes) -> anyhow:
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
     let request = Request::builder()
-        .method(method)
-        .uri(format!("/v1/{what}"))
+        .method(request.method())
+        .uri(request.path())
         .header(http::header::HOST, "ambit")
-        .body(Full::new(body))?;
+        .body(Full::new(request.body()?))?;
     let response = sender.send_request(request).await?;
     let status = response.status();
     let body = response.into_body().collect().await?.to_bytes();
-    let answer: Value = serde_json::from_slice(&body).context("the agent's answer is no JSON")?;
-    if !status.is_success() {
-        bail!(
-            "the agent answered {status}: {}",
-            answer["error"].as_str().unwrap_or_default()
-        );
-    }
-    Ok(answer)
+    Ok((status, body))
 }
 
 #[cfg(test)]
@@ -106,8 +149,11 @@ mod tests {
 
     async fn ask_in_vain(socket: &Path) {
         let start = Instant::now();
-        let asked = send_within(SHORT, socket, Method::GET, "status", Bytes::new());
-        let error = asked.await.unwrap_err().to_string();
+        let client = AdminClient {
+            socket,
+            limit: SHORT,
+        };
+        let error = client.status().await.unwrap_err().to_string();
         assert!(error.contains("did not answer within 300ms"), "{error}");
         assert!(start.elapsed() >= SHORT);
     }

@@ -1,10 +1,5 @@
 //! The agent's side of the admin socket.
 
-use std::convert::Infallible;
-use std::fs::{self, DirBuilder, Permissions};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,274 +7,219 @@ use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use serde_json::{Value, json};
-use socket2::{Domain, SockAddr, Socket, Type};
+use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixListener;
 
-use ambit_authority::ensure_creatable;
+use super::answer::{AdminAnswer, ErrorAnswer};
+use super::request::{AdminRequest, PREFIX, RequestError};
+use ambit_daemon::http::{ConnectionBound, HttpBounds, HttpResponse};
 
-/// How long a client may take to ask.
+/// How long a client may take for the head of its request, and again for the body.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The longest question, in bytes.
-const MAX_QUESTION_BYTES: usize = 256 << 10;
+/// The longest body of a request, in bytes.
+const MAX_BODY_BYTES: usize = 256 << 10;
 
-/// Why the admin socket could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum AdminError {
-    /// Another agent answers there.
-    #[error("another agent answers at {0}; stop it, or give this one another --socket")]
-    InUse(PathBuf),
-    /// Something else is there, which would have to be removed.
-    #[error("{0} exists and is not a socket; move it away, or give this agent another --socket")]
-    NotASocket(PathBuf),
-    /// The socket could not be made.
-    #[error("the admin socket {path} could not be made: {source}")]
-    Socket {
-        /// Its path.
-        path: PathBuf,
-        /// What the system answered.
-        source: io::Error,
-    },
-}
+/// What operators may take.
+const BOUNDS: HttpBounds = HttpBounds {
+    name: "an admin",
+    connections: ConnectionBound::Unbounded,
+    head_timeout: REQUEST_TIMEOUT,
+    exchange_timeout: None,
+    accept_pause: Duration::from_millis(100),
+};
 
-/// What the agent answers.
+/// Where the answers come from.
 pub trait AdminState: Send + Sync + 'static {
-    /// The answer to a path below `/v1/`; `None` where there is none.
-    fn answer(&self, what: &str) -> impl Future<Output = Option<Value>> + Send;
-
-    /// The answer to a question that is put to a path below `/v1/`; `None` where none is taken.
+    /// Answers a request.
     ///
     /// # Errors
-    /// What is wrong with the question, as a sentence.
-    fn ask(&self, what: &str, question: Value) -> Option<Result<Value, String>>;
+    /// If the request cannot be answered: a sentence that says why.
+    fn answer(
+        &self,
+        request: AdminRequest,
+    ) -> impl Future<Output = Result<AdminAnswer, String>> + Send;
 }
 
-/// Whether [`bind`] would succeed, as far as that can be told without changing anything.
-///
-/// # Errors
-/// [`AdminError`].
-pub fn check(path: &Path) -> Result<(), AdminError> {
-    let failed = |source| AdminError::Socket {
-        path: path.to_owned(),
-        source,
-    };
-    let address = SockAddr::unix(path).map_err(failed)?;
-    if answers(&address).map_err(failed)? {
-        return Err(AdminError::InUse(path.to_owned()));
-    }
-    match path.symlink_metadata() {
-        Ok(metadata) if !metadata.file_type().is_socket() => {
-            return Err(AdminError::NotASocket(path.to_owned()));
-        }
-        Ok(_) | Err(_) => {}
-    }
-    let parent = path.parent().unwrap_or(Path::new("."));
-    ensure_creatable(parent).map_err(failed)
-}
-
-/// Whether an agent has the socket. One that is stopped still has it, even if its backlog is full.
-fn answers(address: &SockAddr) -> io::Result<bool> {
-    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
-    Ok(match socket.connect(address) {
-        Ok(()) => true,
-        Err(error) => error.kind() == io::ErrorKind::WouldBlock,
-    })
-}
-
-/// Opens the socket. One that a dead agent left is replaced.
-///
-/// # Errors
-/// [`AdminError`].
-pub fn bind(path: &Path) -> Result<UnixListener, AdminError> {
-    check(path)?;
-    let failed = |source| AdminError::Socket {
-        path: path.to_owned(),
-        source,
-    };
-    if let Some(directory) = path.parent() {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(directory)
-            .map_err(failed)?;
-    }
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-        _ => {}
-    }
-    let listener = UnixListener::bind(path).map_err(failed)?;
-    fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(failed)?;
-    Ok(listener)
-}
-
-/// Answers for as long as the agent runs.
+/// Answers requests while it is polled.
 pub async fn serve<S: AdminState>(listener: UnixListener, state: Arc<S>) {
-    loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                tracing::warn!(%error, "an admin connection could not be accepted");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-        };
-        let state = Arc::clone(&state);
-        tokio::spawn(async move {
-            if let Err(error) = answer(stream, state).await {
-                tracing::debug!(%error, "an admin connection failed");
-            }
-        });
-    }
+    let service = move |request| respond(Arc::clone(&state), request);
+    ambit_daemon::http::serve(listener, BOUNDS, service).await;
 }
 
-/// Answers one request.
+/// Answers the request of one connection.
 ///
 /// # Errors
-/// Where it is no HTTP/1.1, comes too slowly, or the client leaves.
+/// If it is not HTTP/1.1, comes too slowly, or the client leaves.
 pub async fn answer<S: AdminState>(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     state: Arc<S>,
 ) -> hyper::Result<()> {
-    let service = service_fn(move |request| respond(Arc::clone(&state), request));
-    let mut server = http1::Builder::new();
-    server
-        .timer(TokioTimer::new())
-        .header_read_timeout(REQUEST_TIMEOUT)
-        .keep_alive(false);
-    server.serve_connection(TokioIo::new(stream), service).await
+    let service = move |request| respond(Arc::clone(&state), request);
+    ambit_daemon::http::answer(stream, BOUNDS.head_timeout, service).await
 }
 
-async fn respond<S: AdminState>(
-    state: Arc<S>,
-    request: Request<Incoming>,
-) -> Result<Response<Full<Bytes>>, Infallible> {
-    let (status, body) = match request.uri().path().strip_prefix("/v1/").map(str::to_owned) {
-        None => (
-            StatusCode::NOT_FOUND,
-            json!({"error": "paths begin with /v1/"}),
-        ),
-        Some(what) => match *request.method() {
-            Method::GET => found(state.answer(&what).await, &what),
-            Method::POST => asked(&*state, &what, request.into_body()).await,
-            _ => (
-                StatusCode::METHOD_NOT_ALLOWED,
-                json!({"error": "only GET and POST are answered"}),
-            ),
-        },
+async fn respond<S: AdminState>(state: Arc<S>, request: Request<Incoming>) -> HttpResponse {
+    let asked = match read(request).await {
+        Ok(asked) => asked,
+        Err((status, error)) => return refusal(status, error),
     };
-    let mut response = Response::new(Full::new(Bytes::from(body.to_string())));
-    *response.status_mut() = status;
-    Ok(response)
-}
-
-fn found(answer: Option<Value>, what: &str) -> (StatusCode, Value) {
-    match answer {
-        Some(answer) => (StatusCode::OK, answer),
-        None => (
-            StatusCode::NOT_FOUND,
-            json!({"error": format!("there is no /v1/{what}")}),
-        ),
+    match state.answer(asked).await {
+        Ok(answer) => json(StatusCode::OK, &answer),
+        Err(error) => refusal(StatusCode::BAD_REQUEST, error),
     }
 }
 
-async fn asked<S: AdminState>(state: &S, what: &str, body: Incoming) -> (StatusCode, Value) {
-    let refused = |error: String| (StatusCode::BAD_REQUEST, json!({"error": error}));
-    let body = Limited::new(body, MAX_QUESTION_BYTES).collect();
+async fn read(request: Request<Incoming>) -> Result<AdminRequest, (StatusCode, String)> {
+    let Some(name) = request.uri().path().strip_prefix(PREFIX) else {
+        let error = format!("paths begin with {PREFIX}");
+        return Err((StatusCode::NOT_FOUND, error));
+    };
+    let name = name.to_owned();
+    let read = match *request.method() {
+        Method::GET => AdminRequest::get(&name),
+        Method::POST => {
+            let body = read_body(request.into_body()).await;
+            let body = body.map_err(|error| (StatusCode::BAD_REQUEST, error))?;
+            AdminRequest::post(&name, body)
+        }
+        _ => {
+            let error = "only GET and POST are answered".to_owned();
+            return Err((StatusCode::METHOD_NOT_ALLOWED, error));
+        }
+    };
+    read.map_err(|error| {
+        let status = match &error {
+            RequestError::Unknown(_) => StatusCode::NOT_FOUND,
+            RequestError::Question(_) => StatusCode::BAD_REQUEST,
+        };
+        (status, error.to_string())
+    })
+}
+
+async fn read_body(body: Incoming) -> Result<serde_json::Value, String> {
+    let body = Limited::new(body, MAX_BODY_BYTES).collect();
     let body = match tokio::time::timeout(REQUEST_TIMEOUT, body).await {
         Ok(Ok(body)) => body.to_bytes(),
-        Ok(Err(error)) => return refused(format!("the question cannot be read: {error}")),
-        Err(_) => return refused("the question does not come to its end".to_owned()),
+        Ok(Err(error)) => return Err(format!("the question cannot be read: {error}")),
+        Err(_) => return Err("the question does not come to its end".to_owned()),
     };
-    let question = match serde_json::from_slice(&body) {
-        Ok(question) => question,
-        Err(error) => return refused(format!("the question is no JSON: {error}")),
+    serde_json::from_slice(&body).map_err(|error| format!("the question is no JSON: {error}"))
+}
+
+fn refusal(status: StatusCode, error: String) -> HttpResponse {
+    json(status, &ErrorAnswer { error })
+}
+
+fn json(status: StatusCode, answer: &impl Serialize) -> HttpResponse {
+    let body = match serde_json::to_vec(answer) {
+        Ok(body) => body,
+        Err(error) => {
+            let error = format!("the answer cannot be JSON: {error}");
+            return refusal(StatusCode::INTERNAL_SERVER_ERROR, error);
+        }
     };
-    match state.ask(what, question) {
-        Some(Err(error)) => refused(error),
-        Some(Ok(answer)) => found(Some(answer), what),
-        None => found(None, what),
-    }
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    response
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
-    use crate::admin::client;
+    use crate::admin::answer::Measured;
+    use crate::admin::client::AdminClient;
+    use crate::admin::socket::{AdminError, bind};
+    use ambit_policy::explain::{CallerName, DestinationName, Question, Transport};
 
-    struct Fixed;
+    /// Has no connections, and answers no question.
+    struct Idle;
 
-    impl AdminState for Fixed {
-        async fn answer(&self, what: &str) -> Option<Value> {
-            (what == "status").then(|| json!({"ready": true}))
-        }
-
-        fn ask(&self, what: &str, question: Value) -> Option<Result<Value, String>> {
-            (what == "echo").then(|| match question.is_null() {
-                true => Err("nothing is asked".to_owned()),
-                false => Ok(question),
-            })
+    impl AdminState for Idle {
+        async fn answer(&self, request: AdminRequest) -> Result<AdminAnswer, String> {
+            match request {
+                AdminRequest::Connections => {
+                    Ok(AdminAnswer::Connections(Measured::Known(Vec::new())))
+                }
+                _ => Err("nothing is known".to_owned()),
+            }
         }
     }
 
+    fn question(host: &str) -> Box<Question> {
+        Box::new(Question {
+            from: CallerName::Address(IpAddr::from([10, 0, 0, 1])),
+            from_address: None,
+            transport: Transport::Plaintext,
+            to: DestinationName::Address(IpAddr::from([10, 0, 0, 2])),
+            port: 80,
+            request: Some(ambit_policy::explain::AskedRequest {
+                host: Some(host.to_owned()),
+                ..Default::default()
+            }),
+        })
+    }
+
     #[tokio::test]
-    async fn an_answer_comes_back_and_nothing_else_does() {
+    async fn an_answer_comes_back_or_the_reason_why_there_is_none() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("ambit/admin.sock");
-        tokio::spawn(serve(bind(&path).unwrap(), Arc::new(Fixed)));
-        let status = client::get(&path, "status").await.unwrap();
-        assert_eq!(status, json!({"ready": true}));
-        let error = client::get(&path, "other").await.unwrap_err();
+        tokio::spawn(serve(bind(&path).unwrap(), Arc::new(Idle)));
+        let client = AdminClient::new(&path);
+        let connections = client.connections().await.unwrap();
+        assert_eq!(connections, Measured::Known(Vec::new()));
+        let error = client.workloads().await.unwrap_err().to_string();
         assert!(
-            error.to_string().contains("there is no /v1/other"),
+            error.contains("400") && error.contains("nothing is known"),
             "{error}"
         );
+        let error = client.explain(question("a")).await.unwrap_err().to_string();
+        assert!(error.contains("nothing is known"), "{error}");
+        let long = question(&"a".repeat(MAX_BODY_BYTES));
+        let error = client.explain(long).await.unwrap_err().to_string();
+        assert!(error.contains("cannot be read"), "{error}");
         assert!(matches!(bind(&path), Err(AdminError::InUse(_))));
     }
 
-    #[tokio::test]
-    async fn a_question_is_answered_or_refused_with_the_reason() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("admin.sock");
-        tokio::spawn(serve(bind(&path).unwrap(), Arc::new(Fixed)));
-        let answer = client::ask(&path, "echo", &json!({"a": 1})).await;
-        assert_eq!(answer.unwrap(), json!({"a": 1}));
-        let long = json!("a".repeat(MAX_QUESTION_BYTES));
-        for (what, question, reason) in [
-            ("echo", Value::Null, "nothing is asked"),
-            ("echo", long, "cannot be read"),
-            ("status", json!(1), "there is no /v1/status"),
-        ] {
-            let error = client::ask(&path, what, &question).await.unwrap_err();
-            assert!(error.to_string().contains(reason), "{error}");
-        }
+    async fn raw(request: &str) -> String {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let (mut client, server) = tokio::io::duplex(4096);
+        let serving = answer(server, Arc::new(Idle));
+        let asking = async {
+            client.write_all(request.as_bytes()).await.unwrap();
+            let mut answered = String::new();
+            client.read_to_string(&mut answered).await.unwrap();
+            answered
+        };
+        tokio::join!(serving, asking).1
     }
 
     #[tokio::test]
-    async fn what_is_no_socket_is_not_removed_and_a_check_makes_nothing() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("kept");
-        fs::write(&path, "mine").unwrap();
-        for refused in [check(&path), bind(&path).map(drop)] {
+    async fn what_is_not_a_request_is_refused_with_the_reason() {
+        for (request, status, error) in [
+            ("GET /v1/other", "404", "there is no /v1/other"),
+            ("GET /v1/explain", "404", "there is no /v1/explain"),
+            ("GET /status", "404", "paths begin with /v1/"),
+            ("PUT /v1/status", "405", "only GET and POST are answered"),
+            ("POST /v1/explain", "400", "the question is no JSON"),
+        ] {
+            let head = format!("{request} HTTP/1.1\r\nhost: ambit\r\ncontent-length: 0\r\n\r\n");
+            let answered = raw(&head).await;
             assert!(
-                matches!(refused, Err(AdminError::NotASocket(_))),
-                "{refused:?}"
+                answered.starts_with(&format!("HTTP/1.1 {status}")),
+                "{answered}"
+            );
+            assert!(
+                answered.contains(&format!("{{\"error\":\"{error}")),
+                "{answered}"
             );
         }
-        assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
-        let below_a_file = check(&path.join("admin.sock")).unwrap_err();
-        assert!(
-            below_a_file.to_string().contains("kept/admin.sock"),
-            "{below_a_file}"
-        );
-        check(&directory.path().join("deep/admin.sock")).unwrap();
-        assert!(!directory.path().join("deep").exists());
-        let long = directory.path().join("x".repeat(200));
-        assert!(matches!(check(&long), Err(AdminError::Socket { .. })));
+        let body = "POST /v1/status HTTP/1.1\r\nhost: ambit\r\ncontent-length: 1\r\n\r\n1";
+        let answered = raw(body).await;
+        assert!(answered.contains("there is no /v1/status"), "{answered}");
     }
 
     #[tokio::test]
@@ -287,7 +227,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("admin.sock");
         drop(bind(&path).unwrap());
-        let error = client::get(&path, "status").await.unwrap_err();
+        let error = AdminClient::new(&path).status().await.unwrap_err();
         assert!(error.to_string().contains("--socket"), "{error}");
         bind(&path).unwrap();
     }

@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, bail};
-use serde_json::{Map, Value, json};
+use anyhow::bail;
+use serde::Serialize;
 
 use super::output::{Format, Output};
 use super::show::ask;
+use ambit_identity::{CertificateInfo, CertificateState, PresentedChain};
+use ambit_model::WorkloadIdentity;
 
 /// Where to ask, and what to print.
 #[derive(clap::Args)]
@@ -26,31 +28,25 @@ pub(super) struct CertsArguments {
 impl CertsArguments {
     pub(super) fn run(&self) -> anyhow::Result<()> {
         if let Some(identity) = &self.pem {
-            let chains = ask(&self.socket, "certificate-chains")?;
+            let chains = ask(&self.socket, async |agent| agent.certificate_chains().await)?;
             return Output::lines(pem(&chains, identity)?.lines()).print();
         }
-        let answer = ask(&self.socket, "certificates")?;
-        let shown = match self.output {
-            Format::Table => rows(&answer),
-            Format::Json | Format::Yaml => answer,
+        let certificates = ask(&self.socket, async |agent| agent.certificates().await)?;
+        let output = match self.output {
+            Format::Table => Output::of(&rows(&certificates), self.output)?,
+            Format::Json | Format::Yaml => Output::of(&certificates, self.output)?,
         };
-        Output::of(&shown, self.output)?.print()
+        output.print()
     }
 }
 
 /// The chains of one identity, or of all, each under the name of its identity.
-fn pem(chains: &Value, identity: &str) -> anyhow::Result<String> {
+fn pem(chains: &[PresentedChain], identity: &str) -> anyhow::Result<String> {
     let wanted = identity.strip_prefix("spiffe://").unwrap_or(identity);
-    let chains = chains
-        .as_array()
-        .context("the agent did not answer with a list")?;
     let mut text = String::new();
-    for chain in chains {
-        let (Some(name), Some(pem)) = (chain["identity"].as_str(), chain["pem"].as_str()) else {
-            continue;
-        };
-        if wanted.is_empty() || wanted == name {
-            text.push_str(&format!("# spiffe://{name}\n{pem}"));
+    for PresentedChain { identity, pem } in chains {
+        if wanted.is_empty() || wanted == identity.principal() {
+            text.push_str(&format!("# spiffe://{identity}\n{pem}"));
         }
     }
     if text.is_empty() && !wanted.is_empty() {
@@ -59,46 +55,57 @@ fn pem(chains: &Value, identity: &str) -> anyhow::Result<String> {
     Ok(text)
 }
 
-/// The columns for people.
-fn rows(certificates: &Value) -> Value {
-    let rows = certificates.as_array().into_iter().flatten().map(|one| {
-        let mut row = Map::new();
-        let mut column = |name: &str, value: Value| row.insert(name.to_owned(), value);
-        column("identity", one["identity"].clone());
-        column("state", one["state"].clone());
-        column("serial", one["serial"].clone());
-        column("valid_from", moment(&one["not_before"]));
-        column("valid_until", moment(&one["not_after"]));
-        column("issuer", one["issuer"].clone());
-        column("next_renewal", moment(&one["renews_at"]));
-        Value::Object(row)
+/// A certificate for people. The names of the fields are the table's header.
+#[derive(Serialize)]
+struct CertificateRow<'a> {
+    identity: &'a WorkloadIdentity,
+    state: CertificateState,
+    serial: Option<&'a str>,
+    valid_from: Option<String>,
+    valid_until: Option<String>,
+    issuer: Option<&'a str>,
+    next_renewal: Option<String>,
+}
+
+fn rows(certificates: &[CertificateInfo]) -> Vec<CertificateRow<'_>> {
+    let rows = certificates.iter().map(|one| CertificateRow {
+        identity: &one.identity,
+        state: one.state,
+        serial: one.serial.as_deref(),
+        valid_from: one.not_before.and_then(rfc3339),
+        valid_until: one.not_after.and_then(rfc3339),
+        issuer: one.issuer.as_deref(),
+        next_renewal: one.renews_at.and_then(rfc3339),
     });
     rows.collect()
 }
 
-/// Seconds since 1970 in RFC 3339.
-fn moment(seconds: &Value) -> Value {
-    let moment = seconds
-        .as_i64()
-        .and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
-    moment.map_or(Value::Null, |moment| json!(moment.to_string()))
+/// Seconds since 1970 as a date.
+fn rfc3339(seconds: u64) -> Option<String> {
+    let seconds = i64::try_from(seconds).ok()?;
+    let moment = jiff::Timestamp::from_second(seconds).ok()?;
+    Some(moment.to_string())
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::cli::output::table;
 
     #[test]
     fn people_read_dates() {
-        let certificates = json!([
+        let certificates: Vec<CertificateInfo> = serde_json::from_value(json!([
             {"identity": "a/ns/b/sa/c", "state": "valid", "serial": "0a", "not_before": 0,
              "not_after": 86400, "issuer": "CN=root", "renews_at": 43200, "error": null,
-             "chain": []},
+             "failures": 0, "chain": []},
             {"identity": "a/ns/b/sa/d", "state": "pending", "serial": null, "not_before": null,
-             "not_after": null, "issuer": null, "renews_at": null, "error": null, "chain": []},
-        ]);
-        let text = table(&rows(&certificates)).join("\n");
+             "not_after": null, "issuer": null, "renews_at": null, "error": null, "failures": 0,
+             "chain": []},
+        ]))
+        .unwrap();
+        let text = table(&json!(rows(&certificates))).join("\n");
         assert!(
             text.contains("VALID UNTIL") && text.contains("NEXT RENEWAL"),
             "{text}"
@@ -109,10 +116,11 @@ mod tests {
 
     #[test]
     fn chains_are_found_by_either_form_of_a_name() {
-        let chains = json!([
+        let chains: Vec<PresentedChain> = serde_json::from_value(json!([
             {"identity": "a/ns/b/sa/c", "pem": "one\n"},
             {"identity": "a/ns/b/sa/d", "pem": "two\n"},
-        ]);
+        ]))
+        .unwrap();
         let one = "# spiffe://a/ns/b/sa/c\none\n";
         assert_eq!(pem(&chains, "spiffe://a/ns/b/sa/c").unwrap(), one);
         assert_eq!(pem(&chains, "a/ns/b/sa/c").unwrap(), one);

@@ -41,7 +41,7 @@ impl CheckArguments {
         };
         let output = match self.output {
             Format::Table => Output::lines(check.lines()?),
-            Format::Json | Format::Yaml => Output::of(&serde_json::to_value(&check)?, self.output)?,
+            Format::Json | Format::Yaml => Output::of(&check, self.output)?,
         };
         output.print()?;
         Ok(match check.report.missing().next() {

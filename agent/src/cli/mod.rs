@@ -104,12 +104,12 @@ fn harmless(value: &ContextValue) -> ContextValue {
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run(arguments) => arguments.run()?,
-        Command::Status(show) => show.print("status")?,
-        Command::Workloads(show) => show.print("workloads")?,
-        Command::Policies(show) => show.print("policies")?,
-        Command::Connections(show) => show.print("connections")?,
+        Command::Status(show) => show.print(async |agent| agent.status().await)?,
+        Command::Workloads(show) => show.print(async |agent| agent.workloads().await)?,
+        Command::Policies(show) => show.print(async |agent| agent.policies().await)?,
+        Command::Connections(show) => show.print(async |agent| agent.connections().await)?,
         Command::Certs(certs) => certs.run()?,
-        Command::Events(show) => show.print("events")?,
+        Command::Events(show) => show.print(async |agent| agent.events().await)?,
         Command::Ca(ca) => ca.run()?,
         Command::Check(check) => return check.run(),
         Command::Explain(explain) => return explain.run(),

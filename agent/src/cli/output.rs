@@ -6,6 +6,7 @@ use std::io::{self, Write};
 
 use anyhow::Context;
 use comfy_table::{Table, presets};
+use serde::Serialize;
 use serde_json::Value;
 
 use ambit_observe::json;
@@ -39,15 +40,16 @@ impl Output {
     ///
     /// # Errors
     /// If it cannot be written in that format.
-    pub(super) fn of(answer: &Value, format: Format) -> anyhow::Result<Self> {
+    pub(super) fn of(answer: &impl Serialize, format: Format) -> anyhow::Result<Self> {
+        let answer = serde_json::to_value(answer)?;
         match format {
-            Format::Table => Ok(Self::lines(table(answer))),
+            Format::Table => Ok(Self::lines(table(&answer))),
             // JSON is YAML too, and unlike YAML's other notations it has an escape for everything.
-            Format::Yaml if !has_unsafe(answer) => {
-                let text = serde_norway::to_string(answer)?;
+            Format::Yaml if !has_unsafe(&answer) => {
+                let text = serde_norway::to_string(&answer)?;
                 Ok(Self(text.trim_end().to_owned()))
             }
-            Format::Yaml | Format::Json => Ok(Self(json::pretty(answer)?)),
+            Format::Yaml | Format::Json => Ok(Self(json::pretty(&answer)?)),
         }
     }
 

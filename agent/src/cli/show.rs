@@ -1,13 +1,13 @@
-//! Prints what an agent answers.
+//! The commands that show what an agent answers.
 
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
+use serde::Serialize;
 
 use super::output::{Format, Output};
-use crate::admin::client;
+use crate::admin::client::AdminClient;
 
-/// Where to ask, and how to print the answer.
+/// Where the agent is, and how to print its answer.
 #[derive(clap::Args)]
 pub(super) struct ShowArguments {
     /// The agent's admin socket.
@@ -19,15 +19,22 @@ pub(super) struct ShowArguments {
 }
 
 impl ShowArguments {
-    pub(super) fn print(&self, what: &str) -> anyhow::Result<()> {
-        Output::of(&ask(&self.socket, what)?, self.output)?.print()
+    /// Prints what the agent answers to one request.
+    pub(super) fn print<A: Serialize>(
+        &self,
+        request: impl AsyncFnOnce(AdminClient<'_>) -> anyhow::Result<A>,
+    ) -> anyhow::Result<()> {
+        Output::of(&ask(&self.socket, request)?, self.output)?.print()
     }
 }
 
-/// What an agent answers.
-pub(super) fn ask(socket: &Path, what: &str) -> anyhow::Result<Value> {
+/// Asks the agent at a socket.
+pub(super) fn ask<A>(
+    socket: &Path,
+    request: impl AsyncFnOnce(AdminClient<'_>) -> anyhow::Result<A>,
+) -> anyhow::Result<A> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(client::get(socket, what))
+    runtime.block_on(request(AdminClient::new(socket)))
 }

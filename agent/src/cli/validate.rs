@@ -35,9 +35,7 @@ impl ValidateArguments {
         let report = Report::of(&files);
         let output = match self.output {
             Format::Table => Output::lines(lines(&report)),
-            Format::Json | Format::Yaml => {
-                Output::of(&serde_json::to_value(&report)?, self.output)?
-            }
+            Format::Json | Format::Yaml => Output::of(&report, self.output)?,
         };
         output.print()?;
         Ok(status(&report).into())

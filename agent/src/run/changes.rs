@@ -7,7 +7,7 @@ use anyhow::Result;
 use tokio::net::UnixListener;
 
 use super::RunConfig;
-use crate::admin::server;
+use crate::admin::socket;
 use ambit_datapath::PinDirectory;
 
 /// The changes of a start that is under way. They are undone unless it succeeds. No pod depends on
@@ -21,7 +21,7 @@ pub(super) struct StartChanges {
 impl StartChanges {
     /// Opens the admin socket.
     pub(super) fn open_socket(&mut self, config: &RunConfig) -> Result<UnixListener> {
-        let listener = server::bind(&config.socket)?;
+        let listener = socket::bind(&config.socket)?;
         self.socket = Some(config.socket.clone());
         Ok(listener)
     }

@@ -110,7 +110,7 @@ impl Reconciler {
         let (mut kernel, attempt) = (closed.kernel, closed.attempts + 1);
         match self.serve(view, claims, workload, &mut kernel).await {
             Ok(open) => {
-                tracing::info!(pod = %workload.name, identity = %workload.identity, "pod enrolled");
+                tracing::info!(pod = %workload.name, identity = %workload.identity, "pod served");
                 Stage::Open(Box::new(open))
             }
             Err(ServeError::Certificate(unavailable)) => {
@@ -125,7 +125,7 @@ impl Reconciler {
             }
             Err(error) => {
                 let reason = error.to_string();
-                tracing::warn!(pod = %workload.name, attempt, %reason, "pod not enrolled");
+                tracing::warn!(pod = %workload.name, attempt, %reason, "pod not served");
                 self.parts.enroller.close_unserved(kernel.as_mut());
                 let failed = ClosedPod::failed(kernel, reason, attempt, Instant::now());
                 Stage::Closed(Box::new(failed.with_exposure(error.exposure())))

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::pods::ServingState;
-use super::state::AgentState;
+use super::answers::AgentState;
+use crate::admin::answer::ServingState;
 use ambit_identity::{CertificateInfo, CertificateState, CertificateSummary};
 use ambit_observe::events::EventLosses;
 use ambit_observe::metrics::{MetricFamily, MetricKind, MetricSample, MetricsState};
@@ -62,7 +62,7 @@ fn rules(tallies: &[RuleTally]) -> MetricFamily {
         labels: vec![
             ("kind", tally.kind.as_str().to_owned()),
             ("decided_in", tally.decided_in.as_str().to_owned()),
-            ("reason", tally.reason.to_owned()),
+            ("reason", tally.reason.clone().into_owned()),
             ("policy", tally.policy.clone().unwrap_or_default()),
         ],
         value: tally.count,

@@ -1,5 +1,6 @@
 //! Puts the agent together: the one place that knows every other module.
 
+mod answers;
 mod changes;
 mod claims;
 mod config;
@@ -16,7 +17,6 @@ mod pods;
 mod prepare;
 mod reconcile;
 mod rules;
-mod state;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -37,11 +37,11 @@ use ambit_observe;
 use ambit_observe::logging::DroppedLines;
 use ambit_proxy::Proxy;
 use ambit_source::FileSource;
+use answers::AgentState;
 use changes::StartChanges;
 use pods::NodeReport;
 use prepare::Prepared;
 use reconcile::{Reconciler, ReconcilerParts};
-use state::AgentState;
 
 /// How often failed pods are tried again and replaced namespaces are noticed.
 const TICK: Duration = Duration::from_millis(500);

@@ -7,6 +7,7 @@ use ambit_backoff::Backoff;
 use ambit_common::{NetnsCookie, PolicySetId};
 
 use super::leftovers::ClosedNetns;
+use crate::admin::answer::ServingState;
 use ambit_datapath::{EnrolledPod, Ztunnel};
 use ambit_identity::WorkloadCertificates;
 use ambit_model::{Fault, ObjectName, Workload};
@@ -187,7 +188,7 @@ impl LocalPod {
     /// Describes the pod for the operator. `kept` are network namespaces that are kept closed.
     pub(super) fn report(&self, kept: &[ClosedNetns]) -> PodReport {
         let (state, reason) = match &self.stage {
-            Stage::Open(_) => (ServingState::Enrolled, None),
+            Stage::Open(_) => (ServingState::Served, None),
             Stage::Closed(closed) => (self.closed_state(closed, kept), Some(closed.reason())),
             Stage::LeftToIstio(left) => {
                 let pid = left.ztunnel.pid;
@@ -247,35 +248,4 @@ pub(super) struct PodReport {
     pub(super) netns: Option<NetnsCookie>,
     pub(super) policy_set: Option<PolicySetId>,
     pub(super) listener_ports: Vec<u16>,
-}
-
-/// Whether a pod is served.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum ServingState {
-    Enrolled,
-    /// Its network namespace is closed both ways.
-    Closed,
-    /// It is not in the kernel, since it is not known where it is: its traffic passes.
-    Unprotected,
-    /// Istio's ztunnel serves it.
-    LeftToIstio,
-}
-
-impl ServingState {
-    pub(super) const ALL: [Self; 4] = [
-        Self::Enrolled,
-        Self::Closed,
-        Self::Unprotected,
-        Self::LeftToIstio,
-    ];
-
-    /// The word that operators see.
-    pub(super) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Enrolled => "enrolled",
-            Self::Closed => "closed",
-            Self::Unprotected => "unprotected",
-            Self::LeftToIstio => "left to Istio",
-        }
-    }
 }

@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::{IssuerConfig, RunConfig, descriptors};
-use crate::admin::server;
+use crate::admin::socket;
 use ambit_datapath::PinDirectory;
 use ambit_datapath::cgroup::{CgroupMount, CgroupPath};
 use ambit_datapath::check::CheckReport;
@@ -81,7 +81,7 @@ impl Prepared {
     /// # Errors
     /// Whatever would keep the agent from starting, as far as that can be told.
     pub(super) async fn gather(config: &RunConfig) -> Result<Self> {
-        server::check(&config.socket)?;
+        socket::check(&config.socket)?;
         let groups = NodeCgroups::find(config)?;
         let node = node_settings(groups.pods.as_ref())?;
         PinDirectory::check(&config.pin_dir)?;

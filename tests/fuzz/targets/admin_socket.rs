@@ -4,15 +4,16 @@
 
 use std::sync::{Arc, LazyLock};
 
+use ambit::admin::answer::AdminAnswer;
+use ambit::admin::request::AdminRequest;
 use ambit::admin::server::{AdminState, answer};
 use ambit_fuzz::ensure_linear;
 use libfuzzer_sys::fuzz_target;
-use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::runtime::{Builder, Runtime};
 
 /// The only path that is answered.
-const STATUS: &[u8] = b"/v1/status";
+const POLICIES: &[u8] = b"/v1/policies";
 
 /// More than a request and its answer.
 const BUFFER: usize = 64 << 10;
@@ -25,15 +26,14 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
         .expect("a runtime")
 });
 
-struct Ready;
+struct NoPolicies;
 
-impl AdminState for Ready {
-    async fn answer(&self, what: &str) -> Option<Value> {
-        (what == "status").then(|| json!({"ready": true}))
-    }
-
-    fn ask(&self, what: &str, question: Value) -> Option<Result<Value, String>> {
-        (what == "status").then_some(Ok(question))
+impl AdminState for NoPolicies {
+    async fn answer(&self, request: AdminRequest) -> Result<AdminAnswer, String> {
+        match request {
+            AdminRequest::Policies => Ok(AdminAnswer::Policies(Vec::new())),
+            _ => Err("nothing else is known".to_owned()),
+        }
     }
 }
 
@@ -43,14 +43,14 @@ fuzz_target!(|request: &[u8]| {
     assert!(answered.is_empty() || answered.starts_with(b"HTTP/1."));
     let is_served = answered.starts_with(b"HTTP/1.1 200") || answered.starts_with(b"HTTP/1.0 200");
     // An empty line may come first, and a host before the path.
-    let asks = request.windows(STATUS.len()).any(|part| part == STATUS);
+    let asks = request.windows(POLICIES.len()).any(|part| part == POLICIES);
     assert!(!is_served || asks);
 });
 
 fn ask(request: &[u8]) -> Vec<u8> {
     RUNTIME.block_on(async {
         let (mut client, server) = duplex(BUFFER);
-        let serving = answer(server, Arc::new(Ready));
+        let serving = answer(server, Arc::new(NoPolicies));
         let asking = async {
             client.write_all(request).await?;
             client.shutdown().await?;

@@ -52,7 +52,7 @@ impl Guest {
             let pod = lab.add_pod_at(NodeName::B, spec(namespace), self.0)?;
             let _server = LabServer::in_pod(lab, &pod, Mode::Http, Reference::PORT)?;
             lab.manifests().write_pod(&pod)?;
-            wait_until_enrolled(stage, &pod)?;
+            wait_until_served(stage, &pod)?;
             let at = pod.at(Reference::PORT);
             // The caller's agent may learn of it a moment later.
             let reply = eventually(SOON, "a guest's first call", || {
@@ -82,25 +82,25 @@ fn spec(namespace: &'static str) -> PodSpec {
     }
 }
 
-fn wait_until_enrolled(stage: &Stage, pod: &Pod) -> Result<()> {
-    eventually(SOON, "a guest's enrolment", || {
-        is_enrolled(stage, pod).then_some(())
+fn wait_until_served(stage: &Stage, pod: &Pod) -> Result<()> {
+    eventually(SOON, "a guest being served", || {
+        is_served(stage, pod).then_some(())
     })
 }
 
 fn wait_until_left(stage: &Stage, pod: &Pod) -> Result<()> {
     eventually(SOON, "a guest's leave", || {
-        (!is_enrolled(stage, pod)).then_some(())
+        (!is_served(stage, pod)).then_some(())
     })
 }
 
-fn is_enrolled(stage: &Stage, pod: &Pod) -> bool {
+fn is_served(stage: &Stage, pod: &Pod) -> bool {
     let name = format!("{}/{}", pod.namespace(), pod.name());
     stage.agents().iter().any(|agent| {
         let Ok(workloads) = agent.ask("workloads") else {
             return false;
         };
         let mut workloads = workloads.as_array().into_iter().flatten();
-        workloads.any(|one| one["pod"] == name.as_str() && one["state"] == "enrolled")
+        workloads.any(|one| one["pod"] == name.as_str() && one["state"] == "served")
     })
 }

@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::event::{EventKind, EventRecord, RecentEvent};
 use super::tally::{RuleTally, Tallies};
@@ -45,7 +45,7 @@ struct OfPod {
 }
 
 /// What is not told in full.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct EventLosses {
     /// Events that are no longer listed, because others needed the room. They are counted by rule.
     pub forgotten: u64,

@@ -3,16 +3,15 @@
 mod arguments;
 mod text;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::bail;
-use serde_json::Value;
 
 use super::offline::MeshArguments;
 use super::output::{Format, Output};
-use crate::admin::client;
+use super::show::ask;
 use ambit_policy::MeshView;
 use ambit_policy::explain::{Answer, Question};
 use arguments::QuestionArguments;
@@ -40,27 +39,18 @@ impl ExplainArguments {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let question = self.question.question()?;
         let answer = match self.files.as_slice() {
-            [] => of_agent(&self.socket, &question)?,
+            [] => ask(&self.socket, async |agent| {
+                agent.explain(Box::new(question)).await
+            })?,
             files => of_files(self.mesh, files, &question)?,
         };
         let output = match self.output {
             Format::Table => Output::lines(text::lines(&answer)),
-            Format::Json | Format::Yaml => {
-                Output::of(&serde_json::to_value(&answer)?, self.output)?
-            }
+            Format::Json | Format::Yaml => Output::of(&answer, self.output)?,
         };
         output.print()?;
         Ok(ExitCode::SUCCESS)
     }
-}
-
-fn of_agent(socket: &Path, question: &Question) -> anyhow::Result<Answer> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let question: Value = serde_json::to_value(question)?;
-    let answer = runtime.block_on(client::ask(socket, "explain", &question))?;
-    Ok(serde_json::from_value(answer)?)
 }
 
 /// What is broken may be what decides, so that nothing is said without it.
