@@ -7,7 +7,7 @@ use std::time::Duration;
 use ambit_common::{Answer, Generation, NetnsCookie, Question, Verdict};
 use ambit_datapath::bpffs::PinDirectory;
 use ambit_datapath::{CLASSIFIER, Pins, Tables};
-use ambit_policy::{Attributes, WorkloadPolicies};
+use ambit_policy::{ConnectionAttributes, WorkloadPolicies};
 use anyhow::{Context, Result};
 use aya::programs::Xdp;
 use aya::{Ebpf, EbpfLoader, TestRun, TestRunOptions};
@@ -55,7 +55,7 @@ impl Kernel {
     pub(crate) fn question(
         &self,
         policies: &Arc<WorkloadPolicies>,
-        connection: &Attributes,
+        connection: &ConnectionAttributes,
     ) -> Result<Question> {
         const POD: NetnsCookie = NetnsCookie(1);
         let assigned = self.tables.assign(POD, policies, Generation(0))?;

@@ -2,15 +2,15 @@
 
 use std::time::SystemTime;
 
-use super::budget::Budget;
+use super::budget::VerificationBudget;
 use super::cache::KeyCache;
-use super::effects::{Accepted, Verified};
+use super::effects::{Accepted, VerifiedTokens};
 use super::extract::{Found, extract};
-use super::head::RequestHead;
+use super::head::RequestToAuthenticate;
 use super::unauthenticated::Unauthenticated;
 use super::unverified::Unverified;
 use super::verify::{check_claims, check_signature, policy_token};
-use ambit_policy::{JwtRule, Presence};
+use ambit_policy::{JwtRule, TokenPresence};
 
 /// Verifies the tokens of a request. `None`: it carries none and needs none, or is a CORS
 /// preflight, which a browser sends without.
@@ -26,10 +26,10 @@ use ambit_policy::{JwtRule, Presence};
 /// passed on.
 pub async fn authenticate(
     rules: &[JwtRule],
-    request: &RequestHead<'_>,
+    request: &RequestToAuthenticate<'_>,
     keys: &KeyCache,
     now: SystemTime,
-) -> Result<Option<Verified>, Unauthenticated> {
+) -> Result<Option<VerifiedTokens>, Unauthenticated> {
     if request.is_preflight() {
         return Ok(None);
     }
@@ -37,13 +37,13 @@ pub async fn authenticate(
     // What needs no keys comes first: a request that fails anyhow causes no fetch.
     let candidates = found.iter().map(|found| Candidate::new(found, now));
     let candidates = candidates.collect::<Result<Vec<_>, _>>()?;
-    let mut budget = Budget::of_request();
+    let mut budget = VerificationBudget::of_request();
     require(rules, &candidates, keys, &mut budget).await?;
     let mut accepted = Vec::new();
     for candidate in candidates {
         accepted.push(candidate.verify(keys, &mut budget).await?);
     }
-    Ok(Verified::new(accepted))
+    Ok(VerifiedTokens::new(accepted))
 }
 
 /// Ensures that every rule that requires a token accepts one.
@@ -51,12 +51,12 @@ async fn require(
     rules: &[JwtRule],
     candidates: &[Candidate<'_>],
     keys: &KeyCache,
-    budget: &mut Budget,
+    budget: &mut VerificationBudget,
 ) -> Result<(), Unauthenticated> {
     for rule in rules {
         match rule.presence {
-            Presence::Optional => {}
-            Presence::Required => accepted_by(rule, candidates, keys, budget).await?,
+            TokenPresence::Optional => {}
+            TokenPresence::Required => accepted_by(rule, candidates, keys, budget).await?,
         }
     }
     Ok(())
@@ -68,7 +68,7 @@ async fn accepted_by(
     rule: &JwtRule,
     candidates: &[Candidate<'_>],
     keys: &KeyCache,
-    budget: &mut Budget,
+    budget: &mut VerificationBudget,
 ) -> Result<(), Unauthenticated> {
     let mut error = None;
     for candidate in candidates.iter().filter(|one| one.is_for(rule)) {
@@ -124,7 +124,7 @@ impl<'a> Candidate<'a> {
         &self,
         rule: &JwtRule,
         keys: &KeyCache,
-        budget: &mut Budget,
+        budget: &mut VerificationBudget,
     ) -> Result<(), Unauthenticated> {
         let set = keys
             .keys_for(&rule.keys, &self.token.header, rule.timeout)
@@ -137,7 +137,7 @@ impl<'a> Candidate<'a> {
     async fn verify(
         self,
         keys: &KeyCache,
-        budget: &mut Budget,
+        budget: &mut VerificationBudget,
     ) -> Result<Accepted, Unauthenticated> {
         let mut error = None;
         for &rule in &self.rules {

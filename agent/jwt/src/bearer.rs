@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use serde_json::{Map, Value};
 
-use super::budget::Budget;
+use super::budget::VerificationBudget;
 use super::key_set::KeySet;
 use super::unauthenticated::Unauthenticated;
 use super::unverified::Unverified;
@@ -48,7 +48,7 @@ pub fn verify_bearer(
     }
     let audiences = std::slice::from_ref(&expected.audience);
     check_claims(audiences, &token.claims, now)?;
-    check_signature(&token, Some(keys), &mut Budget::of_request())?;
+    check_signature(&token, Some(keys), &mut VerificationBudget::of_request())?;
     Ok(VerifiedClaims {
         subject: token.claims.subject,
         expires: token.claims.expires,
@@ -63,13 +63,13 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::testing::Issuer;
+    use crate::testing::TestIssuer;
     use ambit_policy::Jwks;
 
     const NOW: u64 = 1_800_000_000;
 
-    fn judge(claims: &Value, by: &Issuer) -> Result<VerifiedClaims, Unauthenticated> {
-        let issuer = Issuer::rsa();
+    fn judge(claims: &Value, by: &TestIssuer) -> Result<VerifiedClaims, Unauthenticated> {
+        let issuer = TestIssuer::rsa();
         let keys = Jwks::parse(issuer.jwks().to_string().as_bytes()).expect("usable");
         let expected = ExpectedToken {
             issuer: "i".to_owned(),
@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn everything_has_to_fit() {
-        let ours = Issuer::rsa();
+        let ours = TestIssuer::rsa();
         let claims = json!({"iss": "i", "aud": ["b", "a"], "sub": "s", "exp": NOW + 1});
         let verified = judge(&claims, ours).expect("accepted");
         assert_eq!(verified.subject, "s");
@@ -121,7 +121,7 @@ mod tests {
             claims[field] = value;
             assert_eq!(judge(&claims, ours), Err(error), "{claims}");
         }
-        let forged = judge(&claims, &Issuer::new_rsa());
+        let forged = judge(&claims, &TestIssuer::new_rsa());
         assert_eq!(
             forged,
             Err(Unauthenticated::BadSignature { issuer: issuer() })

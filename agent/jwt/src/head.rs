@@ -5,7 +5,7 @@ use http::{HeaderMap, Method};
 
 /// The head of a request.
 #[derive(Clone, Copy, Debug)]
-pub struct RequestHead<'a> {
+pub struct RequestToAuthenticate<'a> {
     /// The method.
     pub method: &'a Method,
     /// Path and query, as they came.
@@ -14,7 +14,7 @@ pub struct RequestHead<'a> {
     pub headers: &'a HeaderMap,
 }
 
-impl RequestHead<'_> {
+impl RequestToAuthenticate<'_> {
     /// Whether a browser asks what it may send (the Fetch standard's CORS-preflight): it does not
     /// send a token along then.
     pub(super) fn is_preflight(&self) -> bool {

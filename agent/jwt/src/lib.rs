@@ -29,10 +29,10 @@ mod verify;
 pub use authenticate::authenticate;
 pub use bearer::{ExpectedToken, VerifiedClaims, verify_bearer};
 pub use cache::{
-    Addresses, DiscoveryError, Fetch, FetchError, HttpFetcher, IsLocal, KeyCache, KeyError,
-    KeyProblem, TrustError, Turn,
+    DiscoveryError, Fetch, FetchError, FetchTurn, FetchableAddresses, HttpFetcher, IsLocal,
+    KeyCache, KeyError, KeyProblem, TrustError,
 };
-pub use effects::{Verified, apply};
-pub use head::RequestHead;
+pub use effects::{VerifiedTokens, apply};
+pub use head::RequestToAuthenticate;
 pub use key_set::KeySet;
 pub use unauthenticated::Unauthenticated;

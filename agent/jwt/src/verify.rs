@@ -5,11 +5,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value};
 
-use super::budget::Budget;
+use super::budget::VerificationBudget;
 use super::key_set::{KeySet, NotSigned};
 use super::unauthenticated::Unauthenticated;
-use super::unverified::{Claims, Unverified};
-use ambit_policy::{JwtRule, Token};
+use super::unverified::{Unverified, UnverifiedClaims};
+use ambit_policy::{JwtRule, VerifiedToken};
 
 /// By how much the clocks of issuer and node may differ: Envoy's default.
 const CLOCK_SKEW: Duration = Duration::from_secs(60);
@@ -19,7 +19,7 @@ const CLOCK_SKEW: Duration = Duration::from_secs(60);
 /// slash is passed over, as Envoy would.
 pub(super) fn check_claims(
     audiences: &[String],
-    claims: &Claims,
+    claims: &UnverifiedClaims,
     now: SystemTime,
 ) -> Result<(), Unauthenticated> {
     let issuer = || claims.issuer.clone();
@@ -48,7 +48,7 @@ pub(super) fn check_claims(
 pub(super) fn check_signature(
     token: &Unverified<'_>,
     keys: Option<&KeySet>,
-    budget: &mut Budget,
+    budget: &mut VerificationBudget,
 ) -> Result<(), Unauthenticated> {
     let issuer = || token.claims.issuer.clone();
     let Some(keys) = keys else {
@@ -63,12 +63,12 @@ pub(super) fn check_signature(
 }
 
 /// What policy sees of a verified token.
-pub(super) fn policy_token(rule: &JwtRule, claims: Claims) -> Arc<Token> {
+pub(super) fn policy_token(rule: &JwtRule, claims: UnverifiedClaims) -> Arc<VerifiedToken> {
     let mut all = claims.all;
     for name in &rule.space_delimited_claims {
         split(&mut all, name);
     }
-    Arc::new(Token {
+    Arc::new(VerifiedToken {
         issuer: claims.issuer,
         subject: claims.subject,
         claims: all,

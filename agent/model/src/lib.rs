@@ -22,21 +22,21 @@ pub mod testing;
 mod trust;
 mod workload;
 
-pub use backends::{Endpoint, PodBehind};
-pub use destination::{Destination, Target};
+pub use backends::{PodBehind, ServiceEndpoint};
+pub use destination::{Destination, PodEndpoint};
 pub use endpoint_slice::{EndpointSlice, EndpointState, SliceEndpoint, SlicePort};
 pub use identity::{IdentityError, TrustDomain, WorkloadIdentity};
 pub use lookalike::folded;
 pub use mesh_settings::{
-    AuthorizerApi, BodyEncoding, BodyExcess, ExtensionProvider, HeaderPattern, HeaderPatternError,
-    HttpApi, MeshSettings, OnError, PathNormalization, ProviderService, RequestBody,
+    AuthorizerApi, BodyEncoding, BodyExcess, BodyInCheck, ExtensionProvider, HeaderPattern,
+    HeaderPatternError, HttpApi, MeshSettings, OnError, PathNormalization, ProviderService,
 };
 pub use namespace::{DATAPLANE_MODE_LABEL, DataplaneMode, NamespaceInfo};
-pub use object::{Fault, ObjectName, Origin, PolicyKind, PolicyObject};
+pub use object::{Fault, ObjectName, ObjectOrigin, PolicyKind, PolicyObject};
 pub use protocol::AppProtocol;
 pub use range::MeshRanges;
 pub use revision::{REVISION_LABEL, Revision, RevisionError};
 pub use service::{Service, ServicePort, TargetPort};
 pub use snapshot::{Snapshot, SnapshotParts};
 pub use trust::TrustBundle;
-pub use workload::{Enrolment, IstioClaim, NetnsReference, NeverEnrolled, Workload};
+pub use workload::{IstioClaim, Membership, NetnsReference, NeverEnrolled, Workload};

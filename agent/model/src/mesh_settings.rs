@@ -43,7 +43,7 @@ pub struct ExtensionProvider {
     /// What becomes of a request where the authorizer gives no answer.
     pub on_error: OnError,
     /// `includeRequestBodyInCheck`; without it no body is sent.
-    pub request_body: Option<RequestBody>,
+    pub request_body: Option<BodyInCheck>,
     /// What the authorizer speaks.
     pub api: AuthorizerApi,
 }
@@ -70,7 +70,7 @@ pub enum OnError {
 
 /// How much of a request's body the authorizer is shown.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct RequestBody {
+pub struct BodyInCheck {
     /// `maxRequestBytes`, at least 1.
     pub max_bytes: u32,
     /// What becomes of a longer body.

@@ -49,7 +49,7 @@ impl<'de> Deserialize<'de> for ObjectName {
 
 /// Where an object came from, for messages.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Origin {
+pub enum ObjectOrigin {
     /// A document of a file; documents count from 1.
     File {
         /// The file.
@@ -61,7 +61,7 @@ pub enum Origin {
     Kubernetes,
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for ObjectOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File { path, document } => write!(f, "{}, document {document}", path.display()),
@@ -126,5 +126,5 @@ pub struct PolicyObject {
     /// `spec`; null where absent.
     pub spec: serde_json::Value,
     /// Where it came from.
-    pub origin: Origin,
+    pub origin: ObjectOrigin,
 }

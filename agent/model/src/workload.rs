@@ -26,7 +26,7 @@ pub struct Workload {
     /// `metadata.labels`.
     pub labels: BTreeMap<String, String>,
     /// Whether its objects opt it in.
-    pub enrolment: Enrolment,
+    pub membership: Membership,
     /// Whether it may be chosen as an endpoint of a Service.
     pub ready: bool,
     /// Container ports by name, for a Service's named target ports.
@@ -41,15 +41,15 @@ pub struct Workload {
 
 impl Workload {
     /// Whether its objects opt it in.
-    pub fn is_enrolled(&self) -> bool {
-        matches!(self.enrolment, Enrolment::OptedIn)
+    pub fn is_opted_in(&self) -> bool {
+        matches!(self.membership, Membership::OptedIn)
     }
 
     /// The addresses at which the mesh reaches it, canonical: none where they are the node's.
     pub fn mesh_addresses(&self) -> impl Iterator<Item = IpAddr> {
-        let own: &[IpAddr] = match self.enrolment {
-            Enrolment::Never(NeverEnrolled::HostNetwork) => &[],
-            Enrolment::OptedIn | Enrolment::NotOptedIn | Enrolment::Never(_) => &self.addresses,
+        let own: &[IpAddr] = match self.membership {
+            Membership::Never(NeverEnrolled::HostNetwork) => &[],
+            Membership::OptedIn | Membership::NotOptedIn | Membership::Never(_) => &self.addresses,
         };
         own.iter().map(IpAddr::to_canonical)
     }
@@ -64,7 +64,7 @@ pub enum NetnsReference {
 
 /// Whether a pod's objects opt it in.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub enum Enrolment {
+pub enum Membership {
     /// In the mesh: its own label, or else its namespace's, says `ambient`.
     OptedIn,
     /// Not in the mesh.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::attachment::Attachment;
-use super::authorization::{self, Action, Authorization, Enforcement};
+use super::authorization::{self, Action, AuthorizationPolicy, Enforcement};
 use super::index::{Parsed, ParsedAuthentication, ParsedAuthorization, PolicyIndex};
 use super::reader::{NotEnforced, Warning};
 use ambit_model::{ObjectName, PolicyKind, PolicyObject, Workload};
@@ -107,7 +107,8 @@ impl PolicyIndex {
             condition.message = Some(all.join("; "));
         }
         condition.action = parsed.action.map(Action::as_str);
-        let is_dry_run = |policy: &Arc<Authorization>| policy.enforcement == Enforcement::DryRun;
+        let is_dry_run =
+            |policy: &Arc<AuthorizationPolicy>| policy.enforcement == Enforcement::DryRun;
         if parsed.content.as_ref().is_ok_and(is_dry_run) {
             condition.state = PolicyState::DryRun;
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::attachment::Attachment;
-use super::authorization::{Action, Authorization, Criterion, Rule};
+use super::authorization::{Action, AuthorizationPolicy, Criterion, Rule};
 use super::findings::{Finding, warning};
 use super::index::{ParsedAuthorization, PolicyIndex};
 use super::reader::Warning;
@@ -52,7 +52,11 @@ impl PolicyIndex {
     }
 
     /// Rules for requests on ports that no Service declares as HTTP.
-    fn unseen_http(&self, parsed: &ParsedAuthorization, policy: &Authorization) -> Vec<Warning> {
+    fn unseen_http(
+        &self,
+        parsed: &ParsedAuthorization,
+        policy: &AuthorizationPolicy,
+    ) -> Vec<Warning> {
         let rules = policy.rules.iter().enumerate();
         let of_http = rules.filter(|(_, rule)| rule.mentions_http());
         of_http
@@ -99,7 +103,7 @@ impl PolicyIndex {
 }
 
 fn missing_provider(
-    policy: &Authorization,
+    policy: &AuthorizationPolicy,
     providers: Option<&BTreeSet<Arc<str>>>,
 ) -> Option<Warning> {
     let provider = policy.provider.as_ref()?;

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::condition::consequence;
 use super::index::{Parsed, PolicyIndex};
 use super::reader::{NotEnforced, Warning};
-use ambit_model::{ObjectName, Origin, PolicyKind, PolicyObject, REVISION_LABEL};
+use ambit_model::{ObjectName, ObjectOrigin, PolicyKind, PolicyObject, REVISION_LABEL};
 
 /// Something to say of a field of a policy object.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -15,7 +15,7 @@ pub struct Finding {
     /// The object's name.
     pub name: ObjectName,
     /// Where it comes from.
-    pub origin: Origin,
+    pub origin: ObjectOrigin,
     /// Whether it is enforced.
     pub severity: Severity,
     /// The field, such as `spec.rules[0].to[0].operation.methods`.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::attachment::Attachment;
-use super::authorization::{self, Action, Authorization, Enforcement};
+use super::authorization::{self, Action, AuthorizationPolicy, Enforcement};
 use super::decision::Decider;
 use super::peer_authentication::{self, PeerAuthentication, Strictness};
 use super::reader::{NotEnforced, Warning};
@@ -27,7 +27,7 @@ pub struct PolicyIndex {
 type Labels = Vec<(String, String)>;
 
 /// An AuthorizationPolicy.
-pub(super) type ParsedAuthorization = Parsed<Attachment, Arc<Authorization>>;
+pub(super) type ParsedAuthorization = Parsed<Attachment, Arc<AuthorizationPolicy>>;
 
 /// A PeerAuthentication; without labels it applies to all of its scope.
 pub(super) type ParsedAuthentication = Parsed<Labels, PeerAuthentication>;
@@ -267,8 +267,8 @@ pub(super) enum Level {
 }
 
 /// What an ALLOW policy that cannot be enforced means.
-fn allows_nobody() -> Authorization {
-    Authorization {
+fn allows_nobody() -> AuthorizationPolicy {
+    AuthorizationPolicy {
         action: Action::Allow,
         enforcement: Enforcement::Enforced,
         provider: None,

@@ -36,17 +36,19 @@ use std::sync::Arc;
 
 pub use compile::CompiledSet;
 pub use condition::{PolicyCondition, PolicyScope, PolicyState};
-pub use decision::{Attributes, ConnectionVerdict, Decider, Denial, Layer, Permit, RequestPermit};
+pub use decision::{
+    ConnectionAttributes, ConnectionVerdict, Decider, Denial, Layer, Permit, RequestPermit,
+};
 pub use evaluate::{Approvals, Consultation};
 pub use findings::{Finding, Severity};
 pub use index::PolicyIndex;
 pub use jwks::{Algorithm, Curve, Jwk, Jwks, JwksError, KeyMaterial};
 pub use normalise::{BadPath, normalise_path};
 pub use notes::Note;
-pub use request::{RequestAttributes, Token, forwarded_for};
+pub use request::{RequestAttributes, VerifiedToken, forwarded_for};
 pub use request_authentication::{
-    ClaimHeader, HttpUrl, JwtRule, KeySource, KeyUrl, Presence, RedactedUrl, RequestAuthentication,
-    TokenLocation,
+    ClaimHeader, HttpUrl, JwtRule, KeySource, KeyUrl, RedactedUrl, RequestAuthentication,
+    TokenLocation, TokenPresence,
 };
 pub use workload_policies::WorkloadPolicies;
 

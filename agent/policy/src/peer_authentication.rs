@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use super::decision::Decider;
 use super::dry_run::refuse_dry_run;
-use super::reader::{Node, NotEnforced, Warning, selector};
+use super::reader::{NotEnforced, SpecNode, Warning, selector};
 use ambit_model::{PolicyKind, PolicyObject};
 
 /// A mode, as far as it matters to a proxy that always takes mutual TLS: DISABLE is PERMISSIVE.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(super) enum Mode {
+pub(super) enum MtlsMode {
     /// Inherited from the level above.
     Unset,
     /// Plaintext is taken.
@@ -21,8 +21,8 @@ pub(super) enum Mode {
 /// What a PeerAuthentication says.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct PeerAuthentication {
-    pub(super) mode: Mode,
-    pub(super) ports: BTreeMap<u16, Mode>,
+    pub(super) mode: MtlsMode,
+    pub(super) ports: BTreeMap<u16, MtlsMode>,
 }
 
 /// An object's selector, and what it says or the field that keeps it from being enforced.
@@ -36,7 +36,7 @@ pub(super) struct Parsed {
 
 /// Reads a PeerAuthentication. A selector that is not understood selects the whole namespace.
 pub(super) fn parse(object: &PolicyObject) -> Parsed {
-    let spec = Node::spec(&object.spec);
+    let spec = SpecNode::spec(&object.spec);
     let selected = spec.fields().and_then(|fields| {
         let field = fields.into_iter().find(|(name, _)| *name == "selector");
         field.map_or(Ok(Vec::new()), |(_, field)| selector(&field))
@@ -58,12 +58,12 @@ pub(super) fn parse(object: &PolicyObject) -> Parsed {
 }
 
 fn content(
-    spec: &Node<'_>,
+    spec: &SpecNode<'_>,
     no_selector: bool,
     warnings: &mut Vec<Warning>,
 ) -> Result<PeerAuthentication, NotEnforced> {
     let mut content = PeerAuthentication {
-        mode: Mode::Unset,
+        mode: MtlsMode::Unset,
         ports: BTreeMap::new(),
     };
     for (name, field) in spec.fields()? {
@@ -95,18 +95,18 @@ fn content(
     Ok(content)
 }
 
-fn mtls(node: &Node<'_>, warnings: &mut Vec<Warning>) -> Result<Mode, NotEnforced> {
-    let mut mode = Mode::Unset;
+fn mtls(node: &SpecNode<'_>, warnings: &mut Vec<Warning>) -> Result<MtlsMode, NotEnforced> {
+    let mut mode = MtlsMode::Unset;
     for (name, field) in node.fields()? {
         mode = match (name, field.text()?) {
-            ("mode", "UNSET") => Mode::Unset,
-            ("mode", "STRICT") => Mode::Strict,
-            ("mode", "PERMISSIVE") => Mode::Permissive,
+            ("mode", "UNSET") => MtlsMode::Unset,
+            ("mode", "STRICT") => MtlsMode::Strict,
+            ("mode", "PERMISSIVE") => MtlsMode::Permissive,
             ("mode", "DISABLE") => {
                 warnings.push(field.warning(
                     "DISABLE is taken for PERMISSIVE: a tunnel is always taken; write PERMISSIVE",
                 ));
-                Mode::Permissive
+                MtlsMode::Permissive
             }
             ("mode", other) => return field.fail(format!("{other:?} is no mode")),
             _ => return field.unknown(),
@@ -138,15 +138,15 @@ impl Strictness {
             rule: None,
         };
         match content.mode {
-            Mode::Unset => {}
-            Mode::Permissive => self.base = None,
-            Mode::Strict => self.base = Some(decider()),
+            MtlsMode::Unset => {}
+            MtlsMode::Permissive => self.base = None,
+            MtlsMode::Strict => self.base = Some(decider()),
         }
         for (&port, mode) in &content.ports {
             match mode {
-                Mode::Unset => {}
-                Mode::Permissive => drop(self.ports.insert(port, None)),
-                Mode::Strict => drop(self.ports.insert(port, Some(decider()))),
+                MtlsMode::Unset => {}
+                MtlsMode::Permissive => drop(self.ports.insert(port, None)),
+                MtlsMode::Strict => drop(self.ports.insert(port, Some(decider()))),
             }
         }
     }

@@ -30,12 +30,12 @@ const LONGEST_VALUE: usize = 80;
 
 /// A value and where it stands.
 #[derive(Clone)]
-pub(super) struct Node<'a> {
+pub(super) struct SpecNode<'a> {
     path: String,
     value: &'a Value,
 }
 
-impl<'a> Node<'a> {
+impl<'a> SpecNode<'a> {
     pub(super) fn spec(value: &'a Value) -> Self {
         Self {
             path: "spec".to_owned(),
@@ -64,7 +64,7 @@ impl<'a> Node<'a> {
     }
 
     /// The fields of an object. Null is an object without fields.
-    pub(super) fn fields(&self) -> Result<Vec<(&'a str, Node<'a>)>, NotEnforced> {
+    pub(super) fn fields(&self) -> Result<Vec<(&'a str, SpecNode<'a>)>, NotEnforced> {
         match self.value {
             Value::Null => Ok(Vec::new()),
             Value::Object(fields) => Ok(fields
@@ -72,7 +72,7 @@ impl<'a> Node<'a> {
                 .map(|(name, value)| {
                     (
                         name.as_str(),
-                        Node {
+                        SpecNode {
                             path: format!("{}.{name}", self.path),
                             value,
                         },
@@ -84,19 +84,19 @@ impl<'a> Node<'a> {
     }
 
     /// A field, where this is an object that has it.
-    pub(super) fn field(&self, wanted: &str) -> Option<Node<'a>> {
+    pub(super) fn field(&self, wanted: &str) -> Option<SpecNode<'a>> {
         let mut fields = self.fields().ok()?.into_iter();
         fields.find_map(|(name, field)| (name == wanted).then_some(field))
     }
 
     /// The elements of a list. An empty list is the same as an absent one, as in Istio, which
     /// cannot tell them apart once the YAML has become a protobuf message.
-    pub(super) fn elements(&self) -> Result<Vec<Node<'a>>, NotEnforced> {
+    pub(super) fn elements(&self) -> Result<Vec<SpecNode<'a>>, NotEnforced> {
         match self.value {
             Value::Array(elements) => Ok(elements
                 .iter()
                 .enumerate()
-                .map(|(index, value)| Node {
+                .map(|(index, value)| SpecNode {
                     path: format!("{}[{index}]", self.path),
                     value,
                 })
@@ -106,7 +106,7 @@ impl<'a> Node<'a> {
     }
 
     /// The elements of a list that may be null.
-    pub(super) fn optional_elements(&self) -> Result<Vec<Node<'a>>, NotEnforced> {
+    pub(super) fn optional_elements(&self) -> Result<Vec<SpecNode<'a>>, NotEnforced> {
         match self.value {
             Value::Null => Ok(Vec::new()),
             _ => self.elements(),
@@ -119,7 +119,7 @@ impl<'a> Node<'a> {
     }
 
     /// The elements of a list that has no more than so many.
-    pub(super) fn at_most(&self, most: usize) -> Result<Vec<Node<'a>>, NotEnforced> {
+    pub(super) fn at_most(&self, most: usize) -> Result<Vec<SpecNode<'a>>, NotEnforced> {
         let elements = self.elements()?;
         if elements.len() > most {
             return self.fail(format!("there can be at most {most} of them"));
@@ -164,7 +164,7 @@ impl<'a> Node<'a> {
     /// A list of parsed texts.
     pub(super) fn texts<T>(
         &self,
-        parse: impl Fn(&Node<'a>, &'a str) -> Result<T, NotEnforced>,
+        parse: impl Fn(&SpecNode<'a>, &'a str) -> Result<T, NotEnforced>,
     ) -> Result<Vec<T>, NotEnforced> {
         self.elements()?
             .iter()
@@ -190,7 +190,7 @@ fn short(value: &Value) -> Option<String> {
 }
 
 /// Reads `selector.matchLabels`.
-pub(super) fn selector(node: &Node<'_>) -> Result<Vec<(String, String)>, NotEnforced> {
+pub(super) fn selector(node: &SpecNode<'_>) -> Result<Vec<(String, String)>, NotEnforced> {
     let mut labels = Vec::new();
     for (name, field) in node.fields()? {
         match name {

@@ -20,7 +20,7 @@ use super::report::Ending;
 use super::reset::ResetOnDrop;
 use super::route::{Route, attempts, route};
 use super::subject::Direction;
-use ambit_model::Endpoint;
+use ambit_model::ServiceEndpoint;
 use ambit_policy::MeshView;
 
 /// Serves a connection accepted on an outbound listener, to its end.
@@ -74,7 +74,7 @@ async fn resolve(
     mut mesh: watch::Receiver<Arc<MeshView>>,
     dialled: SocketAddr,
     hold: Duration,
-) -> Result<Vec<Endpoint>, Refusal> {
+) -> Result<Vec<ServiceEndpoint>, Refusal> {
     let deadline = tokio::time::Instant::now() + hold;
     loop {
         let destination = mesh.borrow_and_update().snapshot.destination(dialled);
@@ -101,8 +101,8 @@ async fn connect(call: &OutboundCall, dialled: SocketAddr) -> Result<Link, Failu
     let mut tried = Err(unrouted(Refusal::Unknown(dialled)));
     for endpoint in &endpoints {
         tried = match endpoint {
-            Endpoint::Pod(target) => call.attempt(target).await,
-            Endpoint::Outside(address) => call.attempt_outside(*address).await,
+            ServiceEndpoint::Pod(target) => call.attempt(target).await,
+            ServiceEndpoint::Outside(address) => call.attempt_outside(*address).await,
         };
         match &tried {
             Err(failure) if failure.refusal.is_unreachable() => {}

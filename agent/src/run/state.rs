@@ -14,11 +14,11 @@ use ambit_datapath::foreign::{foreign_programs_of_cgroup, own_programs};
 use ambit_datapath::{Counters, Tables};
 use ambit_identity::{CertificateSummary, Identities};
 use ambit_jwt::KeyCache;
-use ambit_model::{Enrolment, Fault, Workload};
+use ambit_model::{Fault, Membership, Workload};
 use ambit_observe::events::RecentEvents;
 use ambit_observe::logging::DroppedLines;
 use ambit_policy::MeshView;
-use ambit_policy::explain::Question;
+use ambit_policy::explain::AccessQuestion;
 use ambit_proxy::Proxy;
 
 /// What does not go through the mesh.
@@ -58,7 +58,7 @@ impl AdminState for State {
 
     fn ask(&self, what: &str, question: Value) -> Option<Result<Value, String>> {
         (what == "explain").then(|| {
-            let question: Question = serde_json::from_value(question)
+            let question: AccessQuestion = serde_json::from_value(question)
                 .map_err(|error| format!("the question is not understood: {error}"))?;
             let answer = self.view().explain(&question);
             answer
@@ -150,7 +150,7 @@ impl State {
     }
 
     fn is_wanted(&self, workload: &Workload) -> bool {
-        workload.is_enrolled() && workload.node.as_deref() == Some(self.config.node.as_str())
+        workload.is_opted_in() && workload.node.as_deref() == Some(self.config.node.as_str())
     }
 
     fn workloads(&self) -> Value {
@@ -177,11 +177,11 @@ impl State {
 
 /// How far a workload has come, and why it has come no further.
 fn enrolment(workload: &Workload, report: Option<&PodReport>) -> (&'static str, Option<String>) {
-    match (&workload.enrolment, report) {
-        (Enrolment::NotOptedIn, _) => ("not opted in", None),
-        (Enrolment::Never(never), _) => ("never enrolled", Some(never.to_string())),
-        (Enrolment::OptedIn, None) => ("remote", None),
-        (Enrolment::OptedIn, Some(pod)) => (pod.state.as_str(), pod.reason.clone()),
+    match (&workload.membership, report) {
+        (Membership::NotOptedIn, _) => ("not opted in", None),
+        (Membership::Never(never), _) => ("never enrolled", Some(never.to_string())),
+        (Membership::OptedIn, None) => ("remote", None),
+        (Membership::OptedIn, Some(pod)) => (pod.state.as_str(), pod.reason.clone()),
     }
 }
 

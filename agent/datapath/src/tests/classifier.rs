@@ -11,7 +11,7 @@ use aya::{Ebpf, EbpfLoader, TestRun, TestRunOptions};
 use crate::bpffs::PinDirectory;
 use crate::testing::{TestBpffs, is_root, mount_for_test};
 use crate::{CLASSIFIER, Pins, Tables};
-use ambit_policy::{Attributes, WorkloadPolicies};
+use ambit_policy::{ConnectionAttributes, WorkloadPolicies};
 
 const MAPS: [&str; 5] = [
     "DESTINATION_BITS",
@@ -75,7 +75,7 @@ impl Classifier {
     }
 
     /// Makes the caller known, and asks the kernel.
-    pub(super) fn judge(&self, set: PolicySetId, connection: &Attributes) -> Answer {
+    pub(super) fn judge(&self, set: PolicySetId, connection: &ConnectionAttributes) -> Answer {
         let admitted = self.tables.admit_peer(POD, connection.identity.as_ref());
         let (identity, _) = admitted.expect("written");
         self.ask(question(set, identity, connection))
@@ -102,7 +102,7 @@ impl Classifier {
 pub(super) fn question(
     set: PolicySetId,
     identity: IdentityId,
-    connection: &Attributes,
+    connection: &ConnectionAttributes,
 ) -> Question {
     Question {
         set,

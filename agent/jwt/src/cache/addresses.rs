@@ -22,14 +22,14 @@ const NAT64: [u16; 6] = [0x64, 0xff9b, 0, 0, 0, 0];
 /// request to a URL, and the node reaches more than a pod does. What it reaches of the mesh is no
 /// question of addresses: the kernel takes the agent for a stranger there.
 #[derive(Clone, Copy, Debug)]
-pub enum Addresses {
+pub enum FetchableAddresses {
     /// None of the node itself, none of its link, and none of a cloud's metadata.
     Routable(IsLocal),
     /// All.
     Any,
 }
 
-impl Addresses {
+impl FetchableAddresses {
     /// # Errors
     /// Where it cannot be told whether the address is the node's own, or no route leads to it.
     pub(super) fn admits(self, address: IpAddr) -> io::Result<bool> {
@@ -72,7 +72,7 @@ mod tests {
     #[test]
     fn a_policy_does_not_reach_the_node_or_its_link() {
         let is_own = |address: IpAddr| Ok(address == IpAddr::from([192, 168, 0, 7]));
-        let routable = Addresses::Routable(is_own);
+        let routable = FetchableAddresses::Routable(is_own);
         let admitted = |text: &str| {
             let address = text.parse().expect("an address");
             routable.admits(address).expect("told")
@@ -111,14 +111,14 @@ mod tests {
             "64:ff9b::127.0.0.1",
         ] {
             assert!(!admitted(text), "{text}");
-            let any = Addresses::Any.admits(text.parse().expect("an address"));
+            let any = FetchableAddresses::Any.admits(text.parse().expect("an address"));
             assert!(any.expect("told"));
         }
     }
 
     #[test]
     fn an_address_about_which_nothing_is_known_is_not_asked() {
-        let unknown = Addresses::Routable(|_| Err(io::ErrorKind::Other.into()));
+        let unknown = FetchableAddresses::Routable(|_| Err(io::ErrorKind::Other.into()));
         assert!(unknown.admits(IpAddr::from([10, 0, 0, 1])).is_err());
         let link_local = unknown.admits(IpAddr::from([169, 254, 169, 254]));
         assert!(!link_local.expect("needs no route"));

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::StatusCode;
 
-use super::turns::Turn;
+use super::turns::FetchTurn;
 use ambit_policy::HttpUrl;
 
 /// The largest document that is fetched, in bytes.
@@ -17,7 +17,7 @@ pub trait Fetch: Send + Sync + 'static {
     fn fetch<'a>(
         &'a self,
         url: &'a HttpUrl,
-        turn: &'a Turn,
+        turn: &'a FetchTurn,
     ) -> BoxFuture<'a, Result<Bytes, FetchError>>;
 }
 

@@ -20,9 +20,9 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tracing::warn;
 
-use super::addresses::Addresses;
+use super::addresses::FetchableAddresses;
 use super::fetch::{Fetch, FetchError, MAX_DOCUMENT};
-use super::turns::Turn;
+use super::turns::FetchTurn;
 use ambit_input::pem_without_marks;
 use ambit_policy::HttpUrl;
 
@@ -34,7 +34,7 @@ const MAX_ADDRESSES: usize = 8;
 
 /// Fetches over HTTP.
 pub struct HttpFetcher {
-    addresses: Addresses,
+    addresses: FetchableAddresses,
     tls: TlsConnector,
 }
 
@@ -59,7 +59,7 @@ impl HttpFetcher {
     ///
     /// The node's, not a list that is compiled in: an operator adds a company's own to them, and
     /// withdraws one, without a new agent.
-    pub fn new(addresses: Addresses, extra_ca: Option<&Path>) -> Result<Self, TrustError> {
+    pub fn new(addresses: FetchableAddresses, extra_ca: Option<&Path>) -> Result<Self, TrustError> {
         let mut roots = RootCertStore::empty();
         let native = rustls_native_certs::load_native_certs();
         roots.add_parsable_certificates(native.certs);
@@ -84,7 +84,7 @@ impl HttpFetcher {
         })
     }
 
-    async fn get(&self, url: &HttpUrl, turn: &Turn) -> Result<Bytes, FetchError> {
+    async fn get(&self, url: &HttpUrl, turn: &FetchTurn) -> Result<Bytes, FetchError> {
         let tcp = self.connect(url, turn).await?;
         if !url.is_https() {
             return exchange(tcp, url).await;
@@ -98,7 +98,7 @@ impl HttpFetcher {
     /// Connects to the first address that takes it. The name is resolved once, and the address that
     /// was judged is the one that is dialled, so that a name cannot stand for one that is not
     /// admitted.
-    async fn connect(&self, url: &HttpUrl, turn: &Turn) -> Result<TcpStream, FetchError> {
+    async fn connect(&self, url: &HttpUrl, turn: &FetchTurn) -> Result<TcpStream, FetchError> {
         let mut error = FetchError::Unreachable;
         for address in resolve(url, turn).await? {
             match self.addresses.admits(address.ip()) {
@@ -120,7 +120,7 @@ impl HttpFetcher {
 
 /// The host's addresses. A look-up cannot be given up: its thread keeps the turn until it ends, or
 /// names whose servers do not answer would use up all threads.
-async fn resolve(url: &HttpUrl, turn: &Turn) -> Result<Vec<SocketAddr>, FetchError> {
+async fn resolve(url: &HttpUrl, turn: &FetchTurn) -> Result<Vec<SocketAddr>, FetchError> {
     let (host, port, turn) = (url.host().to_owned(), url.port(), turn.clone());
     if let Ok(address) = host.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(address, port)]);
@@ -140,7 +140,7 @@ impl Fetch for HttpFetcher {
     fn fetch<'a>(
         &'a self,
         url: &'a HttpUrl,
-        turn: &'a Turn,
+        turn: &'a FetchTurn,
     ) -> BoxFuture<'a, Result<Bytes, FetchError>> {
         Box::pin(self.get(url, turn))
     }

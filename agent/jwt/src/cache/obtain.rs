@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::fetch::{Fetch, FetchError};
-use super::turns::Turn;
+use super::turns::FetchTurn;
 use crate::key_set::KeySet;
 use ambit_policy::{HttpUrl, Jwks, JwksError, KeyUrl, RedactedUrl};
 
@@ -50,7 +50,7 @@ struct Configuration {
 pub(super) async fn obtain(
     fetcher: &dyn Fetch,
     url: &KeyUrl,
-    turn: &Turn,
+    turn: &FetchTurn,
 ) -> Result<KeySet, KeyError> {
     let keys = match url {
         KeyUrl::Keys(url) => fetcher.fetch(url, turn).await?,

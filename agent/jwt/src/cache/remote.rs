@@ -11,10 +11,10 @@ use tracing::{info, warn};
 use super::fetch::Fetch;
 use super::obtain::{KeyError, obtain};
 use super::queue::Namespaces;
-use super::turns::{Turn, Turns};
+use super::turns::{FetchTurn, FetchTurns};
 use super::{KeyCache, KeyProblem};
 use crate::key_set::KeySet;
-use crate::unverified::Header;
+use crate::unverified::TokenHeader;
 use ambit_observe::text::cut;
 use ambit_policy::KeyUrl;
 
@@ -117,7 +117,11 @@ impl Remote {
         })
     }
 
-    pub(super) async fn keys_for(&self, header: &Header, wait: Duration) -> Option<Arc<KeySet>> {
+    pub(super) async fn keys_for(
+        &self,
+        header: &TokenHeader,
+        wait: Duration,
+    ) -> Option<Arc<KeySet>> {
         let State {
             keys,
             is_fetching,
@@ -151,7 +155,7 @@ struct Refresh {
     wanted: watch::Receiver<Wanted>,
     shared: Arc<Shared>,
     fetcher: Arc<dyn Fetch>,
-    turns: Arc<Turns>,
+    turns: Arc<FetchTurns>,
 }
 
 impl Refresh {
@@ -184,7 +188,7 @@ impl Refresh {
     }
 
     /// Waits for a turn, in the lines of the namespaces that want the keys by then.
-    async fn turn(&mut self) -> Turn {
+    async fn turn(&mut self) -> FetchTurn {
         loop {
             let namespaces = Arc::clone(&self.wanted.borrow_and_update().namespaces);
             tokio::select! {
@@ -196,7 +200,7 @@ impl Refresh {
         }
     }
 
-    async fn fetch(&self, turn: &Turn) -> Result<KeySet, KeyError> {
+    async fn fetch(&self, turn: &FetchTurn) -> Result<KeySet, KeyError> {
         let limit = self.wanted.borrow().limit;
         let keys = obtain(self.fetcher.as_ref(), &self.url, turn);
         timeout(limit, keys)

@@ -9,28 +9,28 @@ use super::queue::{Capacity, Namespaces, Queue, Waiter};
 
 /// Gives fetches their turns.
 #[derive(Debug)]
-pub(super) struct Turns(Mutex<State>);
+pub(super) struct FetchTurns(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
     queue: Queue,
-    waiting: HashMap<Waiter, oneshot::Sender<Turn>>,
+    waiting: HashMap<Waiter, oneshot::Sender<FetchTurn>>,
 }
 
 /// Permission to run one fetch, until its last clone is dropped. Whatever a fetch leaves running, such
 /// as a look-up of a name, keeps a clone.
 #[derive(Clone, Debug)]
-pub struct Turn {
+pub struct FetchTurn {
     _held: Arc<Held>,
 }
 
 #[derive(Debug)]
 struct Held {
     /// `None` for a turn that nothing waits for.
-    charged: Option<(Arc<Turns>, Arc<str>)>,
+    charged: Option<(Arc<FetchTurns>, Arc<str>)>,
 }
 
-impl Turns {
+impl FetchTurns {
     pub(super) fn new(capacity: Capacity) -> Self {
         Self(Mutex::new(State {
             queue: Queue::new(capacity),
@@ -39,7 +39,7 @@ impl Turns {
     }
 
     /// Waits for a turn. Dropping the future gives up the place.
-    pub(super) async fn take(self: &Arc<Self>, namespaces: Namespaces) -> Turn {
+    pub(super) async fn take(self: &Arc<Self>, namespaces: Namespaces) -> FetchTurn {
         let (sender, receiver) = oneshot::channel();
         let waiter = {
             let mut state = self.state();
@@ -53,7 +53,7 @@ impl Turns {
         };
         self.serve();
         // The sender stays in the table until it has sent, or this future is dropped.
-        receiver.await.unwrap_or_else(|_| Turn::free())
+        receiver.await.unwrap_or_else(|_| FetchTurn::free())
     }
 
     /// Gives turns to those that may have them. Outside of the lock, since a turn that is not taken
@@ -66,7 +66,7 @@ impl Turns {
             };
             let sender = state.waiting.remove(&waiter);
             drop(state);
-            let turn = Turn {
+            let turn = FetchTurn {
                 _held: Arc::new(Held {
                     charged: Some((Arc::clone(self), namespace)),
                 }),
@@ -82,7 +82,7 @@ impl Turns {
     }
 }
 
-impl Turn {
+impl FetchTurn {
     /// A turn for which nothing waits.
     pub fn free() -> Self {
         Self {
@@ -102,7 +102,7 @@ impl Drop for Held {
 
 /// A place in the lines, which is given up when it is dropped.
 struct Place<'a> {
-    turns: &'a Turns,
+    turns: &'a FetchTurns,
     waiter: Waiter,
 }
 

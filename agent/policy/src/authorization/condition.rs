@@ -6,11 +6,14 @@ use super::values::{
     block, expanded, namespace, port, principal, request_principal, service_account, text,
     trust_domain,
 };
-use crate::reader::{Node, NotEnforced};
+use crate::reader::{NotEnforced, SpecNode};
 use crate::request::HeaderKey;
 
 /// Reads an entry of `when`.
-pub(super) fn condition(node: &Node<'_>, context: &Context<'_>) -> Result<Criterion, NotEnforced> {
+pub(super) fn condition(
+    node: &SpecNode<'_>,
+    context: &Context<'_>,
+) -> Result<Criterion, NotEnforced> {
     let mut key = None;
     for (name, field) in node.fields()? {
         match name {
@@ -31,8 +34,8 @@ pub(super) fn condition(node: &Node<'_>, context: &Context<'_>) -> Result<Criter
 }
 
 fn criterion(
-    node: &Node<'_>,
-    key_node: &Node<'_>,
+    node: &SpecNode<'_>,
+    key_node: &SpecNode<'_>,
     key: &str,
     context: &Context<'_>,
 ) -> Result<Option<Criterion>, NotEnforced> {

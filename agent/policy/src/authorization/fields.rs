@@ -3,7 +3,7 @@
 use super::Action;
 use super::criterion::Criterion;
 use crate::matcher::Field;
-use crate::reader::{Node, NotEnforced};
+use crate::reader::{NotEnforced, SpecNode};
 use ambit_model::{ObjectName, TrustBundle};
 
 /// What the values of a policy are read with.
@@ -15,9 +15,9 @@ pub(super) struct Context<'a> {
 
 /// A field and its twin, each where it is set.
 pub(super) fn twins<'a, T>(
-    node: &Node<'a>,
+    node: &SpecNode<'a>,
     [positive, negative]: [&str; 2],
-    read: impl Fn(&Node<'a>) -> Result<Vec<T>, NotEnforced>,
+    read: impl Fn(&SpecNode<'a>) -> Result<Vec<T>, NotEnforced>,
 ) -> Result<Option<Field<T>>, NotEnforced> {
     let mut field = Field::default();
     for (name, own) in node.fields()? {
@@ -32,7 +32,7 @@ pub(super) fn twins<'a, T>(
 
 /// A CUSTOM policy is evaluated before a token is verified, and Istio refuses it identities too.
 pub(super) fn refuse_in_custom(
-    node: &Node<'_>,
+    node: &SpecNode<'_>,
     context: &Context<'_>,
     criteria: &[Criterion],
 ) -> Result<(), NotEnforced> {

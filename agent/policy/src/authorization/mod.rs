@@ -52,7 +52,7 @@ pub(super) enum Enforcement {
 
 /// The rules of a policy.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub(super) struct Authorization {
+pub(super) struct AuthorizationPolicy {
     pub(super) action: Action,
     pub(super) enforcement: Enforcement,
     /// Of a CUSTOM policy.

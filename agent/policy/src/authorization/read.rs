@@ -9,11 +9,11 @@ use super::values::{
     block, expanded, host, namespace, path, port, principal, request_principal, service_account,
     text, trust_domain,
 };
-use super::{Action, Authorization, Enforcement, Rule};
+use super::{Action, AuthorizationPolicy, Enforcement, Rule};
 use crate::attachment::{ATTACHMENT_FIELDS, Attachment, attachment};
 use crate::dry_run::{dry_run, refused};
 use crate::matcher::StringMatch;
-use crate::reader::{Node, NotEnforced, Warning};
+use crate::reader::{NotEnforced, SpecNode, Warning};
 use ambit_model::{PolicyObject, TrustBundle};
 
 /// The most rules of a policy, and sources of a rule.
@@ -31,7 +31,7 @@ pub(crate) struct Parsed {
     pub(crate) action: Option<Action>,
     /// A dry run only where that can be read.
     pub(crate) enforcement: Enforcement,
-    pub(crate) rules: Result<Authorization, NotEnforced>,
+    pub(crate) rules: Result<AuthorizationPolicy, NotEnforced>,
     /// What else is wrong, where the rules are not right.
     pub(crate) more_errors: Vec<NotEnforced>,
     /// What an operator may want to know, though it is enforced.
@@ -40,7 +40,7 @@ pub(crate) struct Parsed {
 
 /// Reads an AuthorizationPolicy.
 pub(crate) fn parse(object: &PolicyObject, bundle: &TrustBundle) -> Parsed {
-    let spec = Node::spec(&object.spec);
+    let spec = SpecNode::spec(&object.spec);
     let (mut warnings, mut more_errors) = (Vec::new(), Vec::new());
     let attached = attachment(&spec, &mut warnings);
     let action = spec.fields().and_then(|fields| {
@@ -80,10 +80,10 @@ pub(crate) fn parse(object: &PolicyObject, bundle: &TrustBundle) -> Parsed {
 
 fn authorization(
     object: &PolicyObject,
-    spec: &Node<'_>,
+    spec: &SpecNode<'_>,
     context: &Context<'_>,
     more_errors: &mut Vec<NotEnforced>,
-) -> Result<Authorization, NotEnforced> {
+) -> Result<AuthorizationPolicy, NotEnforced> {
     let action = context.action;
     let enforcement = enforcement(object, action)?;
     let (mut rules, mut provider) = (Vec::new(), None);
@@ -114,7 +114,7 @@ fn authorization(
         (Action::Custom, false, None) => {
             spec.fail("a CUSTOM policy needs provider.name, the name of an external authorizer")
         }
-        _ => Ok(Authorization {
+        _ => Ok(AuthorizationPolicy {
             action,
             enforcement,
             provider: provider.map(Arc::from),
@@ -139,7 +139,7 @@ fn all<T>(
     first.map_or(Ok(values), Err)
 }
 
-fn provider_name<'a>(node: &Node<'a>) -> Result<Option<&'a str>, NotEnforced> {
+fn provider_name<'a>(node: &SpecNode<'a>) -> Result<Option<&'a str>, NotEnforced> {
     let mut found = None;
     for (name, field) in node.fields()? {
         match name {
@@ -164,7 +164,7 @@ fn enforcement(object: &PolicyObject, action: Action) -> Result<Enforcement, Not
     }
 }
 
-fn read_action(node: &Node<'_>) -> Result<Action, NotEnforced> {
+fn read_action(node: &SpecNode<'_>) -> Result<Action, NotEnforced> {
     match node.text()? {
         "ALLOW" => Ok(Action::Allow),
         "DENY" => Ok(Action::Deny),
@@ -176,7 +176,7 @@ fn read_action(node: &Node<'_>) -> Result<Action, NotEnforced> {
     }
 }
 
-fn rule(node: &Node<'_>, context: &Context<'_>) -> Result<Rule, NotEnforced> {
+fn rule(node: &SpecNode<'_>, context: &Context<'_>) -> Result<Rule, NotEnforced> {
     if node.is_null() {
         return node.fail("an absent rule is none; write {} for one that matches everything");
     }
@@ -205,9 +205,9 @@ fn rule(node: &Node<'_>, context: &Context<'_>) -> Result<Rule, NotEnforced> {
 
 /// Reads a list of objects that each have exactly the field `inside`.
 fn wrapped<T>(
-    node: &Node<'_>,
+    node: &SpecNode<'_>,
     inside: &str,
-    read: impl Fn(&Node<'_>) -> Result<T, NotEnforced>,
+    read: impl Fn(&SpecNode<'_>) -> Result<T, NotEnforced>,
 ) -> Result<Vec<T>, NotEnforced> {
     let elements = node.elements()?;
     elements
@@ -220,13 +220,13 @@ fn wrapped<T>(
         .collect()
 }
 
-fn source(node: &Node<'_>, context: &Context<'_>) -> Result<Vec<Criterion>, NotEnforced> {
+fn source(node: &SpecNode<'_>, context: &Context<'_>) -> Result<Vec<Criterion>, NotEnforced> {
     let names = |name, not| [name, not];
     let principals =
-        |node: &Node<'_>| expanded(node, |node, text| principal(node, text, context.bundle));
+        |node: &SpecNode<'_>| expanded(node, |node, text| principal(node, text, context.bundle));
     let domains =
-        |node: &Node<'_>| expanded(node, |node, text| trust_domain(node, text, context.bundle));
-    let accounts = |node: &Node<'_>| {
+        |node: &SpecNode<'_>| expanded(node, |node, text| trust_domain(node, text, context.bundle));
+    let accounts = |node: &SpecNode<'_>| {
         node.at_most(MOST_ACCOUNTS)?;
         node.texts(|node, text| service_account(node, text, &context.policy.namespace))
     };
@@ -285,7 +285,7 @@ fn source(node: &Node<'_>, context: &Context<'_>) -> Result<Vec<Criterion>, NotE
     not_empty(node, criteria, "a source")
 }
 
-fn operation(node: &Node<'_>) -> Result<Vec<Criterion>, NotEnforced> {
+fn operation(node: &SpecNode<'_>) -> Result<Vec<Criterion>, NotEnforced> {
     const NAMES: [&str; 8] = [
         "hosts",
         "notHosts",
@@ -311,7 +311,7 @@ fn operation(node: &Node<'_>) -> Result<Vec<Criterion>, NotEnforced> {
 }
 
 fn not_empty(
-    node: &Node<'_>,
+    node: &SpecNode<'_>,
     criteria: Vec<Criterion>,
     what: &str,
 ) -> Result<Vec<Criterion>, NotEnforced> {
@@ -322,7 +322,7 @@ fn not_empty(
 }
 
 /// Rules with a principal that begins with the scheme: it matches no caller, in Istio either.
-fn written_schemes(policy: &Authorization) -> Vec<Warning> {
+fn written_schemes(policy: &AuthorizationPolicy) -> Vec<Warning> {
     let begins_so = |value: &StringMatch| match value {
         StringMatch::Exact(text) | StringMatch::Prefix(text) => text.starts_with(SCHEME),
         StringMatch::Suffix(_) | StringMatch::Presence => false,
@@ -345,7 +345,7 @@ fn written_schemes(policy: &Authorization) -> Vec<Warning> {
 }
 
 /// Clauses that are empty lists: the rule is not restricted by them.
-fn empty_clauses(spec: &Node<'_>) -> Vec<Warning> {
+fn empty_clauses(spec: &SpecNode<'_>) -> Vec<Warning> {
     let rules = spec.field("rules").map(|rules| rules.elements());
     let rules = rules.and_then(Result::ok).unwrap_or_default();
     let clauses = rules.iter();
@@ -355,7 +355,7 @@ fn empty_clauses(spec: &Node<'_>) -> Vec<Warning> {
                 .into_iter()
                 .filter_map(|name| rule.field(name))
         })
-        .filter(Node::is_empty_list)
+        .filter(SpecNode::is_empty_list)
         .map(|clause| {
             clause.warning(
                 "an empty list is the same as none, as in Istio: it restricts nothing; remove the \
@@ -366,7 +366,7 @@ fn empty_clauses(spec: &Node<'_>) -> Vec<Warning> {
 }
 
 /// What an operator may not have meant.
-fn warn(policy: &Authorization) -> Vec<Warning> {
+fn warn(policy: &AuthorizationPolicy) -> Vec<Warning> {
     if policy.action != Action::Deny {
         return Vec::new();
     }

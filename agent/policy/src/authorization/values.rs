@@ -6,10 +6,10 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::matcher::{HostMatch, ServiceAccount, StringMatch};
+use crate::matcher::{HostMatch, ServiceAccountMatch, StringMatch};
 use crate::path::PathMatch;
-use crate::reader::{Node, NotEnforced};
-use crate::request_principal::RequestPrincipal;
+use crate::reader::{NotEnforced, SpecNode};
+use crate::request_principal::RequestPrincipalMatch;
 use ambit_model::{TrustBundle, TrustDomain};
 
 /// The longest value of `serviceAccounts`.
@@ -17,8 +17,8 @@ const LONGEST_SERVICE_ACCOUNT: usize = 320;
 
 /// Reads the values of a list, each of which may stand for several.
 pub(super) fn expanded<T: Clone + Eq + Hash>(
-    node: &Node<'_>,
-    read: impl Fn(&Node<'_>, &str) -> Result<Vec<T>, NotEnforced>,
+    node: &SpecNode<'_>,
+    read: impl Fn(&SpecNode<'_>, &str) -> Result<Vec<T>, NotEnforced>,
 ) -> Result<Vec<T>, NotEnforced> {
     let (mut all, mut known) = (Vec::new(), HashSet::new());
     for values in node.texts(read)? {
@@ -31,14 +31,14 @@ pub(super) fn expanded<T: Clone + Eq + Hash>(
     Ok(all)
 }
 
-pub(super) fn text(_node: &Node<'_>, text: &str) -> Result<StringMatch, NotEnforced> {
+pub(super) fn text(_node: &SpecNode<'_>, text: &str) -> Result<StringMatch, NotEnforced> {
     Ok(StringMatch::parse(text))
 }
 
 /// A principal. A whole one, of five parts, of the mesh's trust domain or of `cluster.local`, which
 /// points to it, stands for those of all its aliases.
 pub(super) fn principal(
-    node: &Node<'_>,
+    node: &SpecNode<'_>,
     text: &str,
     bundle: &TrustBundle,
 ) -> Result<Vec<StringMatch>, NotEnforced> {
@@ -84,7 +84,7 @@ fn expand_principal(text: &str, bundle: &TrustBundle) -> Vec<StringMatch> {
 
 /// A trust domain. One of the mesh's own stands for all of them.
 pub(super) fn trust_domain(
-    node: &Node<'_>,
+    node: &SpecNode<'_>,
     text: &str,
     bundle: &TrustBundle,
 ) -> Result<Vec<StringMatch>, NotEnforced> {
@@ -103,7 +103,7 @@ pub(super) fn trust_domain(
 
 /// A namespace. No namespace has a slash in its name, but Istio's sidecars match the value within
 /// the whole identity, where `a/*` matches.
-pub(super) fn namespace(node: &Node<'_>, text: &str) -> Result<StringMatch, NotEnforced> {
+pub(super) fn namespace(node: &SpecNode<'_>, text: &str) -> Result<StringMatch, NotEnforced> {
     if text.contains('/') {
         return node.fail(
             "a namespace has no slash; for a service account of it use serviceAccounts, for a whole \
@@ -127,10 +127,10 @@ fn has_other_wildcards(text: &str) -> bool {
 
 /// A service account, in the policy's own namespace where none is named.
 pub(super) fn service_account(
-    node: &Node<'_>,
+    node: &SpecNode<'_>,
     text: &str,
     namespace: &str,
-) -> Result<ServiceAccount, NotEnforced> {
+) -> Result<ServiceAccountMatch, NotEnforced> {
     let (namespace, name) = text.split_once('/').unwrap_or((namespace, text));
     let is_malformed = namespace.is_empty() || name.is_empty() || name.contains('/');
     if is_malformed || text.contains('*') || text.len() > LONGEST_SERVICE_ACCOUNT {
@@ -139,13 +139,13 @@ pub(super) fn service_account(
              most {LONGEST_SERVICE_ACCOUNT} characters"
         ));
     }
-    Ok(ServiceAccount {
+    Ok(ServiceAccountMatch {
         namespace: namespace.to_owned(),
         name: name.to_owned(),
     })
 }
 
-pub(super) fn port(node: &Node<'_>, text: &str) -> Result<u16, NotEnforced> {
+pub(super) fn port(node: &SpecNode<'_>, text: &str) -> Result<u16, NotEnforced> {
     match text.parse() {
         Ok(port) if text.bytes().all(|byte| byte.is_ascii_digit()) => Ok(port),
         _ => node.fail(format!("{text:?} is not a port from 0 to 65535")),
@@ -153,7 +153,7 @@ pub(super) fn port(node: &Node<'_>, text: &str) -> Result<u16, NotEnforced> {
 }
 
 /// A CIDR or an address; IPv4-mapped ones are IPv4.
-pub(super) fn block(node: &Node<'_>, text: &str) -> Result<IpNet, NotEnforced> {
+pub(super) fn block(node: &SpecNode<'_>, text: &str) -> Result<IpNet, NotEnforced> {
     if let Ok(address) = text.parse::<IpAddr>() {
         return Ok(address.to_canonical().into());
     }
@@ -166,17 +166,17 @@ pub(super) fn block(node: &Node<'_>, text: &str) -> Result<IpNet, NotEnforced> {
     }
 }
 
-pub(super) fn host(_node: &Node<'_>, text: &str) -> Result<HostMatch, NotEnforced> {
+pub(super) fn host(_node: &SpecNode<'_>, text: &str) -> Result<HostMatch, NotEnforced> {
     Ok(HostMatch::parse(text))
 }
 
-pub(super) fn path(node: &Node<'_>, text: &str) -> Result<PathMatch, NotEnforced> {
+pub(super) fn path(node: &SpecNode<'_>, text: &str) -> Result<PathMatch, NotEnforced> {
     PathMatch::parse(text).or_else(|problem| node.fail(format!("{text:?}: {problem}")))
 }
 
 pub(super) fn request_principal(
-    _node: &Node<'_>,
+    _node: &SpecNode<'_>,
     text: &str,
-) -> Result<RequestPrincipal, NotEnforced> {
-    Ok(RequestPrincipal::parse(text))
+) -> Result<RequestPrincipalMatch, NotEnforced> {
+    Ok(RequestPrincipalMatch::parse(text))
 }

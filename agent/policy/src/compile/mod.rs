@@ -9,7 +9,7 @@ use ambit_common::{
     Address, Bitmap, Judgement, MAX_ALTERNATIVES, PolicySetHeader, PolicySetId, SetMode, judge,
 };
 
-use super::decision::{Attributes, Decider};
+use super::decision::{ConnectionAttributes, Decider};
 use super::workload_policies::WorkloadPolicies;
 use alternative::{Alternative, Effect};
 use ambit_model::WorkloadIdentity;
@@ -142,7 +142,7 @@ impl CompiledSet {
     }
 
     /// Judges a connection as the kernel does.
-    pub fn judge(&self, connection: &Attributes) -> Judgement {
+    pub fn judge(&self, connection: &ConnectionAttributes) -> Judgement {
         let port = connection.destination.port();
         let listed = self.ports.iter().find(|(own, _)| *own == port);
         judge(

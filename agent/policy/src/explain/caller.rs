@@ -3,10 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use super::answer::Caller;
+use super::answer::ExplainedCaller;
 use super::error::QuestionError;
 use super::near::near;
-use super::question::{CallerName, Question, Transport};
+use super::question::{AccessQuestion, CallerName, CallerTransport};
 use ambit_model::{Snapshot, Workload, WorkloadIdentity};
 
 /// A caller, and what was assumed of it.
@@ -19,7 +19,10 @@ pub(super) struct ResolvedCaller {
 }
 
 impl ResolvedCaller {
-    pub(super) fn resolve(question: &Question, snapshot: &Snapshot) -> Result<Self, QuestionError> {
+    pub(super) fn resolve(
+        question: &AccessQuestion,
+        snapshot: &Snapshot,
+    ) -> Result<Self, QuestionError> {
         let mut caller = match &question.from {
             CallerName::Address(address) => Self::of_address(*address, question, snapshot),
             CallerName::Identity(identity) => Self::of_identity(identity.clone(), snapshot),
@@ -46,7 +49,7 @@ impl ResolvedCaller {
                 Self::of_pod(pod)
             }
         };
-        if question.transport == Transport::Plaintext {
+        if question.transport == CallerTransport::Plaintext {
             caller.identity = None;
         }
         if let Some(address) = question.from_address {
@@ -57,7 +60,7 @@ impl ResolvedCaller {
 
     fn of_pod(pod: &Arc<Workload>) -> Self {
         let mut assumptions = Vec::new();
-        let identity = pod.is_enrolled().then(|| pod.identity.clone());
+        let identity = pod.is_opted_in().then(|| pod.identity.clone());
         if identity.is_none() {
             let name = &pod.name;
             assumptions.push(format!(
@@ -73,7 +76,7 @@ impl ResolvedCaller {
     }
 
     /// An address has no identity: only the pod that has it may have one.
-    fn of_address(address: IpAddr, question: &Question, snapshot: &Snapshot) -> Self {
+    fn of_address(address: IpAddr, question: &AccessQuestion, snapshot: &Snapshot) -> Self {
         let address = address.to_canonical();
         let mut caller = match snapshot.by_address(address) {
             Some(pod) => Self::of_pod(pod),
@@ -84,7 +87,7 @@ impl ResolvedCaller {
                 assumptions: Vec::new(),
             },
         };
-        if let (Some(pod), Some(identity), Transport::Tunnel) =
+        if let (Some(pod), Some(identity), CallerTransport::Tunnel) =
             (&caller.pod, &caller.identity, question.transport)
         {
             caller.assumptions.push(format!(
@@ -100,7 +103,7 @@ impl ResolvedCaller {
     /// The first pod that has the identity lends its address.
     fn of_identity(identity: WorkloadIdentity, snapshot: &Snapshot) -> Self {
         let mut pods = snapshot.workloads().iter();
-        let pod = pods.find(|pod| pod.is_enrolled() && pod.identity == identity);
+        let pod = pods.find(|pod| pod.is_opted_in() && pod.identity == identity);
         Self {
             identity: Some(identity),
             addresses: pod.map_or_else(Vec::new, |pod| pod.mesh_addresses().collect()),
@@ -129,8 +132,8 @@ impl ResolvedCaller {
         self.identity.as_ref()
     }
 
-    pub(super) fn shown(&self, address: Option<IpAddr>) -> Caller {
-        Caller {
+    pub(super) fn shown(&self, address: Option<IpAddr>) -> ExplainedCaller {
+        ExplainedCaller {
             identity: self.identity.clone(),
             address,
             pod: self.pod.as_ref().map(|pod| pod.name.clone()),

@@ -7,7 +7,7 @@ use super::caller::no_address;
 use super::error::QuestionError;
 use super::near::near;
 use super::question::DestinationName;
-use ambit_model::{Destination, ObjectName, Service, Snapshot, Target, Workload};
+use ambit_model::{Destination, ObjectName, PodEndpoint, Service, Snapshot, Workload};
 
 /// The port on which tunnels arrive.
 const TUNNEL_PORT: u16 = 15008;
@@ -20,7 +20,7 @@ pub(super) struct ResolvedDestination {
     /// What a client would call it in a request.
     pub(super) host: String,
     /// At least one.
-    pub(super) endpoints: Vec<Target>,
+    pub(super) endpoints: Vec<PodEndpoint>,
     pub(super) assumptions: Vec<String>,
 }
 
@@ -137,7 +137,7 @@ fn target(
     address: Option<IpAddr>,
     port: u16,
     assumptions: &mut Vec<String>,
-) -> Target {
+) -> PodEndpoint {
     let address = address.or_else(|| pod.mesh_addresses().next());
     let address = address.unwrap_or_else(|| {
         assumptions.push(format!(
@@ -146,7 +146,7 @@ fn target(
         ));
         no_address(IpAddr::from([0, 0, 0, 0]))
     });
-    Target {
+    PodEndpoint {
         workload: Arc::clone(pod),
         address: SocketAddr::new(address, port),
     }

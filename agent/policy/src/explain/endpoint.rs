@@ -6,8 +6,8 @@ use std::sync::Arc;
 use ambit_common::Reason;
 
 use super::answer::{
-    Authentication, AuthenticationMode, Cause, CriterionText, DecidedBy, Explanation, Request,
-    RuleName, RuleText, Verdict,
+    AccessVerdict, AuthenticationMode, Cause, CriterionText, DecidedBy, ExplainedRequest,
+    Explanation, PortAuthentication, RuleName, RuleText,
 };
 use super::caller::{ResolvedCaller, no_address};
 use super::error::QuestionError;
@@ -15,13 +15,13 @@ use super::rules::Described;
 use super::ruling::{Case, Outcome, Ruling};
 use crate::MeshView;
 use crate::authorization::{Action, Knowledge};
-use crate::decision::{Attributes, Decider, Denial};
+use crate::decision::{ConnectionAttributes, Decider, Denial};
 use crate::notes::Note;
-use crate::peer_authentication::Mode;
+use crate::peer_authentication::MtlsMode;
 use crate::request::RequestAttributes;
-use crate::request_authentication::{JwtRule, Presence};
+use crate::request_authentication::{JwtRule, TokenPresence};
 use crate::workload_policies::WorkloadPolicies;
-use ambit_model::{Enrolment, PolicyKind, Target, Workload};
+use ambit_model::{Membership, PodEndpoint, PolicyKind, Workload};
 
 /// A question whose names have been found.
 #[derive(Clone, Copy, Debug)]
@@ -29,18 +29,18 @@ pub(super) struct Asked<'a> {
     pub(super) view: &'a MeshView,
     pub(super) caller: &'a ResolvedCaller,
     pub(super) request: Option<&'a RequestAttributes>,
-    pub(super) shown: Option<&'a Request>,
+    pub(super) shown: Option<&'a ExplainedRequest>,
 }
 
 impl Asked<'_> {
     /// The explanation for an endpoint.
-    pub(super) fn of(&self, target: &Target) -> Result<Explanation, QuestionError> {
+    pub(super) fn of(&self, target: &PodEndpoint) -> Result<Explanation, QuestionError> {
         if let Some(reason) = not_enrolled(&target.workload) {
             return Ok(nothing_enforced(reason));
         }
         let destination = target.address;
         let source = self.caller.address(destination.ip())?;
-        let connection = Attributes {
+        let connection = ConnectionAttributes {
             identity: self.caller.identity().cloned(),
             source: source.unwrap_or_else(|| no_address(destination.ip())),
             destination,
@@ -159,14 +159,16 @@ impl Asked<'_> {
         policies: &WorkloadPolicies,
         case: &Case<'_>,
         workload: &Workload,
-    ) -> Authentication {
+    ) -> PortAuthentication {
         let port = case.connection.destination.port();
         let in_force = self.view.policies.authentication(workload, port);
         let mode = match in_force {
-            Some((_, Mode::Strict)) => AuthenticationMode::Strict,
-            Some((_, Mode::Permissive | Mode::Unset)) | None => AuthenticationMode::Permissive,
+            Some((_, MtlsMode::Strict)) => AuthenticationMode::Strict,
+            Some((_, MtlsMode::Permissive | MtlsMode::Unset)) | None => {
+                AuthenticationMode::Permissive
+            }
         };
-        let connection = Attributes {
+        let connection = ConnectionAttributes {
             identity: None,
             ..case.connection.clone()
         };
@@ -174,7 +176,7 @@ impl Asked<'_> {
             connection: &connection,
             ..*case
         };
-        Authentication {
+        PortAuthentication {
             mode,
             object: in_force.map(|(decider, _)| self.name(&decider)),
             plaintext: verdict(&policies.rule_on(&in_plaintext).outcome),
@@ -227,7 +229,7 @@ impl Asked<'_> {
             return None;
         }
         let token = case.request.and_then(|request| request.token.as_deref());
-        let requires = |rule: &JwtRule| rule.presence == Presence::Required;
+        let requires = |rule: &JwtRule| rule.presence == TokenPresence::Required;
         match (policies.verifies_tokens(port), token) {
             (true, _) if policies.jwt_rules(port).iter().any(requires) => Some(
                 "RequestAuthentication applies: a request without a token that it requires, or with \
@@ -295,25 +297,25 @@ impl Asked<'_> {
     }
 }
 
-const fn verdict(outcome: &Outcome) -> Verdict {
+const fn verdict(outcome: &Outcome) -> AccessVerdict {
     match outcome {
-        Outcome::Allowed(_) => Verdict::Allow,
-        Outcome::Denied(_) => Verdict::Deny,
-        Outcome::OnRequest => Verdict::DependsOnRequest,
-        Outcome::OnAuthorizer(_) => Verdict::DependsOnAuthorizer,
+        Outcome::Allowed(_) => AccessVerdict::Allow,
+        Outcome::Denied(_) => AccessVerdict::Deny,
+        Outcome::OnRequest => AccessVerdict::DependsOnRequest,
+        Outcome::OnAuthorizer(_) => AccessVerdict::DependsOnAuthorizer,
     }
 }
 
 /// Why nothing is enforced for a pod, as a sentence.
 fn not_enrolled(workload: &Workload) -> Option<String> {
     let name = &workload.name;
-    match workload.enrolment {
-        Enrolment::OptedIn => None,
-        Enrolment::NotOptedIn => Some(format!(
+    match workload.membership {
+        Membership::OptedIn => None,
+        Membership::NotOptedIn => Some(format!(
             "the pod {name} is not in the mesh: neither it nor its namespace has the label \
              istio.io/dataplane-mode: ambient"
         )),
-        Enrolment::Never(never) => Some(format!(
+        Membership::Never(never) => Some(format!(
             "the pod {name} is never enrolled: {never}. Callers in the mesh are refused"
         )),
     }
@@ -321,7 +323,7 @@ fn not_enrolled(workload: &Workload) -> Option<String> {
 
 fn nothing_enforced(reason: String) -> Explanation {
     Explanation {
-        verdict: Verdict::NotEnforced,
+        verdict: AccessVerdict::NotEnforced,
         decided: DecidedBy::Nobody,
         cause: Cause::NotEnrolled { reason },
         matched: Vec::new(),

@@ -11,25 +11,25 @@ use ambit_model::{ObjectName, WorkloadIdentity};
 
 /// Whether somebody may reach something.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct Question {
+pub struct AccessQuestion {
     /// Who calls.
     pub from: CallerName,
     /// From which address, where the objects do not say it.
     pub from_address: Option<IpAddr>,
     /// How.
-    pub transport: Transport,
+    pub transport: CallerTransport,
     /// What is called.
     pub to: DestinationName,
     /// The pod's port, or the Service's, 1 to 65535.
     pub port: u16,
     /// With which request; `None` asks about the connection alone.
-    pub request: Option<AskedRequest>,
+    pub request: Option<HypotheticalRequest>,
 }
 
 /// Whether a caller comes through a tunnel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Transport {
+pub enum CallerTransport {
     /// Where the caller has an identity.
     Tunnel,
     /// Never.
@@ -38,7 +38,7 @@ pub enum Transport {
 
 /// A request, as far as it is said. The rest is what a simple client sends.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
-pub struct AskedRequest {
+pub struct HypotheticalRequest {
     /// GET, if it is not said.
     pub method: Option<String>,
     /// `/`, if it is not said; with its query.
@@ -82,7 +82,7 @@ pub enum DestinationName {
 
 /// Why a text names nothing.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum NameError {
+pub enum AccessNameError {
     /// No caller.
     #[error(
         "{0:?} names no caller; write namespace/service-account, pod:namespace/name, an IP address, \
@@ -104,7 +104,7 @@ fn object_name(text: &str) -> Option<ObjectName> {
 }
 
 impl FromStr for CallerName {
-    type Err = NameError;
+    type Err = AccessNameError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let name = if let Ok(address) = text.parse() {
@@ -117,12 +117,12 @@ impl FromStr for CallerName {
             let principal = text.strip_prefix("spiffe://").unwrap_or(text);
             principal.parse().ok().map(Self::Identity)
         };
-        name.ok_or_else(|| NameError::Caller(text.to_owned()))
+        name.ok_or_else(|| AccessNameError::Caller(text.to_owned()))
     }
 }
 
 impl FromStr for DestinationName {
-    type Err = NameError;
+    type Err = AccessNameError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let name = if let Ok(address) = text.parse() {
@@ -136,7 +136,7 @@ impl FromStr for DestinationName {
         } else {
             host_name(text).map(Self::Service)
         };
-        name.ok_or_else(|| NameError::Destination(text.to_owned()))
+        name.ok_or_else(|| AccessNameError::Destination(text.to_owned()))
     }
 }
 
@@ -172,7 +172,7 @@ impl fmt::Display for DestinationName {
 }
 
 impl TryFrom<String> for CallerName {
-    type Error = NameError;
+    type Error = AccessNameError;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
         text.parse()
@@ -186,7 +186,7 @@ impl From<CallerName> for String {
 }
 
 impl TryFrom<String> for DestinationName {
-    type Error = NameError;
+    type Error = AccessNameError;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
         text.parse()

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Map, Value};
 
-use super::answer::Request;
+use super::answer::ExplainedRequest;
 use super::error::QuestionError;
-use super::question::AskedRequest;
+use super::question::HypotheticalRequest;
 use crate::normalise_path;
-use crate::request::{RequestAttributes, Token, forwarded_for};
+use crate::request::{RequestAttributes, VerifiedToken, forwarded_for};
 use ambit_model::Snapshot;
 
-impl AskedRequest {
+impl HypotheticalRequest {
     /// The attributes of the request to a host.
     pub(super) fn attributes(
         &self,
@@ -62,16 +62,16 @@ impl AskedRequest {
     }
 }
 
-fn token(claims: &Map<String, Value>) -> Token {
+fn token(claims: &Map<String, Value>) -> VerifiedToken {
     let text = |name| claims.get(name).and_then(Value::as_str).unwrap_or_default();
-    Token {
+    VerifiedToken {
         issuer: text("iss").to_owned(),
         subject: text("sub").to_owned(),
         claims: claims.clone(),
     }
 }
 
-impl Request {
+impl ExplainedRequest {
     pub(super) fn of(request: &RequestAttributes, path_and_query: &str) -> Self {
         Self {
             method: request.method.clone(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::answer::DecidedBy;
 use crate::authorization::{Action, Knowledge};
-use crate::decision::{Attributes, ConnectionVerdict, Decider, Denial, Permit};
+use crate::decision::{ConnectionAttributes, ConnectionVerdict, Decider, Denial, Permit};
 use crate::evaluate::{Approvals, Consultation};
 use crate::request::RequestAttributes;
 use crate::ternary::Ternary;
@@ -14,7 +14,7 @@ use crate::workload_policies::WorkloadPolicies;
 /// What is judged.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Case<'a> {
-    pub(crate) connection: &'a Attributes,
+    pub(crate) connection: &'a ConnectionAttributes,
     /// `None`: only the connection.
     pub(crate) request: Option<&'a RequestAttributes>,
     /// The external authorizers that the mesh configuration has.

@@ -14,7 +14,7 @@ use http::HeaderName;
 use super::attachment::{ATTACHMENT_FIELDS, Attachment, attachment};
 use super::dry_run::refuse_dry_run;
 use super::jwks::Jwks;
-use super::reader::{Node, NotEnforced, Warning};
+use super::reader::{NotEnforced, SpecNode, Warning};
 use ambit_model::PolicyObject;
 
 pub use url::{HttpUrl, RedactedUrl};
@@ -40,7 +40,7 @@ pub struct JwtRule {
     /// Empty if no request can have any of them.
     pub locations: Vec<TokenLocation>,
     /// `presence`: whether a request needs a token of this rule.
-    pub presence: Presence,
+    pub presence: TokenPresence,
     /// `outputPayloadToHeader`: takes the payload as the token has it, base64url.
     pub payload_header: Option<HeaderName>,
     /// `outputClaimToHeaders`.
@@ -55,7 +55,7 @@ pub struct JwtRule {
 
 /// Whether a request needs a token that a rule accepts.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-pub enum Presence {
+pub enum TokenPresence {
     /// It may come without one.
     #[default]
     Optional,
@@ -138,7 +138,7 @@ pub(super) struct Parsed {
 
 /// Reads a RequestAuthentication. A selector that is not understood selects all of its scope.
 pub(super) fn parse(object: &PolicyObject) -> Parsed {
-    let spec = Node::spec(&object.spec);
+    let spec = SpecNode::spec(&object.spec);
     let mut warnings = Vec::new();
     match attachment(&spec, &mut warnings) {
         Ok(attachment) => Parsed {
@@ -155,7 +155,7 @@ pub(super) fn parse(object: &PolicyObject) -> Parsed {
 }
 
 fn content(
-    spec: &Node<'_>,
+    spec: &SpecNode<'_>,
     warnings: &mut Vec<Warning>,
 ) -> Result<RequestAuthentication, NotEnforced> {
     let mut rules = Vec::new();

@@ -1,7 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use ambit_model::{ObjectName, Origin, PolicyKind};
+use ambit_model::{ObjectName, ObjectOrigin, PolicyKind};
 
 /// An Ed25519 key (RFC 8037, appendix A.2).
 const JWKS: &str = r#"{"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "k",
@@ -15,7 +15,7 @@ fn object(spec: Value) -> PolicyObject {
         annotations: Default::default(),
         created: None,
         spec,
-        origin: Origin::Kubernetes,
+        origin: ObjectOrigin::Kubernetes,
     }
 }
 
@@ -45,7 +45,7 @@ fn a_rule_with_an_issuer_only_has_the_defaults_of_istio() {
                 HttpUrl::parse(discovery).expect("a URL")
             )),
             locations: TokenLocation::defaults(),
-            presence: Presence::Optional,
+            presence: TokenPresence::Optional,
             payload_header: None,
             claim_headers: Vec::new(),
             forwards_original: false,
@@ -85,7 +85,7 @@ fn every_field_is_read() {
         Some(HeaderName::from_static("x-payload"))
     );
     assert_eq!(rule.claim_headers[0].claim, "sub");
-    assert_eq!(rule.presence, Presence::Required);
+    assert_eq!(rule.presence, TokenPresence::Required);
     assert!(rule.forwards_original);
     assert_eq!(rule.timeout, Duration::from_secs(90));
     assert_eq!(rule.space_delimited_claims, ["roles"]);

@@ -23,7 +23,7 @@ use super::tunnel::Tunnel;
 use crate::turns::Budget;
 use ambit_datapath::PodDatapath;
 use ambit_identity::{ClientTls, ConnectError, HandshakeError, WorkloadCertificates};
-use ambit_model::{Target, WorkloadIdentity};
+use ambit_model::{PodEndpoint, WorkloadIdentity};
 
 /// How long the TLS and HTTP/2 handshakes may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -81,7 +81,7 @@ impl TunnelPool {
     /// [`TunnelError`].
     pub(crate) async fn open(
         &self,
-        endpoint: &Target,
+        endpoint: &PodEndpoint,
         caller: SocketAddr,
     ) -> Result<Tunnel, TunnelError> {
         let peer = Peer {
@@ -194,7 +194,7 @@ async fn connect(
     mut requests: SendRequest<Bytes>,
     lease: Lease,
     peer: &Peer,
-    endpoint: &Target,
+    endpoint: &PodEndpoint,
     caller: SocketAddr,
 ) -> Result<Tunnel, TunnelError> {
     let address = peer.address;

@@ -14,7 +14,7 @@ use super::offline::MeshArguments;
 use super::output::{Format, Output};
 use crate::admin::client;
 use ambit_policy::MeshView;
-use ambit_policy::explain::{Answer, Question};
+use ambit_policy::explain::{AccessExplanation, AccessQuestion};
 use arguments::QuestionArguments;
 
 /// What to ask, of whom, and how to print the answer.
@@ -54,7 +54,7 @@ impl Explain {
     }
 }
 
-fn of_agent(socket: &Path, question: &Question) -> anyhow::Result<Answer> {
+fn of_agent(socket: &Path, question: &AccessQuestion) -> anyhow::Result<AccessExplanation> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -64,7 +64,11 @@ fn of_agent(socket: &Path, question: &Question) -> anyhow::Result<Answer> {
 }
 
 /// What is broken may be what decides, so that nothing is said without it.
-fn of_files(mesh: MeshArguments, files: &[PathBuf], question: &Question) -> anyhow::Result<Answer> {
+fn of_files(
+    mesh: MeshArguments,
+    files: &[PathBuf],
+    question: &AccessQuestion,
+) -> anyhow::Result<AccessExplanation> {
     let files = mesh.read(files)?;
     if let Some(unreadable) = files.unreadable.first() {
         bail!("{}: {}", unreadable.path.display(), unreadable.problem);

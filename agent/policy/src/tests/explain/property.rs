@@ -9,13 +9,15 @@ use super::super::generate::{connection, policies, request};
 use super::super::web;
 use crate::explain::DecidedBy;
 use crate::explain::ruling::{Case, Outcome};
-use crate::peer_authentication::Mode;
-use crate::{Approvals, Attributes, ConnectionVerdict, RequestAttributes, WorkloadPolicies};
+use crate::peer_authentication::MtlsMode;
+use crate::{
+    Approvals, ConnectionAttributes, ConnectionVerdict, RequestAttributes, WorkloadPolicies,
+};
 
 /// Holds a ruling against the evaluator, for authorizers that all allow, or none of which is known.
 fn assert_same(
     policies: &WorkloadPolicies,
-    connection: &Attributes,
+    connection: &ConnectionAttributes,
     request: Option<&RequestAttributes>,
     providers: &BTreeSet<std::sync::Arc<str>>,
 ) {
@@ -128,7 +130,7 @@ proptest! {
         let policies = index.for_workload(&web());
         for port in [80, 8080, 9090] {
             let shown = index.authentication(&web(), port);
-            let strict = shown.filter(|(_, mode)| *mode == Mode::Strict);
+            let strict = shown.filter(|(_, mode)| *mode == MtlsMode::Strict);
             let strict = strict.map(|(object, _)| object);
             let enforced = policies.strictness.of(port);
             prop_assert_eq!(strict.as_ref(), enforced);
