@@ -1,8 +1,10 @@
 //! What verifying the signatures of one request may cost: whoever sends tokens without `kid`, and
 //! whoever writes a policy with many or large keys, has other pods' requests wait otherwise.
 
-use super::limits::MAX_WORK;
 use ambit_policy::{Curve, KeyMaterial};
+
+/// What the signatures of one request may cost, in verifications with an RSA key of 2048 bits.
+pub(super) const MAX_WORK: u32 = 64;
 
 /// The work of one verification, in verifications with an RSA key of 2048 bits and the usual
 /// exponent, rounded up.

@@ -6,10 +6,12 @@ use std::borrow::Cow;
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderName};
 
-use super::head::RequestToAuthenticate;
-use super::limits::MAX_TOKENS;
+use super::authenticate::RequestToAuthenticate;
 use super::unauthenticated::Unauthenticated;
 use ambit_policy::{JwtRule, TokenLocation};
+
+/// Different tokens of a request that are looked at.
+pub(super) const MAX_TOKENS: usize = 8;
 
 /// A token and where it was.
 #[derive(PartialEq, Eq, Debug)]

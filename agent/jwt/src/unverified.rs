@@ -4,10 +4,12 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
-use super::limits::MAX_TOKEN;
 use super::strict_json;
 use super::unauthenticated::Unauthenticated;
 use ambit_policy::Algorithm;
+
+/// The longest token, in bytes.
+pub(super) const MAX_TOKEN: usize = 16 * 1024;
 
 /// A token in JWS compact serialisation (RFC 7515, section 7.1).
 #[derive(Debug)]

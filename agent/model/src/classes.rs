@@ -1,12 +1,45 @@
+//! The ranges of the mesh, and what the connect hooks do with each network.
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ambit_common::MeshClass;
 use ipnet::IpNet;
+use serde::Serialize;
 
 use super::backends::Backend;
 use super::snapshot::AddressOwner;
 use super::{DataplaneMode, Membership, NeverEnrolled, Service, Snapshot, Workload};
+
+/// The addresses that belong to the mesh even where no object names them: the cluster's pod and
+/// Service ranges, without their exclusions.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct MeshRanges {
+    /// Pod and Service CIDRs.
+    pub included: Vec<IpNet>,
+    /// Parts of them that are outside.
+    pub excluded: Vec<IpNet>,
+}
+
+impl MeshRanges {
+    /// Whether an address lies in the ranges; the longest prefix decides, and an exclusion wins
+    /// over an inclusion of the same length.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        let longest = |ranges: &[IpNet]| {
+            ranges
+                .iter()
+                .filter(|net| net.contains(&address))
+                .map(IpNet::prefix_len)
+                .max()
+        };
+        match (longest(&self.included), longest(&self.excluded)) {
+            (None, _) => false,
+            (Some(_), None) => true,
+            (Some(included), Some(excluded)) => included > excluded,
+        }
+    }
+}
 
 impl Snapshot {
     /// What the connect hooks do with each network: sorted, each network once.
@@ -128,6 +161,30 @@ mod tests {
     use super::super::testing::{parts, pod, service, slice};
     use super::super::{DATAPLANE_MODE_LABEL, NamespaceInfo, SnapshotParts, TargetPort};
     use super::*;
+
+    #[test]
+    fn the_longest_prefix_decides() {
+        let net = |text: &str| text.parse::<IpNet>().expect("valid");
+        let ranges = MeshRanges {
+            included: vec![net("10.0.0.0/8"), net("10.1.2.0/24"), net("fd00::/16")],
+            excluded: vec![net("10.1.0.0/16")],
+        };
+        for (address, inside) in [
+            ("10.9.9.9", true),
+            ("::ffff:10.9.9.9", true),
+            ("10.1.9.9", false),
+            ("10.1.2.9", true),
+            ("11.0.0.1", false),
+            ("fd00::1", true),
+            ("fe80::1", false),
+        ] {
+            assert_eq!(
+                ranges.contains(address.parse().expect("valid")),
+                inside,
+                "{address}"
+            );
+        }
+    }
 
     const NEVER: [NeverEnrolled; 2] = [NeverEnrolled::IstioSidecar, NeverEnrolled::ForeignKernel];
 

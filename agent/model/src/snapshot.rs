@@ -49,7 +49,7 @@ pub struct Snapshot {
     workloads: Vec<Arc<Workload>>,
     services: Vec<Service>,
     endpoint_slices: Vec<EndpointSlice>,
-    policies: Vec<PolicyObject>,
+    policies: Vec<Arc<PolicyObject>>,
     mesh_settings: MeshSettings,
     faults: Vec<Fault>,
     complete: bool,
@@ -86,7 +86,7 @@ impl Snapshot {
             workloads: parts.workloads.into_iter().map(Arc::new).collect(),
             services: parts.services,
             endpoint_slices: parts.endpoint_slices,
-            policies: parts.policies,
+            policies: parts.policies.into_iter().map(Arc::new).collect(),
             mesh_settings: parts.mesh_settings,
             faults: parts.faults,
             complete: parts.complete,
@@ -145,7 +145,7 @@ impl Snapshot {
     }
 
     /// The policy objects.
-    pub fn policies(&self) -> &[PolicyObject] {
+    pub fn policies(&self) -> &[Arc<PolicyObject>] {
         &self.policies
     }
 

@@ -1,6 +1,7 @@
-//! The reference evaluator: what the policies of a workload say of a connection, and of a request.
+//! The reference evaluator: what the policies of a workload say about a connection, and about a
+//! request.
 //!
-//! The order is: what cannot be enforced refuses; then PeerAuthentication, CUSTOM, DENY, ALLOW.
+//! The order is: objects that cannot be enforced; then PeerAuthentication, CUSTOM, DENY, ALLOW.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,7 +13,6 @@ use super::decision::{
     ConnectionAttributes, ConnectionVerdict, Decider, Denial, Permit, RequestPermit,
 };
 use super::request::RequestAttributes;
-use super::ternary::Ternary;
 use super::workload_policies::{Attached, WorkloadPolicies};
 
 /// The external authorizers that allowed a connection or a request.
@@ -296,4 +296,62 @@ impl Attached {
 
 fn denial(reason: Reason, decider: Option<Decider>) -> Denial {
     Denial { reason, decider }
+}
+
+/// Whether something holds.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Ternary {
+    /// It does not.
+    False,
+    /// It depends on what is not known yet.
+    Unknown,
+    /// It does.
+    True,
+}
+
+impl Ternary {
+    /// Whether all hold.
+    pub(super) fn all(values: impl IntoIterator<Item = Self>) -> Self {
+        let mut all = Self::True;
+        for value in values {
+            all = all.min(value);
+            if all == Self::False {
+                break;
+            }
+        }
+        all
+    }
+
+    /// Whether one of them holds.
+    pub(super) fn any(values: impl IntoIterator<Item = Self>) -> Self {
+        let mut any = Self::False;
+        for value in values {
+            any = any.max(value);
+            if any == Self::True {
+                break;
+            }
+        }
+        any
+    }
+}
+
+impl From<bool> for Ternary {
+    fn from(value: bool) -> Self {
+        if value { Self::True } else { Self::False }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Ternary::{self, False, True, Unknown};
+
+    #[test]
+    fn what_is_unknown_matters_only_where_the_rest_does_not_decide() {
+        assert_eq!(Ternary::all([]), True);
+        assert_eq!(Ternary::all([True, Unknown]), Unknown);
+        assert_eq!(Ternary::all([False, Unknown]), False);
+        assert_eq!(Ternary::any([]), False);
+        assert_eq!(Ternary::any([True, Unknown]), True);
+        assert_eq!(Ternary::any([False, Unknown]), Unknown);
+    }
 }

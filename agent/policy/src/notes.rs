@@ -5,8 +5,8 @@ use std::fmt;
 
 use super::authorization::{Action, Enforcement, Knowledge};
 use super::decision::{ConnectionAttributes, Decider};
+use super::evaluate::Ternary;
 use super::request::RequestAttributes;
-use super::ternary::Ternary;
 use super::workload_policies::{Attached, WorkloadPolicies};
 
 /// Something to be noted.

@@ -1,10 +1,11 @@
 //! PeerAuthentication: on which ports a workload takes plaintext.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use super::authorization::Enforcement;
 use super::decision::Decider;
-use super::dry_run::refuse_dry_run;
-use super::reader::{NotEnforced, SpecNode, Warning, selector};
+use super::reader::{NotEnforced, Parsed, SpecNode, Warning, refuse_dry_run, selector};
 use ambit_model::{PolicyKind, PolicyObject};
 
 /// A mode, as far as it matters to a proxy that always takes mutual TLS: DISABLE is PERMISSIVE.
@@ -25,35 +26,34 @@ pub(super) struct PeerAuthentication {
     pub(super) ports: BTreeMap<u16, MtlsMode>,
 }
 
-/// An object's selector, and what it says or the field that keeps it from being enforced.
-pub(super) struct Parsed {
-    /// Empty: no selector, or one without labels.
-    pub(super) selector: Vec<(String, String)>,
-    pub(super) content: Result<PeerAuthentication, NotEnforced>,
-    /// What an operator may want to know, though it is enforced.
-    pub(super) warnings: Vec<Warning>,
-}
+/// A PeerAuthentication that was read. Its labels are empty if it has no selector, or one without
+/// labels: it then applies to all of its scope.
+pub(super) type ParsedAuthentication = Parsed<Vec<(String, String)>, PeerAuthentication>;
 
 /// Reads a PeerAuthentication. A selector that is not understood selects the whole namespace.
-pub(super) fn parse(object: &PolicyObject) -> Parsed {
+pub(super) fn parse(object: &Arc<PolicyObject>) -> ParsedAuthentication {
     let spec = SpecNode::spec(&object.spec);
     let selected = spec.fields().and_then(|fields| {
         let field = fields.into_iter().find(|(name, _)| *name == "selector");
         field.map_or(Ok(Vec::new()), |(_, field)| selector(&field))
     });
     let mut warnings = Vec::new();
-    match selected {
-        Ok(selector) => Parsed {
-            content: refuse_dry_run(object)
-                .and_then(|()| content(&spec, selector.is_empty(), &mut warnings)),
-            selector,
-            warnings,
-        },
-        Err(error) => Parsed {
-            selector: Vec::new(),
-            content: Err(error),
-            warnings,
-        },
+    let (selector, content) = match selected {
+        Ok(selector) => {
+            let content = refuse_dry_run(object)
+                .and_then(|()| content(&spec, selector.is_empty(), &mut warnings));
+            (selector, content)
+        }
+        Err(error) => (Vec::new(), Err(error)),
+    };
+    Parsed {
+        object: Arc::clone(object),
+        selector,
+        action: None,
+        enforcement: Enforcement::Enforced,
+        content,
+        more_errors: Vec::new(),
+        warnings,
     }
 }
 

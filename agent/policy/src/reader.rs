@@ -1,7 +1,12 @@
-//! Reads the fields of a policy's `spec`, and knows where in it it stands: what is not understood
-//! is named, and makes the policy refuse.
+//! Reads the fields of a policy object, and keeps track of where in `spec` it is. A field that is not
+//! understood is named in the error, and the policy is not enforced.
+
+use std::sync::Arc;
 
 use serde_json::Value;
+
+use super::authorization::{Action, Enforcement};
+use ambit_model::PolicyObject;
 
 /// A field that cannot be enforced.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, thiserror::Error)]
@@ -23,6 +28,21 @@ pub(super) struct Warning {
     pub(super) path: String,
     /// What it means.
     pub(super) problem: String,
+}
+
+/// A policy object that was read: what it selects, and either what it says or the first field that
+/// cannot be enforced.
+#[derive(Debug)]
+pub(super) struct Parsed<S, C> {
+    pub(super) object: Arc<PolicyObject>,
+    pub(super) selector: S,
+    /// The action of an AuthorizationPolicy, if it can be read; `None` for other kinds.
+    pub(super) action: Option<Action>,
+    pub(super) enforcement: Enforcement,
+    pub(super) content: Result<C, NotEnforced>,
+    /// Further errors, besides the one in `content`.
+    pub(super) more_errors: Vec<NotEnforced>,
+    pub(super) warnings: Vec<Warning>,
 }
 
 /// The longest value, in bytes, that is shown.
@@ -210,4 +230,48 @@ pub(super) fn selector(node: &SpecNode<'_>) -> Result<Vec<(String, String)>, Not
         }
     }
     Ok(labels)
+}
+
+/// The annotation's key.
+const ANNOTATION: &str = "istio.io/dry-run";
+
+/// Whether an object is on trial; the values are those of Go's strconv.ParseBool. `None` without the
+/// annotation.
+///
+/// # Errors
+/// For any other value.
+pub(super) fn dry_run(object: &PolicyObject) -> Result<Option<bool>, NotEnforced> {
+    match object.annotations.get(ANNOTATION).map(String::as_str) {
+        None => Ok(None),
+        Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(Some(true)),
+        Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(Some(false)),
+        Some(other) => Err(refused(
+            object,
+            format!("{other:?} is neither true nor false"),
+        )),
+    }
+}
+
+/// Refuses the annotation, whatever its value, on a kind that has no dry runs: whoever put it there
+/// expects the object to decide nothing, and it would.
+///
+/// # Errors
+/// Where it is there.
+pub(super) fn refuse_dry_run(object: &PolicyObject) -> Result<(), NotEnforced> {
+    match object.annotations.contains_key(ANNOTATION) {
+        false => Ok(()),
+        true => Err(refused(
+            object,
+            "only an AuthorizationPolicy has dry runs; remove the annotation".to_owned(),
+        )),
+    }
+}
+
+/// What is wrong with an object's annotation.
+pub(super) fn refused(object: &PolicyObject, problem: String) -> NotEnforced {
+    NotEnforced {
+        path: format!("metadata.annotations[{ANNOTATION}]"),
+        problem,
+        value: object.annotations.get(ANNOTATION).cloned(),
+    }
 }

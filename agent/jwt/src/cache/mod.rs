@@ -1,10 +1,6 @@
 //! The keys of all issuers, shared by all shards, fetched in the background.
 
-mod addresses;
 mod fetch;
-mod http_fetcher;
-mod obtain;
-mod queue;
 mod remote;
 #[cfg(test)]
 mod tests;
@@ -21,14 +17,11 @@ use tokio::runtime::Handle;
 use super::key_set::KeySet;
 use super::unverified::TokenHeader;
 use ambit_policy::{JwtRule, KeySource};
-use queue::{Capacity, Namespaces};
 use remote::{Remote, Wanted};
-use turns::FetchTurns;
+use turns::{Capacity, FetchTurns, Namespaces};
 
-pub use addresses::{FetchableAddresses, IsLocal};
-pub use fetch::{Fetch, FetchError};
-pub use http_fetcher::{HttpFetcher, TrustError};
-pub use obtain::{DiscoveryError, KeyError};
+pub use fetch::{Fetch, FetchError, FetchableAddresses, HttpFetcher, IsLocal, TrustError};
+pub use remote::{DiscoveryError, KeyError};
 pub use turns::FetchTurn;
 
 /// How many fetches run at once. Namespaces take turns, and one whose URLs hang uses up no more than

@@ -8,11 +8,11 @@ use ipnet::IpNet;
 
 use super::Action;
 use crate::decision::ConnectionAttributes;
+use crate::evaluate::Ternary;
 use crate::matcher::{Field, HostMatch, ServiceAccountMatch, StringMatch};
 use crate::path::{Operators, PathMatch};
 use crate::request::{HeaderKey, RequestAttributes, VerifiedToken};
 use crate::request_principal::RequestPrincipalMatch;
-use crate::ternary::Ternary;
 use ambit_model::WorkloadIdentity;
 
 /// A condition.

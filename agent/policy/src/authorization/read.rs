@@ -2,18 +2,16 @@
 
 use std::sync::Arc;
 
-use super::condition::condition;
 use super::criterion::Criterion;
-use super::fields::{Context, refuse_in_custom, twins};
 use super::values::{
-    block, expanded, host, namespace, path, port, principal, request_principal, service_account,
-    text, trust_domain,
+    Context, block, expanded, host, namespace, path, port, principal, refuse_in_custom,
+    request_principal, service_account, text, trust_domain, twins,
 };
+use super::when::condition;
 use super::{Action, AuthorizationPolicy, Enforcement, Rule};
 use crate::attachment::{ATTACHMENT_FIELDS, Attachment, attachment};
-use crate::dry_run::{dry_run, refused};
 use crate::matcher::StringMatch;
-use crate::reader::{NotEnforced, SpecNode, Warning};
+use crate::reader::{NotEnforced, Parsed, SpecNode, Warning, dry_run, refused};
 use ambit_model::{PolicyObject, TrustBundle};
 
 /// The most rules of a policy, and sources of a rule.
@@ -25,21 +23,12 @@ const SCHEME: &str = "spiffe://";
 /// The most `serviceAccounts` of a source.
 const MOST_ACCOUNTS: usize = 16;
 
-/// An AuthorizationPolicy, as far as it could be read.
-pub(crate) struct Parsed {
-    pub(crate) attachment: Attachment,
-    pub(crate) action: Option<Action>,
-    /// A dry run only where that can be read.
-    pub(crate) enforcement: Enforcement,
-    pub(crate) rules: Result<AuthorizationPolicy, NotEnforced>,
-    /// What else is wrong, where the rules are not right.
-    pub(crate) more_errors: Vec<NotEnforced>,
-    /// What an operator may want to know, though it is enforced.
-    pub(crate) warnings: Vec<Warning>,
-}
+/// An AuthorizationPolicy, as far as it could be read. It counts as a dry run only if its annotation
+/// and its action can be read.
+pub(crate) type ParsedAuthorization = Parsed<Attachment, Arc<AuthorizationPolicy>>;
 
 /// Reads an AuthorizationPolicy.
-pub(crate) fn parse(object: &PolicyObject, bundle: &TrustBundle) -> Parsed {
+pub(crate) fn parse(object: &Arc<PolicyObject>, bundle: &TrustBundle) -> ParsedAuthorization {
     let spec = SpecNode::spec(&object.spec);
     let (mut warnings, mut more_errors) = (Vec::new(), Vec::new());
     let attached = attachment(&spec, &mut warnings);
@@ -69,10 +58,11 @@ pub(crate) fn parse(object: &PolicyObject, bundle: &TrustBundle) -> Parsed {
         warnings.extend(written_schemes(policy));
     }
     Parsed {
-        attachment: attached.unwrap_or(Attachment::Everything),
+        object: Arc::clone(object),
+        selector: attached.unwrap_or(Attachment::Everything),
         action: action.ok(),
         enforcement,
-        rules,
+        content: rules.map(Arc::new),
         more_errors,
         warnings,
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::prefix::admits_prefix;
+use super::admits_prefix;
 use crate::authorization::{Action, AuthorizationPolicy, Conjunction, Criterion, Rule};
 use crate::decision::Decider;
 use crate::matcher::Field;

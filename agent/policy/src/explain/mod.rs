@@ -3,29 +3,22 @@
 //!
 //! Nothing here matches a value: [`ruling`] asks the evaluator, and [`rules`] asks the criteria.
 
-mod answer;
-mod authentication;
-mod caller;
-mod destination;
 mod endpoint;
-mod error;
-mod near;
+mod explanation;
+mod names;
 mod question;
-mod request;
-mod rules;
 pub(super) mod ruling;
 
 use std::net::IpAddr;
 
-pub use answer::{
+pub use explanation::{
     AccessExplanation, AccessVerdict, AuthenticationMode, Cause, CriterionText, DecidedBy,
     EndpointResult, ExplainedCaller, ExplainedEndpoint, ExplainedRequest, Explanation,
     PortAuthentication, RuleName, RuleText,
 };
-pub use error::QuestionError;
 pub use question::{
     AccessNameError, AccessQuestion, CallerName, CallerTransport, DestinationName,
-    HypotheticalRequest,
+    HypotheticalRequest, QuestionError,
 };
 
 use super::MeshView;
@@ -33,9 +26,8 @@ use super::authorization::Criterion;
 use super::request::HeaderKey;
 use super::workload_policies::WorkloadPolicies;
 use ambit_model::PodEndpoint;
-use caller::ResolvedCaller;
-use destination::ResolvedDestination;
-use endpoint::Asked;
+use endpoint::ResolvedQuestion;
+use names::{ResolvedCaller, ResolvedDestination};
 
 impl MeshView {
     /// Answers a question.
@@ -53,7 +45,7 @@ impl MeshView {
         let shown = request.as_ref().zip(question.request.as_ref());
         let shown =
             shown.map(|(request, asked)| ExplainedRequest::of(request, asked.path_and_query()));
-        let asked = Asked {
+        let asked = ResolvedQuestion {
             view: self,
             caller: &caller,
             request: request.as_ref(),

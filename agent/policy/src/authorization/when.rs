@@ -1,10 +1,9 @@
 //! The entries of `when`: the keys of the Istio API, each with its kind of value.
 
 use super::criterion::Criterion;
-use super::fields::{Context, refuse_in_custom, twins};
 use super::values::{
-    block, expanded, namespace, port, principal, request_principal, service_account, text,
-    trust_domain,
+    Context, block, expanded, namespace, port, principal, refuse_in_custom, request_principal,
+    service_account, text, trust_domain, twins,
 };
 use crate::reader::{NotEnforced, SpecNode};
 use crate::request::HeaderKey;
