@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use futures_util::future::LocalBoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use ambit_model::{ProviderService, Target};
+use ambit_model::{PodEndpoint, ProviderService};
 
 /// How the checks of one pod reach authorizers: as the pod, from where it is.
 pub trait PodNetwork {
@@ -39,7 +39,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AuthorizerStream for T {}
 #[derive(Clone, Debug)]
 pub enum Endpoint {
     /// A pod that the mesh knows: how it is reached is the mesh's to say.
-    Pod(Target),
+    Pod(PodEndpoint),
     /// What the mesh leaves alone.
     Outside(SocketAddr),
 }

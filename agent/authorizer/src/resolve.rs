@@ -8,7 +8,7 @@ use ambit_common::MeshClass;
 
 use super::error::CheckError;
 use super::network::Endpoint;
-use ambit_model::{Destination, ObjectName, ProviderService, Snapshot, Target};
+use ambit_model::{Destination, ObjectName, PodEndpoint, ProviderService, Snapshot};
 
 /// Where a service is reached: the ready pods of a Service that the mesh knows, or what the system's
 /// resolver says, as the mesh takes it.
@@ -39,7 +39,7 @@ pub async fn resolve(mesh: Arc<Snapshot>, service: &ProviderService) -> io::Resu
 ///
 /// # Errors
 /// Where its Service has no such port, or its address leads to no pod.
-pub fn in_mesh(mesh: &Snapshot, service: &ProviderService) -> io::Result<Vec<Target>> {
+pub fn in_mesh(mesh: &Snapshot, service: &ProviderService) -> io::Result<Vec<PodEndpoint>> {
     if let Ok(address) = service.host.parse::<IpAddr>() {
         let endpoints = at(mesh, SocketAddr::new(address, service.port))?;
         let pods = endpoints.into_iter().filter_map(|endpoint| match endpoint {
@@ -84,17 +84,17 @@ fn at(mesh: &Snapshot, address: SocketAddr) -> io::Result<Vec<Endpoint>> {
     }
 }
 
-fn reached(endpoint: ambit_model::Endpoint) -> Endpoint {
+fn reached(endpoint: ambit_model::ServiceEndpoint) -> Endpoint {
     match endpoint {
-        ambit_model::Endpoint::Pod(target) => Endpoint::Pod(target),
-        ambit_model::Endpoint::Outside(address) => Endpoint::Outside(address),
+        ambit_model::ServiceEndpoint::Pod(target) => Endpoint::Pod(target),
+        ambit_model::ServiceEndpoint::Outside(address) => Endpoint::Outside(address),
     }
 }
 
-fn pod(endpoint: ambit_model::Endpoint) -> Option<Target> {
+fn pod(endpoint: ambit_model::ServiceEndpoint) -> Option<PodEndpoint> {
     match endpoint {
-        ambit_model::Endpoint::Pod(target) => Some(target),
-        ambit_model::Endpoint::Outside(_) => None,
+        ambit_model::ServiceEndpoint::Pod(target) => Some(target),
+        ambit_model::ServiceEndpoint::Outside(_) => None,
     }
 }
 

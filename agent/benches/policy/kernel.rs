@@ -7,7 +7,7 @@ use std::time::Duration;
 use ambit_common::{ClassifierInput, ClassifierOutput, Generation, KernelVerdict, NetnsCookie};
 use ambit_datapath::PinDirectory;
 use ambit_datapath::{CLASSIFIER, Pins, PolicyTables};
-use ambit_policy::{Attributes, WorkloadPolicies};
+use ambit_policy::{ConnectionAttributes, WorkloadPolicies};
 use anyhow::{Context, Result};
 use aya::programs::Xdp;
 use aya::{Ebpf, EbpfLoader, TestRun, TestRunOptions};
@@ -55,7 +55,7 @@ impl Kernel {
     pub(crate) fn question(
         &self,
         policies: &Arc<WorkloadPolicies>,
-        connection: &Attributes,
+        connection: &ConnectionAttributes,
     ) -> Result<ClassifierInput> {
         const POD: NetnsCookie = NetnsCookie(1);
         let assigned = self.tables.assign(POD, policies, Generation(0))?;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ambit_model::{ObjectName, Revision, TrustBundle, TrustDomain, WorkloadIdentity};
-use ambit_policy::{Attributes, MeshView, RequestAttributes, WorkloadPolicies};
+use ambit_policy::{ConnectionAttributes, MeshView, RequestAttributes, WorkloadPolicies};
 use ambit_source::files::offline::{Input, OfflineConfig, read_once};
 use anyhow::{Context, Result, ensure};
 
@@ -47,10 +47,10 @@ pub(crate) fn policies(rules: Rules, count: usize) -> Result<Arc<WorkloadPolicie
 }
 
 /// A connection of the client that rule `number` allows.
-pub(crate) fn connection(number: usize) -> Result<Attributes> {
+pub(crate) fn connection(number: usize) -> Result<ConnectionAttributes> {
     let domain = TrustDomain::new("cluster.local")?;
     let identity = WorkloadIdentity::new(domain, "clients", &account(number))?;
-    Ok(Attributes {
+    Ok(ConnectionAttributes {
         identity: Some(identity),
         source: [10, 0, 1, 1].into(),
         destination: SocketAddr::from(([10, 0, 0, 1], PORT)),

@@ -183,7 +183,7 @@ fn link(certificate: &CertificateDer<'static>) -> Option<ChainCertificate> {
 }
 
 /// How an identity's certificate fares.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CertificateState {
     /// The first one is being asked for.

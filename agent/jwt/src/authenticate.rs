@@ -2,15 +2,41 @@
 
 use std::time::SystemTime;
 
-use super::budget::Budget;
+use http::header::{ACCESS_CONTROL_REQUEST_METHOD, ORIGIN};
+use http::{HeaderMap, Method};
+
+use super::budget::VerificationBudget;
 use super::cache::KeyCache;
-use super::effects::{Accepted, Verified};
+use super::effects::{Accepted, VerifiedTokens};
 use super::extract::{Found, extract};
-use super::head::RequestHead;
 use super::unauthenticated::Unauthenticated;
 use super::unverified::Unverified;
 use super::verify::{check_claims, check_signature, policy_token};
-use ambit_policy::{JwtRule, Presence};
+use ambit_policy::{JwtRule, TokenPresence};
+
+/// The head of a request.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestToAuthenticate<'a> {
+    /// The method.
+    pub method: &'a Method,
+    /// Path and query, as they came.
+    pub target: &'a str,
+    /// The headers, without pseudo-headers.
+    pub headers: &'a HeaderMap,
+}
+
+impl RequestToAuthenticate<'_> {
+    /// Whether a browser asks what it may send (the Fetch standard's CORS-preflight): it does not
+    /// send a token along then.
+    pub(super) fn is_preflight(&self) -> bool {
+        let has = |name| {
+            self.headers
+                .get(name)
+                .is_some_and(|value| !value.is_empty())
+        };
+        self.method == Method::OPTIONS && has(ORIGIN) && has(ACCESS_CONTROL_REQUEST_METHOD)
+    }
+}
 
 /// Verifies the tokens of a request. `None`: it carries none and needs none, or is a CORS
 /// preflight, which a browser sends without.
@@ -26,10 +52,10 @@ use ambit_policy::{JwtRule, Presence};
 /// passed on.
 pub async fn authenticate(
     rules: &[JwtRule],
-    request: &RequestHead<'_>,
+    request: &RequestToAuthenticate<'_>,
     keys: &KeyCache,
     now: SystemTime,
-) -> Result<Option<Verified>, Unauthenticated> {
+) -> Result<Option<VerifiedTokens>, Unauthenticated> {
     if request.is_preflight() {
         return Ok(None);
     }
@@ -37,13 +63,13 @@ pub async fn authenticate(
     // What needs no keys comes first: a request that fails anyhow causes no fetch.
     let candidates = found.iter().map(|found| Candidate::new(found, now));
     let candidates = candidates.collect::<Result<Vec<_>, _>>()?;
-    let mut budget = Budget::of_request();
+    let mut budget = VerificationBudget::of_request();
     require(rules, &candidates, keys, &mut budget).await?;
     let mut accepted = Vec::new();
     for candidate in candidates {
         accepted.push(candidate.verify(keys, &mut budget).await?);
     }
-    Ok(Verified::new(accepted))
+    Ok(VerifiedTokens::new(accepted))
 }
 
 /// Ensures that every rule that requires a token accepts one.
@@ -51,12 +77,12 @@ async fn require(
     rules: &[JwtRule],
     candidates: &[Candidate<'_>],
     keys: &KeyCache,
-    budget: &mut Budget,
+    budget: &mut VerificationBudget,
 ) -> Result<(), Unauthenticated> {
     for rule in rules {
         match rule.presence {
-            Presence::Optional => {}
-            Presence::Required => accepted_by(rule, candidates, keys, budget).await?,
+            TokenPresence::Optional => {}
+            TokenPresence::Required => accepted_by(rule, candidates, keys, budget).await?,
         }
     }
     Ok(())
@@ -68,7 +94,7 @@ async fn accepted_by(
     rule: &JwtRule,
     candidates: &[Candidate<'_>],
     keys: &KeyCache,
-    budget: &mut Budget,
+    budget: &mut VerificationBudget,
 ) -> Result<(), Unauthenticated> {
     let mut error = None;
     for candidate in candidates.iter().filter(|one| one.is_for(rule)) {
@@ -124,7 +150,7 @@ impl<'a> Candidate<'a> {
         &self,
         rule: &JwtRule,
         keys: &KeyCache,
-        budget: &mut Budget,
+        budget: &mut VerificationBudget,
     ) -> Result<(), Unauthenticated> {
         let set = keys
             .keys_for(&rule.keys, &self.token.header, rule.timeout)
@@ -137,7 +163,7 @@ impl<'a> Candidate<'a> {
     async fn verify(
         self,
         keys: &KeyCache,
-        budget: &mut Budget,
+        budget: &mut VerificationBudget,
     ) -> Result<Accepted, Unauthenticated> {
         let mut error = None;
         for &rule in &self.rules {

@@ -1,8 +1,10 @@
 //! What verifying the signatures of one request may cost: whoever sends tokens without `kid`, and
 //! whoever writes a policy with many or large keys, has other pods' requests wait otherwise.
 
-use super::limits::MAX_WORK;
 use ambit_policy::{Curve, KeyMaterial};
+
+/// What the signatures of one request may cost, in verifications with an RSA key of 2048 bits.
+pub(super) const MAX_WORK: u32 = 64;
 
 /// The work of one verification, in verifications with an RSA key of 2048 bits and the usual
 /// exponent, rounded up.
@@ -11,7 +13,7 @@ pub(super) struct Cost(u32);
 
 /// What is left for a request.
 #[derive(Debug)]
-pub(super) struct Budget {
+pub(super) struct VerificationBudget {
     left: u32,
 }
 
@@ -19,7 +21,7 @@ pub(super) struct Budget {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Exhausted;
 
-impl Budget {
+impl VerificationBudget {
     /// That of a request of which nothing is verified yet.
     pub(super) fn of_request() -> Self {
         Self { left: MAX_WORK }
@@ -90,7 +92,7 @@ mod tests {
 
     #[test]
     fn what_is_spent_is_gone_and_what_cannot_be_paid_costs_nothing() {
-        let mut budget = Budget::of_request();
+        let mut budget = VerificationBudget::of_request();
         assert_eq!(budget.spend(Cost(MAX_WORK - 1)), Ok(()));
         assert_eq!(budget.spend(Cost(2)), Err(Exhausted));
         assert_eq!(budget.spend(Cost(1)), Ok(()));

@@ -8,12 +8,12 @@ use serde_json::{Map, Value};
 
 use super::extract::{cookie_value, parameter_value, split_query, tokens_in};
 use ambit_model::folded;
-use ambit_policy::{ClaimHeader, JwtRule, Token, TokenLocation};
+use ambit_policy::{ClaimHeader, JwtRule, TokenLocation, VerifiedToken};
 
 /// The verified tokens of a request.
 #[derive(Debug)]
-pub struct Verified {
-    token: Arc<Token>,
+pub struct VerifiedTokens {
+    token: Arc<VerifiedToken>,
     /// At least one.
     accepted: Vec<Accepted>,
 }
@@ -21,14 +21,14 @@ pub struct Verified {
 /// A verified token.
 #[derive(Debug)]
 pub(super) struct Accepted {
-    pub(super) token: Arc<Token>,
+    pub(super) token: Arc<VerifiedToken>,
     /// The token as it came, and the places that it is taken from; none where it is forwarded.
     pub(super) stripped: (String, Vec<TokenLocation>),
     /// Headers for the application.
     pub(super) outputs: Vec<(HeaderName, HeaderValue)>,
 }
 
-impl Verified {
+impl VerifiedTokens {
     /// `None` where there is no token.
     pub(super) fn new(accepted: Vec<Accepted>) -> Option<Self> {
         let token = accepted.first()?.token.clone();
@@ -36,7 +36,7 @@ impl Verified {
     }
 
     /// The token that policy sees.
-    pub fn token(&self) -> &Arc<Token> {
+    pub fn token(&self) -> &Arc<VerifiedToken> {
         &self.token
     }
 }
@@ -82,7 +82,7 @@ fn claim_text(claims: &Map<String, Value>, output: &ClaimHeader) -> Option<Strin
 /// are taken out of headers and `target` (path and query) unless a rule forwards them.
 pub fn apply(
     rules: &[JwtRule],
-    verified: Option<&Verified>,
+    verified: Option<&VerifiedTokens>,
     headers: &mut HeaderMap,
     target: &mut String,
 ) {

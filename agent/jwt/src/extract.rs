@@ -6,10 +6,12 @@ use std::borrow::Cow;
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderName};
 
-use super::head::RequestHead;
-use super::limits::MAX_TOKENS;
+use super::authenticate::RequestToAuthenticate;
 use super::unauthenticated::Unauthenticated;
 use ambit_policy::{JwtRule, TokenLocation};
+
+/// Different tokens of a request that are looked at.
+pub(super) const MAX_TOKENS: usize = 8;
 
 /// A token and where it was.
 #[derive(PartialEq, Eq, Debug)]
@@ -25,7 +27,7 @@ pub(super) struct Found<'a> {
 /// The different tokens of a request, in the order of rules and of their locations.
 pub(super) fn extract<'a>(
     rules: &'a [JwtRule],
-    request: &RequestHead<'a>,
+    request: &RequestToAuthenticate<'a>,
 ) -> Result<Vec<Found<'a>>, Unauthenticated> {
     let mut found: Vec<Found<'a>> = Vec::new();
     for rule in rules {
@@ -60,7 +62,7 @@ impl<'a> Found<'a> {
     }
 }
 
-fn tokens_at<'a>(place: &TokenLocation, request: &RequestHead<'a>) -> Vec<Cow<'a, str>> {
+fn tokens_at<'a>(place: &TokenLocation, request: &RequestToAuthenticate<'a>) -> Vec<Cow<'a, str>> {
     match place {
         TokenLocation::Header { name, prefix } => in_header(request.headers, name, prefix),
         TokenLocation::Parameter(name) => in_query(request.target, name),
@@ -194,7 +196,7 @@ mod tests {
             let name = HeaderName::try_from(*name).expect("a name");
             headers.append(name, HeaderValue::try_from(*value).expect("a value"));
         }
-        let request = RequestHead {
+        let request = RequestToAuthenticate {
             method: &Method::GET,
             target,
             headers: &headers,
@@ -355,7 +357,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         let value = HeaderValue::from_bytes(b"Bearer a\xffb").expect("a value");
         headers.append(http::header::AUTHORIZATION, value);
-        let request = RequestHead {
+        let request = RequestToAuthenticate {
             method: &Method::GET,
             target: "/",
             headers: &headers,
@@ -369,7 +371,7 @@ mod tests {
         let mut rules = [testing::rule("a"), testing::rule("b"), testing::rule("c")];
         rules[1].locations = vec![TokenLocation::Cookie("c".into())];
         let headers = HeaderMap::new();
-        let request = RequestHead {
+        let request = RequestToAuthenticate {
             method: &Method::GET,
             target: "/?access_token=t",
             headers: &headers,
@@ -393,7 +395,7 @@ mod tests {
         };
         let (rules, headers) = ([testing::rule("issuer")], HeaderMap::new());
         let count = |target: &str| {
-            let request = RequestHead {
+            let request = RequestToAuthenticate {
                 method: &Method::GET,
                 target,
                 headers: &headers,

@@ -2,8 +2,8 @@
 
 use aws_lc_rs::signature::{self, ParsedPublicKey, RsaParameters, RsaPublicKeyComponents};
 
-use super::budget::{Budget, Cost, Exhausted};
-use super::unverified::Header;
+use super::budget::{Cost, Exhausted, VerificationBudget};
+use super::unverified::TokenHeader;
 use ambit_policy::{Algorithm, Curve, Jwk, Jwks, KeyMaterial};
 
 /// An issuer's keys.
@@ -45,17 +45,17 @@ impl KeySet {
     }
 
     /// Whether a key is for a token with this header.
-    pub(super) fn has_key_for(&self, header: &Header) -> bool {
+    pub(super) fn has_key_for(&self, header: &TokenHeader) -> bool {
         self.verifiers(header).next().is_some()
     }
 
     /// Verifies the signature of a token's header and payload.
     pub(super) fn verify(
         &self,
-        header: &Header,
+        header: &TokenHeader,
         signed: &[u8],
         signature: &[u8],
-        budget: &mut Budget,
+        budget: &mut VerificationBudget,
     ) -> Result<(), NotSigned> {
         let mut error = NotSigned::NoKey;
         for (key, verifier) in self.verifiers(header) {
@@ -76,7 +76,7 @@ impl KeySet {
     /// them.
     fn verifiers<'a>(
         &'a self,
-        header: &'a Header,
+        header: &'a TokenHeader,
     ) -> impl Iterator<Item = (&'a Key, &'a ParsedPublicKey)> {
         let named = self.0.iter().filter(|key| key.id.is_some());
         let named = named.filter(|key| header.key_id.is_none() || key.id == header.key_id);

@@ -9,14 +9,11 @@
 //! other value), pass over `crit`, and parse a key again for each token.
 
 mod authenticate;
-mod bearer;
 mod budget;
 mod cache;
 mod effects;
 mod extract;
-mod head;
 mod key_set;
-mod limits;
 mod strict_json;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -26,13 +23,12 @@ mod unauthenticated;
 mod unverified;
 mod verify;
 
-pub use authenticate::authenticate;
-pub use bearer::{ExpectedToken, VerifiedClaims, verify_bearer};
+pub use authenticate::{RequestToAuthenticate, authenticate};
 pub use cache::{
-    Addresses, DiscoveryError, Fetch, FetchError, HttpFetcher, IsLocal, KeyCache, KeyError,
-    KeyProblem, TrustError, Turn,
+    DiscoveryError, Fetch, FetchError, FetchTurn, FetchableAddresses, HttpFetcher, IsLocal,
+    KeyCache, KeyError, KeyProblem, TrustError,
 };
-pub use effects::{Verified, apply};
-pub use head::RequestHead;
+pub use effects::{VerifiedTokens, apply};
 pub use key_set::KeySet;
 pub use unauthenticated::Unauthenticated;
+pub use verify::{ExpectedToken, VerifiedClaims, verify_bearer};

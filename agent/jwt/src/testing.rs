@@ -19,19 +19,19 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
-use ambit_policy::{Jwks, JwtRule, KeySource, Presence, TokenLocation};
+use ambit_policy::{Jwks, JwtRule, KeySource, TokenLocation, TokenPresence};
 
 /// Takes long to make.
-static RSA: LazyLock<Issuer> = LazyLock::new(Issuer::new_rsa);
+static RSA: LazyLock<TestIssuer> = LazyLock::new(TestIssuer::new_rsa);
 
 /// Somebody who signs tokens.
-pub enum Issuer {
+pub enum TestIssuer {
     Rsa(RsaKeyPair),
     Ec(EcdsaKeyPair, &'static str),
     Ed25519(Ed25519KeyPair),
 }
 
-impl Issuer {
+impl TestIssuer {
     /// One with an RSA key, the same each time.
     pub fn rsa() -> &'static Self {
         &RSA
@@ -175,7 +175,7 @@ pub fn rule(issuer: &str) -> JwtRule {
         audiences: Vec::new(),
         keys: KeySource::Inline(Arc::new(Jwks::parse(nobody.as_bytes()).expect("usable"))),
         locations: TokenLocation::defaults(),
-        presence: Presence::Optional,
+        presence: TokenPresence::Optional,
         payload_header: None,
         claim_headers: Vec::new(),
         forwards_original: false,

@@ -12,7 +12,7 @@ pub enum Unauthenticated {
     /// Not three parts, or too long.
     #[error(
         "the request's token is no signed JWT of at most {} bytes; send one, or none",
-        super::limits::MAX_TOKEN
+        super::unverified::MAX_TOKEN
     )]
     Malformed,
     /// The header is no JSON object without repeated keys, or has a field of a wrong type.
@@ -92,7 +92,7 @@ pub enum Unauthenticated {
         "verifying the request's tokens, the last of them of the issuer {issuer:?}, would take more \
          than {} verifications with an RSA key of 2048 bits; the issuer has to give its keys a \"kid\" \
          and name it in its tokens, or to have fewer or smaller keys",
-        super::limits::MAX_WORK
+        super::budget::MAX_WORK
     )]
     TooCostly {
         /// `iss`.
@@ -101,7 +101,7 @@ pub enum Unauthenticated {
     /// More different tokens than are looked at.
     #[error(
         "the request has more than {} different tokens; send fewer",
-        super::limits::MAX_TOKENS
+        super::extract::MAX_TOKENS
     )]
     TooManyTokens,
 }

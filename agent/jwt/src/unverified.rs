@@ -4,16 +4,18 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
-use super::limits::MAX_TOKEN;
 use super::strict_json;
 use super::unauthenticated::Unauthenticated;
 use ambit_policy::Algorithm;
 
+/// The longest token, in bytes.
+pub(super) const MAX_TOKEN: usize = 16 * 1024;
+
 /// A token in JWS compact serialisation (RFC 7515, section 7.1).
 #[derive(Debug)]
 pub(super) struct Unverified<'a> {
-    pub(super) header: Header,
-    pub(super) claims: Claims,
+    pub(super) header: TokenHeader,
+    pub(super) claims: UnverifiedClaims,
     /// What the signature is of: header and payload, as they came.
     pub(super) signed: &'a [u8],
     pub(super) signature: Vec<u8>,
@@ -24,7 +26,7 @@ pub(super) struct Unverified<'a> {
 /// The header (RFC 7515, section 4.1). The fields that would bring a key along, `jwk`, `jku`,
 /// `x5c` and `x5u`, are not looked at: an issuer's keys come from the policy.
 #[derive(Debug)]
-pub(super) struct Header {
+pub(super) struct TokenHeader {
     pub(super) algorithm: Algorithm,
     /// `kid`; an empty one is none, as in Envoy.
     pub(super) key_id: Option<String>,
@@ -32,7 +34,7 @@ pub(super) struct Header {
 
 /// The payload. Times are seconds since 1970, fractions cut off.
 #[derive(Debug)]
-pub(super) struct Claims {
+pub(super) struct UnverifiedClaims {
     /// `iss`; empty where it is absent.
     pub(super) issuer: String,
     /// `sub`; empty where it is absent.
@@ -59,8 +61,8 @@ impl<'a> Unverified<'a> {
         let header = object(header).ok_or(Unauthenticated::MalformedHeader)?;
         let claims = object(payload).ok_or(Unauthenticated::MalformedPayload)?;
         Ok(Self {
-            header: Header::read(&header)?,
-            claims: Claims::read(claims)?,
+            header: TokenHeader::read(&header)?,
+            claims: UnverifiedClaims::read(claims)?,
             signed: signed.as_bytes(),
             signature: URL_SAFE_NO_PAD
                 .decode(signature)
@@ -70,7 +72,7 @@ impl<'a> Unverified<'a> {
     }
 }
 
-impl Header {
+impl TokenHeader {
     fn read(fields: &Map<String, Value>) -> Result<Self, Unauthenticated> {
         if fields.contains_key("crit") {
             return Err(Unauthenticated::UnsupportedAlgorithm);
@@ -89,7 +91,7 @@ impl Header {
     }
 }
 
-impl Claims {
+impl UnverifiedClaims {
     fn read(all: Map<String, Value>) -> Result<Self, Unauthenticated> {
         Ok(Self {
             issuer: text(all.get("iss"))?,
@@ -151,7 +153,7 @@ mod tests {
         Unverified::parse(&token(header, "{}")).err()
     }
 
-    fn claims(payload: &str) -> Option<Claims> {
+    fn claims(payload: &str) -> Option<UnverifiedClaims> {
         let token = token(HEADER, payload);
         match Unverified::parse(&token) {
             Ok(token) => Some(token.claims),

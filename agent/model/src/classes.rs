@@ -1,12 +1,45 @@
+//! The ranges of the mesh, and what the connect hooks do with each network.
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ambit_common::MeshClass;
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 use super::backends::Backend;
-use super::snapshot::Owner;
-use super::{DataplaneMode, Enrolment, NeverEnrolled, Service, Snapshot, Workload};
+use super::snapshot::AddressOwner;
+use super::{DataplaneMode, Membership, NeverEnrolled, Service, Snapshot, Workload};
+
+/// The addresses that belong to the mesh even where no object names them: the cluster's pod and
+/// Service ranges, without their exclusions.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct MeshRanges {
+    /// Pod and Service CIDRs.
+    pub included: Vec<IpNet>,
+    /// Parts of them that are outside.
+    pub excluded: Vec<IpNet>,
+}
+
+impl MeshRanges {
+    /// Whether an address lies in the ranges; the longest prefix decides, and an exclusion wins
+    /// over an inclusion of the same length.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        let longest = |ranges: &[IpNet]| {
+            ranges
+                .iter()
+                .filter(|net| net.contains(&address))
+                .map(IpNet::prefix_len)
+                .max()
+        };
+        match (longest(&self.included), longest(&self.excluded)) {
+            (None, _) => false,
+            (Some(_), None) => true,
+            (Some(included), Some(excluded)) => included > excluded,
+        }
+    }
+}
 
 impl Snapshot {
     /// What the connect hooks do with each network: sorted, each network once.
@@ -29,8 +62,8 @@ impl Snapshot {
     pub fn mesh_class(&self, address: IpAddr) -> Option<MeshClass> {
         let address = address.to_canonical();
         let of_objects = self.owners(address).iter().map(|owner| match *owner {
-            Owner::Workload(index) => workload_class(&self.workloads()[index]),
-            Owner::Service(index) => self.service_class(index, &self.services()[index]),
+            AddressOwner::Workload(index) => workload_class(&self.workloads()[index]),
+            AddressOwner::Service(index) => self.service_class(index, &self.services()[index]),
         });
         let of_ranges = || self.ranges().contains(address).then_some(MeshClass::Proxy);
         of_objects.reduce(stricter).or_else(of_ranges)
@@ -102,12 +135,12 @@ impl Snapshot {
 /// A pod that is opted in but never enrolled goes to the proxy, which fails to reach it in a tunnel
 /// and refuses. On the node's network it is outside: that address is not the pod's alone.
 fn workload_class(workload: &Workload) -> MeshClass {
-    match workload.enrolment {
-        Enrolment::NotOptedIn | Enrolment::Never(NeverEnrolled::HostNetwork) => {
+    match workload.membership {
+        Membership::NotOptedIn | Membership::Never(NeverEnrolled::HostNetwork) => {
             MeshClass::NotOptedIn
         }
-        Enrolment::OptedIn
-        | Enrolment::Never(NeverEnrolled::IstioSidecar | NeverEnrolled::ForeignKernel) => {
+        Membership::OptedIn
+        | Membership::Never(NeverEnrolled::IstioSidecar | NeverEnrolled::ForeignKernel) => {
             MeshClass::Proxy
         }
     }
@@ -128,6 +161,30 @@ mod tests {
     use super::super::testing::{parts, pod, service, slice};
     use super::super::{DATAPLANE_MODE_LABEL, NamespaceInfo, SnapshotParts, TargetPort};
     use super::*;
+
+    #[test]
+    fn the_longest_prefix_decides() {
+        let net = |text: &str| text.parse::<IpNet>().expect("valid");
+        let ranges = MeshRanges {
+            included: vec![net("10.0.0.0/8"), net("10.1.2.0/24"), net("fd00::/16")],
+            excluded: vec![net("10.1.0.0/16")],
+        };
+        for (address, inside) in [
+            ("10.9.9.9", true),
+            ("::ffff:10.9.9.9", true),
+            ("10.1.9.9", false),
+            ("10.1.2.9", true),
+            ("11.0.0.1", false),
+            ("fd00::1", true),
+            ("fe80::1", false),
+        ] {
+            assert_eq!(
+                ranges.contains(address.parse().expect("valid")),
+                inside,
+                "{address}"
+            );
+        }
+    }
 
     const NEVER: [NeverEnrolled; 2] = [NeverEnrolled::IstioSidecar, NeverEnrolled::ForeignKernel];
 
@@ -154,9 +211,9 @@ mod tests {
         class
     }
 
-    fn with(enrolment: Enrolment, name: &str, addresses: &[&str]) -> Workload {
+    fn with(membership: Membership, name: &str, addresses: &[&str]) -> Workload {
         Workload {
-            enrolment,
+            membership,
             ..pod(name, addresses)
         }
     }
@@ -185,10 +242,10 @@ mod tests {
     fn a_pod_address_has_the_class_of_its_enrolment() {
         let mut mesh = parts();
         mesh.workloads = vec![
-            with(Enrolment::OptedIn, "a/in", &["10.0.0.1", "fd00::1"]),
-            with(Enrolment::NotOptedIn, "a/out", &["::ffff:10.0.0.2"]),
+            with(Membership::OptedIn, "a/in", &["10.0.0.1", "fd00::1"]),
+            with(Membership::NotOptedIn, "a/out", &["::ffff:10.0.0.2"]),
             with(
-                Enrolment::Never(NeverEnrolled::HostNetwork),
+                Membership::Never(NeverEnrolled::HostNetwork),
                 "a/host",
                 &["192.168.0.1"],
             ),
@@ -208,7 +265,7 @@ mod tests {
         for reason in NEVER {
             let mut mesh = parts();
             mesh.workloads
-                .push(with(Enrolment::Never(reason), "a/x", &["10.0.0.1"]));
+                .push(with(Membership::Never(reason), "a/x", &["10.0.0.1"]));
             mesh.services.push(web_service());
             assert_eq!(
                 class_of(mesh.clone(), "10.0.0.1/32"),
@@ -224,8 +281,8 @@ mod tests {
         mesh.ranges.included = vec![net("10.0.0.2/32")];
         mesh.ranges.excluded = vec![net("10.0.0.1/32")];
         mesh.workloads = vec![
-            with(Enrolment::OptedIn, "a/in", &["10.0.0.1"]),
-            with(Enrolment::NotOptedIn, "a/out", &["10.0.0.2"]),
+            with(Membership::OptedIn, "a/in", &["10.0.0.1"]),
+            with(Membership::NotOptedIn, "a/out", &["10.0.0.2"]),
         ];
         assert_eq!(
             class_of(mesh.clone(), "10.0.0.1/32"),
@@ -239,9 +296,9 @@ mod tests {
         let mut mesh = parts();
         mesh.services.push(web_service());
         mesh.workloads
-            .push(with(Enrolment::NotOptedIn, "a/out", &["10.0.0.2"]));
+            .push(with(Membership::NotOptedIn, "a/out", &["10.0.0.2"]));
         mesh.workloads
-            .push(with(Enrolment::OptedIn, "b/elsewhere", &["10.0.0.3"]));
+            .push(with(Membership::OptedIn, "b/elsewhere", &["10.0.0.3"]));
         assert_eq!(
             class_of(mesh.clone(), "10.96.0.1/32"),
             Some(MeshClass::NotOptedIn)
@@ -291,9 +348,9 @@ mod tests {
             mesh.ranges.included = vec![net("10.0.0.0/8")];
             mesh.workloads = vec![
                 pod("b/in", &[opted_in]),
-                with(Enrolment::NotOptedIn, "b/out", &[out]),
-                with(Enrolment::NotOptedIn, "b/one", &[contested]),
-                with(Enrolment::NotOptedIn, "b/two", &[contested]),
+                with(Membership::NotOptedIn, "b/out", &[out]),
+                with(Membership::NotOptedIn, "b/one", &[contested]),
+                with(Membership::NotOptedIn, "b/two", &[contested]),
             ];
             let mut service = web_service();
             service.selector.clear();
@@ -309,19 +366,19 @@ mod tests {
         mesh.services.push(web_service());
         mesh.workloads = vec![
             pod("a/in", &["10.0.0.1"]),
-            with(Enrolment::NotOptedIn, "b/out", &["10.0.0.2"]),
+            with(Membership::NotOptedIn, "b/out", &["10.0.0.2"]),
         ];
         mesh.endpoint_slices
             .push(slice("a/web", &["10.0.0.2"], 8080));
         assert_eq!(class_of(mesh, "10.96.0.1/32"), Some(MeshClass::Proxy));
     }
 
-    fn enrolments() -> impl Strategy<Value = Enrolment> {
+    fn enrolments() -> impl Strategy<Value = Membership> {
         prop_oneof![
-            Just(Enrolment::OptedIn),
-            Just(Enrolment::NotOptedIn),
-            Just(Enrolment::Never(NeverEnrolled::HostNetwork)),
-            proptest::sample::select(NEVER.to_vec()).prop_map(Enrolment::Never),
+            Just(Membership::OptedIn),
+            Just(Membership::NotOptedIn),
+            Just(Membership::Never(NeverEnrolled::HostNetwork)),
+            proptest::sample::select(NEVER.to_vec()).prop_map(Membership::Never),
         ]
     }
 
@@ -333,18 +390,18 @@ mod tests {
         ) {
             let mut mesh = parts();
             mesh.ranges.included = vec![net("10.0.0.0/24")];
-            for (index, (host, enrolment)) in claims.iter().enumerate() {
+            for (index, (host, membership)) in claims.iter().enumerate() {
                 let address = format!("10.0.0.{host}");
-                mesh.workloads.push(with(enrolment.clone(), &format!("a/{index}"), &[&address]));
+                mesh.workloads.push(with(membership.clone(), &format!("a/{index}"), &[&address]));
             }
             let classes = Snapshot::new(mesh).mesh_classes();
             prop_assert!(classes.windows(2).all(|pair| pair[0].0 < pair[1].0));
             for (known, class) in classes.into_iter().filter(|(known, _)| known.prefix_len() == 32) {
-                let claimants = claims.iter().filter(|(host, enrolment)| {
+                let claimants = claims.iter().filter(|(host, membership)| {
                     known == net(&format!("10.0.0.{host}/32"))
-                        && *enrolment != Enrolment::Never(NeverEnrolled::HostNetwork)
+                        && *membership != Membership::Never(NeverEnrolled::HostNetwork)
                 });
-                let all_outside = claimants.clone().all(|(_, e)| *e == Enrolment::NotOptedIn);
+                let all_outside = claimants.clone().all(|(_, e)| *e == Membership::NotOptedIn);
                 prop_assert!(claimants.count() > 0);
                 prop_assert_eq!(all_outside, class == MeshClass::NotOptedIn);
             }

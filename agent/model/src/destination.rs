@@ -2,20 +2,20 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::backends::Endpoints;
-use super::snapshot::Owner;
-use super::{Endpoint, ObjectName, Snapshot, Workload};
+use super::snapshot::AddressOwner;
+use super::{ObjectName, ServiceEndpoint, Snapshot, Workload};
 
 /// What an address and port mean to a caller inside the mesh.
 #[derive(Clone, Debug)]
 pub enum Destination {
     /// A pod, dialled by its own address.
-    Workload(Target),
+    Workload(PodEndpoint),
     /// A Service: its ready endpoints for that port, which may be none.
     Service {
         /// The Service.
         service: ObjectName,
         /// Ready endpoints, of the address family that was dialled.
-        endpoints: Vec<Endpoint>,
+        endpoints: Vec<ServiceEndpoint>,
         /// Ready endpoints of which it is not known what they are.
         unknown: Vec<SocketAddr>,
     },
@@ -31,7 +31,7 @@ pub enum Destination {
 
 /// A workload and the address and port at which it is reached.
 #[derive(Clone, Debug)]
-pub struct Target {
+pub struct PodEndpoint {
     /// The workload.
     pub workload: Arc<Workload>,
     /// Where its application listens.
@@ -44,11 +44,13 @@ impl Snapshot {
         let address = to.ip().to_canonical();
         match self.owners(address) {
             [] => Destination::Unknown,
-            [Owner::Workload(index)] => Destination::Workload(Target {
+            [AddressOwner::Workload(index)] => Destination::Workload(PodEndpoint {
                 workload: Arc::clone(&self.workloads()[*index]),
                 address: SocketAddr::new(address, to.port()),
             }),
-            [Owner::Service(index)] => self.service_destination(*index, Some(address), to.port()),
+            [AddressOwner::Service(index)] => {
+                self.service_destination(*index, Some(address), to.port())
+            }
             several => Destination::Ambiguous(
                 several
                     .iter()
@@ -87,7 +89,7 @@ impl Snapshot {
 #[cfg(test)]
 mod tests {
     use super::super::testing::{parts, pod, service};
-    use super::super::{Enrolment, NeverEnrolled, TargetPort};
+    use super::super::{Membership, NeverEnrolled, TargetPort};
     use super::*;
 
     fn targets(destination: Destination) -> Vec<String> {
@@ -225,7 +227,7 @@ mod tests {
     fn a_node_address_is_no_workload_address() {
         let mut mesh = parts();
         mesh.workloads.push(Workload {
-            enrolment: Enrolment::Never(NeverEnrolled::HostNetwork),
+            membership: Membership::Never(NeverEnrolled::HostNetwork),
             ..pod("a/node-agent", &["192.168.0.1"])
         });
         mesh.services

@@ -7,38 +7,34 @@ mod address_roles;
 mod backends;
 mod classes;
 mod destination;
-mod endpoint_slice;
 mod identity;
-mod lookalike;
 mod mesh_settings;
-mod namespace;
 mod object;
-mod protocol;
-mod range;
-mod revision;
 mod service;
 mod snapshot;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
-mod trust;
 mod workload;
 
 pub use address_roles::{ApplicationAddress, CallerAddress, Direction, OriginalDestination};
-pub use backends::{Endpoint, PodBehind};
-pub use destination::{Destination, Target};
-pub use endpoint_slice::{EndpointSlice, EndpointState, SliceEndpoint, SlicePort};
-pub use identity::{IdentityError, TrustDomain, WorkloadIdentity};
-pub use lookalike::folded;
+pub use backends::{PodBehind, ServiceEndpoint};
+pub use classes::MeshRanges;
+pub use destination::{Destination, PodEndpoint};
+pub use identity::{IdentityError, TrustBundle, TrustDomain, WorkloadIdentity};
 pub use mesh_settings::{
-    AuthorizerApi, BodyEncoding, BodyExcess, ExtensionProvider, HeaderPattern, HeaderPatternError,
-    HttpApi, MeshSettings, OnError, PathNormalization, ProviderService, RequestBody,
+    AuthorizerApi, BodyEncoding, BodyExcess, BodyInCheck, ExtensionProvider, HeaderPattern,
+    HeaderPatternError, HttpApi, MeshSettings, OnError, PathNormalization, ProviderService, folded,
 };
-pub use namespace::{DATAPLANE_MODE_LABEL, DataplaneMode, NamespaceInfo};
-pub use object::{Fault, ObjectName, Origin, PolicyKind, PolicyObject};
-pub use protocol::AppProtocol;
-pub use range::MeshRanges;
-pub use revision::{REVISION_LABEL, Revision, RevisionError};
-pub use service::{Service, ServicePort, TargetPort};
+pub use object::{
+    Fault, ObjectName, ObjectOrigin, PolicyKind, PolicyObject, REVISION_LABEL, Revision,
+    RevisionError,
+};
+pub use service::{
+    AppProtocol, EndpointSlice, EndpointState, Service, ServicePort, SliceEndpoint, SlicePort,
+    TargetPort,
+};
 pub use snapshot::{Snapshot, SnapshotParts};
-pub use trust::TrustBundle;
-pub use workload::{Enrolment, IstioClaim, NetnsReference, NeverEnrolled, Workload};
+pub use workload::{
+    DATAPLANE_MODE_LABEL, DataplaneMode, IstioClaim, Membership, NamespaceInfo, NetnsReference,
+    NeverEnrolled, Workload,
+};

@@ -6,8 +6,6 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, StatusCode};
 
-use super::lookalike::folded;
-
 /// Mesh-wide settings (Istio's `MeshConfig`). The default is what Istio does without one.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct MeshSettings {
@@ -43,7 +41,7 @@ pub struct ExtensionProvider {
     /// What becomes of a request where the authorizer gives no answer.
     pub on_error: OnError,
     /// `includeRequestBodyInCheck`; without it no body is sent.
-    pub request_body: Option<RequestBody>,
+    pub request_body: Option<BodyInCheck>,
     /// What the authorizer speaks.
     pub api: AuthorizerApi,
 }
@@ -70,7 +68,7 @@ pub enum OnError {
 
 /// How much of a request's body the authorizer is shown.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct RequestBody {
+pub struct BodyInCheck {
     /// `maxRequestBytes`, at least 1.
     pub max_bytes: u32,
     /// What becomes of a longer body.
@@ -182,6 +180,17 @@ impl HeaderPattern {
     }
 }
 
+/// A header's name as CGI and WSGI make a variable of it, but in lower case and with `-` for every
+/// other character. Two headers whose names fold to the same text may be one header to an application:
+/// all servers of this kind fold `-` and `_`, and some every character that is not a letter or digit.
+pub fn folded(name: &str) -> String {
+    let fold = |byte: u8| match byte.is_ascii_alphanumeric() {
+        true => char::from(byte.to_ascii_lowercase()),
+        false => '-',
+    };
+    name.bytes().map(fold).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -235,5 +244,19 @@ mod tests {
         for text in ["", "*", ":path", "a b", "x:*", "ü"] {
             assert!(HeaderPattern::new(text).is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn names_that_make_one_variable_fold_to_the_same() {
+        for name in [
+            "X-Auth-User",
+            "x_auth_user",
+            "x-auth_user",
+            "X.Auth.User",
+            "x!auth~user",
+        ] {
+            assert_eq!(folded(name), "x-auth-user", "{name}");
+        }
+        assert_ne!(folded("xauth-user"), folded("x-auth-user"));
     }
 }

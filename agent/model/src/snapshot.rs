@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::backends::{self, Backends, ListedPort};
 use super::{
-    DataplaneMode, EndpointSlice, Enrolment, Fault, MeshRanges, MeshSettings, NamespaceInfo,
+    DataplaneMode, EndpointSlice, Fault, Membership, MeshRanges, MeshSettings, NamespaceInfo,
     ObjectName, PolicyObject, Revision, Service, TrustBundle, TrustDomain, Workload,
 };
 
@@ -49,12 +49,12 @@ pub struct Snapshot {
     workloads: Vec<Arc<Workload>>,
     services: Vec<Service>,
     endpoint_slices: Vec<EndpointSlice>,
-    policies: Vec<PolicyObject>,
+    policies: Vec<Arc<PolicyObject>>,
     mesh_settings: MeshSettings,
     faults: Vec<Fault>,
     complete: bool,
     by_name: HashMap<ObjectName, usize>,
-    owners: BTreeMap<IpAddr, Vec<Owner>>,
+    owners: BTreeMap<IpAddr, Vec<AddressOwner>>,
     /// By Service.
     backends: Vec<Backends>,
     /// By pod: the ports that slices give it.
@@ -63,7 +63,7 @@ pub struct Snapshot {
 
 /// An object that has an address, by its index.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Owner {
+pub(super) enum AddressOwner {
     /// A pod.
     Workload(usize),
     /// A Service's cluster IP.
@@ -86,7 +86,7 @@ impl Snapshot {
             workloads: parts.workloads.into_iter().map(Arc::new).collect(),
             services: parts.services,
             endpoint_slices: parts.endpoint_slices,
-            policies: parts.policies,
+            policies: parts.policies.into_iter().map(Arc::new).collect(),
             mesh_settings: parts.mesh_settings,
             faults: parts.faults,
             complete: parts.complete,
@@ -145,7 +145,7 @@ impl Snapshot {
     }
 
     /// The policy objects.
-    pub fn policies(&self) -> &[PolicyObject] {
+    pub fn policies(&self) -> &[Arc<PolicyObject>] {
         &self.policies
     }
 
@@ -176,14 +176,14 @@ impl Snapshot {
             DataplaneMode::Ambient | DataplaneMode::Outside => true,
             DataplaneMode::Unset => self.namespaces.contains_key(&pod.name.namespace),
         };
-        matches!(pod.enrolment, Enrolment::NotOptedIn) && speaks()
+        matches!(pod.membership, Membership::NotOptedIn) && speaks()
     }
 
     /// The one pod that has this address. `None` where no pod has it, and where another object
     /// claims it too.
     pub fn by_address(&self, address: IpAddr) -> Option<&Arc<Workload>> {
         match self.owners(address.to_canonical()) {
-            [Owner::Workload(index)] => Some(&self.workloads[*index]),
+            [AddressOwner::Workload(index)] => Some(&self.workloads[*index]),
             _ => None,
         }
     }
@@ -205,15 +205,15 @@ impl Snapshot {
     }
 
     /// Who claims a canonical address.
-    pub(super) fn owners(&self, address: IpAddr) -> &[Owner] {
+    pub(super) fn owners(&self, address: IpAddr) -> &[AddressOwner] {
         self.owners.get(&address).map_or(&[], Vec::as_slice)
     }
 
     /// The name of an object that [`Snapshot::owners`] gave.
-    pub(super) fn owner_name(&self, owner: Owner) -> &ObjectName {
+    pub(super) fn owner_name(&self, owner: AddressOwner) -> &ObjectName {
         match owner {
-            Owner::Workload(index) => &self.workloads[index].name,
-            Owner::Service(index) => &self.services[index].name,
+            AddressOwner::Workload(index) => &self.workloads[index].name,
+            AddressOwner::Service(index) => &self.services[index].name,
         }
     }
 
@@ -252,12 +252,12 @@ impl Snapshot {
             .collect()
     }
 
-    fn list(&self, claimants: &[Owner]) -> String {
+    fn list(&self, claimants: &[AddressOwner]) -> String {
         let described: Vec<String> = claimants
             .iter()
             .map(|owner| match owner {
-                Owner::Workload(_) => format!("Pod {}", self.owner_name(*owner)),
-                Owner::Service(_) => format!("Service {}", self.owner_name(*owner)),
+                AddressOwner::Workload(_) => format!("Pod {}", self.owner_name(*owner)),
+                AddressOwner::Service(_) => format!("Service {}", self.owner_name(*owner)),
             })
             .collect();
         described.join(" and ")
@@ -272,19 +272,19 @@ fn by_name(workloads: &[Workload]) -> HashMap<ObjectName, usize> {
     names
 }
 
-fn owners(workloads: &[Workload], services: &[Service]) -> BTreeMap<IpAddr, Vec<Owner>> {
+fn owners(workloads: &[Workload], services: &[Service]) -> BTreeMap<IpAddr, Vec<AddressOwner>> {
     let of_workloads = workloads.iter().enumerate().flat_map(|(index, workload)| {
-        let owner = Owner::Workload(index);
+        let owner = AddressOwner::Workload(index);
         workload
             .mesh_addresses()
             .map(move |address| (address, owner))
     });
     let of_services = services.iter().enumerate().flat_map(|(index, service)| {
-        let owner = Owner::Service(index);
+        let owner = AddressOwner::Service(index);
         let addresses = service.addresses.iter();
         addresses.map(move |address| (address.to_canonical(), owner))
     });
-    let mut owners: BTreeMap<IpAddr, Vec<Owner>> = BTreeMap::new();
+    let mut owners: BTreeMap<IpAddr, Vec<AddressOwner>> = BTreeMap::new();
     for (address, owner) in of_workloads.chain(of_services) {
         let claimants = owners.entry(address).or_default();
         // Those of one owner come one after another.
@@ -371,7 +371,7 @@ mod tests {
         let mut mesh = parts();
         for name in ["a/one", "a/two"] {
             mesh.workloads.push(Workload {
-                enrolment: Enrolment::Never(NeverEnrolled::HostNetwork),
+                membership: Membership::Never(NeverEnrolled::HostNetwork),
                 ..pod(name, &["192.168.0.1"])
             });
         }

@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    AppProtocol, EndpointSlice, EndpointState, Enrolment, IstioClaim, MeshRanges, MeshSettings,
+    AppProtocol, EndpointSlice, EndpointState, IstioClaim, Membership, MeshRanges, MeshSettings,
     ObjectName, Revision, Service, ServicePort, SliceEndpoint, SlicePort, SnapshotParts,
     TargetPort, TrustBundle, TrustDomain, Workload, WorkloadIdentity,
 };
@@ -49,7 +49,7 @@ pub fn pod(name: &str, addresses: &[&str]) -> Workload {
             .map(|a| a.parse().expect("valid"))
             .collect(),
         labels: app_web(),
-        enrolment: Enrolment::OptedIn,
+        membership: Membership::OptedIn,
         ready: true,
         named_ports: BTreeMap::new(),
         probe_ports: BTreeSet::new(),

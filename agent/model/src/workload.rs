@@ -1,3 +1,5 @@
+//! Pods, and whether their labels or their namespace's opt them in.
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
@@ -26,7 +28,7 @@ pub struct Workload {
     /// `metadata.labels`.
     pub labels: BTreeMap<String, String>,
     /// Whether its objects opt it in.
-    pub enrolment: Enrolment,
+    pub membership: Membership,
     /// Whether it may be chosen as an endpoint of a Service.
     pub ready: bool,
     /// Container ports by name, for a Service's named target ports.
@@ -41,15 +43,15 @@ pub struct Workload {
 
 impl Workload {
     /// Whether its objects opt it in.
-    pub fn is_enrolled(&self) -> bool {
-        matches!(self.enrolment, Enrolment::OptedIn)
+    pub fn is_opted_in(&self) -> bool {
+        matches!(self.membership, Membership::OptedIn)
     }
 
     /// The addresses at which the mesh reaches it, canonical: none where they are the node's.
     pub fn mesh_addresses(&self) -> impl Iterator<Item = IpAddr> {
-        let own: &[IpAddr] = match self.enrolment {
-            Enrolment::Never(NeverEnrolled::HostNetwork) => &[],
-            Enrolment::OptedIn | Enrolment::NotOptedIn | Enrolment::Never(_) => &self.addresses,
+        let own: &[IpAddr] = match self.membership {
+            Membership::Never(NeverEnrolled::HostNetwork) => &[],
+            Membership::OptedIn | Membership::NotOptedIn | Membership::Never(_) => &self.addresses,
         };
         own.iter().map(IpAddr::to_canonical)
     }
@@ -64,7 +66,7 @@ pub enum NetnsReference {
 
 /// Whether a pod's objects opt it in.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub enum Enrolment {
+pub enum Membership {
     /// In the mesh: its own label, or else its namespace's, says `ambient`.
     OptedIn,
     /// Not in the mesh.
@@ -110,5 +112,44 @@ impl fmt::Display for NeverEnrolled {
                 "its runtime class gives it another kernel's sockets (gVisor, Kata)"
             }
         })
+    }
+}
+
+/// The label with which a namespace or a pod chooses whether it is in the mesh (Istio ambient).
+pub const DATAPLANE_MODE_LABEL: &str = "istio.io/dataplane-mode";
+
+/// A namespace, as far as the mesh is concerned.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct NamespaceInfo {
+    /// `metadata.labels`.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl NamespaceInfo {
+    /// What its label chooses for those of its pods that have no label of their own.
+    pub fn dataplane_mode(&self) -> DataplaneMode {
+        DataplaneMode::of(&self.labels)
+    }
+}
+
+/// What the label [`DATAPLANE_MODE_LABEL`] of one object chooses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DataplaneMode {
+    /// `ambient`: in the mesh.
+    Ambient,
+    /// `none`, or a value that Ambit does not know: not in the mesh.
+    Outside,
+    /// No such label: a pod follows its namespace, a namespace is outside.
+    Unset,
+}
+
+impl DataplaneMode {
+    /// The mode that an object's labels choose.
+    pub fn of(labels: &BTreeMap<String, String>) -> Self {
+        match labels.get(DATAPLANE_MODE_LABEL).map(String::as_str) {
+            Some("ambient") => Self::Ambient,
+            Some(_) => Self::Outside,
+            None => Self::Unset,
+        }
     }
 }

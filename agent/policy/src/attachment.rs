@@ -1,6 +1,6 @@
 //! What a policy applies to: `selector`, `targetRef`, `targetRefs`.
 
-use super::reader::{Node, NotEnforced, Warning, selector};
+use super::reader::{NotEnforced, SpecNode, Warning, selector};
 
 /// The most `targetRefs` of a policy.
 const MOST_REFERENCES: usize = 16;
@@ -21,7 +21,7 @@ pub(super) const ATTACHMENT_FIELDS: [&str; 3] = ["selector", "targetRef", "targe
 
 /// Reads what a policy applies to.
 pub(super) fn attachment(
-    spec: &Node<'_>,
+    spec: &SpecNode<'_>,
     warnings: &mut Vec<Warning>,
 ) -> Result<Attachment, NotEnforced> {
     let mut attachment = Attachment::Everything;
@@ -53,7 +53,10 @@ pub(super) fn attachment(
 }
 
 /// Reads references to Services. Others are none of a node's business.
-fn references(nodes: &[Node<'_>], warnings: &mut Vec<Warning>) -> Result<Attachment, NotEnforced> {
+fn references(
+    nodes: &[SpecNode<'_>],
+    warnings: &mut Vec<Warning>,
+) -> Result<Attachment, NotEnforced> {
     let mut services = Vec::new();
     for node in nodes {
         let (mut group, mut kind, mut service) = ("", "", None);

@@ -10,7 +10,7 @@ use ambit_model::{ObjectName, PolicyKind, WorkloadIdentity};
 
 /// The L4 attributes of a connection to a workload.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Attributes {
+pub struct ConnectionAttributes {
     /// The verified peer identity; `None` for plaintext.
     pub identity: Option<WorkloadIdentity>,
     /// The immediate peer's address.

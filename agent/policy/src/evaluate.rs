@@ -1,6 +1,7 @@
-//! The reference evaluator: what the policies of a workload say of a connection, and of a request.
+//! The reference evaluator: what the policies of a workload say about a connection, and about a
+//! request.
 //!
-//! The order is: what cannot be enforced refuses; then PeerAuthentication, CUSTOM, DENY, ALLOW.
+//! The order is: objects that cannot be enforced; then PeerAuthentication, CUSTOM, DENY, ALLOW.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,9 +9,10 @@ use std::sync::Arc;
 use ambit_common::Reason;
 
 use super::authorization::{Action, Facts, Knowledge};
-use super::decision::{Attributes, ConnectionVerdict, Decider, Denial, Permit, RequestPermit};
+use super::decision::{
+    ConnectionAttributes, ConnectionVerdict, Decider, Denial, Permit, RequestPermit,
+};
 use super::request::RequestAttributes;
-use super::ternary::Ternary;
 use super::workload_policies::{Attached, WorkloadPolicies};
 
 /// The external authorizers that allowed a connection or a request.
@@ -36,7 +38,7 @@ impl Approvals {
 impl WorkloadPolicies {
     /// Decides a connection by what is known before it carries a byte. The kernel's tables are
     /// compiled from the same policies, and say the same.
-    pub fn judge_connection(&self, connection: &Attributes) -> ConnectionVerdict {
+    pub fn judge_connection(&self, connection: &ConnectionAttributes) -> ConnectionVerdict {
         if let Some(denial) = self.unconditional_denial(connection) {
             return ConnectionVerdict::Deny(denial);
         }
@@ -72,7 +74,7 @@ impl WorkloadPolicies {
     /// The denial.
     pub fn judge_opaque(
         &self,
-        connection: &Attributes,
+        connection: &ConnectionAttributes,
         approvals: &Approvals,
     ) -> Result<Permit, Denial> {
         self.decide(connection, Knowledge::Opaque, approvals)
@@ -85,7 +87,7 @@ impl WorkloadPolicies {
     /// The denial.
     pub fn judge_request(
         &self,
-        connection: &Attributes,
+        connection: &ConnectionAttributes,
         request: &RequestAttributes,
         approvals: &Approvals,
     ) -> Result<RequestPermit, Denial> {
@@ -101,14 +103,14 @@ impl WorkloadPolicies {
     /// Who has to be asked before a request is judged.
     pub fn consultations_on_request(
         &self,
-        connection: &Attributes,
+        connection: &ConnectionAttributes,
         request: &RequestAttributes,
     ) -> Vec<Consultation> {
         self.consultations(connection, Knowledge::Request(request))
     }
 
     /// Who has to be asked before a connection that is not HTTP is judged.
-    pub fn consultations_on_opaque(&self, connection: &Attributes) -> Vec<Consultation> {
+    pub fn consultations_on_opaque(&self, connection: &ConnectionAttributes) -> Vec<Consultation> {
         self.consultations(connection, Knowledge::Opaque)
     }
 
@@ -116,7 +118,7 @@ impl WorkloadPolicies {
     /// they match is refused then.
     pub(super) fn consultations(
         &self,
-        connection: &Attributes,
+        connection: &ConnectionAttributes,
         knowledge: Knowledge<'_>,
     ) -> Vec<Consultation> {
         let mut all: Vec<Consultation> = Vec::new();
@@ -144,7 +146,7 @@ impl WorkloadPolicies {
     /// `None` where no ALLOW policy applies.
     fn decide(
         &self,
-        connection: &Attributes,
+        connection: &ConnectionAttributes,
         knowledge: Knowledge<'_>,
         approvals: &Approvals,
     ) -> Result<Option<Decider>, Denial> {
@@ -168,7 +170,7 @@ impl WorkloadPolicies {
     }
 
     /// What refuses a connection whatever rules say.
-    fn unconditional_denial(&self, connection: &Attributes) -> Option<Denial> {
+    fn unconditional_denial(&self, connection: &ConnectionAttributes) -> Option<Denial> {
         if let Some(decider) = self.not_enforced.first() {
             return Some(denial(Reason::PolicyNotEnforceable, Some(decider.clone())));
         }
@@ -183,7 +185,7 @@ impl WorkloadPolicies {
     /// providers at a port no approval counts, also none from before there were several.
     fn not_approved(
         &self,
-        connection: &Attributes,
+        connection: &ConnectionAttributes,
         knowledge: Knowledge<'_>,
         approvals: &Approvals,
     ) -> Option<Decider> {
@@ -203,7 +205,7 @@ impl WorkloadPolicies {
     fn matching(
         &self,
         action: Action,
-        connection: &Attributes,
+        connection: &ConnectionAttributes,
         knowledge: Knowledge<'_>,
     ) -> Option<Decider> {
         self.enforced(action, connection.destination.port())
@@ -214,7 +216,7 @@ impl WorkloadPolicies {
     pub(super) fn strongest(
         &self,
         action: Action,
-        connection: &Attributes,
+        connection: &ConnectionAttributes,
         knowledge: Knowledge<'_>,
     ) -> (Ternary, Option<Decider>) {
         let mut strongest = Ternary::False;
@@ -244,14 +246,18 @@ impl WorkloadPolicies {
 
 impl Attached {
     /// How far a rule of it matches.
-    pub(super) fn matches(&self, connection: &Attributes, knowledge: Knowledge<'_>) -> Ternary {
+    pub(super) fn matches(
+        &self,
+        connection: &ConnectionAttributes,
+        knowledge: Knowledge<'_>,
+    ) -> Ternary {
         self.strongest(connection, knowledge).0
     }
 
     /// The first rule of it that matches.
     pub(super) fn matching_rule(
         &self,
-        connection: &Attributes,
+        connection: &ConnectionAttributes,
         knowledge: Knowledge<'_>,
     ) -> Option<usize> {
         self.strongest(connection, knowledge).1
@@ -260,7 +266,7 @@ impl Attached {
     /// How far its rules match, and the first that does so fully.
     fn strongest(
         &self,
-        connection: &Attributes,
+        connection: &ConnectionAttributes,
         knowledge: Knowledge<'_>,
     ) -> (Ternary, Option<usize>) {
         let facts = Facts {
@@ -280,7 +286,7 @@ impl Attached {
 
     fn matching_decider(
         &self,
-        connection: &Attributes,
+        connection: &ConnectionAttributes,
         knowledge: Knowledge<'_>,
     ) -> Option<Decider> {
         let rule = self.matching_rule(connection, knowledge)?;
@@ -290,4 +296,62 @@ impl Attached {
 
 fn denial(reason: Reason, decider: Option<Decider>) -> Denial {
     Denial { reason, decider }
+}
+
+/// Whether something holds.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Ternary {
+    /// It does not.
+    False,
+    /// It depends on what is not known yet.
+    Unknown,
+    /// It does.
+    True,
+}
+
+impl Ternary {
+    /// Whether all hold.
+    pub(super) fn all(values: impl IntoIterator<Item = Self>) -> Self {
+        let mut all = Self::True;
+        for value in values {
+            all = all.min(value);
+            if all == Self::False {
+                break;
+            }
+        }
+        all
+    }
+
+    /// Whether one of them holds.
+    pub(super) fn any(values: impl IntoIterator<Item = Self>) -> Self {
+        let mut any = Self::False;
+        for value in values {
+            any = any.max(value);
+            if any == Self::True {
+                break;
+            }
+        }
+        any
+    }
+}
+
+impl From<bool> for Ternary {
+    fn from(value: bool) -> Self {
+        if value { Self::True } else { Self::False }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Ternary::{self, False, True, Unknown};
+
+    #[test]
+    fn what_is_unknown_matters_only_where_the_rest_does_not_decide() {
+        assert_eq!(Ternary::all([]), True);
+        assert_eq!(Ternary::all([True, Unknown]), Unknown);
+        assert_eq!(Ternary::all([False, Unknown]), False);
+        assert_eq!(Ternary::any([]), False);
+        assert_eq!(Ternary::any([True, Unknown]), True);
+        assert_eq!(Ternary::any([False, Unknown]), Unknown);
+    }
 }

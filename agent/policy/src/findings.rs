@@ -1,11 +1,18 @@
-//! What there is to say of policy objects, field by field.
+//! What to tell an operator about policy objects: about their own fields, and about other objects
+//! that they depend on (Services, the mesh configuration, each other).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::condition::consequence;
-use super::index::{Parsed, PolicyIndex};
-use super::reader::{NotEnforced, Warning};
-use ambit_model::{ObjectName, Origin, PolicyKind, PolicyObject, REVISION_LABEL};
+use super::attachment::Attachment;
+use super::authorization::{Action, AuthorizationPolicy, Criterion, ParsedAuthorization, Rule};
+use super::index::PolicyIndex;
+use super::policy_condition::consequence;
+use super::reader::{NotEnforced, Parsed, Warning};
+use super::workload_policies::AttachedPorts;
+use ambit_model::{ObjectName, ObjectOrigin, PolicyKind, PolicyObject, REVISION_LABEL, Workload};
 
 /// Something to say of a field of a policy object.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -15,7 +22,7 @@ pub struct Finding {
     /// The object's name.
     pub name: ObjectName,
     /// Where it comes from.
-    pub origin: Origin,
+    pub origin: ObjectOrigin,
     /// Whether it is enforced.
     pub severity: Severity,
     /// The field, such as `spec.rules[0].to[0].operation.methods`.
@@ -107,5 +114,192 @@ pub(super) fn warning(object: &PolicyObject, warning: &Warning) -> Finding {
         field: warning.path.clone(),
         value: None,
         problem: warning.problem.clone(),
+    }
+}
+
+impl PolicyIndex {
+    /// Policies that cannot come to what they say, for what other objects say. `providers` are the
+    /// external authorizers of the mesh configuration, `None` where that is not known.
+    pub fn cross_check(&self, providers: Option<&BTreeSet<Arc<str>>>) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        let mut contradictions = self.several_providers();
+        for parsed in &self.authorizations {
+            let mut warnings = self.missing_services(parsed);
+            warnings.extend(contradictions.remove(&parsed.object.name));
+            if let Ok(policy) = &parsed.content {
+                warnings.extend(missing_provider(policy, providers));
+                warnings.extend(self.unseen_http(parsed, policy));
+            }
+            findings.extend(warnings.iter().map(|one| warning(&parsed.object, one)));
+        }
+        findings
+    }
+
+    /// Services of the policy's namespace that it refers to and that are not there, where others
+    /// are.
+    fn missing_services(&self, parsed: &ParsedAuthorization) -> Vec<Warning> {
+        let namespace = &parsed.object.name.namespace;
+        let mut services = self.snapshot.services().iter();
+        let is_known = services.any(|service| service.name.namespace == *namespace);
+        let Attachment::Services(names) = &parsed.selector else {
+            return Vec::new();
+        };
+        let is_missing = |name: &&String| is_known && !self.has_service(&parsed.object.name, name);
+        let missing = names.iter().filter(is_missing);
+        missing
+            .map(|name| Warning {
+                path: "spec.targetRefs".to_owned(),
+                problem: format!(
+                    "there is no Service {name} in the namespace {namespace}, so that the policy \
+                     applies to none of its pods; mend the name"
+                ),
+            })
+            .collect()
+    }
+
+    /// Rules for requests on ports that no Service declares as HTTP.
+    fn unseen_http(
+        &self,
+        parsed: &ParsedAuthorization,
+        policy: &AuthorizationPolicy,
+    ) -> Vec<Warning> {
+        let rules = policy.rules.iter().enumerate();
+        let of_http = rules.filter(|(_, rule)| rule.mentions_http());
+        of_http
+            .filter_map(|(index, rule)| {
+                let workloads = self.snapshot.workloads().iter();
+                let what = workloads
+                    .filter(|workload| self.attached_ports(parsed, workload).is_some())
+                    .filter(|workload| self.has_ports(workload))
+                    .find_map(|workload| self.unseen_port(rule, workload))?;
+                Some(Warning {
+                    path: format!("spec.rules[{index}]"),
+                    problem: format!(
+                        "it depends on HTTP, and no Service declares {what} as HTTP (appProtocol, \
+                         or the port's name): there {}; declare it",
+                        of_bytes(policy.action)
+                    ),
+                })
+            })
+            .collect()
+    }
+
+    /// Whether Services say what the workload's ports carry.
+    fn has_ports(&self, workload: &Workload) -> bool {
+        let mut services = self.snapshot.services().iter();
+        services.any(|service| service.selects(workload))
+            || self.snapshot.service_ports(workload).next().is_some()
+    }
+
+    /// A port of a workload that a rule is about, and that carries no HTTP.
+    fn unseen_port(&self, rule: &Rule, workload: &Workload) -> Option<String> {
+        let http = self.snapshot.http_ports(workload);
+        let named = rule.all_criteria().filter_map(|criterion| match criterion {
+            Criterion::DestinationPort(field) => Some(&field.positive),
+            _ => None,
+        });
+        let named: BTreeSet<u16> = named.flatten().copied().collect();
+        let name = &workload.name;
+        match (named.difference(&http).next(), named.is_empty()) {
+            (Some(port), _) => Some(format!("port {port} of the pod {name}")),
+            (None, true) if http.is_empty() => Some(format!("a port of the pod {name}")),
+            (None, _) => None,
+        }
+    }
+}
+
+fn missing_provider(
+    policy: &AuthorizationPolicy,
+    providers: Option<&BTreeSet<Arc<str>>>,
+) -> Option<Warning> {
+    let provider = policy.provider.as_ref()?;
+    let is_missing = !providers?.contains(provider);
+    is_missing.then(|| Warning {
+        path: "spec.provider.name".to_owned(),
+        problem: format!(
+            "the mesh configuration has no extension provider {provider:?} that authorizes: what \
+             matches is refused; add it, or mend the name"
+        ),
+    })
+}
+
+/// What a rule for requests means for bytes that are none.
+const fn of_bytes(action: Action) -> &'static str {
+    match action {
+        Action::Allow => "the rule allows nobody",
+        Action::Deny => "it denies whatever else it says",
+        Action::Audit => "it notes every connection, whatever the request",
+        Action::Custom => "it asks about every connection, whatever the request",
+    }
+}
+
+/// A CUSTOM policy and the ports of a workload that it applies to.
+struct Asking<'a> {
+    name: &'a ObjectName,
+    provider: &'a str,
+    ports: AttachedPorts,
+}
+
+impl PolicyIndex {
+    /// The CUSTOM policies whose matches are refused because another one names another authorizer,
+    /// each with one example.
+    pub(super) fn several_providers(&self) -> BTreeMap<&ObjectName, Warning> {
+        let mut found = BTreeMap::new();
+        let policies: Vec<_> = self.authorizations.iter().filter(is_custom).collect();
+        if policies.len() < 2 {
+            return found;
+        }
+        for workload in self.snapshot.workloads() {
+            let asking = self.asking(&policies, workload);
+            if asking
+                .windows(2)
+                .all(|two| two[0].provider == two[1].provider)
+            {
+                continue;
+            }
+            for one in &asking {
+                let contradicts = |other: &&Asking<'_>| {
+                    one.provider != other.provider && one.ports.meet(&other.ports)
+                };
+                if let Some(other) = asking.iter().find(contradicts) {
+                    found
+                        .entry(one.name)
+                        .or_insert_with(|| contradiction(other, workload));
+                }
+            }
+        }
+        found
+    }
+
+    fn asking<'a>(
+        &self,
+        policies: &[&'a ParsedAuthorization],
+        workload: &Workload,
+    ) -> Vec<Asking<'a>> {
+        let asking = policies.iter().filter_map(|parsed| {
+            let policy = parsed.content.as_ref().ok()?;
+            Some(Asking {
+                name: &parsed.object.name,
+                provider: policy.provider.as_deref()?,
+                ports: self.attached_ports(parsed, workload)?,
+            })
+        });
+        asking.collect()
+    }
+}
+
+fn is_custom(parsed: &&ParsedAuthorization) -> bool {
+    parsed.action == Some(Action::Custom)
+}
+
+fn contradiction(other: &Asking<'_>, workload: &Workload) -> Warning {
+    Warning {
+        path: "spec.provider.name".to_owned(),
+        problem: format!(
+            "what it matches is refused at the pod {}, because the policy {} names another provider \
+             there, {:?}: as in Istio, a workload has one external authorizer; name the same one in \
+             both",
+            workload.name, other.name, other.provider
+        ),
     }
 }

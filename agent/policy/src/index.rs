@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::attachment::Attachment;
-use super::authorization::{self, Action, Authorization, Enforcement};
+use super::authorization::{self, Action, AuthorizationPolicy, Enforcement, ParsedAuthorization};
 use super::decision::Decider;
-use super::peer_authentication::{self, PeerAuthentication, Strictness};
-use super::reader::{NotEnforced, Warning};
-use super::request_authentication::{self, JwtRule, RequestAuthentication};
+use super::peer_authentication::{self, ParsedAuthentication, Strictness};
+use super::reader::Parsed;
+use super::request_authentication::{self, JwtRule, ParsedTokenRules};
 use super::workload_policies::{Attached, AttachedPorts, AttachedTokenRules, WorkloadPolicies};
 use ambit_model::{ObjectName, PolicyKind, PolicyObject, Service, Snapshot, Workload};
 
@@ -20,32 +20,7 @@ pub struct PolicyIndex {
     pub(super) authentications: Vec<ParsedAuthentication>,
     pub(super) token_rules: Vec<ParsedTokenRules>,
     /// Objects for other revisions of the control plane: they decide nothing here.
-    pub(super) of_other_revisions: Vec<PolicyObject>,
-}
-
-/// Labels that a workload has to have.
-type Labels = Vec<(String, String)>;
-
-/// An AuthorizationPolicy.
-pub(super) type ParsedAuthorization = Parsed<Attachment, Arc<Authorization>>;
-
-/// A PeerAuthentication; without labels it applies to all of its scope.
-pub(super) type ParsedAuthentication = Parsed<Labels, PeerAuthentication>;
-
-/// A RequestAuthentication.
-pub(super) type ParsedTokenRules = Parsed<Attachment, Arc<RequestAuthentication>>;
-
-#[derive(Debug)]
-pub(super) struct Parsed<S, C> {
-    pub(super) object: PolicyObject,
-    pub(super) selector: S,
-    /// An AuthorizationPolicy's, where it can be read.
-    pub(super) action: Option<Action>,
-    pub(super) enforcement: Enforcement,
-    pub(super) content: Result<C, NotEnforced>,
-    /// Where there are more than the one in `content`.
-    pub(super) more_errors: Vec<NotEnforced>,
-    pub(super) warnings: Vec<Warning>,
+    pub(super) of_other_revisions: Vec<Arc<PolicyObject>>,
 }
 
 impl PolicyIndex {
@@ -60,45 +35,23 @@ impl PolicyIndex {
         };
         for object in snapshot.policies() {
             if !snapshot.revision().takes(object.revision.as_deref()) {
-                index.of_other_revisions.push(object.clone());
+                index.of_other_revisions.push(Arc::clone(object));
                 continue;
             }
             match object.kind {
                 PolicyKind::AuthorizationPolicy => {
                     let parsed = authorization::parse(object, snapshot.trust_bundle());
-                    index.authorizations.push(Parsed {
-                        object: object.clone(),
-                        selector: parsed.attachment,
-                        action: parsed.action,
-                        enforcement: parsed.enforcement,
-                        content: parsed.rules.map(Arc::new),
-                        more_errors: parsed.more_errors,
-                        warnings: parsed.warnings,
-                    });
+                    index.authorizations.push(parsed);
                 }
                 PolicyKind::RequestAuthentication => {
-                    let parsed = request_authentication::parse(object);
-                    index.token_rules.push(Parsed {
-                        object: object.clone(),
-                        selector: parsed.attachment,
-                        action: None,
-                        enforcement: Enforcement::Enforced,
-                        content: parsed.content.map(Arc::new),
-                        more_errors: Vec::new(),
-                        warnings: parsed.warnings,
-                    });
+                    index
+                        .token_rules
+                        .push(request_authentication::parse(object));
                 }
                 PolicyKind::PeerAuthentication => {
-                    let parsed = peer_authentication::parse(object);
-                    index.authentications.push(Parsed {
-                        object: object.clone(),
-                        selector: parsed.selector,
-                        action: None,
-                        enforcement: Enforcement::Enforced,
-                        content: parsed.content,
-                        more_errors: Vec::new(),
-                        warnings: parsed.warnings,
-                    });
+                    index
+                        .authentications
+                        .push(peer_authentication::parse(object));
                 }
             }
         }
@@ -267,8 +220,8 @@ pub(super) enum Level {
 }
 
 /// What an ALLOW policy that cannot be enforced means.
-fn allows_nobody() -> Authorization {
-    Authorization {
+fn allows_nobody() -> AuthorizationPolicy {
+    AuthorizationPolicy {
         action: Action::Allow,
         enforcement: Enforcement::Enforced,
         provider: None,

@@ -6,10 +6,7 @@
 mod attachment;
 mod authorization;
 mod compile;
-mod condition;
-mod cross_check;
 mod decision;
-mod dry_run;
 mod evaluate;
 pub mod explain;
 mod findings;
@@ -20,12 +17,11 @@ mod normalise;
 mod notes;
 mod path;
 mod peer_authentication;
+mod policy_condition;
 mod reader;
 mod request;
 mod request_authentication;
 mod request_principal;
-mod several_providers;
-mod ternary;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 #[cfg(test)]
@@ -35,18 +31,20 @@ mod workload_policies;
 use std::sync::Arc;
 
 pub use compile::CompiledSet;
-pub use condition::{PolicyCondition, PolicyScope, PolicyState};
-pub use decision::{Attributes, ConnectionVerdict, Decider, Denial, Layer, Permit, RequestPermit};
+pub use decision::{
+    ConnectionAttributes, ConnectionVerdict, Decider, Denial, Layer, Permit, RequestPermit,
+};
 pub use evaluate::{Approvals, Consultation};
 pub use findings::{Finding, Severity};
 pub use index::PolicyIndex;
 pub use jwks::{Algorithm, Curve, Jwk, Jwks, JwksError, KeyMaterial};
 pub use normalise::{BadPath, normalise_path};
 pub use notes::Note;
-pub use request::{RequestAttributes, Token, forwarded_for};
+pub use policy_condition::{PolicyCondition, PolicyScope, PolicyState};
+pub use request::{RequestAttributes, VerifiedToken, forwarded_for};
 pub use request_authentication::{
-    ClaimHeader, HttpUrl, JwtRule, KeySource, KeyUrl, Presence, RedactedUrl, RequestAuthentication,
-    TokenLocation,
+    ClaimHeader, HttpUrl, JwtRule, KeySource, KeyUrl, RedactedUrl, RequestAuthentication,
+    TokenLocation, TokenPresence,
 };
 pub use workload_policies::WorkloadPolicies;
 

@@ -158,18 +158,18 @@ impl Field<u16> {
 
 /// A value of `serviceAccounts`: in any trust domain.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub(super) struct ServiceAccount {
+pub(super) struct ServiceAccountMatch {
     pub(super) namespace: String,
     pub(super) name: String,
 }
 
-impl ServiceAccount {
+impl ServiceAccountMatch {
     pub(super) fn matches(&self, identity: &WorkloadIdentity) -> bool {
         self.namespace == identity.namespace() && self.name == identity.service_account()
     }
 }
 
-impl fmt::Display for ServiceAccount {
+impl fmt::Display for ServiceAccountMatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.namespace, self.name)
     }

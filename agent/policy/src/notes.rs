@@ -4,9 +4,9 @@
 use std::fmt;
 
 use super::authorization::{Action, Enforcement, Knowledge};
-use super::decision::{Attributes, Decider};
+use super::decision::{ConnectionAttributes, Decider};
+use super::evaluate::Ternary;
 use super::request::RequestAttributes;
-use super::ternary::Ternary;
 use super::workload_policies::{Attached, WorkloadPolicies};
 
 /// Something to be noted.
@@ -54,21 +54,21 @@ impl WorkloadPolicies {
     /// What is to be noted of a request.
     pub fn notes_on_request(
         &self,
-        connection: &Attributes,
+        connection: &ConnectionAttributes,
         request: &RequestAttributes,
     ) -> Vec<Note> {
         self.notes(connection, Knowledge::Request(request))
     }
 
     /// What is to be noted of a connection that is not HTTP.
-    pub fn notes_on_opaque(&self, connection: &Attributes) -> Vec<Note> {
+    pub fn notes_on_opaque(&self, connection: &ConnectionAttributes) -> Vec<Note> {
         self.notes(connection, Knowledge::Opaque)
     }
 
     /// Whether there may be something to note.
     pub(super) fn is_worth_noting(
         &self,
-        connection: &Attributes,
+        connection: &ConnectionAttributes,
         knowledge: Knowledge<'_>,
     ) -> bool {
         self.noted(connection.destination.port())
@@ -87,7 +87,11 @@ impl WorkloadPolicies {
             .filter(move |attached| attached.is_noted() && attached.ports.include(port))
     }
 
-    pub(super) fn notes(&self, connection: &Attributes, knowledge: Knowledge<'_>) -> Vec<Note> {
+    pub(super) fn notes(
+        &self,
+        connection: &ConnectionAttributes,
+        knowledge: Knowledge<'_>,
+    ) -> Vec<Note> {
         let port = connection.destination.port();
         let matching = |action: Action| {
             self.noted(port)

@@ -1,15 +1,16 @@
 //! PeerAuthentication: on which ports a workload takes plaintext.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use super::authorization::Enforcement;
 use super::decision::Decider;
-use super::dry_run::refuse_dry_run;
-use super::reader::{Node, NotEnforced, Warning, selector};
+use super::reader::{NotEnforced, Parsed, SpecNode, Warning, refuse_dry_run, selector};
 use ambit_model::{PolicyKind, PolicyObject};
 
 /// A mode, as far as it matters to a proxy that always takes mutual TLS: DISABLE is PERMISSIVE.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(super) enum Mode {
+pub(super) enum MtlsMode {
     /// Inherited from the level above.
     Unset,
     /// Plaintext is taken.
@@ -21,49 +22,48 @@ pub(super) enum Mode {
 /// What a PeerAuthentication says.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct PeerAuthentication {
-    pub(super) mode: Mode,
-    pub(super) ports: BTreeMap<u16, Mode>,
+    pub(super) mode: MtlsMode,
+    pub(super) ports: BTreeMap<u16, MtlsMode>,
 }
 
-/// An object's selector, and what it says or the field that keeps it from being enforced.
-pub(super) struct Parsed {
-    /// Empty: no selector, or one without labels.
-    pub(super) selector: Vec<(String, String)>,
-    pub(super) content: Result<PeerAuthentication, NotEnforced>,
-    /// What an operator may want to know, though it is enforced.
-    pub(super) warnings: Vec<Warning>,
-}
+/// A PeerAuthentication that was read. Its labels are empty if it has no selector, or one without
+/// labels: it then applies to all of its scope.
+pub(super) type ParsedAuthentication = Parsed<Vec<(String, String)>, PeerAuthentication>;
 
 /// Reads a PeerAuthentication. A selector that is not understood selects the whole namespace.
-pub(super) fn parse(object: &PolicyObject) -> Parsed {
-    let spec = Node::spec(&object.spec);
+pub(super) fn parse(object: &Arc<PolicyObject>) -> ParsedAuthentication {
+    let spec = SpecNode::spec(&object.spec);
     let selected = spec.fields().and_then(|fields| {
         let field = fields.into_iter().find(|(name, _)| *name == "selector");
         field.map_or(Ok(Vec::new()), |(_, field)| selector(&field))
     });
     let mut warnings = Vec::new();
-    match selected {
-        Ok(selector) => Parsed {
-            content: refuse_dry_run(object)
-                .and_then(|()| content(&spec, selector.is_empty(), &mut warnings)),
-            selector,
-            warnings,
-        },
-        Err(error) => Parsed {
-            selector: Vec::new(),
-            content: Err(error),
-            warnings,
-        },
+    let (selector, content) = match selected {
+        Ok(selector) => {
+            let content = refuse_dry_run(object)
+                .and_then(|()| content(&spec, selector.is_empty(), &mut warnings));
+            (selector, content)
+        }
+        Err(error) => (Vec::new(), Err(error)),
+    };
+    Parsed {
+        object: Arc::clone(object),
+        selector,
+        action: None,
+        enforcement: Enforcement::Enforced,
+        content,
+        more_errors: Vec::new(),
+        warnings,
     }
 }
 
 fn content(
-    spec: &Node<'_>,
+    spec: &SpecNode<'_>,
     no_selector: bool,
     warnings: &mut Vec<Warning>,
 ) -> Result<PeerAuthentication, NotEnforced> {
     let mut content = PeerAuthentication {
-        mode: Mode::Unset,
+        mode: MtlsMode::Unset,
         ports: BTreeMap::new(),
     };
     for (name, field) in spec.fields()? {
@@ -95,18 +95,18 @@ fn content(
     Ok(content)
 }
 
-fn mtls(node: &Node<'_>, warnings: &mut Vec<Warning>) -> Result<Mode, NotEnforced> {
-    let mut mode = Mode::Unset;
+fn mtls(node: &SpecNode<'_>, warnings: &mut Vec<Warning>) -> Result<MtlsMode, NotEnforced> {
+    let mut mode = MtlsMode::Unset;
     for (name, field) in node.fields()? {
         mode = match (name, field.text()?) {
-            ("mode", "UNSET") => Mode::Unset,
-            ("mode", "STRICT") => Mode::Strict,
-            ("mode", "PERMISSIVE") => Mode::Permissive,
+            ("mode", "UNSET") => MtlsMode::Unset,
+            ("mode", "STRICT") => MtlsMode::Strict,
+            ("mode", "PERMISSIVE") => MtlsMode::Permissive,
             ("mode", "DISABLE") => {
                 warnings.push(field.warning(
                     "DISABLE is taken for PERMISSIVE: a tunnel is always taken; write PERMISSIVE",
                 ));
-                Mode::Permissive
+                MtlsMode::Permissive
             }
             ("mode", other) => return field.fail(format!("{other:?} is no mode")),
             _ => return field.unknown(),
@@ -138,15 +138,15 @@ impl Strictness {
             rule: None,
         };
         match content.mode {
-            Mode::Unset => {}
-            Mode::Permissive => self.base = None,
-            Mode::Strict => self.base = Some(decider()),
+            MtlsMode::Unset => {}
+            MtlsMode::Permissive => self.base = None,
+            MtlsMode::Strict => self.base = Some(decider()),
         }
         for (&port, mode) in &content.ports {
             match mode {
-                Mode::Unset => {}
-                Mode::Permissive => drop(self.ports.insert(port, None)),
-                Mode::Strict => drop(self.ports.insert(port, Some(decider()))),
+                MtlsMode::Unset => {}
+                MtlsMode::Permissive => drop(self.ports.insert(port, None)),
+                MtlsMode::Strict => drop(self.ports.insert(port, Some(decider()))),
             }
         }
     }

@@ -1,7 +1,12 @@
-//! Reads the fields of a policy's `spec`, and knows where in it it stands: what is not understood
-//! is named, and makes the policy refuse.
+//! Reads the fields of a policy object, and keeps track of where in `spec` it is. A field that is not
+//! understood is named in the error, and the policy is not enforced.
+
+use std::sync::Arc;
 
 use serde_json::Value;
+
+use super::authorization::{Action, Enforcement};
+use ambit_model::PolicyObject;
 
 /// A field that cannot be enforced.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, thiserror::Error)]
@@ -25,17 +30,32 @@ pub(super) struct Warning {
     pub(super) problem: String,
 }
 
+/// A policy object that was read: what it selects, and either what it says or the first field that
+/// cannot be enforced.
+#[derive(Debug)]
+pub(super) struct Parsed<S, C> {
+    pub(super) object: Arc<PolicyObject>,
+    pub(super) selector: S,
+    /// The action of an AuthorizationPolicy, if it can be read; `None` for other kinds.
+    pub(super) action: Option<Action>,
+    pub(super) enforcement: Enforcement,
+    pub(super) content: Result<C, NotEnforced>,
+    /// Further errors, besides the one in `content`.
+    pub(super) more_errors: Vec<NotEnforced>,
+    pub(super) warnings: Vec<Warning>,
+}
+
 /// The longest value, in bytes, that is shown.
 const LONGEST_VALUE: usize = 80;
 
 /// A value and where it stands.
 #[derive(Clone)]
-pub(super) struct Node<'a> {
+pub(super) struct SpecNode<'a> {
     path: String,
     value: &'a Value,
 }
 
-impl<'a> Node<'a> {
+impl<'a> SpecNode<'a> {
     pub(super) fn spec(value: &'a Value) -> Self {
         Self {
             path: "spec".to_owned(),
@@ -64,7 +84,7 @@ impl<'a> Node<'a> {
     }
 
     /// The fields of an object. Null is an object without fields.
-    pub(super) fn fields(&self) -> Result<Vec<(&'a str, Node<'a>)>, NotEnforced> {
+    pub(super) fn fields(&self) -> Result<Vec<(&'a str, SpecNode<'a>)>, NotEnforced> {
         match self.value {
             Value::Null => Ok(Vec::new()),
             Value::Object(fields) => Ok(fields
@@ -72,7 +92,7 @@ impl<'a> Node<'a> {
                 .map(|(name, value)| {
                     (
                         name.as_str(),
-                        Node {
+                        SpecNode {
                             path: format!("{}.{name}", self.path),
                             value,
                         },
@@ -84,19 +104,19 @@ impl<'a> Node<'a> {
     }
 
     /// A field, where this is an object that has it.
-    pub(super) fn field(&self, wanted: &str) -> Option<Node<'a>> {
+    pub(super) fn field(&self, wanted: &str) -> Option<SpecNode<'a>> {
         let mut fields = self.fields().ok()?.into_iter();
         fields.find_map(|(name, field)| (name == wanted).then_some(field))
     }
 
     /// The elements of a list. An empty list is the same as an absent one, as in Istio, which
     /// cannot tell them apart once the YAML has become a protobuf message.
-    pub(super) fn elements(&self) -> Result<Vec<Node<'a>>, NotEnforced> {
+    pub(super) fn elements(&self) -> Result<Vec<SpecNode<'a>>, NotEnforced> {
         match self.value {
             Value::Array(elements) => Ok(elements
                 .iter()
                 .enumerate()
-                .map(|(index, value)| Node {
+                .map(|(index, value)| SpecNode {
                     path: format!("{}[{index}]", self.path),
                     value,
                 })
@@ -106,7 +126,7 @@ impl<'a> Node<'a> {
     }
 
     /// The elements of a list that may be null.
-    pub(super) fn optional_elements(&self) -> Result<Vec<Node<'a>>, NotEnforced> {
+    pub(super) fn optional_elements(&self) -> Result<Vec<SpecNode<'a>>, NotEnforced> {
         match self.value {
             Value::Null => Ok(Vec::new()),
             _ => self.elements(),
@@ -119,7 +139,7 @@ impl<'a> Node<'a> {
     }
 
     /// The elements of a list that has no more than so many.
-    pub(super) fn at_most(&self, most: usize) -> Result<Vec<Node<'a>>, NotEnforced> {
+    pub(super) fn at_most(&self, most: usize) -> Result<Vec<SpecNode<'a>>, NotEnforced> {
         let elements = self.elements()?;
         if elements.len() > most {
             return self.fail(format!("there can be at most {most} of them"));
@@ -164,7 +184,7 @@ impl<'a> Node<'a> {
     /// A list of parsed texts.
     pub(super) fn texts<T>(
         &self,
-        parse: impl Fn(&Node<'a>, &'a str) -> Result<T, NotEnforced>,
+        parse: impl Fn(&SpecNode<'a>, &'a str) -> Result<T, NotEnforced>,
     ) -> Result<Vec<T>, NotEnforced> {
         self.elements()?
             .iter()
@@ -190,7 +210,7 @@ fn short(value: &Value) -> Option<String> {
 }
 
 /// Reads `selector.matchLabels`.
-pub(super) fn selector(node: &Node<'_>) -> Result<Vec<(String, String)>, NotEnforced> {
+pub(super) fn selector(node: &SpecNode<'_>) -> Result<Vec<(String, String)>, NotEnforced> {
     let mut labels = Vec::new();
     for (name, field) in node.fields()? {
         match name {
@@ -210,4 +230,48 @@ pub(super) fn selector(node: &Node<'_>) -> Result<Vec<(String, String)>, NotEnfo
         }
     }
     Ok(labels)
+}
+
+/// The annotation's key.
+const ANNOTATION: &str = "istio.io/dry-run";
+
+/// Whether an object is on trial; the values are those of Go's strconv.ParseBool. `None` without the
+/// annotation.
+///
+/// # Errors
+/// For any other value.
+pub(super) fn dry_run(object: &PolicyObject) -> Result<Option<bool>, NotEnforced> {
+    match object.annotations.get(ANNOTATION).map(String::as_str) {
+        None => Ok(None),
+        Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(Some(true)),
+        Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(Some(false)),
+        Some(other) => Err(refused(
+            object,
+            format!("{other:?} is neither true nor false"),
+        )),
+    }
+}
+
+/// Refuses the annotation, whatever its value, on a kind that has no dry runs: whoever put it there
+/// expects the object to decide nothing, and it would.
+///
+/// # Errors
+/// Where it is there.
+pub(super) fn refuse_dry_run(object: &PolicyObject) -> Result<(), NotEnforced> {
+    match object.annotations.contains_key(ANNOTATION) {
+        false => Ok(()),
+        true => Err(refused(
+            object,
+            "only an AuthorizationPolicy has dry runs; remove the annotation".to_owned(),
+        )),
+    }
+}
+
+/// What is wrong with an object's annotation.
+pub(super) fn refused(object: &PolicyObject, problem: String) -> NotEnforced {
+    NotEnforced {
+        path: format!("metadata.annotations[{ANNOTATION}]"),
+        problem,
+        value: object.annotations.get(ANNOTATION).cloned(),
+    }
 }

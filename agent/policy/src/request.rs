@@ -27,12 +27,12 @@ pub struct RequestAttributes {
     /// The client as the last X-Forwarded-For line names it; `None` where there is none.
     pub forwarded_for: Option<IpAddr>,
     /// The verified token; `None` where there is none.
-    pub token: Option<Arc<Token>>,
+    pub token: Option<Arc<VerifiedToken>>,
 }
 
 /// A verified JWT.
 #[derive(Clone, Debug)]
-pub struct Token {
+pub struct VerifiedToken {
     /// `iss`.
     pub issuer: String,
     /// `sub`; empty where it is absent.
@@ -122,7 +122,7 @@ pub fn forwarded_for(headers: &HeaderMap) -> Option<IpAddr> {
     Some(address.to_canonical())
 }
 
-impl Token {
+impl VerifiedToken {
     /// The texts of a claim, by the names on the way to it: of a text, of the texts in a list.
     /// `None` where there is no such claim; numbers, booleans and objects have no texts.
     pub(super) fn texts(&self, path: &[String]) -> Option<Vec<&str>> {
@@ -173,7 +173,7 @@ mod tests {
         }) else {
             unreachable!("an object")
         };
-        let token = Token {
+        let token = VerifiedToken {
             issuer: String::new(),
             subject: String::new(),
             claims,

@@ -5,18 +5,18 @@ use std::fmt;
 use serde_json::Value;
 
 use super::matcher::StringMatch;
-use super::request::Token;
+use super::request::VerifiedToken;
 
 /// A pattern for a token's issuer and subject, as Istio reads it.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub(super) struct RequestPrincipal {
+pub(super) struct RequestPrincipalMatch {
     /// As the policy has it.
     written: String,
     issuer: StringMatch,
     subject: StringMatch,
 }
 
-impl RequestPrincipal {
+impl RequestPrincipalMatch {
     /// Reads `<iss>/<sub>`, split at the last slash, because issuers are often URLs.
     ///
     /// Only a `*` at the very start or the very end of the whole value is a wildcard, and a `*` at
@@ -47,7 +47,7 @@ impl RequestPrincipal {
 
     /// Whether it matches a verified token. A claim that is absent, or is not a text any more because
     /// it was split into a list, matches nothing.
-    pub(super) fn matches(&self, token: &Token) -> bool {
+    pub(super) fn matches(&self, token: &VerifiedToken) -> bool {
         let matches = |half: &StringMatch, claim: &str| {
             let text = token.claims.get(claim).and_then(Value::as_str);
             text.is_some_and(|text| half.matches(text))
@@ -57,7 +57,7 @@ impl RequestPrincipal {
 }
 
 /// As a policy writes it.
-impl fmt::Display for RequestPrincipal {
+impl fmt::Display for RequestPrincipalMatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.written)
     }
@@ -70,13 +70,13 @@ mod tests {
 
     use super::*;
 
-    fn token(issuer: Option<&str>, subject: Option<&str>) -> Token {
+    fn token(issuer: Option<&str>, subject: Option<&str>) -> VerifiedToken {
         let claims = [("iss", issuer), ("sub", subject)];
         let present = claims.iter().filter_map(|(name, text)| {
             let text = (*text)?;
             Some(((*name).to_owned(), Value::from(text)))
         });
-        Token {
+        VerifiedToken {
             issuer: issuer.unwrap_or_default().to_owned(),
             subject: subject.unwrap_or_default().to_owned(),
             claims: present.collect::<Map<_, _>>(),
@@ -84,7 +84,7 @@ mod tests {
     }
 
     fn matches(value: &str, issuer: &str, subject: &str) -> bool {
-        RequestPrincipal::parse(value).matches(&token(Some(issuer), Some(subject)))
+        RequestPrincipalMatch::parse(value).matches(&token(Some(issuer), Some(subject)))
     }
 
     #[test]
@@ -133,21 +133,21 @@ mod tests {
     #[test]
     fn a_claim_that_is_absent_or_no_text_matches_nothing() {
         for value in ["*", "a", "a/", "/", "/b", "/*", "*/", "a/*", "*b"] {
-            let principal = RequestPrincipal::parse(value);
+            let principal = RequestPrincipalMatch::parse(value);
             for (issuer, subject) in [(None, Some("b")), (Some("a"), None), (None, None)] {
                 assert!(!principal.matches(&token(issuer, subject)), "{value}");
             }
         }
         let mut split = token(Some("a"), Some("b"));
         split.claims["sub"] = Value::from(vec!["b"]);
-        assert!(!RequestPrincipal::parse("a/b").matches(&split));
-        assert!(!RequestPrincipal::parse("*").matches(&split));
+        assert!(!RequestPrincipalMatch::parse("a/b").matches(&split));
+        assert!(!RequestPrincipalMatch::parse("*").matches(&split));
     }
 
     #[test]
     fn it_is_shown_as_it_is_written() {
         for value in ["*", "*/*", "a*", "*a", "a", "https://a/*"] {
-            assert_eq!(RequestPrincipal::parse(value).to_string(), value);
+            assert_eq!(RequestPrincipalMatch::parse(value).to_string(), value);
         }
     }
 
@@ -222,7 +222,7 @@ mod tests {
             let (issuer_must, subject_must) = model(&value);
             let (issuer, subject) = (issuer.as_deref(), subject.as_deref());
             let expected = issuer_must.hold(issuer) && subject_must.hold(subject);
-            let principal = RequestPrincipal::parse(&value);
+            let principal = RequestPrincipalMatch::parse(&value);
             prop_assert_eq!(principal.matches(&token(issuer, subject)), expected);
         }
     }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::authorization::{Action, Authorization, Enforcement, Rule};
+use super::authorization::{Action, AuthorizationPolicy, Enforcement, Rule};
 use super::decision::Decider;
 use super::peer_authentication::Strictness;
 use super::request_authentication::{JwtRule, RequestAuthentication};
@@ -28,7 +28,7 @@ pub struct WorkloadPolicies {
 pub(super) struct Attached {
     pub(super) name: ObjectName,
     pub(super) ports: AttachedPorts,
-    pub(super) policy: Arc<Authorization>,
+    pub(super) policy: Arc<AuthorizationPolicy>,
 }
 
 /// A RequestAuthentication as it is attached to a workload.

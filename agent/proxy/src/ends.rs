@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use ambit_datapath::DeliveryCaller;
-use ambit_policy::Attributes;
+use ambit_policy::ConnectionAttributes;
 
 /// The ends of a connection to the pod's application.
 #[derive(Clone, Copy, Debug)]
@@ -14,8 +14,8 @@ pub(crate) struct Ends<'a> {
 
 impl Ends<'_> {
     /// What policy knows of the connection.
-    pub(crate) fn attributes(self) -> Attributes {
-        Attributes {
+    pub(crate) fn attributes(self) -> ConnectionAttributes {
+        ConnectionAttributes {
             identity: self.caller.identity.clone(),
             source: self.caller.address.ip(),
             destination: self.to,

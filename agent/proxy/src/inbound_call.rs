@@ -19,7 +19,7 @@ use super::subject::{Direction, Party, Path, Subject};
 use super::verdict::{Basis, Content, Termination};
 use ambit_admission::{Seat, SeatHandle};
 use ambit_datapath::DeliveryCaller;
-use ambit_policy::Attributes;
+use ambit_policy::ConnectionAttributes;
 use ambit_relay::Meter;
 
 /// A connection that a caller opened to the pod's application, from its registration on.
@@ -148,7 +148,7 @@ impl InboundCall {
         &self.subject
     }
 
-    fn connection(&self) -> Attributes {
+    fn connection(&self) -> ConnectionAttributes {
         let ends = Ends {
             caller: &self.caller,
             to: self.to,

@@ -6,7 +6,7 @@ use super::events::Matter;
 use super::pod::ServedPod;
 use super::refusal::Refusal;
 use super::verdict::Judge;
-use ambit_policy::{Approvals, Attributes, Permit};
+use ambit_policy::{Approvals, ConnectionAttributes, Permit};
 
 /// Judges a connection, after those were asked whom CUSTOM policies name, and has noted what policies
 /// want noted.
@@ -31,7 +31,7 @@ pub(crate) async fn judge_opaque(
 
 async fn consult(
     pod: &ServedPod,
-    connection: &Attributes,
+    connection: &ConnectionAttributes,
     ends: Ends<'_>,
 ) -> Result<Approvals, Refusal> {
     let view = pod.view();

@@ -18,7 +18,7 @@ use super::report::Ending;
 use super::reset::ResetOnDrop;
 use super::route::{Route, attempts, route};
 use super::subject::Direction;
-use ambit_model::{Endpoint, OriginalDestination};
+use ambit_model::{OriginalDestination, ServiceEndpoint};
 use ambit_policy::MeshView;
 use ambit_relay::{LocalEnd, Meter, relay, relay_tcp};
 
@@ -60,7 +60,7 @@ async fn resolve(
     mut mesh: watch::Receiver<Arc<MeshView>>,
     dialled: SocketAddr,
     hold: Duration,
-) -> Result<Vec<Endpoint>, Refusal> {
+) -> Result<Vec<ServiceEndpoint>, Refusal> {
     let deadline = tokio::time::Instant::now() + hold;
     loop {
         let destination = mesh.borrow_and_update().snapshot.destination(dialled);
@@ -87,8 +87,8 @@ async fn connect(call: &OutboundCall, dialled: SocketAddr) -> Result<Link, Failu
     let mut tried = Err(unrouted(Refusal::Unknown(dialled)));
     for endpoint in &endpoints {
         tried = match endpoint {
-            Endpoint::Pod(target) => call.attempt(target).await,
-            Endpoint::Outside(address) => call.attempt_outside(*address).await,
+            ServiceEndpoint::Pod(target) => call.attempt(target).await,
+            ServiceEndpoint::Outside(address) => call.attempt_outside(*address).await,
         };
         match &tried {
             Err(failure) if failure.refusal.is_unreachable() => {}

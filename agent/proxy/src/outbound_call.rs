@@ -21,7 +21,7 @@ use super::route::path_to;
 use super::subject::{Direction, Party, Path, Subject};
 use super::verdict::Basis;
 use ambit_datapath::DeliveryCaller;
-use ambit_model::{CallerAddress, Target};
+use ambit_model::{CallerAddress, PodEndpoint};
 use ambit_relay::Meter;
 use ambit_relay::Tunnel;
 
@@ -66,7 +66,7 @@ impl OutboundCall {
     ///
     /// # Errors
     /// [`Failure`].
-    pub(crate) async fn attempt(&self, endpoint: &Target) -> Result<Link, Failure> {
+    pub(crate) async fn attempt(&self, endpoint: &PodEndpoint) -> Result<Link, Failure> {
         match path_to(&endpoint.workload, &self.pod.workload) {
             Path::OwnPod => self.attempt_own(endpoint.address).await,
             path @ (Path::Tunnel | Path::Plaintext) => {
@@ -141,7 +141,7 @@ impl OutboundCall {
         }
     }
 
-    async fn open(&self, path: Path, endpoint: &Target) -> Result<Way, Refusal> {
+    async fn open(&self, path: Path, endpoint: &PodEndpoint) -> Result<Way, Refusal> {
         let pod = &self.pod;
         match path {
             Path::Plaintext => Ok(Way::Tcp(
@@ -159,7 +159,11 @@ impl OutboundCall {
     }
 
     /// What it is about: an endpoint and the path to it, or only what was dialled.
-    pub(crate) fn subject(&self, chosen: Option<(Path, &Target)>, dialled: SocketAddr) -> Subject {
+    pub(crate) fn subject(
+        &self,
+        chosen: Option<(Path, &PodEndpoint)>,
+        dialled: SocketAddr,
+    ) -> Subject {
         let destination = match chosen {
             None => Party::unknown(dialled),
             Some((path, endpoint)) => Party {

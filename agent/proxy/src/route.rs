@@ -9,7 +9,7 @@ use rand::seq::SliceRandom;
 
 use super::refusal::Refusal;
 use super::subject::Path;
-use ambit_model::{Destination, Endpoint, Enrolment, Workload};
+use ambit_model::{Destination, Membership, ServiceEndpoint, Workload};
 
 /// How many endpoints of a Service are tried before a connection is refused.
 const ATTEMPTS: usize = 3;
@@ -18,7 +18,7 @@ const ATTEMPTS: usize = 3;
 #[derive(Debug)]
 pub(crate) enum Route {
     /// To one of these, which are never empty.
-    Endpoints(Vec<Endpoint>),
+    Endpoints(Vec<ServiceEndpoint>),
     /// Nowhere yet: the model may learn of the address in a moment. Refused so if it does not.
     Hold(Refusal),
     /// Nowhere.
@@ -28,7 +28,7 @@ pub(crate) enum Route {
 /// Decides where a connection to `dialled` goes.
 pub(crate) fn route(destination: Destination, dialled: SocketAddr) -> Route {
     match destination {
-        Destination::Workload(target) => endpoints(vec![Endpoint::Pod(target)]),
+        Destination::Workload(target) => endpoints(vec![ServiceEndpoint::Pod(target)]),
         Destination::Service {
             service,
             endpoints: none,
@@ -52,8 +52,8 @@ pub(crate) fn route(destination: Destination, dialled: SocketAddr) -> Route {
 }
 
 /// Nobody is sent to HBONE's port: there it would be the agent that answers, not the application.
-fn endpoints(endpoints: Vec<Endpoint>) -> Route {
-    let mut addresses = endpoints.iter().map(Endpoint::address);
+fn endpoints(endpoints: Vec<ServiceEndpoint>) -> Route {
+    let mut addresses = endpoints.iter().map(ServiceEndpoint::address);
     match addresses.find(|address| address.port() == HBONE_PORT) {
         Some(address) => Route::Refuse(Refusal::HbonePort(address)),
         None => Route::Endpoints(endpoints),
@@ -68,14 +68,17 @@ pub(crate) fn path_to(endpoint: &Workload, caller: &Workload) -> Path {
     if caller.uid == endpoint.uid {
         return Path::OwnPod;
     }
-    match endpoint.enrolment {
-        Enrolment::OptedIn | Enrolment::Never(_) => Path::Tunnel,
-        Enrolment::NotOptedIn => Path::Plaintext,
+    match endpoint.membership {
+        Membership::OptedIn | Membership::Never(_) => Path::Tunnel,
+        Membership::NotOptedIn => Path::Plaintext,
     }
 }
 
 /// The endpoints to try, in random order, each as likely to be the first as any other.
-pub(crate) fn attempts(mut endpoints: Vec<Endpoint>, rng: &mut impl Rng) -> Vec<Endpoint> {
+pub(crate) fn attempts(
+    mut endpoints: Vec<ServiceEndpoint>,
+    rng: &mut impl Rng,
+) -> Vec<ServiceEndpoint> {
     endpoints.shuffle(rng);
     endpoints.truncate(ATTEMPTS);
     endpoints
@@ -87,7 +90,7 @@ mod tests {
 
     use super::super::test_objects::{target, workload};
     use super::*;
-    use ambit_model::{NeverEnrolled, ObjectName, Target};
+    use ambit_model::{NeverEnrolled, ObjectName, PodEndpoint};
 
     fn dialled() -> SocketAddr {
         "10.96.0.1:80".parse().expect("valid")
@@ -97,8 +100,8 @@ mod tests {
         ObjectName::new("shop", "orders")
     }
 
-    fn pod(name: &str, address: &str) -> Target {
-        target(workload(name, address, Enrolment::OptedIn))
+    fn pod(name: &str, address: &str) -> PodEndpoint {
+        target(workload(name, address, Membership::OptedIn))
     }
 
     fn refusal(destination: Destination) -> Refusal {
@@ -115,7 +118,7 @@ mod tests {
             Destination::Workload(orders.clone()),
             Destination::Service {
                 service: service(),
-                endpoints: vec![Endpoint::Pod(orders)],
+                endpoints: vec![ServiceEndpoint::Pod(orders)],
                 unknown: Vec::new(),
             },
         ] {
@@ -164,7 +167,7 @@ mod tests {
         };
         let held = route(with_unknown(Vec::new()), dialled());
         assert!(matches!(held, Route::Hold(Refusal::UnknownEndpoint { .. })));
-        let outside = Endpoint::Outside("192.0.2.1:80".parse().expect("valid"));
+        let outside = ServiceEndpoint::Outside("192.0.2.1:80".parse().expect("valid"));
         match route(with_unknown(vec![outside]), dialled()) {
             Route::Endpoints(some) => assert_eq!(some.len(), 1, "the known one"),
             other => panic!("{other:?}"),
@@ -179,7 +182,7 @@ mod tests {
         assert!(matches!(refused, Refusal::HbonePort(_)));
         let outside = Destination::Service {
             service: service(),
-            endpoints: vec![Endpoint::Outside(SocketAddr::from((
+            endpoints: vec![ServiceEndpoint::Outside(SocketAddr::from((
                 [192, 0, 2, 1],
                 HBONE_PORT,
             )))],
@@ -190,21 +193,21 @@ mod tests {
 
     #[test]
     fn only_an_endpoint_that_is_not_opted_in_is_reached_in_plaintext() {
-        let caller = workload("frontend", "10.1.0.1", Enrolment::OptedIn);
-        for (enrolment, expected) in [
-            (Enrolment::OptedIn, Path::Tunnel),
-            (Enrolment::Never(NeverEnrolled::IstioSidecar), Path::Tunnel),
-            (Enrolment::Never(NeverEnrolled::HostNetwork), Path::Tunnel),
-            (Enrolment::NotOptedIn, Path::Plaintext),
+        let caller = workload("frontend", "10.1.0.1", Membership::OptedIn);
+        for (membership, expected) in [
+            (Membership::OptedIn, Path::Tunnel),
+            (Membership::Never(NeverEnrolled::IstioSidecar), Path::Tunnel),
+            (Membership::Never(NeverEnrolled::HostNetwork), Path::Tunnel),
+            (Membership::NotOptedIn, Path::Plaintext),
         ] {
-            let endpoint = workload("orders", "10.1.0.2", enrolment);
+            let endpoint = workload("orders", "10.1.0.2", membership);
             assert_eq!(path_to(&endpoint, &caller), expected);
         }
     }
 
     #[test]
     fn a_pod_is_itself_by_its_uid_and_not_by_its_address_or_name() {
-        let caller = workload("frontend", "10.1.0.1", Enrolment::OptedIn);
+        let caller = workload("frontend", "10.1.0.1", Membership::OptedIn);
         assert_eq!(path_to(&caller.clone(), &caller), Path::OwnPod);
         let successor = Workload {
             uid: "another".into(),
@@ -215,13 +218,14 @@ mod tests {
 
     #[test]
     fn a_few_endpoints_are_tried_and_any_can_be_the_first() {
-        let endpoints: Vec<Endpoint> = (1..=5)
-            .map(|n| Endpoint::Pod(pod(&format!("orders-{n}"), &format!("10.1.0.{n}"))))
+        let endpoints: Vec<ServiceEndpoint> = (1..=5)
+            .map(|n| ServiceEndpoint::Pod(pod(&format!("orders-{n}"), &format!("10.1.0.{n}"))))
             .collect();
         let mut firsts = BTreeSet::new();
         for _ in 0..1000 {
             let tried = attempts(endpoints.clone(), &mut rand::rng());
-            let distinct: BTreeSet<SocketAddr> = tried.iter().map(Endpoint::address).collect();
+            let distinct: BTreeSet<SocketAddr> =
+                tried.iter().map(ServiceEndpoint::address).collect();
             assert_eq!(distinct.len(), ATTEMPTS);
             firsts.insert(tried[0].address());
         }

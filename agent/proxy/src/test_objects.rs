@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use ambit_model::{Enrolment, IstioClaim, ObjectName, Target, Workload};
+use ambit_model::{IstioClaim, Membership, ObjectName, PodEndpoint, Workload};
 
 /// A ready pod of namespace `shop` with one address, whose uid is its name.
-pub(crate) fn workload(name: &str, address: &str, enrolment: Enrolment) -> Workload {
+pub(crate) fn workload(name: &str, address: &str, membership: Membership) -> Workload {
     let identity = format!("cluster.local/ns/shop/sa/{name}");
     Workload {
         name: ObjectName::new("shop", name),
@@ -15,7 +15,7 @@ pub(crate) fn workload(name: &str, address: &str, enrolment: Enrolment) -> Workl
         addresses: vec![address.parse().expect("an address")],
         identity: identity.parse().expect("an identity"),
         labels: [("app".to_owned(), name.to_owned())].into(),
-        enrolment,
+        membership,
         ready: true,
         named_ports: [].into(),
         probe_ports: [].into(),
@@ -25,9 +25,9 @@ pub(crate) fn workload(name: &str, address: &str, enrolment: Enrolment) -> Workl
 }
 
 /// A pod's port 8080.
-pub(crate) fn target(workload: Workload) -> Target {
+pub(crate) fn target(workload: Workload) -> PodEndpoint {
     let address = SocketAddr::new(workload.addresses[0], 8080);
-    Target {
+    PodEndpoint {
         workload: Arc::new(workload),
         address,
     }

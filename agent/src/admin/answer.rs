@@ -15,7 +15,7 @@ use ambit_observe::event::RecentEvent;
 use ambit_observe::events::EventLosses;
 use ambit_observe::tally::RuleTally;
 use ambit_policy::PolicyCondition;
-use ambit_policy::explain::Answer;
+use ambit_policy::explain::AccessExplanation;
 use ambit_proxy::ConnectionInfo;
 
 /// An answer to an [`AdminRequest`](super::request::AdminRequest), under the same name.
@@ -30,7 +30,7 @@ pub enum AdminAnswer {
     Certificates(Vec<CertificateInfo>),
     CertificateChains(Vec<PresentedChain>),
     Events(Vec<RecentEvent>),
-    Explanation(Box<Answer>),
+    Explanation(Box<AccessExplanation>),
 }
 
 /// Why there is no answer, or no value.

@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use super::answer::{ErrorAnswer, Measured, Row, StatusAnswer, WorkloadAnswer};
 use super::request::AdminRequest;
 use ambit_identity::{CertificateInfo, PresentedChain};
-use ambit_policy::explain::{Answer, Question};
+use ambit_policy::explain::{AccessExplanation, AccessQuestion};
 
 /// How long an agent may take to answer: one that is stopped or hangs never does.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -71,7 +71,10 @@ impl<'a> AdminClient<'a> {
         self.ask(&AdminRequest::Events).await
     }
 
-    pub async fn explain(&self, question: Box<Question>) -> anyhow::Result<Answer> {
+    pub async fn explain(
+        &self,
+        question: Box<AccessQuestion>,
+    ) -> anyhow::Result<AccessExplanation> {
         self.ask(&AdminRequest::Explain(question)).await
     }
 

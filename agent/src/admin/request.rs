@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::Method;
 use serde_json::Value;
 
-use ambit_policy::explain::Question;
+use ambit_policy::explain::AccessQuestion;
 
 /// What all paths begin with.
 pub(super) const PREFIX: &str = "/v1/";
@@ -28,8 +28,8 @@ pub enum AdminRequest {
     /// Recent denials and notes: [`RecentEvent`](ambit_observe::event::RecentEvent)s.
     Events,
     /// Whether a caller may reach a destination, and which policy decides:
-    /// [`Answer`](ambit_policy::explain::Answer).
-    Explain(Box<Question>),
+    /// [`AccessExplanation`](ambit_policy::explain::AccessExplanation).
+    Explain(Box<AccessQuestion>),
 }
 
 /// Why a request is not one.

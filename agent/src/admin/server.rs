@@ -133,7 +133,7 @@ mod tests {
     use crate::admin::answer::Measured;
     use crate::admin::client::AdminClient;
     use crate::admin::socket::{AdminError, bind};
-    use ambit_policy::explain::{CallerName, DestinationName, Question, Transport};
+    use ambit_policy::explain::{AccessQuestion, CallerName, CallerTransport, DestinationName};
 
     /// Has no connections, and answers no question.
     struct Idle;
@@ -149,14 +149,14 @@ mod tests {
         }
     }
 
-    fn question(host: &str) -> Box<Question> {
-        Box::new(Question {
+    fn question(host: &str) -> Box<AccessQuestion> {
+        Box::new(AccessQuestion {
             from: CallerName::Address(IpAddr::from([10, 0, 0, 1])),
             from_address: None,
-            transport: Transport::Plaintext,
+            transport: CallerTransport::Plaintext,
             to: DestinationName::Address(IpAddr::from([10, 0, 0, 2])),
             port: 80,
-            request: Some(ambit_policy::explain::AskedRequest {
+            request: Some(ambit_policy::explain::HypotheticalRequest {
                 host: Some(host.to_owned()),
                 ..Default::default()
             }),

@@ -17,10 +17,10 @@ use crate::admin::request::AdminRequest;
 use crate::admin::server::AdminState;
 use ambit_datapath::cgroup::CgroupPath;
 use ambit_datapath::foreign::{foreign_programs_of_cgroup, own_programs};
-use ambit_datapath::{Counters, Tables};
+use ambit_datapath::{Counters, PolicyTables};
 use ambit_identity::{CertificateSummary, Identities};
 use ambit_jwt::KeyCache;
-use ambit_model::{Enrolment, Fault, Workload};
+use ambit_model::{Fault, Membership, Workload};
 use ambit_observe::events::RecentEvents;
 use ambit_observe::logging::DroppedLines;
 use ambit_policy::MeshView;
@@ -36,7 +36,7 @@ pub(super) struct AgentState {
     pub(super) mesh: watch::Receiver<Arc<MeshView>>,
     pub(super) node: watch::Receiver<NodeReport>,
     pub(super) proxy: Arc<Proxy>,
-    pub(super) tables: Tables,
+    pub(super) tables: PolicyTables,
     pub(super) identities: Identities,
     pub(super) keys: Arc<KeyCache>,
     pub(super) counters: Counters,
@@ -142,7 +142,7 @@ impl AgentState {
     }
 
     fn is_wanted(&self, workload: &Workload) -> bool {
-        workload.is_enrolled() && workload.node.as_deref() == Some(self.config.node.as_str())
+        workload.is_opted_in() && workload.node.as_deref() == Some(self.config.node.as_str())
     }
 
     fn workloads(&self) -> Vec<WorkloadAnswer> {
@@ -169,11 +169,11 @@ impl AgentState {
 
 /// How far a workload has come, and why it has come no further.
 fn state(workload: &Workload, report: Option<&PodReport>) -> (WorkloadState, Option<String>) {
-    match (&workload.enrolment, report) {
-        (Enrolment::NotOptedIn, _) => (WorkloadState::NotOptedIn, None),
-        (Enrolment::Never(never), _) => (WorkloadState::NeverEnrolled, Some(never.to_string())),
-        (Enrolment::OptedIn, None) => (WorkloadState::Remote, None),
-        (Enrolment::OptedIn, Some(pod)) => (WorkloadState::OfNode(pod.state), pod.reason.clone()),
+    match (&workload.membership, report) {
+        (Membership::NotOptedIn, _) => (WorkloadState::NotOptedIn, None),
+        (Membership::Never(never), _) => (WorkloadState::NeverEnrolled, Some(never.to_string())),
+        (Membership::OptedIn, None) => (WorkloadState::Remote, None),
+        (Membership::OptedIn, Some(pod)) => (WorkloadState::OfNode(pod.state), pod.reason.clone()),
     }
 }
 

@@ -10,7 +10,7 @@ use ambit_datapath::{DenialReader, KernelDenial, Pins, PolicyTables};
 use ambit_model::Direction;
 use ambit_observe::event::{EventKind, EventRecord};
 use ambit_observe::events::{InLog, RecentEvents};
-use ambit_policy::{Attributes, ConnectionVerdict, Decider, Layer};
+use ambit_policy::{ConnectionAttributes, ConnectionVerdict, Decider, Layer};
 
 /// Reads the kernel's denials for as long as the agent runs.
 pub(super) async fn follow(
@@ -87,7 +87,7 @@ fn decider(denial: &KernelDenial, tables: &PolicyTables) -> Option<Decider> {
     if let Some(decider) = tables.decider(denial.policy_set, denial.alternative) {
         return Some(decider);
     }
-    let connection = Attributes {
+    let connection = ConnectionAttributes {
         identity: tables.identity(denial.identity),
         source: denial.connection.client.address.into(),
         destination: denial.connection.server.into(),

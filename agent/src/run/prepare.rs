@@ -19,7 +19,7 @@ use ambit_datapath::check::CheckReport;
 use ambit_datapath::is_local;
 use ambit_datapath::netns::NetnsHandle;
 use ambit_identity::{CertificateProvider, EmbeddedCa, IstioCa, TrustPolicy};
-use ambit_jwt::{Addresses, HttpFetcher, KeyCache};
+use ambit_jwt::{FetchableAddresses, HttpFetcher, KeyCache};
 use ambit_model::{Snapshot, TrustBundle};
 use ambit_observe;
 use ambit_observe::events::RecentEvents;
@@ -91,7 +91,10 @@ impl Prepared {
             aliases: config.trust_domain_aliases.clone(),
         };
         let certificates = CertificateIssuer::check(config, &trust)?;
-        let fetcher = HttpFetcher::new(Addresses::Routable(is_local), config.jwks_ca.as_deref())?;
+        let fetcher = HttpFetcher::new(
+            FetchableAddresses::Routable(is_local),
+            config.jwks_ca.as_deref(),
+        )?;
         let keys = Arc::new(KeyCache::new(Handle::current(), Arc::new(fetcher)));
         let (source, mut snapshots) = FileSource::start(source_config(config))?;
         let first = Arc::clone(&snapshots.borrow_and_update());

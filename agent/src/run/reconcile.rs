@@ -130,7 +130,7 @@ impl Reconciler {
     /// This node's pods that are opted in, by name.
     fn wanted(&self, snapshot: &Snapshot) -> BTreeMap<ObjectName, Arc<Workload>> {
         self.local(snapshot)
-            .filter(|workload| workload.is_enrolled())
+            .filter(|workload| workload.is_opted_in())
             .map(|workload| (workload.name.clone(), Arc::clone(workload)))
             .collect()
     }

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use ambit_datapath::PassedRules;
 use ambit_model::{ApplicationAddress, CallerAddress, Workload};
-use ambit_policy::{Attributes, ConnectionVerdict, WorkloadPolicies};
+use ambit_policy::{ConnectionAttributes, ConnectionVerdict, WorkloadPolicies};
 
 /// The rules for one pod under one view of the mesh.
 pub(super) struct PodRules<'a> {
@@ -83,7 +83,7 @@ impl PodRules<'_> {
 
     /// What has to be asked in userspace is carried by the proxy.
     fn is_allowed(&self, source: SocketAddr, destination: SocketAddr) -> bool {
-        let connection = Attributes {
+        let connection = ConnectionAttributes {
             identity: None,
             source: source.ip(),
             destination,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use ambit_model::Origin;
+use ambit_model::ObjectOrigin;
 use ambit_policy::{Finding, PolicyIndex, Severity};
 use ambit_source::files::offline::{BrokenObject, FileSet};
 
@@ -117,8 +117,8 @@ fn of_policy(files: &FileSet, finding: Finding) -> ReportedFinding {
     } = &finding;
     let line = files.line(*kind, name, origin, &finding.field);
     let (file, document) = match origin {
-        Origin::File { path, document } => (Some(shown(path)), Some(*document)),
-        Origin::Kubernetes => (None, None),
+        ObjectOrigin::File { path, document } => (Some(shown(path)), Some(*document)),
+        ObjectOrigin::Kubernetes => (None, None),
     };
     ReportedFinding {
         file,

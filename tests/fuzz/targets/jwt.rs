@@ -7,8 +7,10 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
 use ambit_fuzz::{ensure_linear, ensure_linear_text};
-use ambit_jwt::{Fetch, FetchError, KeyCache, RequestHead, Turn, apply, authenticate};
-use ambit_policy::{HttpUrl, Jwks, JwtRule, KeySource, Presence, TokenLocation};
+use ambit_jwt::{
+    Fetch, FetchError, FetchTurn, KeyCache, RequestToAuthenticate, apply, authenticate,
+};
+use ambit_policy::{HttpUrl, Jwks, JwtRule, KeySource, TokenLocation, TokenPresence};
 use arbitrary::Arbitrary;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -55,7 +57,7 @@ impl Fetch for NeverFetches {
     fn fetch<'a>(
         &'a self,
         url: &'a HttpUrl,
-        _: &'a Turn,
+        _: &'a FetchTurn,
     ) -> BoxFuture<'a, Result<bytes::Bytes, FetchError>> {
         panic!("{url} is fetched")
     }
@@ -69,7 +71,7 @@ fn rule(jwks: &[u8]) -> Option<JwtRule> {
         audiences: Vec::new(),
         keys: KeySource::Inline(Arc::new(Jwks::parse(jwks).ok()?)),
         locations,
-        presence: Presence::Optional,
+        presence: TokenPresence::Optional,
         payload_header: Some(http::HeaderName::from_static("x-payload")),
         claim_headers: Vec::new(),
         forwards_original: false,
@@ -104,7 +106,7 @@ impl Token<'_> {
 
 /// Looks for tokens, and changes the request as the rules say.
 fn judge(target: &str, headers: &HeaderMap, now: SystemTime) -> Option<()> {
-    let request = RequestHead {
+    let request = RequestToAuthenticate {
         method: &Method::GET,
         target,
         headers,
@@ -126,7 +128,7 @@ fuzz_target!(|input: Input<'_>| {
             headers.insert(name, value);
         }
     }
-    let request = RequestHead {
+    let request = RequestToAuthenticate {
         method: &Method::GET,
         target: input.target,
         headers: &headers,

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use ambit_common::KernelVerdict;
 use ambit_fuzz::ensure_linear_text;
 use ambit_model::{MeshRanges, Revision, TrustBundle, TrustDomain};
-use ambit_policy::{Attributes, ConnectionVerdict, MeshView};
+use ambit_policy::{ConnectionAttributes, ConnectionVerdict, MeshView};
 use ambit_source::files::{FileSourceConfig, snapshot_of};
 use libfuzzer_sys::fuzz_target;
 
@@ -39,7 +39,7 @@ fn check(text: String) {
         let tables = policies.compile();
         for source in SOURCES {
             for destination in DESTINATIONS {
-                let connection = Attributes {
+                let connection = ConnectionAttributes {
                     identity: Some(workload.identity.clone()),
                     source: source.parse().expect("an address"),
                     destination: destination.parse::<SocketAddr>().expect("an address"),

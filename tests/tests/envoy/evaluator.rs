@@ -5,11 +5,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ambit_model::{
-    AppProtocol, Enrolment, IstioClaim, MeshRanges, MeshSettings, ObjectName, Origin, PolicyKind,
-    PolicyObject, Revision, Service, ServicePort, Snapshot, SnapshotParts, TargetPort, TrustBundle,
-    TrustDomain, Workload, WorkloadIdentity,
+    AppProtocol, IstioClaim, Membership, MeshRanges, MeshSettings, ObjectName, ObjectOrigin,
+    PolicyKind, PolicyObject, Revision, Service, ServicePort, Snapshot, SnapshotParts, TargetPort,
+    TrustBundle, TrustDomain, Workload, WorkloadIdentity,
 };
-use ambit_policy::{Approvals, Attributes, ConnectionVerdict, MeshView, WorkloadPolicies};
+use ambit_policy::{
+    Approvals, ConnectionAttributes, ConnectionVerdict, MeshView, WorkloadPolicies,
+};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
@@ -49,7 +51,7 @@ impl Evaluator {
             addresses: vec![address.ip()],
             identity: WorkloadIdentity::new(own.clone(), "prod", "web")?,
             labels: labels.clone(),
-            enrolment: Enrolment::OptedIn,
+            membership: Membership::OptedIn,
             ready: true,
             named_ports: BTreeMap::new(),
             probe_ports: BTreeSet::new(),
@@ -96,7 +98,7 @@ impl Evaluator {
 
     /// What becomes of a request, or of the connection of one.
     pub(crate) fn judge(&self, request: &Request) -> Result<Outcome> {
-        let connection = Attributes {
+        let connection = ConnectionAttributes {
             identity: match request.peer {
                 Peer::Nobody => None,
                 Peer::Known(principal) => Some(principal.parse()?),
@@ -111,7 +113,7 @@ impl Evaluator {
     }
 
     /// By the verdict on the connection, where there is one.
-    fn judge_request(&self, connection: &Attributes, request: &Request) -> Outcome {
+    fn judge_request(&self, connection: &ConnectionAttributes, request: &Request) -> Outcome {
         let Ok(attributes) = request.attributes(self.mode) else {
             return Outcome::Malformed;
         };
@@ -130,7 +132,7 @@ impl Evaluator {
     }
 
     /// Both verdicts on a connection that carries no HTTP have to be one.
-    fn judge_opaque(&self, connection: &Attributes) -> Result<Outcome> {
+    fn judge_opaque(&self, connection: &ConnectionAttributes) -> Result<Outcome> {
         let nobody = Approvals::default();
         let outcome = match self.policies.judge_opaque(connection, &nobody) {
             Ok(_) => Outcome::Allowed,
@@ -157,6 +159,6 @@ fn object((number, spec): (usize, &Value)) -> PolicyObject {
         annotations: BTreeMap::new(),
         created: None,
         spec: spec.clone(),
-        origin: Origin::Kubernetes,
+        origin: ObjectOrigin::Kubernetes,
     }
 }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use ambit_policy::Token;
+use ambit_policy::VerifiedToken;
 use serde_json::{Value, json};
 
 /// The header, which Envoy removes.
@@ -19,9 +19,9 @@ pub(crate) const KEY: &str = "payload";
 const SPACE_DELIMITED: [&str; 2] = ["scope", "permission"];
 
 /// What Ambit's evaluator gets.
-pub(crate) fn verified(payload: &Value) -> Arc<Token> {
+pub(crate) fn verified(payload: &Value) -> Arc<VerifiedToken> {
     let text = |name: &str| payload[name].as_str().unwrap_or_default().to_owned();
-    Arc::new(Token {
+    Arc::new(VerifiedToken {
         issuer: text("iss"),
         subject: text("sub"),
         claims: payload.as_object().cloned().unwrap_or_default(),

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::thread::sleep;
 use std::time::Duration;
 
-use ambit_policy::Attributes;
+use ambit_policy::ConnectionAttributes;
 use ambit_tests::{Dialled, Family, Lab, SOON, eventually, run_tests, tests};
 use anyhow::{Context, Result, ensure};
 
@@ -103,7 +103,7 @@ fn sample(lab: &Lab, site: &mut Site, random: &mut Random) -> Result<Vec<Sample>
     let mut samples = Vec::new();
     for caller in &mut site.callers {
         for dialled in caller.dialer.finish()? {
-            let connection = Attributes {
+            let connection = ConnectionAttributes {
                 identity: caller.identity.clone(),
                 source: dialled.source,
                 destination: dialled.to,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ambit_model::{ObjectName, TrustBundle, TrustDomain};
-use ambit_policy::{Attributes, ConnectionVerdict, MeshView, WorkloadPolicies};
+use ambit_policy::{ConnectionAttributes, ConnectionVerdict, MeshView, WorkloadPolicies};
 use ambit_source::files::offline::{Input, OfflineConfig, read_once};
 use ambit_tests::{Lab, TRUST_DOMAIN};
 use anyhow::{Context, Result, bail, ensure};
@@ -33,7 +33,7 @@ impl Reference {
     }
 
     /// Judges a connection.
-    pub(crate) fn judge(&self, connection: &Attributes) -> Result<Verdict> {
+    pub(crate) fn judge(&self, connection: &ConnectionAttributes) -> Result<Verdict> {
         Ok(match self.0.judge_connection(connection) {
             ConnectionVerdict::Allow(permit) => Verdict {
                 outcome: Outcome::Allowed,

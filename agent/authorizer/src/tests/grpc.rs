@@ -6,7 +6,7 @@ use crate::envoy::{
     BoolValue, CheckResponse, DeniedHttpResponse, HeaderValue as EnvoyHeader, HeaderValueOption,
     HttpStatus, OkHttpResponse, QueryParameter, RpcStatus,
 };
-use ambit_model::{BodyEncoding, BodyExcess, RequestBody};
+use ambit_model::{BodyEncoding, BodyExcess, BodyInCheck};
 
 const PERMISSION_DENIED: i32 = 7;
 
@@ -155,7 +155,7 @@ async fn the_body_goes_where_the_provider_says() {
             extent: BodyExtent::Beginning,
         });
         let mut provider = grpc();
-        provider.request_body = Some(RequestBody {
+        provider.request_body = Some(BodyInCheck {
             max_bytes: 2,
             excess: BodyExcess::Cut,
             encoding,

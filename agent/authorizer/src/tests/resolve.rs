@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use super::*;
 use ambit_model::testing::{parts, pod, service};
-use ambit_model::{Enrolment, Snapshot, TargetPort, Workload};
+use ambit_model::{Membership, Snapshot, TargetPort, Workload};
 
 /// A mesh with the Service `tools/web`, whose port 9000 is port 8080 of its pods.
 fn mesh() -> Arc<Snapshot> {
@@ -20,7 +20,7 @@ fn mesh() -> Arc<Snapshot> {
             ..pod("tools/starting", &["10.0.0.3"])
         },
         Workload {
-            enrolment: Enrolment::NotOptedIn,
+            membership: Membership::NotOptedIn,
             ..pod("other/out", &["10.0.0.4"])
         },
     ];

@@ -136,21 +136,21 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use ambit_jwt::testing::Issuer;
+    use ambit_jwt::testing::TestIssuer;
     use ambit_jwt::{ExpectedToken, verify_bearer};
 
     #[test]
     fn keys_are_rotated_and_a_broken_file_rotates_nothing() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("jwks.json");
-        let issuers = [Issuer::ec("P-256"), Issuer::ec("P-256")];
+        let issuers = [TestIssuer::ec("P-256"), TestIssuer::ec("P-256")];
         let accepted = |keys: &ArcSwap<KeySet>| {
             let expected = ExpectedToken {
                 issuer: "i".to_owned(),
                 audience: "a".to_owned(),
             };
             let claims = json!({"iss": "i", "aud": "a", "exp": 1});
-            let is_accepted = |issuer: &Issuer| {
+            let is_accepted = |issuer: &TestIssuer| {
                 verify_bearer(&issuer.token(&claims), &expected, &keys.load(), UNIX_EPOCH).is_ok()
             };
             [is_accepted(&issuers[0]), is_accepted(&issuers[1])]

@@ -23,7 +23,7 @@ use crate::request::Lifetimes;
 use crate::server::{CaServer, ServerCertificate};
 use ambit_authority::{AuthorityFiles, CertificateAuthority, make_root};
 use ambit_jwt::ExpectedToken;
-use ambit_jwt::testing::Issuer;
+use ambit_jwt::testing::TestIssuer;
 use ambit_model::TrustDomain;
 
 /// The server's name.
@@ -49,7 +49,7 @@ pub(super) struct TestCa {
     pub(super) server: std::net::SocketAddr,
     pub(super) authority: Arc<CertificateAuthority>,
     pub(super) service: Arc<CertificateService>,
-    pub(super) issuer: Arc<Issuer>,
+    pub(super) issuer: Arc<TestIssuer>,
     end: Option<oneshot::Sender<()>>,
     served: JoinHandle<()>,
     _files: AuthorityFiles,
@@ -63,7 +63,7 @@ impl TestCa {
     }
 
     pub(super) async fn start_with(change: impl FnOnce(&mut Settings)) -> Self {
-        let issuer = Issuer::ec("P-256");
+        let issuer = TestIssuer::ec("P-256");
         let mut settings = Settings {
             reviewer: TokenReviewer::Offline(offline(&issuer)),
             pods: PodDirectory::default(),
@@ -140,7 +140,7 @@ pub(super) fn seconds() -> u64 {
     now.expect("after 1970").as_secs()
 }
 
-fn offline(issuer: &Issuer) -> OfflineReviewer {
+fn offline(issuer: &TestIssuer) -> OfflineReviewer {
     let expected = ExpectedToken {
         issuer: ISSUER.to_owned(),
         audience: "istio-ca".to_owned(),

@@ -8,7 +8,7 @@ use tonic::Code;
 use super::ca::{TestCa, claims, seconds};
 use super::client::Ask;
 use super::sidecar;
-use ambit_jwt::testing::{Issuer, unsigned};
+use ambit_jwt::testing::{TestIssuer, unsigned};
 
 fn with(field: &str, value: Value) -> Value {
     let mut claims = claims(&sidecar());
@@ -35,7 +35,7 @@ async fn forged_tokens_are_refused() {
             .is_ok()
     );
     let claims = claims(&sidecar());
-    let by_another = Issuer::ec("P-256").token(&claims);
+    let by_another = TestIssuer::ec("P-256").token(&claims);
     assert_refused(&ca, &by_another, "not signed by a key").await;
     for algorithm in ["none", "None", ""] {
         let none = unsigned(&json!({"alg": algorithm}), &claims);

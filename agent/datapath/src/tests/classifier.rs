@@ -13,7 +13,7 @@ use aya::{Ebpf, EbpfLoader, TestRun, TestRunOptions};
 use crate::pins::directory::PinDirectory;
 use crate::testing::{TestBpffs, is_root, mount_for_test};
 use crate::{CLASSIFIER, Pins, PolicyTables};
-use ambit_policy::{Attributes, WorkloadPolicies};
+use ambit_policy::{ConnectionAttributes, WorkloadPolicies};
 
 const MAPS: [&str; 5] = [
     "DESTINATION_BITS",
@@ -77,7 +77,11 @@ impl Classifier {
     }
 
     /// Makes the caller known, and asks the kernel.
-    pub(super) fn judge(&self, set: PolicySetId, connection: &Attributes) -> ClassifierOutput {
+    pub(super) fn judge(
+        &self,
+        set: PolicySetId,
+        connection: &ConnectionAttributes,
+    ) -> ClassifierOutput {
         let admitted = self.tables.admit_peer(POD, connection.identity.as_ref());
         let (identity, _) = admitted.expect("written");
         self.ask(question(set, identity, connection))
@@ -104,7 +108,7 @@ impl Classifier {
 pub(super) fn question(
     set: PolicySetId,
     identity: IdentityId,
-    connection: &Attributes,
+    connection: &ConnectionAttributes,
 ) -> ClassifierInput {
     ClassifierInput {
         set,

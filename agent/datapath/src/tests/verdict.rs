@@ -18,12 +18,12 @@ use serde_json::json;
 
 use super::classifier::{Classifier, question};
 use crate::PolicyTables;
-use ambit_policy::Attributes;
-use ambit_policy::testing::{Mesh, assert_judged_alike, connection, policies};
+use ambit_policy::ConnectionAttributes;
+use ambit_policy::testing::{TestMesh, assert_judged_alike, connection, policies};
 
 /// With `count` alternatives, which nobody satisfies, before those of all other policies: what
 /// decides is then in another word of the bitmaps, or does not fit them.
-fn with_alternatives_before(mesh: Mesh, count: usize) -> Mesh {
+fn with_alternatives_before(mesh: TestMesh, count: usize) -> TestMesh {
     if count == 0 {
         return mesh;
     }
@@ -32,7 +32,7 @@ fn with_alternatives_before(mesh: Mesh, count: usize) -> Mesh {
     mesh.authorize("prod/before", spec)
 }
 
-fn meshes() -> impl Strategy<Value = Mesh> {
+fn meshes() -> impl Strategy<Value = TestMesh> {
     let before = prop_oneof![
         6 => Just(0),
         1 => select(&[50, 63, 500, 950, 1000][..]),
@@ -44,8 +44,8 @@ fn meshes() -> impl Strategy<Value = Mesh> {
 const SETS_AT_ONCE: u32 = 50;
 
 /// From nobody in particular to the workload.
-fn plaintext_to(port: u16) -> Attributes {
-    Attributes {
+fn plaintext_to(port: u16) -> ConnectionAttributes {
+    ConnectionAttributes {
         identity: None,
         source: [10, 9, 0, 1].into(),
         destination: ([10, 0, 0, 1], port).into(),
@@ -95,7 +95,7 @@ fn every_alternative_of_a_full_set_decides() {
             let rule = |port: u16| json!({"to": [{"operation": {"ports": [port.to_string()]}}]});
             json!({"action": action, "rules": ports.map(rule).collect::<Vec<_>>()})
         };
-        let policies = Mesh::new()
+        let policies = TestMesh::new()
             .authorize("prod/a", spec(2000..2510))
             .authorize("prod/b", spec(2510..3020))
             .policies();
@@ -123,7 +123,7 @@ fn what_does_not_fit_is_asked_and_what_cannot_be_enforced_is_refused() {
     let Some(classifier) = Classifier::load() else {
         return;
     };
-    let allow = || Mesh::new().authorize("prod/a", json!({"rules": [{}]}));
+    let allow = || TestMesh::new().authorize("prod/a", json!({"rules": [{}]}));
     let unknown = json!({"action": "DENY", "rules": [{"from": [{"source": {"nose": ["x"]}}]}]});
     for (mesh, verdict) in [
         (allow(), KernelVerdict::Allow),
@@ -141,7 +141,7 @@ fn without_an_entry_that_must_be_there_is_no_verdict() {
     let Some(classifier) = Classifier::load() else {
         return;
     };
-    let policies = Mesh::new().policies();
+    let policies = TestMesh::new().policies();
     let set = classifier.enforce(&policies);
     let connection = plaintext_to(80);
     let known = question(set, IdentityId::NONE, &connection);
@@ -167,7 +167,7 @@ fn what_another_set_or_value_has_is_no_verdict() {
         return;
     };
     let spec = json!({"rules": [{"to": [{"operation": {"ports": ["80"]}}]}]});
-    let policies = Mesh::new().authorize("prod/a", spec).policies();
+    let policies = TestMesh::new().authorize("prod/a", spec).policies();
     let set = classifier.enforce(&policies);
     let asked = question(set, IdentityId::NONE, &plaintext_to(80));
     let allowed = |answer: ClassifierOutput| answer.judgement().map(|judged| judged.verdict);
@@ -230,7 +230,7 @@ fn a_set_to_which_a_pod_still_leads_stays() {
     let Some(classifier) = Classifier::load() else {
         return;
     };
-    let set = classifier.enforce(&Mesh::new().policies());
+    let set = classifier.enforce(&TestMesh::new().policies());
     let asked = question(set, IdentityId::NONE, &plaintext_to(80));
     // An agent that begins anew knows neither the set nor who uses it.
     let tables = PolicyTables::open(&classifier.pins).expect("opens");

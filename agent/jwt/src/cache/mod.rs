@@ -1,10 +1,6 @@
 //! The keys of all issuers, shared by all shards, fetched in the background.
 
-mod addresses;
 mod fetch;
-mod http_fetcher;
-mod obtain;
-mod queue;
 mod remote;
 #[cfg(test)]
 mod tests;
@@ -19,17 +15,14 @@ use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
 
 use super::key_set::KeySet;
-use super::unverified::Header;
+use super::unverified::TokenHeader;
 use ambit_policy::{JwtRule, KeySource};
-use queue::{Capacity, Namespaces};
 use remote::{Remote, Wanted};
-use turns::Turns;
+use turns::{Capacity, FetchTurns, Namespaces};
 
-pub use addresses::{Addresses, IsLocal};
-pub use fetch::{Fetch, FetchError};
-pub use http_fetcher::{HttpFetcher, TrustError};
-pub use obtain::{DiscoveryError, KeyError};
-pub use turns::Turn;
+pub use fetch::{Fetch, FetchError, FetchableAddresses, HttpFetcher, IsLocal, TrustError};
+pub use remote::{DiscoveryError, KeyError};
+pub use turns::FetchTurn;
 
 /// How many fetches run at once. Namespaces take turns, and one whose URLs hang uses up no more than
 /// its share, so that eight of them have to conspire before others wait at all; and then no longer
@@ -50,7 +43,7 @@ pub struct KeyCache {
     /// Where fetches run.
     runtime: Handle,
     fetcher: Arc<dyn Fetch>,
-    turns: Arc<Turns>,
+    turns: Arc<FetchTurns>,
 }
 
 #[derive(Clone)]
@@ -76,7 +69,7 @@ impl KeyCache {
             update: Mutex::default(),
             runtime,
             fetcher,
-            turns: Arc::new(Turns::new(CAPACITY)),
+            turns: Arc::new(FetchTurns::new(CAPACITY)),
         }
     }
 
@@ -122,7 +115,7 @@ impl KeyCache {
     pub(super) async fn keys_for(
         &self,
         source: &KeySource,
-        header: &Header,
+        header: &TokenHeader,
         timeout: Duration,
     ) -> Option<Arc<KeySet>> {
         let entry = self.entries.load().get(source).cloned();

@@ -5,12 +5,12 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use proptest::prelude::*;
 
 use super::*;
-use crate::testing::{Issuer, rule, rule_with_keys, unsigned};
+use crate::testing::{TestIssuer, rule, rule_with_keys, unsigned};
 use ambit_policy::TokenLocation;
 
 #[test]
 fn j_1_no_token_passes_and_a_wrong_one_does_not() {
-    let key = Issuer::ed25519();
+    let key = TestIssuer::ed25519();
     let rules = [key.rule(ISSUER)];
     assert!(Sent::get("/").judged_by(&rules).expect("passes").is_none());
     let verified = Sent::bearing(&key.token(&claims())).accepted_by(&rules);
@@ -53,7 +53,7 @@ fn without_rules_nothing_is_looked_for() {
 
 #[test]
 fn clocks_may_differ_by_a_minute() {
-    let key = Issuer::ed25519();
+    let key = TestIssuer::ed25519();
     let rules = [key.rule(ISSUER)];
     let judge = |name: &str, time: u64| {
         let token = key.token(&with(claims(), name, time));
@@ -82,7 +82,7 @@ fn clocks_may_differ_by_a_minute() {
 
 #[test]
 fn j_3_and_j_4_an_absent_subject_is_empty_and_not_somebody() {
-    let key = Issuer::ed25519();
+    let key = TestIssuer::ed25519();
     let token = key.token(&json!({"iss": ISSUER}));
     let verified = Sent::bearing(&token).accepted_by(&[key.rule(ISSUER)]);
     assert_eq!(verified.token().subject, "");
@@ -90,7 +90,7 @@ fn j_3_and_j_4_an_absent_subject_is_empty_and_not_somebody() {
 
 #[test]
 fn j_5_a_valid_token_does_not_cover_for_an_expired_one() {
-    let key = Issuer::ed25519();
+    let key = TestIssuer::ed25519();
     let mut rule = key.rule(ISSUER);
     rule.locations = ["token", "secondary"]
         .map(|name| TokenLocation::Parameter(name.into()))
@@ -112,7 +112,7 @@ fn j_5_a_valid_token_does_not_cover_for_an_expired_one() {
 
 #[test]
 fn of_several_valid_tokens_policy_sees_that_of_the_first_rule() {
-    let (one, two) = (Issuer::ed25519(), Issuer::ed25519());
+    let (one, two) = (TestIssuer::ed25519(), TestIssuer::ed25519());
     let mut rules = [one.rule("one"), two.rule("two")];
     rules[1].locations = vec![TokenLocation::Parameter("second".into())];
     let first = one.token(&with(claims(), "iss", "one"));
@@ -126,7 +126,7 @@ fn of_several_valid_tokens_policy_sees_that_of_the_first_rule() {
 
 #[test]
 fn j_6_one_of_the_audiences_is_enough_and_none_is_not() {
-    let key = Issuer::ed25519();
+    let key = TestIssuer::ed25519();
     let mut rule = key.rule(ISSUER);
     rule.audiences = vec!["foo".into(), "bar".into()];
     let rules = [rule];
@@ -154,7 +154,7 @@ fn j_6_one_of_the_audiences_is_enough_and_none_is_not() {
 
 #[test]
 fn rules_for_the_same_issuer_are_alternatives() {
-    let (key, other) = (Issuer::ed25519(), Issuer::ed25519());
+    let (key, other) = (TestIssuer::ed25519(), TestIssuer::ed25519());
     let mut strict = key.rule(ISSUER);
     strict.audiences = vec!["foo".into()];
     let token = key.token(&claims());
@@ -166,7 +166,7 @@ fn rules_for_the_same_issuer_are_alternatives() {
 
 #[test]
 fn j_7_claims_that_are_lists_in_one_text_become_lists() {
-    let key = Issuer::ed25519();
+    let key = TestIssuer::ed25519();
     let mut rule = key.rule(ISSUER);
     rule.space_delimited_claims = vec!["roles".into(), "count".into(), "absent".into()];
     let claims = json!({"iss": ISSUER, "scope": "write read", "roles": "a  b ", "count": 5,
@@ -181,7 +181,7 @@ fn j_7_claims_that_are_lists_in_one_text_become_lists() {
 
 #[test]
 fn j_10_a_preflight_is_skipped_and_what_only_resembles_one_is_not() {
-    let key = Issuer::ed25519();
+    let key = TestIssuer::ed25519();
     let rules = [key.rule(ISSUER)];
     let expired = key.token(&with(claims(), "exp", 1));
     let preflight = |method: Method, headers: &[(&'static str, &str)]| {
@@ -215,9 +215,9 @@ fn j_10_a_preflight_is_skipped_and_what_only_resembles_one_is_not() {
 
 #[test]
 fn every_algorithm_verifies_with_its_own_key_only() {
-    let rsa = Issuer::rsa();
-    let ec = ["P-256", "P-384", "P-521"].map(Issuer::ec);
-    let ed25519 = Issuer::ed25519();
+    let rsa = TestIssuer::rsa();
+    let ec = ["P-256", "P-384", "P-521"].map(TestIssuer::ec);
+    let ed25519 = TestIssuer::ed25519();
     let [p256, p384, p521] = &ec;
     let cases = [
         ("RS256", rsa),
@@ -243,9 +243,9 @@ fn every_algorithm_verifies_with_its_own_key_only() {
             assert_eq!(error, (!is_same).then_some(expected), "{algorithm} {other}");
         }
         let unrelated = match key {
-            Issuer::Rsa(_) => Issuer::new_rsa(),
-            Issuer::Ec(_, curve) => Issuer::ec(curve),
-            Issuer::Ed25519(_) => Issuer::ed25519(),
+            TestIssuer::Rsa(_) => TestIssuer::new_rsa(),
+            TestIssuer::Ec(_, curve) => TestIssuer::ec(curve),
+            TestIssuer::Ed25519(_) => TestIssuer::ed25519(),
         };
         let error = Sent::bearing(&token).refused_by(&[unrelated.rule(ISSUER)]);
         assert_eq!(error, Unauthenticated::BadSignature { issuer: issuer() });
@@ -256,7 +256,7 @@ fn every_algorithm_verifies_with_its_own_key_only() {
 #[test]
 fn j_11_the_public_key_is_no_shared_secret_and_no_signature_is_none() {
     use aws_lc_rs::hmac;
-    let rsa = Issuer::rsa();
+    let rsa = TestIssuer::rsa();
     let rules = [rsa.rule(ISSUER)];
     let modulus = rsa.jwk()["n"].as_str().expect("a modulus").to_owned();
     for secret in [
@@ -282,8 +282,8 @@ fn j_11_the_public_key_is_no_shared_secret_and_no_signature_is_none() {
 
 #[test]
 fn j_11_the_kid_chooses_among_the_issuers_keys_and_brings_none() {
-    let (key, other) = (Issuer::ed25519(), Issuer::ed25519());
-    let named = |key: &Issuer, id: &str| with(key.jwk(), "kid", id);
+    let (key, other) = (TestIssuer::ed25519(), TestIssuer::ed25519());
+    let named = |key: &TestIssuer, id: &str| with(key.jwk(), "kid", id);
     let rules = [rule_with_keys(
         ISSUER,
         &json!({"keys": [named(&key, "a"), named(&other, "b")]}),
@@ -303,7 +303,7 @@ fn j_11_the_kid_chooses_among_the_issuers_keys_and_brings_none() {
     for id in ["A", "c", "../../dev/null", "a' OR '1'='1"] {
         assert_eq!(judge(json!({"kid": id})), Some(unknown.clone()), "{id}");
     }
-    let forger = Issuer::ed25519();
+    let forger = TestIssuer::ed25519();
     let header = json!({"alg": "EdDSA", "jwk": forger.jwk(), "jku": "https://forger/", "x5c": []});
     let error = Sent::bearing(&forger.token_with_header(&header, &claims())).refused_by(&rules);
     assert_eq!(error, Unauthenticated::BadSignature { issuer: issuer() });
@@ -336,7 +336,7 @@ fn many_and_large_keys_do_not_make_a_request_costly() {
         "authorization",
         &format!("Bearer {}", unsigned_token(8192, "x")),
     );
-    let request = RequestHead {
+    let request = RequestToAuthenticate {
         method: &sent.method,
         target: &sent.target,
         headers: &sent.headers,
@@ -354,7 +354,7 @@ fn many_and_large_keys_do_not_make_a_request_costly() {
 
 #[test]
 fn a_token_that_names_its_key_does_not_pay_for_the_others() {
-    let key = Issuer::rsa();
+    let key = TestIssuer::rsa();
     let jwks = |named: Value| {
         let mut keys = rsa_keys(2048, 127);
         keys.push(named);
@@ -370,7 +370,7 @@ fn a_token_that_names_its_key_does_not_pay_for_the_others() {
 
 #[test]
 fn keys_that_cannot_have_made_a_signature_cost_nothing() {
-    let key = Issuer::rsa();
+    let key = TestIssuer::rsa();
     let mut keys = rsa_keys(8192, 127);
     keys.push(key.jwk());
     let rules = [rule_with_keys(ISSUER, &json!({ "keys": keys }))];
@@ -379,7 +379,7 @@ fn keys_that_cannot_have_made_a_signature_cost_nothing() {
 
 #[test]
 fn the_keys_alg_binds_the_token() {
-    let rsa = Issuer::rsa();
+    let rsa = TestIssuer::rsa();
     let jwks = json!({"keys": [with(rsa.jwk(), "alg", "PS256")]});
     let rules = [rule_with_keys(ISSUER, &jwks)];
     let token = |algorithm: &str| rsa.token_with_header(&json!({"alg": algorithm}), &claims());
@@ -390,7 +390,7 @@ fn the_keys_alg_binds_the_token() {
 
 #[test]
 fn a_point_that_is_not_on_its_curve_verifies_nothing() {
-    let key = Issuer::ec("P-256");
+    let key = TestIssuer::ec("P-256");
     let zero = URL_SAFE_NO_PAD.encode([0; 32]);
     let jwk = with(with(key.jwk(), "x", zero.clone()), "y", zero);
     let rules = [rule_with_keys(ISSUER, &json!({"keys": [jwk]}))];
@@ -400,7 +400,7 @@ fn a_point_that_is_not_on_its_curve_verifies_nothing() {
 
 #[test]
 fn one_issuers_key_does_not_speak_for_another() {
-    let (one, two) = (Issuer::ed25519(), Issuer::ed25519());
+    let (one, two) = (TestIssuer::ed25519(), TestIssuer::ed25519());
     let rules = [one.rule("one"), two.rule("two")];
     let token = one.token(&with(claims(), "iss", "two"));
     let error = Sent::bearing(&token).refused_by(&rules);
@@ -414,7 +414,7 @@ fn one_issuers_key_does_not_speak_for_another() {
 
 #[test]
 fn a_token_counts_only_where_its_own_rule_looks() {
-    let (one, two) = (Issuer::ed25519(), Issuer::ed25519());
+    let (one, two) = (TestIssuer::ed25519(), TestIssuer::ed25519());
     let mut rules = [one.rule("one"), two.rule("two")];
     rules[1].locations = vec![TokenLocation::Parameter("second".into())];
     let token = two.token(&with(claims(), "iss", "two"));
@@ -430,7 +430,7 @@ fn a_token_counts_only_where_its_own_rule_looks() {
 
 #[test]
 fn no_byte_of_a_token_can_be_changed() {
-    let key = Issuer::ed25519();
+    let key = TestIssuer::ed25519();
     let rules = [key.rule(ISSUER)];
     let token = key.token(&claims());
     Sent::bearing(&token).accepted_by(&rules);

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::apply;
-use crate::testing::Issuer;
+use crate::testing::TestIssuer;
 use ambit_policy::{ClaimHeader, TokenLocation};
 
 /// Judges a request and changes it.
@@ -31,7 +31,7 @@ fn output(header: &'static str, claim: &str) -> ClaimHeader {
 
 #[test]
 fn a_token_is_taken_out_of_the_request_and_nothing_else() {
-    let key = Issuer::ed25519();
+    let key = TestIssuer::ed25519();
     let mut rule = key.rule(ISSUER);
     rule.locations.push(TokenLocation::Cookie("session".into()));
     let rules = [rule];
@@ -55,7 +55,7 @@ fn a_token_is_taken_out_of_the_request_and_nothing_else() {
 
 #[test]
 fn a_token_is_forwarded_where_its_rule_says_so() {
-    let key = Issuer::ed25519();
+    let key = TestIssuer::ed25519();
     let mut rule = key.rule(ISSUER);
     rule.forwards_original = true;
     let token = key.token(&claims());
@@ -68,7 +68,7 @@ fn a_token_is_forwarded_where_its_rule_says_so() {
 
 #[test]
 fn claims_and_payload_become_headers() {
-    let key = Issuer::ed25519();
+    let key = TestIssuer::ed25519();
     let mut rule = key.rule(ISSUER);
     rule.payload_header = Some(HeaderName::from_static("x-payload"));
     rule.space_delimited_claims = vec!["list".into()];
@@ -109,7 +109,7 @@ fn claims_and_payload_become_headers() {
 
 #[test]
 fn a_client_cannot_send_the_headers_that_stand_for_a_token() {
-    let key = Issuer::ed25519();
+    let key = TestIssuer::ed25519();
     let mut rule = key.rule(ISSUER);
     rule.payload_header = Some(HeaderName::from_static("x-payload"));
     rule.claim_headers = vec![output("x-sub", "sub"), output("x-role", "role")];
@@ -141,7 +141,7 @@ fn a_client_cannot_send_the_headers_that_stand_for_a_token() {
 
 #[test]
 fn of_several_tokens_the_one_that_policy_sees_has_the_header() {
-    let (one, two) = (Issuer::ed25519(), Issuer::ed25519());
+    let (one, two) = (TestIssuer::ed25519(), TestIssuer::ed25519());
     let mut rules = [one.rule("one"), two.rule("two")];
     rules[1].locations = vec![TokenLocation::Parameter("second".into())];
     for rule in &mut rules {

@@ -1,7 +1,7 @@
 //! J-9: tokens of an issuer whose keys cannot be had.
 
 use super::*;
-use crate::testing::{Issuer, rule};
+use crate::testing::{TestIssuer, rule};
 use ambit_policy::{KeySource, KeyUrl};
 
 struct Fails;
@@ -10,7 +10,7 @@ impl Fetch for Fails {
     fn fetch<'a>(
         &'a self,
         _: &'a HttpUrl,
-        _: &'a Turn,
+        _: &'a FetchTurn,
     ) -> BoxFuture<'a, Result<bytes::Bytes, FetchError>> {
         Box::pin(async { Err(FetchError::Unreachable) })
     }
@@ -24,8 +24,8 @@ fn published() -> JwtRule {
     }
 }
 
-async fn judged(sent: &Sent, cache: &KeyCache) -> Result<Option<Verified>, Unauthenticated> {
-    let request = RequestHead {
+async fn judged(sent: &Sent, cache: &KeyCache) -> Result<Option<VerifiedTokens>, Unauthenticated> {
+    let request = RequestToAuthenticate {
         method: &sent.method,
         target: &sent.target,
         headers: &sent.headers,
@@ -36,7 +36,7 @@ async fn judged(sent: &Sent, cache: &KeyCache) -> Result<Option<Verified>, Unaut
 #[tokio::test(start_paused = true)]
 async fn j_9_without_keys_no_token_is_accepted_and_requests_without_one_pass() {
     let cache = KeyCache::new(tokio::runtime::Handle::current(), Arc::new(Fails));
-    let token = Issuer::ed25519().token(&claims());
+    let token = TestIssuer::ed25519().token(&claims());
     let no_keys = Unauthenticated::NoKeys { issuer: issuer() };
     let nobody_asked = judged(&Sent::bearing(&token), &cache).await;
     assert_eq!(nobody_asked.err(), Some(no_keys.clone()));

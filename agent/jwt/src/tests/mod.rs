@@ -16,7 +16,8 @@ use tokio::runtime::Runtime;
 
 use super::testing::in_one_namespace;
 use super::{
-    Fetch, FetchError, KeyCache, RequestHead, Turn, Unauthenticated, Verified, authenticate,
+    Fetch, FetchError, FetchTurn, KeyCache, RequestToAuthenticate, Unauthenticated, VerifiedTokens,
+    authenticate,
 };
 use ambit_policy::{HttpUrl, JwtRule};
 
@@ -35,7 +36,7 @@ impl Fetch for NeverFetches {
     fn fetch<'a>(
         &'a self,
         url: &'a HttpUrl,
-        _: &'a Turn,
+        _: &'a FetchTurn,
     ) -> BoxFuture<'a, Result<bytes::Bytes, FetchError>> {
         panic!("{url} is fetched")
     }
@@ -82,8 +83,8 @@ impl Sent {
     }
 
     /// What becomes of it, without waiting for anything.
-    fn judged_by(&self, rules: &[JwtRule]) -> Result<Option<Verified>, Unauthenticated> {
-        let request = RequestHead {
+    fn judged_by(&self, rules: &[JwtRule]) -> Result<Option<VerifiedTokens>, Unauthenticated> {
+        let request = RequestToAuthenticate {
             method: &self.method,
             target: &self.target,
             headers: &self.headers,
@@ -98,7 +99,7 @@ impl Sent {
     }
 
     /// The token that policy sees, which there is.
-    fn accepted_by(&self, rules: &[JwtRule]) -> Verified {
+    fn accepted_by(&self, rules: &[JwtRule]) -> VerifiedTokens {
         let verified = self.judged_by(rules).expect("accepted");
         verified.expect("a token")
     }

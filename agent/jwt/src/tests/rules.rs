@@ -2,8 +2,8 @@
 //! request that passes there is one that does not.
 
 use super::*;
-use crate::testing::Issuer;
-use ambit_policy::{Jwks, KeySource, Presence, TokenLocation};
+use crate::testing::TestIssuer;
+use ambit_policy::{Jwks, KeySource, TokenLocation, TokenPresence};
 
 fn header(name: &'static str) -> Vec<TokenLocation> {
     vec![TokenLocation::Header {
@@ -14,7 +14,7 @@ fn header(name: &'static str) -> Vec<TokenLocation> {
 
 #[test]
 fn a_rule_without_an_issuer_takes_any_issuer_but_no_other_key() {
-    let (key, stranger) = (Issuer::ed25519(), Issuer::ed25519());
+    let (key, stranger) = (TestIssuer::ed25519(), TestIssuer::ed25519());
     let mut rule = key.rule(ISSUER);
     rule.issuer = None;
     let rules = [rule];
@@ -41,7 +41,7 @@ fn a_rule_without_an_issuer_takes_any_issuer_but_no_other_key() {
 
 #[test]
 fn without_keys_tokens_are_refused_and_other_requests_pass() {
-    let key = Issuer::ed25519();
+    let key = TestIssuer::ed25519();
     let mut rule = key.rule(ISSUER);
     rule.keys = KeySource::Inline(Arc::new(Jwks::none()));
     let rules = [rule];
@@ -53,7 +53,7 @@ fn without_keys_tokens_are_refused_and_other_requests_pass() {
 
 #[test]
 fn a_rule_that_looks_nowhere_finds_nothing() {
-    let key = Issuer::ed25519();
+    let key = TestIssuer::ed25519();
     let mut rule = key.rule(ISSUER);
     rule.locations.clear();
     let judged = Sent::bearing(&key.token(&claims())).judged_by(&[rule]);
@@ -62,7 +62,7 @@ fn a_rule_that_looks_nowhere_finds_nothing() {
 
 #[test]
 fn a_token_for_another_audience_is_forbidden() {
-    let key = Issuer::ed25519();
+    let key = TestIssuer::ed25519();
     let mut rule = key.rule(ISSUER);
     rule.audiences = vec!["a".to_owned()];
     let rules = [rule];
@@ -80,9 +80,9 @@ fn a_token_for_another_audience_is_forbidden() {
 
 #[test]
 fn a_required_token_has_to_be_there_and_valid() {
-    let (key, stranger) = (Issuer::ed25519(), Issuer::ed25519());
+    let (key, stranger) = (TestIssuer::ed25519(), TestIssuer::ed25519());
     let mut rule = key.rule(ISSUER);
-    rule.presence = Presence::Required;
+    rule.presence = TokenPresence::Required;
     let rules = [rule];
     let missing = Sent::get("/").refused_by(&rules);
     assert_eq!(missing, Unauthenticated::Missing);
@@ -106,7 +106,7 @@ fn a_required_token_has_to_be_there_and_valid() {
 
 #[test]
 fn each_required_rule_needs_a_token_of_its_own() {
-    let (one, two) = (Issuer::ed25519(), Issuer::ed25519());
+    let (one, two) = (TestIssuer::ed25519(), TestIssuer::ed25519());
     let mut rules = [one.rule("one"), two.rule("two")];
     rules[1].locations = header("x-scope");
     let first = one.token(&with(claims(), "iss", "one"));
@@ -114,10 +114,10 @@ fn each_required_rule_needs_a_token_of_its_own() {
     let both = || Sent::bearing(&first).with("x-scope", &second);
     let only_second = || Sent::get("/").with("x-scope", &second);
     assert!(only_second().judged_by(&rules).is_ok(), "both are optional");
-    rules[0].presence = Presence::Required;
+    rules[0].presence = TokenPresence::Required;
     assert_eq!(only_second().refused_by(&rules), Unauthenticated::Missing);
     assert!(Sent::bearing(&first).judged_by(&rules).is_ok());
-    rules[1].presence = Presence::Required;
+    rules[1].presence = TokenPresence::Required;
     assert_eq!(
         Sent::bearing(&first).refused_by(&rules),
         Unauthenticated::Missing
@@ -133,16 +133,16 @@ fn each_required_rule_needs_a_token_of_its_own() {
 
 #[test]
 fn two_rules_that_require_the_same_token_are_satisfied_by_it() {
-    let key = Issuer::ed25519();
+    let key = TestIssuer::ed25519();
     let mut rules = [key.rule(ISSUER), key.rule(ISSUER)];
     for rule in &mut rules {
-        rule.presence = Presence::Required;
+        rule.presence = TokenPresence::Required;
     }
     let token = key.token(&claims());
     assert!(Sent::bearing(&token).judged_by(&rules).is_ok());
-    let other = Issuer::ed25519();
+    let other = TestIssuer::ed25519();
     rules[1] = other.rule(ISSUER);
-    rules[1].presence = Presence::Required;
+    rules[1].presence = TokenPresence::Required;
     let error = Sent::bearing(&token).refused_by(&rules);
     assert_eq!(error, Unauthenticated::BadSignature { issuer: issuer() });
 }

@@ -14,22 +14,22 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::snapshot::Owner;
+use super::snapshot::AddressOwner;
 use super::{
-    EndpointSlice, EndpointState, ObjectName, Service, ServicePort, SliceEndpoint, Snapshot,
-    Target, Workload,
+    EndpointSlice, EndpointState, ObjectName, PodEndpoint, Service, ServicePort, SliceEndpoint,
+    Snapshot, Workload,
 };
 
 /// Where a connection to a Service can go.
 #[derive(Clone, Debug)]
-pub enum Endpoint {
+pub enum ServiceEndpoint {
     /// To a pod.
-    Pod(Target),
+    Pod(PodEndpoint),
     /// To an address outside the mesh.
     Outside(SocketAddr),
 }
 
-impl Endpoint {
+impl ServiceEndpoint {
     /// Where it is reached.
     pub fn address(&self) -> SocketAddr {
         match self {
@@ -72,7 +72,7 @@ pub(super) enum Backend<'a> {
 /// Endpoints of a Service's port.
 #[derive(Default)]
 pub(super) struct Endpoints {
-    pub(super) known: Vec<Endpoint>,
+    pub(super) known: Vec<ServiceEndpoint>,
     /// Of the mesh, and nobody knows what they are.
     pub(super) unknown: Vec<SocketAddr>,
 }
@@ -98,7 +98,7 @@ impl Snapshot {
     /// What an address is to a Service that lists it.
     pub(super) fn backend(&self, address: IpAddr) -> Backend<'_> {
         match self.owners(address) {
-            [Owner::Workload(index)] => Backend::Pod(&self.workloads()[*index]),
+            [AddressOwner::Workload(index)] => Backend::Pod(&self.workloads()[*index]),
             [] if !self.ranges().contains(address) => Backend::Outside,
             _ => Backend::Unknown,
         }
@@ -116,7 +116,7 @@ impl Snapshot {
             let pods = self.members(service).filter(|workload| workload.ready);
             let known = pods.filter_map(|workload| selected(workload, port, dialled));
             return Endpoints {
-                known: known.map(Endpoint::Pod).collect(),
+                known: known.map(ServiceEndpoint::Pod).collect(),
                 unknown: Vec::new(),
             };
         }
@@ -146,11 +146,11 @@ impl Snapshot {
                 continue;
             }
             match self.backend(ip) {
-                Backend::Pod(workload) => endpoints.known.push(Endpoint::Pod(Target {
+                Backend::Pod(workload) => endpoints.known.push(ServiceEndpoint::Pod(PodEndpoint {
                     workload: Arc::clone(workload),
                     address,
                 })),
-                Backend::Outside => endpoints.known.push(Endpoint::Outside(address)),
+                Backend::Outside => endpoints.known.push(ServiceEndpoint::Outside(address)),
                 Backend::Unknown => endpoints.unknown.push(address),
             }
         }
@@ -244,11 +244,11 @@ fn selected(
     workload: &Arc<Workload>,
     port: &ServicePort,
     dialled: Option<IpAddr>,
-) -> Option<Target> {
+) -> Option<PodEndpoint> {
     let address = workload
         .mesh_addresses()
         .find(|address| alike(*address, dialled))?;
-    Some(Target {
+    Some(PodEndpoint {
         workload: Arc::clone(workload),
         address: SocketAddr::new(address, port.target.on(workload)?),
     })

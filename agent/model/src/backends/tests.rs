@@ -1,5 +1,5 @@
 use super::super::testing::{parts, pod, service, slice};
-use super::super::{AppProtocol, Destination, Enrolment, SlicePort, SnapshotParts, TargetPort};
+use super::super::{AppProtocol, Destination, Membership, SlicePort, SnapshotParts, TargetPort};
 use super::*;
 
 const DIALLED: &str = "10.96.0.1:80";
@@ -15,7 +15,7 @@ fn mesh(slices: Vec<EndpointSlice>) -> SnapshotParts {
             ..pod("b/two", &["10.0.0.2"])
         },
         Workload {
-            enrolment: Enrolment::NotOptedIn,
+            membership: Membership::NotOptedIn,
             ..pod("b/out", &["10.0.0.3"])
         },
     ];
@@ -36,9 +36,11 @@ fn found(mesh: SnapshotParts, dialled: &str) -> (Vec<String>, Vec<String>) {
         Destination::Service {
             endpoints, unknown, ..
         } => {
-            let text = |endpoint: &Endpoint| match endpoint {
-                Endpoint::Pod(target) => format!("{} {}", target.workload.name, target.address),
-                Endpoint::Outside(address) => format!("outside {address}"),
+            let text = |endpoint: &ServiceEndpoint| match endpoint {
+                ServiceEndpoint::Pod(target) => {
+                    format!("{} {}", target.workload.name, target.address)
+                }
+                ServiceEndpoint::Outside(address) => format!("outside {address}"),
             };
             (
                 endpoints.iter().map(text).collect(),

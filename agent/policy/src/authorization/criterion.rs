@@ -7,12 +7,12 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::Action;
-use crate::decision::Attributes;
-use crate::matcher::{Field, HostMatch, ServiceAccount, StringMatch};
+use crate::decision::ConnectionAttributes;
+use crate::evaluate::Ternary;
+use crate::matcher::{Field, HostMatch, ServiceAccountMatch, StringMatch};
 use crate::path::{Operators, PathMatch};
-use crate::request::{HeaderKey, RequestAttributes, Token};
-use crate::request_principal::RequestPrincipal;
-use crate::ternary::Ternary;
+use crate::request::{HeaderKey, RequestAttributes, VerifiedToken};
+use crate::request_principal::RequestPrincipalMatch;
 use ambit_model::WorkloadIdentity;
 
 /// A condition.
@@ -23,7 +23,7 @@ pub(crate) enum Criterion {
     /// `namespaces`, `source.namespace`.
     Namespace(Field<StringMatch>),
     /// `serviceAccounts`, `source.serviceAccount`.
-    ServiceAccount(Field<ServiceAccount>),
+    ServiceAccount(Field<ServiceAccountMatch>),
     /// `trustDomains`, `source.trustDomain`.
     TrustDomain(Field<StringMatch>),
     /// `ipBlocks`, `source.ip`.
@@ -43,7 +43,7 @@ pub(crate) enum Criterion {
     /// `request.headers[...]`.
     Header(HeaderKey, Field<StringMatch>),
     /// `requestPrincipals`, `request.auth.principal`.
-    RequestPrincipal(Field<RequestPrincipal>),
+    RequestPrincipal(Field<RequestPrincipalMatch>),
     /// `request.auth.audiences`, `request.auth.presenter`, `request.auth.claims[...]`: by the names
     /// on the way to the claim.
     Claim(Vec<String>, Field<StringMatch>),
@@ -63,7 +63,7 @@ pub(crate) enum Knowledge<'a> {
 /// What a policy is held against.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Facts<'a> {
-    pub(crate) connection: &'a Attributes,
+    pub(crate) connection: &'a ConnectionAttributes,
     pub(crate) knowledge: Knowledge<'a>,
     /// The policy's.
     pub(crate) action: Action,
@@ -122,7 +122,9 @@ impl Criterion {
                 facts.of_request(|request| header(field, key, &request.lines(key), facts.action))
             }
             Self::RequestPrincipal(field) => facts.of_token(|token| {
-                field.admits(token, |principal, token: &Token| principal.matches(token))
+                field.admits(token, |principal, token: &VerifiedToken| {
+                    principal.matches(token)
+                })
             }),
             Self::Claim(path, field) => facts.of_token(|token| {
                 let texts = token.and_then(|token| token.texts(path));
@@ -136,7 +138,7 @@ impl Criterion {
         match self {
             Self::Principal(field) => field.admits_text(identity.map(WorkloadIdentity::principal)),
             Self::Namespace(field) => field.admits_text(identity.map(WorkloadIdentity::namespace)),
-            Self::ServiceAccount(field) => field.admits(identity, ServiceAccount::matches),
+            Self::ServiceAccount(field) => field.admits(identity, ServiceAccountMatch::matches),
             Self::TrustDomain(field) => {
                 field.admits_text(identity.map(|peer| peer.trust_domain().as_str()))
             }
@@ -154,7 +156,7 @@ impl Facts<'_> {
         }
     }
 
-    fn of_token(&self, holds: impl FnOnce(Option<&Token>) -> bool) -> Ternary {
+    fn of_token(&self, holds: impl FnOnce(Option<&VerifiedToken>) -> bool) -> Ternary {
         self.of_request(|request| holds(request.token.as_deref()))
     }
 }

@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 use super::criterion::{Criterion, Facts, Knowledge};
 use crate::matcher::Field;
-use crate::request::{HeaderKey, RequestAttributes, Token};
+use crate::request::{HeaderKey, RequestAttributes, VerifiedToken};
 use ambit_model::WorkloadIdentity;
 
 /// The list of a rule in which a criterion stands: its field's name depends on it.
@@ -222,7 +222,7 @@ fn header(key: &HeaderKey, request: &RequestAttributes) -> String {
     }
 }
 
-fn claim(path: &[String], token: Option<&Token>) -> String {
+fn claim(path: &[String], token: Option<&VerifiedToken>) -> String {
     let Some(token) = token else {
         return "the request has no token".to_owned();
     };

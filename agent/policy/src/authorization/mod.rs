@@ -1,20 +1,19 @@
 //! AuthorizationPolicy: its rules, as `security.istio.io` v1 defines them.
 
-mod condition;
 mod criterion;
 mod describe;
-mod fields;
 mod read;
 mod values;
+mod when;
 
 pub(super) use criterion::{Criterion, Facts, Knowledge};
 pub(super) use describe::Clause;
-pub(super) use read::parse;
+pub(super) use read::{ParsedAuthorization, parse};
 
 use std::iter;
 use std::sync::Arc;
 
-use super::ternary::Ternary;
+use super::evaluate::Ternary;
 
 /// What a matching policy does.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -52,7 +51,7 @@ pub(super) enum Enforcement {
 
 /// The rules of a policy.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub(super) struct Authorization {
+pub(super) struct AuthorizationPolicy {
     pub(super) action: Action,
     pub(super) enforcement: Enforcement,
     /// Of a CUSTOM policy.

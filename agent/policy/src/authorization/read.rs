@@ -2,18 +2,16 @@
 
 use std::sync::Arc;
 
-use super::condition::condition;
 use super::criterion::Criterion;
-use super::fields::{Context, refuse_in_custom, twins};
 use super::values::{
-    block, expanded, host, namespace, path, port, principal, request_principal, service_account,
-    text, trust_domain,
+    Context, block, expanded, host, namespace, path, port, principal, refuse_in_custom,
+    request_principal, service_account, text, trust_domain, twins,
 };
-use super::{Action, Authorization, Enforcement, Rule};
+use super::when::condition;
+use super::{Action, AuthorizationPolicy, Enforcement, Rule};
 use crate::attachment::{ATTACHMENT_FIELDS, Attachment, attachment};
-use crate::dry_run::{dry_run, refused};
 use crate::matcher::StringMatch;
-use crate::reader::{Node, NotEnforced, Warning};
+use crate::reader::{NotEnforced, Parsed, SpecNode, Warning, dry_run, refused};
 use ambit_model::{PolicyObject, TrustBundle};
 
 /// The most rules of a policy, and sources of a rule.
@@ -25,22 +23,13 @@ const SCHEME: &str = "spiffe://";
 /// The most `serviceAccounts` of a source.
 const MOST_ACCOUNTS: usize = 16;
 
-/// An AuthorizationPolicy, as far as it could be read.
-pub(crate) struct Parsed {
-    pub(crate) attachment: Attachment,
-    pub(crate) action: Option<Action>,
-    /// A dry run only where that can be read.
-    pub(crate) enforcement: Enforcement,
-    pub(crate) rules: Result<Authorization, NotEnforced>,
-    /// What else is wrong, where the rules are not right.
-    pub(crate) more_errors: Vec<NotEnforced>,
-    /// What an operator may want to know, though it is enforced.
-    pub(crate) warnings: Vec<Warning>,
-}
+/// An AuthorizationPolicy, as far as it could be read. It counts as a dry run only if its annotation
+/// and its action can be read.
+pub(crate) type ParsedAuthorization = Parsed<Attachment, Arc<AuthorizationPolicy>>;
 
 /// Reads an AuthorizationPolicy.
-pub(crate) fn parse(object: &PolicyObject, bundle: &TrustBundle) -> Parsed {
-    let spec = Node::spec(&object.spec);
+pub(crate) fn parse(object: &Arc<PolicyObject>, bundle: &TrustBundle) -> ParsedAuthorization {
+    let spec = SpecNode::spec(&object.spec);
     let (mut warnings, mut more_errors) = (Vec::new(), Vec::new());
     let attached = attachment(&spec, &mut warnings);
     let action = spec.fields().and_then(|fields| {
@@ -69,10 +58,11 @@ pub(crate) fn parse(object: &PolicyObject, bundle: &TrustBundle) -> Parsed {
         warnings.extend(written_schemes(policy));
     }
     Parsed {
-        attachment: attached.unwrap_or(Attachment::Everything),
+        object: Arc::clone(object),
+        selector: attached.unwrap_or(Attachment::Everything),
         action: action.ok(),
         enforcement,
-        rules,
+        content: rules.map(Arc::new),
         more_errors,
         warnings,
     }
@@ -80,10 +70,10 @@ pub(crate) fn parse(object: &PolicyObject, bundle: &TrustBundle) -> Parsed {
 
 fn authorization(
     object: &PolicyObject,
-    spec: &Node<'_>,
+    spec: &SpecNode<'_>,
     context: &Context<'_>,
     more_errors: &mut Vec<NotEnforced>,
-) -> Result<Authorization, NotEnforced> {
+) -> Result<AuthorizationPolicy, NotEnforced> {
     let action = context.action;
     let enforcement = enforcement(object, action)?;
     let (mut rules, mut provider) = (Vec::new(), None);
@@ -114,7 +104,7 @@ fn authorization(
         (Action::Custom, false, None) => {
             spec.fail("a CUSTOM policy needs provider.name, the name of an external authorizer")
         }
-        _ => Ok(Authorization {
+        _ => Ok(AuthorizationPolicy {
             action,
             enforcement,
             provider: provider.map(Arc::from),
@@ -139,7 +129,7 @@ fn all<T>(
     first.map_or(Ok(values), Err)
 }
 
-fn provider_name<'a>(node: &Node<'a>) -> Result<Option<&'a str>, NotEnforced> {
+fn provider_name<'a>(node: &SpecNode<'a>) -> Result<Option<&'a str>, NotEnforced> {
     let mut found = None;
     for (name, field) in node.fields()? {
         match name {
@@ -164,7 +154,7 @@ fn enforcement(object: &PolicyObject, action: Action) -> Result<Enforcement, Not
     }
 }
 
-fn read_action(node: &Node<'_>) -> Result<Action, NotEnforced> {
+fn read_action(node: &SpecNode<'_>) -> Result<Action, NotEnforced> {
     match node.text()? {
         "ALLOW" => Ok(Action::Allow),
         "DENY" => Ok(Action::Deny),
@@ -176,7 +166,7 @@ fn read_action(node: &Node<'_>) -> Result<Action, NotEnforced> {
     }
 }
 
-fn rule(node: &Node<'_>, context: &Context<'_>) -> Result<Rule, NotEnforced> {
+fn rule(node: &SpecNode<'_>, context: &Context<'_>) -> Result<Rule, NotEnforced> {
     if node.is_null() {
         return node.fail("an absent rule is none; write {} for one that matches everything");
     }
@@ -205,9 +195,9 @@ fn rule(node: &Node<'_>, context: &Context<'_>) -> Result<Rule, NotEnforced> {
 
 /// Reads a list of objects that each have exactly the field `inside`.
 fn wrapped<T>(
-    node: &Node<'_>,
+    node: &SpecNode<'_>,
     inside: &str,
-    read: impl Fn(&Node<'_>) -> Result<T, NotEnforced>,
+    read: impl Fn(&SpecNode<'_>) -> Result<T, NotEnforced>,
 ) -> Result<Vec<T>, NotEnforced> {
     let elements = node.elements()?;
     elements
@@ -220,13 +210,13 @@ fn wrapped<T>(
         .collect()
 }
 
-fn source(node: &Node<'_>, context: &Context<'_>) -> Result<Vec<Criterion>, NotEnforced> {
+fn source(node: &SpecNode<'_>, context: &Context<'_>) -> Result<Vec<Criterion>, NotEnforced> {
     let names = |name, not| [name, not];
     let principals =
-        |node: &Node<'_>| expanded(node, |node, text| principal(node, text, context.bundle));
+        |node: &SpecNode<'_>| expanded(node, |node, text| principal(node, text, context.bundle));
     let domains =
-        |node: &Node<'_>| expanded(node, |node, text| trust_domain(node, text, context.bundle));
-    let accounts = |node: &Node<'_>| {
+        |node: &SpecNode<'_>| expanded(node, |node, text| trust_domain(node, text, context.bundle));
+    let accounts = |node: &SpecNode<'_>| {
         node.at_most(MOST_ACCOUNTS)?;
         node.texts(|node, text| service_account(node, text, &context.policy.namespace))
     };
@@ -285,7 +275,7 @@ fn source(node: &Node<'_>, context: &Context<'_>) -> Result<Vec<Criterion>, NotE
     not_empty(node, criteria, "a source")
 }
 
-fn operation(node: &Node<'_>) -> Result<Vec<Criterion>, NotEnforced> {
+fn operation(node: &SpecNode<'_>) -> Result<Vec<Criterion>, NotEnforced> {
     const NAMES: [&str; 8] = [
         "hosts",
         "notHosts",
@@ -311,7 +301,7 @@ fn operation(node: &Node<'_>) -> Result<Vec<Criterion>, NotEnforced> {
 }
 
 fn not_empty(
-    node: &Node<'_>,
+    node: &SpecNode<'_>,
     criteria: Vec<Criterion>,
     what: &str,
 ) -> Result<Vec<Criterion>, NotEnforced> {
@@ -322,7 +312,7 @@ fn not_empty(
 }
 
 /// Rules with a principal that begins with the scheme: it matches no caller, in Istio either.
-fn written_schemes(policy: &Authorization) -> Vec<Warning> {
+fn written_schemes(policy: &AuthorizationPolicy) -> Vec<Warning> {
     let begins_so = |value: &StringMatch| match value {
         StringMatch::Exact(text) | StringMatch::Prefix(text) => text.starts_with(SCHEME),
         StringMatch::Suffix(_) | StringMatch::Presence => false,
@@ -345,7 +335,7 @@ fn written_schemes(policy: &Authorization) -> Vec<Warning> {
 }
 
 /// Clauses that are empty lists: the rule is not restricted by them.
-fn empty_clauses(spec: &Node<'_>) -> Vec<Warning> {
+fn empty_clauses(spec: &SpecNode<'_>) -> Vec<Warning> {
     let rules = spec.field("rules").map(|rules| rules.elements());
     let rules = rules.and_then(Result::ok).unwrap_or_default();
     let clauses = rules.iter();
@@ -355,7 +345,7 @@ fn empty_clauses(spec: &Node<'_>) -> Vec<Warning> {
                 .into_iter()
                 .filter_map(|name| rule.field(name))
         })
-        .filter(Node::is_empty_list)
+        .filter(SpecNode::is_empty_list)
         .map(|clause| {
             clause.warning(
                 "an empty list is the same as none, as in Istio: it restricts nothing; remove the \
@@ -366,7 +356,7 @@ fn empty_clauses(spec: &Node<'_>) -> Vec<Warning> {
 }
 
 /// What an operator may not have meant.
-fn warn(policy: &Authorization) -> Vec<Warning> {
+fn warn(policy: &AuthorizationPolicy) -> Vec<Warning> {
     if policy.action != Action::Deny {
         return Vec::new();
     }

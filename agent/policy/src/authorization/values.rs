@@ -6,19 +6,73 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::matcher::{HostMatch, ServiceAccount, StringMatch};
+use super::Action;
+use super::criterion::Criterion;
+use crate::matcher::{Field, HostMatch, ServiceAccountMatch, StringMatch};
 use crate::path::PathMatch;
-use crate::reader::{Node, NotEnforced};
-use crate::request_principal::RequestPrincipal;
-use ambit_model::{TrustBundle, TrustDomain};
+use crate::reader::{NotEnforced, SpecNode};
+use crate::request_principal::RequestPrincipalMatch;
+use ambit_model::{ObjectName, TrustBundle, TrustDomain};
+
+/// What the values of a policy are read with.
+pub(super) struct Context<'a> {
+    pub(super) policy: &'a ObjectName,
+    pub(super) bundle: &'a TrustBundle,
+    pub(super) action: Action,
+}
+
+/// A field and its twin, each where it is set.
+pub(super) fn twins<'a, T>(
+    node: &SpecNode<'a>,
+    [positive, negative]: [&str; 2],
+    read: impl Fn(&SpecNode<'a>) -> Result<Vec<T>, NotEnforced>,
+) -> Result<Option<Field<T>>, NotEnforced> {
+    let mut field = Field::default();
+    for (name, own) in node.fields()? {
+        if name == positive {
+            field.positive = read(&own)?;
+        } else if name == negative {
+            field.negative = read(&own)?;
+        }
+    }
+    Ok((!field.is_empty()).then_some(field))
+}
+
+/// A CUSTOM policy is evaluated before a token is verified, and Istio refuses it identities too.
+pub(super) fn refuse_in_custom(
+    node: &SpecNode<'_>,
+    context: &Context<'_>,
+    criteria: &[Criterion],
+) -> Result<(), NotEnforced> {
+    let is_refused = |criterion: &Criterion| match criterion {
+        Criterion::Principal(_)
+        | Criterion::Namespace(_)
+        | Criterion::ServiceAccount(_)
+        | Criterion::TrustDomain(_)
+        | Criterion::RequestPrincipal(_)
+        | Criterion::Claim(..) => true,
+        Criterion::SourceIp(_)
+        | Criterion::RemoteIp(_)
+        | Criterion::DestinationIp(_)
+        | Criterion::DestinationPort(_)
+        | Criterion::Host(_)
+        | Criterion::Method(_)
+        | Criterion::Path(_)
+        | Criterion::Header(..) => false,
+    };
+    if context.action == Action::Custom && criteria.iter().any(is_refused) {
+        return node.fail("a CUSTOM policy can depend on no identity and no token");
+    }
+    Ok(())
+}
 
 /// The longest value of `serviceAccounts`.
 const LONGEST_SERVICE_ACCOUNT: usize = 320;
 
 /// Reads the values of a list, each of which may stand for several.
 pub(super) fn expanded<T: Clone + Eq + Hash>(
-    node: &Node<'_>,
-    read: impl Fn(&Node<'_>, &str) -> Result<Vec<T>, NotEnforced>,
+    node: &SpecNode<'_>,
+    read: impl Fn(&SpecNode<'_>, &str) -> Result<Vec<T>, NotEnforced>,
 ) -> Result<Vec<T>, NotEnforced> {
     let (mut all, mut known) = (Vec::new(), HashSet::new());
     for values in node.texts(read)? {
@@ -31,14 +85,14 @@ pub(super) fn expanded<T: Clone + Eq + Hash>(
     Ok(all)
 }
 
-pub(super) fn text(_node: &Node<'_>, text: &str) -> Result<StringMatch, NotEnforced> {
+pub(super) fn text(_node: &SpecNode<'_>, text: &str) -> Result<StringMatch, NotEnforced> {
     Ok(StringMatch::parse(text))
 }
 
 /// A principal. A whole one, of five parts, of the mesh's trust domain or of `cluster.local`, which
 /// points to it, stands for those of all its aliases.
 pub(super) fn principal(
-    node: &Node<'_>,
+    node: &SpecNode<'_>,
     text: &str,
     bundle: &TrustBundle,
 ) -> Result<Vec<StringMatch>, NotEnforced> {
@@ -84,7 +138,7 @@ fn expand_principal(text: &str, bundle: &TrustBundle) -> Vec<StringMatch> {
 
 /// A trust domain. One of the mesh's own stands for all of them.
 pub(super) fn trust_domain(
-    node: &Node<'_>,
+    node: &SpecNode<'_>,
     text: &str,
     bundle: &TrustBundle,
 ) -> Result<Vec<StringMatch>, NotEnforced> {
@@ -103,7 +157,7 @@ pub(super) fn trust_domain(
 
 /// A namespace. No namespace has a slash in its name, but Istio's sidecars match the value within
 /// the whole identity, where `a/*` matches.
-pub(super) fn namespace(node: &Node<'_>, text: &str) -> Result<StringMatch, NotEnforced> {
+pub(super) fn namespace(node: &SpecNode<'_>, text: &str) -> Result<StringMatch, NotEnforced> {
     if text.contains('/') {
         return node.fail(
             "a namespace has no slash; for a service account of it use serviceAccounts, for a whole \
@@ -127,10 +181,10 @@ fn has_other_wildcards(text: &str) -> bool {
 
 /// A service account, in the policy's own namespace where none is named.
 pub(super) fn service_account(
-    node: &Node<'_>,
+    node: &SpecNode<'_>,
     text: &str,
     namespace: &str,
-) -> Result<ServiceAccount, NotEnforced> {
+) -> Result<ServiceAccountMatch, NotEnforced> {
     let (namespace, name) = text.split_once('/').unwrap_or((namespace, text));
     let is_malformed = namespace.is_empty() || name.is_empty() || name.contains('/');
     if is_malformed || text.contains('*') || text.len() > LONGEST_SERVICE_ACCOUNT {
@@ -139,13 +193,13 @@ pub(super) fn service_account(
              most {LONGEST_SERVICE_ACCOUNT} characters"
         ));
     }
-    Ok(ServiceAccount {
+    Ok(ServiceAccountMatch {
         namespace: namespace.to_owned(),
         name: name.to_owned(),
     })
 }
 
-pub(super) fn port(node: &Node<'_>, text: &str) -> Result<u16, NotEnforced> {
+pub(super) fn port(node: &SpecNode<'_>, text: &str) -> Result<u16, NotEnforced> {
     match text.parse() {
         Ok(port) if text.bytes().all(|byte| byte.is_ascii_digit()) => Ok(port),
         _ => node.fail(format!("{text:?} is not a port from 0 to 65535")),
@@ -153,7 +207,7 @@ pub(super) fn port(node: &Node<'_>, text: &str) -> Result<u16, NotEnforced> {
 }
 
 /// A CIDR or an address; IPv4-mapped ones are IPv4.
-pub(super) fn block(node: &Node<'_>, text: &str) -> Result<IpNet, NotEnforced> {
+pub(super) fn block(node: &SpecNode<'_>, text: &str) -> Result<IpNet, NotEnforced> {
     if let Ok(address) = text.parse::<IpAddr>() {
         return Ok(address.to_canonical().into());
     }
@@ -166,17 +220,17 @@ pub(super) fn block(node: &Node<'_>, text: &str) -> Result<IpNet, NotEnforced> {
     }
 }
 
-pub(super) fn host(_node: &Node<'_>, text: &str) -> Result<HostMatch, NotEnforced> {
+pub(super) fn host(_node: &SpecNode<'_>, text: &str) -> Result<HostMatch, NotEnforced> {
     Ok(HostMatch::parse(text))
 }
 
-pub(super) fn path(node: &Node<'_>, text: &str) -> Result<PathMatch, NotEnforced> {
+pub(super) fn path(node: &SpecNode<'_>, text: &str) -> Result<PathMatch, NotEnforced> {
     PathMatch::parse(text).or_else(|problem| node.fail(format!("{text:?}: {problem}")))
 }
 
 pub(super) fn request_principal(
-    _node: &Node<'_>,
+    _node: &SpecNode<'_>,
     text: &str,
-) -> Result<RequestPrincipal, NotEnforced> {
-    Ok(RequestPrincipal::parse(text))
+) -> Result<RequestPrincipalMatch, NotEnforced> {
+    Ok(RequestPrincipalMatch::parse(text))
 }

@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::prefix::admits_prefix;
-use crate::authorization::{Action, Authorization, Conjunction, Criterion, Rule};
+use super::admits_prefix;
+use crate::authorization::{Action, AuthorizationPolicy, Conjunction, Criterion, Rule};
 use crate::decision::Decider;
 use crate::matcher::Field;
 use crate::workload_policies::{Attached, AttachedPorts, WorkloadPolicies};
@@ -44,7 +44,7 @@ enum Terms {
     Nothing,
     Unidentified,
     Rule {
-        policy: Arc<Authorization>,
+        policy: Arc<AuthorizationPolicy>,
         rule: usize,
         conjunction: Conjunction,
         bytes: Bytes,

@@ -1,19 +1,20 @@
 //! The kernel's form of a workload's policies: bit vectors, one bit for each alternative.
 
 mod alternative;
-mod prefix;
 
 use std::collections::BTreeSet;
 
 use ambit_common::{
-    Address, Bitmap, Judgement, MAX_ALTERNATIVES, PolicySetHeader, PolicySetId, SetMode, judge,
+    Address, Bitmap, Judgement, MAX_ALTERNATIVES, MESH_PREFIX_BITS, PolicySetHeader, PolicySetId,
+    SetMode, judge,
 };
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::decision::{Attributes, Decider};
+use super::decision::{ConnectionAttributes, Decider};
+use super::matcher::Field;
 use super::workload_policies::WorkloadPolicies;
 use alternative::{Alternative, Effect};
 use ambit_model::WorkloadIdentity;
-use prefix::{block_count, longest, prefixes};
 
 /// How many comparisons of a value with a criterion tabulating a pod's policies may take: tens of
 /// milliseconds, which 4,000 address blocks in one rule need.
@@ -142,7 +143,7 @@ impl CompiledSet {
     }
 
     /// Judges a connection as the kernel does.
-    pub fn judge(&self, connection: &Attributes) -> Judgement {
+    pub fn judge(&self, connection: &ConnectionAttributes) -> Judgement {
         let port = connection.destination.port();
         let listed = self.ports.iter().find(|(own, _)| *own == port);
         judge(
@@ -163,4 +164,54 @@ fn bitmap(alternatives: &[Alternative], test: &dyn Fn(&Alternative) -> bool) -> 
         }
     }
     bits
+}
+
+/// The prefixes that blocks name, and one for all other addresses of each family: IPv4 lies inside
+/// `::/0` in the one form of addresses, so it always has a prefix of its own.
+fn prefixes<'a>(
+    blocks: impl Iterator<Item = &'a Field<IpNet>>,
+    bits: impl Fn(&IpNet) -> Bitmap,
+) -> Vec<(Address, u8, Bitmap)> {
+    let named = blocks.flat_map(|field| field.positive.iter().chain(&field.negative).copied());
+    let all = [IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())];
+    let prefixes: BTreeSet<IpNet> = named.chain(all).collect();
+    prefixes
+        .iter()
+        .map(|net| (net.network().into(), prefix_bits(net), bits(net)))
+        .collect()
+}
+
+/// How many blocks there are.
+fn block_count<'a>(blocks: impl Iterator<Item = &'a Field<IpNet>>) -> usize {
+    blocks
+        .map(|field| field.positive.len() + field.negative.len())
+        .sum()
+}
+
+/// Whether the addresses of a prefix that are in no longer one are admitted: those blocks matter
+/// that cover the whole prefix.
+pub(super) fn admits_prefix(blocks: &Field<IpNet>, prefix: &IpNet) -> bool {
+    blocks.admits(Some(prefix), |block, prefix| block.contains(prefix))
+}
+
+/// The bits of the longest prefix that covers an address.
+fn longest(prefixes: &[(Address, u8, Bitmap)], address: Address) -> Bitmap {
+    let covering = prefixes
+        .iter()
+        .filter(|(prefix, bits, _)| covers(*prefix, *bits, address));
+    let longest = covering.max_by_key(|(_, bits, _)| *bits);
+    longest.map_or(Bitmap::EMPTY, |(_, _, bits)| *bits)
+}
+
+fn prefix_bits(net: &IpNet) -> u8 {
+    match net {
+        IpNet::V4(_) => 96 + net.prefix_len(),
+        IpNet::V6(_) => net.prefix_len(),
+    }
+}
+
+fn covers(prefix: Address, bits: u8, address: Address) -> bool {
+    let number = |address: Address| u128::from_be_bytes(address.octets());
+    let differing = number(prefix) ^ number(address);
+    bits == 0 || differing >> (MESH_PREFIX_BITS - u32::from(bits)) == 0
 }

@@ -5,49 +5,49 @@ use std::sync::Arc;
 
 use ambit_common::Reason;
 
-use super::answer::{
-    Authentication, AuthenticationMode, Cause, CriterionText, DecidedBy, Explanation, Request,
-    RuleName, RuleText, Verdict,
+use super::explanation::{
+    AccessVerdict, AuthenticationMode, Cause, CriterionText, DecidedBy, ExplainedRequest,
+    Explanation, PortAuthentication, RuleName, RuleText,
 };
-use super::caller::{ResolvedCaller, no_address};
-use super::error::QuestionError;
-use super::rules::Described;
-use super::ruling::{Case, Outcome, Ruling};
+use super::names::{ResolvedCaller, no_address};
+use super::question::QuestionError;
+use super::ruling::{CaseVerdict, DescribedRule, ExplainedCase, Ruling};
 use crate::MeshView;
 use crate::authorization::{Action, Knowledge};
-use crate::decision::{Attributes, Decider, Denial};
+use crate::decision::{ConnectionAttributes, Decider, Denial};
+use crate::index::{Level, PolicyIndex};
 use crate::notes::Note;
-use crate::peer_authentication::Mode;
+use crate::peer_authentication::MtlsMode;
 use crate::request::RequestAttributes;
-use crate::request_authentication::{JwtRule, Presence};
+use crate::request_authentication::{JwtRule, TokenPresence};
 use crate::workload_policies::WorkloadPolicies;
-use ambit_model::{Enrolment, PolicyKind, Target, Workload};
+use ambit_model::{Membership, PodEndpoint, PolicyKind, Workload};
 
 /// A question whose names have been found.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Asked<'a> {
+pub(super) struct ResolvedQuestion<'a> {
     pub(super) view: &'a MeshView,
     pub(super) caller: &'a ResolvedCaller,
     pub(super) request: Option<&'a RequestAttributes>,
-    pub(super) shown: Option<&'a Request>,
+    pub(super) shown: Option<&'a ExplainedRequest>,
 }
 
-impl Asked<'_> {
+impl ResolvedQuestion<'_> {
     /// The explanation for an endpoint.
-    pub(super) fn of(&self, target: &Target) -> Result<Explanation, QuestionError> {
+    pub(super) fn of(&self, target: &PodEndpoint) -> Result<Explanation, QuestionError> {
         if let Some(reason) = not_enrolled(&target.workload) {
             return Ok(nothing_enforced(reason));
         }
         let destination = target.address;
         let source = self.caller.address(destination.ip())?;
-        let connection = Attributes {
+        let connection = ConnectionAttributes {
             identity: self.caller.identity().cloned(),
             source: source.unwrap_or_else(|| no_address(destination.ip())),
             destination,
         };
         let settings = self.view.snapshot.mesh_settings();
         let providers: BTreeSet<Arc<str>> = settings.extension_providers.keys().cloned().collect();
-        let case = Case {
+        let case = ExplainedCase {
             connection: &connection,
             request: self.request,
             providers: &providers,
@@ -59,7 +59,7 @@ impl Asked<'_> {
     fn explanation(
         &self,
         policies: &WorkloadPolicies,
-        case: &Case<'_>,
+        case: &ExplainedCase<'_>,
         workload: &Workload,
     ) -> Explanation {
         let ruling = policies.rule_on(case);
@@ -69,14 +69,16 @@ impl Asked<'_> {
             _ => None,
         };
         let undecided = match ruling.outcome {
-            Outcome::OnRequest => policies.undecided(case),
-            Outcome::Allowed(_) | Outcome::Denied(_) | Outcome::OnAuthorizer(_) => Vec::new(),
+            CaseVerdict::OnRequest => policies.undecided(case),
+            CaseVerdict::Allowed(_) | CaseVerdict::Denied(_) | CaseVerdict::OnAuthorizer(_) => {
+                Vec::new()
+            }
         };
         let decider = match &ruling.outcome {
-            Outcome::Allowed(decider) => decider.as_ref(),
-            Outcome::Denied(denial) => denial.decider.as_ref(),
-            Outcome::OnAuthorizer(consultation) => Some(&consultation.decider),
-            Outcome::OnRequest => None,
+            CaseVerdict::Allowed(decider) => decider.as_ref(),
+            CaseVerdict::Denied(denial) => denial.decider.as_ref(),
+            CaseVerdict::OnAuthorizer(consultation) => Some(&consultation.decider),
+            CaseVerdict::OnRequest => None,
         };
         Explanation {
             verdict: verdict(&ruling.outcome),
@@ -95,22 +97,32 @@ impl Asked<'_> {
         }
     }
 
-    fn cause(&self, policies: &WorkloadPolicies, case: &Case<'_>, ruling: &Ruling) -> Cause {
+    fn cause(
+        &self,
+        policies: &WorkloadPolicies,
+        case: &ExplainedCase<'_>,
+        ruling: &Ruling,
+    ) -> Cause {
         match &ruling.outcome {
-            Outcome::Allowed(Some(decider)) => Cause::AllowRule {
+            CaseVerdict::Allowed(Some(decider)) => Cause::AllowRule {
                 rule: self.name(decider),
             },
-            Outcome::Allowed(None) => Cause::NoAllowPolicy,
-            Outcome::OnRequest => Cause::Request,
-            Outcome::OnAuthorizer(consultation) => Cause::Authorizer {
+            CaseVerdict::Allowed(None) => Cause::NoAllowPolicy,
+            CaseVerdict::OnRequest => Cause::Request,
+            CaseVerdict::OnAuthorizer(consultation) => Cause::Authorizer {
                 rule: self.name(&consultation.decider),
                 provider: consultation.provider.to_string(),
             },
-            Outcome::Denied(denial) => self.denial(policies, case, denial),
+            CaseVerdict::Denied(denial) => self.denial(policies, case, denial),
         }
     }
 
-    fn denial(&self, policies: &WorkloadPolicies, case: &Case<'_>, denial: &Denial) -> Cause {
+    fn denial(
+        &self,
+        policies: &WorkloadPolicies,
+        case: &ExplainedCase<'_>,
+        denial: &Denial,
+    ) -> Cause {
         let port = case.connection.destination.port();
         let Some(decider) = denial
             .decider
@@ -157,24 +169,26 @@ impl Asked<'_> {
     fn authentication(
         &self,
         policies: &WorkloadPolicies,
-        case: &Case<'_>,
+        case: &ExplainedCase<'_>,
         workload: &Workload,
-    ) -> Authentication {
+    ) -> PortAuthentication {
         let port = case.connection.destination.port();
         let in_force = self.view.policies.authentication(workload, port);
         let mode = match in_force {
-            Some((_, Mode::Strict)) => AuthenticationMode::Strict,
-            Some((_, Mode::Permissive | Mode::Unset)) | None => AuthenticationMode::Permissive,
+            Some((_, MtlsMode::Strict)) => AuthenticationMode::Strict,
+            Some((_, MtlsMode::Permissive | MtlsMode::Unset)) | None => {
+                AuthenticationMode::Permissive
+            }
         };
-        let connection = Attributes {
+        let connection = ConnectionAttributes {
             identity: None,
             ..case.connection.clone()
         };
-        let in_plaintext = Case {
+        let in_plaintext = ExplainedCase {
             connection: &connection,
             ..*case
         };
-        Authentication {
+        PortAuthentication {
             mode,
             object: in_force.map(|(decider, _)| self.name(&decider)),
             plaintext: verdict(&policies.rule_on(&in_plaintext).outcome),
@@ -184,7 +198,7 @@ impl Asked<'_> {
     fn notes(
         &self,
         policies: &WorkloadPolicies,
-        case: &Case<'_>,
+        case: &ExplainedCase<'_>,
         workload: &Workload,
         ruling: &Ruling,
     ) -> Vec<String> {
@@ -210,7 +224,7 @@ impl Asked<'_> {
             let noted = policies.notes(case.connection, knowledge);
             notes.extend(noted.iter().map(|note| self.note(note)));
         }
-        let is_denied = matches!(ruling.outcome, Outcome::Denied(_));
+        let is_denied = matches!(ruling.outcome, CaseVerdict::Denied(_));
         let is_plaintext = case.connection.identity.is_none();
         if is_denied && is_plaintext && workload.probe_ports.contains(&port) {
             notes.push(format!(
@@ -221,13 +235,13 @@ impl Asked<'_> {
     }
 
     /// What the verification of tokens has to do with it.
-    fn token_note(&self, policies: &WorkloadPolicies, case: &Case<'_>) -> Option<String> {
+    fn token_note(&self, policies: &WorkloadPolicies, case: &ExplainedCase<'_>) -> Option<String> {
         let port = case.connection.destination.port();
         if !policies.carries_http(port) {
             return None;
         }
         let token = case.request.and_then(|request| request.token.as_deref());
-        let requires = |rule: &JwtRule| rule.presence == Presence::Required;
+        let requires = |rule: &JwtRule| rule.presence == TokenPresence::Required;
         match (policies.verifies_tokens(port), token) {
             (true, _) if policies.jwt_rules(port).iter().any(requires) => Some(
                 "RequestAuthentication applies: a request without a token that it requires, or with \
@@ -260,7 +274,7 @@ impl Asked<'_> {
         }
     }
 
-    fn rule_text(&self, rule: Described) -> RuleText {
+    fn rule_text(&self, rule: DescribedRule) -> RuleText {
         RuleText {
             rule: self.name(&rule.decider),
             action: rule.action.as_str().to_owned(),
@@ -295,25 +309,25 @@ impl Asked<'_> {
     }
 }
 
-const fn verdict(outcome: &Outcome) -> Verdict {
+const fn verdict(outcome: &CaseVerdict) -> AccessVerdict {
     match outcome {
-        Outcome::Allowed(_) => Verdict::Allow,
-        Outcome::Denied(_) => Verdict::Deny,
-        Outcome::OnRequest => Verdict::DependsOnRequest,
-        Outcome::OnAuthorizer(_) => Verdict::DependsOnAuthorizer,
+        CaseVerdict::Allowed(_) => AccessVerdict::Allow,
+        CaseVerdict::Denied(_) => AccessVerdict::Deny,
+        CaseVerdict::OnRequest => AccessVerdict::DependsOnRequest,
+        CaseVerdict::OnAuthorizer(_) => AccessVerdict::DependsOnAuthorizer,
     }
 }
 
 /// Why nothing is enforced for a pod, as a sentence.
 fn not_enrolled(workload: &Workload) -> Option<String> {
     let name = &workload.name;
-    match workload.enrolment {
-        Enrolment::OptedIn => None,
-        Enrolment::NotOptedIn => Some(format!(
+    match workload.membership {
+        Membership::OptedIn => None,
+        Membership::NotOptedIn => Some(format!(
             "the pod {name} is not in the mesh: neither it nor its namespace has the label \
              istio.io/dataplane-mode: ambient"
         )),
-        Enrolment::Never(never) => Some(format!(
+        Membership::Never(never) => Some(format!(
             "the pod {name} is never enrolled: {never}. Callers in the mesh are refused"
         )),
     }
@@ -321,7 +335,7 @@ fn not_enrolled(workload: &Workload) -> Option<String> {
 
 fn nothing_enforced(reason: String) -> Explanation {
     Explanation {
-        verdict: Verdict::NotEnforced,
+        verdict: AccessVerdict::NotEnforced,
         decided: DecidedBy::Nobody,
         cause: Cause::NotEnrolled { reason },
         matched: Vec::new(),
@@ -329,5 +343,33 @@ fn nothing_enforced(reason: String) -> Explanation {
         undecided: Vec::new(),
         authentication: None,
         notes: Vec::new(),
+    }
+}
+
+impl PolicyIndex {
+    /// The object that says whether a port takes plaintext, and what it says; `None` where none
+    /// does, so that it is taken. The nearest level that has a word on it counts, as where
+    /// strictness is resolved; unlike there, a PERMISSIVE object is named too.
+    pub(crate) fn authentication(
+        &self,
+        workload: &Workload,
+        port: u16,
+    ) -> Option<(Decider, MtlsMode)> {
+        let levels = [Level::Workload, Level::Namespace, Level::Mesh];
+        levels.into_iter().find_map(|level| {
+            let of_level = |parsed: &&_| self.level(parsed, workload) == Some(level);
+            let parsed = self.authentications.iter().find(of_level)?;
+            let content = parsed.content.as_ref().ok()?;
+            let of_port = content.ports.get(&port).copied();
+            let mode = of_port
+                .filter(|mode| *mode != MtlsMode::Unset)
+                .unwrap_or(content.mode);
+            let object = Decider {
+                kind: PolicyKind::PeerAuthentication,
+                name: parsed.object.name.clone(),
+                rule: None,
+            };
+            (mode != MtlsMode::Unset).then_some((object, mode))
+        })
     }
 }

@@ -3,42 +3,38 @@
 //!
 //! Nothing here matches a value: [`ruling`] asks the evaluator, and [`rules`] asks the criteria.
 
-mod answer;
-mod authentication;
-mod caller;
-mod destination;
 mod endpoint;
-mod error;
-mod near;
+mod explanation;
+mod names;
 mod question;
-mod request;
-mod rules;
 pub(super) mod ruling;
 
 use std::net::IpAddr;
 
-pub use answer::{
-    Answer, Authentication, AuthenticationMode, Caller, Cause, CriterionText, DecidedBy, Endpoint,
-    EndpointResult, Explanation, Request, RuleName, RuleText, Verdict,
+pub use explanation::{
+    AccessExplanation, AccessVerdict, AuthenticationMode, Cause, CriterionText, DecidedBy,
+    EndpointResult, ExplainedCaller, ExplainedEndpoint, ExplainedRequest, Explanation,
+    PortAuthentication, RuleName, RuleText,
 };
-pub use error::QuestionError;
-pub use question::{AskedRequest, CallerName, DestinationName, NameError, Question, Transport};
+pub use question::{
+    AccessNameError, AccessQuestion, CallerName, CallerTransport, DestinationName,
+    HypotheticalRequest, QuestionError,
+};
 
 use super::MeshView;
 use super::authorization::Criterion;
 use super::request::HeaderKey;
 use super::workload_policies::WorkloadPolicies;
-use ambit_model::Target;
-use caller::ResolvedCaller;
-use destination::ResolvedDestination;
-use endpoint::Asked;
+use ambit_model::PodEndpoint;
+use endpoint::ResolvedQuestion;
+use names::{ResolvedCaller, ResolvedDestination};
 
 impl MeshView {
     /// Answers a question.
     ///
     /// # Errors
     /// [`QuestionError`], where it names what there is not.
-    pub fn explain(&self, question: &Question) -> Result<Answer, QuestionError> {
+    pub fn explain(&self, question: &AccessQuestion) -> Result<AccessExplanation, QuestionError> {
         let snapshot = &self.snapshot;
         let caller = ResolvedCaller::resolve(question, snapshot)?;
         let destination = ResolvedDestination::resolve(&question.to, question.port, snapshot)?;
@@ -47,8 +43,9 @@ impl MeshView {
             .map(|asked| asked.attributes(&destination.host, snapshot))
             .transpose()?;
         let shown = request.as_ref().zip(question.request.as_ref());
-        let shown = shown.map(|(request, asked)| Request::of(request, asked.path_and_query()));
-        let asked = Asked {
+        let shown =
+            shown.map(|(request, asked)| ExplainedRequest::of(request, asked.path_and_query()));
+        let asked = ResolvedQuestion {
             view: self,
             caller: &caller,
             request: request.as_ref(),
@@ -75,7 +72,7 @@ impl MeshView {
             }
             add(&mut results, target, asked.of(target)?);
         }
-        Ok(Answer {
+        Ok(AccessExplanation {
             caller: caller.shown(address),
             destination: destination.description,
             request: shown,
@@ -87,9 +84,9 @@ impl MeshView {
     /// What was assumed for want of a word on it, where a policy of the destination asks for it.
     fn assumptions(
         &self,
-        question: &Question,
+        question: &AccessQuestion,
         source: Option<IpAddr>,
-        target: &Target,
+        target: &PodEndpoint,
     ) -> Vec<String> {
         let policies = self.policies.for_workload(&target.workload);
         let mut assumptions = Vec::new();
@@ -140,8 +137,8 @@ const fn is_about_host(criterion: &Criterion) -> bool {
 }
 
 /// Adds an endpoint to those that give the same answer.
-fn add(results: &mut Vec<EndpointResult>, target: &Target, explanation: Explanation) {
-    let endpoint = Endpoint {
+fn add(results: &mut Vec<EndpointResult>, target: &PodEndpoint, explanation: Explanation) {
+    let endpoint = ExplainedEndpoint {
         pod: target.workload.name.clone(),
         address: target.address,
     };

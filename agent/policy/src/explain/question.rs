@@ -1,35 +1,40 @@
-//! What `ambit explain` asks.
+//! What `ambit explain` asks, and why a question may have no answer.
 
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
+use std::sync::Arc;
 
+use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use ambit_model::{ObjectName, WorkloadIdentity};
+use super::explanation::ExplainedRequest;
+use crate::normalise::{BadPath, normalise_path};
+use crate::request::{RequestAttributes, VerifiedToken, forwarded_for};
+use ambit_model::{ObjectName, Snapshot, WorkloadIdentity};
 
 /// Whether somebody may reach something.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct Question {
+pub struct AccessQuestion {
     /// Who calls.
     pub from: CallerName,
     /// From which address, where the objects do not say it.
     pub from_address: Option<IpAddr>,
     /// How.
-    pub transport: Transport,
+    pub transport: CallerTransport,
     /// What is called.
     pub to: DestinationName,
     /// The pod's port, or the Service's, 1 to 65535.
     pub port: u16,
     /// With which request; `None` asks about the connection alone.
-    pub request: Option<AskedRequest>,
+    pub request: Option<HypotheticalRequest>,
 }
 
 /// Whether a caller comes through a tunnel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Transport {
+pub enum CallerTransport {
     /// Where the caller has an identity.
     Tunnel,
     /// Never.
@@ -38,7 +43,7 @@ pub enum Transport {
 
 /// A request, as far as it is said. The rest is what a simple client sends.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
-pub struct AskedRequest {
+pub struct HypotheticalRequest {
     /// GET, if it is not said.
     pub method: Option<String>,
     /// `/`, if it is not said; with its query.
@@ -82,7 +87,7 @@ pub enum DestinationName {
 
 /// Why a text names nothing.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum NameError {
+pub enum AccessNameError {
     /// No caller.
     #[error(
         "{0:?} names no caller; write namespace/service-account, pod:namespace/name, an IP address, \
@@ -104,7 +109,7 @@ fn object_name(text: &str) -> Option<ObjectName> {
 }
 
 impl FromStr for CallerName {
-    type Err = NameError;
+    type Err = AccessNameError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let name = if let Ok(address) = text.parse() {
@@ -117,12 +122,12 @@ impl FromStr for CallerName {
             let principal = text.strip_prefix("spiffe://").unwrap_or(text);
             principal.parse().ok().map(Self::Identity)
         };
-        name.ok_or_else(|| NameError::Caller(text.to_owned()))
+        name.ok_or_else(|| AccessNameError::Caller(text.to_owned()))
     }
 }
 
 impl FromStr for DestinationName {
-    type Err = NameError;
+    type Err = AccessNameError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let name = if let Ok(address) = text.parse() {
@@ -136,7 +141,7 @@ impl FromStr for DestinationName {
         } else {
             host_name(text).map(Self::Service)
         };
-        name.ok_or_else(|| NameError::Destination(text.to_owned()))
+        name.ok_or_else(|| AccessNameError::Destination(text.to_owned()))
     }
 }
 
@@ -172,7 +177,7 @@ impl fmt::Display for DestinationName {
 }
 
 impl TryFrom<String> for CallerName {
-    type Error = NameError;
+    type Error = AccessNameError;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
         text.parse()
@@ -186,7 +191,7 @@ impl From<CallerName> for String {
 }
 
 impl TryFrom<String> for DestinationName {
-    type Error = NameError;
+    type Error = AccessNameError;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
         text.parse()
@@ -196,6 +201,171 @@ impl TryFrom<String> for DestinationName {
 impl From<DestinationName> for String {
     fn from(name: DestinationName) -> Self {
         name.to_string()
+    }
+}
+
+impl HypotheticalRequest {
+    /// The attributes of the request to a host.
+    pub(super) fn attributes(
+        &self,
+        host: &str,
+        snapshot: &Snapshot,
+    ) -> Result<RequestAttributes, QuestionError> {
+        let mode = snapshot.mesh_settings().path_normalization;
+        let path_and_query = self.path_and_query();
+        let path_and_query = match path_and_query {
+            "*" => path_and_query.to_owned(),
+            path => normalise_path(mode, path).map_err(|problem| QuestionError::Path {
+                path: path.to_owned(),
+                problem,
+            })?,
+        };
+        let headers = self.headers()?;
+        Ok(RequestAttributes {
+            method: self.method.clone().unwrap_or_else(|| "GET".to_owned()),
+            authority: self.host.clone().unwrap_or_else(|| host.to_owned()),
+            path: path_and_query
+                .split('?')
+                .next()
+                .unwrap_or_default()
+                .to_owned(),
+            path_and_query,
+            forwarded_for: forwarded_for(&headers),
+            headers,
+            token: self.claims.as_ref().map(|claims| Arc::new(token(claims))),
+        })
+    }
+
+    /// The path as it is asked about.
+    pub(super) fn path_and_query(&self) -> &str {
+        self.path.as_deref().unwrap_or("/")
+    }
+
+    fn headers(&self) -> Result<HeaderMap, QuestionError> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in &self.headers {
+            let parsed = (HeaderName::try_from(name), HeaderValue::try_from(value));
+            let (Ok(name), Ok(value)) = parsed else {
+                return Err(QuestionError::Header(format!("{name}={value}")));
+            };
+            headers.append(name, value);
+        }
+        Ok(headers)
+    }
+}
+
+fn token(claims: &Map<String, Value>) -> VerifiedToken {
+    let text = |name| claims.get(name).and_then(Value::as_str).unwrap_or_default();
+    VerifiedToken {
+        issuer: text("iss").to_owned(),
+        subject: text("sub").to_owned(),
+        claims: claims.clone(),
+    }
+}
+
+impl ExplainedRequest {
+    pub(super) fn of(request: &RequestAttributes, path_and_query: &str) -> Self {
+        Self {
+            method: request.method.clone(),
+            host: request.authority.clone(),
+            path: request.path.clone(),
+            path_and_query: path_and_query.to_owned(),
+        }
+    }
+
+    /// Whether normalisation changed the path.
+    pub(super) fn is_normalised(&self) -> bool {
+        self.path_and_query.split(['?', '#']).next() != Some(&self.path)
+    }
+}
+
+/// Why a question has no answer.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum QuestionError {
+    /// No object has this name.
+    #[error("there is no {kind} {name}; {}", did_you_mean(near))]
+    Unknown {
+        /// The kind, or kinds.
+        kind: &'static str,
+        /// The name.
+        name: ObjectName,
+        /// Names that are like it.
+        near: Vec<String>,
+    },
+    /// A pod and a Service have this name.
+    #[error("there are a pod and a Service {0}; write pod:{0} or service:{0}")]
+    PodAndService(ObjectName),
+    /// No object has this address.
+    #[error("no pod and no Service has the address {0}; `ambit workloads` lists the pods")]
+    UnknownAddress(IpAddr),
+    /// Several objects have it.
+    #[error(
+        "{address} is claimed by {}; name one of them instead",
+        names(claimants)
+    )]
+    ContestedAddress {
+        /// The address.
+        address: IpAddr,
+        /// Who claims it.
+        claimants: Vec<ObjectName>,
+    },
+    /// The Service has no such port.
+    #[error("the Service {service} has no TCP port {port}; {}", known_ports(ports))]
+    NoSuchPort {
+        /// The Service.
+        service: ObjectName,
+        /// The port.
+        port: u16,
+        /// Those that it has.
+        ports: Vec<u16>,
+    },
+    /// No pod is behind the Service's port.
+    #[error(
+        "no pod is behind this port of the Service {0}, by its selector or its EndpointSlices: a \
+         caller in the mesh reaches no pod there"
+    )]
+    NoEndpoints(ObjectName),
+    /// The port is the mesh's own.
+    #[error("port {0} is no port of an application; name the application's own port")]
+    Port(u16),
+    /// The path is refused before policies see it.
+    #[error("{path:?} is answered 400 before policies see it: {problem}")]
+    Path {
+        /// The path.
+        path: String,
+        /// What is wrong with it.
+        problem: BadPath,
+    },
+    /// The header is none.
+    #[error("{0:?} is no header; write name=value, with printable characters")]
+    Header(String),
+    /// Neither the question nor an object says whether the source address is IPv4 or IPv6.
+    #[error("{from} and {to} are not of one address family; name an address that can reach it")]
+    Family {
+        /// The caller's address.
+        from: IpAddr,
+        /// The destination's.
+        to: IpAddr,
+    },
+}
+
+fn did_you_mean(near: &[String]) -> String {
+    match near {
+        [] => "nothing has a name like it".to_owned(),
+        near => format!("there is {}", near.join(", ")),
+    }
+}
+
+fn names(names: &[ObjectName]) -> String {
+    let names: Vec<_> = names.iter().map(ToString::to_string).collect();
+    names.join(" and ")
+}
+
+fn known_ports(ports: &[u16]) -> String {
+    let ports: Vec<_> = ports.iter().map(ToString::to_string).collect();
+    match ports.is_empty() {
+        true => "it has none".to_owned(),
+        false => format!("it has {}", ports.join(", ")),
     }
 }
 

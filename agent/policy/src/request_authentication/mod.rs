@@ -12,9 +12,9 @@ use std::time::Duration;
 use http::HeaderName;
 
 use super::attachment::{ATTACHMENT_FIELDS, Attachment, attachment};
-use super::dry_run::refuse_dry_run;
+use super::authorization::Enforcement;
 use super::jwks::Jwks;
-use super::reader::{Node, NotEnforced, Warning};
+use super::reader::{NotEnforced, Parsed, SpecNode, Warning, refuse_dry_run};
 use ambit_model::PolicyObject;
 
 pub use url::{HttpUrl, RedactedUrl};
@@ -40,7 +40,7 @@ pub struct JwtRule {
     /// Empty if no request can have any of them.
     pub locations: Vec<TokenLocation>,
     /// `presence`: whether a request needs a token of this rule.
-    pub presence: Presence,
+    pub presence: TokenPresence,
     /// `outputPayloadToHeader`: takes the payload as the token has it, base64url.
     pub payload_header: Option<HeaderName>,
     /// `outputClaimToHeaders`.
@@ -55,7 +55,7 @@ pub struct JwtRule {
 
 /// Whether a request needs a token that a rule accepts.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-pub enum Presence {
+pub enum TokenPresence {
     /// It may come without one.
     #[default]
     Optional,
@@ -127,35 +127,33 @@ pub struct ClaimHeader {
     pub claim: String,
 }
 
-/// An object's attachment, and what it says or the field that keeps it from being enforced.
-#[derive(Debug)]
-pub(super) struct Parsed {
-    pub(super) attachment: Attachment,
-    pub(super) content: Result<RequestAuthentication, NotEnforced>,
-    /// What an operator may want to know, though it is enforced.
-    pub(super) warnings: Vec<Warning>,
-}
+/// A RequestAuthentication that was read.
+pub(super) type ParsedTokenRules = Parsed<Attachment, Arc<RequestAuthentication>>;
 
 /// Reads a RequestAuthentication. A selector that is not understood selects all of its scope.
-pub(super) fn parse(object: &PolicyObject) -> Parsed {
-    let spec = Node::spec(&object.spec);
+pub(super) fn parse(object: &Arc<PolicyObject>) -> ParsedTokenRules {
+    let spec = SpecNode::spec(&object.spec);
     let mut warnings = Vec::new();
-    match attachment(&spec, &mut warnings) {
-        Ok(attachment) => Parsed {
+    let (selector, content) = match attachment(&spec, &mut warnings) {
+        Ok(attachment) => (
             attachment,
-            content: refuse_dry_run(object).and_then(|()| content(&spec, &mut warnings)),
-            warnings,
-        },
-        Err(error) => Parsed {
-            attachment: Attachment::Everything,
-            content: Err(error),
-            warnings,
-        },
+            refuse_dry_run(object).and_then(|()| content(&spec, &mut warnings)),
+        ),
+        Err(error) => (Attachment::Everything, Err(error)),
+    };
+    Parsed {
+        object: Arc::clone(object),
+        selector,
+        action: None,
+        enforcement: Enforcement::Enforced,
+        content: content.map(Arc::new),
+        more_errors: Vec::new(),
+        warnings,
     }
 }
 
 fn content(
-    spec: &Node<'_>,
+    spec: &SpecNode<'_>,
     warnings: &mut Vec<Warning>,
 ) -> Result<RequestAuthentication, NotEnforced> {
     let mut rules = Vec::new();

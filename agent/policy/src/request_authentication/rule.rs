@@ -8,10 +8,10 @@ use http::{HeaderName, header};
 use serde_json::Value;
 
 use super::{
-    ClaimHeader, HttpUrl, JwtRule, KeySource, KeyUrl, Presence, RedactedUrl, TokenLocation,
+    ClaimHeader, HttpUrl, JwtRule, KeySource, KeyUrl, RedactedUrl, TokenLocation, TokenPresence,
 };
 use crate::jwks::{Jwks, JwksError};
-use crate::reader::{Node, NotEnforced, Warning};
+use crate::reader::{NotEnforced, SpecNode, Warning};
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
 const MIN_TIMEOUT: Duration = Duration::from_millis(1);
@@ -38,7 +38,7 @@ struct Fields {
     headers: Option<Vec<TokenLocation>>,
     parameters: Option<Vec<TokenLocation>>,
     cookies: Option<Vec<TokenLocation>>,
-    presence: Presence,
+    presence: TokenPresence,
     payload_header: Option<Output>,
     claim_headers: Vec<(Output, String)>,
     forwards_original: bool,
@@ -62,7 +62,10 @@ enum Output {
 
 /// Reads a rule. What Istio's admission takes is taken, and if tokens cannot be verified or passed
 /// on by it, they are refused, as in Istio; requests without a token are not affected.
-pub(super) fn parse(rule: &Node<'_>, warnings: &mut Vec<Warning>) -> Result<JwtRule, NotEnforced> {
+pub(super) fn parse(
+    rule: &SpecNode<'_>,
+    warnings: &mut Vec<Warning>,
+) -> Result<JwtRule, NotEnforced> {
     let mut fields = Fields::default();
     for (name, field) in rule.fields()? {
         match name {
@@ -90,7 +93,7 @@ pub(super) fn parse(rule: &Node<'_>, warnings: &mut Vec<Warning>) -> Result<JwtR
 impl Fields {
     fn into_rule(
         self,
-        rule: &Node<'_>,
+        rule: &SpecNode<'_>,
         warnings: &mut Vec<Warning>,
     ) -> Result<JwtRule, NotEnforced> {
         let keys = self.keys(rule, warnings)?;
@@ -123,7 +126,11 @@ impl Fields {
         })
     }
 
-    fn keys(&self, rule: &Node<'_>, warnings: &mut Vec<Warning>) -> Result<KeySource, NotEnforced> {
+    fn keys(
+        &self,
+        rule: &SpecNode<'_>,
+        warnings: &mut Vec<Warning>,
+    ) -> Result<KeySource, NotEnforced> {
         match (&self.inline, &self.url, &self.issuer) {
             (Some(_), Some(_), _) => rule.fail("it has both jwks and jwksUri; remove one"),
             (_, None, None) => rule
@@ -194,13 +201,13 @@ fn no_keys() -> KeySource {
 }
 
 /// A text; an empty one is the same as none.
-fn some_text(field: &Node<'_>) -> Result<Option<String>, NotEnforced> {
+fn some_text(field: &SpecNode<'_>) -> Result<Option<String>, NotEnforced> {
     let text = field.optional_text()?;
     Ok((!text.is_empty()).then(|| text.to_owned()))
 }
 
 /// A list of texts that are not empty.
-fn texts(field: &Node<'_>) -> Result<Vec<String>, NotEnforced> {
+fn texts(field: &SpecNode<'_>) -> Result<Vec<String>, NotEnforced> {
     let elements = field.optional_elements()?;
     elements
         .iter()
@@ -209,7 +216,7 @@ fn texts(field: &Node<'_>) -> Result<Vec<String>, NotEnforced> {
 }
 
 /// A list of texts.
-fn any_texts(field: &Node<'_>) -> Result<Vec<String>, NotEnforced> {
+fn any_texts(field: &SpecNode<'_>) -> Result<Vec<String>, NotEnforced> {
     let elements = field.optional_elements()?;
     elements
         .iter()
@@ -218,7 +225,7 @@ fn any_texts(field: &Node<'_>) -> Result<Vec<String>, NotEnforced> {
 }
 
 fn inline_keys(
-    field: &Node<'_>,
+    field: &SpecNode<'_>,
     warnings: &mut Vec<Warning>,
 ) -> Result<Option<Arc<Jwks>>, NotEnforced> {
     let Some(text) = some_text(field)? else {
@@ -245,7 +252,10 @@ fn is_one_key(text: &str) -> bool {
 }
 
 /// Istio's admission takes whatever has one of the two schemes.
-fn key_address(field: &Node<'_>, warnings: &mut Vec<Warning>) -> Result<KeyAddress, NotEnforced> {
+fn key_address(
+    field: &SpecNode<'_>,
+    warnings: &mut Vec<Warning>,
+) -> Result<KeyAddress, NotEnforced> {
     let text = field.text()?;
     let begins_with = |scheme: &str| {
         let start = text.get(..scheme.len());
@@ -263,7 +273,7 @@ fn key_address(field: &Node<'_>, warnings: &mut Vec<Warning>) -> Result<KeyAddre
 
 /// A list of places; `None` if it is empty.
 fn locations(
-    field: &Node<'_>,
+    field: &SpecNode<'_>,
     location: impl Fn(String) -> TokenLocation,
 ) -> Result<Option<Vec<TokenLocation>>, NotEnforced> {
     let names = texts(field)?;
@@ -272,7 +282,7 @@ fn locations(
 
 /// A list of headers; `None` if it is empty. A name that no header can have leads to no token.
 fn header_locations(
-    field: &Node<'_>,
+    field: &SpecNode<'_>,
     warnings: &mut Vec<Warning>,
 ) -> Result<Option<Vec<TokenLocation>>, NotEnforced> {
     let elements = field.optional_elements()?;
@@ -302,7 +312,7 @@ fn header_locations(
 
 /// Istio takes any name here.
 fn payload_header(
-    field: &Node<'_>,
+    field: &SpecNode<'_>,
     warnings: &mut Vec<Warning>,
 ) -> Result<Option<Output>, NotEnforced> {
     let text = some_text(field)?;
@@ -318,7 +328,7 @@ fn payload_header(
 }
 
 fn claim_headers(
-    field: &Node<'_>,
+    field: &SpecNode<'_>,
     warnings: &mut Vec<Warning>,
 ) -> Result<Vec<(Output, String)>, NotEnforced> {
     let mut outputs = Vec::new();
@@ -340,7 +350,7 @@ fn claim_headers(
 }
 
 /// Istio takes letters, digits, `-` and `_` here.
-fn claim_header_name(field: &Node<'_>) -> Result<HeaderName, NotEnforced> {
+fn claim_header_name(field: &SpecNode<'_>) -> Result<HeaderName, NotEnforced> {
     let text = field.text()?;
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     match HeaderName::try_from(text) {
@@ -352,7 +362,7 @@ fn claim_header_name(field: &Node<'_>) -> Result<HeaderName, NotEnforced> {
 }
 
 /// Whether a header can be set for the application.
-fn output(name: HeaderName, field: &Node<'_>, warnings: &mut Vec<Warning>) -> Output {
+fn output(name: HeaderName, field: &SpecNode<'_>, warnings: &mut Vec<Warning>) -> Output {
     if !FRAMING.contains(&name) {
         return Output::Header(name);
     }
@@ -363,7 +373,7 @@ fn output(name: HeaderName, field: &Node<'_>, warnings: &mut Vec<Warning>) -> Ou
     Output::Unusable
 }
 
-fn timeout(field: &Node<'_>) -> Result<Duration, NotEnforced> {
+fn timeout(field: &SpecNode<'_>) -> Result<Duration, NotEnforced> {
     let text = field.text()?;
     let parsed = text.parse::<jiff::SignedDuration>().ok();
     let duration = parsed.and_then(|duration| Duration::try_from(duration).ok());
@@ -375,10 +385,10 @@ fn timeout(field: &Node<'_>) -> Result<Duration, NotEnforced> {
     }
 }
 
-fn presence(field: &Node<'_>) -> Result<Presence, NotEnforced> {
+fn presence(field: &SpecNode<'_>) -> Result<TokenPresence, NotEnforced> {
     match field.text()? {
-        "OPTIONAL" => Ok(Presence::Optional),
-        "REQUIRED" => Ok(Presence::Required),
+        "OPTIONAL" => Ok(TokenPresence::Optional),
+        "REQUIRED" => Ok(TokenPresence::Required),
         other => field.fail(format!(
             "{other:?} is not a presence; use OPTIONAL or REQUIRED"
         )),

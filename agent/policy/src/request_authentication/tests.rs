@@ -1,27 +1,27 @@
 use serde_json::{Value, json};
 
 use super::*;
-use ambit_model::{ObjectName, Origin, PolicyKind};
+use ambit_model::{ObjectName, ObjectOrigin, PolicyKind};
 
 /// An Ed25519 key (RFC 8037, appendix A.2).
 const JWKS: &str = r#"{"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "k",
     "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
 
-fn object(spec: Value) -> PolicyObject {
-    PolicyObject {
+fn object(spec: Value) -> Arc<PolicyObject> {
+    Arc::new(PolicyObject {
         kind: PolicyKind::AuthorizationPolicy,
         name: ObjectName::new("prod", "jwt"),
         revision: None,
         annotations: Default::default(),
         created: None,
         spec,
-        origin: Origin::Kubernetes,
-    }
+        origin: ObjectOrigin::Kubernetes,
+    })
 }
 
 fn rules(rules: Value) -> Result<Vec<JwtRule>, NotEnforced> {
     let parsed = parse(&object(json!({ "jwtRules": rules })));
-    parsed.content.map(|content| content.rules)
+    parsed.content.map(|content| content.rules.clone())
 }
 
 fn rule(fields: Value) -> Result<JwtRule, NotEnforced> {
@@ -45,7 +45,7 @@ fn a_rule_with_an_issuer_only_has_the_defaults_of_istio() {
                 HttpUrl::parse(discovery).expect("a URL")
             )),
             locations: TokenLocation::defaults(),
-            presence: Presence::Optional,
+            presence: TokenPresence::Optional,
             payload_header: None,
             claim_headers: Vec::new(),
             forwards_original: false,
@@ -85,7 +85,7 @@ fn every_field_is_read() {
         Some(HeaderName::from_static("x-payload"))
     );
     assert_eq!(rule.claim_headers[0].claim, "sub");
-    assert_eq!(rule.presence, Presence::Required);
+    assert_eq!(rule.presence, TokenPresence::Required);
     assert!(rule.forwards_original);
     assert_eq!(rule.timeout, Duration::from_secs(90));
     assert_eq!(rule.space_delimited_claims, ["roles"]);
@@ -107,7 +107,7 @@ fn the_selector_is_read_and_an_object_without_rules_says_nothing() {
         json!({"selector": {"matchLabels": {"app": "web"}}}),
     ));
     let labels = vec![("app".to_owned(), "web".to_owned())];
-    assert_eq!(parsed.attachment, Attachment::Labels(labels));
+    assert_eq!(parsed.selector, Attachment::Labels(labels));
     assert_eq!(parsed.content.expect("enforced").rules, []);
     assert!(parse(&object(Value::Null)).content.is_ok());
 }
@@ -209,7 +209,7 @@ fn what_is_not_understood_fails_closed_and_says_where_and_what_to_do() {
         json!([]),
     ] {
         let parsed = parse(&object(spec));
-        assert_eq!(parsed.attachment, Attachment::Everything);
+        assert_eq!(parsed.selector, Attachment::Everything);
         assert!(parsed.content.is_err());
     }
 }
@@ -222,8 +222,8 @@ fn taken(fields: &Value) -> (JwtRule, String) {
     }
     let parsed = parse(&object(json!({ "jwtRules": [rule] })));
     let warnings: Vec<_> = parsed.warnings.iter().map(ToString::to_string).collect();
-    let mut rules = parsed.content.expect("enforced").rules;
-    (rules.remove(0), warnings.join("\n"))
+    let rules = &parsed.content.expect("enforced").rules;
+    (rules[0].clone(), warnings.join("\n"))
 }
 
 #[test]
@@ -358,6 +358,6 @@ fn odd_names_of_headers_are_taken() {
 #[test]
 fn an_object_with_empty_references_applies_to_everything() {
     let parsed = parse(&object(json!({"targetRefs": [], "jwtRules": []})));
-    assert_eq!(parsed.attachment, Attachment::Everything);
+    assert_eq!(parsed.selector, Attachment::Everything);
     assert!(parsed.content.is_ok());
 }

@@ -3,11 +3,12 @@
 use ambit_common::{Judgement, KernelVerdict, SetMode};
 
 use crate::{
-    Approvals, Attributes, CompiledSet, ConnectionVerdict, RequestAttributes, WorkloadPolicies,
+    Approvals, CompiledSet, ConnectionAttributes, ConnectionVerdict, RequestAttributes,
+    WorkloadPolicies,
 };
 
 /// Holds the tables' judgement of a connection against the evaluator's.
-pub fn assert_agreement(policies: &WorkloadPolicies, connection: &Attributes) {
+pub fn assert_agreement(policies: &WorkloadPolicies, connection: &ConnectionAttributes) {
     let compiled = policies.compile();
     assert_judged_alike(policies, &compiled, connection, compiled.judge(connection));
 }
@@ -16,7 +17,7 @@ pub fn assert_agreement(policies: &WorkloadPolicies, connection: &Attributes) {
 pub fn assert_judged_alike(
     policies: &WorkloadPolicies,
     compiled: &CompiledSet,
-    connection: &Attributes,
+    connection: &ConnectionAttributes,
     judged: Judgement,
 ) {
     let named = compiled.decider(judged.alternative);
@@ -43,7 +44,7 @@ pub fn assert_judged_alike(
 /// Holds the verdict on a connection against the one on each thing that it may carry.
 pub fn assert_no_contradiction(
     policies: &WorkloadPolicies,
-    connection: &Attributes,
+    connection: &ConnectionAttributes,
     requests: &[RequestAttributes],
 ) {
     let unasked = Approvals::default();

@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use serde_json::{Map, Value, json};
 
-use super::{Mesh, ROOT};
-use crate::{Attributes, RequestAttributes, Token};
+use super::{ROOT, TestMesh};
+use crate::{ConnectionAttributes, RequestAttributes, VerifiedToken};
 use ambit_model::{TrustDomain, WorkloadIdentity};
 
 /// Small pools, so that rules and connections meet.
@@ -270,11 +270,15 @@ fn authentication() -> impl Strategy<Value = Value> {
     })
 }
 
-pub fn policies() -> impl Strategy<Value = Mesh> {
+pub fn policies() -> impl Strategy<Value = TestMesh> {
     let authentications = (mode(), prop::option::of(authentication()));
     let parts = (vec(authorization(), 0..4), authentications, any::<bool>());
     parts.prop_map(|(authorizations, (mesh, workload), is_http)| {
-        let empty = if is_http { Mesh::http() } else { Mesh::new() };
+        let empty = if is_http {
+            TestMesh::http()
+        } else {
+            TestMesh::new()
+        };
         let mut all =
             empty.authenticate(&format!("{ROOT}/default"), json!({"mtls": {"mode": mesh}}));
         if let Some(spec) = workload {
@@ -299,7 +303,7 @@ fn identity() -> impl Strategy<Value = Option<WorkloadIdentity>> {
     }))
 }
 
-pub fn connection() -> impl Strategy<Value = Attributes> {
+pub fn connection() -> impl Strategy<Value = ConnectionAttributes> {
     let port = prop_oneof![select(&PORTS[..]), Just(1)];
     let address = |text: &str| text.parse::<IpAddr>().expect("valid");
     let parts = (
@@ -308,19 +312,19 @@ pub fn connection() -> impl Strategy<Value = Attributes> {
         select(&DESTINATIONS[..]),
         port,
     );
-    parts.prop_map(move |(identity, source, own, port)| Attributes {
+    parts.prop_map(move |(identity, source, own, port)| ConnectionAttributes {
         identity,
         source: address(source),
         destination: SocketAddr::new(address(own), port),
     })
 }
 
-fn token() -> impl Strategy<Value = Token> {
+fn token() -> impl Strategy<Value = VerifiedToken> {
     let parts = (
         select(&["issuer", "iss*", "issue"][..]),
         select(&["subject", "*", ""][..]),
     );
-    parts.prop_map(|(issuer, subject)| Token {
+    parts.prop_map(|(issuer, subject)| VerifiedToken {
         issuer: issuer.to_owned(),
         subject: subject.to_owned(),
         claims: Map::from_iter([

@@ -21,12 +21,12 @@ use ambit_common::Reason;
 use serde_json::{Value, json};
 
 use super::{
-    Approvals, Attributes, ConnectionVerdict, MeshView, PolicyCondition, PolicyIndex,
+    Approvals, ConnectionAttributes, ConnectionVerdict, MeshView, PolicyCondition, PolicyIndex,
     RequestAttributes, WorkloadPolicies,
 };
 use ambit_model::testing::{parts, pod, service};
 use ambit_model::{
-    AppProtocol, ObjectName, Origin, PolicyKind, PolicyObject, Revision, Service, Snapshot,
+    AppProtocol, ObjectName, ObjectOrigin, PolicyKind, PolicyObject, Revision, Service, Snapshot,
     TargetPort, TrustBundle, TrustDomain, Workload, WorkloadIdentity,
 };
 
@@ -35,7 +35,7 @@ pub const ROOT: &str = "istio-system";
 /// A mesh whose only workload is `prod/web`, with the label `app: web`, at 10.0.0.1 and fd00::1. Its
 /// Service `prod/web` has the port 80, which is the pod's 8080.
 #[derive(Debug)]
-pub struct Mesh {
+pub struct TestMesh {
     pub policies: Vec<PolicyObject>,
     pub protocol: AppProtocol,
     pub others: Vec<Service>,
@@ -43,13 +43,13 @@ pub struct Mesh {
     pub revision: Revision,
 }
 
-impl Default for Mesh {
+impl Default for TestMesh {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Mesh {
+impl TestMesh {
     pub fn new() -> Self {
         Self {
             policies: Vec::new(),
@@ -77,7 +77,7 @@ impl Mesh {
             annotations: BTreeMap::new(),
             created: None,
             spec,
-            origin: Origin::Kubernetes,
+            origin: ObjectOrigin::Kubernetes,
         });
         self
     }
@@ -157,14 +157,14 @@ impl Mesh {
     }
 
     /// Whether a caller is let in on port 8080.
-    pub fn admits(self, caller: Caller) -> bool {
+    pub fn admits(self, caller: TestCaller) -> bool {
         self.policies().admits(caller, 8080)
     }
 }
 
 impl WorkloadPolicies {
     /// Whether a connection is let in that carries no HTTP. The kernel's tables have to agree.
-    pub fn admits(&self, caller: Caller, port: u16) -> bool {
+    pub fn admits(&self, caller: TestCaller, port: u16) -> bool {
         let connection = caller.calls(port);
         assert_agreement(self, &connection);
         self.judge_opaque(&connection, &Approvals::default())
@@ -172,7 +172,7 @@ impl WorkloadPolicies {
     }
 
     /// Whether a request is let in. The verdict on its connection may not contradict that.
-    pub fn admits_request(&self, caller: Caller, request: &RequestAttributes) -> bool {
+    pub fn admits_request(&self, caller: TestCaller, request: &RequestAttributes) -> bool {
         let connection = caller.calls(8080);
         assert_agreement(self, &connection);
         assert_no_contradiction(self, &connection, std::slice::from_ref(request));
@@ -180,7 +180,7 @@ impl WorkloadPolicies {
             .is_ok()
     }
 
-    pub fn reason(&self, caller: Caller) -> Option<Reason> {
+    pub fn reason(&self, caller: TestCaller) -> Option<Reason> {
         match self.judge_connection(&caller.calls(8080)) {
             ConnectionVerdict::Allow(_) | ConnectionVerdict::Ask => None,
             ConnectionVerdict::Deny(denial) => Some(denial.reason),
@@ -190,7 +190,7 @@ impl WorkloadPolicies {
 
 /// Who calls `prod/web`.
 #[derive(Clone, Copy, Debug)]
-pub enum Caller {
+pub enum TestCaller {
     /// Nobody that is known, from 10.9.0.1.
     Plaintext,
     /// `namespace/service account` of `cluster.local`.
@@ -199,14 +199,14 @@ pub enum Caller {
     Foreign(&'static str, &'static str),
 }
 
-impl Caller {
-    pub fn calls(self, port: u16) -> Attributes {
+impl TestCaller {
+    pub fn calls(self, port: u16) -> ConnectionAttributes {
         let identity = |trust_domain: &str, account: &str| {
             let trust_domain = TrustDomain::new(trust_domain).expect("valid");
             let (namespace, account) = account.split_once('/').expect("namespace/account");
             Some(WorkloadIdentity::new(trust_domain, namespace, account).expect("valid"))
         };
-        Attributes {
+        ConnectionAttributes {
             identity: match self {
                 Self::Plaintext => None,
                 Self::Peer(account) => identity("cluster.local", account),
@@ -226,13 +226,13 @@ pub fn web() -> Workload {
 pub fn operation(action: &str, operation: Value) -> Arc<WorkloadPolicies> {
     let rules = json!([{"to": [{"operation": operation}]}]);
     let spec = json!({"action": action, "rules": rules});
-    Mesh::http().authorize("prod/policy", spec).policies()
+    TestMesh::http().authorize("prod/policy", spec).policies()
 }
 
 /// The same, with a condition.
 pub fn condition(action: &str, condition: Value) -> Arc<WorkloadPolicies> {
     let spec = json!({"action": action, "rules": [{"when": [condition]}]});
-    Mesh::http().authorize("prod/policy", spec).policies()
+    TestMesh::http().authorize("prod/policy", spec).policies()
 }
 
 /// A request without headers to the host `web`.

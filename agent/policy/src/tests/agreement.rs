@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::generate::{connection, policies, request};
-use super::{Mesh, assert_agreement, assert_no_contradiction};
+use super::{TestMesh, assert_agreement, assert_no_contradiction};
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(4000))]
@@ -76,20 +76,20 @@ fn a_set_beyond_the_tables_is_left_to_userspace() {
         each.map(|port| json!({"operation": {"ports": [port]}}))
             .collect::<Vec<_>>()
     };
-    let small = Mesh::new().authorize("prod/a", json!({"rules": [{"to": operations(1)}]}));
+    let small = TestMesh::new().authorize("prod/a", json!({"rules": [{"to": operations(1)}]}));
     let small = small.policies();
-    let big = Mesh::new()
+    let big = TestMesh::new()
         .authorize("prod/a", json!({"rules": [{"to": operations(1)}]}))
         .authorize("prod/b", json!({"rules": [{"to": operations(1000)}]}))
         .policies();
-    let connection = super::Caller::Plaintext.calls(1500);
+    let connection = super::TestCaller::Plaintext.calls(1500);
     assert_eq!(
         small.compile().judge(&connection).verdict,
         KernelVerdict::NoAllow
     );
     assert_eq!(big.compile().judge(&connection).verdict, KernelVerdict::Ask);
-    assert!(big.admits(super::Caller::Plaintext, 1500));
-    assert!(!big.admits(super::Caller::Plaintext, 2500));
+    assert!(big.admits(super::TestCaller::Plaintext, 1500));
+    assert!(!big.admits(super::TestCaller::Plaintext, 2500));
 }
 
 #[test]
@@ -101,14 +101,14 @@ fn address_blocks_that_take_long_to_tabulate_are_left_to_userspace() {
         });
         let source = json!({"ipBlocks": each.collect::<Vec<_>>()});
         let rules = json!({"rules": [{"from": [{"source": source}]}]});
-        Mesh::new().authorize("prod/blocks", rules).policies()
+        TestMesh::new().authorize("prod/blocks", rules).policies()
     };
-    let connection = super::Caller::Plaintext.calls(80);
+    let connection = super::TestCaller::Plaintext.calls(80);
     for (count, verdict) in [(4000, KernelVerdict::Allow), (5000, KernelVerdict::Ask)] {
         let policies = blocks(count);
         assert_eq!(policies.compile().judge(&connection).verdict, verdict);
         assert_eq!(policies.fit_tables(), verdict != KernelVerdict::Ask);
-        assert!(policies.admits(super::Caller::Plaintext, 80));
+        assert!(policies.admits(super::TestCaller::Plaintext, 80));
     }
 }
 
@@ -129,7 +129,7 @@ fn http_ports_that_many_alternatives_repeat_are_left_to_userspace() {
         each.collect::<Vec<_>>()
     };
     for (count, fits) in [(200, true), (300, false)] {
-        let policies = Mesh::new()
+        let policies = TestMesh::new()
             .serve(service.clone())
             .authorize("prod/a", json!({"rules": [{"to": operations(count)}]}))
             .policies();

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::Caller::Plaintext;
-use super::{Mesh, ROOT};
+use super::TestCaller::Plaintext;
+use super::{ROOT, TestMesh};
 use crate::{PolicyScope, PolicyState};
 use ambit_model::testing::service;
 use ambit_model::{Service, TargetPort};
@@ -22,7 +22,7 @@ fn other(name: &str) -> Service {
 }
 
 /// On which of 80 (of no Service), 8080 (of `web`) and 9090 (of `other`) plaintext is let in.
-fn admitted(mesh: Mesh) -> Vec<u16> {
+fn admitted(mesh: TestMesh) -> Vec<u16> {
     let policies = mesh.serve(other("prod/other")).policies();
     let ports = [80, 8080, 9090].into_iter();
     ports
@@ -32,7 +32,7 @@ fn admitted(mesh: Mesh) -> Vec<u16> {
 
 #[test]
 fn a_service_is_its_pods_at_its_target_ports() {
-    let mesh = |spec| Mesh::new().authorize("prod/policy", spec);
+    let mesh = |spec| TestMesh::new().authorize("prod/policy", spec);
     assert_eq!(admitted(mesh(deny(to_service("web")))), [80, 9090]);
     assert_eq!(admitted(mesh(deny(to_service("other")))), [80, 8080]);
     let single = json!({"action": "DENY", "rules": [{}], "targetRef": to_service("web")});
@@ -45,18 +45,18 @@ fn a_service_is_its_pods_at_its_target_ports() {
 #[test]
 fn a_permission_for_a_service_closes_its_ports_only() {
     let spec = json!({"targetRefs": [to_service("web")]});
-    let mesh = Mesh::new().authorize("prod/policy", spec);
+    let mesh = TestMesh::new().authorize("prod/policy", spec);
     assert_eq!(admitted(mesh), [80, 9090]);
 }
 
 #[test]
 fn a_service_of_another_namespace_is_out_of_reach() {
     for name in ["test/policy", "istio-system/policy"] {
-        let mesh = Mesh::new().authorize(name, deny(to_service("web")));
+        let mesh = TestMesh::new().authorize(name, deny(to_service("web")));
         assert_eq!(admitted(mesh), [80, 8080, 9090], "{name}");
     }
     // A Service of the same name there has no pods here.
-    let mesh = Mesh::new()
+    let mesh = TestMesh::new()
         .serve(service(
             &format!("{ROOT}/web"),
             &[],
@@ -74,7 +74,7 @@ fn a_service_that_does_not_select_the_pod_is_none_of_its() {
     let mut selectorless = service("prod/manual", &[], 80, TargetPort::Number(8080));
     selectorless.selector.clear();
     for (name, service) in [("db", elsewhere), ("manual", selectorless)] {
-        let mesh = Mesh::new()
+        let mesh = TestMesh::new()
             .serve(service)
             .authorize("prod/policy", deny(to_service(name)));
         assert_eq!(admitted(mesh), [80, 8080, 9090], "{name}");
@@ -85,7 +85,7 @@ fn a_service_that_does_not_select_the_pod_is_none_of_its() {
 fn a_port_by_name_is_each_pods_own() {
     let named = service("prod/named", &[], 80, TargetPort::Name("api".to_owned()));
     let mesh = || {
-        Mesh::new()
+        TestMesh::new()
             .serve(named.clone())
             .authorize("prod/policy", deny(to_service("named")))
     };
@@ -110,7 +110,7 @@ fn gateways_and_waypoints_enforce_what_is_theirs() {
         ("ServiceEntry", "networking.istio.io"),
     ] {
         let target = json!({"kind": kind, "group": group, "name": "web"});
-        let mesh = || Mesh::new().authorize("prod/policy", deny(target.clone()));
+        let mesh = || TestMesh::new().authorize("prod/policy", deny(target.clone()));
         assert_eq!(admitted(mesh()), [80, 8080, 9090], "{kind}");
         let condition = mesh().condition();
         assert_eq!(condition.state, PolicyState::NotEnforced, "{kind}");
@@ -124,7 +124,7 @@ fn gateways_and_waypoints_enforce_what_is_theirs() {
 fn a_service_beside_a_gateway_is_enforced() {
     let gateway = json!({"kind": "Gateway", "group": "gateway.networking.k8s.io", "name": "gw"});
     let spec = json!({"action": "DENY", "rules": [{}], "targetRefs": [gateway, to_service("web")]});
-    let mesh = || Mesh::new().authorize("prod/policy", spec.clone());
+    let mesh = || TestMesh::new().authorize("prod/policy", spec.clone());
     assert_eq!(admitted(mesh()), [80, 9090]);
     let condition = mesh().condition();
     assert_eq!(condition.state, PolicyState::Enforced);
@@ -134,7 +134,7 @@ fn a_service_beside_a_gateway_is_enforced() {
 
 #[test]
 fn a_service_that_is_not_there_is_named() {
-    let condition = Mesh::new()
+    let condition = TestMesh::new()
         .authorize("prod/policy", deny(to_service("gone")))
         .condition();
     let message = condition.message.expect("a warning");
@@ -144,7 +144,7 @@ fn a_service_that_is_not_there_is_named() {
 #[test]
 fn what_cannot_be_enforced_refuses_the_pods_that_it_refers_to_and_no_others() {
     let broken = |name: &str| json!({"action": "DENY", "rules": [{"upon": []}], "targetRefs": [to_service(name)]});
-    let mesh = |name| Mesh::new().authorize("prod/policy", broken(name));
+    let mesh = |name| TestMesh::new().authorize("prod/policy", broken(name));
     assert_eq!(admitted(mesh("web")), [0u16; 0]);
     assert_eq!(admitted(mesh("gone")), [80, 8080, 9090]);
 }
@@ -156,7 +156,7 @@ fn http_is_judged_where_a_service_is_referred_to() {
         "targetRefs": [to_service("web")],
         "rules": [{"to": [{"operation": {"methods": ["GET"]}}]}],
     });
-    let policies = Mesh::http().authorize("prod/policy", spec).policies();
+    let policies = TestMesh::http().authorize("prod/policy", spec).policies();
     assert!(!policies.admits_request(Plaintext, &super::request("GET", "/")));
     assert!(policies.admits_request(Plaintext, &super::request("POST", "/")));
     assert!(!policies.admits(Plaintext, 8080), "what is not HTTP");

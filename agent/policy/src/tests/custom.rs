@@ -5,8 +5,8 @@ use std::sync::Arc;
 use ambit_common::Reason;
 use serde_json::{Value, json};
 
-use super::Caller::{Peer, Plaintext};
-use super::{Mesh, request};
+use super::TestCaller::{Peer, Plaintext};
+use super::{TestMesh, request};
 use crate::{Approvals, ConnectionVerdict, Denial, RequestPermit, WorkloadPolicies};
 
 /// A CUSTOM policy on requests for a path.
@@ -48,7 +48,7 @@ fn asked(policies: &WorkloadPolicies, path: &str) -> Vec<String> {
 
 #[test]
 fn whoever_is_not_asked_has_not_allowed() {
-    let policies = Mesh::http()
+    let policies = TestMesh::http()
         .authorize("prod/custom", custom("ext", "/admin"))
         .policies();
     assert!(!admits(&policies, "/admin", &[]));
@@ -65,7 +65,7 @@ fn whoever_is_not_asked_has_not_allowed() {
 
 #[test]
 fn only_requests_that_match_are_shown() {
-    let policies = Mesh::http()
+    let policies = TestMesh::http()
         .authorize("prod/custom", custom("ext", "/admin"))
         .policies();
     assert_eq!(asked(&policies, "/admin"), ["ext"]);
@@ -83,13 +83,13 @@ fn only_requests_that_match_are_shown() {
 #[test]
 fn an_approval_opens_nothing_that_the_rest_closes() {
     let deny = json!({"action": "DENY", "rules": [{"to": [{"operation": {"methods": ["GET"]}}]}]});
-    let denied = Mesh::http()
+    let denied = TestMesh::http()
         .authorize("prod/custom", custom("ext", "*"))
         .authorize("prod/deny", deny)
         .policies();
     assert!(!admits(&denied, "/", &["ext"]));
     let allow = json!({"rules": [{"to": [{"operation": {"paths": ["/a"]}}]}]});
-    let allowed = Mesh::http()
+    let allowed = TestMesh::http()
         .authorize("prod/custom", custom("ext", "*"))
         .authorize("prod/allow", allow)
         .policies();
@@ -102,7 +102,7 @@ fn an_approval_opens_nothing_that_the_rest_closes() {
 #[test]
 fn with_several_providers_none_is_asked_and_nothing_that_matches_is_let_in() {
     let mesh = || {
-        Mesh::http()
+        TestMesh::http()
             .authorize("prod/one", custom("z", "/admin*"))
             .authorize("prod/two", custom("a", "/a*"))
     };
@@ -141,7 +141,7 @@ fn providers_at_different_ports_do_not_contradict_each_other() {
     let other =
         ambit_model::testing::service("prod/other", &[], 90, ambit_model::TargetPort::Number(9090));
     let mesh = || {
-        Mesh::new()
+        TestMesh::new()
             .serve(other.clone())
             .authorize("prod/one", at("web", "one"))
             .authorize("prod/two", at("other", "two"))
@@ -165,12 +165,12 @@ fn a_second_provider_takes_back_what_the_first_has_approved() {
             let spec = json!({"action": "CUSTOM", "provider": {"name": provider}, "rules": [{}]});
             (format!("prod/custom-{index}"), spec)
         });
-        policies.fold(Mesh::new(), |mesh, (name, spec)| {
+        policies.fold(TestMesh::new(), |mesh, (name, spec)| {
             mesh.authorize(&name, spec)
         })
     };
     let connection = Plaintext.calls(8080);
-    let judge = |mesh: Mesh| {
+    let judge = |mesh: TestMesh| {
         let policies = mesh.policies();
         super::assert_agreement(&policies, &connection);
         policies.judge_opaque(&connection, &approved_by(&["a"]))
@@ -182,7 +182,7 @@ fn a_second_provider_takes_back_what_the_first_has_approved() {
 
 #[test]
 fn a_provider_of_two_policies_is_asked_once() {
-    let policies = Mesh::http()
+    let policies = TestMesh::http()
         .authorize("prod/one", custom("ext", "/x"))
         .authorize("prod/two", custom("ext", "*"))
         .policies();
@@ -192,7 +192,7 @@ fn a_provider_of_two_policies_is_asked_once() {
 
 #[test]
 fn what_is_not_http_is_shown_whatever_the_rule_says_of_http() {
-    let policies = Mesh::new()
+    let policies = TestMesh::new()
         .authorize("prod/custom", custom("ext", "/admin"))
         .policies();
     let connection = Plaintext.calls(8080);
@@ -213,7 +213,7 @@ fn a_port_that_is_not_meant_asks_nobody() {
         "provider": {"name": "ext"},
         "rules": [{"to": [{"operation": {"ports": ["80"]}}]}],
     });
-    let policies = Mesh::new().authorize("prod/custom", spec).policies();
+    let policies = TestMesh::new().authorize("prod/custom", spec).policies();
     assert!(policies.admits(Plaintext, 8080));
     assert!(!policies.admits(Plaintext, 80));
     assert!(
@@ -226,18 +226,18 @@ fn a_port_that_is_not_meant_asks_nobody() {
 #[test]
 fn an_authorizer_is_shown_requests_where_a_port_has_them() {
     let spec = json!({"action": "CUSTOM", "provider": {"name": "ext"}, "rules": [{}]});
-    let policies = Mesh::http().authorize("prod/custom", spec).policies();
+    let policies = TestMesh::http().authorize("prod/custom", spec).policies();
     assert!(policies.carries_http(8080));
     assert_eq!(asked(&policies, "/"), ["ext"]);
     let deny = json!({"action": "DENY", "rules": [{"to": [{"operation": {"ports": ["80"]}}]}]});
-    let without = Mesh::http().authorize("prod/deny", deny).policies();
+    let without = TestMesh::http().authorize("prod/deny", deny).policies();
     assert!(!without.carries_http(8080), "nothing depends on requests");
 }
 
 #[test]
 fn a_denial_without_asking_is_none_of_an_authorizers_business() {
     let strict = json!({"mtls": {"mode": "STRICT"}});
-    let policies = Mesh::http()
+    let policies = TestMesh::http()
         .authorize("prod/custom", custom("ext", "*"))
         .authenticate("prod/default", strict)
         .policies();

@@ -2,14 +2,14 @@
 
 use serde_json::{Value, json};
 
-use super::Caller::Plaintext;
-use super::Mesh;
+use super::TestCaller::Plaintext;
+use super::TestMesh;
 use crate::{PolicyState, Severity};
 use ambit_model::PolicyKind::{PeerAuthentication, RequestAuthentication};
 
-fn deny_all() -> Mesh {
+fn deny_all() -> TestMesh {
     let spec = json!({"action": "DENY", "rules": [{}]});
-    Mesh::new().authorize("prod/policy", spec)
+    TestMesh::new().authorize("prod/policy", spec)
 }
 
 /// The spellings of Go's strconv.ParseBool.
@@ -44,7 +44,7 @@ fn no_other_spelling_turns_a_policy_off() {
 
 #[test]
 fn a_spelling_that_is_none_lets_nobody_in_by_an_allow_policy() {
-    let allow_all = || Mesh::new().authorize("prod/policy", json!({"rules": [{}]}));
+    let allow_all = || TestMesh::new().authorize("prod/policy", json!({"rules": [{}]}));
     assert!(allow_all().admits(Plaintext));
     assert!(!allow_all().dry_run("yes").admits(Plaintext));
 }
@@ -57,13 +57,13 @@ fn only_allow_and_deny_have_dry_runs() {
         (custom, "CUSTOM"),
     ] {
         for value in ["true", "false"] {
-            let mesh = Mesh::new().authorize("prod/policy", spec.clone());
+            let mesh = TestMesh::new().authorize("prod/policy", spec.clone());
             let condition = mesh.dry_run(value).condition();
             assert_eq!(condition.state, PolicyState::NotEnforced, "{action}");
             let message = condition.message.expect("a reason");
             assert!(message.contains(action), "{message}");
         }
-        let mesh = Mesh::new().authorize("prod/policy", spec);
+        let mesh = TestMesh::new().authorize("prod/policy", spec);
         assert_eq!(mesh.condition().state, PolicyState::Enforced, "{action}");
     }
 }
@@ -76,7 +76,7 @@ fn only_authorization_policies_have_dry_runs() {
         (PeerAuthentication, json!({"mtls": {"mode": "PERMISSIVE"}})),
         (RequestAuthentication, json!({"jwtRules": rules})),
     ] {
-        let mesh = || Mesh::new().with(kind, "prod/policy", spec.clone());
+        let mesh = || TestMesh::new().with(kind, "prod/policy", spec.clone());
         assert_eq!(mesh().condition().state, PolicyState::Enforced, "{kind}");
         assert!(mesh().admits(Plaintext), "{kind}");
         for value in ["true", "false", "yes"] {
@@ -94,7 +94,7 @@ fn only_authorization_policies_have_dry_runs() {
 
 #[test]
 fn t7_a_dry_run_of_allow_closes_nothing() {
-    let nobody = || Mesh::new().authorize("prod/policy", json!({}));
+    let nobody = || TestMesh::new().authorize("prod/policy", json!({}));
     assert!(!nobody().admits(Plaintext));
     assert!(nobody().on_trial().admits(Plaintext));
 }
@@ -102,7 +102,7 @@ fn t7_a_dry_run_of_allow_closes_nothing() {
 #[test]
 fn a_dry_run_beside_an_allow_policy_opens_nothing() {
     let admits = |is_on_trial: bool| {
-        let mesh = Mesh::new()
+        let mesh = TestMesh::new()
             .authorize("prod/closed", json!({}))
             .authorize("prod/policy", json!({"rules": [{}]}));
         if is_on_trial { mesh.on_trial() } else { mesh }.admits(Plaintext)
@@ -115,7 +115,7 @@ fn a_dry_run_beside_an_allow_policy_opens_nothing() {
 fn a_dry_run_that_cannot_be_read_decides_nothing_and_is_named() {
     let broken = |action: &str| -> Value { json!({"action": action, "rules": [{"upon": []}]}) };
     for action in ["ALLOW", "DENY"] {
-        let mesh = || Mesh::new().authorize("prod/policy", broken(action));
+        let mesh = || TestMesh::new().authorize("prod/policy", broken(action));
         assert!(!mesh().admits(Plaintext), "{action}");
         assert!(mesh().on_trial().admits(Plaintext), "{action}");
         let condition = mesh().on_trial().condition();

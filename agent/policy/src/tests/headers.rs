@@ -4,8 +4,8 @@
 use http::{HeaderName, HeaderValue};
 use serde_json::{Value, json};
 
-use super::Caller::{Peer, Plaintext};
-use super::{Mesh, condition, request};
+use super::TestCaller::{Peer, Plaintext};
+use super::{TestMesh, condition, request};
 use crate::normalise_path;
 use crate::{RequestAttributes, WorkloadPolicies};
 use ambit_model::PathNormalization;
@@ -162,7 +162,7 @@ fn r12_forged_headers_decide_nothing() {
         ("x-forwarded-host", "public.com"),
         ("x-http-method-override", "GET"),
     ]);
-    let rule = |rule: Value| Mesh::http().authorize("prod/policy", json!({"rules": [rule]}));
+    let rule = |rule: Value| TestMesh::http().authorize("prod/policy", json!({"rules": [rule]}));
     let source = |source: Value| rule(json!({"from": [{"source": source}]}));
     let operation = |operation: Value| rule(json!({"to": [{"operation": operation}]}));
     for mesh in [
@@ -253,7 +253,7 @@ fn conditions_on_one_header_are_all_to_hold() {
         {"key": "request.headers[x-role]", "values": ["*b"]},
     ]);
     let spec = json!({"rules": [{"when": when}]});
-    let policies = Mesh::http().authorize("prod/policy", spec).policies();
+    let policies = TestMesh::http().authorize("prod/policy", spec).policies();
     check(
         &policies,
         &[(&["ab"], true), (&["a"], false), (&["b"], false)],

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::Caller::Peer;
+use super::TestCaller::Peer;
 use super::operation;
 use crate::{RequestAttributes, WorkloadPolicies};
 

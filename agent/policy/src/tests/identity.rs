@@ -2,18 +2,18 @@
 
 use serde_json::{Value, json};
 
-use super::Caller::{Foreign, Peer, Plaintext};
+use super::TestCaller::{Foreign, Peer, Plaintext};
 use super::assert_agreement;
-use super::{Caller, Mesh};
+use super::{TestCaller, TestMesh};
 use crate::ConnectionVerdict;
 
-fn from_source(action: &str, source: Value) -> Mesh {
+fn from_source(action: &str, source: Value) -> TestMesh {
     let rules = json!([{"from": [{"source": source}]}]);
-    Mesh::new().authorize("prod/policy", json!({"action": action, "rules": rules}))
+    TestMesh::new().authorize("prod/policy", json!({"action": action, "rules": rules}))
 }
 
 /// Each case: action, source, then who is let in and who is not.
-fn check(action: &str, source: Value, admitted: &[Caller], refused: &[Caller]) {
+fn check(action: &str, source: Value, admitted: &[TestCaller], refused: &[TestCaller]) {
     for &caller in admitted {
         let mesh = from_source(action, source.clone());
         assert!(
@@ -186,7 +186,7 @@ fn an_empty_rule_matches_everybody_and_no_rule_nobody() {
         (json!({"action": "DENY", "rules": [{}]}), false),
     ] {
         for caller in [Plaintext, Peer("a/b")] {
-            let mesh = Mesh::new().authorize("prod/policy", spec.clone());
+            let mesh = TestMesh::new().authorize("prod/policy", spec.clone());
             assert_eq!(mesh.admits(caller), admits_all, "{spec}: {caller:?}");
         }
     }
@@ -194,14 +194,14 @@ fn an_empty_rule_matches_everybody_and_no_rule_nobody() {
 
 #[test]
 fn without_policies_everybody_is_let_in() {
-    assert!(Mesh::new().admits(Plaintext));
-    assert!(Mesh::new().admits(Peer("a/b")));
+    assert!(TestMesh::new().admits(Plaintext));
+    assert!(TestMesh::new().admits(Peer("a/b")));
 }
 
 #[test]
 fn a_denial_beats_every_permission() {
     let mesh = || {
-        Mesh::new()
+        TestMesh::new()
             .authorize("prod/allow", json!({"rules": [{}]}))
             .authorize(
                 "prod/deny",
@@ -214,7 +214,7 @@ fn a_denial_beats_every_permission() {
 
 #[test]
 fn a_rule_is_a_conjunction_of_disjunctions() {
-    let policies = Mesh::new()
+    let policies = TestMesh::new()
         .authorize(
             "prod/policy",
             json!({"rules": [{
@@ -255,7 +255,7 @@ fn a_source_is_a_conjunction() {
 fn t10_an_ipv4_mapped_source_is_ipv4() {
     let spec =
         json!({"action": "DENY", "rules": [{"from": [{"source": {"ipBlocks": ["10.9.0.0/16"]}}]}]});
-    let policies = Mesh::new().authorize("prod/policy", spec).policies();
+    let policies = TestMesh::new().authorize("prod/policy", spec).policies();
     for (source, admitted) in [
         ("::ffff:10.9.0.1", false),
         ("::ffff:10.8.0.1", true),

@@ -4,7 +4,7 @@
 use http::HeaderValue;
 use serde_json::json;
 
-use super::Caller::Peer;
+use super::TestCaller::Peer;
 use super::{operation, request};
 
 #[test]

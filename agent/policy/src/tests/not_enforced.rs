@@ -3,8 +3,8 @@
 use ambit_common::Reason;
 use serde_json::{Value, json};
 
-use super::Caller::{Peer, Plaintext};
-use super::Mesh;
+use super::TestCaller::{Peer, Plaintext};
+use super::TestMesh;
 use crate::PolicyState;
 
 /// A spec, and the field that its condition has to name.
@@ -60,7 +60,9 @@ fn specs() -> Vec<(Value, &'static str)> {
 #[test]
 fn a_field_that_is_not_understood_lets_nobody_in_and_is_named() {
     for (spec, field) in specs() {
-        let index = Mesh::new().authorize("prod/policy", spec.clone()).index();
+        let index = TestMesh::new()
+            .authorize("prod/policy", spec.clone())
+            .index();
         let policies = index.for_workload(&super::web());
         for caller in [Plaintext, Peer("a/b")] {
             assert!(
@@ -90,7 +92,7 @@ fn what_is_understood_of_the_same_shape_does_not_refuse() {
         }],
     });
     assert!(
-        Mesh::new()
+        TestMesh::new()
             .authorize("prod/policy", spec)
             .admits(Peer("a/b"))
     );
@@ -101,18 +103,18 @@ fn a_policy_that_is_not_understood_refuses_only_what_it_selects() {
     let broken = |selector: Value| json!({"selector": selector, "rules": [{"upon": []}]});
     let other = json!({"matchLabels": {"app": "db"}});
     assert!(
-        Mesh::new()
+        TestMesh::new()
             .authorize("prod/db", broken(other))
             .admits(Plaintext)
     );
     assert!(
-        Mesh::new()
+        TestMesh::new()
             .authorize("test/all", broken(Value::Null))
             .admits(Plaintext)
     );
     let own = json!({"matchLabels": {"app": "web"}});
     assert!(
-        !Mesh::new()
+        !TestMesh::new()
             .authorize("prod/web", broken(own))
             .admits(Plaintext)
     );
@@ -130,14 +132,14 @@ fn a_peer_authentication_that_is_not_understood_refuses() {
         json!({"selector": {"matchLabels": {"app": "web"}}, "portLevelMtls": {"x": {"mode": "STRICT"}}}),
         json!({"unknown": 1}),
     ] {
-        let mesh = Mesh::new().authenticate("prod/default", spec.clone());
+        let mesh = TestMesh::new().authenticate("prod/default", spec.clone());
         assert!(!mesh.admits(Peer("a/b")), "{spec}");
     }
 }
 
 #[test]
 fn a_broken_allow_policy_allows_nobody_and_a_broken_deny_policy_refuses_everybody() {
-    let allow_all = || Mesh::new().authorize("prod/allow-all", json!({"rules": [{}]}));
+    let allow_all = || TestMesh::new().authorize("prod/allow-all", json!({"rules": [{}]}));
     let broken = |action: &str| json!({"action": action, "rules": [{"upon": []}]});
     let with = |action| {
         allow_all()
@@ -150,7 +152,7 @@ fn a_broken_allow_policy_allows_nobody_and_a_broken_deny_policy_refuses_everybod
         let reason = with(action).reason(Plaintext);
         assert_eq!(reason, Some(Reason::PolicyNotEnforceable), "{action}");
     }
-    let alone = Mesh::new()
+    let alone = TestMesh::new()
         .authorize("prod/broken", broken("ALLOW"))
         .policies();
     assert_eq!(alone.reason(Plaintext), Some(Reason::NoAllowMatched));
@@ -159,14 +161,16 @@ fn a_broken_allow_policy_allows_nobody_and_a_broken_deny_policy_refuses_everybod
 #[test]
 fn a_dry_run_decides_nothing() {
     let deny_all = json!({"action": "DENY", "rules": [{}]});
-    let denied = Mesh::new().authorize("prod/policy", deny_all.clone());
+    let denied = TestMesh::new().authorize("prod/policy", deny_all.clone());
     assert!(!denied.admits(Plaintext));
     assert!(
-        Mesh::new()
+        TestMesh::new()
             .authorize("prod/policy", deny_all)
             .on_trial()
             .admits(Plaintext)
     );
-    let allow_none = Mesh::new().authorize("prod/policy", json!({})).on_trial();
+    let allow_none = TestMesh::new()
+        .authorize("prod/policy", json!({}))
+        .on_trial();
     assert!(allow_none.admits(Plaintext));
 }

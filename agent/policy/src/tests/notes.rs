@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::Caller::{Peer, Plaintext};
-use super::{Mesh, request};
+use super::TestCaller::{Peer, Plaintext};
+use super::{TestMesh, request};
 use crate::{ConnectionVerdict, WorkloadPolicies};
 
 fn policy(action: &str, path: &str) -> Value {
@@ -18,7 +18,7 @@ fn notes(policies: &WorkloadPolicies, path: &str) -> Vec<String> {
 
 #[test]
 fn an_audit_rule_is_noted_and_decides_nothing() {
-    let policies = Mesh::http()
+    let policies = TestMesh::http()
         .authorize("prod/audit", policy("AUDIT", "/a"))
         .policies();
     assert_eq!(
@@ -36,7 +36,7 @@ fn an_audit_rule_is_noted_and_decides_nothing() {
 
 #[test]
 fn every_audit_policy_that_matches_is_noted() {
-    let policies = Mesh::http()
+    let policies = TestMesh::http()
         .authorize("prod/one", policy("AUDIT", "/a"))
         .authorize("prod/two", policy("AUDIT", "/*"))
         .authorize("prod/three", policy("AUDIT", "/b"))
@@ -52,7 +52,7 @@ fn every_audit_policy_that_matches_is_noted() {
 
 #[test]
 fn an_audit_policy_without_rules_is_legal_and_notes_nothing() {
-    let policies = Mesh::http()
+    let policies = TestMesh::http()
         .authorize("prod/policy", json!({"action": "AUDIT"}))
         .policies();
     assert_eq!(notes(&policies, "/"), [""; 0]);
@@ -61,7 +61,7 @@ fn an_audit_policy_without_rules_is_legal_and_notes_nothing() {
 
 #[test]
 fn what_a_dry_run_would_have_denied_is_noted() {
-    let policies = Mesh::http()
+    let policies = TestMesh::http()
         .authorize("prod/trial", policy("DENY", "/a"))
         .on_trial()
         .policies();
@@ -75,7 +75,7 @@ fn what_a_dry_run_would_have_denied_is_noted() {
 
 #[test]
 fn what_a_dry_run_would_have_allowed_or_not_is_noted() {
-    let policies = Mesh::http()
+    let policies = TestMesh::http()
         .authorize("prod/trial", policy("ALLOW", "/a"))
         .on_trial()
         .policies();
@@ -92,7 +92,7 @@ fn what_a_dry_run_would_have_allowed_or_not_is_noted() {
 
 #[test]
 fn what_is_enforced_is_not_noted() {
-    let policies = Mesh::http()
+    let policies = TestMesh::http()
         .authorize("prod/deny", policy("DENY", "/a"))
         .authorize("prod/allow", policy("ALLOW", "/b"))
         .policies();
@@ -106,7 +106,7 @@ fn a_connection_with_something_to_note_is_not_the_kernels_to_decide() {
     for (action, is_on_trial) in [("AUDIT", false), ("DENY", true), ("ALLOW", true)] {
         let spec =
             json!({"action": action, "rules": [{"from": [{"source": {"namespaces": ["a"]}}]}]});
-        let mesh = Mesh::new().authorize("prod/policy", spec);
+        let mesh = TestMesh::new().authorize("prod/policy", spec);
         let policies = if is_on_trial { mesh.on_trial() } else { mesh }.policies();
         let noted = Peer("a/b").calls(8080);
         assert_eq!(
@@ -121,7 +121,7 @@ fn a_connection_with_something_to_note_is_not_the_kernels_to_decide() {
 
 #[test]
 fn an_audit_policy_on_http_has_whatever_is_not_http_noted() {
-    let policies = Mesh::new()
+    let policies = TestMesh::new()
         .authorize("prod/audit", policy("AUDIT", "/a"))
         .policies();
     let notes = policies.notes_on_opaque(&Plaintext.calls(8080));

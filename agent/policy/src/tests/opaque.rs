@@ -3,16 +3,16 @@
 
 use serde_json::{Value, json};
 
-use super::Caller::{Foreign, Peer, Plaintext};
-use super::{Caller, Mesh};
+use super::TestCaller::{Foreign, Peer, Plaintext};
+use super::{TestCaller, TestMesh};
 
-fn deny(rule: Value) -> Mesh {
+fn deny(rule: Value) -> TestMesh {
     let spec = json!({"action": "DENY", "rules": [rule]});
-    Mesh::new().authorize("prod/policy", spec)
+    TestMesh::new().authorize("prod/policy", spec)
 }
 
-fn allow(rule: Value) -> Mesh {
-    Mesh::new().authorize("prod/policy", json!({"rules": [rule]}))
+fn allow(rule: Value) -> TestMesh {
+    TestMesh::new().authorize("prod/policy", json!({"rules": [rule]}))
 }
 
 /// Whom and where a rule denies.
@@ -25,7 +25,7 @@ enum Denied {
 }
 
 impl Denied {
-    fn includes(self, caller: Caller, port: u16) -> bool {
+    fn includes(self, caller: TestCaller, port: u16) -> bool {
         let namespace = caller.calls(port).identity;
         let is_of = |name| {
             namespace
@@ -108,7 +108,7 @@ fn t1_a_denial_of_a_method_denies_what_has_none() {
     assert!(!deny(rule()).admits(Plaintext));
     assert!(!deny(rule()).admits(Peer("a/b")));
     let spec = json!({"action": "DENY", "rules": [rule()]});
-    let declared = Mesh::http().authorize("prod/policy", spec).policies();
+    let declared = TestMesh::http().authorize("prod/policy", spec).policies();
     assert!(!declared.admits(Peer("a/b"), 8080));
     assert!(declared.admits_request(Peer("a/b"), &super::request("POST", "/")));
 }
@@ -154,7 +154,7 @@ fn t3_a_permission_is_void_by_one_alternative_on_http() {
     assert!(!void.admits(Plaintext, 80));
     let whole = allow(operations(json!({"ports": ["81"]}))).policies();
     assert!(whole.admits(Plaintext, 80));
-    let beside = Mesh::new()
+    let beside = TestMesh::new()
         .authorize(
             "prod/policy",
             json!({"rules": [operations(json!({"methods": ["GET"]}))]}),

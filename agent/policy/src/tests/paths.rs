@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::Caller::Peer;
+use super::TestCaller::Peer;
 use super::operation;
 use crate::WorkloadPolicies;
 use crate::normalise_path;
@@ -267,7 +267,7 @@ fn p15_a_template_does_not_see_the_query() {
 #[test]
 fn p16_a_denial_within_what_is_allowed() {
     let rule = |path: &str| json!([{"to": [{"operation": {"paths": [path]}}]}]);
-    let policies = super::Mesh::http()
+    let policies = super::TestMesh::http()
         .authorize(
             "prod/deny",
             json!({"action": "DENY", "rules": rule("/allow/admin")}),

@@ -3,8 +3,8 @@
 use ambit_common::Reason;
 use serde_json::{Value, json};
 
-use super::Caller::{Peer, Plaintext};
-use super::{Mesh, ROOT};
+use super::TestCaller::{Peer, Plaintext};
+use super::{ROOT, TestMesh};
 
 fn mode(mode: &str) -> Value {
     json!({"mtls": {"mode": mode}})
@@ -18,13 +18,13 @@ fn for_web(mode: &str, ports: Value) -> Value {
     })
 }
 
-fn mesh_wide(spec: Value) -> Mesh {
-    Mesh::new().authenticate(&format!("{ROOT}/default"), spec)
+fn mesh_wide(spec: Value) -> TestMesh {
+    TestMesh::new().authenticate(&format!("{ROOT}/default"), spec)
 }
 
 #[test]
 fn without_an_object_plaintext_is_taken() {
-    assert!(Mesh::new().admits(Plaintext));
+    assert!(TestMesh::new().admits(Plaintext));
 }
 
 #[test]
@@ -59,14 +59,14 @@ fn unset_inherits() {
 #[test]
 fn a_port_has_a_mode_of_its_own() {
     let ports = json!({"8080": {"mode": "PERMISSIVE"}, "9090": {"mode": "UNSET"}});
-    let strict = Mesh::new()
+    let strict = TestMesh::new()
         .authenticate("prod/web", for_web("STRICT", ports))
         .policies();
     assert!(strict.admits(Plaintext, 8080));
     assert!(!strict.admits(Plaintext, 9090));
     assert!(!strict.admits(Plaintext, 80));
     let ports = json!({"8080": {"mode": "STRICT"}});
-    let open = Mesh::new()
+    let open = TestMesh::new()
         .authenticate("prod/web", for_web("PERMISSIVE", ports))
         .policies();
     assert!(!open.admits(Plaintext, 8080));
@@ -105,7 +105,7 @@ fn a_selector_in_the_root_namespace_has_no_effect() {
 fn the_oldest_of_a_level_wins() {
     for (older, admitted) in [("STRICT", false), ("PERMISSIVE", true)] {
         let newer = if admitted { "STRICT" } else { "PERMISSIVE" };
-        let mut mesh = Mesh::new()
+        let mut mesh = TestMesh::new()
             .authenticate("prod/a", mode(newer))
             .authenticate("prod/b", mode(older));
         mesh.policies[0].created = Some("2026-02-01T00:00:00Z".to_owned());

@@ -3,8 +3,8 @@
 
 use serde_json::{Value, json};
 
-use super::Caller::Plaintext;
-use super::Mesh;
+use super::TestCaller::Plaintext;
+use super::TestMesh;
 
 /// A block with the peer's own address, and one without.
 const OWN: &str = "10.9.0.0/16";
@@ -14,7 +14,7 @@ const OTHER: &str = "203.0.113.0/24";
 fn admits(action: &str, source: &Value, forwarded: Option<&str>) -> bool {
     let rule = json!({"from": [{"source": source}]});
     let spec = json!({"action": action, "rules": [rule]});
-    let policies = Mesh::http().authorize("prod/policy", spec).policies();
+    let policies = TestMesh::http().authorize("prod/policy", spec).policies();
     let mut request = super::request("GET", "/");
     request.forwarded_for = forwarded.map(|text| text.parse().expect("valid"));
     policies.admits_request(Plaintext, &request)

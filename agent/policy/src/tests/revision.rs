@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::Caller::{Peer, Plaintext};
-use super::Mesh;
+use super::TestCaller::{Peer, Plaintext};
+use super::TestMesh;
 use crate::{PolicyState, Severity};
 use ambit_model::PolicyKind::{AuthorizationPolicy, PeerAuthentication, RequestAuthentication};
 use ambit_model::{PolicyKind, Revision};
@@ -22,7 +22,7 @@ fn objects() -> [(PolicyKind, Value); 3] {
 
 /// Whether an object decides in a mesh of a revision.
 fn decides(kind: PolicyKind, spec: &Value, label: Option<&str>, own: &str) -> bool {
-    let mesh = Mesh::new().with(kind, "prod/policy", spec.clone());
+    let mesh = TestMesh::new().with(kind, "prod/policy", spec.clone());
     let mesh = mesh.for_revision(label).of_revision(own);
     let index = mesh.index();
     match kind {
@@ -54,7 +54,7 @@ fn objects_of_every_kind_decide_in_their_revision() {
 fn what_is_left_out_is_told() {
     for (kind, spec) in objects() {
         let mesh = || {
-            let mesh = Mesh::new().with(kind, "prod/policy", spec.clone());
+            let mesh = TestMesh::new().with(kind, "prod/policy", spec.clone());
             mesh.for_revision(Some("canary"))
         };
         let condition = mesh().condition();
@@ -77,7 +77,7 @@ fn what_is_left_out_is_told() {
 /// Broken or not, it is somebody else's.
 #[test]
 fn a_broken_object_of_another_revision_refuses_nobody() {
-    let broken = || Mesh::new().authorize("prod/policy", json!({"rules": [{"upon": []}]}));
+    let broken = || TestMesh::new().authorize("prod/policy", json!({"rules": [{"upon": []}]}));
     assert!(!broken().admits(Plaintext));
     assert!(broken().for_revision(Some("canary")).admits(Plaintext));
 }
@@ -87,13 +87,13 @@ fn a_broken_object_of_another_revision_refuses_nobody() {
 fn a_policy_of_another_revision_stands_in_for_none_of_this_one() {
     let allow = |label| {
         let spec = json!({"rules": [{"from": [{"source": {"namespaces": ["a"]}}]}]});
-        let mesh = Mesh::new().authorize("prod/allow", spec);
+        let mesh = TestMesh::new().authorize("prod/allow", spec);
         mesh.for_revision(label).authorize("prod/nobody", json!({}))
     };
     assert!(allow(None).admits(Peer("a/b")));
     assert!(!allow(Some("canary")).admits(Peer("a/b")));
     let strict = |label| {
-        let mesh = Mesh::new().authenticate("prod/a", json!({"mtls": {"mode": "PERMISSIVE"}}));
+        let mesh = TestMesh::new().authenticate("prod/a", json!({"mtls": {"mode": "PERMISSIVE"}}));
         let mesh = mesh.for_revision(label);
         mesh.authenticate("prod/b", json!({"mtls": {"mode": "STRICT"}}))
     };
@@ -101,7 +101,7 @@ fn a_policy_of_another_revision_stands_in_for_none_of_this_one() {
     assert!(!strict(Some("canary")).admits(Plaintext));
 }
 
-impl Mesh {
+impl TestMesh {
     /// With the last policy for a revision.
     fn for_revision(mut self, label: Option<&str>) -> Self {
         let policy = self.policies.last_mut().expect("a policy");

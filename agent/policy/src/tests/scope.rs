@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::Caller::{Peer, Plaintext};
-use super::{Mesh, ROOT};
+use super::TestCaller::{Peer, Plaintext};
+use super::{ROOT, TestMesh};
 
 fn nobody(selector: Value) -> Value {
     json!({"selector": selector, "action": "DENY", "rules": [{}]})
@@ -12,19 +12,19 @@ fn nobody(selector: Value) -> Value {
 #[test]
 fn a_policy_of_the_root_namespace_applies_everywhere() {
     assert!(
-        !Mesh::new()
+        !TestMesh::new()
             .authorize(&format!("{ROOT}/all"), nobody(Value::Null))
             .admits(Plaintext)
     );
     let selecting = json!({"matchLabels": {"app": "web"}});
     assert!(
-        !Mesh::new()
+        !TestMesh::new()
             .authorize(&format!("{ROOT}/web"), nobody(selecting))
             .admits(Plaintext)
     );
     let other = json!({"matchLabels": {"app": "db"}});
     assert!(
-        Mesh::new()
+        TestMesh::new()
             .authorize(&format!("{ROOT}/db"), nobody(other))
             .admits(Plaintext)
     );
@@ -33,12 +33,12 @@ fn a_policy_of_the_root_namespace_applies_everywhere() {
 #[test]
 fn a_policy_applies_to_its_own_namespace_only() {
     assert!(
-        !Mesh::new()
+        !TestMesh::new()
             .authorize("prod/all", nobody(Value::Null))
             .admits(Plaintext)
     );
     assert!(
-        Mesh::new()
+        TestMesh::new()
             .authorize("test/all", nobody(Value::Null))
             .admits(Plaintext)
     );
@@ -48,19 +48,19 @@ fn a_policy_applies_to_its_own_namespace_only() {
 fn every_label_of_a_selector_has_to_match() {
     let both = json!({"matchLabels": {"app": "web", "tier": "front"}});
     assert!(
-        Mesh::new()
+        TestMesh::new()
             .authorize("prod/both", nobody(both))
             .admits(Plaintext)
     );
     let one = json!({"matchLabels": {"app": "web"}});
     assert!(
-        !Mesh::new()
+        !TestMesh::new()
             .authorize("prod/one", nobody(one))
             .admits(Plaintext)
     );
     let none = json!({"matchLabels": {}});
     assert!(
-        !Mesh::new()
+        !TestMesh::new()
             .authorize("prod/none", nobody(none))
             .admits(Plaintext)
     );
@@ -68,7 +68,7 @@ fn every_label_of_a_selector_has_to_match() {
 
 #[test]
 fn t6_an_empty_policy_in_the_root_namespace_refuses_until_something_allows() {
-    let closed = || Mesh::new().authorize(&format!("{ROOT}/default-deny"), json!({}));
+    let closed = || TestMesh::new().authorize(&format!("{ROOT}/default-deny"), json!({}));
     assert!(!closed().admits(Peer("a/b")));
     let allow = json!({"rules": [{"from": [{"source": {"namespaces": ["a"]}}]}]});
     assert!(

@@ -4,21 +4,21 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::Caller::Peer;
-use super::{Mesh, condition, request};
-use crate::{RequestAttributes, Token, WorkloadPolicies};
+use super::TestCaller::Peer;
+use super::{TestMesh, condition, request};
+use crate::{RequestAttributes, VerifiedToken, WorkloadPolicies};
 
 /// A policy on `requestPrincipals` or its twin.
 fn principals(action: &str, field: &str, value: &str) -> Arc<WorkloadPolicies> {
     let rules = json!([{"from": [{"source": {field: [value]}}]}]);
     let spec = json!({"action": action, "rules": rules});
-    Mesh::http().authorize("prod/policy", spec).policies()
+    TestMesh::http().authorize("prod/policy", spec).policies()
 }
 
 /// A request with a token of these claims.
 fn with(claims: &Value) -> RequestAttributes {
     let text = |name: &str| claims[name].as_str().unwrap_or_default().to_owned();
-    let token = Token {
+    let token = VerifiedToken {
         issuer: text("iss"),
         subject: text("sub"),
         claims: claims.as_object().expect("an object").clone(),

@@ -3,12 +3,12 @@
 
 use serde_json::{Value, json};
 
-use super::Mesh;
+use super::TestMesh;
 use ambit_model::{TrustDomain, WorkloadIdentity};
 
-fn source(domains: &[&str], source: Value) -> Mesh {
+fn source(domains: &[&str], source: Value) -> TestMesh {
     let rules = json!([{"from": [{"source": source}]}]);
-    Mesh::new()
+    TestMesh::new()
         .trusting(domains)
         .authorize("prod/policy", json!({"rules": rules}))
 }
@@ -18,7 +18,7 @@ fn admitted<'a>(domains: &[&str], field: Value, peers: &[&'a str]) -> Vec<&'a st
     let policies = source(domains, field).policies();
     let admits = |peer: &&&str| {
         let identity: WorkloadIdentity = peer.parse().expect("a principal");
-        let mut connection = super::Caller::Plaintext.calls(8080);
+        let mut connection = super::TestCaller::Plaintext.calls(8080);
         connection.identity = Some(identity);
         super::assert_agreement(&policies, &connection);
         let verdict = policies.judge_connection(&connection);
@@ -98,12 +98,12 @@ fn principals_stand_for_those_of_all_aliases() {
 #[test]
 fn source_principal_is_the_same() {
     let when = json!([{"key": "source.principal", "values": ["cluster.local/ns/foo/sa/bar"]}]);
-    let policies = Mesh::new()
+    let policies = TestMesh::new()
         .trusting(&["td1", "td2"])
         .authorize("prod/policy", json!({"rules": [{"when": when}]}))
         .policies();
     for (domain, admitted) in [("td1", true), ("td2", true), ("cluster.local", false)] {
-        let caller = super::Caller::Foreign(domain, "foo/bar");
+        let caller = super::TestCaller::Foreign(domain, "foo/bar");
         assert_eq!(policies.admits(caller, 8080), admitted, "{domain}");
     }
 }

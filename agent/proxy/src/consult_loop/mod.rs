@@ -11,10 +11,13 @@ use std::sync::Arc;
 use http::Request;
 
 use ambit_authorizer::{CheckedRequest, check_head, in_mesh};
-use ambit_model::{Enrolment, ExtensionProvider, ObjectName, ProviderService, Target, Workload};
+use ambit_model::{
+    ExtensionProvider, Membership, ObjectName, PodEndpoint, ProviderService, Workload,
+};
 use ambit_policy::normalise_path;
 use ambit_policy::{
-    Attributes, Consultation, MeshView, RequestAttributes, WorkloadPolicies, forwarded_for,
+    ConnectionAttributes, Consultation, MeshView, RequestAttributes, WorkloadPolicies,
+    forwarded_for,
 };
 
 /// The pod whose policies would have `provider` asked again, if `asker`'s agent asked it about a
@@ -54,10 +57,10 @@ impl Search<'_> {
     }
 
     /// The endpoints with an agent of their own, one of those that have the same policies.
-    fn endpoints(&self, service: &ProviderService) -> Vec<Target> {
+    fn endpoints(&self, service: &ProviderService) -> Vec<PodEndpoint> {
         let mut endpoints = in_mesh(&self.view.snapshot, service).unwrap_or_default();
-        endpoints.retain(|one| one.workload.enrolment == Enrolment::OptedIn);
-        let attached = |one: &Target| {
+        endpoints.retain(|one| one.workload.membership == Membership::OptedIn);
+        let attached = |one: &PodEndpoint| {
             (
                 one.workload.name.namespace.clone(),
                 one.workload.labels.clone(),
@@ -69,7 +72,7 @@ impl Search<'_> {
 
     fn asked_by(
         &mut self,
-        endpoint: &Target,
+        endpoint: &PodEndpoint,
         asker: &Workload,
         check: &Request<()>,
     ) -> Option<ObjectName> {
@@ -98,11 +101,11 @@ impl Search<'_> {
     fn consultations(
         &self,
         policies: &WorkloadPolicies,
-        endpoint: &Target,
+        endpoint: &PodEndpoint,
         asker: &Workload,
         check: &Request<()>,
     ) -> Vec<Consultation> {
-        let connection = Attributes {
+        let connection = ConnectionAttributes {
             identity: Some(asker.identity.clone()),
             source: source(asker, endpoint.address),
             destination: endpoint.address,

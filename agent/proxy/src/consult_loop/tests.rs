@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use super::*;
 use ambit_model::testing::{parts, pod, service};
 use ambit_model::{
-    AppProtocol, AuthorizerApi, HttpApi, MeshSettings, ObjectName, OnError, Origin, PolicyKind,
-    PolicyObject, Snapshot, TargetPort,
+    AppProtocol, AuthorizerApi, HttpApi, MeshSettings, ObjectName, ObjectOrigin, OnError,
+    PolicyKind, PolicyObject, Snapshot, TargetPort,
 };
 
 /// The port of every authorizer.
@@ -19,7 +19,7 @@ struct Mesh {
     providers: BTreeMap<Arc<str>, Arc<ExtensionProvider>>,
     policies: Vec<PolicyObject>,
     protocol: AppProtocol,
-    enrolment: Enrolment,
+    membership: Membership,
 }
 
 fn grpc() -> AuthorizerApi {
@@ -51,7 +51,7 @@ impl Mesh {
             providers: providers.iter().map(provider).collect(),
             policies: Vec::new(),
             protocol,
-            enrolment: Enrolment::OptedIn,
+            membership: Membership::OptedIn,
         }
     }
 
@@ -65,7 +65,7 @@ impl Mesh {
             revision: None,
             created: None,
             spec: json!({"action": "CUSTOM", "provider": provider, "rules": rules}),
-            origin: Origin::Kubernetes,
+            origin: ObjectOrigin::Kubernetes,
         });
         self
     }
@@ -79,7 +79,7 @@ impl Mesh {
             mesh.services.push(service);
             let address = format!("10.0.0.{number}");
             mesh.workloads.push(Workload {
-                enrolment: self.enrolment.clone(),
+                membership: self.membership.clone(),
                 ..pod(&format!("{name}/{name}"), &[&address])
             });
         }
@@ -175,7 +175,7 @@ fn authorizers_that_end_somewhere_and_those_without_an_agent_are_asked() {
     let mesh = Mesh::with(&providers, AppProtocol::Http).custom("one", "two", everything());
     assert_eq!(mesh.asked_again("one"), None);
     let mesh = Mesh {
-        enrolment: Enrolment::NotOptedIn,
+        membership: Membership::NotOptedIn,
         ..Mesh::with(&providers, AppProtocol::Http)
     };
     assert_eq!(

@@ -20,7 +20,7 @@ use super::transport::Transport;
 use crate::turns::Budget;
 use ambit_datapath::PodDatapath;
 use ambit_identity::{ClientTls, HandshakeError, PeerConnectError, WorkloadCertificates};
-use ambit_model::{Target, WorkloadIdentity};
+use ambit_model::{PodEndpoint, WorkloadIdentity};
 use ambit_relay::StreamLease;
 use ambit_relay::TLS_BUFFER;
 use ambit_relay::Tunnel;
@@ -81,7 +81,7 @@ impl TunnelPool {
     /// [`TunnelError`].
     pub(crate) async fn open(
         &self,
-        endpoint: &Target,
+        endpoint: &PodEndpoint,
         caller: SocketAddr,
     ) -> Result<Tunnel, TunnelError> {
         let peer = Peer {
@@ -198,7 +198,7 @@ async fn connect(
     mut requests: SendRequest<Bytes>,
     lease: StreamLease,
     peer: &Peer,
-    endpoint: &Target,
+    endpoint: &PodEndpoint,
     caller: SocketAddr,
 ) -> Result<Tunnel, TunnelError> {
     let address = peer.address;

@@ -13,7 +13,7 @@ use ambit_authorizer::{
     Allowance, BodyPart, CheckedRequest, HeaderMutations, withhold_unjudged, withhold_unseen,
 };
 use ambit_http::{InjectedHeaders, RequestHead};
-use ambit_jwt::{Verified, authenticate};
+use ambit_jwt::{VerifiedTokens, authenticate};
 use ambit_model::{AuthorizerApi, ExtensionProvider, MeshSettings};
 use ambit_policy::{Approvals, Consultation, RequestAttributes, WorkloadPolicies, forwarded_for};
 
@@ -126,7 +126,7 @@ pub(crate) async fn verify_tokens(
     policies: &WorkloadPolicies,
     port: u16,
     (head, injected_headers): (&mut RequestHead, &mut InjectedHeaders),
-) -> Result<Option<Verified>, RequestRefusal> {
+) -> Result<Option<VerifiedTokens>, RequestRefusal> {
     let rules = policies.jwt_rules(port);
     if rules.is_empty() {
         return Ok(None);
@@ -137,7 +137,7 @@ pub(crate) async fn verify_tokens(
             .chain(&rule.payload_header)
             .for_each(|name| injected_headers.add(name));
     }
-    let as_it_came = ambit_jwt::RequestHead {
+    let as_it_came = ambit_jwt::RequestToAuthenticate {
         method: &head.method,
         target: &head.target,
         headers: &head.headers,
@@ -153,7 +153,10 @@ pub(crate) async fn verify_tokens(
 }
 
 /// What policy knows of a request, as it is passed on.
-pub(crate) fn attributes(head: &RequestHead, verified: Option<&Verified>) -> RequestAttributes {
+pub(crate) fn attributes(
+    head: &RequestHead,
+    verified: Option<&VerifiedTokens>,
+) -> RequestAttributes {
     let path = head.target.split('?').next().unwrap_or_default();
     RequestAttributes {
         method: head.method.to_string(),

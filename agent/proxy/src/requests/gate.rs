@@ -25,7 +25,9 @@ use ambit_http::{
 use ambit_model::PathNormalization;
 use ambit_observe::text::cut;
 use ambit_policy::normalise_path;
-use ambit_policy::{Attributes, BadPath, Consultation, MeshView, RequestAttributes, RequestPermit};
+use ambit_policy::{
+    BadPath, ConnectionAttributes, Consultation, MeshView, RequestAttributes, RequestPermit,
+};
 use ambit_relay::Meter;
 
 /// The gate of one connection.
@@ -87,7 +89,7 @@ impl RequestGate {
     }
 
     /// What policy knows of the connection.
-    pub(crate) fn connection(&self) -> Attributes {
+    pub(crate) fn connection(&self) -> ConnectionAttributes {
         self.ends().attributes()
     }
 
@@ -154,7 +156,7 @@ impl RequestGate {
         &self,
         head: &mut RequestHead,
         body: &mut impl JudgedBody,
-        connection: &Attributes,
+        connection: &ConnectionAttributes,
     ) -> Result<(Arc<MeshView>, Vec<Consultation>, Shown), RequestRefusal> {
         let mut ahead = Ahead::new(&self.pod.caps, self.pod.limits.body_timeout);
         loop {
@@ -180,7 +182,12 @@ impl RequestGate {
     }
 
     /// Notes what policies want noted of a request, whatever becomes of it.
-    fn note(&self, judge: &Judge<'_>, connection: &Attributes, request: &RequestAttributes) {
+    fn note(
+        &self,
+        judge: &Judge<'_>,
+        connection: &ConnectionAttributes,
+        request: &RequestAttributes,
+    ) {
         let Ok(policies) = judge.policies() else {
             return;
         };

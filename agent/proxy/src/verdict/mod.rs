@@ -9,10 +9,10 @@ use ambit_common::{MeshClass, Reason};
 use serde::Serialize;
 
 use super::subject::Path;
-use ambit_model::{Enrolment, ObjectName, Snapshot, Workload};
+use ambit_model::{Membership, ObjectName, Snapshot, Workload};
 use ambit_policy::{
-    Approvals, Attributes, ConnectionVerdict, Decider, Denial, MeshView, Permit, RequestAttributes,
-    RequestPermit, WorkloadPolicies,
+    Approvals, ConnectionAttributes, ConnectionVerdict, Decider, Denial, MeshView, Permit,
+    RequestAttributes, RequestPermit, WorkloadPolicies,
 };
 
 /// What has to hold for a connection to go on.
@@ -21,14 +21,14 @@ pub(crate) enum Basis {
     /// The policies of the pod that it is delivered to allow it.
     Policy {
         /// What they are asked.
-        connection: Attributes,
+        connection: ConnectionAttributes,
         /// What they have been told of its bytes.
         content: Content,
     },
     /// The policies of the pod allow this request.
     Request {
         /// The connection that it came on.
-        connection: Attributes,
+        connection: ConnectionAttributes,
         /// What it says.
         request: Rc<RequestAttributes>,
         /// Who was asked about it.
@@ -182,7 +182,7 @@ impl<'a> Judge<'a> {
     }
 
     /// Judges a connection to the pod by what is known before it carries a byte.
-    pub(crate) fn connection(&self, connection: &Attributes) -> ConnectionVerdict {
+    pub(crate) fn connection(&self, connection: &ConnectionAttributes) -> ConnectionVerdict {
         match self.policies() {
             Ok(policies) => policies.judge_connection(connection),
             Err(denial) => ConnectionVerdict::Deny(denial),
@@ -195,7 +195,7 @@ impl<'a> Judge<'a> {
     /// The denial.
     pub(crate) fn opaque(
         &self,
-        connection: &Attributes,
+        connection: &ConnectionAttributes,
         approvals: &Approvals,
     ) -> Result<Permit, Denial> {
         self.policies()?.judge_opaque(connection, approvals)
@@ -207,7 +207,7 @@ impl<'a> Judge<'a> {
     /// The denial.
     pub(crate) fn request(
         &self,
-        connection: &Attributes,
+        connection: &ConnectionAttributes,
         request: &RequestAttributes,
         approvals: &Approvals,
     ) -> Result<RequestPermit, Denial> {
@@ -217,7 +217,7 @@ impl<'a> Judge<'a> {
 
     /// Names what decided a denial by the kernel, whose tables are compiled from the same policies:
     /// the evaluator's denial where it gives the same reason, else the kernel's bare reason.
-    pub(crate) fn explain(&self, connection: &Attributes, reason: Reason) -> Denial {
+    pub(crate) fn explain(&self, connection: &ConnectionAttributes, reason: Reason) -> Denial {
         match self.connection(connection) {
             ConnectionVerdict::Deny(denial) if denial.reason == reason => denial,
             ConnectionVerdict::Deny(_) | ConnectionVerdict::Allow(_) | ConnectionVerdict::Ask => {
@@ -252,7 +252,11 @@ impl<'a> Judge<'a> {
         }
     }
 
-    fn content_holds(&self, connection: &Attributes, content: &Content) -> Result<(), Termination> {
+    fn content_holds(
+        &self,
+        connection: &ConnectionAttributes,
+        content: &Content,
+    ) -> Result<(), Termination> {
         let opaque = |approvals: &Approvals| {
             self.opaque(connection, approvals)
                 .map(|_permit| ())
@@ -278,11 +282,11 @@ impl<'a> Judge<'a> {
         let now = same_workload(&self.view.snapshot, endpoint)
             .filter(|now| now.identity == endpoint.identity)
             .ok_or_else(|| Termination::EndpointGone(endpoint.name.clone()))?;
-        match (path, &now.enrolment) {
-            (Path::Plaintext, Enrolment::OptedIn | Enrolment::Never(_)) => {
+        match (path, &now.membership) {
+            (Path::Plaintext, Membership::OptedIn | Membership::Never(_)) => {
                 Err(Termination::EndpointOptedIn(endpoint.name.clone()))
             }
-            (Path::Plaintext, Enrolment::NotOptedIn) | (Path::Tunnel | Path::OwnPod, _) => Ok(()),
+            (Path::Plaintext, Membership::NotOptedIn) | (Path::Tunnel | Path::OwnPod, _) => Ok(()),
         }
     }
 

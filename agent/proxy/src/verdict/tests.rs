@@ -11,19 +11,19 @@ fn holds(mesh: ambit_model::SnapshotParts, address: &str) -> Result<(), Terminat
 /// What is reached in plaintext because the mesh leaves it alone is not once the mesh has it.
 #[test]
 fn a_connection_to_the_outside_ends_when_its_address_joins_the_mesh() {
-    let with = |enrolment| {
+    let with = |membership| {
         let mut mesh = parts();
         mesh.workloads.push(Workload {
-            enrolment,
+            membership,
             ..pod("tools/authorizer", &["192.0.2.1"])
         });
         mesh
     };
     for address in ["192.0.2.1:9000", "127.0.0.1:9000"] {
         assert!(holds(parts(), address).is_ok());
-        assert!(holds(with(Enrolment::NotOptedIn), address).is_ok());
+        assert!(holds(with(Membership::NotOptedIn), address).is_ok());
     }
-    let joined = holds(with(Enrolment::OptedIn), "192.0.2.1:9000");
+    let joined = holds(with(Membership::OptedIn), "192.0.2.1:9000");
     assert!(matches!(joined, Err(Termination::AddressJoined(_))));
     let mut ranged = parts();
     ranged.ranges.included = vec!["192.0.2.0/24".parse().expect("a network")];

@@ -8,19 +8,19 @@ use super::document::{MeshObject, ObjectKey, ParsedFile};
 use super::settings::Settings;
 use crate::objects::{MeshConfigObject, PodObject};
 use ambit_model::{
-    EndpointSlice, Fault, NamespaceInfo, Origin, PolicyObject, Service, SnapshotParts,
+    EndpointSlice, Fault, NamespaceInfo, ObjectOrigin, PolicyObject, Service, SnapshotParts,
 };
 
 /// Collects objects; the first of a kind and name counts.
 #[derive(Default)]
 pub(super) struct Assembly<'a> {
-    origins: HashMap<ObjectKey, Origin>,
+    origins: HashMap<ObjectKey, ObjectOrigin>,
     namespaces: BTreeMap<Arc<str>, NamespaceInfo>,
     pods: Vec<&'a PodObject>,
     services: Vec<Service>,
     endpoint_slices: Vec<EndpointSlice>,
     policies: Vec<PolicyObject>,
-    mesh_config: Option<(Origin, &'a MeshConfigObject)>,
+    mesh_config: Option<(ObjectOrigin, &'a MeshConfigObject)>,
     duplicates: Vec<Duplicate>,
 }
 
@@ -29,8 +29,8 @@ pub(super) struct Assembly<'a> {
 pub(super) struct Duplicate {
     pub(super) key: ObjectKey,
     /// The one that counts.
-    pub(super) first: Origin,
-    pub(super) second: Origin,
+    pub(super) first: ObjectOrigin,
+    pub(super) second: ObjectOrigin,
 }
 
 impl<'a> Assembly<'a> {
@@ -107,7 +107,7 @@ impl<'a> Assembly<'a> {
     }
 
     /// Adds an object, or returns where the one that counts came from.
-    fn add(&mut self, origin: &Origin, object: &'a MeshObject) -> Option<&Origin> {
+    fn add(&mut self, origin: &ObjectOrigin, object: &'a MeshObject) -> Option<&ObjectOrigin> {
         use std::collections::hash_map::Entry;
         match self.origins.entry(object.key()) {
             Entry::Occupied(first) => return Some(first.into_mut()),
@@ -149,10 +149,10 @@ impl Duplicate {
 fn located<'a>(
     path: &Arc<PathBuf>,
     parsed: Option<&'a ParsedFile>,
-) -> impl Iterator<Item = (Origin, &'a MeshObject)> {
+) -> impl Iterator<Item = (ObjectOrigin, &'a MeshObject)> {
     let objects = parsed.into_iter().flat_map(|parsed| &parsed.objects);
     objects.map(|located| {
-        let origin = Origin::File {
+        let origin = ObjectOrigin::File {
             path: Arc::clone(path),
             document: located.document,
         };

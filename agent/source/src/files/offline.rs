@@ -11,7 +11,9 @@ use super::settings::Settings;
 use crate::field::FieldPath;
 use crate::tree;
 use ambit_input::yaml_without_marks;
-use ambit_model::{MeshRanges, ObjectName, Origin, PolicyKind, Revision, Snapshot, TrustBundle};
+use ambit_model::{
+    MeshRanges, ObjectName, ObjectOrigin, PolicyKind, Revision, Snapshot, TrustBundle,
+};
 
 /// Something to read.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -119,10 +121,10 @@ impl FileSet {
         &self,
         kind: PolicyKind,
         name: &ObjectName,
-        origin: &Origin,
+        origin: &ObjectOrigin,
         field: &str,
     ) -> Option<usize> {
-        let Origin::File { path, document } = origin else {
+        let ObjectOrigin::File { path, document } = origin else {
             return None;
         };
         let at = self.policies.get(&(kind, name.clone()))?;
@@ -261,7 +263,7 @@ fn unreadable(path: PathBuf, problem: String) -> Unreadable {
 }
 
 fn duplicate(duplicate: &Duplicate) -> Option<BrokenObject> {
-    let Origin::File { path, document } = &duplicate.second else {
+    let ObjectOrigin::File { path, document } = &duplicate.second else {
         return None;
     };
     Some(BrokenObject {

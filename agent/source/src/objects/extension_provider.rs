@@ -8,8 +8,8 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde::Deserialize;
 
 use ambit_model::{
-    AuthorizerApi, BodyEncoding, BodyExcess, ExtensionProvider, HeaderPattern, HttpApi, OnError,
-    ProviderService, RequestBody,
+    AuthorizerApi, BodyEncoding, BodyExcess, BodyInCheck, ExtensionProvider, HeaderPattern,
+    HttpApi, OnError, ProviderService,
 };
 
 use super::ObjectError;
@@ -247,13 +247,13 @@ fn on_error(common: &CommonSettings<'_>, field: FieldPath) -> Result<OnError, Ob
     })
 }
 
-fn request_body(body: &BodySettings, at: &FieldPath) -> Result<RequestBody, ObjectError> {
+fn request_body(body: &BodySettings, at: &FieldPath) -> Result<BodyInCheck, ObjectError> {
     let max_bytes = body.max_request_bytes.unwrap_or_default();
     if max_bytes == 0 {
         let problem = "missing or 0; say how many bytes the authorizer may see";
         return Err(ObjectError::new(at.key("maxRequestBytes"), problem));
     }
-    Ok(RequestBody {
+    Ok(BodyInCheck {
         max_bytes,
         excess: match body.allow_partial_message {
             Some(true) => BodyExcess::Cut,

@@ -5,8 +5,8 @@ use k8s_openapi::api::core::v1::{Pod, PodSpec, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use ambit_model::{
-    DataplaneMode, Enrolment, IstioClaim, NamespaceInfo, NetnsReference, NeverEnrolled, ObjectName,
-    TrustDomain, Workload, WorkloadIdentity,
+    DataplaneMode, IstioClaim, Membership, NamespaceInfo, NetnsReference, NeverEnrolled,
+    ObjectName, TrustDomain, Workload, WorkloadIdentity,
 };
 
 use super::ports::{named_ports, probe_ports};
@@ -57,7 +57,7 @@ impl PodObject {
             node: spec.node_name.as_deref().map(Into::into),
             addresses: addresses(spec, pod.status.as_ref())?,
             identity: identity(trust_domain, &name, spec)?,
-            enrolment: enrolment(DataplaneMode::of(&labels), never),
+            membership: membership(DataplaneMode::of(&labels), never),
             labels,
             ready: is_ready(pod),
             named_ports: named_ports(spec)?,
@@ -82,17 +82,17 @@ impl PodObject {
             own @ (DataplaneMode::Ambient | DataplaneMode::Outside) => own,
         };
         Workload {
-            enrolment: enrolment(mode, self.never),
+            membership: membership(mode, self.never),
             ..self.workload.clone()
         }
     }
 }
 
-fn enrolment(mode: DataplaneMode, never: Option<NeverEnrolled>) -> Enrolment {
+fn membership(mode: DataplaneMode, never: Option<NeverEnrolled>) -> Membership {
     match (mode, never) {
-        (DataplaneMode::Outside | DataplaneMode::Unset, _) => Enrolment::NotOptedIn,
-        (DataplaneMode::Ambient, Some(reason)) => Enrolment::Never(reason),
-        (DataplaneMode::Ambient, None) => Enrolment::OptedIn,
+        (DataplaneMode::Outside | DataplaneMode::Unset, _) => Membership::NotOptedIn,
+        (DataplaneMode::Ambient, Some(reason)) => Membership::Never(reason),
+        (DataplaneMode::Ambient, None) => Membership::OptedIn,
     }
 }
 
@@ -275,14 +275,14 @@ mod tests {
     #[test]
     fn the_pods_label_wins_over_its_namespaces() {
         let (label, ambient) = ("istio.io/dataplane-mode", "ambient");
-        for (own, of_namespace, enrolment) in [
-            (None, None, Enrolment::NotOptedIn),
-            (None, Some(ambient), Enrolment::OptedIn),
-            (None, Some("sidecar"), Enrolment::NotOptedIn),
-            (Some(ambient), None, Enrolment::OptedIn),
-            (Some("none"), Some(ambient), Enrolment::NotOptedIn),
-            (Some("Ambient"), Some(ambient), Enrolment::NotOptedIn),
-            (Some(""), Some(ambient), Enrolment::NotOptedIn),
+        for (own, of_namespace, membership) in [
+            (None, None, Membership::NotOptedIn),
+            (None, Some(ambient), Membership::OptedIn),
+            (None, Some("sidecar"), Membership::NotOptedIn),
+            (Some(ambient), None, Membership::OptedIn),
+            (Some("none"), Some(ambient), Membership::NotOptedIn),
+            (Some("Ambient"), Some(ambient), Membership::NotOptedIn),
+            (Some(""), Some(ambient), Membership::NotOptedIn),
         ] {
             let labels = own.map(|value| format!("labels: {{{label}: '{value}'}}"));
             let pod = convert(&labels.unwrap_or_default(), "", "")
@@ -293,8 +293,8 @@ mod tests {
             });
             let case = format!("pod {own:?}, namespace {of_namespace:?}");
             assert_eq!(
-                pod.in_namespace(info.as_ref()).enrolment,
-                enrolment,
+                pod.in_namespace(info.as_ref()).membership,
+                membership,
                 "{case}"
             );
         }
@@ -324,21 +324,21 @@ mod tests {
         ] {
             let opted_in = workload(metadata, spec, "");
             assert_eq!(
-                opted_in.enrolment,
-                Enrolment::Never(reason),
+                opted_in.membership,
+                Membership::Never(reason),
                 "{metadata} {spec}"
             );
             let pod = convert(metadata, spec, "")
                 .expect("valid")
                 .expect("running");
-            assert_eq!(pod.in_namespace(None).enrolment, Enrolment::NotOptedIn);
+            assert_eq!(pod.in_namespace(None).membership, Membership::NotOptedIn);
         }
         let other = workload(
             "annotations: {ambient.istio.io/redirection: disabled}",
             "runtimeClassName: runc, hostNetwork: false",
             "",
         );
-        assert_eq!(other.enrolment, Enrolment::OptedIn);
+        assert_eq!(other.membership, Membership::OptedIn);
     }
 
     #[test]
@@ -361,7 +361,7 @@ mod tests {
         ] {
             let metadata = format!("annotations: {{{annotations}}}");
             let pod = workload(&metadata, spec, "");
-            assert_eq!(pod.enrolment, Enrolment::OptedIn, "{annotations} {spec}");
+            assert_eq!(pod.membership, Membership::OptedIn, "{annotations} {spec}");
             assert_eq!(pod.istio_claim, claim, "{annotations} {spec}");
         }
     }

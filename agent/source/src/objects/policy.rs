@@ -1,7 +1,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
-use ambit_model::{Origin, PolicyKind, PolicyObject, REVISION_LABEL};
+use ambit_model::{ObjectOrigin, PolicyKind, PolicyObject, REVISION_LABEL};
 
 use super::{ObjectError, namespaced_name};
 
@@ -13,7 +13,7 @@ pub(crate) fn policy(
     kind: PolicyKind,
     metadata: &ObjectMeta,
     spec: Value,
-    origin: Origin,
+    origin: ObjectOrigin,
 ) -> Result<PolicyObject, ObjectError> {
     Ok(PolicyObject {
         kind,

@@ -9,7 +9,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
 use ambit_input::without_mark;
-use ambit_policy::explain::{AskedRequest, CallerName, DestinationName, Question, Transport};
+use ambit_policy::explain::{
+    AccessQuestion, CallerName, CallerTransport, DestinationName, HypotheticalRequest,
+};
 
 /// Whether somebody may reach something.
 #[derive(clap::Args)]
@@ -48,13 +50,13 @@ pub(super) struct QuestionArguments {
 }
 
 impl QuestionArguments {
-    pub(super) fn question(&self) -> anyhow::Result<Question> {
-        Ok(Question {
+    pub(super) fn question(&self) -> anyhow::Result<AccessQuestion> {
+        Ok(AccessQuestion {
             from: self.from.clone(),
             from_address: self.from_address,
             transport: match self.plaintext {
-                true => Transport::Plaintext,
-                false => Transport::Tunnel,
+                true => CallerTransport::Plaintext,
+                false => CallerTransport::Tunnel,
             },
             to: self.to.clone(),
             port: self.port,
@@ -62,15 +64,15 @@ impl QuestionArguments {
         })
     }
 
-    fn request(&self) -> anyhow::Result<Option<AskedRequest>> {
-        let request = AskedRequest {
+    fn request(&self) -> anyhow::Result<Option<HypotheticalRequest>> {
+        let request = HypotheticalRequest {
             method: self.method.clone(),
             path: self.path.clone(),
             host: self.host.clone(),
             headers: self.headers.clone(),
             claims: self.jwt.as_deref().map(claims_of_file).transpose()?,
         };
-        Ok((request != AskedRequest::default()).then_some(request))
+        Ok((request != HypotheticalRequest::default()).then_some(request))
     }
 }
 

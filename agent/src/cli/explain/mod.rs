@@ -13,7 +13,7 @@ use super::offline::MeshArguments;
 use super::output::{Format, Output};
 use super::show::ask;
 use ambit_policy::MeshView;
-use ambit_policy::explain::{Answer, Question};
+use ambit_policy::explain::{AccessExplanation, AccessQuestion};
 use arguments::QuestionArguments;
 
 /// What to ask, of whom, and how to print the answer.
@@ -54,7 +54,11 @@ impl ExplainArguments {
 }
 
 /// What is broken may be what decides, so that nothing is said without it.
-fn of_files(mesh: MeshArguments, files: &[PathBuf], question: &Question) -> anyhow::Result<Answer> {
+fn of_files(
+    mesh: MeshArguments,
+    files: &[PathBuf],
+    question: &AccessQuestion,
+) -> anyhow::Result<AccessExplanation> {
     let files = mesh.read(files)?;
     if let Some(unreadable) = files.unreadable.first() {
         bail!("{}: {}", unreadable.path.display(), unreadable.problem);

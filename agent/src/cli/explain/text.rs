@@ -1,15 +1,15 @@
 //! An answer for people.
 
 use ambit_policy::explain::{
-    Answer, Authentication, Caller, Cause, CriterionText, EndpointResult, Explanation, Request,
-    RuleName, RuleText, Verdict,
+    AccessExplanation, AccessVerdict, Cause, CriterionText, EndpointResult, ExplainedCaller,
+    ExplainedRequest, Explanation, PortAuthentication, RuleName, RuleText,
 };
 
 /// How far the labels stand from what they label.
 const LABEL_WIDTH: usize = 13;
 
 /// An answer as lines of text.
-pub(super) fn lines(answer: &Answer) -> Vec<String> {
+pub(super) fn lines(answer: &AccessExplanation) -> Vec<String> {
     let mut lines = Vec::new();
     for result in &answer.results {
         lines.push(headline(answer, result));
@@ -21,7 +21,7 @@ pub(super) fn lines(answer: &Answer) -> Vec<String> {
     lines
 }
 
-fn headline(answer: &Answer, result: &EndpointResult) -> String {
+fn headline(answer: &AccessExplanation, result: &EndpointResult) -> String {
     let endpoints = result.endpoints.iter();
     let endpoints: Vec<_> = endpoints
         .map(|endpoint| format!("{} {}", endpoint.pod, endpoint.address))
@@ -32,11 +32,11 @@ fn headline(answer: &Answer, result: &EndpointResult) -> String {
     format!("{verdict}  {caller} → {}{request}", endpoints.join(", "))
 }
 
-fn request(request: &Request) -> String {
+fn request(request: &ExplainedRequest) -> String {
     format!("  {} {}", request.method, request.path_and_query)
 }
 
-fn caller(caller: &Caller) -> String {
+fn caller(caller: &ExplainedCaller) -> String {
     match (&caller.identity, &caller.address) {
         (Some(identity), _) => identity.to_string(),
         (None, Some(address)) => format!("plaintext from {address}"),
@@ -146,17 +146,17 @@ fn criteria(criteria: &[CriterionText]) -> String {
     texts.join("; ")
 }
 
-fn mutual_tls(authentication: &Authentication) -> String {
+fn mutual_tls(authentication: &PortAuthentication) -> String {
     let object = match &authentication.object {
         Some(object) => format!("by {object}"),
         None => "no PeerAuthentication applies".to_owned(),
     };
     let plaintext = match authentication.plaintext {
-        Verdict::Allow => "plaintext would be allowed",
-        Verdict::Deny => "plaintext would be refused",
-        Verdict::DependsOnRequest => "plaintext would be judged by its requests",
-        Verdict::DependsOnAuthorizer => "plaintext would depend on the external authorizer",
-        Verdict::NotEnforced => "plaintext is not judged",
+        AccessVerdict::Allow => "plaintext would be allowed",
+        AccessVerdict::Deny => "plaintext would be refused",
+        AccessVerdict::DependsOnRequest => "plaintext would be judged by its requests",
+        AccessVerdict::DependsOnAuthorizer => "plaintext would depend on the external authorizer",
+        AccessVerdict::NotEnforced => "plaintext is not judged",
     };
     format!("{}, {object}; {plaintext}", authentication.mode)
 }
@@ -167,12 +167,12 @@ mod tests {
 
     use super::*;
 
-    fn text(answer: &Answer) -> String {
+    fn text(answer: &AccessExplanation) -> String {
         lines(answer).join("\n")
     }
 
     /// An answer of one result, with these fields in place of a denial's.
-    fn answer(changed: Value) -> Answer {
+    fn answer(changed: Value) -> AccessExplanation {
         let policy = json!({"kind": "AuthorizationPolicy", "name": "payments/allow-orders",
             "rule": null, "origin": "payments.yaml, document 2"});
         let mut rule = policy.clone();

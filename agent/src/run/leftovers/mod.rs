@@ -10,7 +10,7 @@ use super::claims::{Claims, claimed};
 use super::kernel_faults::KernelTable;
 use super::reconcile::Reconciler;
 use ambit_datapath::{EnrolError, Leftover, NetnsLife, PodOwner};
-use ambit_model::{Enrolment, ObjectName, Snapshot, Workload};
+use ambit_model::{Membership, ObjectName, Snapshot, Workload};
 
 /// A network namespace that is kept closed.
 #[derive(Clone, PartialEq, Debug)]
@@ -153,15 +153,15 @@ fn decide_owned(
             decide_without_object(life, "another pod has its pod's name, and it is not gone")
         };
     }
-    match &now.enrolment {
+    match &now.membership {
         _ if now.node.as_deref() != Some(node) => {
             kept("its pod's object says that the pod is not on this node")
         }
-        Enrolment::OptedIn => kept("its pod is not served in it: see the pod's own reason"),
-        Enrolment::Never(never) => {
+        Membership::OptedIn => kept("its pod is not served in it: see the pod's own reason"),
+        Membership::Never(never) => {
             LeftoverDecision::KeepClosed(format!("its pod cannot be served: {never}"))
         }
-        Enrolment::NotOptedIn => {
+        Membership::NotOptedIn => {
             kept("its pod's Namespace object is gone, so nothing says that the pod is opted out")
         }
     }

@@ -18,7 +18,7 @@ fn served() -> Workload {
 
 fn out() -> Workload {
     Workload {
-        enrolment: Enrolment::NotOptedIn,
+        membership: Membership::NotOptedIn,
         ..served()
     }
 }
@@ -61,7 +61,7 @@ fn what_was_served_stays_closed_unless_its_objects_opt_it_out() {
         ..out()
     };
     let never = Workload {
-        enrolment: Enrolment::Never(NeverEnrolled::IstioSidecar),
+        membership: Membership::Never(NeverEnrolled::IstioSidecar),
         ..served()
     };
     let elsewhere = Workload {
@@ -156,15 +156,15 @@ fn an_agent_killed_while_it_took_a_pod_in_leaves_nothing_for_ever() {
 
 #[test]
 fn what_nobody_was_given_stays_closed_until_all_that_name_it_are_out() {
-    let naming = |name: &str, enrolment: Enrolment| Workload {
-        enrolment,
+    let naming = |name: &str, membership: Membership| Workload {
+        membership,
         netns: Some(NetnsReference::Path("/proc/self/ns/net".into())),
         ..pod(name, &[])
     };
-    let own = claimed(&naming("a/one", Enrolment::OptedIn)).expect("a namespace");
-    for (second, is_out) in [(Enrolment::OptedIn, false), (Enrolment::NotOptedIn, true)] {
+    let own = claimed(&naming("a/one", Membership::OptedIn)).expect("a namespace");
+    for (second, is_out) in [(Membership::OptedIn, false), (Membership::NotOptedIn, true)] {
         let pods = vec![
-            naming("a/one", Enrolment::NotOptedIn),
+            naming("a/one", Membership::NotOptedIn),
             naming("a/two", second),
         ];
         let decision = decision_on(mesh(pods), None, NetnsLife::Alive(own));

@@ -25,9 +25,12 @@ use tokio_rustls::TlsAcceptor;
 
 use super::published_at;
 use crate::cache::fetch::MAX_DOCUMENT;
-use crate::testing::{Issuer, in_one_namespace, rule};
-use crate::unverified::Header;
-use crate::{Addresses, Fetch, FetchError, HttpFetcher, KeyCache, RequestHead, Turn, authenticate};
+use crate::testing::{TestIssuer, in_one_namespace, rule};
+use crate::unverified::TokenHeader;
+use crate::{
+    Fetch, FetchError, FetchTurn, FetchableAddresses, HttpFetcher, KeyCache, RequestToAuthenticate,
+    authenticate,
+};
 use ambit_datapath::is_local;
 use ambit_policy::{Algorithm, HttpUrl, JwtRule, KeySource, KeyUrl};
 
@@ -77,12 +80,12 @@ async fn raw_server(bytes: &'static [u8]) -> SocketAddr {
 }
 
 fn fetcher() -> HttpFetcher {
-    HttpFetcher::new(Addresses::Any, None).expect("a fetcher")
+    HttpFetcher::new(FetchableAddresses::Any, None).expect("a fetcher")
 }
 
 async fn fetch(address: SocketAddr, path: &str) -> Result<Bytes, FetchError> {
     let url = HttpUrl::parse(&format!("http://{address}{path}")).expect("a URL");
-    fetcher().fetch(&url, &Turn::free()).await
+    fetcher().fetch(&url, &FetchTurn::free()).await
 }
 
 fn endless() -> Answer {
@@ -173,10 +176,11 @@ async fn what_is_cut_off_or_no_http_is_refused() {
 #[tokio::test]
 async fn a_policy_cannot_have_the_node_ask_itself() {
     let (address, count) = server(answer).await;
-    let fetcher = HttpFetcher::new(Addresses::Routable(is_local), None).expect("a fetcher");
+    let fetcher =
+        HttpFetcher::new(FetchableAddresses::Routable(is_local), None).expect("a fetcher");
     for host in ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]"] {
         let url = HttpUrl::parse(&format!("http://{host}:{}/", address.port())).expect("a URL");
-        let error = fetcher.fetch(&url, &Turn::free()).await;
+        let error = fetcher.fetch(&url, &FetchTurn::free()).await;
         assert!(matches!(error, Err(FetchError::Unreachable)), "{error:?}");
     }
     assert_eq!(count.load(Ordering::SeqCst), 0);
@@ -194,23 +198,23 @@ async fn https_is_verified() {
         signing_key: key,
     })
     .await;
-    let trusting = HttpFetcher::new(Addresses::Any, Some(file.path())).expect("a fetcher");
+    let trusting = HttpFetcher::new(FetchableAddresses::Any, Some(file.path())).expect("a fetcher");
     let url = |host: &str| HttpUrl::parse(&format!("https://{host}:{}/", address.port()));
     let right = url("127.0.0.1").expect("a URL");
     assert_eq!(
         trusting
-            .fetch(&right, &Turn::free())
+            .fetch(&right, &FetchTurn::free())
             .await
             .expect("a document"),
         "{}"
     );
-    let distrusting = fetcher().fetch(&right, &Turn::free()).await;
+    let distrusting = fetcher().fetch(&right, &FetchTurn::free()).await;
     assert!(
         matches!(distrusting, Err(FetchError::Tls(_))),
         "{distrusting:?}"
     );
     let other_name = url("localhost").expect("a URL");
-    let other_name = trusting.fetch(&other_name, &Turn::free()).await;
+    let other_name = trusting.fetch(&other_name, &FetchTurn::free()).await;
     assert!(
         matches!(other_name, Err(FetchError::Tls(_) | FetchError::Connect(_))),
         "{other_name:?}"
@@ -245,7 +249,7 @@ fn a_ca_file_that_is_none_is_refused() {
     let mut file = tempfile::NamedTempFile::new().expect("a file");
     file.write_all(b"not PEM").expect("written");
     for path in [file.path(), "/does/not/exist".as_ref()] {
-        let error = HttpFetcher::new(Addresses::Any, Some(path))
+        let error = HttpFetcher::new(FetchableAddresses::Any, Some(path))
             .err()
             .expect("refused");
         assert!(
@@ -256,7 +260,7 @@ fn a_ca_file_that_is_none_is_refused() {
 }
 
 /// The issuer of [`answer_keys`].
-static ISSUER: std::sync::LazyLock<Issuer> = std::sync::LazyLock::new(Issuer::ed25519);
+static ISSUER: std::sync::LazyLock<TestIssuer> = std::sync::LazyLock::new(TestIssuer::ed25519);
 
 fn answer_keys(request: &Request<Incoming>) -> Answer {
     let host = request.headers()[header::HOST].to_str().expect("text");
@@ -280,7 +284,7 @@ async fn a_token_is_verified_with_keys_that_were_fetched_or_discovered() {
     let mut headers = HeaderMap::new();
     let value = format!("Bearer {token}").try_into().expect("a value");
     headers.insert(header::AUTHORIZATION, value);
-    let request = RequestHead {
+    let request = RequestToAuthenticate {
         method: &Method::GET,
         target: "/",
         headers: &headers,
@@ -342,7 +346,7 @@ async fn servers_that_hang_keep_the_keys_of_others_away_for_no_time() {
     rules.push(other.clone());
     cache.wanted(rules.iter().map(|(namespace, rule)| (namespace, rule)));
     let began = Instant::now();
-    let header = Header {
+    let header = TokenHeader {
         algorithm: Algorithm::EdDsa,
         key_id: None,
     };

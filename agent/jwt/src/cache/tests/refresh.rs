@@ -11,7 +11,7 @@ use super::script::{Answer, HANGS, Script};
 use crate::KeyCache;
 use crate::cache::CAPACITY;
 use crate::testing::in_one_namespace;
-use crate::unverified::Header;
+use crate::unverified::TokenHeader;
 use ambit_policy::{Algorithm, JwtRule, KeySource};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -44,8 +44,8 @@ impl Setup {
     }
 }
 
-fn header(id: &str) -> Header {
-    Header {
+fn header(id: &str) -> TokenHeader {
+    TokenHeader {
         algorithm: Algorithm::EdDsa,
         key_id: Some(id.to_owned()),
     }

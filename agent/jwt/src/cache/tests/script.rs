@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::StatusCode;
 
-use crate::{Fetch, FetchError, Turn};
+use crate::{Fetch, FetchError, FetchTurn};
 use ambit_policy::HttpUrl;
 
 /// Paths that begin with this hang, whatever the answer is.
@@ -86,7 +86,7 @@ impl Fetch for Script {
     fn fetch<'a>(
         &'a self,
         url: &'a HttpUrl,
-        _: &'a Turn,
+        _: &'a FetchTurn,
     ) -> BoxFuture<'a, Result<Bytes, FetchError>> {
         struct Running<'a>(&'a AtomicUsize);
         impl Drop for Running<'_> {

@@ -5,13 +5,13 @@ mod values;
 
 use serde_json::{Value, json};
 
-use super::Caller::{Peer, Plaintext};
-use super::Mesh;
+use super::TestCaller::{Peer, Plaintext};
+use super::TestMesh;
 use crate::PolicyState;
 
 /// Asserts that a policy is refused, as a whole and by its message.
 fn refused(spec: &Value, field: &str, says: &str) {
-    let mesh = || Mesh::new().authorize("prod/policy", spec.clone());
+    let mesh = || TestMesh::new().authorize("prod/policy", spec.clone());
     let condition = mesh().condition();
     assert_eq!(condition.state, PolicyState::NotEnforced, "{spec}");
     let message = condition.message.expect("a reason");
@@ -25,7 +25,7 @@ fn refused(spec: &Value, field: &str, says: &str) {
 
 /// Asserts that a policy is enforced.
 fn taken(spec: &Value) {
-    let condition = Mesh::new()
+    let condition = TestMesh::new()
         .authorize("prod/policy", spec.clone())
         .condition();
     assert_eq!(
@@ -99,7 +99,7 @@ fn rule_2_labels() {
     taken(&empty);
     let none = json!({"selector": {}, "rules": [{}]});
     taken(&none);
-    let warning = Mesh::new()
+    let warning = TestMesh::new()
         .authorize("prod/policy", none)
         .condition()
         .message;
@@ -285,7 +285,7 @@ fn rule_7_an_empty_list_is_the_same_as_no_field() {
         (json!({"rules": []}), None, Some(Peer("a/b"))),
     ] {
         taken(&spec);
-        let mesh = || Mesh::new().authorize("prod/policy", spec.clone());
+        let mesh = || TestMesh::new().authorize("prod/policy", spec.clone());
         let is_let_in = |caller| mesh().admits(caller);
         assert!(
             admitted.is_none_or(is_let_in),
@@ -298,7 +298,7 @@ fn rule_7_an_empty_list_is_the_same_as_no_field() {
     }
     let port_80 = rule(json!({"from": [], "to": [{"operation": {"ports": ["80"], "paths": []}}]}));
     assert!(
-        !Mesh::new()
+        !TestMesh::new()
             .authorize("prod/policy", port_80)
             .admits(Plaintext)
     );
@@ -308,7 +308,7 @@ fn rule_7_an_empty_list_is_the_same_as_no_field() {
 fn a_clause_that_is_an_empty_list_restricts_nothing_and_is_told() {
     for (clause, other) in [("from", "to"), ("to", "from")] {
         let spec = rule(json!({clause: []}));
-        let message = Mesh::new()
+        let message = TestMesh::new()
             .authorize("prod/policy", spec)
             .condition()
             .message;
@@ -414,7 +414,7 @@ fn there_can_be_only_so_many() {
 #[test]
 fn a_denial_that_is_wider_than_it_looks_is_enforced_with_a_warning() {
     let warning = |spec: Value| {
-        let condition = Mesh::new().authorize("prod/policy", spec).condition();
+        let condition = TestMesh::new().authorize("prod/policy", spec).condition();
         assert_eq!(condition.state, PolicyState::Enforced);
         condition.message
     };

@@ -191,7 +191,7 @@ fn rule_9_suffixes_of_identities_that_reach_into_the_scheme() {
 #[test]
 fn a_principal_that_can_match_no_caller_is_taken_with_a_warning() {
     let warning = |spec: serde_json::Value| {
-        let mesh = super::Mesh::new().authorize("prod/policy", spec);
+        let mesh = super::TestMesh::new().authorize("prod/policy", spec);
         mesh.condition().message
     };
     for field in ["principals", "notPrincipals"] {

@@ -2,41 +2,41 @@
 
 use serde_json::{Value, json};
 
-use super::super::{Mesh, ROOT};
+use super::super::{ROOT, TestMesh};
 use crate::explain::{
-    Answer, AskedRequest, AuthenticationMode, Cause, DecidedBy, Explanation, Question, Transport,
-    Verdict,
+    AccessExplanation, AccessQuestion, AccessVerdict, AuthenticationMode, CallerTransport, Cause,
+    DecidedBy, Explanation, HypotheticalRequest,
 };
 
 /// A question about port 8080 of the pod `prod/web`, from `namespace/account` of the mesh or an
 /// address.
-pub(super) fn from(caller: &str) -> Question {
-    Question {
+pub(super) fn from(caller: &str) -> AccessQuestion {
+    AccessQuestion {
         from: caller.parse().expect(caller),
         from_address: Some("10.9.0.1".parse().expect("valid")),
-        transport: Transport::Tunnel,
+        transport: CallerTransport::Tunnel,
         to: "pod:prod/web".parse().expect("valid"),
         port: 8080,
         request: None,
     }
 }
 
-pub(super) fn with(caller: &str, method: &str, path: &str) -> Question {
-    Question {
-        request: Some(AskedRequest {
+pub(super) fn with(caller: &str, method: &str, path: &str) -> AccessQuestion {
+    AccessQuestion {
+        request: Some(HypotheticalRequest {
             method: Some(method.to_owned()),
             path: Some(path.to_owned()),
-            ..AskedRequest::default()
+            ..HypotheticalRequest::default()
         }),
         ..from(caller)
     }
 }
 
-pub(super) fn answer(mesh: Mesh, question: &Question) -> Answer {
+pub(super) fn answer(mesh: TestMesh, question: &AccessQuestion) -> AccessExplanation {
     mesh.view().explain(question).expect("an answer")
 }
 
-pub(super) fn explain(mesh: Mesh, question: &Question) -> Explanation {
+pub(super) fn explain(mesh: TestMesh, question: &AccessQuestion) -> Explanation {
     let mut answer = answer(mesh, question);
     assert_eq!(answer.results.len(), 1);
     answer.results.remove(0).explanation
@@ -56,9 +56,9 @@ fn texts(explanation: &Explanation) -> Vec<String> {
 
 #[test]
 fn a_denied_request_names_the_nearest_rule_and_what_it_lacks() {
-    let mesh = || Mesh::http().authorize("prod/charge", charge());
+    let mesh = || TestMesh::http().authorize("prod/charge", charge());
     let denied = explain(mesh(), &with("web/frontend", "GET", "/order/../admin?x=1"));
-    assert_eq!(denied.verdict, Verdict::Deny);
+    assert_eq!(denied.verdict, AccessVerdict::Deny);
     assert_eq!(denied.decided, DecidedBy::ProxyPerRequest);
     let Cause::NoAllowMatched { policies } = &denied.cause else {
         panic!("{:?}", denied.cause)
@@ -98,9 +98,9 @@ fn a_denied_request_names_the_nearest_rule_and_what_it_lacks() {
 
 #[test]
 fn an_allowed_request_names_its_rule_and_what_matched() {
-    let mesh = Mesh::http().authorize("prod/charge", charge());
+    let mesh = TestMesh::http().authorize("prod/charge", charge());
     let allowed = explain(mesh, &with("web/frontend", "GET", "/refund/7"));
-    assert_eq!(allowed.verdict, Verdict::Allow);
+    assert_eq!(allowed.verdict, AccessVerdict::Allow);
     assert!(matches!(&allowed.cause, Cause::AllowRule { rule } if rule.rule == Some(0)));
     assert_eq!(
         texts(&allowed),
@@ -115,9 +115,9 @@ fn an_allowed_request_names_its_rule_and_what_matched() {
 
 #[test]
 fn a_connection_to_a_port_of_http_depends_on_its_requests() {
-    let mesh = || Mesh::http().authorize("prod/charge", charge());
+    let mesh = || TestMesh::http().authorize("prod/charge", charge());
     let open = explain(mesh(), &from("web/frontend"));
-    assert_eq!(open.verdict, Verdict::DependsOnRequest);
+    assert_eq!(open.verdict, AccessVerdict::DependsOnRequest);
     assert_eq!(open.cause, Cause::Request);
     let rule = &open.undecided[0];
     let fields: Vec<_> = rule.criteria.iter().map(|one| one.field.as_str()).collect();
@@ -128,15 +128,15 @@ fn a_connection_to_a_port_of_http_depends_on_its_requests() {
     let closed = explain(mesh(), &from("test/a"));
     assert_eq!(
         (closed.verdict, closed.decided),
-        (Verdict::Deny, DecidedBy::KernelAtConnect)
+        (AccessVerdict::Deny, DecidedBy::KernelAtConnect)
     );
 }
 
 #[test]
 fn a_rule_for_requests_allows_no_bytes_and_the_port_says_why() {
-    let mesh = Mesh::new().authorize("prod/charge", charge());
+    let mesh = TestMesh::new().authorize("prod/charge", charge());
     let denied = explain(mesh, &with("web/frontend", "GET", "/charge"));
-    assert_eq!(denied.verdict, Verdict::Deny);
+    assert_eq!(denied.verdict, AccessVerdict::Deny);
     assert!(denied.notes[0].contains("no Service declares port 8080 as HTTP"));
     let nearest = denied.nearest.expect("a rule");
     assert!(
@@ -148,7 +148,10 @@ fn a_rule_for_requests_allows_no_bytes_and_the_port_says_why() {
     let elsewhere = json!({"rules": [{"to": [
         {"operation": {"ports": ["8080"]}}, {"operation": {"methods": ["GET"]}},
     ]}]});
-    let void = explain(Mesh::new().authorize("prod/a", elsewhere), &from("web/a"));
+    let void = explain(
+        TestMesh::new().authorize("prod/a", elsewhere),
+        &from("web/a"),
+    );
     let nearest = void.nearest.expect("a rule");
     assert_eq!(nearest.criteria[0].field, "methods");
 }
@@ -161,7 +164,7 @@ fn a_deny_rule_is_named_with_what_matched() {
             {"key": "destination.port", "values": ["8080"]},
         ]},
     ]});
-    let mesh = || Mesh::new().authorize("prod/deny", spec.clone());
+    let mesh = || TestMesh::new().authorize("prod/deny", spec.clone());
     let denied = explain(mesh(), &from("web/a"));
     assert!(matches!(&denied.cause, Cause::DenyRule { rule } if rule.rule == Some(1)));
     assert_eq!(
@@ -174,7 +177,7 @@ fn a_deny_rule_is_named_with_what_matched() {
     let allowed = explain(mesh(), &from("prod/a"));
     assert_eq!(
         (allowed.verdict, allowed.cause),
-        (Verdict::Allow, Cause::NoAllowPolicy)
+        (AccessVerdict::Allow, Cause::NoAllowPolicy)
     );
 }
 
@@ -182,30 +185,30 @@ fn a_deny_rule_is_named_with_what_matched() {
 fn strict_refuses_plaintext_and_says_who_makes_it_so() {
     let mesh = || {
         let strict = json!({"mtls": {"mode": "STRICT"}});
-        Mesh::new().authenticate(&format!("{ROOT}/default"), strict)
+        TestMesh::new().authenticate(&format!("{ROOT}/default"), strict)
     };
     let denied = explain(mesh(), &from("10.9.0.1"));
     assert_eq!(
         (denied.verdict, denied.decided),
-        (Verdict::Deny, DecidedBy::KernelAtSyn)
+        (AccessVerdict::Deny, DecidedBy::KernelAtSyn)
     );
     assert!(matches!(denied.cause, Cause::Strict { .. }));
     let allowed = explain(mesh(), &from("web/a"));
-    assert_eq!(allowed.verdict, Verdict::Allow);
+    assert_eq!(allowed.verdict, AccessVerdict::Allow);
     let authentication = allowed.authentication.expect("known");
     assert_eq!(authentication.mode, AuthenticationMode::Strict);
-    assert_eq!(authentication.plaintext, Verdict::Deny);
+    assert_eq!(authentication.plaintext, AccessVerdict::Deny);
     assert!(authentication.object.is_some());
-    let plaintext = Question {
-        transport: Transport::Plaintext,
+    let plaintext = AccessQuestion {
+        transport: CallerTransport::Plaintext,
         ..from("web/a")
     };
-    assert_eq!(explain(mesh(), &plaintext).verdict, Verdict::Deny);
+    assert_eq!(explain(mesh(), &plaintext).verdict, AccessVerdict::Deny);
 }
 
 #[test]
 fn a_permissive_object_is_named_too() {
-    let mesh = Mesh::new()
+    let mesh = TestMesh::new()
         .authenticate(
             &format!("{ROOT}/default"),
             json!({"mtls": {"mode": "STRICT"}}),
@@ -218,13 +221,13 @@ fn a_permissive_object_is_named_too() {
         &*authentication.object.expect("named").name.namespace,
         "prod"
     );
-    assert_eq!(authentication.plaintext, Verdict::Allow);
+    assert_eq!(authentication.plaintext, AccessVerdict::Allow);
 }
 
 #[test]
 fn what_cannot_be_enforced_is_named_with_its_field() {
     let broken = json!({"action": "DENY", "rules": [{"upon": []}]});
-    let denied = explain(Mesh::new().authorize("prod/a", broken), &from("web/a"));
+    let denied = explain(TestMesh::new().authorize("prod/a", broken), &from("web/a"));
     let Cause::NotEnforceable { message, .. } = denied.cause else {
         panic!("{:?}", denied.cause)
     };
@@ -234,8 +237,8 @@ fn what_cannot_be_enforced_is_named_with_its_field() {
 #[test]
 fn an_authorizer_that_is_not_configured_refuses() {
     let custom = json!({"action": "CUSTOM", "provider": {"name": "opa"}, "rules": [{}]});
-    let denied = explain(Mesh::new().authorize("prod/a", custom), &from("web/a"));
-    assert_eq!(denied.verdict, Verdict::Deny);
+    let denied = explain(TestMesh::new().authorize("prod/a", custom), &from("web/a"));
+    assert_eq!(denied.verdict, AccessVerdict::Deny);
     assert!(
         matches!(denied.cause, Cause::NoSuchAuthorizer { .. }),
         "{:?}",
@@ -252,12 +255,12 @@ fn several_authorizers_refuse_and_that_is_said() {
         );
         json!({"action": "CUSTOM", "provider": {"name": provider}, "rules": [rule]})
     };
-    for mesh in [Mesh::new(), Mesh::http()] {
+    for mesh in [TestMesh::new(), TestMesh::http()] {
         let mesh = mesh
             .authorize("prod/a", custom("opa", None))
             .authorize("prod/b", custom("other", Some("/x")));
         let denied = explain(mesh, &from("web/a"));
-        assert_eq!(denied.verdict, Verdict::Deny);
+        assert_eq!(denied.verdict, AccessVerdict::Deny);
         let cause = denied.cause;
         assert!(
             matches!(cause, Cause::SeveralAuthorizers { .. }),
@@ -268,14 +271,14 @@ fn several_authorizers_refuse_and_that_is_said() {
 
 #[test]
 fn audits_and_dry_runs_are_noted_and_decide_nothing() {
-    let mesh = Mesh::new()
+    let mesh = TestMesh::new()
         .authorize("prod/audit", json!({"action": "AUDIT", "rules": [{}]}))
         .authorize("prod/trial", json!({"action": "DENY", "rules": [{}]}))
         .on_trial();
     let allowed = explain(mesh, &from("web/a"));
     assert_eq!(
         (allowed.verdict, allowed.decided),
-        (Verdict::Allow, DecidedBy::ProxyPerConnection)
+        (AccessVerdict::Allow, DecidedBy::ProxyPerConnection)
     );
     assert_eq!(allowed.notes.len(), 2);
     assert!(allowed.notes[0].contains("prod/audit") && allowed.notes[1].contains("dry run"));
@@ -287,18 +290,18 @@ fn a_token_is_taken_as_it_stands_and_that_is_said() {
         "from": [{"source": {"requestPrincipals": ["issuer/subject"]}}],
         "when": [{"key": "request.auth.claims[groups]", "values": ["staff"]}],
     }]});
-    let mesh = || Mesh::http().authorize("prod/a", spec.clone());
-    let ask = |claims: Option<Value>| Question {
-        request: Some(AskedRequest {
+    let mesh = || TestMesh::http().authorize("prod/a", spec.clone());
+    let ask = |claims: Option<Value>| AccessQuestion {
+        request: Some(HypotheticalRequest {
             claims: claims.and_then(|claims| claims.as_object().cloned()),
             path: Some("/".to_owned()),
-            ..AskedRequest::default()
+            ..HypotheticalRequest::default()
         }),
         ..from("web/a")
     };
     let token = json!({"iss": "issuer", "sub": "subject", "groups": ["staff"]});
     let allowed = answer(mesh(), &ask(Some(token)));
-    assert_eq!(allowed.results[0].explanation.verdict, Verdict::Allow);
+    assert_eq!(allowed.results[0].explanation.verdict, AccessVerdict::Allow);
     assert!(
         allowed.assumptions[0].contains("was not verified"),
         "{:?}",
@@ -317,11 +320,13 @@ fn a_token_is_taken_as_it_stands_and_that_is_said() {
 
 #[test]
 fn an_answer_survives_the_socket() {
-    let mesh = Mesh::http().authorize("prod/charge", charge());
+    let mesh = TestMesh::http().authorize("prod/charge", charge());
     let question = with("web/frontend", "GET", "/admin");
-    let read: Question = serde_json::from_value(json!(question)).expect("a question reads back");
+    let read: AccessQuestion =
+        serde_json::from_value(json!(question)).expect("a question reads back");
     assert_eq!(read, question);
     let answer = answer(mesh, &question);
-    let read: Answer = serde_json::from_value(json!(answer)).expect("an answer reads back");
+    let read: AccessExplanation =
+        serde_json::from_value(json!(answer)).expect("an answer reads back");
     assert_eq!(read, answer);
 }

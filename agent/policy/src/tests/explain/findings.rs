@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::super::{Mesh, ROOT};
+use super::super::{ROOT, TestMesh};
 use crate::{Finding, Severity};
 
-fn cross(mesh: Mesh, providers: Option<&[&str]>) -> Vec<(String, String)> {
+fn cross(mesh: TestMesh, providers: Option<&[&str]>) -> Vec<(String, String)> {
     let providers: Option<BTreeSet<_>> =
         providers.map(|names| names.iter().map(|&name| name.into()).collect());
     let findings = mesh.index().cross_check(providers.as_ref());
@@ -16,7 +16,7 @@ fn cross(mesh: Mesh, providers: Option<&[&str]>) -> Vec<(String, String)> {
         .collect()
 }
 
-fn only(mesh: Mesh) -> Finding {
+fn only(mesh: TestMesh) -> Finding {
     let mut findings = mesh.index().findings();
     assert_eq!(findings.len(), 1, "{findings:?}");
     findings.remove(0)
@@ -26,7 +26,7 @@ fn only(mesh: Mesh) -> Finding {
 fn each_broken_rule_is_an_error_with_its_field_value_and_consequence() {
     let rule = |port: &str| json!({"to": [{"operation": {"ports": [port]}}]});
     let spec = json!({"rules": [rule("http"), rule("80"), rule("65536")]});
-    let findings = Mesh::new().authorize("prod/a", spec).index().findings();
+    let findings = TestMesh::new().authorize("prod/a", spec).index().findings();
     let shown: Vec<_> = findings
         .iter()
         .map(|one| (one.field.as_str(), one.value.as_deref()))
@@ -45,7 +45,10 @@ fn each_broken_rule_is_an_error_with_its_field_value_and_consequence() {
     );
     let right = json!({"rules": [rule("80")]});
     assert_eq!(
-        Mesh::new().authorize("prod/a", right).index().findings(),
+        TestMesh::new()
+            .authorize("prod/a", right)
+            .index()
+            .findings(),
         []
     );
 }
@@ -54,14 +57,14 @@ fn each_broken_rule_is_an_error_with_its_field_value_and_consequence() {
 fn what_is_enforced_and_may_not_be_meant_is_a_warning() {
     let deny = |to: Value| json!({"action": "DENY", "rules": [{"to": [{"operation": to}]}]});
     let http = deny(json!({"methods": ["GET"]}));
-    let warned = only(Mesh::new().authorize("prod/a", http));
+    let warned = only(TestMesh::new().authorize("prod/a", http));
     assert_eq!(
         (warned.severity, warned.field.as_str()),
         (Severity::Warning, "spec.rules[0]")
     );
     let with_port = deny(json!({"methods": ["GET"], "ports": ["80"]}));
     assert_eq!(
-        Mesh::new()
+        TestMesh::new()
             .authorize("prod/a", with_port)
             .index()
             .findings(),
@@ -69,21 +72,21 @@ fn what_is_enforced_and_may_not_be_meant_is_a_warning() {
     );
     let selecting = json!({"selector": {}, "rules": [{}]});
     assert_eq!(
-        only(Mesh::new().authorize("prod/a", selecting)).field,
+        only(TestMesh::new().authorize("prod/a", selecting)).field,
         "spec.selector"
     );
     let gateway = json!({"targetRefs": [
         {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "g"},
     ], "rules": [{}]});
     assert_eq!(
-        only(Mesh::new().authorize("prod/a", gateway)).field,
+        only(TestMesh::new().authorize("prod/a", gateway)).field,
         "spec.targetRefs[0]"
     );
     let disable = json!({"mtls": {"mode": "DISABLE"}});
-    let warned = only(Mesh::new().authenticate("prod/a", disable));
+    let warned = only(TestMesh::new().authenticate("prod/a", disable));
     assert_eq!(warned.field, "spec.mtls.mode");
     let root = json!({"selector": {"matchLabels": {"a": "b"}}});
-    let warned = only(Mesh::new().authenticate(&format!("{ROOT}/a"), root));
+    let warned = only(TestMesh::new().authenticate(&format!("{ROOT}/a"), root));
     assert!(warned.problem.contains("root namespace"), "{warned:?}");
 }
 
@@ -91,16 +94,16 @@ fn what_is_enforced_and_may_not_be_meant_is_a_warning() {
 fn a_service_that_is_not_there_is_told_where_others_are() {
     let referring =
         |name: &str| json!({"targetRefs": [{"kind": "Service", "name": name}], "rules": [{}]});
-    let told = cross(Mesh::new().authorize("prod/a", referring("wbe")), None);
+    let told = cross(TestMesh::new().authorize("prod/a", referring("wbe")), None);
     assert_eq!(told.len(), 1);
     assert!(told[0].1.contains("no Service wbe"), "{told:?}");
     assert_eq!(
-        cross(Mesh::new().authorize("prod/a", referring("web")), None),
+        cross(TestMesh::new().authorize("prod/a", referring("web")), None),
         []
     );
     // Of this namespace no Service is known.
     assert_eq!(
-        cross(Mesh::new().authorize("test/a", referring("wbe")), None),
+        cross(TestMesh::new().authorize("test/a", referring("wbe")), None),
         []
     );
 }
@@ -108,22 +111,22 @@ fn a_service_that_is_not_there_is_told_where_others_are() {
 #[test]
 fn rules_for_requests_need_a_port_of_http() {
     let get = json!({"rules": [{"to": [{"operation": {"methods": ["GET"]}}]}]});
-    let told = cross(Mesh::new().authorize("prod/a", get.clone()), None);
+    let told = cross(TestMesh::new().authorize("prod/a", get.clone()), None);
     assert!(told[0].1.contains("a port of the pod prod/web"), "{told:?}");
-    assert_eq!(cross(Mesh::http().authorize("prod/a", get), None), []);
+    assert_eq!(cross(TestMesh::http().authorize("prod/a", get), None), []);
     let on = |port: &str| json!({"rules": [{"to": [{"operation": {"methods": ["GET"], "ports": [port]}}]}]});
     assert_eq!(
-        cross(Mesh::http().authorize("prod/a", on("8080")), None),
+        cross(TestMesh::http().authorize("prod/a", on("8080")), None),
         []
     );
-    let told = cross(Mesh::http().authorize("prod/a", on("9090")), None);
+    let told = cross(TestMesh::http().authorize("prod/a", on("9090")), None);
     assert!(told[0].1.contains("port 9090"), "{told:?}");
 }
 
 #[test]
 fn a_provider_that_is_not_there_is_told_where_the_mesh_configuration_is_known() {
     let custom = json!({"action": "CUSTOM", "provider": {"name": "opa"}, "rules": [{}]});
-    let mesh = || Mesh::new().authorize("prod/a", custom.clone());
+    let mesh = || TestMesh::new().authorize("prod/a", custom.clone());
     assert_eq!(cross(mesh(), None), []);
     assert_eq!(cross(mesh(), Some(&["opa"])), []);
     let told = cross(mesh(), Some(&["other"]));

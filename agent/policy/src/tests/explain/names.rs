@@ -4,21 +4,23 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::super::Mesh;
+use super::super::TestMesh;
 use super::answers::{answer, charge, from, with};
 use crate::MeshView;
-use crate::explain::{Cause, DecidedBy, Question, QuestionError, Transport, Verdict};
+use crate::explain::{
+    AccessQuestion, AccessVerdict, CallerTransport, Cause, DecidedBy, QuestionError,
+};
 use ambit_model::testing::{parts, pod, service, slice};
-use ambit_model::{Enrolment, NeverEnrolled, Snapshot, SnapshotParts, TargetPort, Workload};
+use ambit_model::{Membership, NeverEnrolled, Snapshot, SnapshotParts, TargetPort, Workload};
 
-fn error(mesh: Mesh, question: &Question) -> QuestionError {
+fn error(mesh: TestMesh, question: &AccessQuestion) -> QuestionError {
     mesh.view().explain(question).expect_err("no answer")
 }
 
 #[test]
 fn a_service_is_its_endpoints_and_an_address_its_pod() {
-    let mesh = || Mesh::http().authorize("prod/charge", charge());
-    let to = |to: &str, port| Question {
+    let mesh = || TestMesh::http().authorize("prod/charge", charge());
+    let to = |to: &str, port| AccessQuestion {
         to: to.parse().expect(to),
         port,
         ..from("web/frontend")
@@ -64,7 +66,7 @@ fn a_service_is_its_endpoints_and_an_address_its_pod() {
         error(mesh(), &nowhere),
         QuestionError::Path { .. }
     ));
-    let pod = Question {
+    let pod = AccessQuestion {
         from: "pod:prod/wob".parse().expect("valid"),
         ..from("web/a")
     };
@@ -78,55 +80,58 @@ fn a_service_is_its_endpoints_and_an_address_its_pod() {
 #[test]
 fn an_address_of_an_enrolled_pod_lends_its_identity_unless_it_is_plaintext() {
     let own = json!({"rules": [{"from": [{"source": {"namespaces": ["prod"]}}]}]});
-    let mesh = || Mesh::new().authorize("prod/own", own.clone());
-    let question = |transport| Question {
+    let mesh = || TestMesh::new().authorize("prod/own", own.clone());
+    let question = |transport| AccessQuestion {
         from_address: None,
         transport,
         ..from("10.0.0.1")
     };
-    let tunnel = answer(mesh(), &question(Transport::Tunnel));
-    assert_eq!(tunnel.results[0].explanation.verdict, Verdict::Allow);
+    let tunnel = answer(mesh(), &question(CallerTransport::Tunnel));
+    assert_eq!(tunnel.results[0].explanation.verdict, AccessVerdict::Allow);
     assert!(tunnel.assumptions[0].contains("cluster.local/ns/prod/sa/default"));
-    let plaintext = answer(mesh(), &question(Transport::Plaintext));
-    assert_eq!(plaintext.results[0].explanation.verdict, Verdict::Deny);
+    let plaintext = answer(mesh(), &question(CallerTransport::Plaintext));
+    assert_eq!(
+        plaintext.results[0].explanation.verdict,
+        AccessVerdict::Deny
+    );
     assert_eq!(plaintext.caller.identity, None);
 }
 
 #[test]
 fn an_address_that_nobody_knows_is_said_where_a_rule_asks_for_it() {
     let blocks = json!({"rules": [{"from": [{"source": {"ipBlocks": ["10.0.0.0/8"]}}]}]});
-    let question = Question {
+    let question = AccessQuestion {
         from_address: None,
         ..from("web/a")
     };
-    let asked = answer(Mesh::new().authorize("prod/a", blocks), &question);
+    let asked = answer(TestMesh::new().authorize("prod/a", blocks), &question);
     assert!(
         asked.assumptions[0].contains("--from-address"),
         "{:?}",
         asked.assumptions
     );
-    assert_eq!(asked.results[0].explanation.verdict, Verdict::Deny);
-    assert!(answer(Mesh::new(), &question).assumptions.is_empty());
+    assert_eq!(asked.results[0].explanation.verdict, AccessVerdict::Deny);
+    assert!(answer(TestMesh::new(), &question).assumptions.is_empty());
 }
 
 #[test]
 fn endpoints_that_differ_have_answers_of_their_own() {
-    let outside = |enrolment, name, address: &str| Workload {
-        enrolment,
+    let outside = |membership, name, address: &str| Workload {
+        membership,
         ..pod(name, &[address])
     };
-    let never = Enrolment::Never(NeverEnrolled::IstioSidecar);
+    let never = Membership::Never(NeverEnrolled::IstioSidecar);
     let snapshot = Snapshot::new(SnapshotParts {
         workloads: vec![
             pod("prod/web-0", &["10.0.0.1"]),
             pod("prod/web-1", &["10.0.0.2"]),
-            outside(Enrolment::NotOptedIn, "prod/web-2", "10.0.0.3"),
+            outside(Membership::NotOptedIn, "prod/web-2", "10.0.0.3"),
             outside(never, "prod/web-3", "10.0.0.4"),
         ],
         services: vec![service("prod/web", &[], 80, TargetPort::Number(8080))],
         ..parts()
     });
-    let question = Question {
+    let question = AccessQuestion {
         to: "web.prod".parse().expect("valid"),
         port: 80,
         ..from("web/a")
@@ -139,8 +144,8 @@ fn endpoints_that_differ_have_answers_of_their_own() {
         .iter()
         .map(|one| (one.explanation.verdict, one.endpoints.len()))
         .collect();
-    let bare = (Verdict::NotEnforced, 1);
-    assert_eq!(shown, [(Verdict::Allow, 2), bare, bare]);
+    let bare = (AccessVerdict::NotEnforced, 1);
+    assert_eq!(shown, [(AccessVerdict::Allow, 2), bare, bare]);
     let outside = &answer.results[1].explanation;
     assert_eq!(outside.decided, DecidedBy::Nobody);
     assert!(matches!(&outside.cause, Cause::NotEnrolled { reason } if reason.contains("web-2")));
@@ -161,7 +166,7 @@ fn endpoint_slices_say_what_is_behind_a_service_without_a_selector() {
         })))
     };
     for to in ["web.prod", "10.96.0.1"] {
-        let question = Question {
+        let question = AccessQuestion {
             to: to.parse().expect("valid"),
             port: 80,
             ..from("web/a")
@@ -199,16 +204,16 @@ fn a_mesh_that_is_not_known_in_full_says_so() {
 fn whether_tokens_are_verified_is_said() {
     use ambit_model::PolicyKind;
     let rules = json!({"jwtRules": [{"issuer": "issuer", "jwksUri": "https://issuer.test/keys"}]});
-    let verified = Mesh::http().with(PolicyKind::RequestAuthentication, "prod/tokens", rules);
+    let verified = TestMesh::http().with(PolicyKind::RequestAuthentication, "prod/tokens", rules);
     let open = answer(verified, &from("web/a")).results.remove(0);
-    assert_eq!(open.explanation.verdict, Verdict::DependsOnRequest);
+    assert_eq!(open.explanation.verdict, AccessVerdict::DependsOnRequest);
     assert!(open.explanation.notes[0].contains("answered 401"));
     let token = json!({"iss": "issuer", "sub": "subject"});
     let mut question = with("web/a", "GET", "/charge");
     if let Some(request) = &mut question.request {
         request.claims = token.as_object().cloned();
     }
-    let mesh = Mesh::http().authorize("prod/charge", charge());
+    let mesh = TestMesh::http().authorize("prod/charge", charge());
     let unverified = answer(mesh, &question).results.remove(0);
     assert!(unverified.explanation.notes[0].contains("verifies no token"));
 }

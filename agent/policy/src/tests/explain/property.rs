@@ -8,18 +8,20 @@ use proptest::prelude::*;
 use super::super::generate::{connection, policies, request};
 use super::super::web;
 use crate::explain::DecidedBy;
-use crate::explain::ruling::{Case, Outcome};
-use crate::peer_authentication::Mode;
-use crate::{Approvals, Attributes, ConnectionVerdict, RequestAttributes, WorkloadPolicies};
+use crate::explain::ruling::{CaseVerdict, ExplainedCase};
+use crate::peer_authentication::MtlsMode;
+use crate::{
+    Approvals, ConnectionAttributes, ConnectionVerdict, RequestAttributes, WorkloadPolicies,
+};
 
 /// Holds a ruling against the evaluator, for authorizers that all allow, or none of which is known.
 fn assert_same(
     policies: &WorkloadPolicies,
-    connection: &Attributes,
+    connection: &ConnectionAttributes,
     request: Option<&RequestAttributes>,
     providers: &BTreeSet<std::sync::Arc<str>>,
 ) {
-    let case = Case {
+    let case = ExplainedCase {
         connection,
         request,
         providers,
@@ -42,13 +44,13 @@ fn assert_same(
         (true, None) => return assert_before_request(policies, &case),
     };
     let explained = match &ruling.outcome {
-        Outcome::Allowed(_) => true,
-        Outcome::OnAuthorizer(consultation) => {
+        CaseVerdict::Allowed(_) => true,
+        CaseVerdict::OnAuthorizer(consultation) => {
             assert!(providers.contains(&consultation.provider));
             true
         }
-        Outcome::Denied(_) => false,
-        Outcome::OnRequest => panic!("{connection:?} {request:?}: all is known"),
+        CaseVerdict::Denied(_) => false,
+        CaseVerdict::OnRequest => panic!("{connection:?} {request:?}: all is known"),
     };
     assert_eq!(explained, allows, "{connection:?} {request:?}: {ruling:?}");
     let in_kernel = matches!(
@@ -59,13 +61,13 @@ fn assert_same(
     assert_eq!(in_kernel, !asked, "{connection:?}: {ruling:?}");
 }
 
-fn assert_before_request(policies: &WorkloadPolicies, case: &Case<'_>) {
+fn assert_before_request(policies: &WorkloadPolicies, case: &ExplainedCase<'_>) {
     let ruling = policies.rule_on(case);
     match policies.judge_connection(case.connection) {
         ConnectionVerdict::Allow(permit) => {
-            assert_eq!(ruling.outcome, Outcome::Allowed(permit.into_decider()));
+            assert_eq!(ruling.outcome, CaseVerdict::Allowed(permit.into_decider()));
         }
-        ConnectionVerdict::Deny(denial) => assert_eq!(ruling.outcome, Outcome::Denied(denial)),
+        ConnectionVerdict::Deny(denial) => assert_eq!(ruling.outcome, CaseVerdict::Denied(denial)),
         ConnectionVerdict::Ask => assert!(
             !matches!(
                 ruling.decided,
@@ -105,17 +107,17 @@ proptest! {
     ) {
         let policies = mesh.policies();
         let providers = BTreeSet::new();
-        let case = Case { connection: &connection, request: Some(&request), providers: &providers };
+        let case = ExplainedCase { connection: &connection, request: Some(&request), providers: &providers };
         let ruling = policies.rule_on(&case);
-        if let Outcome::Denied(denial) = &ruling.outcome
+        if let CaseVerdict::Denied(denial) = &ruling.outcome
             && denial.reason == ambit_common::Reason::NoAllowMatched
         {
             let nearest = policies.nearest(&case);
             prop_assert!(nearest.is_none_or(|rule| !rule.criteria.is_empty()));
         }
         // Of what is undecided the request decides something.
-        let without = Case { request: None, ..case };
-        if policies.rule_on(&without).outcome == Outcome::OnRequest {
+        let without = ExplainedCase { request: None, ..case };
+        if policies.rule_on(&without).outcome == CaseVerdict::OnRequest {
             let undecided = policies.undecided(&without);
             prop_assert!(!undecided.is_empty());
             prop_assert!(undecided.iter().all(|rule| !rule.criteria.is_empty()));
@@ -128,7 +130,7 @@ proptest! {
         let policies = index.for_workload(&web());
         for port in [80, 8080, 9090] {
             let shown = index.authentication(&web(), port);
-            let strict = shown.filter(|(_, mode)| *mode == Mode::Strict);
+            let strict = shown.filter(|(_, mode)| *mode == MtlsMode::Strict);
             let strict = strict.map(|(object, _)| object);
             let enforced = policies.strictness.of(port);
             prop_assert_eq!(strict.as_ref(), enforced);

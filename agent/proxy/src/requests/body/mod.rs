@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::limits::{OverCap, PodCaps, Slot};
 use ambit_authorizer::{BodyExtent, BodyPart};
 use ambit_http::{BodyError, JudgedBody, RequestHead};
-use ambit_model::{BodyExcess, MeshSettings, RequestBody};
+use ambit_model::{BodyExcess, BodyInCheck, MeshSettings};
 use ambit_policy::Consultation;
 
 /// What the authorizers of a request want of its body.
@@ -77,7 +77,7 @@ impl Wanted {
         let providers = asked
             .iter()
             .filter_map(|one| settings.extension_provider(&one.provider));
-        let bodies: Vec<RequestBody> = providers.filter_map(|one| one.request_body).collect();
+        let bodies: Vec<BodyInCheck> = providers.filter_map(|one| one.request_body).collect();
         let strict = bodies.iter().filter(|one| one.excess == BodyExcess::Refuse);
         Some(Self {
             most: bodies.iter().map(most).max()?,
@@ -94,7 +94,7 @@ impl Wanted {
     }
 }
 
-fn most(body: &RequestBody) -> usize {
+fn most(body: &BodyInCheck) -> usize {
     usize::try_from(body.max_bytes).unwrap_or(usize::MAX)
 }
 
@@ -179,7 +179,7 @@ impl<'a> Ahead<'a> {
 
 impl Shown {
     /// What one provider sees of it; nothing where there is no body, as in Envoy.
-    pub(super) fn part(&self, provider: &RequestBody) -> Option<BodyPart> {
+    pub(super) fn part(&self, provider: &BodyInCheck) -> Option<BodyPart> {
         let length = self.bytes.len().min(most(provider));
         let extent = match length == self.bytes.len() {
             true => self.extent,

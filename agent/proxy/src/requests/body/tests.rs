@@ -62,8 +62,8 @@ fn head() -> RequestHead {
     }
 }
 
-fn provider(max_bytes: u32, excess: BodyExcess) -> RequestBody {
-    RequestBody {
+fn provider(max_bytes: u32, excess: BodyExcess) -> BodyInCheck {
+    BodyInCheck {
         max_bytes,
         excess,
         encoding: BodyEncoding::Bytes,

@@ -18,7 +18,7 @@ use crate::location::Location;
 use crate::objects::{self, MESH_CONFIG_NAME, MeshConfigObject, ObjectError, PodObject, typed};
 use crate::tree::{self, AliasBudget, Locator};
 use ambit_model::{
-    EndpointSlice, NamespaceInfo, ObjectName, Origin, PolicyKind, PolicyObject, Service,
+    EndpointSlice, NamespaceInfo, ObjectName, ObjectOrigin, PolicyKind, PolicyObject, Service,
 };
 
 /// The group of EndpointSlices.
@@ -301,7 +301,7 @@ impl Reader<'_> {
             .get_mut("metadata")
             .map_or(Value::Null, Value::take);
         let metadata: Option<ObjectMeta> = typed(metadata, &FieldPath::at("metadata"))?;
-        let origin = Origin::File {
+        let origin = ObjectOrigin::File {
             path: Arc::clone(self.path),
             document: self.document,
         };

@@ -3,7 +3,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use ambit_input::without_mark;
-use ambit_model::{Fault, MeshSettings, ObjectName, Origin, PathNormalization, TrustBundle};
+use ambit_model::{Fault, MeshSettings, ObjectName, ObjectOrigin, PathNormalization, TrustBundle};
 
 use super::extension_provider::{ProviderEntry, extension_providers};
 use super::{ObjectError, namespaced_name, typed};
@@ -124,7 +124,7 @@ impl MeshConfigObject {
     }
 
     /// Where it names other trust domains than the agent was told, which are those in force.
-    pub(crate) fn faults(&self, origin: &Origin, trust: &TrustBundle) -> Vec<Fault> {
+    pub(crate) fn faults(&self, origin: &ObjectOrigin, trust: &TrustBundle) -> Vec<Fault> {
         let other_domain = self
             .trust_domain
             .as_deref()

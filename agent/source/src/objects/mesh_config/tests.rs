@@ -4,7 +4,7 @@ use http::StatusCode;
 
 use super::*;
 use ambit_model::{
-    AuthorizerApi, BodyEncoding, BodyExcess, ExtensionProvider, OnError, RequestBody, TrustDomain,
+    AuthorizerApi, BodyEncoding, BodyExcess, BodyInCheck, ExtensionProvider, OnError, TrustDomain,
 };
 
 /// A ConfigMap with this text under `mesh`.
@@ -71,7 +71,7 @@ fn a_grpc_provider_with_everything() {
     assert_eq!(provider.timeout, Duration::from_millis(250));
     let unavailable = StatusCode::SERVICE_UNAVAILABLE;
     assert_eq!(provider.on_error, OnError::Refuse(unavailable));
-    let body = RequestBody {
+    let body = BodyInCheck {
         max_bytes: 100,
         excess: BodyExcess::Cut,
         encoding: BodyEncoding::Bytes,
@@ -306,7 +306,7 @@ fn other_trust_domains_than_the_agents_are_faults() {
     };
     let faults = |mesh: &str| {
         let object = mesh_config(&config_map(mesh)).expect(mesh);
-        object.faults(&Origin::Kubernetes, &trust)
+        object.faults(&ObjectOrigin::Kubernetes, &trust)
     };
     for same in [
         "{}",

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::attachment::Attachment;
-use super::authorization::{self, Action, Authorization, Enforcement};
-use super::index::{Parsed, ParsedAuthentication, ParsedAuthorization, PolicyIndex};
-use super::reader::{NotEnforced, Warning};
+use super::authorization::{self, Action, AuthorizationPolicy, Enforcement, ParsedAuthorization};
+use super::index::PolicyIndex;
+use super::peer_authentication::ParsedAuthentication;
+use super::reader::{NotEnforced, Parsed, Warning};
 use ambit_model::{ObjectName, PolicyKind, PolicyObject, Workload};
 
 /// What became of a policy object, for the operator.
@@ -83,7 +84,7 @@ impl PolicyIndex {
 
     /// An object for another revision may be meant to restrict, so that it is told like one that
     /// cannot be enforced.
-    fn describe_other_revision(&self, object: &PolicyObject) -> PolicyCondition {
+    fn describe_other_revision(&self, object: &Arc<PolicyObject>) -> PolicyCondition {
         let is_authorization = object.kind == PolicyKind::AuthorizationPolicy;
         let action = || authorization::parse(object, self.snapshot.trust_bundle()).action;
         PolicyCondition {
@@ -107,7 +108,8 @@ impl PolicyIndex {
             condition.message = Some(all.join("; "));
         }
         condition.action = parsed.action.map(Action::as_str);
-        let is_dry_run = |policy: &Arc<Authorization>| policy.enforcement == Enforcement::DryRun;
+        let is_dry_run =
+            |policy: &Arc<AuthorizationPolicy>| policy.enforcement == Enforcement::DryRun;
         if parsed.content.as_ref().is_ok_and(is_dry_run) {
             condition.state = PolicyState::DryRun;
         }

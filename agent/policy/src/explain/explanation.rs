@@ -9,13 +9,13 @@ use ambit_model::{ObjectName, PolicyKind, WorkloadIdentity};
 
 /// Why somebody may or may not reach something.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Answer {
+pub struct AccessExplanation {
     /// Who calls.
-    pub caller: Caller,
+    pub caller: ExplainedCaller,
     /// What is called: a pod, or a Service and its port.
     pub destination: String,
     /// The request, as policies see it; `None` where only a connection was asked about.
-    pub request: Option<Request>,
+    pub request: Option<ExplainedRequest>,
     /// What was not said, and is assumed. Sentences.
     pub assumptions: Vec<String>,
     /// One for each set of endpoints that give the same answer; never empty.
@@ -24,7 +24,7 @@ pub struct Answer {
 
 /// Who calls.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Caller {
+pub struct ExplainedCaller {
     /// The identity that its tunnel proves; `None` for plaintext.
     pub identity: Option<WorkloadIdentity>,
     /// Its address; `None` where it is not known.
@@ -35,7 +35,7 @@ pub struct Caller {
 
 /// A request.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Request {
+pub struct ExplainedRequest {
     /// The method.
     pub method: String,
     /// The host.
@@ -50,7 +50,7 @@ pub struct Request {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct EndpointResult {
     /// The endpoints.
-    pub endpoints: Vec<Endpoint>,
+    pub endpoints: Vec<ExplainedEndpoint>,
     /// Their answer.
     #[serde(flatten)]
     pub explanation: Explanation,
@@ -58,7 +58,7 @@ pub struct EndpointResult {
 
 /// A pod and where its application listens.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Endpoint {
+pub struct ExplainedEndpoint {
     /// The pod.
     pub pod: ObjectName,
     /// Its address and port.
@@ -69,7 +69,7 @@ pub struct Endpoint {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Explanation {
     /// The verdict.
-    pub verdict: Verdict,
+    pub verdict: AccessVerdict,
     /// Where it is decided.
     pub decided: DecidedBy,
     /// Why.
@@ -81,7 +81,7 @@ pub struct Explanation {
     /// Rules that match or not by the request, with the criteria that it decides.
     pub undecided: Vec<RuleText>,
     /// What the port asks of callers; `None` where nothing is enforced.
-    pub authentication: Option<Authentication>,
+    pub authentication: Option<PortAuthentication>,
     /// What else there is to know. Sentences.
     pub notes: Vec<String>,
 }
@@ -89,7 +89,7 @@ pub struct Explanation {
 /// What becomes of the connection or the request.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum Verdict {
+pub enum AccessVerdict {
     /// It may reach the application.
     Allow,
     /// It may not.
@@ -102,7 +102,7 @@ pub enum Verdict {
     NotEnforced,
 }
 
-impl fmt::Display for Verdict {
+impl fmt::Display for AccessVerdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Allow => "ALLOW",
@@ -258,13 +258,13 @@ impl fmt::Display for CriterionText {
 
 /// What PeerAuthentication asks of a port's callers.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Authentication {
+pub struct PortAuthentication {
     /// The mode in force.
     pub mode: AuthenticationMode,
     /// The object that says so; `None` where none does.
     pub object: Option<RuleName>,
     /// What becomes of the same in plaintext.
-    pub plaintext: Verdict,
+    pub plaintext: AccessVerdict,
 }
 
 /// A mode, as far as it matters: mutual TLS is always taken.

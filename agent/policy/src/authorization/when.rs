@@ -1,16 +1,18 @@
 //! The entries of `when`: the keys of the Istio API, each with its kind of value.
 
 use super::criterion::Criterion;
-use super::fields::{Context, refuse_in_custom, twins};
 use super::values::{
-    block, expanded, namespace, port, principal, request_principal, service_account, text,
-    trust_domain,
+    Context, block, expanded, namespace, port, principal, refuse_in_custom, request_principal,
+    service_account, text, trust_domain, twins,
 };
-use crate::reader::{Node, NotEnforced};
+use crate::reader::{NotEnforced, SpecNode};
 use crate::request::HeaderKey;
 
 /// Reads an entry of `when`.
-pub(super) fn condition(node: &Node<'_>, context: &Context<'_>) -> Result<Criterion, NotEnforced> {
+pub(super) fn condition(
+    node: &SpecNode<'_>,
+    context: &Context<'_>,
+) -> Result<Criterion, NotEnforced> {
     let mut key = None;
     for (name, field) in node.fields()? {
         match name {
@@ -31,8 +33,8 @@ pub(super) fn condition(node: &Node<'_>, context: &Context<'_>) -> Result<Criter
 }
 
 fn criterion(
-    node: &Node<'_>,
-    key_node: &Node<'_>,
+    node: &SpecNode<'_>,
+    key_node: &SpecNode<'_>,
     key: &str,
     context: &Context<'_>,
 ) -> Result<Option<Criterion>, NotEnforced> {
