@@ -139,7 +139,7 @@ impl DatapathError {
 
 /// The flag with which an entry is only written where there is none. An entry of a hash that is
 /// overwritten can be missed by a look-up: the kernel links the new element, then unlinks the old one.
-pub(crate) const BPF_NOEXIST: u64 = 1;
+pub(crate) const BPF_NOEXIST: u64 = aya_obj::generated::BPF_NOEXIST as u64;
 
 /// Errors of changes of which each is tried whatever became of the others.
 #[derive(Debug, Default)]

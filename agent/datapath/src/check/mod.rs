@@ -99,7 +99,8 @@ struct Probe {
 }
 
 impl Probe {
-    const fn required(
+    /// A feature that Ambit cannot run without.
+    const fn new(
         name: &'static str,
         since: &'static str,
         needed_for: &'static str,
@@ -114,18 +115,11 @@ impl Probe {
         }
     }
 
-    const fn optional(
-        name: &'static str,
-        since: &'static str,
-        needed_for: &'static str,
-        attempt: fn() -> ProbeResult,
-    ) -> Self {
+    /// Ambit runs without this, with less.
+    const fn optional(self) -> Self {
         Self {
-            name,
-            needed_for,
-            since,
             need: Need::Optional,
-            attempt,
+            ..self
         }
     }
 
@@ -151,50 +145,51 @@ impl Probe {
     }
 }
 
+/// In the order in which an operator should fix what is missing.
 const PROBES: &[Probe] = &[
-    Probe::required(
+    Probe::new(
         "Linux 6.1",
         "6.1",
         "everything: older ones are not tested",
         probe::kernel_floor,
     ),
-    Probe::required("CAP_BPF", "5.8", "loading the kernel programs", || {
+    Probe::new("CAP_BPF", "5.8", "loading the kernel programs", || {
         probe::capability(Capability::Bpf)
     }),
-    Probe::required("CAP_NET_ADMIN", "", "attaching the kernel programs", || {
+    Probe::new("CAP_NET_ADMIN", "", "attaching the kernel programs", || {
         probe::capability(Capability::NetAdmin)
     }),
-    Probe::required(
+    Probe::new(
         "CAP_SYS_ADMIN",
         "",
         "entering pods' network namespaces",
         || probe::capability(Capability::SysAdmin),
     ),
-    Probe::required(
+    Probe::new(
         "CAP_SYS_PTRACE",
         "",
         "finding the processes of a pod",
         || probe::capability(Capability::SysPtrace),
     ),
-    Probe::required(
+    Probe::new(
         "cgroup2",
         "4.5",
         "attaching programs to pods' processes",
         probe::cgroup2,
     ),
-    Probe::required(
+    Probe::new(
         "BPF file system",
         "4.4",
         "keeping pods closed without an agent",
         probe::bpffs,
     ),
-    Probe::required(
+    Probe::new(
         "cgroup/connect programs",
         "4.17",
         "redirecting outbound connections",
         || probe::hooks(&[AttachPoint::Connect4, AttachPoint::Connect6]),
     ),
-    Probe::required(
+    Probe::new(
         "cgroup/getpeername and getsockname programs",
         "5.8",
         "showing applications the addresses of their real peers",
@@ -207,19 +202,19 @@ const PROBES: &[Probe] = &[
             ])
         },
     ),
-    Probe::required(
+    Probe::new(
         "sock_ops programs",
         "4.13",
         "following a connection's handshake",
         || probe::hooks(&[AttachPoint::SockOps]),
     ),
-    Probe::required(
+    Probe::new(
         "sk_lookup programs",
         "5.9",
         "steering inbound connections",
         || probe::hooks(&[AttachPoint::SkLookup]),
     ),
-    Probe::required(
+    Probe::new(
         "functions of connect programs",
         "5.8",
         "knowing pods and their sockets",
@@ -236,7 +231,7 @@ const PROBES: &[Probe] = &[
             )
         },
     ),
-    Probe::required(
+    Probe::new(
         "functions of sock_ops programs",
         "5.15",
         "marking accepted sockets",
@@ -251,7 +246,7 @@ const PROBES: &[Probe] = &[
             )
         },
     ),
-    Probe::required(
+    Probe::new(
         "functions of sk_lookup programs",
         "5.9",
         "choosing a listener",
@@ -263,55 +258,56 @@ const PROBES: &[Probe] = &[
             probe::functions(ProgramType::SkLookup, &functions)
         },
     ),
-    Probe::required(
+    Probe::new(
         "socket storage",
         "5.2",
         "remembering what a socket dialled",
         || probe::maps(&[MapType::SkStorage]),
     ),
-    Probe::required("socket maps", "5.6", "naming the agent's listeners", || {
+    Probe::new("socket maps", "5.6", "naming the agent's listeners", || {
         probe::maps(&[MapType::SockMap])
     }),
-    Probe::required(
+    Probe::new(
         "maps of maps",
         "4.12",
         "giving each pod a share of its own",
         || probe::maps(&[MapType::HashOfMaps]),
     ),
-    Probe::required(
+    Probe::new(
         "longest-prefix maps",
         "4.11",
         "knowing the mesh's addresses",
         || probe::maps(&[MapType::LpmTrie]),
     ),
-    Probe::required("ring buffer", "5.8", "reporting denials", || {
+    Probe::new("ring buffer", "5.8", "reporting denials", || {
         probe::maps(&[MapType::RingBuf])
     }),
-    Probe::required(
+    Probe::new(
         "bpf_link",
         "5.9",
         "replacing programs without a gap",
         probe::links,
     ),
-    Probe::required(
+    Probe::new(
         "SO_NETNS_COOKIE",
         "5.14",
         "telling pods apart",
         probe::namespace_cookies,
     ),
-    Probe::required(
+    Probe::new(
         "INET_DIAG_DESTROY",
         "4.5",
         "closing connections that policy no longer allows",
         probe::closing_connections,
     ),
-    Probe::optional(
+    Probe::new(
         "kernel BTF",
         "5.2",
         "readable answers of the verifier",
         probe::kernel_types,
-    ),
-    Probe::optional("IPv6", "", "IPv6 traffic of the mesh", probe::ipv6),
+    )
+    .optional(),
+    Probe::new("IPv6", "", "IPv6 traffic of the mesh", probe::ipv6).optional(),
 ];
 
 #[cfg(test)]

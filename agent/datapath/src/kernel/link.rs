@@ -8,7 +8,9 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use crate::kernel::bpf::{RawLinkInfo, link_info, open_pinned, update_link};
+use aya_obj::generated::{bpf_link_info, bpf_link_type};
+
+use crate::kernel::bpf::{link_info, open_pinned, update_link};
 
 /// Why a pinned link could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -89,7 +91,7 @@ impl PinnedLink {
             link_info(self.link.as_fd()).map_err(|source| self.failed("inspected", source))?;
         Ok(LinkInfo {
             id: info.id,
-            program: info.program,
+            program: info.prog_id,
             target: target(&info),
         })
     }
@@ -103,18 +105,19 @@ impl PinnedLink {
     }
 }
 
-/// Reads the union of `struct bpf_link_info`.
-fn target(info: &RawLinkInfo) -> LinkTarget {
-    const CGROUP: u32 = 3;
-    const NETNS: u32 = 5;
-    let [a, b, c, d, e, f, g, h, ..] = info.detail;
-    match info.link_type {
+/// Reads what a link is attached to.
+fn target(info: &bpf_link_info) -> LinkTarget {
+    const CGROUP: u32 = bpf_link_type::BPF_LINK_TYPE_CGROUP as u32;
+    const NETNS: u32 = bpf_link_type::BPF_LINK_TYPE_NETNS as u32;
+    match info.type_ {
         CGROUP => {
-            let id = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
+            // SAFETY: the kernel has written this member of the union for a link of this type.
+            let id = unsafe { info.__bindgen_anon_1.cgroup.cgroup_id };
             LinkTarget::Cgroup((id != 0).then_some(id))
         }
         NETNS => {
-            let inode = u32::from_ne_bytes([a, b, c, d]);
+            // SAFETY: as above.
+            let inode = unsafe { info.__bindgen_anon_1.netns.netns_ino };
             LinkTarget::Netns((inode != 0).then_some(inode.into()))
         }
         other => LinkTarget::Other(other),

@@ -43,7 +43,7 @@ fn question(address: IpAddr) -> Vec<u8> {
         IpAddr::V6(address) => (libc::AF_INET6, address.octets().to_vec()),
     };
     let bits = (bytes.len() * 8) as u8;
-    let length = (4 + bytes.len()) as u16;
+    let length = (size_of::<libc::rtattr>() + bytes.len()) as u16;
     let mut message = vec![0; ROUTE_MESSAGE];
     message[0] = family as u8;
     message[1] = bits;

@@ -8,8 +8,8 @@ use nix::sys::socket::{
     socket,
 };
 
-/// Length of `struct nlmsghdr`.
-const HEADER: usize = 16;
+/// Length of a message's header.
+const HEADER: usize = size_of::<libc::nlmsghdr>();
 
 /// More than the kernel puts into one datagram (32 KiB).
 const BUFFER: usize = 64 * 1024;

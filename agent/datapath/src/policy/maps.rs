@@ -9,7 +9,6 @@ use ambit_common::{
     ADDRESS_KEY_SET_BITS, Address, AddressBitsKey, Bitmap, IdentityBitsKey, IdentityId,
     PolicySetHeader, PolicySetId, PortBitsKey, SetBits,
 };
-use aya::Pod;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{HashMap, MapData, MapError};
 
@@ -50,17 +49,15 @@ impl PolicyMaps {
         set: PolicySetId,
         compiled: &CompiledSet,
     ) -> Result<(), DatapathError> {
-        for &(address, prefix, bits) in &compiled.sources {
-            let bits = of(set, prefix.into(), bits);
-            self.sources
-                .insert(&address_key(set, address, prefix), bits, 0)
-                .map_err(DatapathError::map(SOURCES, "written"))?;
-        }
-        for &(address, prefix, bits) in &compiled.destinations {
-            let bits = of(set, prefix.into(), bits);
-            self.destinations
-                .insert(&address_key(set, address, prefix), bits, 0)
-                .map_err(DatapathError::map(DESTINATIONS, "written"))?;
+        for (trie, name, entries) in [
+            (&mut self.sources, SOURCES, &compiled.sources),
+            (&mut self.destinations, DESTINATIONS, &compiled.destinations),
+        ] {
+            for &(address, prefix, bits) in entries {
+                let bits = of(set, prefix.into(), bits);
+                trie.insert(&address_key(set, address, prefix), bits, 0)
+                    .map_err(DatapathError::map(name, "written"))?;
+            }
         }
         for &(port, bits) in &compiled.ports {
             let key = PortBitsKey { set, port, zero: 0 };
@@ -115,30 +112,31 @@ impl PolicyMaps {
         for set in sets {
             failures.note(removed(self.headers.remove(set), HEADERS));
         }
-        let (identities, ports) = (&mut self.identities, &mut self.ports);
-        remove_from(
-            identities,
-            IDENTITIES,
+        remove_keys(
+            self.identities.keys().collect(),
             |key| sets.contains(&key.set),
+            |key| removed(self.identities.remove(key), IDENTITIES),
+            IDENTITIES,
             &mut failures,
         );
-        remove_from(ports, PORTS, |key| sets.contains(&key.set), &mut failures);
+        remove_keys(
+            self.ports.keys().collect(),
+            |key| sets.contains(&key.set),
+            |key| removed(self.ports.remove(key), PORTS),
+            PORTS,
+            &mut failures,
+        );
         for (trie, name) in [
             (&mut self.sources, SOURCES),
             (&mut self.destinations, DESTINATIONS),
         ] {
-            let keys: Vec<_> = trie.keys().collect();
-            for key in keys {
-                match key {
-                    Ok(key) if !sets.contains(&key.data().set) => {}
-                    Ok(key) => {
-                        failures.note(removed(trie.remove(&key), name));
-                    }
-                    Err(error) => {
-                        failures.note(Err(DatapathError::map(name, "read")(error)));
-                    }
-                }
-            }
+            remove_keys(
+                trie.keys().collect(),
+                |key| sets.contains(&key.data().set),
+                |key| removed(trie.remove(key), name),
+                name,
+                &mut failures,
+            );
         }
         failures.into_result()
     }
@@ -156,18 +154,19 @@ fn collect<K>(
     Ok(())
 }
 
-fn remove_from<K: Pod, V: Pod>(
-    map: &mut HashMap<MapData, K, V>,
-    name: &'static str,
+/// Removes the keys that are meant. If one fails, the others are tried all the same.
+fn remove_keys<K>(
+    keys: Vec<Result<K, MapError>>,
     is_meant: impl Fn(&K) -> bool,
+    mut remove: impl FnMut(&K) -> Result<(), DatapathError>,
+    name: &'static str,
     failures: &mut Failures,
 ) {
-    let keys: Vec<_> = map.keys().collect();
     for key in keys {
         match key {
             Ok(key) if !is_meant(&key) => {}
             Ok(key) => {
-                failures.note(removed(map.remove(&key), name));
+                failures.note(remove(&key));
             }
             Err(error) => {
                 failures.note(Err(DatapathError::map(name, "read")(error)));

@@ -8,7 +8,6 @@ use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +17,8 @@ use ambit_common::{
     SocketRecord, Ticket, TicketKind, TicketVerdict,
 };
 use aya::maps::{MapData, MapError, SkStorage};
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::IpBindAddressNoPort;
 use socket2::Socket;
 use tokio::net::TcpStream;
 
@@ -359,7 +360,8 @@ impl PodDatapath {
         } else {
             Ipv6Addr::LOCALHOST.into()
         };
-        late_port(socket)?;
+        // The kernel chooses the port at connect, by the whole four-tuple.
+        setsockopt(socket, IpBindAddressNoPort, &true)?;
         socket.bind(&SocketAddr::new(source, 0).into())
     }
 
@@ -398,26 +400,6 @@ impl PodDatapath {
                 Ok(stream)
             }
         }
-    }
-}
-
-/// Lets the kernel choose the port at connect, by the whole four-tuple.
-fn late_port(socket: &Socket) -> io::Result<()> {
-    let on: libc::c_int = 1;
-    // SAFETY: the option takes an int, which lives during the call.
-    let done = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_IP,
-            libc::IP_BIND_ADDRESS_NO_PORT,
-            (&raw const on).cast(),
-            size_of_val(&on) as libc::socklen_t,
-        )
-    };
-    if done == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
     }
 }
 

@@ -163,10 +163,10 @@ const MAP_FD: u16 = 1;
 const STORAGES: u16 = 20;
 /// `SK_DIAG_BPF_STORAGE`, within it.
 const STORAGE: u16 = 1;
-/// The bits of an attribute's type that are its type (`NLA_TYPE_MASK`).
-const ATTRIBUTE_TYPE: u16 = 0x3fff;
-/// Length of `struct nlattr`.
-const ATTRIBUTE_HEADER: usize = 4;
+/// The bits of an attribute's type that are not flags.
+const ATTRIBUTE_TYPE: u16 = libc::NLA_TYPE_MASK as u16;
+/// Length of an attribute's header.
+const ATTRIBUTE_HEADER: usize = size_of::<libc::nlattr>();
 
 /// Asks the kernel for the sockets of one network namespace.
 #[derive(Debug)]
