@@ -91,7 +91,7 @@ impl MeshTable {
     /// Opens the table, with what an earlier agent left in it.
     ///
     /// # Errors
-    /// [`DatapathError::Map`] where it cannot be read.
+    /// [`DatapathError::Map`] if it cannot be read.
     pub fn open(pins: &Pins) -> Result<Self, DatapathError> {
         Self::of(pins.trie(MAP)?)
     }

@@ -50,7 +50,7 @@ impl Pins {
     /// The pins of a prepared directory.
     ///
     /// # Errors
-    /// [`DatapathError::Directory`] where its folders cannot be made.
+    /// [`DatapathError::Directory`] if its folders cannot be made.
     pub fn open(directory: &PinDirectory) -> Result<Self, DatapathError> {
         for folder in ["maps", "links", "pods"] {
             directory.subdirectory(folder)?;

@@ -165,7 +165,7 @@ impl Enroller {
     /// [`Enroller::close_leftover`] or [`Enroller::remove`] is called for them.
     ///
     /// # Errors
-    /// [`EnrolError`] where maps or the agent's own namespace cannot be opened.
+    /// [`EnrolError`] if maps or the agent's own namespace cannot be opened.
     pub fn new(parts: EnrollerParts) -> Result<Self, EnrolError> {
         let shard_maps = (0..parts.shards)
             .map(|_| ShardMaps::open(&parts.pins).map(Arc::new))
@@ -190,7 +190,7 @@ impl Enroller {
     /// The network namespace that a path leads to.
     ///
     /// # Errors
-    /// [`EnrolError`] where it leads to none, or to the node's own.
+    /// [`EnrolError`] if it leads to none, or to the node's own.
     pub fn locate(&self, path: &Path) -> Result<LocatedNetns, EnrolError> {
         let netns = NetnsHandle::open(path)?;
         for own in &self.node {
@@ -265,7 +265,7 @@ impl Enroller {
     /// Removes the policy sets that are out of use.
     ///
     /// # Errors
-    /// [`DatapathError`] where something could not be removed. It is tried again the next time.
+    /// [`DatapathError`] if something could not be removed. It is tried again the next time.
     pub fn sweep_policies(&self, now: Instant) -> Result<(), DatapathError> {
         let in_force = self.table.policy_sets().collect();
         self.parts.tables.sweep(now, &in_force)
@@ -282,7 +282,7 @@ impl Enroller {
     /// place there.
     ///
     /// # Errors
-    /// [`EnrolError`] where that cannot be recorded.
+    /// [`EnrolError`] if that cannot be recorded.
     pub fn hand_over(
         &mut self,
         pod: &mut EnrolledPod,
@@ -432,7 +432,7 @@ impl Enroller {
     /// must be closed by then.
     ///
     /// # Errors
-    /// [`EnrolError`] where something could not be removed. What is left is found again.
+    /// [`EnrolError`] if something could not be removed. What is left is found again.
     pub fn remove(&mut self, netns: NetnsCookie) -> Result<(), EnrolError> {
         pod_program::detach(&self.parts.pins, netns)?;
         self.table.remove(netns)?;

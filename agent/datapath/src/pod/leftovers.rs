@@ -43,7 +43,7 @@ impl Enroller {
     /// The pods that are in the kernel, apart from those that are `served`.
     ///
     /// # Errors
-    /// [`EnrolError`] where the pins cannot be listed.
+    /// [`EnrolError`] if the pins cannot be listed.
     pub fn leftovers(&self, served: &BTreeSet<NetnsCookie>) -> Result<Vec<Leftover>, EnrolError> {
         // Entries without pins are among them, or the tables would fill up.
         let mut left = self.table.pods();
@@ -67,10 +67,10 @@ impl Enroller {
         }
     }
 
-    /// The pod that a network namespace was given to; `None` where it was given to none.
+    /// The pod that a network namespace was given to; `None` if it was given to none.
     ///
     /// # Errors
-    /// [`EnrolError`] where that cannot be read.
+    /// [`EnrolError`] if that cannot be read.
     pub fn owner(&self, netns: NetnsCookie) -> Result<Option<PodOwner>, EnrolError> {
         Ok(owner::read(&self.parts.pins.pod(netns))?)
     }
@@ -78,7 +78,7 @@ impl Enroller {
     /// Closes a leftover both ways.
     ///
     /// # Errors
-    /// [`EnrolError`] where its entry cannot be written. Without listeners its mesh traffic is
+    /// [`EnrolError`] if its entry cannot be written. Without listeners its mesh traffic is
     /// refused all the same.
     pub fn close_leftover(&mut self, netns: NetnsCookie) -> Result<(), EnrolError> {
         match self.table.get(netns).copied() {

@@ -60,10 +60,10 @@ fn short(uid: &Arc<str>) -> Arc<str> {
     format!("sha256:{digits}").into()
 }
 
-/// The record in a folder of pins; `None` where the namespace was given to no pod.
+/// The record in a folder of pins; `None` if the namespace was given to no pod.
 ///
 /// # Errors
-/// [`DatapathError::Pin`] where it cannot be read. That is not the same as none: who owns the
+/// [`DatapathError::Pin`] if it cannot be read. That is not the same as none: who owns the
 /// namespace is unknown then.
 pub(crate) fn read(folder: &Path) -> Result<Option<PodOwner>, DatapathError> {
     let path = folder.join(OWNER);
@@ -100,7 +100,7 @@ pub(crate) fn write(folder: &Path, owner: &PodOwner) -> Result<(), DatapathError
 /// Removes the record.
 ///
 /// # Errors
-/// [`DatapathError::Pin`] where it cannot be removed.
+/// [`DatapathError::Pin`] if it cannot be removed.
 pub(crate) fn remove(folder: &Path) -> Result<(), DatapathError> {
     pins::remove(&folder.join(NEXT))?;
     pins::remove(&folder.join(OWNER))

@@ -85,7 +85,7 @@ impl PolicyTables {
     /// Opens the tables.
     ///
     /// # Errors
-    /// [`DatapathError::Map`] where a map cannot be opened.
+    /// [`DatapathError::Map`] if a map cannot be opened.
     pub fn open(pins: &Pins) -> Result<Self, DatapathError> {
         let inner = TablesState {
             maps: PolicyMaps::open(pins)?,
@@ -107,7 +107,7 @@ impl PolicyTables {
     /// policies share a set. `previous` is the generation of the entry that the pod has.
     ///
     /// # Errors
-    /// [`DatapathError`] where the set could not be written; what was in force still is.
+    /// [`DatapathError`] if the set could not be written; what was in force still is.
     pub fn assign(
         &self,
         netns: NetnsCookie,
@@ -135,7 +135,7 @@ impl PolicyTables {
     /// kernel is asked for a verdict.
     ///
     /// # Errors
-    /// [`DatapathError`] where they could not be written: the connection is to be refused.
+    /// [`DatapathError`] if they could not be written: the connection is to be refused.
     pub fn admit_peer(
         &self,
         netns: NetnsCookie,
@@ -179,7 +179,7 @@ impl PolicyTables {
     /// its memory again at once.
     ///
     /// # Errors
-    /// [`DatapathError`] where something could not be removed. It is tried again the next time.
+    /// [`DatapathError`] if something could not be removed. It is tried again the next time.
     pub fn sweep(
         &self,
         now: Instant,

@@ -36,7 +36,7 @@ pub(super) struct Classifier {
 }
 
 impl Classifier {
-    /// Loads it; `None` where that is not allowed, and it says so.
+    /// Loads it; `None` if that is not allowed, and it says so.
     pub(super) fn load() -> Option<Self> {
         if !is_root() {
             return None;

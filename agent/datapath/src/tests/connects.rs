@@ -116,7 +116,7 @@ fn dial(pod: &NetnsHandle, told: &impl AsFd) -> i32 {
     NONE_LEFT
 }
 
-/// EPERM where the hook refuses it; without a route there is no other way to end.
+/// EPERM if the hook refuses it; without a route there is no other way to end.
 fn connect_errno(socket: i32) -> i32 {
     let address = libc::sockaddr_in {
         sin_family: libc::AF_INET as u16,

@@ -18,7 +18,7 @@ pub(super) struct NodeMaps {
 }
 
 impl NodeMaps {
-    /// Makes them, with room for so many pods; `None` where that is not allowed, and it says so.
+    /// Makes them, with room for so many pods; `None` if that is not allowed, and it says so.
     pub(super) fn make(pods: u32) -> Option<Self> {
         if !is_root() {
             return None;

@@ -187,7 +187,7 @@ impl PinDirectory {
     /// A directory in it, made where it does not exist.
     ///
     /// # Errors
-    /// [`PinDirectoryError`] where it cannot be made or belongs to somebody else.
+    /// [`PinDirectoryError`] if it cannot be made or belongs to somebody else.
     pub fn subdirectory(&self, name: &str) -> Result<PathBuf, PinDirectoryError> {
         let path = self.versioned.join(name);
         private_directory(&path, &mut Vec::new())?;
