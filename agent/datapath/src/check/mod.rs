@@ -1,4 +1,4 @@
-//! What this kernel has and lacks of what Ambit needs: `ambit check`.
+//! What `ambit check` reports: the features that Ambit needs and that this kernel has or lacks.
 
 pub mod foreign;
 mod probe;
@@ -14,36 +14,36 @@ use self::probe::ProbeResult;
 use crate::kernel::bpf::AttachPoint;
 use crate::kernel::capabilities::Capability;
 
-/// Whether Ambit runs without a feature.
+/// Whether Ambit needs a feature.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 pub enum Need {
-    /// It does not.
+    /// Ambit does not run without it.
     Required,
-    /// It does, with less.
+    /// Ambit runs without it, with reduced function.
     Optional,
 }
 
-/// Whether a feature is there.
+/// Whether a feature is present.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub enum FeatureState {
-    /// It is.
+    /// It is present.
     Present,
-    /// It is not, for this reason.
+    /// It is absent, for this reason.
     Absent(String),
 }
 
-/// Something that Ambit needs of the kernel, or of its place on the node.
+/// Something that Ambit needs of the kernel or of its environment.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Feature {
-    /// What it is.
+    /// Its name.
     pub name: &'static str,
     /// What Ambit needs it for.
     pub needed_for: &'static str,
-    /// The first Linux release that has it; empty where the release does not matter.
+    /// The first Linux release that has it; empty if the release does not matter.
     pub since: &'static str,
     /// Whether Ambit runs without it.
     pub need: Need,
-    /// Whether it is there.
+    /// Whether it is present.
     pub state: FeatureState,
 }
 
@@ -67,13 +67,12 @@ impl fmt::Display for Feature {
 pub struct CheckReport {
     /// The kernel's release.
     pub kernel: String,
-    /// Every feature, in the order in which they are worth mending.
+    /// Every feature, in the order in which an operator should fix them.
     pub features: Vec<Feature>,
 }
 
 impl CheckReport {
-    /// Tries every feature. Makes and removes programs, maps and a connection over loopback;
-    /// leaves nothing behind.
+    /// Tries every feature. Makes programs, maps and a connection over loopback, and removes them again.
     pub fn gather() -> Self {
         let kernel = probe::kernel_release().unwrap_or_else(|error| format!("unknown ({error})"));
         Self {
@@ -82,7 +81,7 @@ impl CheckReport {
         }
     }
 
-    /// The features that Ambit cannot run without and that are absent; none: Ambit runs here.
+    /// Returns the required features that are absent. If there are none, Ambit runs here.
     pub fn missing(&self) -> impl Iterator<Item = &Feature> {
         self.features.iter().filter(|feature| {
             feature.need == Need::Required && feature.state != FeatureState::Present
@@ -115,7 +114,7 @@ impl Probe {
         }
     }
 
-    /// Ambit runs without this, with less.
+    /// The same feature, but Ambit also runs without it.
     const fn optional(self) -> Self {
         Self {
             need: Need::Optional,

@@ -17,7 +17,7 @@ const TYPE_OFFSET: usize = 7;
 /// to more than one host. The kernel answers, so addresses of all interfaces and local ranges are known.
 ///
 /// # Errors
-/// ENETUNREACH and the like where no route leads there; others where the kernel does not answer.
+/// ENETUNREACH or a similar error if there is no route; another error if the kernel does not answer.
 pub fn is_local(address: IpAddr) -> io::Result<bool> {
     let mut netlink = Netlink::open(SockProtocol::NetlinkRoute)?;
     let mut kind = None;

@@ -1,7 +1,7 @@
-//! The kernel's policy tables, as maps.
+//! The maps that hold policy sets.
 //!
-//! An entry is written once, under a set's new number, and never changed. It is removed only after no
-//! program can judge by its set any more: see [`crate::PolicyTables::sweep`].
+//! An entry is written once, under a set's new number, and never changed. It is removed only when no program
+//! can judge by its set any more: see [`crate::PolicyTables::sweep`].
 
 use std::collections::BTreeSet;
 
@@ -22,7 +22,7 @@ const SOURCES: &str = "SOURCE_BITS";
 const DESTINATIONS: &str = "DESTINATION_BITS";
 const PORTS: &str = "PORT_BITS";
 
-/// The maps that hold policy sets.
+/// The maps, opened.
 #[derive(Debug)]
 pub(crate) struct PolicyMaps {
     headers: HashMap<MapData, PolicySetId, PolicySetHeader>,
@@ -43,7 +43,7 @@ impl PolicyMaps {
         })
     }
 
-    /// Writes a set under a new number; the header last, since nothing is judged without it.
+    /// Writes a set under a new number. The header comes last, because no program judges without it.
     pub(crate) fn write(
         &mut self,
         set: PolicySetId,
@@ -75,7 +75,7 @@ impl PolicyMaps {
             .map_err(DatapathError::map(HEADERS, "written"))
     }
 
-    /// Writes what a peer identity satisfies in a set.
+    /// Writes the alternatives of a set that a peer identity satisfies.
     pub(crate) fn write_identity(
         &mut self,
         set: PolicySetId,
@@ -88,8 +88,8 @@ impl PolicyMaps {
             .map_err(DatapathError::map(IDENTITIES, "written"))
     }
 
-    /// The sets of which anything is in the maps: also those that an earlier agent left, wholly or in
-    /// part.
+    /// Returns the sets that have anything in the maps, including those that an earlier agent left, complete or
+    /// not.
     pub(crate) fn sets(&self) -> Result<BTreeSet<PolicySetId>, DatapathError> {
         let mut sets = BTreeSet::new();
         collect(self.headers.keys(), HEADERS, |&set| set, &mut sets)?;
@@ -106,7 +106,8 @@ impl PolicyMaps {
         Ok(sets)
     }
 
-    /// Removes sets with all their entries, the headers first. Whatever fails, the rest is tried.
+    /// Removes sets with all their entries, the headers first. If a removal fails, the others are tried all the
+    /// same.
     pub(crate) fn remove(&mut self, sets: &BTreeSet<PolicySetId>) -> Result<(), DatapathError> {
         let mut failures = Failures::default();
         for set in sets {
