@@ -1,9 +1,9 @@
 use crate::assert_size;
 
-/// An IP address in the one form that every map uses: IPv6, with IPv4 as `::ffff:a.b.c.d`.
+/// An IP address in the form that every map uses: IPv6, or IPv4 as `::ffff:a.b.c.d`.
 ///
-/// Dual-stack sockets show IPv4 peers in the mapped form; with one form there is one key. Kept as
-/// the four words that kernel contexts give, which a program compares and copies whole.
+/// Dual-stack sockets show IPv4 peers in the mapped form. A single form means a single key. The address is
+/// stored as the four words, in network order, that kernel contexts give.
 #[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Address {
@@ -11,11 +11,11 @@ pub struct Address {
 }
 assert_size!(Address, 16);
 
-/// The word `0000:ffff` before an IPv4 address, in network order.
+/// The word `0000:ffff` that precedes a mapped IPv4 address, in network order.
 const V4_MARK_BE: u32 = 0x0000_ffff_u32.to_be();
 
 impl Address {
-    /// `::`, which stands for "no address".
+    /// `::`, which means "no address".
     pub const UNSPECIFIED: Self = Self { words_be: [0; 4] };
 
     /// `::1`.
@@ -23,13 +23,13 @@ impl Address {
         words_be: [0, 0, 0, 1_u32.to_be()],
     };
 
-    /// An IPv4 address from its octets.
+    /// Makes an IPv4 address from its octets.
     #[inline(always)]
     pub const fn v4(octets: [u8; 4]) -> Self {
         Self::from_v4_be(u32::from_ne_bytes(octets))
     }
 
-    /// An IPv4 address from its word in network order.
+    /// Makes an IPv4 address from its word in network order.
     #[inline(always)]
     pub const fn from_v4_be(word_be: u32) -> Self {
         Self {
@@ -37,19 +37,19 @@ impl Address {
         }
     }
 
-    /// An IPv6 address (or a mapped IPv4 one) from its words in network order.
+    /// Makes an IPv6 or mapped address from its words in network order.
     #[inline(always)]
     pub const fn from_v6_be(words_be: [u32; 4]) -> Self {
         Self { words_be }
     }
 
-    /// The four words in network order.
+    /// Returns the four words in network order.
     #[inline(always)]
     pub const fn v6_be(&self) -> [u32; 4] {
         self.words_be
     }
 
-    /// The word of an IPv4 address in network order; meaningful only where [`Address::is_v4`].
+    /// Returns the word of an IPv4 address in network order. Meaningless for an IPv6 address.
     #[inline(always)]
     pub const fn v4_be(&self) -> u32 {
         self.words_be[3]
@@ -61,7 +61,7 @@ impl Address {
         self.words_be[0] | self.words_be[1] == 0 && self.words_be[2] == V4_MARK_BE
     }
 
-    /// 127.0.0.0/8 or ::1.
+    /// Whether this is in 127.0.0.0/8 or is ::1.
     #[inline(always)]
     pub const fn is_loopback(&self) -> bool {
         if self.is_v4() {
@@ -71,7 +71,7 @@ impl Address {
         }
     }
 
-    /// 0.0.0.0 or ::, which a connect takes for loopback.
+    /// Whether this is 0.0.0.0 or ::, which a connect takes for loopback.
     #[inline(always)]
     pub const fn is_unspecified(&self) -> bool {
         if self.is_v4() {
@@ -81,13 +81,13 @@ impl Address {
         }
     }
 
-    /// fe80::/10.
+    /// Whether this is in fe80::/10.
     #[inline(always)]
     pub const fn is_link_local_v6(&self) -> bool {
         u32::from_be(self.words_be[0]) >> 22 == 0xfe80 >> 6
     }
 
-    /// Whether this IPv4 address lies in a /16 given by its first two octets.
+    /// Whether this is an IPv4 address in the /16 whose first two octets are `range`.
     #[inline(always)]
     pub const fn in_v4_range(&self, range: [u8; 2]) -> bool {
         self.is_v4() && self.v4_host() >> 16 == (range[0] as u32) << 8 | range[1] as u32
@@ -109,11 +109,11 @@ impl Address {
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct AddressPort {
-    /// The address, in the one form.
+    /// The address.
     pub address: Address,
     /// The port, in host order.
     pub port: u16,
-    /// Zero: part of keys.
+    /// Zero; part of keys.
     pub zero: u16,
 }
 assert_size!(AddressPort, 20);
@@ -122,7 +122,7 @@ impl AddressPort {
     /// No address, no port.
     pub const UNSPECIFIED: Self = Self::new(Address::UNSPECIFIED, 0);
 
-    /// An endpoint; `port` in host order.
+    /// Joins an address and a port in host order.
     #[inline(always)]
     pub const fn new(address: Address, port: u16) -> Self {
         Self {
@@ -133,13 +133,13 @@ impl AddressPort {
     }
 }
 
-/// A TCP connection's four-tuple, seen from its client.
+/// The four-tuple of a TCP connection.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FourTuple {
-    /// Who dialled.
+    /// The end that dialled.
     pub client: AddressPort,
-    /// Who was dialled.
+    /// The end that was dialled.
     pub server: AddressPort,
 }
 assert_size!(FourTuple, 40);
@@ -152,7 +152,7 @@ mod std_conversions {
     use super::{Address, AddressPort, FourTuple};
 
     impl Address {
-        /// The sixteen octets.
+        /// Returns the sixteen octets.
         pub fn octets(&self) -> [u8; 16] {
             let mut octets = [0; 16];
             for (chunk, word_be) in octets.chunks_exact_mut(4).zip(self.v6_be()) {

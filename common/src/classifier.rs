@@ -1,26 +1,26 @@
-//! What the program `classify`, which tests and benchmarks run, is asked and answers.
+//! The input and output of the programs in the object `classify`, which tests and benchmarks run.
 
 use crate::{Address, AddressPort, IdentityId, Judgement, KernelVerdict, PolicySetId, assert_size};
 
-/// A connection to be judged: the program's input.
+/// A connection to judge: the input of `ambit_classify`.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[cfg_attr(feature = "user", derive(Debug, PartialEq, Eq))]
 pub struct ClassifierInput {
     /// The policy set to judge by.
     pub set: PolicySetId,
-    /// The peer.
+    /// The caller's identity.
     pub identity: IdentityId,
-    /// The peer's address.
+    /// The caller's address.
     pub source: Address,
-    /// What it calls.
+    /// The address that it calls.
     pub destination: AddressPort,
 }
 assert_size!(ClassifierInput, 44);
 
 #[cfg(feature = "user")]
 impl ClassifierInput {
-    /// Its bytes, as the program reads them.
+    /// Returns the bytes that the program reads.
     pub fn to_bytes(&self) -> Vec<u8> {
         let AddressPort {
             address,
@@ -39,8 +39,8 @@ impl ClassifierInput {
     }
 }
 
-/// The program's return value: a [`KernelVerdict`] in the low byte and the alternative, of which 24 bits
-/// are kept, above it.
+/// The return value of `ambit_classify`: a [`KernelVerdict`] in the low byte, and 24 bits of the alternative
+/// above it.
 #[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "user", derive(Debug))]
@@ -49,16 +49,16 @@ pub struct ClassifierOutput(pub u32);
 impl ClassifierOutput {
     /// The input was too short.
     pub const UNREADABLE: Self = Self(u32::MAX);
-    /// The tables lack an entry that they must have.
+    /// The maps lack an entry that must exist.
     pub const INCOMPLETE: Self = Self(u32::MAX - 1);
 
-    /// The answer that tells a judgement.
+    /// Encodes a judgement.
     #[inline(always)]
     pub const fn new(judgement: Judgement) -> Self {
         Self(judgement.alternative << 8 | judgement.verdict as u32)
     }
 
-    /// The judgement that it tells; `None` where the program came to none.
+    /// Returns the judgement, or `None` if the program came to none.
     pub const fn judgement(self) -> Option<Judgement> {
         let verdict = match self.0 & 0xff {
             0 => KernelVerdict::Allow,
@@ -68,7 +68,7 @@ impl ClassifierOutput {
             4 => KernelVerdict::Refuse,
             _ => return None,
         };
-        // Shifted with its sign: all ones stand for "none" in 24 bits as in 32.
+        // The shift keeps the sign, so that all ones mean "none" in 24 bits as in 32.
         let alternative = (self.0 as i32 >> 8) as u32;
         Some(Judgement {
             verdict,
@@ -77,8 +77,8 @@ impl ClassifierOutput {
     }
 }
 
-/// What the program `ambit_watch` returns: how often it missed an entry, in the low half, and how
-/// often it saw parts of two, in the high half.
+/// The return value of `ambit_watch`: how often it missed an entry, in the low half, and how often it saw
+/// parts of two entries, in the high half.
 #[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "user", derive(Debug))]
@@ -91,24 +91,24 @@ impl Sightings {
     /// The entry was seen, and whole, each time.
     pub const NONE: Self = Self(0);
 
-    /// One more look-up that missed. There are fewer than 65,536 in a run.
+    /// Counts a look-up that missed. There are fewer than 65,536 in a run.
     #[inline(always)]
     pub const fn and_missed(self) -> Self {
         Self(self.0 + 1)
     }
 
-    /// One more look-up that saw the entry in part.
+    /// Counts a look-up that saw parts of two entries.
     #[inline(always)]
     pub const fn and_torn(self) -> Self {
         Self(self.0 + (1 << 16))
     }
 
-    /// How often the entry was missing.
+    /// Returns how often the entry was missing.
     pub const fn missed(self) -> u32 {
         self.0 & 0xffff
     }
 
-    /// How often it was seen in part.
+    /// Returns how often parts of two entries were seen.
     pub const fn torn(self) -> u32 {
         self.0 >> 16
     }
@@ -120,7 +120,7 @@ mod tests {
     use crate::{MAX_ALTERNATIVES, NO_ALTERNATIVE};
 
     #[test]
-    fn an_answer_tells_its_judgement_and_nothing_else() {
+    fn a_judgement_survives_its_encoding() {
         for verdict in [
             KernelVerdict::Allow,
             KernelVerdict::Deny,

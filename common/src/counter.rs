@@ -1,7 +1,7 @@
-/// Defines the counters with their index and the name that status and metrics use.
+/// Defines the counters in index order, with the name that status and metrics use.
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident, $word:literal;)*) => {
-        /// An outcome that a kernel program counts: index into the per-CPU array `COUNTS`.
+        /// An outcome that a kernel program counts: the index into the per-CPU array `COUNTS`.
         #[repr(u32)]
         #[derive(Clone, Copy, PartialEq, Eq, Hash)]
         #[cfg_attr(feature = "user", derive(Debug))]
@@ -13,7 +13,7 @@ macro_rules! counters {
             /// All counters, in index order.
             pub const ALL: &'static [Self] = &[$(Self::$name,)*];
 
-            /// The name that status and metrics use.
+            /// Returns the name that status and metrics use.
             pub const fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$name => $word,)*
@@ -21,13 +21,13 @@ macro_rules! counters {
             }
         }
 
-        /// How many counters there are.
+        /// The number of counters.
         pub const COUNTERS: u32 = Counter::ALL.len() as u32;
     };
 }
 
 counters! {
-    /// A pod's connect was sent to the outbound listener.
+    /// A pod's connect was redirected to the outbound listener.
     OutboundRedirected, "outbound_redirected";
     /// A pod's connect outside the mesh passed.
     OutboundOutside, "outbound_outside_mesh";
@@ -39,17 +39,17 @@ counters! {
     OutboundRefused, "outbound_refused";
     /// A tunnel or plaintext connect of the agent passed.
     TicketPassed, "ticket_passed";
-    /// A delivery was allowed by the policy tables.
+    /// A delivery was allowed by the policy maps.
     DeliveryAllowed, "delivery_allowed";
-    /// A delivery was denied.
+    /// A delivery was denied, or another connect of the agent did not fit its ticket.
     DeliveryDenied, "delivery_denied";
-    /// A delivery needs the userspace evaluator.
+    /// A delivery whose verdict needs the evaluator in userspace.
     DeliveryAsked, "delivery_asked";
-    /// A delivery's ticket was of another generation.
+    /// A delivery whose ticket was made before the last change of policies.
     DeliveryStale, "delivery_stale";
-    /// An inbound plaintext connection was allowed.
+    /// An inbound plaintext connection was allowed by the policy maps.
     PlaintextAllowed, "plaintext_allowed";
-    /// An inbound plaintext connection was denied.
+    /// An inbound plaintext connection was denied by the policy maps.
     PlaintextDenied, "plaintext_denied";
     /// An inbound plaintext connection went to the plaintext listener.
     PlaintextAsked, "plaintext_asked";
@@ -63,20 +63,20 @@ counters! {
     DeliverySteered, "delivery_steered";
     /// Traffic of the pod to itself passed.
     LoopbackPassed, "loopback_passed";
-    /// A segment that claims to be the pod's own was refused, because the kernel attests no
-    /// handshake of it: a late segment of a connection that has ended, a packet from the network
-    /// with a forged source, or a process of the pod that imitates the agent towards its own pod.
+    /// A segment that claims to be the pod's own was refused, because no handshake was recorded for it: a
+    /// late segment of a connection that has ended, a packet from the network with a forged source, or a
+    /// process of the pod that imitates the agent.
     LoopbackRefused, "loopback_refused";
-    /// An inbound connection was refused for a reason other than policy.
+    /// `sk_lookup` refused a connection, inbound or redirected, for a reason other than policy.
     SkLookupRefused, "sk_lookup_refused";
-    /// A repeated segment of a connection already refused.
+    /// A further segment of a connection that `sk_lookup` has refused.
     SkLookupRefusedAgain, "sk_lookup_refused_again";
     /// A handshake record could not be stored.
     HandshakeLost, "handshake_record_lost";
     /// An accepted socket could not be given its record.
     AcceptedLost, "accepted_record_lost";
-    /// A denial was not reported since its pod had used up its share.
+    /// A denial was not reported, because its source or pod had used up its share.
     EventLimited, "event_limited";
-    /// A denial was not reported since the ring buffer was full.
+    /// A denial was not reported, because the ring buffer was full.
     EventLost, "event_lost";
 }

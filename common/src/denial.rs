@@ -1,20 +1,21 @@
 use crate::{FourTuple, IdentityId, NetnsCookie, PolicySetId, assert_size};
 
-/// Which kernel hook decided.
+/// Where the kernel decided. [`Hook::SkLookup`] sees connections of both directions: inbound ones, and
+/// outbound ones that were redirected to the agent.
 #[repr(u8)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "user", derive(Debug))]
 pub enum Hook {
-    /// `cgroup/connect4` and `connect6`: a pod's own connect.
+    /// `cgroup/connect4` or `connect6`, on a connect of a pod's process.
     Connect = 1,
-    /// The same hooks, for the agent's delivery of an inbound connection.
+    /// The same hooks, on a connect of the agent under a ticket.
     Delivery = 2,
-    /// `sk_lookup` of the pod.
+    /// `sk_lookup`, on a connection that reaches the pod's network namespace.
     SkLookup = 3,
 }
 
 impl Hook {
-    /// The hook of a stored byte; `None` is no hook of ours.
+    /// Returns the hook of a stored byte, or `None` if it is unknown.
     pub const fn from_u8(value: u8) -> Option<Self> {
         match value {
             1 => Some(Self::Connect),
@@ -24,7 +25,7 @@ impl Hook {
         }
     }
 
-    /// The word that logs and events use.
+    /// Returns the word that logs and events use.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Connect => "connect",
@@ -46,7 +47,7 @@ macro_rules! reasons {
         }
 
         impl Reason {
-            /// The reason of a stored byte; `None` is no reason of ours.
+            /// Returns the reason of a stored byte, or `None` if it is unknown.
             pub const fn from_u8(value: u8) -> Option<Self> {
                 match value {
                     $($value => Some(Self::$name),)*
@@ -54,7 +55,7 @@ macro_rules! reasons {
                 }
             }
 
-            /// The word that logs, events and metrics use.
+            /// Returns the word that logs, events and metrics use.
             pub const fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$name => $word,)*
@@ -65,48 +66,49 @@ macro_rules! reasons {
 }
 
 reasons! {
-    /// A DENY alternative matched (PeerAuthentication's too).
+    /// A DENY alternative matched. PeerAuthentication also makes DENY alternatives.
     DeniedByPolicy = 1, "denied-by-policy";
     /// ALLOW policies exist and none of them matched.
     NoAllowMatched = 2, "no-allow-policy-matched";
-    /// A policy that selects the workload has a field that is not enforced: all is refused.
+    /// A policy that selects the workload has a field that Ambit does not enforce, so everything is refused.
     PolicyNotEnforceable = 3, "policy-not-enforceable";
-    /// The tables have no entry where there must be one: refused, and a fault of ours.
+    /// The maps lack an entry that must exist, which is a fault of the agent.
     TablesIncomplete = 4, "tables-incomplete";
-    /// The pod is enrolled but not served (the agent is starting, or has failed to enrol it).
+    /// The pod is enrolled and not served: the agent is starting, or could not serve it.
     PodClosed = 5, "pod-closed";
-    /// No listener of the agent: it is dead, or restarting.
+    /// The slot of the agent's listener is empty: the agent is dead, or restarting.
     NoListener = 6, "agent-not-listening";
-    /// The local address is none of the pod's.
+    /// The destination is not an address of the pod.
     ForeignAddress = 7, "foreign-local-address";
-    /// A port of the agent's listeners was dialled.
+    /// The destination is the port of a listener of the agent.
     ListenerPort = 8, "agent-port-dialled";
-    /// A loopback address that only the agent's connections use, without a record of one.
+    /// The connection uses a loopback address that only the agent's connections use, and has no record.
     NoRecord = 9, "no-connection-record";
     /// The socket is bound to a device and cannot be redirected.
     DeviceBound = 10, "socket-bound-to-device";
-    /// The agent's ticket did not fit the connection.
+    /// The agent's ticket does not fit the connection.
     TicketMismatch = 11, "ticket-mismatch";
-    /// The kernel could not store what it has to remember of the connection.
+    /// The kernel could not store the connection's record.
     NoMemory = 12, "no-room-for-record";
-    /// The canary at start, which is always denied.
+    /// The canary connect at the agent's start, which is always denied.
     Canary = 13, "canary";
 }
 
-/// A denial that the kernel reports: the record of the ring buffer `EVENTS`.
+/// A denial that the kernel reports: an entry of the ring buffer `EVENTS`.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[cfg_attr(feature = "user", derive(Debug, PartialEq, Eq))]
 pub struct DenialEvent {
-    /// Nanoseconds of `CLOCK_MONOTONIC`.
+    /// The time, in nanoseconds of `CLOCK_MONOTONIC`.
     pub at_ns: u64,
-    /// The pod.
+    /// The network namespace of the pod that was called, or whose process dialled.
     pub netns: NetnsCookie,
-    /// The connection; for a delivery the client is the authenticated caller.
+    /// The connection. For a delivery, the client is the authenticated caller; for a pod's own connect, it is
+    /// unspecified.
     pub connection: FourTuple,
-    /// The caller's identity.
+    /// The caller's identity, or [`IdentityId::NONE`].
     pub identity: IdentityId,
-    /// The set that decided.
+    /// The set that decided, or [`PolicySetId::NONE`].
     pub policy_set: PolicySetId,
     /// The alternative that decided, or [`crate::NO_ALTERNATIVE`].
     pub alternative: u32,

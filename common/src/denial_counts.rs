@@ -1,53 +1,54 @@
-//! How a pod's part of the ring buffer of denials is divided among those who were denied, so that a
-//! flood from one source does not hide what is denied to another.
+//! How a pod's share of the ring buffer of denials is divided among source addresses, so that a flood from
+//! one source does not hide the denials of another.
 
 use crate::Address;
 
-/// Denials that one pod may report in a second.
+/// The most denials that are reported for one pod in a second.
 const PER_SECOND: u64 = 100;
 
-/// One source may report up to this part of what is left: `1 / SHARE`. So after `k` sources about
-/// `(1 - 1 / SHARE)^k` of it is left.
+/// One source may use up to `1 / SHARE` of what is left. So after `k` sources, about `(1 - 1 / SHARE)^k` is
+/// left.
 const SHARE: u64 = 4;
 
-/// Bits of the hash that tells sources apart.
+/// The bits of the hash that tells sources apart.
 const HASH_BITS: u32 = 3;
 
 const COUNTER_BITS: u32 = 8;
 const COUNTER_MASK: u64 = (1 << COUNTER_BITS) - 1;
 
-/// An odd number whose multiples spread well (the golden ratio's).
+/// An odd number whose multiples spread well, from the golden ratio.
 const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// How many denials were reported in one second: eight counters of a byte, each of the sources whose
-/// hash it is.
+/// How many denials were reported in one second: eight counters of one byte, each for the sources with one
+/// hash.
 ///
-/// The hash changes with the second. Two sources may share a counter in one, and hardly in the next.
+/// The hash changes with each second. Two sources that share a counter in one second rarely share one in
+/// the next.
 #[derive(Clone, Copy)]
 #[cfg_attr(feature = "user", derive(Debug, PartialEq, Eq, Default))]
 pub struct DenialCounts(u64);
 
 impl DenialCounts {
-    /// The counts that a map keeps.
+    /// Reads the counts from a map value.
     #[inline(always)]
     pub const fn from_bits(bits: u64) -> Self {
         Self(bits)
     }
 
-    /// What a map keeps.
+    /// Returns the map value.
     #[inline(always)]
     pub const fn bits(self) -> u64 {
         self.0
     }
 
-    /// The counts with one more of a source, in the second that began at `since_ns`; `None` where the
+    /// Counts one more denial of a source in the second that began at `since_ns`. Returns `None` if the
     /// source has used up its part.
     #[inline(always)]
     pub const fn with(self, source: Address, since_ns: u64) -> Option<Self> {
         let shift = hash(source, since_ns) * COUNTER_BITS;
         let own = (self.0 >> shift) & COUNTER_MASK;
         let left = PER_SECOND.saturating_sub(self.total());
-        // Rounded up: the last ones are for whoever has had none.
+        // Rounded up, so that the last ones go to sources that have had none.
         if own * SHARE >= left {
             return None;
         }
@@ -58,20 +59,21 @@ impl DenialCounts {
     const fn total(self) -> u64 {
         const EVEN: u64 = 0x00ff_00ff_00ff_00ff;
         const ONES: u64 = 0x0001_0001_0001_0001;
-        // The counters in pairs, and then the pairs, added up in the uppermost sixteen bits.
+        // Adds the counters in pairs, and then the pairs, into the uppermost sixteen bits.
         let pairs = (self.0 & EVEN) + ((self.0 >> COUNTER_BITS) & EVEN);
         pairs.wrapping_mul(ONES) >> 48
     }
 }
 
-/// Which counter a source has. The pods of a node often share a /64, so all of an address counts.
+/// Returns the counter of a source. The hash uses the whole address, because the pods of a node often share
+/// a /64.
 #[inline(always)]
 const fn hash(source: Address, since_ns: u64) -> u32 {
     let [first, second, third, last] = source.v6_be();
     let network = (first as u64) << 32 | second as u64;
     let host = (third as u64) << 32 | last as u64;
-    // By a multiplier that changes with the second: two addresses share the upper bits of the product
-    // with one multiplier, and not with another.
+    // The multiplier changes with each second, so two addresses that share the upper bits of the product
+    // in one second do not share them in another.
     let multiplier = since_ns.wrapping_mul(SPREAD);
     let multiplier = (multiplier ^ (multiplier >> 32)) | 1;
     let key = network.wrapping_mul(SPREAD) ^ host;
@@ -82,7 +84,7 @@ const fn hash(source: Address, since_ns: u64) -> u32 {
 mod tests {
     use super::*;
 
-    /// Reports as often as it may, and tells how often that was.
+    /// Reports as often as the counts allow. Returns how often that was.
     fn exhaust(counts: &mut DenialCounts, source: Address, since_ns: u64) -> u64 {
         let mut reported = 0;
         while let Some(more) = counts.with(source, since_ns) {
@@ -92,7 +94,7 @@ mod tests {
         reported
     }
 
-    /// When a second began, on a clock that is read in between.
+    /// The beginning of a second.
     fn begin(second: u64) -> u64 {
         77_123_456_789 + second * 1_000_012_345
     }

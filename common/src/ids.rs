@@ -1,4 +1,4 @@
-/// Defines an id that is a plain integer in a map.
+/// Defines an id that is an integer in a map.
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident($inner:ty)) => {
         $(#[$doc])*
@@ -14,33 +14,33 @@ macro_rules! id {
 }
 
 id! {
-    /// A network namespace, as `bpf_get_netns_cookie` and `SO_NETNS_COOKIE` (Linux 5.14) name it.
-    /// Never reused before the next boot.
+    /// The cookie of a network namespace, as `bpf_get_netns_cookie` and `SO_NETNS_COOKIE` (Linux 5.14) give
+    /// it. Not reused before the next boot.
     NetnsCookie(u64)
 }
 
 id! {
-    /// A socket, as `bpf_get_socket_cookie` and `SO_COOKIE` name it. Never reused before the next
+    /// The cookie of a socket, as `bpf_get_socket_cookie` and `SO_COOKIE` give it. Not reused before the next
     /// boot.
     SocketCookie(u64)
 }
 
 id! {
-    /// A workload identity's number on this node. Never reused within a pin directory.
+    /// The number of a workload identity on this node. Never reused within a pin directory.
     IdentityId(u32)
 }
 
 impl IdentityId {
     /// No identity: plaintext.
     pub const NONE: Self = Self(0);
-    /// This node itself, as its kernel attests.
+    /// This node itself, whose kernel has recorded the connect.
     pub const NODE: Self = Self(1);
     /// The first number that a workload identity can have.
     pub const FIRST_WORKLOAD: Self = Self(2);
 }
 
 id! {
-    /// A compiled policy set in the kernel. Never reused within a pin directory; 0 is none.
+    /// The number of a compiled policy set in the kernel. Never reused within a pin directory; 0 is none.
     PolicySetId(u32)
 }
 
@@ -50,7 +50,7 @@ impl PolicySetId {
 }
 
 id! {
-    /// Counts the changes of one pod's policy set, so that a verdict asked under an older one is
-    /// recognised.
+    /// The number of changes of one pod's policy set. It shows whether a verdict was asked for under an older
+    /// set.
     Generation(u64)
 }

@@ -1,12 +1,12 @@
 //! What Ambit's kernel programs and its agent agree on.
 //!
-//! Everything here crosses the boundary between kernel and userspace as the key or value of a BPF
-//! map, so each type is `repr(C)`, has no padding that is not named, and has its size asserted.
-//! The layout of all of them together is [`LAYOUT_VERSION`]: it names the pin directory, since a
-//! pinned map outlives the agent that made it.
+//! Everything here crosses the boundary between kernel and userspace as the key or value of a BPF map. So
+//! each type is `repr(C)`, names all of its padding, and has its size asserted. [`LAYOUT_VERSION`] is the
+//! version of all layouts together. It names the pin directory, because a pinned map outlives the agent
+//! that made it.
 //!
-//! Byte order: an [`Address`] is in network order, as it is on the wire; every port is in host
-//! order. Where a kernel context gives a port in network order the programs convert it at once.
+//! Byte order: an [`Address`] is in network order, as on the wire, and so are values whose name ends in
+//! `_be`. Ports are in host order: a program converts the port of a kernel context when it reads it.
 #![cfg_attr(not(feature = "user"), no_std)]
 
 mod address;
@@ -42,17 +42,17 @@ pub use policy::{
 pub use socket_record::{RecordKind, SocketRecord};
 pub use ticket::{Ticket, TicketKind, TicketVerdict};
 
-/// HBONE's port on the wire (Istio ambient), on every pod.
+/// The port of HBONE (Istio ambient) on the wire. It is the same on every pod.
 pub const HBONE_PORT: u16 = 15008;
 
-/// First two octets of the IPv4 range from which the agent dials applications: `127.77.0.0/16`.
+/// The first two octets of the IPv4 range from which the agent dials applications: `127.77.0.0/16`.
 pub const DELIVERY_RANGE: [u8; 2] = [127, 77];
 
-/// First two octets of the IPv4 range to which redirected connections are sent: `127.78.0.0/16`.
+/// The first two octets of the IPv4 range to which connects are redirected: `127.78.0.0/16`.
 pub const OUTBOUND_RANGE: [u8; 2] = [127, 78];
 
-/// Version of the layout of every type in this crate. Raise it with any change of a layout or of a
-/// map's type: an agent never opens the pins of another layout.
+/// The version of the layout of all types in this crate. Raise it with any change of a layout or of a map's
+/// type: an agent never opens the pins of another layout.
 pub const LAYOUT_VERSION: u32 = 2;
 
 /// Asserts the size of a type that crosses the kernel boundary.
@@ -65,7 +65,7 @@ pub(crate) use assert_size;
 
 #[cfg(feature = "maps")]
 mod maps {
-    //! Types that may be passed to the kernel as they are.
+    //! Types that are passed to the kernel as bytes.
     use super::*;
 
     macro_rules! pod {

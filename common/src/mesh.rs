@@ -1,21 +1,23 @@
-/// What the connect hooks do with a destination, by longest-prefix match over [`crate::Address`].
+/// What the connect hook does with a pod's connect to a destination. `MESH` has the class of each prefix,
+/// and the longest one counts.
 ///
-/// A destination without an entry lies outside the mesh and passes.
+/// A destination without an entry is outside the mesh, and the connect goes on.
 #[repr(u8)]
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "user", derive(Debug))]
 pub enum MeshClass {
-    /// To the proxy: an opted-in pod, a Service with such an endpoint, or an address of the mesh's
-    /// ranges that the model does not know.
+    /// The connect is redirected to the proxy. The destination is an opted-in pod, a Service with an
+    /// opted-in endpoint, or an address in the mesh's ranges that the model does not know.
     Proxy = 1,
-    /// Passes, counted: a pod or Service that its objects do not opt in.
+    /// The connect goes on. The destination is a pod or Service that its objects do not opt in.
     NotOptedIn = 2,
-    /// Passes, counted as outside: an excluded part of the mesh's ranges.
+    /// The connect goes on. The destination is in a part of the mesh's ranges that is excluded.
     Outside = 3,
 }
 
 impl MeshClass {
-    /// The class of a map value; `None` is no class of ours, to be treated as [`MeshClass::Proxy`].
+    /// Returns the class of a map value. `None` means an unknown value, which callers must treat as
+    /// [`MeshClass::Proxy`].
     #[inline(always)]
     pub const fn from_u8(value: u8) -> Option<Self> {
         match value {
@@ -27,5 +29,5 @@ impl MeshClass {
     }
 }
 
-/// Bits of a whole address in the longest-prefix-match table.
+/// The prefix length of a single address in `MESH`.
 pub const MESH_PREFIX_BITS: u32 = 128;

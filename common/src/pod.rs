@@ -1,12 +1,12 @@
 use crate::{Address, Generation, NetnsCookie, PolicySetId, assert_size};
 
-/// The most shards that a node's data path can have.
+/// The most shards that the data path of a node can have.
 pub const MAX_SHARDS: usize = 8;
 
-/// The address families, each with listeners of its own.
+/// The number of IP versions, each of which has its own listeners.
 pub const FAMILIES: usize = 2;
 
-/// Slots of a pod's socket map: one for each listener kind, family and shard.
+/// The slots of a pod's socket map: one for each listener kind, IP version and shard.
 pub const LISTENER_SLOTS: u32 = (3 * FAMILIES * MAX_SHARDS) as u32;
 
 /// What a listener of the agent in a pod's network namespace receives.
@@ -39,76 +39,77 @@ pub enum IpFamily {
 }
 
 impl IpFamily {
-    /// Both families, in slot order.
+    /// Both versions, in slot order.
     pub const ALL: [Self; FAMILIES] = [Self::V4, Self::V6];
 
-    /// The family of an address (an IPv4-mapped one is IPv4).
+    /// Returns the IP version of an address; a mapped address is IPv4.
     #[inline(always)]
     pub const fn of(address: &Address) -> Self {
         if address.is_v4() { Self::V4 } else { Self::V6 }
     }
 }
 
-/// The slot of a listener in its pod's socket map. `shard` is below [`MAX_SHARDS`].
+/// Returns the slot of a listener in its pod's socket map. `shard` must be below [`MAX_SHARDS`].
 #[inline(always)]
 pub const fn listener_slot(kind: ListenerKind, family: IpFamily, shard: u32) -> u32 {
     (kind as u32 * FAMILIES as u32 + family as u32) * MAX_SHARDS as u32 + shard
 }
 
-/// Whether a pod's mesh traffic is served or refused.
+/// Whether the agent carries an enrolled pod's mesh connections.
 #[repr(u8)]
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "user", derive(Debug))]
 pub enum PodMode {
-    /// Enrolled, but not served: mesh traffic is refused both ways.
+    /// Mesh connections are refused in both directions.
     Closed = 0,
-    /// Served by the agent's listeners.
+    /// Mesh connections go to the agent's listeners. If the agent is dead, their slots are empty, and the
+    /// connections are refused.
     Served = 1,
 }
 
 /// The most pods that can be enrolled on one node, closed or served.
 pub const MAX_PODS: u32 = 4096;
 
-/// The most pods that can be served on one node. Those beyond it are closed.
+/// The most pods that can be served on one node. Further ones are closed.
 pub const MAX_SERVED_PODS: u32 = 1024;
 
-/// Where an enrolled pod's entry is: value of the `PODS` map, keyed by [`NetnsCookie`]. It stays the
-/// same for as long as the pod is enrolled.
+/// Where an enrolled pod's entry is: the value of the `PODS` map, by [`NetnsCookie`]. It does not change
+/// while the pod is enrolled.
 ///
-/// `PODS` is a hash that is only inserted into and deleted from: the kernel replaces a value of a
-/// hash by linking a new element before it unlinks the old one, and a look-up in between can miss
-/// both. A pod that is missed counts as not enrolled, and its calls leave in plaintext.
+/// Entries of `PODS` are inserted and deleted, never overwritten. The kernel overwrites an entry of a hash
+/// by linking a new element before it unlinks the old one, and a look-up in between can miss both. A pod
+/// that is missed counts as not enrolled, and its calls leave in plaintext.
 #[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[cfg_attr(feature = "user", derive(Debug, Hash))]
 pub struct PodSlot(pub u32);
 
 impl PodSlot {
-    /// How many entries each slot has in `POD_ENTRIES`: the one in force, and one to write the next
-    /// one into. `POD_TURNS` says which is in force.
+    /// How many copies each slot has in `POD_ENTRIES`: one is in force, and the next entry is written to
+    /// the other. `POD_TURNS` says which is in force.
     pub const COPIES: u32 = 2;
 
-    /// The index in `POD_ENTRIES` of one of the slot's copies. The turn's lowest bit counts.
+    /// Returns the index in `POD_ENTRIES` of one of the slot's copies, by the lowest bit of the turn.
     #[inline(always)]
     pub const fn copy(self, turn: u8) -> u32 {
         self.0.wrapping_mul(Self::COPIES) | (turn & 1) as u32
     }
 }
 
-/// An enrolled pod: value of the `POD_ENTRIES` map, two for each [`PodSlot`].
+/// An enrolled pod: the value of the `POD_ENTRIES` map, with two copies for each [`PodSlot`].
 ///
-/// The agent writes the copy that is not in force, and then the one byte that says which is. It writes
-/// a copy only after a time in which every program that may have held it has ended. So a program
-/// sees the old entry or the new one, and never parts of both.
+/// The agent writes the copy that is not in force, and then the byte that puts it in force. Before it
+/// writes a copy, it waits until every program that may still read that copy has ended. So a program sees
+/// either the old or the new entry, never parts of both.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[cfg_attr(feature = "user", derive(Debug, PartialEq, Eq))]
 pub struct PodEntry {
-    /// Whose entry this is. A program that finds another pod's here refuses.
+    /// The pod's network namespace. A program that finds another pod's entry refuses.
     pub netns: NetnsCookie,
-    /// Counts the changes of `policy_set`.
+    /// The number of changes of `policy_set`.
     pub generation: Generation,
-    /// The policies that decide who may reach this pod.
+    /// The set of the policies that decide who may reach this pod.
     pub policy_set: PolicySetId,
     /// Shards of the data path, 1 to [`MAX_SHARDS`].
     pub shards: u32,
@@ -116,7 +117,7 @@ pub struct PodEntry {
     pub primary_v4: Address,
     /// The pod's first IPv6 address, or unspecified.
     pub primary_v6: Address,
-    /// Ports of the agent's listeners: by kind, then shard; 0 is none. Host order.
+    /// Ports of the agent's listeners, by kind and shard, in host order; 0 is none.
     pub listener_ports: [[u16; MAX_SHARDS]; 3],
     /// A [`PodMode`].
     pub state: u8,
@@ -126,13 +127,13 @@ pub struct PodEntry {
 assert_size!(PodEntry, 112);
 
 impl PodEntry {
-    /// Whether the pod's mesh traffic is served. Any unknown state is closed.
+    /// Whether the pod is served. An unknown mode counts as closed.
     #[inline(always)]
     pub const fn is_served(&self) -> bool {
         self.state == PodMode::Served as u8
     }
 
-    /// Whether `port` (host order) is one of the agent's listeners in this pod.
+    /// Whether `port`, in host order, is the port of one of the agent's listeners in this pod.
     #[inline(always)]
     pub fn is_listener_port(&self, port: u16) -> bool {
         let mut kind = 0;
@@ -149,7 +150,7 @@ impl PodEntry {
         false
     }
 
-    /// The port of an outbound listener, host order; 0 is none.
+    /// Returns the port of an outbound listener in host order, or 0.
     #[inline(always)]
     pub const fn outbound_port(&self, shard: u32) -> u16 {
         if shard as usize >= MAX_SHARDS {
@@ -159,7 +160,7 @@ impl PodEntry {
     }
 }
 
-/// Key of the `POD_ADDRESSES` map: an IP address that is a pod's own.
+/// The key of the `POD_ADDRESSES` map: one of a pod's own IP addresses.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[cfg_attr(feature = "user", derive(Debug, PartialEq, Eq, PartialOrd, Ord))]
@@ -171,23 +172,23 @@ pub struct PodAddressKey {
 }
 assert_size!(PodAddressKey, 24);
 
-/// Key of the `PROBE_PORTS` map: a port that the Pod object declares for a probe or a lifecycle
-/// hook, on which the node itself is admitted.
+/// The key of the `PROBE_PORTS` map: a port that the Pod object declares for a probe or a lifecycle hook.
+/// The node itself may connect to it.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[cfg_attr(feature = "user", derive(Debug, PartialEq, Eq, PartialOrd, Ord))]
 pub struct PodPortKey {
     /// The pod's network namespace.
     pub netns: NetnsCookie,
-    /// Host order.
+    /// The port, in host order.
     pub port: u16,
     /// Zero: part of the key.
     pub zero: [u16; 3],
 }
 assert_size!(PodPortKey, 16);
 
-/// Constants of one pod's `sk_lookup` program, set when it is loaded (`bpf_get_netns_cookie` does
-/// not exist in that program type).
+/// The constants of one pod's `sk_lookup` program. The loader sets them, because this program type cannot
+/// call `bpf_get_netns_cookie`.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[cfg_attr(feature = "user", derive(Debug))]

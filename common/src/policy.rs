@@ -1,23 +1,23 @@
 //! Policy sets as bit vectors (Lakshman and Stiliadis, SIGCOMM 1998).
 //!
-//! The policies of a workload, expanded to alternatives that are each a conjunction over four
-//! dimensions (peer identity, source address, destination address, destination port), are
-//! numbered. Each value of a dimension has the bitmap of the alternatives that it satisfies; the
-//! AND of the four is the set of alternatives that match.
+//! The policies of a workload are expanded to alternatives. An alternative is a conjunction over four
+//! dimensions: peer identity, source address, destination address and destination port. Alternatives are
+//! numbered. Each value of a dimension has the bitmap of the alternatives that it satisfies. The AND of
+//! the four bitmaps is the set of alternatives that match.
 
 use crate::{Address, IdentityId, PolicySetId, assert_size};
 
-/// Words of a [`Bitmap`].
+/// The number of words of a [`Bitmap`].
 pub const BITMAP_WORDS: usize = 16;
 
-/// The most alternatives that a policy set can have in the kernel. A larger one is decided in
-/// userspace ([`SetMode::Ask`]).
+/// The most alternatives that a policy set can have in the kernel. Userspace decides for a larger set
+/// ([`SetMode::Ask`]).
 pub const MAX_ALTERNATIVES: usize = BITMAP_WORDS * 64;
 
-/// "No alternative decided."
+/// The number that means that no alternative decided.
 pub const NO_ALTERNATIVE: u32 = u32::MAX;
 
-/// A set of alternatives; alternative *n* is bit *n* % 64 of word *n* / 64.
+/// A set of alternatives. Alternative *n* is bit *n* % 64 of word *n* / 64.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "user", derive(Debug, Hash))]
@@ -44,88 +44,87 @@ impl Bitmap {
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "user", derive(Debug))]
 pub enum SetMode {
-    /// Refuses everything: a policy in it cannot be enforced.
+    /// Refuses everything, because a policy in the set cannot be enforced.
     Refuse = 0,
-    /// By the bitmaps.
+    /// Decides by the bitmaps.
     Tables = 1,
-    /// Asks userspace for everything: it does not fit the tables.
+    /// Leaves everything to userspace, because the set does not fit the maps.
     Ask = 2,
 }
 
-/// What a policy set says apart from its dimensions: value of `POLICY_SETS`, keyed by
-/// [`PolicySetId`].
+/// What a policy set says apart from its dimensions: the value of `POLICY_SETS`, by [`PolicySetId`].
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[cfg_attr(feature = "user", derive(Debug, PartialEq, Eq))]
 pub struct PolicySetHeader {
-    /// DENY alternatives that L4 attributes decide.
+    /// DENY alternatives that L4 attributes decide alone.
     pub deny: Bitmap,
-    /// DENY alternatives that match only if HTTP attributes do too.
+    /// DENY alternatives that also depend on HTTP attributes.
     pub deny_ask: Bitmap,
-    /// ALLOW alternatives that L4 attributes decide.
+    /// ALLOW alternatives that L4 attributes decide alone.
     pub allow: Bitmap,
-    /// ALLOW alternatives that match only if HTTP attributes do too.
+    /// ALLOW alternatives that also depend on HTTP attributes.
     pub allow_ask: Bitmap,
-    /// Alternatives that a port without an entry of its own satisfies.
+    /// Alternatives that a port without an entry in `PORT_BITS` satisfies.
     pub other_ports: Bitmap,
     /// A [`SetMode`].
     pub mode: u8,
-    /// Non-zero: ALLOW policies exist, so what none of them matches is refused.
+    /// Non-zero if ALLOW policies exist. Then what matches none of them is refused.
     pub has_allow: u8,
     /// Zero.
     pub zero: [u8; 2],
-    /// The set that this is the header of. See [`SetBits`].
+    /// The set whose header this is. See [`SetBits`].
     pub set: PolicySetId,
 }
 assert_size!(PolicySetHeader, 648);
 
-/// The alternatives that a value of one dimension satisfies in a set: value of `IDENTITY_BITS`,
+/// The alternatives that a value of one dimension satisfies in a set: the value of `IDENTITY_BITS`,
 /// `SOURCE_BITS`, `DESTINATION_BITS` and `PORT_BITS`.
 ///
-/// An entry is written once and never changed, and it is removed only after every program that may
-/// have held it has ended. It names its set and its key all the same, and a program that read
-/// another's refuses: the kernel uses the memory of removed entries again at once.
+/// An entry is written once and never changed. It is removed only after every program that may still read
+/// it has ended. The entry names its set and its key nevertheless, and a program that finds another one's
+/// entry refuses: the kernel reuses the memory of removed entries immediately.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[cfg_attr(feature = "user", derive(Debug, PartialEq, Eq))]
 pub struct SetBits {
     /// The policy set.
     pub set: PolicySetId,
-    /// The identity, the port, or the length of the prefix.
+    /// The identity, the port, or the prefix length.
     pub value: u32,
     /// The alternatives.
     pub bits: Bitmap,
 }
 assert_size!(SetBits, 136);
 
-/// Key of `IDENTITY_BITS`.
+/// The key of `IDENTITY_BITS`.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[cfg_attr(feature = "user", derive(Debug, PartialEq, Eq, Hash))]
 pub struct IdentityBitsKey {
     /// The policy set.
     pub set: PolicySetId,
-    /// The peer. A miss is no verdict: the agent writes the entry before it delivers.
+    /// The peer. A miss refuses the connection: the agent writes the entry before it delivers.
     pub identity: IdentityId,
 }
 assert_size!(IdentityBitsKey, 8);
 
-/// Key of `PORT_BITS`. A miss means [`PolicySetHeader::other_ports`].
+/// The key of `PORT_BITS`. On a miss, [`PolicySetHeader::other_ports`] applies.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[cfg_attr(feature = "user", derive(Debug, PartialEq, Eq, Hash))]
 pub struct PortBitsKey {
     /// The policy set.
     pub set: PolicySetId,
-    /// Host order.
+    /// The port, in host order.
     pub port: u16,
     /// Zero: part of the key.
     pub zero: u16,
 }
 assert_size!(PortBitsKey, 8);
 
-/// Data of the longest-prefix-match keys of `SOURCE_BITS` and `DESTINATION_BITS`. Each set has an
-/// entry for the empty prefix, so a miss is a fault.
+/// The data of the longest-prefix-match keys of `SOURCE_BITS` and `DESTINATION_BITS`. Each set has an entry
+/// for the empty prefix, so a miss is a fault and refuses the connection.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[cfg_attr(feature = "user", derive(Debug, PartialEq, Eq, Hash))]
@@ -139,10 +138,10 @@ pub struct AddressBitsKey {
 }
 assert_size!(AddressBitsKey, 24);
 
-/// Bits of an [`AddressBitsKey`] before its address.
+/// The bits of an [`AddressBitsKey`] that precede its address.
 pub const ADDRESS_KEY_SET_BITS: u32 = 64;
 
-/// What a policy set says of a connection.
+/// What a policy set says about a connection.
 #[repr(u8)]
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "user", derive(Debug))]
@@ -153,7 +152,7 @@ pub enum KernelVerdict {
     Deny,
     /// ALLOW policies exist and none matches.
     NoAllow,
-    /// The policies depend on HTTP attributes, or do not fit the tables.
+    /// Userspace decides: the policies depend on HTTP attributes, or do not fit the maps.
     Ask,
     /// A policy cannot be enforced.
     Refuse,
@@ -179,10 +178,10 @@ impl Judgement {
     }
 }
 
-/// Judges a connection by the bitmaps of its four dimensions: DENY first, then what depends on
-/// HTTP attributes, then ALLOW; the three-valued rule of the kernel projection.
+/// Judges a connection by the bitmaps of its four dimensions: DENY first, then what depends on HTTP
+/// attributes, then ALLOW.
 ///
-/// The one function behind every verdict of the kernel; userspace tests call it too.
+/// This function is behind every verdict of the kernel. Tests in userspace call it, too.
 #[inline(always)]
 pub fn judge(
     header: &PolicySetHeader,
@@ -226,10 +225,10 @@ pub fn judge(
     Judgement::new(verdict, first(|word| matched(word) & deciding.0[word]))
 }
 
-/// The first alternative of a set given by its words.
+/// Returns the first alternative of a set that is given by its words.
 ///
-/// Apart from the loop above, and left at the first hit: a loop that carried the first hit of each
-/// class along would have the verifier follow every combination of hits.
+/// This is a loop of its own that ends at the first hit. If the loop above carried along the first hit of
+/// each class, the verifier would have to follow every combination of hits.
 #[inline(always)]
 fn first(words: impl Fn(usize) -> u64) -> u32 {
     let mut word = 0;
@@ -284,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_matched_is_refused_only_where_allow_policies_exist() {
+    fn without_a_match_only_allow_policies_refuse() {
         assert_eq!(verdict(&header(), &[]).verdict, KernelVerdict::NoAllow);
         let open = PolicySetHeader {
             has_allow: 0,
@@ -305,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn what_depends_on_http_is_asked() {
+    fn userspace_decides_what_depends_on_http() {
         assert_eq!(
             verdict(&header(), &[1, 2]),
             Judgement::new(KernelVerdict::Ask, 1)

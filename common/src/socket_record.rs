@@ -1,27 +1,27 @@
 use crate::{AddressPort, assert_size};
 
-/// What a socket's record says of it.
+/// What kind of socket a record describes.
 #[repr(u8)]
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "user", derive(Debug))]
 pub enum RecordKind {
-    /// A pod process's socket whose connect was redirected; `endpoint` is what it dialled.
+    /// The socket of a pod's process whose connect was redirected. `endpoint` is its original destination.
     OutboundClient = 1,
-    /// The agent's accepted end of such a connection; `endpoint` is what was dialled.
+    /// The agent's accepted end of a redirected connection. `endpoint` is the original destination.
     OutboundAccepted = 2,
-    /// The agent's socket that dials an application; `endpoint` is the caller.
+    /// The agent's end of a delivery. `endpoint` is the caller.
     DeliveryClient = 3,
-    /// The application's accepted end of such a connection; `endpoint` is the caller.
+    /// The application's accepted end of a delivery. `endpoint` is the caller.
     DeliveryAccepted = 4,
-    /// A socket of the node itself that dials a pod; `endpoint` is unspecified.
+    /// A socket of the node itself that dials the mesh. `endpoint` is the address that it dialled.
     Node = 5,
-    /// A pod process's socket that dials one of the pod's own addresses; `endpoint` is the socket's
-    /// own address. Kept for the handshake only, never as a socket's record.
+    /// The socket of a pod's process that dials one of the pod's own addresses. `endpoint` is the socket's
+    /// own address. Exists only during the handshake, never as a socket's record.
     LocalClient = 6,
 }
 
 impl RecordKind {
-    /// The kind of a stored byte; `None` is no kind of ours.
+    /// Returns the kind of a stored byte, or `None` if it is unknown.
     #[inline(always)]
     pub const fn from_u8(value: u8) -> Option<Self> {
         match value {
@@ -36,15 +36,15 @@ impl RecordKind {
     }
 }
 
-/// What the kernel remembers of one socket: value of the socket storage `SOCKETS`, and during a
-/// handshake of the pod's `HANDSHAKES` (both keyed from the client's side).
+/// What the kernel remembers about one socket: the value of the socket storage `SOCKETS` and, during a
+/// handshake, of the pod's `HANDSHAKES`.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[cfg_attr(feature = "user", derive(Debug, PartialEq, Eq))]
 pub struct SocketRecord {
-    /// When the record was made, nanoseconds of `CLOCK_MONOTONIC`.
+    /// When the record was made, in nanoseconds of `CLOCK_MONOTONIC`.
     pub since_ns: u64,
-    /// See [`RecordKind`] for what it is.
+    /// An address and port, whose meaning [`RecordKind`] says.
     pub endpoint: AddressPort,
     /// A [`RecordKind`].
     pub kind: u8,
@@ -56,7 +56,7 @@ pub struct SocketRecord {
 assert_size!(SocketRecord, 32);
 
 impl SocketRecord {
-    /// The record's kind.
+    /// Returns the record's kind, or `None` if it is unknown.
     #[inline(always)]
     pub const fn kind(&self) -> Option<RecordKind> {
         RecordKind::from_u8(self.kind)

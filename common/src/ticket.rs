@@ -2,40 +2,41 @@ use crate::{
     AddressPort, Generation, IdentityId, NO_ALTERNATIVE, NetnsCookie, PolicySetId, assert_size,
 };
 
-/// Why the agent opens a connection from inside a pod's network namespace.
+/// What the agent opens a connection from a pod's network namespace for.
 #[repr(u8)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "user", derive(Debug))]
 pub enum TicketKind {
-    /// An HBONE tunnel to another pod's node.
+    /// An HBONE tunnel to another pod.
     Tunnel = 1,
-    /// A plaintext connection to an endpoint that its objects do not opt in.
+    /// A plaintext connection to an endpoint that is not opted in.
     Plaintext = 2,
-    /// Delivery of an inbound connection to the pod's application; judged by the pod's policies.
+    /// A delivery to the pod's application, which the pod's policies judge.
     Delivery = 3,
-    /// Proof at start that the hook sees the agent: always denied.
+    /// The proof at the agent's start that the hook sees the agent. Always denied.
     Canary = 4,
 }
 
-/// What the connect hook wrote into a ticket.
+/// The verdict that the connect hook writes into a ticket.
 #[repr(u8)]
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "user", derive(Debug))]
 pub enum TicketVerdict {
     /// The hook has not seen the ticket.
     Pending = 0,
-    /// Connected as asked; bytes may flow.
+    /// The connect goes on, and bytes may pass.
     Allow = 1,
-    /// Refused; see the ticket's reason.
+    /// The connect fails; the ticket has the reason.
     Deny = 2,
-    /// Connected, but no byte may flow before the userspace evaluator has allowed it.
+    /// The connect goes on, and no byte may pass before the evaluator in userspace has allowed it.
     Ask = 3,
-    /// The pod's policies changed since the ticket was made: take a new one.
+    /// The connect fails because the pod's policies have changed since the ticket was made. A new ticket is
+    /// needed.
     Stale = 4,
 }
 
 impl TicketVerdict {
-    /// The verdict of a stored byte. Anything unknown is a denial.
+    /// Returns the verdict of a stored byte. An unknown one counts as a denial.
     #[inline(always)]
     pub const fn from_u8(value: u8) -> Self {
         match value {
@@ -48,21 +49,21 @@ impl TicketVerdict {
     }
 }
 
-/// Permission for one connect of one socket of the agent: value of `TICKETS`, keyed by
-/// [`crate::SocketCookie`]. The agent inserts it before it connects and removes it after.
+/// The permission for one connect of one socket of the agent: the value of `TICKETS`, by
+/// [`crate::SocketCookie`]. The agent inserts it before it connects and removes it afterwards.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[cfg_attr(feature = "user", derive(Debug, PartialEq, Eq))]
 pub struct Ticket {
     /// The pod in whose network namespace the socket lives.
     pub netns: NetnsCookie,
-    /// Delivery: the generation of the pod's policies that the agent acted on.
+    /// For a delivery: the generation of the pod's policies that the agent has seen.
     pub generation: Generation,
     /// The only destination that the socket may dial.
     pub destination: AddressPort,
-    /// Delivery: the caller as the application is to see it. Policy uses its address.
+    /// For a delivery: the caller as the application sees it. Policy uses the address and not the port.
     pub caller: AddressPort,
-    /// Delivery: the caller's verified identity.
+    /// For a delivery: the caller's verified identity.
     pub identity: IdentityId,
     /// Written by the hook: the set that decided.
     pub policy_set: PolicySetId,
@@ -80,7 +81,7 @@ pub struct Ticket {
 assert_size!(Ticket, 72);
 
 impl Ticket {
-    /// A ticket that the hook has not seen.
+    /// Makes a ticket that the hook has not seen.
     pub const fn new(kind: TicketKind, netns: NetnsCookie, destination: AddressPort) -> Self {
         Self {
             netns,

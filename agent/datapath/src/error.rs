@@ -22,10 +22,10 @@ pub enum DatapathError {
         /// The kernel's error.
         source: Box<aya::programs::ProgramError>,
     },
-    /// The embedded object lacks a program: a fault of the build.
+    /// The embedded object lacks a program, which is a fault of the build.
     #[error("the embedded object has no program {0}; build the agent with `cargo xtask build`")]
     NoProgram(&'static str),
-    /// The embedded object lacks a map: a fault of the build.
+    /// The embedded object lacks a map, which is a fault of the build.
     #[error("the embedded object has no map {0}; build the agent with `cargo xtask build`")]
     NoMap(&'static str),
     /// The pin directory could not be prepared.
@@ -42,34 +42,36 @@ pub enum DatapathError {
     Map {
         /// Which map.
         map: &'static str,
-        /// What was tried.
+        /// What failed, as a participle: "opened", "written".
         action: &'static str,
         /// The kernel's error.
         source: Box<aya::maps::MapError>,
     },
-    /// An enrolled pod's slot in the kernel's tables is another's: a fault of an earlier agent, or the
-    /// maps were changed by someone else.
+    /// The slot of an enrolled pod belongs to another pod: an earlier agent made a mistake, or another program
+    /// changed the maps.
     #[error(
-        "the kernel's tables have no entry of its own for the pod with netns cookie {}; its traffic is \
-         refused. Delete the pod, and it is served when it has been made anew", .0.0
+        "the kernel's tables have another pod's entry for the pod with netns cookie {}; its traffic is \
+         refused. Delete the pod so that it is created again", .0.0
     )]
     SlotTaken(ambit_common::NetnsCookie),
-    /// As many pods are enrolled as the tables have room for.
+    /// The maps have no room for more pods.
     #[error(
-        "the map PODS could not be written: {} pods are enrolled, and there is room for no more; \
-         move pods to another node",
+        "the map PODS could not be written: {} pods are enrolled, which is the maximum; move pods to \
+         another node",
         ambit_common::MAX_PODS
     )]
     NoSlot,
-    /// Nothing says whether kernel programs still use what was taken away from them.
-    #[error("the kernel could not be waited for: {0}; what is out of use stays until it can")]
+    /// It is unknown whether kernel programs still use what was taken away from them.
+    #[error(
+        "waiting for a grace period of the kernel failed: {0}; what is out of use stays until it succeeds"
+    )]
     Grace(#[source] io::Error),
     /// Several entries could not be written or removed. The others were.
     #[error("{first} ({more} more failed)")]
     Several {
         /// The first error.
         first: Box<DatapathError>,
-        /// How many there were besides.
+        /// The number of further errors.
         more: usize,
     },
     /// The pin directory could not be changed.
@@ -77,7 +79,7 @@ pub enum DatapathError {
     Pin {
         /// The file or directory.
         path: PathBuf,
-        /// What was tried.
+        /// What failed, as a participle: "opened", "written".
         action: &'static str,
         /// The kernel's error.
         source: io::Error,
@@ -88,13 +90,13 @@ pub enum DatapathError {
          run in a cgroup below the one given by --cgroup"
     )]
     HookDoesNotSeeAgent(&'static str),
-    /// All numbers of a kind have been given out.
+    /// All numbers of policy sets or of identities have been used.
     #[error(
         "all numbers for policy sets or identities are used up: drain the node, stop the agent, \
          remove its pin directory and start it again"
     )]
     IdsExhausted,
-    /// A pod that has no policy set: it is being enrolled, or has just been removed.
+    /// The pod has no policy set: it is being enrolled, or has just been removed.
     #[error("the pod with netns cookie {} has no policy set: it is not enrolled", .0.0)]
     PodUnknown(ambit_common::NetnsCookie),
     /// A socket operation failed.
@@ -103,7 +105,7 @@ pub enum DatapathError {
 }
 
 impl DatapathError {
-    /// Whether a map has no room for an entry: a trie says ENOSPC, a hash E2BIG.
+    /// Whether the error is that a map has no room for an entry: a trie returns ENOSPC, a hash E2BIG.
     pub(crate) fn is_full(&self) -> bool {
         let Self::Map { source, .. } = self else {
             return false;
@@ -137,11 +139,11 @@ impl DatapathError {
     }
 }
 
-/// The flag with which an entry is only written where there is none. An entry of a hash that is
-/// overwritten can be missed by a look-up: the kernel links the new element, then unlinks the old one.
-pub(crate) const BPF_NOEXIST: u64 = 1;
+/// The flag with which an entry is only written if there is none. A look-up can miss an entry of a hash while
+/// it is overwritten, because the kernel links the new element and then unlinks the old one.
+pub(crate) const BPF_NOEXIST: u64 = aya_obj::generated::BPF_NOEXIST as u64;
 
-/// Errors of changes of which each is tried whatever became of the others.
+/// The errors of several changes, each of which is tried even if others fail.
 #[derive(Debug, Default)]
 pub(crate) struct Failures {
     first: Option<DatapathError>,
@@ -149,7 +151,7 @@ pub(crate) struct Failures {
 }
 
 impl Failures {
-    /// Takes note of an outcome. Whether it is a success.
+    /// Notes the error of a result, if it is one. Returns whether the result is a success.
     pub(crate) fn note(&mut self, outcome: Result<(), DatapathError>) -> bool {
         match outcome {
             Ok(()) => return true,
@@ -159,12 +161,12 @@ impl Failures {
         false
     }
 
-    /// The first error, if there was one.
+    /// Returns the first error, if there was one.
     pub(crate) fn into_first(self) -> Option<DatapathError> {
         self.first
     }
 
-    /// All of them as one.
+    /// Returns all errors as one.
     pub(crate) fn into_result(self) -> Result<(), DatapathError> {
         match self {
             Self { first: None, .. } => Ok(()),
@@ -183,7 +185,7 @@ impl Failures {
     }
 }
 
-/// The outcome of removing an entry, where one that is not there is as good as removed.
+/// Turns the result of a removal into a success if the entry did not exist.
 pub(crate) fn removed(
     outcome: Result<(), aya::maps::MapError>,
     map: &'static str,

@@ -11,8 +11,8 @@ use tokio::io::unix::AsyncFd;
 
 use crate::{DatapathError, Pins};
 
-/// Reads the kernel's counters. They live as long as the pins: a restart of the agent does not
-/// reset them.
+/// Reads the programs' counters, summed over CPUs. They live as long as the pins: a restart of the agent does
+/// not reset them.
 pub struct Counters {
     map: PerCpuArray<MapData, u64>,
 }
@@ -21,17 +21,17 @@ impl Counters {
     /// Opens the counters.
     ///
     /// # Errors
-    /// [`DatapathError::Map`] where the map cannot be opened.
+    /// [`DatapathError::Map`] if the map cannot be opened.
     pub fn open(pins: &Pins) -> Result<Self, DatapathError> {
         Ok(Self {
             map: pins.per_cpu_array("COUNTS")?,
         })
     }
 
-    /// Every counter by its name.
+    /// Reads every counter, by name.
     ///
     /// # Errors
-    /// [`DatapathError::Map`] where the map cannot be read.
+    /// [`DatapathError::Map`] if the map cannot be read.
     pub fn read(&self) -> Result<BTreeMap<&'static str, u64>, DatapathError> {
         Counter::ALL
             .iter()
@@ -46,16 +46,16 @@ impl Counters {
     }
 }
 
-/// A denial as the kernel reported it.
+/// A denial that the kernel reported.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct KernelDenial {
-    /// Nanoseconds of `CLOCK_MONOTONIC`.
+    /// The time, in nanoseconds of `CLOCK_MONOTONIC`.
     pub at_ns: u64,
-    /// Which hook decided.
+    /// Where it was decided.
     pub hook: Hook,
-    /// Why.
+    /// Why the connection was refused.
     pub reason: Reason,
-    /// The pod.
+    /// The network namespace of the pod.
     pub netns: NetnsCookie,
     /// The connection; its client is unspecified for a pod's own connect.
     pub connection: FourTuple,
@@ -73,10 +73,10 @@ pub struct DenialReader {
 }
 
 impl DenialReader {
-    /// Opens the ring buffer. To be called within a tokio runtime.
+    /// Opens the ring buffer. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// [`DatapathError`] where it cannot be opened or polled.
+    /// [`DatapathError`] if it cannot be opened or polled.
     pub fn open(pins: &Pins) -> Result<Self, DatapathError> {
         let ring = pins.ring_buffer("EVENTS")?;
         // SAFETY: the ring buffer owns its descriptor, which stays the same and open while it
@@ -86,10 +86,10 @@ impl DenialReader {
         Ok(Self { ring })
     }
 
-    /// Waits for denials and hands each to `sink`. A record that is not of this layout is dropped.
+    /// Waits for denials and passes each to `sink`. A record of another layout is dropped.
     ///
     /// # Errors
-    /// Where the ring buffer can no longer be polled.
+    /// If the ring buffer can no longer be polled.
     pub async fn read(&mut self, mut sink: impl FnMut(KernelDenial)) -> io::Result<()> {
         let mut ready = self.ring.readable_mut().await?;
         let ring = ready.get_inner_mut();

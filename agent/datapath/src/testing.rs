@@ -1,5 +1,4 @@
-//! What tests of the datapath stand on: network namespaces, cgroups and a bpffs of their own, each
-//! gone with the test.
+//! Network namespaces, cgroups and BPF file systems for tests. Each is removed with the test.
 
 use std::path::Path;
 
@@ -12,10 +11,10 @@ use crate::kernel::netns::NetnsHandle;
 use crate::pins::directory::mount_bpffs;
 use ambit_testing::skip;
 
-/// What these tests do with the kernel takes root with these.
+/// The capabilities that these tests need.
 const NEEDED: [Capability; 3] = [Capability::Bpf, Capability::NetAdmin, Capability::SysAdmin];
 
-/// Whether the test may go on. If not it is skipped, and has to return at once.
+/// Whether the test can run. If not, it is reported as skipped and has to return.
 pub(crate) fn is_root() -> bool {
     match obstacle() {
         None => true,
@@ -35,8 +34,7 @@ fn obstacle() -> Option<String> {
     lacking.map(|capability| format!("this process lacks the capability {capability:?}"))
 }
 
-/// A new network namespace without anything in it, its loopback interface down. It goes with its
-/// last handle and socket.
+/// Makes an empty network namespace whose loopback interface is down. It ends with its last handle and socket.
 pub(crate) fn bare_netns() -> NetnsHandle {
     let made = std::thread::spawn(|| {
         unshare(CloneFlags::CLONE_NEWNET).expect("unshare");
@@ -45,7 +43,7 @@ pub(crate) fn bare_netns() -> NetnsHandle {
     made.join().expect("thread")
 }
 
-/// A new network namespace with nothing but a loopback interface that is up.
+/// Makes a network namespace with nothing but a loopback interface that is up.
 pub(crate) fn fresh_netns() -> NetnsHandle {
     let netns = bare_netns();
     netns.enter(bring_loopback_up).expect("enter");
@@ -66,7 +64,7 @@ fn bring_loopback_up() {
     assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
 }
 
-/// A bpffs of its own, gone with the value.
+/// A bpffs that is unmounted with the value.
 pub(crate) struct TestBpffs(tempfile::TempDir);
 
 impl TestBpffs {

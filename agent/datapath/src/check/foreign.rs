@@ -1,4 +1,4 @@
-//! Programs of others on the hooks that Ambit uses. Each of them can refuse or redirect what Ambit
+//! Programs of other software on the hooks that Ambit uses. Each of them can refuse or redirect what Ambit
 //! allows, so `ambit check` and `ambit status` show them.
 
 use std::collections::BTreeSet;
@@ -32,22 +32,22 @@ pub enum ForeignError {
     Programs(#[from] ProgramError),
 }
 
-/// A program of somebody else.
+/// A program that is not Ambit's.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct ForeignProgram {
-    /// The kernel's number of it.
+    /// The kernel's id of the program.
     pub id: u32,
     /// Its name, at most 15 characters; often empty.
     pub name: String,
-    /// Where it is attached.
+    /// The hook to which it is attached.
     pub hook: AttachPoint,
 }
 
-/// What the names of Ambit's programs begin with.
+/// The prefix of the names of Ambit's programs.
 const OWN_PREFIX: &str = "ambit_";
 
-/// The ids of Ambit's own programs, of all agents on this kernel. They are told by their names,
-/// which others could take: this is for showing, and decides nothing.
+/// Returns the ids of the programs of all Ambit agents on this kernel. They are known by their names, which
+/// other programs could have, too. So the result is only shown, and decides nothing.
 ///
 /// # Errors
 /// [`ForeignError::Programs`] without CAP_SYS_ADMIN.
@@ -63,7 +63,7 @@ pub fn own_programs() -> Result<BTreeSet<u32>, ForeignError> {
     Ok(own)
 }
 
-/// Programs that run for processes of `cgroup`, attached to it or to one above it, without those
+/// Returns the programs that run for processes of `cgroup`, attached to it or to a cgroup above it, except those
 /// whose ids are in `own`.
 ///
 /// # Errors
@@ -75,8 +75,8 @@ pub fn foreign_programs_of_cgroup(
     foreign_programs(cgroup.open()?.as_fd(), &AttachPoint::CGROUP, own)
 }
 
-/// `sk_lookup` programs of a network namespace, without those whose ids are in `own`. A socket that
-/// one of them selects beats a refusal of Ambit's.
+/// Returns the `sk_lookup` programs of a network namespace, except those whose ids are in `own`. A socket that one
+/// of them selects overrides a refusal of Ambit's.
 ///
 /// # Errors
 /// As [`foreign_programs_of_cgroup`].

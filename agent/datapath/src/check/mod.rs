@@ -1,4 +1,4 @@
-//! What this kernel has and lacks of what Ambit needs: `ambit check`.
+//! What `ambit check` reports: the features that Ambit needs and that this kernel has or lacks.
 
 pub mod foreign;
 mod probe;
@@ -14,36 +14,36 @@ use self::probe::ProbeResult;
 use crate::kernel::bpf::AttachPoint;
 use crate::kernel::capabilities::Capability;
 
-/// Whether Ambit runs without a feature.
+/// Whether Ambit needs a feature.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 pub enum Need {
-    /// It does not.
+    /// Ambit does not run without it.
     Required,
-    /// It does, with less.
+    /// Ambit runs without it, with reduced function.
     Optional,
 }
 
-/// Whether a feature is there.
+/// Whether a feature is present.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub enum FeatureState {
-    /// It is.
+    /// It is present.
     Present,
-    /// It is not, for this reason.
+    /// It is absent, for this reason.
     Absent(String),
 }
 
-/// Something that Ambit needs of the kernel, or of its place on the node.
+/// Something that Ambit needs of the kernel or of its environment.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Feature {
-    /// What it is.
+    /// Its name.
     pub name: &'static str,
     /// What Ambit needs it for.
     pub needed_for: &'static str,
-    /// The first Linux release that has it; empty where the release does not matter.
+    /// The first Linux release that has it; empty if the release does not matter.
     pub since: &'static str,
     /// Whether Ambit runs without it.
     pub need: Need,
-    /// Whether it is there.
+    /// Whether it is present.
     pub state: FeatureState,
 }
 
@@ -67,13 +67,12 @@ impl fmt::Display for Feature {
 pub struct CheckReport {
     /// The kernel's release.
     pub kernel: String,
-    /// Every feature, in the order in which they are worth mending.
+    /// Every feature, in the order in which an operator should fix them.
     pub features: Vec<Feature>,
 }
 
 impl CheckReport {
-    /// Tries every feature. Makes and removes programs, maps and a connection over loopback;
-    /// leaves nothing behind.
+    /// Tries every feature. Makes programs, maps and a connection over loopback, and removes them again.
     pub fn gather() -> Self {
         let kernel = probe::kernel_release().unwrap_or_else(|error| format!("unknown ({error})"));
         Self {
@@ -82,7 +81,7 @@ impl CheckReport {
         }
     }
 
-    /// The features that Ambit cannot run without and that are absent; none: Ambit runs here.
+    /// Returns the required features that are absent. If there are none, Ambit runs here.
     pub fn missing(&self) -> impl Iterator<Item = &Feature> {
         self.features.iter().filter(|feature| {
             feature.need == Need::Required && feature.state != FeatureState::Present
@@ -99,7 +98,8 @@ struct Probe {
 }
 
 impl Probe {
-    const fn required(
+    /// A feature that Ambit cannot run without.
+    const fn new(
         name: &'static str,
         since: &'static str,
         needed_for: &'static str,
@@ -114,18 +114,11 @@ impl Probe {
         }
     }
 
-    const fn optional(
-        name: &'static str,
-        since: &'static str,
-        needed_for: &'static str,
-        attempt: fn() -> ProbeResult,
-    ) -> Self {
+    /// The same feature, but Ambit also runs without it.
+    const fn optional(self) -> Self {
         Self {
-            name,
-            needed_for,
-            since,
             need: Need::Optional,
-            attempt,
+            ..self
         }
     }
 
@@ -151,50 +144,51 @@ impl Probe {
     }
 }
 
+/// In the order in which an operator should fix what is missing.
 const PROBES: &[Probe] = &[
-    Probe::required(
+    Probe::new(
         "Linux 6.1",
         "6.1",
         "everything: older ones are not tested",
         probe::kernel_floor,
     ),
-    Probe::required("CAP_BPF", "5.8", "loading the kernel programs", || {
+    Probe::new("CAP_BPF", "5.8", "loading the kernel programs", || {
         probe::capability(Capability::Bpf)
     }),
-    Probe::required("CAP_NET_ADMIN", "", "attaching the kernel programs", || {
+    Probe::new("CAP_NET_ADMIN", "", "attaching the kernel programs", || {
         probe::capability(Capability::NetAdmin)
     }),
-    Probe::required(
+    Probe::new(
         "CAP_SYS_ADMIN",
         "",
         "entering pods' network namespaces",
         || probe::capability(Capability::SysAdmin),
     ),
-    Probe::required(
+    Probe::new(
         "CAP_SYS_PTRACE",
         "",
         "finding the processes of a pod",
         || probe::capability(Capability::SysPtrace),
     ),
-    Probe::required(
+    Probe::new(
         "cgroup2",
         "4.5",
         "attaching programs to pods' processes",
         probe::cgroup2,
     ),
-    Probe::required(
+    Probe::new(
         "BPF file system",
         "4.4",
         "keeping pods closed without an agent",
         probe::bpffs,
     ),
-    Probe::required(
+    Probe::new(
         "cgroup/connect programs",
         "4.17",
         "redirecting outbound connections",
         || probe::hooks(&[AttachPoint::Connect4, AttachPoint::Connect6]),
     ),
-    Probe::required(
+    Probe::new(
         "cgroup/getpeername and getsockname programs",
         "5.8",
         "showing applications the addresses of their real peers",
@@ -207,19 +201,19 @@ const PROBES: &[Probe] = &[
             ])
         },
     ),
-    Probe::required(
+    Probe::new(
         "sock_ops programs",
         "4.13",
         "following a connection's handshake",
         || probe::hooks(&[AttachPoint::SockOps]),
     ),
-    Probe::required(
+    Probe::new(
         "sk_lookup programs",
         "5.9",
         "steering inbound connections",
         || probe::hooks(&[AttachPoint::SkLookup]),
     ),
-    Probe::required(
+    Probe::new(
         "functions of connect programs",
         "5.8",
         "knowing pods and their sockets",
@@ -236,7 +230,7 @@ const PROBES: &[Probe] = &[
             )
         },
     ),
-    Probe::required(
+    Probe::new(
         "functions of sock_ops programs",
         "5.15",
         "marking accepted sockets",
@@ -251,7 +245,7 @@ const PROBES: &[Probe] = &[
             )
         },
     ),
-    Probe::required(
+    Probe::new(
         "functions of sk_lookup programs",
         "5.9",
         "choosing a listener",
@@ -263,55 +257,56 @@ const PROBES: &[Probe] = &[
             probe::functions(ProgramType::SkLookup, &functions)
         },
     ),
-    Probe::required(
+    Probe::new(
         "socket storage",
         "5.2",
         "remembering what a socket dialled",
         || probe::maps(&[MapType::SkStorage]),
     ),
-    Probe::required("socket maps", "5.6", "naming the agent's listeners", || {
+    Probe::new("socket maps", "5.6", "naming the agent's listeners", || {
         probe::maps(&[MapType::SockMap])
     }),
-    Probe::required(
+    Probe::new(
         "maps of maps",
         "4.12",
         "giving each pod a share of its own",
         || probe::maps(&[MapType::HashOfMaps]),
     ),
-    Probe::required(
+    Probe::new(
         "longest-prefix maps",
         "4.11",
         "knowing the mesh's addresses",
         || probe::maps(&[MapType::LpmTrie]),
     ),
-    Probe::required("ring buffer", "5.8", "reporting denials", || {
+    Probe::new("ring buffer", "5.8", "reporting denials", || {
         probe::maps(&[MapType::RingBuf])
     }),
-    Probe::required(
+    Probe::new(
         "bpf_link",
         "5.9",
         "replacing programs without a gap",
         probe::links,
     ),
-    Probe::required(
+    Probe::new(
         "SO_NETNS_COOKIE",
         "5.14",
         "telling pods apart",
         probe::namespace_cookies,
     ),
-    Probe::required(
+    Probe::new(
         "INET_DIAG_DESTROY",
         "4.5",
         "closing connections that policy no longer allows",
         probe::closing_connections,
     ),
-    Probe::optional(
+    Probe::new(
         "kernel BTF",
         "5.2",
         "readable answers of the verifier",
         probe::kernel_types,
-    ),
-    Probe::optional("IPv6", "", "IPv6 traffic of the mesh", probe::ipv6),
+    )
+    .optional(),
+    Probe::new("IPv6", "", "IPv6 traffic of the mesh", probe::ipv6).optional(),
 ];
 
 #[cfg(test)]

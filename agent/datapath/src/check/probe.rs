@@ -1,4 +1,4 @@
-//! Trying out what the kernel can do; each function does the thing itself and undoes it.
+//! Tries out what the kernel can do. Each function uses one feature and undoes what it did.
 
 use std::io::{self, Read};
 use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream};
@@ -15,13 +15,13 @@ use crate::kernel::netns::{NetnsHandle, netns_cookie};
 use crate::sockets::sock_diag::SockDiag;
 use crate::sockets::stock::cookie_of;
 
-/// Nothing, or why the kernel cannot do it.
+/// `Ok` if the kernel has the feature, or else the reason why not.
 pub(crate) type ProbeResult = Result<(), String>;
 
 /// The oldest kernel that Ambit supports.
 const KERNEL_FLOOR: (u32, u32) = (6, 1);
 
-/// The running kernel's release, such as `6.1.0-13-amd64`.
+/// Reads the release of the running kernel, for example `6.1.0-13-amd64`.
 pub(crate) fn kernel_release() -> io::Result<String> {
     std::fs::read_to_string("/proc/sys/kernel/osrelease").map(|text| text.trim().to_owned())
 }
@@ -35,7 +35,7 @@ fn not_too_old(release: &str) -> ProbeResult {
     match version(release) {
         Some(version) if version >= KERNEL_FLOOR => Ok(()),
         Some(_) => Err(format!("this is Linux {release}")),
-        None => Err(format!("{release:?} is no Linux release")),
+        None => Err(format!("{release:?} is not a Linux release")),
     }
 }
 
@@ -79,8 +79,8 @@ pub(crate) fn functions(program: ProgramType, functions: &[BpfHelper]) -> ProbeR
         })
 }
 
-/// Whether programs are attached as links: the kernel looks for the (missing) program only if it
-/// knows the command.
+/// Whether programs can be attached as links. The program here does not exist; the kernel notices that only if
+/// it knows the command.
 pub(crate) fn links() -> ProbeResult {
     const NO_FD: RawFd = -1;
     match create_link(NO_FD, NO_FD, AttachPoint::SkLookup) {
@@ -90,7 +90,7 @@ pub(crate) fn links() -> ProbeResult {
     }
 }
 
-/// Whether the kernel describes its own types.
+/// Whether the kernel describes its own types (BTF).
 pub(crate) fn kernel_types() -> ProbeResult {
     aya::Btf::from_sys_fs()
         .map(drop)
@@ -104,19 +104,19 @@ pub(crate) fn cgroup2() -> ProbeResult {
         .map_err(|error| error.to_string())
 }
 
-/// Whether a bpffs could be mounted; nothing is.
+/// Whether a bpffs could be mounted. Mounts nothing.
 pub(crate) fn bpffs() -> ProbeResult {
     // SAFETY: fsopen(2) takes a file system's name and flags.
     let fd = unsafe { libc::syscall(libc::SYS_fsopen, c"bpf".as_ptr(), 0) };
     if fd < 0 {
         return Err(io::Error::last_os_error().to_string());
     }
-    // SAFETY: the kernel made this descriptor for us just now.
+    // SAFETY: the kernel has just made this descriptor for us.
     drop(unsafe { OwnedFd::from_raw_fd(fd as RawFd) });
     Ok(())
 }
 
-/// Whether a socket tells the cookie of its network namespace.
+/// Whether the kernel gives the cookie of a socket's network namespace.
 pub(crate) fn namespace_cookies() -> ProbeResult {
     let socket = TcpListener::bind("127.0.0.1:0").map_err(|error| error.to_string())?;
     netns_cookie(socket.as_fd())
@@ -124,7 +124,7 @@ pub(crate) fn namespace_cookies() -> ProbeResult {
         .map_err(|error| error.to_string())
 }
 
-/// Whether one of this process's own connections, over loopback, can be found and closed.
+/// Whether a connection of this process over loopback can be found and closed.
 pub(crate) fn closing_connections() -> ProbeResult {
     let describe = |error: io::Error| format!("a connection over loopback failed: {error}");
     let (_client, mut server) = loopback_connection().map_err(describe)?;

@@ -1,39 +1,44 @@
-//! The few bpf(2) commands that aya has no function for, each as a typed function.
+//! The few bpf(2) commands that aya has no function for, each as a typed function. The kernel's structures
+//! and numbers are those that aya generates from `linux/bpf.h`.
 
-use std::ffi::CString;
+use std::ffi::{CString, c_char};
 use std::io;
+use std::mem::zeroed;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use aya_obj::generated::{
+    BPF_ALU64, BPF_EXIT, BPF_F_QUERY_EFFECTIVE, BPF_JMP, BPF_K, BPF_MOV, bpf_attach_type, bpf_attr,
+    bpf_cmd, bpf_insn, bpf_link_info, bpf_map_type, bpf_prog_type,
+};
 use libc::c_long;
 use serde::Serialize;
 
-/// A place where Ambit's kernel programs are attached. The numbers are those of the kernel's
-/// `enum bpf_attach_type`.
+/// A place where Ambit's kernel programs are attached, numbered as the kernel does.
 #[repr(u32)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
 pub enum AttachPoint {
     /// `sock_ops` of a cgroup.
-    SockOps = 3,
+    SockOps = bpf_attach_type::BPF_CGROUP_SOCK_OPS as u32,
     /// `connect()` on an IPv4 socket.
-    Connect4 = 10,
+    Connect4 = bpf_attach_type::BPF_CGROUP_INET4_CONNECT as u32,
     /// `connect()` on an IPv6 socket.
-    Connect6 = 11,
+    Connect6 = bpf_attach_type::BPF_CGROUP_INET6_CONNECT as u32,
     /// `getpeername()` and `accept()` on an IPv4 socket.
-    Getpeername4 = 29,
+    Getpeername4 = bpf_attach_type::BPF_CGROUP_INET4_GETPEERNAME as u32,
     /// `getpeername()` and `accept()` on an IPv6 socket.
-    Getpeername6 = 30,
+    Getpeername6 = bpf_attach_type::BPF_CGROUP_INET6_GETPEERNAME as u32,
     /// `getsockname()` on an IPv4 socket.
-    Getsockname4 = 31,
+    Getsockname4 = bpf_attach_type::BPF_CGROUP_INET4_GETSOCKNAME as u32,
     /// `getsockname()` on an IPv6 socket.
-    Getsockname6 = 32,
-    /// Look-up of a listener in a network namespace.
-    SkLookup = 36,
+    Getsockname6 = bpf_attach_type::BPF_CGROUP_INET6_GETSOCKNAME as u32,
+    /// The look-up of a listener in a network namespace.
+    SkLookup = bpf_attach_type::BPF_SK_LOOKUP as u32,
 }
 
 impl AttachPoint {
-    /// The hooks of a cgroup.
+    /// The attach points of a cgroup.
     pub const CGROUP: [Self; 7] = [
         Self::Connect4,
         Self::Connect6,
@@ -44,7 +49,7 @@ impl AttachPoint {
         Self::SockOps,
     ];
 
-    /// The name, as in the section of an object file.
+    /// The name that the section of an object file has.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::SockOps => "sockops",
@@ -58,50 +63,41 @@ impl AttachPoint {
         }
     }
 
-    /// The kernel's `enum bpf_prog_type` of the programs that may be attached here.
-    const fn program_type(self) -> u32 {
+    /// The type of the programs that may be attached here.
+    const fn program_type(self) -> bpf_prog_type {
         match self {
-            Self::SockOps => 13,
+            Self::SockOps => bpf_prog_type::BPF_PROG_TYPE_SOCK_OPS,
             Self::Connect4
             | Self::Connect6
             | Self::Getpeername4
             | Self::Getpeername6
             | Self::Getsockname4
-            | Self::Getsockname6 => 18,
-            Self::SkLookup => 30,
+            | Self::Getsockname6 => bpf_prog_type::BPF_PROG_TYPE_CGROUP_SOCK_ADDR,
+            Self::SkLookup => bpf_prog_type::BPF_PROG_TYPE_SK_LOOKUP,
         }
     }
 }
 
-/// The kernel's `enum bpf_cmd`.
-#[repr(u32)]
-#[derive(Clone, Copy)]
-enum Command {
-    MapCreate = 0,
-    MapUpdateElem = 2,
-    ProgLoad = 5,
-    #[cfg(test)]
-    ObjPin = 6,
-    ObjGet = 7,
-    ObjGetInfoByFd = 15,
-    ProgQuery = 16,
-    LinkCreate = 28,
-    LinkUpdate = 29,
+/// The argument of bpf(2), all zero. The kernel takes zero for what a command does not need, and for fields
+/// that it does not know.
+fn attributes() -> bpf_attr {
+    // SAFETY: a union of structures that are made of integers.
+    unsafe { zeroed() }
 }
 
 /// Calls bpf(2).
 ///
 /// # Safety
-/// `attributes` is the argument that `command` expects, at most as long as the kernel's own, and
-/// every pointer in it is valid for what the command reads or writes.
-unsafe fn bpf<T>(command: Command, attributes: &mut T) -> io::Result<c_long> {
+/// The fields that `command` reads are set, and every pointer in them is valid for what the command
+/// reads or writes.
+unsafe fn bpf(command: bpf_cmd, attributes: &mut bpf_attr) -> io::Result<c_long> {
     // SAFETY: as this function demands; the size is that of the argument.
     let result = unsafe {
         libc::syscall(
             libc::SYS_bpf,
             command as u32,
-            attributes,
-            size_of::<T>() as u32,
+            core::ptr::from_mut(attributes),
+            size_of::<bpf_attr>() as u32,
         )
     };
     if result < 0 {
@@ -110,242 +106,138 @@ unsafe fn bpf<T>(command: Command, attributes: &mut T) -> io::Result<c_long> {
     Ok(result)
 }
 
-/// Calls bpf(2) for a command that answers with a new file descriptor.
+/// Calls bpf(2) for a command that returns a new file descriptor.
 ///
 /// # Safety
-/// As [`bpf`], and the command answers with a file descriptor.
-unsafe fn bpf_fd<T>(command: Command, attributes: &mut T) -> io::Result<OwnedFd> {
+/// As [`bpf`], and the command returns a file descriptor.
+unsafe fn bpf_fd(command: bpf_cmd, attributes: &mut bpf_attr) -> io::Result<OwnedFd> {
     // SAFETY: as this function demands.
     let fd = unsafe { bpf(command, attributes)? };
-    // SAFETY: the kernel made this descriptor for us just now.
+    // SAFETY: the kernel has just made this descriptor for us.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
-}
-
-#[repr(C)]
-struct Instruction {
-    code: u8,
-    registers: u8,
-    offset: i16,
-    immediate: i32,
-}
-
-#[repr(C)]
-#[derive(Default)]
-struct ProgLoad {
-    program_type: u32,
-    instruction_count: u32,
-    instructions: u64,
-    license: u64,
-    log_level: u32,
-    log_size: u32,
-    log: u64,
-    kernel_version: u32,
-    flags: u32,
-    name: [u8; 16],
-    ifindex: u32,
-    expected_attach_type: u32,
 }
 
 /// Loads a program for `hook` that only returns 1, which every hook takes for "go on".
 ///
 /// # Errors
-/// EINVAL where the kernel does not have this program type or attach type; EPERM without
-/// CAP_BPF and CAP_NET_ADMIN.
+/// EINVAL if the kernel does not have this program type or attach type; EPERM without CAP_BPF and
+/// CAP_NET_ADMIN.
 pub(crate) fn load_trivial_program(hook: AttachPoint) -> io::Result<OwnedFd> {
-    const MOVE_IMMEDIATE: u8 = 0xb7;
-    const EXIT: u8 = 0x95;
-    let instruction = |code, immediate| Instruction {
-        code,
-        registers: 0,
-        offset: 0,
-        immediate,
+    let instruction = |code: u32, imm| {
+        // SAFETY: made of integers. Register 0 and offset 0 are right for both instructions.
+        let zero: bpf_insn = unsafe { zeroed() };
+        let code = code as u8;
+        bpf_insn { code, imm, ..zero }
     };
-    let instructions = [instruction(MOVE_IMMEDIATE, 1), instruction(EXIT, 0)];
-    let mut attributes = ProgLoad {
-        program_type: hook.program_type(),
-        instruction_count: instructions.len() as u32,
-        instructions: instructions.as_ptr() as u64,
-        license: c"Dual MIT/GPL".as_ptr() as u64,
-        name: *b"ambit_trivial\0\0\0",
-        expected_attach_type: hook as u32,
-        ..ProgLoad::default()
-    };
-    // SAFETY: the start of the kernel's argument; both pointers outlive the call.
-    unsafe { bpf_fd(Command::ProgLoad, &mut attributes) }
-}
-
-#[repr(C)]
-struct LinkCreate {
-    program: u32,
-    target: u32,
-    attach_type: u32,
-    flags: u32,
+    let instructions = [
+        instruction(BPF_ALU64 | BPF_MOV | BPF_K, 1),
+        instruction(BPF_JMP | BPF_EXIT, 0),
+    ];
+    let mut attributes = attributes();
+    attributes.__bindgen_anon_3.prog_type = hook.program_type() as u32;
+    attributes.__bindgen_anon_3.insn_cnt = instructions.len() as u32;
+    attributes.__bindgen_anon_3.insns = instructions.as_ptr() as u64;
+    attributes.__bindgen_anon_3.license = c"Dual MIT/GPL".as_ptr() as u64;
+    attributes.__bindgen_anon_3.prog_name = b"ambit_trivial\0\0\0".map(|byte| byte as c_char);
+    attributes.__bindgen_anon_3.expected_attach_type = hook as u32;
+    // SAFETY: both pointers outlive the call.
+    unsafe { bpf_fd(bpf_cmd::BPF_PROG_LOAD, &mut attributes) }
 }
 
 /// Attaches a program as a bpf_link; `target` is a cgroup directory or an nsfs file.
 ///
 /// # Errors
-/// EBADF where a descriptor is none; EINVAL where the kernel does not have links for this hook.
+/// EBADF if one of them is not an open descriptor; EINVAL if the kernel does not have links for this hook.
 pub(crate) fn create_link(program: RawFd, target: RawFd, hook: AttachPoint) -> io::Result<OwnedFd> {
-    let mut attributes = LinkCreate {
-        program: program as u32,
-        target: target as u32,
-        attach_type: hook as u32,
-        flags: 0,
-    };
-    // SAFETY: the start of the kernel's argument; it holds no pointers.
-    unsafe { bpf_fd(Command::LinkCreate, &mut attributes) }
-}
-
-#[repr(C)]
-struct LinkUpdate {
-    link: u32,
-    new_program: u32,
-    flags: u32,
-    old_program: u32,
+    let mut attributes = attributes();
+    attributes.link_create.__bindgen_anon_1.prog_fd = program as u32;
+    attributes.link_create.__bindgen_anon_2.target_fd = target as u32;
+    attributes.link_create.attach_type = hook as u32;
+    // SAFETY: the argument has no pointers.
+    unsafe { bpf_fd(bpf_cmd::BPF_LINK_CREATE, &mut attributes) }
 }
 
 /// Replaces the program of a link.
 ///
 /// # Errors
-/// ENOLINK where what the link was attached to is gone; EINVAL where the program is of another
-/// type.
+/// ENOLINK if what the link was attached to is gone; EINVAL if the program is of another type.
 pub(crate) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
-    let mut attributes = LinkUpdate {
-        link: link.as_raw_fd() as u32,
-        new_program: program.as_raw_fd() as u32,
-        flags: 0,
-        old_program: 0,
-    };
-    // SAFETY: the start of the kernel's argument; it holds no pointers.
-    unsafe { bpf(Command::LinkUpdate, &mut attributes)? };
+    let mut attributes = attributes();
+    attributes.link_update.link_fd = link.as_raw_fd() as u32;
+    attributes.link_update.__bindgen_anon_1.new_prog_fd = program.as_raw_fd() as u32;
+    // SAFETY: the argument has no pointers.
+    unsafe { bpf(bpf_cmd::BPF_LINK_UPDATE, &mut attributes)? };
     Ok(())
-}
-
-#[repr(C)]
-struct PinnedObject {
-    path: u64,
-    fd: u32,
-    flags: u32,
 }
 
 /// Opens what is pinned at `path`.
 ///
 /// # Errors
-/// ENOENT where nothing is pinned there; EINVAL for a path with a NUL byte.
+/// ENOENT if nothing is pinned there; EINVAL for a path with a NUL byte.
 pub(crate) fn open_pinned(path: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes())?;
-    let mut attributes = PinnedObject {
-        path: path.as_ptr() as u64,
-        fd: 0,
-        flags: 0,
-    };
-    // SAFETY: the start of the kernel's argument; the path outlives the call.
-    unsafe { bpf_fd(Command::ObjGet, &mut attributes) }
+    let mut attributes = attributes();
+    attributes.__bindgen_anon_4.pathname = path.as_ptr() as u64;
+    // SAFETY: the path outlives the call.
+    unsafe { bpf_fd(bpf_cmd::BPF_OBJ_GET, &mut attributes) }
 }
 
-/// The kernel's `struct bpf_link_info`.
-#[repr(C, align(8))]
-#[derive(Default)]
-pub(crate) struct RawLinkInfo {
-    pub(crate) link_type: u32,
-    pub(crate) id: u32,
-    pub(crate) program: u32,
-    padding: u32,
-    /// A union by `link_type`.
-    pub(crate) detail: [u8; 32],
-}
-
-#[repr(C)]
-struct InfoByFd {
-    fd: u32,
-    info_length: u32,
-    info: u64,
-}
-
-/// What the kernel says of a link.
+/// Returns what the kernel says about a link.
 ///
 /// # Errors
-/// EBADF or EINVAL where `link` is no bpf object.
-pub(crate) fn link_info(link: BorrowedFd<'_>) -> io::Result<RawLinkInfo> {
-    let mut info = RawLinkInfo::default();
-    let mut attributes = InfoByFd {
-        fd: link.as_raw_fd() as u32,
-        info_length: size_of::<RawLinkInfo>() as u32,
-        info: (&raw mut info) as u64,
-    };
-    // SAFETY: the start of the kernel's argument; the kernel writes at most `info_length` bytes to
-    // `info`, which is made of integers.
-    unsafe { bpf(Command::ObjGetInfoByFd, &mut attributes)? };
+/// EBADF or EINVAL if `link` is not a bpf object.
+pub(crate) fn link_info(link: BorrowedFd<'_>) -> io::Result<bpf_link_info> {
+    // SAFETY: made of integers. The kernel demands zero in the fields that it does not know.
+    let mut info: bpf_link_info = unsafe { zeroed() };
+    let mut attributes = attributes();
+    attributes.info.bpf_fd = link.as_raw_fd() as u32;
+    attributes.info.info_len = size_of::<bpf_link_info>() as u32;
+    attributes.info.info = (&raw mut info) as u64;
+    // SAFETY: the kernel writes at most `info_len` bytes to `info`, which is made of integers.
+    unsafe { bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attributes)? };
     Ok(info)
 }
 
-#[repr(C)]
-struct ProgQuery {
-    target: u32,
-    attach_type: u32,
-    query_flags: u32,
-    attach_flags: u32,
-    program_ids: u64,
-    program_count: u32,
-    padding: u32,
-}
-
-/// Room for the answer: eight levels of cgroups, each as full as it can be
+/// Room for the ids of programs: eight levels of cgroups, each as full as it can be
 /// (`BPF_CGROUP_MAX_PROGS`). A network namespace has fewer.
 const MAX_PROGRAMS: usize = 8 * 64;
 
-/// Ids of the programs that run at a hook of `target`, inherited ones of a cgroup included.
+/// Returns the ids of the programs that run at a hook of `target`, inherited ones of a cgroup included.
 ///
 /// # Errors
-/// EINVAL where the kernel does not have the hook or `target` is of another kind; ENOSPC where
-/// there are more than [`MAX_PROGRAMS`].
+/// EINVAL if the kernel does not have the hook or `target` is of another kind; ENOSPC if there are more
+/// than [`MAX_PROGRAMS`].
 pub(crate) fn query_programs(target: BorrowedFd<'_>, hook: AttachPoint) -> io::Result<Vec<u32>> {
-    const QUERY_EFFECTIVE: u32 = 1;
     let mut ids = vec![0_u32; MAX_PROGRAMS];
-    let mut attributes = ProgQuery {
-        target: target.as_raw_fd() as u32,
-        attach_type: hook as u32,
-        query_flags: if hook == AttachPoint::SkLookup {
-            0
-        } else {
-            QUERY_EFFECTIVE
-        },
-        attach_flags: 0,
-        program_ids: ids.as_mut_ptr() as u64,
-        program_count: ids.len() as u32,
-        padding: 0,
+    let mut attributes = attributes();
+    attributes.query.__bindgen_anon_1.target_fd = target.as_raw_fd() as u32;
+    attributes.query.attach_type = hook as u32;
+    attributes.query.query_flags = if hook == AttachPoint::SkLookup {
+        0
+    } else {
+        BPF_F_QUERY_EFFECTIVE
     };
-    // SAFETY: the start of the kernel's argument; the kernel writes at most `program_count` ids to
-    // `ids`.
-    unsafe { bpf(Command::ProgQuery, &mut attributes)? };
-    ids.truncate(attributes.program_count as usize);
+    attributes.query.prog_ids = ids.as_mut_ptr() as u64;
+    attributes.query.__bindgen_anon_2.prog_cnt = ids.len() as u32;
+    // SAFETY: the kernel writes at most `prog_cnt` ids to `ids`.
+    unsafe { bpf(bpf_cmd::BPF_PROG_QUERY, &mut attributes)? };
+    // SAFETY: the kernel has set the count of this command's argument.
+    let count = unsafe { attributes.query.__bindgen_anon_2.prog_cnt };
+    ids.truncate(count as usize);
     Ok(ids)
 }
 
-/// The start of the kernel's argument of `BPF_MAP_CREATE`.
-#[repr(C)]
-struct MapCreate {
-    map_type: u32,
-    key_size: u32,
-    value_size: u32,
-    max_entries: u32,
-    flags: u32,
-    inner_map: u32,
-}
-
-impl MapCreate {
-    /// An array with one element, or one that holds a map.
-    const fn array(map_type: u32, inner_map: u32) -> Self {
-        Self {
-            map_type,
-            key_size: size_of::<u32>() as u32,
-            value_size: size_of::<u32>() as u32,
-            max_entries: 1,
-            flags: 0,
-            inner_map,
-        }
-    }
+/// Makes an array with one element of four bytes. `inner` is the map that an element holds is like, if it
+/// holds one.
+fn create_map(kind: bpf_map_type, inner: Option<BorrowedFd<'_>>) -> io::Result<OwnedFd> {
+    let mut attributes = attributes();
+    attributes.__bindgen_anon_1.map_type = kind as u32;
+    attributes.__bindgen_anon_1.key_size = size_of::<u32>() as u32;
+    attributes.__bindgen_anon_1.value_size = size_of::<u32>() as u32;
+    attributes.__bindgen_anon_1.max_entries = 1;
+    attributes.__bindgen_anon_1.inner_map_fd = inner.map_or(0, |inner| inner.as_raw_fd() as u32);
+    // SAFETY: the argument has no pointers.
+    unsafe { bpf_fd(bpf_cmd::BPF_MAP_CREATE, &mut attributes) }
 }
 
 /// Makes an array with one element.
@@ -353,10 +245,7 @@ impl MapCreate {
 /// # Errors
 /// EPERM without CAP_BPF; ENOMEM.
 pub(crate) fn create_array() -> io::Result<OwnedFd> {
-    const ARRAY: u32 = 2;
-    let mut attributes = MapCreate::array(ARRAY, 0);
-    // SAFETY: the start of the kernel's argument; it holds no pointers.
-    unsafe { bpf_fd(Command::MapCreate, &mut attributes) }
+    create_map(bpf_map_type::BPF_MAP_TYPE_ARRAY, None)
 }
 
 /// Makes an array with room for one map that is like `inner`.
@@ -364,37 +253,21 @@ pub(crate) fn create_array() -> io::Result<OwnedFd> {
 /// # Errors
 /// EPERM without CAP_BPF; ENOMEM.
 pub(crate) fn create_array_of_maps(inner: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    const ARRAY_OF_MAPS: u32 = 12;
-    let mut attributes = MapCreate::array(ARRAY_OF_MAPS, inner.as_raw_fd() as u32);
-    // SAFETY: as in `create_array`.
-    unsafe { bpf_fd(Command::MapCreate, &mut attributes) }
-}
-
-#[repr(C)]
-struct MapUpdateElem {
-    map: u32,
-    padding: u32,
-    key: u64,
-    value: u64,
-    flags: u64,
+    create_map(bpf_map_type::BPF_MAP_TYPE_ARRAY_OF_MAPS, Some(inner))
 }
 
 /// Puts a map into an array of maps, and returns when no program can use what was there before.
 ///
 /// # Errors
-/// EBADF where a descriptor is no map; ENOMEM.
+/// EBADF if one of them is not a map; ENOMEM.
 pub(crate) fn set_inner_map(outer: BorrowedFd<'_>, inner: BorrowedFd<'_>) -> io::Result<()> {
     let (key, value) = (0_u32, inner.as_raw_fd());
-    let mut attributes = MapUpdateElem {
-        map: outer.as_raw_fd() as u32,
-        padding: 0,
-        key: (&raw const key) as u64,
-        value: (&raw const value) as u64,
-        flags: 0,
-    };
-    // SAFETY: the start of the kernel's argument; key and value are of the sizes of the map, and
-    // outlive the call.
-    unsafe { bpf(Command::MapUpdateElem, &mut attributes)? };
+    let mut attributes = attributes();
+    attributes.__bindgen_anon_2.map_fd = outer.as_raw_fd() as u32;
+    attributes.__bindgen_anon_2.key = (&raw const key) as u64;
+    attributes.__bindgen_anon_2.__bindgen_anon_1.value = (&raw const value) as u64;
+    // SAFETY: key and value have the sizes that the map has, and outlive the call.
+    unsafe { bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attributes)? };
     Ok(())
 }
 
@@ -402,12 +275,10 @@ pub(crate) fn set_inner_map(outer: BorrowedFd<'_>, inner: BorrowedFd<'_>) -> io:
 #[cfg(test)]
 pub(crate) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     let path = CString::new(path.as_os_str().as_bytes())?;
-    let mut attributes = PinnedObject {
-        path: path.as_ptr() as u64,
-        fd: object.as_raw_fd() as u32,
-        flags: 0,
-    };
-    // SAFETY: the start of the kernel's argument; the path outlives the call.
-    unsafe { bpf(Command::ObjPin, &mut attributes)? };
+    let mut attributes = attributes();
+    attributes.__bindgen_anon_4.pathname = path.as_ptr() as u64;
+    attributes.__bindgen_anon_4.bpf_fd = object.as_raw_fd() as u32;
+    // SAFETY: the path outlives the call.
+    unsafe { bpf(bpf_cmd::BPF_OBJ_PIN, &mut attributes)? };
     Ok(())
 }

@@ -16,7 +16,7 @@ pub(crate) enum Capability {
 pub(crate) struct Capabilities(u64);
 
 impl Capabilities {
-    /// Reads them (`proc_pid_status(5)`).
+    /// Reads the set from /proc (`proc_pid_status(5)`).
     pub(crate) fn effective() -> io::Result<Self> {
         let status = std::fs::read_to_string("/proc/thread-self/status")?;
         Self::of_status(&status).ok_or_else(|| io::ErrorKind::InvalidData.into())
@@ -29,7 +29,7 @@ impl Capabilities {
         u64::from_str_radix(digits.trim(), 16).ok().map(Self)
     }
 
-    /// Whether `capability` is among them.
+    /// Whether `capability` is in the set.
     pub(crate) fn has(self, capability: Capability) -> bool {
         self.0 & 1 << capability as u32 != 0
     }

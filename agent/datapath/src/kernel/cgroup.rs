@@ -32,7 +32,7 @@ pub enum CgroupError {
         /// The mount point.
         path: PathBuf,
     },
-    /// The directory is no cgroup.
+    /// The directory is not a cgroup.
     #[error("{} is not a directory of the cgroup2 hierarchy at {}", path.display(), mount.display())]
     NotBelow {
         /// The directory.
@@ -40,7 +40,7 @@ pub enum CgroupError {
         /// The mount point.
         mount: PathBuf,
     },
-    /// The agent sees processes' cgroups from another cgroup namespace.
+    /// The agent is in another cgroup namespace than the node.
     #[error(
         "the agent runs in a cgroup namespace, where it cannot tell which processes are below {}; \
          run it in the node's cgroup namespace, or attach it to the root of the hierarchy",
@@ -63,8 +63,8 @@ pub enum CgroupError {
     Netns(#[from] NetnsError),
 }
 
-/// Where the cgroup2 hierarchy is mounted: `/sys/fs/cgroup`, or beside the first version's
-/// hierarchies at `/sys/fs/cgroup/unified`, or anywhere.
+/// The mount of the cgroup2 hierarchy. It may be at `/sys/fs/cgroup`, at `/sys/fs/cgroup/unified` beside the
+/// hierarchies of cgroup1, or anywhere else.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CgroupMount {
     point: PathBuf,
@@ -76,8 +76,8 @@ impl CgroupMount {
     /// Finds the mount.
     ///
     /// # Errors
-    /// [`CgroupError::NotMounted`], or [`CgroupError::PartialMount`] where only a part of the
-    /// hierarchy is mounted, so that depths below its root are unknown.
+    /// [`CgroupError::NotMounted`]; [`CgroupError::PartialMount`] if only a part of the hierarchy is mounted,
+    /// so that depths below its root are unknown.
     pub fn find() -> Result<Self, CgroupError> {
         let mounts = read(Path::new("/proc/self/mountinfo"))?;
         let mount = Self::of_mountinfo(&mounts).ok_or(CgroupError::NotMounted)?;
@@ -87,7 +87,7 @@ impl CgroupMount {
         Ok(mount)
     }
 
-    /// The first cgroup2 mount, preferring one that shows its root (`proc_pid_mountinfo(5)`).
+    /// Returns the first cgroup2 mount that shows the root, or else the first one (`proc_pid_mountinfo(5)`).
     fn of_mountinfo(mounts: &str) -> Option<Self> {
         let mut found = None;
         for line in mounts.lines() {
@@ -116,7 +116,7 @@ impl CgroupMount {
         &self.point
     }
 
-    /// A cgroup of the hierarchy, by its directory (absolute, or relative to the mount point).
+    /// Returns a cgroup by its directory, which is absolute or relative to the mount point.
     ///
     /// # Errors
     /// [`CgroupError::NotBelow`] for any other path.
@@ -159,18 +159,18 @@ pub struct CgroupPath {
 }
 
 impl CgroupPath {
-    /// Its directory.
+    /// Returns its directory.
     pub fn path(&self) -> &Path {
         &self.absolute
     }
 
-    /// Its id, as `bpf_get_current_ancestor_cgroup_id` names it: the directory's inode (on 64 bits;
-    /// `kernfs_node_id`).
+    /// Returns its id, which `bpf_get_current_ancestor_cgroup_id` gives. On 64-bit systems it is the inode of
+    /// the directory (`kernfs_node_id`).
     pub fn id(&self) -> u64 {
         self.id
     }
 
-    /// Its depth as `bpf_get_current_ancestor_cgroup_id` counts: the hierarchy's root is 0.
+    /// Returns its depth. The root of the hierarchy has depth 0.
     pub fn level(&self) -> u32 {
         self.below.components().count() as u32
     }
@@ -178,7 +178,7 @@ impl CgroupPath {
     /// Opens the directory, to attach programs to it.
     ///
     /// # Errors
-    /// [`CgroupError::Read`] where the cgroup was removed meanwhile.
+    /// [`CgroupError::Read`] if the cgroup has been removed.
     pub fn open(&self) -> Result<File, CgroupError> {
         File::open(&self.absolute).map_err(|source| CgroupError::Read {
             path: self.absolute.clone(),
@@ -186,10 +186,10 @@ impl CgroupPath {
         })
     }
 
-    /// Whether a process is in this cgroup or below it; `None` where there is no such process.
+    /// Whether a process is in this cgroup or below it; `None` if the process does not exist.
     ///
     /// # Errors
-    /// [`CgroupError::Namespaced`] where that cannot be told.
+    /// [`CgroupError::Namespaced`] if the agent cannot see the process's cgroup.
     pub fn contains_process(&self, pid: u32) -> Result<Option<bool>, CgroupError> {
         if self.level() == 0 {
             return Ok(Some(true));
@@ -218,7 +218,7 @@ impl CgroupPath {
     }
 }
 
-/// Whether an error about a file of /proc/PID says that there is no such process.
+/// Whether an error about a file in /proc/PID means that the process does not exist.
 pub(crate) fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
 }
@@ -239,7 +239,7 @@ fn inode(path: &Path) -> Result<u64, CgroupError> {
     Ok(metadata.ino())
 }
 
-/// A path of mountinfo, where space, tab, newline and backslash are written in octal.
+/// Decodes a path of mountinfo, in which space, tab, newline and backslash are in octal.
 fn unescape(text: &str) -> PathBuf {
     let mut path = text.to_owned();
     for (octal, character) in [

@@ -1,21 +1,20 @@
-//! Waiting until no kernel program can still use what has just been taken away from it.
+//! Waits until no kernel program can still use what was taken away from it.
 //!
-//! A program of the hooks that Ambit uses runs within one RCU read-side section, so one that has looked
-//! something up has ended when an RCU grace period has passed. Since 4.20 the kernel waits for one in
-//! bpf(2) itself whenever a map within a map is set, for exactly this purpose
-//! (`maybe_wait_bpf_programs`): afterwards no program uses what was there before.
+//! On the hooks that Ambit uses, a program runs within one RCU read-side section. So a program that has looked
+//! something up has ended once an RCU grace period has passed. Since Linux 4.20, bpf(2) waits for a grace
+//! period whenever a map within a map is set (`maybe_wait_bpf_programs`), for exactly this purpose.
 
 use std::os::fd::{AsFd, OwnedFd};
 
 use crate::DatapathError;
 use crate::kernel::bpf::{create_array, create_array_of_maps, set_inner_map};
 
-/// A moment in the order of changes, by which [`Grace`] tells whether a grace period has passed since.
+/// The position of a change in the order of changes. [`Grace`] knows whether a grace period has passed since.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct GraceEpoch(u64);
 
 impl GraceEpoch {
-    /// Before everything: no program can hold what was taken away then.
+    /// Before all changes: no program can hold what was taken away then.
     pub(crate) const PASSED: Self = Self(0);
 }
 
@@ -25,13 +24,13 @@ pub(crate) struct Grace {
     outer: OwnedFd,
     inner: OwnedFd,
     now: GraceEpoch,
-    /// The last moment since which a grace period has passed.
+    /// The last change since which a grace period has passed.
     passed: GraceEpoch,
 }
 
 impl Grace {
     /// # Errors
-    /// [`DatapathError`] where its two maps, which nothing else uses, cannot be made.
+    /// [`DatapathError::Grace`] if its two maps, which nothing else uses, cannot be made.
     pub(crate) fn new() -> Result<Self, DatapathError> {
         let inner = create_array().map_err(DatapathError::Grace)?;
         let outer = create_array_of_maps(inner.as_fd()).map_err(DatapathError::Grace)?;
@@ -43,14 +42,14 @@ impl Grace {
         })
     }
 
-    /// Takes note that something was taken away from the programs just now.
+    /// Notes that something has just been taken away from the programs.
     pub(crate) fn note(&mut self) -> GraceEpoch {
         self.now.0 += 1;
         self.now
     }
 
-    /// Returns when no program can hold any more what was taken away at `since`: at once, if that is
-    /// certain already. It takes a few hundredths of a second otherwise.
+    /// Returns when no program can hold any more what was taken away at `since`: immediately if that is
+    /// already certain, otherwise within a few hundredths of a second.
     ///
     /// # Errors
     /// [`DatapathError::Grace`]: a program may still hold it.

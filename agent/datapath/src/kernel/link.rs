@@ -1,14 +1,16 @@
-//! Pinned bpf_links: which of them still hold on to something, and giving them another program.
+//! Pinned bpf_links: reading what they are attached to, and replacing their program.
 //!
-//! An upgraded agent replaces the program of the link that its predecessor pinned. A second
-//! attachment would be wrong even for a moment: with several `sk_lookup` programs, a socket that
-//! one selects beats another's refusal.
+//! An upgraded agent replaces the program of the link that its predecessor pinned. A second attachment would
+//! be wrong even for a moment: with several `sk_lookup` programs, a socket that one of them selects overrides
+//! another one's refusal.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use crate::kernel::bpf::{RawLinkInfo, link_info, open_pinned, update_link};
+use aya_obj::generated::{bpf_link_info, bpf_link_type};
+
+use crate::kernel::bpf::{link_info, open_pinned, update_link};
 
 /// Why a pinned link could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -33,12 +35,12 @@ pub(crate) struct PinnedLink {
     path: PathBuf,
 }
 
-/// What a link is.
+/// What the kernel says about a link.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct LinkInfo {
-    /// The kernel's number of the link.
+    /// The kernel's id of the link.
     pub id: u32,
-    /// The kernel's number of the program that it runs.
+    /// The kernel's id of the program that it runs.
     pub program: u32,
     /// What it is attached to.
     pub target: LinkTarget,
@@ -47,11 +49,11 @@ pub(crate) struct LinkInfo {
 /// What a link is attached to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum LinkTarget {
-    /// A cgroup, by its id; `None` once it is removed.
+    /// A cgroup, by its id; `None` if it has been removed.
     Cgroup(Option<u64>),
-    /// A network namespace, by its inode; `None` once it is gone.
+    /// A network namespace, by its inode; `None` if it is gone.
     Netns(Option<u64>),
-    /// Something that Ambit does not use, by the kernel's `enum bpf_link_type`.
+    /// A link of a type that Ambit does not use (`enum bpf_link_type`).
     Other(u32),
 }
 
@@ -59,7 +61,7 @@ impl PinnedLink {
     /// Opens the link that is pinned at `path`.
     ///
     /// # Errors
-    /// [`LinkError`] of kind `NotFound` where nothing is pinned there.
+    /// [`LinkError`] of kind `NotFound` if nothing is pinned there.
     pub(crate) fn open(path: &Path) -> Result<Self, LinkError> {
         let path = path.to_owned();
         match open_pinned(&path) {
@@ -72,24 +74,24 @@ impl PinnedLink {
         }
     }
 
-    /// Makes the link run `program` from its next event on; no event runs none or both.
+    /// Replaces the link's program. Each event runs either the old or the new one.
     ///
     /// # Errors
-    /// [`LinkError`] where the link has lost its target, or `program` is of another type.
+    /// [`LinkError`] if the link has lost its target, or `program` is of another type.
     pub(crate) fn update(&self, program: BorrowedFd<'_>) -> Result<(), LinkError> {
         update_link(self.link.as_fd(), program).map_err(|source| self.failed("updated", source))
     }
 
-    /// What the link is and what it is attached to.
+    /// Reads what the link is attached to.
     ///
     /// # Errors
-    /// [`LinkError`] where what is pinned is no link.
+    /// [`LinkError`] if what is pinned is not a link.
     pub(crate) fn info(&self) -> Result<LinkInfo, LinkError> {
         let info =
             link_info(self.link.as_fd()).map_err(|source| self.failed("inspected", source))?;
         Ok(LinkInfo {
             id: info.id,
-            program: info.program,
+            program: info.prog_id,
             target: target(&info),
         })
     }
@@ -103,18 +105,19 @@ impl PinnedLink {
     }
 }
 
-/// Reads the union of `struct bpf_link_info`.
-fn target(info: &RawLinkInfo) -> LinkTarget {
-    const CGROUP: u32 = 3;
-    const NETNS: u32 = 5;
-    let [a, b, c, d, e, f, g, h, ..] = info.detail;
-    match info.link_type {
+/// Reads what a link is attached to.
+fn target(info: &bpf_link_info) -> LinkTarget {
+    const CGROUP: u32 = bpf_link_type::BPF_LINK_TYPE_CGROUP as u32;
+    const NETNS: u32 = bpf_link_type::BPF_LINK_TYPE_NETNS as u32;
+    match info.type_ {
         CGROUP => {
-            let id = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
+            // SAFETY: the kernel has written this member of the union for a link of this type.
+            let id = unsafe { info.__bindgen_anon_1.cgroup.cgroup_id };
             LinkTarget::Cgroup((id != 0).then_some(id))
         }
         NETNS => {
-            let inode = u32::from_ne_bytes([a, b, c, d]);
+            // SAFETY: as above.
+            let inode = unsafe { info.__bindgen_anon_1.netns.netns_ino };
             LinkTarget::Netns((inode != 0).then_some(inode.into()))
         }
         other => LinkTarget::Other(other),

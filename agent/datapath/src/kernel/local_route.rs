@@ -7,43 +7,42 @@ use nix::sys::socket::SockProtocol;
 
 use crate::kernel::netlink::{Netlink, ReplyMode, malformed};
 
-/// Length of `struct rtmsg` (`linux/rtnetlink.h`).
+/// The length of `struct rtmsg` (`linux/rtnetlink.h`), which libc does not have.
 const ROUTE_MESSAGE: usize = 12;
 
-/// Where `rtm_type` is in it.
+/// The offset of `rtm_type` in it.
 const TYPE_OFFSET: usize = 7;
 
-/// Whether the routes of the calling thread's network namespace deliver packets to `address` on this
-/// node, or to more than one host: the kernel's own answer, which knows addresses of every interface
-/// and whole ranges that are local.
+/// Whether the routes of the calling thread's network namespace deliver packets to `address` on this node, or
+/// to more than one host. The kernel answers, so addresses of all interfaces and local ranges are known.
 ///
 /// # Errors
-/// ENETUNREACH and the like where no route leads there; others where the kernel does not answer.
+/// ENETUNREACH or a similar error if there is no route; another error if the kernel does not answer.
 pub fn is_local(address: IpAddr) -> io::Result<bool> {
     let mut netlink = Netlink::open(SockProtocol::NetlinkRoute)?;
     let mut kind = None;
     netlink.request(
         libc::RTM_GETROUTE,
         ReplyMode::Acknowledgement,
-        &question(address),
+        &route_request(address),
         |payload| {
             let byte = payload.get(TYPE_OFFSET);
             kind = Some(*byte.ok_or_else(|| malformed("a route is cut off"))?);
             Ok(())
         },
     )?;
-    let kind = kind.ok_or_else(|| malformed("it has no route"))?;
+    let kind = kind.ok_or_else(|| malformed("there is no route in it"))?;
     Ok(kind != libc::RTN_UNICAST)
 }
 
-/// A `struct rtmsg` that asks for the route to one address, and its `RTA_DST`.
-fn question(address: IpAddr) -> Vec<u8> {
+/// Makes a `struct rtmsg` that asks for the route to one address, with its `RTA_DST`.
+fn route_request(address: IpAddr) -> Vec<u8> {
     let (family, bytes) = match address {
         IpAddr::V4(address) => (libc::AF_INET, address.octets().to_vec()),
         IpAddr::V6(address) => (libc::AF_INET6, address.octets().to_vec()),
     };
     let bits = (bytes.len() * 8) as u8;
-    let length = (4 + bytes.len()) as u16;
+    let length = (size_of::<libc::rtattr>() + bytes.len()) as u16;
     let mut message = vec![0; ROUTE_MESSAGE];
     message[0] = family as u8;
     message[1] = bits;

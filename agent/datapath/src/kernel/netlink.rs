@@ -1,4 +1,4 @@
-//! One request and its answers over a netlink socket (RFC 3549; `linux/netlink.h`).
+//! Requests and their answers over a netlink socket (RFC 3549; `linux/netlink.h`).
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -8,13 +8,13 @@ use nix::sys::socket::{
     socket,
 };
 
-/// Length of `struct nlmsghdr`.
-const HEADER: usize = 16;
+/// Length of a message's header.
+const HEADER: usize = size_of::<libc::nlmsghdr>();
 
-/// More than the kernel puts into one datagram (32 KiB).
+/// The size of the receive buffer. The kernel puts at most 32 KiB into one datagram.
 const BUFFER: usize = 64 * 1024;
 
-/// What the kernel is to answer with.
+/// What the kernel answers with.
 #[derive(Clone, Copy)]
 pub(crate) enum ReplyMode {
     /// All objects that match.
@@ -32,11 +32,11 @@ pub(crate) struct Netlink {
 }
 
 impl Netlink {
-    /// A socket in the calling thread's network namespace.
+    /// Opens a socket in the calling thread's network namespace.
     pub(crate) fn open(protocol: SockProtocol) -> io::Result<Self> {
         let flags = SockFlag::SOCK_CLOEXEC;
         let socket = socket(AddressFamily::Netlink, SockType::Datagram, flags, protocol)?;
-        // Connected to the kernel, it refuses what a process with CAP_NET_ADMIN in the same
+        // A socket that is connected to the kernel refuses what a process with CAP_NET_ADMIN in the same
         // namespace sends to it.
         connect(socket.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
         Ok(Self {
@@ -46,11 +46,11 @@ impl Netlink {
         })
     }
 
-    /// Sends a request and hands the payload of each answer to `receive`.
+    /// Sends a request and passes the payload of each answer to `receive`.
     ///
     /// # Errors
-    /// The error that the kernel answers with, or that `receive` returns; `InvalidData` for an
-    /// answer that is not well-formed.
+    /// The error that the kernel answers with or that `receive` returns; `InvalidData` for a malformed
+    /// answer.
     pub(crate) fn request(
         &mut self,
         message_type: u16,
@@ -71,7 +71,7 @@ impl Netlink {
                     continue;
                 }
                 match message.message_type {
-                    DONE | ERROR => return message.outcome(),
+                    DONE | ERROR => return message.result(),
                     NOOP => {}
                     OVERRUN => return Err(malformed("the kernel lost answers")),
                     _ => receive(message.payload)?,
@@ -88,7 +88,7 @@ impl Netlink {
                 MsgFlags::MSG_TRUNC,
             ) {
                 Ok(length) if length <= self.buffer.len() => return Ok(length),
-                Ok(_) => return Err(malformed("a datagram is longer than any should be")),
+                Ok(_) => return Err(malformed("a datagram is longer than the kernel's limit")),
                 Err(nix::errno::Errno::EINTR) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -127,7 +127,7 @@ struct NetlinkMessage<'a> {
 }
 
 impl<'a> NetlinkMessage<'a> {
-    /// The first message and what follows it.
+    /// Splits off the first message. Returns it and the rest.
     fn split(datagram: &'a [u8]) -> io::Result<(Self, &'a [u8])> {
         let header = datagram
             .get(..HEADER)
@@ -145,8 +145,8 @@ impl<'a> NetlinkMessage<'a> {
         Ok((message, &datagram[aligned..]))
     }
 
-    /// What the last message of an answer says: an error number below zero, or success.
-    fn outcome(&self) -> io::Result<()> {
+    /// Returns what the last message of an answer says: a negative error number, or success.
+    fn result(&self) -> io::Result<()> {
         match word(self.payload, 0)? as i32 {
             code if code < 0 => Err(io::Error::from_raw_os_error(-code)),
             _ => Ok(()),
@@ -154,10 +154,10 @@ impl<'a> NetlinkMessage<'a> {
     }
 }
 
-/// The 32 bits at `offset`, in host order.
+/// Returns the 32 bits at `offset`, in host order.
 ///
 /// # Errors
-/// `InvalidData` where `bytes` ends before.
+/// `InvalidData` if `bytes` is too short.
 pub(crate) fn word(bytes: &[u8], offset: usize) -> io::Result<u32> {
     let word = bytes.get(offset..).and_then(<[u8]>::first_chunk);
     word.copied()
@@ -165,7 +165,7 @@ pub(crate) fn word(bytes: &[u8], offset: usize) -> io::Result<u32> {
         .ok_or_else(|| malformed("a message is cut off"))
 }
 
-/// An error for an answer that is not well-formed.
+/// Makes the error for a malformed answer.
 pub(crate) fn malformed(what: &'static str) -> io::Error {
     io::Error::new(
         io::ErrorKind::InvalidData,
@@ -215,8 +215,8 @@ mod tests {
         let error = (-libc::ENOENT).to_ne_bytes();
         let message = encode(ERROR, ReplyMode::Dump, 1, &error);
         let (message, _) = NetlinkMessage::split(&message).expect("well-formed");
-        let outcome = message.outcome().expect_err("ENOENT");
-        assert_eq!(outcome.raw_os_error(), Some(libc::ENOENT));
+        let error = message.result().expect_err("ENOENT");
+        assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Network namespaces: opening, telling apart, and visiting them with a thread.
+//! Network namespaces: opening, comparing and entering them.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -20,7 +20,7 @@ use socket2::{Domain, Socket, Type};
 /// Why a network namespace could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum NetnsError {
-    /// There is no such file, or it may not be opened.
+    /// The file does not exist, or may not be opened.
     #[error("the network namespace {} could not be opened: {source}", path.display())]
     Open {
         /// The file.
@@ -28,7 +28,7 @@ pub enum NetnsError {
         /// What the kernel answered.
         source: io::Error,
     },
-    /// The file is something else.
+    /// The file is not a network namespace.
     #[error(
         "{} is not a network namespace; name a file such as /run/netns/NAME or /proc/PID/ns/net",
         path.display()
@@ -43,10 +43,10 @@ pub enum NetnsError {
          {0}"
     )]
     Enter(#[source] io::Error),
-    /// A question to the kernel failed.
-    #[error("the kernel did not tell the network namespace's {what}: {source}")]
+    /// The kernel did not answer a query.
+    #[error("the network namespace's {what} could not be read: {source}")]
     Query {
-        /// What was asked for.
+        /// What was queried.
         what: &'static str,
         /// What the kernel answered.
         source: io::Error,
@@ -59,13 +59,13 @@ impl NetnsError {
     }
 }
 
-/// An open network namespace, which lives at least as long as its handles. Clones share one file.
+/// An open network namespace. It lives at least as long as its handles. Clones share one file.
 #[derive(Clone, Debug)]
 pub struct NetnsHandle(Arc<OwnedFd>);
 
 thread_local! {
-    /// The namespace that this thread is in, once it is known. Only [`NetnsHandle::enter`] changes
-    /// it: threads of the agent change their namespace by no other means.
+    /// The namespace that this thread is in, once it is known. Threads of the agent change their namespace
+    /// only by [`NetnsHandle::enter`].
     static HERE: Cell<Option<NetnsHandle>> = const { Cell::new(None) };
 }
 
@@ -73,8 +73,8 @@ impl NetnsHandle {
     /// Opens a file of nsfs, such as `/run/netns/NAME` or `/proc/PID/ns/net`.
     ///
     /// # Errors
-    /// [`NetnsError::NotNetns`] for any other file, which is not even opened for reading: the path
-    /// may come from an annotation, and opening a device can have effects.
+    /// [`NetnsError::NotNetns`] for any other file. Another file is not opened for reading: the path may come
+    /// from an annotation, and opening a device can have effects.
     pub fn open(path: &Path) -> Result<Self, NetnsError> {
         let failed = |source| NetnsError::Open {
             path: path.to_owned(),
@@ -102,15 +102,15 @@ impl NetnsHandle {
         Ok(Self(Arc::new(file.into())))
     }
 
-    /// The namespace of the calling thread.
+    /// Opens the namespace of the calling thread.
     ///
     /// # Errors
-    /// [`NetnsError::Open`] where /proc is not mounted.
+    /// [`NetnsError::Open`] if /proc is not mounted.
     pub fn current() -> Result<Self, NetnsError> {
         Self::open(Path::new("/proc/thread-self/ns/net"))
     }
 
-    /// The namespace of process 1: the node's own, where the agent shares the node's pid namespace.
+    /// Opens the namespace of process 1. It is the node's own if the agent is in the node's pid namespace.
     ///
     /// # Errors
     /// [`NetnsError::Open`] without CAP_SYS_PTRACE over process 1.
@@ -118,10 +118,10 @@ impl NetnsHandle {
         Self::open(Path::new("/proc/1/ns/net"))
     }
 
-    /// Runs `work` on the calling thread inside this namespace and returns to the one before, also
-    /// when `work` panics. Sockets made inside stay in the namespace. Visits may nest.
+    /// Runs `work` on the calling thread inside this namespace. Returns to the former namespace afterwards,
+    /// even if `work` panics. Sockets that are made inside stay in the namespace. Calls may nest.
     ///
-    /// `work` is synchronous: a future that it returned would run outside.
+    /// `work` is synchronous: a future that it returns would run outside.
     ///
     /// # Errors
     /// [`NetnsError::Enter`] without CAP_SYS_ADMIN; `work` has not run then.
@@ -130,7 +130,7 @@ impl NetnsHandle {
         Ok(work())
     }
 
-    /// The namespace's cookie, never reused before the next boot.
+    /// Returns the namespace's cookie, which is not reused before the next boot.
     ///
     /// # Errors
     /// [`NetnsError::Query`] on a kernel before 5.14.
@@ -144,21 +144,21 @@ impl NetnsHandle {
     /// Whether both are the same namespace.
     ///
     /// # Errors
-    /// [`NetnsError::Query`] where fstat(2) fails.
+    /// [`NetnsError::Query`] if fstat(2) fails.
     pub fn same_as(&self, other: &Self) -> Result<bool, NetnsError> {
         Ok(self.file_id()? == other.file_id()?)
     }
 
-    /// The inode number, as `BPF_OBJ_GET_INFO_BY_FD` names it for a link. Reused once the namespace
-    /// is gone.
+    /// Returns the inode number, which `BPF_OBJ_GET_INFO_BY_FD` gives for a link. It may be reused once the
+    /// namespace is gone.
     ///
     /// # Errors
-    /// [`NetnsError::Query`] where fstat(2) fails.
+    /// [`NetnsError::Query`] if fstat(2) fails.
     pub fn inode(&self) -> Result<u64, NetnsError> {
         Ok(self.file_id()?.1)
     }
 
-    /// Device and inode of the namespace's file: unique while the namespace lives.
+    /// Returns the device and inode of the namespace's file, which are unique while the namespace lives.
     pub(crate) fn file_id(&self) -> Result<(u64, u64), NetnsError> {
         let file = self.0.try_clone().map(File::from);
         let metadata = file
@@ -167,10 +167,10 @@ impl NetnsHandle {
         Ok((metadata.dev(), metadata.ino()))
     }
 
-    /// The addresses of all interfaces, loopback and link-local ones too.
+    /// Returns the addresses of all interfaces, including loopback and link-local ones.
     ///
     /// # Errors
-    /// [`NetnsError`] where the namespace cannot be entered or netlink does not answer.
+    /// [`NetnsError`] if the namespace cannot be entered or netlink does not answer.
     pub fn addresses(&self) -> Result<Vec<IpAddr>, NetnsError> {
         let interfaces = self
             .enter(getifaddrs)?
@@ -187,7 +187,7 @@ impl NetnsHandle {
     /// Whether the loopback interface is up, without which nothing can be redirected.
     ///
     /// # Errors
-    /// [`NetnsError`] where the namespace cannot be entered or netlink does not answer.
+    /// [`NetnsError`] if the namespace cannot be entered or netlink does not answer.
     pub fn loopback_is_up(&self) -> Result<bool, NetnsError> {
         let mut interfaces = self
             .enter(getifaddrs)?
@@ -196,11 +196,11 @@ impl NetnsHandle {
         Ok(interfaces.any(|interface| interface.flags.contains(wanted)))
     }
 
-    /// The ports from which connections are dialled that do not bind one
-    /// (`net.ipv4.ip_local_port_range`, for both families).
+    /// Returns the ports from which sockets dial that have not bound one (`net.ipv4.ip_local_port_range`,
+    /// which is for both IP versions).
     ///
     /// # Errors
-    /// [`NetnsError`] where the namespace cannot be entered or the setting cannot be read.
+    /// [`NetnsError`] if the namespace cannot be entered or the setting cannot be read.
     pub fn ephemeral_ports(&self) -> Result<RangeInclusive<u16>, NetnsError> {
         // /proc/sys/net shows the namespace of the thread that looks a file up.
         let read = || std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
@@ -220,7 +220,7 @@ impl AsFd for NetnsHandle {
     }
 }
 
-/// The cookie of the network namespace that a socket lives in.
+/// Returns the cookie of the network namespace that a socket lives in.
 ///
 /// # Errors
 /// ENOPROTOOPT on a kernel before 5.14.
@@ -243,7 +243,7 @@ pub(crate) fn netns_cookie(socket: BorrowedFd<'_>) -> io::Result<NetnsCookie> {
     Ok(NetnsCookie(cookie))
 }
 
-/// A thread's stay in a namespace; its end brings the thread back.
+/// A thread's stay in a namespace. Dropping it brings the thread back.
 struct Visit {
     home: NetnsHandle,
 }
@@ -268,8 +268,8 @@ impl Visit {
 impl Drop for Visit {
     fn drop(&mut self) {
         if let Err(error) = setns(&self.home, CloneFlags::CLONE_NEWNET) {
-            // Whatever this thread did next, it would do in a pod's name.
-            // A standard error that cannot be written to must not turn this into a panic.
+            // Anything that this thread did next, it would do inside a pod.
+            // If standard error cannot be written to, that must not turn this into a panic.
             let _ = writeln!(
                 std::io::stderr(),
                 "ambit: a thread cannot leave a pod's network namespace ({error}): aborting"

@@ -8,11 +8,11 @@ use crate::kernel::capabilities::{Capabilities, Capability};
 use crate::kernel::cgroup::{CgroupError, CgroupPath, is_gone};
 use crate::kernel::netns::NetnsHandle;
 
-/// The processes of a pod that are not below `cgroup`, and so escape the programs that are attached
-/// to it.
+/// Returns the processes of a pod that are not below `cgroup`, so that the programs attached to it do not see
+/// them.
 ///
 /// # Errors
-/// [`CgroupError`] where /proc cannot be read or a process cannot be placed.
+/// [`CgroupError`] if /proc cannot be read or the cgroup of a process is unknown.
 pub(crate) fn processes_outside(
     cgroup: &CgroupPath,
     netns: &NetnsHandle,
@@ -29,12 +29,11 @@ pub(crate) fn processes_outside(
     Ok(outside)
 }
 
-/// The processes whose main thread is in a network namespace, as far as this process's pid
-/// namespace shows them. Those that end meanwhile are left out; call it again after an event that
-/// new ones must not slip past.
+/// Returns the processes whose main thread is in a network namespace, as far as they are visible in this
+/// process's pid namespace. Processes that end or start meanwhile may be missing.
 ///
 /// # Errors
-/// [`CgroupError`] where /proc cannot be read, or a process may not be inspected.
+/// [`CgroupError`] if /proc cannot be read, or a process may not be inspected.
 pub(crate) fn processes_in_netns(netns: &NetnsHandle) -> Result<Vec<u32>, CgroupError> {
     let wanted = netns.file_id()?;
     let may_inspect_all = Capabilities::effective()
@@ -47,7 +46,7 @@ pub(crate) fn processes_in_netns(netns: &NetnsHandle) -> Result<Vec<u32>, Cgroup
             Ok(file) if (file.dev(), file.ino()) == wanted => pids.push(pid),
             Ok(_) => {}
             Err(error) if is_gone(&error) => {}
-            // Protected from root itself by a security module, as no process of a pod is.
+            // A security module protects the process even from root. That is not done to processes of pods.
             Err(error) if error.kind() == PermissionDenied && may_inspect_all => {}
             Err(source) => return Err(CgroupError::Read { path, source }),
         }
@@ -55,10 +54,10 @@ pub(crate) fn processes_in_netns(netns: &NetnsHandle) -> Result<Vec<u32>, Cgroup
     Ok(pids)
 }
 
-/// All processes that this process's pid namespace shows.
+/// Returns all processes that are visible in this process's pid namespace.
 ///
 /// # Errors
-/// [`CgroupError`] where /proc cannot be read.
+/// [`CgroupError`] if /proc cannot be read.
 pub(crate) fn processes() -> Result<Vec<u32>, CgroupError> {
     let mut pids = Vec::new();
     for entry in std::fs::read_dir("/proc").map_err(unlisted)? {

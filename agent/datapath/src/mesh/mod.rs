@@ -1,19 +1,19 @@
 //! The table of destinations: what the connect hook sends to the proxy.
 //!
-//! An address of the mesh's ranges goes to the proxy unless an entry exempts it, and one outside
-//! passes unless an entry protects it. Whatever cannot be written must not let pass what is to go to
-//! the proxy, so a change is made in this order, and goes on after an error:
+//! A connect to an address in the mesh's ranges goes to the proxy, unless an entry exempts the address. A
+//! connect to an address outside the ranges goes on, unless an entry protects the address. If an entry cannot
+//! be written, no connect may go on that has to go to the proxy. So a change is made in this order, and
+//! continues after an error:
 //!
-//! 1. Exemptions that end are deleted. That needs no room, and what covers the address then is never
-//!    looser: the range, another exemption, or nothing.
-//! 2. What the proxy is to have is protected. If there is no room, an exemption is given up for it.
-//! 3. What is no longer of the mesh is deleted.
-//! 4. Exemptions are added. Without its exemption an address goes through the proxy, which knows by
-//!    the same objects that it is to be called in plaintext.
+//! 1. Exemptions that end are deleted. That needs no room. What applies to the address then is never looser:
+//!    the range, another exemption, or nothing.
+//! 2. Entries that protect are added. If there is no room, an exemption is given up for them.
+//! 3. Entries that are no longer needed are deleted.
+//! 4. Exemptions are added. Without its exemption, an address is called through the proxy, which knows from
+//!    the same objects that it has to call the address in plaintext.
 //!
-//! The kernel's trie puts a new node in the place of an old one by one pointer, and frees the old one
-//! after a grace period. A look-up sees the old class or the new one, and an entry that is there
-//! throughout is never missed.
+//! The kernel's trie replaces a node by changing one pointer, and frees the old node after a grace period. So
+//! a look-up sees either the old or the new class, and never misses an entry that exists throughout.
 
 mod prefix;
 #[cfg(test)]
@@ -32,14 +32,14 @@ use crate::{DatapathError, Pins};
 
 const MAP: &str = "MESH";
 
-/// How many exemptions in a row are tried that cannot be written: the others cannot be either.
+/// After this many failures in a row, no further exemptions are tried.
 const FAILED_EXEMPTIONS: usize = 64;
 
 /// The kernel's trie, or one of a test.
 trait PrefixMap {
     fn insert(&mut self, prefix: Prefix, class: u8) -> Result<(), DatapathError>;
 
-    /// Removes an entry, which need not be there.
+    /// Removes an entry, if it exists.
     fn remove(&mut self, prefix: Prefix) -> Result<(), DatapathError>;
 }
 
@@ -56,23 +56,23 @@ impl PrefixMap for LpmTrie<MapData, Address, u8> {
     }
 }
 
-/// What the kernel's table of destinations does not say as it should. All of it is tried again with
-/// the next change.
+/// How the kernel's table of destinations differs from what it should be. The next change tries to correct all
+/// of it.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the kernel's table of destinations is not what it should be ({}). Destinations that must go \
-     through the proxy and pass it by in plaintext: {passing}{}. Destinations that could be called \
-     directly and go through the proxy: {detours}",
+    "the kernel's table of destinations is incomplete ({}). Destinations that must go through the \
+     proxy and bypass it in plaintext: {passing}{}. Destinations that could be called directly and go \
+     through the proxy: {detours}",
     .cause.as_ref().map_or_else(|| "no error".to_owned(), DatapathError::to_string),
     .example.as_ref().map(|net| format!(", such as {net}")).unwrap_or_default()
 )]
 pub struct MeshFault {
     cause: Option<DatapathError>,
-    /// Entries on account of which calls leave in plaintext that must not.
+    /// The number of entries that let calls leave in plaintext that must not.
     passing: usize,
     /// One of them.
     example: Option<Prefix>,
-    /// Exemptions that are not in force.
+    /// The number of exemptions that are not in force.
     detours: usize,
 }
 
@@ -83,7 +83,7 @@ impl MeshFault {
     }
 }
 
-/// The kernel's table of destinations, and what is in it.
+/// The kernel's table of destinations, and its contents.
 #[derive(Debug)]
 pub struct MeshTable(TrackedMap<LpmTrie<MapData, Address, u8>>);
 
@@ -91,7 +91,7 @@ impl MeshTable {
     /// Opens the table, with what an earlier agent left in it.
     ///
     /// # Errors
-    /// [`DatapathError::Map`] where it cannot be read.
+    /// [`DatapathError::Map`] if it cannot be read.
     pub fn open(pins: &Pins) -> Result<Self, DatapathError> {
         Self::of(pins.trie(MAP)?)
     }
@@ -109,16 +109,16 @@ impl MeshTable {
         Ok(Self(TrackedMap { map, written }))
     }
 
-    /// Makes the table say `classes`, as far as that can be: see the module for the order.
+    /// Makes the table say `classes`, as far as possible. The module's documentation has the order.
     ///
     /// # Errors
-    /// [`MeshFault`]: what could not be done.
+    /// [`MeshFault`] says what could not be done.
     pub fn replace(&mut self, classes: &[(IpNet, MeshClass)]) -> Result<(), MeshFault> {
         self.0.replace(&needed(classes))
     }
 }
 
-/// A map, and what is in it.
+/// A map, and its contents.
 #[derive(Debug)]
 struct TrackedMap<M> {
     map: M,
@@ -130,7 +130,7 @@ impl<M: PrefixMap> TrackedMap<M> {
         let mut failures = Failures::default();
         self.tighten(wanted, &mut failures);
         if !self.passing(wanted).is_empty() {
-            // What has been dropped since has made room.
+            // What has been deleted since has made room.
             self.tighten(wanted, &mut failures);
         }
         self.exempt(wanted, &mut failures);
@@ -153,7 +153,7 @@ impl<M: PrefixMap> TrackedMap<M> {
         })
     }
 
-    /// Entries on account of which something passes that the proxy is to have.
+    /// Returns the entries that let connects go on that have to go to the proxy.
     fn passing(&self, wanted: &Classes) -> Vec<Prefix> {
         let is_wanted = |prefix: &Prefix, exemption: bool| {
             let class = wanted.get(prefix);
@@ -189,7 +189,7 @@ impl<M: PrefixMap> TrackedMap<M> {
         }
     }
 
-    /// Shorter prefixes first.
+    /// Adds entries that protect, shorter prefixes first.
     fn protect(&mut self, wanted: &Classes, failures: &mut Failures) {
         let mut room = None;
         for (&prefix, &class) in wanted {
@@ -205,7 +205,7 @@ impl<M: PrefixMap> TrackedMap<M> {
         }
     }
 
-    /// Inserts an entry in the room of another.
+    /// Inserts an entry in the place of another one.
     fn insert_instead(
         &mut self,
         room: &mut Expendable,
@@ -222,8 +222,8 @@ impl<M: PrefixMap> TrackedMap<M> {
         outcome
     }
 
-    /// Removes what is not wanted, unless it protects something of what could not be protected
-    /// otherwise: beneath an exemption that could not be withdrawn, too.
+    /// Removes entries that are not wanted, unless they protect an address that is not protected otherwise,
+    /// for example below an exemption that could not be withdrawn.
     fn drop_others(&mut self, wanted: &Classes, failures: &mut Failures) {
         let unprotected = Unprotected::new(&self.written, wanted);
         let is_over = |prefix: &Prefix| {
@@ -236,7 +236,7 @@ impl<M: PrefixMap> TrackedMap<M> {
         }
     }
 
-    /// Adds exemptions, unless they would exempt what could not be protected.
+    /// Adds exemptions, unless they would exempt an address that could not be protected.
     fn exempt(&mut self, wanted: &Classes, failures: &mut Failures) {
         let unprotected = Unprotected::new(&self.written, wanted);
         let mut failed_in_a_row = 0;
@@ -271,12 +271,12 @@ impl<M: PrefixMap> TrackedMap<M> {
     }
 }
 
-/// Entries that are given up for one that has to be written: exemptions of single addresses first,
-/// which the proxy knows too; then those of ranges; then, if there is no room, what is not wanted.
+/// Entries that may be given up for one that has to be written: first exemptions of single addresses, which the
+/// proxy also knows, then those of ranges, and then, if the map is full, entries that are not wanted.
 struct Expendable {
     exemptions: std::vec::IntoIter<Prefix>,
     others: std::vec::IntoIter<Prefix>,
-    /// Whether the last one helped.
+    /// Whether giving up the last one helped.
     is_of_use: bool,
 }
 
@@ -303,7 +303,7 @@ impl Expendable {
         }
     }
 
-    /// What to give up after this error.
+    /// Returns the next entry to give up after this error.
     fn next(&mut self, error: &DatapathError) -> Option<Prefix> {
         if !self.is_of_use {
             return None;

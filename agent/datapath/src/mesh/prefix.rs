@@ -1,4 +1,4 @@
-//! Prefixes as the kernel's table has them, and which of them it needs.
+//! Prefixes in the kernel's form, and which of them the table needs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -7,21 +7,21 @@ use std::net::IpAddr;
 use ambit_common::{Address, MESH_PREFIX_BITS, MeshClass};
 use ipnet::IpNet;
 
-/// IPv4 prefixes lie below `::ffff:0:0/96` in the one form of addresses.
+/// IPv4 prefixes are below `::ffff:0:0/96`.
 const V4_PREFIX_OFFSET: u32 = 96;
 
-/// A prefix. Shorter ones come first.
+/// A prefix in the kernel's form. Shorter ones come first in order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct Prefix {
     pub(super) bits: u32,
     pub(super) address: Address,
 }
 
-/// What a table says: a [`MeshClass`] by prefix.
+/// A [`MeshClass`] for each prefix.
 pub(super) type Classes = BTreeMap<Prefix, u8>;
 
 impl Prefix {
-    /// Its first `bits` bits.
+    /// Cuts the prefix down to `bits` bits.
     fn cut(self, bits: u32) -> Self {
         let mut octets = self.address.octets();
         for (octet, start) in octets.iter_mut().zip((0_u32..).step_by(8)) {
@@ -70,8 +70,7 @@ impl fmt::Display for Prefix {
     }
 }
 
-/// Whether the connect hook lets pass what has this class. It sends what it does not know to the
-/// proxy.
+/// Whether the connect hook lets a connect to this class go on. It sends an unknown class to the proxy.
 pub(super) fn is_exemption(class: u8) -> bool {
     match MeshClass::from_u8(class) {
         Some(MeshClass::NotOptedIn | MeshClass::Outside) => true,
@@ -79,9 +78,8 @@ pub(super) fn is_exemption(class: u8) -> bool {
     }
 }
 
-/// The entries that make a difference: not those that say what a shorter prefix says already. So an
-/// address in the mesh's ranges has no entry where the proxy is to have it, and to take its exemption
-/// away needs no room.
+/// Returns the entries that make a difference: all but those that repeat a shorter prefix. So an address in
+/// the mesh's ranges has no entry if its calls go to the proxy, and to withdraw its exemption needs no room.
 pub(super) fn needed(classes: &[(IpNet, MeshClass)]) -> Classes {
     let all: Classes = classes
         .iter()
@@ -102,13 +100,13 @@ fn lengths(classes: &Classes) -> BTreeSet<u32> {
     classes.keys().map(|prefix| prefix.bits).collect()
 }
 
-/// What the proxy is to have and a table lets pass: entries that are missing, and exemptions that could
-/// not be withdrawn.
+/// The prefixes that have to go to the proxy and that a table lets pass: entries that are missing, and
+/// exemptions that could not be withdrawn.
 pub(super) struct Unprotected {
     prefixes: BTreeSet<Prefix>,
     /// Their lengths.
     lengths: BTreeSet<u32>,
-    /// The prefixes around them, of the lengths of all entries.
+    /// The prefixes that contain them, of the lengths of all entries.
     around: BTreeSet<Prefix>,
 }
 
@@ -145,7 +143,7 @@ impl Unprotected {
             .any(|bits| self.prefixes.contains(&prefix.cut(bits)))
     }
 
-    /// Whether one of them lies within `prefix`, which is that of an entry.
+    /// Whether one of them lies within `prefix`, which belongs to an entry.
     pub(super) fn lie_within(&self, prefix: Prefix) -> bool {
         self.around.contains(&prefix)
     }

@@ -1,4 +1,4 @@
-//! Whatever fails, nothing that the proxy is to have passes it by for longer than it did.
+//! Whatever fails, no connect that has to go to the proxy bypasses it for longer than before.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -17,11 +17,11 @@ use crate::testing::is_root;
 
 const NO_PREALLOC: u32 = 1;
 
-/// A trie with room for so many entries, some of whose writes fail. It keeps each of its states.
+/// A trie with limited room, some of whose writes fail. It remembers each of its states.
 struct Fallible {
     entries: Classes,
     capacity: usize,
-    /// Which of the following writes fail; after these none does.
+    /// Which of the next writes fail. Later ones succeed.
     failures: std::vec::IntoIter<bool>,
     states: Vec<Classes>,
 }
@@ -51,7 +51,7 @@ impl Fallible {
 impl PrefixMap for Fallible {
     fn insert(&mut self, prefix: Prefix, class: u8) -> Result<(), DatapathError> {
         self.attempt()?;
-        // Before Linux 6.13 a full trie does not take an entry in the place of its old one either.
+        // Before Linux 6.13, a full trie does not even take an entry that replaces an old one.
         if self.entries.len() >= self.capacity {
             let full = SyscallError {
                 call: "bpf_map_update_elem",
@@ -85,7 +85,7 @@ fn is_proxied(table: &Classes, address: IpAddr) -> bool {
     longest.is_some_and(|(_, &class)| !is_exemption(class))
 }
 
-/// Few networks, so that they meet: addresses, and ranges around them, of both families.
+/// A few networks, so that they overlap: addresses, and ranges around them, of both IP versions.
 fn net() -> impl Strategy<Value = IpNet> {
     let v4 = (0..4_u8, 0..4_u8, select(&[8, 24, 32][..]))
         .prop_map(|(a, b, bits)| IpNet::new(IpAddr::from([10, 0, a, b]), bits));
@@ -120,7 +120,7 @@ proptest! {
         }
     }
 
-    /// With room for all of it.
+    /// A table with enough room.
     #[test]
     fn a_change_never_lets_pass_what_is_proxied_before_and_after(
         before in mesh(), after in mesh(), failures in vec(prop::bool::weighted(0.3), 0..40),
@@ -142,7 +142,7 @@ proptest! {
         });
         let told = outcome.as_ref().is_err_and(MeshFault::lets_pass);
         prop_assert!(!exposed || told, "{:?}", outcome);
-        // It heals.
+        // The next change corrects it.
         while table.map.failures.len() > 0 {
             let _ = table.replace(&wanted);
             table.map.failures.next();
@@ -151,7 +151,7 @@ proptest! {
         prop_assert_eq!(&table.map.entries, &wanted);
     }
 
-    /// A table that an earlier agent left full, with room for what has to be protected.
+    /// A table that an earlier agent left full, but with enough room for the entries that protect.
     #[test]
     fn a_full_table_protects_and_drains(before in mesh(), after in mesh(), spare in 0..3_usize) {
         let (before, wanted) = (all(&before), needed(&after));
@@ -241,7 +241,7 @@ fn a_full_kernel_table_takes_exemptions_away() {
     };
     replace(&mut table, &mesh).expect("room");
 
-    // Full: what is opted in is the proxy's at once, and more exemptions do not fit.
+    // The table is full: what is opted in goes to the proxy immediately, and no more exemptions fit.
     mesh.extend([
         ("10.0.0.1/32", Proxy),
         ("10.0.0.4/32", NotOptedIn),
@@ -253,7 +253,7 @@ fn a_full_kernel_table_takes_exemptions_away() {
     assert_eq!(class(&table, "10.0.0.1"), Some(Proxy));
     assert_eq!(class(&table, "192.0.2.1"), Some(Proxy));
 
-    // Full of what must be protected: one too many, which is told of.
+    // The table is full of entries that protect. One more does not fit, and is reported.
     mesh.extend([
         ("192.0.2.2/32", Proxy),
         ("192.0.2.3/32", Proxy),
@@ -268,7 +268,7 @@ fn a_full_kernel_table_takes_exemptions_away() {
         assert_eq!(class(&table, address), Some(Proxy), "{address}");
     }
 
-    // A new agent finds it full, and drains it.
+    // A new agent finds the table full, and drains it.
     let TrackedMap { map, .. } = table.0;
     let mut table = MeshTable::of(map).expect("reads");
     let mesh = [("10.0.0.0/8", Proxy), ("10.0.0.9/32", NotOptedIn)].into();

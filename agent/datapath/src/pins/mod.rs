@@ -1,4 +1,4 @@
-//! The pin directory: where programs, links and maps outlive the agent.
+//! The pins of an agent: the files in the pin directory by which links and maps outlive the agent.
 
 pub(crate) mod directory;
 
@@ -34,23 +34,23 @@ pub(crate) const SHARED_MAPS: [&str; 16] = [
     "SOCKETS",
 ];
 
-/// Maps that only the node's programs use.
+/// Maps that only the node's programs use, as the kernel objects name them.
 pub(crate) const NODE_MAPS: [&str; 5] = [marks::MAP, "HANDSHAKES_OF", "MESH", "NODE", "TICKETS"];
 
-/// Maps that each pod has of its own.
+/// Maps that each pod has of its own, as the kernel objects name them.
 pub(crate) const POD_MAPS: [&str; 3] = ["HANDSHAKES", "LISTENERS", "REFUSED"];
 
-/// The pins of one node's agent, of one layout version.
+/// The pins of one agent, in one layout version.
 #[derive(Clone, Debug)]
 pub struct Pins {
     root: PathBuf,
 }
 
 impl Pins {
-    /// The pins of a prepared directory.
+    /// Opens the pins of a prepared directory.
     ///
     /// # Errors
-    /// [`DatapathError::Directory`] where its folders cannot be made.
+    /// [`DatapathError::Directory`] if its folders cannot be made.
     pub fn open(directory: &PinDirectory) -> Result<Self, DatapathError> {
         for folder in ["maps", "links", "pods"] {
             directory.subdirectory(folder)?;
@@ -60,22 +60,22 @@ impl Pins {
         })
     }
 
-    /// The pin of a map that is shared or the node's.
+    /// Returns the pin of a map that is shared or belongs to the node.
     pub(crate) fn map(&self, name: &str) -> PathBuf {
         self.root.join("maps").join(name)
     }
 
-    /// The pin of a node program's link.
+    /// Returns the pin of the link of a node's program.
     pub(crate) fn link(&self, program: &str) -> PathBuf {
         self.root.join("links").join(program)
     }
 
-    /// The folder of a pod's pins.
+    /// Returns the folder of a pod's pins.
     pub(crate) fn pod(&self, netns: NetnsCookie) -> PathBuf {
         self.root.join("pods").join(netns.0.to_string())
     }
 
-    /// Pods that have pins.
+    /// Returns the pods that have pins.
     pub(crate) fn pods(&self) -> Result<Vec<NetnsCookie>, DatapathError> {
         let folder = self.root.join("pods");
         let entries =
@@ -151,12 +151,12 @@ impl Pins {
     }
 }
 
-/// Makes a folder of pins, where it is missing.
+/// Makes a folder of pins, if it does not exist.
 pub(crate) fn create(folder: &Path) -> Result<(), DatapathError> {
     std::fs::create_dir_all(folder).map_err(DatapathError::pin(folder.to_owned(), "created"))
 }
 
-/// Removes a file or folder of pins, where it exists.
+/// Removes a file or empty folder of pins, if it exists.
 pub(crate) fn remove(path: &Path) -> Result<(), DatapathError> {
     let removed = if path.is_dir() {
         std::fs::remove_dir(path)

@@ -1,9 +1,12 @@
-//! Enrolling a pod in the kernel, in steps of which each leaves it closed until the last.
+//! Enrols a pod in the kernel and serves it, in steps that leave it closed until the last one.
 //!
-//! 1. [`Enroller::enrol`]: whose the network namespace is, sk_lookup with empty slots, and the pod's
-//!    entry: closed both ways.
-//! 2. [`Enroller::listen`]: the agent's listeners in the pod, and the slots.
-//! 3. [`Enroller::serve`]: the entry says open. The proxy must be accepting by then.
+//! 1. [`Enroller::enrol`] records whose the network namespace is, attaches `sk_lookup` with empty slots, and
+//!    writes the pod's entry. The pod is closed in both directions.
+//! 2. [`Enroller::listen`] makes the agent's listeners in the pod and fills the slots.
+//! 3. [`Enroller::serve`] writes an entry that says that the pod is served. The proxy must be accepting by
+//!    then.
+//!
+//! [`Enroller::close`] closes a served pod. [`Enroller::remove`] takes a pod out of the kernel.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -28,7 +31,7 @@ use crate::{DatapathError, Pins, pins};
 use ambit_model::{ObjectName, Workload};
 use ambit_policy::WorkloadPolicies;
 
-/// Why a pod is not enrolled. It stays closed where it was closed already.
+/// Why a pod could not be enrolled or served. A pod that was closed stays closed.
 #[derive(Debug, thiserror::Error)]
 pub enum EnrolError {
     /// The netns reference does not lead to a network namespace.
@@ -40,20 +43,20 @@ pub enum EnrolError {
          reference"
     )]
     HostNetns(String),
-    /// The network namespace was given to another pod.
+    /// The network namespace belongs to another pod.
     #[error(
-        "{path} is the network namespace of pod {owner}, which keeps it for as long as it exists; \
+        "{path} is the network namespace of pod {owner}, which keeps it while it exists; \
          correct the netns reference of this pod"
     )]
     OwnedNetns {
         /// The reference.
         path: String,
-        /// Whose it is.
+        /// The pod that it belongs to.
         owner: ObjectName,
     },
-    /// Several pods name one network namespace that was given to none of them.
+    /// Several pods name a network namespace that belongs to none of them.
     #[error(
-        "{path} is also the network namespace of {}, and none of them was served in it before: it \
+        "{path} is also the network namespace of {}, and none of these pods was served in it before: it \
          is closed until only one pod names it",
         list(others)
     )]
@@ -63,7 +66,7 @@ pub enum EnrolError {
         /// The other pods that name it.
         others: Vec<ObjectName>,
     },
-    /// Processes of the pod would not be seen by the connect hook.
+    /// The connect hook would not see all processes of the pod.
     #[error(
         "processes {pids:?} of the pod are not in a cgroup below {cgroup}, where Ambit's hooks are \
          attached; start the agent with a --cgroup that covers them"
@@ -85,7 +88,7 @@ pub enum EnrolError {
     Datapath(#[from] DatapathError),
 }
 
-/// What the enroller works with.
+/// The parts of an [`Enroller`].
 pub struct EnrollerParts {
     /// The pin directory.
     pub pins: Pins,
@@ -97,7 +100,7 @@ pub struct EnrollerParts {
     pub shards: usize,
     /// How long a connect of the agent may take.
     pub connect_timeout: Duration,
-    /// Whether the pods' programs log.
+    /// Whether the pods' programs log each step.
     pub log: KernelLog,
 }
 
@@ -107,11 +110,11 @@ pub struct Enroller {
     pub(crate) table: PodTable,
     shard_maps: Vec<Arc<ShardMaps>>,
     agent_sockets: AgentSockets,
-    /// Network namespaces that are the node's: the agent's own, and init's where it can be read.
+    /// The network namespaces of the node: the agent's own, and that of process 1 if it can be read.
     node: Vec<NetnsHandle>,
 }
 
-/// A pod that is enrolled in the kernel, closed or open.
+/// A pod that is enrolled in the kernel, closed or served.
 pub struct EnrolledPod {
     owner: PodOwner,
     netns: NetnsHandle,
@@ -120,52 +123,52 @@ pub struct EnrolledPod {
     entry: PodEntry,
 }
 
-/// A network namespace that a reference leads to. It is not the node's own.
+/// The network namespace that a pod's reference leads to. It is not the node's own.
 pub struct LocatedNetns {
     netns: NetnsHandle,
     cookie: NetnsCookie,
 }
 
 impl LocatedNetns {
-    /// Its cookie.
+    /// Returns the cookie of the network namespace.
     pub fn cookie(&self) -> NetnsCookie {
         self.cookie
     }
 
-    /// The namespace.
+    /// Returns the namespace.
     pub fn netns(&self) -> &NetnsHandle {
         &self.netns
     }
 }
 
 impl EnrolledPod {
-    /// The pod that its network namespace was given to.
+    /// Returns the pod that the network namespace belongs to.
     pub fn owner(&self) -> &PodOwner {
         &self.owner
     }
 
-    /// The pod's network namespace.
+    /// Returns the pod's network namespace.
     pub fn netns(&self) -> &NetnsHandle {
         &self.netns
     }
 
-    /// Its cookie.
+    /// Returns the cookie of the network namespace.
     pub fn cookie(&self) -> NetnsCookie {
         self.cookie
     }
 
-    /// What the kernel knows of it.
+    /// Returns the pod's entry in the kernel.
     pub fn entry(&self) -> &PodEntry {
         &self.entry
     }
 }
 
 impl Enroller {
-    /// An enroller. Pods of an earlier agent stay as they are until they are enrolled again, or
+    /// Makes an enroller. Pods of an earlier agent stay as they are until they are enrolled again, or until
     /// [`Enroller::close_leftover`] or [`Enroller::remove`] is called for them.
     ///
     /// # Errors
-    /// [`EnrolError`] where maps or the agent's own namespace cannot be opened.
+    /// [`EnrolError`] if maps or the agent's own namespace cannot be opened.
     pub fn new(parts: EnrollerParts) -> Result<Self, EnrolError> {
         let shard_maps = (0..parts.shards)
             .map(|_| ShardMaps::open(&parts.pins).map(Arc::new))
@@ -182,15 +185,15 @@ impl Enroller {
         })
     }
 
-    /// The kernel's marks on the agent's sockets.
+    /// Returns the kernel's marks on the agent's sockets.
     pub fn agent_sockets(&self) -> &AgentSockets {
         &self.agent_sockets
     }
 
-    /// The network namespace that a path leads to.
+    /// Opens the network namespace that a path leads to.
     ///
     /// # Errors
-    /// [`EnrolError`] where it leads to none, or to the node's own.
+    /// [`EnrolError`] if it leads to no network namespace, or to the node's own.
     pub fn locate(&self, path: &Path) -> Result<LocatedNetns, EnrolError> {
         let netns = NetnsHandle::open(path)?;
         for own in &self.node {
@@ -202,14 +205,14 @@ impl Enroller {
         Ok(LocatedNetns { netns, cookie })
     }
 
-    /// Gives a network namespace to a pod, and closes it both ways: its program with empty slots,
-    /// and its entry. Whether the pod may have it is decided by then.
+    /// Gives a network namespace to a pod and enrols the pod, closed: attaches its program with empty slots
+    /// and writes its entry. The caller has decided that the pod may have the namespace.
     ///
-    /// A pod that an earlier agent left keeps its entry: without listeners its mesh traffic is
-    /// refused, and what policy allows in plaintext goes on.
+    /// A pod that an earlier agent left keeps its entry. Without listeners its mesh traffic is refused, and
+    /// plaintext that policy allows still passes.
     ///
     /// # Errors
-    /// [`EnrolError`], before or after the pod was closed.
+    /// [`EnrolError`]. The pod may be closed or not.
     pub fn enrol(
         &mut self,
         workload: &Workload,
@@ -220,7 +223,7 @@ impl Enroller {
         let recorded = self.record_owner(cookie, &owner);
         let left = self.table.get(cookie).copied();
         let entry = left.unwrap_or_else(|| with_addresses(closed(cookie), workload));
-        let program = self.fasten(&netns, entry)?;
+        let program = self.attach_and_write(&netns, entry)?;
         recorded?;
         self.write_own(cookie, workload)?;
         Ok(EnrolledPod {
@@ -232,10 +235,10 @@ impl Enroller {
         })
     }
 
-    /// Closes a network namespace both ways that is given to no pod.
+    /// Closes a network namespace that belongs to no pod, in both directions.
     ///
     /// # Errors
-    /// [`EnrolError`], before or after it was closed.
+    /// [`EnrolError`]. The namespace may be closed or not.
     pub fn close_unowned(&mut self, located: &LocatedNetns) -> Result<(), EnrolError> {
         let target = LinkTarget::Netns(Some(located.netns.inode()?));
         let attached = pod_program::link_target(&self.parts.pins, located.cookie)?;
@@ -243,13 +246,17 @@ impl Enroller {
         if attached == Some(target) && entry.is_some_and(|entry| !entry.is_served()) {
             return Ok(());
         }
-        self.fasten(&located.netns, closed(located.cookie))?;
+        self.attach_and_write(&located.netns, closed(located.cookie))?;
         Ok(())
     }
 
-    /// Program and entry: the one closes what comes in, the other what goes out. Each is tried,
-    /// whatever becomes of the other.
-    fn fasten(&mut self, netns: &NetnsHandle, entry: PodEntry) -> Result<PodProgram, EnrolError> {
+    /// Attaches the program, which closes the inbound direction, and writes the entry, which closes the
+    /// outbound direction. Each is tried even if the other fails.
+    fn attach_and_write(
+        &mut self,
+        netns: &NetnsHandle,
+        entry: PodEntry,
+    ) -> Result<PodProgram, EnrolError> {
         let program = PodProgram::attach(&self.parts.pins, netns, entry.netns, self.parts.log);
         let written = self.table.set(entry);
         let program = program?;
@@ -262,10 +269,10 @@ impl Enroller {
             .set_own(netns, &workload.addresses, &workload.probe_ports)
     }
 
-    /// Removes the policy sets that are out of use.
+    /// Removes policy sets that are no longer used.
     ///
     /// # Errors
-    /// [`DatapathError`] where something could not be removed. It is tried again the next time.
+    /// [`DatapathError`] if something could not be removed. The next call tries again.
     pub fn sweep_policies(&self, now: Instant) -> Result<(), DatapathError> {
         let in_force = self.table.policy_sets().collect();
         self.parts.tables.sweep(now, &in_force)
@@ -278,11 +285,10 @@ impl Enroller {
         Ok(())
     }
 
-    /// Gives the network namespace of a closed pod to the pod of the same name that has taken its
-    /// place there.
+    /// Gives the network namespace of a closed pod to the pod of the same name that has replaced it there.
     ///
     /// # Errors
-    /// [`EnrolError`] where that cannot be recorded.
+    /// [`EnrolError`] if the new owner cannot be recorded.
     pub fn hand_over(
         &mut self,
         pod: &mut EnrolledPod,
@@ -305,8 +311,7 @@ impl Enroller {
         Err(EnrolError::OutsideCgroup { pids, cgroup })
     }
 
-    /// Makes the listeners in a closed pod and fills its slots. The result is for the proxy, by
-    /// shard.
+    /// Makes the listeners in a closed pod and fills its slots. Returns what each shard of the proxy needs.
     ///
     /// # Errors
     /// [`EnrolError`]; the pod stays closed.
@@ -345,7 +350,7 @@ impl Enroller {
         }
     }
 
-    /// Opens a pod: from here on the kernel sends its mesh traffic to the listeners.
+    /// Serves a closed pod: from here on, the kernel sends its mesh traffic to the listeners.
     ///
     /// # Errors
     /// [`EnrolError`]; the pod stays as it was.
@@ -370,10 +375,10 @@ impl Enroller {
         Ok(())
     }
 
-    /// Makes the kernel follow a change of an open pod's objects or policies.
+    /// Applies a change of a served pod's objects or policies to the kernel.
     ///
     /// # Errors
-    /// [`EnrolError`]; what was in force still is.
+    /// [`EnrolError`]; the former state stays in force.
     pub fn update(
         &mut self,
         pod: &mut EnrolledPod,
@@ -401,7 +406,7 @@ impl Enroller {
         Ok(changed)
     }
 
-    /// Closes an open pod both ways.
+    /// Closes a served pod in both directions.
     ///
     /// # Errors
     /// [`EnrolError`]; the pod stays as it was.
@@ -415,8 +420,8 @@ impl Enroller {
         Ok(())
     }
 
-    /// Closes what an earlier agent left open of a pod that is not served. A failure is told of in the
-    /// log, and the caller tries again: without listeners the pod's mesh traffic is refused.
+    /// Closes a pod that is not served, if an earlier agent left its entry open. A failure is logged, and the
+    /// caller tries again. Without listeners, the pod's mesh traffic is refused in any case.
     pub fn close_unserved(&mut self, pod: Option<&mut EnrolledPod>) {
         let Some(pod) = pod.filter(|pod| pod.entry.is_served()) else {
             return;
@@ -428,11 +433,11 @@ impl Enroller {
         }
     }
 
-    /// Takes a pod out of the mesh: its traffic passes as without a mesh from here on. Its listeners
-    /// must be closed by then.
+    /// Takes a pod out of the kernel. From here on, its traffic passes as without a mesh. Its listeners must be
+    /// closed by then.
     ///
     /// # Errors
-    /// [`EnrolError`] where something could not be removed. What is left is found again.
+    /// [`EnrolError`] if something could not be removed. [`Enroller::leftovers`] finds what is left.
     pub fn remove(&mut self, netns: NetnsCookie) -> Result<(), EnrolError> {
         pod_program::detach(&self.parts.pins, netns)?;
         self.table.remove(netns)?;
@@ -442,18 +447,18 @@ impl Enroller {
     }
 }
 
-/// What changed for an open pod.
+/// What changed in the entry of a served pod.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum EntryChange {
-    /// Nothing that the kernel knows.
+    /// Nothing.
     None,
     /// Its addresses.
     Addresses,
-    /// Its policies: connections are to be judged again.
+    /// Its policies. Its connections have to be judged again.
     Policies,
 }
 
-/// The entry of what is closed both ways.
+/// Returns the entry of a closed network namespace.
 pub(crate) fn closed(netns: NetnsCookie) -> PodEntry {
     PodEntry {
         netns,

@@ -1,5 +1,5 @@
-//! Pods that are in the kernel and that no one serves: those of an earlier agent, and those that
-//! this agent keeps closed. Nothing of the agent keeps their network namespaces alive.
+//! Pods that are enrolled and not served by this agent: those of an earlier agent, and those that this agent
+//! keeps closed. The agent holds nothing that keeps their network namespaces alive.
 
 use std::collections::BTreeSet;
 
@@ -11,41 +11,41 @@ use crate::pod::enrolment::{EnrolError, Enroller, closed};
 use crate::pod::owner::{self, PodOwner};
 use crate::programs::pod_program;
 
-/// A pod that is in the kernel and not served.
+/// An enrolled pod that is not served.
 #[derive(Debug)]
 pub struct Leftover {
     /// Its network namespace.
     pub netns: NetnsCookie,
-    /// The pod that the namespace was given to, if it was given to one.
+    /// The pod that the namespace belongs to, if it belongs to one.
     ///
     /// # Errors
-    /// Where that cannot be read.
+    /// If the record cannot be read.
     pub owner: Result<Option<PodOwner>, DatapathError>,
-    /// Whether the namespace lives.
+    /// Whether the namespace still exists.
     pub life: NetnsLife,
 }
 
-/// Whether a network namespace lives, by the link of its program: the kernel takes the link off a
-/// namespace that ends.
+/// Whether a network namespace still exists, by the link of its program: the kernel detaches the link when the
+/// namespace ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum NetnsLife {
-    /// It lives, and this is its inode.
+    /// It exists, and this is its inode.
     Alive(u64),
     /// It is gone.
     Gone,
-    /// Nothing is attached to it: an agent was killed while it took the pod in or out.
+    /// No program is attached: an agent was killed while it enrolled or removed the pod.
     Unattached,
     /// The link cannot be read.
     Unknown,
 }
 
 impl Enroller {
-    /// The pods that are in the kernel, apart from those that are `served`.
+    /// Lists the enrolled pods, apart from those in `served`.
     ///
     /// # Errors
-    /// [`EnrolError`] where the pins cannot be listed.
+    /// [`EnrolError`] if the pins cannot be listed.
     pub fn leftovers(&self, served: &BTreeSet<NetnsCookie>) -> Result<Vec<Leftover>, EnrolError> {
-        // Entries without pins are among them, or the tables would fill up.
+        // This includes entries without pins. Otherwise the maps would fill up.
         let mut left = self.table.pods();
         left.extend(self.parts.pins.pods()?);
         let left = left.difference(served);
@@ -67,19 +67,19 @@ impl Enroller {
         }
     }
 
-    /// The pod that a network namespace was given to; `None` where it was given to none.
+    /// Returns the pod that a network namespace belongs to, if it belongs to one.
     ///
     /// # Errors
-    /// [`EnrolError`] where that cannot be read.
+    /// [`EnrolError`] if the record cannot be read.
     pub fn owner(&self, netns: NetnsCookie) -> Result<Option<PodOwner>, EnrolError> {
         Ok(owner::read(&self.parts.pins.pod(netns))?)
     }
 
-    /// Closes a leftover both ways.
+    /// Closes a leftover in both directions.
     ///
     /// # Errors
-    /// [`EnrolError`] where its entry cannot be written. Without listeners its mesh traffic is
-    /// refused all the same.
+    /// [`EnrolError`] if its entry cannot be written. Without listeners, its mesh traffic is refused in any
+    /// case.
     pub fn close_leftover(&mut self, netns: NetnsCookie) -> Result<(), EnrolError> {
         match self.table.get(netns).copied() {
             Some(entry) if !entry.is_served() => Ok(()),

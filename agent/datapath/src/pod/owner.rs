@@ -1,8 +1,8 @@
-//! Which pod a network namespace was given to, kept beside the namespace's pins.
+//! Which pod a network namespace belongs to. The record is kept beside the namespace's pins.
 //!
-//! The record is the target of a symbolic link in the bpffs: it is written in one step, survives
-//! the agent however it ends, and goes with the pins at a reboot, after which cookies begin anew.
-//! It is written before anything is attached, so that whatever is pinned has an owner.
+//! The record is the target of a symbolic link in the bpffs. It is written in one step, survives the agent, and
+//! goes with the pins at a reboot, after which the kernel starts its cookies again. It is written before
+//! anything is attached, so that everything that is pinned has an owner.
 
 use std::ffi::OsString;
 use std::io;
@@ -23,11 +23,11 @@ pub(crate) const OWNER: &str = "owner";
 /// The name under which a new record is written before it takes the old one's place.
 const NEXT: &str = "owner-next";
 
-/// The longest uid that a record has as it is; a longer one is replaced by its digest. A record has
-/// to fit into a path (`PATH_MAX`).
+/// The longest uid, in bytes, that a record contains. A longer one is replaced by its digest, because a record
+/// has to fit into a path (`PATH_MAX`).
 const LONGEST_UID: usize = 256;
 
-/// The pod that a network namespace was given to.
+/// The pod that a network namespace belongs to.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct PodOwner {
     /// Namespace and name.
@@ -37,7 +37,7 @@ pub struct PodOwner {
 }
 
 impl PodOwner {
-    /// The owner that a workload is.
+    /// Makes the owner record of a workload.
     pub fn of(workload: &Workload) -> Self {
         Self {
             pod: workload.name.clone(),
@@ -45,7 +45,7 @@ impl PodOwner {
         }
     }
 
-    /// Whether a workload is this very pod, and not another one of its name.
+    /// Whether a workload is this pod, and not another one of the same name.
     pub fn is(&self, workload: &Workload) -> bool {
         *self == Self::of(workload)
     }
@@ -60,11 +60,10 @@ fn short(uid: &Arc<str>) -> Arc<str> {
     format!("sha256:{digits}").into()
 }
 
-/// The record in a folder of pins; `None` where the namespace was given to no pod.
+/// Reads the record in a folder of pins; `None` if the namespace belongs to no pod.
 ///
 /// # Errors
-/// [`DatapathError::Pin`] where it cannot be read. That is not the same as none: who owns the
-/// namespace is unknown then.
+/// [`DatapathError::Pin`] if it cannot be read. The owner is unknown then, and there may be one.
 pub(crate) fn read(folder: &Path) -> Result<Option<PodOwner>, DatapathError> {
     let path = folder.join(OWNER);
     let failed = DatapathError::pin(path.clone(), "read");
@@ -79,10 +78,10 @@ pub(crate) fn read(folder: &Path) -> Result<Option<PodOwner>, DatapathError> {
     }
 }
 
-/// Makes a folder of pins say whose they are.
+/// Writes the record in a folder of pins.
 ///
 /// # Errors
-/// [`DatapathError::Pin`]; the former record stands then.
+/// [`DatapathError::Pin`]; the former record stays.
 pub(crate) fn write(folder: &Path, owner: &PodOwner) -> Result<(), DatapathError> {
     let path = folder.join(OWNER);
     if matches!(read(folder), Ok(Some(known)) if known == *owner) {
@@ -100,7 +99,7 @@ pub(crate) fn write(folder: &Path, owner: &PodOwner) -> Result<(), DatapathError
 /// Removes the record.
 ///
 /// # Errors
-/// [`DatapathError::Pin`] where it cannot be removed.
+/// [`DatapathError::Pin`] if it cannot be removed.
 pub(crate) fn remove(folder: &Path) -> Result<(), DatapathError> {
     pins::remove(&folder.join(NEXT))?;
     pins::remove(&folder.join(OWNER))

@@ -1,11 +1,10 @@
-//! Whether Istio's ztunnel serves a pod, by what cannot be written into an object.
+//! Detects whether Istio's ztunnel serves a pod, without trusting any object.
 //!
-//! A ztunnel of Istio's ambient listens *inside* a pod's network namespace, on ports 15001, 15006 and
-//! 15008 of every address, with sockets that a process *outside* the pod has: ztunnel runs in a pod of
-//! its own. So the three listeners have to belong to one process that is neither in the pod's
-//! network namespace nor in its control group, and is not this agent. A process of the pod may open
-//! such listeners and then leave the namespace; its control group it does not leave. Where a
-//! control group cannot be told, nothing is proved.
+//! The ztunnel of Istio ambient listens *inside* a pod's network namespace, on ports 15001, 15006 and 15008 of
+//! every address. Its sockets belong to a process *outside* the pod, because ztunnel runs in its own pod. So
+//! the three listeners have to belong to one process that is neither in the pod's network namespace nor in its
+//! cgroup, and is not this agent. A process of the pod may open these listeners and then leave the namespace,
+//! but it cannot leave its cgroup. If the cgroup of a process is unknown, that process does not count.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -15,7 +14,7 @@ use crate::kernel::netns::{NetnsError, NetnsHandle};
 use crate::kernel::processes::{processes, processes_in_netns};
 use crate::sockets::sock_diag::{DiagError, SockDiag, TcpSocket, TcpState};
 
-/// Where ztunnel listens in a pod: for what it sends, for plaintext, for tunnels.
+/// The ports on which ztunnel listens in a pod: for outbound connections, for plaintext and for tunnels.
 const PORTS: [u16; 3] = [15001, 15006, 15008];
 
 /// A ztunnel that listens in a pod.
@@ -25,13 +24,13 @@ pub struct Ztunnel {
     pub pid: u32,
 }
 
-/// Why it could not be told whether ztunnel listens in a pod.
+/// Why it is unknown whether ztunnel listens in a pod.
 #[derive(Debug, thiserror::Error)]
 pub enum ZtunnelError {
     /// The pod's sockets could not be listed.
     #[error(transparent)]
     Diag(#[from] DiagError),
-    /// Processes could not be told apart.
+    /// The processes could not be listed.
     #[error(transparent)]
     Processes(#[from] CgroupError),
     /// The namespace could not be used.
@@ -39,10 +38,10 @@ pub enum ZtunnelError {
     Netns(#[from] NetnsError),
 }
 
-/// The ztunnel that listens in a pod's network namespace, if one does. `uid` is the pod's.
+/// Returns the ztunnel that listens in a pod's network namespace, if there is one. `uid` is the pod's.
 ///
 /// # Errors
-/// [`ZtunnelError`]; then nothing is proved.
+/// [`ZtunnelError`]; callers must not assume a ztunnel then.
 pub fn ztunnel_in(netns: &NetnsHandle, uid: &str) -> Result<Option<Ztunnel>, ZtunnelError> {
     let ports = listeners(&SockDiag::open(netns)?.list()?);
     if !PORTS
@@ -63,7 +62,7 @@ pub fn ztunnel_in(netns: &NetnsHandle, uid: &str) -> Result<Option<Ztunnel>, Ztu
     Ok(found.map(|pid| Ztunnel { pid }))
 }
 
-/// ztunnel's ports by the inodes of the sockets that listen there on every address.
+/// Returns ztunnel's ports by the inodes of the sockets that listen there on every address.
 fn listeners(sockets: &[TcpSocket]) -> BTreeMap<u32, u16> {
     let listening = sockets.iter().filter(|socket| {
         socket.state == TcpState::Listen
@@ -87,29 +86,29 @@ fn listens_on_all(ports: &BTreeMap<u32, u16>, pid: u32) -> bool {
     own.len() == PORTS.len()
 }
 
-/// The inode of `socket:[inode]`.
+/// Returns the inode of `socket:[inode]`.
 fn socket_inode(target: &Path) -> Option<u32> {
     let inode = target.to_str()?.strip_prefix("socket:[")?;
     inode.strip_suffix(']')?.parse().ok()
 }
 
-/// The control group of a process, in the hierarchy of version 2.
+/// Returns the cgroup of a process in the cgroup2 hierarchy.
 fn group(pid: u32) -> Option<String> {
     let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
     let mut unified = groups.lines().filter_map(|line| line.strip_prefix("0::"));
     unified.next().map(str::to_owned)
 }
 
-/// Whether a control group is one of a pod, of which one process is in `pods`: the pod's own group,
-/// named after its uid, is above those of its containers. Without such a name it is `pods`. The
-/// hierarchy's root proves nothing.
+/// Whether a cgroup belongs to a pod that has a process in the cgroup `pods`. The pod's own cgroup, which is
+/// named after its uid, is above those of its containers. If no cgroup has that name, `pods` is taken for the
+/// pod's own. The root of the hierarchy counts as the pod's, because it proves nothing.
 fn shares(group: &str, pods: &str, uid: &str) -> bool {
     let own = group_of_pod(pods, uid);
     let within = |rest: &str| rest.is_empty() || rest.starts_with('/');
     own == "/" || group == "/" || group.strip_prefix(own).is_some_and(within)
 }
 
-/// `pods` up to the part that has the uid, with dashes or, as systemd writes it, underscores.
+/// Returns `pods` up to the part with the uid, which has dashes or, if systemd wrote it, underscores.
 fn group_of_pod<'a>(pods: &'a str, uid: &str) -> &'a str {
     let forms = [format!("pod{uid}"), format!("pod{}", uid.replace('-', "_"))];
     let mut end = 0;

@@ -1,4 +1,4 @@
-//! Numbers that are never reused within a pin directory.
+//! Numbers of policy sets and identities. They are never reused within a pin directory.
 
 use ambit_common::{IdentityId, PolicySetId};
 use aya::maps::{Array, MapData};
@@ -9,14 +9,14 @@ const MAP: &str = "NEXT_IDS";
 const NEXT_SET: u32 = 0;
 const NEXT_IDENTITY: u32 = 1;
 
-/// Gives out policy-set and identity numbers. The next ones are pinned, since what a dead agent
-/// left in the tables must never be taken for something new.
+/// Gives out numbers. The next ones are pinned, because an entry that a dead agent left in the maps must never
+/// be taken for a new one.
 pub(crate) struct Ids {
     next: Array<MapData, u64>,
 }
 
 impl Ids {
-    /// Opens the numbers of a pin directory, or begins them.
+    /// Opens the numbers of a pin directory, or starts them.
     pub(crate) fn open(pins: &Pins) -> Result<Self, DatapathError> {
         if pins.map(MAP).exists() {
             return Ok(Self {

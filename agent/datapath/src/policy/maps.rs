@@ -1,7 +1,7 @@
-//! The kernel's policy tables, as maps.
+//! The maps that hold policy sets.
 //!
-//! An entry is written once, under a set's new number, and never changed. It is removed only after no
-//! program can judge by its set any more: see [`crate::PolicyTables::sweep`].
+//! An entry is written once, under a set's new number, and never changed. It is removed only when no program
+//! can judge by its set any more: see [`crate::PolicyTables::sweep`].
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,6 @@ use ambit_common::{
     ADDRESS_KEY_SET_BITS, Address, AddressBitsKey, Bitmap, IdentityBitsKey, IdentityId,
     PolicySetHeader, PolicySetId, PortBitsKey, SetBits,
 };
-use aya::Pod;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{HashMap, MapData, MapError};
 
@@ -23,7 +22,7 @@ const SOURCES: &str = "SOURCE_BITS";
 const DESTINATIONS: &str = "DESTINATION_BITS";
 const PORTS: &str = "PORT_BITS";
 
-/// The maps that hold policy sets.
+/// The maps, opened.
 #[derive(Debug)]
 pub(crate) struct PolicyMaps {
     headers: HashMap<MapData, PolicySetId, PolicySetHeader>,
@@ -44,23 +43,21 @@ impl PolicyMaps {
         })
     }
 
-    /// Writes a set under a new number; the header last, since nothing is judged without it.
+    /// Writes a set under a new number. The header comes last, because no program judges without it.
     pub(crate) fn write(
         &mut self,
         set: PolicySetId,
         compiled: &CompiledSet,
     ) -> Result<(), DatapathError> {
-        for &(address, prefix, bits) in &compiled.sources {
-            let bits = of(set, prefix.into(), bits);
-            self.sources
-                .insert(&address_key(set, address, prefix), bits, 0)
-                .map_err(DatapathError::map(SOURCES, "written"))?;
-        }
-        for &(address, prefix, bits) in &compiled.destinations {
-            let bits = of(set, prefix.into(), bits);
-            self.destinations
-                .insert(&address_key(set, address, prefix), bits, 0)
-                .map_err(DatapathError::map(DESTINATIONS, "written"))?;
+        for (trie, name, entries) in [
+            (&mut self.sources, SOURCES, &compiled.sources),
+            (&mut self.destinations, DESTINATIONS, &compiled.destinations),
+        ] {
+            for &(address, prefix, bits) in entries {
+                let bits = of(set, prefix.into(), bits);
+                trie.insert(&address_key(set, address, prefix), bits, 0)
+                    .map_err(DatapathError::map(name, "written"))?;
+            }
         }
         for &(port, bits) in &compiled.ports {
             let key = PortBitsKey { set, port, zero: 0 };
@@ -78,7 +75,7 @@ impl PolicyMaps {
             .map_err(DatapathError::map(HEADERS, "written"))
     }
 
-    /// Writes what a peer identity satisfies in a set.
+    /// Writes the alternatives of a set that a peer identity satisfies.
     pub(crate) fn write_identity(
         &mut self,
         set: PolicySetId,
@@ -91,8 +88,8 @@ impl PolicyMaps {
             .map_err(DatapathError::map(IDENTITIES, "written"))
     }
 
-    /// The sets of which anything is in the maps: also those that an earlier agent left, wholly or in
-    /// part.
+    /// Returns the sets that have anything in the maps, including those that an earlier agent left, complete or
+    /// not.
     pub(crate) fn sets(&self) -> Result<BTreeSet<PolicySetId>, DatapathError> {
         let mut sets = BTreeSet::new();
         collect(self.headers.keys(), HEADERS, |&set| set, &mut sets)?;
@@ -109,36 +106,38 @@ impl PolicyMaps {
         Ok(sets)
     }
 
-    /// Removes sets with all their entries, the headers first. Whatever fails, the rest is tried.
+    /// Removes sets with all their entries, the headers first. If a removal fails, the others are tried all the
+    /// same.
     pub(crate) fn remove(&mut self, sets: &BTreeSet<PolicySetId>) -> Result<(), DatapathError> {
         let mut failures = Failures::default();
         for set in sets {
             failures.note(removed(self.headers.remove(set), HEADERS));
         }
-        let (identities, ports) = (&mut self.identities, &mut self.ports);
-        remove_from(
-            identities,
-            IDENTITIES,
+        remove_keys(
+            self.identities.keys().collect(),
             |key| sets.contains(&key.set),
+            |key| removed(self.identities.remove(key), IDENTITIES),
+            IDENTITIES,
             &mut failures,
         );
-        remove_from(ports, PORTS, |key| sets.contains(&key.set), &mut failures);
+        remove_keys(
+            self.ports.keys().collect(),
+            |key| sets.contains(&key.set),
+            |key| removed(self.ports.remove(key), PORTS),
+            PORTS,
+            &mut failures,
+        );
         for (trie, name) in [
             (&mut self.sources, SOURCES),
             (&mut self.destinations, DESTINATIONS),
         ] {
-            let keys: Vec<_> = trie.keys().collect();
-            for key in keys {
-                match key {
-                    Ok(key) if !sets.contains(&key.data().set) => {}
-                    Ok(key) => {
-                        failures.note(removed(trie.remove(&key), name));
-                    }
-                    Err(error) => {
-                        failures.note(Err(DatapathError::map(name, "read")(error)));
-                    }
-                }
-            }
+            remove_keys(
+                trie.keys().collect(),
+                |key| sets.contains(&key.data().set),
+                |key| removed(trie.remove(key), name),
+                name,
+                &mut failures,
+            );
         }
         failures.into_result()
     }
@@ -156,18 +155,19 @@ fn collect<K>(
     Ok(())
 }
 
-fn remove_from<K: Pod, V: Pod>(
-    map: &mut HashMap<MapData, K, V>,
-    name: &'static str,
+/// Removes the keys that are meant. If one fails, the others are tried all the same.
+fn remove_keys<K>(
+    keys: Vec<Result<K, MapError>>,
     is_meant: impl Fn(&K) -> bool,
+    mut remove: impl FnMut(&K) -> Result<(), DatapathError>,
+    name: &'static str,
     failures: &mut Failures,
 ) {
-    let keys: Vec<_> = map.keys().collect();
     for key in keys {
         match key {
             Ok(key) if !is_meant(&key) => {}
             Ok(key) => {
-                failures.note(removed(map.remove(&key), name));
+                failures.note(remove(&key));
             }
             Err(error) => {
                 failures.note(Err(DatapathError::map(name, "read")(error)));

@@ -1,4 +1,4 @@
-//! Which policy set decides for which pod, and which number an identity has.
+//! The policies in the kernel: which policy set decides for which pod, and the number of each identity.
 
 pub(crate) mod ids;
 pub(crate) mod maps;
@@ -16,17 +16,17 @@ use crate::{DatapathError, Pins};
 use ambit_model::WorkloadIdentity;
 use ambit_policy::{CompiledSet, Decider, WorkloadPolicies};
 
-/// How long a set stays after its last pod has left it: its denials have yet to be explained. Whether
-/// kernel programs may still read it is another matter: see [`PolicyTables::sweep`].
+/// How long a set stays after its last pod has left it, so that its last denials can be explained. Kernel
+/// programs may still read it for another reason: see [`PolicyTables::sweep`].
 const RETIREMENT: Duration = Duration::from_secs(10);
 
-/// The policy tables of this node. Cheap to clone; locked once for a connection, never for a byte.
+/// The policy tables of this node. Cheap to clone. Locked once for each connection, never for each byte.
 #[derive(Clone)]
 pub struct PolicyTables(Arc<SharedTables>);
 
 struct SharedTables {
     inner: Mutex<TablesState>,
-    /// Apart, so that no connection waits while it is waited for.
+    /// Has its own lock, so that connections do not wait for a grace period.
     grace: Mutex<Grace>,
 }
 
@@ -41,13 +41,13 @@ struct TablesState {
     leftovers: Leftovers,
 }
 
-/// Whether the maps may hold entries of sets that are not known here: of an earlier agent, of a set
-/// that could not be written in full, or of one that could not be removed.
+/// Whether the maps may hold entries of sets that are unknown here: sets of an earlier agent, and sets that
+/// could not be written or removed completely.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Leftovers {
-    /// They may.
+    /// The maps may hold some.
     Possible,
-    /// They do not.
+    /// The maps hold none.
     None,
 }
 
@@ -56,36 +56,36 @@ enum Leftovers {
 struct Set {
     policies: Arc<WorkloadPolicies>,
     compiled: CompiledSet,
-    /// Identities whose bits are written.
+    /// The identities whose bits are written.
     peers: HashSet<IdentityId>,
     retired: Option<Instant>,
 }
 
-/// What a pod is judged by.
+/// The policy set that decides for a pod.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AssignedPolicies {
     /// Its policy set.
     pub set: PolicySetId,
-    /// Changes with each change of the set.
+    /// The number of changes of the set.
     pub generation: Generation,
 }
 
-/// How many sets decide in which way.
+/// How many policy sets decide in which way.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct PolicySetCounts {
-    /// By the kernel's tables.
+    /// Sets that the kernel's maps decide.
     pub in_kernel: usize,
-    /// In userspace, since they do not fit.
+    /// Sets that userspace decides, because they do not fit the maps.
     pub in_userspace: usize,
-    /// Refuse everything, since a policy cannot be enforced.
+    /// Sets that refuse everything, because a policy cannot be enforced.
     pub refusing: usize,
 }
 
 impl PolicyTables {
-    /// Opens the tables.
+    /// Opens the maps.
     ///
     /// # Errors
-    /// [`DatapathError::Map`] where a map cannot be opened.
+    /// [`DatapathError::Map`] if a map cannot be opened.
     pub fn open(pins: &Pins) -> Result<Self, DatapathError> {
         let inner = TablesState {
             maps: PolicyMaps::open(pins)?,
@@ -103,11 +103,11 @@ impl PolicyTables {
         })))
     }
 
-    /// Makes `policies` ready in the kernel for a pod, and says what its entry is to hold. Equal
-    /// policies share a set. `previous` is the generation of the entry that the pod has.
+    /// Writes `policies` into the kernel for a pod, and returns what the pod's entry has to hold. Equal policies
+    /// share a set. `previous` is the generation in the pod's present entry.
     ///
     /// # Errors
-    /// [`DatapathError`] where the set could not be written; what was in force still is.
+    /// [`DatapathError`] if the set could not be written; the former set stays in force.
     pub fn assign(
         &self,
         netns: NetnsCookie,
@@ -126,16 +126,16 @@ impl PolicyTables {
         Ok(assigned)
     }
 
-    /// Forgets a pod.
+    /// Removes a pod.
     pub fn release(&self, netns: NetnsCookie) {
         self.lock().pods.remove(&netns);
     }
 
-    /// Gives a peer its number, with its bits in the set of the pod that it calls, before the
-    /// kernel is asked for a verdict.
+    /// Gives a peer its number, and writes its bits in the set of the pod that it calls. Must be called before
+    /// the kernel is asked for a verdict.
     ///
     /// # Errors
-    /// [`DatapathError`] where they could not be written: the connection is to be refused.
+    /// [`DatapathError`] if the bits could not be written. The connection must be refused then.
     pub fn admit_peer(
         &self,
         netns: NetnsCookie,
@@ -152,13 +152,13 @@ impl PolicyTables {
         Ok((id, assigned.generation))
     }
 
-    /// The policy and rule behind an alternative of a set.
+    /// Returns the policy and rule behind an alternative of a set.
     pub fn decider(&self, set: PolicySetId, alternative: u32) -> Option<Decider> {
         let inner = self.lock();
         inner.sets.get(&set)?.compiled.decider(alternative).cloned()
     }
 
-    /// The policies of a set, for a denial that no single alternative decided.
+    /// Returns the policies of a set, to explain a denial that no single alternative decided.
     pub fn policies(&self, set: PolicySetId) -> Option<Arc<WorkloadPolicies>> {
         self.lock()
             .sets
@@ -166,20 +166,19 @@ impl PolicyTables {
             .map(|set| Arc::clone(&set.policies))
     }
 
-    /// The identity of a number.
+    /// Returns the identity with a number.
     pub fn identity(&self, id: IdentityId) -> Option<WorkloadIdentity> {
         self.lock().names.get(&id).cloned()
     }
 
-    /// Removes sets that no pod has used for a while, and those of a dead agent, apart from what
-    /// `in_force` holds: the sets to which entries of pods in the kernel lead.
+    /// Removes sets that no pod has used for a while, and sets of a dead agent. Keeps the sets in `in_force`,
+    /// which entries of pods in the kernel refer to.
     ///
-    /// From the moment in which a set is chosen nothing here leads to it. What a program may have
-    /// looked up before is removed when all programs that ran then have ended: the kernel would use
-    /// its memory again at once.
+    /// Once a set is chosen, nothing here refers to it. It is removed only after all programs that may have
+    /// looked it up have ended, because the kernel reuses its memory immediately.
     ///
     /// # Errors
-    /// [`DatapathError`] where something could not be removed. It is tried again the next time.
+    /// [`DatapathError`] if something could not be removed. The next call tries again.
     pub fn sweep(
         &self,
         now: Instant,
@@ -205,7 +204,7 @@ impl PolicyTables {
         grace.wait(now)
     }
 
-    /// How many sets there are.
+    /// Counts the sets in use.
     pub fn counts(&self) -> PolicySetCounts {
         let inner = self.lock();
         let mut counts = PolicySetCounts::default();
@@ -276,7 +275,7 @@ impl TablesState {
         Ok(id)
     }
 
-    /// Forgets the sets that have been retired for long enough; what is to be removed of the maps.
+    /// Forgets the sets that have been retired for long enough. Returns the sets to remove from the maps.
     fn take_out_of_use(
         &mut self,
         now: Instant,

@@ -32,19 +32,19 @@ pub const CLASSIFIER: &str = concat!(env!("AMBIT_EBPF_DIR"), "/classify.o");
 /// Whether the kernel programs log each step (aya-log). Costs a few per cent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum KernelLog {
-    /// They do not.
+    /// They do not log.
     Off,
-    /// They do, at debug level.
+    /// They log at debug level.
     Debug,
 }
 
 impl KernelLog {
-    /// Whether they log.
+    /// Whether the programs log.
     pub fn is_on(self) -> bool {
         self == Self::Debug
     }
 
-    /// The value of the programs' `AYA_LOG_LEVEL`.
+    /// Returns the value of the programs' `AYA_LOG_LEVEL`.
     pub(crate) fn level(self) -> u8 {
         match self {
             Self::Off => 0,
@@ -53,8 +53,8 @@ impl KernelLog {
     }
 }
 
-/// Puts `program` into the link that is pinned at `path`, where there is one and it is attached to
-/// `target`. A link to something else, or to something gone, is removed. `true`: done.
+/// Puts `program` into the link that is pinned at `path` and returns `true`, if there is one and it is
+/// attached to `target`. A link to another target, or to one that is gone, is removed.
 pub(crate) fn replace(
     path: &Path,
     program: impl AsFd,
@@ -73,7 +73,7 @@ pub(crate) fn replace(
     Ok(true)
 }
 
-/// Pins a new link, which then outlives this process.
+/// Pins a new link, so that it outlives this process.
 pub(crate) fn pin(
     link: impl TryInto<FdLink, Error = impl std::error::Error + Send + Sync + 'static>,
     path: &Path,

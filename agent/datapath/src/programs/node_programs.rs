@@ -1,4 +1,4 @@
-//! The node's programs: installed once, on the cgroup below which every pod runs.
+//! The node's programs. They are attached once, to the cgroup above all pods.
 
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -18,7 +18,7 @@ use crate::sockets::stock::tcp_socket;
 use crate::sockets::ticket::Tickets;
 use crate::{DatapathError, KernelLog, Pins, programs};
 
-/// The programs, by their function's name.
+/// The names of the programs.
 const PROGRAMS: [&str; 7] = [
     "ambit_connect4",
     "ambit_connect6",
@@ -36,8 +36,8 @@ pub struct NodePrograms {
 }
 
 impl NodePrograms {
-    /// Loads the programs and attaches them to `cgroup`, or puts them in the place of those that an
-    /// earlier agent left pinned. Then proves that the hook sees this process.
+    /// Loads the programs and attaches them to `cgroup`, or puts them in the links that an earlier agent left
+    /// pinned. Then proves that the connect hook sees this process.
     ///
     /// # Errors
     /// [`DatapathError`] for what the kernel refused; [`DatapathError::HookDoesNotSeeAgent`] where
@@ -58,13 +58,13 @@ impl NodePrograms {
             .map_err(DatapathError::map("NODE", "read"))?;
         if told.agent == 0 {
             return Err(DatapathError::HookDoesNotSeeAgent(
-                "it did not note which process the agent is",
+                "it did not note the agent's process",
             ));
         }
         Ok(Self { ebpf })
     }
 
-    /// The loaded object, for the kernel's log.
+    /// Returns the loaded object, for the kernel programs' log.
     pub fn ebpf_mut(&mut self) -> &mut Ebpf {
         &mut self.ebpf
     }
@@ -104,9 +104,9 @@ pub(crate) fn attach_all(
     Ok(ebpf)
 }
 
-/// Programs of an earlier agent read the settings meanwhile, and might see parts of old and new ones.
-/// So the new ones are written while no network namespace counts as the node's, which is the stricter
-/// case.
+/// Writes the settings. Programs of an earlier agent may read them meanwhile, and might see parts of the old
+/// and of the new ones. So they are written while no network namespace counts as the node's, which is
+/// stricter.
 fn write_settings(pins: &Pins, settings: NodeSettings) -> Result<(), DatapathError> {
     const NOT_THE_NODE: NetnsCookie = NetnsCookie(0);
     let mut map: Array<_, NodeSettings> = pins.array("NODE")?;
@@ -128,7 +128,7 @@ fn write_settings(pins: &Pins, settings: NodeSettings) -> Result<(), DatapathErr
     Ok(())
 }
 
-/// Attaches a program, or puts it in the place of the pinned one.
+/// Attaches a program, or puts it in the pinned link.
 fn attach(
     pins: &Pins,
     name: &'static str,
@@ -166,13 +166,13 @@ fn attach(
     }
 }
 
-/// A cgroup's id is its directory's inode, on 64-bit systems (kernfs, Linux 5.5).
+/// Returns a cgroup's id, which on 64-bit systems is the inode of its directory (kernfs, Linux 5.5).
 fn cgroup_id(cgroup: &File) -> Result<u64, DatapathError> {
     Ok(cgroup.metadata().map_err(DatapathError::Socket)?.ino())
 }
 
-/// Dials with a ticket that is always denied. If the connect is not denied, the hook does not see
-/// this process, and no verdict of it could be relied on.
+/// Dials with a ticket that is always denied. If the connect is not denied, the hook does not see this
+/// process, and its verdicts cannot be relied on.
 fn prove_hook_sees_agent(tickets: &Tickets, own: NetnsCookie) -> Result<(), DatapathError> {
     let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
     let socket = tcp_socket(Domain::IPV4).map_err(DatapathError::Socket)?;

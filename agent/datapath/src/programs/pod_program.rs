@@ -1,4 +1,4 @@
-//! A pod's sk_lookup program: attached to the pod's network namespace, pinned with its maps.
+//! A pod's `sk_lookup` program. It is attached to the pod's network namespace, and pinned with its maps.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -25,15 +25,14 @@ const HANDSHAKES_OF: &str = "HANDSHAKES_OF";
 /// The pin of the program's link.
 const LINK: &str = "link";
 
-/// The program of one pod. Dropping it leaves everything in place: [`detach`] takes the pod out of
-/// the kernel.
+/// The program of one pod. Dropping it leaves everything in place. [`detach`] takes the program away.
 pub(crate) struct PodProgram {
     listeners: SockMap<MapData>,
 }
 
 impl PodProgram {
-    /// Attaches the program with empty slots, which refuse everything that is for the agent; or
-    /// puts it in the place of the one that an earlier agent left pinned.
+    /// Attaches the program with empty slots, which refuse everything that is for the agent; or puts it in
+    /// the link that an earlier agent left pinned.
     ///
     /// # Errors
     /// [`DatapathError`] for what the kernel refused.
@@ -46,12 +45,13 @@ impl PodProgram {
         let folder = pins.pod(cookie);
         pins::create(&folder)?;
         let mut ebpf = load(pins, &folder, cookie, log)?;
-        // Before its maps are taken out of the object, which closes them here.
+        // This comes before the maps are taken out of the object, which closes them.
         load_program(&mut ebpf)?;
         let listeners = take(&mut ebpf, "LISTENERS")?
             .try_into()
             .map_err(DatapathError::map("LISTENERS", "opened"))?;
-        // Before anything that can fail for want of room: it refuses what it has no tables for.
+        // This comes before anything that can fail for lack of room: the program refuses what it has no maps
+        // for.
         install(&mut ebpf, netns, &folder.join(LINK))?;
         enter_handshakes(pins, &mut ebpf, cookie)?;
         Ok(Self { listeners })
@@ -60,7 +60,7 @@ impl PodProgram {
     /// Marks the listeners as the agent's, and fills the slots.
     ///
     /// # Errors
-    /// [`DatapathError::Map`] where the kernel refused a socket.
+    /// [`DatapathError::Map`] if the kernel refused a socket.
     pub(crate) fn serve(
         &mut self,
         pins: &Pins,
@@ -80,19 +80,19 @@ impl PodProgram {
     }
 }
 
-/// Takes a pod's program out of its network namespace. What is new to the pod passes from here on.
+/// Detaches a pod's program from its network namespace. From here on, new connections to the pod pass.
 ///
 /// # Errors
-/// [`DatapathError`] where the pin could not be removed.
+/// [`DatapathError`] if the pin could not be removed.
 pub(crate) fn detach(pins: &Pins, netns: NetnsCookie) -> Result<(), DatapathError> {
     pins::remove(&pins.pod(netns).join(LINK))
 }
 
-/// Removes what is left of a pod that has no program and no entry any more. The folder goes last, so
-/// that an agent that is killed meanwhile leaves something for the next one to find.
+/// Removes what is left of a pod that no longer has a program or an entry. The folder goes last, so that the
+/// next agent finds it if this one is killed meanwhile.
 ///
 /// # Errors
-/// [`DatapathError`] where a pin could not be removed.
+/// [`DatapathError`] if a pin could not be removed.
 pub(crate) fn remove_pins(pins: &Pins, netns: NetnsCookie) -> Result<(), DatapathError> {
     let folder = pins.pod(netns);
     let mut handshakes = handshakes_of(pins)?;
@@ -104,10 +104,10 @@ pub(crate) fn remove_pins(pins: &Pins, netns: NetnsCookie) -> Result<(), Datapat
     pins::remove(&folder)
 }
 
-/// What the link of a pod's program is attached to; `None` where there is no link.
+/// Returns what the link of a pod's program is attached to; `None` if there is no link.
 ///
 /// # Errors
-/// [`DatapathError::Link`] where that cannot be told.
+/// [`DatapathError::Link`] if the link cannot be read.
 pub(crate) fn link_target(
     pins: &Pins,
     netns: NetnsCookie,
@@ -144,8 +144,8 @@ fn load(
         })
 }
 
-/// Makes the pod's handshakes known to the node's sock_ops program. An entry that is right already is
-/// left alone: while it was replaced a look-up could miss it, and a connection would be refused.
+/// Makes the pod's handshakes known to the node's `sock_ops` program. An entry that is already right is left
+/// alone: while it is replaced, a look-up can miss it, and a connection would be refused.
 fn enter_handshakes(pins: &Pins, ebpf: &mut Ebpf, netns: NetnsCookie) -> Result<(), DatapathError> {
     let Map::HashMap(own) = take(ebpf, HANDSHAKES)? else {
         return Err(DatapathError::NoMap(HANDSHAKES));
@@ -165,8 +165,8 @@ fn enter_handshakes(pins: &Pins, ebpf: &mut Ebpf, netns: NetnsCookie) -> Result<
     }
 }
 
-/// The kernel's number of the map that is known for a pod: what a look-up from here says of a map
-/// within a map.
+/// Returns the kernel's id of the map that is known for a pod. That is what a look-up from userspace returns
+/// for a map within a map.
 fn known_handshakes(pins: &Pins, netns: NetnsCookie) -> Result<Option<u32>, DatapathError> {
     let known: HashMap<_, NetnsCookie, u32> = pins.hash(HANDSHAKES_OF)?;
     match known.get(&netns, 0) {

@@ -1,14 +1,13 @@
 //! Connections that the agent opens from inside a pod's network namespace.
 //!
-//! Each is made under a ticket, and the kernel's verdict decides what becomes of it:
-//! [`PodDatapath::deliver`] gives bytes a way to the application only through an
-//! [`AuthorizedStream`], which nothing but an ALLOW verdict or a [`Permit`] makes.
+//! Each is made under a ticket, and the kernel's verdict decides what happens to it. Bytes reach an
+//! application only through an [`AuthorizedStream`], which only an ALLOW verdict or a [`Permit`] makes, or
+//! through a [`super::request_stream::RequestStream`], one request for each permit.
 
 use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +17,8 @@ use ambit_common::{
     SocketRecord, Ticket, TicketKind, TicketVerdict,
 };
 use aya::maps::{MapData, MapError, SkStorage};
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::IpBindAddressNoPort;
 use socket2::Socket;
 use tokio::net::TcpStream;
 
@@ -30,10 +31,10 @@ use ambit_model::{
 };
 use ambit_policy::{Decider, Layer, Permit};
 
-/// Tickets of another generation are replaced this often before a delivery is refused.
+/// How many tickets a delivery may use if the pod's policies keep changing.
 const STALE_ATTEMPTS: usize = 3;
 
-/// One shard's handles on the kernel's maps.
+/// One shard's handles of the kernel's maps.
 #[derive(Debug)]
 pub struct ShardMaps {
     tickets: Tickets,
@@ -41,10 +42,10 @@ pub struct ShardMaps {
 }
 
 impl ShardMaps {
-    /// Opens them.
+    /// Opens the maps.
     ///
     /// # Errors
-    /// [`DatapathError::Map`] where a map cannot be opened.
+    /// [`DatapathError::Map`] if a map cannot be opened.
     pub fn open(pins: &Pins) -> Result<Self, DatapathError> {
         Ok(Self {
             tickets: Tickets::open(pins)?,
@@ -53,8 +54,8 @@ impl ShardMaps {
     }
 }
 
-/// A pod as one shard of the proxy sees it: the only way to open connections in its network
-/// namespace, and those only under a ticket for this pod. Stays on its shard's thread.
+/// A pod as one shard of the proxy sees it. It is the only way to open connections in the pod's network
+/// namespace, each under a ticket for this pod. It stays on its shard's thread.
 #[derive(Clone)]
 pub struct PodDatapath(Rc<PodOnShard>);
 
@@ -63,17 +64,17 @@ struct PodOnShard {
     next_source: Cell<u16>,
 }
 
-/// What a [`PodDatapath`] is made of: this is what crosses to the shard's thread.
+/// The parts of a [`PodDatapath`], which are sent to the shard's thread.
 pub struct PodDatapathParts {
-    /// The pod.
+    /// The pod's name.
     pub pod: ObjectName,
     /// Its network namespace.
     pub netns: NetnsCookie,
     /// Its addresses.
     pub addresses: Vec<IpAddr>,
-    /// Ports of the agent's listeners in it, by kind and shard.
+    /// The ports of the agent's listeners in the pod, by kind and shard.
     pub ports: [[u16; MAX_SHARDS]; 3],
-    /// Sockets made inside its network namespace.
+    /// Sockets that were made inside the pod's network namespace.
     pub stock: SocketStock,
     /// The shard's maps.
     pub maps: Arc<ShardMaps>,
@@ -83,7 +84,7 @@ pub struct PodDatapathParts {
     pub connect_timeout: Duration,
 }
 
-/// Who called, as far as it was authenticated.
+/// The caller for whom a delivery is made, as far as it was authenticated.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DeliveryCaller {
     /// The verified identity; `None` for plaintext.
@@ -97,12 +98,11 @@ pub struct DeliveryCaller {
 pub enum Delivery {
     /// The kernel allowed it.
     Allowed(AuthorizedStream),
-    /// The kernel needs the userspace evaluator's word.
+    /// The evaluator in userspace has to decide.
     Ask(UnjudgedStream),
 }
 
-/// A connection to an application that policy allows. Made by the kernel's verdict or by a
-/// [`Permit`], and by nothing else.
+/// A connection to an application that policy allows. Only the kernel's verdict or a [`Permit`] makes one.
 #[derive(Debug)]
 pub struct AuthorizedStream {
     stream: TcpStream,
@@ -111,28 +111,28 @@ pub struct AuthorizedStream {
 }
 
 impl AuthorizedStream {
-    /// The rule that allowed it; `None` where no ALLOW policy applies.
+    /// Returns the rule that allowed it; `None` if no ALLOW policy applies.
     pub fn decider(&self) -> Option<&Decider> {
         self.decider.as_ref()
     }
 
-    /// Who allowed it.
+    /// Returns whether the kernel or the proxy allowed it.
     pub fn layer(&self) -> Layer {
         self.layer
     }
 
-    /// The connection.
+    /// Returns the connection.
     pub fn into_stream(self) -> TcpStream {
         self.stream
     }
 }
 
-/// A connection to an application that nobody has allowed: no byte can pass.
+/// A connection to an application that policy has not allowed yet: no byte can pass.
 #[derive(Debug)]
 pub struct UnjudgedStream(pub(crate) TcpStream);
 
 impl UnjudgedStream {
-    /// Lets bytes pass, on the evaluator's word.
+    /// Lets bytes pass, as the evaluator has permitted.
     pub fn authorize(self, permit: Permit) -> AuthorizedStream {
         AuthorizedStream {
             stream: self.0,
@@ -155,7 +155,7 @@ pub enum DialError {
         /// The alternative that decided.
         alternative: u32,
     },
-    /// The other end refused it, or cannot be reached.
+    /// The other end refused the connection, or cannot be reached.
     #[error("{to} cannot be connected to: {source}")]
     Unreachable {
         /// What was dialled.
@@ -171,16 +171,18 @@ pub enum DialError {
         /// How long it had.
         timeout: Duration,
     },
-    /// The pod's policies changed faster than a verdict could be had.
-    #[error("the pod's policies changed {STALE_ATTEMPTS} times while its verdict was asked")]
+    /// The pod's policies kept changing.
+    #[error(
+        "the pod's policies changed {STALE_ATTEMPTS} times while the kernel was asked for a verdict"
+    )]
     Stale,
-    /// The hook did not see the connect.
+    /// The connect hook did not see the connect.
     #[error(
         "the kernel gave no verdict on a connection of the agent; is its cgroup still attached?"
     )]
     NoVerdict,
-    /// The tables could not be made ready for the caller.
-    #[error("the policy tables could not be made ready: {0}")]
+    /// The policy maps could not be prepared for the caller.
+    #[error("the policy tables could not be prepared: {0}")]
     Tables(#[source] DatapathError),
     /// A socket operation of the agent failed.
     #[error("a socket of the agent failed: {0}")]
@@ -203,7 +205,7 @@ impl fmt::Debug for PodDatapath {
 }
 
 impl PodDatapath {
-    /// A pod, for one shard.
+    /// Makes a pod for one shard.
     pub fn new(parts: PodDatapathParts) -> Self {
         Self(Rc::new(PodOnShard {
             parts,
@@ -211,22 +213,22 @@ impl PodDatapath {
         }))
     }
 
-    /// The pod's name.
+    /// Returns the pod's name.
     pub fn pod(&self) -> &ObjectName {
         &self.0.parts.pod
     }
 
-    /// The pod's network namespace.
+    /// Returns the pod's network namespace.
     pub fn netns(&self) -> NetnsCookie {
         self.0.parts.netns
     }
 
-    /// The pod's addresses.
+    /// Returns the pod's addresses.
     pub fn addresses(&self) -> &[IpAddr] {
         &self.0.parts.addresses
     }
 
-    /// Whether `port` is the agent's in this pod: HBONE's, or one of its listeners'.
+    /// Whether `port` is HBONE's, or the port of a listener of the agent in this pod.
     pub fn owns_port(&self, port: u16) -> bool {
         port == HBONE_PORT
             || (port != 0 && self.0.parts.ports.iter().flatten().any(|&own| own == port))
@@ -260,12 +262,12 @@ impl PodDatapath {
     /// Connects to another pod's HBONE port.
     ///
     /// # Errors
-    /// [`DialError`]; there is no other way to that pod.
+    /// [`DialError`]. The caller must not connect to the pod in any other way.
     pub async fn dial_tunnel(&self, to: SocketAddr) -> Result<TcpStream, DialError> {
         self.dial(TicketKind::Tunnel, to).await
     }
 
-    /// Connects in plaintext to an endpoint that its objects do not opt in.
+    /// Connects in plaintext to an endpoint that is not opted in.
     ///
     /// # Errors
     /// [`DialError`].
@@ -286,12 +288,11 @@ impl PodDatapath {
         }
     }
 
-    /// Connects to the pod's application at `to`, as `caller`, if policy allows it. The
-    /// application sees the caller's address.
+    /// Connects to the pod's application at `to` on behalf of `caller`, if policy allows it. The application
+    /// sees the caller's address.
     ///
     /// # Errors
-    /// [`DialError::Denied`] with the reason; other [`DialError`]s where the application does not
-    /// answer.
+    /// [`DialError::Denied`] with the reason; another [`DialError`] if the application cannot be reached.
     pub async fn deliver(
         &self,
         caller: &DeliveryCaller,
@@ -347,8 +348,8 @@ impl PodDatapath {
         self.0.parts.stock.take(family).map_err(DialError::Socket)
     }
 
-    /// Binds to a delivery address. IPv4 has a range of them, so that a busy pod does not run out
-    /// of ports; IPv6 has one.
+    /// Binds to a delivery address. IPv4 has a range of them, so that a busy pod does not run out of ports.
+    /// IPv6 has one.
     fn bind_delivery(&self, socket: &Socket, to: SocketAddr) -> io::Result<()> {
         let source: IpAddr = if to.is_ipv4() {
             let [a, b] = DELIVERY_RANGE;
@@ -359,7 +360,8 @@ impl PodDatapath {
         } else {
             Ipv6Addr::LOCALHOST.into()
         };
-        late_port(socket)?;
+        // The kernel chooses the port at connect, by the whole four-tuple.
+        setsockopt(socket, IpBindAddressNoPort, &true)?;
         socket.bind(&SocketAddr::new(source, 0).into())
     }
 
@@ -398,26 +400,6 @@ impl PodDatapath {
                 Ok(stream)
             }
         }
-    }
-}
-
-/// Lets the kernel choose the port at connect, by the whole four-tuple.
-fn late_port(socket: &Socket) -> io::Result<()> {
-    let on: libc::c_int = 1;
-    // SAFETY: the option takes an int, which lives during the call.
-    let done = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_IP,
-            libc::IP_BIND_ADDRESS_NO_PORT,
-            (&raw const on).cast(),
-            size_of_val(&on) as libc::socklen_t,
-        )
-    };
-    if done == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
     }
 }
 

@@ -1,10 +1,10 @@
 //! The agent's listeners inside a pod's network namespace.
 //!
-//! They are bound to the pod's loopback addresses only, and each has a port of its own: with
-//! SO_REUSEPORT a process of the pod with the agent's uid could join the group. SO_REUSEADDR is
-//! set: no second socket can listen on (or bind) the port of a listening socket with it, and
-//! without it what a dead agent's connections left in TIME_WAIT would move the ports at every
-//! restart. `sk_lookup` brings them connections that were addressed to other addresses and ports.
+//! They are bound to the pod's loopback addresses only, and each has its own port: with SO_REUSEPORT, a
+//! process of the pod with the agent's uid could join the group. SO_REUSEADDR is set. It does not let a
+//! second socket bind or listen on the port of a listening socket. Without it, connections in TIME_WAIT that
+//! a dead agent left would move the ports at every restart. `sk_lookup` assigns connections to these
+//! listeners whatever address and port they were sent to.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
@@ -16,7 +16,7 @@ use socket2::{Domain, Socket};
 use crate::kernel::netns::{NetnsError, NetnsHandle};
 use crate::sockets::stock::tcp_socket;
 
-/// Connections that may wait to be accepted at one listener; the pod's `net.core.somaxconn` may
+/// The most connections that may wait to be accepted at one listener. The pod's `net.core.somaxconn` may
 /// lower it.
 const BACKLOG: i32 = 4096;
 
@@ -35,12 +35,12 @@ pub enum ListenersError {
     /// A socket could not be made or bound.
     #[error("a listener could not be made at {address} in the pod's network namespace: {source}")]
     Listen {
-        /// Where.
+        /// The address.
         address: SocketAddr,
         /// What the kernel answered.
         source: io::Error,
     },
-    /// Every candidate is taken.
+    /// No port is free.
     #[error(
         "no port outside net.ipv4.ip_local_port_range ({}-{}) is free in the pod's network \
          namespace; narrow that range or free ports",
@@ -52,11 +52,11 @@ pub enum ListenersError {
     },
 }
 
-/// One shard's listeners in a pod, all non-blocking. Each kind has the IPv4 listener first and
-/// then, where the pod has `::1`, the IPv6 one on the same port.
+/// One shard's listeners in a pod, all non-blocking. For each kind, the IPv4 listener comes first. If the pod
+/// has `::1`, the IPv6 listener on the same port follows.
 #[derive(Debug)]
 pub struct PodListeners {
-    /// For connections that the pod's processes opened.
+    /// For redirected connections of the pod's processes.
     pub outbound: Vec<TcpListener>,
     /// For inbound plaintext whose verdict needs the proxy.
     pub plaintext: Vec<TcpListener>,
@@ -65,7 +65,7 @@ pub struct PodListeners {
 }
 
 impl PodListeners {
-    /// The listeners of a kind, IPv4 first.
+    /// Returns the listeners of a kind, IPv4 first.
     pub fn of(&self, kind: ListenerKind) -> &[TcpListener] {
         match kind {
             ListenerKind::Outbound => &self.outbound,
@@ -80,15 +80,15 @@ impl PodListeners {
 pub(crate) struct PodListenerSet {
     /// By shard.
     pub shards: Vec<PodListeners>,
-    /// By kind, then shard; 0 where there is no such shard. Host order.
+    /// Their ports by kind and shard, in host order; 0 if the shard does not exist.
     pub ports: [[u16; MAX_SHARDS]; 3],
 }
 
 impl PodListenerSet {
     /// Makes the listeners of `shards` shards, 1 to [`MAX_SHARDS`], in a pod's namespace.
     ///
-    /// Where `::1` cannot be bound (no IPv6, or `disable_ipv6`) there are no IPv6 listeners, which
-    /// leaves the pod's IPv6 closed.
+    /// If `::1` cannot be bound (no IPv6, or `disable_ipv6`), there are no IPv6 listeners, which leaves the
+    /// pod's IPv6 closed.
     ///
     /// # Errors
     /// [`ListenersError`]; no listener is left behind.
@@ -115,7 +115,8 @@ impl PodListenerSet {
         })?
     }
 
-    /// Every listener with its place; `ambit_common::listener_slot` makes a slot of it.
+    /// Iterates over the listeners with their kind, IP version and shard, which give the slot
+    /// (`ambit_common::listener_slot`).
     pub(crate) fn iter(&self) -> impl Iterator<Item = (ListenerKind, IpFamily, u32, &TcpListener)> {
         self.shards
             .iter()
@@ -132,7 +133,7 @@ impl PodListenerSet {
     }
 }
 
-/// The port where the search for a free one begins: those that Istio's agents use.
+/// The port at which the search for a free one begins. These are the ports of Istio's agents.
 const fn preferred_port(kind: ListenerKind) -> u16 {
     match kind {
         ListenerKind::Outbound => 15001,
@@ -165,7 +166,7 @@ impl Maker {
     ) -> Result<Vec<TcpListener>, ListenersError> {
         let preferred = preferred_port(kind);
         for port in candidates(preferred) {
-            if self.is_unusable(port) || is_wished(port, preferred) {
+            if self.is_unusable(port) || is_preferred_by_another(port, preferred) {
                 continue;
             }
             match listen(&self.families, port) {
@@ -188,18 +189,18 @@ impl Maker {
     }
 }
 
-/// Whether another kind begins its search at `port`, which is left for it.
-fn is_wished(port: u16, preferred: u16) -> bool {
+/// Whether another kind of listener begins its search at `port`, which is left for it.
+fn is_preferred_by_another(port: u16, preferred: u16) -> bool {
     port != preferred && ListenerKind::ALL.map(preferred_port).contains(&port)
 }
 
-/// The ports to try: upwards from the preferred one, then the rest from the top down, so that the
+/// Returns the ports to try: upwards from the preferred one, and then downwards from it, so that the
 /// well-known ports of applications come last.
 fn candidates(preferred: u16) -> impl Iterator<Item = u16> {
     (preferred..=u16::MAX).chain((1..preferred).rev())
 }
 
-/// The families whose loopback address can be bound; IPv4 must be.
+/// Returns the IP versions whose loopback address can be bound. IPv4 is required.
 fn usable_families() -> Result<Vec<IpFamily>, ListenersError> {
     let v4 = loopback(IpFamily::V4, 0);
     bind(v4).map_err(|source| ListenersError::Listen {
@@ -217,7 +218,7 @@ fn usable_families() -> Result<Vec<IpFamily>, ListenersError> {
     }
 }
 
-/// Whether the kernel answered that it has no IPv6, or the namespace no `::1`.
+/// Whether the error means that the kernel has no IPv6, or the namespace no `::1`.
 fn lacks_family(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
@@ -351,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_else_gets_the_port() {
+    fn no_other_socket_gets_the_port() {
         if !is_root() {
             return;
         }

@@ -1,10 +1,9 @@
-//! Which sockets are the agent's: the kernel's mark on each of them.
+//! The marks by which the kernel knows the agent's sockets.
 //!
-//! The map `AGENT_SOCKETS` is a socket storage. The agent marks its listeners before anything can
-//! reach them, and what a listener accepts inherits the mark; the connect hook marks the tunnels and
-//! plaintext connections that the agent dials. The mark lives as long as the socket, so it also tells
-//! a connection that waits to be accepted or that the agent has closed. No process of a pod can set
-//! it, and no peer chooses it.
+//! The map `AGENT_SOCKETS` is a socket storage. The agent marks its listeners before anything can reach them,
+//! and a socket that a listener accepts inherits the mark. The connect hook marks the tunnels and plaintext
+//! connections that the agent dials. The mark lives as long as the socket, so a connection that waits to be
+//! accepted, or that the agent has closed, also has it. No process of a pod and no peer can set it.
 
 use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -16,7 +15,7 @@ use crate::{DatapathError, Pins};
 /// The map's name.
 pub(crate) const MAP: &str = "AGENT_SOCKETS";
 
-/// Any value: that there is one is the mark.
+/// The value of a mark. Only its presence matters.
 const MARK: u32 = 1;
 
 /// The kernel's marks on the agent's sockets.
@@ -27,23 +26,23 @@ impl AgentSockets {
     /// Opens the map.
     ///
     /// # Errors
-    /// [`DatapathError::Map`] where it is not pinned.
+    /// [`DatapathError::Map`] if it is not pinned.
     pub fn open(pins: &Pins) -> Result<Self, DatapathError> {
         MapData::from_pin(pins.map(MAP))
             .map(Self)
             .map_err(DatapathError::map(MAP, "opened"))
     }
 
-    /// The map, for a request to the kernel.
+    /// Returns the map, for a request to the kernel.
     pub(crate) fn map(&self) -> BorrowedFd<'_> {
         self.0.fd().as_fd()
     }
 }
 
-/// Marks listeners as the agent's. To be called before anything can reach them.
+/// Marks listeners as the agent's. Must be called before anything can reach them.
 ///
 /// # Errors
-/// [`DatapathError::Map`] where the kernel refused one; some may be marked by then.
+/// [`DatapathError::Map`] if the kernel refused one. Some may be marked by then.
 pub(crate) fn mark<'a>(
     pins: &Pins,
     listeners: impl IntoIterator<Item = &'a TcpListener>,

@@ -1,4 +1,4 @@
-//! A connection to an application over which each request is judged by itself.
+//! A connection to an application over which policy judges each request.
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
@@ -17,30 +17,30 @@ use tokio::net::tcp::{ReadHalf, WriteHalf};
 use crate::sockets::dial::UnjudgedStream;
 use ambit_policy::RequestPermit;
 
-/// Bytes of an HTTP/2 frame's head.
+/// The length of an HTTP/2 frame header (RFC 9113, section 4.1).
 const FRAME_HEAD: usize = 9;
 
-/// A connection to an application that has to be asked about with every request: bytes pass only
-/// on a [`RequestPermit`]. The application sees a reset when it is dropped before its end.
+/// A connection to an application over which a request passes only with a [`RequestPermit`]. If it is dropped
+/// without [`RequestStream::end`], the application sees a reset.
 #[derive(Debug)]
 pub struct RequestStream(TcpStream);
 
-/// What an application did although nothing was asked of it.
+/// What an application did although it had no request to answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Unasked {
     /// It ended or reset the connection.
     #[error("the application closed the connection")]
     Ended,
     /// It sent something.
-    #[error("the application sent what it had not been asked for")]
+    #[error("the application sent data although it had no request to answer")]
     Spoke,
-    /// It sent HTTP/2's SETTINGS, which a server need not wait with (RFC 9113, section 3.4).
+    /// It sent HTTP/2's SETTINGS, which a server may send first (RFC 9113, section 3.4).
     #[error("the application has begun HTTP/2")]
     BeganHttp2,
 }
 
 impl UnjudgedStream {
-    /// Lets requests pass, each on the evaluator's word about it.
+    /// Lets requests pass, each with its own permit.
     pub fn per_request(self) -> RequestStream {
         RequestStream::new(self.0)
     }
@@ -54,27 +54,28 @@ impl RequestStream {
         Self(stream)
     }
 
-    /// One for the tests of what carries requests.
+    /// Makes a stream for tests.
     #[cfg(any(test, feature = "testing"))]
     pub fn for_test(stream: TcpStream) -> Self {
         Self::new(stream)
     }
 
-    /// The connection, for the tests of what was allowed as a whole.
+    /// Returns the connection, for tests.
     #[cfg(any(test, feature = "testing"))]
     pub fn into_tcp_for_test(self) -> TcpStream {
         self.0
     }
 
-    /// Gives it back, for the connection as a whole to be judged.
+    /// Turns it back into a connection that policy judges as a whole.
     pub fn into_unjudged(self) -> UnjudgedStream {
         UnjudgedStream(self.0)
     }
 
-    /// Lets one HTTP/1 request pass, and what is answered to it.
+    /// Lets one HTTP/1 request and its response pass.
     ///
     /// # Errors
-    /// [`Unasked`] where the application has ended, or sent what would be taken for the answer.
+    /// [`Unasked`] if the application has ended the connection, or has sent data that would be taken for the
+    /// response.
     pub fn exchange(
         &mut self,
         _permit: &RequestPermit,
@@ -86,7 +87,7 @@ impl RequestStream {
         }
     }
 
-    /// Resolves when the application does something although no request is under way.
+    /// Resolves when the application does something although it has no request to answer.
     pub async fn unasked(&self) -> Unasked {
         let mut frame = [0; FRAME_HEAD];
         match self.0.peek(&mut frame).await {
@@ -96,16 +97,16 @@ impl RequestStream {
         }
     }
 
-    /// Ends it in order.
+    /// Ends the connection without a reset.
     pub fn end(self) {
         end_in_order(&self.0);
     }
 
-    /// Begins HTTP/2 with the application, on the word about the first request. Nothing moves
-    /// unless the [`ApplicationConnection`] is polled.
+    /// Begins HTTP/2 with the application, with the permit for the first request. Nothing is sent unless the
+    /// [`ApplicationConnection`] is polled.
     ///
     /// # Errors
-    /// HTTP/2's.
+    /// If the HTTP/2 handshake fails.
     pub async fn multiplex(
         self,
         _permit: &RequestPermit,
@@ -121,17 +122,17 @@ fn is_settings(begun: &[u8]) -> bool {
     matches!(begun, [0, 0, _, 4, 0, 0, 0, 0, 0])
 }
 
-/// What drives an HTTP/2 connection to an application, until its end.
+/// The future that drives an HTTP/2 connection to an application.
 pub type ApplicationConnection = Connection<EndsInOrder, Bytes>;
 
 /// Opens streams on an HTTP/2 connection to an application, one for each permit.
 #[derive(Clone, Debug)]
 pub struct ApplicationRequests(SendRequest<Bytes>);
 
-/// A request that was sent.
+/// A request whose head was sent.
 #[derive(Debug)]
 pub struct SentRequest {
-    /// The answer.
+    /// The response.
     pub response: ResponseFuture,
     /// Takes the request's body.
     pub body: SendStream<Bytes>,
@@ -145,7 +146,7 @@ impl ApplicationRequests {
     /// Waits until the application takes another stream.
     ///
     /// # Errors
-    /// HTTP/2's: the application takes no more requests, or the connection has failed.
+    /// If the application takes no more requests, or the connection has failed.
     pub async fn ready(self) -> Result<ReadyRequests, h2::Error> {
         self.0.ready().await.map(ReadyRequests)
     }
@@ -155,7 +156,7 @@ impl ReadyRequests {
     /// Sends a request.
     ///
     /// # Errors
-    /// HTTP/2's.
+    /// If the connection has failed.
     pub fn send(
         mut self,
         _permit: &RequestPermit,
@@ -171,9 +172,9 @@ impl ReadyRequests {
 /// Whether something follows a request's head.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BodyPresence {
-    /// Nothing does.
+    /// Nothing follows.
     Empty,
-    /// A body, or trailers, may.
+    /// A body or trailers may follow.
     Follows,
 }
 

@@ -1,5 +1,5 @@
-//! The TCP sockets of a network namespace: listing and closing them (`sock_diag(7)`,
-//! `linux/inet_diag.h`).
+//! Lists and closes the TCP sockets of a network namespace (`sock_diag(7)`). libc does not have the
+//! structures and numbers of `linux/inet_diag.h` and `linux/sock_diag.h`.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -74,7 +74,7 @@ impl TcpState {
         Self::ALL.into_iter().find(|&state| state as u8 == number)
     }
 
-    /// All states, as the set of bits that a request names them by.
+    /// Returns the bits of all states, as a request names them.
     fn all_bits() -> u32 {
         Self::ALL
             .into_iter()
@@ -85,37 +85,37 @@ impl TcpState {
 /// Who made a socket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum SocketOwner {
-    /// The agent: the kernel says so.
+    /// The agent, by the kernel's mark.
     Agent,
-    /// Anyone else; or the kernel was not asked, or cannot tell, as for a handshake that its
-    /// server has not completed.
+    /// Another process. Also if the kernel was not asked, or has no mark yet: a handshake that its server has
+    /// not completed has none.
     Other,
 }
 
 /// A TCP socket of a network namespace.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct TcpSocket {
-    /// Its address, canonical.
+    /// Its own address, canonical.
     pub local: SocketAddr,
-    /// Its peer, canonical; unspecified for a listener.
+    /// Its peer's address, canonical; unspecified for a listener.
     pub remote: SocketAddr,
     /// Its state.
     pub state: TcpState,
-    /// Inode of its file; 0 while no process has it, as before accept() and after close().
+    /// The inode of its file; 0 while no process has it, as before accept() and after close().
     pub inode: u32,
     /// Its cookie.
     pub cookie: SocketCookie,
-    /// User id of its owner.
+    /// The user id of its owner.
     pub uid: u32,
     /// Who made it.
     pub owner: SocketOwner,
-    /// What the kernel finds it by.
+    /// The key by which the kernel finds it.
     key: SocketKey,
 }
 
 #[cfg(test)]
 impl TcpSocket {
-    /// A socket that no kernel knows.
+    /// Makes a socket that the kernel does not have.
     pub(crate) fn for_test(
         local: SocketAddr,
         remote: SocketAddr,
@@ -140,7 +140,7 @@ impl TcpSocket {
     }
 }
 
-/// AF_INET or AF_INET6, and `struct inet_diag_sockid` as the kernel gave it.
+/// AF_INET or AF_INET6, and the `struct inet_diag_sockid` that the kernel gave.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct SocketKey {
     family: u8,
@@ -155,7 +155,7 @@ const SOCKET_MESSAGE: usize = 72;
 const DIAG_BY_FAMILY: u16 = 20;
 /// `SOCK_DESTROY` (Linux 4.5).
 const DESTROY: u16 = 21;
-/// `INET_DIAG_REQ_SK_BPF_STORAGES` (Linux 5.6): which storages the answer is to have.
+/// `INET_DIAG_REQ_SK_BPF_STORAGES` (Linux 5.6): which storages the answer has to include.
 const WANTED_STORAGES: u16 = 2;
 /// `SK_DIAG_BPF_STORAGE_REQ_MAP_FD`, within it.
 const MAP_FD: u16 = 1;
@@ -163,12 +163,12 @@ const MAP_FD: u16 = 1;
 const STORAGES: u16 = 20;
 /// `SK_DIAG_BPF_STORAGE`, within it.
 const STORAGE: u16 = 1;
-/// The bits of an attribute's type that are its type (`NLA_TYPE_MASK`).
-const ATTRIBUTE_TYPE: u16 = 0x3fff;
-/// Length of `struct nlattr`.
-const ATTRIBUTE_HEADER: usize = 4;
+/// The bits of an attribute's type that are not flags.
+const ATTRIBUTE_TYPE: u16 = libc::NLA_TYPE_MASK as u16;
+/// Length of an attribute's header.
+const ATTRIBUTE_HEADER: usize = size_of::<libc::nlattr>();
 
-/// Asks the kernel for the sockets of one network namespace.
+/// Lists and closes the sockets of one network namespace.
 #[derive(Debug)]
 pub(crate) struct SockDiag(Netlink);
 
@@ -176,13 +176,13 @@ impl SockDiag {
     /// Opens a netlink socket inside `netns`.
     ///
     /// # Errors
-    /// [`DiagError`] where the namespace cannot be entered or the socket not be made.
+    /// [`DiagError`] if the namespace cannot be entered, or the socket cannot be made.
     pub(crate) fn open(netns: &NetnsHandle) -> Result<Self, DiagError> {
         let open = || Netlink::open(SockProtocol::NetlinkSockDiag);
         netns.enter(open)?.map(Self).map_err(DiagError::List)
     }
 
-    /// All TCP sockets, of both families and in all states. [`TcpSocket::owner`] is not asked for.
+    /// Lists all TCP sockets, of both IP versions and in all states. [`TcpSocket::owner`] is not queried.
     ///
     /// # Errors
     /// [`DiagError::List`]: an incomplete list is never returned.
@@ -190,7 +190,7 @@ impl SockDiag {
         self.dump(&[])
     }
 
-    /// The same, with their owners.
+    /// Lists all TCP sockets with their owners.
     ///
     /// # Errors
     /// As [`SockDiag::list`]; also without CAP_BPF.
@@ -221,8 +221,8 @@ impl SockDiag {
         Ok(sockets)
     }
 
-    /// Closes a socket: its owner gets ECONNABORTED, its peer a reset. One that is gone already is
-    /// no error; the cookie keeps a successor with the same addresses safe.
+    /// Closes a socket. Its owner gets ECONNABORTED, its peer a reset. It is not an error if the socket is
+    /// already gone. The cookie protects a later socket with the same addresses.
     ///
     /// # Errors
     /// [`DiagError::Destroy`] without CAP_NET_ADMIN, on a kernel without INET_DIAG_DESTROY, or for
@@ -244,7 +244,7 @@ impl SockDiag {
     }
 }
 
-/// `struct inet_diag_req_v2`.
+/// Encodes a `struct inet_diag_req_v2`.
 fn encode(key: &SocketKey) -> Vec<u8> {
     let (extensions, padding) = (0, 0);
     let mut request = vec![key.family, libc::IPPROTO_TCP as u8, extensions, padding];
@@ -253,7 +253,7 @@ fn encode(key: &SocketKey) -> Vec<u8> {
     request
 }
 
-/// `struct nlattr` and what it holds, of which the kernel wants multiples of four bytes.
+/// Encodes an attribute, padded to a multiple of four bytes.
 fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     let length = (ATTRIBUTE_HEADER + value.len()) as u16;
     let mut attribute = Vec::from(length.to_ne_bytes());
@@ -263,7 +263,7 @@ fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     attribute
 }
 
-/// The value of the first attribute of a kind.
+/// Returns the value of the first attribute of a kind.
 fn find_attribute(mut attributes: &[u8], kind: u16) -> io::Result<Option<&[u8]>> {
     let cut = || malformed("an attribute is cut off");
     while !attributes.is_empty() {
@@ -280,8 +280,8 @@ fn find_attribute(mut attributes: &[u8], kind: u16) -> io::Result<Option<&[u8]>>
     Ok(None)
 }
 
-/// Who made a socket, by the attributes that follow it. Only [`AgentSockets`] was asked for, so any
-/// storage is its mark.
+/// Returns the owner of a socket by the attributes that follow it. Only [`AgentSockets`] was requested, so any
+/// storage is a mark.
 fn owner(attributes: &[u8]) -> io::Result<SocketOwner> {
     let Some(storages) = find_attribute(attributes, STORAGES)? else {
         return Ok(SocketOwner::Other);
@@ -292,7 +292,7 @@ fn owner(attributes: &[u8]) -> io::Result<SocketOwner> {
     })
 }
 
-/// `struct inet_diag_msg`, and its attributes.
+/// Decodes a `struct inet_diag_msg` and its attributes.
 fn decode(message: &[u8]) -> io::Result<TcpSocket> {
     let fixed = message.first_chunk::<SOCKET_MESSAGE>();
     let fixed = fixed.ok_or_else(|| malformed("a socket is cut off"))?;
@@ -478,6 +478,7 @@ mod tests {
             assert!(decode(&message).is_err());
         }
     }
+
     #[test]
     fn attributes_tell_the_owner() {
         let mark = attribute(3, &1_u32.to_ne_bytes());

@@ -1,7 +1,7 @@
-//! A stock of sockets that live in a pod's network namespace.
+//! A stock of sockets in a pod's network namespace.
 //!
-//! A socket stays in the namespace where it was made, so a batch of them pays for one visit and
-//! the connection path never changes a thread's namespace.
+//! A socket stays in the namespace in which it was made. So the stock makes a batch of sockets each time it
+//! enters the namespace, and most connections need no change of namespace.
 
 use std::cell::RefCell;
 use std::io;
@@ -14,7 +14,7 @@ use crate::kernel::netns::NetnsHandle;
 
 /// Unconnected TCP sockets of one pod, for one shard.
 ///
-/// The stock keeps the pod's namespace alive: drop it when the pod goes.
+/// The stock keeps the pod's namespace alive. Drop it when the pod goes.
 #[derive(Debug)]
 pub struct SocketStock {
     netns: NetnsHandle,
@@ -23,7 +23,7 @@ pub struct SocketStock {
 }
 
 impl SocketStock {
-    /// An empty stock, filled at the first [`SocketStock::take`].
+    /// Makes an empty stock. The first [`SocketStock::take`] fills it.
     pub fn new(netns: NetnsHandle) -> Self {
         Self {
             netns,
@@ -32,10 +32,10 @@ impl SocketStock {
         }
     }
 
-    /// A non-blocking, close-on-exec socket that nobody else has, made inside the pod's namespace.
+    /// Takes a non-blocking, close-on-exec socket in the pod's namespace.
     ///
     /// # Errors
-    /// EMFILE without file descriptors, EAFNOSUPPORT where the kernel has no IPv6, or why the
+    /// EMFILE without file descriptors, EAFNOSUPPORT if the kernel has no IPv6, or another error if the
     /// namespace could not be entered.
     pub fn take(&self, family: IpFamily) -> io::Result<Socket> {
         let (stock, domain, batch) = match family {
@@ -52,7 +52,7 @@ impl SocketStock {
     }
 }
 
-/// Makes up to `count` sockets; fewer are no error as long as there is one.
+/// Makes up to `count` sockets. It is an error only if there is none.
 fn make(domain: Domain, count: usize, stock: &mut Vec<Socket>) -> io::Result<()> {
     for made in 0..count {
         match tcp_socket(domain) {
@@ -64,16 +64,16 @@ fn make(domain: Domain, count: usize, stock: &mut Vec<Socket>) -> io::Result<()>
     Ok(())
 }
 
-/// A non-blocking, close-on-exec TCP socket in the calling thread's namespace.
+/// Makes a non-blocking, close-on-exec TCP socket in the calling thread's namespace.
 pub(crate) fn tcp_socket(domain: Domain) -> io::Result<Socket> {
     let kind = Type::STREAM.nonblocking().cloexec();
     Socket::new(domain, kind, Some(Protocol::TCP))
 }
 
-/// A socket's cookie, by which the kernel programs know it.
+/// Returns the cookie by which the kernel programs know a socket.
 ///
 /// # Errors
-/// ENOTSOCK where `socket` is none.
+/// ENOTSOCK if `socket` is not a socket.
 pub(crate) fn cookie_of(socket: &impl AsFd) -> io::Result<SocketCookie> {
     SockRef::from(socket).cookie().map(SocketCookie)
 }

@@ -1,4 +1,4 @@
-//! Tickets: the kernel's permission for one connect of one socket of the agent.
+//! Tickets: each permits one connect of one socket of the agent.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,19 +14,19 @@ use crate::{DatapathError, Pins};
 
 const MAP: &str = "TICKETS";
 
-/// The ticket table, opened once for each shard, so that its lock is never contended.
+/// The map of tickets. Each shard opens it, so that the lock is never contended.
 #[derive(Debug)]
 pub(crate) struct Tickets {
     map: Mutex<HashMap<MapData, SocketCookie, Ticket>>,
 }
 
-/// What came of a connect with a ticket.
+/// The result of a connect with a ticket.
 #[derive(Debug)]
 pub(crate) struct TicketedConnect {
-    /// The ticket as the hook left it. Only its verdict tells a denial from a failure to connect:
-    /// other programs on the hook answer EPERM too.
+    /// The ticket with the hook's verdict. Only the verdict tells a denial from a failure to connect: other
+    /// programs on the hook may also return EPERM.
     pub(crate) ticket: Ticket,
-    /// What connect(2) said: `Ok` while it is under way.
+    /// The result of connect(2): `Ok` if the connect is done or in progress.
     pub(crate) connect: io::Result<()>,
 }
 
@@ -37,7 +37,7 @@ impl Tickets {
         })
     }
 
-    /// Removes every ticket: those of a dead agent.
+    /// Removes all tickets that a dead agent left.
     pub(crate) fn clear(&self) -> Result<(), DatapathError> {
         let mut map = self.map.lock().unwrap_or_else(PoisonError::into_inner);
         let left: Vec<_> = map.keys().filter_map(Result::ok).collect();
@@ -48,11 +48,11 @@ impl Tickets {
         Ok(())
     }
 
-    /// Connects a non-blocking socket with a ticket, which is gone afterwards.
+    /// Connects a non-blocking socket with a ticket. The ticket is removed afterwards.
     ///
     /// # Errors
-    /// Where the ticket could not be made or read (the table is full): nothing was dialled, or its
-    /// verdict is unknown; either way the socket is not to be used.
+    /// If the ticket could not be written or read, for example because the map is full. Nothing was dialled
+    /// then, or the verdict is unknown. The socket must not be used.
     pub(crate) fn connect(
         &self,
         socket: &Socket,

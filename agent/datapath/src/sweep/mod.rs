@@ -1,4 +1,4 @@
-//! Closes connections of a pod that no proxy carries and that must not go on.
+//! Closes connections of a pod that no proxy carries and that are not allowed to go on.
 
 pub(crate) mod passed;
 
@@ -23,7 +23,7 @@ pub enum SweepError {
     Netns(#[from] NetnsError),
 }
 
-/// What decides whether a connection that no proxy carries may go on.
+/// Decides whether a connection that no proxy carries may go on.
 pub trait PassedRules {
     /// Whether a pod's own connection to `peer` may go on in plaintext.
     fn may_leave(&self, peer: IpAddr) -> bool;
@@ -32,10 +32,10 @@ pub trait PassedRules {
     fn may_enter(&self, caller: CallerAddress, called: ApplicationAddress) -> bool;
 }
 
-/// Closes what the rules do not let go on; says how many that were.
+/// Closes the connections that the rules do not let go on. Returns their number.
 ///
 /// # Errors
-/// [`SweepError`]; some connections may be closed by then.
+/// [`SweepError`]. Some connections may have been closed by then.
 pub fn close_passed(
     pod: &EnrolledPod,
     agents: &AgentSockets,
@@ -61,13 +61,13 @@ pub fn close_passed(
     Ok(closed)
 }
 
-/// Resets the agent's own connections in a network namespace that it does not serve any more.
+/// Resets the agent's own connections in a network namespace that it no longer serves.
 ///
-/// The proxy has closed them by then. But a peer that cannot be reached never acknowledges that, and
-/// until the kernel gives up, such a socket keeps the namespace alive.
+/// The proxy has closed them by then. But if the peer cannot be reached, it does not acknowledge that, and the
+/// socket keeps the namespace alive until the kernel gives up.
 ///
 /// # Errors
-/// [`SweepError`]; some connections may be reset by then.
+/// [`SweepError`]. Some connections may have been reset by then.
 pub fn reset_agents(pod: &EnrolledPod, agents: &AgentSockets) -> Result<(), SweepError> {
     let mut diag = SockDiag::open(pod.netns())?;
     let sockets = diag.list_with_owners(agents)?;

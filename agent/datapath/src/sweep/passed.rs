@@ -1,5 +1,5 @@
-//! Connections of a pod that no proxy carries: those that the kernel let pass, and those older than
-//! the pod's enrolment. They are judged again whenever policy changes.
+//! Finds the connections of a pod that no proxy carries: those that the kernel let pass, and those that are
+//! older than the pod's enrolment. They are judged again whenever policy changes.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -13,31 +13,31 @@ use crate::sockets::sock_diag::{SocketOwner, TcpSocket, TcpState};
 /// A connection between a pod and another host that no proxy carries.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct PassedConnection {
-    /// The pod's end of it.
+    /// The pod's end of the connection.
     pub socket: TcpSocket,
     /// Who opened it.
     pub direction: Direction,
 }
 
-/// What tells the connections of a pod apart.
+/// What is needed to find the connections of a pod that no proxy carries.
 #[derive(Debug)]
 pub(crate) struct PodSockets<'a> {
     /// All TCP sockets of the pod's network namespace, with their owners.
     pub sockets: &'a [TcpSocket],
     /// The pod's addresses, canonical.
     pub addresses: &'a [IpAddr],
-    /// Ports from which the pod's processes dial.
+    /// The ports from which the pod's processes dial.
     pub ephemeral: RangeInclusive<u16>,
 }
 
 impl PodSockets<'_> {
     /// The connections that no proxy carries.
     ///
-    /// The kernel does not keep who opened a connection. One in SYN_SENT or SYN_RECV tells; else a
-    /// local port on which a process of the pod listens, or outside the ephemeral ports, means
-    /// inbound. The guess fails for a connection whose server stopped listening on an ephemeral
-    /// port, and for a client that bound such a port: to be safe, judge a peer inside the mesh by
-    /// both directions' rules.
+    /// The kernel does not remember which end opened a connection. The states SYN_SENT and SYN_RECV show it.
+    /// Otherwise, a local port on which a process of the pod listens, or which is not an ephemeral port, means
+    /// inbound. That is wrong for a connection whose server stopped listening on an ephemeral port, and for a
+    /// client that bound another port. To be safe, judge a peer inside the mesh by the rules of both
+    /// directions.
     pub(crate) fn kernel_passed(&self) -> Vec<PassedConnection> {
         let listening = self.listening();
         let passed = self.sockets.iter().filter(|socket| {
@@ -51,7 +51,7 @@ impl PodSockets<'_> {
             .collect()
     }
 
-    /// Ports on which processes of the pod listen.
+    /// Returns the ports on which processes of the pod listen.
     fn listening(&self) -> BTreeSet<u16> {
         let listeners = self.sockets.iter().filter(|socket| {
             socket.state == TcpState::Listen && socket.owner == SocketOwner::Other
@@ -59,7 +59,7 @@ impl PodSockets<'_> {
         listeners.map(|socket| socket.local.port()).collect()
     }
 
-    /// Whether the other end is another host. A redirected connection and a delivery have loopback
+    /// Whether the other end is outside the pod. A redirected connection and a delivery have a loopback address
     /// at one end.
     fn leaves_pod(&self, socket: &TcpSocket) -> bool {
         let (local, remote) = (socket.local.ip(), socket.remote.ip());
@@ -68,10 +68,10 @@ impl PodSockets<'_> {
 
     /// Whether the proxy carries the connection, or will.
     ///
-    /// The kernel's mark tells, never a port: a peer chooses its own. It is on every socket from
-    /// the end of its handshake to the end of its life, whether a process has it or not. A
-    /// handshake that its server has not completed has no mark yet. `sk_lookup` gives it to the
-    /// agent if it came to HBONE's port; if it is older than the pod's enrolment, its server is a
+    /// The kernel's mark decides, never a port, because a peer chooses its own port. The mark is on every
+    /// socket of the agent from the end of the handshake to the end of the socket's life, whether a process
+    /// has it or not. A handshake that its server has not completed has no mark yet. If it came to HBONE's
+    /// port, `sk_lookup` gives it to the agent; but if it is older than the pod's enrolment, its server is a
     /// process of the pod that listens there.
     fn is_agents(socket: &TcpSocket, listening: &BTreeSet<u16>) -> bool {
         match socket.owner {

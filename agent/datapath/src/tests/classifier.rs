@@ -1,4 +1,4 @@
-//! The program `classify`: the verdict of the hooks, on tables of its own.
+//! The classifier, which gives the verdict of the hooks, on maps of its own.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -26,7 +26,8 @@ const MAPS: [&str; 5] = [
 /// The one pod whose policies are in force.
 const POD: NetnsCookie = NetnsCookie(1);
 
-/// The loaded program, and the tables that it reads, as the agent writes them. Gone with the value.
+/// The loaded program and the maps that it reads, which the agent's code writes. They are removed with the
+/// value.
 pub(super) struct Classifier {
     ebpf: Ebpf,
     tables: PolicyTables,
@@ -36,7 +37,7 @@ pub(super) struct Classifier {
 }
 
 impl Classifier {
-    /// Loads it; `None` where that is not allowed, and it says so.
+    /// Loads the program. Returns `None` if the test has to be skipped.
     pub(super) fn load() -> Option<Self> {
         if !is_root() {
             return None;
@@ -67,7 +68,7 @@ impl Classifier {
         assigned.expect("written").set
     }
 
-    /// Takes the pod out, and with it the policies that were in force.
+    /// Removes the pod, and with it the policies that were in force.
     pub(super) fn forget(&self) {
         self.tables.release(POD);
         let now = Instant::now();
@@ -76,7 +77,7 @@ impl Classifier {
         }
     }
 
-    /// Makes the caller known, and asks the kernel.
+    /// Makes the caller's identity known, and asks the kernel for its verdict.
     pub(super) fn judge(
         &self,
         set: PolicySetId,
@@ -87,12 +88,12 @@ impl Classifier {
         self.ask(question(set, identity, connection))
     }
 
-    /// Asks the kernel.
+    /// Asks the kernel for its verdict.
     pub(super) fn ask(&self, question: ClassifierInput) -> ClassifierOutput {
         self.run(&question.to_bytes())
     }
 
-    /// Runs the program on data that may not be a question.
+    /// Runs the program on data that may not be a valid input.
     pub(super) fn run(&self, data: &[u8]) -> ClassifierOutput {
         let program = self.ebpf.program("ambit_classify").expect("a program");
         let program: &Xdp = program.try_into().expect("of this type");
@@ -104,7 +105,7 @@ impl Classifier {
     }
 }
 
-/// What the kernel is asked of a connection.
+/// Returns the input for a connection.
 pub(super) fn question(
     set: PolicySetId,
     identity: IdentityId,

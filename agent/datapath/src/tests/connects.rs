@@ -17,15 +17,15 @@ use crate::programs::node_programs;
 use crate::testing::{TestCgroup, fresh_netns};
 use crate::{KernelLog, MeshTable};
 
-/// How long is dialled.
+/// How long the dialler dials.
 const DIALLING: Duration = Duration::from_secs(3);
 
-/// What the dialler ends with.
+/// The exit codes of the dialler.
 const NONE_LEFT: i32 = 0;
 const ONE_LEFT: i32 = 1;
 const NOT_A_TEST: i32 = 2;
 
-/// Where it dials: an address of the mesh.
+/// The address that it dials, which is in the mesh.
 const DIALLED: Ipv4Addr = Ipv4Addr::new(10, 1, 2, 3);
 
 #[test]
@@ -78,11 +78,11 @@ fn no_connect_of_an_enrolled_pod_leaves_while_the_table_changes() {
     println!("{round} changes of the pod");
     assert_eq!(
         ended, NONE_LEFT,
-        "{ONE_LEFT}: a connect left; {NOT_A_TEST}: no test"
+        "{ONE_LEFT}: a connect left; {NOT_A_TEST}: the test is void"
     );
 }
 
-/// How the dialler has ended, if it has.
+/// The exit code of the dialler, if it has ended.
 fn ended(dialler: Pid) -> Option<i32> {
     match waitpid(dialler, Some(WaitPidFlag::WNOHANG)).expect("a child") {
         WaitStatus::Exited(_, outcome) => Some(outcome),
@@ -91,7 +91,7 @@ fn ended(dialler: Pid) -> Option<i32> {
     }
 }
 
-/// Dials from the pod until one connect is not refused. Only system calls.
+/// Dials from the pod until a connect is not refused. Makes only system calls.
 fn dial(pod: &NetnsHandle, told: &impl AsFd) -> i32 {
     let mut byte = [0];
     let started = read(told.as_fd(), &mut byte).is_ok_and(|length| length == 1);
@@ -116,7 +116,8 @@ fn dial(pod: &NetnsHandle, told: &impl AsFd) -> i32 {
     NONE_LEFT
 }
 
-/// EPERM where the hook refuses it; without a route there is no other way to end.
+/// Connects, and returns the error number: EPERM if the hook refuses the connect, and another one if it does
+/// not, because there is no route.
 fn connect_errno(socket: i32) -> i32 {
     let address = libc::sockaddr_in {
         sin_family: libc::AF_INET as u16,

@@ -1,4 +1,4 @@
-//! What the kernel makes of what the datapath writes.
+//! Tests of the kernel programs on the maps that the datapath writes.
 
 mod classifier;
 mod connects;

@@ -1,4 +1,4 @@
-//! The pinned maps of a node, without an agent.
+//! The pinned maps of a node without an agent.
 
 use ambit_common::{Address, Generation, MAX_SHARDS, NetnsCookie, PodEntry, PodMode, PolicySetId};
 use aya::EbpfLoader;
@@ -9,7 +9,7 @@ use crate::pod::table::PodTable;
 use crate::testing::{TestBpffs, is_root, mount_for_test};
 use crate::{Pins, programs};
 
-/// The maps, gone with the value.
+/// The maps. They are removed with the value.
 pub(super) struct NodeMaps {
     pub(super) pins: Pins,
     pods: u32,
@@ -18,7 +18,7 @@ pub(super) struct NodeMaps {
 }
 
 impl NodeMaps {
-    /// Makes them, with room for so many pods; `None` where that is not allowed, and it says so.
+    /// Makes the maps with room for this many pods. Returns `None` if the test has to be skipped.
     pub(super) fn make(pods: u32) -> Option<Self> {
         if !is_root() {
             return None;
@@ -37,7 +37,7 @@ impl NodeMaps {
         Some(maps)
     }
 
-    /// A loader whose objects use these maps.
+    /// Returns a loader whose objects use these maps.
     pub(super) fn loader(&self) -> EbpfLoader<'_> {
         let mut loader = EbpfLoader::new();
         for map in SHARED_MAPS.iter().chain(&NODE_MAPS) {
@@ -52,7 +52,7 @@ impl NodeMaps {
     }
 }
 
-/// A closed pod's entry, all of whose parts are made from one number.
+/// Returns a closed pod's entry, with all of its parts made from one number.
 pub(super) fn entry(netns: NetnsCookie, number: u32) -> PodEntry {
     let address = Address::from_v6_be([number; 4]);
     PodEntry {
@@ -68,10 +68,10 @@ pub(super) fn entry(netns: NetnsCookie, number: u32) -> PodEntry {
     }
 }
 
-/// Changes the table of pods all the time: entries of pods that stay, and pods that come and go.
+/// Changes the table of pods all the time: the entries of pods that stay, and pods that come and go.
 ///
-/// There are so few that each is changed again within microseconds, and so little room in `PODS` that
-/// they share the buckets of its hash: a look-up that walks along a bucket meets others' changes.
+/// There are few pods, so each is changed again within microseconds. `PODS` has little room, so the pods share
+/// the buckets of its hash, and a look-up that walks along a bucket meets changes of other pods.
 pub(super) struct Hammer {
     round: u32,
 }

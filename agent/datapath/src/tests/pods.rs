@@ -1,5 +1,5 @@
-//! A pod that is enrolled is found by the kernel programs at every moment, and whole, while its entry
-//! is changed and while other pods come and go.
+//! The kernel programs find an enrolled pod at every moment, and with a complete entry, while the entry is changed
+//! and while other pods come and go.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -12,7 +12,7 @@ use aya::{Ebpf, TestRun, TestRunOptions};
 use super::node_maps::{Hammer, NodeMaps, entry};
 use crate::{CLASSIFIER, DatapathError};
 
-/// How long the table is hammered.
+/// How long the table is changed.
 const WATCH: Duration = Duration::from_secs(3);
 
 /// The program that watches the pods of a node.
@@ -39,7 +39,7 @@ impl Watcher {
             .expect("a program")
             .try_into()
             .expect("of this type");
-        // The shortest packet that a test run takes.
+        // The shortest packet that a test run accepts.
         let mut data = [0; 64];
         data[..8].copy_from_slice(&netns.0.to_ne_bytes());
         let result = program.test_run(TestRunOptions {
@@ -49,7 +49,7 @@ impl Watcher {
         Sightings(result.expect("runs").return_value)
     }
 
-    /// Looks at the pods that stay for a while; says how often one was missing and how often torn.
+    /// Looks at the pods that stay for a while. Returns how often one was missing, and how often one was torn.
     fn watch(&self) -> (u32, u32) {
         let (mut missed, mut torn) = (0, 0);
         let end = Instant::now() + WATCH;
@@ -88,7 +88,10 @@ fn an_enrolled_pod_is_never_missed_nor_seen_in_part() {
     });
     println!("{rounds} rounds; {missed} look-ups missed, {torn} saw parts");
     assert_eq!((missed, torn), (0, 0), "in {rounds} rounds of changes");
-    assert!(rounds > 10, "{rounds} rounds of changes are no test");
+    assert!(
+        rounds > 10,
+        "{rounds} rounds of changes are not enough for a test"
+    );
 }
 
 #[test]
@@ -101,7 +104,7 @@ fn the_watcher_sees_what_is_not_there_and_what_is_anothers() {
     assert!(watcher.look(pod).missed() > 0);
     table.set(entry(pod, 1)).expect("written");
     assert_eq!(watcher.look(pod), Sightings::NONE);
-    // A key that leads to another pod's entry is refused, and not taken for no pod's.
+    // A key that leads to another pod's entry is refused; it does not count as not enrolled.
     let mut slots = maps.pins.hash::<NetnsCookie, u32>("PODS").expect("opens");
     let slot = slots.get(&pod, 0).expect("reads");
     slots.insert(other, slot, 0).expect("written");
@@ -114,7 +117,7 @@ fn the_watcher_sees_what_is_not_there_and_what_is_anothers() {
         "{refused:?}"
     );
     assert_eq!(watcher.look(pod), Sightings::NONE);
-    // It can be removed, and enrolled then.
+    // The other pod can be removed, and then enrolled.
     table.remove(other).expect("removed");
     assert!(watcher.look(other).missed() > 0);
     table.set(entry(other, 1)).expect("written");

@@ -1,4 +1,4 @@
-//! The kernel program that judges connections gives the evaluator's verdict, on the tables that the
+//! The kernel program that judges connections gives the same verdict as the evaluator, on the maps that the
 //! agent writes.
 
 use std::cell::Cell;
@@ -21,8 +21,8 @@ use crate::PolicyTables;
 use ambit_policy::ConnectionAttributes;
 use ambit_policy::testing::{TestMesh, assert_judged_alike, connection, policies};
 
-/// With `count` alternatives, which nobody satisfies, before those of all other policies: what
-/// decides is then in another word of the bitmaps, or does not fit them.
+/// Adds `count` alternatives that no connection satisfies before those of all other policies. So the
+/// alternatives that decide are in another word of the bitmaps, or do not fit them.
 fn with_alternatives_before(mesh: TestMesh, count: usize) -> TestMesh {
     if count == 0 {
         return mesh;
@@ -40,10 +40,10 @@ fn meshes() -> impl Strategy<Value = TestMesh> {
     (policies(), before).prop_map(|(mesh, count)| with_alternatives_before(mesh, count))
 }
 
-/// Sets that are in the tables before they are removed, which takes the kernel a while.
+/// How many sets are in the maps before they are removed, because a removal takes the kernel some time.
 const SETS_AT_ONCE: u32 = 50;
 
-/// From nobody in particular to the workload.
+/// A plaintext connection from an unknown address to the workload.
 fn plaintext_to(port: u16) -> ConnectionAttributes {
     ConnectionAttributes {
         identity: None,
@@ -226,13 +226,13 @@ fn what_another_set_or_value_has_is_no_verdict() {
 }
 
 #[test]
-fn a_set_to_which_a_pod_still_leads_stays() {
+fn a_set_that_a_pod_still_uses_stays() {
     let Some(classifier) = Classifier::load() else {
         return;
     };
     let set = classifier.enforce(&TestMesh::new().policies());
     let asked = question(set, IdentityId::NONE, &plaintext_to(80));
-    // An agent that begins anew knows neither the set nor who uses it.
+    // An agent that has just started knows neither the set nor the pods that use it.
     let tables = PolicyTables::open(&classifier.pins).expect("opens");
     let now = Instant::now();
     tables.sweep(now, &[set].into()).expect("removed");

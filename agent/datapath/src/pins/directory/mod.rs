@@ -1,4 +1,4 @@
-//! The pin directory: where programs, maps and links stay while no agent runs.
+//! The pin directory: mounting the BPF file system, making the directory, and locking it.
 
 use std::fs::{DirBuilder, File, Permissions};
 use std::io;
@@ -12,41 +12,41 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use nix::unistd::geteuid;
 
-/// Where every distribution mounts the bpffs.
+/// Where all distributions mount the bpffs.
 const USUAL_MOUNT_POINT: &str = "/sys/fs/bpf";
 
-/// The first process namespace of a kernel (PROC_PID_INIT_INO in its include/linux/proc_ns.h).
-const NODES_PROCESSES: &str = "pid:[4026531836]";
+/// The initial process namespace (PROC_PID_INIT_INO in include/linux/proc_ns.h).
+const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
 
 /// Why the pin directory could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum PinDirectoryError {
-    /// No bpffs is mounted and none could be.
+    /// No bpffs is mounted, and mounting one failed.
     #[error(
         "no BPF file system is mounted at {} and mounting one failed, which needs CAP_SYS_ADMIN: \
          {source}", path.display()
     )]
     Mount {
-        /// Where it should be.
+        /// The mount point.
         path: PathBuf,
         /// What the kernel answered.
         source: io::Error,
     },
-    /// A bpffs that is mounted here ends with the agent.
+    /// A bpffs that the agent mounts here would end with the agent.
     #[error(
         "no BPF file system is mounted at {}, and this agent is in a container: one that it mounts \
          would end with it, and with it the protection of its pods. Mount the node's into the \
          container (a hostPath volume of {USUAL_MOUNT_POINT})", path.display()
     )]
     Container {
-        /// Where it should be.
+        /// The mount point.
         path: PathBuf,
     },
-    /// A bpffs would be mounted over somebody's files.
+    /// A bpffs would be mounted over existing files.
     #[error(
         "the pin directory {} is an ordinary directory with {found} in it, which a BPF file system \
-         that is mounted there would hide; name a directory that is empty or does not exist, or one \
-         on a BPF file system, such as {USUAL_MOUNT_POINT}/ambit", path.display()
+         mounted there would hide; name a directory that is empty or does not exist, or one on a BPF \
+         file system, such as {USUAL_MOUNT_POINT}/ambit", path.display()
     )]
     Occupied {
         /// The directory.
@@ -62,7 +62,7 @@ pub enum PinDirectoryError {
         /// What the kernel answered.
         source: io::Error,
     },
-    /// Somebody else made the directory and could put other programs in it.
+    /// Another user owns the directory and could put other programs in it.
     #[error(
         "the pin directory {} belongs to user {owner}, not to the agent's user; remove it or \
          choose another one", path.display()
@@ -70,10 +70,10 @@ pub enum PinDirectoryError {
     Foreign {
         /// The directory.
         path: PathBuf,
-        /// Whom it belongs to.
+        /// The user id of the owner.
         owner: u32,
     },
-    /// An agent of another version has programs there, which this one cannot take over.
+    /// The directory has the programs of another layout version, which this agent cannot take over.
     #[error(
         "the pin directory {} holds {found}, the programs and maps of another version of the agent; \
          this one uses v{LAYOUT_VERSION}. Its pods stay closed. Run that version, or opt the pods \
@@ -85,7 +85,7 @@ pub enum PinDirectoryError {
         /// What is in it.
         found: String,
     },
-    /// Another agent runs on it.
+    /// Another agent uses the directory.
     #[error(
         "another agent is using the pin directory {}; stop it, or give this one a pin directory of \
          its own", path.display()
@@ -105,31 +105,31 @@ impl PinDirectoryError {
     }
 }
 
-/// A pin directory that this process has to itself, until it is dropped or the process ends.
+/// A pin directory that this process has locked, until this is dropped or the process ends.
 #[derive(Debug)]
 pub struct PinDirectory {
-    /// A bpffs has no regular files, so the lock is on the directory itself: it is seen through
-    /// every mount of that bpffs, in any container.
+    /// A bpffs has no regular files, so the lock is on the directory itself. It is visible through every mount
+    /// of that bpffs, in any container.
     _lock: Flock<File>,
     versioned: PathBuf,
     made: Vec<Made>,
 }
 
-/// Something that was not there before.
+/// Something that this start made.
 #[derive(Debug)]
 pub(crate) enum Made {
-    /// A file system is mounted at this directory.
+    /// A mount of a bpffs at this directory.
     Mount(PathBuf),
     /// A directory.
     Directory(PathBuf),
 }
 
 impl PinDirectory {
-    /// Mounts a bpffs where `base` lies on none (at `/sys/fs/bpf` for a path below that, else at
-    /// `base`), makes `base` and its directory for this [`LAYOUT_VERSION`], open to the agent's
-    /// user only, and locks `base`.
+    /// Makes `base` and its directory for this [`LAYOUT_VERSION`], accessible to the agent's user only, and
+    /// locks `base`. If `base` is not on a bpffs, mounts one first: at `/sys/fs/bpf` if `base` is below it, or
+    /// else at `base`.
     ///
-    /// In a container it mounts none: that would go with the container, and with it the protection
+    /// In a container, it does not mount a bpffs: that would end with the container, and with it the protection
     /// of the pods.
     ///
     /// # Errors
@@ -149,8 +149,7 @@ impl PinDirectory {
         }
     }
 
-    /// Whether [`PinDirectory::prepare`] would succeed, as far as that can be told without changing
-    /// anything.
+    /// Checks whether [`PinDirectory::prepare`] would succeed, as far as possible without changing anything.
     ///
     /// # Errors
     /// [`PinDirectoryError`].
@@ -164,8 +163,8 @@ impl PinDirectory {
         lock(base).map(drop)
     }
 
-    /// Removes what is pinned, if the directory for this layout was made by this start, and then
-    /// what else this start made. Nothing may depend on it.
+    /// Undoes [`PinDirectory::prepare`]: if this start made the directory for this layout, removes it with all
+    /// pins, and then removes what else this start made. Nothing may depend on the pins.
     pub fn undo(self) {
         let is_own = |made: &Made| matches!(made, Made::Directory(path) if *path == self.versioned);
         if self.made.iter().any(is_own)
@@ -179,15 +178,15 @@ impl PinDirectory {
         undo(self.made);
     }
 
-    /// The directory for pins of this [`LAYOUT_VERSION`].
+    /// Returns the directory for pins of this [`LAYOUT_VERSION`].
     pub fn path(&self) -> &Path {
         &self.versioned
     }
 
-    /// A directory in it, made where it does not exist.
+    /// Returns a directory in it, which is made if it does not exist.
     ///
     /// # Errors
-    /// [`PinDirectoryError`] where it cannot be made or belongs to somebody else.
+    /// [`PinDirectoryError`] if it cannot be made or belongs to another user.
     pub fn subdirectory(&self, name: &str) -> Result<PathBuf, PinDirectoryError> {
         let path = self.versioned.join(name);
         private_directory(&path, &mut Vec::new())?;
@@ -205,7 +204,7 @@ fn prepare(base: &Path, made: &mut Vec<Made>) -> Result<(Flock<File>, PathBuf), 
     Ok((lock, versioned))
 }
 
-/// Removes what was made, the last first. What is not empty stays.
+/// Removes what was made, in reverse order. Directories that are not empty stay.
 fn undo(made: Vec<Made>) {
     for made in made.into_iter().rev() {
         let (path, removed) = match &made {
@@ -221,7 +220,7 @@ fn undo(made: Vec<Made>) {
     }
 }
 
-/// Removes everything in a directory of a bpffs: files and directories.
+/// Removes everything in a directory of a bpffs.
 fn remove_contents(directory: &Path) -> io::Result<()> {
     for entry in std::fs::read_dir(directory)? {
         let path = entry?.path();
@@ -234,7 +233,7 @@ fn remove_contents(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Two layouts at once would mean two sets of programs on the same hooks.
+/// Refuses a directory with another layout: its programs are attached to the same hooks.
 fn ensure_no_other_layout(base: &Path) -> Result<(), PinDirectoryError> {
     let prepare = PinDirectoryError::prepare(base);
     for entry in std::fs::read_dir(base).map_err(&prepare)? {
@@ -251,7 +250,7 @@ fn ensure_no_other_layout(base: &Path) -> Result<(), PinDirectoryError> {
     Ok(())
 }
 
-/// Makes sure that `base` is or will be on a bpffs.
+/// Mounts a bpffs, if `base` is not on one.
 fn ensure_bpffs(base: &Path, made: &mut Vec<Made>) -> Result<(), PinDirectoryError> {
     match missing_mount(base)? {
         Some(point) => mount_bpffs(point, made),
@@ -259,7 +258,7 @@ fn ensure_bpffs(base: &Path, made: &mut Vec<Made>) -> Result<(), PinDirectoryErr
     }
 }
 
-/// Where a bpffs has to be mounted for `base` to be on one; `None` if it is.
+/// Returns where a bpffs has to be mounted for `base`; `None` if `base` is already on one.
 fn missing_mount(base: &Path) -> Result<Option<&Path>, PinDirectoryError> {
     let prepare = PinDirectoryError::prepare(base);
     let existing = base.ancestors().find(|path| path.exists()).unwrap_or(base);
@@ -278,8 +277,7 @@ fn missing_mount(base: &Path) -> Result<Option<&Path>, PinDirectoryError> {
     Ok(Some(point))
 }
 
-/// A directory over which something is to be mounted has to be empty, and no link: what it leads to
-/// would be mounted over.
+/// Refuses a mount point that is not empty, or is a symbolic link.
 fn ensure_hides_nothing(point: &Path) -> Result<(), PinDirectoryError> {
     if point.symlink_metadata().is_err() {
         return Ok(());
@@ -296,7 +294,7 @@ fn ensure_hides_nothing(point: &Path) -> Result<(), PinDirectoryError> {
     }
 }
 
-/// Mounts one.
+/// Mounts a bpffs.
 pub(crate) fn mount_bpffs(point: &Path, made: &mut Vec<Made>) -> Result<(), PinDirectoryError> {
     make_directory(point, made).map_err(PinDirectoryError::prepare(point))?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
@@ -311,16 +309,17 @@ pub(crate) fn mount_bpffs(point: &Path, made: &mut Vec<Made>) -> Result<(), PinD
     Ok(())
 }
 
-/// Whether what this process mounts is the node's: it is in the node's process namespace, and in the
-/// mount namespace of the node's init, as far as it may look.
+/// Whether a file system that this process mounts outlives it: the process is in the initial process namespace
+/// and, as far as it may look, in the mount namespace of process 1.
 fn outlives_agent() -> bool {
     let namespace = |of: &str| std::fs::read_link(Path::new("/proc").join(of)).ok();
-    let is_nodes = namespace("self/ns/pid").is_some_and(|own| own == Path::new(NODES_PROCESSES));
+    let is_nodes =
+        namespace("self/ns/pid").is_some_and(|own| own == Path::new(INITIAL_PID_NAMESPACE));
     let init = namespace("1/ns/mnt");
     is_nodes && (init.is_none() || init == namespace("self/ns/mnt"))
 }
 
-/// Makes a directory and those above it that are missing, and notes which.
+/// Makes a directory and its missing parents, and notes which ones it made.
 fn make_directory(path: &Path, made: &mut Vec<Made>) -> io::Result<()> {
     let missing = path.ancestors().take_while(|path| !path.exists());
     let missing: Vec<_> = missing
@@ -336,7 +335,7 @@ fn make_directory(path: &Path, made: &mut Vec<Made>) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes a directory that only the agent's user can look into.
+/// Makes a directory that only the agent's user can access.
 fn private_directory(path: &Path, made: &mut Vec<Made>) -> Result<(), PinDirectoryError> {
     make_directory(path, made).map_err(PinDirectoryError::prepare(path))?;
     let directory = open(path)?;

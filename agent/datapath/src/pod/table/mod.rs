@@ -1,4 +1,4 @@
-//! The table of enrolled pods.
+//! The kernel's table of enrolled pods: entries, addresses and probe ports.
 
 mod slots;
 
@@ -13,7 +13,7 @@ use crate::error::{BPF_NOEXIST, Failures, removed};
 use crate::pod::table::slots::PodSlots;
 use crate::{DatapathError, Pins};
 
-/// What the kernel knows of the pods of this node.
+/// What the kernel knows about the pods of this node.
 pub(crate) struct PodTable {
     slots: PodSlots,
     addresses: OwnedKeys<PodAddressKey>,
@@ -36,16 +36,16 @@ impl PodTable {
     /// Puts the entry of the pod that it names in force.
     ///
     /// # Errors
-    /// [`DatapathError`]: what was in force still is.
+    /// [`DatapathError`]; the former entry stays in force.
     pub(crate) fn set(&mut self, entry: PodEntry) -> Result<(), DatapathError> {
         self.slots.set(entry)
     }
 
-    /// Makes the pod's own addresses and probe ports these. Both let something through, so what is no
-    /// longer one is taken away first, and the rest is tried whatever fails.
+    /// Replaces the pod's own addresses and probe ports. Both let connections through, so those that are no
+    /// longer right are removed first. If one change fails, the others are tried all the same.
     ///
     /// # Errors
-    /// [`DatapathError`], all failures in one.
+    /// [`DatapathError`], which has all failures.
     pub(crate) fn set_own(
         &mut self,
         netns: NetnsCookie,
@@ -67,10 +67,10 @@ impl PodTable {
         failures.into_result()
     }
 
-    /// Forgets a pod. Its sk_lookup program must be gone first: without an entry it refuses.
+    /// Removes a pod. Its `sk_lookup` program must be gone by then: without an entry, it refuses.
     ///
     /// # Errors
-    /// [`DatapathError`], all failures in one.
+    /// [`DatapathError`], which has all failures.
     pub(crate) fn remove(&mut self, netns: NetnsCookie) -> Result<(), DatapathError> {
         let mut failures = Failures::default();
         self.probe_ports.replace(netns, [], &mut failures);
@@ -79,7 +79,7 @@ impl PodTable {
         failures.into_result()
     }
 
-    /// The pods of which anything is in the tables.
+    /// Returns the pods that have anything in the maps.
     pub(crate) fn pods(&self) -> BTreeSet<NetnsCookie> {
         let owners = self
             .addresses
@@ -89,13 +89,13 @@ impl PodTable {
         owners.copied().chain(self.slots.pods()).collect()
     }
 
-    /// The policy sets that decide for enrolled pods.
+    /// Returns the policy sets of the enrolled pods.
     pub(crate) fn policy_sets(&self) -> impl Iterator<Item = PolicySetId> {
         self.slots.policy_sets()
     }
 }
 
-/// A key that belongs to a pod, in a map whose values say nothing.
+/// A key that belongs to a pod, in a map in which only the presence of keys matters.
 trait OwnedKey: Pod + Ord {
     const MAP: &'static str;
 
@@ -118,7 +118,7 @@ impl OwnedKey for PodPortKey {
     }
 }
 
-/// A map of such keys, and what is in it. It is only inserted into and deleted from.
+/// A map of keys that belong to pods, and its contents. Entries are inserted and deleted, never overwritten.
 #[derive(Debug)]
 struct OwnedKeys<K: OwnedKey> {
     map: HashMap<MapData, K, u8>,
@@ -136,7 +136,7 @@ impl<K: OwnedKey> OwnedKeys<K> {
         Ok(Self { map, known })
     }
 
-    /// Makes the pod's keys these: removes first, then adds.
+    /// Replaces the pod's keys: removes first, then adds.
     fn replace(
         &mut self,
         netns: NetnsCookie,

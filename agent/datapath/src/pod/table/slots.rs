@@ -1,5 +1,5 @@
-//! The entries of enrolled pods, in slots that are changed so that a program sees the old entry or the
-//! new one.
+//! The slots that hold the entries of enrolled pods. They are changed so that a program sees either the old
+//! or the new entry.
 
 use std::collections::{BTreeSet, HashMap as Known};
 use std::sync::atomic::{Ordering, fence};
@@ -15,14 +15,14 @@ const PODS: &str = "PODS";
 const TURNS: &str = "POD_TURNS";
 const ENTRIES: &str = "POD_ENTRIES";
 
-/// The slots of a node, and what is in them.
+/// The slots of a node and their contents.
 pub(crate) struct PodSlots {
     slots: HashMap<MapData, NetnsCookie, PodSlot>,
     turns: Array<MapData, u8>,
     entries: Array<MapData, PodEntry>,
     enrolled: Known<NetnsCookie, Slot>,
     free: BTreeSet<PodSlot>,
-    /// Slots of pods that have left, with the moment in which each left.
+    /// Slots of pods that have left, and when each left.
     left: Vec<(PodSlot, GraceEpoch)>,
     grace: Grace,
 }
@@ -32,14 +32,14 @@ pub(crate) struct PodSlots {
 struct Slot {
     slot: PodSlot,
     turn: u8,
-    /// `None`: what the kernel has there is another pod's.
+    /// `None` if the kernel has another pod's entry there.
     entry: Option<PodEntry>,
     /// When the other copy went out of force.
     switched: GraceEpoch,
 }
 
 impl PodSlots {
-    /// Opens them, with what an earlier agent left.
+    /// Opens the slots, with what an earlier agent left.
     pub(crate) fn open(pins: &Pins) -> Result<Self, DatapathError> {
         let mut slots = Self {
             slots: pins.hash(PODS)?,
@@ -50,7 +50,7 @@ impl PodSlots {
             left: Vec::new(),
             grace: Grace::new()?,
         };
-        // Nothing says when the earlier agent changed what it left.
+        // It is unknown when the earlier agent made its last changes.
         let before = slots.grace.note();
         slots.grace.wait(before)?;
         let known: Result<Vec<_>, _> = slots.slots.iter().collect();
@@ -92,17 +92,17 @@ impl PodSlots {
         })
     }
 
-    /// A pod's entry.
+    /// Returns a pod's entry.
     pub(crate) fn get(&self, netns: NetnsCookie) -> Option<&PodEntry> {
         self.enrolled.get(&netns)?.entry.as_ref()
     }
 
-    /// The pods that are enrolled.
+    /// Returns the enrolled pods.
     pub(crate) fn pods(&self) -> impl Iterator<Item = NetnsCookie> {
         self.enrolled.keys().copied()
     }
 
-    /// The policy sets that decide for enrolled pods.
+    /// Returns the policy sets of the enrolled pods.
     pub(crate) fn policy_sets(&self) -> impl Iterator<Item = PolicySetId> {
         let entries = self.enrolled.values().filter_map(|slot| slot.entry);
         entries.map(|entry| entry.policy_set)
@@ -111,7 +111,7 @@ impl PodSlots {
     /// Puts a pod's entry in force.
     ///
     /// # Errors
-    /// [`DatapathError`]: what was in force still is.
+    /// [`DatapathError`]; the former entry stays in force.
     pub(crate) fn set(&mut self, entry: PodEntry) -> Result<(), DatapathError> {
         match self.enrolled.get(&entry.netns).copied() {
             None => self.enrol(entry),
@@ -123,7 +123,7 @@ impl PodSlots {
         }
     }
 
-    /// The key comes last: until then no program finds the slot.
+    /// Writes the key last: until then, no program finds the slot.
     fn enrol(&mut self, entry: PodEntry) -> Result<(), DatapathError> {
         let slot = self.free_slot()?;
         self.write(slot, 0, &entry)?;
@@ -134,7 +134,7 @@ impl PodSlots {
             slot,
             turn: 0,
             entry: Some(entry),
-            // No program has ever had the other copy for this pod's.
+            // No program has ever read the other copy as this pod's.
             switched: GraceEpoch::PASSED,
         };
         self.enrolled.insert(entry.netns, enrolled);
@@ -160,17 +160,17 @@ impl PodSlots {
         self.entries
             .set(slot.copy(turn), entry, 0)
             .map_err(DatapathError::map(ENTRIES, "written"))?;
-        // Whatever the processor: the copy is seen before the turn.
+        // Whatever the processor does, the copy becomes visible before the turn.
         fence(Ordering::SeqCst);
         self.turns
             .set(slot.0, turn, 0)
             .map_err(DatapathError::map(TURNS, "written"))
     }
 
-    /// Forgets a pod.
+    /// Removes a pod.
     ///
     /// # Errors
-    /// [`DatapathError::Map`]: it is still there.
+    /// [`DatapathError::Map`]; the pod is still there.
     pub(crate) fn remove(&mut self, netns: NetnsCookie) -> Result<(), DatapathError> {
         removed(self.slots.remove(&netns), PODS)?;
         if let Some(Slot { slot, .. }) = self.enrolled.remove(&netns)
@@ -182,7 +182,7 @@ impl PodSlots {
         Ok(())
     }
 
-    /// A slot that no program can hold any more.
+    /// Returns a slot that no program can still be reading.
     fn free_slot(&mut self) -> Result<PodSlot, DatapathError> {
         if self.free.is_empty()
             && let Some(&(_, last)) = self.left.last()
