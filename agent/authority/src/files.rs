@@ -1,15 +1,17 @@
 //! The files of an authority, read as one set.
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::fs::{DirBuilder, File};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use aws_lc_rs::digest::{Context, SHA256};
-use nix::unistd::{getegid, getgroups};
+use nix::fcntl::{Flock, FlockArg};
+use nix::unistd::{AccessFlags, access, getegid, getgroups};
 
-use super::error::{CaFilesError, file};
+use crate::error::{CaFilesError, file};
 use ambit_input::read_bounded;
 
 /// The signing certificate.
@@ -130,6 +132,99 @@ fn contents(opened: File, path: &Path) -> Result<Vec<u8>, CaFilesError> {
     read_bounded(opened, LONGEST).map_err(file(path))
 }
 
+/// Who may read a file.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Readers {
+    /// Its owner.
+    Owner,
+    /// Everybody who gets as far as the directory.
+    All,
+}
+
+/// A directory of an authority's files, which nobody else writes meanwhile.
+#[derive(Debug)]
+pub(super) struct Store {
+    directory: PathBuf,
+    locked: Flock<File>,
+}
+
+impl Store {
+    /// Opens a directory, or makes it, and waits for whoever else writes to it.
+    pub(super) fn lock(directory: &Path) -> Result<Self, CaFilesError> {
+        let mut builder = DirBuilder::new();
+        builder.recursive(true).mode(0o700);
+        builder.create(directory).map_err(file(directory))?;
+        let opened = File::open(directory).map_err(file(directory))?;
+        let locked = Flock::lock(opened, FlockArg::LockExclusive)
+            .map_err(|(_, error)| file(directory)(error.into()))?;
+        Ok(Self {
+            directory: directory.to_owned(),
+            locked,
+        })
+    }
+
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// Whether something of that name is there, be it a dangling link.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.path(name).symlink_metadata().is_ok()
+    }
+
+    /// Writes a file that is not there yet; it survives a loss of power once this returns.
+    pub(super) fn write_new(
+        &self,
+        name: &str,
+        contents: &[u8],
+        readers: Readers,
+    ) -> Result<(), CaFilesError> {
+        let path = self.path(name);
+        self.write(&path, contents, readers).map_err(file(&path))
+    }
+
+    fn write(&self, path: &Path, contents: &[u8], readers: Readers) -> io::Result<()> {
+        let temporary = path.with_extension("new");
+        // Of a process that died here: the lock is ours.
+        match fs::remove_file(&temporary) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        let mode = match readers {
+            Readers::Owner => 0o600,
+            Readers::All => 0o644,
+        };
+        let mut options = File::options();
+        options.write(true).create_new(true).mode(mode);
+        let mut written = options.open(&temporary)?;
+        written.write_all(contents)?;
+        written.sync_all()?;
+        // Unlike a rename, a link never replaces what is there.
+        fs::hard_link(&temporary, path)?;
+        fs::remove_file(&temporary)?;
+        self.locked.sync_all()
+    }
+}
+
+/// Whether files can be made in a directory, which need not be there: the nearest one above it is
+/// looked at then.
+///
+/// # Errors
+/// What the system would answer, as far as it says so before.
+pub fn ensure_creatable(directory: &Path) -> io::Result<()> {
+    let mut above = directory.ancestors();
+    let existing =
+        above.find(|path| path.as_os_str().is_empty() || path.symlink_metadata().is_ok());
+    let existing = match existing {
+        Some(path) if !path.as_os_str().is_empty() => path,
+        _ => Path::new("."),
+    };
+    if !existing.metadata()?.is_dir() {
+        return Err(io::ErrorKind::NotADirectory.into());
+    }
+    access(existing, AccessFlags::W_OK | AccessFlags::X_OK).map_err(io::Error::from)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -150,5 +245,19 @@ mod tests {
         ] {
             assert_eq!(is_exposed(mode, group, &own), exposed, "{mode:o} {group}");
         }
+    }
+
+    #[test]
+    fn what_could_be_made_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        ensure_creatable(&at("a/b")).unwrap();
+        ensure_creatable(Path::new("nothing-here")).unwrap();
+        assert!(!at("a").exists());
+        std::fs::write(at("file"), "").unwrap();
+        let error = ensure_creatable(&at("file/b")).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotADirectory);
+        std::os::unix::fs::symlink("nowhere", at("dangling")).unwrap();
+        ensure_creatable(&at("dangling")).unwrap_err();
     }
 }

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use super::error::{CaFilesError, file};
 use super::files::CaFileSet;
-use super::signer::CertificateAuthority;
+use crate::authority::CertificateAuthority;
 use ambit_input::FileFollower;
 use ambit_model::TrustDomain;
 

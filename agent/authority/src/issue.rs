@@ -9,9 +9,9 @@ use rcgen::{
 };
 use rustls::pki_types::{CertificateDer, ServerName};
 
-use super::certificate::Validity;
-use super::signer::CertificateAuthority;
 use super::subject_key::SubjectKey;
+use crate::authority::CertificateAuthority;
+use crate::chain::Validity;
 use ambit_model::{TrustDomain, WorkloadIdentity};
 
 /// The shortest lifetime: certificates count in seconds.

@@ -5,16 +5,16 @@ use std::time::{Duration, SystemTime};
 
 use rcgen::{CertificateParams, KeyPair, SerialNumber};
 
-use super::certificate::CaCertificate;
 use super::error::{CaFilesError, file, invalid};
 use super::files::{CA_FILES, CERTIFICATE, CHAIN, CaFileSet, KEY, ROOTS, read_file, read_key};
 use super::issue::{BACKDATED, IssueError, authority_params, new_serial, signing, whole_seconds};
-use super::open::{signing_certificate, signing_key};
 use super::pem;
-use super::signer::CertificateAuthority;
-use super::store::{Readers, Store};
 use super::subject_key::SubjectKey;
+use crate::authority::CertificateAuthority;
+use crate::authority::{signing_certificate, signing_key};
+use crate::chain::CaCertificate;
 use crate::ensure_creatable;
+use crate::files::{Readers, Store};
 use ambit_model::TrustDomain;
 
 /// How long a root is valid unless it is said otherwise.

@@ -30,49 +30,39 @@
 
 mod answer;
 mod check;
+mod connection;
 mod envoy;
-mod error;
 mod grpc;
 mod headers;
-mod hearing;
 mod http;
-mod network;
-mod ordinary;
-mod outputs;
 mod resolve;
-mod slots;
 mod stats;
 #[cfg(test)]
 mod tests;
-mod usage;
 
 use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-pub use answer::{Allowance, AuthorizerAnswer, CheckOutcome, DenialResponse};
-pub use check::{BodyExtent, BodyPart, Check, CheckPeer, CheckedRequest};
-pub use error::CheckError;
-pub use headers::{HeaderChange, HeaderError, HeaderMutations, HeaderPlacement};
-pub use network::{AuthorizerStream, Endpoint, NotConnected, PodNetwork};
-pub use ordinary::Oddity;
-pub use outputs::{withhold_unjudged, withhold_unseen};
+pub use answer::{Allowance, AuthorizerAnswer, CheckError, CheckOutcome, DenialResponse};
+pub use check::{BodyExtent, BodyPart, Check, CheckPeer, CheckedRequest, Oddity};
+pub use connection::{AuthorizerStream, NotConnected, PodNetwork};
+pub use headers::{
+    HeaderChange, HeaderError, HeaderMutations, HeaderPlacement, withhold_unjudged, withhold_unseen,
+};
 pub use resolve::{in_mesh, resolve};
-pub use slots::CheckSlots;
-pub use stats::{AuthorizerCounts, AuthorizerStats};
+pub use stats::{AuthorizerCounts, AuthorizerStats, CheckSlots};
 
+use self::check::SentCheck;
+use self::connection::AnswerProgress;
 use self::grpc::GrpcClient;
-use self::hearing::AnswerProgress;
 use self::http::HttpClient;
-use self::ordinary::SentCheck;
+pub use ambit_model::Endpoint;
 use ambit_model::{AuthorizerApi, ExtensionProvider, OnError};
 
 /// The longest that a check may take, whatever the provider says.
 const LONGEST_CHECK: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// How long a connection to an authorizer may take to be made; Istio's `connectTimeout`.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The head of the request that a check is, to its authorizer; `None` where it cannot be put.
 pub fn check_head(

@@ -4,11 +4,10 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use crate::answer::CheckError;
+use crate::connection::is_same_endpoint;
 use ambit_common::MeshClass;
-
-use super::error::CheckError;
-use super::network::Endpoint;
-use ambit_model::{Destination, ObjectName, ProviderService, Snapshot, Target};
+use ambit_model::{Destination, Endpoint, ObjectName, ProviderService, Snapshot, Target};
 
 /// Where a service is reached: the ready pods of a Service that the mesh knows, or what the system's
 /// resolver says, as the mesh takes it.
@@ -72,9 +71,7 @@ fn at(mesh: &Snapshot, address: SocketAddr) -> io::Result<Vec<Endpoint>> {
     let nowhere = |problem: String| Err(io::Error::new(io::ErrorKind::NotFound, problem));
     match (mesh.destination(address), mesh.mesh_class(address.ip())) {
         (Destination::Workload(target), _) => Ok(vec![Endpoint::Pod(target)]),
-        (Destination::Service { endpoints, .. }, _) if !endpoints.is_empty() => {
-            Ok(endpoints.into_iter().map(reached).collect())
-        }
+        (Destination::Service { endpoints, .. }, _) if !endpoints.is_empty() => Ok(endpoints),
         (_, Some(MeshClass::Proxy)) => nowhere(format!(
             "{address} is of the mesh, and leads to no ready pod"
         )),
@@ -84,17 +81,10 @@ fn at(mesh: &Snapshot, address: SocketAddr) -> io::Result<Vec<Endpoint>> {
     }
 }
 
-fn reached(endpoint: ambit_model::Endpoint) -> Endpoint {
+fn pod(endpoint: Endpoint) -> Option<Target> {
     match endpoint {
-        ambit_model::Endpoint::Pod(target) => Endpoint::Pod(target),
-        ambit_model::Endpoint::Outside(address) => Endpoint::Outside(address),
-    }
-}
-
-fn pod(endpoint: ambit_model::Endpoint) -> Option<Target> {
-    match endpoint {
-        ambit_model::Endpoint::Pod(target) => Some(target),
-        ambit_model::Endpoint::Outside(_) => None,
+        Endpoint::Pod(target) => Some(target),
+        Endpoint::Outside(_) => None,
     }
 }
 
@@ -122,7 +112,11 @@ pub(super) async fn in_turn<T>(
     ask: impl AsyncFn(&Endpoint) -> Result<T, CheckError>,
 ) -> Result<T, CheckError> {
     let mut order: Vec<&Endpoint> = endpoints.iter().collect();
-    let first = preferred.and_then(|preferred| order.iter().position(|one| **one == preferred));
+    let first = preferred.and_then(|preferred| {
+        order
+            .iter()
+            .position(|one| is_same_endpoint(one, &preferred))
+    });
     let first = first.unwrap_or_else(|| rand::random_range(0..order.len().max(1)));
     order.rotate_left(first);
     let mut failure = CheckError::NotFound {

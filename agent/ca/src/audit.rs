@@ -8,7 +8,7 @@ use rcgen::PublicKeyData;
 use tonic::Code;
 
 use super::caller::AuthenticatedCaller;
-use super::refusal::IssuanceRefusal;
+use crate::service::IssuanceRefusal;
 use ambit_authority::{SignedCertificate, SubjectKey};
 use ambit_model::WorkloadIdentity;
 use ambit_observe::logging::AUDIT_TARGET;

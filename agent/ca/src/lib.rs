@@ -2,8 +2,8 @@
 //! `istio.v1.auth.IstioCertificateService`, to node agents, sidecars and ztunnel.
 //!
 //! A caller is the pod that its service-account token is bound to ([`caller`]). It gets its own
-//! account's identity, or, as a node's agent, that of a pod on its own node ([`authorization`],
-//! [`pods`]), at most for the configured lifetime, and not more often than its share ([`limits`]).
+//! account's identity, or, as a node's agent, that of a pod on its own node ([`issuance`],
+//! [`pods`]), at most for the configured lifetime, and not more often than its share ([`rate_limit`]).
 //! Each answer is in the audit log ([`audit`]). Callers verify the server by the authority's roots.
 //!
 //! Where tokens are checked by the API server, the CA's own account has to be allowed to `create`
@@ -12,18 +12,15 @@
 
 pub mod account;
 pub mod audit;
-pub mod authorization;
 pub mod caller;
-pub mod limits;
+pub mod issuance;
 pub mod pods;
-mod refusal;
-pub mod request;
+pub mod rate_limit;
 mod serve;
 pub mod server;
 mod service;
 #[cfg(test)]
 mod tests;
 
-pub use refusal::IssuanceRefusal;
 pub use serve::{CaConfig, PodSource, TokenSource, run};
-pub use service::CertificateService;
+pub use service::{CertificateService, IssuanceRefusal, Lifetimes, RequestError};

@@ -15,13 +15,13 @@ use tokio::task::JoinSet;
 
 use super::account::ServiceAccount;
 use super::audit::Audit;
-use super::authorization::IssuancePolicy;
 use super::caller::{JwksFile, OfflineReviewer, OnlineReviewer, TokenReviewer};
-use super::limits::{RateLimit, RateLimiter};
 use super::pods::{PodDirectory, follow_cluster, follow_files};
-use super::request::Lifetimes;
 use super::server::{CaServer, ServerCertificate, serve_health};
 use super::service::CertificateService;
+use crate::issuance::IssuancePolicy;
+use crate::rate_limit::{RateLimit, RateLimiter};
+use crate::service::Lifetimes;
 use ambit_authority::AuthorityFiles;
 use ambit_jwt::ExpectedToken;
 use ambit_model::TrustDomain;

@@ -1,31 +1,36 @@
 //! gRPC authorizers: one HTTP/2 connection for each provider. Its streams do not touch each other, so
 //! that all callers share it.
 
-mod answer;
-mod call;
-mod connection;
 mod request;
+mod response;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
+use bytes::Bytes;
+use futures_util::FutureExt;
 use http::header::{CONTENT_TYPE, HOST};
-use http::{HeaderValue, Method, Request, Uri, Version};
+use http::{HeaderValue, Method, Request, Response, Uri, Version};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::client::conn::http2::{Builder, SendRequest};
+use hyper::rt::Executor;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::sync::Mutex;
 
-use super::answer::AuthorizerAnswer;
-use super::check::Check;
-use super::envoy::{CHECK_PATH, CheckRequest};
-use super::error::CheckError;
-use super::hearing::{AnswerProgress, ReceivedBytes};
-use super::network::{Endpoint, PodNetwork};
-use super::resolve::in_turn;
-use ambit_model::{ExtensionProvider, ProviderService};
-use answer::NoAnswer;
-use call::check_call;
-use connection::{Age, Broken, CallSender, ProviderConnection};
+use crate::answer::{AuthorizerAnswer, CheckError, describe};
+use crate::check::Check;
+use crate::connection::{
+    AnswerProgress, ConnectionUse, InUse, PodNetwork, ReceivedBytes, is_same_endpoint, open,
+};
+use crate::envoy::{CHECK_PATH, CheckRequest};
+use crate::resolve::in_turn;
+use ambit_model::{Endpoint, ExtensionProvider, ProviderService};
 use request::check_request;
+use response::{NoAnswer, check_call, read};
 
 /// The connections of one pod on one shard.
 #[derive(Default)]
@@ -123,7 +128,7 @@ impl CheckAttempt<'_> {
         self.hearing.ask(self.address, heard.clone());
         let response = caller.send(request).await.map_err(CallError::Broken)?;
         heard.add(1);
-        call::read(response).await.map_err(CallError::NoAnswer)
+        read(response).await.map_err(CallError::NoAnswer)
     }
 }
 
@@ -143,4 +148,150 @@ impl CallError {
             }
         }
     }
+}
+
+/// How often an authorizer that owes an answer is asked whether it is still there.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// The connection to one provider, if there is one. Locked while it is being made, so that checks at
+/// the same time share it.
+#[derive(Default)]
+pub(super) struct ProviderConnection {
+    connection: Mutex<Option<Connection>>,
+    /// Where the provider was asked last.
+    endpoint: RefCell<Option<Endpoint>>,
+}
+
+struct Connection {
+    endpoint: Endpoint,
+    sender: SendRequest<Full<Bytes>>,
+    usage: Rc<ConnectionUse>,
+}
+
+/// Whether a connection has been used before.
+pub(super) enum Age {
+    New,
+    Reused,
+}
+
+/// Makes a call.
+pub(super) struct CallSender {
+    sender: SendRequest<Full<Bytes>>,
+    _in_use: InUse,
+}
+
+/// The connection failed: the authorizer said nothing.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Broken(pub(super) String);
+
+impl ProviderConnection {
+    /// Where the provider was asked last.
+    pub(super) fn endpoint(&self) -> Option<Endpoint> {
+        self.endpoint.borrow().clone()
+    }
+
+    /// Whether somebody uses it, or may yet.
+    pub(super) fn is_open(&self) -> bool {
+        self.connection.try_lock().map_or(true, |connection| {
+            connection.as_ref().is_some_and(Connection::is_open)
+        })
+    }
+
+    /// The connection to an endpoint, or a new one.
+    ///
+    /// # Errors
+    /// [`CheckError::Unreachable`], [`CheckError::NoRoom`].
+    pub(super) async fn caller(
+        &self,
+        network: &Rc<dyn PodNetwork>,
+        endpoint: &Endpoint,
+    ) -> Result<(CallSender, Age), CheckError> {
+        let mut connection = self.connection.lock().await;
+        if let Some(known) = &*connection
+            && is_same_endpoint(&known.endpoint, endpoint)
+            && known.is_open()
+        {
+            return Ok((known.caller(), Age::Reused));
+        }
+        self.endpoint.replace(Some(endpoint.clone()));
+        let new = connect(network, endpoint).await?;
+        let caller = new.caller();
+        *connection = Some(new);
+        Ok((caller, Age::New))
+    }
+
+    /// Gives up a connection that broke.
+    pub(super) async fn forget(&self, broken: &Endpoint) {
+        let mut connection = self.connection.lock().await;
+        if connection
+            .as_ref()
+            .is_some_and(|one| is_same_endpoint(&one.endpoint, broken) && !one.is_open())
+        {
+            *connection = None;
+        }
+    }
+}
+
+impl Connection {
+    fn is_open(&self) -> bool {
+        !self.sender.is_closed()
+    }
+
+    fn caller(&self) -> CallSender {
+        CallSender {
+            sender: self.sender.clone(),
+            _in_use: self.usage.begin(),
+        }
+    }
+}
+
+async fn connect(
+    network: &Rc<dyn PodNetwork>,
+    endpoint: &Endpoint,
+) -> Result<Connection, CheckError> {
+    let (sender, usage) = open(network, endpoint, async |stream| {
+        Builder::new(Local(Rc::clone(network)))
+            .timer(TokioTimer::new())
+            .keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE)
+            .handshake(TokioIo::new(stream))
+            .await
+    })
+    .await?;
+    Ok(Connection {
+        endpoint: endpoint.clone(),
+        sender,
+        usage,
+    })
+}
+
+/// Runs what a connection consists of where the connection is.
+#[derive(Clone)]
+struct Local(Rc<dyn PodNetwork>);
+
+impl<F: Future + 'static> Executor<F> for Local {
+    fn execute(&self, future: F) {
+        self.0.spawn(future.map(drop).boxed_local());
+    }
+}
+
+impl CallSender {
+    /// Sends a request and waits for the head of its response. The connection counts as used until
+    /// the caller is dropped.
+    ///
+    /// # Errors
+    /// [`Broken`].
+    pub(super) async fn send(
+        &mut self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, Broken> {
+        self.sender.ready().await.map_err(|error| broken(&error))?;
+        let sent = self.sender.send_request(request).await;
+        sent.map_err(|error| broken(&error))
+    }
+}
+
+fn broken(error: &hyper::Error) -> Broken {
+    Broken(describe(error))
 }

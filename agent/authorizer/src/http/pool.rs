@@ -7,22 +7,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use futures_util::FutureExt;
-use http::{Request, Response};
+use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, SendRequest};
+use hyper::body::{Body, Incoming};
+use hyper::client::conn::http1;
+use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
-use tokio::time::timeout;
 
-use super::reuse::{self, Interim, Reuse};
-use crate::CONNECT_TIMEOUT;
+use crate::answer::{CheckError, describe};
 use crate::check::CheckPeer;
-use crate::error::{CheckError, describe};
-use crate::hearing::{AnswerProgress, CountedStream, ReceivedBytes};
-use crate::network::{Endpoint, PodNetwork};
-use crate::usage::{ConnectionUse, InUse};
-use ambit_model::WorkloadIdentity;
+use crate::connection::{
+    AnswerProgress, ConnectionUse, CountedStream, InUse, PodNetwork, ReceivedBytes,
+    is_same_endpoint, open,
+};
+use ambit_model::{Endpoint, WorkloadIdentity};
 
 /// Idle connections that are kept. One more closes the one that has been idle for longest.
 const IDLE: usize = 16;
@@ -100,7 +99,8 @@ impl Pool {
     fn take(&self, endpoint: &Endpoint, caller: &CallerKey) -> Option<Lease> {
         let mut idle = self.0.borrow_mut();
         idle.retain(Connection::is_silent);
-        let is_wanted = |one: &Connection| one.endpoint == *endpoint && one.caller == *caller;
+        let is_wanted =
+            |one: &Connection| is_same_endpoint(&one.endpoint, endpoint) && one.caller == *caller;
         let place = idle.iter().rposition(is_wanted)?;
         let connection = idle.remove(place);
         Some(self.lease(connection))
@@ -128,29 +128,12 @@ async fn connect(
     endpoint: &Endpoint,
     caller: CallerKey,
 ) -> Result<Connection, CheckError> {
-    let address = endpoint.address();
     let heard = ReceivedBytes::default();
-    let connecting = async {
-        let stream = network.connect(endpoint).await;
-        let stream = stream.map_err(|error| CheckError::not_connected(address, error))?;
+    let (sender, usage) = open(network, endpoint, async |stream| {
         let stream = CountedStream::new(stream, heard.clone());
-        let opened = http1::handshake(TokioIo::new(stream)).await;
-        opened.map_err(|error| CheckError::unreachable(address, &error))
-    };
-    let (sender, driver) = timeout(CONNECT_TIMEOUT, connecting)
-        .await
-        .unwrap_or_else(|late| Err(CheckError::unreachable(address, &late)))?;
-    let usage = ConnectionUse::new();
-    let used = Rc::clone(&usage);
-    let driving = async move {
-        tokio::select! {
-            ended = driver => if let Err(error) = ended {
-                tracing::debug!(%address, %error, "a connection to an external authorizer broke");
-            },
-            () = used.ended() => {}
-        }
-    };
-    network.spawn(driving.boxed_local());
+        http1::handshake(TokioIo::new(stream)).await
+    })
+    .await?;
     Ok(Connection {
         endpoint: endpoint.clone(),
         caller,
@@ -182,7 +165,7 @@ impl Lease {
             true => Interim::Some,
             false => Interim::None,
         };
-        self.reuse = reuse::after(request, interim, &response);
+        self.reuse = reuse_after(request, interim, &response);
         Ok(response)
     }
 
@@ -207,5 +190,139 @@ impl Lease {
             idle.remove(0);
         }
         idle.push(self.connection);
+    }
+}
+
+/// What becomes of a connection after an exchange.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Reuse {
+    /// It may take another check, once the whole answer was read.
+    Keep,
+    /// It ends.
+    Close,
+}
+
+/// Decides by the request, whether interim answers came, and the answer's head.
+///
+/// Servers have been seen that send a body in answer to HEAD, and with 204 and 304. One that does not
+/// read a request's body takes it for the next request, and answers it.
+fn reuse_after<B>(
+    request: &Request<Full<Bytes>>,
+    interim: Interim,
+    response: &Response<B>,
+) -> Reuse {
+    let has_no_body = *request.method() == Method::HEAD
+        || matches!(
+            response.status(),
+            StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED
+        );
+    let is_plain = response.version() == Version::HTTP_11
+        && !response.status().is_informational()
+        && !asks_to_close(response.headers())
+        && is_framed_once(response.headers());
+    let sent_body = !request.body().is_end_stream();
+    match (is_plain, interim) {
+        (true, Interim::None) if !has_no_body && !sent_body => Reuse::Keep,
+        _ => Reuse::Close,
+    }
+}
+
+/// Whether interim answers (1xx) came before the answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Interim {
+    /// None did.
+    None,
+    /// Some did.
+    Some,
+}
+
+fn asks_to_close(headers: &HeaderMap) -> bool {
+    let is_keep_alive =
+        |value: &http::HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"keep-alive");
+    !headers.get_all(CONNECTION).iter().all(is_keep_alive)
+}
+
+/// Whether exactly one header says where the body ends.
+fn is_framed_once(headers: &HeaderMap) -> bool {
+    let lengths = headers.get_all(CONTENT_LENGTH).iter().count();
+    let mut encodings = headers.get_all(TRANSFER_ENCODING).iter();
+    match (lengths, encodings.next(), encodings.next()) {
+        (1, None, _) => true,
+        (0, Some(encoding), None) => encoding.as_bytes().eq_ignore_ascii_case(b"chunked"),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reuse(
+        (method, body): (Method, &'static str),
+        interim: Interim,
+        (status, lines): (u16, &[(&'static str, &'static str)]),
+    ) -> Reuse {
+        let mut request = Request::new(Full::new(Bytes::from_static(body.as_bytes())));
+        *request.method_mut() = method;
+        let mut response = Response::builder().status(status);
+        for &(name, value) in lines {
+            response = response.header(name, value);
+        }
+        reuse_after(&request, interim, &response.body(()).expect("a response"))
+    }
+
+    #[test]
+    fn only_an_ordinary_exchange_leaves_nothing_behind() {
+        let length = &[("content-length", "2")][..];
+        let chunked = &[("transfer-encoding", "chunked")][..];
+        for lines in [
+            length,
+            chunked,
+            &[("content-length", "0"), ("connection", "Keep-Alive")],
+        ] {
+            let kept = reuse((Method::GET, ""), Interim::None, (200, lines));
+            assert_eq!(kept, Reuse::Keep, "{lines:?}");
+        }
+        for (request, interim, answer) in [
+            ((Method::HEAD, ""), Interim::None, (200, length)),
+            ((Method::POST, "body"), Interim::None, (200, length)),
+            ((Method::GET, ""), Interim::Some, (200, length)),
+            ((Method::GET, ""), Interim::None, (204, length)),
+            ((Method::GET, ""), Interim::None, (205, length)),
+            ((Method::GET, ""), Interim::None, (304, length)),
+            ((Method::GET, ""), Interim::None, (101, length)),
+            ((Method::GET, ""), Interim::None, (200, &[])),
+            (
+                (Method::GET, ""),
+                Interim::None,
+                (200, &[("content-length", "2"), ("content-length", "2")]),
+            ),
+            (
+                (Method::GET, ""),
+                Interim::None,
+                (
+                    200,
+                    &[("content-length", "2"), ("transfer-encoding", "chunked")],
+                ),
+            ),
+            (
+                (Method::GET, ""),
+                Interim::None,
+                (200, &[("transfer-encoding", "gzip, chunked")]),
+            ),
+            (
+                (Method::GET, ""),
+                Interim::None,
+                (200, &[("content-length", "2"), ("connection", "close")]),
+            ),
+        ] {
+            let closed = reuse(request.clone(), interim, answer);
+            assert_eq!(closed, Reuse::Close, "{request:?} {answer:?}");
+        }
+        let mut old = Response::builder().header("content-length", "0");
+        old = old.version(Version::HTTP_10);
+        let request = Request::new(Full::new(Bytes::new()));
+        let closed = reuse_after(&request, Interim::None, &old.body(()).expect("a response"));
+        assert_eq!(closed, Reuse::Close);
     }
 }

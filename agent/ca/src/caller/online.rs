@@ -1,6 +1,6 @@
 //! Tokens by the API server: TokenReview of `authentication.k8s.io/v1`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,9 +13,8 @@ use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenRe
 use kube::client::Body;
 use tokio::sync::Semaphore;
 
-use super::super::account::ServiceAccount;
-use super::reviews::{Reviews, TokenDigest};
-use super::{AuthenticatedCaller, BearerToken, BoundPod, CallerError, ReviewError};
+use crate::account::ServiceAccount;
+use crate::caller::{AuthenticatedCaller, BearerToken, BoundPod, CallerError, ReviewError};
 use ambit_model::ObjectName;
 
 /// Reviews that are under way at once: callers that nobody knows yet must not be many for the API
@@ -104,7 +103,10 @@ impl OnlineReviewer {
         let answer = self.send(&review).await.map_err(ReviewError::Unavailable)?;
         let answer: TokenReview = serde_json::from_slice(&answer)
             .map_err(|_| ReviewError::Unavailable("its answer is no TokenReview".to_owned()))?;
-        Ok(caller(answer.status.unwrap_or_default(), &self.audience)?)
+        Ok(reviewed_caller(
+            answer.status.unwrap_or_default(),
+            &self.audience,
+        )?)
     }
 
     /// Creates the review.
@@ -137,7 +139,10 @@ impl fmt::Debug for OnlineReviewer {
 }
 
 /// Whom the API server takes the bearer for.
-fn caller(status: TokenReviewStatus, audience: &str) -> Result<AuthenticatedCaller, CallerError> {
+fn reviewed_caller(
+    status: TokenReviewStatus,
+    audience: &str,
+) -> Result<AuthenticatedCaller, CallerError> {
     let audiences = status.audiences.unwrap_or_default();
     // An API server that does not know of audiences answers without them.
     let is_for_us = audiences.iter().any(|known| known == audience);
@@ -186,9 +191,59 @@ fn one<'a>(extra: &'a BTreeMap<String, Vec<String>>, key: &str) -> Value<'a> {
     }
 }
 
+/// How long a positive review is believed: as long as the API server itself believes one. A node's
+/// agent asks for all its pods at once with one token; a pod that is deleted loses its caller this
+/// much later.
+const BELIEVED: Duration = Duration::from_secs(10);
+
+/// Reviews that are kept.
+const MAX_KEPT: usize = 4096;
+
+/// SHA-256 of a token: a dump of this process's memory has no tokens in it for long.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) struct TokenDigest([u8; 32]);
+
+impl TokenDigest {
+    pub(super) fn of(token: &BearerToken) -> Self {
+        let digest =
+            aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, token.expose().as_bytes());
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(digest.as_ref());
+        Self(bytes)
+    }
+}
+
+/// Positive reviews. Negative ones are not kept: a token may come to be accepted.
+#[derive(Debug, Default)]
+pub(super) struct Reviews(HashMap<TokenDigest, (AuthenticatedCaller, Instant)>);
+
+impl Reviews {
+    /// Whose the token is, where that was found out a moment ago.
+    pub(super) fn find(&self, token: TokenDigest, now: Instant) -> Option<AuthenticatedCaller> {
+        let (caller, since) = self.0.get(&token)?;
+        is_believed(*since, now).then(|| caller.clone())
+    }
+
+    /// Remembers whose the token is, unless too much is remembered already.
+    pub(super) fn keep(&mut self, token: TokenDigest, caller: AuthenticatedCaller, now: Instant) {
+        if self.0.len() >= MAX_KEPT {
+            self.0.retain(|_, (_, since)| is_believed(*since, now));
+        }
+        if self.0.len() < MAX_KEPT {
+            self.0.insert(token, (caller, now));
+        }
+    }
+}
+
+fn is_believed(since: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(since) < BELIEVED
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value as Json, json};
+
+    use crate::tests::caller;
 
     use super::*;
 
@@ -206,7 +261,7 @@ mod tests {
     fn with(pointer: &str, value: Json) -> Result<AuthenticatedCaller, CallerError> {
         let mut status = status();
         *status.pointer_mut(pointer).expect("a field") = value;
-        caller(
+        reviewed_caller(
             serde_json::from_value(status).expect("a status"),
             "istio-ca",
         )
@@ -237,9 +292,9 @@ mod tests {
         let mut status = status();
         status["error"] = json!("expired");
         let status = serde_json::from_value(status).expect("a status");
-        assert_eq!(caller(status, "istio-ca"), not_accepted);
+        assert_eq!(reviewed_caller(status, "istio-ca"), not_accepted);
         assert_eq!(
-            caller(TokenReviewStatus::default(), "istio-ca"),
+            reviewed_caller(TokenReviewStatus::default(), "istio-ca"),
             not_accepted
         );
     }
@@ -260,5 +315,33 @@ mod tests {
             let unclear = with(&key, value);
             assert!(matches!(unclear, Err(CallerError::Claims { .. })), "{key}");
         }
+    }
+
+    fn digest(number: usize) -> TokenDigest {
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&number.to_le_bytes());
+        TokenDigest(bytes)
+    }
+
+    #[test]
+    fn a_review_is_believed_for_a_while_and_for_its_token_only() {
+        let (mut reviews, start) = (Reviews::default(), Instant::now());
+        reviews.keep(digest(1), caller("shop/web", "web-0", None), start);
+        assert!(reviews.find(digest(1), start).is_some());
+        assert!(reviews.find(digest(2), start).is_none());
+        assert!(reviews.find(digest(1), start + BELIEVED).is_none());
+    }
+
+    #[test]
+    fn room_is_bounded_and_made_by_age_only() {
+        let (mut reviews, start) = (Reviews::default(), Instant::now());
+        let caller = caller("shop/web", "web-0", None);
+        for number in 0..=MAX_KEPT {
+            reviews.keep(digest(number), caller.clone(), start);
+        }
+        assert_eq!(reviews.0.len(), MAX_KEPT);
+        assert!(reviews.find(digest(MAX_KEPT), start).is_none());
+        reviews.keep(digest(MAX_KEPT), caller, start + BELIEVED);
+        assert_eq!(reviews.0.len(), 1);
     }
 }

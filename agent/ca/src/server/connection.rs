@@ -1,7 +1,7 @@
 //! One connection: HTTP/2, calls, and its end.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,9 +18,10 @@ use tonic::server::UnaryService;
 use tonic::{Code, Status};
 use tonic_prost::ProstCodec;
 
-use super::super::caller::AuthenticatedCaller;
-use super::super::service::CertificateService;
-use super::slots::{ConnectionSlots, ConnectionSource, Slot, SlotHandle, UsedSlot};
+use crate::account::ServiceAccount;
+use crate::caller::AuthenticatedCaller;
+use crate::service::CertificateService;
+use ambit_admission::{NoRoom, Occupied, Origin, Seat, SeatHandle, Seats};
 use ambit_ca_protocol::{CREATE_CERTIFICATE_PATH, CertificateRequest, CertificateResponse};
 
 /// Calls of a connection that are under way at once.
@@ -270,8 +271,81 @@ impl UnaryService<CertificateRequest> for Calls {
     }
 }
 
+/// Connections whose callers have not shown a token that is good.
+const MAX_STRANGERS: usize = 1024;
+
+/// Connections whose callers have.
+const MAX_CALLERS: usize = 3072;
+
+/// Whose share a connection counts towards.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) enum ConnectionSource {
+    /// No token has been shown.
+    Stranger(Origin),
+    /// An account, on the node that its token names.
+    Caller(ServiceAccount, Option<Arc<str>>),
+}
+
+/// A connection's right to be there.
+pub(super) type Slot = Seat<ConnectionSource>;
+
+/// What a call uses while it is under way.
+pub(super) type SlotHandle = SeatHandle<ConnectionSource>;
+
+/// A slot that a call uses.
+pub(super) type UsedSlot = Occupied<ConnectionSource>;
+
+/// The slots of all connections.
+#[derive(Clone, Debug)]
+pub(super) struct ConnectionSlots {
+    strangers: Seats<ConnectionSource>,
+    callers: Seats<ConnectionSource>,
+}
+
+impl ConnectionSource {
+    pub(super) fn of(caller: &AuthenticatedCaller) -> Self {
+        Self::Caller(caller.account.clone(), caller.node.clone())
+    }
+}
+
+impl Default for ConnectionSlots {
+    fn default() -> Self {
+        Self::new(MAX_STRANGERS, MAX_CALLERS)
+    }
+}
+
+impl ConnectionSlots {
+    fn new(strangers: usize, callers: usize) -> Self {
+        Self {
+            strangers: Seats::new(strangers),
+            callers: Seats::new(callers),
+        }
+    }
+
+    /// A slot for a connection of which only the address is known.
+    ///
+    /// # Errors
+    /// [`NoRoom`].
+    pub(super) fn take(&self, address: IpAddr) -> Result<Slot, NoRoom> {
+        self.strangers
+            .take(ConnectionSource::Stranger(Origin::of(address)))
+    }
+
+    /// A slot for a connection whose caller is known.
+    ///
+    /// # Errors
+    /// [`NoRoom`]; the connection may keep the slot that it has.
+    pub(super) fn take_known(&self, caller: ConnectionSource) -> Result<Slot, NoRoom> {
+        self.callers.take(caller)
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
+    use crate::tests::caller;
+
     use super::*;
 
     #[test]
@@ -302,5 +376,42 @@ mod tests {
         let now = Instant::now();
         now.checked_sub(time)
             .expect("a machine that runs for a while")
+    }
+
+    fn address(number: u8) -> IpAddr {
+        [10, 0, 0, number].into()
+    }
+
+    #[test]
+    fn strangers_of_one_address_do_not_shut_out_others_of_it_or_of_another() {
+        let slots = ConnectionSlots::new(8, 8);
+        let mut held: Vec<_> = (0..100)
+            .map(|_| slots.take(address(1)).expect("the oldest goes"))
+            .collect();
+        assert!(held[0].displaced().now_or_never().is_some());
+        let mut same = slots.take(address(1)).expect("the oldest goes");
+        let mut other = slots.take(address(2)).expect("the oldest goes");
+        assert!(same.displaced().now_or_never().is_none());
+        assert!(other.displaced().now_or_never().is_none());
+    }
+
+    #[test]
+    fn strangers_take_nothing_from_callers() {
+        let slots = ConnectionSlots::new(1, 1);
+        let web = ConnectionSource::of(&caller("shop/web", "web-0", Some("node-1")));
+        let mut known = slots.take_known(web).expect("free");
+        let _strangers: Vec<_> = (0..100).map(|number| slots.take(address(number))).collect();
+        assert!(known.displaced().now_or_never().is_none());
+    }
+
+    #[test]
+    fn a_call_under_way_keeps_its_slot() {
+        let slots = ConnectionSlots::new(1, 1);
+        let source = |node| ConnectionSource::of(&caller("shop/web", "web-0", Some(node)));
+        let known = slots.take_known(source("node-1")).expect("free");
+        let used = known.handle().occupy();
+        assert!(slots.take_known(source("node-2")).is_err());
+        drop(used);
+        assert!(slots.take_known(source("node-2")).is_ok());
     }
 }

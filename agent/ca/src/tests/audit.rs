@@ -9,8 +9,8 @@ use tracing::instrument::WithSubscriber;
 
 use super::api_server::ApiServer;
 use super::ca::{TestCa, seconds};
-use super::client::Ask;
 use super::{agent, online, sidecar};
+use crate::tests::ca::Ask;
 use ambit_observe::logging::AUDIT_TARGET;
 
 const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";

@@ -1,8 +1,8 @@
 //! Every way in which a caller may or may not have an identity.
 
 use super::{AGENT, account, agent, caller, pod, pods, sidecar};
-use crate::authorization::{IssuanceDenied, IssuancePolicy, RequestedIdentity};
 use crate::caller::{AuthenticatedCaller, BoundPod};
+use crate::issuance::{IssuanceDenied, IssuancePolicy, RequestedIdentity};
 use crate::pods::PodEntry;
 use ambit_model::{ObjectName, TrustDomain, WorkloadIdentity};
 

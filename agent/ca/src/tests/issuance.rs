@@ -8,10 +8,10 @@ use tonic::Code;
 use x509_parser::extensions::GeneralName;
 
 use super::ca::{DEFAULT, LONGEST, TestCa, seconds};
-use super::client::Ask;
 use super::{agent, pod, sidecar};
 use crate::audit::CaCounts;
 use crate::pods::PodDirectory;
+use crate::tests::ca::Ask;
 
 const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";
 const DB: &str = "spiffe://cluster.local/ns/shop/sa/db";

@@ -4,13 +4,10 @@ mod api_server;
 mod audit;
 mod authorization;
 mod ca;
-mod certificate;
-mod client;
-mod connections;
 mod issuance;
 mod online;
-mod requests;
-mod tokens;
+mod refusals;
+mod server;
 
 use serde_json::{Value, json};
 

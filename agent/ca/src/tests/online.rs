@@ -5,10 +5,10 @@ use tonic::Code;
 
 use super::api_server::{ApiServer, pod_object};
 use super::ca::TestCa;
-use super::client::Ask;
 use super::{AGENT, account, agent};
 use crate::caller::{AuthenticatedCaller, OnlineReviewer, TokenReviewer};
 use crate::pods::{PodDirectory, follow_cluster};
+use crate::tests::ca::Ask;
 
 const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";
 const TOKEN: &str = "header.payload.signature";

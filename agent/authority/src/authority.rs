@@ -1,17 +1,23 @@
 //! Opens an authority: reads its files, and finds whether they fit together.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
 
 use rcgen::{Issuer, KeyPair, PublicKeyData};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::RootCertStore;
+use rustls::client::verify_server_cert_signed_by_trust_anchor;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 
-use super::certificate::{CaCertificate, flawed};
-use super::error::{CaFilesError, invalid};
-use super::files::{CERTIFICATE, CHAIN, CaFileSet, KEY, ROOTS};
-use super::path::SigningPath;
-use super::signer::CertificateAuthority;
-use super::{pem, trial};
-use ambit_model::TrustDomain;
+use crate::chain::{CaCertificate, SigningPath, Validity, flawed};
+use crate::error::{CaFilesError, invalid};
+use crate::files::{CERTIFICATE, CHAIN, CaFileSet, KEY, ROOTS};
+use crate::issue::MIN_LIFETIME;
+use crate::pem;
+use crate::subject_key::SubjectKey;
+use ambit_model::{TrustDomain, WorkloadIdentity};
 
 impl CertificateAuthority {
     /// Reads and checks an authority's files.
@@ -55,7 +61,7 @@ impl CertificateAuthority {
             root: signing_path.root().clone(),
             roots: in_force(&bundle),
         };
-        trial::run(&authority).map_err(|reason| CaFilesError::Refused {
+        sign_on_trial(&authority).map_err(|reason| CaFilesError::Refused {
             directory: files.directory.clone(),
             reason,
         })?;
@@ -141,4 +147,71 @@ fn in_force(bundle: &[CaCertificate<'_>]) -> Vec<CertificateDer<'static>> {
         }
     }
     roots
+}
+
+/// A certificate authority whose key, certificates and roots have been found to fit together.
+#[derive(Debug)]
+pub struct CertificateAuthority {
+    pub(super) issuer: Issuer<'static, KeyPair>,
+    pub(super) trust_domain: TrustDomain,
+    /// The signing certificate and what is between it and its root; empty where it is the root.
+    pub(super) intermediates: Vec<CertificateDer<'static>>,
+    /// When the signing certificate and everything above it are valid.
+    pub(super) validity: Validity,
+    /// What the signing certificate's chain leads to.
+    pub(super) root: CertificateDer<'static>,
+    pub(super) roots: Vec<CertificateDer<'static>>,
+}
+
+impl CertificateAuthority {
+    /// The roots that peers' certificates have to lead to, without those that have expired.
+    pub fn roots(&self) -> &[CertificateDer<'static>] {
+        &self.roots
+    }
+
+    /// The root among [`CertificateAuthority::roots`] that its own certificates lead to.
+    pub fn root(&self) -> &CertificateDer<'static> {
+        &self.root
+    }
+
+    /// When the first of the signing certificate and what is above it ends to be valid: nothing that
+    /// it signs is valid for longer.
+    pub fn valid_until(&self) -> SystemTime {
+        self.validity.until
+    }
+
+    /// The trust domain of the identities that it certifies.
+    pub fn trust_domain(&self) -> &TrustDomain {
+        &self.trust_domain
+    }
+}
+
+/// Whether what an authority signs is accepted by whoever trusts its root: encodings, constraints
+/// and signatures that its own checks do not know are found here.
+fn sign_on_trial(authority: &CertificateAuthority) -> Result<(), String> {
+    let key = KeyPair::generate().map_err(text)?;
+    let domain = authority.trust_domain().clone();
+    let nobody = WorkloadIdentity::new(domain, "trial", "trial").map_err(text)?;
+    let issued = authority
+        .issue_workload(&nobody, &SubjectKey::of(&key), MIN_LIFETIME)
+        .map_err(text)?;
+    let (leaf, intermediates) = issued.chain.split_first().ok_or("it is empty")?;
+    let mut roots = RootCertStore::empty();
+    roots.add(authority.root().clone()).map_err(text)?;
+    let (roots, provider) = (Arc::new(roots), Arc::new(aws_lc_rs::default_provider()));
+    let algorithms = provider.signature_verification_algorithms;
+    let now = UnixTime::now();
+    let parsed = ParsedCertificate::try_from(leaf).map_err(text)?;
+    verify_server_cert_signed_by_trust_anchor(&parsed, &roots, intermediates, now, algorithms.all)
+        .map_err(text)?;
+    WebPkiClientVerifier::builder_with_provider(roots, provider)
+        .build()
+        .map_err(text)?
+        .verify_client_cert(leaf, intermediates, now)
+        .map_err(text)?;
+    Ok(())
+}
+
+fn text(error: impl ToString) -> String {
+    error.to_string()
 }

@@ -7,10 +7,9 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
 
-use super::pool::Lease;
-use crate::answer::{Allowance, AuthorizerAnswer, DenialResponse};
-use crate::error::CheckError;
+use crate::answer::{Allowance, AuthorizerAnswer, CheckError, DenialResponse};
 use crate::headers::{HeaderMutations, is_reserved};
+use crate::http::pool::Lease;
 use ambit_model::{HeaderPattern, HttpApi};
 
 /// The longest body of a denial that is passed on, in bytes.

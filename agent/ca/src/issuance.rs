@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::account::ServiceAccount;
-use super::caller::{AuthenticatedCaller, BoundPod};
-use super::pods::{PodEntry, PodIndex};
+use crate::account::ServiceAccount;
+use crate::caller::{AuthenticatedCaller, BoundPod};
+use crate::pods::{PodEntry, PodIndex};
 use ambit_model::{ObjectName, TrustDomain, WorkloadIdentity};
 
 /// The identity that a caller asks for.

@@ -5,8 +5,8 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::account::ServiceAccount;
-use super::caller::{AuthenticatedCaller, BoundPod};
+use crate::account::ServiceAccount;
+use crate::caller::{AuthenticatedCaller, BoundPod};
 
 /// Callers that are remembered.
 const MAX_CALLERS: usize = 16 * 1024;
@@ -129,8 +129,9 @@ impl Bucket {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::tests::caller;
+
+    use super::*;
 
     fn limits(burst: u32, per_second: u32) -> RateLimiter {
         RateLimiter::new(RateLimit {
