@@ -1,4 +1,4 @@
-//! Opens an authority: reads its files, and finds whether they fit together.
+//! The certificate authority: opened from its files, checked, and ready to sign.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,10 +20,10 @@ use crate::subject_key::SubjectKey;
 use ambit_model::{TrustDomain, WorkloadIdentity};
 
 impl CertificateAuthority {
-    /// Reads and checks an authority's files.
+    /// Reads and checks a CA's files.
     ///
     /// # Errors
-    /// [`CaFilesError`] unless everything that it signs now will be accepted by whoever trusts
+    /// [`CaFilesError`], unless everything that the CA signs now will be accepted by those who trust
     /// its roots.
     pub fn open(directory: &Path, trust_domain: &TrustDomain) -> Result<Self, CaFilesError> {
         Self::from_files(&CaFileSet::read(directory)?, trust_domain)
@@ -69,23 +69,23 @@ impl CertificateAuthority {
     }
 }
 
-/// Decodes the certificate that signs.
+/// Decodes the signing certificate.
 pub(super) fn signing_certificate(text: &[u8]) -> Result<CertificateDer<'static>, String> {
     pem::only(text).map_err(|reason| {
         format!(
-            "{reason}; it must hold the signing certificate alone, and cert-chain.pem those that \
-             are above it"
+            "{reason}; it must contain the signing certificate alone, and cert-chain.pem the \
+             ones above it"
         )
     })
 }
 
-/// Decodes the key that signs.
+/// Decodes the signing key.
 pub(super) fn signing_key(text: &[u8], path: &Path) -> Result<KeyPair, CaFilesError> {
     let unfit = |reason: &dyn std::fmt::Display| {
         invalid(
             path,
             format!(
-                "{reason}; it must hold one unencrypted key of ECDSA P-256 or P-384, Ed25519, or \
+                "{reason}; it must contain one unencrypted key of ECDSA P-256 or P-384, Ed25519, or \
                  RSA of at least 2048 bits"
             ),
         )
@@ -99,7 +99,7 @@ pub(super) fn signing_key(text: &[u8], path: &Path) -> Result<KeyPair, CaFilesEr
         &rcgen::PKCS_RSA_SHA256,
     ];
     if !usable.contains(&key.algorithm()) {
-        return Err(unfit(&"its key is of another kind"));
+        return Err(unfit(&"its key is of an unsupported kind"));
     }
     Ok(key)
 }
@@ -119,13 +119,16 @@ fn read<'a>(
     read.collect()
 }
 
-/// The bundle, if all of it are roots.
+/// Checks that all certificates of the bundle are roots.
 fn trusted<'a>(
     bundle: Vec<CaCertificate<'a>>,
     path: &Path,
 ) -> Result<Vec<CaCertificate<'a>>, CaFilesError> {
     if bundle.is_empty() {
-        return Err(invalid(path, "it holds no certificate, and needs a root"));
+        return Err(invalid(
+            path,
+            "it contains no certificate; it needs at least one root",
+        ));
     }
     for root in &bundle {
         root.check_root().map_err(flawed(path, root))?;
@@ -133,14 +136,14 @@ fn trusted<'a>(
     Ok(bundle)
 }
 
-/// The roots of a bundle that have not expired, each once: verifiers do not look at a root's time.
+/// The roots that have not expired, each one once. Verifiers ignore the validity of a root.
 fn in_force(bundle: &[CaCertificate<'_>]) -> Vec<CertificateDer<'static>> {
     let mut roots: Vec<CertificateDer<'static>> = Vec::new();
     for root in bundle {
         if root.has_expired() {
             tracing::warn!(
                 root = root.subject(),
-                "a root has expired, and is not trusted"
+                "a root has expired and is not trusted"
             );
         } else if !roots.contains(root.der) {
             roots.push(root.der.clone());
@@ -149,45 +152,45 @@ fn in_force(bundle: &[CaCertificate<'_>]) -> Vec<CertificateDer<'static>> {
     roots
 }
 
-/// A certificate authority whose key, certificates and roots have been found to fit together.
+/// A certificate authority whose key, certificates and roots fit together.
 #[derive(Debug)]
 pub struct CertificateAuthority {
     pub(super) issuer: Issuer<'static, KeyPair>,
     pub(super) trust_domain: TrustDomain,
-    /// The signing certificate and what is between it and its root; empty where it is the root.
+    /// The signing certificate and those between it and the root. Empty if it is the root.
     pub(super) intermediates: Vec<CertificateDer<'static>>,
-    /// When the signing certificate and everything above it are valid.
+    /// The time in which the signing certificate and all above it are valid.
     pub(super) validity: Validity,
-    /// What the signing certificate's chain leads to.
+    /// The root that the signing certificate leads to.
     pub(super) root: CertificateDer<'static>,
     pub(super) roots: Vec<CertificateDer<'static>>,
 }
 
 impl CertificateAuthority {
-    /// The roots that peers' certificates have to lead to, without those that have expired.
+    /// The roots that peers' certificates must lead to. Those that have expired are left out.
     pub fn roots(&self) -> &[CertificateDer<'static>] {
         &self.roots
     }
 
-    /// The root among [`CertificateAuthority::roots`] that its own certificates lead to.
+    /// The one of [`CertificateAuthority::roots`] that this CA's own certificates lead to.
     pub fn root(&self) -> &CertificateDer<'static> {
         &self.root
     }
 
-    /// When the first of the signing certificate and what is above it ends to be valid: nothing that
-    /// it signs is valid for longer.
+    /// When the first of the signing certificate and those above it expires. Nothing that the CA signs
+    /// is valid for longer.
     pub fn valid_until(&self) -> SystemTime {
         self.validity.until
     }
 
-    /// The trust domain of the identities that it certifies.
+    /// The trust domain whose identities the CA certifies.
     pub fn trust_domain(&self) -> &TrustDomain {
         &self.trust_domain
     }
 }
 
-/// Whether what an authority signs is accepted by whoever trusts its root: encodings, constraints
-/// and signatures that its own checks do not know are found here.
+/// Signs a certificate for nobody, and verifies it as a peer would. This finds problems of encodings,
+/// constraints and signatures that the other checks do not know.
 fn sign_on_trial(authority: &CertificateAuthority) -> Result<(), String> {
     let key = KeyPair::generate().map_err(text)?;
     let domain = authority.trust_domain().clone();

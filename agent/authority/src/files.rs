@@ -1,4 +1,4 @@
-//! The files of an authority, read as one set.
+//! A CA's files: reading them as one set, and writing new ones.
 
 use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File};
@@ -18,21 +18,21 @@ use ambit_input::read_bounded;
 pub(super) const CERTIFICATE: &str = "ca-cert.pem";
 /// The signing certificate's key.
 pub(super) const KEY: &str = "ca-key.pem";
-/// From the signing certificate up towards the root.
+/// The certificates from the signing one up towards the root.
 pub(super) const CHAIN: &str = "cert-chain.pem";
 /// The trusted roots.
 pub(super) const ROOTS: &str = "root-cert.pem";
 
-/// All names of an authority's files.
+/// The names of all of a CA's files.
 pub const CA_FILES: [&str; 4] = [CERTIFICATE, KEY, CHAIN, ROOTS];
 
-/// The longest file that is read, in bytes: as long as a Secret may be.
+/// The largest file that is read, in bytes. A Secret cannot be larger.
 const LONGEST: u64 = 1024 * 1024;
 
-/// How often the files are read before they are said to change all the time.
+/// How many times the files are read before they are said to be changing.
 const ATTEMPTS: usize = 4;
 
-/// What the files of an authority hold, all at one time.
+/// The contents of a CA's files, all from one point in time.
 #[derive(PartialEq, Eq)]
 pub(super) struct CaFileSet {
     pub(super) directory: PathBuf,
@@ -42,13 +42,13 @@ pub(super) struct CaFileSet {
     pub(super) roots: Vec<u8>,
 }
 
-/// Tells one set of files from another, without the key.
+/// A digest of a set of files, to notice changes without keeping the key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Fingerprint([u8; 32]);
 
 impl CaFileSet {
-    /// Reads the files until they are the same twice: a Secret's are all replaced at once, between
-    /// two reads.
+    /// Reads the files until two reads agree: the files of a Secret are all replaced together, possibly
+    /// between two reads.
     pub(super) fn read(directory: &Path) -> Result<Self, CaFilesError> {
         let mut last = Self::read_once(directory)?;
         for _ in 1..ATTEMPTS {
@@ -79,7 +79,6 @@ impl CaFileSet {
         })
     }
 
-    /// The path of a file, for messages.
     pub(super) fn path(&self, name: &str) -> PathBuf {
         self.directory.join(name)
     }
@@ -103,7 +102,7 @@ pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, CaFilesError> {
     contents(opened, path)
 }
 
-/// Reads a key that nobody else can read or replace.
+/// Reads a key, and checks that nobody else can read or replace it.
 pub(super) fn read_key(path: &Path) -> Result<Vec<u8>, CaFilesError> {
     let opened = File::open(path).map_err(file(path))?;
     let metadata = opened.metadata().map_err(file(path))?;
@@ -122,8 +121,8 @@ fn own_groups() -> io::Result<BTreeSet<u32>> {
     Ok(others.map(|group| group.as_raw()).collect())
 }
 
-/// Whether more than this process and its like can use a key. A group may read it if it is one of
-/// this process: a Secret's volume gives files to a process that is not root by its `fsGroup`.
+/// Whether others than this process can use a key. A group may read it if this process belongs to it: a
+/// Secret's volume makes files readable to processes other than root by means of their `fsGroup`.
 fn is_exposed(mode: u32, group: u32, own_groups: &BTreeSet<u32>) -> bool {
     mode & 0o027 != 0 || (mode & 0o040 != 0 && !own_groups.contains(&group))
 }
@@ -135,13 +134,13 @@ fn contents(opened: File, path: &Path) -> Result<Vec<u8>, CaFilesError> {
 /// Who may read a file.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Readers {
-    /// Its owner.
+    /// Its owner only.
     Owner,
-    /// Everybody who gets as far as the directory.
+    /// Everybody who can reach the directory.
     All,
 }
 
-/// A directory of an authority's files, which nobody else writes meanwhile.
+/// A CA's directory, locked against other writers.
 #[derive(Debug)]
 pub(super) struct Store {
     directory: PathBuf,
@@ -149,7 +148,7 @@ pub(super) struct Store {
 }
 
 impl Store {
-    /// Opens a directory, or makes it, and waits for whoever else writes to it.
+    /// Opens or creates a directory, and waits for other writers.
     pub(super) fn lock(directory: &Path) -> Result<Self, CaFilesError> {
         let mut builder = DirBuilder::new();
         builder.recursive(true).mode(0o700);
@@ -167,12 +166,12 @@ impl Store {
         self.directory.join(name)
     }
 
-    /// Whether something of that name is there, be it a dangling link.
+    /// Whether there is anything of this name, even a dangling link.
     pub(super) fn has(&self, name: &str) -> bool {
         self.path(name).symlink_metadata().is_ok()
     }
 
-    /// Writes a file that is not there yet; it survives a loss of power once this returns.
+    /// Writes a file that does not exist yet. Once this returns, it survives a power loss.
     pub(super) fn write_new(
         &self,
         name: &str,
@@ -185,7 +184,7 @@ impl Store {
 
     fn write(&self, path: &Path, contents: &[u8], readers: Readers) -> io::Result<()> {
         let temporary = path.with_extension("new");
-        // Of a process that died here: the lock is ours.
+        // Left by a process that died, since this one holds the lock.
         match fs::remove_file(&temporary) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             Ok(()) | Err(_) => {}
@@ -199,18 +198,18 @@ impl Store {
         let mut written = options.open(&temporary)?;
         written.write_all(contents)?;
         written.sync_all()?;
-        // Unlike a rename, a link never replaces what is there.
+        // Unlike a rename, a hard link never replaces an existing file.
         fs::hard_link(&temporary, path)?;
         fs::remove_file(&temporary)?;
         self.locked.sync_all()
     }
 }
 
-/// Whether files can be made in a directory, which need not be there: the nearest one above it is
-/// looked at then.
+/// Checks that files can be created in a directory. If the directory does not exist, the nearest
+/// existing one above it is checked.
 ///
 /// # Errors
-/// What the system would answer, as far as it says so before.
+/// The error that creating a file would give, as far as it can be predicted.
 pub fn ensure_creatable(directory: &Path) -> io::Result<()> {
     let mut above = directory.ancestors();
     let existing =
@@ -230,7 +229,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_owner_and_a_group_of_ours_may_read_a_key() {
+    fn only_the_owner_and_a_group_of_this_process_may_read_a_key() {
         let own = BTreeSet::from([0, 1337]);
         for (mode, group, exposed) in [
             (0o100_600, 0, false),
@@ -248,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_be_made_is_not() {
+    fn a_check_creates_nothing() {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
         ensure_creatable(&at("a/b")).unwrap();

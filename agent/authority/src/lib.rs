@@ -1,4 +1,4 @@
-//! The certificate authority: what signs. It neither talks to a network nor knows the agent.
+//! The certificate authority: its files, and what it signs. It does not use the network.
 //!
 //! Its files are in Istio's `cacerts` layout, a directory or a mounted Secret:
 //!
@@ -6,8 +6,9 @@
 //! |---|---|
 //! | `ca-cert.pem` | the signing certificate: a root, or an intermediate |
 //! | `ca-key.pem` | its key: PKCS#8, SEC1 or PKCS#1, not encrypted |
-//! | `cert-chain.pem` | from the signing certificate up; may be absent where a root signed it |
-//! | `root-cert.pem` | the roots that peers have to lead to; several while one replaces another |
+//! | `cert-chain.pem` | the certificates from the signing one up; may be absent if a root signed it |
+//! | `root-cert.pem` | the roots that peers' certificates must lead to; several while one replaces
+//! another |
 
 mod authority;
 mod chain;

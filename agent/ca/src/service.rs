@@ -1,4 +1,4 @@
-//! One call: who asks, what for, may it, sign.
+//! Serves one call: authenticates the caller, checks what it may have, and signs.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,27 +22,27 @@ use ambit_model::{IdentityError, WorkloadIdentity};
 /// What all calls share.
 #[derive(Debug)]
 pub struct CertificateService {
-    /// Tells who calls.
+    /// Authenticates callers.
     pub reviewer: TokenReviewer,
-    /// Tells who may have what.
+    /// Decides who may have which identity.
     pub authorization: IssuancePolicy,
-    /// Tells which pods run where.
+    /// Knows which pods run where.
     pub pods: PodDirectory,
-    /// How much each caller may ask for.
+    /// Limits the requests of each caller.
     pub limits: RateLimiter,
     /// How long certificates are valid.
     pub lifetimes: Lifetimes,
-    /// What signs; always the newest.
+    /// The CA that signs, always the newest version.
     pub authority: watch::Receiver<Arc<CertificateAuthority>>,
-    /// What has been done.
+    /// The audit log.
     pub audit: Audit,
 }
 
 impl CertificateService {
-    /// Answers a call. `authenticated` is told who calls as soon as that is known.
+    /// Serves a call. `authenticated` is called once the caller is known.
     ///
     /// # Errors
-    /// [`IssuanceRefusal`], which has been written to the audit log.
+    /// [`IssuanceRefusal`], which is already in the audit log.
     pub async fn create_certificate(
         &self,
         peer: SocketAddr,
@@ -74,7 +74,7 @@ impl CertificateService {
         let token = BearerToken::of(headers)?;
         let caller = call.caller.insert(self.reviewer.review(&token).await?);
         authenticated(caller);
-        // What is refused later counts too: asking is what costs.
+        // Requests that are refused below count too, since each one costs work.
         self.limits.take(caller, Instant::now())?;
         let asked = requested_identity(request)?;
         if let RequestedIdentity::Of(identity) = &asked {
@@ -91,7 +91,7 @@ impl CertificateService {
     }
 }
 
-/// The chain as istiod sends it: a certificate each, and all roots in the last one.
+/// The chain as istiod sends it: one certificate per element, and all roots in the last one.
 fn response(authority: &CertificateAuthority, issued: &SignedCertificate) -> CertificateResponse {
     let chain = issued.chain.iter();
     let chain = chain.map(|certificate| encode_pem(std::slice::from_ref(certificate)));
@@ -100,32 +100,32 @@ fn response(authority: &CertificateAuthority, issued: &SignedCertificate) -> Cer
     }
 }
 
-/// The longest sentence of an answer, in characters. Each may take several bytes of its header.
+/// The longest message of a refusal, in characters. Each may take several bytes of a header.
 const MAX_SENTENCE: usize = 1024;
 
-/// Why a call gets no certificate. Displays as a sentence for the caller and the audit log, which
-/// has no part of a token but its issuer and account.
+/// Why a call gets no certificate. Displays as a sentence for the caller and the audit log. Of the
+/// caller's token it contains the issuer and the account only.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum IssuanceRefusal {
-    /// Nobody knows who calls.
+    /// The caller is not authenticated.
     #[error(transparent)]
     Caller(CallerError),
-    /// It cannot be found out who calls.
+    /// The caller's token could not be checked.
     #[error("{0}")]
     Reviewer(ReviewError),
-    /// The caller has asked too often.
+    /// The caller exceeded its rate limit.
     #[error(transparent)]
     Limited(#[from] RateLimited),
-    /// What is asked for cannot be told.
+    /// The request is malformed.
     #[error(transparent)]
     Request(#[from] RequestError),
-    /// It cannot be told which pods run where.
+    /// It is not known which pods run where.
     #[error(transparent)]
     Pods(#[from] PodsUnknown),
-    /// The caller may not have it.
+    /// The caller may not have the identity.
     #[error(transparent)]
     Denied(#[from] IssuanceDenied),
-    /// The authority cannot sign it.
+    /// The CA cannot sign the certificate.
     #[error(transparent)]
     Authority(#[from] IssueError),
 }
@@ -146,7 +146,7 @@ impl From<CallerError> for IssuanceRefusal {
 }
 
 impl IssuanceRefusal {
-    /// The code of the answer.
+    /// The gRPC status code.
     pub fn code(&self) -> Code {
         match self {
             Self::Caller(_) => Code::Unauthenticated,
@@ -157,8 +157,7 @@ impl IssuanceRefusal {
         }
     }
 
-    /// The answer. What the caller has sent comes back in it, so that it is cut off where a header
-    /// would be too long.
+    /// The gRPC status. Its message may repeat what the caller sent, so it is cut to fit into a header.
     pub fn status(&self) -> Status {
         let sentence = self
             .to_string()
@@ -169,15 +168,14 @@ impl IssuanceRefusal {
     }
 }
 
-/// The longest SPIFFE ID, in bytes: that of a trust domain, a namespace and an account of the
-/// longest names.
+/// The longest SPIFFE ID, in bytes. The longest trust domain, namespace and account fit.
 const MAX_IDENTITY: usize = 1024;
 
-/// Why it cannot be told what a call asks for.
+/// Why a request is malformed.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum RequestError {
-    /// The impersonated identity is no text.
-    #[error("{IMPERSONATED_IDENTITY} of the request's metadata is not a text; send a SPIFFE ID")]
+    /// The impersonated identity is not a string.
+    #[error("{IMPERSONATED_IDENTITY} of the request's metadata is not a string; send a SPIFFE ID")]
     NotAText,
     /// The impersonated identity is too long.
     #[error(
@@ -185,10 +183,10 @@ pub enum RequestError {
          most {MAX_IDENTITY}"
     )]
     TooLong(usize),
-    /// The impersonated identity is none.
+    /// The impersonated identity is not a SPIFFE ID.
     #[error("{IMPERSONATED_IDENTITY} of the request's metadata: {0}")]
     Identity(#[from] IdentityError),
-    /// The certificate signing request cannot be taken.
+    /// The certificate signing request is refused.
     #[error(transparent)]
     Csr(#[from] CsrError),
 }
@@ -196,15 +194,15 @@ pub enum RequestError {
 /// How long certificates are valid.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Lifetimes {
-    /// Where the caller does not say.
+    /// If the caller does not say.
     pub default: Duration,
     /// Whatever the caller says.
     pub longest: Duration,
 }
 
 impl Lifetimes {
-    /// The lifetime for a request's `validity_duration`, in seconds. As with istiod, zero and less
-    /// leave it to the CA; more than the longest is the longest.
+    /// The lifetime for a request's `validity_duration`, in seconds. As with istiod, zero and less mean
+    /// the default. Longer lifetimes are cut to the longest.
     pub fn of(self, seconds: i64) -> Duration {
         let asked = match u64::try_from(seconds) {
             Err(_) | Ok(0) => self.default,
@@ -214,10 +212,10 @@ impl Lifetimes {
     }
 }
 
-/// The identity that a request asks for.
+/// The identity that a request is for.
 ///
 /// # Errors
-/// [`RequestError`]. An empty one is not taken for the caller's own.
+/// [`RequestError`]. An empty identity does not count as the caller's own.
 fn requested_identity(request: &CertificateRequest) -> Result<RequestedIdentity, RequestError> {
     let metadata = request.metadata.as_ref();
     let Some(value) = metadata.and_then(|all| all.fields.get(IMPERSONATED_IDENTITY)) else {
@@ -233,7 +231,7 @@ fn requested_identity(request: &CertificateRequest) -> Result<RequestedIdentity,
     Ok(RequestedIdentity::Of(WorkloadIdentity::from_spiffe_id(id)?))
 }
 
-/// The key that a request wants certified. Costs a verification of its signature.
+/// The key to certify. Verifying the request's signature is the expensive part.
 ///
 /// # Errors
 /// [`RequestError::Csr`].
@@ -258,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn lifetimes_are_the_callers_within_the_longest() {
+    fn requested_lifetimes_apply_up_to_the_longest() {
         let lifetimes = Lifetimes {
             default: Duration::from_secs(100),
             longest: Duration::from_secs(1000),
@@ -277,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn without_an_identity_it_is_the_callers_own() {
+    fn a_request_without_identity_is_for_the_callers_own() {
         let mut request = CertificateRequest::default();
         assert_eq!(requested_identity(&request), Ok(RequestedIdentity::Own));
         request.metadata = Some(Struct::with_string("CertSigner", String::new()));
@@ -291,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_identity_is_not_taken_for_one_or_for_none() {
+    fn an_invalid_identity_is_an_error() {
         for id in [
             "",
             "cluster.local/ns/shop/sa/web",

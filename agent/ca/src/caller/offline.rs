@@ -1,4 +1,4 @@
-//! Tokens by the cluster's keys, without asking anybody.
+//! Authentication with the cluster's keys, which are in a file.
 
 use std::fs::File;
 use std::io;
@@ -16,10 +16,10 @@ use ambit_jwt::{ExpectedToken, KeySet, Unauthenticated, VerifiedClaims, verify_b
 use ambit_model::ObjectName;
 use ambit_policy::{Jwks, JwksError};
 
-/// As much of a foreign issuer as is repeated, in characters.
+/// How much of a foreign issuer is repeated in an error, in characters.
 const MAX_ISSUER: usize = 128;
 
-/// Verifies tokens by the cluster's keys. Clocks may differ by a minute.
+/// Verifies tokens with the cluster's keys. Clocks may differ by a minute.
 #[derive(Debug)]
 pub struct OfflineReviewer {
     expected: ExpectedToken,
@@ -27,12 +27,12 @@ pub struct OfflineReviewer {
 }
 
 impl OfflineReviewer {
-    /// A reviewer of tokens that are as `expected` and are signed by a key of the file.
+    /// A reviewer of tokens from this issuer and for this audience, signed by a key of the file.
     pub fn new(expected: ExpectedToken, keys: JwksFile) -> Self {
         Self { expected, keys }
     }
 
-    /// Whose token it is.
+    /// Authenticates the bearer of a token.
     ///
     /// # Errors
     /// [`CallerError`].
@@ -57,10 +57,10 @@ impl OfflineReviewer {
     }
 }
 
-/// The claim with the objects that a token is bound to.
+/// The claim that lists the objects a token is bound to.
 const BINDING: &str = "kubernetes.io";
 
-/// `kubernetes.io`. Kubernetes adds fields over time.
+/// The claim `kubernetes.io`. Kubernetes adds fields over time.
 #[derive(Deserialize)]
 struct Binding {
     namespace: String,
@@ -76,10 +76,10 @@ struct Object {
     uid: String,
 }
 
-/// The caller of verified claims.
+/// The caller according to verified claims.
 ///
 /// # Errors
-/// Where the token does not expire, is of no service account, or is bound to no pod.
+/// If the token does not expire, is not for a service account, or is not bound to a pod.
 fn claimed_caller(claims: &VerifiedClaims) -> Result<AuthenticatedCaller, CallerError> {
     if claims.expires.is_none() {
         return Err(CallerError::NoExpiry);
@@ -111,8 +111,7 @@ fn claimed_caller(claims: &VerifiedClaims) -> Result<AuthenticatedCaller, Caller
     })
 }
 
-/// How often the file is looked at. A mounted ConfigMap changes by a link further up, of which the
-/// kernel tells nobody who watches the file.
+/// How often the file is read.
 const LOOK: Duration = Duration::from_secs(5);
 
 /// The largest file that is read, in bytes.
@@ -124,27 +123,27 @@ pub enum JwksFileError {
     /// It cannot be read.
     #[error("the file of keys {path} cannot be read: {error}", path = path.display())]
     Read {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// What the system answered.
+        /// The system's error.
         error: io::Error,
     },
-    /// It has no keys.
+    /// It does not contain usable keys.
     #[error(
         "the file of keys {path} cannot be used: {error}; write what the API server has at \
          /openid/v1/jwks to it",
         path = path.display()
     )]
     Keys {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong with its contents.
         error: JwksError,
     },
 }
 
-/// A file with the keys of the cluster's issuer (RFC 7517), followed. If the file breaks or goes, the
-/// last good keys stay in force.
+/// A file with the cluster's keys (RFC 7517), which is followed. If it becomes unusable, the last good
+/// keys stay in force.
 #[derive(Debug)]
 pub struct JwksFile {
     keys: Arc<ArcSwap<KeySet>>,
@@ -174,13 +173,13 @@ impl JwksFile {
         })
     }
 
-    /// The keys, always the newest good ones.
+    /// The keys, always the last good ones.
     pub fn keys(&self) -> &ArcSwap<KeySet> {
         &self.keys
     }
 }
 
-/// What was read from the file.
+/// The keys in use, and the text that they were read from.
 struct ReadJwks {
     path: PathBuf,
     text: Vec<u8>,
@@ -264,19 +263,19 @@ mod tests {
     }
 
     #[test]
-    fn the_bearer_is_a_pod() {
+    fn the_caller_is_the_pod_that_the_claims_name() {
         let found = claimed_caller(&claims(&binding())).expect("a caller");
         assert_eq!(found.account.to_string(), "shop/web");
         assert_eq!(found.pod.name.to_string(), "shop/web-0");
         assert_eq!(&*found.pod.uid, "2");
         assert_eq!(found.node.as_deref(), Some("node-1"));
-        // Kubernetes before 1.30 names no node.
+        // Before 1.30 Kubernetes does not name the node.
         let found = claimed_caller(&with("node", Value::Null)).expect("a caller");
         assert_eq!(found.node, None);
     }
 
     #[test]
-    fn a_token_without_end_or_pod_is_refused() {
+    fn a_token_without_expiry_or_pod_is_refused() {
         let endless = VerifiedClaims {
             expires: None,
             ..claims(&binding())
@@ -314,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_rotated_and_a_broken_file_rotates_nothing() {
+    fn new_keys_replace_old_ones_and_a_broken_file_replaces_none() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("jwks.json");
         let issuers = [Issuer::ec("P-256"), Issuer::ec("P-256")];

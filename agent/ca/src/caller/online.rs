@@ -1,4 +1,4 @@
-//! Tokens by the API server: TokenReview of `authentication.k8s.io/v1`.
+//! Authentication with the API server: TokenReview of `authentication.k8s.io/v1`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -17,25 +17,24 @@ use crate::account::ServiceAccount;
 use crate::caller::{AuthenticatedCaller, BearerToken, BoundPod, CallerError, ReviewError};
 use ambit_model::ObjectName;
 
-/// Reviews that are under way at once: callers that nobody knows yet must not be many for the API
-/// server.
+/// How many reviews may be under way at a time, so that unknown callers do not overload the API server.
 const MAX_UNDER_WAY: usize = 16;
 
 /// How long a review may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Where reviews are created.
+/// The path at which reviews are created.
 const TOKEN_REVIEWS: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
 
-/// The longest answer that is read, in bytes.
+/// The largest answer that is read, in bytes.
 const MAX_ANSWER: usize = 256 * 1024;
 
-/// Where a user's `extra` has the objects that the token is bound to.
+/// The keys in a user's `extra` that name the objects a token is bound to.
 const POD_NAME: &str = "authentication.kubernetes.io/pod-name";
 const POD_UID: &str = "authentication.kubernetes.io/pod-uid";
 const NODE_NAME: &str = "authentication.kubernetes.io/node-name";
 
-/// Asks the API server whose a token is. It knows which pods have ended.
+/// Authenticates callers with the API server, which knows which pods have ended.
 pub struct OnlineReviewer {
     client: kube::Client,
     audience: String,
@@ -54,7 +53,7 @@ impl OnlineReviewer {
         }
     }
 
-    /// Whose token it is.
+    /// Authenticates the bearer of a token.
     ///
     /// # Errors
     /// [`ReviewError`].
@@ -66,7 +65,7 @@ impl OnlineReviewer {
         let asked = async {
             let turn = self.turns.acquire().await;
             let _turn = turn.map_err(|error| ReviewError::Unavailable(error.to_string()))?;
-            // Another call may have brought the same token meanwhile.
+            // Another call may have had the same token reviewed in the meantime.
             if let Some(caller) = self.known(digest) {
                 return Ok(caller);
             }
@@ -90,8 +89,8 @@ impl OnlineReviewer {
         known.find(token, Instant::now())
     }
 
-    /// The answer is read here: the client's own reading would log one that it cannot read, and the
-    /// token is in it.
+    /// Reads the answer itself, because the client would log an answer that it cannot decode, and the
+    /// answer contains the token.
     async fn ask(&self, token: &BearerToken) -> Result<AuthenticatedCaller, ReviewError> {
         let review = TokenReview {
             spec: TokenReviewSpec {
@@ -102,7 +101,7 @@ impl OnlineReviewer {
         };
         let answer = self.send(&review).await.map_err(ReviewError::Unavailable)?;
         let answer: TokenReview = serde_json::from_slice(&answer)
-            .map_err(|_| ReviewError::Unavailable("its answer is no TokenReview".to_owned()))?;
+            .map_err(|_| ReviewError::Unavailable("its answer is not a TokenReview".to_owned()))?;
         Ok(reviewed_caller(
             answer.status.unwrap_or_default(),
             &self.audience,
@@ -112,7 +111,7 @@ impl OnlineReviewer {
     /// Creates the review.
     ///
     /// # Errors
-    /// What happened, without anything that the review has in it.
+    /// What went wrong, without any of the review's contents.
     async fn send(&self, review: &TokenReview) -> Result<Bytes, String> {
         let body = serde_json::to_vec(review).map_err(|error| error.to_string())?;
         let request = Request::post(TOKEN_REVIEWS)
@@ -122,7 +121,7 @@ impl OnlineReviewer {
         let response = self.client.send(request).await;
         let response = response.map_err(|error| error.to_string())?;
         if !response.status().is_success() {
-            return Err(format!("it answers {}", response.status()));
+            return Err(format!("it answered {}", response.status()));
         }
         let answer = Limited::new(response.into_body(), MAX_ANSWER).collect();
         let answer = answer.await.map_err(|error| error.to_string())?;
@@ -138,13 +137,13 @@ impl fmt::Debug for OnlineReviewer {
     }
 }
 
-/// Whom the API server takes the bearer for.
+/// The caller according to the API server.
 fn reviewed_caller(
     status: TokenReviewStatus,
     audience: &str,
 ) -> Result<AuthenticatedCaller, CallerError> {
     let audiences = status.audiences.unwrap_or_default();
-    // An API server that does not know of audiences answers without them.
+    // An API server that does not support audiences answers without them.
     let is_for_us = audiences.iter().any(|known| known == audience);
     if status.authenticated != Some(true)
         || status.error.is_some_and(|e| !e.is_empty())
@@ -176,7 +175,7 @@ fn reviewed_caller(
     Ok(AuthenticatedCaller { account, pod, node })
 }
 
-/// A value of a user's `extra`, which are lists.
+/// A value in a user's `extra`, where each value is a list.
 enum Value<'a> {
     None,
     One(&'a str),
@@ -191,15 +190,15 @@ fn one<'a>(extra: &'a BTreeMap<String, Vec<String>>, key: &str) -> Value<'a> {
     }
 }
 
-/// How long a positive review is believed: as long as the API server itself believes one. A node's
-/// agent asks for all its pods at once with one token; a pod that is deleted loses its caller this
-/// much later.
+/// How long a positive review is remembered, which is as long as the API server itself does. A node's
+/// agent requests certificates for many pods with one token. A deleted pod's token is accepted for this
+/// much longer.
 const BELIEVED: Duration = Duration::from_secs(10);
 
-/// Reviews that are kept.
+/// How many reviews are remembered.
 const MAX_KEPT: usize = 4096;
 
-/// SHA-256 of a token: a dump of this process's memory has no tokens in it for long.
+/// SHA-256 of a token, so that tokens do not stay in memory.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) struct TokenDigest([u8; 32]);
 
@@ -213,18 +212,18 @@ impl TokenDigest {
     }
 }
 
-/// Positive reviews. Negative ones are not kept: a token may come to be accepted.
+/// Positive reviews. Negative ones are not remembered, since a token may become valid.
 #[derive(Debug, Default)]
 pub(super) struct Reviews(HashMap<TokenDigest, (AuthenticatedCaller, Instant)>);
 
 impl Reviews {
-    /// Whose the token is, where that was found out a moment ago.
+    /// The token's caller, if it was reviewed recently.
     pub(super) fn find(&self, token: TokenDigest, now: Instant) -> Option<AuthenticatedCaller> {
         let (caller, since) = self.0.get(&token)?;
         is_believed(*since, now).then(|| caller.clone())
     }
 
-    /// Remembers whose the token is, unless too much is remembered already.
+    /// Remembers a token's caller, if there is room.
     pub(super) fn keep(&mut self, token: TokenDigest, caller: AuthenticatedCaller, now: Instant) {
         if self.0.len() >= MAX_KEPT {
             self.0.retain(|_, (_, since)| is_believed(*since, now));
@@ -268,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bearer_is_the_pod_that_the_api_server_names() {
+    fn the_caller_is_the_pod_that_the_api_server_names() {
         let found = with("/authenticated", json!(true)).expect("a caller");
         assert_eq!(found.account.to_string(), "shop/web");
         assert_eq!(found.pod.name.to_string(), "shop/web-0");
@@ -281,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_but_a_plain_yes_is_a_no() {
+    fn only_a_clear_yes_is_accepted() {
         let not_accepted = Err(CallerError::NotAccepted {
             audience: "istio-ca".to_owned(),
         });
@@ -324,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn a_review_is_believed_for_a_while_and_for_its_token_only() {
+    fn a_review_is_remembered_for_a_while_and_for_its_token_only() {
         let (mut reviews, start) = (Reviews::default(), Instant::now());
         reviews.keep(digest(1), caller("shop/web", "web-0", None), start);
         assert!(reviews.find(digest(1), start).is_some());
@@ -333,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn room_is_bounded_and_made_by_age_only() {
+    fn memory_is_bounded_and_only_old_reviews_are_forgotten() {
         let (mut reviews, start) = (Reviews::default(), Instant::now());
         let caller = caller("shop/web", "web-0", None);
         for number in 0..=MAX_KEPT {

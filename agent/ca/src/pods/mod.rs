@@ -1,4 +1,4 @@
-//! Which pods run where.
+//! Which pods run on which nodes.
 
 mod cluster;
 mod files;
@@ -12,35 +12,34 @@ pub use files::{FollowedFiles, follow_files};
 use crate::account::ServiceAccount;
 use ambit_model::ObjectName;
 
-/// The pods of the cluster, as they are known at the time. Kept by [`follow_cluster`] or
-/// [`follow_files`].
+/// The cluster's pods as last known. [`follow_cluster`] or [`follow_files`] keeps them up to date.
 #[derive(Clone, Debug, Default)]
 pub struct PodDirectory(Arc<RwLock<Option<PodIndex>>>);
 
-/// The pods are not known yet.
+/// The pods have not been read yet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error(
-    "it is not known yet which pods run where; try again in a moment, and see the log of the CA \
+    "it is not known yet which pods run where; try again in a moment, and check the log of the CA \
      if that does not help"
 )]
 pub struct PodsUnknown;
 
 impl PodDirectory {
-    /// Looks at the pods.
+    /// Calls `look` with the pods.
     ///
     /// # Errors
-    /// [`PodsUnknown`] until all of them have been read once.
+    /// [`PodsUnknown`] until all pods have been read once.
     pub fn look<T>(&self, look: impl FnOnce(&PodIndex) -> T) -> Result<T, PodsUnknown> {
         let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
         known.as_ref().map(look).ok_or(PodsUnknown)
     }
 
-    /// Has these pods and no others from now on.
+    /// Replaces all pods.
     pub(super) fn replace(&self, pods: PodIndex) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(pods);
     }
 
-    /// Changes the pods, where they are known.
+    /// Changes the pods, if they are known.
     fn change(&self, change: impl FnOnce(&mut PodIndex)) {
         let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
         known.as_mut().map(change);
@@ -52,7 +51,7 @@ impl PodDirectory {
 pub struct PodEntry {
     /// Namespace and name.
     pub name: ObjectName,
-    /// `metadata.uid`; `None` where its source does not say.
+    /// `metadata.uid`; `None` if the source does not know it.
     pub uid: Option<Arc<str>>,
     /// `spec.nodeName`; `None` before it is scheduled.
     pub node: Option<Arc<str>>,
@@ -64,7 +63,7 @@ pub struct PodEntry {
 #[derive(Clone, Debug, Default)]
 pub struct PodIndex {
     pods: HashMap<ObjectName, PodEntry>,
-    /// How many pods of each account a node runs, none of them zero.
+    /// How many pods of each account run on each node. No count is zero.
     nodes: HashMap<Arc<str>, HashMap<ServiceAccount, usize>>,
 }
 
@@ -80,7 +79,7 @@ impl PodIndex {
         accounts.is_some_and(|accounts| accounts.contains_key(account))
     }
 
-    /// How many pods there are.
+    /// The number of pods.
     pub fn len(&self) -> usize {
         self.pods.len()
     }
@@ -90,7 +89,7 @@ impl PodIndex {
         self.pods.is_empty()
     }
 
-    /// Takes a pod in, instead of the one of its name.
+    /// Adds a pod, in place of an earlier one with the same name.
     pub fn put(&mut self, pod: PodEntry) {
         self.remove(&pod.name);
         if let Some(node) = &pod.node {
@@ -100,7 +99,7 @@ impl PodIndex {
         self.pods.insert(pod.name.clone(), pod);
     }
 
-    /// Takes the pod of this name out.
+    /// Removes the pod of this name.
     pub fn remove(&mut self, name: &ObjectName) {
         let Some(pod) = self.pods.remove(name) else {
             return;
@@ -136,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_is_known_until_all_is_known() {
+    fn no_pod_is_known_before_all_are() {
         let pods = PodDirectory::default();
         let count = |pods: &PodDirectory| pods.look(PodIndex::len);
         assert_eq!(count(&pods), Err(PodsUnknown));
@@ -149,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn an_account_is_on_a_node_as_long_as_one_of_its_pods_is() {
+    fn an_account_is_on_a_node_while_one_of_its_pods_is() {
         let (web, other) = (account("shop/web"), account("bank/web"));
         let mut pods = PodIndex::default();
         pods.put(pod("shop/web", "web-0", "node-1"));
@@ -166,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_successor_on_another_node_takes_the_place_of_the_pod() {
+    fn a_successor_on_another_node_replaces_the_pod() {
         let mut pods = PodIndex::default();
         pods.put(pod("shop/web", "web-0", "node-1"));
         pods.put(pod("shop/web", "web-0", "node-2"));

@@ -1,4 +1,4 @@
-//! One connection: HTTP/2, calls, and its end.
+//! One connection: its slot, its calls over HTTP/2, and when it ends.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
@@ -24,48 +24,47 @@ use crate::service::CertificateService;
 use ambit_admission::{NoRoom, Occupied, Origin, Seat, SeatHandle, Seats};
 use ambit_ca_protocol::{CREATE_CERTIFICATE_PATH, CertificateRequest, CertificateResponse};
 
-/// Calls of a connection that are under way at once.
+/// How many calls of a connection may be under way at a time.
 const MAX_STREAMS: u32 = 32;
 
-/// The longest head of a call, in bytes: a token and little else.
+/// The largest head of a call, in bytes. It contains a token and little else.
 const MAX_HEAD: u32 = 32 * 1024;
 
-/// The largest message of a call, in bytes: a request for a certificate of an RSA key has two
-/// thousand. With the number of streams, what a connection can have this process keep.
+/// The largest message of a call, in bytes. A request for an RSA key's certificate has about two
+/// thousand. Together with the number of streams this bounds the memory of a connection.
 const MAX_MESSAGE: usize = 32 * 1024;
 
-/// How long a call may take, from its head to its answer.
+/// How long a call may take, from its head to its response.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a connection may go without a call. Clients make a new one when they need it.
+/// How long a connection may go without a call. Clients open another one when they need it.
 const IDLE: Duration = Duration::from_secs(60);
 
-/// How long a connection may stand on which no token was shown that is good: a call may take its
-/// time.
+/// How long a connection may exist without a valid token. A call may take its full time.
 const STRANGER: Duration = CALL_TIMEOUT.saturating_add(Duration::from_secs(5));
 
-/// How often a silent peer is asked whether it is there, and how long it has to answer.
+/// How often a silent peer is pinged, and how long it has to answer.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
-/// How long the calls under way have to end once no more are taken.
+/// How long calls under way have to end after the connection stops accepting new ones.
 const CLOSING: Duration = CALL_TIMEOUT.saturating_add(Duration::from_secs(1));
 
-/// A connection's slot, and where it gets another one once its caller is known.
+/// A connection's slot, and where to get another one once its caller is known.
 pub(super) struct ConnectionSlot {
     pub(super) slots: ConnectionSlots,
     pub(super) slot: Slot,
 }
 
-/// How a connection is used.
+/// The calls of a connection, and when it was last in use.
 #[derive(Debug)]
 struct Activity(Mutex<ConnectionUse>);
 
 #[derive(Debug)]
 struct ConnectionUse {
     under_way: usize,
-    /// When it was used last; while its caller is a stranger, since when it stands.
+    /// When it was last in use. Before its caller is known, when it was opened.
     since: Instant,
-    /// Its slot, where its caller is known.
+    /// Its slot, if its caller is known.
     slot: Option<SlotHandle>,
 }
 
@@ -76,17 +75,17 @@ struct UnderWay<'a> {
     slot: Option<UsedSlot>,
 }
 
-/// The peer's side of the service.
+/// The service as one peer sees it.
 #[derive(Clone)]
 struct Calls {
     service: Arc<CertificateService>,
     peer: SocketAddr,
-    /// Who has called last.
+    /// The last authenticated caller.
     caller: watch::Sender<Option<ConnectionSource>>,
 }
 
-/// Serves a connection until its peer leaves, it is idle for long, another one needs its place, or
-/// `stop` says so.
+/// Serves a connection until its peer closes it, it is idle for too long, its slot is given to another,
+/// or `stop` says so.
 pub(super) async fn serve<S>(
     stream: S,
     peer: SocketAddr,
@@ -116,13 +115,13 @@ where
     loop {
         tokio::select! {
             result = connection.as_mut() => return result,
-            // The calls, which live as long as the connection, have the sender.
+            // The sender is in `calls`, which live as long as the connection.
             Ok(()) = known.changed() => {
                 let caller = known.borrow_and_update().clone();
                 place.know(caller, &activity);
             }
             () = place.slot.displaced() => return made_room(peer),
-            // An error is the end of the server, too.
+            // An error means that the server is gone, which ends the connection too.
             _ = stop.wait_for(|stop| *stop) => break,
             () = tokio::time::sleep(activity.left()) => {
                 if activity.left().is_zero() {
@@ -155,8 +154,8 @@ fn builder() -> http2::Builder<TokioExecutor> {
 }
 
 impl ConnectionSlot {
-    /// Gives the connection a slot that counts towards its caller. It keeps the one that it has where
-    /// all of those are in use.
+    /// Moves the connection to a slot that counts towards its caller. If none is available, the
+    /// connection keeps its present one.
     fn know(&mut self, caller: Option<ConnectionSource>, activity: &Activity) {
         if let Some(caller) = caller
             && let Ok(slot) = self.slots.take_known(caller)
@@ -191,7 +190,7 @@ impl Activity {
         usage.since = Instant::now();
     }
 
-    /// How long until the connection is idle for too long.
+    /// How long until the connection has been idle for too long.
     fn left(&self) -> Duration {
         let usage = self.usage();
         match (&usage.slot, usage.under_way) {
@@ -233,7 +232,7 @@ impl Calls {
         match tokio::time::timeout(CALL_TIMEOUT, grpc.unary(self, request)).await {
             Ok(response) => response,
             Err(_) => {
-                let reason = format!("the call has taken longer than {CALL_TIMEOUT:?}");
+                let reason = format!("the call took longer than {CALL_TIMEOUT:?}");
                 Status::new(Code::DeadlineExceeded, reason).into_http()
             }
         }
@@ -271,31 +270,32 @@ impl UnaryService<CertificateRequest> for Calls {
     }
 }
 
-/// Connections whose callers have not shown a token that is good.
+/// How many connections without a valid token there may be.
 const MAX_STRANGERS: usize = 1024;
 
-/// Connections whose callers have.
+/// How many connections of authenticated callers there may be.
 const MAX_CALLERS: usize = 3072;
 
-/// Whose share a connection counts towards.
+/// What a connection's slot counts towards.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) enum ConnectionSource {
-    /// No token has been shown.
+    /// An address from which no valid token has come on this connection.
     Stranger(Origin),
-    /// An account, on the node that its token names.
+    /// An account on the node that its token names.
     Caller(ServiceAccount, Option<Arc<str>>),
 }
 
-/// A connection's right to be there.
+/// A connection's slot.
 pub(super) type Slot = Seat<ConnectionSource>;
 
-/// What a call uses while it is under way.
+/// A handle by which calls mark the slot as in use.
 pub(super) type SlotHandle = SeatHandle<ConnectionSource>;
 
-/// A slot that a call uses.
+/// A slot that a call is using.
 pub(super) type UsedSlot = Occupied<ConnectionSource>;
 
-/// The slots of all connections.
+/// The slots of all connections (see [`ambit_admission`]). Strangers compete with strangers only, and
+/// make room for those from other addresses. A connection with a valid token counts towards its caller.
 #[derive(Clone, Debug)]
 pub(super) struct ConnectionSlots {
     strangers: Seats<ConnectionSource>,
@@ -322,7 +322,7 @@ impl ConnectionSlots {
         }
     }
 
-    /// A slot for a connection of which only the address is known.
+    /// Takes a slot for a connection of which only the address is known.
     ///
     /// # Errors
     /// [`NoRoom`].
@@ -331,10 +331,10 @@ impl ConnectionSlots {
             .take(ConnectionSource::Stranger(Origin::of(address)))
     }
 
-    /// A slot for a connection whose caller is known.
+    /// Takes a slot for a connection whose caller is known.
     ///
     /// # Errors
-    /// [`NoRoom`]; the connection may keep the slot that it has.
+    /// [`NoRoom`]. The connection may keep its present slot.
     pub(super) fn take_known(&self, caller: ConnectionSource) -> Result<Slot, NoRoom> {
         self.callers.take(caller)
     }
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stranger_gains_no_time_by_calling() {
+    fn calls_of_a_stranger_do_not_extend_its_time() {
         let activity = Activity::new();
         activity.usage().since = ago(STRANGER);
         let under_way = activity.begin();
@@ -383,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn strangers_of_one_address_do_not_shut_out_others_of_it_or_of_another() {
+    fn many_strangers_of_one_address_do_not_shut_out_others() {
         let slots = ConnectionSlots::new(8, 8);
         let mut held: Vec<_> = (0..100)
             .map(|_| slots.take(address(1)).expect("the oldest goes"))

@@ -1,4 +1,4 @@
-//! gRPC over TLS: connections, and what they may take.
+//! gRPC over TLS: the listener and its connections.
 
 mod certificate;
 mod connection;
@@ -26,26 +26,26 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The pause after a connection could not be accepted, such as for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long the calls under way have to end when the server is told to end.
+/// How long calls under way have to end when the server stops.
 const DRAIN: Duration = Duration::from_secs(15);
 
-/// Why the server cannot be reached.
+/// Why the server cannot listen.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
-    /// The address cannot be listened on.
+    /// The address is not available.
     #[error("cannot listen on {address}: {error}; give another --listen")]
     Bind {
-        /// The address.
+        /// The configured address.
         address: SocketAddr,
-        /// What the system answered.
+        /// The system's error.
         error: io::Error,
     },
-    /// TLS is not available.
+    /// TLS cannot be set up.
     #[error("TLS cannot be set up: {0}")]
     Tls(#[from] rustls::Error),
 }
 
-/// A server that listens.
+/// A listening server.
 pub struct CaServer {
     listener: TcpListener,
     address: SocketAddr,
@@ -75,12 +75,12 @@ impl CaServer {
         })
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Serves until `end`; the calls that are under way then are answered.
+    /// Serves until `end` completes. Calls that are under way then are completed.
     pub async fn serve(self, end: impl Future<Output = ()>) {
         let (stop, stopped) = watch::channel(false);
         let mut connections = JoinSet::new();
@@ -94,7 +94,7 @@ impl CaServer {
                         Ok(slot) => {
                             connections.spawn(self.connection(stream, peer, slot, stopped.clone()));
                         }
-                        Err(error) => tracing::debug!(%peer, %error, "a connection is one too many"),
+                        Err(error) => tracing::debug!(%peer, %error, "there is no room for a connection"),
                     },
                     Err(error) => {
                         tracing::warn!(%error, "a connection cannot be accepted");
@@ -104,11 +104,11 @@ impl CaServer {
             }
         }
         drop(self.listener);
-        // Nobody is left to be told where there are no connections.
+        // Fails only if there are no connections to tell.
         let _ = stop.send(true);
         let drained = async { while connections.join_next().await.is_some() {} };
         if tokio::time::timeout(DRAIN, drained).await.is_err() {
-            tracing::warn!("calls that were under way did not end, and are cut off");
+            tracing::warn!("calls under way did not end in time and are cut off");
         }
     }
 

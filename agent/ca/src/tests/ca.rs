@@ -1,4 +1,4 @@
-//! A CA that a test has started: everything but the processes around it.
+//! A running CA for tests, and a client.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -41,19 +41,19 @@ use ambit_jwt::ExpectedToken;
 use ambit_jwt::testing::Issuer;
 use ambit_model::TrustDomain;
 
-/// The server's name.
+/// The name in the server's certificate.
 pub(super) const NAME: &str = "ambit-ca.ambit-system.svc";
 
 /// `iss` of the cluster's tokens.
 pub(super) const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 
-/// The longest lifetime.
+/// The longest lifetime of certificates.
 pub(super) const LONGEST: Duration = Duration::from_secs(3600);
 
-/// Where the caller does not say.
+/// The lifetime of certificates if the caller does not say.
 pub(super) const DEFAULT: Duration = Duration::from_secs(600);
 
-/// What a test has otherwise than usual.
+/// Settings that tests change.
 pub(super) struct Settings {
     pub(super) reviewer: TokenReviewer,
     pub(super) pods: PodDirectory,
@@ -72,7 +72,7 @@ pub(super) struct TestCa {
 }
 
 impl TestCa {
-    /// With the usual pods, and the cluster's keys at hand.
+    /// Starts a CA with the usual pods and the cluster's keys.
     pub(super) async fn start() -> Self {
         Self::start_with(|_| {}).await
     }
@@ -111,12 +111,12 @@ impl TestCa {
         }
     }
 
-    /// The roots that callers know.
+    /// The roots that callers verify the server with.
     pub(super) fn roots(&self) -> &[CertificateDer<'static>] {
         self.authority.roots()
     }
 
-    /// A connection that verifies the server by its roots and name.
+    /// Connects and verifies the server by its roots and name.
     pub(super) async fn client(&self) -> Client {
         Client::connect(self.server, self.roots(), NAME)
             .await
@@ -128,7 +128,7 @@ impl TestCa {
         self.issuer.token(&claims(caller))
     }
 
-    /// Tells the server to end, and waits until it has.
+    /// Stops the server, and waits until it has ended.
     pub(super) async fn end(&mut self) {
         self.end.take().unwrap().send(()).unwrap();
         (&mut self.served).await.unwrap();
@@ -197,13 +197,13 @@ pub(super) struct Client {
 /// A call that a test makes.
 #[derive(Clone)]
 pub(super) struct Ask {
-    /// Values of `authorization`.
+    /// The values of the header `authorization`.
     pub(super) authorization: Vec<String>,
     pub(super) request: CertificateRequest,
 }
 
 impl Ask {
-    /// For the bearer's own identity, with a new key.
+    /// Requests the caller's own identity, for a new key.
     pub(super) fn own(token: &str) -> Self {
         Self {
             authorization: vec![format!("Bearer {token}")],
@@ -214,7 +214,7 @@ impl Ask {
         }
     }
 
-    /// For another identity.
+    /// Requests another identity.
     pub(super) fn impersonating(token: &str, id: &str) -> Self {
         let mut ask = Self::own(token);
         ask.request.metadata = Some(Struct::with_string(IMPERSONATED_IDENTITY, id.to_owned()));
@@ -279,14 +279,14 @@ impl Client {
         Ok(response.into_inner().cert_chain)
     }
 
-    /// The code and the sentence of a call that is refused.
+    /// The code and message of a call that must be refused.
     pub(super) async fn refused(&self, ask: &Ask) -> (Code, String) {
         let status = self.ask(ask).await.expect_err("refused");
         (status.code(), status.message().to_owned())
     }
 }
 
-/// A request for a certificate of a new key.
+/// A request for a new key's certificate.
 pub(super) fn csr() -> String {
     let key = KeyPair::generate().expect("a key");
     let request = CertificateParams::default().serialize_request(&key);

@@ -1,10 +1,11 @@
-//! IssuancePolicy in full, and the whole service over TLS.
+//! The issuance policy by itself, and the whole service over TLS.
 
 mod api_server;
 mod audit;
-mod authorization;
+
 mod ca;
 mod issuance;
+mod issuance_policy;
 mod online;
 mod refusals;
 mod server;
@@ -24,12 +25,12 @@ pub(super) fn account(name: &str) -> ServiceAccount {
     name.parse().expect("an account")
 }
 
-/// The UID that pods of this name have here.
+/// The uid of pods with this name.
 fn uid(pod: &str) -> String {
     format!("uid-of-{pod}")
 }
 
-/// A caller: an account's pod, by its name, on a node.
+/// A caller: a pod of an account, on a node.
 pub(super) fn caller(of: &str, pod: &str, node: Option<&str>) -> AuthenticatedCaller {
     let account = account(of);
     AuthenticatedCaller {

@@ -1,4 +1,4 @@
-//! Requests that ask for nothing that can be given.
+//! Requests and tokens that are refused.
 
 use std::fmt::Write;
 
@@ -12,7 +12,7 @@ use crate::tests::{agent, sidecar};
 use ambit_jwt::testing::{Issuer, unsigned};
 
 #[tokio::test]
-async fn identities_that_are_none_are_refused() {
+async fn invalid_identities_are_refused() {
     let ca = TestCa::start().await;
     let (client, token) = (ca.client().await, ca.token(&agent()));
     for id in [
@@ -34,7 +34,7 @@ async fn identities_that_are_none_are_refused() {
 }
 
 #[tokio::test]
-async fn requests_that_nobody_has_signed_are_refused() {
+async fn requests_without_a_valid_signature_are_refused() {
     let ca = TestCa::start().await;
     let (client, token) = (ca.client().await, ca.token(&agent()));
     let (one, other) = (csr(), csr());
@@ -71,7 +71,7 @@ fn with(field: &str, value: Value) -> Value {
     claims
 }
 
-/// Asserts that a token is refused, for this reason, and not repeated.
+/// Asserts that a token is refused for this reason, and not repeated in the message.
 async fn assert_refused(ca: &TestCa, token: &str, because: &str) {
     let (code, reason) = ca.client().await.refused(&Ask::own(token)).await;
     assert_eq!(code, Code::Unauthenticated, "{reason}");
@@ -96,14 +96,14 @@ async fn forged_tokens_are_refused() {
         let none = unsigned(&json!({"alg": algorithm}), &claims);
         assert_refused(&ca, &format!("{none}."), "not supported").await;
     }
-    // Signed with what everybody knows of the issuer's key.
+    // Signed with the issuer's public key as if it were a shared secret.
     let signed = unsigned(&json!({"alg": "HS256"}), &claims);
     let public = ca.issuer.jwk().to_string();
     let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, public.as_bytes());
     let signature = aws_lc_rs::hmac::sign(&key, signed.as_bytes());
     let forged = format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature.as_ref()));
     assert_refused(&ca, &forged, "not supported").await;
-    // Another caller's claims under this caller's signature.
+    // Another caller's claims with this caller's signature.
     let genuine = ca.token(&sidecar());
     let signature = genuine.rsplit_once('.').expect("three parts").1;
     let other = unsigned(
@@ -114,7 +114,7 @@ async fn forged_tokens_are_refused() {
 }
 
 #[tokio::test]
-async fn tokens_out_of_time_or_place_are_refused() {
+async fn tokens_that_are_expired_or_for_others_are_refused() {
     let ca = TestCa::start().await;
     let now = seconds();
     for (field, value, because) in [
@@ -145,7 +145,7 @@ async fn tokens_out_of_time_or_place_are_refused() {
 }
 
 #[tokio::test]
-async fn one_token_in_the_right_scheme_is_wanted() {
+async fn exactly_one_token_in_the_right_scheme_is_accepted() {
     let ca = TestCa::start().await;
     let (client, token) = (ca.client().await, ca.token(&sidecar()));
     let bearer = format!("Bearer {token}");

@@ -1,4 +1,4 @@
-//! Connections: whom the server is known by, and how it ends.
+//! The server: its own certificate, its connections, and how it stops.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -18,7 +18,7 @@ use ambit_authority::{CertificateAuthority, make_root};
 use ambit_model::TrustDomain;
 
 #[tokio::test]
-async fn the_server_is_known_by_its_root_and_name_only() {
+async fn the_server_is_verified_by_its_root_and_name() {
     let (ca, other) = (TestCa::start().await, TestCa::start().await);
     assert!(Client::connect(ca.server, ca.roots(), NAME).await.is_ok());
     assert!(
@@ -54,12 +54,12 @@ async fn other_calls_are_not_served() {
 }
 
 #[tokio::test]
-async fn it_ends_when_it_is_told_to_with_its_connections() {
+async fn it_stops_on_request_and_closes_its_connections() {
     let mut ca = TestCa::start().await;
     let client = ca.client().await;
     let ask = Ask::own(&ca.token(&sidecar()));
     assert!(client.ask(&ask).await.is_ok());
-    // One that never says anything does not keep it.
+    // A connection on which nothing is sent does not keep the server running.
     let mut silent = TcpStream::connect(ca.server).await.unwrap();
     ca.end().await;
     assert!(client.ask(&ask).await.is_err());
@@ -69,7 +69,7 @@ async fn it_ends_when_it_is_told_to_with_its_connections() {
 
 #[tokio::test]
 async fn strangers_do_not_shut_out_an_address_that_many_share() {
-    // More than all strangers get together.
+    // More than there are slots for strangers.
     const STRANGERS: usize = 1100;
     let ca = TestCa::start().await;
     let mut strangers = Vec::new();
@@ -79,14 +79,14 @@ async fn strangers_do_not_shut_out_an_address_that_many_share() {
     let client = ca.client().await;
     let ask = Ask::own(&ca.token(&sidecar()));
     assert!(client.ask(&ask).await.is_ok());
-    // Nor does what comes after a caller is known end its connection.
+    // Strangers that come later do not end the connection of a known caller either.
     for _ in 0..STRANGERS {
         strangers.push(TcpStream::connect(ca.server).await.unwrap());
     }
     assert!(client.ask(&ask).await.is_ok());
 }
 
-/// Short enough to wait for half of it.
+/// Short enough for a test to wait for half of it.
 const LIFETIME: Duration = Duration::from_secs(6);
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -107,7 +107,7 @@ fn certificate(
     Arc::new(made.unwrap())
 }
 
-/// The leaf that the server shows; `None` where it does not lead to these roots.
+/// The leaf that the server presents; `None` if it does not lead to these roots.
 async fn shown(
     server: &Arc<ServerCertificate>,
     authority: &CertificateAuthority,
@@ -129,7 +129,7 @@ async fn leaf(
 }
 
 #[tokio::test]
-async fn another_authority_gives_the_server_another_certificate() {
+async fn a_change_of_the_ca_replaces_the_servers_certificate() {
     let ((first, _kept), (second, _kept_too)) = (authority(), authority());
     let (published, latest) = watch::channel(Arc::clone(&first));
     let server = certificate(&latest, DAY);
@@ -144,7 +144,7 @@ async fn another_authority_gives_the_server_another_certificate() {
 }
 
 #[tokio::test]
-async fn it_is_renewed_before_it_ends() {
+async fn it_is_renewed_before_it_expires() {
     let (authority, _kept) = authority();
     let (_published, latest) = watch::channel(Arc::clone(&authority));
     let server = certificate(&latest, LIFETIME);
