@@ -10,49 +10,49 @@ use crate::connection::NotConnected;
 use crate::headers::HeaderMutations;
 use ambit_model::{OnError, ProviderService};
 
-/// What an authorizer answered.
+/// An authorizer's answer to a check.
 #[derive(Debug)]
 pub enum AuthorizerAnswer {
     /// The request may pass, as far as this authorizer is concerned.
     Allow(Allowance),
-    /// It may not.
+    /// The request is denied.
     Deny(DenialResponse),
-    /// There is no answer.
+    /// There is no usable answer.
     Error(CheckError),
 }
 
-/// A request may pass, with changes.
+/// Permission for a request to pass, with changes to headers.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Allowance {
-    /// To the headers of the request, before it is passed on.
+    /// Changes to the request's headers before it is passed on.
     pub request: HeaderMutations,
-    /// To the headers of the application's response.
+    /// Changes to the headers of the application's response.
     pub response: HeaderMutations,
 }
 
-/// The response to a request that may not pass. A connection is just closed.
+/// The response to a denied request. A denied connection is closed without it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DenialResponse {
-    /// The status, 200 to 599.
+    /// The status code, 200 to 599.
     pub status: StatusCode,
-    /// The headers, none of which concerns framing.
+    /// The headers. None of them concerns framing.
     pub headers: HeaderMap,
-    /// The body.
+    /// The whole body.
     pub body: Bytes,
 }
 
-/// What becomes of a request.
+/// What happens to a request or connection after a check.
 #[derive(Debug)]
 pub enum CheckOutcome {
     /// The authorizer allowed it.
     Allow(Allowance),
     /// The authorizer denied it.
     Deny(DenialResponse),
-    /// The authorizer gave no answer, and the provider says `failOpen`.
+    /// The authorizer gave no answer, but the provider says `failOpen`.
     LetThrough(CheckError),
-    /// The authorizer gave no answer.
+    /// The authorizer gave no answer, so the request is refused.
     Refuse {
-        /// The status of the response.
+        /// The status code of the response.
         status: StatusCode,
         /// Why there is no answer.
         error: CheckError,
@@ -60,8 +60,8 @@ pub enum CheckOutcome {
 }
 
 impl AuthorizerAnswer {
-    /// What follows for the request. `on_error` counts only if there is no answer, and lets a request
-    /// through only if [`CheckError::may_be_let_through`].
+    /// Decides what happens to the request. `on_error` applies only if there is no answer, and lets a
+    /// request through only if [`CheckError::may_be_let_through`].
     pub fn settle(self, on_error: OnError) -> CheckOutcome {
         match (self, on_error) {
             (Self::Allow(allowance), _) => CheckOutcome::Allow(allowance),
@@ -78,28 +78,28 @@ impl AuthorizerAnswer {
     }
 }
 
-/// Why there is no answer of an authorizer.
+/// Why an authorizer gave no usable answer.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckError {
-    /// Nobody knows where it is.
+    /// Its service cannot be found.
     #[error(
-        "the external authorizer {}:{} cannot be found: {source}; see the service of the extension \
+        "the external authorizer {}:{} cannot be found: {source}; check the service of the extension \
          provider in Istio's MeshConfig",
         service.host,
         service.port
     )]
     NotFound {
-        /// What was looked up.
+        /// The service that was looked up.
         service: ProviderService,
-        /// Why it was not found.
+        /// The resolver's error.
         source: io::Error,
     },
-    /// It does not take connections, or they break.
+    /// It does not accept connections, or a connection broke.
     #[error("the external authorizer at {address} cannot be reached: {problem}")]
     Unreachable {
-        /// Where it was looked for.
+        /// The address that was tried.
         address: SocketAddr,
-        /// What the connection says.
+        /// What went wrong with the connection.
         problem: String,
     },
     /// It did not answer in time.
@@ -109,59 +109,61 @@ pub enum CheckError {
         service.port
     )]
     TimedOut {
-        /// The authorizer.
+        /// The authorizer's service.
         service: ProviderService,
-        /// How long it had.
+        /// The time limit.
         timeout: Duration,
     },
-    /// It answered that it failed: 5xx, or a failed call.
+    /// It said that it failed: a 5xx status, or a failed call.
     #[error("the external authorizer at {address} failed: {problem}")]
     Failed {
-        /// Its address.
+        /// The authorizer's address.
         address: SocketAddr,
         /// What it said.
         problem: String,
     },
-    /// Its answer cannot be read, does not come to its end, or asks for what an authorizer may not do.
-    /// It may have been meant as a denial.
-    #[error("the answer of the external authorizer at {address} cannot be followed: {problem}")]
+    /// Its answer cannot be read, is incomplete, or asks for something that an authorizer may not do.
+    /// It may have been a denial.
+    #[error("the answer of the external authorizer at {address} cannot be used: {problem}")]
     Malformed {
-        /// Its address.
+        /// The authorizer's address.
         address: SocketAddr,
-        /// What is wrong with it.
+        /// What is wrong with the answer.
         problem: String,
     },
-    /// It could not take this check: too large, or not valid to it.
-    #[error("the external authorizer at {address} could not take the check: {problem}")]
+    /// It did not accept this check: too large, or invalid for it.
+    #[error("the external authorizer at {address} did not accept the check: {problem}")]
     NotTaken {
-        /// Its address.
+        /// The authorizer's address.
         address: SocketAddr,
         /// What it said.
         problem: String,
     },
-    /// It failed on a request that authorizers may fail on, so that `failOpen` does not count.
+    /// It failed on a request that many authorizers fail on, so `failOpen` does not apply.
     #[error(
-        "{error} (failOpen does not count, since authorizers may fail on this request: {oddity})"
+        "{error} (failOpen does not apply, since authorizers may fail on this request: {oddity})"
     )]
     OnOddRequest {
-        /// What is odd about the request.
+        /// What is unusual about the request.
         oddity: Oddity,
         /// How it failed.
         error: Box<Self>,
     },
-    /// The request or connection cannot be put to this kind of authorizer.
+    /// This kind of authorizer cannot be asked about the request or connection.
     #[error("the external authorizer cannot be asked: {0}")]
     NotAskable(&'static str),
-    /// The pod may have no connection for it.
-    #[error("the external authorizer at {address} cannot be asked for want of room: {problem}")]
+    /// The pod may not open another connection.
+    #[error(
+        "the external authorizer at {address} cannot be asked, because there is no room: {problem}"
+    )]
     NoRoom {
-        /// Its address.
+        /// The authorizer's address.
         address: SocketAddr,
-        /// What there is too much of.
+        /// The resource that is used up.
         problem: String,
     },
     /// The pod has too many checks under way.
-    #[error("the pod has {cap} external authorizations under way already, which is its cap")]
+    #[error("the pod already has {cap} external authorizations under way, which is its cap")]
     OverCap {
         /// The cap.
         cap: usize,
@@ -169,9 +171,9 @@ pub enum CheckError {
 }
 
 impl CheckError {
-    /// Whether a request is let through where the provider says `failOpen`: only if the authorizer said
-    /// nothing, or that it failed. Not where its answer cannot be followed, which may be a denial, and
-    /// not where a caller can bring the failure about with a request, or with many.
+    /// Whether `failOpen` lets a request through after this error: only if the authorizer said nothing,
+    /// or said that it failed. Not if its answer is unusable, because that may be a denial, and not if
+    /// a caller can provoke the failure with one request or with many.
     pub fn may_be_let_through(&self) -> bool {
         match self {
             Self::NotFound { .. }
@@ -187,7 +189,7 @@ impl CheckError {
         }
     }
 
-    /// The same failure, on a request with this oddity.
+    /// The same failure, on a request that is unusual in this way.
     pub(super) fn on(self, oddity: Option<Oddity>) -> Self {
         match oddity {
             Some(oddity) if self.may_be_let_through() => Self::OnOddRequest {
@@ -198,7 +200,7 @@ impl CheckError {
         }
     }
 
-    /// The word that logs and metrics use.
+    /// The word for logs and metrics.
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::OnOddRequest { error, .. } => error.as_str(),
@@ -214,7 +216,7 @@ impl CheckError {
         }
     }
 
-    /// For want of a connection.
+    /// The error for a failed connection attempt.
     pub(super) fn not_connected(address: SocketAddr, error: NotConnected) -> Self {
         match error {
             NotConnected::Unreachable(problem) => Self::Unreachable { address, problem },
@@ -229,7 +231,7 @@ impl CheckError {
     }
 }
 
-/// An error with its causes.
+/// An error's message with those of its causes.
 pub(super) fn describe(error: &dyn std::error::Error) -> String {
     let mut problem = error.to_string();
     let mut cause = error.source();

@@ -10,61 +10,61 @@ use ambit_model::WorkloadIdentity;
 pub struct Check<'a> {
     /// The caller.
     pub source: CheckPeer<'a>,
-    /// The pod that is called.
+    /// The pod that received the request or connection.
     pub destination: CheckPeer<'a>,
-    /// The request; `None` for a connection that is not looked into.
+    /// The request; `None` for a connection that is not parsed as HTTP.
     pub request: Option<CheckedRequest<'a>>,
 }
 
 /// One end of a connection.
 #[derive(Clone, Copy, Debug)]
 pub struct CheckPeer<'a> {
-    /// Its address.
+    /// The end's address and port.
     pub address: SocketAddr,
     /// Its verified identity; `None` for plaintext.
     pub principal: Option<&'a WorkloadIdentity>,
 }
 
-/// A request, as it will be passed on.
+/// A request in the form in which it will be passed on.
 #[derive(Clone, Debug)]
 pub struct CheckedRequest<'a> {
-    /// What tells this request from others, such as `x-request-id`.
+    /// An identifier of this request, such as `x-request-id`.
     pub id: &'a str,
-    /// The method.
+    /// The method, such as GET.
     pub method: &'a Method,
     /// `http` or `https`.
     pub scheme: &'a str,
     /// `:authority`, or the Host header.
     pub authority: &'a str,
-    /// The path, with the query.
+    /// The path with the query.
     pub path: &'a str,
     /// The headers, without pseudo-headers.
     pub headers: &'a HeaderMap,
-    /// The version in which it came.
+    /// The version in which the request arrived.
     pub version: Version,
-    /// The body as far as the provider may see it; `None` where it shall see none.
+    /// The part of the body that the provider may see; `None` if it may see none.
     pub body: Option<BodyPart>,
 }
 
-/// As much of a body as the provider may see.
+/// The part of a body that the provider may see.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct BodyPart {
     /// The bytes, at most `maxRequestBytes`.
     pub bytes: Bytes,
-    /// Whether there is more.
+    /// Whether the body continues.
     pub extent: BodyExtent,
 }
 
-/// How much of a body there is.
+/// How much of a body is included.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BodyExtent {
     /// All of it.
     Whole,
-    /// The beginning.
+    /// The beginning only.
     Beginning,
 }
 
-/// The header with which an authorizer is told whether it sees all of a body.
+/// The header that tells an authorizer whether the body is incomplete.
 pub(super) const PARTIAL_BODY: &str = "x-envoy-auth-partial-body";
 
 impl BodyExtent {
@@ -77,16 +77,16 @@ impl BodyExtent {
     }
 }
 
-/// Bytes of a target, with its query. Gunicorn takes a request line of 4,094 bytes.
+/// The longest target with its query, in bytes. Gunicorn accepts a request line of 4,094 bytes.
 const LONGEST_TARGET: usize = 4_000;
 
-/// Bytes of a head as it is sent. Nginx, Apache and Tomcat take 8 KiB of it.
+/// The longest head as sent, in bytes. Nginx, Apache and Tomcat accept 8 KiB.
 const LONGEST_HEAD: usize = 8_000;
 
-/// Bytes of a body. Nginx takes 1 MiB.
+/// The longest body, in bytes. Nginx accepts 1 MiB.
 const LONGEST_BODY: usize = 1 << 20;
 
-/// Methods that servers know (RFC 9110, section 9, and RFC 5789).
+/// The methods that servers know (RFC 9110, section 9, and RFC 5789).
 const METHODS: [Method; 8] = [
     Method::GET,
     Method::HEAD,
@@ -98,7 +98,8 @@ const METHODS: [Method; 8] = [
     Method::TRACE,
 ];
 
-/// Why an authorizer may fail on a check.
+/// What is unusual about a check, such that many authorizers fail on it. A caller can cause that, so
+/// `failOpen` does not apply to these checks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Oddity {
     /// Few servers know the method.
@@ -107,13 +108,13 @@ pub enum Oddity {
     /// The target is long.
     #[error("its path and query are longer than {LONGEST_TARGET} bytes")]
     LongTarget,
-    /// The target does not decode to text.
-    #[error("its path or query has an escape that is malformed or no UTF-8")]
+    /// The target does not decode to UTF-8.
+    #[error("its path or query has an escape that is malformed or not UTF-8")]
     Escape,
     /// The head is long.
     #[error("its headers are longer than {LONGEST_HEAD} bytes")]
     LongHead,
-    /// A header is not text.
+    /// A header has bytes outside ASCII.
     #[error("a header has characters outside of ASCII")]
     Header,
     /// The body is long.
@@ -121,7 +122,7 @@ pub enum Oddity {
     LongBody,
 }
 
-/// A check as far as its caller determines it.
+/// The parts of a check that its caller controls, as they are sent.
 pub(super) struct SentCheck<'a> {
     pub(super) method: &'a Method,
     pub(super) target: &'a str,
@@ -130,7 +131,7 @@ pub(super) struct SentCheck<'a> {
 }
 
 impl<'a> SentCheck<'a> {
-    /// A check that has all of the request.
+    /// A check that contains the whole request.
     pub(super) fn whole(request: &'a CheckedRequest<'a>) -> Self {
         Self {
             method: request.method,
@@ -140,7 +141,7 @@ impl<'a> SentCheck<'a> {
         }
     }
 
-    /// What is odd about it; `None` for an ordinary one.
+    /// What is unusual about the check; `None` if nothing is.
     pub(super) fn oddity(&self) -> Option<Oddity> {
         let is_text = |value: &HeaderValue| value.to_str().is_ok();
         let line = |(name, value): (&HeaderName, &HeaderValue)| {
@@ -160,7 +161,7 @@ impl<'a> SentCheck<'a> {
     }
 }
 
-/// Whether each `%` begins an escape, and what they stand for is UTF-8.
+/// Whether each `%` begins an escape, and the result is UTF-8.
 fn decodes_to_text(target: &str) -> bool {
     let mut decoded = Vec::with_capacity(target.len());
     let mut rest = target.bytes();
@@ -195,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn what_servers_may_fail_on_is_odd() {
+    fn checks_that_servers_may_fail_on_are_odd() {
         let long = |length: usize| "a".repeat(length);
         let target = |length: usize| format!("/{}", long(length - 1));
         let get = Method::GET;

@@ -1,4 +1,5 @@
-//! Connections to authorizers: how they are made, whether they are in use, and how much came on them.
+//! Connections to authorizers: how they are opened, how long they are kept, and what has been received
+//! on them.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -17,18 +18,18 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::answer::CheckError;
 use ambit_model::{Endpoint, ProviderService};
 
-/// How the checks of one pod reach authorizers: as the pod, from where it is.
+/// How the checks of one pod reach authorizers: as the pod's own connections would.
 pub trait PodNetwork {
-    /// Where a service is reached at this moment; nowhere where nothing is ready.
+    /// Where a service can be reached at this moment. Empty if no endpoint is ready.
     ///
     /// # Errors
-    /// Where nobody knows the service, or its address leads nowhere.
+    /// If the service is unknown, or its address leads nowhere.
     fn resolve<'a>(
         &'a self,
         service: &'a ProviderService,
     ) -> LocalBoxFuture<'a, io::Result<Vec<Endpoint>>>;
 
-    /// Connects to one of them.
+    /// Connects to an endpoint.
     ///
     /// # Errors
     /// [`NotConnected`].
@@ -37,7 +38,7 @@ pub trait PodNetwork {
         endpoint: &'a Endpoint,
     ) -> LocalBoxFuture<'a, Result<Box<dyn AuthorizerStream>, NotConnected>>;
 
-    /// Runs what drives a connection until its end, or the pod's.
+    /// Runs a connection's driver until it completes or the pod is gone.
     fn spawn(&self, task: LocalBoxFuture<'static, ()>);
 }
 
@@ -46,18 +47,19 @@ pub trait AuthorizerStream: AsyncRead + AsyncWrite + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin> AuthorizerStream for T {}
 
-/// Why there is no connection: a sentence without full stop.
+/// Why there is no connection. Displays as a sentence without the full stop.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum NotConnected {
     /// The authorizer cannot be reached.
     #[error("{0}")]
     Unreachable(String),
-    /// The pod may have no more connections.
+    /// The pod may not open more connections.
     #[error("{0}")]
     NoRoom(String),
 }
 
-/// Whether two endpoints are one. A pod is told by its uid: a successor at the same address is another.
+/// Whether two endpoints are the same. Pods are compared by uid, since a successor may have the same
+/// address.
 pub(super) fn is_same_endpoint(one: &Endpoint, other: &Endpoint) -> bool {
     match (one, other) {
         (Endpoint::Pod(one), Endpoint::Pod(other)) => {
@@ -70,8 +72,8 @@ pub(super) fn is_same_endpoint(one: &Endpoint, other: &Endpoint) -> bool {
     }
 }
 
-/// Makes a connection, as far as `handshake` makes it one of HTTP, and drives it until it has not been
-/// used for a while.
+/// Opens a connection, performs the HTTP handshake, and drives the connection until it has been unused
+/// for a while.
 ///
 /// # Errors
 /// [`CheckError::Unreachable`], [`CheckError::NoRoom`].
@@ -107,53 +109,53 @@ where
     Ok((sender, usage))
 }
 
-/// Counts the bytes that came on a connection. Clones share the count.
+/// Counts the bytes received on a connection. Clones share the count.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ReceivedBytes(Rc<Cell<u64>>);
 
-/// A connection whose incoming bytes are counted.
+/// A connection that counts the bytes it receives.
 pub(super) struct CountedStream {
     stream: Box<dyn AuthorizerStream>,
-    heard: ReceivedBytes,
+    received: ReceivedBytes,
 }
 
-/// Who is being asked in the course of one check, and whether an answer has begun. An answer that has
-/// begun and does not end may have been a denial.
+/// Which connection a check was sent on, and whether an answer has begun on it. An answer that begins
+/// but does not end may have been a denial.
 #[derive(Debug, Default)]
 pub(super) struct AnswerProgress(RefCell<Option<Attempt>>);
 
 #[derive(Debug)]
 struct Attempt {
     address: SocketAddr,
-    heard: ReceivedBytes,
+    received: ReceivedBytes,
     before: u64,
 }
 
 impl ReceivedBytes {
-    /// How many bytes came.
+    /// How many bytes were received.
     pub(super) fn bytes(&self) -> u64 {
         self.0.get()
     }
 
-    /// Counts more.
+    /// Adds to the count.
     pub(super) fn add(&self, bytes: usize) {
         self.0.set(self.0.get() + bytes as u64);
     }
 }
 
 impl CountedStream {
-    pub(super) fn new(stream: Box<dyn AuthorizerStream>, heard: ReceivedBytes) -> Self {
-        Self { stream, heard }
+    pub(super) fn new(stream: Box<dyn AuthorizerStream>, received: ReceivedBytes) -> Self {
+        Self { stream, received }
     }
 }
 
 impl AnswerProgress {
-    /// Notes that a check is about to be sent on a connection.
-    pub(super) fn ask(&self, address: SocketAddr, heard: ReceivedBytes) {
-        let before = heard.bytes();
+    /// Records that a check is about to be sent on a connection.
+    pub(super) fn ask(&self, address: SocketAddr, received: ReceivedBytes) {
+        let before = received.bytes();
         self.0.replace(Some(Attempt {
             address,
-            heard,
+            received,
             before,
         }));
     }
@@ -163,16 +165,16 @@ impl AnswerProgress {
         let asked = self.0.borrow();
         asked
             .as_ref()
-            .is_some_and(|asked| asked.heard.bytes() > asked.before)
+            .is_some_and(|asked| asked.received.bytes() > asked.before)
     }
 
-    /// The error of an answer that has begun and does not end; `None` if none has begun.
+    /// The error for an answer that began but did not end; `None` if none has begun.
     pub(super) fn broken_off(&self, problem: impl Into<String>) -> Option<CheckError> {
         let asked = self.0.borrow();
         let asked = asked.as_ref()?;
-        (asked.heard.bytes() > asked.before).then(|| CheckError::Malformed {
+        (asked.received.bytes() > asked.before).then(|| CheckError::Malformed {
             address: asked.address,
-            problem: format!("it began, and {}", problem.into()),
+            problem: format!("it began, but {}", problem.into()),
         })
     }
 }
@@ -185,7 +187,7 @@ impl AsyncRead for CountedStream {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        self.heard.add(buffer.filled().len() - before);
+        self.received.add(buffer.filled().len() - before);
         read
     }
 }
@@ -220,20 +222,20 @@ impl AsyncWrite for CountedStream {
     }
 }
 
-/// How long a connection to an authorizer may take to be made; Istio's `connectTimeout`.
+/// How long opening a connection may take. Istio's `connectTimeout`.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a connection to an authorizer is kept without a check.
+/// How long an unused connection is kept.
 const IDLE: Duration = Duration::from_secs(90);
 
-/// Whether a connection is in use.
+/// How many checks use a connection, and when the last one ended.
 #[derive(Debug)]
 pub(super) struct ConnectionUse {
     checks: Cell<usize>,
     last: Cell<Instant>,
 }
 
-/// One check on a connection, until it is dropped.
+/// A check that uses a connection, until it is dropped.
 #[derive(Debug)]
 pub(super) struct InUse(Rc<ConnectionUse>);
 
@@ -245,13 +247,13 @@ impl ConnectionUse {
         })
     }
 
-    /// Notes that a check begins.
+    /// Records that a check begins.
     pub(super) fn begin(self: &Rc<Self>) -> InUse {
         self.checks.set(self.checks.get() + 1);
         InUse(Rc::clone(self))
     }
 
-    /// Resolves once nobody has used the connection for some time.
+    /// Completes once the connection has been unused for [`IDLE`].
     pub(super) async fn ended(&self) {
         loop {
             let due = match self.checks.get() {
@@ -281,7 +283,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_connection_ends_once_it_is_not_used_and_not_before() {
+    async fn a_connection_ends_only_after_it_was_unused_for_a_while() {
         let usage = ConnectionUse::new();
         let check = usage.begin();
         let mut ended = Box::pin(usage.ended());

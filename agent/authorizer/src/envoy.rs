@@ -1,15 +1,15 @@
-//! The messages of `envoy.service.auth.v3.Authorization`, as far as they are used.
+//! The messages of `envoy.service.auth.v3.Authorization`, with the fields that Ambit uses.
 //!
-//! What an authorizer sends as text is taken as bytes: one that is no UTF-8 must not make the rest
-//! of a denial unreadable. Fields of a `oneof` are separate, so that a message that has several is
-//! seen as such.
+//! Strings from an authorizer are read as bytes, so that one that is not UTF-8 does not make the rest
+//! of a denial unreadable. The fields of a `oneof` are separate, so that a message with several of them
+//! is noticed.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use prost::Message;
 
-/// Where the call is made.
+/// The HTTP/2 path of the call.
 pub(super) const CHECK_PATH: &str = "/envoy.service.auth.v3.Authorization/Check";
 
 /// `envoy.service.auth.v3.CheckRequest`.
@@ -51,7 +51,7 @@ pub(crate) struct Address {
 pub(crate) struct SocketAddress {
     #[prost(string, tag = "2")]
     pub(crate) address: String,
-    /// Of a `oneof`, so that it is sent even where it is 0.
+    /// Part of a `oneof`, so it is sent even if it is 0.
     #[prost(uint32, optional, tag = "3")]
     pub(crate) port_value: Option<u32>,
 }
@@ -81,7 +81,7 @@ pub(crate) struct HttpRequest {
     pub(crate) id: String,
     #[prost(string, tag = "2")]
     pub(crate) method: String,
-    /// Names in lower case; the values of one name joined.
+    /// Names in lower case. Several values of one name are joined.
     #[prost(btree_map = "string, string", tag = "3")]
     pub(crate) headers: BTreeMap<String, String>,
     #[prost(string, tag = "4")]
@@ -90,7 +90,7 @@ pub(crate) struct HttpRequest {
     pub(crate) host: String,
     #[prost(string, tag = "6")]
     pub(crate) scheme: String,
-    /// Bytes of the body; -1 where nobody knows.
+    /// The size of the body in bytes; -1 if it is not known.
     #[prost(int64, tag = "9")]
     pub(crate) size: i64,
     #[prost(string, tag = "10")]
@@ -110,7 +110,7 @@ pub(crate) struct CheckResponse {
     pub(crate) denied_response: Option<DeniedHttpResponse>,
     #[prost(message, optional, tag = "3")]
     pub(crate) ok_response: Option<OkHttpResponse>,
-    /// The authorizer says that it failed.
+    /// Set if the authorizer says that it failed.
     #[prost(message, optional, tag = "5")]
     pub(crate) error_response: Option<DeniedHttpResponse>,
 }
@@ -155,7 +155,7 @@ pub(crate) struct OkHttpResponse {
     pub(crate) query_parameters_to_remove: Vec<Bytes>,
 }
 
-/// `envoy.config.core.v3.QueryParameter`, of which it only counts that it is there.
+/// `envoy.config.core.v3.QueryParameter`. Only its presence matters.
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
 pub(crate) struct QueryParameter {}
 
@@ -164,7 +164,7 @@ pub(crate) struct QueryParameter {}
 pub(crate) struct HeaderValueOption {
     #[prost(message, optional, tag = "1")]
     pub(crate) header: Option<HeaderValue>,
-    /// The former way to say what `append_action` says.
+    /// Deprecated in favour of `append_action`.
     #[prost(message, optional, tag = "2")]
     pub(crate) append: Option<BoolValue>,
     #[prost(int32, tag = "3")]
@@ -185,7 +185,7 @@ pub(crate) struct HeaderValue {
     pub(crate) key: Bytes,
     #[prost(bytes = "bytes", tag = "2")]
     pub(crate) value: Bytes,
-    /// Instead of `value`.
+    /// Used instead of `value`.
     #[prost(bytes = "bytes", tag = "3")]
     pub(crate) raw_value: Bytes,
 }

@@ -1,4 +1,4 @@
-//! Where an authorizer is.
+//! Finds the endpoints of an authorizer.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -9,11 +9,11 @@ use crate::connection::is_same_endpoint;
 use ambit_common::MeshClass;
 use ambit_model::{Destination, Endpoint, ObjectName, ProviderService, Snapshot, Target};
 
-/// Where a service is reached: the ready pods of a Service that the mesh knows, or what the system's
-/// resolver says, as the mesh takes it.
+/// Where a service can be reached: the ready pods of a Service of the mesh, or else what the system's
+/// resolver returns, interpreted as the mesh interprets addresses.
 ///
 /// # Errors
-/// Where nobody knows the service, or it is an address of the mesh that leads to no pod.
+/// If the service is unknown, or has an address of the mesh that leads to no pod.
 pub async fn resolve(mesh: Arc<Snapshot>, service: &ProviderService) -> io::Result<Vec<Endpoint>> {
     let known = in_mesh(&mesh, service)?;
     if !known.is_empty() {
@@ -33,11 +33,10 @@ pub async fn resolve(mesh: Arc<Snapshot>, service: &ProviderService) -> io::Resu
     }
 }
 
-/// The pods of the mesh that answer for a service, as far as that can be told without asking a
-/// resolver.
+/// The pods of the mesh that serve a service, as far as this is known without asking a resolver.
 ///
 /// # Errors
-/// Where its Service has no such port, or its address leads to no pod.
+/// If the Service has no such port, or the address leads to no pod.
 pub fn in_mesh(mesh: &Snapshot, service: &ProviderService) -> io::Result<Vec<Target>> {
     if let Ok(address) = service.host.parse::<IpAddr>() {
         let endpoints = at(mesh, SocketAddr::new(address, service.port))?;
@@ -51,7 +50,7 @@ pub fn in_mesh(mesh: &Snapshot, service: &ProviderService) -> io::Result<Vec<Tar
         return Ok(Vec::new());
     };
     match mesh.service(&name, service.port) {
-        // None where the mesh does not know them: pods on the node's network, or what is outside.
+        // Empty if the endpoints are pods on the node's network, or outside the mesh.
         Destination::Service { endpoints, .. } => {
             Ok(endpoints.into_iter().filter_map(pod).collect())
         }
@@ -66,14 +65,14 @@ pub fn in_mesh(mesh: &Snapshot, service: &ProviderService) -> io::Result<Vec<Tar
     }
 }
 
-/// What an address means, as for any connection of the pod.
+/// The endpoints behind an address, as for any connection of the pod.
 fn at(mesh: &Snapshot, address: SocketAddr) -> io::Result<Vec<Endpoint>> {
     let nowhere = |problem: String| Err(io::Error::new(io::ErrorKind::NotFound, problem));
     match (mesh.destination(address), mesh.mesh_class(address.ip())) {
         (Destination::Workload(target), _) => Ok(vec![Endpoint::Pod(target)]),
         (Destination::Service { endpoints, .. }, _) if !endpoints.is_empty() => Ok(endpoints),
         (_, Some(MeshClass::Proxy)) => nowhere(format!(
-            "{address} is of the mesh, and leads to no ready pod"
+            "{address} belongs to the mesh but leads to no ready pod"
         )),
         (_, Some(MeshClass::NotOptedIn | MeshClass::Outside) | None) => {
             Ok(vec![Endpoint::Outside(address)])
@@ -88,7 +87,7 @@ fn pod(endpoint: Endpoint) -> Option<Target> {
     }
 }
 
-/// The Service of a host `NAME.NAMESPACE.svc[.DOMAIN]`, or of `NAMESPACE/NAME`.
+/// The Service that a host `NAME.NAMESPACE.svc[.DOMAIN]` names, or `NAME` with a namespace.
 fn service_name(service: &ProviderService) -> Option<ObjectName> {
     let mut labels = service.host.split('.');
     match (labels.next(), labels.next(), labels.next()) {
@@ -101,10 +100,10 @@ fn service_name(service: &ProviderService) -> Option<ObjectName> {
     }
 }
 
-/// Asks at one endpoint after another, `preferred` first, until one can be reached.
+/// Tries one endpoint after another until one can be reached: `preferred` first, or else a random one.
 ///
 /// # Errors
-/// The last one's, or that there is none.
+/// The last endpoint's error, or that there are no endpoints.
 pub(super) async fn in_turn<T>(
     service: &ProviderService,
     endpoints: &[Endpoint],

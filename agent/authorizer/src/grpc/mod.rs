@@ -1,5 +1,5 @@
-//! gRPC authorizers: one HTTP/2 connection for each provider. Its streams do not touch each other, so
-//! that all callers share it.
+//! The client for gRPC authorizers. It keeps one HTTP/2 connection to each provider, which all callers
+//! share, since its streams are independent.
 
 mod request;
 mod response;
@@ -39,7 +39,7 @@ pub(super) struct GrpcClient {
 }
 
 impl GrpcClient {
-    /// Puts a check to one of the endpoints; to the others where that one cannot be reached.
+    /// Sends a check to an endpoint, and to the next one if it cannot be reached.
     ///
     /// # Errors
     /// [`CheckError`].
@@ -48,7 +48,8 @@ impl GrpcClient {
         network: &Rc<dyn PodNetwork>,
         provider: &ExtensionProvider,
         endpoints: &[Endpoint],
-        (check, hearing): (&Check<'_>, &AnswerProgress),
+        check: &Check<'_>,
+        progress: &AnswerProgress,
     ) -> Result<AuthorizerAnswer, CheckError> {
         let message = check_request(provider, check);
         let service = &provider.service;
@@ -58,11 +59,11 @@ impl GrpcClient {
                 service,
                 message: &message,
                 address: endpoint.address(),
-                hearing,
+                progress,
             };
             let (caller, age) = kept.caller(network, endpoint).await?;
             let called = match (asked.call(caller).await, age) {
-                // It may have ended of old age before this check came to it.
+                // The connection may have been closed for its age before this check arrived.
                 (Err(CallError::Broken(_)), Age::Reused) => {
                     kept.forget(endpoint).await;
                     let (caller, _) = kept.caller(network, endpoint).await?;
@@ -78,7 +79,7 @@ impl GrpcClient {
         .await
     }
 
-    /// The connection to a provider. Those to providers that are not asked any more are forgotten.
+    /// The connection to a provider. Closed connections to other providers are forgotten.
     fn kept(&self, service: &ProviderService) -> Rc<ProviderConnection> {
         let mut all = self.kept.borrow_mut();
         if let Some(known) = all.get(service) {
@@ -103,31 +104,31 @@ pub(super) fn check_head(service: &ProviderService) -> Request<()> {
     head
 }
 
-/// A check that is put to an endpoint.
+/// A check to be sent to an endpoint.
 struct CheckAttempt<'a> {
     service: &'a ProviderService,
     message: &'a CheckRequest,
     address: SocketAddr,
-    hearing: &'a AnswerProgress,
+    progress: &'a AnswerProgress,
 }
 
-/// Why a call has no answer.
+/// Why a call has no usable answer.
 enum CallError {
-    /// There is none to be asked by this name.
+    /// No request can be sent to a service of this name.
     NotAskable,
-    /// The connection failed: the authorizer said nothing.
+    /// The connection failed, and the authorizer said nothing.
     Broken(Broken),
-    /// The answer is none.
+    /// The response is not a usable answer.
     NoAnswer(NoAnswer),
 }
 
 impl CheckAttempt<'_> {
     async fn call(&self, mut caller: CallSender) -> Result<AuthorizerAnswer, CallError> {
         let request = check_call(self.service, self.message).ok_or(CallError::NotAskable)?;
-        let heard = ReceivedBytes::default();
-        self.hearing.ask(self.address, heard.clone());
+        let received = ReceivedBytes::default();
+        self.progress.ask(self.address, received.clone());
         let response = caller.send(request).await.map_err(CallError::Broken)?;
-        heard.add(1);
+        received.add(1);
         read(response).await.map_err(CallError::NoAnswer)
     }
 }
@@ -150,15 +151,15 @@ impl CallError {
     }
 }
 
-/// How often an authorizer that owes an answer is asked whether it is still there.
+/// How often an authorizer that owes an answer is pinged.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
-/// The connection to one provider, if there is one. Locked while it is being made, so that checks at
-/// the same time share it.
+/// The connection to one provider, if there is one. It is locked while it is being opened, so that
+/// checks at the same time share it.
 #[derive(Default)]
 pub(super) struct ProviderConnection {
     connection: Mutex<Option<Connection>>,
-    /// Where the provider was asked last.
+    /// The endpoint that was used last.
     endpoint: RefCell<Option<Endpoint>>,
 }
 
@@ -174,31 +175,31 @@ pub(super) enum Age {
     Reused,
 }
 
-/// Makes a call.
+/// Sends one request on a connection.
 pub(super) struct CallSender {
     sender: SendRequest<Full<Bytes>>,
     _in_use: InUse,
 }
 
-/// The connection failed: the authorizer said nothing.
+/// The connection failed, and the authorizer said nothing.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct Broken(pub(super) String);
 
 impl ProviderConnection {
-    /// Where the provider was asked last.
+    /// The endpoint that was used last.
     pub(super) fn endpoint(&self) -> Option<Endpoint> {
         self.endpoint.borrow().clone()
     }
 
-    /// Whether somebody uses it, or may yet.
+    /// Whether the connection is open or being opened.
     pub(super) fn is_open(&self) -> bool {
         self.connection.try_lock().map_or(true, |connection| {
             connection.as_ref().is_some_and(Connection::is_open)
         })
     }
 
-    /// The connection to an endpoint, or a new one.
+    /// The connection to an endpoint. A new one is opened if there is none.
     ///
     /// # Errors
     /// [`CheckError::Unreachable`], [`CheckError::NoRoom`].
@@ -221,7 +222,7 @@ impl ProviderConnection {
         Ok((caller, Age::New))
     }
 
-    /// Gives up a connection that broke.
+    /// Drops the connection to an endpoint if it is closed.
     pub(super) async fn forget(&self, broken: &Endpoint) {
         let mut connection = self.connection.lock().await;
         if connection
@@ -266,7 +267,7 @@ async fn connect(
     })
 }
 
-/// Runs what a connection consists of where the connection is.
+/// Runs the tasks of a connection on the pod's network.
 #[derive(Clone)]
 struct Local(Rc<dyn PodNetwork>);
 
@@ -277,8 +278,8 @@ impl<F: Future + 'static> Executor<F> for Local {
 }
 
 impl CallSender {
-    /// Sends a request and waits for the head of its response. The connection counts as used until
-    /// the caller is dropped.
+    /// Sends a request and waits for the head of its response. The connection counts as used until this
+    /// is dropped.
     ///
     /// # Errors
     /// [`Broken`].

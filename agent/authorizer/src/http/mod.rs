@@ -1,4 +1,4 @@
-//! HTTP authorizers.
+//! The client for HTTP authorizers.
 
 mod pool;
 mod response;
@@ -20,13 +20,13 @@ use ambit_model::{Endpoint, HttpApi, ProviderService, folded};
 use pool::{CallerKey, Pool};
 use response::Head;
 
-/// The head of a check; `None` where the request is none that could be sent on.
+/// The head of a check; `None` if the request cannot be sent on.
 pub(super) fn check_head(api: &HttpApi, asked: &CheckedRequest<'_>) -> Option<Request<()>> {
     let request = check_request(api, asked).ok()?;
     Some(request.map(|_| ()))
 }
 
-/// What is odd about a check, of what is sent of it.
+/// What is unusual about a check, considering only what is sent.
 pub(super) fn oddity(api: &HttpApi, asked: &CheckedRequest<'_>) -> Option<Oddity> {
     let request = check_request(api, asked).ok()?;
     let target = request.uri().path_and_query();
@@ -46,19 +46,21 @@ pub(super) struct HttpClient {
 }
 
 impl HttpClient {
-    /// Puts a check to one of the endpoints; to the others where that one cannot be reached.
+    /// Sends a check to an endpoint, and to the next one if it cannot be reached.
     ///
     /// # Errors
     /// [`CheckError`].
     pub(super) async fn check(
         &self,
         network: &Rc<dyn PodNetwork>,
-        (api, service): (&HttpApi, &ProviderService),
+        api: &HttpApi,
+        service: &ProviderService,
         endpoints: &[Endpoint],
-        (check, hearing): (&Check<'_>, &AnswerProgress),
+        check: &Check<'_>,
+        progress: &AnswerProgress,
     ) -> Result<Head, CheckError> {
         let Some(asked) = &check.request else {
-            let problem = "it judges requests, and this connection is not looked into";
+            let problem = "it authorizes HTTP requests, but this connection is not parsed as HTTP";
             return Err(CheckError::NotAskable(problem));
         };
         let request = check_request(api, asked)?;
@@ -66,7 +68,7 @@ impl HttpClient {
         in_turn(service, endpoints, None, async |endpoint| {
             let sent = self
                 .pool
-                .send(network, (endpoint, &caller), &request, hearing);
+                .send(network, endpoint, &caller, &request, progress);
             let (response, lease) = sent.await?;
             Ok(Head { response, lease })
         })
@@ -74,16 +76,17 @@ impl HttpClient {
     }
 }
 
-/// The request for a check.
+/// Builds the request of a check, as Envoy does for an HTTP authorizer: the request itself, with few of
+/// its headers.
 ///
 /// # Errors
-/// [`CheckError::NotAskable`] for what is no request that could be sent on.
+/// [`CheckError::NotAskable`] if the request cannot be sent on.
 pub(super) fn check_request(
     api: &HttpApi,
     asked: &CheckedRequest<'_>,
 ) -> Result<Request<Full<Bytes>>, CheckError> {
     if *asked.method == Method::CONNECT {
-        let problem = "a request with method CONNECT would be one to the authorizer itself";
+        let problem = "a request with the method CONNECT would be for the authorizer itself";
         return Err(CheckError::NotAskable(problem));
     }
     let body = asked.body.as_ref().map(|body| body.bytes.clone());
@@ -98,7 +101,7 @@ pub(super) fn check_request(
 }
 
 fn uri(api: &HttpApi, asked: &CheckedRequest<'_>) -> Result<Uri, CheckError> {
-    let refused = || CheckError::NotAskable("the path of the request is none that can be sent on");
+    let refused = || CheckError::NotAskable("the path of the request cannot be sent on");
     if !asked.path.starts_with('/') && asked.path != "*" {
         return Err(refused());
     }
@@ -106,8 +109,8 @@ fn uri(api: &HttpApi, asked: &CheckedRequest<'_>) -> Result<Uri, CheckError> {
     path.parse().map_err(|_| refused())
 }
 
-/// Host, Authorization, and what the provider asks for: every value of it. What the authorizer's server
-/// could take for a header that is the provider's or HTTP's own is not sent.
+/// Host, Authorization, and the headers that the provider asks for, each with all its values. Headers
+/// that the authorizer's server could mistake for the provider's or for HTTP's own are not sent.
 fn headers(
     api: &HttpApi,
     asked: &CheckedRequest<'_>,
@@ -127,13 +130,13 @@ fn headers(
         headers.insert(HeaderName::from_static(PARTIAL_BODY), partial);
     }
     let host = HeaderValue::from_str(asked.authority)
-        .map_err(|_| CheckError::NotAskable("the request's authority is none"))?;
+        .map_err(|_| CheckError::NotAskable("the request has no valid authority"))?;
     headers.insert(HOST, host);
     headers.insert(CONTENT_LENGTH, body_bytes.into());
     Ok(headers)
 }
 
-/// Whether an authorizer is shown a header of this name.
+/// Whether an authorizer is shown headers of this name.
 pub(crate) fn is_shown(api: &HttpApi, name: &HeaderName) -> bool {
     let asked_for = api.request_headers.iter().any(|p| p.matches(name));
     (*name == AUTHORIZATION || asked_for) && !is_reserved(name)

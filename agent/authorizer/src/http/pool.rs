@@ -1,4 +1,4 @@
-//! Idle connections to HTTP authorizers, of one pod on one shard.
+//! Connections to HTTP authorizers of one pod on one shard, and when one may be used again.
 
 use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
@@ -23,19 +23,19 @@ use crate::connection::{
 };
 use ambit_model::{Endpoint, WorkloadIdentity};
 
-/// Idle connections that are kept. One more closes the one that has been idle for longest.
+/// How many idle connections are kept. Beyond that, the one that has been idle for longest is closed.
 const IDLE: usize = 16;
 
-/// The idle connections, the longest idle one first. Clones share them.
+/// The idle connections, ordered by how long they have been idle, the longest first. Clones share them.
 #[derive(Clone, Default)]
 pub(super) struct Pool(Rc<RefCell<Vec<Connection>>>);
 
-/// Whose checks a connection is for.
+/// The caller whose checks a connection is for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum CallerKey {
-    /// A verified identity's.
+    /// A verified identity.
     Identity(WorkloadIdentity),
-    /// Those of plaintext from an address.
+    /// The address of a plaintext caller.
     Address(IpAddr),
 }
 
@@ -43,13 +43,13 @@ struct Connection {
     endpoint: Endpoint,
     caller: CallerKey,
     sender: SendRequest<Full<Bytes>>,
-    heard: ReceivedBytes,
-    /// What had been heard when it became idle.
-    heard_before: u64,
+    received: ReceivedBytes,
+    /// How many bytes had been received when it became idle.
+    received_before: u64,
     usage: Rc<ConnectionUse>,
 }
 
-/// A connection in use. Dropped, it is closed.
+/// A connection in use. It is closed on drop, unless it is given back.
 pub(super) struct Lease {
     pool: Pool,
     connection: Connection,
@@ -58,7 +58,7 @@ pub(super) struct Lease {
 }
 
 impl CallerKey {
-    /// The key of a caller.
+    /// The key for a check's caller.
     pub(super) fn of(source: &CheckPeer<'_>) -> Self {
         match source.principal {
             Some(identity) => Self::Identity(identity.clone()),
@@ -68,31 +68,32 @@ impl CallerKey {
 }
 
 impl Pool {
-    /// Sends a request and waits for the head of its response. The authorizer may close an idle
-    /// connection at any time; then a new one is made.
+    /// Sends a request and waits for the head of its response. If an idle connection turns out to be
+    /// closed, a new one is opened.
     ///
     /// # Errors
-    /// [`CheckError::Unreachable`]; [`CheckError::Malformed`] for what is not HTTP or breaks off;
-    /// [`CheckError::NoRoom`].
+    /// [`CheckError::Unreachable`]; [`CheckError::Malformed`] if the response is not HTTP or is cut
+    /// short; [`CheckError::NoRoom`].
     pub(super) async fn send(
         &self,
         network: &Rc<dyn PodNetwork>,
-        (endpoint, caller): (&Endpoint, &CallerKey),
+        endpoint: &Endpoint,
+        caller: &CallerKey,
         request: &Request<Full<Bytes>>,
-        hearing: &AnswerProgress,
+        progress: &AnswerProgress,
     ) -> Result<(Response<Incoming>, Lease), CheckError> {
         if let Some(mut lease) = self.take(endpoint, caller) {
-            match lease.send(request, hearing).await {
+            match lease.send(request, progress).await {
                 Ok(response) => return Ok((response, lease)),
-                Err(error) if hearing.has_begun() => return Err(lease.broken(&error, hearing)),
+                Err(error) if progress.has_begun() => return Err(lease.broken(&error, progress)),
                 Err(_) => {}
             }
         }
         let connection = connect(network, endpoint, caller.clone()).await?;
         let mut lease = self.lease(connection);
-        match lease.send(request, hearing).await {
+        match lease.send(request, progress).await {
             Ok(response) => Ok((response, lease)),
-            Err(error) => Err(lease.broken(&error, hearing)),
+            Err(error) => Err(lease.broken(&error, progress)),
         }
     }
 
@@ -117,9 +118,9 @@ impl Pool {
 }
 
 impl Connection {
-    /// Whether it is open, and nothing came on it while it was idle.
+    /// Whether it is open, and nothing was received while it was idle.
     fn is_silent(&self) -> bool {
-        self.sender.is_ready() && self.heard.bytes() == self.heard_before
+        self.sender.is_ready() && self.received.bytes() == self.received_before
     }
 }
 
@@ -128,9 +129,9 @@ async fn connect(
     endpoint: &Endpoint,
     caller: CallerKey,
 ) -> Result<Connection, CheckError> {
-    let heard = ReceivedBytes::default();
+    let received = ReceivedBytes::default();
     let (sender, usage) = open(network, endpoint, async |stream| {
-        let stream = CountedStream::new(stream, heard.clone());
+        let stream = CountedStream::new(stream, received.clone());
         http1::handshake(TokioIo::new(stream)).await
     })
     .await?;
@@ -138,14 +139,14 @@ async fn connect(
         endpoint: endpoint.clone(),
         caller,
         sender,
-        heard,
-        heard_before: 0,
+        received,
+        received_before: 0,
         usage,
     })
 }
 
 impl Lease {
-    /// Where the connection leads.
+    /// The authorizer's address.
     pub(super) fn address(&self) -> SocketAddr {
         self.connection.endpoint.address()
     }
@@ -153,9 +154,9 @@ impl Lease {
     async fn send(
         &mut self,
         request: &Request<Full<Bytes>>,
-        hearing: &AnswerProgress,
+        progress: &AnswerProgress,
     ) -> Result<Response<Incoming>, hyper::Error> {
-        hearing.ask(self.address(), self.connection.heard.clone());
+        progress.ask(self.address(), self.connection.received.clone());
         let interim = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&interim);
         let mut sent = request.clone();
@@ -169,21 +170,22 @@ impl Lease {
         Ok(response)
     }
 
-    fn broken(&self, error: &hyper::Error, hearing: &AnswerProgress) -> CheckError {
+    fn broken(&self, error: &hyper::Error, progress: &AnswerProgress) -> CheckError {
         let (address, problem) = (self.address(), describe(error));
         if error.is_parse() {
             return CheckError::Malformed { address, problem };
         }
-        let begun = hearing.broken_off(format!("broke off: {problem}"));
+        let begun = progress.broken_off(format!("broke off: {problem}"));
         begun.unwrap_or(CheckError::Unreachable { address, problem })
     }
 
-    /// Gives the connection back, after all of the response has been read, if it may be used again.
+    /// Returns the connection to the pool, if it may be used again. The whole response must have been
+    /// read.
     pub(super) async fn give_back(mut self) {
         if self.reuse == Reuse::Close || self.connection.sender.ready().await.is_err() {
             return;
         }
-        self.connection.heard_before = self.connection.heard.bytes();
+        self.connection.received_before = self.connection.received.bytes();
         let mut idle = self.pool.0.borrow_mut();
         idle.retain(Connection::is_silent);
         if idle.len() == IDLE {
@@ -193,19 +195,21 @@ impl Lease {
     }
 }
 
-/// What becomes of a connection after an exchange.
+/// What happens to a connection after an exchange.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Reuse {
-    /// It may take another check, once the whole answer was read.
+    /// It may be used for another check, once the whole response has been read.
     Keep,
-    /// It ends.
+    /// It is closed.
     Close,
 }
 
-/// Decides by the request, whether interim answers came, and the answer's head.
+/// Decides whether nothing can still arrive on a connection after an exchange. A late response would be
+/// taken for the answer to the next check. What counts is the request, whether interim responses came,
+/// and the head of the response.
 ///
-/// Servers have been seen that send a body in answer to HEAD, and with 204 and 304. One that does not
-/// read a request's body takes it for the next request, and answers it.
+/// Some servers send a body in response to HEAD, or with 204 or 304. A server that does not read a
+/// request's body takes it for the next request, and answers it.
 fn reuse_after<B>(
     request: &Request<Full<Bytes>>,
     interim: Interim,
@@ -227,12 +231,12 @@ fn reuse_after<B>(
     }
 }
 
-/// Whether interim answers (1xx) came before the answer.
+/// Whether interim responses (1xx) came before the response.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Interim {
-    /// None did.
+    /// There were none.
     None,
-    /// Some did.
+    /// There were some.
     Some,
 }
 
@@ -242,7 +246,7 @@ fn asks_to_close(headers: &HeaderMap) -> bool {
     !headers.get_all(CONNECTION).iter().all(is_keep_alive)
 }
 
-/// Whether exactly one header says where the body ends.
+/// Whether exactly one header determines where the body ends.
 fn is_framed_once(headers: &HeaderMap) -> bool {
     let lengths = headers.get_all(CONTENT_LENGTH).iter().count();
     let mut encodings = headers.get_all(TRANSFER_ENCODING).iter();
@@ -272,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn only_an_ordinary_exchange_leaves_nothing_behind() {
+    fn only_after_an_ordinary_exchange_may_a_connection_be_used_again() {
         let length = &[("content-length", "2")][..];
         let chunked = &[("transfer-encoding", "chunked")][..];
         for lines in [
