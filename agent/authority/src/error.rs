@@ -3,33 +3,33 @@ use std::path::{Path, PathBuf};
 
 use ambit_model::TrustDomain;
 
-/// Why an authority's files cannot be used, or made.
+/// Why a CA's files cannot be used or created.
 #[derive(Debug, thiserror::Error)]
 pub enum CaFilesError {
-    /// A file could not be read or written.
+    /// A file cannot be read or written.
     #[error("the CA's file {path} cannot be used: {source}")]
     File {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// What the system answered.
+        /// The system's error.
         source: io::Error,
     },
-    /// A file is there that is nothing without another one.
+    /// One of two files that need each other is missing.
     #[error(
-        "of the CA's files, {present} is there and {missing} is not; restore the missing one, or \
+        "of the CA's files, {present} exists but {missing} does not; restore the missing one, or \
          remove all of them for a new root, which no certificate of the old one will be accepted by"
     )]
     Half {
-        /// The one that is there.
+        /// The one that exists.
         present: PathBuf,
-        /// The one that is not.
+        /// The one that does not.
         missing: PathBuf,
     },
-    /// A new authority was to be made where there is one.
-    #[error("{0} is there already, and is never overwritten; choose another directory")]
+    /// A new CA was to be created in a directory that already contains one.
+    #[error("{0} already exists and is never overwritten; choose another directory")]
     Exists(PathBuf),
-    /// The files never were the same for as long as it takes to read them twice.
-    #[error("the CA's files in {0} change while they are read; they are read again soon")]
+    /// The files changed between each two attempts to read them.
+    #[error("the CA's files in {0} are changing while they are read; they will be read again soon")]
     Changing(PathBuf),
     /// Others can read or write the key.
     #[error(
@@ -37,38 +37,38 @@ pub enum CaFilesError {
          `chmod 600`, or `defaultMode: 0400` in the volume of a Secret, and consider it known"
     )]
     KeyExposed {
-        /// The key.
+        /// The path of the file.
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
     },
-    /// A file does not hold what it should.
+    /// A file does not contain what it should.
     #[error("the CA's file {path} is not valid: {reason}")]
     Invalid {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// What is the matter, and what to do.
+        /// What is wrong, and what to do.
         reason: String,
     },
-    /// The key and the signing certificate are not of one authority.
+    /// The key does not belong to the signing certificate.
     #[error(
         "the CA's certificate {certificate} does not belong to the key {key} beside it; put both \
          files of one CA there"
     )]
     KeyOfAnother {
-        /// The key.
+        /// The path of the key.
         key: PathBuf,
-        /// The signing certificate.
+        /// The path of the signing certificate.
         certificate: PathBuf,
     },
     /// A certificate may not sign, or not for this mesh.
     #[error("the certificate of \"{subject}\" in {path} {flaw}")]
     Certificate {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// Its subject.
+        /// The certificate's subject.
         subject: String,
-        /// What is wrong with it.
+        /// Why it cannot be used.
         flaw: CaCertificateFlaw,
     },
     /// A certificate of the chain was not signed by the one after it.
@@ -77,86 +77,86 @@ pub enum CaFilesError {
          order the file from the signing certificate up towards the root, without others"
     )]
     Chain {
-        /// The chain's file.
+        /// The path of the file.
         path: PathBuf,
-        /// The certificate that was not signed by the next.
+        /// The certificate that the next one did not sign.
         subject: String,
-        /// The next one.
+        /// The one that follows it.
         next: String,
     },
-    /// The chain ends at no root of the bundle.
+    /// The chain does not end at a root of the bundle.
     #[error(
         "no root in {path} signed the certificate of \"{subject}\"; add the root that did, or the \
          intermediates that are missing between them to cert-chain.pem"
     )]
     OtherRoot {
-        /// The bundle.
+        /// The file of roots.
         path: PathBuf,
         /// The last certificate below the roots.
         subject: String,
     },
-    /// What it would sign would be refused by a verifier of the mesh.
+    /// Verifiers in the mesh would refuse what the CA signs.
     #[error(
-        "certificates that the CA in {directory} signs would be refused: {reason}; see its \
+        "certificates that the CA in {directory} signs would be refused: {reason}; inspect its \
          certificates with `openssl x509 -text`"
     )]
     Refused {
-        /// The authority's directory.
+        /// The CA's directory.
         directory: PathBuf,
         /// What the verifier says.
         reason: String,
     },
 }
 
-/// What is wrong with a certificate of an authority.
+/// Why a CA's certificate cannot be used. Displays as a predicate, without a subject.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum CaCertificateFlaw {
-    /// Its time is over.
-    #[error("has expired at {0}; renew it")]
+    /// It has expired.
+    #[error("expired at {0}; renew it")]
     Expired(String),
-    /// Its time has not come.
-    #[error("is not valid before {0}; see this machine's clock")]
+    /// It is not valid yet.
+    #[error("is not valid before {0}; check this machine's clock")]
     NotYetValid(String),
-    /// Its basic constraints do not say `CA:TRUE` (RFC 5280, 4.2.1.9).
-    #[error("is not a CA's (basic constraint CA:TRUE); have one made that is")]
+    /// Its basic constraints do not include `CA:TRUE` (RFC 5280, 4.2.1.9).
+    #[error("is not a CA certificate (basic constraint CA:TRUE); have a CA certificate made")]
     NoCa,
     /// Its key usage lacks `keyCertSign` (RFC 5280, 4.2.1.3).
-    #[error("may not sign certificates (key usage keyCertSign); have one made that may")]
+    #[error("may not sign certificates (key usage keyCertSign); have one made with it")]
     NoCertSign,
     /// Its path length is shorter than the path below it (RFC 5280, 4.2.1.9).
     #[error(
-        "allows {allowed} CAs below it (path length), and there are {below}; sign with one that \
+        "allows {allowed} CAs below it (path length), but there are {below}; sign with one that \
          is nearer to the root, or have a root made that allows more"
     )]
     PathLength {
-        /// What it allows.
+        /// How many CAs it allows below it.
         allowed: u32,
-        /// What there is.
+        /// How many CAs are below it.
         below: u32,
     },
-    /// It is of another trust domain.
+    /// It belongs to another trust domain.
     #[error("is of {found} and not of spiffe://{expected}; set the trust domain that it is of")]
     TrustDomain {
-        /// The URI name that it has.
+        /// Its URI name.
         found: String,
-        /// What was asked for.
+        /// The configured trust domain.
         expected: TrustDomain,
     },
-    /// It is in the bundle of roots, and another signed it.
-    #[error("is no root: \"{0}\" signed it; put it into cert-chain.pem")]
+    /// It is among the roots, but another certificate signed it.
+    #[error("is not a root: \"{0}\" signed it; move it to cert-chain.pem")]
     NotSelfIssued(String),
-    /// Its subject has an attribute twice, or several or none in one part.
+    /// A part of its subject has no attribute or several, or an attribute occurs twice.
     #[error(
         "has a subject that cannot sign here: each part must be one attribute, and each attribute \
-         occur once; have one made with another subject"
+         must occur once; have one made with another subject"
     )]
     Name,
-    /// It cannot be decoded far enough to judge it.
+    /// It cannot be decoded.
     #[error("cannot be read: {0}")]
     Unreadable(String),
 }
 
-/// An error of the system about a file.
+/// Returns a function that wraps a system error about a file.
 pub(super) fn file(path: &Path) -> impl Fn(io::Error) -> CaFilesError {
     move |source| CaFilesError::File {
         path: path.to_owned(),
@@ -164,7 +164,7 @@ pub(super) fn file(path: &Path) -> impl Fn(io::Error) -> CaFilesError {
     }
 }
 
-/// A file that does not hold what it should.
+/// A file does not contain what it should.
 pub(super) fn invalid(path: &Path, reason: impl ToString) -> CaFilesError {
     CaFilesError::Invalid {
         path: path.to_owned(),

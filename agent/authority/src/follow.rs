@@ -1,4 +1,4 @@
-//! Follows an authority's files, on a thread of its own.
+//! Follows a CA's files.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,14 +8,12 @@ use tokio::sync::watch;
 
 use super::error::{CaFilesError, file};
 use super::files::CaFileSet;
-use super::signer::CertificateAuthority;
+use crate::authority::CertificateAuthority;
 use ambit_input::FileFollower;
 use ambit_model::TrustDomain;
 
-/// The authority in a directory, always the last good one. Dropping it ends the following.
-///
-/// The files are read every few seconds: a Secret's are replaced by other links, a network's without
-/// a notice, and they are few and small.
+/// The CA in a directory: always the last good version of its files, which are followed until this is
+/// dropped.
 #[derive(Debug)]
 pub struct AuthorityFiles {
     latest: watch::Receiver<Arc<CertificateAuthority>>,
@@ -23,11 +21,11 @@ pub struct AuthorityFiles {
 }
 
 impl AuthorityFiles {
-    /// Opens an authority, and looks for changes of its files at this interval from then on. A set
-    /// that cannot be used, or is half replaced, leaves the last good one in force.
+    /// Opens a CA, and reads its files again at each interval. If they become unusable, or only some of
+    /// them have been replaced, the last good ones stay in force.
     ///
     /// # Errors
-    /// [`CaFilesError`] where the first set cannot be used.
+    /// [`CaFilesError`] if the files cannot be used at first.
     pub fn follow(
         directory: &Path,
         trust_domain: &TrustDomain,
@@ -36,10 +34,11 @@ impl AuthorityFiles {
         Self::follow_with(directory, trust_domain, interval, |_| {})
     }
 
-    /// The same, and tells of each new authority, of the first one too, before it is the latest.
+    /// Like [`AuthorityFiles::follow`], and calls `changed` with each version, including the first,
+    /// before it is in force.
     ///
     /// # Errors
-    /// [`CaFilesError`] where the first set cannot be used.
+    /// [`CaFilesError`] if the files cannot be used at first.
     pub fn follow_with(
         directory: &Path,
         trust_domain: &TrustDomain,
@@ -60,13 +59,13 @@ impl AuthorityFiles {
                 changed(&authority);
                 in_force = found;
                 published.send_replace(Arc::new(authority));
-                tracing::info!(directory = %path.display(), "the CA's files have changed, and are in force");
+                tracing::info!(directory = %path.display(), "the CA's files have changed, and the new ones are in force");
             }
             Ok::<(), CaFilesError>(())
         };
         let report = |fault: Option<&str>| match fault {
-            Some(fault) => tracing::warn!("{fault}; the CA goes on with its last good files"),
-            None => tracing::info!("the CA's files are in order again"),
+            Some(fault) => tracing::warn!("{fault}; the CA keeps using its last good files"),
+            None => tracing::info!("the CA's files can be used again"),
         };
         let follower = FileFollower::start("ambit-ca-files", interval, look, report);
         Ok(Self {
@@ -75,17 +74,17 @@ impl AuthorityFiles {
         })
     }
 
-    /// The authority now.
+    /// The present version.
     pub fn latest(&self) -> Arc<CertificateAuthority> {
         Arc::clone(&self.latest.borrow())
     }
 
-    /// The authority now, and each one after it.
+    /// The present version, and each one after it.
     pub fn subscribe(&self) -> watch::Receiver<Arc<CertificateAuthority>> {
         self.latest.clone()
     }
 
-    /// Why the files as they are now are not in force.
+    /// Why the present files are not in force; `None` if they are.
     pub fn fault(&self) -> Option<String> {
         self.follower.fault()
     }

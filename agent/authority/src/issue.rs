@@ -1,4 +1,4 @@
-//! What an authority signs.
+//! What a CA signs.
 
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -9,15 +9,15 @@ use rcgen::{
 };
 use rustls::pki_types::{CertificateDer, ServerName};
 
-use super::certificate::Validity;
-use super::signer::CertificateAuthority;
 use super::subject_key::SubjectKey;
+use crate::authority::CertificateAuthority;
+use crate::chain::Validity;
 use ambit_model::{TrustDomain, WorkloadIdentity};
 
-/// The shortest lifetime: certificates count in seconds.
+/// The shortest lifetime. Certificates count in whole seconds.
 pub const MIN_LIFETIME: Duration = Duration::from_secs(1);
 
-/// How far back certificates are dated, for peers whose clocks are behind.
+/// How far certificates are backdated, for peers whose clocks are behind.
 pub(super) const BACKDATED: Duration = Duration::from_secs(60);
 
 /// A signed certificate.
@@ -25,44 +25,44 @@ pub(super) const BACKDATED: Duration = Duration::from_secs(60);
 pub struct SignedCertificate {
     /// Leaf first, then the intermediates, without the root.
     pub chain: Vec<CertificateDer<'static>>,
-    /// When it begins to be valid.
+    /// `notBefore`.
     pub not_before: SystemTime,
-    /// When it ends to be valid: when it was asked for, or earlier with the authority's own chain.
+    /// `notAfter`: the requested end, or that of the CA's own chain if it is earlier.
     pub not_after: SystemTime,
-    /// Serial number, in hexadecimal digits.
+    /// The serial number, in hexadecimal digits.
     pub serial: String,
 }
 
 /// Why nothing was signed.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum IssueError {
-    /// The lifetime asked for is shorter than [`MIN_LIFETIME`].
-    #[error("a certificate cannot be valid for {0:?}; ask for a second at least")]
+    /// The requested lifetime is shorter than [`MIN_LIFETIME`].
+    #[error("a certificate cannot be valid for {0:?}; request at least one second")]
     Lifetime(Duration),
-    /// The authority's own certificates are at their end.
+    /// The CA's own certificates are about to expire.
     #[error("the CA's own certificates are valid for less than a second; renew them")]
     AuthorityExpired,
-    /// The identity is of a trust domain that the authority does not certify.
-    #[error("the CA certifies identities of {own}, and {identity} is not one")]
+    /// The CA does not certify identities of this trust domain.
+    #[error("the CA certifies identities of {own} only, not {identity}")]
     ForeignTrustDomain {
-        /// For whom it was asked.
+        /// The requested identity.
         identity: WorkloadIdentity,
-        /// What the authority certifies.
+        /// The CA's trust domain.
         own: TrustDomain,
     },
-    /// A server without a name.
+    /// A server's certificate was requested without a name.
     #[error("a server's certificate needs a DNS name or an address; give one")]
     NoName,
-    /// It could not be encoded or signed.
+    /// The certificate cannot be encoded or signed.
     #[error("the certificate cannot be signed: {0}")]
     Signing(String),
 }
 
 impl CertificateAuthority {
-    /// Signs a workload's certificate, for both sides of TLS: the identity is its only name.
+    /// Signs a workload's certificate for both sides of TLS. The identity is its only name.
     ///
     /// # Errors
-    /// [`IssueError`]; an authority that ends earlier shortens the lifetime, and is no error.
+    /// [`IssueError`]. A CA that expires earlier shortens the lifetime; that is not an error.
     pub fn issue_workload(
         &self,
         identity: &WorkloadIdentity,
@@ -85,10 +85,10 @@ impl CertificateAuthority {
         self.sign(params, key, lifetime)
     }
 
-    /// Signs the certificate of a server that is no workload, by its DNS names and addresses.
+    /// Signs the certificate of a server outside the mesh, for its DNS names and addresses.
     ///
     /// # Errors
-    /// [`IssueError`]; an authority that ends earlier shortens the lifetime, and is no error.
+    /// [`IssueError`]. A CA that expires earlier shortens the lifetime; that is not an error.
     pub fn issue_server(
         &self,
         names: &[ServerName<'_>],
@@ -104,7 +104,7 @@ impl CertificateAuthority {
         self.sign(params, key, lifetime)
     }
 
-    /// Signs the certificate of an authority that signs workloads' certificates, and no others'.
+    /// Signs the certificate of a CA that signs workloads' certificates but not those of further CAs.
     pub(super) fn issue_intermediate(
         &self,
         name: &str,
@@ -116,8 +116,8 @@ impl CertificateAuthority {
         self.sign(params, key, lifetime)
     }
 
-    /// What all certificates have in common that sign no others. Their subject is empty, which makes
-    /// their names critical (RFC 5280, 4.2.1.6).
+    /// The parameters of all leaf certificates. The subject is empty, so that the alternative names are
+    /// critical (RFC 5280, 4.2.1.6).
     fn leaf(&self, key: &SubjectKey) -> CertificateParams {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
@@ -153,7 +153,7 @@ impl CertificateAuthority {
     }
 }
 
-/// What the certificate of an authority says, root or not, with so many authorities below it.
+/// The parameters of a CA's certificate, root or intermediate, with `below` CAs allowed below it.
 pub(super) fn authority_params(
     name: &str,
     trust_domain: &TrustDomain,
@@ -169,7 +169,7 @@ pub(super) fn authority_params(
     Ok(params)
 }
 
-/// The validity of a certificate in whole seconds, within that of its authority.
+/// A certificate's validity in whole seconds, within that of the CA.
 fn within(
     authority: Validity,
     now: SystemTime,
@@ -179,7 +179,7 @@ fn within(
         return Err(IssueError::Lifetime(lifetime));
     }
     let now = whole_seconds(now);
-    // A lifetime beyond what a time can be is beyond every authority's too.
+    // A lifetime past the largest representable time is past the CA's end too.
     let asked = now
         .checked_add(lifetime)
         .map_or(authority.until, whole_seconds);
@@ -194,12 +194,12 @@ fn within(
     })
 }
 
-/// 128 random bits, which are encoded as a positive number.
+/// 128 random bits. They are encoded as a positive number.
 pub(super) fn new_serial() -> [u8; 16] {
     rand::random()
 }
 
-/// The time without fractions of a second, which certificates do not have.
+/// Cuts off fractions of a second, which certificates cannot express.
 pub(super) fn whole_seconds(time: SystemTime) -> SystemTime {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     UNIX_EPOCH + Duration::from_secs(since.as_secs())
@@ -213,7 +213,7 @@ fn subject_name(name: &ServerName<'_>) -> Result<SanType, IssueError> {
         }
         ServerName::IpAddress(address) => Ok(SanType::IpAddress(IpAddr::from(*address))),
         other => Err(IssueError::Signing(format!(
-            "{other:?} is no name of a server"
+            "{other:?} is not the name of a server"
         ))),
     }
 }

@@ -1,4 +1,4 @@
-//! The certificate authority: what signs. It neither talks to a network nor knows the agent.
+//! The certificate authority: its files, and what it signs. It does not use the network.
 //!
 //! Its files are in Istio's `cacerts` layout, a directory or a mounted Secret:
 //!
@@ -6,30 +6,26 @@
 //! |---|---|
 //! | `ca-cert.pem` | the signing certificate: a root, or an intermediate |
 //! | `ca-key.pem` | its key: PKCS#8, SEC1 or PKCS#1, not encrypted |
-//! | `cert-chain.pem` | from the signing certificate up; may be absent where a root signed it |
-//! | `root-cert.pem` | the roots that peers have to lead to; several while one replaces another |
+//! | `cert-chain.pem` | the certificates from the signing one up; may be absent if a root signed it |
+//! | `root-cert.pem` | the roots that peers' certificates must lead to; several while one replaces
+//! another |
 
-mod certificate;
-mod creatable;
+mod authority;
+mod chain;
 mod error;
 mod files;
 mod follow;
 mod issue;
 mod make;
-mod open;
-mod path;
 mod pem;
-mod signer;
-mod store;
 mod subject_key;
 #[cfg(test)]
 mod tests;
-mod trial;
 
-pub use certificate::Validity;
-pub use creatable::ensure_creatable;
+pub use authority::CertificateAuthority;
+pub use chain::Validity;
 pub use error::{CaCertificateFlaw, CaFilesError};
-pub use files::CA_FILES;
+pub use files::{CA_FILES, ensure_creatable};
 pub use follow::AuthorityFiles;
 pub use issue::{IssueError, MIN_LIFETIME, SignedCertificate};
 pub use make::{
@@ -37,5 +33,4 @@ pub use make::{
     open_or_make_root,
 };
 pub use pem::encode as encode_pem;
-pub use signer::CertificateAuthority;
 pub use subject_key::{CsrError, SubjectKey};

@@ -1,36 +1,36 @@
-//! New authorities.
+//! Creates new CAs.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use rcgen::{CertificateParams, KeyPair, SerialNumber};
 
-use super::certificate::CaCertificate;
 use super::error::{CaFilesError, file, invalid};
 use super::files::{CA_FILES, CERTIFICATE, CHAIN, CaFileSet, KEY, ROOTS, read_file, read_key};
 use super::issue::{BACKDATED, IssueError, authority_params, new_serial, signing, whole_seconds};
-use super::open::{signing_certificate, signing_key};
 use super::pem;
-use super::signer::CertificateAuthority;
-use super::store::{Readers, Store};
 use super::subject_key::SubjectKey;
+use crate::authority::CertificateAuthority;
+use crate::authority::{signing_certificate, signing_key};
+use crate::chain::CaCertificate;
 use crate::ensure_creatable;
+use crate::files::{Readers, Store};
 use ambit_model::TrustDomain;
 
-/// How long a root is valid unless it is said otherwise.
+/// How long a root is valid by default.
 pub const ROOT_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
-/// How long an intermediate is valid unless it is said otherwise.
+/// How long an intermediate is valid by default.
 pub const INTERMEDIATE_LIFETIME: Duration = Duration::from_secs(2 * 365 * 24 * 3600);
 
-/// How many authorities a new root allows below it: it can sign workloads' certificates itself, and
-/// later go offline and leave that to an intermediate.
+/// How many CAs a new root allows below it. It can sign workloads' certificates itself, or go offline
+/// later and leave that to an intermediate.
 const BELOW_A_ROOT: u8 = 1;
 
-/// Makes a root that signs workloads' certificates itself.
+/// Creates a root that signs workloads' certificates itself.
 ///
 /// # Errors
-/// [`CaFilesError`]; one that is there already is never overwritten.
+/// [`CaFilesError`]. An existing CA is never overwritten.
 pub fn make_root(
     directory: &Path,
     trust_domain: &TrustDomain,
@@ -42,10 +42,10 @@ pub fn make_root(
     CertificateAuthority::open(directory, trust_domain)
 }
 
-/// Makes an authority that signs workloads' certificates, under another that may go offline then.
+/// Creates an intermediate CA below `above`, which may go offline afterwards.
 ///
 /// # Errors
-/// [`CaFilesError`]; one that is there already is never overwritten.
+/// [`CaFilesError`]. An existing CA is never overwritten.
 pub fn make_intermediate(
     directory: &Path,
     above: &CertificateAuthority,
@@ -66,7 +66,7 @@ pub fn make_intermediate(
         chain: Some(pem::encode(&issued.chain).into_bytes()),
         roots: pem::encode(above.roots()).into_bytes(),
     };
-    // Before anything is written: the authority above may not allow one below it.
+    // Checked before anything is written: `above` may not allow a CA below it.
     let made = CertificateAuthority::from_files(&files, above.trust_domain())?;
     store.write_new(KEY, &files.key, Readers::Owner)?;
     store.write_new(CERTIFICATE, &files.certificate, Readers::All)?;
@@ -79,11 +79,11 @@ pub fn make_intermediate(
     Ok(made)
 }
 
-/// Opens the authority in a directory, or makes a root where there is none. Several processes may do
-/// so at once, and what one that died has begun is finished.
+/// Opens the CA in a directory, or creates a root if there is none. Several processes may do this at
+/// the same time, and what a process that died has begun is completed.
 ///
 /// # Errors
-/// [`CaFilesError`]; what is there is never replaced.
+/// [`CaFilesError`]. Existing files are never replaced.
 pub fn open_or_make_root(
     directory: &Path,
     trust_domain: &TrustDomain,
@@ -92,7 +92,7 @@ pub fn open_or_make_root(
     match (store.has(KEY), store.has(CERTIFICATE), store.has(ROOTS)) {
         (true, true, true) => {}
         (true, true, false) => finish_root(&store)?,
-        // The key is written first: a process that died after it has left it alone.
+        // The key is written first. A process that died right after that left only the key.
         (true, false, false) => {
             let path = store.path(KEY);
             let key = signing_key(&read_key(&path)?, &path)?;
@@ -108,8 +108,7 @@ pub fn open_or_make_root(
     CertificateAuthority::open(directory, trust_domain)
 }
 
-/// Whether [`open_or_make_root`] would succeed, as far as that can be told without changing
-/// anything.
+/// Checks whether [`open_or_make_root`] would succeed, as far as possible without changing anything.
 ///
 /// # Errors
 /// [`CaFilesError`].
@@ -119,7 +118,7 @@ pub fn check_open_or_make_root(
 ) -> Result<(), CaFilesError> {
     let path = |name: &str| directory.join(name);
     let has = |name: &str| path(name).symlink_metadata().is_ok();
-    // The other way round than they are written, since another process may be writing them.
+    // In the reverse order of writing, since another process may be writing them.
     let (roots, certificate, key) = (has(ROOTS), has(CERTIFICATE), has(KEY));
     match (key, certificate, roots) {
         (true, true, true) => CertificateAuthority::open(directory, trust_domain).map(drop),
@@ -153,7 +152,7 @@ fn new_key(store: &Store) -> Result<KeyPair, CaFilesError> {
     KeyPair::generate().map_err(|error| invalid(&store.path(KEY), error))
 }
 
-/// Writes a key, if it is not there, and a root for it.
+/// Writes a root for a key, and the key if it is not there yet.
 fn write_root(
     store: &Store,
     key: &KeyPair,
@@ -185,7 +184,7 @@ fn root_params(
     Ok(params)
 }
 
-/// Makes a root that signs the only trusted one, where nothing says what is trusted.
+/// Makes a self-issued signing certificate the only trusted root, if nothing else says what is trusted.
 fn finish_root(store: &Store) -> Result<(), CaFilesError> {
     let path = store.path(CERTIFICATE);
     let der = signing_certificate(&read_file(&path)?).map_err(|reason| invalid(&path, reason))?;
@@ -200,7 +199,7 @@ fn finish_root(store: &Store) -> Result<(), CaFilesError> {
     store.write_new(ROOTS, root.as_bytes(), Readers::All)
 }
 
-/// A name that no other authority has: some verifiers look for an issuer by its name alone.
+/// A unique name: some verifiers find an issuer by its name alone.
 fn name(kind: &str) -> String {
     format!("Ambit {kind} {:08x}", rand::random::<u32>())
 }

@@ -1,4 +1,4 @@
-//! PEM (RFC 7468) with other things in it: text around the blocks, and blocks of other kinds.
+//! PEM (RFC 7468). Text around the blocks and blocks of other kinds are ignored.
 
 use ::pem::{EncodeConfig, LineEnding, Pem, encode_many_config};
 use rustls::pki_types::CertificateDer;
@@ -6,24 +6,27 @@ use rustls::pki_types::pem::PemObject;
 
 use ambit_input::pem_without_marks;
 
-/// All blocks of a kind, in their order.
+/// All blocks of one kind, in order.
 pub(super) fn all<T: PemObject>(text: &[u8]) -> Result<Vec<T>, String> {
     T::pem_slice_iter(&pem_without_marks(text))
         .collect::<Result<_, _>>()
         .map_err(|error| error.to_string())
 }
 
-/// The only block of a kind.
+/// The only block of one kind.
 pub(super) fn only<T: PemObject>(text: &[u8]) -> Result<T, String> {
     let mut found = all(text)?;
     match (found.pop(), found.len()) {
         (Some(one), 0) => Ok(one),
-        (Some(_), more) => Err(format!("there are {} blocks, and one is wanted", more + 1)),
-        (None, _) => Err("there is no PEM block of its kind".to_owned()),
+        (Some(_), more) => Err(format!(
+            "there are {} blocks, but exactly one is expected",
+            more + 1
+        )),
+        (None, _) => Err("there is no PEM block of the expected kind".to_owned()),
     }
 }
 
-/// Certificates, one block after another.
+/// Encodes certificates, one block after another.
 pub fn encode(certificates: &[CertificateDer<'_>]) -> String {
     let blocks = certificates.iter();
     let blocks: Vec<Pem> = blocks

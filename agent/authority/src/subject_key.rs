@@ -1,4 +1,4 @@
-//! The key that a certificate is for.
+//! The key that a certificate is issued for.
 
 use rcgen::{KeyPair, PublicKeyData, SignatureAlgorithm};
 use rustls::pki_types::CertificateSigningRequestDer;
@@ -13,23 +13,23 @@ use x509_parser::x509::SubjectPublicKeyInfo;
 
 use super::pem;
 
-/// The shortest RSA key, in bits.
+/// The shortest RSA key that is accepted, in bits.
 pub(super) const RSA_SHORTEST: usize = 2048;
 
-/// The longest request that is read, in bytes: the longest RSA key with its signature needs four
-/// times less.
+/// The largest request that is read, in bytes. The longest RSA key with its signature needs a quarter
+/// of it.
 const LONGEST_REQUEST: usize = 16 * 1024;
 
 /// Why a certificate signing request (RFC 2986) is refused.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum CsrError {
-    /// It is not one request.
+    /// It is not exactly one request.
     #[error("the certificate signing request cannot be read: {0}")]
     Unreadable(String),
-    /// Whoever made it does not hold the key, or it was changed on its way.
+    /// It is not signed by its own key: the sender does not hold the key, or the request was changed.
     #[error("the certificate signing request is not signed by its own key: {0}")]
     Signature(String),
-    /// Its key is not strong enough, or of no kind that the mesh uses.
+    /// Its key is too weak, or of an unsupported kind.
     #[error(
         "the certificate signing request's key is {0}; make one of ECDSA P-256 or P-384, Ed25519, \
          or RSA of at least {RSA_SHORTEST} bits"
@@ -37,9 +37,9 @@ pub enum CsrError {
     Key(String),
 }
 
-/// A public key whose holder has shown to hold the private one, strong enough to be certified.
+/// A public key whose holder has proved to hold the private key, strong enough to be certified.
 ///
-/// Of a request only the key is ever kept: names and extensions are for the authority to decide.
+/// Nothing but the key is taken from a request: the CA decides about names and extensions.
 #[derive(Clone, Debug)]
 pub struct SubjectKey {
     raw: Vec<u8>,
@@ -50,7 +50,7 @@ impl SubjectKey {
     /// The key of a request in PEM.
     ///
     /// # Errors
-    /// [`CsrError`]; more than one request is one too.
+    /// [`CsrError`], also for more than one request.
     pub fn from_csr_pem(text: &[u8]) -> Result<Self, CsrError> {
         if text.len() > 2 * LONGEST_REQUEST {
             return Err(CsrError::Unreadable("it is too long".to_owned()));
@@ -77,7 +77,9 @@ impl SubjectKey {
         let algorithm = strong(info)?;
         let signature = &parsed.signature_algorithm.algorithm;
         if [OID_PKCS1_SHA1WITHRSA, OID_SHA1_WITH_RSA].contains(signature) {
-            return Err(CsrError::Signature("SHA-1 proves nothing".to_owned()));
+            return Err(CsrError::Signature(
+                "SHA-1 signatures are not accepted".to_owned(),
+            ));
         }
         parsed
             .verify_signature()
@@ -88,7 +90,7 @@ impl SubjectKey {
         })
     }
 
-    /// The public half of a key that this process holds.
+    /// The public half of a key of this process.
     pub fn of(key: &KeyPair) -> Self {
         Self {
             raw: key.der_bytes().to_vec(),
@@ -96,7 +98,7 @@ impl SubjectKey {
         }
     }
 
-    /// Whether the key can encipher, for TLS below 1.3 without Diffie and Hellman.
+    /// Whether the key can encrypt, as TLS below 1.3 needs without Diffie-Hellman.
     pub(super) fn is_rsa(&self) -> bool {
         [
             &rcgen::PKCS_RSA_SHA256,
@@ -117,7 +119,7 @@ impl PublicKeyData for SubjectKey {
     }
 }
 
-/// The kind of a key that is strong enough.
+/// The signature algorithm of a key, if the key is strong enough.
 fn strong(info: &SubjectPublicKeyInfo<'_>) -> Result<&'static SignatureAlgorithm, CsrError> {
     let kind = &info.algorithm.algorithm;
     if *kind == OID_SIG_ED25519 {
@@ -140,12 +142,14 @@ fn strong(info: &SubjectPublicKeyInfo<'_>) -> Result<&'static SignatureAlgorithm
             RSA_SHORTEST.. => Ok(&rcgen::PKCS_RSA_SHA256),
             short => Err(CsrError::Key(format!("RSA of {short} bits"))),
         },
-        Ok(_) => Err(CsrError::Key("no RSA key, and says it is one".to_owned())),
+        Ok(_) => Err(CsrError::Key(
+            "labelled as RSA but not an RSA key".to_owned(),
+        )),
         Err(error) => Err(CsrError::Unreadable(error.to_string())),
     }
 }
 
-/// The length of an unsigned number.
+/// The length of an unsigned number, in bits.
 fn bits(number: &[u8]) -> usize {
     let zeros = number.iter().take_while(|byte| **byte == 0).count();
     let significant = number.get(zeros..).unwrap_or_default();

@@ -1,19 +1,20 @@
 use std::collections::BTreeSet;
 
-use http::header::Entry;
+use http::header::{AUTHORIZATION, COOKIE, Entry};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use ambit_model::folded;
+use crate::http::is_shown;
+use ambit_model::{AuthorizerApi, ExtensionProvider, HeaderPattern, HttpApi, folded};
 
-/// What an authorizer wants changed in a request's or response's headers. None of it concerns
-/// pseudo-headers, Host, or where a message ends.
+/// Changes to the headers of a request or response that an authorizer asks for. None of them concerns
+/// pseudo-headers, Host, or framing.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct HeaderMutations {
     changes: Vec<HeaderChange>,
     removed: Vec<HeaderName>,
 }
 
-/// One header to be changed.
+/// A change of one header.
 #[derive(Clone, PartialEq, Debug)]
 pub struct HeaderChange {
     name: HeaderName,
@@ -21,29 +22,29 @@ pub struct HeaderChange {
     placement: HeaderPlacement,
 }
 
-/// How a header comes to what is there (`HeaderAppendAction`).
+/// How a header combines with existing ones of its name (`HeaderAppendAction`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum HeaderPlacement {
-    /// It replaces every value that is there.
+    /// Replaces all existing values.
     Set,
-    /// It comes after what is there.
+    /// Is added after the existing values.
     Append,
-    /// It is added where there is none of this name.
+    /// Is added only if there is none.
     AddIfAbsent,
-    /// It replaces what is there, and is left out where there is nothing.
+    /// Replaces the existing values, and is left out if there are none.
     SetIfPresent,
 }
 
 /// A change that an authorizer may not make.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum HeaderError {
-    /// No header can have this name; pseudo-headers are among these.
-    #[error("{0:?} is no name of a header that an authorizer may change")]
+    /// Not a valid header name. Pseudo-headers are not valid names either.
+    #[error("{0:?} is not the name of a header that an authorizer may change")]
     Name(String),
-    /// No header can have such a value.
-    #[error("the value for the header {0} has characters that no header can have")]
+    /// Not a valid header value.
+    #[error("the value for the header {0} contains characters that a header cannot contain")]
     Value(HeaderName),
-    /// HTTP itself needs this header.
+    /// The header belongs to HTTP itself.
     #[error("an authorizer may not change the header {0}, which belongs to HTTP itself")]
     Reserved(HeaderName),
 }
@@ -52,7 +53,7 @@ impl HeaderMutations {
     /// Adds a change.
     ///
     /// # Errors
-    /// [`HeaderError`] where an authorizer may not make it.
+    /// [`HeaderError`] if an authorizer may not make it.
     pub fn change(
         &mut self,
         name: &[u8],
@@ -68,10 +69,10 @@ impl HeaderMutations {
         Ok(())
     }
 
-    /// Adds a header to be removed. Those that belong to HTTP itself stay, as in Envoy.
+    /// Adds the removal of a header. Headers that belong to HTTP itself stay, as in Envoy.
     ///
     /// # Errors
-    /// [`HeaderError::Name`] where no header can have this name.
+    /// [`HeaderError::Name`] if it is not a valid header name.
     pub fn remove(&mut self, name: &[u8]) -> Result<(), HeaderError> {
         if name.starts_with(b":") {
             return Ok(());
@@ -83,8 +84,8 @@ impl HeaderMutations {
         Ok(())
     }
 
-    /// Adds a header of an answer over HTTP, all of whose values replace what is there. What belongs
-    /// to HTTP itself is the answer's own.
+    /// Adds a header of an HTTP response, with all its values, to replace existing ones. Headers that
+    /// belong to HTTP itself are ignored: they describe the authorizer's own response.
     pub(super) fn set_all(&mut self, headers: &HeaderMap, name: &HeaderName) {
         if is_reserved(name) {
             return;
@@ -100,7 +101,7 @@ impl HeaderMutations {
             }));
     }
 
-    /// Whether nothing is to be changed.
+    /// Whether there are no changes.
     pub fn is_empty(&self) -> bool {
         self.changes.is_empty() && self.removed.is_empty()
     }
@@ -111,8 +112,8 @@ impl HeaderMutations {
         changed.chain(&self.removed)
     }
 
-    /// Makes the changes to a request, of which what an application may take for one of these headers
-    /// is removed: its client wrote it.
+    /// Applies the changes to a request. Headers of the client that an application could mistake for
+    /// one of the changed headers are removed first.
     pub fn apply_to_request(&self, headers: &mut HeaderMap) {
         let own: BTreeSet<String> = self.names().map(|name| folded(name.as_str())).collect();
         let exact: BTreeSet<&str> = self.names().map(HeaderName::as_str).collect();
@@ -126,7 +127,7 @@ impl HeaderMutations {
         self.apply(headers);
     }
 
-    /// Makes the changes, in order, and then the removals.
+    /// Applies the changes in order, and then the removals.
     pub fn apply(&self, headers: &mut HeaderMap) {
         for change in &self.changes {
             change.apply(headers);
@@ -157,12 +158,12 @@ impl HeaderChange {
     }
 }
 
-/// Whether a header tells where a message ends, whom it is for, or what becomes of its connection.
+/// Whether a header concerns framing, the destination host, or the connection.
 pub(super) fn is_reserved(name: &HeaderName) -> bool {
     is_reserved_text(name.as_str())
 }
 
-/// The same of a name as text, in lower case.
+/// The same for a name in lower case.
 pub(super) fn is_reserved_text(name: &str) -> bool {
     matches!(
         name,
@@ -196,8 +197,52 @@ fn parse_name(name: &[u8]) -> Result<HeaderName, HeaderError> {
         .map_err(|_| HeaderError::Name(String::from_utf8_lossy(name).into_owned()))
 }
 
+/// Removes those headers of a request that only the authorizer may set, but that it would not be shown.
+/// To be called before the check.
+pub fn withhold_unseen(provider: &ExtensionProvider, headers: &mut HeaderMap) {
+    if let AuthorizerApi::Http(api) = &provider.api {
+        withhold(api, headers, |name| !is_shown(api, name));
+    }
+}
+
+/// Removes those headers of a request that only the authorizer may set, if it was let through without
+/// an answer. The client's own credentials stay, since applications verify them.
+pub fn withhold_unjudged(provider: &ExtensionProvider, headers: &mut HeaderMap) {
+    if let AuthorizerApi::Http(api) = &provider.api {
+        withhold(api, headers, |name| ![AUTHORIZATION, COOKIE].contains(name));
+    }
+}
+
+/// Removes lookalikes of headers that the provider outputs, and such headers themselves if the provider
+/// names them in full and they are `unvouched`. A header that only matches a pattern may be the
+/// client's own, such as `x-request-id` for `x-*`.
+fn withhold(api: &HttpApi, headers: &mut HeaderMap, unvouched: impl Fn(&HeaderName) -> bool) {
+    let is_withheld = |name: &&HeaderName| {
+        let name: &HeaderName = name;
+        let mut means = false;
+        let mut resembles = false;
+        for pattern in &api.to_upstream_on_allow {
+            let is_named = matches!(pattern, HeaderPattern::Exact(exact) if exact == name);
+            if is_named && unvouched(name) {
+                return true;
+            }
+            means |= pattern.matches(name);
+            resembles |= pattern.resembles(name);
+        }
+        resembles && !means
+    };
+    let withheld: Vec<HeaderName> = headers.keys().filter(is_withheld).cloned().collect();
+    for name in withheld {
+        headers.remove(name);
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use ambit_model::{OnError, ProviderService};
+
     use super::*;
 
     fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
@@ -236,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_be_taken_for_a_header_that_is_changed_goes() {
+    fn lookalikes_of_changed_headers_are_removed() {
         let mut mutations = HeaderMutations::default();
         let set = mutations.change(b"x-auth-user", b"alice", HeaderPlacement::AddIfAbsent);
         set.expect("valid");
@@ -254,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn removals_come_last() {
+    fn removals_are_applied_last() {
         let mut mutations = HeaderMutations::default();
         mutations.remove(b"X-Secret").expect("valid");
         let set = mutations.change(b"x-secret", b"again", HeaderPlacement::Set);
@@ -265,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn what_belongs_to_http_is_neither_set_nor_removed() {
+    fn headers_of_http_itself_are_neither_set_nor_removed() {
         for name in [
             "Host",
             "content-length",
@@ -291,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn names_and_values_that_no_header_has_are_refused() {
+    fn invalid_names_and_values_are_refused() {
         let mut mutations = HeaderMutations::default();
         for name in [":path", ":authority", "", "a b", "x\r\nhost", "x:"] {
             let set = mutations.change(name.as_bytes(), b"1", HeaderPlacement::Set);
@@ -303,5 +348,72 @@ mod tests {
         }
         assert!(mutations.remove(b"a b").is_err());
         assert!(mutations.is_empty());
+    }
+
+    fn provider(shown: &[&str], outputs: &[&str]) -> ExtensionProvider {
+        let patterns = |texts: &[&str]| {
+            let pattern = |text: &&str| HeaderPattern::new(text).expect("a pattern");
+            texts.iter().map(pattern).collect()
+        };
+        ExtensionProvider {
+            name: "authz".into(),
+            service: ProviderService {
+                namespace: None,
+                host: "authz".into(),
+                port: 80,
+            },
+            timeout: Duration::from_secs(1),
+            on_error: OnError::LetThrough,
+            request_body: None,
+            api: AuthorizerApi::Http(HttpApi {
+                request_headers: patterns(shown),
+                to_upstream_on_allow: patterns(outputs),
+                ..HttpApi::default()
+            }),
+        }
+    }
+
+    /// The names that remain after withholding.
+    fn left(
+        withhold: fn(&ExtensionProvider, &mut HeaderMap),
+        provider: &ExtensionProvider,
+        names: &[&'static str],
+    ) -> Vec<String> {
+        let mut headers = HeaderMap::new();
+        for name in names {
+            headers.append(*name, HeaderValue::from_static("1"));
+        }
+        withhold(provider, &mut headers);
+        let mut left: Vec<String> = headers
+            .keys()
+            .map(|name| name.as_str().to_owned())
+            .collect();
+        left.sort();
+        left
+    }
+
+    #[test]
+    fn a_clients_header_stays_only_if_the_authorizer_sees_it() {
+        let names = ["x-user", "x_user", "authorization", "x-other"];
+        let unseen = provider(&[], &["x-user", "authorization"]);
+        let stands = left(withhold_unseen, &unseen, &names);
+        assert_eq!(stands, ["authorization", "x-other"]);
+        let seen = provider(&["x-user"], &["x-user", "authorization"]);
+        let stands = left(withhold_unseen, &seen, &names);
+        assert_eq!(stands, ["authorization", "x-other", "x-user"]);
+        let stands = left(withhold_unjudged, &seen, &names);
+        assert_eq!(stands, ["authorization", "x-other"]);
+    }
+
+    #[test]
+    fn headers_that_match_a_pattern_stay_and_lookalikes_do_not() {
+        let provider = provider(&[], &["x-*"]);
+        let names = ["x-request-id", "x_user", "x-a_b", "y"];
+        for withhold in [withhold_unseen, withhold_unjudged] {
+            assert_eq!(
+                left(withhold, &provider, &names),
+                ["x-a_b", "x-request-id", "y"]
+            );
+        }
     }
 }

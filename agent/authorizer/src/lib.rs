@@ -1,80 +1,68 @@
-//! External authorizers (AuthorizationPolicy with action CUSTOM): asks them, and says what they
-//! answered.
+//! A client for external authorizers (AuthorizationPolicy with action CUSTOM).
 //!
-//! They speak Envoy's `ext_authz`, over gRPC or plain HTTP, and are configured in Istio's
-//! `MeshConfig` ([`ExtensionProvider`]). Whether a request has to be asked about is the policies'
-//! business; what follows from an answer is the proxy's.
+//! Authorizers speak Envoy's `ext_authz` over gRPC or plain HTTP, and are configured in Istio's
+//! `MeshConfig` ([`ExtensionProvider`]). The policies decide whether a check is needed, and the proxy
+//! acts on the result.
 //!
-//! # Where no answer comes
+//! # If there is no answer
 //!
 //! An authorizer that cannot be found or reached, answers too late, with 5xx, with a failed call, or
-//! with something that cannot be read or followed has given no answer ([`CheckError`]). The request
-//! is refused with `statusOnError`, or let through if the provider says `failOpen`. As in Envoy, that
-//! covers an authorizer that says nothing, and one that says that it failed. Unlike there, it does not
-//! cover:
+//! with something that cannot be used has given no answer ([`CheckError`]). The request is refused with
+//! `statusOnError`, or let through if the provider says `failOpen`. As in Envoy, `failOpen` covers an
+//! authorizer that says nothing and one that says that it failed. Unlike in Envoy, it does not cover:
 //!
-//! * a request that was denied, whatever comes after the denial;
-//! * an answer that began and did not end, or that cannot be read: it may have been a denial;
-//! * a failure that the caller can bring about: a check that the authorizer did not take, or any
-//!   failure on a request that authorizers may fail on ([`Oddity`]).
+//! * a request that was denied, whatever follows the denial;
+//! * an answer that began but did not end, or that cannot be read, since it may have been a denial;
+//! * a failure that the caller can provoke: a check that the authorizer did not accept, or any failure
+//!   on a request that many authorizers fail on ([`Oddity`]).
 //!
 //! # Connections
 //!
-//! A check goes the way of a connection that the protected pod itself opens to the authorizer
-//! ([`PodNetwork`]): from the pod's network namespace and with the pod's identity, through a tunnel
-//! where the authorizer's endpoint is of the mesh, so that its own policies decide whether it may be
-//! asked. Only names that no object of the mesh has are looked up by the node. Each shard keeps for
-//! each pod one HTTP/2 connection to each gRPC provider, until it has not been used for a while. A
-//! connection over HTTP/1.1 is kept only if nothing can still come on it, and only for checks of the
-//! same caller: what one caller makes an authorizer say is never the answer to another's check.
+//! A check takes the same path as a connection that the protected pod opens to the authorizer
+//! ([`PodNetwork`]): from the pod's network namespace, with the pod's identity, and through a tunnel if
+//! the authorizer is in the mesh, so that the authorizer's own policies apply. The node resolves only
+//! names that no object of the mesh has. For each pod, a shard keeps one HTTP/2 connection to each gRPC
+//! provider until it has been unused for a while. An HTTP/1.1 connection is kept only if nothing can
+//! still arrive on it, and only for checks of the same caller: an answer that one caller provokes is
+//! never the answer to another caller's check.
 
 mod answer;
 mod check;
+mod connection;
 mod envoy;
-mod error;
 mod grpc;
 mod headers;
-mod hearing;
 mod http;
-mod network;
-mod ordinary;
-mod outputs;
 mod resolve;
-mod slots;
 mod stats;
 #[cfg(test)]
 mod tests;
-mod usage;
 
 use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-pub use answer::{Allowance, AuthorizerAnswer, CheckOutcome, DenialResponse};
-pub use check::{BodyExtent, BodyPart, Check, CheckPeer, CheckedRequest};
-pub use error::CheckError;
-pub use headers::{HeaderChange, HeaderError, HeaderMutations, HeaderPlacement};
-pub use network::{AuthorizerStream, Endpoint, NotConnected, PodNetwork};
-pub use ordinary::Oddity;
-pub use outputs::{withhold_unjudged, withhold_unseen};
+pub use answer::{Allowance, AuthorizerAnswer, CheckError, CheckOutcome, DenialResponse};
+pub use check::{BodyExtent, BodyPart, Check, CheckPeer, CheckedRequest, Oddity};
+pub use connection::{AuthorizerStream, NotConnected, PodNetwork};
+pub use headers::{
+    HeaderChange, HeaderError, HeaderMutations, HeaderPlacement, withhold_unjudged, withhold_unseen,
+};
 pub use resolve::{in_mesh, resolve};
-pub use slots::CheckSlots;
-pub use stats::{AuthorizerCounts, AuthorizerStats};
+pub use stats::{AuthorizerCounts, AuthorizerStats, CheckSlots};
 
+use self::check::SentCheck;
+use self::connection::AnswerProgress;
 use self::grpc::GrpcClient;
-use self::hearing::AnswerProgress;
 use self::http::HttpClient;
-use self::ordinary::SentCheck;
+pub use ambit_model::ServiceEndpoint;
 use ambit_model::{AuthorizerApi, ExtensionProvider, OnError};
 
-/// The longest that a check may take, whatever the provider says.
+/// The longest time limit of a check, whatever the provider says.
 const LONGEST_CHECK: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How long a connection to an authorizer may take to be made; Istio's `connectTimeout`.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The head of the request that a check is, to its authorizer; `None` where it cannot be put.
+/// The head of the request that a check sends to its authorizer; `None` if it cannot be sent.
 pub fn check_head(
     provider: &ExtensionProvider,
     request: Option<&CheckedRequest<'_>>,
@@ -104,8 +92,8 @@ impl std::fmt::Debug for Authorizer {
 }
 
 impl Authorizer {
-    /// An authorizer without connections, which makes them through the pod's `network`, takes its
-    /// share of the pod's `slots`, and counts in the shard's `counts`.
+    /// A client without connections. It opens them through the pod's `network`, takes its share of the
+    /// pod's `slots`, and counts in the shard's `counts`.
     pub fn new(
         network: impl PodNetwork + 'static,
         slots: CheckSlots,
@@ -120,7 +108,7 @@ impl Authorizer {
         }
     }
 
-    /// Asks about a request or connection, and applies what the provider says of failures.
+    /// Asks about a request or connection, and applies the provider's setting for failures.
     pub async fn decide(&self, provider: &ExtensionProvider, check: &Check<'_>) -> CheckOutcome {
         let answer = match (self.check(provider, check).await, provider.on_error) {
             (AuthorizerAnswer::Error(error), OnError::LetThrough) => {
@@ -153,10 +141,10 @@ impl Authorizer {
             service: service.clone(),
             timeout: provider.timeout,
         };
-        let hearing = AnswerProgress::default();
+        let progress = AnswerProgress::default();
         let too_late = || {
             let problem = format!("did not end within {:?}", provider.timeout);
-            hearing.broken_off(problem).unwrap_or_else(late)
+            progress.broken_off(problem).unwrap_or_else(late)
         };
         let network = &self.network;
         let endpoints = timeout_at(deadline, network.resolve(service))
@@ -170,13 +158,13 @@ impl Authorizer {
             AuthorizerApi::Grpc => {
                 let asked = self
                     .grpc
-                    .check(network, provider, &endpoints, (check, &hearing));
+                    .check(network, provider, &endpoints, check, &progress);
                 timeout_at(deadline, asked).await.map_err(|_| too_late())?
             }
             AuthorizerApi::Http(api) => {
                 let asked = self
                     .http
-                    .check(network, (api, service), &endpoints, (check, &hearing));
+                    .check(network, api, service, &endpoints, check, &progress);
                 let head = timeout_at(deadline, asked)
                     .await
                     .map_err(|_| too_late())??;
@@ -186,7 +174,7 @@ impl Authorizer {
     }
 }
 
-/// What is odd about the request that a check is about, as its authorizer gets it.
+/// What is unusual about the check, in the form in which its authorizer gets it.
 fn oddity(provider: &ExtensionProvider, check: &Check<'_>) -> Option<Oddity> {
     let request = check.request.as_ref()?;
     match &provider.api {

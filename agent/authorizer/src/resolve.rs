@@ -1,24 +1,23 @@
-//! Where an authorizer is.
+//! Finds the endpoints of an authorizer.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use crate::answer::CheckError;
+use crate::connection::is_same_endpoint;
 use ambit_common::MeshClass;
+use ambit_model::{Destination, ServiceEndpoint, ObjectName, ProviderService, Snapshot, PodEndpoint};
 
-use super::error::CheckError;
-use super::network::Endpoint;
-use ambit_model::{Destination, ObjectName, PodEndpoint, ProviderService, Snapshot};
-
-/// Where a service is reached: the ready pods of a Service that the mesh knows, or what the system's
-/// resolver says, as the mesh takes it.
+/// Where a service can be reached: the ready pods of a Service of the mesh, or else what the system's
+/// resolver returns, interpreted as the mesh interprets addresses.
 ///
 /// # Errors
-/// Where nobody knows the service, or it is an address of the mesh that leads to no pod.
-pub async fn resolve(mesh: Arc<Snapshot>, service: &ProviderService) -> io::Result<Vec<Endpoint>> {
+/// If the service is unknown, or has an address of the mesh that leads to no pod.
+pub async fn resolve(mesh: Arc<Snapshot>, service: &ProviderService) -> io::Result<Vec<ServiceEndpoint>> {
     let known = in_mesh(&mesh, service)?;
     if !known.is_empty() {
-        return Ok(known.into_iter().map(Endpoint::Pod).collect());
+        return Ok(known.into_iter().map(ServiceEndpoint::Pod).collect());
     }
     let found = tokio::net::lookup_host((service.host.as_ref(), service.port)).await?;
     let (mut endpoints, mut problem) = (Vec::new(), None);
@@ -34,17 +33,16 @@ pub async fn resolve(mesh: Arc<Snapshot>, service: &ProviderService) -> io::Resu
     }
 }
 
-/// The pods of the mesh that answer for a service, as far as that can be told without asking a
-/// resolver.
+/// The pods of the mesh that serve a service, as far as this is known without asking a resolver.
 ///
 /// # Errors
-/// Where its Service has no such port, or its address leads to no pod.
+/// If the Service has no such port, or the address leads to no pod.
 pub fn in_mesh(mesh: &Snapshot, service: &ProviderService) -> io::Result<Vec<PodEndpoint>> {
     if let Ok(address) = service.host.parse::<IpAddr>() {
         let endpoints = at(mesh, SocketAddr::new(address, service.port))?;
         let pods = endpoints.into_iter().filter_map(|endpoint| match endpoint {
-            Endpoint::Pod(target) => Some(target),
-            Endpoint::Outside(_) => None,
+            ServiceEndpoint::Pod(target) => Some(target),
+            ServiceEndpoint::Outside(_) => None,
         });
         return Ok(pods.collect());
     }
@@ -52,7 +50,7 @@ pub fn in_mesh(mesh: &Snapshot, service: &ProviderService) -> io::Result<Vec<Pod
         return Ok(Vec::new());
     };
     match mesh.service(&name, service.port) {
-        // None where the mesh does not know them: pods on the node's network, or what is outside.
+        // Empty if the endpoints are pods on the node's network, or outside the mesh.
         Destination::Service { endpoints, .. } => {
             Ok(endpoints.into_iter().filter_map(pod).collect())
         }
@@ -67,38 +65,29 @@ pub fn in_mesh(mesh: &Snapshot, service: &ProviderService) -> io::Result<Vec<Pod
     }
 }
 
-/// What an address means, as for any connection of the pod.
-fn at(mesh: &Snapshot, address: SocketAddr) -> io::Result<Vec<Endpoint>> {
+/// The endpoints behind an address, as for any connection of the pod.
+fn at(mesh: &Snapshot, address: SocketAddr) -> io::Result<Vec<ServiceEndpoint>> {
     let nowhere = |problem: String| Err(io::Error::new(io::ErrorKind::NotFound, problem));
     match (mesh.destination(address), mesh.mesh_class(address.ip())) {
-        (Destination::Workload(target), _) => Ok(vec![Endpoint::Pod(target)]),
-        (Destination::Service { endpoints, .. }, _) if !endpoints.is_empty() => {
-            Ok(endpoints.into_iter().map(reached).collect())
-        }
+        (Destination::Workload(target), _) => Ok(vec![ServiceEndpoint::Pod(target)]),
+        (Destination::Service { endpoints, .. }, _) if !endpoints.is_empty() => Ok(endpoints),
         (_, Some(MeshClass::Proxy)) => nowhere(format!(
-            "{address} is of the mesh, and leads to no ready pod"
+            "{address} belongs to the mesh but leads to no ready pod"
         )),
         (_, Some(MeshClass::NotOptedIn | MeshClass::Outside) | None) => {
-            Ok(vec![Endpoint::Outside(address)])
+            Ok(vec![ServiceEndpoint::Outside(address)])
         }
     }
 }
 
-fn reached(endpoint: ambit_model::ServiceEndpoint) -> Endpoint {
+fn pod(endpoint: ServiceEndpoint) -> Option<PodEndpoint> {
     match endpoint {
-        ambit_model::ServiceEndpoint::Pod(target) => Endpoint::Pod(target),
-        ambit_model::ServiceEndpoint::Outside(address) => Endpoint::Outside(address),
+        ServiceEndpoint::Pod(target) => Some(target),
+        ServiceEndpoint::Outside(_) => None,
     }
 }
 
-fn pod(endpoint: ambit_model::ServiceEndpoint) -> Option<PodEndpoint> {
-    match endpoint {
-        ambit_model::ServiceEndpoint::Pod(target) => Some(target),
-        ambit_model::ServiceEndpoint::Outside(_) => None,
-    }
-}
-
-/// The Service of a host `NAME.NAMESPACE.svc[.DOMAIN]`, or of `NAMESPACE/NAME`.
+/// The Service that a host `NAME.NAMESPACE.svc[.DOMAIN]` names, or `NAME` with a namespace.
 fn service_name(service: &ProviderService) -> Option<ObjectName> {
     let mut labels = service.host.split('.');
     match (labels.next(), labels.next(), labels.next()) {
@@ -111,18 +100,22 @@ fn service_name(service: &ProviderService) -> Option<ObjectName> {
     }
 }
 
-/// Asks at one endpoint after another, `preferred` first, until one can be reached.
+/// Tries one endpoint after another until one can be reached: `preferred` first, or else a random one.
 ///
 /// # Errors
-/// The last one's, or that there is none.
+/// The last endpoint's error, or that there are no endpoints.
 pub(super) async fn in_turn<T>(
     service: &ProviderService,
-    endpoints: &[Endpoint],
-    preferred: Option<Endpoint>,
-    ask: impl AsyncFn(&Endpoint) -> Result<T, CheckError>,
+    endpoints: &[ServiceEndpoint],
+    preferred: Option<ServiceEndpoint>,
+    ask: impl AsyncFn(&ServiceEndpoint) -> Result<T, CheckError>,
 ) -> Result<T, CheckError> {
-    let mut order: Vec<&Endpoint> = endpoints.iter().collect();
-    let first = preferred.and_then(|preferred| order.iter().position(|one| **one == preferred));
+    let mut order: Vec<&ServiceEndpoint> = endpoints.iter().collect();
+    let first = preferred.and_then(|preferred| {
+        order
+            .iter()
+            .position(|one| is_same_endpoint(one, &preferred))
+    });
     let first = first.unwrap_or_else(|| rand::random_range(0..order.len().max(1)));
     order.rotate_left(first);
     let mut failure = CheckError::NotFound {

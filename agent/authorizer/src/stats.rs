@@ -1,21 +1,23 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::Serialize;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::answer::{AuthorizerAnswer, CheckOutcome};
+use crate::answer::{AuthorizerAnswer, CheckError, CheckOutcome};
 
-/// What external authorizers were asked and answered since the start. The keys are words of a fixed
-/// list, so their number is bounded.
+/// Counts of checks since the start. The keys are from a fixed list of words, so their number is
+/// bounded.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct AuthorizerStats {
-    /// Requests and connections that they allowed.
+    /// Requests and connections that authorizers allowed.
     pub allowed: u64,
-    /// Those that they denied.
+    /// Requests and connections that authorizers denied.
     pub denied: u64,
     /// Checks without an answer, by reason.
     pub errors: BTreeMap<&'static str, u64>,
-    /// Requests and connections let through without an answer (`failOpen`).
+    /// Requests and connections that were let through without an answer (`failOpen`).
     pub let_through: u64,
 }
 
@@ -61,5 +63,45 @@ impl AuthorizerCounts {
     /// The counts so far.
     pub fn read(&self) -> AuthorizerStats {
         self.0.borrow().clone()
+    }
+}
+
+/// How many checks a pod may have under way on all shards together. Clones share the limit.
+#[derive(Clone, Debug)]
+pub struct CheckSlots {
+    cap: usize,
+    free: Arc<Semaphore>,
+}
+
+/// A check under way. Its slot is returned when it is dropped.
+pub(super) struct Slot {
+    _permit: OwnedSemaphorePermit,
+}
+
+impl CheckSlots {
+    /// At most `cap` checks at a time.
+    pub fn new(cap: usize) -> Self {
+        Self {
+            cap,
+            free: Arc::new(Semaphore::new(cap.min(Semaphore::MAX_PERMITS))),
+        }
+    }
+
+    /// Takes a slot.
+    ///
+    /// # Errors
+    /// [`CheckError::OverCap`] if none is free.
+    pub(super) fn take(&self) -> Result<Slot, CheckError> {
+        match Arc::clone(&self.free).try_acquire_owned() {
+            Ok(permit) => Ok(Slot { _permit: permit }),
+            Err(_) => Err(CheckError::OverCap { cap: self.cap }),
+        }
+    }
+}
+
+impl Default for CheckSlots {
+    /// At most 1,024 checks at a time.
+    fn default() -> Self {
+        Self::new(1_024)
     }
 }

@@ -1,27 +1,27 @@
-//! Service accounts by name.
+//! The names of Kubernetes service accounts.
 
 use std::fmt;
 use std::str::FromStr;
 
 use ambit_model::{IdentityError, ObjectName, TrustDomain, WorkloadIdentity};
 
-/// What the user name of a service account begins with.
+/// The prefix of a service account's user name.
 const USERNAME_PREFIX: &str = "system:serviceaccount:";
 
-/// The longest name of an object (RFC 1123, DNS subdomain).
+/// The longest name of a Kubernetes object (RFC 1123, DNS subdomain).
 const MAX_NAME: usize = 253;
 
 /// A Kubernetes service account. Displays as `namespace/name`.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct ServiceAccount(ObjectName);
 
-/// The text names no service account.
+/// A text is not the name of a service account.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{0:?} is no service account; write NAMESPACE/NAME, in lower case")]
+#[error("{0:?} is not a service account; write NAMESPACE/NAME, in lower case")]
 pub struct NotAnAccount(String);
 
 impl ServiceAccount {
-    /// The account of a namespace by its name; `None` where either cannot be a name.
+    /// The account `name` in a namespace; `None` if either is not a valid name.
     pub fn new(namespace: &str, name: &str) -> Option<Self> {
         (is_name(namespace) && is_name(name)).then(|| Self(ObjectName::new(namespace, name)))
     }
@@ -32,18 +32,18 @@ impl ServiceAccount {
         Self::new(namespace, name)
     }
 
-    /// The account that an identity is of, whatever its trust domain.
+    /// The account that an identity belongs to. The trust domain is ignored.
     pub fn of(identity: &WorkloadIdentity) -> Self {
         let (namespace, name) = (identity.namespace(), identity.service_account());
         Self(ObjectName::new(namespace, name))
     }
 
-    /// The namespace.
+    /// The namespace that the account is in.
     pub fn namespace(&self) -> &str {
         &self.0.namespace
     }
 
-    /// The name.
+    /// The name within the namespace.
     pub fn name(&self) -> &str {
         &self.0.name
     }
@@ -51,7 +51,7 @@ impl ServiceAccount {
     /// The identity of the account's pods.
     ///
     /// # Errors
-    /// [`IdentityError`] where the name cannot be a part of a SPIFFE ID.
+    /// [`IdentityError`] if the name cannot be part of a SPIFFE ID.
     pub fn identity(&self, trust_domain: &TrustDomain) -> Result<WorkloadIdentity, IdentityError> {
         WorkloadIdentity::new(trust_domain.clone(), self.namespace(), self.name())
     }
@@ -74,7 +74,7 @@ impl FromStr for ServiceAccount {
     }
 }
 
-/// Whether a text can be the name of an object (RFC 1123, DNS subdomain).
+/// Whether a text is a valid object name (RFC 1123, DNS subdomain).
 fn is_name(text: &str) -> bool {
     let is_label = |label: &str| {
         let valid = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_forms_are_read() {
+    fn object_names_and_user_names_are_read() {
         let account = ServiceAccount::new("shop", "web.v2").expect("valid");
         assert_eq!("shop/web.v2".parse().as_ref(), Ok(&account));
         let of_user = ServiceAccount::from_username("system:serviceaccount:shop:web.v2");
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_else_is_an_account() {
+    fn other_texts_are_not_accounts() {
         for text in [
             "",
             "shop",

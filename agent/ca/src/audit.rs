@@ -1,4 +1,4 @@
-//! What the CA has done: a line in the log for each call, and counts.
+//! The audit log: a line for each call, and counts of the results.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,12 +8,12 @@ use rcgen::PublicKeyData;
 use tonic::Code;
 
 use super::caller::AuthenticatedCaller;
-use super::refusal::IssuanceRefusal;
+use crate::service::IssuanceRefusal;
 use ambit_authority::{SignedCertificate, SubjectKey};
 use ambit_model::WorkloadIdentity;
 use ambit_observe::logging::AUDIT_TARGET;
 
-/// Writes and counts.
+/// Writes the audit log and counts results.
 #[derive(Debug, Default)]
 pub struct Audit {
     issued: AtomicU64,
@@ -24,34 +24,34 @@ pub struct Audit {
     unavailable: AtomicU64,
 }
 
-/// How many calls came to what, since the start.
+/// How many calls had which result since the start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize)]
 pub struct CaCounts {
-    /// A certificate.
+    /// A certificate was issued.
     pub issued: u64,
-    /// Nobody knew who called.
+    /// The caller was not authenticated.
     pub unauthenticated: u64,
-    /// The caller might not have it.
+    /// The caller may not have the identity.
     pub denied: u64,
-    /// What was asked for could not be told.
+    /// The request was malformed.
     pub malformed: u64,
-    /// The caller had asked too often.
+    /// The caller exceeded its rate limit.
     pub limited: u64,
-    /// The API server, the pods or the authority were not to be had.
+    /// The API server, the pods or the CA's key were not available.
     pub unavailable: u64,
 }
 
-/// What is known of a call so far.
+/// What is known about a call so far.
 #[derive(Debug)]
 pub(super) struct Call {
     pub(super) peer: SocketAddr,
     pub(super) caller: Option<AuthenticatedCaller>,
-    /// What it asked for, where that could be told.
+    /// The requested identity, once it is known.
     pub(super) identity: Option<WorkloadIdentity>,
 }
 
 impl Audit {
-    /// How many calls came to what.
+    /// The counts so far.
     pub fn counts(&self) -> CaCounts {
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
         CaCounts {
@@ -64,7 +64,7 @@ impl Audit {
         }
     }
 
-    /// A certificate was signed, and is about to be handed over.
+    /// Records that a certificate was signed. It is sent to the caller afterwards.
     pub(super) fn issued(
         &self,
         call: &Call,
@@ -95,7 +95,7 @@ impl Audit {
         );
     }
 
-    /// A call was refused.
+    /// Records that a call was refused.
     pub(super) fn refused(&self, call: &Call, refusal: &IssuanceRefusal) {
         self.count(refusal.code()).fetch_add(1, Ordering::Relaxed);
         let Fields {
@@ -131,7 +131,7 @@ impl Audit {
     }
 }
 
-/// The call's part of a line.
+/// The fields that describe a call.
 struct Fields<'a> {
     peer: SocketAddr,
     account: Option<String>,

@@ -1,29 +1,27 @@
-//! A certificate authority for clusters without Istio: serves Istio's protocol,
+//! A certificate authority for clusters without Istio. It serves Istio's protocol,
 //! `istio.v1.auth.IstioCertificateService`, to node agents, sidecars and ztunnel.
 //!
-//! A caller is the pod that its service-account token is bound to ([`caller`]). It gets its own
-//! account's identity, or, as a node's agent, that of a pod on its own node ([`authorization`],
-//! [`pods`]), at most for the configured lifetime, and not more often than its share ([`limits`]).
-//! Each answer is in the audit log ([`audit`]). Callers verify the server by the authority's roots.
+//! A caller is the pod that its service account token is bound to ([`caller`]). It gets its own
+//! account's identity or, as a node's agent, that of a pod on its own node ([`issuance`], [`pods`]).
+//! Certificates are valid for the configured time at most, and each caller has a rate limit
+//! ([`rate_limit`]). Each call is in the audit log ([`audit`]). Callers verify the server with the CA's
+//! own roots.
 //!
-//! Where tokens are checked by the API server, the CA's own account has to be allowed to `create`
-//! `tokenreviews.authentication.k8s.io`; where the API server tells which pods run where, to `list`
-//! and `watch` `pods` of all namespaces.
+//! If the API server checks tokens, the CA's account must be allowed to `create`
+//! `tokenreviews.authentication.k8s.io`. If the API server says which pods run where, it must be
+//! allowed to `list` and `watch` `pods` of all namespaces.
 
 pub mod account;
 pub mod audit;
-pub mod authorization;
 pub mod caller;
-pub mod limits;
+pub mod issuance;
 pub mod pods;
-mod refusal;
-pub mod request;
+pub mod rate_limit;
 mod serve;
 pub mod server;
 mod service;
 #[cfg(test)]
 mod tests;
 
-pub use refusal::IssuanceRefusal;
 pub use serve::{CaConfig, PodSource, TokenSource, run};
-pub use service::CertificateService;
+pub use service::{CertificateService, IssuanceRefusal, Lifetimes, RequestError};

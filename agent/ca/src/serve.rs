@@ -1,4 +1,4 @@
-//! Puts the CA together.
+//! Assembles the CA from its settings, and runs it.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -13,67 +13,67 @@ use tokio::task::JoinSet;
 
 use super::account::ServiceAccount;
 use super::audit::Audit;
-use super::authorization::IssuancePolicy;
 use super::caller::{JwksFile, OfflineReviewer, OnlineReviewer, TokenReviewer};
-use super::limits::{RateLimit, RateLimiter};
 use super::pods::{PodDirectory, follow_cluster, follow_files};
-use super::request::Lifetimes;
 use super::server::{CaServer, ServerCertificate, serve_health};
 use super::service::CertificateService;
+use crate::issuance::IssuancePolicy;
+use crate::rate_limit::{RateLimit, RateLimiter};
+use crate::service::Lifetimes;
 use ambit_authority::AuthorityFiles;
 use ambit_daemon::descriptors::DescriptorLimit;
 use ambit_daemon::signals;
 use ambit_jwt::ExpectedToken;
 use ambit_model::TrustDomain;
 
-/// How often the authority's files are looked at.
+/// How often the CA's files are read.
 const LOOK: Duration = Duration::from_secs(5);
 
 /// The CA's settings.
 #[derive(Clone, Debug)]
 pub struct CaConfig {
-    /// The authority's files.
+    /// The directory of the CA's files.
     pub directory: PathBuf,
-    /// The domain of all identities.
+    /// The trust domain of all identities.
     pub trust_domain: TrustDomain,
-    /// Where to listen.
+    /// The address to listen on.
     pub listen: SocketAddr,
-    /// Where to answer probes.
+    /// The address to answer health probes on, if any.
     pub health: Option<SocketAddr>,
-    /// The server's names.
+    /// The names in the server's own certificate.
     pub names: Vec<ServerName<'static>>,
-    /// How long certificates are valid.
+    /// How long issued certificates are valid.
     pub lifetimes: Lifetimes,
-    /// How often a caller may ask.
+    /// The rate limit of each caller.
     pub rate: RateLimit,
-    /// The accounts of node agents.
+    /// The service accounts of node agents.
     pub node_accounts: BTreeSet<ServiceAccount>,
-    /// Who checks tokens.
+    /// What checks callers' tokens.
     pub tokens: TokenSource,
-    /// Who tells where pods run.
+    /// Where to learn which pods run where.
     pub pods: PodSource,
-    /// How the API server is reached, where it is needed; `None`: as a pod of the cluster.
+    /// How to reach the API server, if it is needed. `None`: as a pod of the cluster.
     pub kubeconfig: Option<PathBuf>,
 }
 
-/// Who checks tokens.
+/// What checks callers' tokens.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum TokenSource {
     /// The API server.
     ApiServer {
-        /// The audience that tokens have to be for.
+        /// The audience that tokens must be for.
         audience: String,
     },
-    /// The cluster's keys, in a file.
+    /// The cluster's public keys in a file.
     Jwks {
-        /// The file.
+        /// The path of the file, a JWKS.
         file: PathBuf,
-        /// What tokens have to be.
+        /// The issuer and audience that tokens must have.
         expected: ExpectedToken,
     },
 }
 
-/// Who tells where pods run.
+/// Where to learn which pods run where.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum PodSource {
     /// The API server.
@@ -82,13 +82,13 @@ pub enum PodSource {
     Files(PathBuf),
 }
 
-/// What has to go on for as long as the CA serves.
+/// Tasks that must run while the CA serves.
 type Background = JoinSet<()>;
 
-/// Serves until the process is told to end.
+/// Serves until the process receives SIGTERM or SIGINT.
 ///
 /// # Errors
-/// Where it cannot start; the error says what to do.
+/// If it cannot start. The error says what to do.
 pub fn run(config: CaConfig) -> Result<()> {
     raise_descriptors();
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -155,7 +155,7 @@ fn follow_pods(
         (PodSource::ApiServer, Some(client)) => {
             background.spawn(follow_cluster(client, pods.clone()));
         }
-        (PodSource::ApiServer, None) => bail!("the API server is needed, and has no client"),
+        (PodSource::ApiServer, None) => bail!("the API server is needed but has no client"),
     }
     Ok(())
 }
@@ -172,7 +172,7 @@ fn reviewer(tokens: &TokenSource, client: Option<kube::Client>) -> Result<TokenR
             Ok(TokenReviewer::Online(reviewer))
         }
         (TokenSource::ApiServer { .. }, None) => {
-            bail!("the API server is needed, and has no client")
+            bail!("the API server is needed but has no client")
         }
     }
 }
@@ -192,7 +192,7 @@ async fn client(kubeconfig: Option<&Path>) -> Result<kube::Client> {
     kube::Client::try_from(config).context("the API server's client cannot be set up")
 }
 
-/// Every connection takes a descriptor.
+/// Each connection needs a file descriptor.
 fn raise_descriptors() {
     let raised = DescriptorLimit::read().and_then(|limit| DescriptorLimit::raise_to(limit.hard));
     if let Err(error) = raised {

@@ -1,4 +1,4 @@
-//! When certificates are valid, and how far two clocks may be apart.
+//! What a certificate says: when it is valid, what it may be used for, and which identity it names.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -9,21 +9,21 @@ use x509_parser::prelude::X509Certificate;
 use ambit_authority::Validity;
 use ambit_model::{IdentityError, WorkloadIdentity};
 
-/// How far ahead a certificate's first moment may be: the clock of whoever signed it, or this one,
-/// is off by so much. There is no such allowance at its end: an expired certificate is refused.
+/// How far in the future a certificate's `notBefore` may lie, because the signer's clock or this one
+/// may be off. There is no such tolerance at the end: an expired certificate is refused.
 pub const CLOCK_SKEW: Duration = Duration::from_secs(60);
 
 /// Whether a certificate is valid at a given time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Timeliness {
-    /// By more than [`CLOCK_SKEW`].
+    /// Not valid for at least another [`CLOCK_SKEW`].
     TooEarly,
     Valid,
     Expired,
 }
 
 impl Timeliness {
-    /// Compares a validity with the time `now`.
+    /// Compares a validity with the time `now`. The first [`CLOCK_SKEW`] before it count as valid.
     pub(super) fn of(validity: Validity, now: SystemTime) -> Self {
         if now + CLOCK_SKEW < validity.from {
             Self::TooEarly
@@ -35,8 +35,8 @@ impl Timeliness {
     }
 }
 
-/// The moment at which a chain is verified: now, or the first moment at which all of it is valid
-/// where that is at most [`CLOCK_SKEW`] ahead. What has expired by now has expired then.
+/// The time to verify a chain at: now, or the first time at which all of it is valid if that is at most
+/// [`CLOCK_SKEW`] ahead. A certificate that has expired by now has expired at that time too.
 pub(super) fn verified_at<'a>(
     chain: impl IntoIterator<Item = &'a CertificateDer<'a>>,
     now: UnixTime,
@@ -53,31 +53,31 @@ pub(super) fn verified_at<'a>(
     now
 }
 
-/// A moment as TLS has it.
+/// Converts a time to the form that rustls uses. Times before 1970 become 1970.
 pub(super) fn unix_time(moment: SystemTime) -> UnixTime {
     let since = moment.duration_since(UNIX_EPOCH);
     UnixTime::since_unix_epoch(since.unwrap_or_default())
 }
 
-/// Why a certificate is not one of a workload (SPIFFE X.509-SVID, section 4).
+/// Why a certificate cannot be a workload's (SPIFFE X.509-SVID, section 4).
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum CertificateUsageError {
-    /// It is a CA's.
+    /// It belongs to a CA.
     #[error("it is a CA's own")]
     Authority,
-    /// It may sign other certificates, or lists of revoked ones.
+    /// Its key usage includes keyCertSign or cRLSign.
     #[error("its key usage lets it sign for a CA")]
     Signs,
-    /// It may not sign a handshake.
+    /// Its key usage lacks digitalSignature, which a TLS handshake needs.
     #[error("its key usage does not have digitalSignature")]
     NoSignature,
-    /// An extension of it is not understood.
+    /// An extension cannot be decoded.
     #[error("its usage cannot be read: {0}")]
     Unreadable(String),
 }
 
-/// Whether a leaf may stand for a workload in a handshake, whatever its role there. The extended
-/// key usage is held against the role by the verification of the chain.
+/// Checks that a leaf certificate may represent a workload in a handshake, as client or as server. Its
+/// extended key usage is checked against the role when its chain is verified.
 ///
 /// # Errors
 /// [`CertificateUsageError`].
@@ -99,7 +99,7 @@ pub(super) fn ensure_workload(leaf: &X509Certificate<'_>) -> Result<(), Certific
     }
 }
 
-/// A moment in RFC 3339, whole seconds in UTC.
+/// Formats a time as RFC 3339, in UTC and whole seconds.
 pub(super) fn rfc3339(moment: SystemTime) -> String {
     let seconds = i64::try_from(seconds(moment)).unwrap_or(i64::MAX);
     jiff::Timestamp::from_second(seconds).map_or_else(
@@ -108,28 +108,28 @@ pub(super) fn rfc3339(moment: SystemTime) -> String {
     )
 }
 
-/// Seconds since 1970; 0 for what was before.
+/// Seconds since 1970. Times before that give 0.
 pub(super) fn seconds(moment: SystemTime) -> u64 {
     moment
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs())
 }
 
-/// Why a certificate has no identity: what is the matter with the certificate, without a subject.
+/// Why a certificate yields no identity. Displays as a predicate, without a subject.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum CertificateNameError {
-    /// It cannot be read.
+    /// It cannot be decoded.
     #[error("cannot be read: {0}")]
     Unreadable(String),
     /// It does not have exactly one URI name.
     #[error("has {0} URI names; a workload's has exactly one")]
     NotOneUri(usize),
-    /// Its name is no workload identity.
-    #[error("names no workload: {0}")]
+    /// Its URI name is not a workload's SPIFFE ID.
+    #[error("does not name a workload: {0}")]
     Identity(#[from] IdentityError),
 }
 
-/// A certificate's fields.
+/// Decodes a certificate.
 pub(super) fn parse<'a>(
     certificate: &'a CertificateDer<'_>,
 ) -> Result<X509Certificate<'a>, CertificateNameError> {
@@ -138,7 +138,7 @@ pub(super) fn parse<'a>(
         .map_err(|error| CertificateNameError::Unreadable(error.to_string()))
 }
 
-/// The one identity that a certificate names.
+/// The identity that a certificate names in its only URI name.
 pub(super) fn name_of(
     leaf: &X509Certificate<'_>,
 ) -> Result<WorkloadIdentity, CertificateNameError> {
@@ -171,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_allowance_is_bounded_and_only_at_the_beginning() {
+    fn clock_skew_is_tolerated_before_the_start_only_and_up_to_a_bound() {
         let second = Duration::from_secs(1);
         let from = UNIX_EPOCH + Duration::from_secs(1_000_000);
         let validity = Validity {

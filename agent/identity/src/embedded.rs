@@ -1,4 +1,4 @@
-//! The embedded CA: an authority's files on disk, certificates for workloads in memory.
+//! A CA inside the agent: its files are on disk, workloads' certificates in memory only.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use ambit_authority::{
 };
 use ambit_model::{TrustDomain, WorkloadIdentity};
 
-/// How often the authority's files are looked at.
+/// How often the CA's files are read.
 const INTERVAL: Duration = Duration::from_secs(2);
 
 /// A certificate authority inside the agent, for development and single clusters.
@@ -28,17 +28,16 @@ pub struct EmbeddedCa {
 }
 
 impl EmbeddedCa {
-    /// Opens the authority in `directory`, or makes a root at first start, and follows its files.
-    /// Several agents may do so at once.
+    /// Opens the CA in `directory`, or creates a root on first start, and follows its files. Several
+    /// agents may do this at the same time.
     ///
     /// # Errors
-    /// [`CaFilesError`]; an existing authority is never replaced.
+    /// [`CaFilesError`]. An existing CA is never replaced.
     pub fn open(directory: &Path, trust_domain: &TrustDomain) -> Result<Self, CaFilesError> {
         Self::open_and_look(directory, trust_domain, INTERVAL)
     }
 
-    /// Whether [`EmbeddedCa::open`] would succeed, as far as that can be told without changing
-    /// anything.
+    /// Checks whether [`EmbeddedCa::open`] would succeed, as far as possible without changing anything.
     ///
     /// # Errors
     /// [`CaFilesError`].
@@ -88,7 +87,7 @@ impl CertificateProvider for EmbeddedCa {
         self.anchors.clone()
     }
 
-    /// Why the files as they are now are not in force.
+    /// Why the present files are not in force; `None` if they are.
     fn problem(&self) -> Option<String> {
         self.files.fault()
     }
@@ -111,7 +110,7 @@ mod tests {
     const KEY: &str = "ca-key.pem";
     const ROOTS: &str = "root-cert.pem";
 
-    /// How long a test waits for what has to come, in looks.
+    /// How many times a test looks before it gives up.
     const PATIENCE: usize = 2000;
 
     fn domain() -> TrustDomain {
@@ -135,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn agents_that_start_at_once_share_one_root() {
+    fn agents_that_start_together_share_one_root() {
         let directory = tempfile::tempdir().unwrap();
         let roots = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..4)
@@ -150,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_check_says_what_an_open_would_and_makes_nothing() {
+    fn a_check_predicts_the_result_of_open_and_creates_nothing() {
         let directory = tempfile::tempdir().unwrap();
         let at = directory.path().join("ca");
         EmbeddedCa::check(&at, &domain()).unwrap();
@@ -173,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn half_a_root_an_exposed_key_and_a_foreign_root_are_refused() {
+    fn an_incomplete_root_an_exposed_key_and_a_foreign_root_are_refused() {
         let directory = tempfile::tempdir().unwrap();
         open(directory.path()).unwrap();
         let other = TrustDomain::new("other.example").unwrap();
@@ -189,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_root_that_was_being_made_when_its_agent_died_is_made_whole() {
+    fn a_root_whose_agent_died_while_creating_it_is_completed() {
         for written in [&[KEY][..], &[KEY, "ca-cert.pem"]] {
             let (whole, begun) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
             root(whole.path());
@@ -222,7 +221,7 @@ mod tests {
         fs::write(own.path().join(ROOTS), encode_pem(&bundle)).unwrap();
         let mut looks = 0..PATIENCE;
         let expected = TrustAnchors::new(bundle);
-        // A look while the file is being written finds a fault, which is over with the next.
+        // A look while the file is being written finds a fault, and the next look clears it.
         while *trusted(&ca) != expected || ca.problem().is_some() {
             looks.next().expect("a new root, and no fault");
             std::thread::sleep(Duration::from_millis(5));

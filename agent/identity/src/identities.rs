@@ -17,7 +17,7 @@ use crate::verify::{PeerIdentityError, TrustPolicy};
 use ambit_authority::encode_pem;
 use ambit_model::{Fault, WorkloadIdentity};
 
-/// The certificates of this node.
+/// The certificates of all identities of this node.
 #[derive(Clone)]
 pub struct Identities(Arc<Inner>);
 
@@ -26,23 +26,22 @@ struct Inner {
     held: Mutex<HashMap<WorkloadIdentity, Weak<ManagedCertificate>>>,
 }
 
-/// The certificate of one identity, always the newest. Renewal goes on for as long as somebody
-/// holds it.
+/// One identity's certificate, always the newest. It is renewed while somebody holds this.
 #[derive(Clone, Debug)]
 pub struct WorkloadCertificates(Arc<ManagedCertificate>);
 
-/// What an identity presents to its peers.
+/// The chain that an identity presents to its peers.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct PresentedChain {
-    /// Whose it is.
+    /// The identity.
     pub identity: WorkloadIdentity,
-    /// The chain in PEM, leaf first, without the root; empty where there is no certificate yet.
+    /// The chain in PEM, leaf first, without the root. Empty if there is no certificate yet.
     pub pem: String,
 }
 
 impl Identities {
-    /// Certificates of `provider`, valid for `lifetime`. To be called within a tokio runtime, on
-    /// which they are renewed and changes of the roots are followed.
+    /// Certificates from `provider`, valid for `lifetime`. Must be called within a tokio runtime, which
+    /// then runs the renewals and follows the roots.
     pub fn new(
         provider: Arc<dyn CertificateProvider>,
         trust: TrustPolicy,
@@ -64,8 +63,8 @@ impl Identities {
         Self(inner)
     }
 
-    /// Holds the certificate of an identity, which is asked for if nobody holds it yet. All who
-    /// hold it share it. To be called within a tokio runtime.
+    /// Holds an identity's certificate. If nobody holds it yet, it is requested. All holders share it.
+    /// Must be called within a tokio runtime.
     pub fn hold(&self, identity: &WorkloadIdentity) -> WorkloadCertificates {
         let mut all = self.0.held();
         if let Some(held) = all.get(identity).and_then(Weak::upgrade) {
@@ -79,12 +78,12 @@ impl Identities {
         WorkloadCertificates(held)
     }
 
-    /// Changes whenever an identity comes to have a valid certificate, the first or a late one.
+    /// Changes each time an identity obtains a valid certificate after having none.
     pub fn arrivals(&self) -> watch::Receiver<u64> {
         self.0.issuing.arrivals.subscribe()
     }
 
-    /// The certificates that somebody holds, by identity.
+    /// All certificates that somebody holds, ordered by identity.
     pub fn list(&self) -> Vec<CertificateInfo> {
         let now = SystemTime::now();
         let all = self.0.all();
@@ -93,7 +92,7 @@ impl Identities {
             .collect()
     }
 
-    /// What each identity presents to its peers.
+    /// The chains that all identities present, ordered by identity.
     pub fn chains(&self) -> Vec<PresentedChain> {
         let all = self.0.all();
         let chains = all.iter().map(|held| {
@@ -107,7 +106,7 @@ impl Identities {
         chains.collect()
     }
 
-    /// What is the matter with certificates (as [`Self::list`] has them) and with their source.
+    /// The faults of these certificates, which come from [`Self::list`], and of the provider.
     pub fn faults(&self, certificates: &[CertificateInfo]) -> Vec<Fault> {
         let mut faults = faults(certificates);
         faults.extend(self.0.issuing.provider.problem().map(|message| Fault {
@@ -136,7 +135,7 @@ impl Inner {
     }
 }
 
-/// Has every identity follow the roots, as soon as they change.
+/// Switches all identities to the new roots whenever the roots change.
 async fn follow_roots(inner: Weak<Inner>, mut changes: watch::Receiver<Arc<TrustAnchors>>) {
     while changes.changed().await.is_ok() {
         let Some(inner) = inner.upgrade() else { return };
@@ -147,46 +146,46 @@ async fn follow_roots(inner: Weak<Inner>, mut changes: watch::Receiver<Arc<Trust
         let now = SystemTime::now();
         for held in inner.all() {
             if let Err(error) = held.follow(&inner.issuing.trust, now) {
-                tracing::error!(%error, "the mesh's new roots cannot be used; the old ones are");
+                tracing::error!(%error, "the mesh's new roots cannot be used; the old ones stay in force");
             }
         }
     }
 }
 
 impl WorkloadCertificates {
-    /// Whose they are.
+    /// The identity.
     pub fn identity(&self) -> &WorkloadIdentity {
         &self.0.identity
     }
 
-    /// Whether there is a certificate that is valid now.
+    /// Checks that there is a valid certificate at this time.
     ///
     /// # Errors
-    /// [`CertificateUnavailable`] where there is none.
+    /// [`CertificateUnavailable`] if there is none.
     pub fn ready(&self) -> Result<(), CertificateUnavailable> {
         self.0.valid(SystemTime::now()).map(drop)
     }
 
-    /// For accepting tunnels.
+    /// The configuration for accepting tunnels.
     ///
     /// # Errors
-    /// [`CertificateUnavailable`] where the certificate is not valid at this time.
+    /// [`CertificateUnavailable`] if there is no valid certificate at this time.
     pub fn server(&self) -> Result<ServerTls, CertificateUnavailable> {
         let current = self.0.valid(SystemTime::now())?;
         Ok(ServerTls::new(&current))
     }
 
-    /// For opening tunnels.
+    /// The configuration for opening tunnels.
     ///
     /// # Errors
-    /// [`CertificateUnavailable`] where the certificate is not valid at this time.
+    /// [`CertificateUnavailable`] if there is no valid certificate at this time.
     pub fn client(&self) -> Result<ClientTls, CertificateUnavailable> {
         let current = self.0.valid(SystemTime::now())?;
         Ok(ClientTls::new(&current))
     }
 
-    /// Whether a peer that was verified when its connection was opened is still to be accepted:
-    /// its certificate has not expired, and the roots are as they were, or accept it as well.
+    /// Checks that a peer which was verified when its connection was opened is still acceptable: its
+    /// certificate has not expired, and the roots have not changed or accept it too.
     ///
     /// # Errors
     /// [`PeerIdentityError::NoLonger`].

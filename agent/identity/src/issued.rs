@@ -1,4 +1,4 @@
-//! What a certificate has to be before it is used, whoever issued it.
+//! Certificates as a CA issues them, and the checks that each must pass before it is used.
 
 use std::time::{Duration, SystemTime};
 
@@ -14,98 +14,98 @@ use crate::verify::PeerVerifier;
 use ambit_authority::Validity;
 use ambit_model::WorkloadIdentity;
 
-/// A certificate may be valid for this long whatever lifetime was asked for: there are authorities
-/// that know one lifetime only.
+/// A certificate may be valid for this long, whatever lifetime was requested: some CAs issue one
+/// lifetime only.
 const LONG: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// A certificate that is valid for this long is not too short, however long a lifetime was asked
-/// for.
+/// A certificate that is valid for at least this long is not too short, whatever lifetime was
+/// requested.
 const SHORT: Duration = Duration::from_secs(60);
 
-/// Why a certificate that came is not used.
+/// Why an issued certificate is not used.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum IssuedCertificateError {
-    /// There is none.
+    /// The answer contains no certificate.
     #[error("it has no certificate")]
     Empty,
-    /// It cannot be read.
+    /// A certificate or its key cannot be decoded.
     #[error("it cannot be read: {0}")]
     Unreadable(String),
-    /// It is for another key than the one that was made for it.
+    /// The certificate is for a key other than the one in the request.
     #[error("the certificate is for another key than the one that was sent")]
     OtherKey,
-    /// It has no identity.
+    /// The certificate does not name an identity.
     #[error("the certificate {0}")]
     Name(#[from] CertificateNameError),
-    /// It is for somebody else.
+    /// The certificate is for a different identity.
     #[error("the certificate is for {0}")]
     OtherIdentity(WorkloadIdentity),
-    /// It is not for a workload's handshakes.
+    /// The certificate's usages are not those of a workload.
     #[error("the certificate is not for a workload: {0}")]
     Usage(#[from] CertificateUsageError),
     /// It has expired.
     #[error(
-        "the certificate expired at {until}, and it is {now} here; see the clocks of this node and \
+        "the certificate expired at {until}, and the time here is {now}; check the clocks of this node and \
          of the CA"
     )]
     Expired {
-        /// When, in RFC 3339.
+        /// When it expired, in RFC 3339.
         until: String,
-        /// The time here.
+        /// This node's time, in RFC 3339.
         now: String,
     },
     /// It is not valid yet.
     #[error(
-        "the certificate is not valid before {from}, and it is {now} here; see the clocks of this \
+        "the certificate is not valid before {from}, and the time here is {now}; check the clocks of this \
          node and of the CA"
     )]
     NotYet {
-        /// From when, in RFC 3339.
+        /// When it becomes valid, in RFC 3339.
         from: String,
-        /// The time here.
+        /// This node's time, in RFC 3339.
         now: String,
     },
-    /// It would have to be renewed at once.
+    /// It would have to be renewed immediately.
     #[error("the certificate is valid for {0:?} only")]
     TooShort(Duration),
-    /// It is valid for much longer than was asked for.
-    #[error("the certificate is valid for {} hours, and {} were asked for", .got.as_secs() / 3600, .asked.as_secs() / 3600)]
+    /// It is valid for much longer than requested.
+    #[error("the certificate is valid for {} hours, but {} were requested", .got.as_secs() / 3600, .asked.as_secs() / 3600)]
     TooLong {
-        /// How long.
+        /// How long it is valid.
         got: Duration,
-        /// What was asked for.
+        /// The requested lifetime.
         asked: Duration,
     },
     /// Peers would refuse it.
-    #[error("the certificate does not verify by the mesh's roots: {0}")]
+    #[error("the certificate does not verify against the mesh's roots: {0}")]
     Chain(String),
-    /// It is not known which roots the mesh has.
-    #[error("it does not come with the mesh's roots, and no others are known")]
+    /// The mesh's roots are not known.
+    #[error("the answer does not include the mesh's roots, and no others are known")]
     NoRoots,
 }
 
-/// What was asked for, and when.
+/// What was requested, and the time to judge the answer at.
 pub(super) struct IssueRequest<'a> {
     pub(super) identity: &'a WorkloadIdentity,
     pub(super) lifetime: Duration,
     pub(super) now: SystemTime,
 }
 
-/// A certificate that is for its question, and what it says.
+/// A certificate that passed all checks, with the fields that are needed later.
 #[derive(Debug)]
 pub(super) struct CheckedCertificate {
     pub(super) issued: IssuedCertificate,
     pub(super) validity: Validity,
-    /// In hexadecimal digits.
+    /// The serial number, in hexadecimal digits.
     pub(super) serial: String,
-    /// The distinguished name.
+    /// The issuer's distinguished name.
     pub(super) issuer: String,
 }
 
-/// Takes a certificate that is what was asked for, by the roots of the mesh.
+/// Checks an issued certificate against its request and the mesh's roots, and takes it.
 ///
 /// # Errors
-/// [`IssuedCertificateError`]: the first thing that is not as it should be.
+/// [`IssuedCertificateError`]: the first check that fails.
 pub(super) fn check_issued(
     issued: IssuedCertificate,
     question: &IssueRequest<'_>,
@@ -123,10 +123,10 @@ pub(super) fn check_issued(
     })
 }
 
-/// Holds a certificate against what was asked for, and against the roots of the mesh.
+/// Checks an issued certificate against its request and the mesh's roots.
 ///
 /// # Errors
-/// [`IssuedCertificateError`]: the first thing that is not as it should be.
+/// [`IssuedCertificateError`]: the first check that fails.
 pub(super) fn ensure_usable(
     issued: &IssuedCertificate,
     question: &IssueRequest<'_>,
@@ -186,7 +186,7 @@ fn ensure_timely(
     Ok(())
 }
 
-/// Verifies a chain, leaf first, as peers will, in both roles.
+/// Verifies a chain, leaf first, as peers will do it, both as a server's and as a client's.
 ///
 /// # Errors
 /// [`IssuedCertificateError::Chain`].
@@ -203,10 +203,10 @@ pub(super) fn ensure_chain(
     verified.map_err(|error| IssuedCertificateError::Chain(error.to_string()))
 }
 
-/// A certificate with its key, as it came. Nothing that it says has been checked.
+/// A certificate with its key, as received. None of its contents has been checked.
 #[derive(Debug)]
 pub struct IssuedCertificate {
-    /// Leaf first, up to and without the root.
+    /// Leaf first, then the intermediates, without the root.
     pub chain: Vec<CertificateDer<'static>>,
     /// The leaf's key.
     pub key: PrivateKeyDer<'static>,

@@ -1,6 +1,6 @@
-//! Certificates: who issues them, how they are renewed, and how a peer's is verified.
+//! Workload certificates: obtaining them from a CA, renewing them, and verifying those of peers.
 //!
-//! Keys are made on the node and are only ever in memory.
+//! Keys are generated on the node and never leave its memory.
 
 mod certificate;
 mod embedded;

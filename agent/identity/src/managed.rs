@@ -1,4 +1,4 @@
-//! One identity's certificate, for as long as somebody holds it.
+//! One identity's certificate, requested and renewed while somebody holds it.
 
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -20,46 +20,46 @@ use crate::tls::TlsConfigs;
 use ambit_backoff::Backoff;
 use ambit_model::WorkloadIdentity;
 
-/// Where in what is left of its life a certificate is renewed: at half of it, a tenth of that
-/// earlier or later, so that what was issued together is not renewed together.
+/// When a certificate is renewed, as a fraction of its remaining life at issue. It varies at random, so
+/// that certificates that were issued together are not renewed together.
 const RENEWED_AT: std::ops::RangeInclusive<f64> = 0.45..=0.55;
 
-/// An identity's certificate, always the newest.
+/// An identity's certificate, replaced by each renewal.
 #[derive(Debug)]
 pub(super) struct ManagedCertificate {
     pub(super) identity: WorkloadIdentity,
     current: ArcSwapOption<CurrentCertificate>,
     progress: Mutex<RenewalProgress>,
-    /// Rouses whoever renews it.
+    /// Wakes the task that renews it.
     pub(super) roused: Arc<Notify>,
 }
 
-/// A certificate that is in use.
+/// The certificate in use, with everything that is built from it.
 #[derive(Debug)]
 pub(super) struct CurrentCertificate {
     pub(super) certificate: Arc<CheckedCertificate>,
     pub(super) configs: TlsConfigs,
     pub(super) verification: Arc<Verification>,
-    /// Grows with each certificate and each set of roots.
+    /// Increases with each certificate and each set of roots.
     pub(super) epoch: u64,
     pub(super) renews_at: SystemTime,
 }
 
-/// How far the next certificate is. Whoever writes `current` has this locked.
+/// How renewal is going. Whoever writes `current` holds this lock.
 #[derive(Debug, Default)]
 pub(super) struct RenewalProgress {
-    /// Why the last attempt failed, where it did.
+    /// Why the last attempt failed, if it did.
     pub(super) failure: Option<String>,
-    /// Attempts that failed.
+    /// How many attempts have failed.
     pub(super) failures: u64,
-    /// When the next attempt is made after a failed one.
+    /// When the next attempt is due after a failed one.
     pub(super) retry_at: Option<SystemTime>,
     logged: CertificateState,
 }
 
-/// There is no valid certificate.
+/// An identity has no valid certificate.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("{identity} has no certificate that is valid now: {reason}")]
+#[error("{identity} has no valid certificate at this time: {reason}")]
 pub struct CertificateUnavailable {
     identity: WorkloadIdentity,
     reason: String,
@@ -75,15 +75,15 @@ impl ManagedCertificate {
         }
     }
 
-    /// The certificate, valid or not.
+    /// The certificate, whether valid or not.
     pub(super) fn current(&self) -> Option<Arc<CurrentCertificate>> {
         self.current.load_full()
     }
 
-    /// The certificate, where it is valid at `now`.
+    /// The certificate, if it is valid at `now`.
     ///
     /// # Errors
-    /// Why there is none.
+    /// Why there is no valid one.
     pub(super) fn valid(
         &self,
         now: SystemTime,
@@ -94,7 +94,7 @@ impl ManagedCertificate {
             reason,
         };
         let Some(current) = current else {
-            return Err(unavailable(self.because("it is being asked for")));
+            return Err(unavailable(self.because("it is being requested")));
         };
         let validity = current.certificate.validity;
         match Timeliness::of(validity, now) {
@@ -111,7 +111,7 @@ impl ManagedCertificate {
         }
     }
 
-    /// How long until it has to be asked for; not at all where there is none that is valid.
+    /// How long until a new certificate should be requested: zero if there is no valid one.
     pub(super) fn due(&self, now: SystemTime) -> Duration {
         match self.valid(now) {
             Ok(current) => current.renews_at.duration_since(now).unwrap_or_default(),
@@ -126,10 +126,10 @@ impl ManagedCertificate {
         }
     }
 
-    /// Takes a new certificate into use.
+    /// Puts a new certificate into use.
     ///
     /// # Errors
-    /// Where the roots have changed so that it cannot be.
+    /// If the roots have changed such that it cannot be used.
     pub(super) fn install(
         &self,
         certificate: CheckedCertificate,
@@ -152,8 +152,8 @@ impl ManagedCertificate {
         Ok(())
     }
 
-    /// Verifies peers by the newest roots from now on. A certificate of its own that they do not
-    /// accept is renewed at once.
+    /// Switches to the newest roots. If they do not accept the present certificate, it is renewed
+    /// immediately.
     ///
     /// # Errors
     /// Where no peer can be verified by them: those that are in use stay.
@@ -178,13 +178,13 @@ impl ManagedCertificate {
         };
         self.store(Arc::clone(&current.certificate), verification, renews_at)?;
         if accepted.is_err() {
-            tracing::warn!(identity = %self.identity, "the mesh's roots changed: certificate renewed at once");
+            tracing::warn!(identity = %self.identity, "the mesh's roots changed: the certificate is being renewed");
             self.roused.notify_one();
         }
         Ok(())
     }
 
-    /// Takes note of a failed attempt.
+    /// Records a failed attempt.
     pub(super) fn failed(&self, failure: String, retry_at: SystemTime, now: SystemTime) {
         let mut progress = self.progress();
         progress.failure = Some(failure);
@@ -193,7 +193,7 @@ impl ManagedCertificate {
         self.log_change(&mut progress, now);
     }
 
-    /// Looks at the clock: a certificate expires without anybody's doing.
+    /// Logs if the certificate has expired in the meantime.
     pub(super) fn look(&self, now: SystemTime) {
         self.log_change(&mut self.progress(), now);
     }
@@ -221,7 +221,7 @@ impl ManagedCertificate {
         Ok(())
     }
 
-    /// What is the matter, with what the authority answered.
+    /// A reason, with why the last attempt failed if it did.
     fn because(&self, matter: &str) -> String {
         match &self.progress().failure {
             Some(failure) => format!("{matter}, and {failure}"),
@@ -229,7 +229,7 @@ impl ManagedCertificate {
         }
     }
 
-    /// One line for each change, however often an attempt fails.
+    /// Logs each change of state once, however many attempts fail.
     fn log_change(&self, progress: &mut RenewalProgress, now: SystemTime) {
         let current = self.current();
         let validity = current.as_ref().map(|current| current.certificate.validity);
@@ -262,23 +262,23 @@ impl ManagedCertificate {
 const RETRY: Backoff =
     Backoff::doubling(Duration::from_millis(500), Duration::from_secs(60)).with_jitter(0.5, 1.0);
 
-/// How often the clock is looked at: it can be set, and a machine can sleep, while a timer runs.
+/// How often the clock is read again, since it can be set, and timers stop while a machine sleeps.
 const CLOCK_LOOK: Duration = Duration::from_secs(5);
 
-/// How long an authority may take to answer.
+/// How long the CA may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// What all keepers share.
+/// What the tasks of all identities share.
 pub(super) struct Issuing {
     pub(super) provider: Arc<dyn CertificateProvider>,
     pub(super) trust: MeshTrust,
     pub(super) lifetime: Duration,
     pub(super) schedule: IssueSchedule,
-    /// Counts identities that have come to have a valid certificate.
+    /// Counts how often an identity has obtained a valid certificate after having none.
     pub(super) arrivals: watch::Sender<u64>,
 }
 
-/// Runs until nobody holds it.
+/// Requests and renews a certificate until nobody holds it.
 pub(super) async fn keep(issuing: Arc<Issuing>, held: Weak<ManagedCertificate>) {
     let mut failures = 0_u32;
     let mut retry_at = Instant::now();
@@ -301,14 +301,14 @@ pub(super) async fn keep(issuing: Arc<Issuing>, held: Weak<ManagedCertificate>) 
                 let pause = RETRY.pause(failures);
                 retry_at = Instant::now() + pause;
                 let now = SystemTime::now();
-                tracing::debug!(identity = %held.identity, %failure, ?pause, "no certificate came");
+                tracing::debug!(identity = %held.identity, %failure, ?pause, "no certificate was issued");
                 held.failed(failure.to_string(), now + pause, now);
             }
         }
     }
 }
 
-/// How long until a certificate is due.
+/// How long until a new certificate should be requested; `None` if nobody holds it any more.
 fn look(held: &Weak<ManagedCertificate>) -> Option<Duration> {
     let held = held.upgrade()?;
     let now = SystemTime::now();
@@ -316,7 +316,7 @@ fn look(held: &Weak<ManagedCertificate>) -> Option<Duration> {
     Some(held.due(now))
 }
 
-/// Waits for a while, or until there is reason not to.
+/// Waits, but no longer than until somebody calls for a renewal.
 async fn doze(held: &Weak<ManagedCertificate>, longest: Duration) {
     let Some(roused) = held.upgrade().map(|held| Arc::clone(&held.roused)) else {
         return;
@@ -327,7 +327,7 @@ async fn doze(held: &Weak<ManagedCertificate>, longest: Duration) {
     }
 }
 
-/// Waits for its turn. `None` where nobody holds it any more.
+/// Waits for a slot. `None` if nobody holds the certificate any more.
 async fn slot(issuing: &Issuing, held: &Weak<ManagedCertificate>) -> Option<IssueSlot> {
     loop {
         let priority = held.upgrade()?.priority(SystemTime::now());
@@ -340,7 +340,7 @@ async fn slot(issuing: &Issuing, held: &Weak<ManagedCertificate>) -> Option<Issu
             let held = held.upgrade()?;
             let now = SystemTime::now();
             held.look(now);
-            // It may have expired in the queue.
+            // It may have expired while waiting, and then comes first.
             if held.priority(now) != priority {
                 break;
             }

@@ -1,4 +1,4 @@
-//! The roots of the mesh.
+//! The roots of the mesh: the set, a file of them that is followed, and verification with the newest.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -16,28 +16,28 @@ use ambit_input::{FileFollower, pem_without_marks, read_bounded};
 /// The largest bundle that is read, in bytes.
 pub(super) const LARGEST_BUNDLE: usize = 1 << 20;
 
-/// The roots that certificates of the mesh have to lead to: an order-less set.
+/// The roots that the mesh's certificates must lead to. A set: order and repetition do not matter.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct TrustAnchors(Vec<CertificateDer<'static>>);
 
-/// Why a text is no bundle of roots.
+/// Why a text is not a usable bundle of roots.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum BundleError {
-    /// It is not PEM.
+    /// It is not PEM, or a block in it cannot be decoded.
     #[error("it cannot be read as PEM certificates: {0}")]
     Pem(String),
-    /// It has no certificate.
+    /// It contains no certificate.
     #[error("it has no certificate")]
     Empty,
-    /// One of its certificates is none of an authority.
+    /// One of its certificates does not belong to a CA.
     #[error("its certificate {position} cannot be a root: {reason}")]
     NotARoot {
-        /// Which, from 1.
+        /// The certificate's position, counted from 1.
         position: usize,
-        /// Why not.
+        /// Why it cannot be a root.
         reason: String,
     },
-    /// It is larger than any bundle.
+    /// It is larger than the limit.
     #[error("it is larger than {LARGEST_BUNDLE} bytes")]
     TooLarge,
 }
@@ -51,10 +51,10 @@ impl TrustAnchors {
         Self(roots)
     }
 
-    /// The roots in a PEM text, one at least.
+    /// Reads the roots of a PEM text, of which there must be at least one.
     ///
     /// # Errors
-    /// [`BundleError`]; a text of which one part is not understood is refused as a whole.
+    /// [`BundleError`]. A text with one unusable part is refused as a whole.
     pub fn from_pem(text: &[u8]) -> Result<Self, BundleError> {
         let roots = certificates(text)?;
         if roots.is_empty() {
@@ -69,18 +69,18 @@ impl TrustAnchors {
         Ok(Self::new(roots))
     }
 
-    /// The roots, each once.
+    /// The roots, each one once.
     pub fn certificates(&self) -> &[CertificateDer<'static>] {
         &self.0
     }
 
-    /// Whether there is none.
+    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
-/// The certificates of a PEM text, in their order.
+/// The certificates of a PEM text, in order.
 ///
 /// # Errors
 /// [`BundleError::Pem`], [`BundleError::TooLarge`].
@@ -99,24 +99,22 @@ fn ensure_authority(root: &CertificateDer<'_>) -> Result<(), String> {
     if parsed.is_ca() {
         return Ok(());
     }
-    Err(format!("{} is not of a CA", parsed.subject()))
+    Err(format!("{} is not a CA's certificate", parsed.subject()))
 }
 
-/// How often the file is read. Volumes of Kubernetes are replaced by symbolic links, of which not
-/// every file system tells.
+/// How often the file is read.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Why a file of roots cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("the file of roots {} cannot be used: {problem}", path.display())]
 pub struct BundleFileError {
-    /// The file.
     path: PathBuf,
-    /// What is the matter.
     problem: String,
 }
 
-/// The roots in a file, followed. If the file becomes unusable, the last good roots stay in force.
+/// The roots in a file that is followed. If the file becomes unusable, the last good roots stay in
+/// force.
 pub(super) struct BundleFile {
     published: watch::Receiver<Arc<TrustAnchors>>,
     follower: FileFollower,
@@ -177,7 +175,7 @@ impl BundleFile {
         self.published.clone()
     }
 
-    /// Why the file as it is now is not in force.
+    /// Why the present file is not in force; `None` if it is.
     pub(super) fn problem(&self) -> Option<String> {
         let fault = self.follower.fault()?;
         Some(with_consequence(&fault))
@@ -185,10 +183,10 @@ impl BundleFile {
 }
 
 fn with_consequence(fault: &str) -> String {
-    format!("{fault}; the roots that it had last are in force")
+    format!("{fault}; its last good roots stay in force")
 }
 
-/// Verification by the newest roots.
+/// Gives out verification with the newest roots.
 #[derive(Debug)]
 pub(super) struct MeshTrust {
     anchors: watch::Receiver<Arc<TrustAnchors>>,
@@ -196,11 +194,11 @@ pub(super) struct MeshTrust {
     newest: Mutex<Option<Arc<Verification>>>,
 }
 
-/// Verification by one set of roots, built once for all identities.
+/// Verification with one set of roots, shared by all identities.
 #[derive(Debug)]
 pub(super) struct Verification {
     pub(super) verifier: Arc<PeerVerifier>,
-    /// Grows with each set of roots.
+    /// Increases with each set of roots.
     pub(super) generation: u64,
     anchors: Arc<TrustAnchors>,
 }
@@ -214,18 +212,18 @@ impl MeshTrust {
         }
     }
 
-    /// Tells of changes of the roots.
+    /// The roots, and each change of them.
     pub(super) fn changes(&self) -> watch::Receiver<Arc<TrustAnchors>> {
         self.anchors.clone()
     }
 
-    /// Verification by the newest roots.
+    /// Verification with the newest roots.
     ///
     /// # Errors
-    /// Where there are none, or one of them cannot be used.
+    /// If there are no roots, or one of them cannot be used.
     pub(super) fn verification(&self) -> Result<Arc<Verification>, IssuedCertificateError> {
         let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
-        // Read with the lock held: what is built last is of the newest.
+        // Read with the lock held, so that what is built last uses the newest roots.
         let anchors = Arc::clone(&self.anchors.borrow());
         if let Some(known) = &*newest
             && *known.anchors == *anchors
@@ -267,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bundle_is_a_set() {
+    fn order_and_repetition_of_roots_do_not_matter() {
         let (one, two) = (root(), root());
         let read = |texts: &[&str]| TrustAnchors::from_pem(texts.concat().as_bytes()).unwrap();
         assert_eq!(read(&[&one, &two]), read(&[&two, &one, &two]));
@@ -293,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_bundle_is_refused_whole() {
+    fn a_text_with_one_unusable_part_is_refused_as_a_whole() {
         let read = |text: &str| TrustAnchors::from_pem(text.as_bytes()).unwrap_err();
         assert_eq!(read(""), BundleError::Empty);
         assert_eq!(read("no PEM at all"), BundleError::Empty);

@@ -1,5 +1,5 @@
-//! Who may ask the authority, and when: those whom somebody waits for first, few at a time, and
-//! nobody while it cannot be reached.
+//! When the CA may be asked for which certificate: awaited certificates first, a bounded number at a
+//! time, and none while the CA cannot be reached.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,36 +9,35 @@ use tokio::sync::oneshot;
 
 use ambit_backoff::Backoff;
 
-/// Certificates that may be asked for at once.
+/// How many requests may be under way at a time.
 pub(super) const IN_FLIGHT: usize = 8;
 
-/// How many of those may be renewals: an authority that answers them slowly does not keep a pod
-/// from starting.
+/// How many of them may be renewals, so that slow renewals do not keep a pod from starting.
 pub(super) const RENEWALS: usize = 6;
 
 /// The pause after which a CA that could not be reached is tried again.
 const REST: Backoff =
     Backoff::doubling(Duration::from_millis(500), Duration::from_secs(30)).with_jitter(0.5, 1.0);
 
-/// Which certificate is asked for first.
+/// Which requests come first.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum IssuePriority {
-    /// There is no valid one: a pod waits for it.
+    /// There is no valid certificate yet, and a pod is waiting for it.
     Awaited,
-    /// There is one.
+    /// There is a valid certificate.
     Renewal,
 }
 
-/// How the authority fared.
+/// Whether the CA could be reached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum CaReachability {
-    /// It answered, whatever it said.
+    /// The CA answered, with whatever result.
     Answered,
-    /// It cannot be reached, so that nobody would be answered.
+    /// The CA cannot be reached, so other requests would fail too.
     Unavailable,
 }
 
-/// The places for questions to one authority.
+/// Hands out the right to send one request to the CA. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct IssueSchedule(Arc<Mutex<State>>);
 
@@ -47,7 +46,7 @@ struct State {
     awaited: Queue,
     renewals: Queue,
     health: Health,
-    /// How often in a row it could not be reached.
+    /// How many times in a row the CA could not be reached.
     failures: u32,
 }
 
@@ -61,24 +60,25 @@ struct Queue {
 enum Health {
     #[default]
     Good,
-    /// It could not be reached, and is left alone for a while.
+    /// It could not be reached, and gets no requests for a while.
     Resting,
-    /// One question finds out whether it can be reached again.
+    /// One request finds out whether it can be reached again.
     Probing,
 }
 
-/// The right to ask once. It has to be told how that went; one that is dropped tells nothing.
+/// The right to send one request. If it is dropped without [`IssueSlot::finish`], it says nothing about
+/// the CA.
 #[derive(Debug)]
 pub(super) struct IssueSlot {
     schedule: IssueSchedule,
     priority: IssuePriority,
     outcome: Option<CaReachability>,
-    /// Cleared where nobody was there to take it.
+    /// `false` if the receiver was gone when it was handed out.
     counted: bool,
 }
 
 impl IssueSchedule {
-    /// Waits for the right to ask.
+    /// Waits for the right to send a request.
     pub(super) async fn acquire(&self, priority: IssuePriority) -> IssueSlot {
         loop {
             let (give, given) = oneshot::channel();
@@ -98,7 +98,7 @@ impl IssueSchedule {
         self.lock().health != Health::Good
     }
 
-    /// Gives what is free to those who wait.
+    /// Hands free slots to those who wait.
     fn hand_out(&self, state: &mut State) {
         while let Some((priority, give)) = state.next() {
             state.queue(priority).in_flight += 1;
@@ -123,7 +123,7 @@ impl IssueSchedule {
                 state.health = Health::Good;
                 state.failures = 0;
             }
-            // Those that were under way together fail together.
+            // Requests that were under way together fail together.
             Some(CaReachability::Unavailable) if state.health != Health::Resting => {
                 state.health = Health::Resting;
                 state.failures = state.failures.saturating_add(1);
@@ -152,7 +152,7 @@ impl IssueSchedule {
 }
 
 impl State {
-    /// Whose turn it is, if anybody's.
+    /// The next in line, if a slot is free for it.
     fn next(&mut self) -> Option<(IssuePriority, oneshot::Sender<IssueSlot>)> {
         let most = match self.health {
             Health::Good => IN_FLIGHT,
@@ -181,7 +181,7 @@ impl State {
 }
 
 impl IssueSlot {
-    /// Gives it back, with what became of the question.
+    /// Returns the slot, and reports whether the CA could be reached.
     pub(super) fn finish(mut self, outcome: CaReachability) {
         self.outcome = Some(outcome);
     }

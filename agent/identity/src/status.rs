@@ -1,4 +1,4 @@
-//! How certificates fare, for the operator. Times are seconds since 1970.
+//! The state of certificates as operators see it. Times are seconds since 1970.
 
 use std::time::SystemTime;
 
@@ -9,72 +9,72 @@ use crate::certificate::{Timeliness, parse, rfc3339, seconds, serial};
 use crate::managed::ManagedCertificate;
 use ambit_model::{Fault, WorkloadIdentity};
 
-/// Faults that are told one by one; more are counted.
+/// How many faults are listed individually. The rest is counted.
 const TOLD: usize = 10;
 
-/// A certificate.
+/// One identity's certificate.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct CertificateInfo {
-    /// Whose it is.
+    /// Whose certificate it is.
     pub identity: WorkloadIdentity,
-    /// How it fares.
+    /// Whether it is valid and could be renewed.
     pub state: CertificateState,
     /// Its serial number, in hexadecimal digits.
     pub serial: Option<String>,
-    /// When it begins to be valid.
+    /// `notBefore`.
     pub not_before: Option<u64>,
-    /// When it ends to be valid.
+    /// `notAfter`.
     pub not_after: Option<u64>,
-    /// The distinguished name of who signed it.
+    /// The issuer's distinguished name.
     pub issuer: Option<String>,
-    /// When it is to be renewed, or the next attempt is made.
+    /// When it will be renewed, or when the next attempt is due after a failed one.
     pub renews_at: Option<u64>,
-    /// Why the last attempt failed, where it did.
+    /// Why the last attempt failed, if it did.
     pub error: Option<String>,
-    /// Attempts that failed, since it is held.
+    /// How many attempts have failed since the identity came into use.
     pub failures: u64,
-    /// What it presents, leaf first.
+    /// The chain that is presented, leaf first.
     pub chain: Vec<ChainCertificate>,
 }
 
-/// A certificate of a chain.
+/// One certificate of a chain.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ChainCertificate {
-    /// Distinguished name; a workload's is empty.
+    /// The subject's distinguished name. A workload's is empty.
     pub subject: String,
-    /// The distinguished name of who signed it.
+    /// The issuer's distinguished name.
     pub issuer: String,
     /// Its serial number, in hexadecimal digits.
     pub serial: String,
-    /// When it ends to be valid.
+    /// `notAfter`.
     pub not_after: u64,
 }
 
-/// How the certificates of a node fare, all in all.
+/// The certificates of a node in summary.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct CertificateSummary {
-    /// All in all.
+    /// The worst state among them.
     pub state: NodeCertificateState,
     /// Identities of this node's pods.
     pub held: usize,
-    /// Those that have none yet.
+    /// Those that have no certificate yet.
     pub missing: usize,
-    /// Those whose certificate is valid and could not be renewed.
+    /// Those whose certificate is valid but could not be renewed.
     pub failing: usize,
     /// Those whose certificate is not valid any more.
     pub expired: usize,
-    /// While degraded: until when all of those that are valid are, if none can be renewed.
+    /// While degraded, until when all valid certificates stay valid if none can be renewed.
     pub degraded_until: Option<u64>,
 }
 
-/// How certificates fare, all in all.
+/// The state of all certificates of a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum NodeCertificateState {
-    /// Nothing is the matter.
+    /// Each one that was issued is valid and could be renewed.
     #[default]
     Good,
-    /// Some could not be had or renewed; those that there are serve.
+    /// Some could not be obtained or renewed. Those that exist are valid.
     Degraded,
     /// Some have expired.
     Expired,
@@ -108,7 +108,7 @@ impl CertificateInfo {
 }
 
 impl CertificateSummary {
-    /// What a list of certificates comes to.
+    /// Summarises a list of certificates.
     pub fn of(certificates: &[CertificateInfo]) -> Self {
         use CertificateState::{Expired, Failing, Missing, Pending};
         let count = |states: &[CertificateState]| {
@@ -134,7 +134,7 @@ impl CertificateSummary {
     }
 }
 
-/// What is the matter with certificates, a fault for each identity up to a bound.
+/// A fault for each certificate that is missing, expired or cannot be renewed, up to a bound.
 pub(super) fn faults(certificates: &[CertificateInfo]) -> Vec<Fault> {
     let mut faults: Vec<Fault> = certificates.iter().filter_map(fault).collect();
     let more = faults.len().saturating_sub(TOLD);
@@ -142,7 +142,7 @@ pub(super) fn faults(certificates: &[CertificateInfo]) -> Vec<Fault> {
     if more > 0 {
         faults.push(Fault {
             subject: "certificates".to_owned(),
-            message: format!("{more} more are in trouble; see `ambit certs`"),
+            message: format!("{more} more certificates have faults; see `ambit certs`"),
             last_good_in_force: false,
         });
     }
@@ -154,12 +154,15 @@ fn fault(certificate: &CertificateInfo) -> Option<Fault> {
         .not_after
         .map(|until| rfc3339(SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(until)));
     let until = until.unwrap_or_default();
-    let error = certificate.error.as_deref().unwrap_or("it is asked for");
+    let error = certificate
+        .error
+        .as_deref()
+        .unwrap_or("it is being requested");
     let message = match certificate.state {
         CertificateState::Pending | CertificateState::Valid => return None,
-        CertificateState::Missing => format!("There is none yet: {error}"),
+        CertificateState::Missing => format!("It has not been issued yet: {error}"),
         CertificateState::Failing => {
-            format!("It serves until {until}, and could not be renewed: {error}")
+            format!("It is valid until {until}, but could not be renewed: {error}")
         }
         CertificateState::Expired => {
             format!("It expired at {until}, and new connections are refused: {error}")
@@ -182,25 +185,26 @@ fn link(certificate: &CertificateDer<'static>) -> Option<ChainCertificate> {
     })
 }
 
-/// How an identity's certificate fares.
+/// The state of one identity's certificate.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CertificateState {
-    /// The first one is being asked for.
+    /// The first one is being requested.
     #[default]
     Pending,
-    /// The first one could not be had, and is asked for again.
+    /// The first one could not be obtained, and is requested again.
     Missing,
     /// It is valid.
     Valid,
-    /// It is valid, and could not be renewed.
+    /// It is valid, but could not be renewed.
     Failing,
-    /// It is not valid now: new connections are refused.
+    /// It is not valid now. New connections are refused.
     Expired,
 }
 
 impl CertificateState {
-    /// Of a certificate, or none, and of whether the last attempt to get another failed.
+    /// The state that follows from the certificate's timeliness, if there is a certificate, and from
+    /// whether the last attempt to get another failed.
     pub(super) const fn of(timeliness: Option<Timeliness>, has_failed: bool) -> Self {
         match (timeliness, has_failed) {
             (None, false) => Self::Pending,

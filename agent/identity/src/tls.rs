@@ -1,4 +1,4 @@
-//! TLS handshakes between workloads. Who the peer is comes out of each, and nothing else does.
+//! TLS between workloads: configurations, handshakes, and the identity of the peer that results.
 
 use std::io;
 use std::net::IpAddr;
@@ -36,40 +36,40 @@ pub struct ServerTls {
     generation: u64,
 }
 
-/// A client that was verified when it opened a connection.
+/// A client whose certificate was verified when it opened its connection.
 #[derive(Debug)]
 pub struct VerifiedPeer {
     identity: WorkloadIdentity,
-    /// Leaf first.
+    /// The client's certificates, leaf first.
     chain: Vec<CertificateDer<'static>>,
     validity: Validity,
-    /// Of the roots that it was verified by last.
+    /// The generation of the roots that the chain was last verified against.
     generation: AtomicU64,
 }
 
 /// Why a handshake failed.
 #[derive(Debug, thiserror::Error)]
 pub enum HandshakeError {
-    /// TLS failed.
+    /// TLS itself failed.
     #[error("{0}")]
     Tls(#[from] io::Error),
-    /// The peer names no workload.
+    /// The peer's certificate is not that of an acceptable workload.
     #[error(transparent)]
     Identity(#[from] PeerIdentityError),
 }
 
-/// Why there is no connection to whom it was for.
+/// Why a connection to a peer was not made.
 #[derive(Debug, thiserror::Error)]
 pub enum PeerConnectError {
     /// The handshake failed.
     #[error(transparent)]
     Handshake(#[from] HandshakeError),
-    /// The peer is somebody else.
+    /// The peer is a different workload.
     #[error("the peer proved to be {found}, but {expected} was expected there")]
     WrongIdentity {
-        /// Who it is.
+        /// The identity that the peer proved.
         found: WorkloadIdentity,
-        /// Who it should be.
+        /// The identity that was expected.
         expected: WorkloadIdentity,
     },
 }
@@ -82,13 +82,14 @@ impl ClientTls {
         }
     }
 
-    /// Changes with each certificate, and each time the mesh's roots change: a connection of an
-    /// older epoch takes no new stream.
+    /// A number that changes with each new certificate and each change of the mesh's roots. Connections
+    /// with an older epoch take no new streams.
     pub fn epoch(&self) -> u64 {
         self.epoch
     }
 
-    /// Connects to `expected`, and to nobody else, on a stream to `address`.
+    /// Performs a handshake on `stream` and accepts no peer but `expected`. `address` is the peer's,
+    /// and is not sent.
     ///
     /// # Errors
     /// [`PeerConnectError`].
@@ -124,7 +125,7 @@ impl ServerTls {
         }
     }
 
-    /// Accepts a workload of the mesh.
+    /// Performs a handshake with a workload of the mesh.
     ///
     /// # Errors
     /// [`HandshakeError`].
@@ -172,7 +173,7 @@ impl VerifiedPeer {
         })
     }
 
-    /// Who it is.
+    /// The client's identity.
     pub fn identity(&self) -> &WorkloadIdentity {
         &self.identity
     }
@@ -203,17 +204,18 @@ impl VerifiedPeer {
         verification
             .verifier
             .as_client(leaf, intermediates, unix_time(now))
-            .map_err(|error| no_longer(format!("by the mesh's new roots, {error}")))?;
+            .map_err(|error| no_longer(format!("with the mesh's new roots, {error}")))?;
         self.generation
             .store(verification.generation, Ordering::Relaxed);
         Ok(())
     }
 }
 
-/// The only protocol that a tunnel speaks.
+/// The only protocol inside tunnels.
 pub(super) const ALPN: &[u8] = b"h2";
 
-/// Both sides' configuration for one certificate.
+/// TLS configurations for one certificate, as client and as server: TLS 1.3, HTTP/2, mutual
+/// authentication, no resumption.
 #[derive(Debug)]
 pub(super) struct TlsConfigs {
     pub(super) server: Arc<ServerConfig>,
@@ -221,10 +223,10 @@ pub(super) struct TlsConfigs {
 }
 
 impl TlsConfigs {
-    /// Configurations that present a certificate, and accept peers by a verifier.
+    /// Builds configurations that present a certificate and verify peers.
     ///
     /// # Errors
-    /// Where certificate and key do not belong together, or cannot be used.
+    /// If the certificate and the key do not match, or cannot be used.
     pub(super) fn new(
         issued: &IssuedCertificate,
         verifier: &Arc<PeerVerifier>,
@@ -252,8 +254,8 @@ impl TlsConfigs {
     }
 }
 
-/// Key exchanges, the preferred one first: what is recorded today stays closed to tomorrow's
-/// quantum computers. Peers that do not know it take another.
+/// Key exchanges in order of preference. The first is post-quantum, so that traffic recorded today
+/// cannot be decrypted later. Peers that do not support it use another.
 const KEY_EXCHANGES: [&dyn SupportedKxGroup; 4] = [
     kx_group::X25519MLKEM768,
     kx_group::X25519,
@@ -261,7 +263,7 @@ const KEY_EXCHANGES: [&dyn SupportedKxGroup; 4] = [
     kx_group::SECP384R1,
 ];
 
-/// The algorithms, in the order of preference.
+/// The cryptography of all TLS connections that prove an identity.
 pub(super) fn crypto_provider() -> Arc<CryptoProvider> {
     Arc::new(CryptoProvider {
         kx_groups: KEY_EXCHANGES.to_vec(),

@@ -1,4 +1,4 @@
-//! Verification of a peer's certificate: its chain, and then who it says the peer is.
+//! Verification of a peer's certificate: its chain first, then its identity.
 
 use std::io;
 use std::sync::Arc;
@@ -21,8 +21,8 @@ use crate::roots::TrustAnchors;
 use crate::tls::crypto_provider;
 use ambit_model::{TrustDomain, WorkloadIdentity};
 
-/// A failed handshake's error, which says why the peer was refused where this side refused it:
-/// rustls shows the reasons of verifiers that are not its own as a data structure.
+/// A failed handshake's error. If this side refused the peer, it states the reason: rustls displays the
+/// errors of custom verifiers as a data structure.
 pub(super) fn explain_handshake(error: io::Error) -> io::Error {
     let reason = match error.get_ref().and_then(|inner| inner.downcast_ref()) {
         Some(Error::InvalidCertificate(CertificateError::Other(OtherError(reason)))) => {
@@ -33,7 +33,7 @@ pub(super) fn explain_handshake(error: io::Error) -> io::Error {
     io::Error::new(error.kind(), reason)
 }
 
-/// Verifies peers on both sides of a tunnel. The name that a client dials says nothing.
+/// Verifies peers on both sides of a tunnel. The server name that a client dials is ignored.
 #[derive(Debug)]
 pub(super) struct PeerVerifier {
     chain: Arc<dyn ClientCertVerifier>,
@@ -43,10 +43,10 @@ pub(super) struct PeerVerifier {
 }
 
 impl PeerVerifier {
-    /// A verifier by these roots.
+    /// A verifier with these roots.
     ///
     /// # Errors
-    /// Where there is no root, or one cannot be used.
+    /// If there is no root, or one cannot be used.
     pub(super) fn new(anchors: &TrustAnchors, trust: TrustPolicy) -> Result<Self, Error> {
         let provider = crypto_provider();
         let mut roots = RootCertStore::empty();
@@ -66,10 +66,10 @@ impl PeerVerifier {
         })
     }
 
-    /// Verifies a chain, leaf first, as that of a server.
+    /// Verifies a chain, leaf first, as a server's.
     ///
     /// # Errors
-    /// Why it is refused.
+    /// Why the chain is refused.
     pub(super) fn as_server(
         &self,
         leaf: &CertificateDer<'_>,
@@ -86,10 +86,10 @@ impl PeerVerifier {
         self.identify(leaf)
     }
 
-    /// Verifies a chain, leaf first, as that of a client.
+    /// Verifies a chain, leaf first, as a client's.
     ///
     /// # Errors
-    /// Why it is refused.
+    /// Why the chain is refused.
     pub(super) fn as_client(
         &self,
         leaf: &CertificateDer<'_>,
@@ -113,8 +113,7 @@ impl PeerVerifier {
     }
 }
 
-/// What both traits of rustls want in the same words: handshake signatures are verified as the chain's
-/// verifier does it.
+/// The methods that both of rustls' traits require: the chain's verifier checks handshake signatures.
 macro_rules! signatures_by_chain {
     () => {
         fn verify_tls12_signature(
@@ -175,12 +174,12 @@ impl ClientCertVerifier for PeerVerifier {
     signatures_by_chain!();
 }
 
-/// Which trust domains peers may be of.
+/// The trust domains that peers may belong to.
 #[derive(Clone, Debug)]
 pub struct TrustPolicy {
-    /// The mesh's own.
+    /// The mesh's own trust domain.
     pub trust_domain: TrustDomain,
-    /// Others that count as the mesh's own.
+    /// Further trust domains that count as the mesh's own.
     pub aliases: Vec<TrustDomain>,
 }
 
@@ -191,30 +190,30 @@ impl TrustPolicy {
     }
 }
 
-/// Why a peer is no workload of the mesh.
+/// Why a peer is not accepted as a workload of the mesh.
 #[derive(Debug, thiserror::Error)]
 pub enum PeerIdentityError {
-    /// There is no certificate.
+    /// The peer sent no certificate.
     #[error("the peer presented no certificate")]
     NoCertificate,
-    /// It has no identity.
+    /// The certificate does not name an identity.
     #[error("the peer's certificate {0}")]
     Name(#[from] CertificateNameError),
-    /// It is not for a workload's handshakes.
+    /// The certificate's usages are not those of a workload.
     #[error("the peer's certificate is not for a workload: {0}")]
     Usage(#[from] CertificateUsageError),
-    /// Its trust domain is not accepted.
-    #[error("the peer {0} is of a trust domain that this mesh does not accept")]
+    /// The identity's trust domain is not accepted.
+    #[error("the peer {0} belongs to a trust domain that this mesh does not accept")]
     ForeignTrustDomain(WorkloadIdentity),
-    /// It was valid when the connection was opened.
+    /// The certificate was accepted when the connection was opened, and is not any more.
     #[error(
-        "the certificate that the peer {identity} opened this connection with is accepted no \
-         longer: {reason}; the peer has to connect anew"
+        "the certificate that the peer {identity} opened this connection with is no longer \
+         accepted: {reason}; the peer has to reconnect"
     )]
     NoLonger {
-        /// Who it was.
+        /// The peer's identity.
         identity: WorkloadIdentity,
-        /// Why not.
+        /// Why the certificate is not accepted any more.
         reason: String,
     },
 }
@@ -228,7 +227,7 @@ pub fn peer_identity(chain: &[CertificateDer<'_>]) -> Result<WorkloadIdentity, P
     Ok(name_of(&parse(leaf)?)?)
 }
 
-/// The identity of a leaf that is for a workload's handshakes.
+/// The identity of a leaf certificate, if its usages are those of a workload.
 pub(super) fn workload_of(
     leaf: &CertificateDer<'_>,
 ) -> Result<WorkloadIdentity, PeerIdentityError> {

@@ -5,7 +5,7 @@ use rcgen::{
 
 use crate::{CsrError, SubjectKey};
 
-/// A request of ECDSA P-256 in DER, with its key.
+/// A request with an ECDSA P-256 key in DER, and its key.
 fn request(params: &CertificateParams) -> (Vec<u8>, KeyPair) {
     let key = KeyPair::generate().unwrap();
     let request = params.serialize_request(&key).unwrap();
@@ -13,7 +13,7 @@ fn request(params: &CertificateParams) -> (Vec<u8>, KeyPair) {
 }
 
 #[test]
-fn keys_of_each_kind_are_taken_and_weak_or_unknown_ones_are_not() {
+fn keys_of_each_kind_are_accepted_and_weak_or_unknown_ones_are_not() {
     for algorithm in [
         &rcgen::PKCS_ECDSA_P256_SHA256,
         &rcgen::PKCS_ECDSA_P384_SHA384,
@@ -41,7 +41,7 @@ fn keys_of_each_kind_are_taken_and_weak_or_unknown_ones_are_not() {
 }
 
 #[test]
-fn only_the_key_of_a_request_counts() {
+fn only_the_key_is_taken_from_a_request() {
     let mut params = CertificateParams::default();
     params.subject_alt_names = vec![
         SanType::URI(
@@ -84,7 +84,7 @@ fn a_request_that_its_key_did_not_sign_is_refused() {
 }
 
 #[test]
-fn what_is_not_one_request_is_refused() {
+fn anything_but_one_request_is_refused() {
     let key = KeyPair::generate().unwrap();
     let request = CertificateParams::default()
         .serialize_request(&key)

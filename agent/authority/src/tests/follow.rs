@@ -9,7 +9,7 @@ use rustls::pki_types::CertificateDer;
 use super::{Ca, Files, domain, pem};
 use crate::{AuthorityFiles, CertificateAuthority};
 
-/// How often a test looks for what has to come.
+/// How many times a test looks before it gives up.
 const LOOKS: usize = 4000;
 
 const INTERVAL: Duration = Duration::from_millis(5);
@@ -22,7 +22,7 @@ fn eventually(what: &str, holds: impl Fn() -> bool) {
     assert!(held, "{what}");
 }
 
-/// Links the files of a version as a Secret's volume does, all at once.
+/// Switches the volume to a version, as a Secret's volume does: all files in one step.
 fn link(volume: &Path, version: &str) {
     let next = volume.join("..data_tmp");
     symlink(version, &next).unwrap();
@@ -75,7 +75,7 @@ fn a_secret_that_is_replaced_as_a_whole_is_followed() {
 }
 
 #[test]
-fn half_of_another_set_leaves_the_last_good_one_in_force_until_it_is_whole() {
+fn a_partly_replaced_set_comes_into_force_only_when_it_is_complete() {
     let directory = tempfile::tempdir().unwrap();
     let (old, new) = (Ca::named("old"), Ca::named("new"));
     Files::of(&old, &[], &[&old]).write(directory.path());
@@ -101,7 +101,7 @@ fn half_of_another_set_leaves_the_last_good_one_in_force_until_it_is_whole() {
 }
 
 #[test]
-fn a_set_that_is_restored_is_no_fault_any_more() {
+fn restoring_the_files_clears_the_fault() {
     let directory = tempfile::tempdir().unwrap();
     let root = Ca::named("root");
     let good = Files::of(&root, &[], &[&root]);
@@ -114,7 +114,7 @@ fn a_set_that_is_restored_is_no_fault_any_more() {
 }
 
 #[test]
-fn nothing_follows_for_nobody() {
+fn the_files_are_not_followed_after_a_drop() {
     let directory = tempfile::tempdir().unwrap();
     let root = Ca::named("root");
     Files::of(&root, &[], &[&root]).write(directory.path());

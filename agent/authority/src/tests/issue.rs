@@ -11,7 +11,7 @@ use ambit_model::{TrustDomain, WorkloadIdentity};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// An intermediate below a root; how it differs from others.
+/// An intermediate below a root, with a change to its parameters.
 fn authority(change: impl FnOnce(&mut CertificateParams)) -> CertificateAuthority {
     let root = Ca::named("root");
     let mut params = Ca::params("intermediate");
@@ -46,7 +46,7 @@ fn names(leaf: &X509Certificate<'_>) -> Vec<String> {
 }
 
 #[test]
-fn a_workloads_certificate_says_who_it_is_and_nothing_else() {
+fn a_workloads_certificate_contains_its_identity_and_nothing_else() {
     let authority = authority(|_| {});
     let key = KeyPair::generate().unwrap();
     let issued = authority
@@ -134,7 +134,7 @@ fn serial_numbers_are_random_and_positive() {
 }
 
 #[test]
-fn a_certificate_never_outlives_the_authority_and_is_dated_back() {
+fn a_certificate_is_backdated_and_never_outlives_the_ca() {
     let now = SystemTime::now();
     let ends = now + 10 * MINUTE;
     let short = authority(|params| params.not_after = ends.into());
@@ -165,7 +165,7 @@ fn a_certificate_never_outlives_the_authority_and_is_dated_back() {
 }
 
 #[test]
-fn a_lifetime_of_nothing_and_a_foreign_identity_are_refused() {
+fn a_lifetime_of_zero_and_a_foreign_identity_are_refused() {
     let authority = authority(|_| {});
     let issue = |identity: &WorkloadIdentity, lifetime| {
         authority.issue_workload(identity, &key(), lifetime)

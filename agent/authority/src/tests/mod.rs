@@ -1,4 +1,4 @@
-//! The authority, attacked and misused.
+//! The certificate authority under attack and misuse.
 
 mod csr;
 mod follow;
@@ -30,14 +30,14 @@ fn identity() -> WorkloadIdentity {
     WorkloadIdentity::new(domain(), "web", "frontend").unwrap()
 }
 
-/// A CA of a test, which says what the test wants.
+/// A CA whose parameters a test controls.
 struct Ca {
     key: KeyPair,
     certificate: CertificateDer<'static>,
 }
 
 impl Ca {
-    /// What all of them say: valid since an hour and for a day.
+    /// The usual parameters: valid since one hour ago, for a day.
     fn params(name: &str) -> CertificateParams {
         let now = SystemTime::now();
         let mut params = CertificateParams::default();
@@ -67,7 +67,7 @@ impl Ca {
     }
 }
 
-/// The files of an authority.
+/// A CA's files.
 struct Files {
     certificate: String,
     key: String,
@@ -76,7 +76,7 @@ struct Files {
 }
 
 impl Files {
-    /// Of a signing CA, those between it and its root, and its roots.
+    /// The files of a signing CA, with the CAs between it and its root, and its roots.
     fn of(signing: &Ca, between: &[&Ca], roots: &[&Ca]) -> Self {
         Self {
             certificate: pem(&[signing]),

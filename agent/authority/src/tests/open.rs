@@ -8,7 +8,7 @@ use rcgen::{
 use super::{Ca, Files, HOUR, domain, pem};
 use crate::{CaCertificateFlaw, CaFilesError, CertificateAuthority};
 
-/// A root, an intermediate, and what it says differently.
+/// A root, and an intermediate with a change to its parameters.
 fn intermediate(change: impl FnOnce(&mut CertificateParams)) -> (Ca, Ca) {
     let root = Ca::named("root");
     let mut params = Ca::params("intermediate");
@@ -45,11 +45,14 @@ fn roots_with_keys_of_each_kind_sign() {
     let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P521_SHA512).unwrap();
     let root = Ca::root(&Ca::params("root"), key);
     let error = Files::of(&root, &[], &[&root]).open().unwrap_err();
-    assert!(error.to_string().contains("of another kind"), "{error}");
+    assert!(
+        error.to_string().contains("of an unsupported kind"),
+        "{error}"
+    );
 }
 
 #[test]
-fn a_chain_may_have_its_ends_and_comments_or_be_absent_below_a_root() {
+fn a_chain_may_include_its_ends_and_comments_or_be_absent_below_a_root() {
     let (root, upper) = intermediate(|_| {});
     let lower = upper.signs(&Ca::params("lower"));
     for between in [
@@ -70,7 +73,7 @@ fn a_chain_may_have_its_ends_and_comments_or_be_absent_below_a_root() {
 }
 
 #[test]
-fn a_chain_with_a_gap_in_another_order_or_with_a_stranger_is_refused() {
+fn a_chain_with_a_gap_a_wrong_order_or_a_stranger_is_refused() {
     let (root, upper) = intermediate(|_| {});
     let middle = upper.signs(&Ca::params("middle"));
     let lower = middle.signs(&Ca::params("lower"));
@@ -151,7 +154,7 @@ fn expired_and_future_certificates_are_refused_wherever_they_are() {
 }
 
 #[test]
-fn an_expired_root_beside_the_own_one_is_trusted_no_longer_and_a_future_one_already() {
+fn other_roots_are_trusted_before_they_are_valid_and_not_after_they_expired() {
     let now = SystemTime::now();
     let [mut old, mut new] = [Ca::params("old"), Ca::params("new")];
     old.not_after = (now - HOUR).into();
@@ -163,7 +166,7 @@ fn an_expired_root_beside_the_own_one_is_trusted_no_longer_and_a_future_one_alre
 }
 
 #[test]
-fn what_may_not_sign_is_refused() {
+fn a_certificate_that_may_not_sign_is_refused() {
     let no_ca = |params: &mut CertificateParams| params.is_ca = IsCa::ExplicitNoCa;
     let no_constraint = |params: &mut CertificateParams| params.is_ca = IsCa::NoCa;
     let no_cert_sign = |params: &mut CertificateParams| {
@@ -232,7 +235,7 @@ fn an_authority_of_another_trust_domain_is_refused() {
 }
 
 #[test]
-fn what_peers_would_refuse_for_other_reasons_is_refused_at_once() {
+fn a_ca_whose_certificates_peers_would_refuse_is_refused() {
     let (root, signing) = intermediate(|params| {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::CodeSigning];
     });
@@ -241,7 +244,7 @@ fn what_peers_would_refuse_for_other_reasons_is_refused_at_once() {
 }
 
 #[test]
-fn files_with_other_things_than_they_should_are_refused() {
+fn files_with_wrong_contents_are_refused() {
     let (root, signing) = intermediate(|_| {});
     let good = || Files::of(&signing, &[], &[&root]);
     let cut = |text: &str| text[..text.len() / 2].to_owned();
@@ -286,7 +289,7 @@ fn files_with_other_things_than_they_should_are_refused() {
 }
 
 #[test]
-fn each_file_but_the_chain_is_needed() {
+fn each_file_except_the_chain_is_required() {
     for name in ["ca-cert.pem", "ca-key.pem", "root-cert.pem"] {
         let directory = tempfile::tempdir().unwrap();
         let root = Ca::named("root");

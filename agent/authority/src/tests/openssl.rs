@@ -1,4 +1,4 @@
-//! Held against another implementation, where it is installed.
+//! Checked against another implementation, if it is installed.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::{
 };
 use ambit_testing::skip;
 
-/// What openssl prints; nothing where it is not installed.
+/// What openssl prints; `None` if it is not installed.
 fn openssl(directory: &Path, arguments: &str) -> Option<String> {
     let mut command = Command::new("openssl");
     command.current_dir(directory).args(arguments.split(' '));
@@ -22,7 +22,7 @@ fn openssl(directory: &Path, arguments: &str) -> Option<String> {
 }
 
 #[test]
-fn what_is_made_and_signed_verifies() {
+fn openssl_verifies_what_is_signed() {
     let directory = tempfile::tempdir().unwrap();
     let at = directory.path();
     if openssl(at, "version").is_none() {
@@ -62,7 +62,7 @@ fn what_is_made_and_signed_verifies() {
 }
 
 #[test]
-fn keys_and_certificates_of_openssl_are_taken() {
+fn keys_and_certificates_from_openssl_are_accepted() {
     let directory = tempfile::tempdir().unwrap();
     let at = directory.path();
     if openssl(at, "version").is_none() {

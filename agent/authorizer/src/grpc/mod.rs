@@ -1,31 +1,36 @@
-//! gRPC authorizers: one HTTP/2 connection for each provider. Its streams do not touch each other, so
-//! that all callers share it.
+//! The client for gRPC authorizers. It keeps one HTTP/2 connection to each provider, which all callers
+//! share, since its streams are independent.
 
-mod answer;
-mod call;
-mod connection;
 mod request;
+mod response;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
+use bytes::Bytes;
+use futures_util::FutureExt;
 use http::header::{CONTENT_TYPE, HOST};
-use http::{HeaderValue, Method, Request, Uri, Version};
+use http::{HeaderValue, Method, Request, Response, Uri, Version};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::client::conn::http2::{Builder, SendRequest};
+use hyper::rt::Executor;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::sync::Mutex;
 
-use super::answer::AuthorizerAnswer;
-use super::check::Check;
-use super::envoy::{CHECK_PATH, CheckRequest};
-use super::error::CheckError;
-use super::hearing::{AnswerProgress, ReceivedBytes};
-use super::network::{Endpoint, PodNetwork};
-use super::resolve::in_turn;
-use ambit_model::{ExtensionProvider, ProviderService};
-use answer::NoAnswer;
-use call::check_call;
-use connection::{Age, Broken, CallSender, ProviderConnection};
+use crate::answer::{AuthorizerAnswer, CheckError, describe};
+use crate::check::Check;
+use crate::connection::{
+    AnswerProgress, ConnectionUse, InUse, PodNetwork, ReceivedBytes, is_same_endpoint, open,
+};
+use crate::envoy::{CHECK_PATH, CheckRequest};
+use crate::resolve::in_turn;
+use ambit_model::{ServiceEndpoint, ExtensionProvider, ProviderService};
 use request::check_request;
+use response::{NoAnswer, check_call, read};
 
 /// The connections of one pod on one shard.
 #[derive(Default)]
@@ -34,7 +39,7 @@ pub(super) struct GrpcClient {
 }
 
 impl GrpcClient {
-    /// Puts a check to one of the endpoints; to the others where that one cannot be reached.
+    /// Sends a check to an endpoint, and to the next one if it cannot be reached.
     ///
     /// # Errors
     /// [`CheckError`].
@@ -42,8 +47,9 @@ impl GrpcClient {
         &self,
         network: &Rc<dyn PodNetwork>,
         provider: &ExtensionProvider,
-        endpoints: &[Endpoint],
-        (check, hearing): (&Check<'_>, &AnswerProgress),
+        endpoints: &[ServiceEndpoint],
+        check: &Check<'_>,
+        progress: &AnswerProgress,
     ) -> Result<AuthorizerAnswer, CheckError> {
         let message = check_request(provider, check);
         let service = &provider.service;
@@ -53,11 +59,11 @@ impl GrpcClient {
                 service,
                 message: &message,
                 address: endpoint.address(),
-                hearing,
+                progress,
             };
             let (caller, age) = kept.caller(network, endpoint).await?;
             let called = match (asked.call(caller).await, age) {
-                // It may have ended of old age before this check came to it.
+                // The connection may have been closed for its age before this check arrived.
                 (Err(CallError::Broken(_)), Age::Reused) => {
                     kept.forget(endpoint).await;
                     let (caller, _) = kept.caller(network, endpoint).await?;
@@ -73,7 +79,7 @@ impl GrpcClient {
         .await
     }
 
-    /// The connection to a provider. Those to providers that are not asked any more are forgotten.
+    /// The connection to a provider. Closed connections to other providers are forgotten.
     fn kept(&self, service: &ProviderService) -> Rc<ProviderConnection> {
         let mut all = self.kept.borrow_mut();
         if let Some(known) = all.get(service) {
@@ -98,32 +104,32 @@ pub(super) fn check_head(service: &ProviderService) -> Request<()> {
     head
 }
 
-/// A check that is put to an endpoint.
+/// A check to be sent to an endpoint.
 struct CheckAttempt<'a> {
     service: &'a ProviderService,
     message: &'a CheckRequest,
     address: SocketAddr,
-    hearing: &'a AnswerProgress,
+    progress: &'a AnswerProgress,
 }
 
-/// Why a call has no answer.
+/// Why a call has no usable answer.
 enum CallError {
-    /// There is none to be asked by this name.
+    /// No request can be sent to a service of this name.
     NotAskable,
-    /// The connection failed: the authorizer said nothing.
+    /// The connection failed, and the authorizer said nothing.
     Broken(Broken),
-    /// The answer is none.
+    /// The response is not a usable answer.
     NoAnswer(NoAnswer),
 }
 
 impl CheckAttempt<'_> {
     async fn call(&self, mut caller: CallSender) -> Result<AuthorizerAnswer, CallError> {
         let request = check_call(self.service, self.message).ok_or(CallError::NotAskable)?;
-        let heard = ReceivedBytes::default();
-        self.hearing.ask(self.address, heard.clone());
+        let received = ReceivedBytes::default();
+        self.progress.ask(self.address, received.clone());
         let response = caller.send(request).await.map_err(CallError::Broken)?;
-        heard.add(1);
-        call::read(response).await.map_err(CallError::NoAnswer)
+        received.add(1);
+        read(response).await.map_err(CallError::NoAnswer)
     }
 }
 
@@ -143,4 +149,150 @@ impl CallError {
             }
         }
     }
+}
+
+/// How often an authorizer that owes an answer is pinged.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// The connection to one provider, if there is one. It is locked while it is being opened, so that
+/// checks at the same time share it.
+#[derive(Default)]
+pub(super) struct ProviderConnection {
+    connection: Mutex<Option<Connection>>,
+    /// The endpoint that was used last.
+    endpoint: RefCell<Option<ServiceEndpoint>>,
+}
+
+struct Connection {
+    endpoint: ServiceEndpoint,
+    sender: SendRequest<Full<Bytes>>,
+    usage: Rc<ConnectionUse>,
+}
+
+/// Whether a connection has been used before.
+pub(super) enum Age {
+    New,
+    Reused,
+}
+
+/// Sends one request on a connection.
+pub(super) struct CallSender {
+    sender: SendRequest<Full<Bytes>>,
+    _in_use: InUse,
+}
+
+/// The connection failed, and the authorizer said nothing.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Broken(pub(super) String);
+
+impl ProviderConnection {
+    /// The endpoint that was used last.
+    pub(super) fn endpoint(&self) -> Option<ServiceEndpoint> {
+        self.endpoint.borrow().clone()
+    }
+
+    /// Whether the connection is open or being opened.
+    pub(super) fn is_open(&self) -> bool {
+        self.connection.try_lock().map_or(true, |connection| {
+            connection.as_ref().is_some_and(Connection::is_open)
+        })
+    }
+
+    /// The connection to an endpoint. A new one is opened if there is none.
+    ///
+    /// # Errors
+    /// [`CheckError::Unreachable`], [`CheckError::NoRoom`].
+    pub(super) async fn caller(
+        &self,
+        network: &Rc<dyn PodNetwork>,
+        endpoint: &ServiceEndpoint,
+    ) -> Result<(CallSender, Age), CheckError> {
+        let mut connection = self.connection.lock().await;
+        if let Some(known) = &*connection
+            && is_same_endpoint(&known.endpoint, endpoint)
+            && known.is_open()
+        {
+            return Ok((known.caller(), Age::Reused));
+        }
+        self.endpoint.replace(Some(endpoint.clone()));
+        let new = connect(network, endpoint).await?;
+        let caller = new.caller();
+        *connection = Some(new);
+        Ok((caller, Age::New))
+    }
+
+    /// Drops the connection to an endpoint if it is closed.
+    pub(super) async fn forget(&self, broken: &ServiceEndpoint) {
+        let mut connection = self.connection.lock().await;
+        if connection
+            .as_ref()
+            .is_some_and(|one| is_same_endpoint(&one.endpoint, broken) && !one.is_open())
+        {
+            *connection = None;
+        }
+    }
+}
+
+impl Connection {
+    fn is_open(&self) -> bool {
+        !self.sender.is_closed()
+    }
+
+    fn caller(&self) -> CallSender {
+        CallSender {
+            sender: self.sender.clone(),
+            _in_use: self.usage.begin(),
+        }
+    }
+}
+
+async fn connect(
+    network: &Rc<dyn PodNetwork>,
+    endpoint: &ServiceEndpoint,
+) -> Result<Connection, CheckError> {
+    let (sender, usage) = open(network, endpoint, async |stream| {
+        Builder::new(Local(Rc::clone(network)))
+            .timer(TokioTimer::new())
+            .keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE)
+            .handshake(TokioIo::new(stream))
+            .await
+    })
+    .await?;
+    Ok(Connection {
+        endpoint: endpoint.clone(),
+        sender,
+        usage,
+    })
+}
+
+/// Runs the tasks of a connection on the pod's network.
+#[derive(Clone)]
+struct Local(Rc<dyn PodNetwork>);
+
+impl<F: Future + 'static> Executor<F> for Local {
+    fn execute(&self, future: F) {
+        self.0.spawn(future.map(drop).boxed_local());
+    }
+}
+
+impl CallSender {
+    /// Sends a request and waits for the head of its response. The connection counts as used until this
+    /// is dropped.
+    ///
+    /// # Errors
+    /// [`Broken`].
+    pub(super) async fn send(
+        &mut self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, Broken> {
+        self.sender.ready().await.map_err(|error| broken(&error))?;
+        let sent = self.sender.send_request(request).await;
+        sent.map_err(|error| broken(&error))
+    }
+}
+
+fn broken(error: &hyper::Error) -> Broken {
+    Broken(describe(error))
 }

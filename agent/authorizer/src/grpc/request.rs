@@ -1,4 +1,4 @@
-//! A check as Envoy puts it to a gRPC authorizer.
+//! Builds the message of a check, as Envoy does for a gRPC authorizer.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -78,7 +78,7 @@ fn http_request(provider: &ExtensionProvider, request: &CheckedRequest<'_>) -> e
     }
 }
 
-/// Every value of every header, and the pseudo-headers, whose names no header can have.
+/// All values of all headers, and the pseudo-headers, whose names no header can have.
 fn headers(request: &CheckedRequest<'_>) -> BTreeMap<String, String> {
     let mut headers = BTreeMap::from([
         (":method".to_owned(), request.method.to_string()),
@@ -95,7 +95,7 @@ fn headers(request: &CheckedRequest<'_>) -> BTreeMap<String, String> {
     headers
 }
 
-/// The values of a header as one: RFC 9110, section 5.3, and RFC 9113, section 8.2.3.
+/// A header's values, joined as in RFC 9110, section 5.3, and RFC 9113, section 8.2.3.
 fn joined(headers: &HeaderMap, name: &HeaderName) -> String {
     let separator = if *name == COOKIE { "; " } else { "," };
     let values = headers.get_all(name).iter();
@@ -103,7 +103,7 @@ fn joined(headers: &HeaderMap, name: &HeaderName) -> String {
     values.join(separator)
 }
 
-/// Bytes as text; each one that is no UTF-8 becomes `!`, as in Envoy.
+/// Bytes as text. Each byte that is not part of valid UTF-8 becomes `!`, as in Envoy.
 fn text(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_text_is_marked_and_not_dropped() {
+    fn bytes_that_are_not_text_are_marked_and_not_dropped() {
         assert_eq!(text(b"user"), "user");
         assert_eq!(text(b"a\xff\xfeb"), "a!!b");
         assert_eq!(text("é\u{fffd}".as_bytes()), "é\u{fffd}");

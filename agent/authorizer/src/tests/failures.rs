@@ -1,10 +1,10 @@
-//! What becomes of requests where no answer comes.
+//! What happens to requests if there is no answer.
 
 use super::grpc_server::{GrpcServer, Reply};
 use super::http_server::{HttpServer, Then, narrow, raw};
 use super::*;
 
-/// What a provider that never fails open, and one that does, make of a request.
+/// The outcome of a check for a provider that never fails open, and for one that does.
 async fn outcomes(
     address: SocketAddr,
     provider: ExtensionProvider,
@@ -18,7 +18,7 @@ async fn outcomes(
     (closed, open, authorizer.counts.read())
 }
 
-/// For what never answers.
+/// A provider with a short time limit, for authorizers that never answer.
 fn impatient(api: AuthorizerApi) -> ExtensionProvider {
     ExtensionProvider {
         timeout: Duration::from_millis(200),
@@ -27,7 +27,7 @@ fn impatient(api: AuthorizerApi) -> ExtensionProvider {
 }
 
 #[tokio::test(flavor = "local")]
-async fn an_authorizer_that_does_not_answer_refuses_or_lets_through_as_configured() {
+async fn without_an_answer_a_request_is_refused_or_let_through_as_configured() {
     let silent = GrpcServer::replying(Reply::Silence).await;
     let broken = GrpcServer::replying(Reply::HangUp).await;
     let failing = HttpServer::answering({
@@ -66,7 +66,7 @@ async fn an_authorizer_that_does_not_answer_refuses_or_lets_through_as_configure
 }
 
 #[tokio::test(flavor = "local")]
-async fn what_is_denied_is_denied_however_the_provider_fails() {
+async fn a_denial_stands_whether_or_not_the_provider_fails_open() {
     let mut forbidden = ::http::Response::new("");
     *forbidden.status_mut() = StatusCode::FORBIDDEN;
     let http = HttpServer::answering(forbidden).await;
@@ -83,9 +83,9 @@ async fn what_is_denied_is_denied_however_the_provider_fails() {
     }
 }
 
-/// A caller must not get past the authorizer with a check that it cannot take.
+/// A caller must not get past an authorizer with a check that the authorizer does not accept.
 #[tokio::test(flavor = "local")]
-async fn a_check_that_is_not_taken_is_refused_even_where_failures_are_let_through() {
+async fn a_check_that_is_not_accepted_is_refused_even_with_fail_open() {
     for code in [3, 8, 11] {
         let server = GrpcServer::replying(Reply::Code(code)).await;
         let (closed, open, stats) = outcomes(server.address, provider(AuthorizerApi::Grpc)).await;
@@ -99,7 +99,7 @@ async fn a_check_that_is_not_taken_is_refused_even_where_failures_are_let_throug
     }
 }
 
-/// Ensures that this provider lets nothing through, whatever is asked.
+/// Checks that this provider lets nothing through, even with `failOpen`.
 async fn ensure_refused(
     case: &str,
     address: SocketAddr,
@@ -119,9 +119,9 @@ async fn ensure_refused(
     assert!(is_refused, "{case}: {outcome:?}");
 }
 
-/// Nor with a request that an ordinary authorizer does not take, so that it breaks off or fails.
+/// Nor with a request on which ordinary authorizers fail or cut the connection.
 #[tokio::test(flavor = "local")]
-async fn a_request_that_authorizers_choke_on_is_refused_even_where_failures_are_let_through() {
+async fn a_request_that_authorizers_choke_on_is_refused_even_with_fail_open() {
     let long: &'static str = format!("/{}", "a".repeat(9_000)).leak();
     let (none, header) = (HeaderMap::new(), header_map(&[("authorization", long)]));
     let obscure = HeaderValue::from_bytes(b"Bearer \xff").expect("a value");
@@ -130,7 +130,7 @@ async fn a_request_that_authorizers_choke_on_is_refused_even_where_failures_are_
     for (case, method, path, headers) in [
         ("a long path", Method::GET, long, &none),
         ("a long header", Method::GET, "/", &header),
-        ("a header that is no text", Method::GET, "/", &obscure),
+        ("a header that is not text", Method::GET, "/", &obscure),
         ("a stray %", Method::GET, "/%", &none),
         ("half an escape", Method::GET, "/a%2", &none),
         ("an escape of no text", Method::GET, "/%ff", &none),
@@ -161,9 +161,9 @@ async fn a_request_that_authorizers_choke_on_is_refused_even_where_failures_are_
     );
 }
 
-/// Nor where the authorizer says that it does not serve such a request.
+/// Nor if the authorizer says that it does not implement the request.
 #[tokio::test(flavor = "local")]
-async fn what_an_authorizer_does_not_implement_is_refused_even_where_failures_are_let_through() {
+async fn a_request_that_an_authorizer_does_not_implement_is_refused_even_with_fail_open() {
     for answer in [
         b"HTTP/1.1 501 Unsupported method\r\ncontent-length: 0\r\n\r\n".as_slice(),
         b"HTTP/1.1 505 HTTP Version Not Supported\r\ncontent-length: 0\r\n\r\n",
@@ -175,7 +175,7 @@ async fn what_an_authorizer_does_not_implement_is_refused_even_where_failures_ar
 
 /// An answer that has begun may have been a denial.
 #[tokio::test(flavor = "local")]
-async fn an_answer_that_breaks_off_is_refused_even_where_failures_are_let_through() {
+async fn an_answer_that_is_cut_short_is_a_refusal_even_with_fail_open() {
     for (begun, then) in [
         (b"HTTP/1.1 403 Forbidden\r\n".as_slice(), Then::Close),
         (b"HTTP/1.1 403 Forbidden\r\n", Then::Stall),
@@ -197,9 +197,9 @@ async fn an_answer_that_breaks_off_is_refused_even_where_failures_are_let_throug
     }
 }
 
-/// Nor by filling the pod's share of checks.
+/// Nor by using up the pod's share of checks.
 #[tokio::test(flavor = "local")]
-async fn over_the_pods_cap_requests_are_refused_even_where_failures_are_let_through() {
+async fn requests_beyond_the_pods_limit_are_refused_even_with_fail_open() {
     let server = GrpcServer::replying(Reply::Silence).await;
     let (slots, counts) = (CheckSlots::new(1), Rc::<AuthorizerCounts>::default());
     let shards = [(); 2].map(|()| {
@@ -226,23 +226,23 @@ async fn over_the_pods_cap_requests_are_refused_even_where_failures_are_let_thro
     assert_eq!(counts.read().errors, [("authorizer-over-cap", 1)].into());
 }
 
-/// Nor by taking the connections that the pod may have.
+/// Nor by using up the connections that the pod may open.
 #[tokio::test(flavor = "local")]
-async fn without_room_for_a_connection_requests_are_refused_even_where_failures_are_let_through() {
-    /// A network on which there is no room.
+async fn without_room_for_a_connection_requests_are_refused_even_with_fail_open() {
+    /// A network without room for connections.
     struct Full;
     impl PodNetwork for Full {
         fn resolve<'a>(
             &'a self,
             _: &'a ProviderService,
-        ) -> LocalBoxFuture<'a, io::Result<Vec<Endpoint>>> {
-            let endpoint = Endpoint::Outside(([127, 0, 0, 1], 9).into());
+        ) -> LocalBoxFuture<'a, io::Result<Vec<ServiceEndpoint>>> {
+            let endpoint = ServiceEndpoint::Outside(([127, 0, 0, 1], 9).into());
             Box::pin(async { Ok(vec![endpoint]) })
         }
 
         fn connect<'a>(
             &'a self,
-            _: &'a Endpoint,
+            _: &'a ServiceEndpoint,
         ) -> LocalBoxFuture<'a, Result<Box<dyn AuthorizerStream>, NotConnected>> {
             Box::pin(async { Err(NotConnected::NoRoom("it has 5 already".to_owned())) })
         }
@@ -266,7 +266,7 @@ async fn without_room_for_a_connection_requests_are_refused_even_where_failures_
 }
 
 #[tokio::test(flavor = "local")]
-async fn a_check_that_ends_makes_room() {
+async fn a_check_that_ends_frees_its_slot() {
     let server = GrpcServer::replying(Reply::Code(7)).await;
     let network = Fixed(vec![server.address]);
     let authorizer = Authorizer::new(network, CheckSlots::new(1), Rc::default());
@@ -289,7 +289,7 @@ async fn an_authorizer_without_an_address_is_not_found() {
 }
 
 #[test]
-fn shards_add_up() {
+fn counts_of_shards_are_added() {
     let one = AuthorizerStats {
         allowed: 1,
         denied: 2,

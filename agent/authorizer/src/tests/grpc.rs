@@ -53,7 +53,7 @@ fn appended(name: &str, value: &str, append: bool) -> HeaderValueOption {
     }
 }
 
-/// What a provider makes of this answer to an ordinary request.
+/// The provider's answer to an ordinary request, if the authorizer sends this message.
 async fn answer_to(response: CheckResponse) -> AuthorizerAnswer {
     let server = GrpcServer::answering(response).await;
     let asked = TestCheck::new();
@@ -143,7 +143,7 @@ async fn r11_every_value_of_a_header_is_seen() {
 }
 
 #[tokio::test(flavor = "local")]
-async fn the_body_goes_where_the_provider_says() {
+async fn the_body_is_sent_in_the_configured_field() {
     for (encoding, text, raw) in [
         (BodyEncoding::Text, "a!", b"".as_slice()),
         (BodyEncoding::Bytes, "", b"a\xff"),
@@ -172,7 +172,7 @@ async fn the_body_goes_where_the_provider_says() {
 }
 
 #[tokio::test(flavor = "local")]
-async fn a_connection_that_is_not_looked_into_has_its_ends_only() {
+async fn a_check_of_a_plain_connection_contains_its_ends_only() {
     let server = GrpcServer::answering(CheckResponse {
         status: status(0),
         ..CheckResponse::default()
@@ -191,7 +191,7 @@ async fn a_connection_that_is_not_looked_into_has_its_ends_only() {
 }
 
 #[tokio::test(flavor = "local")]
-async fn what_is_allowed_may_be_changed() {
+async fn an_allowed_request_may_be_changed() {
     let mut if_absent = option("x-there", "no");
     if_absent.append_action = 1;
     let allowance = allowed(
@@ -244,7 +244,7 @@ async fn what_is_allowed_may_be_changed() {
 }
 
 #[tokio::test(flavor = "local")]
-async fn what_is_denied_has_the_authorizers_response() {
+async fn a_denied_request_gets_the_authorizers_response() {
     let denial = denied(
         answer_to(denial(DeniedHttpResponse {
             status: Some(HttpStatus { code: 401 }),
@@ -267,7 +267,7 @@ async fn what_is_denied_has_the_authorizers_response() {
     assert_eq!(denial.headers, header_map(&lines));
 }
 
-/// CVE-2024-23324: what is ill-formed must not turn a denial into anything else.
+/// CVE-2024-23324: malformed parts must not turn a denial into anything else.
 #[tokio::test(flavor = "local")]
 async fn a_denial_stands_whatever_else_is_wrong_with_it() {
     let strange = DeniedHttpResponse {
@@ -324,7 +324,7 @@ async fn a_denial_anywhere_in_an_answer_denies() {
 }
 
 #[tokio::test(flavor = "local")]
-async fn an_authorizer_may_not_change_what_belongs_to_http() {
+async fn an_authorizer_may_not_change_headers_of_http_itself() {
     let set = |name: &str| OkHttpResponse {
         headers: vec![option("x-user", "alice"), option(name, "1")],
         ..OkHttpResponse::default()
@@ -376,7 +376,7 @@ async fn an_authorizer_may_not_change_what_belongs_to_http() {
 }
 
 #[tokio::test(flavor = "local")]
-async fn an_answer_that_says_nothing_is_none() {
+async fn an_empty_answer_is_an_error() {
     let error = unanswered(answer_to(CheckResponse::default()).await);
     assert!(matches!(error, CheckError::Malformed { .. }), "{error}");
     let error = unanswered(

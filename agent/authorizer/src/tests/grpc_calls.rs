@@ -1,4 +1,4 @@
-//! Calls that fail, and the connections on which they are made.
+//! Calls that fail, and the connections they are made on.
 
 use super::grpc::{grpc, ok};
 use super::grpc_server::{GrpcServer, Reply};
@@ -35,7 +35,7 @@ async fn failed_calls() {
     }
 }
 
-/// A message in gRPC's frame.
+/// A message in gRPC framing.
 fn framed(message: &[u8]) -> Vec<u8> {
     let length = u32::try_from(message.len()).expect("short");
     [&[0][..], &length.to_be_bytes(), message].concat()
@@ -43,7 +43,7 @@ fn framed(message: &[u8]) -> Vec<u8> {
 
 const GOOD: Option<&[(&str, &str)]> = Some(&[("grpc-status", "0")]);
 
-/// A `CheckResponse` with status 0, and one with status 7.
+/// `CheckResponse` messages with the statuses 0 and 7.
 const ALLOW: &[u8] = b"\x0a\x00";
 const DENY: &[u8] = b"\x0a\x02\x08\x07";
 
@@ -53,7 +53,7 @@ async fn answers_are_read_strictly() {
     let allow = framed(ALLOW);
     let compressed = [&[1, 0, 0, 0, 2][..], ALLOW].concat();
     for (case, status, body, trailers) in [
-        ("a status of HTTP that is no 200", 201, allow.clone(), GOOD),
+        ("an HTTP status other than 200", 201, allow.clone(), GOOD),
         ("403 of HTTP", 403, allow.clone(), GOOD),
         ("500 of HTTP", 500, allow.clone(), GOOD),
         ("a second message", 200, [&allow[..], &allow].concat(), GOOD),
@@ -92,7 +92,7 @@ async fn answers_are_read_strictly() {
             Some(&[("grpc-status", "0"), ("grpc-status", "0")]),
         ),
         (
-            "a status that is no number",
+            "a status that is not a number",
             200,
             allow.clone(),
             Some(&[("grpc-status", "OK")]),
@@ -114,7 +114,7 @@ async fn answers_are_read_strictly() {
         let outcome = at(&[server.address])
             .decide(&fail_open(grpc()), &asked.check())
             .await;
-        // A server's 5xx is a failure of its own.
+        // A server's 5xx means that it failed.
         let is_right = match &outcome {
             CheckOutcome::LetThrough(_) => status == 500,
             CheckOutcome::Deny(_) | CheckOutcome::Refuse { .. } => status != 500,
@@ -126,9 +126,9 @@ async fn answers_are_read_strictly() {
     allowed(at(&[server.address]).check(&grpc(), &asked.check()).await);
 }
 
-/// Nothing that comes behind a denial makes it anything else.
+/// Nothing that follows a denial turns it into anything else.
 #[tokio::test(flavor = "local")]
-async fn a_denial_stands_whatever_comes_after_it() {
+async fn a_denial_stands_whatever_follows_it() {
     let asked = TestCheck::new();
     let deny = framed(DENY);
     for (case, body, trailers) in [
@@ -173,10 +173,10 @@ async fn many_checks_share_a_connection_and_a_broken_one_is_replaced() {
 }
 
 #[tokio::test(flavor = "local")]
-async fn another_endpoint_is_asked_where_one_cannot_be_reached() {
+async fn another_endpoint_is_asked_if_one_cannot_be_reached() {
     let server = GrpcServer::answering(ok(OkHttpResponse::default())).await;
     let addresses = [GONE, server.address];
-    // Where it begins is chance.
+    // The first endpoint is chosen at random.
     for _ in 0..8 {
         let authorizer = at(&addresses);
         allowed(authorizer.check(&grpc(), &TestCheck::new().check()).await);

@@ -1,4 +1,4 @@
-//! A gRPC authorizer that says what a test wants, over HTTP/2 frames of its own making.
+//! A gRPC authorizer whose behaviour tests control, with HTTP/2 frames of its own making.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,13 +17,13 @@ use crate::envoy::{CheckRequest, CheckResponse};
 /// What the server does with a check.
 #[derive(Clone, Debug)]
 pub(super) enum Reply {
-    /// Answers.
+    /// Answers with this message.
     Message(Box<CheckResponse>),
     /// Answers with these bytes as the message.
     Bytes(&'static [u8]),
     /// Fails the call with this code.
     Code(u16),
-    /// Answers as a plain web server, with this status.
+    /// Answers like a plain web server, with this status.
     Status(u16),
     /// Answers with this status, these bytes as the whole body, and these trailers.
     Raw(
@@ -33,11 +33,11 @@ pub(super) enum Reply {
     ),
     /// Never answers.
     Silence,
-    /// Breaks the connection off.
+    /// Closes the connection.
     HangUp,
 }
 
-/// The server, and what came to it.
+/// The server, and what it has received.
 pub(super) struct GrpcServer {
     pub(super) address: SocketAddr,
     seen: Arc<Seen>,
@@ -56,12 +56,12 @@ impl GrpcServer {
         Self::with(vec![reply]).await
     }
 
-    /// A server that answers.
+    /// A server that answers with this message.
     pub(super) async fn answering(response: CheckResponse) -> Self {
         Self::replying(Reply::Message(Box::new(response))).await
     }
 
-    /// A server that does these one after another, and the last again and again.
+    /// A server that does these one after another, and then repeats the last.
     pub(super) async fn with(replies: Vec<Reply>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
         let address = listener.local_addr().expect("an address");
@@ -75,7 +75,7 @@ impl GrpcServer {
         self.seen.connections.load(Ordering::Relaxed)
     }
 
-    /// The last check.
+    /// The last check that arrived.
     pub(super) fn check(&self) -> (Request<()>, CheckRequest) {
         let mut checks = self.seen.checks.lock().expect("no panic");
         checks.pop().expect("a check")
@@ -90,7 +90,7 @@ async fn accept(listener: TcpListener, seen: Arc<Seen>) {
 }
 
 async fn serve(stream: TcpStream, seen: Arc<Seen>) {
-    // A client that goes away in the middle is no failure of the server's.
+    // A client that goes away is not a failure of the server.
     let Ok(mut connection) = h2::server::handshake(stream).await else {
         return;
     };

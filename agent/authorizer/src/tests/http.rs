@@ -21,7 +21,7 @@ fn response(status: u16, lines: &[(&'static str, &'static str)]) -> Response<&'s
     response
 }
 
-/// What a provider makes of this answer to an ordinary request.
+/// The provider's answer to an ordinary request, if the authorizer sends this response.
 async fn answer_to(api: HttpApi, response: Response<&'static str>) -> AuthorizerAnswer {
     let server = HttpServer::answering(response).await;
     let asked = TestCheck::new();
@@ -31,7 +31,7 @@ async fn answer_to(api: HttpApi, response: Response<&'static str>) -> Authorizer
 }
 
 #[tokio::test(flavor = "local")]
-async fn the_authorizer_gets_the_request_with_the_headers_it_is_to_see() {
+async fn the_authorizer_gets_the_request_with_the_configured_headers() {
     let server = HttpServer::answering(response(200, &[])).await;
     let mut asked = TestCheck::with_headers(&[
         ("host", "forged"),
@@ -89,7 +89,7 @@ async fn the_body_is_sent_with_its_own_length() {
 }
 
 #[tokio::test(flavor = "local")]
-async fn what_is_allowed_takes_over_the_headers_that_the_provider_names() {
+async fn an_allowed_request_gets_the_configured_headers() {
     let api = HttpApi {
         to_upstream_on_allow: patterns(&["x-user*", "content-*", "host"]),
         to_downstream_on_allow: patterns(&["set-cookie"]),
@@ -130,7 +130,7 @@ async fn what_is_allowed_takes_over_the_headers_that_the_provider_names() {
 }
 
 #[tokio::test(flavor = "local")]
-async fn by_default_nothing_is_taken_over() {
+async fn by_default_no_headers_are_added() {
     let answer = response(200, &[("x-user", "alice"), ("set-cookie", "a=1")]);
     let allowance = allowed(answer_to(HttpApi::default(), answer).await);
     assert!(allowance.request.is_empty() && allowance.response.is_empty());
@@ -182,9 +182,9 @@ async fn a_denial_has_the_authorizers_body_and_headers() {
     assert_eq!(denial.body, "log in first");
 }
 
-/// CVE-2024-23324: once it is denied, nothing that follows makes it anything else.
+/// CVE-2024-23324: nothing that follows a denial turns it into anything else.
 #[tokio::test(flavor = "local")]
-async fn a_denial_stands_without_a_body_that_does_not_come() {
+async fn a_denial_stands_if_its_body_does_not_arrive() {
     let endless = b"HTTP/1.1 403 Forbidden\r\ncontent-length: 100\r\n\r\nbut";
     let broken = b"HTTP/1.1 403 Forbidden\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n";
     for (bytes, then) in [
@@ -207,7 +207,7 @@ async fn a_denial_stands_without_a_body_that_does_not_come() {
 }
 
 #[tokio::test(flavor = "local")]
-async fn what_is_no_http_is_no_answer() {
+async fn a_response_that_is_not_http_is_an_error() {
     for bytes in [
         b"\x00\x01\x02".as_slice(),
         b"SSH-2.0-x\r\n",
@@ -252,10 +252,10 @@ async fn connections_are_used_again_unless_the_authorizer_closes_them() {
 }
 
 #[tokio::test(flavor = "local")]
-async fn another_endpoint_is_asked_where_one_cannot_be_reached() {
+async fn another_endpoint_is_asked_if_one_cannot_be_reached() {
     let server = HttpServer::answering(response(200, &[])).await;
     let authorizer = at(&[GONE, server.address]);
-    // Where it begins is chance.
+    // The first endpoint is chosen at random.
     for _ in 0..8 {
         let provider = http(HttpApi::default());
         allowed(authorizer.check(&provider, &TestCheck::new().check()).await);
@@ -263,7 +263,7 @@ async fn another_endpoint_is_asked_where_one_cannot_be_reached() {
 }
 
 #[tokio::test(flavor = "local")]
-async fn what_cannot_be_asked_is_refused_even_where_failures_are_let_through() {
+async fn a_request_that_cannot_be_checked_is_refused_even_with_fail_open() {
     let server = HttpServer::answering(response(200, &[])).await;
     let authorizer = at(&[server.address]);
     let provider = fail_open(http(HttpApi::default()));

@@ -1,4 +1,4 @@
-//! An HTTP authorizer that says what a test wants.
+//! HTTP authorizers whose behaviour tests control.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// The server, and what came to it.
+/// The server, and what it has received.
 pub(super) struct HttpServer {
     pub(super) address: SocketAddr,
     seen: Arc<Seen>,
@@ -28,7 +28,7 @@ struct Seen {
 }
 
 impl HttpServer {
-    /// A server that always answers this.
+    /// A server that always sends this response.
     pub(super) async fn answering(response: Response<&'static str>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
         let address = listener.local_addr().expect("an address");
@@ -52,7 +52,7 @@ impl HttpServer {
         self.seen.connections.load(Ordering::Relaxed)
     }
 
-    /// The last request.
+    /// The last request that arrived.
     pub(super) fn request(&self) -> Request<Bytes> {
         let mut requests = self.seen.requests.lock().expect("no panic");
         requests.pop().expect("a request")
@@ -71,7 +71,7 @@ async fn answer(
     Ok(response.map(|body| Full::new(Bytes::from_static(body.as_bytes()))))
 }
 
-/// What a [`raw`] server does once it has sent its bytes.
+/// What a [`raw`] server does after sending its bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Then {
     /// Closes the connection.
@@ -80,7 +80,7 @@ pub(super) enum Then {
     Stall,
 }
 
-/// A server that reads something, and then sends these bytes, whatever they are.
+/// A server that reads something, and then sends these bytes as they are.
 pub(super) async fn raw(bytes: &'static [u8], then: Then) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
     let address = listener.local_addr().expect("an address");
@@ -99,10 +99,10 @@ pub(super) async fn raw(bytes: &'static [u8], then: Then) -> SocketAddr {
     address
 }
 
-/// A server that answers by the path: 200 for `/allow`, the status that a path names, 403 otherwise. It
-/// sends a body whatever the method and the status, and does not read the bodies of requests, as
-/// servers written with Python's `http.server` do. What does not belong to an answer comes once the
-/// client has sent more, or after a moment.
+/// A server that answers by the path: 200 for `/allow`, the status that a path names, and 403
+/// otherwise. Like servers based on Python's `http.server`, it sends a body whatever the method and
+/// status, and does not read the bodies of requests. It sends the surplus bytes once the client has
+/// sent more, or after a moment.
 pub(super) async fn careless() -> (SocketAddr, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
     let address = listener.local_addr().expect("an address");
@@ -117,7 +117,7 @@ pub(super) async fn careless() -> (SocketAddr, Arc<AtomicUsize>) {
     (address, connections)
 }
 
-/// What is sent as every body: read as an answer, it allows.
+/// Every body. Read as a response, it allows a request.
 const ALLOWING_BODY: &str = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
 
 async fn answer_carelessly(mut stream: TcpStream) -> Option<()> {
@@ -162,7 +162,8 @@ async fn more_or_a_moment(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Optio
     }
 }
 
-/// A server that answers 200, and breaks off where a request's head is longer than `most` bytes.
+/// A server that answers 200, and closes the connection if a request's head is longer than `most`
+/// bytes.
 pub(super) async fn narrow(most: usize) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
     let address = listener.local_addr().expect("an address");
@@ -184,7 +185,7 @@ pub(super) async fn narrow(most: usize) -> SocketAddr {
     address
 }
 
-/// A server that denies, and some time after each answer sends another one, unasked.
+/// A server that denies, and sends a second, unsolicited response some time after each one.
 pub(super) async fn chatty() -> (SocketAddr, Arc<AtomicUsize>) {
     const DENYING: &str = "HTTP/1.1 403 x\r\ncontent-length: 0\r\n\r\n";
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");

@@ -1,4 +1,4 @@
-//! The clients against real servers on the loopback.
+//! The clients against real servers on loopback.
 
 mod failures;
 mod grpc;
@@ -21,21 +21,21 @@ use tokio::net::TcpStream;
 use super::*;
 use ambit_model::{HttpApi, OnError, ProviderService, WorkloadIdentity};
 
-/// A network that finds everything at the same addresses, and dials it.
+/// A network on which every service is at these addresses.
 struct Fixed(Vec<SocketAddr>);
 
 impl PodNetwork for Fixed {
     fn resolve<'a>(
         &'a self,
         _: &'a ProviderService,
-    ) -> LocalBoxFuture<'a, io::Result<Vec<Endpoint>>> {
-        let endpoints = self.0.iter().copied().map(Endpoint::Outside).collect();
+    ) -> LocalBoxFuture<'a, io::Result<Vec<ServiceEndpoint>>> {
+        let endpoints = self.0.iter().copied().map(ServiceEndpoint::Outside).collect();
         Box::pin(async { Ok(endpoints) })
     }
 
     fn connect<'a>(
         &'a self,
-        endpoint: &'a Endpoint,
+        endpoint: &'a ServiceEndpoint,
     ) -> LocalBoxFuture<'a, Result<Box<dyn AuthorizerStream>, NotConnected>> {
         Box::pin(async {
             match TcpStream::connect(endpoint.address()).await {
@@ -50,7 +50,7 @@ impl PodNetwork for Fixed {
     }
 }
 
-/// An authorizer that finds everything at these addresses.
+/// A client that finds every service at these addresses.
 fn at(addresses: &[SocketAddr]) -> Authorizer {
     Authorizer::new(
         Fixed(addresses.to_vec()),
@@ -59,10 +59,10 @@ fn at(addresses: &[SocketAddr]) -> Authorizer {
     )
 }
 
-/// An address at which nobody listens: no kernel gives away this port.
+/// An address on which nothing listens: the kernel does not assign this port.
 const GONE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
 
-/// A provider that refuses with 503 where there is no answer.
+/// A provider that refuses with 503 if there is no answer.
 fn provider(api: AuthorizerApi) -> ExtensionProvider {
     ExtensionProvider {
         name: "authz".into(),
@@ -89,7 +89,7 @@ fn http_api() -> AuthorizerApi {
     AuthorizerApi::Http(HttpApi::default())
 }
 
-/// A request and who makes it, to be borrowed by a check.
+/// The parts of a check, owned.
 struct TestCheck {
     source: WorkloadIdentity,
     destination: WorkloadIdentity,

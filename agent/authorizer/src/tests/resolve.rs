@@ -27,7 +27,7 @@ fn mesh() -> Arc<Snapshot> {
     Arc::new(Snapshot::new(mesh))
 }
 
-/// Each endpoint, with the pod where it is one.
+/// A text for each endpoint, with the pod's name if it is a pod.
 async fn resolved(namespace: Option<&str>, host: &str, port: u16) -> io::Result<Vec<String>> {
     let service = ProviderService {
         namespace: namespace.map(Into::into),
@@ -35,15 +35,15 @@ async fn resolved(namespace: Option<&str>, host: &str, port: u16) -> io::Result<
         port,
     };
     let endpoints = crate::resolve(mesh(), &service).await?;
-    let text = |endpoint: &Endpoint| match endpoint {
-        Endpoint::Pod(target) => format!("{} {}", target.workload.name, target.address),
-        Endpoint::Outside(address) => format!("outside {address}"),
+    let text = |endpoint: &ServiceEndpoint| match endpoint {
+        ServiceEndpoint::Pod(target) => format!("{} {}", target.workload.name, target.address),
+        ServiceEndpoint::Outside(address) => format!("outside {address}"),
     };
     Ok(endpoints.iter().map(text).collect())
 }
 
 #[tokio::test]
-async fn a_service_of_the_mesh_is_its_ready_pods() {
+async fn a_service_of_the_mesh_resolves_to_its_ready_pods() {
     for (namespace, host) in [
         (None, "web.tools.svc.cluster.local"),
         (Some("other"), "web.tools.svc"),
@@ -59,14 +59,14 @@ async fn a_service_of_the_mesh_is_its_ready_pods() {
 }
 
 #[tokio::test]
-async fn a_port_that_the_service_does_not_have_is_not_looked_for_elsewhere() {
+async fn a_missing_port_of_a_service_is_not_looked_up_elsewhere() {
     let error = resolved(None, "web.tools.svc.cluster.local", 80).await;
     let error = error.expect_err("no such port");
     assert_eq!(error.to_string(), "Service tools/web has no TCP port 80");
 }
 
 #[tokio::test]
-async fn an_address_is_what_the_mesh_takes_it_for() {
+async fn an_address_is_interpreted_as_the_mesh_does() {
     for (host, expected) in [
         ("10.96.0.1", "tools/one 10.0.0.1:8080"),
         ("10.0.0.1", "tools/one 10.0.0.1:9000"),
@@ -78,7 +78,7 @@ async fn an_address_is_what_the_mesh_takes_it_for() {
     }
 }
 
-/// What may be of the mesh is not reached in plaintext for want of knowing better.
+/// An address that may belong to the mesh is not connected to in plaintext.
 #[tokio::test]
 async fn an_address_of_the_mesh_that_leads_to_no_pod_is_an_error() {
     for host in ["10.0.0.9", "10.96.0.9"] {

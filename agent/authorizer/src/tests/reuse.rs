@@ -1,4 +1,4 @@
-//! Connections to HTTP authorizers are used again only if nothing can still come on them.
+//! Connections to HTTP authorizers are used again only if nothing can still arrive on them.
 
 use std::sync::atomic::Ordering;
 
@@ -11,7 +11,7 @@ fn http() -> ExtensionProvider {
     provider(http_api())
 }
 
-/// A request whose answer may leave something behind.
+/// A request whose response may leave something behind.
 fn asked(method: Method, path: &'static str, body: Option<&'static str>) -> TestCheck {
     TestCheck {
         method,
@@ -24,15 +24,15 @@ fn asked(method: Method, path: &'static str, body: Option<&'static str>) -> Test
     }
 }
 
-/// What comes late would be taken for the answer to the next check, which it allows.
+/// A late response would be taken for the answer to the next check, and it allows.
 #[tokio::test(flavor = "local")]
-async fn what_comes_late_does_not_answer_the_next_check() {
+async fn a_late_response_does_not_answer_the_next_check() {
     for (method, path, body) in [
         (Method::HEAD, "/deny", None),
         (Method::HEAD, "/allow", None),
         (Method::GET, "/204", None),
         (Method::GET, "/304", None),
-        // A body that is not read is the next request to the authorizer.
+        // A body that the server does not read is the next request for it.
         (Method::POST, "/deny", Some("GET /allow HTTP/1.1\r\n\r\n")),
     ] {
         let (address, connections) = careless().await;
@@ -67,7 +67,7 @@ async fn a_connection_is_not_shared_between_callers() {
 }
 
 #[tokio::test(flavor = "local")]
-async fn a_connection_on_which_something_came_while_it_was_idle_is_closed() {
+async fn a_connection_that_received_something_while_idle_is_closed() {
     let (address, connections) = chatty().await;
     let authorizer = at(&[address]);
     for asked in 1..=3 {

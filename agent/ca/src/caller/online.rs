@@ -1,6 +1,6 @@
-//! Tokens by the API server: TokenReview of `authentication.k8s.io/v1`.
+//! Authentication with the API server: TokenReview of `authentication.k8s.io/v1`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,30 +13,28 @@ use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenRe
 use kube::client::Body;
 use tokio::sync::Semaphore;
 
-use super::super::account::ServiceAccount;
-use super::reviews::{Reviews, TokenDigest};
-use super::{AuthenticatedCaller, BearerToken, BoundPod, CallerError, ReviewError};
+use crate::account::ServiceAccount;
+use crate::caller::{AuthenticatedCaller, BearerToken, BoundPod, CallerError, ReviewError};
 use ambit_model::ObjectName;
 
-/// Reviews that are under way at once: callers that nobody knows yet must not be many for the API
-/// server.
+/// How many reviews may be under way at a time, so that unknown callers do not overload the API server.
 const MAX_UNDER_WAY: usize = 16;
 
 /// How long a review may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Where reviews are created.
+/// The path at which reviews are created.
 const TOKEN_REVIEWS: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
 
-/// The longest answer that is read, in bytes.
+/// The largest answer that is read, in bytes.
 const MAX_ANSWER: usize = 256 * 1024;
 
-/// Where a user's `extra` has the objects that the token is bound to.
+/// The keys in a user's `extra` that name the objects a token is bound to.
 const POD_NAME: &str = "authentication.kubernetes.io/pod-name";
 const POD_UID: &str = "authentication.kubernetes.io/pod-uid";
 const NODE_NAME: &str = "authentication.kubernetes.io/node-name";
 
-/// Asks the API server whose a token is. It knows which pods have ended.
+/// Authenticates callers with the API server, which knows which pods have ended.
 pub struct OnlineReviewer {
     client: kube::Client,
     audience: String,
@@ -55,7 +53,7 @@ impl OnlineReviewer {
         }
     }
 
-    /// Whose token it is.
+    /// Authenticates the bearer of a token.
     ///
     /// # Errors
     /// [`ReviewError`].
@@ -67,7 +65,7 @@ impl OnlineReviewer {
         let asked = async {
             let turn = self.turns.acquire().await;
             let _turn = turn.map_err(|error| ReviewError::Unavailable(error.to_string()))?;
-            // Another call may have brought the same token meanwhile.
+            // Another call may have had the same token reviewed in the meantime.
             if let Some(caller) = self.known(digest) {
                 return Ok(caller);
             }
@@ -91,8 +89,8 @@ impl OnlineReviewer {
         known.find(token, Instant::now())
     }
 
-    /// The answer is read here: the client's own reading would log one that it cannot read, and the
-    /// token is in it.
+    /// Reads the answer itself, because the client would log an answer that it cannot decode, and the
+    /// answer contains the token.
     async fn ask(&self, token: &BearerToken) -> Result<AuthenticatedCaller, ReviewError> {
         let review = TokenReview {
             spec: TokenReviewSpec {
@@ -103,14 +101,17 @@ impl OnlineReviewer {
         };
         let answer = self.send(&review).await.map_err(ReviewError::Unavailable)?;
         let answer: TokenReview = serde_json::from_slice(&answer)
-            .map_err(|_| ReviewError::Unavailable("its answer is no TokenReview".to_owned()))?;
-        Ok(caller(answer.status.unwrap_or_default(), &self.audience)?)
+            .map_err(|_| ReviewError::Unavailable("its answer is not a TokenReview".to_owned()))?;
+        Ok(reviewed_caller(
+            answer.status.unwrap_or_default(),
+            &self.audience,
+        )?)
     }
 
     /// Creates the review.
     ///
     /// # Errors
-    /// What happened, without anything that the review has in it.
+    /// What went wrong, without any of the review's contents.
     async fn send(&self, review: &TokenReview) -> Result<Bytes, String> {
         let body = serde_json::to_vec(review).map_err(|error| error.to_string())?;
         let request = Request::post(TOKEN_REVIEWS)
@@ -120,7 +121,7 @@ impl OnlineReviewer {
         let response = self.client.send(request).await;
         let response = response.map_err(|error| error.to_string())?;
         if !response.status().is_success() {
-            return Err(format!("it answers {}", response.status()));
+            return Err(format!("it answered {}", response.status()));
         }
         let answer = Limited::new(response.into_body(), MAX_ANSWER).collect();
         let answer = answer.await.map_err(|error| error.to_string())?;
@@ -136,10 +137,13 @@ impl fmt::Debug for OnlineReviewer {
     }
 }
 
-/// Whom the API server takes the bearer for.
-fn caller(status: TokenReviewStatus, audience: &str) -> Result<AuthenticatedCaller, CallerError> {
+/// The caller according to the API server.
+fn reviewed_caller(
+    status: TokenReviewStatus,
+    audience: &str,
+) -> Result<AuthenticatedCaller, CallerError> {
     let audiences = status.audiences.unwrap_or_default();
-    // An API server that does not know of audiences answers without them.
+    // An API server that does not support audiences answers without them.
     let is_for_us = audiences.iter().any(|known| known == audience);
     if status.authenticated != Some(true)
         || status.error.is_some_and(|e| !e.is_empty())
@@ -171,7 +175,7 @@ fn caller(status: TokenReviewStatus, audience: &str) -> Result<AuthenticatedCall
     Ok(AuthenticatedCaller { account, pod, node })
 }
 
-/// A value of a user's `extra`, which are lists.
+/// A value in a user's `extra`, where each value is a list.
 enum Value<'a> {
     None,
     One(&'a str),
@@ -186,9 +190,59 @@ fn one<'a>(extra: &'a BTreeMap<String, Vec<String>>, key: &str) -> Value<'a> {
     }
 }
 
+/// How long a positive review is remembered, which is as long as the API server itself does. A node's
+/// agent requests certificates for many pods with one token. A deleted pod's token is accepted for this
+/// much longer.
+const BELIEVED: Duration = Duration::from_secs(10);
+
+/// How many reviews are remembered.
+const MAX_KEPT: usize = 4096;
+
+/// SHA-256 of a token, so that tokens do not stay in memory.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) struct TokenDigest([u8; 32]);
+
+impl TokenDigest {
+    pub(super) fn of(token: &BearerToken) -> Self {
+        let digest =
+            aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, token.expose().as_bytes());
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(digest.as_ref());
+        Self(bytes)
+    }
+}
+
+/// Positive reviews. Negative ones are not remembered, since a token may become valid.
+#[derive(Debug, Default)]
+pub(super) struct Reviews(HashMap<TokenDigest, (AuthenticatedCaller, Instant)>);
+
+impl Reviews {
+    /// The token's caller, if it was reviewed recently.
+    pub(super) fn find(&self, token: TokenDigest, now: Instant) -> Option<AuthenticatedCaller> {
+        let (caller, since) = self.0.get(&token)?;
+        is_believed(*since, now).then(|| caller.clone())
+    }
+
+    /// Remembers a token's caller, if there is room.
+    pub(super) fn keep(&mut self, token: TokenDigest, caller: AuthenticatedCaller, now: Instant) {
+        if self.0.len() >= MAX_KEPT {
+            self.0.retain(|_, (_, since)| is_believed(*since, now));
+        }
+        if self.0.len() < MAX_KEPT {
+            self.0.insert(token, (caller, now));
+        }
+    }
+}
+
+fn is_believed(since: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(since) < BELIEVED
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value as Json, json};
+
+    use crate::tests::caller;
 
     use super::*;
 
@@ -206,14 +260,14 @@ mod tests {
     fn with(pointer: &str, value: Json) -> Result<AuthenticatedCaller, CallerError> {
         let mut status = status();
         *status.pointer_mut(pointer).expect("a field") = value;
-        caller(
+        reviewed_caller(
             serde_json::from_value(status).expect("a status"),
             "istio-ca",
         )
     }
 
     #[test]
-    fn the_bearer_is_the_pod_that_the_api_server_names() {
+    fn the_caller_is_the_pod_that_the_api_server_names() {
         let found = with("/authenticated", json!(true)).expect("a caller");
         assert_eq!(found.account.to_string(), "shop/web");
         assert_eq!(found.pod.name.to_string(), "shop/web-0");
@@ -226,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_but_a_plain_yes_is_a_no() {
+    fn only_a_clear_yes_is_accepted() {
         let not_accepted = Err(CallerError::NotAccepted {
             audience: "istio-ca".to_owned(),
         });
@@ -237,9 +291,9 @@ mod tests {
         let mut status = status();
         status["error"] = json!("expired");
         let status = serde_json::from_value(status).expect("a status");
-        assert_eq!(caller(status, "istio-ca"), not_accepted);
+        assert_eq!(reviewed_caller(status, "istio-ca"), not_accepted);
         assert_eq!(
-            caller(TokenReviewStatus::default(), "istio-ca"),
+            reviewed_caller(TokenReviewStatus::default(), "istio-ca"),
             not_accepted
         );
     }
@@ -260,5 +314,33 @@ mod tests {
             let unclear = with(&key, value);
             assert!(matches!(unclear, Err(CallerError::Claims { .. })), "{key}");
         }
+    }
+
+    fn digest(number: usize) -> TokenDigest {
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&number.to_le_bytes());
+        TokenDigest(bytes)
+    }
+
+    #[test]
+    fn a_review_is_remembered_for_a_while_and_for_its_token_only() {
+        let (mut reviews, start) = (Reviews::default(), Instant::now());
+        reviews.keep(digest(1), caller("shop/web", "web-0", None), start);
+        assert!(reviews.find(digest(1), start).is_some());
+        assert!(reviews.find(digest(2), start).is_none());
+        assert!(reviews.find(digest(1), start + BELIEVED).is_none());
+    }
+
+    #[test]
+    fn memory_is_bounded_and_only_old_reviews_are_forgotten() {
+        let (mut reviews, start) = (Reviews::default(), Instant::now());
+        let caller = caller("shop/web", "web-0", None);
+        for number in 0..=MAX_KEPT {
+            reviews.keep(digest(number), caller.clone(), start);
+        }
+        assert_eq!(reviews.0.len(), MAX_KEPT);
+        assert!(reviews.find(digest(MAX_KEPT), start).is_none());
+        reviews.keep(digest(MAX_KEPT), caller, start + BELIEVED);
+        assert_eq!(reviews.0.len(), 1);
     }
 }

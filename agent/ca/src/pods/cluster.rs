@@ -10,8 +10,8 @@ use super::{PodDirectory, PodEntry, PodIndex};
 use crate::account::ServiceAccount;
 use ambit_model::ObjectName;
 
-/// Keeps `pods` up with the cluster for as long as it is polled. While the API server cannot be
-/// reached, the pods are where they were last.
+/// Follows the cluster's pods while this is polled. While the API server cannot be reached, the last
+/// known state is used.
 pub async fn follow_cluster(client: kube::Client, pods: PodDirectory) {
     let events = watch(Api::<Pod>::all(client), watcher::Config::default()).default_backoff();
     let mut events = std::pin::pin!(events);
@@ -25,7 +25,7 @@ pub async fn follow_cluster(client: kube::Client, pods: PodDirectory) {
             Ok(None) => return,
             Err(error) => tracing::warn!(
                 %error,
-                "the pods cannot be followed, and stay where they were last; see that the API \
+                "the pods cannot be followed, and their last known state is used; check that the API \
                  server is reachable, and that this account may list and watch pods"
             ),
         }
@@ -34,7 +34,7 @@ pub async fn follow_cluster(client: kube::Client, pods: PodDirectory) {
 
 struct Follower {
     pods: PodDirectory,
-    /// What a listing that is under way has brought so far.
+    /// What a listing under way has brought so far.
     listed: PodIndex,
 }
 
@@ -58,7 +58,7 @@ impl Follower {
     }
 }
 
-/// Takes a pod in, or out where it has ended.
+/// Adds a pod, or removes it if it has ended.
 fn put(pods: &mut PodIndex, pod: &Pod) {
     match (entry(pod), name(pod)) {
         (Some(entry), _) => pods.put(entry),
@@ -73,7 +73,7 @@ fn name(pod: &Pod) -> Option<ObjectName> {
     Some(ObjectName::new(namespace, name))
 }
 
-/// `None`: it has ended, or its account cannot be told.
+/// The pod's entry; `None` if it has ended, or its account is not a valid name.
 fn entry(pod: &Pod) -> Option<PodEntry> {
     let phase = pod
         .status
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn events_are_taken_over() {
+    fn events_change_the_pods() {
         let pods = PodDirectory::default();
         let mut follower = Follower {
             pods: pods.clone(),
@@ -136,7 +136,7 @@ mod tests {
         assert_eq!(on_node_1(&pods), Some(true));
         follower.take(Event::Delete(pod("web-1", "node-1", "Running")));
         assert_eq!(on_node_1(&pods), Some(false));
-        // A pod that is gone after a listing anew was deleted while nobody watched.
+        // A pod that is missing from a later listing was deleted while the watch was down.
         follower.take(Event::Apply(pod("web-2", "node-1", "Running")));
         follower.take(Event::Init);
         assert_eq!(on_node_1(&pods), Some(true));
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_without_node_runs_nowhere() {
+    fn a_pod_without_a_node_has_no_node() {
         let mut unscheduled = pod("web-0", "", "Pending");
         assert_eq!(entry(&unscheduled).expect("a pod").node, None);
         unscheduled.spec = None;

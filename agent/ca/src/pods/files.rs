@@ -10,7 +10,7 @@ use crate::account::ServiceAccount;
 use ambit_model::{MeshRanges, Revision, Snapshot, TrustBundle, TrustDomain, Workload};
 use ambit_source::{FileSource, FileSourceConfig, SourceError};
 
-/// A directory that has been read once.
+/// A directory of pods that is followed.
 #[derive(Debug)]
 pub struct FollowedFiles {
     _source: FileSource,
@@ -18,10 +18,10 @@ pub struct FollowedFiles {
     pods: PodDirectory,
 }
 
-/// Reads the directory, and has `pods` know what is in it where all of it is good.
+/// Reads the directory, and publishes its pods if all of its files are good.
 ///
 /// # Errors
-/// [`SourceError`] where there is no such directory.
+/// [`SourceError`] if the directory does not exist.
 pub fn follow_files(
     directory: &Path,
     trust_domain: &TrustDomain,
@@ -30,7 +30,7 @@ pub fn follow_files(
     let (source, snapshots) = FileSource::start(FileSourceConfig {
         directory: directory.to_owned(),
         trust_bundle: TrustBundle::without_aliases(trust_domain.clone()),
-        // Of policies and destinations nothing is asked here.
+        // The CA uses no policies and no destinations.
         root_namespace: "istio-system".into(),
         ranges: MeshRanges::default(),
         revision: Revision::default(),
@@ -45,7 +45,7 @@ pub fn follow_files(
 }
 
 impl FollowedFiles {
-    /// Keeps the pods up with the directory for as long as it is polled.
+    /// Follows the directory while this is polled.
     pub async fn follow(mut self) {
         while self.snapshots.changed().await.is_ok() {
             self.take_over();
@@ -64,7 +64,8 @@ impl FollowedFiles {
 fn entry(pod: &Workload) -> PodEntry {
     PodEntry {
         name: pod.name.clone(),
-        // One that the source made up has the pod's name in it, and with that a slash.
+        // The source makes up a uid from the pod's name if there is none. Only that one contains a
+        // slash.
         uid: (!pod.uid.contains('/')).then(|| Arc::clone(&pod.uid)),
         node: pod.node.clone(),
         account: ServiceAccount::of(&pod.identity),
@@ -103,7 +104,7 @@ status: {phase: Succeeded}
     }
 
     #[test]
-    fn pods_that_have_not_ended_are_known() {
+    fn pods_that_have_not_ended_are_published() {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("pods.yaml"), PODS).unwrap();
         let (_files, pods) = open(directory.path());
@@ -119,7 +120,7 @@ status: {phase: Succeeded}
     }
 
     #[test]
-    fn a_directory_that_is_broken_from_the_start_says_nothing() {
+    fn a_directory_that_is_broken_from_the_start_publishes_nothing() {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("pods.yaml"), PODS).unwrap();
         std::fs::write(directory.path().join("broken.yaml"), "{").unwrap();

@@ -1,4 +1,4 @@
-//! The server's own certificate, of the authority that it serves; in memory only.
+//! The server's own certificate, signed by the CA that it serves. It is in memory only.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -17,7 +17,7 @@ use ambit_authority::{CertificateAuthority, IssueError, SubjectKey};
 /// The only protocol that the server speaks.
 const ALPN: &[u8] = b"h2";
 
-/// How often the clock is looked at: it can be set, and a machine can sleep, while a timer runs.
+/// How often the clock is read again, since it can be set, and timers stop while a machine sleeps.
 const CLOCK_LOOK: Duration = Duration::from_secs(5);
 
 /// The pause after a failed renewal.
@@ -26,13 +26,13 @@ const RETRY: Duration = Duration::from_secs(30);
 /// Why the server has no certificate.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerCertificateError {
-    /// No key could be made.
-    #[error("no key can be made for the server: {0}")]
+    /// No key could be generated.
+    #[error("no key can be generated for the server: {0}")]
     Key(#[from] rcgen::Error),
-    /// The authority does not sign it.
+    /// The CA does not sign it.
     #[error("the server's certificate cannot be issued: {0}")]
     Issue(#[from] IssueError),
-    /// TLS does not take it.
+    /// rustls does not accept it.
     #[error("the server's certificate cannot be used: {0}")]
     Tls(#[from] rustls::Error),
 }
@@ -54,7 +54,7 @@ struct Current {
 }
 
 impl ServerCertificate {
-    /// Has one issued for these names, valid for `lifetime`.
+    /// Issues a certificate for these names, valid for `lifetime`.
     ///
     /// # Errors
     /// [`ServerCertificateError`].
@@ -72,11 +72,11 @@ impl ServerCertificate {
         })
     }
 
-    /// The configuration of the server: TLS 1.3 only, HTTP/2 only, no resumption. Callers are known
-    /// by their tokens, and have no certificates yet.
+    /// The server's TLS configuration: TLS 1.3, HTTP/2, no resumption, no client certificates. Callers
+    /// prove their identities by tokens.
     ///
     /// # Errors
-    /// Where TLS is not available.
+    /// If TLS cannot be set up.
     pub fn tls(self: &Arc<Self>) -> Result<Arc<ServerConfig>, rustls::Error> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let mut config = ServerConfig::builder_with_provider(provider)
@@ -89,13 +89,12 @@ impl ServerCertificate {
         Ok(Arc::new(config))
     }
 
-    /// Whether it is in force.
+    /// Whether it has not expired.
     pub fn is_valid(&self, now: SystemTime) -> bool {
         now < self.current.load().not_after
     }
 
-    /// Renews it at half of its life, and when the authority has changed, for as long as it is
-    /// polled.
+    /// Renews it at half its life and when the CA's files change, while this is polled.
     pub async fn follow(&self) {
         let mut authority = self.authority.clone();
         loop {

@@ -1,7 +1,7 @@
-//! One connection: HTTP/2, calls, and its end.
+//! One connection: its slot, its calls over HTTP/2, and when it ends.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,53 +18,53 @@ use tonic::server::UnaryService;
 use tonic::{Code, Status};
 use tonic_prost::ProstCodec;
 
-use super::super::caller::AuthenticatedCaller;
-use super::super::service::CertificateService;
-use super::slots::{ConnectionSlots, ConnectionSource, Slot, SlotHandle, UsedSlot};
+use crate::account::ServiceAccount;
+use crate::caller::AuthenticatedCaller;
+use crate::service::CertificateService;
+use ambit_admission::{NoSeat, Occupied, UnverifiedSource, Seat, SeatHandle, Seats};
 use ambit_ca_protocol::{CREATE_CERTIFICATE_PATH, CertificateRequest, CertificateResponse};
 
-/// Calls of a connection that are under way at once.
+/// How many calls of a connection may be under way at a time.
 const MAX_STREAMS: u32 = 32;
 
-/// The longest head of a call, in bytes: a token and little else.
+/// The largest head of a call, in bytes. It contains a token and little else.
 const MAX_HEAD: u32 = 32 * 1024;
 
-/// The largest message of a call, in bytes: a request for a certificate of an RSA key has two
-/// thousand. With the number of streams, what a connection can have this process keep.
+/// The largest message of a call, in bytes. A request for an RSA key's certificate has about two
+/// thousand. Together with the number of streams this bounds the memory of a connection.
 const MAX_MESSAGE: usize = 32 * 1024;
 
-/// How long a call may take, from its head to its answer.
+/// How long a call may take, from its head to its response.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a connection may go without a call. Clients make a new one when they need it.
+/// How long a connection may go without a call. Clients open another one when they need it.
 const IDLE: Duration = Duration::from_secs(60);
 
-/// How long a connection may stand on which no token was shown that is good: a call may take its
-/// time.
+/// How long a connection may exist without a valid token. A call may take its full time.
 const STRANGER: Duration = CALL_TIMEOUT.saturating_add(Duration::from_secs(5));
 
-/// How often a silent peer is asked whether it is there, and how long it has to answer.
+/// How often a silent peer is pinged, and how long it has to answer.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
-/// How long the calls under way have to end once no more are taken.
+/// How long calls under way have to end after the connection stops accepting new ones.
 const CLOSING: Duration = CALL_TIMEOUT.saturating_add(Duration::from_secs(1));
 
-/// A connection's slot, and where it gets another one once its caller is known.
+/// A connection's slot, and where to get another one once its caller is known.
 pub(super) struct ConnectionSlot {
     pub(super) slots: ConnectionSlots,
     pub(super) slot: Slot,
 }
 
-/// How a connection is used.
+/// The calls of a connection, and when it was last in use.
 #[derive(Debug)]
 struct Activity(Mutex<ConnectionUse>);
 
 #[derive(Debug)]
 struct ConnectionUse {
     under_way: usize,
-    /// When it was used last; while its caller is a stranger, since when it stands.
+    /// When it was last in use. Before its caller is known, when it was opened.
     since: Instant,
-    /// Its slot, where its caller is known.
+    /// Its slot, if its caller is known.
     slot: Option<SlotHandle>,
 }
 
@@ -75,17 +75,17 @@ struct UnderWay<'a> {
     slot: Option<UsedSlot>,
 }
 
-/// The peer's side of the service.
+/// The service as one peer sees it.
 #[derive(Clone)]
 struct Calls {
     service: Arc<CertificateService>,
     peer: SocketAddr,
-    /// Who has called last.
+    /// The last authenticated caller.
     caller: watch::Sender<Option<ConnectionSource>>,
 }
 
-/// Serves a connection until its peer leaves, it is idle for long, another one needs its place, or
-/// `stop` says so.
+/// Serves a connection until its peer closes it, it is idle for too long, its slot is given to another,
+/// or `stop` says so.
 pub(super) async fn serve<S>(
     stream: S,
     peer: SocketAddr,
@@ -115,13 +115,13 @@ where
     loop {
         tokio::select! {
             result = connection.as_mut() => return result,
-            // The calls, which live as long as the connection, have the sender.
+            // The sender is in `calls`, which live as long as the connection.
             Ok(()) = known.changed() => {
                 let caller = known.borrow_and_update().clone();
                 place.know(caller, &activity);
             }
             () = place.slot.displaced() => return made_room(peer),
-            // An error is the end of the server, too.
+            // An error means that the server is gone, which ends the connection too.
             _ = stop.wait_for(|stop| *stop) => break,
             () = tokio::time::sleep(activity.left()) => {
                 if activity.left().is_zero() {
@@ -154,8 +154,8 @@ fn builder() -> http2::Builder<TokioExecutor> {
 }
 
 impl ConnectionSlot {
-    /// Gives the connection a slot that counts towards its caller. It keeps the one that it has where
-    /// all of those are in use.
+    /// Moves the connection to a slot that counts towards its caller. If none is available, the
+    /// connection keeps its present one.
     fn know(&mut self, caller: Option<ConnectionSource>, activity: &Activity) {
         if let Some(caller) = caller
             && let Ok(slot) = self.slots.take_known(caller)
@@ -190,7 +190,7 @@ impl Activity {
         usage.since = Instant::now();
     }
 
-    /// How long until the connection is idle for too long.
+    /// How long until the connection has been idle for too long.
     fn left(&self) -> Duration {
         let usage = self.usage();
         match (&usage.slot, usage.under_way) {
@@ -232,7 +232,7 @@ impl Calls {
         match tokio::time::timeout(CALL_TIMEOUT, grpc.unary(self, request)).await {
             Ok(response) => response,
             Err(_) => {
-                let reason = format!("the call has taken longer than {CALL_TIMEOUT:?}");
+                let reason = format!("the call took longer than {CALL_TIMEOUT:?}");
                 Status::new(Code::DeadlineExceeded, reason).into_http()
             }
         }
@@ -270,8 +270,82 @@ impl UnaryService<CertificateRequest> for Calls {
     }
 }
 
+/// How many connections without a valid token there may be.
+const MAX_STRANGERS: usize = 1024;
+
+/// How many connections of authenticated callers there may be.
+const MAX_CALLERS: usize = 3072;
+
+/// What a connection's slot counts towards.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) enum ConnectionSource {
+    /// An address from which no valid token has come on this connection.
+    Stranger(UnverifiedSource),
+    /// An account on the node that its token names.
+    Caller(ServiceAccount, Option<Arc<str>>),
+}
+
+/// A connection's slot.
+pub(super) type Slot = Seat<ConnectionSource>;
+
+/// A handle by which calls mark the slot as in use.
+pub(super) type SlotHandle = SeatHandle<ConnectionSource>;
+
+/// A slot that a call is using.
+pub(super) type UsedSlot = Occupied<ConnectionSource>;
+
+/// The slots of all connections (see [`ambit_admission`]). Strangers compete with strangers only, and
+/// make room for those from other addresses. A connection with a valid token counts towards its caller.
+#[derive(Clone, Debug)]
+pub(super) struct ConnectionSlots {
+    strangers: Seats<ConnectionSource>,
+    callers: Seats<ConnectionSource>,
+}
+
+impl ConnectionSource {
+    pub(super) fn of(caller: &AuthenticatedCaller) -> Self {
+        Self::Caller(caller.account.clone(), caller.node.clone())
+    }
+}
+
+impl Default for ConnectionSlots {
+    fn default() -> Self {
+        Self::new(MAX_STRANGERS, MAX_CALLERS)
+    }
+}
+
+impl ConnectionSlots {
+    fn new(strangers: usize, callers: usize) -> Self {
+        Self {
+            strangers: Seats::new(strangers),
+            callers: Seats::new(callers),
+        }
+    }
+
+    /// Takes a slot for a connection of which only the address is known.
+    ///
+    /// # Errors
+    /// [`NoSeat`].
+    pub(super) fn take(&self, address: IpAddr) -> Result<Slot, NoSeat> {
+        self.strangers
+            .take(ConnectionSource::Stranger(UnverifiedSource::of(address)))
+    }
+
+    /// Takes a slot for a connection whose caller is known.
+    ///
+    /// # Errors
+    /// [`NoSeat`]. The connection may keep its present slot.
+    pub(super) fn take_known(&self, caller: ConnectionSource) -> Result<Slot, NoSeat> {
+        self.callers.take(caller)
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
+    use crate::tests::caller;
+
     use super::*;
 
     #[test]
@@ -289,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stranger_gains_no_time_by_calling() {
+    fn calls_of_a_stranger_do_not_extend_its_time() {
         let activity = Activity::new();
         activity.usage().since = ago(STRANGER);
         let under_way = activity.begin();
@@ -302,5 +376,42 @@ mod tests {
         let now = Instant::now();
         now.checked_sub(time)
             .expect("a machine that runs for a while")
+    }
+
+    fn address(number: u8) -> IpAddr {
+        [10, 0, 0, number].into()
+    }
+
+    #[test]
+    fn many_strangers_of_one_address_do_not_shut_out_others() {
+        let slots = ConnectionSlots::new(8, 8);
+        let mut held: Vec<_> = (0..100)
+            .map(|_| slots.take(address(1)).expect("the oldest goes"))
+            .collect();
+        assert!(held[0].displaced().now_or_never().is_some());
+        let mut same = slots.take(address(1)).expect("the oldest goes");
+        let mut other = slots.take(address(2)).expect("the oldest goes");
+        assert!(same.displaced().now_or_never().is_none());
+        assert!(other.displaced().now_or_never().is_none());
+    }
+
+    #[test]
+    fn strangers_take_nothing_from_callers() {
+        let slots = ConnectionSlots::new(1, 1);
+        let web = ConnectionSource::of(&caller("shop/web", "web-0", Some("node-1")));
+        let mut known = slots.take_known(web).expect("free");
+        let _strangers: Vec<_> = (0..100).map(|number| slots.take(address(number))).collect();
+        assert!(known.displaced().now_or_never().is_none());
+    }
+
+    #[test]
+    fn a_call_under_way_keeps_its_slot() {
+        let slots = ConnectionSlots::new(1, 1);
+        let source = |node| ConnectionSource::of(&caller("shop/web", "web-0", Some(node)));
+        let known = slots.take_known(source("node-1")).expect("free");
+        let used = known.handle().occupy();
+        assert!(slots.take_known(source("node-2")).is_err());
+        drop(used);
+        assert!(slots.take_known(source("node-2")).is_ok());
     }
 }

@@ -1,5 +1,5 @@
-//! A double of the API server: TokenReview, and a listing and watch of pods. It does what this
-//! crate's use of the API needs, and proves nothing about real API servers.
+//! A stand-in for the API server: TokenReview, and listing and watching pods. It covers what this crate
+//! uses, and proves nothing about real API servers.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -30,7 +30,7 @@ pub(super) struct ApiServer {
 }
 
 struct State {
-    /// `status` of the review of each token; a token without is refused.
+    /// The `status` of each token's review. Other tokens are refused.
     reviews: Mutex<HashMap<String, Value>>,
     asked: AtomicUsize,
     pods: Vec<Value>,
@@ -38,7 +38,7 @@ struct State {
 }
 
 impl ApiServer {
-    /// A server with these pods.
+    /// Starts a server with these pods.
     pub(super) async fn start(pods: Vec<Value>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -57,18 +57,18 @@ impl ApiServer {
         kube::Client::try_from(kube::Config::new(url)).unwrap()
     }
 
-    /// Answers the review of a token so.
+    /// Sets the result of reviewing a token.
     pub(super) fn review(&self, token: &str, status: Value) {
         let mut reviews = self.state.reviews.lock().unwrap();
         reviews.insert(token.to_owned(), status);
     }
 
-    /// How many reviews it was asked for.
+    /// How many reviews were requested.
     pub(super) fn asked(&self) -> usize {
         self.state.asked.load(Ordering::Relaxed)
     }
 
-    /// Tells those who watch the pods. Waits for the first of them.
+    /// Sends an event to those who watch the pods. Waits until somebody does.
     pub(super) async fn tell(&self, kind: &str, pod: Value) {
         while self.state.events.receiver_count() == 0 {
             tokio::task::yield_now().await;
@@ -78,7 +78,7 @@ impl ApiServer {
     }
 }
 
-/// A Pod of an account, `namespace/name`, on a node.
+/// A Pod of the account `namespace/name` on a node.
 pub(super) fn pod_object(account: &str, name: &str, node: &str) -> Value {
     let (namespace, account) = account.split_once('/').unwrap();
     json!({
@@ -95,7 +95,7 @@ async fn accept(listener: TcpListener, state: Arc<State>) {
         let state = Arc::clone(&state);
         let service = service_fn(move |request| answer(Arc::clone(&state), request));
         let served = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-        // A client that goes away is no failure.
+        // A client that goes away is not a failure.
         tokio::spawn(async { served.await.unwrap_or_default() });
     }
 }
@@ -147,7 +147,7 @@ fn whole(value: &Value) -> Body {
     Full::new(Bytes::from(value.to_string())).boxed()
 }
 
-/// Events as they come, a line each.
+/// The events, one per line.
 fn watch(state: &State) -> Body {
     let events = stream::unfold(state.events.subscribe(), async |mut events| {
         let event = events.recv().await.ok()?;

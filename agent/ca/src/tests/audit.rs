@@ -9,13 +9,13 @@ use tracing::instrument::WithSubscriber;
 
 use super::api_server::ApiServer;
 use super::ca::{TestCa, seconds};
-use super::client::Ask;
 use super::{agent, online, sidecar};
+use crate::tests::ca::Ask;
 use ambit_observe::logging::AUDIT_TARGET;
 
 const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";
 
-/// Keeps what is logged.
+/// Collects what is logged.
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<u8>>>);
 
@@ -29,7 +29,7 @@ impl io::Write for Lines {
     }
 }
 
-/// What a call leaves in the log at its most talkative: everything, and the audit line.
+/// Everything that a call logs at the most verbose level, and the audit line.
 async fn logged(ca: &TestCa, ask: &Ask) -> (String, Value) {
     let lines = Lines::default();
     let writer = lines.clone();
@@ -43,7 +43,7 @@ async fn logged(ca: &TestCa, ask: &Ask) -> (String, Value) {
         headers.append("authorization", value.parse().unwrap());
     }
     let peer = ([192, 0, 2, 1], 999).into();
-    // Given or refused: either is logged.
+    // Both results are logged.
     let _ = ca
         .service
         .create_certificate(peer, &headers, &ask.request, &|_| ())
@@ -58,7 +58,7 @@ async fn logged(ca: &TestCa, ask: &Ask) -> (String, Value) {
 }
 
 #[tokio::test]
-async fn what_is_given_is_logged_with_whom_it_was_given_to() {
+async fn an_issued_certificate_is_logged_with_its_caller() {
     let ca = TestCa::start().await;
     let ask = Ask::impersonating(&ca.token(&agent()), WEB).lasting(60);
     let before = seconds();
@@ -80,7 +80,7 @@ async fn what_is_given_is_logged_with_whom_it_was_given_to() {
 }
 
 #[tokio::test]
-async fn what_is_refused_is_logged_with_the_reason() {
+async fn a_refusal_is_logged_with_its_reason() {
     let ca = TestCa::start().await;
     let ask = Ask::impersonating(&ca.token(&sidecar()), WEB);
     let (_, line) = logged(&ca, &ask).await;
@@ -97,7 +97,7 @@ async fn what_is_refused_is_logged_with_the_reason() {
 }
 
 #[tokio::test]
-async fn no_token_is_logged_whatever_becomes_of_it() {
+async fn tokens_are_never_logged() {
     let ca = TestCa::start().await;
     let genuine = ca.token(&sidecar());
     let (signed, _) = genuine.rsplit_once('.').unwrap();
@@ -111,7 +111,7 @@ async fn no_token_is_logged_whatever_becomes_of_it() {
 }
 
 #[tokio::test]
-async fn no_token_is_logged_when_the_api_server_repeats_it_in_an_answer_that_makes_no_sense() {
+async fn a_token_in_a_malformed_answer_of_the_api_server_is_not_logged() {
     let api = ApiServer::start(Vec::new()).await;
     let (ca, _) = online::ca(&api).await;
     let token = "header.payload-of-the-token.signature";

@@ -1,44 +1,59 @@
-//! A CA that a test has started: everything but the processes around it.
+//! A running CA for tests, and a client.
 
 use std::io::Write;
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use http::Uri;
+use http::uri::PathAndQuery;
+use hyper_util::rt::TokioIo;
+use rcgen::{CertificateParams, KeyPair};
+use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore, version};
 use serde_json::{Value, json};
 use tempfile::{NamedTempFile, TempDir};
+use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsConnector;
+use tonic::metadata::AsciiMetadataValue;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
+use tonic_prost::ProstCodec;
 
-use super::client::Client;
-use super::{AGENT, account, binding, pods};
 use crate::CertificateService;
 use crate::audit::Audit;
-use crate::authorization::IssuancePolicy;
 use crate::caller::{AuthenticatedCaller, JwksFile, OfflineReviewer, TokenReviewer};
-use crate::limits::{RateLimit, RateLimiter};
+use crate::issuance::IssuancePolicy;
 use crate::pods::PodDirectory;
-use crate::request::Lifetimes;
+use crate::rate_limit::{RateLimit, RateLimiter};
 use crate::server::{CaServer, ServerCertificate};
+use crate::service::Lifetimes;
+use crate::tests::{AGENT, account, binding, pods};
 use ambit_authority::{AuthorityFiles, CertificateAuthority, make_root};
+use ambit_ca_protocol::{
+    CREATE_CERTIFICATE_PATH, CertificateRequest, CertificateResponse, IMPERSONATED_IDENTITY, Struct,
+};
 use ambit_jwt::ExpectedToken;
 use ambit_jwt::testing::TestIssuer;
 use ambit_model::TrustDomain;
 
-/// The server's name.
+/// The name in the server's certificate.
 pub(super) const NAME: &str = "ambit-ca.ambit-system.svc";
 
 /// `iss` of the cluster's tokens.
 pub(super) const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 
-/// The longest lifetime.
+/// The longest lifetime of certificates.
 pub(super) const LONGEST: Duration = Duration::from_secs(3600);
 
-/// Where the caller does not say.
+/// The lifetime of certificates if the caller does not say.
 pub(super) const DEFAULT: Duration = Duration::from_secs(600);
 
-/// What a test has otherwise than usual.
+/// Settings that tests change.
 pub(super) struct Settings {
     pub(super) reviewer: TokenReviewer,
     pub(super) pods: PodDirectory,
@@ -57,7 +72,7 @@ pub(super) struct TestCa {
 }
 
 impl TestCa {
-    /// With the usual pods, and the cluster's keys at hand.
+    /// Starts a CA with the usual pods and the cluster's keys.
     pub(super) async fn start() -> Self {
         Self::start_with(|_| {}).await
     }
@@ -96,12 +111,12 @@ impl TestCa {
         }
     }
 
-    /// The roots that callers know.
+    /// The roots that callers verify the server with.
     pub(super) fn roots(&self) -> &[CertificateDer<'static>] {
         self.authority.roots()
     }
 
-    /// A connection that verifies the server by its roots and name.
+    /// Connects and verifies the server by its roots and name.
     pub(super) async fn client(&self) -> Client {
         Client::connect(self.server, self.roots(), NAME)
             .await
@@ -113,7 +128,7 @@ impl TestCa {
         self.issuer.token(&claims(caller))
     }
 
-    /// Tells the server to end, and waits until it has.
+    /// Stops the server, and waits until it has ended.
     pub(super) async fn end(&mut self) {
         self.end.take().unwrap().send(()).unwrap();
         (&mut self.served).await.unwrap();
@@ -173,4 +188,121 @@ fn service(
         authority: files.subscribe(),
         audit: Audit::default(),
     }
+}
+
+pub(super) struct Client {
+    channel: Channel,
+}
+
+/// A call that a test makes.
+#[derive(Clone)]
+pub(super) struct Ask {
+    /// The values of the header `authorization`.
+    pub(super) authorization: Vec<String>,
+    pub(super) request: CertificateRequest,
+}
+
+impl Ask {
+    /// Requests the caller's own identity, for a new key.
+    pub(super) fn own(token: &str) -> Self {
+        Self {
+            authorization: vec![format!("Bearer {token}")],
+            request: CertificateRequest {
+                csr: csr(),
+                ..CertificateRequest::default()
+            },
+        }
+    }
+
+    /// Requests another identity.
+    pub(super) fn impersonating(token: &str, id: &str) -> Self {
+        let mut ask = Self::own(token);
+        ask.request.metadata = Some(Struct::with_string(IMPERSONATED_IDENTITY, id.to_owned()));
+        ask
+    }
+
+    pub(super) fn lasting(mut self, seconds: i64) -> Self {
+        self.request.validity_duration = seconds;
+        self
+    }
+
+    pub(super) fn with_csr(mut self, csr: impl Into<String>) -> Self {
+        self.request.csr = csr.into();
+        self
+    }
+}
+
+impl Client {
+    pub(super) async fn connect(
+        address: SocketAddr,
+        roots: &[CertificateDer<'static>],
+        name: &'static str,
+    ) -> Result<Self, tonic::transport::Error> {
+        let tls = TlsConnector::from(Arc::new(tls(roots)));
+        let connector = tower::service_fn(move |_: Uri| {
+            let tls = tls.clone();
+            async move {
+                let stream = TcpStream::connect(address).await?;
+                let name = ServerName::try_from(name).expect("a name");
+                Ok::<_, std::io::Error>(TokioIo::new(tls.connect(name, stream).await?))
+            }
+        });
+        let endpoint = Endpoint::from_static("https://ca");
+        let channel = endpoint.connect_with_connector(connector).await?;
+        Ok(Self { channel })
+    }
+
+    pub(super) async fn ask(&self, ask: &Ask) -> Result<Vec<String>, Status> {
+        self.ask_at(CREATE_CERTIFICATE_PATH, ask).await
+    }
+
+    pub(super) async fn ask_at(
+        &self,
+        path: &'static str,
+        ask: &Ask,
+    ) -> Result<Vec<String>, Status> {
+        let mut client = tonic::client::Grpc::new(self.channel.clone());
+        client
+            .ready()
+            .await
+            .map_err(|error| Status::from_error(error.into()))?;
+        let mut request = tonic::Request::new(ask.request.clone());
+        for value in &ask.authorization {
+            let value: AsciiMetadataValue = value.parse().expect("ASCII");
+            request.metadata_mut().append("authorization", value);
+        }
+        let cluster = AsciiMetadataValue::from_static("Kubernetes");
+        request.metadata_mut().insert("clusterid", cluster);
+        let codec = ProstCodec::<CertificateRequest, CertificateResponse>::default();
+        let path = PathAndQuery::from_static(path);
+        let response = client.unary(request, path, codec).await?;
+        Ok(response.into_inner().cert_chain)
+    }
+
+    /// The code and message of a call that must be refused.
+    pub(super) async fn refused(&self, ask: &Ask) -> (Code, String) {
+        let status = self.ask(ask).await.expect_err("refused");
+        (status.code(), status.message().to_owned())
+    }
+}
+
+/// A request for a new key's certificate.
+pub(super) fn csr() -> String {
+    let key = KeyPair::generate().expect("a key");
+    let request = CertificateParams::default().serialize_request(&key);
+    request.expect("a request").pem().expect("PEM")
+}
+
+pub(super) fn tls(roots: &[CertificateDer<'static>]) -> ClientConfig {
+    let mut store = RootCertStore::empty();
+    for root in roots {
+        store.add(root.clone()).expect("a root");
+    }
+    let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_protocol_versions(&[&version::TLS13])
+        .expect("TLS 1.3")
+        .with_root_certificates(store)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    config
 }

@@ -1,4 +1,4 @@
-//! What is given, and to whom.
+//! Which certificates are issued to whom.
 
 use std::time::Instant;
 
@@ -8,15 +8,15 @@ use tonic::Code;
 use x509_parser::extensions::GeneralName;
 
 use super::ca::{DEFAULT, LONGEST, TestCa, seconds};
-use super::client::Ask;
 use super::{agent, pod, sidecar};
 use crate::audit::CaCounts;
 use crate::pods::PodDirectory;
+use crate::tests::ca::Ask;
 
 const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";
 const DB: &str = "spiffe://cluster.local/ns/shop/sa/db";
 
-/// The identity and the end of a chain's leaf.
+/// The identity of a chain's leaf, and when it expires.
 fn leaf(chain: &[String]) -> (String, u64) {
     let der = CertificateDer::from_pem_slice(chain[0].as_bytes()).expect("PEM");
     let (_, leaf) = x509_parser::parse_x509_certificate(&der).expect("a certificate");
@@ -32,7 +32,7 @@ fn leaf(chain: &[String]) -> (String, u64) {
 }
 
 #[tokio::test]
-async fn a_sidecar_gets_its_own_identity_and_the_roots_last() {
+async fn a_sidecar_gets_its_own_identity_followed_by_the_roots() {
     let ca = TestCa::start().await;
     let token = ca.token(&sidecar());
     let chain = ca.client().await.ask(&Ask::own(&token)).await.unwrap();
@@ -46,7 +46,7 @@ async fn a_sidecar_gets_its_own_identity_and_the_roots_last() {
 }
 
 #[tokio::test]
-async fn a_nodes_agent_gets_those_of_its_pods_and_no_others() {
+async fn a_nodes_agent_gets_the_identities_of_its_pods_and_no_others() {
     let ca = TestCa::start().await;
     let (client, token) = (ca.client().await, ca.token(&agent()));
     let chain = client.ask(&Ask::impersonating(&token, WEB)).await.unwrap();
@@ -69,7 +69,7 @@ async fn a_nodes_agent_gets_those_of_its_pods_and_no_others() {
 }
 
 #[tokio::test]
-async fn a_node_account_that_is_not_trusted_gets_its_own_only() {
+async fn an_account_that_is_not_a_node_account_gets_its_own_identity_only() {
     let ca = TestCa::start().await;
     let (client, token) = (ca.client().await, ca.token(&sidecar()));
     let (code, reason) = client.refused(&Ask::impersonating(&token, WEB)).await;
@@ -79,12 +79,12 @@ async fn a_node_account_that_is_not_trusted_gets_its_own_only() {
 }
 
 #[tokio::test]
-async fn the_node_is_that_of_the_callers_pod() {
+async fn the_node_must_be_that_of_the_callers_pod() {
     let ca = TestCa::start().await;
     let client = ca.client().await;
     let mut on_no_node = agent();
     on_no_node.node = None;
-    // Its pod says where it is, and that is not where the other pod is.
+    // The agent's pod says which node it is on. The other pod is on another one.
     let token = ca.token(&on_no_node);
     assert!(client.ask(&Ask::impersonating(&token, WEB)).await.is_ok());
     let (code, _) = client.refused(&Ask::impersonating(&token, DB)).await;
@@ -100,7 +100,7 @@ async fn the_node_is_that_of_the_callers_pod() {
 }
 
 #[tokio::test]
-async fn a_missing_node_is_no_node() {
+async fn an_agent_without_a_node_gets_no_identity_of_a_pod() {
     let mut unscheduled = pod("mesh/agent", "agent-1", "");
     unscheduled.node = None;
     let ca = TestCa::start_with(|settings| {
@@ -118,7 +118,7 @@ async fn a_missing_node_is_no_node() {
 }
 
 #[tokio::test]
-async fn nothing_is_given_while_the_pods_are_not_known() {
+async fn nothing_is_issued_before_the_pods_are_known() {
     let ca = TestCa::start_with(|settings| settings.pods = PodDirectory::default()).await;
     let client = ca.client().await;
     for ask in [
@@ -150,12 +150,12 @@ async fn lifetimes_are_capped() {
 }
 
 #[tokio::test]
-async fn a_caller_who_asks_too_often_is_told_when_to_try_again() {
+async fn a_caller_that_asks_too_often_is_told_when_to_try_again() {
     let ca = TestCa::start_with(|settings| settings.burst = 2).await;
     let (client, token) = (ca.client().await, ca.token(&agent()));
     let started = Instant::now();
     let mut unlimited = 0;
-    // What is refused counts as what is granted does.
+    // Refused requests count like granted ones.
     for identity in [WEB, DB].into_iter().cycle().take(10) {
         match client.ask(&Ask::impersonating(&token, identity)).await {
             Err(status) if status.code() == Code::ResourceExhausted => {

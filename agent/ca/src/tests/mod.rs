@@ -1,16 +1,14 @@
-//! IssuancePolicy in full, and the whole service over TLS.
+//! The issuance policy by itself, and the whole service over TLS.
 
 mod api_server;
 mod audit;
-mod authorization;
+
 mod ca;
-mod certificate;
-mod client;
-mod connections;
 mod issuance;
+mod issuance_policy;
 mod online;
-mod requests;
-mod tokens;
+mod refusals;
+mod server;
 
 use serde_json::{Value, json};
 
@@ -27,12 +25,12 @@ pub(super) fn account(name: &str) -> ServiceAccount {
     name.parse().expect("an account")
 }
 
-/// The UID that pods of this name have here.
+/// The uid of pods with this name.
 fn uid(pod: &str) -> String {
     format!("uid-of-{pod}")
 }
 
-/// A caller: an account's pod, by its name, on a node.
+/// A caller: a pod of an account, on a node.
 pub(super) fn caller(of: &str, pod: &str, node: Option<&str>) -> AuthenticatedCaller {
     let account = account(of);
     AuthenticatedCaller {

@@ -1,14 +1,14 @@
-//! The API server's way, against the double of [`super::api_server`].
+//! Authentication and pods from the stand-in of [`super::api_server`].
 
 use serde_json::{Value, json};
 use tonic::Code;
 
 use super::api_server::{ApiServer, pod_object};
 use super::ca::TestCa;
-use super::client::Ask;
 use super::{AGENT, account, agent};
 use crate::caller::{AuthenticatedCaller, OnlineReviewer, TokenReviewer};
 use crate::pods::{PodDirectory, follow_cluster};
+use crate::tests::ca::Ask;
 
 const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";
 const TOKEN: &str = "header.payload.signature";
@@ -29,7 +29,7 @@ fn status(caller: &AuthenticatedCaller) -> Value {
     })
 }
 
-/// A CA that asks this API server, for tokens as for pods.
+/// A CA that uses this API server for both tokens and pods.
 pub(super) async fn ca(api: &ApiServer) -> (TestCa, PodDirectory) {
     let pods = PodDirectory::default();
     tokio::spawn(follow_cluster(api.client(), pods.clone()));
@@ -43,7 +43,7 @@ pub(super) async fn ca(api: &ApiServer) -> (TestCa, PodDirectory) {
     (ca.await, pods)
 }
 
-/// Waits until it is known of `shop/web` that it runs on the first node, or that it does not.
+/// Waits until `shop/web` is known to run on the first node, or not to.
 async fn until(pods: &PodDirectory, runs: bool) {
     let web = account("shop/web");
     while pods.look(|pods| pods.runs_on("node-1", &web)) != Ok(runs) {
@@ -52,7 +52,7 @@ async fn until(pods: &PodDirectory, runs: bool) {
 }
 
 #[tokio::test]
-async fn tokens_and_pods_are_those_of_the_api_server() {
+async fn tokens_and_pods_come_from_the_api_server() {
     let api = ApiServer::start(vec![
         pod_object(AGENT, "agent-1", "node-1"),
         pod_object("shop/web", "web-0", "node-2"),
@@ -71,12 +71,12 @@ async fn tokens_and_pods_are_those_of_the_api_server() {
         .await;
     until(&pods, false).await;
     assert_eq!(client.refused(&ask).await.0, Code::PermissionDenied);
-    // One review is good for a burst.
+    // One review serves several calls.
     assert_eq!(api.asked(), 1);
 }
 
 #[tokio::test]
-async fn what_the_api_server_does_not_accept_is_asked_again_and_refused() {
+async fn a_token_that_is_not_accepted_is_reviewed_each_time() {
     let api = ApiServer::start(vec![pod_object(AGENT, "agent-1", "node-1")]).await;
     let (ca, pods) = ca(&api).await;
     until(&pods, false).await;
@@ -95,7 +95,7 @@ async fn what_the_api_server_does_not_accept_is_asked_again_and_refused() {
 }
 
 #[tokio::test]
-async fn without_an_answer_nobody_is_known() {
+async fn without_an_answer_no_caller_is_authenticated() {
     let api = ApiServer::start(Vec::new()).await;
     let (ca, _) = ca(&api).await;
     api.review(TOKEN, json!("no status"));

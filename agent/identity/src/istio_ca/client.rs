@@ -1,4 +1,4 @@
-//! A request for a certificate, and its way to the authority.
+//! Sends certificate requests to the CA, over connections on which it has proved its identity.
 
 use std::error::Error;
 use std::io;
@@ -35,13 +35,13 @@ use ambit_model::WorkloadIdentity;
 /// The largest answer that is read, in bytes.
 const LARGEST_ANSWER: usize = 1 << 20;
 
-/// How long the authority is told that it has.
+/// The deadline that is sent with each request.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// What is asked for an identity.
+/// Builds the request for an identity's certificate.
 ///
 /// # Errors
-/// Where the request cannot be signed.
+/// If the request cannot be signed.
 pub(super) fn certificate_request(
     identity: &WorkloadIdentity,
     key: &KeyPair,
@@ -69,7 +69,7 @@ pub(super) async fn send(
 ) -> Result<CertificateResponse, IssueFailure> {
     let mut called = attempt(config, connection, &message).await?;
     if called.as_ref().is_err_and(is_of_transport) {
-        // It may have ended of old age before this request came to it.
+        // The connection may have been closed for its age before this request arrived.
         connection.give_up().await;
         called = attempt(config, connection, &message).await?;
     }
@@ -89,7 +89,7 @@ async fn attempt(
     Ok(call(channel, request).await)
 }
 
-/// Whether a call failed on this side, for want of a connection: the authority said nothing.
+/// Whether a call failed for want of a connection, so that the CA did not answer at all.
 fn is_of_transport(status: &Status) -> bool {
     status
         .source()
@@ -104,7 +104,7 @@ async fn authorized(
     request.set_timeout(DEADLINE);
     let cluster = config.cluster_id.parse().map_err(|_| {
         let id = &config.cluster_id;
-        IssueFailure::Unavailable(format!("{id:?} is no name of a cluster (--cluster-id)"))
+        IssueFailure::Unavailable(format!("{id:?} is not a valid cluster name (--cluster-id)"))
     })?;
     let metadata = request.metadata_mut();
     metadata.insert("clusterid", cluster);
@@ -112,7 +112,7 @@ async fn authorized(
     Ok(request)
 }
 
-/// The agent's token, read anew.
+/// Reads the agent's token, which the kubelet replaces.
 async fn bearer(path: &Path) -> Result<MetadataValue<Ascii>, IssueFailure> {
     let unusable = |problem: &str| {
         let path = path.display();
@@ -130,7 +130,7 @@ async fn bearer(path: &Path) -> Result<MetadataValue<Ascii>, IssueFailure> {
     }
     let mut value: MetadataValue<Ascii> = format!("Bearer {token}")
         .parse()
-        .map_err(|_| unusable("it has characters that a token does not have"))?;
+        .map_err(|_| unusable("it contains characters that a token cannot contain"))?;
     value.set_sensitive(true);
     Ok(value)
 }
@@ -149,34 +149,34 @@ async fn call(
     Ok(client.unary(request, path, codec).await?.into_inner())
 }
 
-/// How long a connect may take, handshake and all.
+/// How long connecting may take, including the handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a connection is used. Then the name is resolved again, and another replica of the
-/// authority may take over.
+/// How long a connection is used. After that the name is resolved again, so that another replica of the
+/// CA can take over.
 const MAX_AGE: Duration = Duration::from_secs(60);
 
-/// A connection that all questions share.
+/// The connection that all requests share.
 #[derive(Default)]
 pub(super) struct CaConnection(Mutex<State>);
 
 #[derive(Default)]
 struct State {
     open: Option<Open>,
-    /// The last attempt, where it failed: those who waited for it share the result.
+    /// The last attempt, if it failed. All who waited for it get the same result.
     failed: Option<(Instant, IssueFailure)>,
 }
 
 struct Open {
     channel: Channel,
-    /// What it was verified by.
+    /// The roots that the CA was verified with.
     roots: TrustAnchors,
     since: Instant,
 }
 
 impl CaConnection {
-    /// The connection: a new one where there is none, or where it was verified by other roots than
-    /// those that the root file has now.
+    /// The shared connection. A new one is made if there is none, if it is too old, or if the root file
+    /// has changed since.
     ///
     /// # Errors
     /// [`IssueFailure::Unavailable`].
@@ -213,13 +213,13 @@ impl CaConnection {
         }
     }
 
-    /// Gives up a connection that broke.
+    /// Drops a connection that broke.
     pub(super) async fn give_up(&self) {
         self.0.lock().await.open = None;
     }
 }
 
-/// The roots of the authority, read anew: an operator replaces the file, and nothing else.
+/// Reads the CA's roots again: replacing the file is all that an operator has to do.
 async fn read_roots(config: &IstioCaConfig) -> Result<TrustAnchors, IssueFailure> {
     let path = config.root.display();
     let unusable = |problem: String| {
@@ -237,12 +237,11 @@ async fn open(address: &CaAddress, roots: &TrustAnchors) -> Result<Channel, Conn
     let verified = timeout(CONNECT_TIMEOUT, connect(address, roots));
     let stream = verified.await.map_err(|_| ConnectFailure::TimedOut)??;
     let failed = |error: tonic::transport::Error| ConnectFailure::Connect(io::Error::other(error));
-    // TLS is below, where tonic does not see it.
+    // TLS is below tonic, which does not see it.
     let endpoint = Endpoint::from_shared(format!("http://{}", address.authority()))
         .map_err(failed)?
         .origin(address.to_string().parse().map_err(invalid)?);
-    // There is this one stream only: one that breaks is replaced by another connection, which is
-    // verified anew.
+    // There is only this stream. If it breaks, another connection replaces it and is verified again.
     let mut stream = Some(TokioIo::new(stream));
     let once = tower::service_fn(move |_: Uri| {
         let stream = stream
@@ -257,7 +256,7 @@ fn invalid(error: http::uri::InvalidUri) -> ConnectFailure {
     ConnectFailure::Connect(io::Error::other(error))
 }
 
-/// A stream to the authority. What is returned is verified.
+/// Connects to the CA. The returned stream is verified.
 async fn connect(
     address: &CaAddress,
     roots: &TrustAnchors,
@@ -291,33 +290,32 @@ fn client_config(roots: &TrustAnchors) -> Result<Arc<ClientConfig>, rustls::Erro
     Ok(Arc::new(config))
 }
 
-/// The word by which istiod says that the account of this agent may not ask for others: it has no
-/// status of its own for that.
+/// A word in istiod's message by which it refuses requests for other identities: it has no separate
+/// status code for that.
 const IMPERSONATION: &str = "impersonation";
 
-/// Why there is no connection to the authority.
+/// Why there is no connection to the CA.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ConnectFailure {
-    /// Its name cannot be resolved.
     #[error("its name cannot be resolved: {0}")]
     Resolve(io::Error),
-    /// Nothing listens there.
+    /// The TCP connection failed.
     #[error("{0}")]
     Connect(io::Error),
-    /// It does not prove who it is.
+    /// The CA did not prove its identity.
     #[error("{0}")]
     Tls(io::Error),
-    /// It took too long.
+    /// Connecting took too long.
     #[error("it does not answer")]
     TimedOut,
 }
 
-/// What a failed connect comes to.
+/// Explains a failed connection attempt.
 pub(super) fn of_connect(config: &IstioCaConfig, failure: &ConnectFailure) -> IssueFailure {
     let address = &config.address;
     IssueFailure::Unavailable(match failure {
         ConnectFailure::Tls(error) => format!(
-            "TLS with the CA at {address} failed: {error}; it has to prove that it is {} by a \
+            "TLS with the CA at {address} failed: {error}; it must prove that it is {} by a \
              certificate of a root in {} (--ca-root), and no token was sent to it",
             config.address.server_name().to_str(),
             config.root.display(),
@@ -328,7 +326,7 @@ pub(super) fn of_connect(config: &IstioCaConfig, failure: &ConnectFailure) -> Is
     })
 }
 
-/// What a failed call comes to.
+/// Explains a failed call.
 pub(super) fn of_call(config: &IstioCaConfig, status: &Status) -> IssueFailure {
     let (address, said) = (&config.address, describe(status));
     let refuses_others = status.message().contains(IMPERSONATION);

@@ -1,4 +1,4 @@
-//! The settings of a client.
+//! The settings of the client, and the CA's address.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -7,25 +7,25 @@ use std::str::FromStr;
 use http::Uri;
 use rustls::pki_types::ServerName;
 
-/// How an authority is asked.
+/// How to ask a CA that speaks Istio's protocol.
 #[derive(Clone, Debug)]
 pub struct IstioCaConfig {
-    /// Where it is, and who it has to prove to be.
+    /// Where the CA is, and the name that it must prove.
     pub address: CaAddress,
-    /// The roots of its own certificate (PEM), read for each question.
+    /// The roots of the CA's own certificate, in PEM. Read for each connection.
     pub root: PathBuf,
-    /// The agent's token, read for each question: the kubelet replaces it.
+    /// The agent's token. Read for each request, since the kubelet replaces it.
     pub token: PathBuf,
-    /// The cluster that the token is of.
+    /// The cluster that the token belongs to.
     pub cluster_id: String,
-    /// The mesh's roots (PEM), as long as they are not those of the authority's newest answer.
+    /// The mesh's roots in PEM. `None`: they are those of the CA's newest answer.
     pub trust_roots: Option<PathBuf>,
 }
 
 /// istiod's port for certificates over TLS.
 const DEFAULT_PORT: u16 = 15012;
 
-/// The address of an authority: `https://host:port`. There is no way to ask without TLS.
+/// The address of a CA, `https://host:port`. Plaintext is not supported.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CaAddress {
     host: String,
@@ -33,24 +33,23 @@ pub struct CaAddress {
     name: ServerName<'static>,
 }
 
-/// Why a text is no address of an authority.
+/// Why a text is not the address of a CA.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum CaAddressError {
-    /// Not a URL of that form.
+    /// It is not a URL of that form.
     #[error("{0:?} is not of the form https://host:port")]
     Form(String),
-    /// Without TLS.
-    #[error("{0:?} does not begin with https://: certificates are never asked for without TLS")]
+    /// Its scheme is not `https`.
+    #[error("{0:?} does not begin with https://: certificates are requested over TLS only")]
     NotHttps(String),
 }
 
 impl CaAddress {
-    /// The host, as it is resolved at each connect.
+    /// The host, resolved again for each connection. IPv6 addresses come without brackets.
     pub(super) fn host(&self) -> &str {
         self.host.trim_matches(['[', ']'])
     }
 
-    /// The port.
     pub(super) fn port(&self) -> u16 {
         self.port
     }
@@ -60,15 +59,15 @@ impl CaAddress {
         format!("{}:{}", self.host, self.port)
     }
 
-    /// The name that the authority's certificate has to have.
+    /// The name that the CA's certificate must contain.
     pub(super) fn server_name(&self) -> ServerName<'static> {
         self.name.clone()
     }
 
-    /// The same address, at which the authority proves to be `name`.
+    /// The same address, with another name for the CA to prove.
     ///
     /// # Errors
-    /// [`CaAddressError::Form`] where that is no name of a host.
+    /// [`CaAddressError::Form`] if it is not the name of a host.
     pub fn verified_as(self, name: &str) -> Result<Self, CaAddressError> {
         let name = server_name(name)?;
         Ok(Self { name, ..self })
@@ -115,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_https_and_no_more_than_host_and_port() {
+    fn an_address_is_https_with_host_and_port_only() {
         let parsed: CaAddress = "https://istiod.istio-system.svc".parse().unwrap();
         assert_eq!(parsed.to_string(), "https://istiod.istio-system.svc:15012");
         let parsed: CaAddress = "https://[::1]:99/".parse().unwrap();
@@ -136,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn another_name_may_be_verified() {
+    fn the_verified_name_may_differ_from_the_host() {
         let parsed: CaAddress = "https://10.0.0.1:15012".parse().unwrap();
         let named = parsed
             .clone()

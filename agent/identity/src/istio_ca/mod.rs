@@ -1,7 +1,7 @@
-//! The Istio CA protocol: istiod, `ambit ca`, or any other that speaks it.
+//! A client for Istio's CA protocol, as istiod and `ambit ca serve` speak it.
 //!
-//! The agent makes key and request, and asks in the name of a pod of its node, with a token of its
-//! own. The authority is verified by a root file and a name before that token leaves the node.
+//! The agent generates the key and the request, and asks on behalf of a pod of its node, with a token
+//! of its own. The CA is verified by a root file and a name before that token leaves the node.
 
 mod client;
 mod config;
@@ -25,7 +25,7 @@ use ambit_ca_protocol::CertificateResponse;
 use ambit_model::WorkloadIdentity;
 use client::{CaConnection, certificate_request, send};
 
-/// An authority that is asked over the network.
+/// A CA that is asked over the network.
 pub struct IstioCa {
     config: IstioCaConfig,
     trust: TrustPolicy,
@@ -35,9 +35,9 @@ pub struct IstioCa {
 
 /// Where the mesh's roots come from.
 enum Roots {
-    /// A file, which alone says what they are.
+    /// A file, which alone defines them.
     File(BundleFile),
-    /// The authority's newest answer.
+    /// The CA's newest answer.
     Answers(AdoptedRoots),
 }
 
@@ -46,8 +46,8 @@ struct AdoptedRoots {
     questions: Mutex<RequestNumbers>,
 }
 
-/// RequestNumbers are numbered as they are sent: an answer that was overtaken by a newer one says
-/// nothing about the roots any more.
+/// Requests are numbered as they are sent, so that an answer that arrives after a newer one does not
+/// change the roots.
 #[derive(Default)]
 struct RequestNumbers {
     sent: u64,
@@ -55,11 +55,10 @@ struct RequestNumbers {
 }
 
 impl IstioCa {
-    /// An authority at which nothing is asked yet. To be called within a tokio runtime, on which a
-    /// file of roots is followed.
+    /// A client that has not asked anything yet. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// Where one of the files of roots cannot be used.
+    /// If one of the files of roots cannot be used.
     pub fn new(config: IstioCaConfig, trust: TrustPolicy) -> Result<Self, BundleFileError> {
         BundleFile::read(&config.root)?;
         let roots = match &config.trust_roots {
@@ -138,7 +137,7 @@ impl Roots {
 }
 
 impl AdoptedRoots {
-    /// Takes the roots of an answer for the mesh's, if the whole answer is good by them.
+    /// Adopts the roots of an answer as the mesh's, if the whole answer verifies against them.
     fn adopt(
         &self,
         roots: TrustAnchors,
@@ -171,7 +170,7 @@ impl AdoptedRoots {
 }
 
 impl RequestNumbers {
-    /// Whether the answer to a question is the newest.
+    /// Records the answer to a request, and returns whether it is the newest so far.
     fn note(&mut self, number: u64) -> bool {
         let newest = number > self.adopted;
         self.adopted = self.adopted.max(number);
@@ -179,17 +178,17 @@ impl RequestNumbers {
     }
 }
 
-/// An answer, taken apart.
+/// The certificates of an answer.
 struct CaResponse {
-    /// Leaf first, without what signed itself.
+    /// Leaf first, without self-issued certificates.
     chain: Vec<CertificateDer<'static>>,
-    /// What the authority says that the mesh's roots are.
+    /// The mesh's roots, according to the CA.
     roots: TrustAnchors,
 }
 
 impl CaResponse {
-    /// Takes an answer apart. The last element has the roots, all of them; in an answer of one element
-    /// they are what signed itself.
+    /// Decodes an answer. The last element contains all roots. In an answer of one element, the
+    /// self-issued certificates are the roots.
     ///
     /// # Errors
     /// [`IssuedCertificateError::Empty`], [`IssuedCertificateError::Unreadable`].

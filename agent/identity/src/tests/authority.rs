@@ -1,4 +1,4 @@
-//! An authority in this process, that does what a test wants.
+//! A CA in this process, whose behaviour tests control.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -13,7 +13,7 @@ use crate::provider::{CertificateProvider, IssueFailure, IssueFuture};
 use crate::roots::TrustAnchors;
 use ambit_model::WorkloadIdentity;
 
-/// An authority that counts, and that can be made to fail.
+/// A CA that counts requests and can be made to fail.
 pub(super) struct Authority {
     roots: Mutex<Arc<Root>>,
     anchors: watch::Sender<Arc<TrustAnchors>>,
@@ -21,9 +21,9 @@ pub(super) struct Authority {
     pub(super) issued: AtomicUsize,
     pub(super) fails: AtomicBool,
     pub(super) is_down: AtomicBool,
-    /// By how many seconds its clock is ahead.
+    /// How many seconds its clock is ahead.
     pub(super) ahead: AtomicU64,
-    /// Accounts whose certificates it never gets done with.
+    /// Accounts whose certificates it never finishes.
     pub(super) stuck: Mutex<HashSet<String>>,
 }
 
@@ -56,7 +56,7 @@ impl Authority {
         Arc::clone(&self.roots.lock().unwrap())
     }
 
-    /// The mesh's roots are these from now on.
+    /// Publishes these as the mesh's roots.
     pub(super) fn publish(&self, roots: &[&Root]) {
         let roots = roots.iter().map(|root| root.certificate.clone());
         self.anchors
@@ -68,7 +68,7 @@ impl CertificateProvider for Authority {
     fn issue<'a>(&'a self, identity: &'a WorkloadIdentity, lifetime: Duration) -> IssueFuture<'a> {
         Box::pin(async move {
             self.asked.fetch_add(1, Ordering::SeqCst);
-            // Whoever asks at the same time has the chance to ask too.
+            // Others who ask at the same time get to ask too.
             tokio::task::yield_now().await;
             let is_stuck = |stuck: &HashSet<String>| stuck.contains(identity.service_account());
             if is_stuck(&self.stuck.lock().unwrap()) {
@@ -93,7 +93,7 @@ impl CertificateProvider for Authority {
     }
 }
 
-/// Waits for a certificate.
+/// Waits until there is a valid certificate.
 pub(super) async fn ready(held: &WorkloadCertificates) {
     super::eventually("a certificate", || held.ready().is_ok()).await;
 }

@@ -32,7 +32,7 @@ fn held() -> (ManagedCertificate, SystemTime) {
 }
 
 #[test]
-fn a_clock_that_stays_in_its_time_changes_nothing() {
+fn small_changes_of_the_clock_do_not_renew_a_certificate() {
     let (held, now) = held();
     let due = held.due(now);
     assert!(
@@ -45,7 +45,7 @@ fn a_clock_that_stays_in_its_time_changes_nothing() {
 }
 
 #[test]
-fn a_clock_that_jumps_forward_has_it_replaced_at_once() {
+fn a_clock_that_jumps_past_renewal_has_the_certificate_replaced() {
     let (held, now) = held();
     let past_renewal = now + HOUR.mul_f64(0.6);
     assert_eq!(held.due(past_renewal), Duration::ZERO);
@@ -58,13 +58,13 @@ fn a_clock_that_jumps_forward_has_it_replaced_at_once() {
 }
 
 #[test]
-fn a_clock_that_jumps_back_has_it_replaced_at_once() {
+fn a_clock_that_jumps_before_its_start_has_the_certificate_replaced() {
     let (held, now) = held();
     let before = now - 400 * 24 * HOUR;
     assert_eq!(held.due(before), Duration::ZERO);
     assert_eq!(held.priority(before), IssuePriority::Awaited);
     let error = held.valid(before).unwrap_err().to_string();
     assert!(error.contains("this node's clock says"), "{error}");
-    // Back by more than renewal, and within its time: it serves, and is renewed later.
+    // The clock went back, but the certificate is still valid: it is used, and renewed later.
     held.valid(now - Duration::from_secs(100)).unwrap();
 }

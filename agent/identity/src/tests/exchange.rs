@@ -1,4 +1,4 @@
-//! A handshake, and a byte each way.
+//! A handshake between two configurations, and a byte in each direction.
 
 use std::io;
 use std::sync::Arc;
@@ -12,14 +12,14 @@ use crate::verify::explain_handshake;
 use crate::verify::peer_identity;
 use ambit_model::WorkloadIdentity;
 
-/// What both sides know of each other after a handshake and a byte each way.
+/// What both sides know about each other after the handshake.
 #[derive(Debug)]
 pub(super) struct Met {
     pub(super) client: WorkloadIdentity,
     pub(super) server: WorkloadIdentity,
     pub(super) kind: HandshakeKind,
     pub(super) group: NamedGroup,
-    /// Tickets that the server gave for a later resumption.
+    /// Tickets from the server for later resumption.
     pub(super) tickets: u32,
 }
 
@@ -56,7 +56,7 @@ pub(super) async fn meet(client: Arc<ClientConfig>, server: Arc<ServerConfig>) -
     let (client, met) = tokio::join!(accept, connect);
     let (client, (server, kind, group, tickets)) = match (client, met) {
         (Ok(client), Ok(met)) => (client, met),
-        // One side refused, and the other was told: "received fatal alert".
+        // One side refused; the other received an alert.
         (Err(why), Err(told)) if told.to_string().contains("alert") => return Err(why),
         (_, Err(why)) | (Err(why), _) => return Err(why),
     };

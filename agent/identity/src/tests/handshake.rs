@@ -61,7 +61,8 @@ async fn an_alias_of_the_trust_domain_is_accepted_and_another_is_not() {
     meet(own.client, foreign.server).await.unwrap_err();
 }
 
-/// Whoever presents `peer` is refused as client and as server, for a reason that has `word` in it.
+/// Checks that a peer with this certificate is refused as client and as server, with `word` in the
+/// reason.
 async fn ensure_refused(root: &Root, peer: IssuedCertificate, word: &str) {
     let own = configs(root, &root.sign(&[DB], current()));
     let peer = configs(root, &peer);
@@ -72,7 +73,7 @@ async fn ensure_refused(root: &Root, peer: IssuedCertificate, word: &str) {
 }
 
 #[tokio::test]
-async fn a_name_that_is_no_workload_is_refused() {
+async fn a_name_that_is_not_a_workloads_is_refused() {
     let root = Root::make();
     for uri in [
         "spiffe://cluster.local/ns/prod/sa/web/extra",
@@ -97,7 +98,7 @@ async fn a_name_that_is_no_workload_is_refused() {
         "",
     ] {
         let peer = root.sign(&[uri], current());
-        ensure_refused(&root, peer, "names no workload").await;
+        ensure_refused(&root, peer, "does not name a workload").await;
     }
 }
 
@@ -116,7 +117,7 @@ async fn anything_but_one_uri_name_is_refused() {
 }
 
 #[tokio::test]
-async fn a_certificate_out_of_its_time_or_of_another_root_is_refused() {
+async fn a_certificate_that_is_not_valid_now_or_of_another_root_is_refused() {
     let root = Root::make();
     let now = SystemTime::now();
     let expired = root.sign(&[WEB], [now - 2 * HOUR, now - HOUR]);
@@ -128,7 +129,7 @@ async fn a_certificate_out_of_its_time_or_of_another_root_is_refused() {
 }
 
 #[tokio::test]
-async fn a_certificate_for_other_uses_is_refused() {
+async fn a_certificate_for_other_usages_is_refused() {
     let root = Root::make();
     let of = |change: &dyn Fn(&mut rcgen::CertificateParams)| {
         let mut params = params(&[WEB], current());
@@ -154,7 +155,7 @@ async fn a_certificate_for_other_uses_is_refused() {
 }
 
 #[tokio::test]
-async fn a_certificate_is_good_for_the_role_that_it_is_for() {
+async fn a_certificate_is_accepted_only_in_a_role_it_is_for() {
     let root = Root::make();
     let own = configs(&root, &root.sign(&[DB], current()));
     let only = |purpose: ExtendedKeyUsagePurpose| {
@@ -173,11 +174,11 @@ async fn a_certificate_is_good_for_the_role_that_it_is_for() {
 }
 
 #[tokio::test]
-async fn a_clock_may_be_behind_by_a_bound_and_not_ahead() {
+async fn clock_skew_is_tolerated_before_the_start_and_not_after_the_end() {
     let root = Root::make();
     let own = configs(&root, &root.sign(&[DB], current()));
     let second = Duration::from_secs(1);
-    // Whole seconds are rounded down; some pass while the test runs.
+    // Times are rounded down to whole seconds, and the test takes a few.
     let slack = 10 * second;
     let now = SystemTime::now();
     let ahead = root.sign(&[WEB], [now + CLOCK_SKEW - slack, now + HOUR]);
@@ -188,13 +189,13 @@ async fn a_clock_may_be_behind_by_a_bound_and_not_ahead() {
     ensure_refused(&root, too_far, "not valid yet").await;
     let just_expired = root.sign(&[WEB], [now - HOUR, now - second]);
     ensure_refused(&root, just_expired, "expired").await;
-    // The allowance does not carry a certificate over its end.
+    // The tolerance does not extend a certificate past its end.
     let over = root.sign(&[WEB], [now + slack, now + slack / 2]);
     ensure_refused(&root, over, "certificate").await;
 }
 
 #[tokio::test]
-async fn an_issuer_whose_certificate_is_new_has_the_same_allowance() {
+async fn clock_skew_is_tolerated_for_an_issuers_certificate_too() {
     let verified = |skew: Duration| {
         let root = Root::make();
         let now = SystemTime::now();
@@ -210,7 +211,7 @@ async fn an_issuer_whose_certificate_is_new_has_the_same_allowance() {
     assert!(!verified(CLOCK_SKEW * 2));
 }
 
-/// What a side that does not know the newer key exchange offers.
+/// The cryptography of a side that does not support the post-quantum key exchange.
 fn classical() -> Arc<CryptoProvider> {
     let groups: [&dyn SupportedKxGroup; 1] = [kx_group::X25519];
     Arc::new(CryptoProvider {
@@ -220,7 +221,7 @@ fn classical() -> Arc<CryptoProvider> {
 }
 
 #[tokio::test]
-async fn the_key_exchange_is_post_quantum_where_both_sides_know_it() {
+async fn the_key_exchange_is_post_quantum_if_both_sides_support_it() {
     let root = Root::make();
     let own = configs(&root, &root.sign(&[DB], current()));
     let (client, server) = (Arc::clone(&own.client), Arc::clone(&own.server));

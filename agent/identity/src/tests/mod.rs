@@ -1,11 +1,10 @@
-//! Handshakes with certificates of every kind, the answers of authorities, and the renewal of
-//! certificates.
+//! Handshakes with certificates of every kind, answers of CAs, and renewal.
 
-mod answer;
 mod authority;
 mod clock;
 mod exchange;
 mod handshake;
+mod issued;
 mod renewal;
 mod roots;
 mod schedule;
@@ -25,10 +24,10 @@ use ambit_model::{TrustDomain, WorkloadIdentity};
 
 pub(super) const HOUR: Duration = Duration::from_secs(3600);
 
-/// How long a test waits for what has to come.
+/// How long a test waits before it gives up.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A root of its own, that signs whatever it is given.
+/// A root that signs whatever it is given.
 pub(super) struct Root {
     issuer: Issuer<'static, KeyPair>,
     pub(super) certificate: CertificateDer<'static>,
@@ -52,7 +51,7 @@ impl Root {
         TrustAnchors::new([self.certificate.clone()])
     }
 
-    /// A certificate with these URI names, valid from and until these moments.
+    /// A certificate with these URI names and this validity.
     fn sign(&self, uris: &[&str], validity: [SystemTime; 2]) -> IssuedCertificate {
         self.sign_params(params(uris, validity))
     }
@@ -66,7 +65,7 @@ impl Root {
         }
     }
 
-    /// A certificate of a CA in between, and one that it signs.
+    /// An intermediate CA's certificate, and a leaf that it signs.
     fn sign_through(
         &self,
         middle: [SystemTime; 2],
@@ -87,7 +86,7 @@ impl Root {
         (certificate.der().clone(), leaf.der().clone())
     }
 
-    /// A certificate for the key of somebody else.
+    /// A certificate for somebody else's key.
     pub(super) fn certify(
         &self,
         params: &CertificateParams,
@@ -97,7 +96,7 @@ impl Root {
     }
 }
 
-/// What a workload's certificate says.
+/// The parameters of a workload's certificate.
 pub(super) fn params(uris: &[&str], validity: [SystemTime; 2]) -> CertificateParams {
     let names = uris
         .iter()

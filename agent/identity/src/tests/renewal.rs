@@ -7,7 +7,7 @@ use crate::identities::Identities;
 use crate::status::CertificateState;
 use crate::status::{CertificateSummary, NodeCertificateState};
 
-/// Long enough for a busy machine and whole seconds not to matter, and short enough to wait for.
+/// Long enough that whole seconds and a busy machine do not matter, and short enough to wait for.
 const SHORT: Duration = Duration::from_secs(8);
 
 fn summary(identities: &Identities) -> CertificateSummary {
@@ -15,7 +15,7 @@ fn summary(identities: &Identities) -> CertificateSummary {
 }
 
 #[tokio::test]
-async fn one_certificate_serves_all_who_ask_at_once() {
+async fn all_who_hold_an_identity_share_one_certificate() {
     let authority = Authority::make();
     let identities = authority.identities(HOUR);
     let web = identity("web");
@@ -30,7 +30,7 @@ async fn one_certificate_serves_all_who_ask_at_once() {
 }
 
 #[tokio::test]
-async fn a_slow_answer_for_one_identity_holds_up_no_other() {
+async fn a_slow_answer_for_one_identity_does_not_delay_others() {
     let authority = Authority::make();
     authority.stuck.lock().unwrap().insert("slow".to_owned());
     let identities = authority.identities(HOUR);
@@ -43,11 +43,11 @@ async fn a_slow_answer_for_one_identity_holds_up_no_other() {
         ready(other).await;
     }
     let error = slow.ready().unwrap_err().to_string();
-    assert!(error.contains("it is being asked for"), "{error}");
+    assert!(error.contains("it is being requested"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_authority_that_does_not_answer_is_given_up() {
+async fn a_request_that_is_not_answered_is_abandoned() {
     let authority = Authority::make();
     authority.stuck.lock().unwrap().insert("web".to_owned());
     let identities = authority.identities(HOUR);
@@ -61,7 +61,7 @@ async fn an_authority_that_does_not_answer_is_given_up() {
 }
 
 #[tokio::test]
-async fn a_certificate_is_renewed_at_about_half_of_its_life() {
+async fn a_certificate_is_renewed_at_about_half_its_life() {
     let identities = Authority::make().identities(HOUR);
     let held = identities.hold(&identity("web"));
     ready(&held).await;
@@ -73,7 +73,7 @@ async fn a_certificate_is_renewed_at_about_half_of_its_life() {
 }
 
 #[tokio::test]
-async fn a_renewal_makes_new_configurations_and_a_new_epoch() {
+async fn a_renewal_replaces_the_configurations_and_the_epoch() {
     let identities = Authority::make().identities(SHORT);
     let held = identities.hold(&identity("web"));
     ready(&held).await;
@@ -87,7 +87,7 @@ async fn a_renewal_makes_new_configurations_and_a_new_epoch() {
 }
 
 #[tokio::test]
-async fn a_failed_renewal_keeps_the_old_one_until_it_expires_and_recovers() {
+async fn a_certificate_whose_renewal_fails_is_used_until_it_expires() {
     let authority = Authority::make();
     let identities = authority.identities(SHORT);
     let held = identities.hold(&identity("web"));
@@ -101,7 +101,10 @@ async fn a_failed_renewal_keeps_the_old_one_until_it_expires_and_recovers() {
     let info = identities.list().remove(0);
     assert_eq!(degraded.degraded_until, info.not_after);
     let faults = identities.faults(&identities.list());
-    assert!(faults[0].message.contains("It serves until"), "{faults:?}");
+    assert!(
+        faults[0].message.contains("It is valid until"),
+        "{faults:?}"
+    );
     assert!(faults[0].message.contains("out of ink"), "{faults:?}");
     eventually("the end of the old one", || held.client().is_err()).await;
     assert_eq!(summary(&identities).state, NodeCertificateState::Expired);
@@ -122,7 +125,7 @@ async fn a_failed_renewal_keeps_the_old_one_until_it_expires_and_recovers() {
 }
 
 #[tokio::test]
-async fn a_first_certificate_that_fails_is_asked_for_again() {
+async fn a_first_request_that_fails_is_repeated() {
     let authority = Authority::make();
     authority.fails.store(true, Ordering::SeqCst);
     let identities = authority.identities(HOUR);
@@ -140,7 +143,7 @@ async fn a_first_certificate_that_fails_is_asked_for_again() {
 }
 
 #[tokio::test]
-async fn a_certificate_of_another_time_is_refused() {
+async fn a_certificate_that_is_not_valid_yet_is_refused() {
     let authority = Authority::make();
     let identities = authority.identities(HOUR);
     authority.ahead.store(600, Ordering::SeqCst);
@@ -148,13 +151,13 @@ async fn a_certificate_of_another_time_is_refused() {
     eventually("a refusal", || identities.list()[0].error.is_some()).await;
     let error = held.ready().unwrap_err().to_string();
     assert!(error.contains("is not valid before"), "{error}");
-    assert!(error.contains("see the clocks"), "{error}");
+    assert!(error.contains("check the clocks"), "{error}");
     authority.ahead.store(0, Ordering::SeqCst);
     ready(&held).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_authority_that_is_down_is_not_asked_by_a_thousand() {
+async fn a_ca_that_is_down_gets_few_requests() {
     let authority = Authority::make();
     authority.is_down.store(true, Ordering::SeqCst);
     let identities = authority.identities(HOUR);
@@ -172,7 +175,7 @@ async fn an_authority_that_is_down_is_not_asked_by_a_thousand() {
 }
 
 #[tokio::test]
-async fn what_nobody_holds_is_not_renewed() {
+async fn a_certificate_that_nobody_holds_is_not_renewed() {
     let authority = Authority::make();
     let identities = authority.identities(SHORT);
     let held = identities.hold(&identity("web"));

@@ -13,7 +13,7 @@ use ambit_model::WorkloadIdentity;
 
 const ANYWHERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-/// Two workloads that have their certificates.
+/// Two workloads with valid certificates.
 async fn web_and_db(identities: &Identities) -> (WorkloadCertificates, WorkloadCertificates) {
     let (web, db) = (
         identities.hold(&identity("web")),
@@ -24,7 +24,7 @@ async fn web_and_db(identities: &Identities) -> (WorkloadCertificates, WorkloadC
     (web, db)
 }
 
-/// A tunnel's handshake from one workload to another, which is to be `expected`, and a byte back.
+/// Performs a tunnel's handshake with a workload that must be `expected`, and sends a byte back.
 async fn tunnel(
     from: &WorkloadCertificates,
     to: &WorkloadCertificates,
@@ -51,7 +51,7 @@ async fn tunnel(
 }
 
 #[tokio::test]
-async fn a_connection_is_to_whom_it_is_for() {
+async fn a_connection_to_another_workload_than_expected_is_refused() {
     let identities = Authority::make().identities(HOUR);
     let (web, db) = web_and_db(&identities).await;
     let peer = tunnel(&web, &db, db.identity()).await.unwrap();
@@ -64,7 +64,7 @@ async fn a_connection_is_to_whom_it_is_for() {
 }
 
 #[tokio::test]
-async fn roots_change_without_a_handshake_that_fails() {
+async fn roots_change_without_a_failed_handshake() {
     let authority = Authority::make();
     let identities = authority.identities(Duration::from_secs(8));
     let (web, db) = web_and_db(&identities).await;
@@ -96,7 +96,7 @@ async fn roots_change_without_a_handshake_that_fails() {
 }
 
 #[tokio::test]
-async fn what_a_removed_root_signed_is_replaced_at_once_and_nothing_else() {
+async fn only_certificates_of_a_removed_root_are_replaced() {
     let authority = Authority::make();
     let identities = authority.identities(HOUR);
     let (web, db) = web_and_db(&identities).await;
@@ -121,7 +121,7 @@ fn all_differ<T: PartialEq>(these: &[T], those: &[T]) -> bool {
 }
 
 #[tokio::test]
-async fn a_new_root_makes_a_new_epoch_for_tunnels() {
+async fn a_new_root_starts_a_new_epoch_for_tunnels() {
     let authority = Authority::make();
     let identities = authority.identities(HOUR);
     let web = identities.hold(&identity("web"));
@@ -132,7 +132,7 @@ async fn a_new_root_makes_a_new_epoch_for_tunnels() {
 }
 
 #[tokio::test]
-async fn a_peer_of_a_removed_root_is_accepted_no_longer() {
+async fn a_peer_of_a_removed_root_is_no_longer_accepted() {
     let authority = Authority::make();
     let identities = authority.identities(HOUR);
     let (web, db) = web_and_db(&identities).await;
@@ -152,7 +152,7 @@ async fn a_peer_of_a_removed_root_is_accepted_no_longer() {
 }
 
 #[tokio::test]
-async fn a_peer_whose_certificate_expires_is_accepted_no_longer() {
+async fn a_peer_whose_certificate_has_expired_is_no_longer_accepted() {
     let authority = Authority::make();
     let identities = authority.identities(Duration::from_secs(6));
     let (web, db) = web_and_db(&identities).await;
@@ -166,7 +166,7 @@ async fn a_peer_whose_certificate_expires_is_accepted_no_longer() {
 }
 
 #[tokio::test]
-async fn roots_that_cannot_be_used_leave_the_old_ones() {
+async fn unusable_roots_leave_the_old_ones_in_force() {
     let authority = Authority::make();
     let identities = authority.identities(HOUR);
     let web = identities.hold(&identity("web"));

@@ -7,17 +7,17 @@ use crate::schedule::{
     CaReachability, IN_FLIGHT, IssuePriority, IssueSchedule, IssueSlot, RENEWALS,
 };
 
-/// Everybody who can run has run.
+/// Lets all tasks that can run do so.
 async fn settle() {
     for _ in 0..100 {
         tokio::task::yield_now().await;
     }
 }
 
-/// Those who were served, in order.
+/// The numbers of those that got a slot, in order.
 type Served = Arc<Mutex<Vec<usize>>>;
 
-/// Someone who waits, and takes a second once it is its turn.
+/// Waits for a slot, and then keeps it for a second.
 fn queue(schedule: &IssueSchedule, priority: IssuePriority, number: usize, served: &Served) {
     let (schedule, served) = (schedule.clone(), Arc::clone(served));
     tokio::spawn(async move {
@@ -37,7 +37,7 @@ async fn take(schedule: &IssueSchedule, priority: IssuePriority, count: usize) -
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_thousand_renewals_are_asked_for_few_at_a_time() {
+async fn renewals_are_requested_a_few_at_a_time() {
     let (schedule, served) = (IssueSchedule::default(), Served::default());
     for number in 0..1000 {
         queue(&schedule, IssuePriority::Renewal, number, &served);
@@ -51,7 +51,7 @@ async fn a_thousand_renewals_are_asked_for_few_at_a_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_waited_for_comes_first_and_finds_room() {
+async fn awaited_certificates_come_first_and_have_slots_of_their_own() {
     let (schedule, served) = (IssueSchedule::default(), Served::default());
     for number in 0..100 {
         queue(&schedule, IssuePriority::Renewal, number, &served);
@@ -61,7 +61,7 @@ async fn who_is_waited_for_comes_first_and_finds_room() {
         queue(&schedule, IssuePriority::Awaited, number, &served);
     }
     settle().await;
-    // The room that renewals may not take.
+    // The slots that renewals may not take.
     assert_eq!(served.lock().unwrap()[RENEWALS..], [1000, 1001]);
     sleep(Duration::from_millis(1500)).await;
     let after: Vec<_> = served.lock().unwrap()[IN_FLIGHT..].to_vec();
@@ -69,7 +69,7 @@ async fn who_is_waited_for_comes_first_and_finds_room() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_authority_that_cannot_be_reached_is_left_alone_by_all() {
+async fn a_ca_that_cannot_be_reached_gets_no_requests() {
     let (schedule, served) = (IssueSchedule::default(), Served::default());
     let slots = take(&schedule, IssuePriority::Awaited, IN_FLIGHT).await;
     for number in 0..1000 {
@@ -82,7 +82,7 @@ async fn an_authority_that_cannot_be_reached_is_left_alone_by_all() {
     settle().await;
     assert!(schedule.is_resting());
     assert_eq!(served.lock().unwrap().len(), 0);
-    // One finds out; only when it was answered do the others follow.
+    // One request probes it. The others follow only after it has been answered.
     sleep(Duration::from_millis(600)).await;
     assert_eq!(served.lock().unwrap().len(), 1);
     sleep(Duration::from_millis(1000)).await;
@@ -91,7 +91,7 @@ async fn an_authority_that_cannot_be_reached_is_left_alone_by_all() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_is_tried_again_ever_more_rarely_up_to_a_bound() {
+async fn it_is_tried_again_with_growing_pauses_up_to_a_bound() {
     let schedule = IssueSchedule::default();
     let mut tries = Vec::new();
     for _ in 0..20 {
@@ -111,7 +111,7 @@ async fn it_is_tried_again_ever_more_rarely_up_to_a_bound() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_does_not_wait_any_more_takes_no_place() {
+async fn a_waiter_that_gives_up_takes_no_slot() {
     let schedule = IssueSchedule::default();
     let slots = take(&schedule, IssuePriority::Awaited, IN_FLIGHT).await;
     for _ in 0..100 {

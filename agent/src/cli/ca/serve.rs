@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use rustls::pki_types::ServerName;
 
+use ambit_ca::Lifetimes;
 use ambit_ca::account::ServiceAccount;
-use ambit_ca::limits::RateLimit;
-use ambit_ca::request::Lifetimes;
+use ambit_ca::rate_limit::RateLimit;
 use ambit_ca::{CaConfig, PodSource, TokenSource};
 use ambit_jwt::ExpectedToken;
 use ambit_model::TrustDomain;

@@ -9,7 +9,7 @@ use crate::tests::{HOUR, Root, identity, trust};
 use crate::verify::PeerVerifier;
 
 #[tokio::test]
-async fn a_good_answer_is_a_certificate_by_the_roots_that_came_with_it() {
+async fn a_good_answer_verifies_against_the_roots_that_it_contains() {
     let scene = Scene::start(good(&Arc::new(Root::make()))).await;
     let issued = scene.ask().await.unwrap();
     let anchors = scene.ca.anchors().borrow().clone();
@@ -24,7 +24,7 @@ async fn a_good_answer_is_a_certificate_by_the_roots_that_came_with_it() {
 }
 
 #[tokio::test]
-async fn wrong_answers_are_refused_with_their_reason_and_change_no_roots() {
+async fn wrong_answers_are_refused_and_do_not_change_the_roots() {
     let root = Arc::new(Root::make());
     let scene = Scene::start(good(&root)).await;
     scene.ask().await.unwrap();
@@ -67,7 +67,7 @@ async fn a_refusal_says_what_to_do() {
     let scene = Scene::start(Reply::Silence).await;
     let trusted = ["CA_TRUSTED_NODE_ACCOUNTS", "--node-account"];
     let token = ["--ca-token", "audience"];
-    // istiod's own words for an account that may not ask for others.
+    // istiod's own words for an account that may not ask for other identities.
     let impersonation = "request impersonation authentication failure";
     for (code, text, words) in [
         (7, "not allowed", trusted),
@@ -92,7 +92,7 @@ async fn a_refusal_says_what_to_do() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_not_remembered() {
+async fn a_request_can_succeed_after_a_refusal() {
     let scene = Scene::start(Reply::Status(7, "no")).await;
     scene.refused().await;
     scene.server.reply(good(&Arc::new(Root::make())));

@@ -1,4 +1,4 @@
-//! The protocol, against an authority on loopback.
+//! The client, against a CA on loopback.
 
 mod answers;
 mod roots;
@@ -17,13 +17,13 @@ use crate::provider::{CertificateProvider, IssueFailure};
 use crate::tests::{HOUR, Root, identity, trust};
 use server::{CaServer, Reply};
 
-/// The name that the authority has to have.
+/// The name that the CA must prove.
 const NAME: &str = "istiod.istio-system.svc";
 
-/// An agent that asks an authority.
+/// A client, and the CA that it asks.
 struct Scene {
     server: CaServer,
-    /// Of the authority's own certificate.
+    /// The root of the CA's own certificate.
     server_root: Root,
     files: TempDir,
     ca: IstioCa,
@@ -34,7 +34,7 @@ impl Scene {
         Self::named(NAME, reply).await
     }
 
-    /// An authority with a certificate for another name.
+    /// A CA with a certificate for another name.
     async fn named(name: &str, reply: Reply) -> Self {
         let server_root = Root::make();
         let server = CaServer::start(&server_root, name, reply).await;
@@ -55,7 +55,7 @@ impl Scene {
         self.files.path().join(name)
     }
 
-    /// Asks for the certificate of `web`.
+    /// Requests a certificate for `web`.
     async fn ask(&self) -> Result<IssuedCertificate, IssueFailure> {
         self.ca.issue(&identity("web"), HOUR).await
     }
@@ -64,7 +64,7 @@ impl Scene {
         self.ask().await.expect_err("a refusal")
     }
 
-    /// The tokens that came to the authority.
+    /// The tokens that the CA has received.
     fn tokens(&self) -> Vec<String> {
         let requests = self.server.requests().into_iter();
         let tokens = requests.map(|(headers, _)| headers["authorization"].to_str().unwrap().into());
@@ -84,7 +84,7 @@ fn config(server: &CaServer, files: &TempDir) -> IstioCaConfig {
     }
 }
 
-/// A reply as it should be.
+/// A correct answer.
 fn good(root: &Arc<Root>) -> Reply {
     Reply::Certificate {
         signer: Arc::clone(root),

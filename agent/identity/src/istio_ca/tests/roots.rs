@@ -16,7 +16,7 @@ async fn the_roots_are_those_of_the_newest_answer() {
     assert!(anchors.borrow().is_empty());
     scene.ask().await.unwrap();
     assert_eq!(**anchors.borrow(), old.anchors());
-    // A root is added: the whole bundle comes in the last element.
+    // A root is added: the last element contains the whole bundle.
     scene.server.reply(Reply::Certificate {
         signer: Arc::clone(&old),
         roots: format!("{}{}", new.pem, old.pem),
@@ -30,7 +30,7 @@ async fn the_roots_are_those_of_the_newest_answer() {
 }
 
 #[test]
-fn an_answer_that_was_overtaken_says_nothing() {
+fn an_answer_that_a_newer_one_overtook_is_ignored() {
     let mut questions = RequestNumbers::default();
     assert!(questions.note(2));
     assert!(!questions.note(1));
@@ -38,7 +38,7 @@ fn an_answer_that_was_overtaken_says_nothing() {
 }
 
 #[tokio::test]
-async fn a_file_of_roots_alone_says_what_they_are() {
+async fn a_file_of_roots_overrides_those_of_answers() {
     let (first, second) = (Arc::new(Root::make()), Root::make());
     let mut scene = Scene::start(good(&Arc::new(Root::make()))).await;
     let path = scene.file("trust.pem");

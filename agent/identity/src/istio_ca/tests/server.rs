@@ -1,4 +1,4 @@
-//! An authority on loopback that answers what a test wants, over HTTP/2 frames of its own making.
+//! A CA on loopback that gives the answers a test wants, in HTTP/2 frames of its own making.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -19,28 +19,28 @@ use crate::tests::{HOUR, Root, current, params};
 use crate::tls::crypto_provider;
 use ambit_ca_protocol::{CREATE_CERTIFICATE_PATH, CertificateRequest, CertificateResponse};
 
-/// What the server answers a request with.
+/// What the server answers.
 #[derive(Clone)]
 pub(super) enum Reply {
-    /// A certificate for whom it was asked, signed by this root, with these roots.
+    /// A certificate for the requested identity, signed by this root, with these roots.
     Certificate { signer: Arc<Root>, roots: String },
-    /// A certificate for somebody else.
+    /// A certificate for another identity.
     For(Arc<Root>, &'static str),
-    /// A certificate that has expired.
+    /// An expired certificate.
     Expired(Arc<Root>),
-    /// A certificate for a key that nobody sent.
+    /// A certificate for another key.
     OtherKey(Arc<Root>),
-    /// These elements.
+    /// Exactly these elements.
     Elements(Vec<String>),
-    /// This status.
+    /// A gRPC status with a message.
     Status(u16, &'static str),
-    /// This many bytes.
+    /// An answer of this many bytes.
     Endless(usize),
-    /// Never.
+    /// No answer.
     Silence,
 }
 
-/// The server, and what came to it.
+/// The server, and what it has received.
 pub(super) struct CaServer {
     pub(super) address: SocketAddr,
     seen: Arc<Seen>,
@@ -52,11 +52,11 @@ struct Seen {
     connections: Mutex<usize>,
 }
 
-/// A request: its headers, and the message.
+/// The headers of a request, and its message.
 pub(super) type SeenRequest = (HeaderMap, CertificateRequest);
 
 impl CaServer {
-    /// A server whose own certificate is of `root`, for `name`.
+    /// Starts a server with a certificate for `name`, signed by `root`.
     pub(super) async fn start(root: &Root, name: &str, reply: Reply) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -78,7 +78,7 @@ impl CaServer {
         self.seen.requests.lock().unwrap().clone()
     }
 
-    /// Connections that came as far as TCP.
+    /// How many TCP connections were accepted.
     pub(super) fn connections(&self) -> usize {
         *self.seen.connections.lock().unwrap()
     }
@@ -110,7 +110,7 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor, seen: Arc<Seen>) {
 }
 
 async fn serve(stream: TcpStream, acceptor: TlsAcceptor, seen: Arc<Seen>) {
-    // A client that does not trust this server leaves.
+    // A client that does not trust this server closes the connection.
     let Ok(tls) = acceptor.accept(stream).await else {
         return;
     };
@@ -168,7 +168,7 @@ fn sign(signer: &Root, uri: &str, csr: &str, lifetime: std::time::Duration) -> S
     signer.certify(&params(&[uri], [now, now + lifetime]), &request.public_key)
 }
 
-/// Whom a request is for.
+/// The identity that a request is for.
 pub(super) fn asked_for(message: &CertificateRequest) -> String {
     let fields = &message.metadata.as_ref().unwrap().fields;
     let identity = fields["ImpersonatedIdentity"].string_value.clone();
@@ -206,7 +206,7 @@ fn send(mut respond: SendResponse<Bytes>, cert_chain: Vec<String>) {
     frame.put_u8(0);
     frame.put_u32(message.len().try_into().unwrap());
     frame.extend_from_slice(&message);
-    // A client that has seen enough leaves.
+    // The client may have closed the stream already.
     let Ok(mut body) = respond.send_response(head(), false) else {
         return;
     };

@@ -6,7 +6,7 @@ use super::{NAME, Scene, good};
 use crate::tests::Root;
 
 #[tokio::test]
-async fn an_authority_that_is_verified_is_asked() {
+async fn a_verified_ca_gets_the_token_and_the_request() {
     let scene = Scene::start(good(&Arc::new(Root::make()))).await;
     scene.ask().await.unwrap();
     let (headers, message) = scene.server.requests().remove(0);
@@ -17,7 +17,7 @@ async fn an_authority_that_is_verified_is_asked() {
 }
 
 #[tokio::test]
-async fn no_token_goes_to_one_of_another_root() {
+async fn no_token_is_sent_to_a_ca_of_another_root() {
     let scene = Scene::start(good(&Arc::new(Root::make()))).await;
     fs::write(scene.file("root.pem"), Root::make().pem).unwrap();
     let failure = scene.refused().await;
@@ -31,7 +31,7 @@ async fn no_token_goes_to_one_of_another_root() {
 }
 
 #[tokio::test]
-async fn no_token_goes_to_one_of_another_name() {
+async fn no_token_is_sent_to_a_ca_of_another_name() {
     let scene = Scene::named("istiod.elsewhere.svc", good(&Arc::new(Root::make()))).await;
     let failure = scene.refused().await.to_string();
     assert!(failure.contains(NAME), "{failure}");
@@ -40,7 +40,7 @@ async fn no_token_goes_to_one_of_another_name() {
 }
 
 #[tokio::test]
-async fn without_roots_nobody_is_asked() {
+async fn without_roots_no_ca_is_asked() {
     let scene = Scene::start(good(&Arc::new(Root::make()))).await;
     for text in ["", "no PEM"] {
         fs::write(scene.file("root.pem"), text).unwrap();
@@ -53,7 +53,7 @@ async fn without_roots_nobody_is_asked() {
 }
 
 #[tokio::test]
-async fn the_root_file_is_read_anew_though_a_connection_is_open() {
+async fn a_change_of_the_root_file_replaces_an_open_connection() {
     let scene = Scene::start(good(&Arc::new(Root::make()))).await;
     scene.ask().await.unwrap();
     scene.ask().await.unwrap();
@@ -71,7 +71,7 @@ async fn the_root_file_is_read_anew_though_a_connection_is_open() {
 }
 
 #[tokio::test]
-async fn the_token_is_read_anew_and_an_absent_one_is_no_question() {
+async fn the_token_is_read_for_each_request_and_required() {
     let scene = Scene::start(good(&Arc::new(Root::make()))).await;
     scene.ask().await.unwrap();
     fs::write(scene.file("token"), "second").unwrap();
@@ -86,9 +86,9 @@ async fn the_token_is_read_anew_and_an_absent_one_is_no_question() {
 }
 
 #[tokio::test]
-async fn an_authority_that_is_not_there_is_named() {
+async fn the_error_names_a_ca_that_cannot_be_reached() {
     let mut scene = Scene::start(good(&Arc::new(Root::make()))).await;
-    // No kernel gives away this port.
+    // The kernel does not assign this port.
     let address = "127.0.0.1:1";
     scene.ca.config.address = format!("https://{address}").parse().unwrap();
     let failure = scene.refused().await;

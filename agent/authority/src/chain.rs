@@ -1,4 +1,4 @@
-//! A certificate of an authority, and whether it may sign.
+//! A CA's own certificates: whether each may sign, and the path from the signing certificate to a root.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -9,10 +9,11 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::time::ASN1Time;
 
-use super::error::{CaCertificateFlaw, CaFilesError};
+use crate::error::{CaCertificateFlaw, CaFilesError};
+use crate::files::{CERTIFICATE, CHAIN, CaFileSet, ROOTS};
 use ambit_model::TrustDomain;
 
-/// A certificate of an authority, decoded.
+/// A CA's own certificate, decoded.
 #[derive(Clone, Debug)]
 pub(super) struct CaCertificate<'a> {
     pub(super) der: &'a CertificateDer<'static>,
@@ -56,7 +57,7 @@ impl<'a> CaCertificate<'a> {
         }
     }
 
-    /// Its subject, for people; its serial number where that is empty.
+    /// Its subject for messages, or its serial number if the subject is empty.
     pub(super) fn subject(&self) -> String {
         match self.parsed.subject().to_string() {
             empty if empty.is_empty() => format!("serial {}", self.parsed.raw_serial_as_string()),
@@ -73,19 +74,18 @@ impl<'a> CaCertificate<'a> {
         Validity::of(&self.parsed)
     }
 
-    /// Whether its issuer's name is its own: a root, if it is trusted.
+    /// Whether its issuer's name is its own name. If it is trusted too, it is a root.
     pub(super) fn is_self_issued(&self) -> bool {
         self.parsed.issuer().as_raw() == self.parsed.subject().as_raw()
     }
 
-    /// Whether another certificate's name and key signed it.
+    /// Whether it was signed by another certificate's key, and names that certificate as its issuer.
     pub(super) fn is_signed_by(&self, other: &CaCertificate<'_>) -> bool {
         let key = Some(other.parsed.public_key());
         self.parsed.issuer().as_raw() == other.parsed.subject().as_raw()
             && self.parsed.verify_signature(key).is_ok()
     }
 
-    /// Whether its time is over.
     pub(super) fn has_expired(&self) -> bool {
         self.parsed.validity().not_after < ASN1Time::now()
     }
@@ -100,7 +100,7 @@ impl<'a> CaCertificate<'a> {
         self.check_authority(0)
     }
 
-    /// Judges it as one that signs now, with so many CAs between it and the workloads.
+    /// Checks that it may sign at this time, with `below` CAs between it and the workloads.
     pub(super) fn check_signs(
         &self,
         below: u32,
@@ -120,8 +120,8 @@ impl<'a> CaCertificate<'a> {
         self.check_trust_domain(trust_domain)
     }
 
-    /// Judges its name as an issuer's: it has to be written the same into what it signs, and rcgen
-    /// writes an attribute once.
+    /// Checks that its name can be an issuer's: the certificates that it signs must repeat the name
+    /// exactly, and rcgen writes each attribute only once.
     pub(super) fn check_name(&self) -> Result<(), CaCertificateFlaw> {
         let mut types = BTreeSet::new();
         for part in self.parsed.subject().iter_rdn() {
@@ -152,7 +152,7 @@ impl<'a> CaCertificate<'a> {
         }
     }
 
-    /// Its URI names, if it has any, are its trust domain (SPIFFE X.509-SVID, section 3.1).
+    /// Checks that its URI names, if it has any, are the trust domain (SPIFFE X.509-SVID, section 3.1).
     fn check_trust_domain(&self, expected: &TrustDomain) -> Result<(), CaCertificateFlaw> {
         let names = self.parsed.subject_alternative_name().map_err(unreadable)?;
         let names = names.iter().flat_map(|names| &names.value.general_names);
@@ -181,7 +181,7 @@ fn unreadable(error: impl ToString) -> CaCertificateFlaw {
     CaCertificateFlaw::Unreadable(error.to_string())
 }
 
-/// The error for a certificate with a flaw.
+/// Returns a function that wraps a flaw of a certificate into an error.
 pub(super) fn flawed<'a>(
     path: &'a Path,
     certificate: &'a CaCertificate<'_>,
@@ -191,4 +191,110 @@ pub(super) fn flawed<'a>(
         subject: certificate.subject(),
         flaw,
     }
+}
+
+/// The signing certificate, the intermediates above it, and the root that they lead to.
+#[derive(Debug)]
+pub(super) struct SigningPath<'a> {
+    /// Empty if the signing certificate is the root.
+    below_root: Vec<CaCertificate<'a>>,
+    root: CaCertificate<'a>,
+}
+
+impl<'a> SigningPath<'a> {
+    /// Follows the chain in the order of its file, and checks each certificate and each signature.
+    pub(super) fn find(
+        files: &CaFileSet,
+        signing: CaCertificate<'a>,
+        mut chain: Vec<CaCertificate<'a>>,
+        roots: &[CaCertificate<'a>],
+        trust_domain: &TrustDomain,
+    ) -> Result<Self, CaFilesError> {
+        let is_root = |one: &CaCertificate<'_>| roots.iter().any(|root| root.der == one.der);
+        // Istio's own tools include both ends in the chain.
+        if chain.first().is_some_and(|first| first.der == signing.der) {
+            chain.remove(0);
+        }
+        chain.pop_if(|last| is_root(last));
+        let signing_file = files.path(CERTIFICATE);
+        signing
+            .check_signs(0, trust_domain)
+            .map_err(flawed(&signing_file, &signing))?;
+        if chain.is_empty() && is_root(&signing) {
+            return Ok(Self {
+                below_root: Vec::new(),
+                root: signing,
+            });
+        }
+        let mut below_root = vec![signing];
+        for next in chain {
+            below_root.push(above(files, &below_root, next, trust_domain)?);
+        }
+        let root = root_of(files, &below_root, roots, trust_domain)?;
+        Ok(Self { below_root, root })
+    }
+
+    pub(super) fn intermediates(&self) -> Vec<CertificateDer<'static>> {
+        let intermediates = self.below_root.iter();
+        intermediates.map(|one| one.der.clone()).collect()
+    }
+
+    pub(super) fn root(&self) -> &CertificateDer<'static> {
+        self.root.der
+    }
+
+    /// The time in which all of it is valid.
+    pub(super) fn validity(&self) -> Validity {
+        let intermediates = self.below_root.iter().map(CaCertificate::validity);
+        intermediates.fold(self.root.validity(), Validity::and)
+    }
+}
+
+/// Checks that the next certificate signed the last one of the path so far, and may do so.
+fn above<'a>(
+    files: &CaFileSet,
+    below: &[CaCertificate<'a>],
+    next: CaCertificate<'a>,
+    trust_domain: &TrustDomain,
+) -> Result<CaCertificate<'a>, CaFilesError> {
+    let path = files.path(CHAIN);
+    if let Some(last) = below.last().filter(|last| !last.is_signed_by(&next)) {
+        return Err(CaFilesError::Chain {
+            path,
+            subject: last.subject(),
+            next: next.subject(),
+        });
+    }
+    next.check_signs(count(below), trust_domain)
+        .map_err(flawed(&path, &next))?;
+    Ok(next)
+}
+
+/// A root that signed the last certificate of the path, and may do so. The bundle may contain several
+/// of one name and key, for example an expired one.
+fn root_of<'a>(
+    files: &CaFileSet,
+    below: &[CaCertificate<'a>],
+    roots: &[CaCertificate<'a>],
+    trust_domain: &TrustDomain,
+) -> Result<CaCertificate<'a>, CaFilesError> {
+    let path = files.path(ROOTS);
+    let last = below.last();
+    let mut error = CaFilesError::OtherRoot {
+        path: path.clone(),
+        subject: last.map(CaCertificate::subject).unwrap_or_default(),
+    };
+    let signed = |root: &&CaCertificate<'a>| last.is_some_and(|last| last.is_signed_by(root));
+    for root in roots.iter().filter(signed) {
+        match root.check_signs(count(below), trust_domain) {
+            Ok(()) => return Ok(root.clone()),
+            Err(flaw) => error = flawed(&path, root)(flaw),
+        }
+    }
+    Err(error)
+}
+
+/// How many CAs are below the next one.
+fn count(below: &[CaCertificate<'_>]) -> u32 {
+    u32::try_from(below.len()).unwrap_or(u32::MAX)
 }

@@ -1,27 +1,29 @@
-//! One unary call, by gRPC's own rules and no laxer: one message, then trailers with one status. A
-//! denial stands whatever comes behind it; a permission counts only if all of the answer is in order.
+//! A unary call, read strictly as gRPC defines it: one message, then trailers with one status. A denial
+//! stands whatever follows it. A permission counts only if the whole response is correct.
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, TE};
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, TE};
 use http::response::Parts;
-use http::{Method, Request, Response, StatusCode, Version};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
 use prost::Message;
 use tonic::Code;
 
-use super::answer::{NoAnswer, answer};
-use crate::answer::{AuthorizerAnswer, DenialResponse};
-use crate::envoy::{CHECK_PATH, CheckRequest, CheckResponse};
+use crate::answer::{Allowance, AuthorizerAnswer, DenialResponse};
+use crate::envoy::{
+    CHECK_PATH, CheckRequest, CheckResponse, DeniedHttpResponse, HeaderValueOption, OkHttpResponse,
+};
+use crate::headers::{HeaderMutations, HeaderPlacement};
 use ambit_model::ProviderService;
 
-/// The largest message of an answer that is read, in bytes.
+/// The largest message that is read, in bytes.
 const LARGEST_ANSWER: usize = 1 << 20;
 
-/// Bytes before a message: whether it is compressed, and its length.
+/// The length of a message's prefix: a compression flag and the message's length.
 const PREFIX: usize = 5;
 
-/// What is shown of an authorizer's own words, in characters.
+/// How much of an authorizer's own text is repeated, in characters.
 const SHOWN: usize = 200;
 
 const GRPC: &str = "application/grpc";
@@ -48,7 +50,7 @@ pub(super) fn check_call(
     request.body(Full::new(body.into())).ok()
 }
 
-/// What a response means.
+/// The meaning of a response.
 ///
 /// # Errors
 /// [`NoAnswer`].
@@ -76,17 +78,17 @@ fn of_answer(data: &[u8], end: End) -> Result<AuthorizerAnswer, NoAnswer> {
     let trailers = match end {
         End::Trailers(trailers) => trailers,
         End::NoTrailers => return Err(malformed("it ends without trailers")),
-        End::TooLong => return Err(malformed("it is longer than is read")),
+        End::TooLong => return Err(malformed("it is too long")),
         End::Broken(problem) => return Err(malformed(format!("it broke off: {problem}"))),
     };
     let code = status(&trailers)?;
     match (code, first) {
         (Code::Ok, Ok((answer, []))) => answer,
-        (Code::Ok, Ok(_)) => Err(malformed("there is more behind its message")),
+        (Code::Ok, Ok(_)) => Err(malformed("something follows its message")),
         (Code::Ok, Err(problem)) => Err(malformed(problem)),
         (_, _) if data.is_empty() || is_denial(code) => of_code(code, &trailers),
         (_, _) => Err(malformed(format!(
-            "it has a message, and failed with {code:?}"
+            "it contains a message but failed with {code:?}"
         ))),
     }
 }
@@ -101,11 +103,11 @@ fn check_head(head: &Parts) -> Result<(), NoAnswer> {
     match (is_grpc, encodings.all(|encoding| encoding == "identity")) {
         (true, true) => Ok(()),
         (false, _) => Err(malformed("its content-type is not application/grpc")),
-        (true, false) => Err(malformed("it is compressed, which was not asked for")),
+        (true, false) => Err(malformed("it is compressed, which was not requested")),
     }
 }
 
-/// How an answer ended.
+/// How a response ended.
 enum End {
     Trailers(HeaderMap),
     NoTrailers,
@@ -113,7 +115,7 @@ enum End {
     Broken(String),
 }
 
-/// All data of a body, as far as it comes.
+/// The data of a body as far as it arrives, and how it ended.
 async fn collect(mut body: Incoming) -> (BytesMut, End) {
     let mut data = BytesMut::new();
     while let Some(frame) = body.frame().await {
@@ -136,17 +138,17 @@ async fn collect(mut body: Incoming) -> (BytesMut, End) {
     (data, End::NoTrailers)
 }
 
-/// What the first message means, and what stands behind it.
+/// The meaning of the first message, and the data that follows it.
 ///
 /// # Errors
-/// What is wrong with it.
+/// What is wrong with the message.
 fn first_message(data: &[u8]) -> Result<(Result<AuthorizerAnswer, NoAnswer>, &[u8]), &'static str> {
     let (prefix, rest) = data
         .split_first_chunk::<PREFIX>()
         .ok_or("it has no message")?;
     let [compression, length @ ..] = *prefix;
     if compression != 0 {
-        return Err("its message is compressed, which was not asked for");
+        return Err("its message is compressed, which was not requested");
     }
     let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
     let (message, rest) = rest
@@ -157,11 +159,11 @@ fn first_message(data: &[u8]) -> Result<(Result<AuthorizerAnswer, NoAnswer>, &[u
     Ok((answer(message), rest))
 }
 
-/// The one status, which is a decimal number.
+/// The only status, which is a decimal number.
 fn status(headers: &HeaderMap) -> Result<Code, NoAnswer> {
     let mut values = headers.get_all(GRPC_STATUS).iter();
     let (Some(value), None) = (values.next(), values.next()) else {
-        return Err(malformed("it has no grpc-status, or several"));
+        return Err(malformed("it does not have exactly one grpc-status"));
     };
     let text = value.to_str().unwrap_or_default();
     let code = text
@@ -170,7 +172,7 @@ fn status(headers: &HeaderMap) -> Result<Code, NoAnswer> {
         .filter(|code| code.to_string() == text);
     match code.map(|code| Code::from_i32(code.into())) {
         Some(code) => Ok(code),
-        None => Err(malformed("its grpc-status is not a number of gRPC's")),
+        None => Err(malformed("its grpc-status is not a gRPC status code")),
     }
 }
 
@@ -201,9 +203,9 @@ fn of_code(code: Code, headers: &HeaderMap) -> Result<AuthorizerAnswer, NoAnswer
     }
 }
 
-/// What a status of HTTP means, which gRPC does not use.
+/// The meaning of an HTTP status other than 200, which gRPC does not use.
 fn of_status(status: StatusCode) -> Result<AuthorizerAnswer, NoAnswer> {
-    let problem = format!("it answered with status {status}, and not with gRPC");
+    let problem = format!("it answered with status {status}, not with gRPC");
     match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Ok(forbidden()),
         StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
@@ -236,4 +238,134 @@ fn said(message: Option<&HeaderValue>) -> String {
 
 fn malformed(problem: impl Into<String>) -> NoAnswer {
     NoAnswer::Malformed(problem.into())
+}
+
+/// `google.rpc.Code.OK`.
+const OK: i32 = 0;
+
+/// Why a response contains no usable answer. Displays as a clause without the full stop.
+#[derive(Debug)]
+pub(super) enum NoAnswer {
+    /// The authorizer says that it failed.
+    Failed(String),
+    /// It says that it is temporarily unavailable.
+    Unavailable(String),
+    /// It says that it does not accept this check.
+    NotTaken(String),
+    /// It asks for something that an authorizer may not do, says nothing, or cannot be read.
+    Malformed(String),
+}
+
+/// The meaning of a message.
+///
+/// A denial anywhere in the message denies, whatever else the message contains. Envoy takes a message
+/// that says nothing for permission; here it is an error.
+///
+/// # Errors
+/// [`NoAnswer`].
+pub(super) fn answer(response: CheckResponse) -> Result<AuthorizerAnswer, NoAnswer> {
+    if let Some(denied) = response.denied_response {
+        return Ok(AuthorizerAnswer::Deny(denial(denied)));
+    }
+    if response.error_response.is_some() {
+        let problem = "it says that it failed (error_response)";
+        return Err(NoAnswer::Failed(problem.to_owned()));
+    }
+    match (
+        response.status.map(|status| status.code),
+        response.ok_response,
+    ) {
+        (Some(code), _) if code != OK => Ok(AuthorizerAnswer::Deny(denial(
+            DeniedHttpResponse::default(),
+        ))),
+        (_, Some(ok)) => allowance(&ok).map(AuthorizerAnswer::Allow),
+        (Some(_), None) => Ok(AuthorizerAnswer::Allow(Allowance::default())),
+        (None, None) => Err(NoAnswer::Malformed(
+            "it neither allows nor denies".to_owned(),
+        )),
+    }
+}
+
+/// The response of a denial. Headers that no response can have are left out.
+fn denial(denied: DeniedHttpResponse) -> DenialResponse {
+    let mut headers = HeaderMutations::default();
+    for option in &denied.headers {
+        if let Ok(placement) = placement(option, HeaderPlacement::Set) {
+            let _ = change(&mut headers, option, placement);
+        }
+    }
+    let mut map = HeaderMap::new();
+    headers.apply(&mut map);
+    DenialResponse {
+        status: denied
+            .status
+            .and_then(|status| u16::try_from(status.code).ok())
+            .filter(|code| (200..600).contains(code))
+            .and_then(|code| StatusCode::from_u16(code).ok())
+            .unwrap_or(StatusCode::FORBIDDEN),
+        headers: map,
+        body: denied.body,
+    }
+}
+
+fn allowance(ok: &OkHttpResponse) -> Result<Allowance, NoAnswer> {
+    if !ok.query_parameters_to_set.is_empty() || !ok.query_parameters_to_remove.is_empty() {
+        let problem = "it asks to change the query, which Ambit does not do for authorizers";
+        return Err(NoAnswer::Malformed(problem.to_owned()));
+    }
+    let mut allowance = Allowance::default();
+    for option in &ok.headers {
+        let placement = placement(option, HeaderPlacement::Set)?;
+        change(&mut allowance.request, option, placement)?;
+    }
+    for name in &ok.headers_to_remove {
+        let removed = allowance.request.remove(name);
+        removed.map_err(|error| NoAnswer::Malformed(error.to_string()))?;
+    }
+    for option in &ok.response_headers_to_add {
+        let placement = placement(option, HeaderPlacement::Append)?;
+        change(&mut allowance.response, option, placement)?;
+    }
+    Ok(allowance)
+}
+
+fn change(
+    mutations: &mut HeaderMutations,
+    option: &HeaderValueOption,
+    placement: HeaderPlacement,
+) -> Result<(), NoAnswer> {
+    let Some(header) = &option.header else {
+        return Err(NoAnswer::Malformed(
+            "it changes a header without a name".to_owned(),
+        ));
+    };
+    let value = if header.raw_value.is_empty() {
+        &header.value
+    } else {
+        &header.raw_value
+    };
+    let changed = mutations.change(&header.key, value, placement);
+    changed.map_err(|error| NoAnswer::Malformed(error.to_string()))
+}
+
+/// The placement of a header. The action 0 also means that neither field is set, for which each list of
+/// headers has its own default.
+fn placement(
+    option: &HeaderValueOption,
+    default: HeaderPlacement,
+) -> Result<HeaderPlacement, NoAnswer> {
+    match (
+        option.append.map(|append| append.value),
+        option.append_action,
+    ) {
+        (Some(true), _) => Ok(HeaderPlacement::Append),
+        (Some(false), _) => Ok(HeaderPlacement::Set),
+        (None, 0) => Ok(default),
+        (None, 1) => Ok(HeaderPlacement::AddIfAbsent),
+        (None, 2) => Ok(HeaderPlacement::Set),
+        (None, 3) => Ok(HeaderPlacement::SetIfPresent),
+        (None, other) => Err(NoAnswer::Malformed(format!(
+            "append_action {other} is not known"
+        ))),
+    }
 }

@@ -1,14 +1,69 @@
-//! Tokens that nobody is known by.
+//! Requests and tokens that are refused.
+
+use std::fmt::Write;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use tonic::Code;
 
-use super::ca::{TestCa, claims, seconds};
-use super::client::Ask;
-use super::sidecar;
+use crate::tests::ca::{Ask, TestCa, claims, csr, seconds};
+use crate::tests::{agent, sidecar};
 use ambit_jwt::testing::{TestIssuer, unsigned};
+
+#[tokio::test]
+async fn invalid_identities_are_refused() {
+    let ca = TestCa::start().await;
+    let (client, token) = (ca.client().await, ca.token(&agent()));
+    for id in [
+        "",
+        "spiffe://cluster.local/ns/shop/sa/web/extra",
+        "spiffe://cluster.local/ns/shop/sa/web\0",
+        "spiffe://cluster.local/ns/shop/sa/w%65b",
+        "spiffe://CLUSTER.local/ns/shop/sa/web",
+        "Spiffe://cluster.local/ns/shop/sa/web",
+        "cluster.local/ns/shop/sa/web",
+    ] {
+        let (code, reason) = client.refused(&Ask::impersonating(&token, id)).await;
+        assert_eq!(code, Code::InvalidArgument, "{id:?}: {reason}");
+    }
+    let long = format!("spiffe://cluster.local/ns/shop/sa/{}", "a".repeat(4096));
+    let (code, reason) = client.refused(&Ask::impersonating(&token, &long)).await;
+    assert_eq!(code, Code::InvalidArgument);
+    assert!(reason.len() < 512, "{reason}");
+}
+
+#[tokio::test]
+async fn requests_without_a_valid_signature_are_refused() {
+    let ca = TestCa::start().await;
+    let (client, token) = (ca.client().await, ca.token(&agent()));
+    let (one, other) = (csr(), csr());
+    let mut garbage = "-----BEGIN CERTIFICATE REQUEST-----\n".to_owned();
+    writeln!(garbage, "{}", "MIIB".repeat(16)).expect("written");
+    garbage.push_str("-----END CERTIFICATE REQUEST-----\n");
+    let line = one.lines().nth(2).expect("a line");
+    let changed = one.replace(line, other.lines().nth(2).expect("a line"));
+    for csr in [
+        "",
+        "no PEM",
+        &garbage,
+        &changed,
+        &format!("{one}{other}"),
+        "\0",
+    ] {
+        let (code, reason) = client.refused(&Ask::own(&token).with_csr(csr)).await;
+        assert_eq!(code, Code::InvalidArgument, "{csr:?}: {reason}");
+    }
+    assert!(client.ask(&Ask::own(&token).with_csr(one)).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_message_that_is_too_large_is_not_read() {
+    let ca = TestCa::start().await;
+    let ask = Ask::own(&ca.token(&agent())).with_csr("a".repeat(64 * 1024));
+    assert_eq!(ca.client().await.refused(&ask).await.0, Code::OutOfRange);
+    assert_eq!(ca.service.audit.counts(), Default::default());
+}
 
 fn with(field: &str, value: Value) -> Value {
     let mut claims = claims(&sidecar());
@@ -16,7 +71,7 @@ fn with(field: &str, value: Value) -> Value {
     claims
 }
 
-/// Asserts that a token is refused, for this reason, and not repeated.
+/// Asserts that a token is refused for this reason, and not repeated in the message.
 async fn assert_refused(ca: &TestCa, token: &str, because: &str) {
     let (code, reason) = ca.client().await.refused(&Ask::own(token)).await;
     assert_eq!(code, Code::Unauthenticated, "{reason}");
@@ -41,14 +96,14 @@ async fn forged_tokens_are_refused() {
         let none = unsigned(&json!({"alg": algorithm}), &claims);
         assert_refused(&ca, &format!("{none}."), "not supported").await;
     }
-    // Signed with what everybody knows of the issuer's key.
+    // Signed with the issuer's public key as if it were a shared secret.
     let signed = unsigned(&json!({"alg": "HS256"}), &claims);
     let public = ca.issuer.jwk().to_string();
     let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, public.as_bytes());
     let signature = aws_lc_rs::hmac::sign(&key, signed.as_bytes());
     let forged = format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature.as_ref()));
     assert_refused(&ca, &forged, "not supported").await;
-    // Another caller's claims under this caller's signature.
+    // Another caller's claims with this caller's signature.
     let genuine = ca.token(&sidecar());
     let signature = genuine.rsplit_once('.').expect("three parts").1;
     let other = unsigned(
@@ -59,7 +114,7 @@ async fn forged_tokens_are_refused() {
 }
 
 #[tokio::test]
-async fn tokens_out_of_time_or_place_are_refused() {
+async fn tokens_that_are_expired_or_for_others_are_refused() {
     let ca = TestCa::start().await;
     let now = seconds();
     for (field, value, because) in [
@@ -90,7 +145,7 @@ async fn tokens_out_of_time_or_place_are_refused() {
 }
 
 #[tokio::test]
-async fn one_token_in_the_right_scheme_is_wanted() {
+async fn exactly_one_token_in_the_right_scheme_is_accepted() {
     let ca = TestCa::start().await;
     let (client, token) = (ca.client().await, ca.token(&sidecar()));
     let bearer = format!("Bearer {token}");

@@ -1,8 +1,8 @@
-//! Every way in which a caller may or may not have an identity.
+//! Who may have which identity, case by case.
 
 use super::{AGENT, account, agent, caller, pod, pods, sidecar};
-use crate::authorization::{IssuanceDenied, IssuancePolicy, RequestedIdentity};
 use crate::caller::{AuthenticatedCaller, BoundPod};
+use crate::issuance::{IssuanceDenied, IssuancePolicy, RequestedIdentity};
 use crate::pods::PodEntry;
 use ambit_model::{ObjectName, TrustDomain, WorkloadIdentity};
 
@@ -30,7 +30,7 @@ fn judge(
 }
 
 #[test]
-fn everybody_may_have_their_own() {
+fn each_caller_may_have_its_own_identity() {
     for (account, name, node, principal) in [
         (
             "shop/web",
@@ -52,7 +52,7 @@ fn everybody_may_have_their_own() {
 }
 
 #[test]
-fn an_agent_may_have_those_of_its_node_and_no_others() {
+fn an_agent_may_have_the_identities_of_its_node_and_no_others() {
     for (principal, is_given) in [
         ("cluster.local/ns/shop/sa/web", true),
         ("cluster.local/ns/mesh/sa/agent", true),
@@ -64,7 +64,7 @@ fn an_agent_may_have_those_of_its_node_and_no_others() {
         ("cluster.local/ns/nowhere/sa/nobody", false),
     ] {
         let asked = RequestedIdentity::Of(identity(principal));
-        // With and without a node in the token, its pod says where it is.
+        // If the token does not name a node, the agent's pod does.
         for node in [Some("node-1"), None] {
             let given = judge(&caller(AGENT, "agent-1", node), &asked);
             match is_given {
@@ -94,7 +94,7 @@ fn other_trust_domains_are_refused() {
 }
 
 #[test]
-fn who_is_no_agent_may_impersonate_nobody_not_even_itself() {
+fn other_callers_may_not_request_any_identity_explicitly() {
     let error = judge(&sidecar(), &web()).expect_err("refused");
     assert!(matches!(error, IssuanceDenied::NotANodeAccount { .. }));
     assert!(error.to_string().contains("--node-account shop/web"));
@@ -104,7 +104,7 @@ fn who_is_no_agent_may_impersonate_nobody_not_even_itself() {
     };
     let given = nobody_trusted.authorize(&agent(), &web(), &pods());
     assert!(matches!(given, Err(IssuanceDenied::NotANodeAccount { .. })));
-    // An account of the agents' name in another namespace, on the same node.
+    // An account with the agents' name in another namespace, on the same node.
     let mut with_impostor = pods();
     with_impostor.put(pod("shop/agent", "agent-1", "node-1"));
     let impostor = caller("shop/agent", "agent-1", Some("node-1"));
@@ -113,7 +113,7 @@ fn who_is_no_agent_may_impersonate_nobody_not_even_itself() {
 }
 
 #[test]
-fn the_callers_pod_has_to_be_what_its_token_says() {
+fn the_callers_pod_must_match_its_token() {
     let elsewhere = caller(AGENT, "agent-1", Some("node-2"));
     let gone = caller(AGENT, "agent-3", Some("node-1"));
     let of_another = caller(AGENT, "web-0", Some("node-1"));
@@ -151,7 +151,7 @@ fn a_pod_of_another_account_is_not_the_caller() {
 }
 
 #[test]
-fn a_pod_that_its_source_gives_no_uid_is_known_by_its_name() {
+fn a_pod_without_uid_is_matched_by_its_name() {
     let mut pods = pods();
     pods.put(PodEntry {
         uid: None,
@@ -177,7 +177,7 @@ fn a_pod_that_is_not_scheduled_is_on_no_node() {
 }
 
 #[test]
-fn a_pod_that_leaves_the_node_takes_its_identity_along() {
+fn an_identity_leaves_a_node_with_its_last_pod() {
     let mut pods = pods();
     assert!(rules().authorize(&agent(), &web(), &pods).is_ok());
     pods.put(pod("shop/web", "web-0", "node-2"));

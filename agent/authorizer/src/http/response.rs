@@ -1,4 +1,4 @@
-//! What an HTTP authorizer's response means.
+//! The meaning of an HTTP authorizer's response.
 
 use bytes::Bytes;
 use http::header::{LOCATION, WWW_AUTHENTICATE};
@@ -7,27 +7,26 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
 
-use super::pool::Lease;
-use crate::answer::{Allowance, AuthorizerAnswer, DenialResponse};
-use crate::error::CheckError;
+use crate::answer::{Allowance, AuthorizerAnswer, CheckError, DenialResponse};
 use crate::headers::{HeaderMutations, is_reserved};
+use crate::http::pool::Lease;
 use ambit_model::{HeaderPattern, HttpApi};
 
 /// The longest body of a denial that is passed on, in bytes.
 const LONGEST_BODY: usize = 64 << 10;
 
-/// With this header of its own, an authorizer that allows names headers to be removed.
+/// A response header that lists headers to be removed from the request.
 const HEADERS_TO_REMOVE: HeaderName = HeaderName::from_static("x-envoy-auth-headers-to-remove");
 
-/// The head of a response.
+/// The head of a response, and the connection it came on.
 pub(crate) struct Head {
     pub(super) response: Response<Incoming>,
     pub(super) lease: Lease,
 }
 
 impl Head {
-    /// What the response means. From here on a denial is one: its body is passed on if it comes
-    /// before `deadline`, is whole and not too long.
+    /// The meaning of the response. If it is a denial, it stands from here on: its body is passed on if
+    /// it arrives before `deadline`, is complete and not too long.
     pub(crate) async fn answer(self, api: &HttpApi, deadline: Instant) -> AuthorizerAnswer {
         let address = self.lease.address();
         let status = self.response.status();
@@ -40,7 +39,7 @@ impl Head {
             return AuthorizerAnswer::Error(CheckError::Failed { address, problem });
         }
         if status.is_informational() {
-            let problem = format!("status {status} is no answer");
+            let problem = format!("status {status} is not an answer");
             return AuthorizerAnswer::Error(CheckError::Malformed { address, problem });
         }
         let (head, body) = self.response.into_parts();
@@ -57,7 +56,7 @@ impl Head {
             });
         }
         if let Collected::Broken = body {
-            let problem = "its body broke off".to_owned();
+            let problem = "its body was cut short".to_owned();
             return AuthorizerAnswer::Error(CheckError::Malformed { address, problem });
         }
         match allowance(api, &head.headers) {
@@ -75,16 +74,16 @@ fn does_not_serve(status: StatusCode) -> bool {
     )
 }
 
-/// What came of a body.
+/// The result of reading a body.
 enum Collected {
     Whole(Bytes),
-    /// It is longer than is read.
+    /// It is longer than the limit.
     TooLong,
-    /// It did not come to its end.
+    /// It was cut short, or did not arrive in time.
     Broken,
 }
 
-/// Reads a body. Once it has been read the connection may be used again.
+/// Reads a body. After that the connection may be used again.
 async fn collect(body: Incoming, lease: Lease, deadline: Instant) -> Collected {
     let collected = Limited::new(body, LONGEST_BODY).collect();
     match timeout_at(deadline, collected).await {
@@ -120,7 +119,7 @@ fn allowance(api: &HttpApi, headers: &HeaderMap) -> Result<Allowance, String> {
     Ok(allowance)
 }
 
-/// All headers where the provider names none, as in Envoy.
+/// The headers of a denial. If the provider names none, all are passed on, as in Envoy.
 fn denial_headers(api: &HttpApi, headers: &HeaderMap) -> HeaderMap {
     let patterns = &api.to_downstream_on_deny;
     let wanted = |name: &HeaderName| {

@@ -10,7 +10,7 @@ use crate::verify::PeerVerifier;
 
 const WEB: &str = "spiffe://cluster.local/ns/prod/sa/web";
 
-/// How an answer to the question for `web` and an hour fares.
+/// Checks an answer to a request for `web` and one hour.
 fn judge(root: &Root, answer: IssuedCertificate) -> Result<CheckedCertificate, String> {
     let verifier = PeerVerifier::new(&root.anchors(), trust(&[])).unwrap();
     let web = identity("web");
@@ -34,7 +34,7 @@ fn changed(root: &Root, change: impl FnOnce(&mut CertificateParams)) -> IssuedCe
 }
 
 #[test]
-fn what_was_asked_for_is_taken() {
+fn an_answer_that_fits_its_request_is_accepted() {
     let root = Root::make();
     let taken = judge(&root, root.sign(&[WEB], fresh())).unwrap();
     assert!(!taken.serial.is_empty());
@@ -74,7 +74,7 @@ fn each_wrong_answer_is_refused_for_its_own_reason() {
         (of(&[]), "0 URI names"),
         (
             of(&["https://cluster.local/ns/prod/sa/web"]),
-            "names no workload",
+            "does not name a workload",
         ),
         (at(now - HOUR, now - second), "expired at"),
         (
@@ -82,7 +82,7 @@ fn each_wrong_answer_is_refused_for_its_own_reason() {
             "not valid before",
         ),
         (at(now, now + 30 * second), "only"),
-        (at(now, now + 400 * 24 * HOUR), "were asked for"),
+        (at(now, now + 400 * 24 * HOUR), "were requested"),
         (Root::make().sign(&[WEB], fresh()), "mesh's roots"),
         (
             changed(&root, |params| {
@@ -113,7 +113,7 @@ fn each_wrong_answer_is_refused_for_its_own_reason() {
 }
 
 #[test]
-fn an_authority_may_be_ahead_a_little_and_know_one_lifetime_only() {
+fn a_ca_may_be_slightly_ahead_and_issue_one_lifetime_only() {
     let root = Root::make();
     let now = SystemTime::now();
     let second = Duration::from_secs(1);

@@ -1,107 +1,112 @@
-//! Which identity a caller may have. Pure.
+//! The rules of who may have which identity. They do no I/O.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::account::ServiceAccount;
-use super::caller::{AuthenticatedCaller, BoundPod};
-use super::pods::{PodEntry, PodIndex};
+use crate::account::ServiceAccount;
+use crate::caller::{AuthenticatedCaller, BoundPod};
+use crate::pods::{PodEntry, PodIndex};
 use ambit_model::{ObjectName, TrustDomain, WorkloadIdentity};
 
-/// The identity that a caller asks for.
+/// The identity that a caller requests.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum RequestedIdentity {
-    /// Its own, as a sidecar does.
+    /// The caller's own, as a sidecar requests it.
     Own,
-    /// That of a pod on its node, as a node's agent does.
+    /// That of a pod on the caller's node, as a node's agent requests it.
     Of(WorkloadIdentity),
 }
 
-/// Who may have what.
+/// The rules of who may have which identity.
 #[derive(Clone, Debug)]
 pub struct IssuancePolicy {
-    /// The domain of all identities.
+    /// The trust domain of all identities.
     pub trust_domain: TrustDomain,
-    /// The accounts of node agents: they may ask for the identities of pods on their own nodes.
+    /// The service accounts of node agents, which may request the identities of pods on their own
+    /// nodes.
     pub node_accounts: BTreeSet<ServiceAccount>,
 }
 
 /// Why a caller may not have an identity.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum IssuanceDenied {
-    /// The caller's pod is not there.
+    /// The caller's pod does not exist.
     #[error("there is no pod {pod}, which the caller's token is bound to")]
     NoSuchPod {
         /// The caller's pod.
         pod: ObjectName,
     },
-    /// Another pod has the name of the caller's.
-    #[error("the pod {pod} is another one than the caller's token is bound to, which has ended")]
+    /// Another pod has taken the name of the caller's pod.
+    #[error("the caller's token is bound to an earlier pod {pod}, which has ended")]
     Replaced {
         /// The caller's pod.
         pod: ObjectName,
     },
-    /// The pod runs under another account.
-    #[error("the pod {pod} runs under the service account {actual}, and the token is of {claimed}")]
+    /// The caller's pod runs under another account.
+    #[error(
+        "the pod {pod} runs under the service account {actual}, but the token is for {claimed}"
+    )]
     OtherAccount {
         /// The caller's pod.
         pod: ObjectName,
-        /// The token's.
+        /// The token's account.
         claimed: ServiceAccount,
-        /// The pod's.
+        /// The pod's account.
         actual: ServiceAccount,
     },
-    /// The pod runs on another node.
-    #[error("the pod {pod} runs on the node {actual:?}, and the token is of {claimed:?}")]
+    /// The caller's pod runs on another node.
+    #[error("the pod {pod} runs on the node {actual:?}, but the token names {claimed:?}")]
     OtherNode {
         /// The caller's pod.
         pod: ObjectName,
-        /// The token's.
+        /// The token's node.
         claimed: Arc<str>,
-        /// The pod's.
+        /// The pod's node.
         actual: Arc<str>,
     },
-    /// The node of a node's agent is not known.
-    #[error("it is not known which node the caller's pod {pod} is on; it may not be scheduled yet")]
+    /// It is not known which node the caller's pod runs on.
+    #[error(
+        "it is not known which node the caller's pod {pod} runs on; it may not be scheduled yet"
+    )]
     NodeUnknown {
         /// The caller's pod.
         pod: ObjectName,
     },
-    /// Not an account of node agents.
+    /// The caller is not a node's agent.
     #[error(
-        "{account} may ask for its own identity only; if it is a node's agent, start the CA with \
+        "{account} may request its own identity only; if it is a node's agent, start the CA with \
          --node-account {account}"
     )]
     NotANodeAccount {
-        /// The caller's.
+        /// The caller's account.
         account: ServiceAccount,
     },
-    /// Of another trust domain.
-    #[error("{identity} is not of this CA's trust domain, {own}")]
+    /// The requested identity belongs to another trust domain.
+    #[error("{identity} does not belong to this CA's trust domain {own}")]
     OtherTrustDomain {
-        /// What was asked for.
+        /// The requested identity.
         identity: WorkloadIdentity,
-        /// The CA's.
+        /// The CA's trust domain.
         own: TrustDomain,
     },
-    /// No pod of the identity runs on the caller's node.
+    /// No pod with the identity runs on the caller's node.
     #[error("no pod of {identity} runs on the caller's node {node:?} at this time")]
     NotOnNode {
-        /// What was asked for.
+        /// The requested identity.
         identity: WorkloadIdentity,
-        /// The caller's.
+        /// The caller's node.
         node: Arc<str>,
     },
-    /// The account's name does not fit into an identity.
-    #[error("the service account {account} has a name that no SPIFFE ID can have")]
+    /// The account's name cannot be part of an identity.
+    #[error("the service account {account} has a name that a SPIFFE ID cannot contain")]
     NoIdentity {
-        /// The caller's.
+        /// The caller's account.
         account: ServiceAccount,
     },
 }
 
 impl IssuancePolicy {
-    /// The identity that the caller gets.
+    /// Decides whether the caller may have the requested identity, and returns it.
     ///
     /// # Errors
     /// [`IssuanceDenied`].
@@ -147,7 +152,7 @@ impl IssuancePolicy {
     }
 }
 
-/// The pod that the caller is, where it is what the token says.
+/// The caller's pod, if it is as the token says.
 fn own_pod<'a>(
     caller: &AuthenticatedCaller,
     pods: &'a PodIndex,

@@ -1,53 +1,53 @@
-//! How many certificates a caller may ask for: a token bucket for each.
+//! How many certificates each caller may request: a token bucket per caller.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::account::ServiceAccount;
-use super::caller::{AuthenticatedCaller, BoundPod};
+use crate::account::ServiceAccount;
+use crate::caller::{AuthenticatedCaller, BoundPod};
 
-/// Callers that are remembered.
+/// How many callers are remembered.
 const MAX_CALLERS: usize = 16 * 1024;
 
-/// What a caller may ask for.
+/// How many requests a caller may make.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RateLimit {
-    /// At once.
+    /// In a burst.
     pub burst: NonZeroU32,
     /// Per second, in the long run.
     pub per_second: NonZeroU32,
 }
 
-/// Why a caller has to wait.
+/// Why a caller must wait.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum RateLimited {
-    /// It has asked too often.
+    /// It has made too many requests.
     #[error("the caller has asked too often; try again in {} ms", retry_after.as_millis())]
     TooOften {
         /// When it may ask again.
         retry_after: Duration,
     },
-    /// All places are taken by callers who have asked a moment ago.
+    /// Too many callers have asked recently to remember another one.
     #[error(
-        "more than {MAX_CALLERS} callers have asked a moment ago; try again in {} ms",
+        "more than {MAX_CALLERS} callers have asked recently; try again in {} ms",
         retry_after.as_millis()
     )]
     TooManyCallers {
-        /// When a place may be free.
+        /// When a caller may be forgotten.
         retry_after: Duration,
     },
 }
 
-/// The limits of all callers.
+/// The rate limits of all callers.
 #[derive(Debug)]
 pub struct RateLimiter {
     limit: RateLimit,
     buckets: Mutex<HashMap<RateLimitKey, Bucket>>,
 }
 
-/// An account on a node, or in a pod where the node is not known.
+/// An account on a node, or the account's pod if the node is not known.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 enum RateLimitKey {
     Node(ServiceAccount, Arc<str>),
@@ -56,7 +56,7 @@ enum RateLimitKey {
 
 #[derive(Debug)]
 struct Bucket {
-    /// Requests that may be made, at `since`.
+    /// How many requests were left at `since`.
     left: f64,
     since: Instant,
 }
@@ -73,12 +73,12 @@ impl RateLimiter {
     /// Counts a request.
     ///
     /// # Errors
-    /// [`RateLimited`]: it must not be served.
+    /// [`RateLimited`] if the request must not be served.
     pub fn take(&self, caller: &AuthenticatedCaller, now: Instant) -> Result<(), RateLimited> {
         let key = RateLimitKey::of(caller);
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         if buckets.len() >= MAX_CALLERS && !buckets.contains_key(&key) {
-            // Only a full bucket is forgotten: forgetting another one would fill it.
+            // Only full buckets are forgotten, since a forgotten bucket is full when it comes back.
             buckets.retain(|_, bucket| bucket.at(self.limit, now) < self.burst());
             if buckets.len() >= MAX_CALLERS {
                 let retry_after = self.until(1.0);
@@ -103,7 +103,7 @@ impl RateLimiter {
         f64::from(self.limit.burst.get())
     }
 
-    /// How long it takes to get so many requests.
+    /// How long it takes until this many requests are allowed.
     fn until(&self, requests: f64) -> Duration {
         Duration::from_secs_f64(requests / f64::from(self.limit.per_second.get()))
     }
@@ -129,8 +129,9 @@ impl Bucket {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::tests::caller;
+
+    use super::*;
 
     fn limits(burst: u32, per_second: u32) -> RateLimiter {
         RateLimiter::new(RateLimit {
@@ -140,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_is_served_and_then_so_many_a_second() {
+    fn a_burst_is_served_and_then_the_rate_applies() {
         let (limits, start) = (limits(3, 2), Instant::now());
         let agent = caller("mesh/agent", "agent-1", Some("node-1"));
         for _ in 0..3 {
@@ -162,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn callers_do_not_share_and_the_pods_of_a_node_and_account_do() {
+    fn callers_have_separate_limits_and_pods_of_one_account_and_node_share_one() {
         let (limits, now) = (limits(1, 1), Instant::now());
         for (account, pod, node, is_served) in [
             ("mesh/agent", "agent-1", Some("node-1"), true),
@@ -179,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_callers_fills_nobodys_bucket_and_no_memory() {
+    fn a_flood_of_callers_refills_no_bucket_and_uses_bounded_memory() {
         let (limits, now) = (limits(1, 1), Instant::now());
         let numbered = |number: usize| caller("shop/web", &format!("web-{number}"), None);
         for number in 0..MAX_CALLERS {
