@@ -179,7 +179,7 @@ mod tests {
     use ambit_input::work::{linear, steps_of};
 
     #[test]
-    fn paths_are_normalised_as_the_table_of_the_specification_has_it() {
+    fn each_mode_normalises_as_in_istio() {
         // As written, and by NONE, BASE, MERGE_SLASHES and DECODE_AND_MERGE_SLASHES.
         for [path, none, base, merge, decode] in [
             ["/app#foo", "/app", "/app", "/app", "/app"],

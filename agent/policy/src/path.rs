@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn templates_match_as_the_specification_has_it() {
+    fn templates_match_as_in_istio() {
         for (template, matching, others) in [
             (
                 "/allow/admin/{**}",

@@ -1,7 +1,7 @@
-//! Why a verdict is what it is: the evaluator's own verdict on a question, the rule behind it, and
-//! for a denial the rule that comes nearest to allowing.
+//! Explains a verdict: the evaluator's own verdict on a question, the rule behind it, and for a
+//! denial the rule that comes nearest to allowing.
 //!
-//! Nothing here matches a value: [`ruling`] asks the evaluator, and [`rules`] asks the criteria.
+//! Nothing here matches a value itself: `ruling` asks the evaluator and the criteria of its rules.
 
 mod endpoint;
 mod explanation;

@@ -1,4 +1,4 @@
-//! What Istio's admission refuses (section 1.1 of the specification), and the field and value that
+//! What Istio's admission refuses (see the manual, "What cannot be enforced"), and the field and value that
 //! the message names. Whatever is refused lets nobody in.
 
 mod values;
