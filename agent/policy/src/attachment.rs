@@ -5,14 +5,14 @@ use super::reader::{NotEnforced, SpecNode, Warning, selector};
 /// The most `targetRefs` of a policy.
 const MOST_REFERENCES: usize = 16;
 
-/// What a policy applies to, within its scope.
+/// What a policy applies to, within its namespace or the mesh.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Attachment {
-    /// Every workload; also where what it selects could not be read.
+    /// Every workload. Also used if the selection cannot be read.
     Everything,
-    /// Workloads that have these labels.
+    /// The workloads that have all of these labels.
     Labels(Vec<(String, String)>),
-    /// The pods behind these Services of its namespace, at the Services' ports.
+    /// The pods behind these Services of its namespace, at the Services' target ports.
     Services(Vec<String>),
 }
 
@@ -32,7 +32,9 @@ pub(super) fn attachment(
             continue;
         }
         if let Some(other) = chosen.replace(name) {
-            return field.fail(format!("it cannot stand beside {other}; keep one of them"));
+            return field.fail(format!(
+                "it cannot be combined with {other}; keep one of them"
+            ));
         }
         attachment = match name {
             "selector" => {
@@ -40,7 +42,7 @@ pub(super) fn attachment(
                 if labels.is_empty() {
                     warnings.push(field.warning(
                         "a selector without labels selects every workload; add labels, or remove \
-                         it to say so",
+                         the selector",
                     ));
                 }
                 Attachment::Labels(labels)
@@ -52,7 +54,7 @@ pub(super) fn attachment(
     Ok(attachment)
 }
 
-/// Reads references to Services. Others are none of a node's business.
+/// Reads references to Services. Others are for gateways and waypoints.
 fn references(
     nodes: &[SpecNode<'_>],
     warnings: &mut Vec<Warning>,
@@ -67,7 +69,8 @@ fn references(
                 "name" => service = Some(field.text()?),
                 "namespace" if field.optional_text()?.is_empty() => {}
                 "namespace" => {
-                    return field.fail("a reference reaches into no other namespace; remove it");
+                    return field
+                        .fail("a reference cannot name another namespace; remove this field");
                 }
                 _ => return field.unknown(),
             }
@@ -80,11 +83,15 @@ fn references(
             ("networking.istio.io", "ServiceEntry")
             | ("gateway.networking.k8s.io", "Gateway" | "GatewayClass") => {
                 warnings.push(node.warning(format!(
-                    "not enforced: the {kind} {service} is for gateways and waypoints to enforce; \
+                    "not enforced: a reference to the {kind} {service} is for gateways and waypoints; \
                      refer to a Service, or use a selector"
                 )));
             }
-            _ => return node.fail(format!("{kind:?} of group {group:?} cannot be referred to")),
+            _ => {
+                return node.fail(format!(
+                    "a policy cannot refer to {kind:?} of the group {group:?}"
+                ));
+            }
         }
     }
     Ok(Attachment::Services(services))

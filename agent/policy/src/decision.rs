@@ -1,4 +1,4 @@
-//! What is asked of a workload's policies, and what they answer.
+//! The verdicts of a workload's policies, and what they are about.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -19,19 +19,20 @@ pub struct ConnectionAttributes {
     pub destination: SocketAddr,
 }
 
-/// What the policies say of a connection before a byte of it has been read.
+/// The verdict on a connection before any byte of it has been read.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ConnectionVerdict {
-    /// It may reach the application, whatever it carries.
+    /// The connection may reach the application, whatever it carries.
     Allow(Permit),
-    /// It may not, whatever it carries.
+    /// The connection may not reach the application, whatever it carries.
     Deny(Denial),
-    /// It depends: on its requests where the port carries HTTP, on an external authorizer, or there
+    /// The proxy decides: the verdict depends on the requests or on an external authorizer, or there
     /// is something to note.
     Ask,
 }
 
-/// Proof that the evaluator allowed one request: only the evaluator makes one, and it is not copied.
+/// Proof that the evaluator allowed one request. Only the evaluator makes one, and it cannot be
+/// cloned.
 #[derive(PartialEq, Eq, Debug)]
 pub struct RequestPermit {
     decider: Option<Decider>,
@@ -42,19 +43,19 @@ impl RequestPermit {
         Self { decider }
     }
 
-    /// One for the tests of what needs it.
+    /// A permit for tests of code that needs one.
     #[cfg(any(test, feature = "testing"))]
     pub fn for_test() -> Self {
         Self::new(None)
     }
 
-    /// The ALLOW rule that matched; `None` where no ALLOW policy applies.
+    /// The ALLOW rule that matched; `None` if no ALLOW policy applies.
     pub fn decider(&self) -> Option<&Decider> {
         self.decider.as_ref()
     }
 }
 
-/// Proof that the evaluator allowed a connection: only the evaluator makes one.
+/// Proof that the evaluator allowed a connection. Only the evaluator makes one.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Permit {
     decider: Option<Decider>,
@@ -65,19 +66,19 @@ impl Permit {
         Self { decider }
     }
 
-    /// The ALLOW rule that matched; `None` where no ALLOW policy applies.
+    /// The ALLOW rule that matched; `None` if no ALLOW policy applies.
     pub fn into_decider(self) -> Option<Decider> {
         self.decider
     }
 }
 
-/// Where a verdict was reached.
+/// Which layer reached a verdict.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Layer {
-    /// In the kernel's tables, before a byte of the connection passed.
+    /// The kernel, by its tables, before any byte of the connection passed.
     Kernel,
-    /// By the evaluator in the node's proxy.
+    /// The evaluator in the node's proxy.
     Proxy,
 }
 
@@ -91,12 +92,12 @@ impl Layer {
     }
 }
 
-/// Why a connection was denied.
+/// Why a connection or a request was denied.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Denial {
     /// The kind of reason.
     pub reason: Reason,
-    /// The rule that decided, where a single one did.
+    /// The object or rule that decided, if it was a single one.
     pub decider: Option<Decider>,
 }
 
@@ -110,14 +111,14 @@ impl fmt::Display for Denial {
     }
 }
 
-/// A rule of a policy.
+/// The object, or the rule of it, on account of which a verdict is what it is.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Decider {
     /// The object's kind.
     pub kind: PolicyKind,
     /// The object's name.
     pub name: ObjectName,
-    /// The index of the rule in `spec.rules`; `None` where the object as a whole decided.
+    /// The index of the rule in `spec.rules`; `None` if the object as a whole decided.
     pub rule: Option<usize>,
 }
 

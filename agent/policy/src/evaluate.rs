@@ -15,29 +15,29 @@ use super::decision::{
 use super::request::RequestAttributes;
 use super::workload_policies::{Attached, WorkloadPolicies};
 
-/// The external authorizers that allowed a connection or a request.
+/// The providers (external authorizers) that allowed a connection or a request.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Approvals(BTreeSet<Arc<str>>);
 
-/// An external authorizer that has to allow a connection or a request.
+/// A provider that has to allow a connection or a request.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Consultation {
-    /// `spec.provider.name`: a provider of the mesh configuration.
+    /// `spec.provider.name`: an extension provider of the mesh configuration.
     pub provider: Arc<str>,
     /// The CUSTOM rule that matched.
     pub decider: Decider,
 }
 
 impl Approvals {
-    /// Notes that a provider allowed it.
+    /// Records that a provider allowed it.
     pub fn add(&mut self, provider: Arc<str>) {
         self.0.insert(provider);
     }
 }
 
 impl WorkloadPolicies {
-    /// Decides a connection by what is known before it carries a byte. The kernel's tables are
-    /// compiled from the same policies, and say the same.
+    /// Judges a connection by what is known before it carries a byte. The kernel's tables are compiled
+    /// from the same policies and give the same verdict.
     pub fn judge_connection(&self, connection: &ConnectionAttributes) -> ConnectionVerdict {
         if let Some(denial) = self.unconditional_denial(connection) {
             return ConnectionVerdict::Deny(denial);
@@ -55,7 +55,7 @@ impl WorkloadPolicies {
         }
         let needs_allow = self.first_allow(port).is_some();
         if needs_allow && allowed == Ternary::False {
-            return ConnectionVerdict::Deny(self.nobody_allowed(port));
+            return ConnectionVerdict::Deny(self.no_rule_allowed(port));
         }
         let is_decided = denied == Ternary::False
             && custom == Ternary::False
@@ -68,7 +68,7 @@ impl WorkloadPolicies {
         }
     }
 
-    /// Decides a connection whose bytes are not HTTP.
+    /// Judges a connection whose bytes are not HTTP.
     ///
     /// # Errors
     /// The denial.
@@ -81,7 +81,7 @@ impl WorkloadPolicies {
             .map(Permit::new)
     }
 
-    /// Decides a request.
+    /// Judges a request.
     ///
     /// # Errors
     /// The denial.
@@ -100,7 +100,7 @@ impl WorkloadPolicies {
         self.token_rules.iter().any(|one| one.ports.include(port))
     }
 
-    /// Who has to be asked before a request is judged.
+    /// Returns the authorizers to consult before a request is judged.
     pub fn consultations_on_request(
         &self,
         connection: &ConnectionAttributes,
@@ -109,13 +109,13 @@ impl WorkloadPolicies {
         self.consultations(connection, Knowledge::Request(request))
     }
 
-    /// Who has to be asked before a connection that is not HTTP is judged.
+    /// Returns the authorizers to consult before a connection that is not HTTP is judged.
     pub fn consultations_on_opaque(&self, connection: &ConnectionAttributes) -> Vec<Consultation> {
         self.consultations(connection, Knowledge::Opaque)
     }
 
-    /// The authorizers that have to be asked. None, if the policies of the port name several: what
-    /// they match is refused then.
+    /// Returns the authorizers to consult: the providers of the CUSTOM policies that match. Empty if
+    /// the policies of the port name different providers, because what they match is refused then.
     pub(super) fn consultations(
         &self,
         connection: &ConnectionAttributes,
@@ -142,8 +142,8 @@ impl WorkloadPolicies {
         all
     }
 
-    /// The full decision, of something about which everything is known. The rule that allowed it is
-    /// `None` where no ALLOW policy applies.
+    /// Decides a connection or request about which everything is known. Returns the rule that allowed
+    /// it; `None` if no ALLOW policy applies.
     fn decide(
         &self,
         connection: &ConnectionAttributes,
@@ -165,11 +165,11 @@ impl WorkloadPolicies {
         }
         match self.matching(Action::Allow, connection, knowledge) {
             Some(decider) => Ok(Some(decider)),
-            None => Err(self.nobody_allowed(port)),
+            None => Err(self.no_rule_allowed(port)),
         }
     }
 
-    /// What refuses a connection whatever rules say.
+    /// The denial that does not depend on rules: an object that cannot be enforced, or STRICT.
     fn unconditional_denial(&self, connection: &ConnectionAttributes) -> Option<Denial> {
         if let Some(decider) = self.not_enforced.first() {
             return Some(denial(Reason::PolicyNotEnforceable, Some(decider.clone())));
@@ -181,8 +181,8 @@ impl WorkloadPolicies {
         }
     }
 
-    /// The first CUSTOM rule that matches and whose provider has not allowed it. With several
-    /// providers at a port no approval counts, also none from before there were several.
+    /// The first CUSTOM rule that matches and whose provider has not allowed it. If the policies of the
+    /// port name several providers, no approval counts, not even one that was given before.
     fn not_approved(
         &self,
         connection: &ConnectionAttributes,
@@ -201,7 +201,7 @@ impl WorkloadPolicies {
             .find_map(|attached| attached.matching_decider(connection, knowledge))
     }
 
-    /// The first rule of an action that matches.
+    /// The first matching rule of the policies with an action.
     fn matching(
         &self,
         action: Action,
@@ -212,7 +212,7 @@ impl WorkloadPolicies {
             .find_map(|attached| attached.matching_decider(connection, knowledge))
     }
 
-    /// How far the rules of an action match, and the first that does so fully.
+    /// Whether rules of the policies with an action match, and the first one that does.
     pub(super) fn strongest(
         &self,
         action: Action,
@@ -230,12 +230,13 @@ impl WorkloadPolicies {
         (strongest, None)
     }
 
-    /// The first ALLOW policy that applies to a port: because of it, what none allows is refused.
+    /// The first ALLOW policy that applies to a port. If there is one, what no ALLOW rule matches is
+    /// refused.
     pub(super) fn first_allow(&self, port: u16) -> Option<&Attached> {
         self.enforced(Action::Allow, port).next()
     }
 
-    fn nobody_allowed(&self, port: u16) -> Denial {
+    fn no_rule_allowed(&self, port: u16) -> Denial {
         let first = self.first_allow(port);
         denial(
             Reason::NoAllowMatched,
@@ -245,7 +246,7 @@ impl WorkloadPolicies {
 }
 
 impl Attached {
-    /// How far a rule of it matches.
+    /// Whether one of its rules matches.
     pub(super) fn matches(
         &self,
         connection: &ConnectionAttributes,
@@ -254,7 +255,7 @@ impl Attached {
         self.strongest(connection, knowledge).0
     }
 
-    /// The first rule of it that matches.
+    /// The index of its first rule that matches.
     pub(super) fn matching_rule(
         &self,
         connection: &ConnectionAttributes,
@@ -263,7 +264,7 @@ impl Attached {
         self.strongest(connection, knowledge).1
     }
 
-    /// How far its rules match, and the first that does so fully.
+    /// Whether one of its rules matches, and the index of the first one that does.
     fn strongest(
         &self,
         connection: &ConnectionAttributes,
@@ -298,19 +299,18 @@ fn denial(reason: Reason, decider: Option<Decider>) -> Denial {
     Denial { reason, decider }
 }
 
-/// Whether something holds.
+/// Whether something holds, in Kleene's logic of three values: before a request has been read, some
+/// criteria are unknown.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Ternary {
-    /// It does not.
     False,
-    /// It depends on what is not known yet.
+    /// It depends on something that is not known yet.
     Unknown,
-    /// It does.
     True,
 }
 
 impl Ternary {
-    /// Whether all hold.
+    /// Whether all of the values hold.
     pub(super) fn all(values: impl IntoIterator<Item = Self>) -> Self {
         let mut all = Self::True;
         for value in values {
@@ -322,7 +322,7 @@ impl Ternary {
         all
     }
 
-    /// Whether one of them holds.
+    /// Whether one of the values holds.
     pub(super) fn any(values: impl IntoIterator<Item = Self>) -> Self {
         let mut any = Self::False;
         for value in values {
@@ -346,7 +346,7 @@ mod tests {
     use super::Ternary::{self, False, True, Unknown};
 
     #[test]
-    fn what_is_unknown_matters_only_where_the_rest_does_not_decide() {
+    fn an_unknown_value_matters_only_if_the_others_do_not_decide() {
         assert_eq!(Ternary::all([]), True);
         assert_eq!(Ternary::all([True, Unknown]), Unknown);
         assert_eq!(Ternary::all([False, Unknown]), False);

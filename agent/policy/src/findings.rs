@@ -14,37 +14,37 @@ use super::reader::{NotEnforced, Parsed, Warning};
 use super::workload_policies::AttachedPorts;
 use ambit_model::{ObjectName, ObjectOrigin, PolicyKind, PolicyObject, REVISION_LABEL, Workload};
 
-/// Something to say of a field of a policy object.
+/// An error or a warning about a field of a policy object.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Finding {
     /// The object's kind.
     pub kind: PolicyKind,
     /// The object's name.
     pub name: ObjectName,
-    /// Where it comes from.
+    /// Where the object comes from.
     pub origin: ObjectOrigin,
-    /// Whether it is enforced.
+    /// Whether it is an error.
     pub severity: Severity,
     /// The field, such as `spec.rules[0].to[0].operation.methods`.
     pub field: String,
-    /// Its value, where it is short.
+    /// The field's value, if it is short.
     pub value: Option<String>,
-    /// What is the matter, and what to do.
+    /// What is wrong, and what to do.
     pub problem: String,
 }
 
-/// How bad it is.
+/// How severe a finding is.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Severity {
-    /// It cannot be enforced.
+    /// The object cannot be enforced.
     Error,
-    /// It is enforced, and may not be what is meant.
+    /// The object is enforced, but may not do what its author intended.
     Warning,
 }
 
 impl PolicyIndex {
-    /// What there is to say of the objects as they are written.
+    /// The findings about the fields of each object by itself.
     pub fn findings(&self) -> Vec<Finding> {
         let authorizations = self.authorizations.iter().flat_map(findings);
         let token_rules = self.token_rules.iter().flat_map(findings);
@@ -54,8 +54,8 @@ impl PolicyIndex {
             if self.is_root(&parsed.object) && !parsed.selector.is_empty() {
                 let ignored = Warning {
                     path: "spec.selector".to_owned(),
-                    problem: "a selector has no effect in the root namespace: the object applies \
-                              to nothing; move it"
+                    problem: "an object with a selector in the root namespace applies to nothing; \
+                              move it"
                         .to_owned(),
                 };
                 all.push(warning(&parsed.object, &ignored));
@@ -66,22 +66,22 @@ impl PolicyIndex {
         all
     }
 
-    /// Why an object for another revision decides nothing.
+    /// The warning that an object is for another revision and does not apply.
     pub(super) fn other_revision(&self, object: &PolicyObject) -> Warning {
         let revision = object.revision.as_deref().unwrap_or_default();
         let own = self.snapshot.revision().to_string();
         Warning {
             path: format!("metadata.labels[{REVISION_LABEL}]"),
             problem: format!(
-                "the object is for the revision {revision:?} of the control plane, and this one's is \
-                 {own:?} (--revision), so that it decides nothing here; remove the label for it to \
-                 apply to every revision"
+                "the object is for the revision {revision:?} of the control plane and does not apply \
+                 here, where the revision is {own:?} (--revision); remove the label to have it apply to \
+                 every revision"
             ),
         }
     }
 }
 
-/// What there is to say of one object.
+/// The findings about one object by itself.
 fn findings<S, C>(parsed: &Parsed<S, C>) -> Vec<Finding> {
     let consequence = consequence(parsed.action, parsed.enforcement);
     let errors = parsed.content.as_ref().err().into_iter();
@@ -118,8 +118,9 @@ pub(super) fn warning(object: &PolicyObject, warning: &Warning) -> Finding {
 }
 
 impl PolicyIndex {
-    /// Policies that cannot come to what they say, for what other objects say. `providers` are the
-    /// external authorizers of the mesh configuration, `None` where that is not known.
+    /// The findings about policies that cannot work because of other objects. Each check is made only if
+    /// those objects are known. `providers` are the external authorizers of the mesh configuration;
+    /// `None` if that is not known.
     pub fn cross_check(&self, providers: Option<&BTreeSet<Arc<str>>>) -> Vec<Finding> {
         let mut findings = Vec::new();
         let mut contradictions = self.several_providers();
@@ -135,8 +136,8 @@ impl PolicyIndex {
         findings
     }
 
-    /// Services of the policy's namespace that it refers to and that are not there, where others
-    /// are.
+    /// Services that a policy refers to and that do not exist, if other Services of its namespace are
+    /// known.
     fn missing_services(&self, parsed: &ParsedAuthorization) -> Vec<Warning> {
         let namespace = &parsed.object.name.namespace;
         let mut services = self.snapshot.services().iter();
@@ -150,14 +151,14 @@ impl PolicyIndex {
             .map(|name| Warning {
                 path: "spec.targetRefs".to_owned(),
                 problem: format!(
-                    "there is no Service {name} in the namespace {namespace}, so that the policy \
-                     applies to none of its pods; mend the name"
+                    "there is no Service {name} in the namespace {namespace}, so the policy does not \
+                     apply to any pod behind it; correct the name"
                 ),
             })
             .collect()
     }
 
-    /// Rules for requests on ports that no Service declares as HTTP.
+    /// Rules about requests on ports that no Service declares as HTTP.
     fn unseen_http(
         &self,
         parsed: &ParsedAuthorization,
@@ -175,23 +176,23 @@ impl PolicyIndex {
                 Some(Warning {
                     path: format!("spec.rules[{index}]"),
                     problem: format!(
-                        "it depends on HTTP, and no Service declares {what} as HTTP (appProtocol, \
-                         or the port's name): there {}; declare it",
-                        of_bytes(policy.action)
+                        "it depends on HTTP, but no Service declares {what} as HTTP (appProtocol, or \
+                         the port's name): there, {}; declare the port",
+                        meaning_for_bytes(policy.action)
                     ),
                 })
             })
             .collect()
     }
 
-    /// Whether Services say what the workload's ports carry.
+    /// Whether any Service declares ports of the workload.
     fn has_ports(&self, workload: &Workload) -> bool {
         let mut services = self.snapshot.services().iter();
         services.any(|service| service.selects(workload))
             || self.snapshot.service_ports(workload).next().is_some()
     }
 
-    /// A port of a workload that a rule is about, and that carries no HTTP.
+    /// A port of a workload that a rule is about and that does not carry HTTP.
     fn unseen_port(&self, rule: &Rule, workload: &Workload) -> Option<String> {
         let http = self.snapshot.http_ports(workload);
         let named = rule.all_criteria().filter_map(|criterion| match criterion {
@@ -217,32 +218,32 @@ fn missing_provider(
     is_missing.then(|| Warning {
         path: "spec.provider.name".to_owned(),
         problem: format!(
-            "the mesh configuration has no extension provider {provider:?} that authorizes: what \
-             matches is refused; add it, or mend the name"
+            "the mesh configuration has no authorizer {provider:?} among its extension providers, so \
+             what matches is refused; add it, or correct the name"
         ),
     })
 }
 
-/// What a rule for requests means for bytes that are none.
-const fn of_bytes(action: Action) -> &'static str {
+/// What a rule about requests does on a port that does not carry HTTP.
+const fn meaning_for_bytes(action: Action) -> &'static str {
     match action {
-        Action::Allow => "the rule allows nobody",
-        Action::Deny => "it denies whatever else it says",
-        Action::Audit => "it notes every connection, whatever the request",
-        Action::Custom => "it asks about every connection, whatever the request",
+        Action::Allow => "the rule matches nothing",
+        Action::Deny => "its criteria about HTTP are left out and it denies more",
+        Action::Audit => "its criteria about HTTP are left out and it notes more",
+        Action::Custom => "its criteria about HTTP are left out and it asks about more",
     }
 }
 
 /// A CUSTOM policy and the ports of a workload that it applies to.
-struct Asking<'a> {
+struct AttachedCustom<'a> {
     name: &'a ObjectName,
     provider: &'a str,
     ports: AttachedPorts,
 }
 
 impl PolicyIndex {
-    /// The CUSTOM policies whose matches are refused because another one names another authorizer,
-    /// each with one example.
+    /// The CUSTOM policies whose matches are refused because another policy names another provider for
+    /// the same port, each with one example.
     pub(super) fn several_providers(&self) -> BTreeMap<&ObjectName, Warning> {
         let mut found = BTreeMap::new();
         let policies: Vec<_> = self.authorizations.iter().filter(is_custom).collect();
@@ -250,7 +251,7 @@ impl PolicyIndex {
             return found;
         }
         for workload in self.snapshot.workloads() {
-            let asking = self.asking(&policies, workload);
+            let asking = self.attached_customs(&policies, workload);
             if asking
                 .windows(2)
                 .all(|two| two[0].provider == two[1].provider)
@@ -258,7 +259,7 @@ impl PolicyIndex {
                 continue;
             }
             for one in &asking {
-                let contradicts = |other: &&Asking<'_>| {
+                let contradicts = |other: &&AttachedCustom<'_>| {
                     one.provider != other.provider && one.ports.meet(&other.ports)
                 };
                 if let Some(other) = asking.iter().find(contradicts) {
@@ -271,14 +272,14 @@ impl PolicyIndex {
         found
     }
 
-    fn asking<'a>(
+    fn attached_customs<'a>(
         &self,
         policies: &[&'a ParsedAuthorization],
         workload: &Workload,
-    ) -> Vec<Asking<'a>> {
+    ) -> Vec<AttachedCustom<'a>> {
         let asking = policies.iter().filter_map(|parsed| {
             let policy = parsed.content.as_ref().ok()?;
-            Some(Asking {
+            Some(AttachedCustom {
                 name: &parsed.object.name,
                 provider: policy.provider.as_deref()?,
                 ports: self.attached_ports(parsed, workload)?,
@@ -292,13 +293,12 @@ fn is_custom(parsed: &&ParsedAuthorization) -> bool {
     parsed.action == Some(Action::Custom)
 }
 
-fn contradiction(other: &Asking<'_>, workload: &Workload) -> Warning {
+fn contradiction(other: &AttachedCustom<'_>, workload: &Workload) -> Warning {
     Warning {
         path: "spec.provider.name".to_owned(),
         problem: format!(
-            "what it matches is refused at the pod {}, because the policy {} names another provider \
-             there, {:?}: as in Istio, a workload has one external authorizer; name the same one in \
-             both",
+            "what it matches is refused at the pod {}, because the policy {} names another provider, \
+             {:?}: as in Istio, a workload can have one external authorizer; name the same one in both",
             workload.name, other.name, other.provider
         ),
     }

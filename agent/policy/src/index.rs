@@ -1,4 +1,4 @@
-//! Which policies apply to which workload.
+//! The policies of a mesh, and which of them apply to which workload.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,19 +12,19 @@ use super::request_authentication::{self, JwtRule, ParsedTokenRules};
 use super::workload_policies::{Attached, AttachedPorts, AttachedTokenRules, WorkloadPolicies};
 use ambit_model::{ObjectName, PolicyKind, PolicyObject, Service, Snapshot, Workload};
 
-/// The parsed policies of a mesh.
+/// The policies of a mesh.
 #[derive(Debug)]
 pub struct PolicyIndex {
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) authorizations: Vec<ParsedAuthorization>,
     pub(super) authentications: Vec<ParsedAuthentication>,
     pub(super) token_rules: Vec<ParsedTokenRules>,
-    /// Objects for other revisions of the control plane: they decide nothing here.
+    /// Objects for other revisions of the control plane. They do not apply here.
     pub(super) of_other_revisions: Vec<Arc<PolicyObject>>,
 }
 
 impl PolicyIndex {
-    /// Parses the policies of a snapshot.
+    /// Reads the policies of a snapshot.
     pub fn build(snapshot: &Arc<Snapshot>) -> Self {
         let mut index = Self {
             snapshot: Arc::clone(snapshot),
@@ -67,7 +67,7 @@ impl PolicyIndex {
         index
     }
 
-    /// Everything that decides who may reach a workload.
+    /// The policies that apply to a workload.
     pub fn for_workload(&self, workload: &Workload) -> Arc<WorkloadPolicies> {
         let mut resolved = WorkloadPolicies::default();
         for parsed in &self.authorizations {
@@ -77,7 +77,7 @@ impl PolicyIndex {
             let policy = match (&parsed.content, parsed.action) {
                 (Ok(policy), _) => Arc::clone(policy),
                 (Err(_), _) if parsed.enforcement == Enforcement::DryRun => continue,
-                (Err(_), Some(Action::Allow)) => Arc::new(allows_nobody()),
+                (Err(_), Some(Action::Allow)) => Arc::new(allows_nothing()),
                 (Err(_), Some(Action::Audit)) => continue,
                 (Err(_), Some(Action::Deny | Action::Custom) | None) => {
                     resolved.not_enforced.push(whole(&parsed.object));
@@ -92,15 +92,15 @@ impl PolicyIndex {
         }
         self.resolve_strictness(workload, &mut resolved);
         self.resolve_token_rules(workload, &mut resolved);
-        // Sets are shared between workloads that differ in what nobody asks for.
+        // Workloads share a policy set unless they differ in something that a policy depends on.
         if resolved.depends_on_requests() {
             resolved.http_ports = self.snapshot.http_ports(workload);
         }
         Arc::new(resolved)
     }
 
-    /// The rules for tokens of all workloads, each with the namespace of its object: their keys are
-    /// needed.
+    /// The rules for tokens of all workloads, each with the namespace of its object. The caller needs
+    /// their keys.
     pub fn jwt_rules(&self) -> impl Iterator<Item = (&Arc<str>, &JwtRule)> {
         self.token_rules.iter().flat_map(|parsed| {
             let namespace = &parsed.object.name.namespace;
@@ -109,7 +109,7 @@ impl PolicyIndex {
         })
     }
 
-    /// All RequestAuthentications that apply are combined. One that cannot be enforced refuses.
+    /// Combines all RequestAuthentications that apply. If one cannot be enforced, everything is refused.
     fn resolve_token_rules(&self, workload: &Workload, resolved: &mut WorkloadPolicies) {
         for parsed in &self.token_rules {
             let Some(ports) = self.attached_ports(parsed, workload) else {
@@ -125,8 +125,7 @@ impl PolicyIndex {
         }
     }
 
-    /// The ports of a workload that a policy applies to; `None` where it does not apply to the
-    /// workload at all.
+    /// The ports of a workload that a policy applies to; `None` if it does not apply to the workload.
     pub(super) fn attached_ports<C>(
         &self,
         parsed: &Parsed<Attachment, C>,
@@ -159,7 +158,8 @@ impl PolicyIndex {
         }
     }
 
-    /// Mesh, namespace, workload: the oldest object of each level, the later level over the former.
+    /// Applies the oldest PeerAuthentication of each level. Namespace overrides mesh, and workload
+    /// overrides namespace.
     fn resolve_strictness(&self, workload: &Workload, resolved: &mut WorkloadPolicies) {
         let mut strictness = Strictness::default();
         for level in [Level::Mesh, Level::Namespace, Level::Workload] {
@@ -175,8 +175,8 @@ impl PolicyIndex {
         resolved.strictness = strictness;
     }
 
-    /// At which level a PeerAuthentication applies to a workload. One with a selector in the root
-    /// namespace applies nowhere.
+    /// The level at which a PeerAuthentication applies to a workload; `None` if it does not. An object
+    /// with a selector in the root namespace applies to nothing.
     pub(super) fn level(
         &self,
         parsed: &ParsedAuthentication,
@@ -193,7 +193,7 @@ impl PolicyIndex {
         }
     }
 
-    /// Whether an object applies to the whole mesh, by its namespace.
+    /// Whether an object is in the root namespace, and so applies to the whole mesh.
     pub(super) fn is_root(&self, object: &PolicyObject) -> bool {
         *object.name.namespace == *self.snapshot.root_namespace()
     }
@@ -211,7 +211,7 @@ impl PolicyIndex {
     }
 }
 
-/// At which level a PeerAuthentication applies.
+/// The level at which a PeerAuthentication applies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Level {
     Mesh,
@@ -219,8 +219,8 @@ pub(super) enum Level {
     Workload,
 }
 
-/// What an ALLOW policy that cannot be enforced means.
-fn allows_nobody() -> AuthorizationPolicy {
+/// The meaning of an ALLOW policy that cannot be enforced: it allows nothing.
+fn allows_nothing() -> AuthorizationPolicy {
     AuthorizationPolicy {
         action: Action::Allow,
         enforcement: Enforcement::Enforced,
@@ -229,7 +229,8 @@ fn allows_nobody() -> AuthorizationPolicy {
     }
 }
 
-/// Oldest first; then by name, then by namespace. An object without a timestamp counts as newest.
+/// Orders objects by age, oldest first, then by name and namespace. An object without a timestamp
+/// counts as the newest.
 fn age(object: &PolicyObject) -> (bool, Option<&str>, &str, &str) {
     let created = object.created.as_deref();
     (

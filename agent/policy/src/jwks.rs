@@ -10,32 +10,32 @@ use serde_json::error::Category;
 
 use ambit_input::bytes_without_mark;
 
-/// Sizes of RSA moduli that are taken, in bits: at least what RFC 7518, section 3.3, demands, and no
-/// more than the cryptographic library verifies with. A larger key is left out of its set.
+/// The sizes of RSA moduli that are accepted, in bits: at least what RFC 7518, section 3.3, demands, and
+/// at most what the cryptographic library supports. Other keys are left out of their set.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
-/// The most keys that a set may have: a token without `kid` is tried with all of them.
+/// The most keys that a set may have. A token without `kid` is tried with all of them.
 const MAX_KEYS: usize = 128;
 
-/// Why a text is no set of keys that tokens can be verified with.
+/// Why a text is not a set of keys that can verify tokens.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum JwksError {
     /// Not JSON, or without `keys`.
-    #[error("it is no JSON Web Key Set ({0}); it needs a list \"keys\"")]
+    #[error("this is not a JSON Web Key Set ({0}); it needs a list \"keys\"")]
     Malformed(String),
     /// Too many keys.
-    #[error("it has {0} keys, more than the {MAX_KEYS} that are taken; remove retired ones")]
+    #[error("the set has {0} keys, and at most {MAX_KEYS} are accepted; remove retired ones")]
     TooMany(usize),
-    /// No key is of use.
+    /// No key can verify a token.
     #[error(
-        "none of its keys can verify a token; it needs an RSA key of 2048 bits or more, a P-256, \
-         P-384 or P-521 key, or an Ed25519 key (shared secrets, \"oct\", are not taken)"
+        "none of the keys can verify a token; the set needs an RSA key of 2048 bits or more, a P-256, \
+         P-384 or P-521 key, or an Ed25519 key (shared secrets, \"oct\", are not accepted)"
     )]
     NoUsableKey,
 }
 
-/// A signature algorithm (RFC 7518, section 3.1; RFC 8037). There is no `none`, and none with a
-/// shared secret: whoever could verify such a token could also make one.
+/// A signature algorithm (RFC 7518, section 3.1; RFC 8037). `none` is not supported, and neither are
+/// shared secrets: whoever can verify a token with one can also make one.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[expect(missing_docs, reason = "the names are the standard's")]
 pub enum Algorithm {
@@ -52,7 +52,7 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    /// Those that an RSA key can be used with.
+    /// The algorithms of RSA keys.
     const RSA: [Self; 6] = [
         Self::Rs256,
         Self::Rs384,
@@ -63,7 +63,7 @@ impl Algorithm {
     ];
 }
 
-/// The name is of no algorithm that is supported.
+/// The algorithm is not supported.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the algorithm is not supported; use RS*, PS*, ES* or EdDSA")]
 pub struct UnknownAlgorithm;
@@ -117,7 +117,7 @@ impl Curve {
     }
 }
 
-/// A public key. Numbers are big-endian.
+/// The numbers of a public key, big-endian.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum KeyMaterial {
     /// RSA.
@@ -131,8 +131,8 @@ pub enum KeyMaterial {
     Ec {
         /// `crv`.
         curve: Curve,
-        /// `x` and `y` as an uncompressed point (SEC 1, section 2.3.3). That it lies on the curve
-        /// is not known yet.
+        /// `x` and `y` as an uncompressed point (SEC 1, section 2.3.3). It has not been checked that it
+        /// lies on the curve.
         point: Vec<u8>,
     },
     /// Ed25519 (RFC 8037).
@@ -140,7 +140,7 @@ pub enum KeyMaterial {
 }
 
 impl KeyMaterial {
-    /// The algorithms that such a key can be used with.
+    /// The algorithms that the key can be used with.
     pub fn algorithms(&self) -> &'static [Algorithm] {
         match self {
             Self::Rsa { .. } => &Algorithm::RSA,
@@ -157,21 +157,24 @@ impl KeyMaterial {
 /// A key that can verify tokens.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Jwk {
-    /// `kid`; an empty one is none.
+    /// `kid`, unless it is empty.
     pub id: Option<String>,
-    /// `alg`; `None` is any that fits the key.
+    /// `alg`; `None` means any that fits the key.
     pub algorithm: Option<Algorithm>,
     /// The key.
     pub material: KeyMaterial,
 }
 
-/// The usable keys of a set that was read, at least one. Keys of kinds that are not known are left
-/// out of it, as RFC 7517, section 5, has it.
+/// The usable keys of a set; at least one if it was read by [`Jwks::parse`]. Keys of unknown kinds are
+/// left out (RFC 7517, section 5).
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Jwks(Vec<Jwk>);
 
 impl Jwks {
     /// Reads a set.
+    ///
+    /// # Errors
+    /// [`JwksError`] if it is not a set, or has no usable key, or too many.
     pub fn parse(json: &[u8]) -> Result<Self, JwksError> {
         let json = bytes_without_mark(json);
         let set: SetFields = serde_json::from_slice(json).map_err(malformed)?;
@@ -185,24 +188,24 @@ impl Jwks {
         Ok(Self(keys))
     }
 
-    /// The keys of an issuer that has none: no token can be verified.
+    /// The empty set, which verifies no token.
     pub const fn none() -> Self {
         Self(Vec::new())
     }
 
-    /// The keys.
+    /// Its keys.
     pub fn keys(&self) -> &[Jwk] {
         &self.0
     }
 }
 
-/// Says where the fault is. What is there, in as many words as it has, is not repeated.
+/// Says where the fault is. The message does not repeat the text, which may be long.
 fn malformed(error: serde_json::Error) -> JwksError {
     let (line, column) = (error.line(), error.column());
     let fault = match error.classify() {
-        Category::Data => "its fields are not those of a set",
+        Category::Data => "it does not have the fields of a set",
         Category::Syntax => "it is not JSON",
-        Category::Eof => "it breaks off",
+        Category::Eof => "it is cut off",
         Category::Io => "it cannot be read",
     };
     JwksError::Malformed(format!("{fault}, line {line}, column {column}"))
@@ -228,7 +231,7 @@ struct KeyFields {
     y: Option<String>,
 }
 
-/// A key, where it can verify signatures.
+/// Reads a key; `None` if it cannot verify signatures.
 fn usable(key: Value) -> Option<Jwk> {
     let fields: KeyFields = serde_json::from_value(key).ok()?;
     let is_for_signatures = fields
@@ -339,13 +342,13 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_name_is_none() {
+    fn an_empty_kid_counts_as_none() {
         let set = parse(&[with(rsa_key(), "kid", "")]).expect("usable");
         assert_eq!(set.keys()[0].id, None);
     }
 
     #[test]
-    fn a_key_that_cannot_be_used_is_left_out_and_does_not_spoil_the_set() {
+    fn an_unusable_key_is_left_out_and_does_not_spoil_the_set() {
         for useless in [
             json!({"kty": "oct", "k": base64(&[7; 64]), "alg": "HS256"}),
             with(rsa_key(), "alg", "HS256"),
@@ -377,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_set_or_too_large_is_refused() {
+    fn malformed_and_large_sets_are_refused() {
         for text in [
             "",
             "{}",

@@ -1,7 +1,8 @@
-//! The meaning of Istio's policy objects: parse, attach, evaluate, compile.
+//! The meaning of Istio's policy objects: parse, attach, evaluate, compile, explain.
 //!
-//! Pure: no I/O, no async, no clock. The kernel's tables and the proxy's evaluator are made from
-//! the same [`WorkloadPolicies`], so that a verdict has one meaning.
+//! The crate is pure: no I/O, no async, no clock. The kernel's tables and the proxy's evaluator are
+//! made from the same [`WorkloadPolicies`], so that a verdict has one meaning. The [`manual`] says
+//! what that meaning is.
 
 mod attachment;
 mod authorization;
@@ -12,6 +13,8 @@ pub mod explain;
 mod findings;
 mod index;
 mod jwks;
+#[doc = include_str!("../MANUAL.md")]
+pub mod manual {}
 mod matcher;
 mod normalise;
 mod notes;

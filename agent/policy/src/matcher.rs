@@ -1,4 +1,4 @@
-//! How values of a policy match attributes of a connection.
+//! How values of a policy match attributes of a connection or a request.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -7,15 +7,15 @@ use ipnet::IpNet;
 
 use ambit_model::WorkloadIdentity;
 
-/// Istio's string match. The form of the value decides: `*` is presence, a leading `*` a suffix,
-/// a trailing `*` a prefix, anything else exact. Further `*` are literal characters.
+/// Istio's string match. The form of the value decides: `*` is presence, a leading `*` makes a suffix, a
+/// trailing `*` a prefix, and anything else has to be equal. Further `*` are literal characters.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) enum StringMatch {
     /// Any non-empty value.
     Presence,
-    /// Values that end so.
+    /// Values with this suffix.
     Suffix(String),
-    /// Values that begin so.
+    /// Values with this prefix.
     Prefix(String),
     /// This value.
     Exact(String),
@@ -32,8 +32,7 @@ impl StringMatch {
         Self::parse_tail(value)
     }
 
-    /// The same of a value in which a `*` at the start is a literal character, unless it is all
-    /// there is.
+    /// Reads a value in which a `*` at the start is a literal character, unless it is the whole value.
     pub(super) fn parse_tail(value: &str) -> Self {
         match value.strip_suffix('*') {
             Some("") => Self::Presence,
@@ -52,13 +51,13 @@ impl StringMatch {
         }
     }
 
-    /// Matches a line of a header, which is present even where it is empty.
+    /// Matches a line of a header, which is present even if it is empty.
     pub(super) fn matches_line(&self, line: impl AsRef<[u8]>) -> bool {
         *self == Self::Presence || self.matches(line)
     }
 }
 
-/// As a policy writes it.
+/// Displays the value as the policy has it.
 impl fmt::Display for StringMatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -70,8 +69,8 @@ impl fmt::Display for StringMatch {
     }
 }
 
-/// A field and its `not` twin: one of the positives, where there are any, and none of the
-/// negatives.
+/// A field and its `not` twin. They admit a value that matches one of the positives (or there are none)
+/// and none of the negatives.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Field<M> {
     pub(super) positive: Vec<M>,
@@ -93,7 +92,7 @@ impl<M> Field<M> {
         self.positive.is_empty() && self.negative.is_empty()
     }
 
-    /// The field and its twin, each alone, where it is set.
+    /// Splits it into the field and its twin, those that are set.
     pub(super) fn halves(&self) -> impl Iterator<Item = Self>
     where
         M: Clone,
@@ -111,8 +110,8 @@ impl<M> Field<M> {
             .filter(|half| !half.is_empty())
     }
 
-    /// Whether an attribute satisfies the field. An absent one satisfies no positive and every
-    /// negative.
+    /// Whether an attribute satisfies the field and its twin. An absent one matches nothing: it satisfies
+    /// every twin, and no field that is set.
     pub(super) fn admits<V: ?Sized>(
         &self,
         value: Option<&V>,
@@ -128,7 +127,7 @@ impl Field<StringMatch> {
         self.admits(value, |m, value| m.matches(value))
     }
 
-    /// Whether an attribute that is a list satisfies the field: by one of its elements.
+    /// Whether an attribute that is a list satisfies the field. It matches if one of its elements does.
     pub(super) fn admits_list(&self, values: Option<&[&str]>) -> bool {
         self.admits(values, |m, values| {
             values.iter().any(|value| m.matches(value))
@@ -143,7 +142,7 @@ impl Field<IpNet> {
         })
     }
 
-    /// Whether the field's twin names an address.
+    /// Whether the twin has an address.
     pub(super) fn excludes_address(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.negative.iter().any(|net| net.contains(&address))
@@ -156,7 +155,7 @@ impl Field<u16> {
     }
 }
 
-/// A value of `serviceAccounts`: in any trust domain.
+/// A value of `serviceAccounts`. It matches in any trust domain.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct ServiceAccountMatch {
     pub(super) namespace: String,
@@ -175,7 +174,7 @@ impl fmt::Display for ServiceAccountMatch {
     }
 }
 
-/// A value of `hosts`. Letter case does not matter, and neither does the dot of a whole name.
+/// A value of `hosts`. Letter case and a dot at the end of the name do not matter.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct HostMatch(StringMatch);
 
@@ -188,8 +187,7 @@ impl HostMatch {
         })
     }
 
-    /// Matches an authority, which has a port where the client wrote one, as it is or without the
-    /// dot.
+    /// Matches an authority, including the port if the client wrote one, with or without the dot.
     pub(super) fn matches(&self, authority: &str) -> bool {
         self.0.matches_line(authority.to_ascii_lowercase())
             || self.0.matches_line(canonical_host(authority))
@@ -202,7 +200,7 @@ impl fmt::Display for HostMatch {
     }
 }
 
-/// In lower case, without the dot at the end of a name.
+/// The authority in lower case, without the dot at the end of the name.
 fn canonical_host(authority: &str) -> String {
     let authority = authority.to_ascii_lowercase();
     match authority.rsplit_once(':') {
@@ -218,7 +216,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_form_of_the_value_decides() {
+    fn the_form_of_the_value_decides_how_it_matches() {
         for (value, matching, other) in [
             ("*", "a", ""),
             ("*foo*", "xfoo*", "foo"),
@@ -246,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_know_no_case_and_no_final_dot_and_keep_their_port() {
+    fn hosts_ignore_case_and_a_final_dot_and_keep_their_port() {
         for (value, matching, other) in [
             ("Secret.com", "sECRET.COM", "secret.com:8080"),
             ("secret.com", "secret.com.", "secret.comx"),

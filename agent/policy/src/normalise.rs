@@ -1,20 +1,20 @@
-//! Normalisation of the path that policy sees and the application gets. What is escaped stays so,
-//! but for unreserved characters (RFC 3986, section 6.2.2) and what the mode names.
+//! Normalises the path that policies see and the application receives. Escapes stay as they are, except
+//! those of unreserved characters (RFC 3986, section 6.2.2) and those that the mode names.
 //!
-//! Each step is taken once and in order, on what stands before the query: no octet is decoded twice.
+//! Each step is taken once and in order, on the part before the query. No octet is decoded twice.
 
 use ambit_input::work;
 use ambit_model::PathNormalization;
 
-/// A path that no application should see.
+/// The path is one that no application should see.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("the path has a NUL, or a character that no path has")]
+#[error("the path has a NUL, or a character that a path cannot have")]
 pub struct BadPath;
 
-/// Normalises a request target of origin form; its query stays as it is.
+/// Normalises a request target in origin form. The query stays as it is.
 ///
 /// # Errors
-/// [`BadPath`] if it has `%00` or an octet outside of printable ASCII: answer 400.
+/// [`BadPath`] if the path has `%00` or an octet outside of printable ASCII; the answer is then 400.
 pub fn normalise_path(mode: PathNormalization, target: &str) -> Result<String, BadPath> {
     let whole = target.split_once('#').map_or(target, |(before, _)| before);
     let (path, query) = match whole.split_once('?') {
@@ -43,7 +43,7 @@ fn without_query(mode: PathNormalization, path: &str) -> String {
     } else {
         path.to_owned()
     };
-    // As in Envoy, a \ beside the dots is part of their parameters.
+    // As in Envoy, a \ after dots with parameters is part of those parameters.
     let bare: Vec<&str> = decoded.split('/').map(without_parameters).collect();
     let escaped = decode_unreserved(&escape(&bare.join("/").replace('\\', "/")));
     let normal = without_dot_segments(&escaped);
@@ -53,6 +53,7 @@ fn without_query(mode: PathNormalization, path: &str) -> String {
         normal
     }
 }
+
 fn decode_slashes(path: &str) -> String {
     decode(path, |octet| matches!(octet, b'/' | b'\\'))
 }
@@ -63,7 +64,7 @@ fn decode_unreserved(path: &str) -> String {
     })
 }
 
-/// Escapes what may stand in no path (RFC 3986, appendix A); `[` and `]` are left, as in Envoy.
+/// Escapes characters that a path cannot have (RFC 3986, appendix A), except `[` and `]`, as in Envoy.
 fn escape(path: &str) -> String {
     let mut escaped = String::with_capacity(path.len());
     for character in path.chars() {
@@ -77,8 +78,8 @@ fn escape(path: &str) -> String {
     escaped
 }
 
-/// Decodes those escapes whose octet is to be decoded, each once. A `%` that begins no escape, and
-/// would come to begin one by what is decoded after it, is escaped itself.
+/// Decodes the escapes of certain octets, each once. A `%` that does not begin an escape, but would
+/// after what follows it is decoded, is escaped itself.
 fn decode(path: &str, is_decoded: impl Fn(u8) -> bool) -> String {
     let mut decoded = String::with_capacity(path.len());
     let mut strays = Vec::new();
@@ -106,8 +107,8 @@ fn decode(path: &str, is_decoded: impl Fn(u8) -> bool) -> String {
     with_strays_escaped(&decoded, &strays)
 }
 
-/// Escapes those of the `%` at these places that begin an escape. What comes behind one of them is no
-/// digit that another one brings, so that each can be told by itself.
+/// Escapes the stray `%` at these places that now begin an escape. Each can be judged by itself, because
+/// escaping one does not change the two characters after another.
 fn with_strays_escaped(path: &str, strays: &[usize]) -> String {
     let mut escaped = String::with_capacity(path.len());
     let mut done = 0;
@@ -151,7 +152,7 @@ fn without_dot_segments(path: &str) -> String {
     format!("/{}", kept.join("/"))
 }
 
-/// A dot segment is one whatever parameters it has, which applications leave out (CVE-2026-73551).
+/// A dot segment stays one if it has parameters, because applications ignore them (CVE-2026-73551).
 fn without_parameters(segment: &str) -> &str {
     match segment.split_once(';') {
         Some((dots @ ("." | ".."), _)) => dots,
@@ -179,8 +180,8 @@ mod tests {
     use ambit_input::work::{linear, steps_of};
 
     #[test]
-    fn paths_are_normalised_as_the_table_of_the_specification_has_it() {
-        // As written, and by NONE, BASE, MERGE_SLASHES and DECODE_AND_MERGE_SLASHES.
+    fn each_mode_normalises_as_in_istio() {
+        // As received, then normalised by NONE, BASE, MERGE_SLASHES and DECODE_AND_MERGE_SLASHES.
         for [path, none, base, merge, decode] in [
             ["/app#foo", "/app", "/app", "/app", "/app"],
             [
@@ -342,7 +343,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(20_000))]
 
-        /// What an application decodes is what policy saw: no step leaves work for another one.
+        /// No step leaves work for another one.
         #[test]
         fn normalising_again_changes_nothing(path in "[/\\\\.%2-6a-fEF;{|\\[?]{0,16}") {
             for mode in [None, Base, MergeSlashes, DecodeAndMergeSlashes] {

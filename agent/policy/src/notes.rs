@@ -1,5 +1,5 @@
-//! What policies want noted of a connection or a request, without a say in its verdict: AUDIT, and
-//! dry runs of ALLOW and DENY (annotation `istio.io/dry-run`).
+//! What policies note about a connection or a request without deciding: AUDIT, and dry runs of ALLOW
+//! and DENY (annotation `istio.io/dry-run`).
 
 use std::fmt;
 
@@ -9,16 +9,16 @@ use super::evaluate::Ternary;
 use super::request::RequestAttributes;
 use super::workload_policies::{Attached, WorkloadPolicies};
 
-/// Something to be noted.
+/// Something that a policy notes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Note {
     /// An AUDIT rule matches.
     Audited(Decider),
-    /// A DENY rule on trial would have refused it.
+    /// A DENY rule on dry run would have refused it.
     WouldDeny(Decider),
-    /// An ALLOW rule on trial would have allowed it.
+    /// An ALLOW rule on dry run would have allowed it.
     WouldAllow(Decider),
-    /// ALLOW policies are on trial, this one first, and none of their rules would have allowed it.
+    /// No rule of the ALLOW policies on dry run would have allowed it. This is the first of them.
     WouldNotAllow(Decider),
 }
 
@@ -33,7 +33,7 @@ impl Note {
         }
     }
 
-    /// The rule that it is about.
+    /// The policy or rule that it is about.
     pub const fn decider(&self) -> &Decider {
         match self {
             Self::Audited(decider)
@@ -51,7 +51,7 @@ impl fmt::Display for Note {
 }
 
 impl WorkloadPolicies {
-    /// What is to be noted of a request.
+    /// What policies note about a request.
     pub fn notes_on_request(
         &self,
         connection: &ConnectionAttributes,
@@ -60,12 +60,12 @@ impl WorkloadPolicies {
         self.notes(connection, Knowledge::Request(request))
     }
 
-    /// What is to be noted of a connection that is not HTTP.
+    /// What policies note about a connection that is not HTTP.
     pub fn notes_on_opaque(&self, connection: &ConnectionAttributes) -> Vec<Note> {
         self.notes(connection, Knowledge::Opaque)
     }
 
-    /// Whether there may be something to note.
+    /// Whether there may be something to note about a connection.
     pub(super) fn is_worth_noting(
         &self,
         connection: &ConnectionAttributes,
@@ -80,7 +80,7 @@ impl WorkloadPolicies {
             })
     }
 
-    /// The policies that have something noted of what a port takes.
+    /// The policies that note and apply to a port.
     fn noted(&self, port: u16) -> impl Iterator<Item = &Attached> {
         self.policies
             .iter()
@@ -117,7 +117,7 @@ impl WorkloadPolicies {
 }
 
 impl Attached {
-    /// Whether it has something noted, and decides nothing.
+    /// Whether it notes and decides nothing.
     pub(super) fn is_noted(&self) -> bool {
         self.policy.action == Action::Audit || self.policy.enforcement == Enforcement::DryRun
     }

@@ -1,4 +1,4 @@
-//! Paths: Istio's string match, or a template.
+//! Values of `paths`: strings, and templates with `{*}` and `{**}`.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ pub(super) enum PathMatch {
     Template(Template),
 }
 
-/// Literals and operators in turn.
+/// A template: literals and operators in turn.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Template(Vec<Part>);
 
@@ -22,16 +22,16 @@ enum Part {
     Literal(String),
     /// `{*}`: one segment.
     Segment,
-    /// `{**}`: anything. Only a literal can follow.
+    /// `{**}`: anything. Only one literal can follow.
     Anything,
 }
 
-/// Which characters the operators of a template stand for.
+/// Which characters the operators of a template match.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Operators {
-    /// Those of a path segment (RFC 3986, pchar), as in Envoy: where a match lets a request through.
+    /// Those of a path segment (RFC 3986, pchar), as in Envoy. For matches that let a request in.
     Strict,
-    /// Whatever a client may send: where a match keeps it out.
+    /// Any that a client may send. For matches that keep a request out.
     Lenient,
 }
 
@@ -39,13 +39,13 @@ impl PathMatch {
     /// Reads a value.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// A sentence that says what is wrong with it.
     pub(super) fn parse(value: &str) -> Result<Self, String> {
         if value.contains("{*}") || value.contains("{**}") {
             return Template::parse(value).map(Self::Template);
         }
         if value.contains(['{', '}']) {
-            return Err("{ and } stand only in the operators {*} and {**}".to_owned());
+            return Err("{ and } can only be used in the operators {*} and {**}".to_owned());
         }
         Ok(Self::Text(StringMatch::parse(value)))
     }
@@ -59,7 +59,7 @@ impl PathMatch {
     }
 }
 
-/// As a policy writes it.
+/// Displays the value as the policy has it.
 impl fmt::Display for PathMatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -84,7 +84,7 @@ impl Template {
             let is_literal = !segment.is_empty() && segment.bytes().all(is_literal);
             if !is_operator && !is_literal {
                 return Err(format!(
-                    "the segment {segment:?} is neither {{*}} nor {{**}} nor a literal"
+                    "the segment {segment:?} has to be {{*}}, {{**}} or a literal"
                 ));
             }
             seen_anything |= segment == "{**}";
@@ -121,7 +121,7 @@ fn matches(parts: &[Part], path: &str, operators: Operators) -> bool {
         [Part::Anything, Part::Literal(literal)] => path
             .strip_suffix(literal.as_str())
             .is_some_and(|path| operators.admit(path)),
-        // The parser puts a literal, and nothing else, after it.
+        // Unreachable: the parser puts one literal, and nothing else, after `{**}`.
         [Part::Anything, ..] => false,
     }
 }
@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn templates_match_as_the_specification_has_it() {
+    fn templates_match_as_in_istio() {
         for (template, matching, others) in [
             (
                 "/allow/admin/{**}",
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn what_keeps_out_does_so_whatever_a_segment_is_made_of() {
+    fn a_template_that_keeps_out_matches_any_character() {
         for (template, path, other) in [
             ("/admin/{*}", "/admin/x[0]", "/admin/x[0]/y"),
             ("/admin/{*}/y", "/admin/\"/y", "/admin//y"),
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_template_is_refused() {
+    fn malformed_templates_are_refused() {
         for value in [
             "/a{*}",
             "/{**}/{*}",

@@ -1,4 +1,4 @@
-//! PeerAuthentication: on which ports a workload takes plaintext.
+//! PeerAuthentication: on which ports a workload accepts plaintext.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,12 +8,12 @@ use super::decision::Decider;
 use super::reader::{NotEnforced, Parsed, SpecNode, Warning, refuse_dry_run, selector};
 use ambit_model::{PolicyKind, PolicyObject};
 
-/// A mode, as far as it matters to a proxy that always takes mutual TLS: DISABLE is PERMISSIVE.
+/// A mode. The proxy always accepts mutual TLS, so DISABLE is PERMISSIVE.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) enum MtlsMode {
     /// Inherited from the level above.
     Unset,
-    /// Plaintext is taken.
+    /// Plaintext is accepted.
     Permissive,
     /// Plaintext is refused.
     Strict,
@@ -30,7 +30,7 @@ pub(super) struct PeerAuthentication {
 /// labels: it then applies to all of its scope.
 pub(super) type ParsedAuthentication = Parsed<Vec<(String, String)>, PeerAuthentication>;
 
-/// Reads a PeerAuthentication. A selector that is not understood selects the whole namespace.
+/// Reads a PeerAuthentication. If its selector cannot be read, it selects everything in its scope.
 pub(super) fn parse(object: &Arc<PolicyObject>) -> ParsedAuthentication {
     let spec = SpecNode::spec(&object.spec);
     let selected = spec.fields().and_then(|fields| {
@@ -69,15 +69,15 @@ fn content(
     for (name, field) in spec.fields()? {
         match name {
             "selector" if no_selector => warnings.push(field.warning(
-                "a selector without labels selects every workload; add labels, or remove it to \
-                 say so",
+                "a selector without labels selects every workload; add labels, or remove the \
+                 selector",
             )),
             "selector" => {}
             "mtls" => content.mode = mtls(&field, warnings)?,
             "portLevelMtls" => {
                 let ports = field.fields()?;
                 if ports.is_empty() && !field.is_null() {
-                    return field.fail("it names no port; add one, or remove the field");
+                    return field.fail("no port is named; add one, or remove the field");
                 }
                 for (port, node) in ports {
                     let Some(number) = port.parse().ok().filter(|&port: &u16| port != 0) else {
@@ -104,33 +104,33 @@ fn mtls(node: &SpecNode<'_>, warnings: &mut Vec<Warning>) -> Result<MtlsMode, No
             ("mode", "PERMISSIVE") => MtlsMode::Permissive,
             ("mode", "DISABLE") => {
                 warnings.push(field.warning(
-                    "DISABLE is taken for PERMISSIVE: a tunnel is always taken; write PERMISSIVE",
+                    "DISABLE means PERMISSIVE here, because tunnels are always accepted; write PERMISSIVE",
                 ));
                 MtlsMode::Permissive
             }
-            ("mode", other) => return field.fail(format!("{other:?} is no mode")),
+            ("mode", other) => return field.fail(format!("{other:?} is not a mode")),
             _ => return field.unknown(),
         };
     }
     Ok(mode)
 }
 
-/// On which ports a workload refuses plaintext, and which object says so.
+/// On which ports a workload refuses plaintext, and which objects say so.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub(super) struct Strictness {
-    /// Of ports without a word of their own.
+    /// The object that makes all other ports STRICT; `None` if they accept plaintext.
     pub(super) base: Option<Decider>,
-    /// Ports with a word of their own; `None` takes plaintext.
+    /// Ports with a mode of their own: the object that makes them STRICT, or `None`.
     pub(super) ports: BTreeMap<u16, Option<Decider>>,
 }
 
 impl Strictness {
-    /// The object that makes a port STRICT.
+    /// The object that makes a port STRICT, if there is one.
     pub(super) fn of(&self, port: u16) -> Option<&Decider> {
         self.ports.get(&port).unwrap_or(&self.base).as_ref()
     }
 
-    /// Applies the next level: mesh, then namespace, then workload.
+    /// Applies the object of the next level: first mesh, then namespace, then workload.
     pub(super) fn apply(&mut self, object: &PolicyObject, content: &PeerAuthentication) {
         let decider = || Decider {
             kind: PolicyKind::PeerAuthentication,

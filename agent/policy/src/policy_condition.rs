@@ -1,4 +1,4 @@
-//! What became of each policy object.
+//! The condition of each policy object, for operators: whether it is enforced, and where it applies.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use super::peer_authentication::ParsedAuthentication;
 use super::reader::{NotEnforced, Parsed, Warning};
 use ambit_model::{ObjectName, PolicyKind, PolicyObject, Workload};
 
-/// What became of a policy object, for the operator.
+/// Whether a policy object is enforced, and where it applies.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct PolicyCondition {
     /// The object's kind.
@@ -20,13 +20,13 @@ pub struct PolicyCondition {
     pub name: ObjectName,
     /// What it applies to.
     pub scope: PolicyScope,
-    /// An AuthorizationPolicy's action, where it can be read.
+    /// The action of an AuthorizationPolicy, if it can be read.
     pub action: Option<&'static str>,
     /// Whether it is enforced.
     pub state: PolicyState,
-    /// Which field is not, or what else there is to know.
+    /// Which field cannot be enforced, and warnings.
     pub message: Option<String>,
-    /// How many workloads it applies to.
+    /// The number of workloads that it applies to.
     pub workloads: usize,
 }
 
@@ -34,11 +34,11 @@ pub struct PolicyCondition {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PolicyScope {
-    /// Every workload: it is in the root namespace.
+    /// All workloads, because it is in the root namespace.
     Mesh,
-    /// The workloads of its namespace.
+    /// The workloads of its own namespace.
     Namespace,
-    /// Those that its selector selects.
+    /// The workloads that its selector selects.
     Selected,
     /// The pods behind the Services that it refers to.
     Services,
@@ -47,18 +47,18 @@ pub enum PolicyScope {
 /// Whether a policy is enforced.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
 pub enum PolicyState {
-    /// It is, in full.
+    /// It is enforced in full.
     Enforced,
-    /// What it would decide is noted; it decides nothing.
+    /// It decides nothing; its verdicts are noted.
     DryRun,
-    /// It is not: the message says which field is the cause, and what follows from it.
+    /// It is not enforced. The message says which field is the cause, and what follows.
     NotEnforced,
-    /// It applies to nothing, by Istio's rules.
+    /// By Istio's rules it applies to nothing.
     Ignored,
 }
 
 impl PolicyIndex {
-    /// What became of each policy object.
+    /// The condition of each policy object.
     pub fn conditions(&self) -> Vec<PolicyCondition> {
         let authorizations = self.authorizations.iter();
         let authentications = self.authentications.iter();
@@ -82,7 +82,7 @@ impl PolicyIndex {
             .collect()
     }
 
-    /// An object for another revision may be meant to restrict, so that it is told like one that
+    /// An object for another revision may have been meant to restrict, so it is reported like one that
     /// cannot be enforced.
     fn describe_other_revision(&self, object: &Arc<PolicyObject>) -> PolicyCondition {
         let is_authorization = object.kind == PolicyKind::AuthorizationPolicy;
@@ -178,14 +178,14 @@ impl PolicyIndex {
     }
 }
 
-/// What follows from an object that cannot be enforced.
+/// What follows if an object cannot be enforced.
 pub(super) fn consequence(action: Option<Action>, enforcement: Enforcement) -> &'static str {
     match (action, enforcement) {
-        (_, Enforcement::DryRun) => "its dry run notes nothing until that is mended",
-        (Some(Action::Allow), _) => "the policy allows nobody until that is mended",
-        (Some(Action::Audit), _) => "nothing is audited by it until that is mended",
+        (_, Enforcement::DryRun) => "until this is fixed, its dry run notes nothing",
+        (Some(Action::Allow), _) => "until this is fixed, the policy allows nothing",
+        (Some(Action::Audit), _) => "until this is fixed, it audits nothing",
         (Some(Action::Deny | Action::Custom) | None, _) => {
-            "the workloads that it selects refuse all connections until that is mended"
+            "until this is fixed, the workloads that it selects refuse all connections"
         }
     }
 }

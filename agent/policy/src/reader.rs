@@ -8,25 +8,25 @@ use serde_json::Value;
 use super::authorization::{Action, Enforcement};
 use ambit_model::PolicyObject;
 
-/// A field that cannot be enforced.
+/// A field that cannot be enforced, so that the whole policy is not enforced.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, thiserror::Error)]
 #[error("{path} is not enforced: {problem}")]
 pub(super) struct NotEnforced {
     /// The field, such as `spec.rules[0].to[0].operation.methods`.
     pub(super) path: String,
-    /// What is the matter, and what to do.
+    /// What is wrong, and what to do.
     pub(super) problem: String,
-    /// The field's value, where it is short.
+    /// The field's value, if it is short.
     pub(super) value: Option<String>,
 }
 
-/// A field that is enforced, and may not mean what it was meant to.
+/// A field that is enforced, but may not do what its author intended.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{path}: {problem}")]
 pub(super) struct Warning {
     /// The field.
     pub(super) path: String,
-    /// What it means.
+    /// What it does, and what to do about it.
     pub(super) problem: String,
 }
 
@@ -45,10 +45,10 @@ pub(super) struct Parsed<S, C> {
     pub(super) warnings: Vec<Warning>,
 }
 
-/// The longest value, in bytes, that is shown.
+/// The longest value that is shown, in bytes.
 const LONGEST_VALUE: usize = 80;
 
-/// A value and where it stands.
+/// A value within `spec`, and its path.
 #[derive(Clone)]
 pub(super) struct SpecNode<'a> {
     path: String,
@@ -75,7 +75,7 @@ impl<'a> SpecNode<'a> {
         self.value.is_null()
     }
 
-    /// A warning about this field.
+    /// A warning about this value.
     pub(super) fn warning(&self, problem: impl Into<String>) -> Warning {
         Warning {
             path: self.path.clone(),
@@ -83,7 +83,7 @@ impl<'a> SpecNode<'a> {
         }
     }
 
-    /// The fields of an object. Null is an object without fields.
+    /// The fields of an object. Null counts as an object without fields.
     pub(super) fn fields(&self) -> Result<Vec<(&'a str, SpecNode<'a>)>, NotEnforced> {
         match self.value {
             Value::Null => Ok(Vec::new()),
@@ -99,18 +99,18 @@ impl<'a> SpecNode<'a> {
                     )
                 })
                 .collect()),
-            _ => self.fail("it is not an object; see the Istio API reference"),
+            _ => self.fail("this has to be an object; see the Istio API reference"),
         }
     }
 
-    /// A field, where this is an object that has it.
+    /// A field, if this is an object that has it.
     pub(super) fn field(&self, wanted: &str) -> Option<SpecNode<'a>> {
         let mut fields = self.fields().ok()?.into_iter();
         fields.find_map(|(name, field)| (name == wanted).then_some(field))
     }
 
-    /// The elements of a list. An empty list is the same as an absent one, as in Istio, which
-    /// cannot tell them apart once the YAML has become a protobuf message.
+    /// The elements of a list. An empty list is the same as an absent one, as in Istio, which cannot
+    /// tell them apart after the YAML has become a protobuf message.
     pub(super) fn elements(&self) -> Result<Vec<SpecNode<'a>>, NotEnforced> {
         match self.value {
             Value::Array(elements) => Ok(elements
@@ -121,7 +121,7 @@ impl<'a> SpecNode<'a> {
                     value,
                 })
                 .collect()),
-            _ => self.fail("it is not a list; write one"),
+            _ => self.fail("this has to be a list"),
         }
     }
 
@@ -133,43 +133,43 @@ impl<'a> SpecNode<'a> {
         }
     }
 
-    /// Whether it is a list without elements, and so the same as an absent one.
+    /// Whether it is a list without elements, which is the same as an absent one.
     pub(super) fn is_empty_list(&self) -> bool {
         self.value.as_array().is_some_and(Vec::is_empty)
     }
 
-    /// The elements of a list that has no more than so many.
+    /// The elements of a list of limited length.
     pub(super) fn at_most(&self, most: usize) -> Result<Vec<SpecNode<'a>>, NotEnforced> {
         let elements = self.elements()?;
         if elements.len() > most {
-            return self.fail(format!("there can be at most {most} of them"));
+            return self.fail(format!("this list can have at most {most} elements"));
         }
         Ok(elements)
     }
 
-    /// A text that may be empty.
+    /// A string that may be empty or absent.
     pub(super) fn optional_text(&self) -> Result<&'a str, NotEnforced> {
         match self.value {
             Value::Null => Ok(""),
             Value::String(text) => Ok(text),
-            _ => self.fail("it is not a text; quote the value"),
+            _ => self.fail("this has to be a string; quote the value"),
         }
     }
 
-    /// A text, which may be empty but has to be there.
+    /// A string that may be empty but not absent.
     pub(super) fn any_text(&self) -> Result<&'a str, NotEnforced> {
         match self.value.as_str() {
             Some(text) => Ok(text),
-            None => self.fail("it is not a text; quote the value"),
+            None => self.fail("this has to be a string; quote the value"),
         }
     }
 
-    /// A text that is not empty.
+    /// A string that is not empty.
     pub(super) fn text(&self) -> Result<&'a str, NotEnforced> {
         match self.value.as_str() {
             Some("") => self.fail("an empty value matches nothing; remove it"),
             Some(text) => Ok(text),
-            None => self.fail("it is not a text; quote the value"),
+            None => self.fail("this has to be a string; quote the value"),
         }
     }
 
@@ -177,11 +177,11 @@ impl<'a> SpecNode<'a> {
     pub(super) fn boolean(&self) -> Result<bool, NotEnforced> {
         match self.value.as_bool() {
             Some(value) => Ok(value),
-            None => self.fail("it is neither true nor false; write one of them, without quotes"),
+            None => self.fail("this has to be true or false, without quotes"),
         }
     }
 
-    /// A list of parsed texts.
+    /// A list of strings, each of which is parsed.
     pub(super) fn texts<T>(
         &self,
         parse: impl Fn(&SpecNode<'a>, &'a str) -> Result<T, NotEnforced>,
@@ -192,11 +192,11 @@ impl<'a> SpecNode<'a> {
             .collect()
     }
 
-    /// The failure for a field that nobody knows, or that is not supported yet.
+    /// The failure for a field that is unknown or not supported.
     pub(super) fn unknown<T>(&self) -> Result<T, NotEnforced> {
         self.fail(
-            "Ambit does not know this field, so it takes the policy for one that lets nobody in; \
-             remove the field or the policy",
+            "Ambit does not support this field, so it cannot enforce the policy; remove the field or \
+             the policy",
         )
     }
 }
@@ -218,10 +218,10 @@ pub(super) fn selector(node: &SpecNode<'_>) -> Result<Vec<(String, String)>, Not
                 for (key, value) in field.fields()? {
                     let text = match value.value.as_str() {
                         Some(text) => text,
-                        None => return value.fail("it is not a text; quote the value"),
+                        None => return value.fail("this has to be a string; quote the value"),
                     };
                     if key.is_empty() || key.contains('*') || text.contains('*') {
-                        return value.fail("a label may not be empty or have a wildcard");
+                        return value.fail("a label cannot be empty or have a wildcard");
                     }
                     labels.push((key.to_owned(), text.to_owned()));
                 }
@@ -232,14 +232,14 @@ pub(super) fn selector(node: &SpecNode<'_>) -> Result<Vec<(String, String)>, Not
     Ok(labels)
 }
 
-/// The annotation's key.
+/// The annotation that makes an AuthorizationPolicy a dry run.
 const ANNOTATION: &str = "istio.io/dry-run";
 
-/// Whether an object is on trial; the values are those of Go's strconv.ParseBool. `None` without the
-/// annotation.
+/// Whether an object is a dry run; `None` if it does not have the annotation. The values are those of
+/// Go's strconv.ParseBool.
 ///
 /// # Errors
-/// For any other value.
+/// If the annotation has any other value.
 pub(super) fn dry_run(object: &PolicyObject) -> Result<Option<bool>, NotEnforced> {
     match object.annotations.get(ANNOTATION).map(String::as_str) {
         None => Ok(None),
@@ -247,27 +247,27 @@ pub(super) fn dry_run(object: &PolicyObject) -> Result<Option<bool>, NotEnforced
         Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(Some(false)),
         Some(other) => Err(refused(
             object,
-            format!("{other:?} is neither true nor false"),
+            format!("{other:?} is not a boolean; write true or false"),
         )),
     }
 }
 
-/// Refuses the annotation, whatever its value, on a kind that has no dry runs: whoever put it there
-/// expects the object to decide nothing, and it would.
+/// Refuses the annotation, whatever its value, on a kind that has no dry runs: its author expects the
+/// object to decide nothing, but it would.
 ///
 /// # Errors
-/// Where it is there.
+/// If the object has the annotation.
 pub(super) fn refuse_dry_run(object: &PolicyObject) -> Result<(), NotEnforced> {
     match object.annotations.contains_key(ANNOTATION) {
         false => Ok(()),
         true => Err(refused(
             object,
-            "only an AuthorizationPolicy has dry runs; remove the annotation".to_owned(),
+            "only an AuthorizationPolicy can be a dry run; remove the annotation".to_owned(),
         )),
     }
 }
 
-/// What is wrong with an object's annotation.
+/// The error for an object's annotation.
 pub(super) fn refused(object: &PolicyObject, problem: String) -> NotEnforced {
     NotEnforced {
         path: format!("metadata.annotations[{ANNOTATION}]"),

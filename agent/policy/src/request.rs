@@ -1,4 +1,4 @@
-//! What policy knows of an HTTP request.
+//! The attributes of an HTTP request that policies depend on.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,25 +8,25 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName, header};
 use serde_json::{Map, Value};
 
-/// Claims that are lists written as one text (RFC 8693, section 4.2).
+/// Claims that hold a list in one string, separated by spaces (RFC 8693, section 4.2).
 const SPACE_DELIMITED: [&str; 2] = ["scope", "permission"];
 
-/// The attributes of a request, as the proxy passes it on.
+/// The attributes of a request, in the form in which the proxy passes it on.
 #[derive(Clone, Debug)]
 pub struct RequestAttributes {
     /// The method.
     pub method: String,
-    /// `:authority`, or the Host header, as it came; empty where there is none.
+    /// `:authority`, or the Host header, as received; empty if there is neither.
     pub authority: String,
-    /// The normalised path, without query.
+    /// The normalised path without query.
     pub path: String,
-    /// The same with its query.
+    /// The normalised path with its query.
     pub path_and_query: String,
     /// The headers, without pseudo-headers and Host.
     pub headers: HeaderMap,
-    /// The client as the last X-Forwarded-For line names it; `None` where there is none.
+    /// The client, from the last X-Forwarded-For line; `None` if that names none.
     pub forwarded_for: Option<IpAddr>,
-    /// The verified token; `None` where there is none.
+    /// The verified token, if there is one.
     pub token: Option<Arc<VerifiedToken>>,
 }
 
@@ -35,27 +35,27 @@ pub struct RequestAttributes {
 pub struct VerifiedToken {
     /// `iss`.
     pub issuer: String,
-    /// `sub`; empty where it is absent.
+    /// `sub`; empty if it is absent.
     pub subject: String,
-    /// All of its payload.
+    /// The whole payload.
     pub claims: Map<String, Value>,
 }
 
 /// Which header a condition is about.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) enum HeaderKey {
-    /// An ordinary one.
+    /// An ordinary header.
     Named(HeaderName),
     /// `:method`.
     Method,
     /// `:authority`, which is `host` in HTTP/1.
     Authority,
-    /// `:path`, as it is passed on: normalised, with its query.
+    /// `:path` as it is passed on: normalised, with its query.
     Path,
 }
 
 impl HeaderKey {
-    /// A name as a policy writes it.
+    /// Reads a name from a policy; `None` if no header can have it.
     pub(super) fn parse(name: &str) -> Option<Self> {
         match name {
             ":method" => Some(Self::Method),
@@ -68,8 +68,8 @@ impl HeaderKey {
         }
     }
 
-    /// What stands between the lines of such a header where they are one (RFC 9110, section 5.3,
-    /// and for cookies RFC 9113, section 8.2.3).
+    /// The separator with which several lines of this header are joined (RFC 9110, section 5.3; for
+    /// cookies RFC 9113, section 8.2.3).
     pub(super) fn separator(&self) -> &'static [u8] {
         match self {
             Self::Named(name) if *name == header::COOKIE => b"; ",
@@ -78,7 +78,7 @@ impl HeaderKey {
     }
 }
 
-/// As a policy writes it.
+/// Displays the name as the policy has it.
 impl fmt::Display for HeaderKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -91,12 +91,12 @@ impl fmt::Display for HeaderKey {
 }
 
 impl RequestAttributes {
-    /// The authority; `None` where there is none.
+    /// The authority; `None` if it is empty.
     pub(super) fn host(&self) -> Option<&str> {
         Some(self.authority.as_str()).filter(|authority| !authority.is_empty())
     }
 
-    /// The lines of a header; none where it is absent.
+    /// The lines of a header; empty if it is absent.
     pub(super) fn lines(&self, key: &HeaderKey) -> Vec<Cow<'_, [u8]>> {
         match key {
             HeaderKey::Named(name) => {
@@ -113,8 +113,8 @@ impl RequestAttributes {
     }
 }
 
-/// The client of a request as the last X-Forwarded-For line names it last: as whoever sent the
-/// request here wrote it, or let it stand. `None` where there is no such address.
+/// The client of a request: the last address in the last X-Forwarded-For line. The caller wrote it, or
+/// passed it on. `None` if that is not an address.
 pub fn forwarded_for(headers: &HeaderMap) -> Option<IpAddr> {
     let line = headers.get_all("x-forwarded-for").into_iter().next_back()?;
     let last = line.to_str().ok()?.rsplit(',').next()?;
@@ -123,8 +123,8 @@ pub fn forwarded_for(headers: &HeaderMap) -> Option<IpAddr> {
 }
 
 impl VerifiedToken {
-    /// The texts of a claim, by the names on the way to it: of a text, of the texts in a list.
-    /// `None` where there is no such claim; numbers, booleans and objects have no texts.
+    /// The strings of a claim, by the names that lead to it: the string itself, or the strings in a
+    /// list. `None` if there is no such claim, or if it is a number, a boolean or an object.
     pub(super) fn texts(&self, path: &[String]) -> Option<Vec<&str>> {
         let (first, rest) = path.split_first()?;
         let mut value = self.claims.get(first)?;
@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_client_is_the_last_that_was_forwarded_for() {
+    fn the_client_is_the_last_address_of_x_forwarded_for() {
         for (lines, client) in [
             (&["10.0.0.1, 10.0.0.2"][..], Some("10.0.0.2")),
             (&["10.0.0.1", "fd00::1"], Some("fd00::1")),
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn claims_are_found_by_their_path_and_only_texts_count() {
+    fn claims_are_found_by_their_path_and_only_strings_count() {
         let Value::Object(claims) = json!({
             "aud": ["a", 1, "b"], "n": 5, "scope": "write read", "empty": "",
             "nested": {"key": "value", "scope": "a b"},

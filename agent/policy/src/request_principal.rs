@@ -10,7 +10,7 @@ use super::request::VerifiedToken;
 /// A pattern for a token's issuer and subject, as Istio reads it.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct RequestPrincipalMatch {
-    /// As the policy has it.
+    /// The value as the policy has it.
     written: String,
     issuer: StringMatch,
     subject: StringMatch,
@@ -19,9 +19,9 @@ pub(super) struct RequestPrincipalMatch {
 impl RequestPrincipalMatch {
     /// Reads `<iss>/<sub>`, split at the last slash, because issuers are often URLs.
     ///
-    /// Only a `*` at the very start or the very end of the whole value is a wildcard, and a `*` at
-    /// the start wins. It applies to the half that it touches; without a slash the other half may
-    /// be anything that is not empty. Every other `*` is a literal character.
+    /// Only a `*` at the start or the end of the whole value is a wildcard, and one at the start wins. It
+    /// applies to the half that it is in. Without a slash, the other half may be anything that is not
+    /// empty. Every other `*` is a literal character.
     pub(super) fn parse(value: &str) -> Self {
         use StringMatch::{Exact, Presence};
         let exact = |text: &str| Exact(text.to_owned());
@@ -45,7 +45,7 @@ impl RequestPrincipalMatch {
         }
     }
 
-    /// Whether it matches a verified token. A claim that is absent, or is not a text any more because
+    /// Whether it matches a verified token. A claim that is absent, or that is no longer a string because
     /// it was split into a list, matches nothing.
     pub(super) fn matches(&self, token: &VerifiedToken) -> bool {
         let matches = |half: &StringMatch, claim: &str| {
@@ -56,7 +56,7 @@ impl RequestPrincipalMatch {
     }
 }
 
-/// As a policy writes it.
+/// Displays the value as the policy has it.
 impl fmt::Display for RequestPrincipalMatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.written)
@@ -106,7 +106,7 @@ mod tests {
         }
     }
 
-    /// Each of these was read as two patterns, one for each half, and so let in more than Istio.
+    /// If each half were read as a pattern of its own, these would let in more than Istio does.
     #[test]
     fn a_star_that_is_not_at_the_outer_start_or_end_is_a_literal() {
         for (value, matching, other) in [

@@ -1,4 +1,4 @@
-//! Everything that decides who may reach a workload.
+//! The policies that apply to a workload.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -10,16 +10,17 @@ use super::peer_authentication::Strictness;
 use super::request_authentication::{JwtRule, RequestAuthentication};
 use ambit_model::{ObjectName, PolicyKind};
 
-/// The policies of a workload, resolved. Equal ones share a set in the kernel.
+/// The policies that apply to a workload. Workloads with equal policies share a policy set in the
+/// kernel.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct WorkloadPolicies {
     pub(super) strictness: Strictness,
     pub(super) policies: Vec<Attached>,
-    /// What tokens of requests have to satisfy.
+    /// The rules for the tokens of requests.
     pub(super) token_rules: Vec<AttachedTokenRules>,
-    /// Objects that select the workload and cannot be enforced: all is refused.
+    /// Objects that select the workload and cannot be enforced. If there is one, everything is refused.
     pub(super) not_enforced: Vec<Decider>,
-    /// Ports whose bytes are HTTP, as the workload's Services declare them.
+    /// The ports that carry HTTP, as the workload's Services declare them.
     pub(super) http_ports: BTreeSet<u16>,
 }
 
@@ -41,20 +42,20 @@ pub(super) struct AttachedTokenRules {
 /// The ports of a workload that a policy applies to.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) enum AttachedPorts {
-    /// All of them.
+    /// Every port.
     All,
     /// The target ports of the Services that the policy refers to.
     These(BTreeSet<u16>),
 }
 
 impl WorkloadPolicies {
-    /// Whether the bytes that a port takes are HTTP requests, each of which is judged where a policy
-    /// depends on it. What other ports carry is opaque.
+    /// Whether a port carries HTTP requests, each of which is judged if a policy depends on it. The
+    /// bytes of other ports are opaque.
     pub fn carries_http(&self, port: u16) -> bool {
         self.http_ports.contains(&port)
     }
 
-    /// The rules that the tokens of requests to a port have to satisfy: all that apply, together.
+    /// The rules for the tokens of requests to a port, from all RequestAuthentications that apply.
     pub fn jwt_rules(&self, port: u16) -> Cow<'_, [JwtRule]> {
         let attached = self.token_rules.iter();
         let mut attached = attached.filter(|one| one.ports.include(port));
@@ -68,8 +69,8 @@ impl WorkloadPolicies {
         all
     }
 
-    /// Whether a policy depends on what a request says, where a port carries requests. An external
-    /// authorizer always may.
+    /// Whether a policy depends on requests, on ports that carry them. A CUSTOM policy always does,
+    /// because its authorizer may.
     pub(super) fn depends_on_requests(&self) -> bool {
         let mut policies = self.policies.iter().map(|attached| &attached.policy);
         let depends = policies.any(|policy| {
@@ -78,9 +79,9 @@ impl WorkloadPolicies {
         depends || !self.token_rules.is_empty()
     }
 
-    /// Whether the CUSTOM policies of a port name more than one external authorizer. Istio does not
-    /// combine authorizers unless it is told to (PILOT_ENABLE_MULTIPLE_CUSTOM_AUTHZ_PROVIDERS): it
-    /// refuses what such policies match.
+    /// Whether the CUSTOM policies of a port name more than one provider. Istio does not combine
+    /// providers unless PILOT_ENABLE_MULTIPLE_CUSTOM_AUTHZ_PROVIDERS is set: it refuses what these
+    /// policies match.
     pub(super) fn names_several_providers(&self, port: u16) -> bool {
         let policies = self.enforced(Action::Custom, port);
         let mut providers = policies.map(|attached| &attached.policy.provider);
@@ -88,7 +89,7 @@ impl WorkloadPolicies {
         providers.any(|provider| Some(provider) != first)
     }
 
-    /// The policies of an action that apply to a port and decide.
+    /// The enforced policies with an action that apply to a port.
     pub(super) fn enforced(&self, action: Action, port: u16) -> impl Iterator<Item = &Attached> {
         self.policies
             .iter()
@@ -101,7 +102,7 @@ impl Attached {
         self.policy.action == action && self.policy.enforcement == Enforcement::Enforced
     }
 
-    /// A rule of it, or all of it, as what decides.
+    /// The policy, or one of its rules, as a decider.
     pub(super) fn decider(&self, rule: Option<usize>) -> Decider {
         Decider {
             kind: PolicyKind::AuthorizationPolicy,
@@ -112,7 +113,7 @@ impl Attached {
 }
 
 impl AttachedPorts {
-    /// Whether there is a port that both include.
+    /// Whether both include a common port.
     pub(super) fn meet(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::All, _) | (_, Self::All) => true,

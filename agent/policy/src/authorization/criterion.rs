@@ -1,5 +1,5 @@
-//! One condition on one attribute: a field of a source or an operation with its `not` twin, or an
-//! entry of `when`.
+//! A criterion on one attribute: a field of a source or an operation with its `not` twin, or an entry
+//! of `when`.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -15,7 +15,7 @@ use crate::request::{HeaderKey, RequestAttributes, VerifiedToken};
 use crate::request_principal::RequestPrincipalMatch;
 use ambit_model::WorkloadIdentity;
 
-/// A condition.
+/// A criterion on one attribute. It holds or not, or is unknown until a request has been read.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Criterion {
     /// `principals`, `source.principal`.
@@ -44,15 +44,15 @@ pub(crate) enum Criterion {
     Header(HeaderKey, Field<StringMatch>),
     /// `requestPrincipals`, `request.auth.principal`.
     RequestPrincipal(Field<RequestPrincipalMatch>),
-    /// `request.auth.audiences`, `request.auth.presenter`, `request.auth.claims[...]`: by the names
-    /// on the way to the claim.
+    /// `request.auth.audiences`, `request.auth.presenter`, `request.auth.claims[...]`, with the names
+    /// that lead to the claim.
     Claim(Vec<String>, Field<StringMatch>),
 }
 
-/// What is known of the bytes that a connection carries.
+/// What is known about the bytes that a connection carries.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Knowledge<'a> {
-    /// Nothing yet; they will be HTTP requests, as far as one can tell.
+    /// Nothing yet. The port carries HTTP requests.
     Nothing,
     /// They are not HTTP.
     Opaque,
@@ -60,18 +60,18 @@ pub(crate) enum Knowledge<'a> {
     Request(&'a RequestAttributes),
 }
 
-/// What a policy is held against.
+/// What a policy's rules are matched against.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Facts<'a> {
     pub(crate) connection: &'a ConnectionAttributes,
     pub(crate) knowledge: Knowledge<'a>,
-    /// The policy's.
+    /// The action of the policy.
     pub(crate) action: Action,
 }
 
 impl Criterion {
-    /// Whether it is about an HTTP request. Of a connection that carries something else it means
-    /// nothing: it is left out of a policy that restricts, and voids a rule that permits.
+    /// Whether it is about an HTTP request. If a connection carries something else, the criterion is
+    /// left out of a policy that restricts, and voids a rule that permits.
     pub(crate) const fn is_http(&self) -> bool {
         match self {
             Self::Principal(_)
@@ -91,7 +91,7 @@ impl Criterion {
         }
     }
 
-    /// Whether it holds or not by the request, where there is one.
+    /// Whether it depends on the request, if there is one.
     pub(crate) const fn depends_on_request(&self) -> bool {
         self.is_http() || matches!(self, Self::RemoteIp(_))
     }
@@ -133,7 +133,7 @@ impl Criterion {
         }
     }
 
-    /// Whether a peer satisfies it, where it is about the peer's identity; else true.
+    /// Whether a caller's identity satisfies it; true if it is not about the identity.
     pub(crate) fn admits_identity(&self, identity: Option<&WorkloadIdentity>) -> bool {
         match self {
             Self::Principal(field) => field.admits_text(identity.map(WorkloadIdentity::principal)),
@@ -161,12 +161,12 @@ impl Facts<'_> {
     }
 }
 
-/// The client's address: the last of X-Forwarded-For where there is one, else the peer's own, as in
-/// Istio (Envoy's `use_remote_address: false` without trusted hops). Whoever is in the mesh can write
-/// that header. A list of who may come (`remoteIpBlocks` of ALLOW, `notRemoteIpBlocks` of DENY)
-/// believes it, for nobody behind a gateway could come else. A list of who may not
-/// (`remoteIpBlocks` of DENY, `notRemoteIpBlocks` of ALLOW) is about both addresses: nobody writes
-/// himself out of it.
+/// The client's address is the last one in X-Forwarded-For, or else the caller's own, as in Istio
+/// (Envoy's `use_remote_address: false` without trusted hops). Anyone in the mesh can write that
+/// header. A list of clients to let in (`remoteIpBlocks` of ALLOW, `notRemoteIpBlocks` of DENY)
+/// believes it, because clients behind a gateway could not be let in otherwise. A list of clients to
+/// keep out (`remoteIpBlocks` of DENY, `notRemoteIpBlocks` of ALLOW) is about both addresses, so that a
+/// caller cannot evade it by writing the header.
 fn remote_ip(field: &Field<IpNet>, facts: &Facts<'_>) -> Ternary {
     let own: IpAddr = facts.connection.source;
     let request = match facts.knowledge {
@@ -184,7 +184,8 @@ fn remote_ip(field: &Field<IpNet>, facts: &Facts<'_>) -> Ternary {
     holds.into()
 }
 
-/// Whether a path satisfies a field. Where nobody knows whether a template means it, it is kept out.
+/// Whether a path satisfies a field. If it is unclear whether a template means the path, the request is
+/// kept out.
 fn path(field: &Field<PathMatch>, path: &str, action: Action) -> bool {
     let (positive, negative) = match action {
         Action::Allow => (Operators::Strict, Operators::Lenient),
@@ -194,9 +195,9 @@ fn path(field: &Field<PathMatch>, path: &str, action: Action) -> bool {
     (field.positive.is_empty() || any(&field.positive, positive)) && !any(&field.negative, negative)
 }
 
-/// Whether the lines of a header satisfy a field. Where there are several, nobody knows which one
-/// the application will read: a policy that permits needs all of them to satisfy it, a policy that
-/// restricts needs one.
+/// Whether the lines of a header satisfy a field. With several lines it is unknown which one the
+/// application reads: a policy that permits needs all of them to match, a policy that restricts needs
+/// one.
 fn header(
     field: &Field<StringMatch>,
     key: &HeaderKey,

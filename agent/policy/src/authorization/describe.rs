@@ -1,4 +1,4 @@
-//! Criteria in the words of the Istio API, for whoever asks why.
+//! Criteria in the words of the Istio API, for explanations.
 
 use std::fmt::Display;
 
@@ -7,7 +7,7 @@ use crate::matcher::Field;
 use crate::request::{HeaderKey, RequestAttributes, VerifiedToken};
 use ambit_model::WorkloadIdentity;
 
-/// The list of a rule in which a criterion stands: its field's name depends on it.
+/// The part of a rule that a criterion is in. The name of its field depends on it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Clause {
     /// A field of a source or an operation.
@@ -17,7 +17,7 @@ pub(crate) enum Clause {
 }
 
 impl Criterion {
-    /// The field and its `not` twin, each alone, where it is set.
+    /// Splits the criterion into its field and the `not` twin, those that are set.
     pub(crate) fn halves(&self) -> Vec<Self> {
         match self {
             Self::Principal(field) => field.halves().map(Self::Principal).collect(),
@@ -43,7 +43,7 @@ impl Criterion {
         }
     }
 
-    /// The field's name in the API; its twin's, where only that is set.
+    /// The field's name in the API, or the twin's name if only the twin is set.
     pub(crate) fn name(&self, clause: Clause) -> String {
         let (field, key) = self.names();
         let only_negative = self.values().positive.is_empty();
@@ -54,7 +54,7 @@ impl Criterion {
         }
     }
 
-    /// The field of a source or an operation, where there is one, and the key of a condition.
+    /// The field of a source or an operation, if there is one, and the key of a condition.
     fn names(&self) -> (Option<&'static str>, String) {
         let (field, key) = match self {
             Self::Principal(_) => ("principals", "source.principal"),
@@ -69,7 +69,7 @@ impl Criterion {
             Self::Host(_) => ("hosts", "hosts"),
             Self::Method(_) => ("methods", "methods"),
             Self::Path(_) => ("paths", "paths"),
-            // And these no field.
+            // These three have no field.
             Self::DestinationIp(_) => return (None, "destination.ip".to_owned()),
             Self::Header(name, _) => return (None, format!("request.headers[{name}]")),
             Self::Claim(path, _) => return (None, claim_key(path)),
@@ -77,7 +77,7 @@ impl Criterion {
         (Some(field), key.to_owned())
     }
 
-    /// The values that the policy wants and does not want.
+    /// The values that the criterion asks for, as text.
     pub(crate) fn wants(&self) -> String {
         let values = self.values();
         match (values.positive.as_slice(), values.negative.as_slice()) {
@@ -112,7 +112,7 @@ impl Criterion {
         }
     }
 
-    /// What there is instead, as far as it is known.
+    /// The actual value of the attribute, as text, as far as it is known.
     pub(crate) fn found(&self, facts: &Facts<'_>) -> String {
         let connection = facts.connection;
         let identity = connection.identity.as_ref();
@@ -148,12 +148,12 @@ impl Criterion {
     }
 }
 
-/// What a request has, where there is one.
+/// The actual value in a request, if there is a request.
 fn in_request(facts: &Facts<'_>, text: impl Fn(&RequestAttributes) -> String) -> String {
     match facts.knowledge {
         Knowledge::Nothing => "the request decides".to_owned(),
         Knowledge::Opaque => format!(
-            "port {} carries no HTTP",
+            "port {} does not carry HTTP",
             facts.connection.destination.port()
         ),
         Knowledge::Request(request) => text(request),
@@ -163,7 +163,10 @@ fn in_request(facts: &Facts<'_>, text: impl Fn(&RequestAttributes) -> String) ->
 fn principal(request: &RequestAttributes) -> String {
     match request.token.as_deref() {
         None => "the request has no token".to_owned(),
-        Some(token) => format!("the token is of \"{}/{}\"", token.issuer, token.subject),
+        Some(token) => format!(
+            "the token's principal is \"{}/{}\"",
+            token.issuer, token.subject
+        ),
     }
 }
 
@@ -194,7 +197,7 @@ fn of_caller(
 ) -> String {
     match identity {
         Some(identity) => text(identity),
-        None => "the caller comes in plaintext and has no identity".to_owned(),
+        None => "the caller uses plaintext and has no identity".to_owned(),
     }
 }
 
@@ -204,7 +207,9 @@ fn client(facts: &Facts<'_>) -> String {
         Knowledge::Nothing => "the request decides".to_owned(),
         Knowledge::Opaque => format!("the client is {own}"),
         Knowledge::Request(request) => match request.forwarded_for {
-            Some(client) => format!("the client is {client} (X-Forwarded-For), the peer {own}"),
+            Some(client) => {
+                format!("the client is {client} (X-Forwarded-For), the caller is {own}")
+            }
             None => format!("the client is {own}"),
         },
     }
@@ -227,7 +232,7 @@ fn claim(path: &[String], token: Option<&VerifiedToken>) -> String {
         return "the request has no token".to_owned();
     };
     match token.texts(path) {
-        None => "the token has no such claim that is a text".to_owned(),
+        None => "the token has no such claim that is a string".to_owned(),
         Some(texts) => format!("the claim is {}", quoted(&texts)),
     }
 }

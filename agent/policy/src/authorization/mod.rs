@@ -1,4 +1,4 @@
-//! AuthorizationPolicy: its rules, as `security.istio.io` v1 defines them.
+//! AuthorizationPolicy (`security.istio.io` v1): its rules, and how they match.
 
 mod criterion;
 mod describe;
@@ -15,21 +15,21 @@ use std::sync::Arc;
 
 use super::evaluate::Ternary;
 
-/// What a matching policy does.
+/// What a policy does if it matches.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) enum Action {
-    /// Lets the connection through, unless a DENY policy matches.
+    /// It allows, unless a DENY policy matches.
     Allow,
-    /// Refuses it.
+    /// It refuses.
     Deny,
-    /// Has it noted.
+    /// It notes the match and decides nothing.
     Audit,
-    /// Asks an external authorizer.
+    /// An external authorizer decides.
     Custom,
 }
 
 impl Action {
-    /// As `spec.action` has it.
+    /// The value of `spec.action`.
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Allow => "ALLOW",
@@ -43,24 +43,24 @@ impl Action {
 /// Whether a policy decides.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) enum Enforcement {
-    /// It does.
+    /// It decides.
     Enforced,
-    /// What it would decide is noted (annotation `istio.io/dry-run`).
+    /// Its verdicts are only noted (annotation `istio.io/dry-run`).
     DryRun,
 }
 
-/// The rules of a policy.
+/// What an AuthorizationPolicy says.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct AuthorizationPolicy {
     pub(super) action: Action,
     pub(super) enforcement: Enforcement,
-    /// Of a CUSTOM policy.
+    /// `spec.provider.name` of a CUSTOM policy.
     pub(super) provider: Option<Arc<str>>,
     pub(super) rules: Vec<Rule>,
 }
 
-/// One of the sources, where there are any, one of the operations, where there are any, and all of
-/// the conditions.
+/// A rule. It matches if one of its sources (or it has none), one of its operations (or it has none)
+/// and all of its conditions do.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub(super) struct Rule {
     pub(super) from: Vec<Vec<Criterion>>,
@@ -68,7 +68,7 @@ pub(super) struct Rule {
     pub(super) when: Vec<Criterion>,
 }
 
-/// One source and one operation of a rule, by their numbers, where it has any.
+/// One source and one operation of a rule, by their indexes; `None` if the rule has none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Conjunction {
     source: Option<usize>,
@@ -89,27 +89,30 @@ impl Rule {
             }
             Ternary::any(alternatives.iter().map(|criteria| all(criteria)))
         };
-        // One after the other: most rules of a long policy do not match by who calls.
-        let sides = [&self.from, &self.to].into_iter().map(|side| one_of(side));
-        Ternary::all(sides.chain(iter::once_with(|| all(&self.when))))
+        // Sources come first: most rules of a long policy do not match because of the caller.
+        let clauses = [&self.from, &self.to]
+            .into_iter()
+            .map(|clause| one_of(clause));
+        Ternary::all(clauses.chain(iter::once_with(|| all(&self.when))))
     }
 
-    /// Whether it matches nothing that is not HTTP: an ALLOW rule that mentions HTTP anywhere.
+    /// Whether the rule cannot match bytes that are not HTTP: an ALLOW rule that mentions HTTP in any
+    /// of its criteria.
     pub(super) fn is_void_for_opaque(&self, action: Action) -> bool {
         action == Action::Allow && self.mentions_http()
     }
 
-    /// Whether a criterion of it is about HTTP.
+    /// Whether one of its criteria is about HTTP.
     pub(super) fn mentions_http(&self) -> bool {
         self.all_criteria().any(Criterion::is_http)
     }
 
-    /// Whether a criterion of it holds or not by the request, where there is one.
+    /// Whether one of its criteria depends on the request, on ports that carry HTTP.
     pub(super) fn depends_on_request(&self) -> bool {
         self.all_criteria().any(Criterion::depends_on_request)
     }
 
-    /// Its conjunctions, of which one has to hold.
+    /// Its conjunctions. The rule matches if one of them holds.
     pub(super) fn conjunctions(&self) -> impl Iterator<Item = Conjunction> {
         let numbers = |count: usize| match count {
             0 => vec![None],
@@ -124,7 +127,7 @@ impl Rule {
             })
     }
 
-    /// How many conjunctions it has.
+    /// The number of its conjunctions.
     pub(super) fn conjunction_count(&self) -> usize {
         self.from.len().max(1).saturating_mul(self.to.len().max(1))
     }
@@ -136,7 +139,7 @@ impl Rule {
         from.into_iter().chain(to).flatten().chain(&self.when)
     }
 
-    /// All of them, wherever they stand.
+    /// All criteria of the rule: of sources, operations and conditions.
     pub(super) fn all_criteria(&self) -> impl Iterator<Item = &Criterion> {
         self.from.iter().chain(&self.to).flatten().chain(&self.when)
     }

@@ -1,4 +1,4 @@
-//! Reads an AuthorizationPolicy, and refuses what Istio's admission refuses.
+//! Reads an AuthorizationPolicy and refuses what Istio's admission refuses.
 
 use std::sync::Arc;
 
@@ -14,10 +14,10 @@ use crate::matcher::StringMatch;
 use crate::reader::{NotEnforced, Parsed, SpecNode, Warning, dry_run, refused};
 use ambit_model::{PolicyObject, TrustBundle};
 
-/// The most rules of a policy, and sources of a rule.
+/// The most rules of a policy, and the most sources of a rule.
 const MOST_RULES: usize = 512;
 
-/// What an identity begins with, and a principal does not.
+/// The scheme of a SPIFFE identity, which a principal does not have.
 const SCHEME: &str = "spiffe://";
 
 /// The most `serviceAccounts` of a source.
@@ -53,7 +53,7 @@ pub(crate) fn parse(object: &Arc<PolicyObject>, bundle: &TrustBundle) -> ParsedA
         .and_then(|action| enforcement(object, action))
         .unwrap_or(Enforcement::Enforced);
     if let Ok(policy) = &rules {
-        warnings.extend(warn(policy));
+        warnings.extend(wide_denial(policy));
         warnings.extend(empty_clauses(&spec));
         warnings.extend(written_schemes(policy));
     }
@@ -82,11 +82,11 @@ fn authorization(
             "action" => {}
             _ if ATTACHMENT_FIELDS.contains(&name) => {}
             "provider" if action == Action::Custom => provider = provider_name(&field)?,
-            "provider" => return field.fail("only a CUSTOM policy has a provider; remove it"),
+            "provider" => return field.fail("only a CUSTOM policy can have a provider; remove it"),
             "rules" => {
                 let elements = field.optional_elements()?;
                 if elements.len() > MOST_RULES {
-                    return field.fail(format!("a policy has at most {MOST_RULES} rules"));
+                    return field.fail(format!("a policy can have at most {MOST_RULES} rules"));
                 }
                 let read = elements.iter().map(|node| rule(node, context));
                 rules = all(read, more_errors)?;
@@ -102,7 +102,7 @@ fn authorization(
             ))
         }
         (Action::Custom, false, None) => {
-            spec.fail("a CUSTOM policy needs provider.name, the name of an external authorizer")
+            spec.fail("a CUSTOM policy needs provider.name: the name of an external authorizer")
         }
         _ => Ok(AuthorizationPolicy {
             action,
@@ -113,7 +113,7 @@ fn authorization(
     }
 }
 
-/// All of some results, or the first error; the others are `more`.
+/// Returns all values, or the first error; further errors go to `more`.
 fn all<T>(
     results: impl Iterator<Item = Result<T, NotEnforced>>,
     more: &mut Vec<NotEnforced>,
@@ -146,7 +146,7 @@ fn enforcement(object: &PolicyObject, action: Action) -> Result<Enforcement, Not
     match (is_on_trial, action) {
         (Some(_), Action::Audit | Action::Custom) => {
             let action = action.as_str();
-            let problem = format!("only ALLOW and DENY policies have dry runs, not {action}");
+            let problem = format!("only ALLOW and DENY policies can be dry runs, not {action}");
             Err(refused(object, problem))
         }
         (Some(true), Action::Allow | Action::Deny) => Ok(Enforcement::DryRun),
@@ -161,14 +161,14 @@ fn read_action(node: &SpecNode<'_>) -> Result<Action, NotEnforced> {
         "AUDIT" => Ok(Action::Audit),
         "CUSTOM" => Ok(Action::Custom),
         other => node.fail(format!(
-            "{other:?} is no action; use ALLOW, DENY, AUDIT or CUSTOM"
+            "{other:?} is not an action; use ALLOW, DENY, AUDIT or CUSTOM"
         )),
     }
 }
 
 fn rule(node: &SpecNode<'_>, context: &Context<'_>) -> Result<Rule, NotEnforced> {
     if node.is_null() {
-        return node.fail("an absent rule is none; write {} for one that matches everything");
+        return node.fail("this rule is null; write {} for a rule that matches everything");
     }
     let mut rule = Rule::default();
     for (name, field) in node.fields()? {
@@ -176,7 +176,7 @@ fn rule(node: &SpecNode<'_>, context: &Context<'_>) -> Result<Rule, NotEnforced>
             "from" => {
                 rule.from = wrapped(&field, "source", |node| source(node, context))?;
                 if rule.from.len() > MOST_RULES {
-                    return field.fail(format!("a rule has at most {MOST_RULES} sources"));
+                    return field.fail(format!("a rule can have at most {MOST_RULES} sources"));
                 }
             }
             "to" => rule.to = wrapped(&field, "operation", operation)?,
@@ -205,7 +205,7 @@ fn wrapped<T>(
         .map(|element| match element.fields()?.as_slice() {
             [(name, field)] if *name == inside => read(field),
             [(name, field)] if *name != inside => field.unknown(),
-            _ => element.fail(format!("it needs the field {inside}, and no other")),
+            _ => element.fail(format!("it needs exactly one field, {inside}")),
         })
         .collect()
 }
@@ -263,7 +263,7 @@ fn source(node: &SpecNode<'_>, context: &Context<'_>) -> Result<Vec<Criterion>, 
     ];
     let [principal, namespace, account, ..] = &read;
     if account.is_some() && (principal.is_some() || namespace.is_some()) {
-        return node.fail("service accounts stand beside neither principals nor namespaces");
+        return node.fail("serviceAccounts cannot be combined with principals or namespaces");
     }
     let criteria: Vec<_> = read.into_iter().flatten().collect();
     for (name, field) in node.fields()? {
@@ -306,12 +306,12 @@ fn not_empty(
     what: &str,
 ) -> Result<Vec<Criterion>, NotEnforced> {
     if criteria.is_empty() {
-        return node.fail(format!("{what} needs a field"));
+        return node.fail(format!("{what} needs at least one field"));
     }
     Ok(criteria)
 }
 
-/// Rules with a principal that begins with the scheme: it matches no caller, in Istio either.
+/// Warns of principals that begin with the scheme: they match no caller, as in Istio.
 fn written_schemes(policy: &AuthorizationPolicy) -> Vec<Warning> {
     let begins_so = |value: &StringMatch| match value {
         StringMatch::Exact(text) | StringMatch::Prefix(text) => text.starts_with(SCHEME),
@@ -327,14 +327,14 @@ fn written_schemes(policy: &AuthorizationPolicy) -> Vec<Warning> {
         .map(|(index, _)| Warning {
             path: format!("spec.rules[{index}]"),
             problem: format!(
-                "a principal that begins with {SCHEME} matches no caller, as in Istio; write it \
-                 without"
+                "a principal that begins with {SCHEME} matches no caller, as in Istio; remove the \
+                 scheme"
             ),
         })
         .collect()
 }
 
-/// Clauses that are empty lists: the rule is not restricted by them.
+/// Warns of `from` and `to` that are empty lists: they do not restrict the rule.
 fn empty_clauses(spec: &SpecNode<'_>) -> Vec<Warning> {
     let rules = spec.field("rules").map(|rules| rules.elements());
     let rules = rules.and_then(Result::ok).unwrap_or_default();
@@ -348,15 +348,15 @@ fn empty_clauses(spec: &SpecNode<'_>) -> Vec<Warning> {
         .filter(SpecNode::is_empty_list)
         .map(|clause| {
             clause.warning(
-                "an empty list is the same as none, as in Istio: it restricts nothing; remove the \
-                 field to say so, or add what is meant",
+                "an empty list restricts nothing, as in Istio; remove the field to say so, or add the \
+                 intended entries",
             )
         })
         .collect()
 }
 
-/// What an operator may not have meant.
-fn warn(policy: &AuthorizationPolicy) -> Vec<Warning> {
+/// Warns of a DENY rule that is wider on ports without HTTP than it looks.
+fn wide_denial(policy: &AuthorizationPolicy) -> Vec<Warning> {
     if policy.action != Action::Deny {
         return Vec::new();
     }
@@ -373,9 +373,10 @@ fn warn(policy: &AuthorizationPolicy) -> Vec<Warning> {
         .find(|(_, rule)| widens(rule));
     let warning = wide.map(|(index, _)| Warning {
         path: format!("spec.rules[{index}]"),
-        problem: "it depends on HTTP and names no port: on ports that do not speak HTTP it denies \
-                  whatever else it says; add the ports that it is about"
-            .to_owned(),
+        problem:
+            "it depends on HTTP and names no port: on ports that do not carry HTTP, its criteria \
+                  about HTTP are left out and it denies more; add the ports that it is about"
+                .to_owned(),
     });
     warning.into_iter().collect()
 }

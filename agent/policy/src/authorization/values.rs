@@ -14,14 +14,14 @@ use crate::reader::{NotEnforced, SpecNode};
 use crate::request_principal::RequestPrincipalMatch;
 use ambit_model::{ObjectName, TrustBundle, TrustDomain};
 
-/// What the values of a policy are read with.
+/// What reading a policy's values depends on.
 pub(super) struct Context<'a> {
     pub(super) policy: &'a ObjectName,
     pub(super) bundle: &'a TrustBundle,
     pub(super) action: Action,
 }
 
-/// A field and its twin, each where it is set.
+/// Reads a field and its `not` twin; `None` if neither is set.
 pub(super) fn twins<'a, T>(
     node: &SpecNode<'a>,
     [positive, negative]: [&str; 2],
@@ -38,7 +38,8 @@ pub(super) fn twins<'a, T>(
     Ok((!field.is_empty()).then_some(field))
 }
 
-/// A CUSTOM policy is evaluated before a token is verified, and Istio refuses it identities too.
+/// Refuses criteria on identities and tokens in a CUSTOM policy, as Istio does: it is evaluated before
+/// tokens are verified.
 pub(super) fn refuse_in_custom(
     node: &SpecNode<'_>,
     context: &Context<'_>,
@@ -61,7 +62,7 @@ pub(super) fn refuse_in_custom(
         | Criterion::Header(..) => false,
     };
     if context.action == Action::Custom && criteria.iter().any(is_refused) {
-        return node.fail("a CUSTOM policy can depend on no identity and no token");
+        return node.fail("a CUSTOM policy cannot depend on an identity or a token");
     }
     Ok(())
 }
@@ -69,7 +70,7 @@ pub(super) fn refuse_in_custom(
 /// The longest value of `serviceAccounts`.
 const LONGEST_SERVICE_ACCOUNT: usize = 320;
 
-/// Reads the values of a list, each of which may stand for several.
+/// Reads a list of values, each of which may stand for several. Duplicates are dropped.
 pub(super) fn expanded<T: Clone + Eq + Hash>(
     node: &SpecNode<'_>,
     read: impl Fn(&SpecNode<'_>, &str) -> Result<Vec<T>, NotEnforced>,
@@ -89,8 +90,8 @@ pub(super) fn text(_node: &SpecNode<'_>, text: &str) -> Result<StringMatch, NotE
     Ok(StringMatch::parse(text))
 }
 
-/// A principal. A whole one, of five parts, of the mesh's trust domain or of `cluster.local`, which
-/// points to it, stands for those of all its aliases.
+/// A principal. One of all five parts, in a trust domain of the mesh or in `cluster.local`, stands for
+/// the same principal in all trust domains of the mesh.
 pub(super) fn principal(
     node: &SpecNode<'_>,
     text: &str,
@@ -98,16 +99,15 @@ pub(super) fn principal(
 ) -> Result<Vec<StringMatch>, NotEnforced> {
     if reaches_into_scheme(text) {
         return node.fail(
-            "an identity is written without spiffe://, so what stands before the trust domain means \
-             different things to Istio's engines; write *, the trust domain or a part of its end \
-             first",
+            "a principal does not contain spiffe://, so text before the trust domain means different \
+             things to Istio's engines; begin with *, the trust domain or the end of one",
         );
     }
     Ok(expand_principal(text, bundle))
 }
 
-/// Whether a suffix can match an identity with its `spiffe://` only. Istio's sidecars match those,
-/// and its ambient mode does not.
+/// Whether a suffix can only match an identity that is written with `spiffe://`. Istio's sidecars match
+/// it, and its ambient mode does not.
 fn reaches_into_scheme(text: &str) -> bool {
     let Some(suffix) = text.strip_prefix('*') else {
         return false;
@@ -136,17 +136,17 @@ fn expand_principal(text: &str, bundle: &TrustBundle) -> Vec<StringMatch> {
     bundle.domains().map(expand).collect()
 }
 
-/// A trust domain. One of the mesh's own stands for all of them.
+/// A trust domain. One of the mesh stands for all of the mesh's.
 pub(super) fn trust_domain(
     node: &SpecNode<'_>,
     text: &str,
     bundle: &TrustBundle,
 ) -> Result<Vec<StringMatch>, NotEnforced> {
     if text.contains('/') {
-        return node.fail("a trust domain has no slash; for a whole identity use principals");
+        return node.fail("a trust domain has no slash; use principals for a whole identity");
     }
     if has_other_wildcards(text) {
-        return node.fail("a trust domain has one *, at its beginning or its end");
+        return node.fail("a trust domain may have one *, at its beginning or its end");
     }
     let domains = || bundle.domains().map(TrustDomain::as_str);
     if domains().any(|own| own == text) {
@@ -155,31 +155,31 @@ pub(super) fn trust_domain(
     Ok(vec![StringMatch::parse(text)])
 }
 
-/// A namespace. No namespace has a slash in its name, but Istio's sidecars match the value within
-/// the whole identity, where `a/*` matches.
+/// A namespace. A value with a slash is refused: Istio's sidecars match it against the whole identity,
+/// where `a/*` can match.
 pub(super) fn namespace(node: &SpecNode<'_>, text: &str) -> Result<StringMatch, NotEnforced> {
     if text.contains('/') {
         return node.fail(
-            "a namespace has no slash; for a service account of it use serviceAccounts, for a whole \
-             identity principals",
+            "a namespace has no slash; use serviceAccounts for a service account, or principals for a \
+             whole identity",
         );
     }
     if has_other_wildcards(text) {
         return node.fail(
-            "a * inside a namespace, or beside another, means different things to Istio's engines; \
-             write the namespaces one by one",
+            "a * inside a namespace, or more than one, means different things to Istio's engines; list \
+             the namespaces",
         );
     }
     Ok(StringMatch::parse(text))
 }
 
-/// Whether there is a `*` that does not make the whole value a prefix, a suffix or presence.
+/// Whether there is a `*` besides one at the beginning or the end.
 fn has_other_wildcards(text: &str) -> bool {
     let rest = text.strip_prefix('*').or_else(|| text.strip_suffix('*'));
     rest.unwrap_or(text).contains('*')
 }
 
-/// A service account, in the policy's own namespace where none is named.
+/// A service account, in the policy's own namespace unless the value names one.
 pub(super) fn service_account(
     node: &SpecNode<'_>,
     text: &str,
@@ -189,8 +189,8 @@ pub(super) fn service_account(
     let is_malformed = namespace.is_empty() || name.is_empty() || name.contains('/');
     if is_malformed || text.contains('*') || text.len() > LONGEST_SERVICE_ACCOUNT {
         return node.fail(format!(
-            "{text:?} is no service account; write namespace/name or name, without wildcards, of at \
-             most {LONGEST_SERVICE_ACCOUNT} characters"
+            "{text:?} is not a service account; write namespace/name or name, without wildcards, with \
+             at most {LONGEST_SERVICE_ACCOUNT} characters"
         ));
     }
     Ok(ServiceAccountMatch {
@@ -206,17 +206,17 @@ pub(super) fn port(node: &SpecNode<'_>, text: &str) -> Result<u16, NotEnforced> 
     }
 }
 
-/// A CIDR or an address; IPv4-mapped ones are IPv4.
+/// A CIDR or an address. An IPv4-mapped address is its IPv4 address.
 pub(super) fn block(node: &SpecNode<'_>, text: &str) -> Result<IpNet, NotEnforced> {
     if let Ok(address) = text.parse::<IpAddr>() {
         return Ok(address.to_canonical().into());
     }
     match text.parse::<IpNet>() {
         Ok(IpNet::V6(net)) if net.addr().to_ipv4_mapped().is_some() => {
-            node.fail("write an IPv4 block as IPv4")
+            node.fail("this is an IPv4 block in IPv6 notation; write it as IPv4")
         }
         Ok(net) => Ok(net.trunc()),
-        Err(_) => node.fail(format!("{text:?} is neither an address nor a CIDR")),
+        Err(_) => node.fail(format!("{text:?} is not an address or a CIDR")),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The entries of `when`: the keys of the Istio API, each with its kind of value.
+//! Reads the entries of `when`: the keys of the Istio API, each with its kind of value.
 
 use super::criterion::Criterion;
 use super::values::{
@@ -74,17 +74,16 @@ fn criterion(
         "request.auth.presenter" => return claim(vec!["azp".to_owned()]),
         "connection.sni" => {
             return key_node.fail(
-                "what reaches a workload has come through a tunnel, so there is no SNI; use hosts \
-                 or ports",
+                "connections reach a workload through a tunnel, so there is no SNI; use hosts or ports",
             );
         }
         _ => {
             if let Some(names) = key.strip_prefix("request.auth.claims") {
                 return match bracketed(names) {
                     Some(path) => claim(path),
-                    None => {
-                        key_node.fail("write request.auth.claims[name] or claims[outer][inner]")
-                    }
+                    None => key_node.fail(
+                        "write request.auth.claims[name] or request.auth.claims[outer][inner]",
+                    ),
                 };
             }
             if let Some(name) = key.strip_prefix("request.headers") {
@@ -92,18 +91,18 @@ fn criterion(
                     .strip_prefix('[')
                     .and_then(|name| name.strip_suffix(']'));
                 let Some(name) = name.and_then(HeaderKey::parse) else {
-                    return key_node.fail("write request.headers[name], with the name of a header");
+                    return key_node.fail("write request.headers[name] with a valid header name");
                 };
                 return Ok(texts()?.map(|field| Criterion::Header(name, field)));
             }
             return key_node.fail(format!(
-                "{key:?} is no attribute that Ambit knows; see the Istio API reference for the keys"
+                "{key:?} is not a known attribute; see the Istio API reference for the keys"
             ));
         }
     })
 }
 
-/// The names in `[a][b]`. What is no clean sequence of them is one name.
+/// The names in `[a][b]`. Text that is not a clean sequence of bracketed names is one name.
 fn bracketed(text: &str) -> Option<Vec<String>> {
     let inner = text.strip_prefix('[')?.strip_suffix(']')?;
     if inner.is_empty() {

@@ -1,9 +1,9 @@
-//! The alternatives of a workload's policies: conjunctions over identity, source and destination
-//! address, and port, each with what it means that one matches.
+//! The alternatives of a workload's policies: conjunctions over identity, source address, destination
+//! address and port, each with the effect that it has if it matches.
 //!
-//! A rule's criteria that depend on a request have no dimension in the kernel. Where the port
-//! carries HTTP, an alternative with such a criterion is a question; where it does not, the
-//! criterion means what it means of opaque bytes. A rule with one has alternatives for both.
+//! Criteria that depend on a request have no dimension in the kernel. On ports that carry HTTP, an
+//! alternative with such a criterion leads to ASK. On other ports, the criterion means what it means
+//! for opaque bytes. A rule with such a criterion therefore has alternatives for both kinds of ports.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,28 +17,28 @@ use crate::matcher::Field;
 use crate::workload_policies::{Attached, AttachedPorts, WorkloadPolicies};
 use ambit_model::WorkloadIdentity;
 
-/// What it means that an alternative matches.
+/// The effect of an alternative that matches.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Effect {
     Deny,
-    /// Userspace has to decide, or has something to note.
+    /// The proxy has to decide, or there is something to note.
     Ask,
     Allow,
-    /// It may be allowed: userspace decides.
+    /// It may be allowed: the proxy decides.
     AllowAsk,
 }
 
-/// A conjunction.
+/// A conjunction in the kernel's form: one bit of a bitmap.
 #[derive(Clone, Debug)]
 pub(super) struct Alternative {
     pub(super) effect: Effect,
-    /// What decides where this alternative does; `None` where no rule stands behind it.
+    /// The decider of verdicts by this alternative; `None` if it is not of a rule.
     pub(super) decider: Option<Decider>,
     terms: Terms,
     ports: Vec<PortTerm>,
 }
 
-/// Its criteria on addresses and identities, in the policy that has them.
+/// The criteria of an alternative on identities and addresses. They stay in their policy.
 #[derive(Clone, Debug)]
 enum Terms {
     Nothing,
@@ -51,7 +51,7 @@ enum Terms {
     },
 }
 
-/// One of its criteria on ports, all of which have to hold.
+/// A criterion of an alternative on ports. All of them have to hold.
 #[derive(Clone, Debug)]
 enum PortTerm {
     OneOf(BTreeSet<u16>),
@@ -59,7 +59,7 @@ enum PortTerm {
     Field(Field<u16>),
 }
 
-/// On which ports an alternative of a rule stands, and so what its criteria mean.
+/// The kind of ports that an alternative of a rule is for, which determines what its criteria mean.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Bytes {
     Any,
@@ -68,7 +68,7 @@ enum Bytes {
 }
 
 impl WorkloadPolicies {
-    /// How many alternatives there are at most, before any is made.
+    /// An upper bound of the number of alternatives, known before any is made.
     pub(super) fn alternative_count(&self) -> usize {
         let rules = self
             .policies
@@ -92,7 +92,7 @@ impl WorkloadPolicies {
         all
     }
 
-    /// RequestAuthentication: requests have to be read, for their tokens.
+    /// RequestAuthentication: requests have to be read because of their tokens.
     fn token_alternatives(&self) -> impl Iterator<Item = Alternative> {
         let http = || PortTerm::OneOf(self.http_ports.clone());
         self.token_rules.iter().map(move |attached| Alternative {
@@ -106,7 +106,7 @@ impl WorkloadPolicies {
         })
     }
 
-    /// PeerAuthentication: DENY, for callers without identity.
+    /// PeerAuthentication: DENY for callers without an identity.
     fn strict_alternatives(&self) -> Vec<Alternative> {
         let alternative = |decider: &Decider, term| Alternative {
             effect: Effect::Deny,
@@ -124,7 +124,7 @@ impl WorkloadPolicies {
         base.chain(ports).collect()
     }
 
-    /// Where every ALLOW policy applies to some ports only, the others need none.
+    /// If every ALLOW policy applies to certain ports only, all other ports are allowed.
     fn unrestricted_ports(&self) -> Option<Alternative> {
         let mut restricted = BTreeSet::new();
         for attached in &self.policies {
@@ -232,7 +232,7 @@ impl Alternative {
         }
     }
 
-    /// Whether it admits a port that some alternative names.
+    /// Whether it admits a port. For ports that some alternative names.
     pub(super) fn admits_port(&self, port: u16) -> bool {
         self.ports.iter().all(|term| match term {
             PortTerm::OneOf(ports) => ports.contains(&port),
@@ -241,7 +241,7 @@ impl Alternative {
         })
     }
 
-    /// Whether it admits a port that no alternative names.
+    /// Whether it admits the ports that no alternative names.
     pub(super) fn admits_other_ports(&self) -> bool {
         self.ports.iter().all(|term| match term {
             PortTerm::OneOf(_) => false,
@@ -261,7 +261,7 @@ impl Alternative {
         })
     }
 
-    /// How many comparisons tell whether it admits a port.
+    /// The number of comparisons that [`Self::admits_port`] takes.
     pub(super) fn port_comparisons(&self) -> usize {
         let of_term = |term: &PortTerm| match term {
             PortTerm::OneOf(_) | PortTerm::NoneOf(_) => 1,
@@ -270,20 +270,20 @@ impl Alternative {
         1 + self.ports.iter().map(of_term).sum::<usize>()
     }
 
-    /// Whether it admits the source addresses of a prefix that are in no longer one.
+    /// Whether it admits the source addresses that are in a prefix and in no longer one.
     pub(super) fn admits_source(&self, prefix: &IpNet) -> bool {
         self.source_blocks()
             .all(|blocks| admits_prefix(blocks, prefix))
     }
 
-    /// The same, of destination addresses.
+    /// Whether it admits the destination addresses that are in a prefix and in no longer one.
     pub(super) fn admits_destination(&self, prefix: &IpNet) -> bool {
         self.destination_blocks()
             .all(|blocks| admits_prefix(blocks, prefix))
     }
 
-    /// Blocks of source addresses. Of opaque bytes, a client's address is its peer's; of HTTP it
-    /// depends on the request.
+    /// Its blocks of source addresses. For opaque bytes, the client's address is the source address; for
+    /// HTTP it depends on the request.
     pub(super) fn source_blocks(&self) -> impl Iterator<Item = &Field<IpNet>> {
         let is_http = matches!(
             self.terms,

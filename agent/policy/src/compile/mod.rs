@@ -16,31 +16,31 @@ use super::workload_policies::WorkloadPolicies;
 use alternative::{Alternative, Effect};
 use ambit_model::WorkloadIdentity;
 
-/// How many comparisons of a value with a criterion tabulating a pod's policies may take: tens of
+/// The most comparisons of a value with a criterion that building a pod's tables may take: tens of
 /// milliseconds, which 4,000 address blocks in one rule need.
 const MOST_COMPARISONS: usize = 16 << 20;
 
-/// How many ports the alternatives of a pod may name in all, where each repeats the HTTP ports: a
-/// thousand alternatives of a workload with a thousand such ports.
+/// The most ports that the alternatives of a pod may name in all, since each may repeat the HTTP ports:
+/// a thousand alternatives of a workload with a thousand HTTP ports.
 const MOST_REPEATED_PORTS: usize = 1 << 20;
 
 /// A policy set as the kernel has it.
 #[derive(Clone, Debug)]
 pub struct CompiledSet {
-    /// What does not depend on a dimension's value.
+    /// The part that does not depend on a dimension's value.
     pub header: PolicySetHeader,
-    /// Ports that an alternative names.
+    /// The ports that an alternative names.
     pub ports: Vec<(u16, Bitmap)>,
-    /// Source prefixes (address, bits), of which the longest that matches counts. There is one for
-    /// all addresses of each family.
+    /// Source prefixes (address, bits). The longest one that matches counts. Each address family has
+    /// one that matches all of its addresses.
     pub sources: Vec<(Address, u8, Bitmap)>,
-    /// The same, for destination addresses.
+    /// Destination prefixes, likewise.
     pub destinations: Vec<(Address, u8, Bitmap)>,
     alternatives: Vec<Alternative>,
 }
 
 impl WorkloadPolicies {
-    /// Compiles the policies. What does not fit the tables is asked of userspace.
+    /// Compiles the policies. If they do not fit the tables, every verdict is ASK.
     pub fn compile(&self) -> CompiledSet {
         if !self.not_enforced.is_empty() {
             return CompiledSet::without_tables(SetMode::Refuse);
@@ -51,12 +51,12 @@ impl WorkloadPolicies {
         }
     }
 
-    /// Whether the kernel decides by its tables, because they are large enough.
+    /// Whether the policies fit the kernel's tables.
     pub(super) fn fit_tables(&self) -> bool {
         self.fitting_alternatives().is_some()
     }
 
-    /// The alternatives, unless they are more than the tables hold or take too long to tabulate.
+    /// The alternatives, unless they are more than the tables hold or take too long to build.
     fn fitting_alternatives(&self) -> Option<Vec<Alternative>> {
         let count = self.alternative_count();
         // Each may repeat the workload's HTTP ports.
@@ -69,8 +69,8 @@ impl WorkloadPolicies {
     }
 }
 
-/// How many comparisons tabulating takes: each port and prefix that is named is held against each
-/// alternative.
+/// The number of comparisons that building the tables takes: each port and prefix that is named is
+/// compared with each alternative.
 fn comparisons(alternatives: &[Alternative]) -> usize {
     let ports: BTreeSet<u16> = alternatives.iter().flat_map(Alternative::ports).collect();
     let of_ports = alternatives.iter().map(Alternative::port_comparisons).sum();
@@ -110,10 +110,10 @@ impl CompiledSet {
             allow_ask: of_effect(Effect::AllowAsk),
             other_ports: matching(&Alternative::admits_other_ports),
             mode: SetMode::Tables as u8,
-            // Where no ALLOW policy applies, an alternative without a rule allows.
+            // If no ALLOW policy applies, an alternative without a rule allows.
             has_allow: 1,
             zero: [0; 2],
-            // It gets its number when it is written.
+            // The set gets its number when it is written.
             set: PolicySetId::NONE,
         };
         let sources = alternatives.iter().flat_map(Alternative::source_blocks);
@@ -131,13 +131,13 @@ impl CompiledSet {
         }
     }
 
-    /// The rule behind an alternative; `None` where there is none.
+    /// The rule of an alternative; `None` if it has none.
     pub fn decider(&self, alternative: u32) -> Option<&Decider> {
         let number = usize::try_from(alternative).ok()?;
         self.alternatives.get(number)?.decider.as_ref()
     }
 
-    /// The alternatives that a peer satisfies.
+    /// The alternatives that a caller's identity satisfies.
     pub fn identity_bits(&self, identity: Option<&WorkloadIdentity>) -> Bitmap {
         bitmap(&self.alternatives, &|one| one.admits_identity(identity))
     }
@@ -166,8 +166,10 @@ fn bitmap(alternatives: &[Alternative], test: &dyn Fn(&Alternative) -> bool) -> 
     bits
 }
 
-/// The prefixes that blocks name, and one for all other addresses of each family: IPv4 lies inside
-/// `::/0` in the one form of addresses, so it always has a prefix of its own.
+/// The prefixes that blocks name, and one for all other addresses of each family. In the kernel's one
+/// form of addresses IPv4 lies inside `::/0`, so it needs a prefix of its own.
+///
+/// All addresses that are in a prefix, and in no longer one of these, satisfy the same alternatives.
 fn prefixes<'a>(
     blocks: impl Iterator<Item = &'a Field<IpNet>>,
     bits: impl Fn(&IpNet) -> Bitmap,
@@ -181,20 +183,20 @@ fn prefixes<'a>(
         .collect()
 }
 
-/// How many blocks there are.
+/// The number of blocks.
 fn block_count<'a>(blocks: impl Iterator<Item = &'a Field<IpNet>>) -> usize {
     blocks
         .map(|field| field.positive.len() + field.negative.len())
         .sum()
 }
 
-/// Whether the addresses of a prefix that are in no longer one are admitted: those blocks matter
-/// that cover the whole prefix.
+/// Whether the addresses that are in a prefix and in no longer one are admitted. Only blocks that cover
+/// the whole prefix matter.
 pub(super) fn admits_prefix(blocks: &Field<IpNet>, prefix: &IpNet) -> bool {
     blocks.admits(Some(prefix), |block, prefix| block.contains(prefix))
 }
 
-/// The bits of the longest prefix that covers an address.
+/// The bitmap of the longest prefix that covers an address.
 fn longest(prefixes: &[(Address, u8, Bitmap)], address: Address) -> Bitmap {
     let covering = prefixes
         .iter()

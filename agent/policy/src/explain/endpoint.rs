@@ -23,7 +23,7 @@ use crate::request_authentication::{JwtRule, TokenPresence};
 use crate::workload_policies::WorkloadPolicies;
 use ambit_model::{Membership, PodEndpoint, PolicyKind, Workload};
 
-/// A question whose names have been found.
+/// A question whose names have been resolved.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ResolvedQuestion<'a> {
     pub(super) view: &'a MeshView,
@@ -157,7 +157,7 @@ impl ResolvedQuestion<'_> {
         }
     }
 
-    /// What is wrong with an object.
+    /// The message of an object's condition.
     fn problem(&self, decider: &Decider) -> Option<String> {
         let all = self.view.policies.conditions();
         let mut own = all
@@ -213,7 +213,7 @@ impl ResolvedQuestion<'_> {
             (Some(_), true) => {}
             (Some(_), false) => notes.push(format!(
                 "no Service declares port {port} as HTTP (appProtocol, or the port's name), so \
-                 that no request is looked at: the connection is judged as bytes"
+                 requests are not read: the connection is judged as bytes"
             )),
             (None, _) => {}
         }
@@ -228,13 +228,13 @@ impl ResolvedQuestion<'_> {
         let is_plaintext = case.connection.identity.is_none();
         if is_denied && is_plaintext && workload.probe_ports.contains(&port) {
             notes.push(format!(
-                "port {port} is declared for probes: those of the node itself are let in"
+                "port {port} is declared for probes: the node's own probes are let in"
             ));
         }
         notes
     }
 
-    /// What the verification of tokens has to do with it.
+    /// A note about the verification of tokens.
     fn token_note(&self, policies: &WorkloadPolicies, case: &ExplainedCase<'_>) -> Option<String> {
         let port = case.connection.destination.port();
         if !policies.carries_http(port) {
@@ -244,8 +244,8 @@ impl ResolvedQuestion<'_> {
         let requires = |rule: &JwtRule| rule.presence == TokenPresence::Required;
         match (policies.verifies_tokens(port), token) {
             (true, _) if policies.jwt_rules(port).iter().any(requires) => Some(
-                "RequestAuthentication applies: a request without a token that it requires, or with \
-                 one that does not verify, is answered 401"
+                "RequestAuthentication applies: a request without a required token, or with one that \
+                 does not verify, is answered 401"
                     .to_owned(),
             ),
             (true, _) => Some(
@@ -254,8 +254,8 @@ impl ResolvedQuestion<'_> {
                     .to_owned(),
             ),
             (false, Some(_)) => Some(
-                "no RequestAuthentication applies: the node's proxy verifies no token here, and \
-                 policies see none"
+                "no RequestAuthentication applies: the node's proxy does not verify tokens here, and \
+                 policies do not see them"
                     .to_owned(),
             ),
             (false, None) => None,
@@ -265,11 +265,11 @@ impl ResolvedQuestion<'_> {
     fn note(&self, note: &Note) -> String {
         let name = self.name(note.decider());
         match note {
-            Note::Audited(_) => format!("{name} has it noted (AUDIT)"),
-            Note::WouldDeny(_) => format!("{name} would deny it, were it not a dry run"),
-            Note::WouldAllow(_) => format!("{name} would allow it, were it not a dry run"),
+            Note::Audited(_) => format!("{name} notes it (AUDIT)"),
+            Note::WouldDeny(_) => format!("{name} would deny it if it were not a dry run"),
+            Note::WouldAllow(_) => format!("{name} would allow it if it were not a dry run"),
             Note::WouldNotAllow(_) => {
-                format!("{name} would not allow it, were it not a dry run")
+                format!("{name} would not allow it if it were not a dry run")
             }
         }
     }
@@ -282,7 +282,7 @@ impl ResolvedQuestion<'_> {
         }
     }
 
-    /// With the path as it was asked about, where normalisation changed it.
+    /// Adds the path as the question has it, if normalisation changed it.
     fn criteria(&self, mut criteria: Vec<CriterionText>) -> Vec<CriterionText> {
         let Some(request) = self.shown.filter(|request| request.is_normalised()) else {
             return criteria;
@@ -318,7 +318,7 @@ const fn verdict(outcome: &CaseVerdict) -> AccessVerdict {
     }
 }
 
-/// Why nothing is enforced for a pod, as a sentence.
+/// Why nothing is enforced for a pod, as a sentence; `None` if its objects opt it in.
 fn not_enrolled(workload: &Workload) -> Option<String> {
     let name = &workload.name;
     match workload.membership {
@@ -347,9 +347,9 @@ fn nothing_enforced(reason: String) -> Explanation {
 }
 
 impl PolicyIndex {
-    /// The object that says whether a port takes plaintext, and what it says; `None` where none
-    /// does, so that it is taken. The nearest level that has a word on it counts, as where
-    /// strictness is resolved; unlike there, a PERMISSIVE object is named too.
+    /// The object that sets the mode of a port, and the mode; `None` if none does, so that plaintext is
+    /// accepted. The narrowest level that sets a mode counts, as for the evaluator; here, PERMISSIVE
+    /// objects are named too.
     pub(crate) fn authentication(
         &self,
         workload: &Workload,

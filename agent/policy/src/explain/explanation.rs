@@ -1,4 +1,4 @@
-//! What `ambit explain` is answered.
+//! The answer of `ambit explain`.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -7,33 +7,33 @@ use serde::{Deserialize, Serialize};
 
 use ambit_model::{ObjectName, PolicyKind, WorkloadIdentity};
 
-/// Why somebody may or may not reach something.
+/// Why a caller may or may not reach a destination.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct AccessExplanation {
-    /// Who calls.
+    /// The caller.
     pub caller: ExplainedCaller,
-    /// What is called: a pod, or a Service and its port.
+    /// The destination: a pod, or a Service and its port.
     pub destination: String,
-    /// The request, as policies see it; `None` where only a connection was asked about.
+    /// The request as policies see it; `None` if the question was about a connection.
     pub request: Option<ExplainedRequest>,
-    /// What was not said, and is assumed. Sentences.
+    /// What the question left out and is assumed, as sentences.
     pub assumptions: Vec<String>,
-    /// One for each set of endpoints that give the same answer; never empty.
+    /// One result for each set of endpoints with the same explanation; never empty.
     pub results: Vec<EndpointResult>,
 }
 
-/// Who calls.
+/// The caller that a question is about.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ExplainedCaller {
     /// The identity that its tunnel proves; `None` for plaintext.
     pub identity: Option<WorkloadIdentity>,
-    /// Its address; `None` where it is not known.
+    /// Its address, if it is known.
     pub address: Option<IpAddr>,
-    /// Its pod, where that is known.
+    /// Its pod, if it is known.
     pub pod: Option<ObjectName>,
 }
 
-/// A request.
+/// The request that a question is about.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ExplainedRequest {
     /// The method.
@@ -42,21 +42,21 @@ pub struct ExplainedRequest {
     pub host: String,
     /// The path that policies see, normalised and without query.
     pub path: String,
-    /// The path as it was asked about.
+    /// The path as the question has it.
     pub path_and_query: String,
 }
 
-/// The answer for some endpoints.
+/// The explanation for some endpoints.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct EndpointResult {
     /// The endpoints.
     pub endpoints: Vec<ExplainedEndpoint>,
-    /// Their answer.
+    /// Their explanation.
     #[serde(flatten)]
     pub explanation: Explanation,
 }
 
-/// A pod and where its application listens.
+/// A pod, and the address at which its application listens.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ExplainedEndpoint {
     /// The pod.
@@ -65,40 +65,40 @@ pub struct ExplainedEndpoint {
     pub address: SocketAddr,
 }
 
-/// A verdict, and why it is this one.
+/// A verdict and the reason for it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Explanation {
     /// The verdict.
     pub verdict: AccessVerdict,
-    /// Where it is decided.
+    /// Where it is reached.
     pub decided: DecidedBy,
-    /// Why.
+    /// The reason.
     pub cause: Cause,
     /// The criteria of the deciding rule that hold.
     pub matched: Vec<CriterionText>,
-    /// Of a denial for want of an ALLOW rule: the one with the fewest unmet criteria.
+    /// If no ALLOW rule matches: the one with the fewest unmet criteria.
     pub nearest: Option<RuleText>,
-    /// Rules that match or not by the request, with the criteria that it decides.
+    /// Rules that depend on the request, with the criteria that it decides.
     pub undecided: Vec<RuleText>,
-    /// What the port asks of callers; `None` where nothing is enforced.
+    /// Whether the port accepts plaintext; `None` if nothing is enforced.
     pub authentication: Option<PortAuthentication>,
-    /// What else there is to know. Sentences.
+    /// Further notes, as sentences.
     pub notes: Vec<String>,
 }
 
-/// What becomes of the connection or the request.
+/// The verdict on a connection or a request.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum AccessVerdict {
     /// It may reach the application.
     Allow,
-    /// It may not.
+    /// It may not reach the application.
     Deny,
-    /// The port carries HTTP, and no request was asked about: each is judged.
+    /// The port carries HTTP and the question is about a connection: each request is judged.
     DependsOnRequest,
-    /// Everything but an external authorizer allows it.
+    /// Everything else allows it, and an external authorizer decides.
     DependsOnAuthorizer,
-    /// The destination is not enrolled: nothing judges what reaches it.
+    /// The destination is not in the mesh, so nothing is enforced.
     NotEnforced,
 }
 
@@ -114,7 +114,7 @@ impl fmt::Display for AccessVerdict {
     }
 }
 
-/// Who decides, on the destination's node. Displays as words.
+/// What decides, on the destination's node.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DecidedBy {
@@ -124,9 +124,9 @@ pub enum DecidedBy {
     KernelAtSyn,
     /// The proxy, before a connection's first byte.
     ProxyPerConnection,
-    /// The proxy.
+    /// The proxy, for each request.
     ProxyPerRequest,
-    /// Nobody: nothing is enforced.
+    /// Nothing is enforced.
     Nobody,
 }
 
@@ -142,7 +142,7 @@ impl fmt::Display for DecidedBy {
     }
 }
 
-/// Why a verdict is what it is.
+/// The reason for a verdict.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Cause {
@@ -168,21 +168,21 @@ pub enum Cause {
         /// The policies.
         policies: Vec<RuleName>,
     },
-    /// An object cannot be enforced, so that all is refused.
+    /// An object cannot be enforced, so everything is refused.
     NotEnforceable {
         /// The object.
         object: RuleName,
-        /// Which of its fields, and what to do.
+        /// Which field is the cause, and what to do.
         message: Option<String>,
     },
-    /// A CUSTOM rule matches, and its authorizer is asked.
+    /// A CUSTOM rule matches, and its authorizer decides.
     Authorizer {
         /// The rule.
         rule: RuleName,
         /// `spec.provider.name`.
         provider: String,
     },
-    /// A CUSTOM rule matches, and the mesh configuration has no such authorizer.
+    /// A CUSTOM rule matches, and the mesh configuration does not have its authorizer.
     NoSuchAuthorizer {
         /// The rule.
         rule: RuleName,
@@ -194,9 +194,9 @@ pub enum Cause {
     },
     /// Rules depend on the request.
     Request,
-    /// The destination is not enrolled.
+    /// The destination is not in the mesh.
     NotEnrolled {
-        /// Why, as a sentence.
+        /// The reason, as a sentence.
         reason: String,
     },
 }
@@ -228,7 +228,7 @@ impl fmt::Display for RuleName {
     }
 }
 
-/// A rule, and some of its criteria.
+/// A rule and some of its criteria.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct RuleText {
     /// The rule.
@@ -244,9 +244,9 @@ pub struct RuleText {
 pub struct CriterionText {
     /// The field, or the key of a condition, as the API names it.
     pub field: String,
-    /// What it wants: `one of "/order"`.
+    /// The values that it asks for: `one of "/order"`.
     pub wants: String,
-    /// What there is: `the path is "/admin"`.
+    /// The actual value: `the path is "/admin"`.
     pub found: String,
 }
 
@@ -256,24 +256,24 @@ impl fmt::Display for CriterionText {
     }
 }
 
-/// What PeerAuthentication asks of a port's callers.
+/// Whether a port accepts plaintext, by PeerAuthentication.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct PortAuthentication {
     /// The mode in force.
     pub mode: AuthenticationMode,
-    /// The object that says so; `None` where none does.
+    /// The object that sets it; `None` if none does.
     pub object: Option<RuleName>,
-    /// What becomes of the same in plaintext.
+    /// The verdict on the same connection or request in plaintext.
     pub plaintext: AccessVerdict,
 }
 
-/// A mode, as far as it matters: mutual TLS is always taken.
+/// A mode of PeerAuthentication. Mutual TLS is always accepted.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum AuthenticationMode {
     /// Plaintext is refused.
     Strict,
-    /// Plaintext is judged like anything else.
+    /// Plaintext is accepted and judged by the other policies.
     Permissive,
 }
 

@@ -1,7 +1,7 @@
-//! Why a verdict is what it is: the evaluator's own verdict on a question, the rule behind it, and
-//! for a denial the rule that comes nearest to allowing.
+//! Explains a verdict: the evaluator's own verdict on a question, the rule behind it, and for a
+//! denial the rule that comes nearest to allowing.
 //!
-//! Nothing here matches a value: [`ruling`] asks the evaluator, and [`rules`] asks the criteria.
+//! Nothing here matches a value itself: `ruling` asks the evaluator and the criteria of its rules.
 
 mod endpoint;
 mod explanation;
@@ -33,7 +33,7 @@ impl MeshView {
     /// Answers a question.
     ///
     /// # Errors
-    /// [`QuestionError`], where it names what there is not.
+    /// [`QuestionError`] if it names something that does not exist, or cannot be asked.
     pub fn explain(&self, question: &AccessQuestion) -> Result<AccessExplanation, QuestionError> {
         let snapshot = &self.snapshot;
         let caller = ResolvedCaller::resolve(question, snapshot)?;
@@ -55,8 +55,8 @@ impl MeshView {
         assumptions.extend(destination.assumptions.iter().cloned());
         if !snapshot.is_complete() {
             assumptions.push(
-                "the configuration is not known in full, and every pod of the node stays closed \
-                 until it is; `ambit status` tells the faults"
+                "the configuration is not known in full, and until it is, every pod of the node stays \
+                 closed; `ambit status` shows the faults"
                     .to_owned(),
             );
         }
@@ -81,7 +81,7 @@ impl MeshView {
         })
     }
 
-    /// What was assumed for want of a word on it, where a policy of the destination asks for it.
+    /// The assumptions about what the question leaves out, if a policy of the destination depends on it.
     fn assumptions(
         &self,
         question: &AccessQuestion,
@@ -92,8 +92,8 @@ impl MeshView {
         let mut assumptions = Vec::new();
         if source.is_none() && policies.has_criterion(is_about_source) {
             assumptions.push(
-                "the caller's address is not known, and rules ask for it: it is taken for none in \
-                 particular (--from-address says which)"
+                "rules depend on the caller's address, which is not known: the unspecified address is \
+                 used (--from-address sets another)"
                     .to_owned(),
             );
         }
@@ -102,15 +102,14 @@ impl MeshView {
         };
         if request.host.is_none() && policies.has_criterion(is_about_host) {
             assumptions.push(
-                "rules ask for the host: it is taken for the destination's own name \
-                 (--host says which)"
+                "rules depend on the host: it is assumed to be the destination's own name (--host sets \
+                 it)"
                     .to_owned(),
             );
         }
         if request.claims.is_some() {
-            assumptions.push(
-                "the token was not verified here: its payload is taken as it stands".to_owned(),
-            );
+            assumptions
+                .push("the token was not verified here: its payload is taken as it is".to_owned());
         }
         assumptions
     }
@@ -136,7 +135,7 @@ const fn is_about_host(criterion: &Criterion) -> bool {
     )
 }
 
-/// Adds an endpoint to those that give the same answer.
+/// Adds an endpoint to the result with the same explanation, or a new result.
 fn add(results: &mut Vec<EndpointResult>, target: &PodEndpoint, explanation: Explanation) {
     let endpoint = ExplainedEndpoint {
         pod: target.workload.name.clone(),

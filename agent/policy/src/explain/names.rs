@@ -12,7 +12,7 @@ use ambit_model::{
     Destination, ObjectName, PodEndpoint, Service, Snapshot, Workload, WorkloadIdentity,
 };
 
-/// A caller, and what was assumed of it.
+/// A caller, and the assumptions about it.
 #[derive(Debug)]
 pub(super) struct ResolvedCaller {
     identity: Option<WorkloadIdentity>,
@@ -67,7 +67,7 @@ impl ResolvedCaller {
         if identity.is_none() {
             let name = &pod.name;
             assumptions.push(format!(
-                "the pod {name} is not enrolled and calls in plaintext"
+                "the pod {name} is not in the mesh and calls in plaintext"
             ));
         }
         Self {
@@ -78,7 +78,7 @@ impl ResolvedCaller {
         }
     }
 
-    /// An address has no identity: only the pod that has it may have one.
+    /// An address by itself has no identity. The pod that has the address may have one.
     fn of_address(address: IpAddr, question: &AccessQuestion, snapshot: &Snapshot) -> Self {
         let address = address.to_canonical();
         let mut caller = match snapshot.by_address(address) {
@@ -94,8 +94,8 @@ impl ResolvedCaller {
             (&caller.pod, &caller.identity, question.transport)
         {
             caller.assumptions.push(format!(
-                "{address} is the enrolled pod {}: it is assumed to call with its identity, \
-                 {identity} (--plaintext for none)",
+                "{address} is the pod {}, which is in the mesh: it is assumed to call with its \
+                 identity, {identity} (--plaintext for none)",
                 pod.name
             ));
         }
@@ -103,7 +103,7 @@ impl ResolvedCaller {
         caller
     }
 
-    /// The first pod that has the identity lends its address.
+    /// The address is that of the first pod that has the identity.
     fn of_identity(identity: WorkloadIdentity, snapshot: &Snapshot) -> Self {
         let mut pods = snapshot.workloads().iter();
         let pod = pods.find(|pod| pod.is_opted_in() && pod.identity == identity);
@@ -115,10 +115,10 @@ impl ResolvedCaller {
         }
     }
 
-    /// Its address of the destination's family; `None` where it is not known.
+    /// Its address of the destination's family; `None` if no address is known.
     ///
     /// # Errors
-    /// Where all that are known are of the other.
+    /// [`QuestionError::Family`] if its known addresses are all of the other family.
     pub(super) fn address(&self, destination: IpAddr) -> Result<Option<IpAddr>, QuestionError> {
         let same = |own: &&IpAddr| own.is_ipv4() == destination.is_ipv4();
         match (self.addresses.iter().find(same), self.addresses.first()) {
@@ -144,7 +144,7 @@ impl ResolvedCaller {
     }
 }
 
-/// What stands for an address that is not known.
+/// The address that replaces an unknown one.
 pub(super) const fn no_address(destination: IpAddr) -> IpAddr {
     match destination {
         IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
@@ -152,15 +152,15 @@ pub(super) const fn no_address(destination: IpAddr) -> IpAddr {
     }
 }
 
-/// The port on which tunnels arrive.
+/// The port of tunnels (HBONE).
 const TUNNEL_PORT: u16 = 15008;
 
 /// A destination.
 #[derive(Debug)]
 pub(super) struct ResolvedDestination {
-    /// For people.
+    /// Its description in the answer.
     pub(super) description: String,
-    /// What a client would call it in a request.
+    /// The host that a client would send.
     pub(super) host: String,
     /// At least one.
     pub(super) endpoints: Vec<PodEndpoint>,
@@ -228,7 +228,7 @@ impl ResolvedDestination {
         }
     }
 
-    /// All pods behind it, ready or not: policies do not ask.
+    /// All pods behind it, ready or not, because policies do not depend on readiness.
     fn service(
         service: &Service,
         dialled: Option<IpAddr>,
@@ -274,7 +274,7 @@ fn same_family(address: IpAddr, family: Option<IpAddr>) -> bool {
     family.is_none_or(|family| family.is_ipv4() == address.is_ipv4())
 }
 
-/// A pod at its address, or at none where it has none yet.
+/// A pod at an address; at the unspecified one if it has none yet.
 fn target(
     pod: &Arc<Workload>,
     address: Option<IpAddr>,
@@ -284,7 +284,7 @@ fn target(
     let address = address.or_else(|| pod.mesh_addresses().next());
     let address = address.unwrap_or_else(|| {
         assumptions.push(format!(
-            "the pod {} has no address of its own: rules on destination.ip cannot be told",
+            "the pod {} has no address of its own, so rules on destination.ip cannot be judged",
             pod.name
         ));
         no_address(IpAddr::from([0, 0, 0, 0]))
@@ -320,21 +320,21 @@ fn unknown<'a>(
     }
 }
 
-/// The most names that are offered.
+/// The most names that are suggested.
 const MOST: usize = 3;
 
-/// How like two names have to be, from 0 to 1.
-const LIKENESS: f64 = 0.6;
+/// The least similarity of a suggested name, from 0 to 1.
+const LEAST_SIMILARITY: f64 = 0.6;
 
-/// Those that are most like a name, the likest first. One of the same name in another namespace is
-/// always among them.
+/// The known names that are most similar to a name, the most similar first. The same name in another
+/// namespace counts as equal.
 pub(super) fn near<'a>(
     wanted: &ObjectName,
     known: impl Iterator<Item = &'a ObjectName>,
 ) -> Vec<String> {
     let mut scored: Vec<_> = known
-        .map(|name| (likeness(wanted, name), name.to_string()))
-        .filter(|(likeness, _)| *likeness >= LIKENESS)
+        .map(|name| (similarity(wanted, name), name.to_string()))
+        .filter(|(similarity, _)| *similarity >= LEAST_SIMILARITY)
         .collect();
     scored.sort_by(|(one, a), (other, b)| other.total_cmp(one).then_with(|| a.cmp(b)));
     scored.dedup();
@@ -345,7 +345,7 @@ pub(super) fn near<'a>(
         .collect()
 }
 
-fn likeness(wanted: &ObjectName, name: &ObjectName) -> f64 {
+fn similarity(wanted: &ObjectName, name: &ObjectName) -> f64 {
     if wanted.name == name.name {
         return 1.0;
     }
@@ -357,7 +357,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_likest_names_come_first_and_strangers_not_at_all() {
+    fn similar_names_come_first_and_others_are_left_out() {
         let known = ["shop/cart", "shop/card", "pay/cart", "shop/checkout", "a/b"];
         let known = known.map(|text| {
             let (namespace, name) = text.split_once('/').expect("namespace/name");

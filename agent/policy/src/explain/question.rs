@@ -14,20 +14,20 @@ use crate::normalise::{BadPath, normalise_path};
 use crate::request::{RequestAttributes, VerifiedToken, forwarded_for};
 use ambit_model::{ObjectName, Snapshot, WorkloadIdentity};
 
-/// Whether somebody may reach something.
+/// Asks whether a caller may reach a destination.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct AccessQuestion {
-    /// Who calls.
+    /// The caller.
     pub from: CallerName,
-    /// From which address, where the objects do not say it.
+    /// The caller's address, to override the one that the objects say.
     pub from_address: Option<IpAddr>,
-    /// How.
+    /// Whether the caller comes through a tunnel.
     pub transport: CallerTransport,
-    /// What is called.
+    /// The destination.
     pub to: DestinationName,
     /// The pod's port, or the Service's, 1 to 65535.
     pub port: u16,
-    /// With which request; `None` asks about the connection alone.
+    /// The request; `None` asks about the connection alone.
     pub request: Option<HypotheticalRequest>,
 }
 
@@ -35,34 +35,34 @@ pub struct AccessQuestion {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CallerTransport {
-    /// Where the caller has an identity.
+    /// If the caller has an identity.
     Tunnel,
-    /// Never.
+    /// Never: it calls in plaintext.
     Plaintext,
 }
 
-/// A request, as far as it is said. The rest is what a simple client sends.
+/// A request of which only some parts are given. The rest is what a simple client sends.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct HypotheticalRequest {
-    /// GET, if it is not said.
+    /// The method; GET by default.
     pub method: Option<String>,
-    /// `/`, if it is not said; with its query.
+    /// The path with its query; `/` by default.
     pub path: Option<String>,
-    /// The destination's name, if it is not said.
+    /// The host; by default the destination's name.
     pub host: Option<String>,
-    /// Names and values, in their order.
+    /// Names and values of headers, in order.
     pub headers: Vec<(String, String)>,
-    /// The payload of a token, taken as verified.
+    /// The payload of a token that counts as verified.
     pub claims: Option<Map<String, Value>>,
 }
 
-/// Who calls.
+/// How a question names the caller.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum CallerName {
     /// `pod:namespace/name`.
     Pod(ObjectName),
-    /// `namespace/service-account`, of the mesh's own trust domain.
+    /// `namespace/service-account` in the mesh's own trust domain.
     Account(ObjectName),
     /// A principal: `trust-domain/ns/namespace/sa/service-account`.
     Identity(WorkloadIdentity),
@@ -70,7 +70,7 @@ pub enum CallerName {
     Address(IpAddr),
 }
 
-/// What is called.
+/// How a question names the destination.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum DestinationName {
@@ -85,18 +85,18 @@ pub enum DestinationName {
     Address(IpAddr),
 }
 
-/// Why a text names nothing.
+/// The text is not the name of a caller or a destination.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum AccessNameError {
-    /// No caller.
+    /// Not the name of a caller.
     #[error(
-        "{0:?} names no caller; write namespace/service-account, pod:namespace/name, an IP address, \
-         or a principal"
+        "{0:?} does not name a caller; write namespace/service-account, pod:namespace/name, an IP \
+         address, or a principal"
     )]
     Caller(String),
-    /// No destination.
+    /// Not the name of a destination.
     #[error(
-        "{0:?} names no destination; write namespace/pod, pod:namespace/name, \
+        "{0:?} does not name a destination; write namespace/pod, pod:namespace/name, \
          service:namespace/name, service.namespace, or an IP address"
     )]
     Destination(String),
@@ -145,7 +145,7 @@ impl FromStr for DestinationName {
     }
 }
 
-/// A Service by its name in DNS.
+/// The Service of a DNS name.
 fn host_name(text: &str) -> Option<ObjectName> {
     let mut labels = text.trim_end_matches('.').split('.');
     let (name, namespace) = (labels.next()?, labels.next()?);
@@ -236,7 +236,7 @@ impl HypotheticalRequest {
         })
     }
 
-    /// The path as it is asked about.
+    /// The path as the question has it.
     pub(super) fn path_and_query(&self) -> &str {
         self.path.as_deref().unwrap_or("/")
     }
@@ -289,7 +289,7 @@ pub enum QuestionError {
         kind: &'static str,
         /// The name.
         name: ObjectName,
-        /// Names that are like it.
+        /// Similar names.
         near: Vec<String>,
     },
     /// A pod and a Service have this name.
@@ -298,7 +298,7 @@ pub enum QuestionError {
     /// No object has this address.
     #[error("no pod and no Service has the address {0}; `ambit workloads` lists the pods")]
     UnknownAddress(IpAddr),
-    /// Several objects have it.
+    /// Several objects have this address.
     #[error(
         "{address} is claimed by {}; name one of them instead",
         names(claimants)
@@ -306,27 +306,27 @@ pub enum QuestionError {
     ContestedAddress {
         /// The address.
         address: IpAddr,
-        /// Who claims it.
+        /// The objects that have it.
         claimants: Vec<ObjectName>,
     },
-    /// The Service has no such port.
+    /// The Service does not have this port.
     #[error("the Service {service} has no TCP port {port}; {}", known_ports(ports))]
     NoSuchPort {
         /// The Service.
         service: ObjectName,
         /// The port.
         port: u16,
-        /// Those that it has.
+        /// The ports that it has.
         ports: Vec<u16>,
     },
     /// No pod is behind the Service's port.
     #[error(
-        "no pod is behind this port of the Service {0}, by its selector or its EndpointSlices: a \
-         caller in the mesh reaches no pod there"
+        "no pod is behind this port of the Service {0}, neither by its selector nor by its \
+         EndpointSlices, so callers in the mesh reach no pod there"
     )]
     NoEndpoints(ObjectName),
-    /// The port is the mesh's own.
-    #[error("port {0} is no port of an application; name the application's own port")]
+    /// The port is reserved for tunnels, or 0.
+    #[error("port {0} cannot be the port of an application; name the application's own port")]
     Port(u16),
     /// The path is refused before policies see it.
     #[error("{path:?} is answered 400 before policies see it: {problem}")]
@@ -336,11 +336,13 @@ pub enum QuestionError {
         /// What is wrong with it.
         problem: BadPath,
     },
-    /// The header is none.
-    #[error("{0:?} is no header; write name=value, with printable characters")]
+    /// Not a header.
+    #[error("{0:?} is not a header; write name=value, with printable characters")]
     Header(String),
-    /// Neither the question nor an object says whether the source address is IPv4 or IPv6.
-    #[error("{from} and {to} are not of one address family; name an address that can reach it")]
+    /// The caller's address and the destination's are of different families.
+    #[error(
+        "{from} and {to} are of different address families; name an address that can reach {to}"
+    )]
     Family {
         /// The caller's address.
         from: IpAddr,
@@ -351,7 +353,7 @@ pub enum QuestionError {
 
 fn did_you_mean(near: &[String]) -> String {
     match near {
-        [] => "nothing has a name like it".to_owned(),
+        [] => "no name is similar".to_owned(),
         near => format!("there is {}", near.join(", ")),
     }
 }

@@ -10,30 +10,30 @@ use crate::evaluate::{Approvals, Consultation, Ternary};
 use crate::request::RequestAttributes;
 use crate::workload_policies::{Attached, WorkloadPolicies};
 
-/// What is judged.
+/// The connection or request to judge.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ExplainedCase<'a> {
     pub(crate) connection: &'a ConnectionAttributes,
-    /// `None`: only the connection.
+    /// `None` if only the connection is judged.
     pub(crate) request: Option<&'a RequestAttributes>,
     /// The external authorizers that the mesh configuration has.
     pub(crate) providers: &'a BTreeSet<Arc<str>>,
 }
 
-/// What becomes of it, and where that is decided.
+/// The verdict on a case, and where it is reached.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Ruling {
     pub(crate) outcome: CaseVerdict,
     pub(crate) decided: DecidedBy,
 }
 
-/// What becomes of it.
+/// The verdict on a case.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum CaseVerdict {
-    /// It is allowed; by no rule where no ALLOW policy applies.
+    /// It is allowed, by a rule or because no ALLOW policy applies.
     Allowed(Option<Decider>),
     Denied(Denial),
-    /// Requests are judged one by one.
+    /// Each request is judged.
     OnRequest,
     /// The authorizer's answer decides.
     OnAuthorizer(Consultation),
@@ -65,7 +65,7 @@ impl WorkloadPolicies {
         Ruling { outcome, decided }
     }
 
-    /// What is known of the bytes of a case: a port that carries no HTTP has no requests.
+    /// What is known about the bytes of a case. A port that does not carry HTTP has no requests.
     pub(crate) fn knowledge<'a>(&self, case: &ExplainedCase<'a>) -> Knowledge<'a> {
         let is_http = self.carries_http(case.connection.destination.port());
         match (is_http, case.request) {
@@ -75,7 +75,7 @@ impl WorkloadPolicies {
         }
     }
 
-    /// A connection of which userspace is asked, on a port that carries HTTP.
+    /// The verdict on a connection that the proxy judges, on a port that carries HTTP.
     fn before_request(&self, case: &ExplainedCase<'_>) -> (CaseVerdict, DecidedBy) {
         let of = |action| self.strongest(action, case.connection, Knowledge::Nothing);
         let port = case.connection.destination.port();
@@ -97,12 +97,12 @@ impl WorkloadPolicies {
             return (CaseVerdict::Denied(denial), DecidedBy::ProxyPerConnection);
         }
         let consultations = self.consultations(case.connection, Knowledge::Nothing);
-        let outcome = asked(case, consultations).unwrap_or(CaseVerdict::Allowed(allower));
+        let outcome = consulted(case, consultations).unwrap_or(CaseVerdict::Allowed(allower));
         (outcome, DecidedBy::ProxyPerConnection)
     }
 
-    /// What becomes of something about which everything is known but an authorizer's answer: it
-    /// matters only where everything else allows.
+    /// The verdict if everything is known except an authorizer's answer. The answer matters only if
+    /// everything else allows.
     fn outcome(
         &self,
         case: &ExplainedCase<'_>,
@@ -126,13 +126,13 @@ impl WorkloadPolicies {
         };
         match allower {
             Err(denial) => CaseVerdict::Denied(denial),
-            Ok(allower) => asked(case, consultations).unwrap_or(CaseVerdict::Allowed(allower)),
+            Ok(allower) => consulted(case, consultations).unwrap_or(CaseVerdict::Allowed(allower)),
         }
     }
 }
 
-/// What follows from having to ask, where somebody has to be asked.
-fn asked(case: &ExplainedCase<'_>, consultations: Vec<Consultation>) -> Option<CaseVerdict> {
+/// The verdict that follows from the consultations; `None` if there are none.
+fn consulted(case: &ExplainedCase<'_>, consultations: Vec<Consultation>) -> Option<CaseVerdict> {
     let is_known = |one: &Consultation| case.providers.contains(&one.provider);
     let (known, unknown): (Vec<_>, Vec<_>) = consultations.into_iter().partition(is_known);
     let denied = unknown.into_iter().next().map(|one| {
@@ -144,8 +144,8 @@ fn asked(case: &ExplainedCase<'_>, consultations: Vec<Consultation>) -> Option<C
     denied.or_else(|| known.into_iter().next().map(CaseVerdict::OnAuthorizer))
 }
 
-/// The most combinations of sources and operations of a rule that are written out.
-const MOST_ALTERNATIVES: usize = 16;
+/// The most conjunctions of a rule that are listed.
+const MOST_CONJUNCTIONS: usize = 16;
 
 /// A rule and some of its criteria.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -171,7 +171,7 @@ impl WorkloadPolicies {
         rule.map_or_else(Vec::new, |(rule, facts)| matched(rule, &facts))
     }
 
-    /// The ALLOW rule with the fewest unmet criteria, which are those given; the first of several.
+    /// The ALLOW rule with the fewest unmet criteria, with those criteria.
     pub(crate) fn nearest(&self, case: &ExplainedCase<'_>) -> Option<DescribedRule> {
         let facts = self.facts(case, Action::Allow);
         let policies = self.enforced(Action::Allow, case.connection.destination.port());
@@ -184,7 +184,7 @@ impl WorkloadPolicies {
             .min_by_key(|described| described.criteria.len())
     }
 
-    /// The rules that match or not by the request, once for each of their alternatives.
+    /// The rules that depend on the request, one entry for each of their conjunctions.
     pub(crate) fn undecided(&self, case: &ExplainedCase<'_>) -> Vec<DescribedRule> {
         let port = case.connection.destination.port();
         let actions = [Action::Custom, Action::Deny, Action::Allow];
@@ -237,7 +237,7 @@ fn matched(rule: &Rule, facts: &Facts<'_>) -> Vec<CriterionText> {
     all
 }
 
-/// The unmet criteria of the source and of the operation that come nearest, and of the conditions.
+/// The unmet criteria of the source and the operation that have the fewest, and of the conditions.
 fn unmet(rule: &Rule, facts: &Facts<'_>) -> Vec<CriterionText> {
     let nearest = |list: &[Vec<Criterion>]| {
         let each = alternatives(list).into_iter();
@@ -250,13 +250,13 @@ fn unmet(rule: &Rule, facts: &Facts<'_>) -> Vec<CriterionText> {
     let is_void =
         matches!(facts.knowledge, Knowledge::Opaque) && rule.is_void_for_opaque(facts.action);
     if is_void && all.is_empty() {
-        // Another alternative mentions HTTP, which voids the rule as a whole.
-        all.extend(first_of_http(rule, facts));
+        // Another source or operation mentions HTTP, which voids the whole rule.
+        all.extend(first_about_http(rule, facts));
     }
     all
 }
 
-fn first_of_http(rule: &Rule, facts: &Facts<'_>) -> Option<CriterionText> {
+fn first_about_http(rule: &Rule, facts: &Facts<'_>) -> Option<CriterionText> {
     let alternatives = rule.from.iter().chain(&rule.to).flatten();
     let alternatives = alternatives.map(|criterion| (criterion, Clause::Alternative));
     let conditions = rule.when.iter().map(|criterion| (criterion, Clause::When));
@@ -277,11 +277,10 @@ fn undecided(rule: &Rule, facts: &Facts<'_>) -> impl Iterator<Item = Vec<Criteri
             all.push(criteria);
         }
     }
-    all.into_iter().take(MOST_ALTERNATIVES)
+    all.into_iter().take(MOST_CONJUNCTIONS)
 }
 
-/// The sources or operations of a rule, of which one has to hold: where there is none, one without
-/// criteria.
+/// The sources or operations of a rule. If it has none, one without criteria.
 fn alternatives(list: &[Vec<Criterion>]) -> Vec<&[Criterion]> {
     match list {
         [] => vec![&[]],
@@ -289,7 +288,7 @@ fn alternatives(list: &[Vec<Criterion>]) -> Vec<&[Criterion]> {
     }
 }
 
-/// Those of some criteria that hold, or do not, or may; of each the half to which that applies.
+/// Describes the criteria that hold, do not hold or are unknown; of each, the half for which it is so.
 fn texts(
     criteria: &[Criterion],
     clause: Clause,

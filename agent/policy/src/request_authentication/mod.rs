@@ -1,4 +1,4 @@
-//! RequestAuthentication: the issuers whose tokens a workload's requests may carry.
+//! RequestAuthentication: the issuers whose tokens requests to a workload may carry.
 
 mod rule;
 #[cfg(test)]
@@ -19,8 +19,7 @@ use ambit_model::PolicyObject;
 
 pub use url::{HttpUrl, RedactedUrl};
 
-/// What a RequestAuthentication says. Those of one workload are combined: their rules are all in
-/// force.
+/// What a RequestAuthentication says. The rules of all objects that apply to a workload are in force.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct RequestAuthentication {
     /// `jwtRules`.
@@ -30,36 +29,36 @@ pub struct RequestAuthentication {
 /// An issuer, and how its tokens are found, verified and passed on.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct JwtRule {
-    /// `issuer`: what `iss` has to be; `None` admits any.
+    /// `issuer`: the required value of `iss`; `None` admits any.
     pub issuer: Option<String>,
     /// `audiences`, one of which `aud` has to name; empty admits any.
     pub audiences: Vec<String>,
     /// `jwks`, `jwksUri`, or neither.
     pub keys: KeySource,
-    /// `fromHeaders`, `fromParams` and `fromCookies`, or the usual places if none of them is set.
-    /// Empty if no request can have any of them.
+    /// `fromHeaders`, `fromParams` and `fromCookies`, or the defaults if none of them is set. Empty if no
+    /// request can have a token at any of them.
     pub locations: Vec<TokenLocation>,
-    /// `presence`: whether a request needs a token of this rule.
+    /// `presence`: whether a request needs a token that this rule accepts.
     pub presence: TokenPresence,
-    /// `outputPayloadToHeader`: takes the payload as the token has it, base64url.
+    /// `outputPayloadToHeader`: the header that gets the payload, in base64url as in the token.
     pub payload_header: Option<HeaderName>,
     /// `outputClaimToHeaders`.
     pub claim_headers: Vec<ClaimHeader>,
-    /// `forwardOriginalToken`: whether the application sees the token.
+    /// `forwardOriginalToken`: whether the token is passed on to the application.
     pub forwards_original: bool,
-    /// `timeout`: for how long a request may wait for the keys.
+    /// `timeout`: how long a request may wait for the keys.
     pub timeout: Duration,
-    /// `spaceDelimitedClaims`, besides `scope` and `permission`.
+    /// `spaceDelimitedClaims`, in addition to `scope` and `permission`.
     pub space_delimited_claims: Vec<String>,
 }
 
 /// Whether a request needs a token that a rule accepts.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum TokenPresence {
-    /// It may come without one.
+    /// It does not need one.
     #[default]
     Optional,
-    /// Without one it is refused, whatever other tokens it has.
+    /// Without one it is refused, even if it has other tokens.
     Required,
 }
 
@@ -68,17 +67,17 @@ pub enum TokenPresence {
 pub enum KeySource {
     /// `jwks`.
     Inline(Arc<Jwks>),
-    /// They are fetched.
+    /// They are fetched from a URL.
     Published(KeyUrl),
 }
 
 /// Where an issuer publishes its keys.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum KeyUrl {
-    /// `jwksUri`: here.
+    /// The keys themselves are here: `jwksUri`.
     Keys(HttpUrl),
-    /// Neither `jwks` nor `jwksUri`: at `jwks_uri` of the OpenID configuration that is here (OpenID
-    /// Connect Discovery, section 4).
+    /// The issuer's OpenID configuration is here, and its `jwks_uri` leads to the keys (OpenID Connect
+    /// Discovery, section 4). Used if the rule has neither `jwks` nor `jwksUri`.
     Configuration(HttpUrl),
 }
 
@@ -96,7 +95,7 @@ pub enum TokenLocation {
     Header {
         /// The header.
         name: HeaderName,
-        /// Stands before the token; may be empty.
+        /// What comes before the token; may be empty.
         prefix: String,
     },
     /// A parameter of the query.
@@ -106,7 +105,7 @@ pub enum TokenLocation {
 }
 
 impl TokenLocation {
-    /// The usual places: RFC 6750, sections 2.1 and 2.3.
+    /// The default locations (RFC 6750, sections 2.1 and 2.3).
     pub fn defaults() -> Vec<Self> {
         vec![
             Self::Header {
@@ -118,19 +117,19 @@ impl TokenLocation {
     }
 }
 
-/// A header that takes a claim.
+/// A header that gets the value of a claim.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct ClaimHeader {
     /// The header.
     pub header: HeaderName,
-    /// The claim; `.` leads into objects, as in `realm_access.owner`.
+    /// The claim; `.` separates the names of nested claims, as in `realm_access.owner`.
     pub claim: String,
 }
 
 /// A RequestAuthentication that was read.
 pub(super) type ParsedTokenRules = Parsed<Attachment, Arc<RequestAuthentication>>;
 
-/// Reads a RequestAuthentication. A selector that is not understood selects all of its scope.
+/// Reads a RequestAuthentication. If its selector cannot be read, it selects everything in its scope.
 pub(super) fn parse(object: &Arc<PolicyObject>) -> ParsedTokenRules {
     let spec = SpecNode::spec(&object.spec);
     let mut warnings = Vec::new();

@@ -16,7 +16,7 @@ use crate::reader::{NotEnforced, SpecNode, Warning};
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
 const MIN_TIMEOUT: Duration = Duration::from_millis(1);
 
-/// Headers that say where a request ends or where it goes, which a claim must not.
+/// Headers that determine where a request ends or where it goes. A token must not set them.
 const FRAMING: [HeaderName; 8] = [
     header::CONNECTION,
     header::CONTENT_LENGTH,
@@ -28,7 +28,7 @@ const FRAMING: [HeaderName; 8] = [
     header::EXPECT,
 ];
 
-/// The fields of a rule as far as they have been read.
+/// The fields of a rule that have been read so far.
 #[derive(Default)]
 struct Fields {
     issuer: Option<String>,
@@ -49,19 +49,19 @@ struct Fields {
 /// `jwksUri`.
 enum KeyAddress {
     Usable(HttpUrl),
-    /// Istio takes it, and nothing can be fetched from it.
+    /// Istio's admission accepts it, but nothing can be fetched from it.
     Unusable,
 }
 
-/// A header that is to be set for the application.
+/// A header to set for the application.
 enum Output {
     Header(HeaderName),
-    /// Istio takes the name, and a request that had such a header would break.
+    /// Istio's admission accepts the name, but a request with this header would break.
     Unusable,
 }
 
-/// Reads a rule. What Istio's admission takes is taken, and if tokens cannot be verified or passed
-/// on by it, they are refused, as in Istio; requests without a token are not affected.
+/// Reads a rule. It accepts what Istio's admission accepts. If tokens cannot be verified or passed on by
+/// the rule, they are refused, as in Istio; requests without a token are not affected.
 pub(super) fn parse(
     rule: &SpecNode<'_>,
     warnings: &mut Vec<Warning>,
@@ -100,8 +100,8 @@ impl Fields {
         let (outputs, is_usable) = Outputs::new(self.payload_header, self.claim_headers);
         if outputs.has_duplicates {
             warnings.push(rule.warning(
-                "it writes a header more than once: the application sees the first value only; \
-                 choose another name",
+                "it sets a header more than once, and the application only sees the first value; choose \
+                 another name",
             ));
         }
         let places = [self.headers, self.parameters, self.cookies];
@@ -134,7 +134,7 @@ impl Fields {
         match (&self.inline, &self.url, &self.issuer) {
             (Some(_), Some(_), _) => rule.fail("it has both jwks and jwksUri; remove one"),
             (_, None, None) => rule
-                .fail("it has neither an issuer nor a jwksUri; set issuer to the tokens' \"iss\""),
+                .fail("it has no issuer and no jwksUri; set issuer to the \"iss\" of its tokens"),
             (Some(keys), None, Some(_)) => Ok(KeySource::Inline(Arc::clone(keys))),
             (None, Some(KeyAddress::Usable(url)), _) => {
                 Ok(KeySource::Published(KeyUrl::Keys(url.clone())))
@@ -144,8 +144,8 @@ impl Fields {
                 Ok(url) => Ok(KeySource::Published(KeyUrl::Configuration(url))),
                 Err(_) => {
                     warnings.push(rule.warning(format!(
-                        "it has neither jwks nor jwksUri, and the issuer {issuer:?} is not a URL to \
-                         find keys with: {REFUSED}; set one of them"
+                        "it has no jwks and no jwksUri, and the issuer {issuer:?} is not a URL that \
+                         leads to keys: {REFUSED}; set one of them"
                     )));
                     Ok(no_keys())
                 }
@@ -154,7 +154,7 @@ impl Fields {
     }
 }
 
-/// The headers that are written, each once.
+/// The headers that are set, each once.
 #[derive(Default)]
 struct Outputs {
     payload: Option<HeaderName>,
@@ -164,7 +164,7 @@ struct Outputs {
 }
 
 impl Outputs {
-    /// Also returns whether all of them can be written.
+    /// Also returns whether all of them can be set.
     fn new(payload: Option<Output>, claims: Vec<(Output, String)>) -> (Self, bool) {
         let mut outputs = Self::default();
         let mut is_usable = true;
@@ -187,12 +187,12 @@ impl Outputs {
 
     fn add(&mut self, output: ClaimHeader) {
         self.has_duplicates |= !self.written.insert(output.header.clone());
-        // The one that is written first stays, also where both claims are there.
+        // The first value stays, even if the token has both claims.
         self.claims.push(output);
     }
 }
 
-/// What follows for the tokens of a rule that cannot be followed as it stands.
+/// What follows for the tokens of a rule that cannot be used as written.
 const REFUSED: &str = "every token of this rule is refused";
 
 /// Keys that verify nothing.
@@ -200,13 +200,13 @@ fn no_keys() -> KeySource {
     KeySource::Inline(Arc::new(Jwks::none()))
 }
 
-/// A text; an empty one is the same as none.
+/// A string; `None` if it is empty.
 fn some_text(field: &SpecNode<'_>) -> Result<Option<String>, NotEnforced> {
     let text = field.optional_text()?;
     Ok((!text.is_empty()).then(|| text.to_owned()))
 }
 
-/// A list of texts that are not empty.
+/// A list of strings that are not empty.
 fn texts(field: &SpecNode<'_>) -> Result<Vec<String>, NotEnforced> {
     let elements = field.optional_elements()?;
     elements
@@ -215,7 +215,7 @@ fn texts(field: &SpecNode<'_>) -> Result<Vec<String>, NotEnforced> {
         .collect()
 }
 
-/// A list of texts.
+/// A list of strings.
 fn any_texts(field: &SpecNode<'_>) -> Result<Vec<String>, NotEnforced> {
     let elements = field.optional_elements()?;
     elements
@@ -244,14 +244,13 @@ fn inline_keys(
     Ok(Some(Arc::new(keys)))
 }
 
-/// Whether a text is a key instead of a set of keys, which Istio's admission takes, and Envoy does
-/// not.
+/// Whether a text is a key instead of a set of keys. Istio's admission accepts this, and Envoy does not.
 fn is_one_key(text: &str) -> bool {
     let value: Option<Value> = serde_json::from_str(text).ok();
     value.is_some_and(|value| value["kty"].is_string() && value.get("keys").is_none())
 }
 
-/// Istio's admission takes whatever has one of the two schemes.
+/// Istio's admission accepts anything with one of the two schemes.
 fn key_address(
     field: &SpecNode<'_>,
     warnings: &mut Vec<Warning>,
@@ -271,7 +270,7 @@ fn key_address(
     }
 }
 
-/// A list of places; `None` if it is empty.
+/// A list of locations; `None` if it is empty.
 fn locations(
     field: &SpecNode<'_>,
     location: impl Fn(String) -> TokenLocation,
@@ -280,7 +279,7 @@ fn locations(
     Ok((!names.is_empty()).then(|| names.into_iter().map(location).collect()))
 }
 
-/// A list of headers; `None` if it is empty. A name that no header can have leads to no token.
+/// A list of headers; `None` if it is empty. A name that no header can have is left out with a warning.
 fn header_locations(
     field: &SpecNode<'_>,
     warnings: &mut Vec<Warning>,
@@ -297,20 +296,20 @@ fn header_locations(
             }
         }
         let Some((text, at)) = header else {
-            return node.fail("it names no header; set name");
+            return node.fail("it does not name a header; set name");
         };
         match HeaderName::try_from(text) {
             Ok(name) => locations.push(TokenLocation::Header { name, prefix }),
             Err(_) => warnings.push(at.warning(format!(
-                "no header can have the name {text:?}, so no token is found there; use letters and \
-                 dashes"
+                "no header can have the name {text:?}, so no token will be found there; use letters \
+                 and dashes"
             ))),
         }
     }
     Ok((!elements.is_empty()).then_some(locations))
 }
 
-/// Istio takes any name here.
+/// Istio accepts any name here.
 fn payload_header(
     field: &SpecNode<'_>,
     warnings: &mut Vec<Warning>,
@@ -343,13 +342,13 @@ fn claim_headers(
         }
         match (header, claim) {
             (Some(header), Some(claim)) => outputs.push((header, claim)),
-            _ => return node.fail("it needs both header and claim; set them"),
+            _ => return node.fail("both header and claim have to be set"),
         }
     }
     Ok(outputs)
 }
 
-/// Istio takes letters, digits, `-` and `_` here.
+/// Istio accepts letters, digits, `-` and `_` here.
 fn claim_header_name(field: &SpecNode<'_>) -> Result<HeaderName, NotEnforced> {
     let text = field.text()?;
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
@@ -367,7 +366,7 @@ fn output(name: HeaderName, field: &SpecNode<'_>, warnings: &mut Vec<Warning>) -
         return Output::Header(name);
     }
     warnings.push(field.warning(format!(
-        "the header {name} says how a request is carried, so no token may set it: {REFUSED}; \
+        "the header {name} determines how a request is carried, so no token may set it: {REFUSED}; \
          choose another name"
     )));
     Output::Unusable
@@ -380,7 +379,7 @@ fn timeout(field: &SpecNode<'_>) -> Result<Duration, NotEnforced> {
     match duration {
         Some(duration) if duration >= MIN_TIMEOUT => Ok(duration),
         _ => field.fail(format!(
-            "{text:?} is no duration of 1ms or more; write such as \"5s\""
+            "{text:?} is not a duration of 1ms or more; write it like \"5s\""
         )),
     }
 }

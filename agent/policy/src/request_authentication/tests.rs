@@ -115,11 +115,11 @@ fn the_selector_is_read_and_an_object_without_rules_says_nothing() {
 #[test]
 fn what_is_not_understood_fails_closed_and_says_where_and_what_to_do() {
     for (fields, path, problem) in [
-        (json!({"issuer": ""}), "", "neither an issuer nor a jwksUri"),
+        (json!({"issuer": ""}), "", "no issuer and no jwksUri"),
         (
             json!({"issuer": "", "jwks": JWKS}),
             "",
-            "neither an issuer nor a jwksUri",
+            "no issuer and no jwksUri",
         ),
         (json!({"issuer": 5}), ".issuer", "quote the value"),
         (json!({"audiences": [""]}), ".audiences[0]", "remove it"),
@@ -136,12 +136,12 @@ fn what_is_not_understood_fails_closed_and_says_where_and_what_to_do() {
         (
             json!({"jwksUri": "ftp://a/"}),
             ".jwksUri",
-            "\"ftp://a/\": its scheme",
+            "\"ftp://a/\": the URL's scheme",
         ),
         (
             json!({"jwksUri": "a"}),
             ".jwksUri",
-            "no absolute URL; write one",
+            "not an absolute URL; write it",
         ),
         (json!({"jwks": "{}"}), ".jwks", "it needs a list \"keys\""),
         (json!({"jwks": "[]"}), ".jwks", "it needs a list \"keys\""),
@@ -175,7 +175,7 @@ fn what_is_not_understood_fails_closed_and_says_where_and_what_to_do() {
         (
             json!({"outputClaimToHeaders": [{"header": "a"}]}),
             ".outputClaimToHeaders[0]",
-            "set them",
+            "have to be set",
         ),
         (
             json!({"forwardOriginalToken": "true"}),
@@ -185,9 +185,9 @@ fn what_is_not_understood_fails_closed_and_says_where_and_what_to_do() {
         (
             json!({"timeout": "0s"}),
             ".timeout",
-            "\"0s\" is no duration",
+            "\"0s\" is not a duration",
         ),
-        (json!({"timeout": "-5s"}), ".timeout", "write such as"),
+        (json!({"timeout": "-5s"}), ".timeout", "write it like"),
         (json!({"timeout": 5}), ".timeout", "quote the value"),
         (
             json!({"presence": "MANDATORY"}),
@@ -201,7 +201,7 @@ fn what_is_not_understood_fails_closed_and_says_where_and_what_to_do() {
         assert!(error.problem.contains(problem), "{fields}: {error}");
     }
     let missing = rules(json!([{"jwks": JWKS}])).expect_err("not enforced");
-    assert!(missing.problem.contains("neither an issuer"), "{missing}");
+    assert!(missing.problem.contains("no issuer"), "{missing}");
     for spec in [
         json!({"selector": []}),
         json!({"selector": {"matchLabels": {"a*": "b"}}}),
@@ -267,7 +267,7 @@ fn what_no_token_can_be_verified_by_is_taken_and_refuses_tokens() {
         (
             json!({"issuer": "someone"}),
             "",
-            "is not a URL to find keys with",
+            "is not a URL that leads to keys",
         ),
         (
             json!({"issuer": "sub@secure.example"}),
@@ -277,9 +277,9 @@ fn what_no_token_can_be_verified_by_is_taken_and_refuses_tokens() {
         (
             json!({"jwks": "{\"keys\": []}"}),
             ".jwks",
-            "it needs an RSA key",
+            "needs an RSA key",
         ),
-        (json!({"jwks": oct}), ".jwks", "it needs an RSA key"),
+        (json!({"jwks": oct}), ".jwks", "needs an RSA key"),
         (
             json!({"jwks": one_key}),
             ".jwks",
@@ -289,12 +289,12 @@ fn what_no_token_can_be_verified_by_is_taken_and_refuses_tokens() {
         (
             json!({"jwksUri": "https://"}),
             ".jwksUri",
-            "no absolute URL",
+            "not an absolute URL",
         ),
         (
             json!({"jwksUri": "HTTP://host:99999/"}),
             ".jwksUri",
-            "no absolute URL",
+            "not an absolute URL",
         ),
         (
             json!({"jwksUri": "https://user:word@host/"}),
@@ -351,7 +351,7 @@ fn odd_names_of_headers_are_taken() {
         json!({"outputPayloadToHeader": "a", "outputClaimToHeaders": [{"header": "A", "claim": "a"}]}),
     ] {
         let (_, warning) = taken(&twice);
-        assert!(warning.contains("the first value only"), "{warning}");
+        assert!(warning.contains("only sees the first value"), "{warning}");
     }
 }
 

@@ -1,40 +1,43 @@
-//! Where keys are fetched from.
+//! The URLs that keys are fetched from.
 
 use std::fmt;
 
 use http::Uri;
 use http::uri::{PathAndQuery, Scheme};
 
-/// Where an issuer publishes its configuration: OpenID Connect Discovery, section 4.
+/// The path of an issuer's configuration (OpenID Connect Discovery, section 4).
 const DISCOVERY: &str = "/.well-known/openid-configuration";
 
-/// Stands for what is not shown of a URL.
+/// Replaces the parts of a URL that are not shown.
 const HIDDEN: char = '\u{2026}';
 
-/// As much of a text that is not a URL is shown, in characters.
+/// How much of a text that is not a URL is shown, in characters.
 const MAX_SHOWN: usize = 256;
 
-/// An absolute `http` or `https` URL without user information. Its query may be a secret: it is sent,
-/// and not shown.
+/// An absolute `http` or `https` URL without user information. Its query may be a secret: it is sent but
+/// not shown.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct HttpUrl(Uri);
 
-/// Why a text is not such a URL.
+/// Why a text is not an [`HttpUrl`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum HttpUrlError {
     /// Not an absolute URL.
-    #[error("it is no absolute URL; write one such as https://issuer.example/jwks.json")]
+    #[error("this is not an absolute URL; write it like https://issuer.example/jwks.json")]
     Malformed,
     /// Another scheme.
-    #[error("its scheme is neither http nor https; use https")]
+    #[error("the URL's scheme is not http or https; use https")]
     Scheme,
-    /// A user's name before the host.
-    #[error("it has user information before the host, which would not be sent; remove it")]
+    /// User information before the host.
+    #[error("the URL has user information before the host, which would not be sent; remove it")]
     UserInformation,
 }
 
 impl HttpUrl {
     /// Reads a URL.
+    ///
+    /// # Errors
+    /// [`HttpUrlError`] if it is not absolute, or has another scheme or user information.
     pub fn parse(text: &str) -> Result<Self, HttpUrlError> {
         let uri: Uri = text.parse().map_err(|_| HttpUrlError::Malformed)?;
         let scheme = uri.scheme().ok_or(HttpUrlError::Malformed)?;
@@ -53,7 +56,10 @@ impl HttpUrl {
         Ok(Self(uri))
     }
 
-    /// The URL of the OpenID configuration of an issuer, which is a URL.
+    /// The URL of the OpenID configuration of an issuer.
+    ///
+    /// # Errors
+    /// [`HttpUrlError`] if the issuer is not a URL.
     pub fn discovery_of(issuer: &str) -> Result<Self, HttpUrlError> {
         Self::parse(&format!(
             "{}{DISCOVERY}",
@@ -66,7 +72,7 @@ impl HttpUrl {
         self.0.scheme() == Some(&Scheme::HTTPS)
     }
 
-    /// The host: a name or an address, the latter without brackets.
+    /// The host: a name, or an address without brackets.
     pub fn host(&self) -> &str {
         let host = self.0.host().unwrap_or_default();
         let inner = host
@@ -75,20 +81,20 @@ impl HttpUrl {
         inner.unwrap_or(host)
     }
 
-    /// The port.
+    /// The port, or the scheme's default.
     pub fn port(&self) -> u16 {
         let default = if self.is_https() { 443 } else { 80 };
         self.0.port_u16().unwrap_or(default)
     }
 
-    /// Host and port as they are written: the Host header.
+    /// Host and port as written, for the Host header.
     pub fn authority(&self) -> &str {
         self.0
             .authority()
             .map_or("", |authority| authority.as_str())
     }
 
-    /// What is asked for.
+    /// The request target.
     pub fn path_and_query(&self) -> &str {
         self.0.path_and_query().map_or("/", PathAndQuery::as_str)
     }
@@ -111,13 +117,13 @@ impl fmt::Debug for HttpUrl {
     }
 }
 
-/// A text that was to be a URL, less what may be a secret in it: user information and the query.
-/// Displays in quotes, with control characters escaped, and cut off where it is long.
+/// A text that should have been a URL, without the parts that may be secret: user information and the
+/// query. Displays in quotes, with control characters escaped, and cut if it is long.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RedactedUrl(String);
 
 impl RedactedUrl {
-    /// Takes the secrets out of a text. Where it is not clear what they are, more is taken out.
+    /// Removes the parts of a text that may be secret. In doubt, more is removed.
     pub fn new(text: &str) -> Self {
         let end = text.find(['?', '#']).unwrap_or(text.len());
         let (shown, hidden) = text.split_at(end);

@@ -118,8 +118,8 @@ fn with_several_providers_none_is_asked_and_nothing_that_matches_is_let_in() {
     }
     let conditions = mesh().index().conditions();
     for (name, other) in [
-        ("one", "prod/two names another provider there, \"a\""),
-        ("two", "prod/one names another provider there, \"z\""),
+        ("one", "prod/two names another provider, \"a\""),
+        ("two", "prod/one names another provider, \"z\""),
     ] {
         let shown = conditions.iter().find(|shown| &*shown.name.name == name);
         let message = shown.and_then(|shown| shown.message.clone()).expect("told");

@@ -1,5 +1,5 @@
-//! Headers: cases of the specification. White space around a value is the
-//! parser's to remove, and what an authorizer is shown the proxy's to send.
+//! Headers: cases of the manual. The parser removes white space around a value, and
+//! the proxy shows headers to authorizers.
 
 use http::{HeaderName, HeaderValue};
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! Hosts: cases H-1 to H-6 of the specification. That a request has one host (H-7) is the parser's.
+//! Hosts: cases H-1 to H-6 of the manual. The parser ensures that a request has one host (H-7).
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! Principals, namespaces and ports: cases I-1 to I-13 of the specification that are L4's.
+//! Principals, namespaces and ports: cases I-1 to I-13 of the manual.
 
 use serde_json::{Value, json};
 

@@ -1,5 +1,4 @@
-//! Methods: cases M-2 and M-3 of the specification. That a method is in upper case (M-1) is the
-//! parser's.
+//! Methods: cases M-2 and M-3 of the manual. The parser ensures that a method is in upper case (M-1).
 
 use http::HeaderValue;
 use serde_json::json;

@@ -1,5 +1,5 @@
-//! What policies mean, by name: the cases of the specification, with a denial beside each
-//! permission, and a property that holds evaluator and kernel tables against each other.
+//! What policies mean: the cases of the manual, with a denial beside each permission, and a property
+//! test that compares the evaluator with the kernel's tables.
 
 mod admission;
 mod agreement;
@@ -10,6 +10,7 @@ mod explain;
 mod headers;
 mod hosts;
 mod identity;
+mod manual;
 mod methods;
 mod not_enforced;
 mod notes;

@@ -1,5 +1,5 @@
-//! What policies on HTTP say of bytes that are none: cases T-1 to T-3 of the specification, and its
-//! golden table (section 7.4, the sidecar's column).
+//! What rules about HTTP mean for bytes that are not HTTP: cases T-1 to T-3 of the manual, and the
+//! rules of Istio's golden file for a DENY policy on TCP (`tcp/deny-both-http-tcp`).
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! Paths: cases P-1 to P-17 of the specification, each in every mode of normalisation.
+//! Paths: cases P-1 to P-17 of the manual, each in every mode of normalisation.
 
 use serde_json::json;
 

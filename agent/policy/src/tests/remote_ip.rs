@@ -1,5 +1,5 @@
-//! `remoteIpBlocks` and `notRemoteIpBlocks`: whom X-Forwarded-For lets in, and whom it does not (case
-//! T-11 of the specification).
+//! `remoteIpBlocks` and `notRemoteIpBlocks`: which clients X-Forwarded-For lets in (case T-11 of the
+//! manual).
 
 use serde_json::{Value, json};
 

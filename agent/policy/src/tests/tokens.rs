@@ -1,4 +1,4 @@
-//! Verified tokens: cases J-2 to J-8 of the specification that are the evaluator's.
+//! Verified tokens: cases J-2 to J-8 of the manual that the evaluator decides.
 
 use std::sync::Arc;
 

@@ -1,5 +1,4 @@
-//! Trust domains and their aliases (section 11 of the specification), by which values of a policy
-//! match which peers.
+//! Trust domains and their aliases: which values of a policy match which peers.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! What Istio's admission refuses (section 1.1 of the specification), and the field and value that
+//! What Istio's admission refuses (see the manual, "What cannot be enforced"), and the field and value that
 //! the message names. Whatever is refused lets nobody in.
 
 mod values;
@@ -137,7 +137,7 @@ fn rule_3_references() {
         (
             json!({"kind": "Service", "name": "web", "sectionName": "http"}),
             "spec.targetRefs[0].sectionName",
-            "does not know",
+            "does not support",
         ),
     ] {
         refused(&target(value), field, says);
@@ -326,7 +326,7 @@ fn rule_8_service_accounts_stand_alone() {
     for account in ["serviceAccounts", "notServiceAccounts"] {
         for other in ["principals", "notPrincipals", "namespaces", "notNamespaces"] {
             let both = source(json!({account: ["a/b"], other: ["c"]}));
-            refused(&both, SOURCE, "service accounts");
+            refused(&both, SOURCE, "serviceAccounts");
         }
         taken(&source(json!({account: ["a/b"], "trustDomains": ["td"]})));
     }
@@ -397,7 +397,7 @@ fn what_is_unknown_is_refused_wherever_it_stands() {
             "spec.selector.new",
         ),
     ] {
-        refused(&spec, field, "does not know this field");
+        refused(&spec, field, "does not support this field");
     }
 }
 

@@ -19,7 +19,7 @@ fn rule_9_no_list_has_an_empty_value() {
             let value = source(json!({&field: [""]}));
             refused(&value, &format!("{SOURCE}.{field}[0]"), "empty");
             let none = source(json!({&field: []}));
-            refused(&none, SOURCE, "a source needs a field");
+            refused(&none, SOURCE, "a source needs at least one field");
         }
     }
     for name in ["hosts", "ports", "methods", "paths"] {

@@ -142,7 +142,7 @@ fn a_rule_for_requests_allows_no_bytes_and_the_port_says_why() {
     assert!(
         nearest.criteria[0]
             .to_string()
-            .ends_with("port 8080 carries no HTTP")
+            .ends_with("port 8080 does not carry HTTP")
     );
 
     let elsewhere = json!({"rules": [{"to": [
@@ -309,7 +309,7 @@ fn a_token_is_taken_as_it_stands_and_that_is_said() {
     );
     let other = explain(mesh(), &ask(Some(json!({"iss": "issuer", "sub": "x"}))));
     let nearest: Vec<_> = other.nearest.expect("a rule").criteria;
-    assert_eq!(nearest[0].found, "the token is of \"issuer/x\"");
+    assert_eq!(nearest[0].found, "the token's principal is \"issuer/x\"");
     assert_eq!(nearest[1].field, "request.auth.claims[groups]");
     let without = explain(mesh(), &ask(None));
     assert_eq!(

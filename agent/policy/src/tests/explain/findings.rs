@@ -40,7 +40,7 @@ fn each_broken_rule_is_an_error_with_its_field_value_and_consequence() {
     );
     assert!(findings.iter().all(|one| one.severity == Severity::Error));
     assert!(
-        findings[0].problem.contains("allows nobody"),
+        findings[0].problem.contains("allows nothing"),
         "{findings:?}"
     );
     let right = json!({"rules": [rule("80")]});

@@ -215,5 +215,5 @@ fn whether_tokens_are_verified_is_said() {
     }
     let mesh = TestMesh::http().authorize("prod/charge", charge());
     let unverified = answer(mesh, &question).results.remove(0);
-    assert!(unverified.explanation.notes[0].contains("verifies no token"));
+    assert!(unverified.explanation.notes[0].contains("does not verify tokens"));
 }
