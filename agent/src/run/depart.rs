@@ -12,7 +12,7 @@
 //! | another pod, another `spec.nodeName`, a phase that has ended, no object | kept closed |
 //! | its Namespace object is gone and it has no label of its own | kept closed |
 //! | its spec says that it is never enrolled (node network, sidecar, runtime class) | kept closed |
-//! | its annotations say that it is Istio's | goes on being served: see [`super::istio`] |
+//! | its annotations say that it is Istio's | goes on being served: see [`super::claims`] |
 //! | another pod names its network namespace | goes on being served: see [`super::enrol`] |
 //! | its uid, identity or addresses change | closed until it is served anew |
 //! | a listener, the proxy, a table or a descriptor fails | closed until it is served anew |
@@ -34,7 +34,7 @@ use super::enrol::netns_path;
 use super::leftovers::opts_out;
 use super::pods::{ClosedPod, LocalPod, Stage};
 use super::reconcile::Reconciler;
-use super::rules::ClosedRules;
+use super::sweep::ClosedRules;
 use ambit_datapath::netns::NetnsHandle;
 use ambit_datapath::{EnrolledPod, close_passed, reset_agents};
 use ambit_model::{ObjectName, Snapshot, Workload};

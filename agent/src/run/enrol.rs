@@ -5,11 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::claims::Claims;
-use super::istio::claimed_ztunnel;
+use super::claims::{Claims, claimed_ztunnel};
 use super::pods::{ClosedPod, Exposure, LeftToIstio, LocalPod, OpenPod, Stage};
-use super::reconcile::{Reconciler, node_addresses};
-use super::rules::SweepOccasion;
+use super::reconcile::Reconciler;
+use super::sweep::{SweepOccasion, node_addresses};
 use ambit_datapath::foreign::{foreign_programs_of_netns, own_programs};
 use ambit_datapath::{EnrolError, EnrolledPod, LocatedNetns, PodOwner, Ztunnel};
 use ambit_identity::{CertificateUnavailable, WorkloadCertificates};

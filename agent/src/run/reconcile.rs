@@ -2,7 +2,6 @@
 //! the proxy once the kernel's tables say the same.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,9 +12,8 @@ use tokio::sync::watch;
 use super::kernel_faults::{KernelFaults, KernelTable};
 use super::leftovers::ClosedNetns;
 use super::pods::{ClosedPod, LocalPod, NodeReport, Stage};
-use super::rules::{PodRules, SweepOccasion};
-use ambit_datapath::netns::NetnsHandle;
-use ambit_datapath::{Change, EnrolledPod, Enroller, MeshTable, close_passed};
+use super::sweep::{SweepOccasion, node_addresses};
+use ambit_datapath::{Change, EnrolledPod, Enroller, MeshTable};
 use ambit_identity::{Identities, WorkloadCertificates};
 use ambit_jwt::KeyCache;
 use ambit_model::{ObjectName, Snapshot, Workload, WorkloadIdentity};
@@ -185,37 +183,6 @@ impl Reconciler {
         }
     }
 
-    /// Closes what no proxy carries and policy does not let go on.
-    pub(super) fn sweep(
-        &self,
-        view: &MeshView,
-        pod: &LocalPod,
-        node: &BTreeSet<IpAddr>,
-        occasion: SweepOccasion,
-    ) {
-        let Some(kernel) = pod.kernel() else {
-            return;
-        };
-        let rules = PodRules {
-            workload: &pod.workload,
-            policies: view.policies.for_workload(&pod.workload),
-            classes: &self.classes,
-            node,
-            occasion,
-        };
-        let agents = self.parts.enroller.agent_sockets();
-        match close_passed(kernel, agents, &pod.workload.addresses, &rules) {
-            Ok(0) => {}
-            Ok(closed) => tracing::info!(
-                pod = %pod.workload.name, closed,
-                "connections that no proxy carries were closed: policy does not allow them"
-            ),
-            Err(error) => tracing::error!(
-                pod = %pod.workload.name, %error, "the pod's connections could not be judged again"
-            ),
-        }
-    }
-
     fn report(&self) {
         let report = NodeReport {
             pods: self
@@ -233,11 +200,4 @@ impl Reconciler {
             changed
         });
     }
-}
-
-/// The node's own addresses. Without them a probe that is under way is judged as plaintext, which
-/// is the stricter case.
-pub(super) fn node_addresses() -> BTreeSet<IpAddr> {
-    let addresses = NetnsHandle::current().and_then(|own| own.addresses());
-    addresses.unwrap_or_default().into_iter().collect()
 }

@@ -7,9 +7,12 @@ use std::sync::Arc;
 use ambit_common::MeshClass;
 use ipnet::IpNet;
 
-use ambit_datapath::PassedRules;
+use super::pods::LocalPod;
+use super::reconcile::Reconciler;
+use ambit_datapath::netns::NetnsHandle;
+use ambit_datapath::{PassedRules, close_passed};
 use ambit_model::Workload;
-use ambit_policy::{Attributes, ConnectionVerdict, WorkloadPolicies};
+use ambit_policy::{Attributes, ConnectionVerdict, MeshView, WorkloadPolicies};
 
 /// The rules for one pod under one view of the mesh.
 pub(super) struct PodRules<'a> {
@@ -29,6 +32,46 @@ pub(super) enum SweepOccasion {
     Enrolment,
     /// Policies or objects changed.
     Change,
+}
+
+impl Reconciler {
+    /// Closes what no proxy carries and policy does not let go on.
+    pub(super) fn sweep(
+        &self,
+        view: &MeshView,
+        pod: &LocalPod,
+        node: &BTreeSet<IpAddr>,
+        occasion: SweepOccasion,
+    ) {
+        let Some(kernel) = pod.kernel() else {
+            return;
+        };
+        let rules = PodRules {
+            workload: &pod.workload,
+            policies: view.policies.for_workload(&pod.workload),
+            classes: &self.classes,
+            node,
+            occasion,
+        };
+        let agents = self.parts.enroller.agent_sockets();
+        match close_passed(kernel, agents, &pod.workload.addresses, &rules) {
+            Ok(0) => {}
+            Ok(closed) => tracing::info!(
+                pod = %pod.workload.name, closed,
+                "connections that no proxy carries were closed: policy does not allow them"
+            ),
+            Err(error) => tracing::error!(
+                pod = %pod.workload.name, %error, "the pod's connections could not be judged again"
+            ),
+        }
+    }
+}
+
+/// The node's own addresses. Without them a probe that is under way is judged as plaintext, which
+/// is the stricter case.
+pub(super) fn node_addresses() -> BTreeSet<IpAddr> {
+    let addresses = NetnsHandle::current().and_then(|own| own.addresses());
+    addresses.unwrap_or_default().into_iter().collect()
 }
 
 impl PassedRules for PodRules<'_> {

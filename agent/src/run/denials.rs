@@ -1,9 +1,11 @@
-//! Gives names to the numbers of the kernel's denials, and logs them.
+//! The log of denials: the kernel's, whose numbers get names here, and how many lines were left out.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ambit_common::Hook;
 use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval};
 
 use super::pods::{NodeReport, PodReport};
 use ambit_datapath::{DenialReader, KernelDenial, Pins, Tables};
@@ -11,6 +13,9 @@ use ambit_observe::event::{EventKind, EventRecord};
 use ambit_observe::events::{InLog, RecentEvents};
 use ambit_policy::{Attributes, ConnectionVerdict, Decider, Layer};
 use ambit_proxy::Direction;
+
+/// How often the log says how many lines were left out of it.
+const LEFT_OUT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Reads the kernel's denials for as long as the agent runs.
 pub(super) async fn follow(
@@ -96,5 +101,23 @@ fn decider(denial: &KernelDenial, tables: &Tables) -> Option<Decider> {
     match policies.judge_connection(&connection) {
         ConnectionVerdict::Deny(again) if again.reason == denial.reason => again.decider,
         ConnectionVerdict::Deny(_) | ConnectionVerdict::Allow(_) | ConnectionVerdict::Ask => None,
+    }
+}
+
+/// Says in the log how many lines were left out of it, while the agent runs.
+pub(super) async fn report_left_out(events: Arc<RecentEvents>) {
+    let mut tick = interval(LEFT_OUT_INTERVAL);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        for left_out in events.take_left_out() {
+            tracing::warn!(
+                target: "ambit::denied",
+                pod = left_out.pod.as_ref().map(display),
+                lines = left_out.lines,
+                "lines about denials, refusals and failures were left out, being too many; \
+                 `ambit events` and the metrics count them"
+            );
+        }
     }
 }
