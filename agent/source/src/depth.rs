@@ -11,7 +11,7 @@ use std::mem::MaybeUninit;
 
 use unsafe_libyaml_norway as unsafe_yaml;
 
-use super::location::Location;
+use super::place::Location;
 use ambit_input::work;
 
 /// Collections within collections. The reader takes no more.

@@ -5,10 +5,9 @@
 //! from where they come from, so that every source gives them the same meaning.
 
 mod depth;
-mod field;
 pub mod files;
-mod location;
 mod objects;
+mod place;
 mod tree;
 
 pub use files::{FileSource, FileSourceConfig, SourceError};

@@ -11,8 +11,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 use serde_json::{Map, Number, Value};
 
 use super::depth::{self, YamlRefusal};
-use super::field::{FieldPath, FieldStep};
-use super::location::Location;
+use super::place::{FieldPath, FieldStep, Location};
 
 /// How much the documents of one file may hold, so that aliases cannot multiply it.
 ///

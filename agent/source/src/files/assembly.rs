@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::SourceSettings;
 use super::document::{MeshObject, ObjectKey, ParsedFile};
-use super::settings::Settings;
 use crate::objects::{MeshConfigObject, PodObject};
 use ambit_model::{
     EndpointSlice, Fault, NamespaceInfo, Origin, PolicyObject, Service, SnapshotParts,
@@ -67,7 +67,7 @@ impl<'a> Assembly<'a> {
     /// The mesh, in the order of names.
     pub(super) fn finish(
         mut self,
-        settings: &Settings,
+        settings: &SourceSettings,
         mut faults: Vec<Fault>,
         complete: bool,
     ) -> SnapshotParts {

@@ -3,8 +3,8 @@
 
 use serde_json::Value;
 
-use crate::field::FieldPath;
 use crate::objects::ObjectError;
+use crate::place::FieldPath;
 use ambit_model::PolicyKind;
 
 /// The group of the kinds that decide which calls are allowed. It has no others.

@@ -51,12 +51,10 @@
 
 mod assembly;
 mod document;
+mod in_force;
 mod kinds;
-mod netns;
 pub mod offline;
 mod read;
-mod settings;
-mod state;
 mod watch;
 
 use std::io;
@@ -65,15 +63,19 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 use std::thread::JoinHandle;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use notify::RecommendedWatcher;
 
-use ambit_model::{MeshRanges, Revision, Snapshot, TrustBundle};
+use crate::objects::ObjectError;
+use crate::place::FieldPath;
+use ambit_model::{MeshRanges, NetnsReference, Revision, Snapshot, TrustBundle};
+use in_force::FilesInForce;
 use read::FileReading;
-use settings::Settings;
-use state::FilesInForce;
 use watch::{Loader, Message};
 
-pub use netns::NETNS_ANNOTATION;
+/// The annotation that says where a pod's network namespace is. Only this source believes it: in a
+/// cluster, whoever makes a pod chooses its annotations.
+pub const NETNS_ANNOTATION: &str = "ambit.mesh/netns";
 
 /// What a [`FileSource`] is told.
 #[derive(Clone, Debug)]
@@ -88,6 +90,15 @@ pub struct FileSourceConfig {
     pub revision: Revision,
     /// The cluster's pod and Service ranges.
     pub ranges: MeshRanges,
+}
+
+/// What the mesh is told besides its files.
+#[derive(Clone, Debug)]
+pub(super) struct SourceSettings {
+    pub(super) trust_bundle: TrustBundle,
+    pub(super) root_namespace: Arc<str>,
+    pub(super) revision: Revision,
+    pub(super) ranges: MeshRanges,
 }
 
 /// Why a [`FileSource`] cannot start.
@@ -137,7 +148,7 @@ impl FileSource {
         if let Err(error) = std::fs::read_dir(&directory) {
             return Err(SourceError::Directory { directory, error });
         }
-        let settings = Settings {
+        let settings = SourceSettings {
             trust_bundle,
             root_namespace,
             revision,
@@ -165,7 +176,7 @@ impl FileSource {
 /// without a directory.
 pub fn snapshot_of(text: String, config: FileSourceConfig) -> Snapshot {
     let path = config.directory.join("objects.yaml");
-    let settings = Settings {
+    let settings = SourceSettings {
         trust_bundle: config.trust_bundle,
         root_namespace: config.root_namespace,
         revision: config.revision,
@@ -177,6 +188,25 @@ pub fn snapshot_of(text: String, config: FileSourceConfig) -> Snapshot {
         text: Ok(text),
     }]));
     Snapshot::new(state.parts())
+}
+
+/// Where a pod's annotation says that its network namespace is.
+///
+/// # Errors
+/// Where it says so with a relative path.
+pub(super) fn netns(metadata: &ObjectMeta) -> Result<Option<NetnsReference>, ObjectError> {
+    let annotations = metadata.annotations.as_ref();
+    let Some(text) = annotations.and_then(|all| all.get(NETNS_ANNOTATION)) else {
+        return Ok(None);
+    };
+    let path = PathBuf::from(text);
+    if path.is_absolute() {
+        return Ok(Some(NetnsReference::Path(path)));
+    }
+    Err(ObjectError::new(
+        FieldPath::at("metadata.annotations").key(NETNS_ANNOTATION),
+        format!("{text:?} is no absolute path; write one such as /run/netns/NAME"),
+    ))
 }
 
 impl Drop for FileSource {

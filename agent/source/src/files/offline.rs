@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::SourceSettings;
 use super::assembly::{Assembly, Duplicate};
 use super::document::{self, DocumentError, MeshObject, ParsedFile};
 use super::read::{self, FileReading};
-use super::settings::Settings;
-use crate::field::FieldPath;
+use crate::place::FieldPath;
 use crate::tree;
 use ambit_input::yaml_without_marks;
 use ambit_model::{MeshRanges, ObjectName, Origin, PolicyKind, Revision, Snapshot, TrustBundle};
@@ -100,7 +100,7 @@ pub struct SkippedKind {
 
 /// Reads files as the agent does.
 pub fn read_once(inputs: Vec<Input>, config: OfflineConfig) -> FileSet {
-    let settings = Settings {
+    let settings = SourceSettings {
         trust_bundle: config.trust_bundle,
         root_namespace: config.root_namespace,
         revision: config.revision,
@@ -142,7 +142,7 @@ struct Reading {
 }
 
 impl Reading {
-    fn add(&mut self, input: Input, settings: &Settings) {
+    fn add(&mut self, input: Input, settings: &SourceSettings) {
         let readings = match input {
             Input::Text { name, text } => vec![FileReading {
                 path: Arc::new(PathBuf::from(name)),
@@ -173,7 +173,7 @@ impl Reading {
     }
 
     /// A file that is given twice is read once.
-    fn add_file(&mut self, path: Arc<PathBuf>, text: String, settings: &Settings) {
+    fn add_file(&mut self, path: Arc<PathBuf>, text: String, settings: &SourceSettings) {
         if self.texts.contains_key(&path) {
             return;
         }
@@ -210,7 +210,7 @@ impl Reading {
         }
     }
 
-    fn finish(self, settings: &Settings) -> FileSet {
+    fn finish(self, settings: &SourceSettings) -> FileSet {
         let mut assembly = Assembly::default();
         for (path, parsed) in &self.files {
             assembly.add_file(path, Some(parsed));

@@ -9,8 +9,8 @@ use notify::event::{AccessKind, AccessMode};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::watch;
 
+use super::in_force::FilesInForce;
 use super::read::{self, Survey};
-use super::state::FilesInForce;
 use ambit_model::{Fault, Snapshot};
 
 /// How long the directory has to be quiet before it is read, so that a group of changes is one.

@@ -6,9 +6,8 @@ use k8s_openapi::api::discovery::v1::{
 
 use ambit_model::{EndpointSlice, EndpointState, ObjectName, SliceEndpoint, SlicePort};
 
-use super::ports::{is_tcp, port};
-use super::{ObjectError, address, namespaced_name};
-use crate::field::FieldPath;
+use super::{ObjectError, address, is_tcp, namespaced_name, port};
+use crate::place::FieldPath;
 
 /// The label that says which Service a slice belongs to.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";

@@ -12,9 +12,8 @@ use ambit_model::{
     ProviderService, RequestBody,
 };
 
-use super::ObjectError;
-use super::ports::port;
-use crate::field::FieldPath;
+use super::{ObjectError, port};
+use crate::place::FieldPath;
 
 /// Istio's time-out for a check where none is configured.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(600);

@@ -11,7 +11,7 @@ use ambit_model::{
 
 use super::ports::{named_ports, probe_ports};
 use super::{ObjectError, address, namespaced_name};
-use crate::field::FieldPath;
+use crate::place::FieldPath;
 
 /// What Istio's injector annotates a pod with.
 const SIDECAR_STATUS: &str = "sidecar.istio.io/status";

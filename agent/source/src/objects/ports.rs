@@ -3,29 +3,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::api::core::v1::{Container, ContainerPort, LifecycleHandler, PodSpec, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::ObjectError;
-use crate::field::FieldPath;
-
-/// A TCP port number from an object.
-///
-/// # Errors
-/// Where it is not between 1 and 65535.
-pub(super) fn port(number: i32, field: FieldPath) -> Result<u16, ObjectError> {
-    u16::try_from(number)
-        .ok()
-        .filter(|port| *port != 0)
-        .ok_or_else(|| {
-            ObjectError::new(
-                field,
-                format!("{number} is not a port; a port is 1 to 65535"),
-            )
-        })
-}
-
-/// Whether a `protocol` field says TCP, which is the default.
-pub(super) fn is_tcp(protocol: Option<&str>) -> bool {
-    protocol.is_none_or(|protocol| protocol == "TCP")
-}
+use super::{ObjectError, is_tcp, port};
+use crate::place::FieldPath;
 
 /// The TCP ports of a pod by name; the first of a name counts, as in Kubernetes.
 pub(super) fn named_ports(spec: &PodSpec) -> Result<BTreeMap<String, u16>, ObjectError> {

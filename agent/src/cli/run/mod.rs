@@ -1,6 +1,6 @@
 //! `ambit run`.
 
-mod ca;
+mod issuer;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -77,7 +77,7 @@ pub(super) struct RunArguments {
     #[arg(long, env = "AMBIT_KERNEL_LOG")]
     kernel_log: bool,
     #[command(flatten)]
-    ca: ca::IssuerArguments,
+    ca: issuer::IssuerArguments,
 }
 
 impl RunArguments {

@@ -9,13 +9,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::SourceSettings;
 use super::kinds;
-use super::netns::netns;
-use super::settings::Settings;
+use super::netns;
 use crate::depth::YamlRefusal;
-use crate::field::FieldPath;
-use crate::location::Location;
 use crate::objects::{self, MESH_CONFIG_NAME, MeshConfigObject, ObjectError, PodObject, typed};
+use crate::place::{FieldPath, Location};
 use crate::tree::{self, AliasBudget, Locator};
 use ambit_model::{
     EndpointSlice, NamespaceInfo, ObjectName, Origin, PolicyKind, PolicyObject, Service,
@@ -122,7 +121,7 @@ impl fmt::Display for DocumentError {
 pub(super) fn parse(
     path: &Arc<PathBuf>,
     text: &str,
-    settings: &Settings,
+    settings: &SourceSettings,
 ) -> Result<ParsedFile, Vec<DocumentError>> {
     match read(path, text, settings) {
         (parsed, errors) if errors.is_empty() => Ok(parsed),
@@ -134,7 +133,7 @@ pub(super) fn parse(
 pub(super) fn read(
     path: &Arc<PathBuf>,
     text: &str,
-    settings: &Settings,
+    settings: &SourceSettings,
 ) -> (ParsedFile, Vec<DocumentError>) {
     let mut reader = Reader {
         path,
@@ -152,7 +151,7 @@ pub(super) fn read(
 struct Reader<'a> {
     path: &'a Arc<PathBuf>,
     text: &'a str,
-    settings: &'a Settings,
+    settings: &'a SourceSettings,
     document: usize,
     parsed: ParsedFile,
     errors: Vec<DocumentError>,

@@ -3,7 +3,7 @@ use ambit_model::{MeshRanges, Revision, TrustBundle, TrustDomain};
 
 fn parse_file(text: &str) -> Result<ParsedFile, Vec<DocumentError>> {
     let own = TrustDomain::new("cluster.local").expect("a trust domain");
-    let settings = Settings {
+    let settings = SourceSettings {
         trust_bundle: TrustBundle::without_aliases(own),
         root_namespace: "istio-system".into(),
         revision: Revision::default(),

@@ -7,7 +7,7 @@ use ambit_model::{Fault, MeshSettings, ObjectName, Origin, PathNormalization, Tr
 
 use super::extension_provider::{ProviderEntry, extension_providers};
 use super::{ObjectError, namespaced_name, typed};
-use crate::field::FieldPath;
+use crate::place::FieldPath;
 use crate::tree;
 
 /// The name of the ConfigMap that has Istio's `MeshConfig`, in the root namespace. Those of other

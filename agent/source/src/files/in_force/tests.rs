@@ -18,7 +18,7 @@ data:
 
 fn state() -> FilesInForce {
     let own = TrustDomain::new("cluster.local").expect("valid");
-    let settings = Settings {
+    let settings = SourceSettings {
         trust_bundle: TrustBundle::without_aliases(own),
         root_namespace: "istio-system".into(),
         revision: Revision::default(),

@@ -4,16 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::SourceSettings;
 use super::assembly::Assembly;
 use super::document::{self, DocumentError, ParsedFile};
 use super::read::{FileReading, ReadError};
-use super::settings::Settings;
 use ambit_model::{Fault, SnapshotParts};
 
 /// The configuration in force.
 pub(super) struct FilesInForce {
     directory: PathBuf,
-    settings: Settings,
+    settings: SourceSettings,
     files: BTreeMap<Arc<PathBuf>, FileState>,
     /// Files that are gone while another is broken, to which their objects may have moved.
     retained: BTreeMap<Arc<PathBuf>, ParsedFile>,
@@ -50,7 +50,7 @@ enum FileError {
 
 impl FilesInForce {
     /// Nothing is known yet.
-    pub(super) fn new(directory: PathBuf, settings: Settings) -> Self {
+    pub(super) fn new(directory: PathBuf, settings: SourceSettings) -> Self {
         Self {
             directory,
             settings,
@@ -171,7 +171,7 @@ impl FileState {
         path: &Arc<PathBuf>,
         text: Result<String, ReadError>,
         last_good: Option<ParsedFile>,
-        settings: &Settings,
+        settings: &SourceSettings,
     ) -> Self {
         match parse(path, text, settings) {
             Ok(parsed) => Self {
@@ -209,7 +209,7 @@ impl FileError {
 fn parse(
     path: &Arc<PathBuf>,
     text: Result<String, ReadError>,
-    settings: &Settings,
+    settings: &SourceSettings,
 ) -> Result<ParsedFile, Vec<FileError>> {
     let text = text.map_err(|error| vec![error.into()])?;
     if text.is_empty() {
