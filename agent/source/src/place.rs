@@ -1,4 +1,4 @@
-//! Where something stands: a field in an object, a line in a file.
+//! Places: a field in an object, a line in a file.
 
 use std::fmt;
 
@@ -16,7 +16,7 @@ pub(crate) enum FieldStep {
 }
 
 impl FieldPath {
-    /// The path of keys that are written with dots between them.
+    /// The path of keys that are separated by dots.
     pub(crate) fn at(keys: &str) -> Self {
         Self(
             keys.split('.')
@@ -25,8 +25,8 @@ impl FieldPath {
         )
     }
 
-    /// The path of a text such as `spec.rules[0].to`. A key that has a dot in it is taken for
-    /// several, none of which exist.
+    /// Parses a path such as `spec.rules[0].to`. A key with a dot in it counts as several keys, which
+    /// do not exist.
     pub(crate) fn parse(text: &str) -> Self {
         let steps = text.split(['.', '[']).filter(|step| !step.is_empty());
         let step = |step: &str| match step.strip_suffix(']') {
@@ -66,7 +66,7 @@ impl FieldPath {
     }
 }
 
-/// Where a typed reader stood when it failed.
+/// The place at which a typed reader failed.
 impl From<&serde_path_to_error::Path> for FieldPath {
     fn from(path: &serde_path_to_error::Path) -> Self {
         use serde_path_to_error::Segment;
@@ -108,7 +108,7 @@ pub(super) struct Location {
 }
 
 impl Location {
-    /// Where a reader's error stands, if it says.
+    /// The place of a reader's error, if the error has one.
     pub(super) fn of(error: &serde_norway::Error) -> Option<Self> {
         error.location().map(|place| Self {
             line: place.line(),
@@ -128,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_read_as_one_would_write_them() {
+    fn paths_look_as_people_write_them() {
         let pod_ip = FieldPath::at("status.podIPs").index(0).key("ip");
         let label = FieldPath::at("metadata.labels").key("istio.io/rev");
         for (path, text) in [

@@ -1,4 +1,4 @@
-//! What pods claim of themselves, and what is believed of it.
+//! What pods say about themselves, and when the agent believes it.
 //!
 //! A pod names its network namespace: several pods may name the same one, see [`Claims`].
 //!
@@ -23,7 +23,7 @@ use ambit_datapath::{LocatedNetns, Ztunnel, ztunnel_in};
 use ambit_model::{Fault, IstioClaim, NetnsReference, ObjectName, Workload};
 
 /// The pods of this node by the network namespace that they name, opted in or not. A reference that
-/// leads nowhere is no claim.
+/// leads nowhere does not count.
 #[derive(Default)]
 pub(super) struct Claims(BTreeMap<u64, Vec<Arc<Workload>>>);
 
@@ -51,8 +51,8 @@ impl Claims {
     }
 }
 
-/// The inode of the network namespace that a pod's reference leads to. It is one namespace's alone
-/// for as long as that lives.
+/// The inode of the network namespace that a pod's reference leads to. It stays unique while the
+/// namespace exists.
 pub(super) fn claimed(pod: &Workload) -> Option<u64> {
     let NetnsReference::Path(path) = pod.netns.as_ref()?;
     inode_at(path)
@@ -80,7 +80,7 @@ pub(super) fn claimed_ztunnel(workload: &Workload, located: &LocatedNetns) -> Op
             Err(error) => {
                 tracing::warn!(
                     pod = %workload.name, %error,
-                    "whether Istio's ztunnel listens in the pod cannot be told: it is taken in"
+                    "it cannot be found out whether Istio's ztunnel listens in the pod, so Ambit serves it"
                 );
                 None
             }

@@ -17,7 +17,7 @@ use ambit_proxy::Direction;
 /// How often the log says how many lines were left out of it.
 const LEFT_OUT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Reads the kernel's denials for as long as the agent runs.
+/// Reads the kernel's denials while the agent runs.
 pub(super) async fn follow(
     pins: Pins,
     tables: Tables,
@@ -86,8 +86,9 @@ fn log(denial: &EventRecord) {
     );
 }
 
-/// The rule that decided, by its number in the kernel's tables. No number stands for what no single
-/// rule decides, such as that no ALLOW policy matched: those the evaluator names, where it agrees.
+/// The rule that decided, by its number in the kernel's tables. There is no number if no single rule
+/// decided, for example if no ALLOW policy matched: then the evaluator names the policy, if it agrees
+/// with the verdict.
 fn decider(denial: &KernelDenial, tables: &Tables) -> Option<Decider> {
     if let Some(decider) = tables.decider(denial.policy_set, denial.alternative) {
         return Some(decider);
@@ -115,7 +116,7 @@ pub(super) async fn report_left_out(events: Arc<RecentEvents>) {
                 target: "ambit::denied",
                 pod = left_out.pod.as_ref().map(display),
                 lines = left_out.lines,
-                "lines about denials, refusals and failures were left out, being too many; \
+                "lines about denials, refusals and failures were left out to limit their number; \
                  `ambit events` and the metrics count them"
             );
         }

@@ -41,10 +41,10 @@ const TICK: Duration = Duration::from_millis(500);
 /// tables were switched is found then.
 const SECOND_LOOK: Duration = Duration::from_secs(1);
 
-/// How long live connections may go on when the agent is told to end.
+/// How long live connections may go on after the agent was told to end.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// What the agent is told at start.
+/// The agent's settings.
 #[derive(Clone, Debug)]
 pub struct RunConfig {
     /// This node's name, as `spec.nodeName` has it.
@@ -71,12 +71,11 @@ pub struct RunConfig {
     pub pin_dir: PathBuf,
     /// The admin socket.
     pub socket: PathBuf,
-    /// Where metrics are served; `None`: nowhere.
+    /// Where metrics are served; not at all if `None`.
     pub metrics: Option<SocketAddr>,
     /// Shards of the data path; `None`: as many as the CPUs allow, up to 4.
     pub shards: Option<NonZeroUsize>,
-    /// Certificates (PEM) that are trusted, besides the node's own, where an issuer's keys are
-    /// fetched from.
+    /// Certificates (PEM) that servers of issuers' keys may chain to, in addition to the node's own roots.
     pub jwks_ca: Option<PathBuf>,
     /// How long certificates are valid.
     pub certificate_lifetime: Duration,
@@ -89,7 +88,7 @@ pub struct RunConfig {
 /// Who issues certificates.
 #[derive(Clone, Debug)]
 pub enum IssuerConfig {
-    /// The agent itself, with a root of its own.
+    /// The agent itself, with its own root.
     Embedded {
         /// Its files.
         directory: PathBuf,
@@ -119,7 +118,7 @@ pub fn run(config: RunConfig, dropped_lines: DroppedLines) -> Result<()> {
     })
 }
 
-/// An agent that has taken over the node.
+/// An agent that is in charge of the node.
 struct Agent {
     reconciler: Reconciler,
     proxy: Arc<Proxy>,

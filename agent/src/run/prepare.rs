@@ -1,5 +1,5 @@
-//! What a start finds out before it changes anything of the node: whatever is wrong with the
-//! settings or with the node's state ends it here, and leaves no trace.
+//! What a start checks before it changes the node. If the settings or the node's state are wrong, it
+//! ends here and leaves no trace.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -30,7 +30,7 @@ use ambit_source::{FileSource, FileSourceConfig};
 /// With fewer file descriptors, they are what limits the connections of a pod.
 const AMPLE_DESCRIPTORS: u64 = 1 << 17;
 
-/// All that a start has before it changes anything.
+/// All that a start needs before it changes anything.
 pub(super) struct Prepared {
     pub(super) groups: NodeCgroups,
     pub(super) node: NodeSettings,
@@ -79,7 +79,7 @@ pub(super) fn ensure_kernel() -> Result<()> {
         .collect();
     if !missing.is_empty() {
         bail!(
-            "this kernel lacks {}; `ambit check` tells more",
+            "this kernel lacks {}; `ambit check` says more",
             missing.join(", ")
         );
     }
@@ -87,10 +87,10 @@ pub(super) fn ensure_kernel() -> Result<()> {
 }
 
 impl Prepared {
-    /// Looks at everything. To be called within the agent's runtime.
+    /// Checks everything. Must be called within the agent's runtime.
     ///
     /// # Errors
-    /// Whatever would keep the agent from starting, as far as that can be told.
+    /// Anything that would keep the agent from starting, if it can be found out without a change.
     pub(super) async fn gather(config: &RunConfig) -> Result<Self> {
         socket::check(&config.socket)?;
         let groups = NodeCgroups::find(config)?;
@@ -141,7 +141,7 @@ impl CertificateIssuer {
         })
     }
 
-    /// Opens the authority, which makes its files where there are none.
+    /// Opens the authority. An embedded one makes its files if there are none.
     ///
     /// # Errors
     /// If they cannot be made, or have changed meanwhile.

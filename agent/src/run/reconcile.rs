@@ -34,9 +34,9 @@ pub(super) struct ReconcilerParts {
     pub(super) identities: Identities,
     /// The keys of those who issue tokens.
     pub(super) keys: Arc<KeyCache>,
-    /// Where views are published.
+    /// Publishes views.
     pub(super) views: watch::Sender<Arc<MeshView>>,
-    /// Where the state of this node is published.
+    /// Publishes the state of this node.
     pub(super) reports: watch::Sender<NodeReport>,
 }
 
@@ -44,9 +44,9 @@ pub(super) struct ReconcilerParts {
 pub(super) struct Reconciler {
     pub(super) parts: ReconcilerParts,
     pub(super) pods: BTreeMap<ObjectName, LocalPod>,
-    /// Network namespaces that no pod is served in and that are kept closed.
+    /// Network namespaces that are kept closed, in which no pod is served.
     pub(super) kept: Vec<ClosedNetns>,
-    /// Of this node's pods, from the moment on at which the model knows them.
+    /// Those of this node's pods, held as soon as the model has the pods.
     certificates: BTreeMap<WorkloadIdentity, WorkloadCertificates>,
     pub(super) classes: Vec<(IpNet, MeshClass)>,
     pub(super) faults: KernelFaults,
@@ -80,7 +80,7 @@ impl Reconciler {
         self.report();
     }
 
-    /// Tries again what failed, and notices pods whose network namespace has been replaced.
+    /// Retries what failed, and notices pods whose network namespace has been replaced.
     pub(super) async fn tick(&mut self, now: Instant) {
         let view = Arc::clone(&self.parts.views.borrow());
         self.let_go_of_replaced(now).await;
@@ -152,7 +152,7 @@ impl Reconciler {
         self.faults.note(KernelTable::Destinations, written);
     }
 
-    /// Brings the pods up to date, and takes note of new ones.
+    /// Brings the pods up to date, and adds new ones.
     async fn update(&mut self, view: &MeshView, wanted: BTreeMap<ObjectName, Arc<Workload>>) {
         for (name, workload) in wanted {
             let Some(pod) = self.pods.get_mut(&name) else {
@@ -163,7 +163,7 @@ impl Reconciler {
             pod.workload = Arc::clone(&workload);
             let open = match &mut pod.stage {
                 Stage::Open(open) => open,
-                // What an earlier agent left of it does not follow the change.
+                // What an earlier agent left open does not follow the change.
                 Stage::Closed(closed) => {
                     self.parts.enroller.shut_unserved(closed.kernel.as_mut());
                     continue;

@@ -24,8 +24,8 @@ use ambit_identity::Identities;
 use ambit_observe::events::RecentEvents;
 use ambit_observe::logging::DroppedLines;
 
-/// The changes of a start that is under way. They are undone unless it succeeds. No pod depends on
-/// them until then.
+/// The changes of a start that is under way. They are undone unless the start succeeds. No pod depends
+/// on them until then.
 #[derive(Default)]
 pub(super) struct StartChanges {
     socket: Option<PathBuf>,
@@ -46,8 +46,7 @@ impl StartChanges {
         Ok(self.pins.insert(pins))
     }
 
-    /// Keeps them. What is returned is to be held for as long as the agent runs: it keeps others
-    /// away.
+    /// Keeps them. Hold the result while the agent runs: it keeps other agents away.
     pub(super) fn keep(mut self) -> Option<PinDirectory> {
         self.socket = None;
         self.pins.take()

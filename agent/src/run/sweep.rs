@@ -28,14 +28,14 @@ pub(super) struct PodRules<'a> {
 /// Why connections are judged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum SweepOccasion {
-    /// The pod has just been enrolled: what it has with the mesh is older, and no tunnel.
+    /// The pod has just been enrolled: its connections with the mesh are older, and not tunnels.
     Enrolment,
     /// Policies or objects changed.
     Change,
 }
 
 impl Reconciler {
-    /// Closes what no proxy carries and policy does not let go on.
+    /// Closes the connections of a pod that no proxy carries and that policy does not allow to go on.
     pub(super) fn sweep(
         &self,
         view: &MeshView,
@@ -67,8 +67,7 @@ impl Reconciler {
     }
 }
 
-/// The node's own addresses. Without them a probe that is under way is judged as plaintext, which
-/// is the stricter case.
+/// The node's own addresses. Without them a live probe connection is judged as plaintext, which is stricter.
 pub(super) fn node_addresses() -> BTreeSet<IpAddr> {
     let addresses = NetnsHandle::current().and_then(|own| own.addresses());
     addresses.unwrap_or_default().into_iter().collect()
@@ -87,7 +86,7 @@ impl PassedRules for PodRules<'_> {
     }
 }
 
-/// The rules for a pod that is kept closed: nothing goes on with the mesh, and nothing that others
+/// The rules for a pod that is kept closed: connections with the mesh end, and so do those that others
 /// opened.
 pub(super) struct ClosedRules<'a> {
     /// The kernel's table of destinations.
@@ -116,14 +115,14 @@ impl PodRules<'_> {
         is_mesh(self.classes, peer)
     }
 
-    /// The kernel's attestation lasts for the handshake only. Afterwards the node's own address at
-    /// a port declared for probes has to do: such a connection was judged when it was opened, and a
-    /// probe is over in seconds.
+    /// The kernel's attestation lasts for the handshake only. Afterwards the node's own address and a
+    /// port declared for probes must suffice: the connection was judged when it was opened, and a probe
+    /// is over in seconds.
     fn is_probe(&self, source: SocketAddr, destination: SocketAddr) -> bool {
         self.node.contains(&source.ip()) && self.workload.probe_ports.contains(&destination.port())
     }
 
-    /// What has to be asked in userspace is carried by the proxy.
+    /// If userspace has to decide, the proxy carries the connection.
     fn is_allowed(&self, source: SocketAddr, destination: SocketAddr) -> bool {
         let connection = Attributes {
             identity: None,

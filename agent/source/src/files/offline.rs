@@ -1,4 +1,4 @@
-//! Files that are read once, without an agent: by `ambit validate`, and by `ambit explain -f`.
+//! Reads files once, without an agent, for `ambit validate` and `ambit explain -f`.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -16,10 +16,9 @@ use ambit_model::{MeshRanges, ObjectName, Origin, PolicyKind, Revision, Snapshot
 /// Something to read.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Input {
-    /// A file, or a directory with `.yaml` and `.yml` files, of which those are read that the agent
-    /// reads.
+    /// A file, or a directory, of which the files are read that the agent would read.
     Path(PathBuf),
-    /// A text, under a name for messages.
+    /// A text and its name in messages.
     Text {
         /// The name.
         name: String,
@@ -28,7 +27,7 @@ pub enum Input {
     },
 }
 
-/// What the mesh is told besides its files.
+/// Settings of the mesh that are not in its files.
 #[derive(Clone, Debug)]
 pub struct OfflineConfig {
     /// The mesh's trust domain and its aliases.
@@ -39,7 +38,7 @@ pub struct OfflineConfig {
     pub revision: Revision,
 }
 
-/// The mesh of some files, and what is wrong with them.
+/// The mesh of some files, and their errors.
 #[derive(Debug)]
 pub struct FileSet {
     /// The mesh of the objects that are right.
@@ -48,14 +47,14 @@ pub struct FileSet {
     pub has_mesh_config: bool,
     /// How many objects are right.
     pub objects: usize,
-    /// Objects that are not, and objects that are there twice.
+    /// Objects that are wrong, and objects that appear twice.
     pub broken: Vec<BrokenObject>,
-    /// What could not be read at all.
+    /// Files and documents that could not be read.
     pub unreadable: Vec<Unreadable>,
     /// Kinds that the mesh does not read.
     pub skipped: Vec<SkippedKind>,
     texts: HashMap<Arc<PathBuf>, String>,
-    /// Where in its document each policy stands.
+    /// The field of its document in which each policy is.
     policies: HashMap<(PolicyKind, ObjectName), FieldPath>,
 }
 
@@ -68,20 +67,20 @@ pub struct BrokenObject {
     pub document: usize,
     /// The line, from 1.
     pub line: Option<usize>,
-    /// Kind and name, as far as they are legible.
+    /// Kind and name, if they can be read.
     pub object: Option<String>,
     /// The field at fault.
     pub field: Option<String>,
-    /// What is the matter, and what to do.
+    /// What is wrong, and what to do.
     pub problem: String,
 }
 
-/// A file or directory that cannot be read, or a document that is no YAML.
+/// A file or directory that cannot be read, or a document that is not YAML.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Unreadable {
     /// Which.
     pub path: Arc<PathBuf>,
-    /// Its document, from 1, where only that is unreadable, and all behind it.
+    /// Its document, from 1, if only that one and those after it are unreadable.
     pub document: Option<usize>,
     /// The line, from 1.
     pub line: Option<usize>,
@@ -114,7 +113,7 @@ pub fn read_once(inputs: Vec<Input>, config: OfflineConfig) -> FileSet {
 }
 
 impl FileSet {
-    /// In which line a field of a policy stands, or what is around it where it does not exist.
+    /// The line of a field of a policy, or of what is around it if it does not exist.
     pub fn line(
         &self,
         kind: PolicyKind,
@@ -178,7 +177,7 @@ impl Reading {
             return;
         }
         if text.is_empty() {
-            let problem = "the file is empty, which the agent takes for one that is being written";
+            let problem = "the file is empty; the agent would assume that it is being written";
             let path = Arc::unwrap_or_clone(path);
             return self.unreadable.push(unreadable(path, problem.to_owned()));
         }
@@ -275,10 +274,10 @@ fn duplicate(duplicate: &Duplicate) -> Option<BrokenObject> {
 }
 
 impl Input {
-    /// The standard input as a text, or the path.
+    /// The path, or the text of the standard input for `-`.
     ///
     /// # Errors
-    /// Where the standard input cannot be read, or is no text.
+    /// If the standard input cannot be read, or is not UTF-8.
     pub fn named(path: &Path) -> std::io::Result<Self> {
         if path != Path::new("-") {
             return Ok(Self::Path(path.to_owned()));

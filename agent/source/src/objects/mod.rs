@@ -45,7 +45,7 @@ impl ObjectError {
 /// The name of an object that has no namespace.
 ///
 /// # Errors
-/// Where `metadata.name` is absent or empty.
+/// If `metadata.name` is absent or empty.
 pub(crate) fn cluster_name(metadata: &ObjectMeta) -> Result<&str, ObjectError> {
     match metadata.name.as_deref() {
         None | Some("") => Err(ObjectError::new(
@@ -56,10 +56,10 @@ pub(crate) fn cluster_name(metadata: &ObjectMeta) -> Result<&str, ObjectError> {
     }
 }
 
-/// The name of an object that belongs to a namespace, which is `default` where none is given.
+/// The name of an object that belongs to a namespace: `default`, if none is given.
 ///
 /// # Errors
-/// Where `metadata.name` is absent or empty.
+/// If `metadata.name` is absent or empty.
 pub(crate) fn namespaced_name(metadata: &ObjectMeta) -> Result<ObjectName, ObjectError> {
     let name = cluster_name(metadata)?;
     let namespace = metadata
@@ -69,10 +69,10 @@ pub(crate) fn namespaced_name(metadata: &ObjectMeta) -> Result<ObjectName, Objec
     Ok(ObjectName::new(namespace.unwrap_or("default"), name))
 }
 
-/// A policy object, its `spec` as it is.
+/// A policy object with its `spec` as it is written.
 ///
 /// # Errors
-/// Where it has no name.
+/// If it has no name.
 pub(crate) fn policy(
     kind: PolicyKind,
     metadata: &ObjectMeta,
@@ -96,10 +96,10 @@ pub(crate) fn policy(
     })
 }
 
-/// A value, which stands at a field, as its type.
+/// Converts the value of a field to a type.
 ///
 /// # Errors
-/// Where it is not of that type, with the field in it at fault.
+/// If it is not of that type, with the field at fault.
 pub(crate) fn typed<T: DeserializeOwned>(value: Value, at: &FieldPath) -> Result<T, ObjectError> {
     serde_path_to_error::deserialize(value).map_err(|error| {
         let field = at.join(&FieldPath::from(error.path()));
@@ -126,7 +126,7 @@ fn address(text: &str, field: FieldPath) -> Result<IpAddr, ObjectError> {
 /// A TCP port number from an object.
 ///
 /// # Errors
-/// Where it is not between 1 and 65535.
+/// If it is not between 1 and 65535.
 fn port(number: i32, field: FieldPath) -> Result<u16, ObjectError> {
     u16::try_from(number)
         .ok()

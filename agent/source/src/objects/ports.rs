@@ -125,7 +125,7 @@ fn dials_pod(host: Option<&str>) -> bool {
     host.is_none_or(str::is_empty)
 }
 
-/// The number of a probe's port. A name that its container does not declare is no port: the kubelet
+/// The number of a probe's port. A name that its container does not declare yields no port: the kubelet
 /// cannot dial it either.
 fn resolve(
     target: PortTarget<'_>,
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_is_no_port_is_named_with_its_field() {
+    fn an_impossible_port_is_refused_with_its_field() {
         let spec =
             spec("containers: [{name: a}, {name: b, livenessProbe: {tcpSocket: {port: 65536}}}]");
         let error = probe_ports(&spec).expect_err("out of range");

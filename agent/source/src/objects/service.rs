@@ -12,7 +12,7 @@ use crate::place::FieldPath;
 /// A Service: its cluster IPs, TCP ports and selector.
 ///
 /// # Errors
-/// Where its name is missing, or an address or port cannot be one.
+/// If its name is missing, or an address or port is impossible.
 pub(crate) fn service(object: &KubernetesService) -> Result<Service, ObjectError> {
     let name = namespaced_name(&object.metadata)?;
     let Some(spec) = &object.spec else {
@@ -68,7 +68,7 @@ fn service_port(declared: &Port, index: usize) -> Result<ServicePort, ObjectErro
         Some(IntOrString::String(name)) if names_a_port(name) => TargetPort::Name(name.clone()),
         Some(IntOrString::String(name)) => {
             let problem = format!(
-                "{name:?} is no name of a port, which has a letter; write a number without quotes"
+                "{name:?} is not the name of a port, which has a letter; write a number without quotes"
             );
             return Err(ObjectError::new(field.key("targetPort"), problem));
         }
@@ -81,13 +81,13 @@ fn service_port(declared: &Port, index: usize) -> Result<ServicePort, ObjectErro
     })
 }
 
-/// Kubernetes wants a letter in the name of a port, so that it cannot be taken for a number.
+/// Kubernetes requires a letter in the name of a port, so that it cannot be confused with a number.
 fn names_a_port(name: &str) -> bool {
     name.chars().any(|c| c.is_ascii_alphabetic())
 }
 
-/// What a port of a Service speaks, as Istio tells it: by `appProtocol`, which wins where it is
-/// set, or else by its name up to the first `-`. Upper and lower case are the same.
+/// What a port of a Service speaks, by Istio's rules: its `appProtocol` decides if it is set, or else
+/// its name up to the first `-`. Case does not matter.
 fn app_protocol(declared: Option<&str>, port_name: Option<&str>) -> AppProtocol {
     match declared {
         Some("kubernetes.io/h2c") => AppProtocol::Http2,
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_refused_with_its_field() {
+    fn impossible_values_are_refused_with_their_field() {
         for (spec, message) in [
             (
                 "{clusterIP: 10.96.0}",
@@ -188,7 +188,7 @@ mod tests {
             ),
             (
                 "{ports: [{port: 80, targetPort: '8080'}]}",
-                "field spec.ports[0].targetPort: \"8080\" is no name of a port, which has a letter; \
+                "field spec.ports[0].targetPort: \"8080\" is not the name of a port, which has a letter; \
                  write a number without quotes",
             ),
         ] {
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn the_name_of_a_port_declares_by_its_prefix() {
+    fn the_prefix_of_a_ports_name_declares_the_protocol() {
         for (name, protocol) in [
             ("http", AppProtocol::Http),
             ("HTTP-web", AppProtocol::Http),

@@ -16,7 +16,7 @@ use ambit_policy::MeshView;
 use ambit_policy::explain::{Answer, Question};
 use arguments::QuestionArguments;
 
-/// What to ask, of whom, and how to print the answer.
+/// The question, the agent or the files that answer it, and how to print the answer.
 #[derive(clap::Args)]
 pub(super) struct ExplainArguments {
     #[command(flatten)]
@@ -53,7 +53,7 @@ impl ExplainArguments {
     }
 }
 
-/// What is broken may be what decides, so that nothing is said without it.
+/// A broken object might decide, so there is no answer without it.
 fn of_files(mesh: MeshArguments, files: &[PathBuf], question: &Question) -> anyhow::Result<Answer> {
     let files = mesh.read(files)?;
     if let Some(unreadable) = files.unreadable.first() {
@@ -61,7 +61,7 @@ fn of_files(mesh: MeshArguments, files: &[PathBuf], question: &Question) -> anyh
     }
     if let Some(broken) = files.broken.first() {
         bail!(
-            "{}, document {}: {}; `ambit validate` lists all that is wrong",
+            "{}, document {}: {}; `ambit validate` lists every error",
             broken.path.display(),
             broken.document,
             broken.problem
