@@ -160,7 +160,7 @@ fn configuration_is_validated_before_it_is_used(lab: &Lab) -> Result<()> {
     let misspelt = misspelt.to_str().context("no text")?;
     let wrong = ambit(&["validate", "-f", misspelt])?;
     ensure!(wrong.status.code() == Some(1), "{wrong:?}");
-    let hint = "write AuthorizationPolicy if that is meant";
+    let hint = "write AuthorizationPolicy if you mean that";
     ensure!(wrong.stdout.contains(hint), "{wrong:?}");
     Ok(())
 }

@@ -147,7 +147,7 @@ fn a_policy_of_a_misspelt_kind_is_never_just_absent(lab: &Lab) -> Result<()> {
     let told = |agent: &Agent| {
         eventually(SOON, "the fault in the status", || {
             let status = agent.ask("status").ok()?.to_string();
-            let is_told = status.contains("write AuthorizationPolicy if that is meant")
+            let is_told = status.contains("write AuthorizationPolicy if you mean that")
                 && status.contains("AuthorisationPolicy orders/added");
             is_told.then_some(())
         })

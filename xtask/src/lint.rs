@@ -1,4 +1,4 @@
-//! `cargo xtask lint`: formatting, lints, and what we depend on.
+//! `cargo xtask lint`: formatting, lints, documentation and dependencies.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -9,8 +9,8 @@ use anyhow::{Result, ensure};
 use crate::process::{output_of, run as run_command, say};
 use crate::{build, workspace};
 
-/// Where the kernel programs are linted: rustup's clippy has no `core` for BPF, and what it looks
-/// at is the same.
+/// The target for which the kernel programs are linted: rustup's clippy has no `core` for BPF, and the
+/// code is the same.
 const HOST: &str = if cfg!(target_arch = "aarch64") {
     "aarch64-unknown-linux-gnu"
 } else {
@@ -20,11 +20,11 @@ const HOST: &str = if cfg!(target_arch = "aarch64") {
 /// What the policy crate must not depend on.
 const IMPURE: [&str; 4] = ["aya", "libc", "nix", "tokio"];
 
-/// Runs all of it.
+/// Runs all checks.
 ///
 /// # Errors
 ///
-/// At the first complaint.
+/// At the first check that fails.
 pub(crate) fn run() -> Result<()> {
     build::kernel_programs()?;
     for (crates, directory) in [
@@ -36,9 +36,23 @@ pub(crate) fn run() -> Result<()> {
         clippy(&directory)?;
         dependencies(&directory)?;
     }
+    documentation()?;
     purity()?;
     no_test_helpers()?;
     fuzz_targets()
+}
+
+/// Ensures that the documentation is valid, that of private items too: above all, that its links lead
+/// somewhere.
+fn documentation() -> Result<()> {
+    say("lint", "the documentation");
+    run_command(
+        Command::new("cargo")
+            .current_dir(workspace::root())
+            .env("RUSTDOCFLAGS", "-D warnings")
+            .args(["doc", "--locked", "--workspace", "--no-deps"])
+            .args(["--document-private-items", "--all-features"]),
+    )
 }
 
 /// Ensures that the meaning of policies can be used without a runtime or a kernel.
@@ -60,7 +74,7 @@ fn purity() -> Result<()> {
     Ok(())
 }
 
-/// Ensures that the agent has no way of making a permit that is meant for tests.
+/// Ensures that the agent is built without the crates' helpers for tests, which can make permits.
 fn no_test_helpers() -> Result<()> {
     say("lint", "which features the agent is built with");
     let tree = output_of(
@@ -75,13 +89,13 @@ fn no_test_helpers() -> Result<()> {
         .collect();
     ensure!(
         lent.is_empty(),
-        "the agent must not be built with what tests lend each other: {lent:?}"
+        "the agent must not be built with helpers for tests: {lent:?}"
     );
     Ok(())
 }
 
-/// They are a workspace of their own, which nothing else compiles. Nothing is linked, so that they
-/// need no libFuzzer here, and what they depend on is the workspace's.
+/// Lints the fuzz targets: a separate workspace, which nothing else compiles. Nothing is linked, so
+/// libFuzzer is not needed here.
 fn fuzz_targets() -> Result<()> {
     say("lint", "the fuzz targets");
     let directory = workspace::fuzz_crate();

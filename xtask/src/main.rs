@@ -22,7 +22,7 @@ use clap::{Parser, Subcommand};
 use demo::Afterwards;
 use setup::Purpose;
 
-/// Ambit's build, demo and test commands. Each one installs first what it needs and does not find.
+/// Ambit's build, demo and test commands. Each one first installs what it needs and does not find.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Arguments {
@@ -36,7 +36,7 @@ enum Command {
     Setup,
     /// Build the kernel programs and the `ambit` binary that embeds them.
     Build,
-    /// Run the reference example on two nodes of this machine (as root) and show what came of it.
+    /// Run the reference example on two nodes of this machine (as root) and show the results.
     Demo {
         /// Leave the mesh up, and print commands to explore it.
         #[arg(long, conflicts_with = "clean")]
@@ -57,7 +57,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Check formatting, lints, licences and dependencies.
+    /// Check formatting, lints, documentation, licences and dependencies.
     Lint,
     /// Fuzz what reads bytes from outside.
     Fuzz {

@@ -17,7 +17,7 @@ impl DescriptorLimit {
     /// Reads the limits.
     ///
     /// # Errors
-    /// If the kernel does not tell.
+    /// If the kernel does not return them.
     pub fn read() -> io::Result<Self> {
         let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
         Ok(Self { soft, hard })

@@ -40,7 +40,7 @@ pub struct HttpBounds {
 /// How many connections a server has at a time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ConnectionBound {
-    /// As many as come: only the operator can connect.
+    /// As many as come: for a socket to which only the operator can connect.
     Unbounded,
     /// This many; others wait to be accepted.
     Queued(usize),
@@ -48,7 +48,7 @@ pub enum ConnectionBound {
     Displacing(usize),
 }
 
-/// Where connections come from.
+/// A source of connections.
 pub trait Acceptor: Send {
     /// A connection.
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;

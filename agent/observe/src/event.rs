@@ -1,4 +1,4 @@
-//! A denial, or what a policy had noted.
+//! Events: denials, and what policies noted.
 
 use std::net::SocketAddr;
 
@@ -8,24 +8,24 @@ use serde::{Deserialize, Serialize, Serializer};
 use ambit_model::{ObjectName, WorkloadIdentity};
 use ambit_policy::Layer;
 
-/// What an event tells.
+/// The kind of an event.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum EventKind {
-    /// Something was denied.
+    /// A connection or request was denied.
     Denial,
-    /// A policy had something noted (AUDIT, dry runs), whatever became of it.
+    /// A policy noted a connection or request (AUDIT, dry runs), whether it was allowed or not.
     Note,
 }
 
 /// An event as it happens.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct EventRecord {
-    /// What it tells.
+    /// Denial or note.
     pub kind: EventKind,
     /// `inbound`: the pod was called; `outbound`: it called.
     pub direction: &'static str,
-    /// Where it was decided.
+    /// Whether the kernel or the proxy decided.
     pub decided_in: Layer,
     /// The kernel's hook that decided.
     pub hook: Option<&'static str>,
@@ -37,24 +37,24 @@ pub struct EventRecord {
     pub destination: SocketAddr,
     /// The caller's verified identity.
     pub identity: Option<WorkloadIdentity>,
-    /// Method and path, where it is about a request.
+    /// Method and path, if it is about a request.
     pub request: Option<String>,
-    /// The word of the denial's reason, or of the note.
+    /// The reason of the denial, or the note, as a word.
     pub reason: &'static str,
     /// The policy and rule that decided.
     pub policy: Option<String>,
 }
 
-/// Events that are kept as one: they differ in nothing but the caller's port and their time.
+/// Events that are kept as one: they differ only in the caller's port and in time.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct RecentEvent {
     /// The latest of them.
     #[serde(flatten)]
     pub event: EventRecord,
-    /// How many they are.
+    /// How many there were.
     pub count: u64,
-    /// Whether they are about several destinations or requests, of which the latest is shown. The
-    /// first of the same source and rule are kept apart; this one stands for all others.
+    /// Whether they are about several destinations or requests, of which the latest is shown. The first
+    /// few of a source and rule are kept separately; this one stands for all others.
     pub various: bool,
     /// When the first one happened.
     #[serde(serialize_with = "rfc3339")]
@@ -75,7 +75,7 @@ impl EventKind {
 }
 
 impl EventRecord {
-    /// Whether another was decided by the same rule in the same place, about the same source.
+    /// Whether both were decided by the same rule at the same hook, about the same source.
     pub(super) fn is_alike(&self, other: &Self) -> bool {
         self.reason == other.reason
             && self.kind == other.kind
@@ -87,7 +87,7 @@ impl EventRecord {
             && self.policy == other.policy
     }
 
-    /// Whether one that is alike is about the same, too.
+    /// Whether two similar events have the same destination and request.
     pub(super) fn is_about_the_same(&self, other: &Self) -> bool {
         self.destination == other.destination && self.request == other.request
     }
@@ -104,7 +104,7 @@ impl RecentEvent {
         }
     }
 
-    /// Adds one that is alike.
+    /// Adds a similar event.
     pub(super) fn add(&mut self, event: EventRecord, now: Timestamp) {
         self.various |= !self.event.is_about_the_same(&event);
         self.event = event;
@@ -113,7 +113,7 @@ impl RecentEvent {
     }
 }
 
-/// Milliseconds are exact enough for people and for what correlates logs.
+/// Milliseconds are precise enough to correlate logs.
 fn rfc3339<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&format_args!("{at:.3}"))
 }

@@ -1,5 +1,5 @@
-//! JSON that is safe on a terminal: what `serde_json` leaves as it is, DEL, C1 and characters that
-//! reorder or hide text, is escaped as JSON does it, so that programs read the same value.
+//! JSON that is safe on a terminal. Characters that `serde_json` leaves as they are (DEL, C1, and those
+//! that reorder or hide text) are escaped as JSON allows, so that programs read the same value.
 
 use std::fmt;
 use std::io;
@@ -16,7 +16,7 @@ struct Safe(PrettyFormatter<'static>);
 /// A value on several lines, for people.
 ///
 /// # Errors
-/// If the value cannot be JSON, such as a map whose keys are no strings.
+/// If the value cannot be JSON, for example a map whose keys are not strings.
 pub fn pretty(value: &impl Serialize) -> serde_json::Result<String> {
     let mut bytes = Vec::new();
     let formatter = Safe(PrettyFormatter::new());

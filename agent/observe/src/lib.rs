@@ -1,4 +1,4 @@
-//! What operators and logs are told.
+//! Observability: the log, recent events, metrics.
 
 pub mod event;
 pub mod events;

@@ -36,24 +36,24 @@ const OPEN_METRICS: HeaderValue =
 pub struct MetricFamily {
     /// The name; counters get the suffix `_total`.
     pub name: &'static str,
-    /// What it says, and in which unit.
+    /// What it counts, and in which unit.
     pub help: &'static str,
-    /// What kind of number it is.
+    /// Counter or gauge.
     pub kind: MetricKind,
-    /// The numbers, each under its labels. Their values have to be of a bounded set.
+    /// The numbers with their labels. Labels must have a bounded set of values.
     pub samples: Vec<MetricSample>,
 }
 
 /// What kind of number a metric is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum MetricKind {
-    /// One that only grows.
+    /// A number that only grows.
     Counter,
-    /// One that comes and goes.
+    /// A number that rises and falls.
     Gauge,
 }
 
-/// A number under its labels.
+/// A number with its labels.
 #[derive(Clone, PartialEq, Debug)]
 pub struct MetricSample {
     /// Names and values.
@@ -71,7 +71,7 @@ impl MetricSample {
         }
     }
 
-    /// A number under one label.
+    /// A number with one label.
     pub fn labelled(name: &'static str, label: impl Into<String>, value: u64) -> Self {
         Self {
             labels: vec![(name, label.into())],
@@ -80,9 +80,9 @@ impl MetricSample {
     }
 }
 
-/// Where the numbers come from.
+/// The source of the numbers.
 pub trait MetricsState: Send + Sync + 'static {
-    /// All numbers as they are now.
+    /// The current numbers.
     fn families(&self) -> impl Future<Output = Vec<MetricFamily>> + Send;
 }
 
@@ -112,7 +112,7 @@ impl Collector for Gathered {
     }
 }
 
-/// A label whose value cannot end it: the encoder writes values as they are.
+/// A label whose value is escaped: the encoder writes values as they are.
 fn escaped((name, value): &(&'static str, String)) -> (&'static str, String) {
     let value = value
         .replace('\\', r"\\")
@@ -121,10 +121,10 @@ fn escaped((name, value): &(&'static str, String)) -> (&'static str, String) {
     (name, value)
 }
 
-/// Listens for those who ask for metrics.
+/// Opens the listener for metrics.
 ///
 /// # Errors
-/// Where the address cannot be listened at.
+/// If the address cannot be used.
 pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     TcpListener::bind(address).await
 }
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn numbers_are_told_under_their_labels() {
+    async fn numbers_are_shown_with_their_labels() {
         let answer = get("GET /metrics HTTP/1.1\r\nhost: a\r\n\r\n").await;
         for line in [
             "# TYPE ambit_held gauge",

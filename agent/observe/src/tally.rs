@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::event::{EventKind, EventRecord};
 use ambit_policy::Layer;
 
-/// How many combinations are told apart. What comes later is counted without its policy.
+/// How many combinations are counted separately. Further ones are counted without their policies.
 const TOLD_APART: usize = 2048;
 
 /// How often something was denied or noted for one reason, by one rule.
@@ -16,13 +16,13 @@ const TOLD_APART: usize = 2048;
 pub struct RuleTally {
     /// What it was.
     pub kind: EventKind,
-    /// Where it was decided.
+    /// Whether the kernel or the proxy decided.
     pub decided_in: Layer,
     /// The word of the reason.
     pub reason: Cow<'static, str>,
-    /// The policy and rule that decided, where one did.
+    /// The policy and rule that decided, if one did.
     pub policy: Option<String>,
-    /// How often. Of the kernel's denials those that it reports: a hundred a second of each pod.
+    /// How often. The kernel reports at most a hundred denials a second for each pod.
     pub count: u64,
 }
 
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_many_is_counted_together() {
+    fn further_combinations_are_counted_together() {
         let mut tallies = Tallies::default();
         for number in 0..TOLD_APART + 5 {
             tallies.add(&event(&number.to_string()));

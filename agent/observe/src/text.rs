@@ -1,5 +1,4 @@
-//! Text from outside, made safe to show: control characters are escaped, and what is too long is
-//! cut.
+//! Makes text from outside safe to show: escapes control characters, and cuts long text.
 //!
 //! Names, kinds, paths, file names and error messages come from people and programs that the mesh
 //! does not trust. On a terminal, or in the log of a CI system, a control character in them could
@@ -27,7 +26,7 @@ pub const fn is_unsafe(character: char) -> bool {
     )
 }
 
-/// A text with its unsafe characters written as Rust writes them: `\n`, `\u{1b}`.
+/// The text with its unsafe characters escaped as Rust escapes them: `\n`, `\u{1b}`.
 pub fn escaped(text: &str) -> Cow<'_, str> {
     if !text.contains(is_unsafe) {
         return Cow::Borrowed(text);
@@ -38,7 +37,7 @@ pub fn escaped(text: &str) -> Cow<'_, str> {
     Cow::Owned(safe)
 }
 
-/// Escapes what is written through it.
+/// A writer that escapes unsafe characters.
 pub struct Escaping<'a, W: ?Sized>(pub &'a mut W);
 
 impl<W: Write + ?Sized> Write for Escaping<'_, W> {
@@ -65,7 +64,7 @@ pub fn cut(text: &str, bytes: usize) -> Cow<'_, str> {
     }
 }
 
-/// The mark at the end of a text that was cut after so many bytes less.
+/// The mark at the end of a text of which this many bytes were cut off.
 pub(super) struct Mark(pub(super) usize);
 
 impl fmt::Display for Mark {
@@ -88,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_terminal_would_obey_is_escaped() {
+    fn characters_that_a_terminal_would_obey_are_escaped() {
         for (raw, shown) in [
             ("plain ä 漢 🦀 \\ \"", "plain ä 漢 🦀 \\ \""),
             ("a\n::error::b", r"a\n::error::b"),
@@ -104,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_long_is_cut_between_characters_and_says_so() {
+    fn long_text_is_cut_between_characters_with_a_mark() {
         assert_eq!(cut("short", 5), "short");
         assert_eq!(cut("longer", 5), "longe…(+1 bytes)");
         assert_eq!(cut("ääää", 3), "ä…(+6 bytes)");

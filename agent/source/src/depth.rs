@@ -1,9 +1,9 @@
-//! What a text of YAML may nest, looked at before it is read.
+//! Limits how deep YAML may nest, checked before it is read.
 //!
-//! The reader's scanner looks at every open collection again for each token, and reads all of a document
-//! before anything can refuse it: a small file that nests deeply holds up everybody for seconds. This
-//! walks the same scanner event by event, and stops at the first collection that is too deep. The
-//! scanner is at most one simple key (1,024 bytes) ahead of its events.
+//! For each token, the reader's scanner visits every open collection again, and it reads all of a
+//! document before anything can refuse it: a small file that nests deeply would block the agent for
+//! seconds. This check walks the same scanner event by event, and stops at the first collection that is
+//! too deep. The scanner is at most one simple key (1,024 bytes) ahead of its events.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -11,16 +11,16 @@ use std::mem::MaybeUninit;
 
 use unsafe_libyaml_norway as unsafe_yaml;
 
-use super::location::Location;
+use super::place::Location;
 use ambit_input::work;
 
-/// Collections within collections. The reader takes no more.
+/// The deepest nesting of collections, which is also the reader's limit.
 pub(super) const DEEPEST: usize = 128;
 
-/// `%TAG` lines of a text. Each is held against all before it; objects have no use for any.
+/// The most `%TAG` lines in a text. Each is compared with all before it; objects need none.
 const MOST_TAG_LINES: usize = 16;
 
-/// Why a text is not read.
+/// Why YAML is refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct YamlRefusal {
     /// The document, from 1.
@@ -37,16 +37,15 @@ enum What {
 }
 
 impl YamlRefusal {
-    /// A sentence without full stop.
+    /// A sentence without its full stop.
     pub(super) fn problem(&self) -> String {
         match self.what {
             What::Depth => format!(
-                "sequences and mappings are nested deeper than {DEEPEST} levels, which no object \
-                 needs"
+                "sequences and mappings are nested deeper than {DEEPEST} levels, which is not allowed"
             ),
-            What::TagLines => format!(
-                "there are more than {MOST_TAG_LINES} %TAG directives, of which no object needs any"
-            ),
+            What::TagLines => {
+                format!("there are more than {MOST_TAG_LINES} %TAG directives; remove them")
+            }
         }
     }
 }
@@ -57,7 +56,7 @@ impl fmt::Display for YamlRefusal {
     }
 }
 
-/// Looks at all documents of a text, up to the first error of the scanner, which the reader meets too.
+/// Checks all documents of a text, up to the first error of the scanner, which the reader finds too.
 ///
 /// # Errors
 /// [`YamlRefusal`].
@@ -83,7 +82,7 @@ pub(super) fn check(text: &str) -> Result<(), YamlRefusal> {
     Ok(())
 }
 
-/// A directive begins its line. Lines within texts may look like one, but not so many of them.
+/// A directive begins its line. Lines within strings may look like one, but hardly this many.
 fn check_tag_lines(text: &str) -> Result<(), YamlRefusal> {
     work::spend(text.len());
     let lines = text.split(['\n', '\r']).enumerate();
@@ -114,7 +113,7 @@ enum Event {
 
 /// The scanner's events, up to the end or an error.
 struct Events<'a> {
-    /// On the heap, since it has its own address.
+    /// On the heap, because it contains pointers to itself.
     parser: Box<MaybeUninit<unsafe_yaml::yaml_parser_t>>,
     has_ended: bool,
     text: PhantomData<&'a str>,
@@ -124,8 +123,8 @@ impl<'a> Events<'a> {
     fn of(text: &'a str) -> Self {
         let mut parser = Box::new(MaybeUninit::uninit());
         let bare: *mut unsafe_yaml::yaml_parser_t = parser.as_mut_ptr();
-        // SAFETY: `bare` points to room for a parser, which stays where it is until it is dropped. The
-        // text outlives it by its lifetime. A parser whose initialisation failed is not used.
+        // SAFETY: `bare` points to memory for a parser, which does not move until it is dropped. The
+        // lifetime makes the text outlive it. A parser whose initialisation failed is not used.
         let has_ended = unsafe {
             let initialised = unsafe_yaml::yaml_parser_initialize(bare);
             if initialised.ok {
@@ -210,7 +209,7 @@ mod tests {
         }
     }
 
-    /// The deepest that the events go.
+    /// The depth of the deepest event.
     fn events_depth(text: &str) -> usize {
         let (mut depth, mut deepest) = (0_usize, 0);
         for (event, _) in Events::of(text) {
@@ -225,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_reader_takes_is_let_through() {
+    fn what_the_reader_accepts_is_not_refused() {
         let flow = format!("{}{}", "[".repeat(DEEPEST), "]".repeat(DEEPEST));
         assert_eq!(check(&flow), Ok(()));
         let block: String = (0..DEEPEST)
@@ -295,7 +294,7 @@ mod tests {
 
         /// The events are those of the reader.
         #[test]
-        fn what_is_counted_is_what_is_read(text in "([-?:,|>'\"#&*! \\[\\]{}ab]|\n|\n |\n  ){0,40}") {
+        fn the_events_are_as_deep_as_what_is_read(text in "([-?:,|>'\"#&*! \\[\\]{}ab]|\n|\n |\n  ){0,40}") {
             let mut documents = serde_norway::Deserializer::from_str(&text);
             let read = documents.next().map(|first| tree::read(first, &AliasBudget::of(&text)));
             if let Some(Ok(value)) = read && documents.next().is_none() && !text.contains('*') {

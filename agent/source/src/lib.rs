@@ -1,14 +1,13 @@
 //! Where the mesh's configuration comes from: namespaces, pods, Services and policy objects, turned
 //! into [`Snapshot`](ambit_model::Snapshot)s.
 //!
-//! [`files`] reads a directory of ordinary Kubernetes YAML. What the objects mean is told apart
-//! from where they come from, so that every source gives them the same meaning.
+//! [`files`] reads a directory of ordinary Kubernetes YAML. The meaning of objects is separate from
+//! their source, so that every source gives them the same meaning.
 
 mod depth;
-mod field;
 pub mod files;
-mod location;
 mod objects;
+mod place;
 mod tree;
 
 pub use files::{FileSource, FileSourceConfig, SourceError};

@@ -1,8 +1,8 @@
-//! One YAML document as a JSON value: what a policy object is kept as, and what typed objects are
-//! read from.
+//! Reads a YAML document as a JSON value: the form in which policy objects are kept, and from which
+//! typed objects are read.
 //!
-//! serde_norway alone lets the second of two equal keys win silently inside JSON values, and
-//! lets aliases blow a small file up. Here both are errors, with their position.
+//! With serde_norway alone, the second of two equal keys wins silently inside JSON values, and aliases
+//! can blow up a small file. Here both are errors with a position.
 
 use std::cell::Cell;
 use std::fmt;
@@ -11,12 +11,11 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 use serde_json::{Map, Number, Value};
 
 use super::depth::{self, YamlRefusal};
-use super::field::{FieldPath, FieldStep};
-use super::location::Location;
+use super::place::{FieldPath, FieldStep, Location};
 
-/// How much the documents of one file may hold, so that aliases cannot multiply it.
+/// How large the values of one file may become, so that aliases cannot multiply it.
 ///
-/// Each value costs one, and each byte of text one. Without aliases no document costs more than
+/// Each value and each byte of a string costs one. Without aliases no document costs more than
 /// twice its length: the dearest notation is the escape `\P`, two characters for three bytes. An
 /// empty one costs one.
 pub(super) struct AliasBudget(Cell<usize>);
@@ -40,7 +39,7 @@ impl AliasBudget {
     }
 }
 
-/// The documents of a text, which nest no deeper than can be read quickly.
+/// The documents of a text. They do not nest deeper than can be read quickly.
 ///
 /// # Errors
 /// [`YamlRefusal`].
@@ -63,14 +62,13 @@ pub(super) fn read<'de>(
     ValueReader(budget).deserialize(document)
 }
 
-/// Bytes of a file that are read again from its beginning, to tell where its errors stand.
-/// Those beyond are told without a line.
+/// The most bytes of a file that are read again to locate its errors. Errors after that have no line.
 const MOST_READ_AGAIN: usize = 8 << 20;
 
-/// Tells where the errors of one file stand, in the order in which they are found.
+/// Locates the errors of one file, in the order in which they are found.
 ///
-/// The documents are passed over once. Only the second and further errors of one document, such as
-/// those of a list, read the file again, up to 8 MiB in all.
+/// The documents are read once more for this. Only for the second and further errors of one document,
+/// for example those of a list, is the file read again from the beginning, up to 8 MiB in total.
 pub(super) struct Locator<'de> {
     text: &'de str,
     documents: serde_norway::Deserializer<'de>,
@@ -81,7 +79,7 @@ pub(super) struct Locator<'de> {
 }
 
 impl<'de> Locator<'de> {
-    /// For a text that [`documents`] does not refuse.
+    /// Takes a text that [`documents`] does not refuse.
     pub(super) fn new(text: &'de str) -> Self {
         Self {
             text,
@@ -91,7 +89,7 @@ impl<'de> Locator<'de> {
         }
     }
 
-    /// Where a field stands, as [`locate`] tells it.
+    /// The place of a field, as [`locate`] finds it.
     pub(super) fn locate(&mut self, document: usize, field: &FieldPath) -> Option<Location> {
         let Some(ahead) = document.checked_sub(self.passed + 1) else {
             self.again = self.again.checked_sub(self.text.len())?;
@@ -102,8 +100,8 @@ impl<'de> Locator<'de> {
     }
 }
 
-/// Where a field of a document stands, or the innermost field around it that exists. Documents count
-/// from 1. The text is one that [`documents`] does not refuse.
+/// The place of a field of a document, or of the innermost existing field around it. Documents count
+/// from 1. [`documents`] must not refuse the text.
 pub(super) fn locate(text: &str, document: usize, field: &FieldPath) -> Option<Location> {
     let mut documents = serde_norway::Deserializer::from_str(text);
     seek(documents.nth(document.checked_sub(1)?)?, field)
@@ -129,7 +127,7 @@ impl<'de> Visitor<'de> for ValueReader<'_> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a value that JSON has, without a tag")
+        f.write_str("a JSON value without a tag")
     }
 
     fn visit_unit<E: Error>(self) -> Result<Value, E> {
@@ -162,7 +160,7 @@ impl<'de> Visitor<'de> for ValueReader<'_> {
         let number = Number::from_f64(value);
         number
             .map(Value::Number)
-            .ok_or_else(|| E::custom(format!("{value} is no JSON number")))
+            .ok_or_else(|| E::custom(format!("{value} is not a JSON number")))
     }
 
     fn visit_str<E: Error>(self, value: &str) -> Result<Value, E> {
@@ -184,7 +182,7 @@ impl<'de> Visitor<'de> for ValueReader<'_> {
         let mut fields = Map::new();
         while let Some(key) = mapping.next_key_seed(MappingKey(self.0))? {
             if fields.contains_key(&key) {
-                return Err(A::Error::custom(format!("the key {key:?} is there twice")));
+                return Err(A::Error::custom(format!("the key {key:?} is repeated")));
             }
             fields.insert(key, mapping.next_value_seed(self)?);
         }
@@ -192,7 +190,7 @@ impl<'de> Visitor<'de> for ValueReader<'_> {
     }
 }
 
-/// A key of a mapping. Numbers and booleans become text, as in the Kubernetes tools: Istio's
+/// A key of a mapping. Numbers and booleans become strings, as in the Kubernetes tools: Istio's
 /// `portLevelMtls` is usually written with bare port numbers.
 struct MappingKey<'a>(&'a AliasBudget);
 
@@ -208,7 +206,7 @@ impl Visitor<'_> for MappingKey<'_> {
     type Value = String;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a key of text")
+        f.write_str("a string as the key")
     }
 
     fn visit_str<E: Error>(self, key: &str) -> Result<String, E> {
@@ -234,7 +232,7 @@ impl Visitor<'_> for MappingKey<'_> {
     }
 }
 
-/// Walks to a field and fails there: serde_norway tells positions only in errors.
+/// Walks to a field and fails there: serde_norway gives positions only in errors.
 struct FieldSeeker<'a>(&'a [FieldStep]);
 
 impl<'de> DeserializeSeed<'de> for FieldSeeker<'_> {
@@ -248,7 +246,7 @@ impl<'de> DeserializeSeed<'de> for FieldSeeker<'_> {
 impl<'de> Visitor<'de> for FieldSeeker<'_> {
     type Value = ();
 
-    /// Every value that has no further fields is the end of the walk.
+    /// A value without further fields ends the walk.
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the end of the walk")
     }
@@ -312,23 +310,26 @@ mod tests {
     }
 
     #[test]
-    fn what_could_be_misread_is_refused_where_it_stands() {
+    fn what_could_be_misread_is_refused_with_its_place() {
         for (text, message) in [
-            ("a: 1\nb: 2\na: 3\n", "the key \"a\" is there twice"),
-            ("80: 1\n'80': 2\n", "the key \"80\" is there twice"),
+            ("a: 1\nb: 2\na: 3\n", "the key \"a\" is repeated"),
+            ("80: 1\n'80': 2\n", "the key \"80\" is repeated"),
             (
                 "a: &x {b: 1}\nc:\n  <<: *x\n",
                 "c: merge keys (<<) are not supported; write the fields out at line 3 column 3",
             ),
             (
                 "a: !secret x\n",
-                "a: invalid type: enum, expected a value that JSON has, without a tag at line 1 \
+                "a: invalid type: enum, expected a JSON value without a tag at line 1 \
                  column 4",
             ),
-            ("a: .inf\n", "a: inf is no JSON number at line 1 column 4"),
+            (
+                "a: .inf\n",
+                "a: inf is not a JSON number at line 1 column 4",
+            ),
             (
                 "? [a]\n: b\n",
-                "invalid type: sequence, expected a key of text at line 1 column 3",
+                "invalid type: sequence, expected a string as the key at line 1 column 3",
             ),
         ] {
             assert_eq!(tree(text), Err(message.to_owned()), "{text}");

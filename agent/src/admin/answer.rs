@@ -45,7 +45,7 @@ pub struct ErrorAnswer {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Measured<T> {
-    /// It could not be had.
+    /// It could not be read.
     Failed(ErrorAnswer),
     /// The value.
     Known(T),
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_could_not_be_had_is_told_from_one_that_could() {
+    fn a_value_and_a_failure_to_read_it_are_told_apart() {
         type Numbers = Measured<BTreeMap<String, u64>>;
         for (answer, failed) in [(json!({"error": "x"}), true), (json!({"denied": 1}), false)] {
             let read: Numbers = serde_json::from_value(answer.clone()).unwrap();

@@ -19,7 +19,7 @@ use super::request::AdminRequest;
 use ambit_identity::{CertificateInfo, PresentedChain};
 use ambit_policy::explain::{AccessExplanation, AccessQuestion};
 
-/// How long an agent may take to answer: one that is stopped or hangs never does.
+/// How long an agent may take to answer: one that is stopped or hangs never answers.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Asks the agent at a socket. Each method fails if no agent answers within [`ANSWER_TIMEOUT`], or if it
@@ -92,11 +92,11 @@ impl<'a> AdminClient<'a> {
     }
 }
 
-/// An agent that has the socket and does not answer.
+/// An agent has the socket and does not answer.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "the agent at {} did not answer within {limit:?}: it is stopped (SIGSTOP, a debugger, a frozen \
-     cgroup), hangs, or is short of CPU", socket.display()
+     cgroup), hangs, or lacks CPU time", socket.display()
 )]
 struct Unresponsive<'a> {
     socket: &'a Path,
@@ -115,7 +115,7 @@ impl<'a> Unresponsive<'a> {
 async fn send(socket: &Path, request: &AdminRequest) -> anyhow::Result<(StatusCode, Bytes)> {
     let stream = match UnixStream::connect(socket).await {
         Ok(stream) => stream,
-        // The queue of those who wait to be accepted is full.
+        // The socket's backlog is full.
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
             return std::future::pending().await;
         }
@@ -162,12 +162,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_agent_that_does_not_answer_is_not_waited_for_for_ever() {
+    async fn a_client_does_not_wait_forever_for_an_agent() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("admin.sock");
         let _listener = UnixListener::bind(&path).unwrap();
         ask_in_vain(&path).await;
-        // Nor if it has not accepted others for so long that no more may wait.
+        // Nor if its backlog is full.
         let mut waiting = Vec::new();
         loop {
             let socket = socket2::Socket::new(

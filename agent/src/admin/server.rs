@@ -30,7 +30,7 @@ const BOUNDS: HttpBounds = HttpBounds {
     accept_pause: Duration::from_millis(100),
 };
 
-/// Where the answers come from.
+/// Makes the answers.
 pub trait AdminState: Send + Sync + 'static {
     /// Answers a request.
     ///

@@ -16,7 +16,7 @@ pub enum AdminError {
     /// Another agent answers there.
     #[error("another agent answers at {0}; stop it, or give this one another --socket")]
     InUse(PathBuf),
-    /// Something else is there, which would have to be removed.
+    /// There is something else, which would have to be removed.
     #[error("{0} exists and is not a socket; move it away, or give this agent another --socket")]
     NotASocket(PathBuf),
     /// The socket could not be made.
@@ -29,7 +29,7 @@ pub enum AdminError {
     },
 }
 
-/// Whether [`bind`] would succeed, as far as that can be told without changing anything.
+/// Whether [`bind`] would succeed, as far as that can be checked without changing anything.
 ///
 /// # Errors
 /// [`AdminError`].
@@ -52,7 +52,7 @@ pub fn check(path: &Path) -> Result<(), AdminError> {
     ensure_creatable(parent).map_err(failed)
 }
 
-/// Whether an agent has the socket. One that is stopped still has it, even if its backlog is full.
+/// Whether an agent has the socket. A stopped process still has it, even if its backlog is full.
 fn answers(address: &SockAddr) -> io::Result<bool> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
     Ok(match socket.connect(address) {
@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_is_no_socket_is_not_removed_and_a_check_makes_nothing() {
+    async fn a_file_that_is_not_a_socket_is_not_removed_and_a_check_makes_nothing() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("kept");
         fs::write(&path, "mine").unwrap();

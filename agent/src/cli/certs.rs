@@ -10,7 +10,7 @@ use super::show::ask;
 use ambit_identity::{CertificateInfo, CertificateState, PresentedChain};
 use ambit_model::WorkloadIdentity;
 
-/// Where to ask, and what to print.
+/// The agent to ask, and what to print.
 #[derive(clap::Args)]
 pub(super) struct CertsArguments {
     /// The agent's admin socket.

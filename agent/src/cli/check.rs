@@ -11,23 +11,23 @@ use ambit_datapath::cgroup::CgroupMount;
 use ambit_datapath::check::{CheckReport, Feature, FeatureState};
 use ambit_datapath::foreign::{ForeignProgram, foreign_programs_of_cgroup, own_programs};
 
-/// What to look at, and how to print it.
+/// What to check, and how to print the result.
 #[derive(clap::Args)]
 pub(super) struct CheckArguments {
     /// The cgroup2 directory below which the pods run [default: the whole tree].
     #[arg(long, env = "AMBIT_CGROUP")]
     cgroup: Option<PathBuf>,
-    /// How to print it.
+    /// How to print the result.
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
     output: Format,
 }
 
-/// The check.
+/// The result of `ambit check`.
 #[derive(Serialize)]
 struct NodeCheck {
     #[serde(flatten)]
     report: CheckReport,
-    /// Programs of others, or why they could not be listed.
+    /// Other projects' programs, or why they could not be listed.
     foreign_programs: Result<Vec<ForeignProgram>, String>,
 }
 
@@ -66,12 +66,14 @@ impl NodeCheck {
         };
         let verdict = match self.report.missing().count() {
             0 => "Ambit runs here.".to_owned(),
-            missing => format!("Ambit does not run here: {missing} of what it needs is absent."),
+            missing => format!(
+                "Ambit does not run here: {missing} of the features that it needs are absent."
+            ),
         };
         let mut lines = vec![format!("Linux {}", self.report.kernel), String::new()];
         lines.extend(table(&Value::from(rows)));
         lines.push(String::new());
-        lines.push("Programs of others on Ambit's hooks:".to_owned());
+        lines.push("Other projects' programs on Ambit's hooks:".to_owned());
         lines.extend(foreign);
         lines.extend([String::new(), verdict]);
         Ok(lines)

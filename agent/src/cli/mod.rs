@@ -35,9 +35,9 @@ struct Arguments {
 enum Command {
     /// Run the agent of this node.
     Run(Box<run::RunArguments>),
-    /// What the agent does and how it fares.
+    /// What the agent does, and how well.
     Status(ShowArguments),
-    /// The workloads that the agent knows, and how far each has come.
+    /// The workloads that the agent knows, and whether each is served.
     Workloads(ShowArguments),
     /// The policy objects, and whether each is enforced.
     Policies(ShowArguments),
@@ -45,15 +45,15 @@ enum Command {
     Connections(ShowArguments),
     /// The certificates of this node's workloads.
     Certs(certs::CertsArguments),
-    /// Recent denials, and what policies had noted (AUDIT, dry runs).
+    /// Recent denials, and what policies noted (AUDIT, dry runs).
     Events(ShowArguments),
-    /// What this kernel has and lacks, and whose programs besides Ambit's are on its hooks.
+    /// What this kernel has and lacks, and other projects' programs on Ambit's hooks.
     Check(check::CheckArguments),
     /// The certificate authority.
     Ca(ca::CaArguments),
-    /// Whether somebody may reach something, and which policy says so.
+    /// Whether a caller may reach a destination, and which policy decides.
     Explain(Box<explain::ExplainArguments>),
-    /// What is wrong with files of configuration.
+    /// Check files of configuration.
     Validate(validate::ValidateArguments),
 }
 
@@ -75,7 +75,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Help is printed as it is; a complaint repeats arguments, which may be names of files.
+/// Help is printed as it is. An error repeats arguments, which may be names of files.
 fn explain(mut error: clap::Error) -> ExitCode {
     if error.use_stderr() {
         let repeated = error.context().map(|(kind, value)| (kind, harmless(value)));
@@ -85,12 +85,12 @@ fn explain(mut error: clap::Error) -> ExitCode {
         print_usage_error(&error.render().to_string());
         return ExitCode::from(USAGE);
     }
-    // A reader that has left wants no help.
+    // If the reader has closed the pipe, no help is needed.
     let _ = error.print();
     ExitCode::SUCCESS
 }
 
-/// What clap repeats, without line breaks of its own.
+/// A value that clap repeats, with its line breaks escaped.
 fn harmless(value: &ContextValue) -> ContextValue {
     let safe = |text: &String| escaped(text).into_owned();
     match value {

@@ -1,11 +1,11 @@
-//! Files instead of an agent.
+//! Commands that read files instead of asking an agent.
 
 use std::path::PathBuf;
 
 use ambit_model::{Revision, TrustBundle, TrustDomain};
 use ambit_source::files::offline::{FileSet, Input, OfflineConfig, read_once};
 
-/// What an agent would be told beside the files.
+/// Settings that an agent has besides its files.
 #[derive(clap::Args)]
 pub(super) struct MeshArguments {
     /// The mesh's SPIFFE trust domain, for files.
@@ -17,8 +17,8 @@ pub(super) struct MeshArguments {
     /// Istio's root namespace, for files.
     #[arg(long, env = "AMBIT_ROOT_NAMESPACE", default_value = "istio-system")]
     root_namespace: String,
-    /// The control plane's revision, for files: policies with the label istio.io/rev apply where it says so.
-    /// Without one (""), all apply.
+    /// The control plane's revision, for files: policies with another revision in the label
+    /// istio.io/rev do not apply. Without one (""), all apply.
     #[arg(long, env = "AMBIT_REVISION", default_value_t, value_parser = Revision::new)]
     revision: Revision,
 }

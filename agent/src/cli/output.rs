@@ -1,5 +1,5 @@
-//! The one place where a command prints. What it prints for people is escaped here, line by line,
-//! and what it prints for programs is escaped as JSON and YAML do it: no command can forget it.
+//! The only place where commands print. Output for people is escaped here, line by line; output for
+//! programs is escaped as JSON and YAML do it. No command can forget it.
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -23,7 +23,7 @@ pub(super) enum Format {
     Yaml,
 }
 
-/// What can be printed: nothing in it but its own line breaks is obeyed by a terminal.
+/// Text that is safe to print: a terminal obeys nothing in it except its own line breaks.
 pub(super) struct Output(String);
 
 impl Output {
@@ -53,10 +53,10 @@ impl Output {
         }
     }
 
-    /// Prints it. A reader that has seen enough and left is no error.
+    /// Prints it. A reader that has closed the pipe is not an error.
     ///
     /// # Errors
-    /// If the standard output cannot be written to, such as on a full disk.
+    /// If the standard output cannot be written to, for example because a disk is full.
     pub(super) fn print(&self) -> anyhow::Result<()> {
         let mut out = io::stdout().lock();
         let printed = writeln!(out, "{}", self.0).and_then(|()| out.flush());
@@ -67,19 +67,19 @@ impl Output {
     }
 }
 
-/// Tells the user of an error. If the standard error is closed, there is no one to tell.
+/// Prints an error. If the standard error is closed, nothing can be printed.
 pub(super) fn print_error(error: impl Display) {
     let line = format!("error: {error}");
     let _ = writeln!(io::stderr(), "{}", escaped(&line));
 }
 
-/// Tells the user what clap says of the arguments, in several lines.
+/// Prints what clap says about the arguments, in several lines.
 pub(super) fn print_usage_error(text: &str) {
     let lines: Vec<_> = text.lines().map(escaped).collect();
     let _ = writeln!(io::stderr(), "{}", lines.join("\n"));
 }
 
-/// Objects as rows under the names of their fields; one object as a row for each field.
+/// A list of objects as rows, with their fields' names as the header; one object as a row for each field.
 pub(super) fn table(answer: &Value) -> Vec<String> {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
@@ -110,7 +110,7 @@ pub(super) fn table(answer: &Value) -> Vec<String> {
         .collect()
 }
 
-/// A cell would begin a new line at a line break.
+/// A line break in a cell would begin a new line.
 fn cell(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn no_format_lets_anything_from_outside_move_the_cursor_or_make_a_line() {
+    fn no_format_lets_outside_text_move_the_cursor_or_begin_a_line() {
         let evil = "x\n::error::y\x1b[2J\u{9b}\u{202e}\u{2028}";
         let answer = json!([{"pod": evil, evil: [evil, {evil: evil}]}]);
         for format in [Format::Table, Format::Json, Format::Yaml] {

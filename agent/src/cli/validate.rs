@@ -7,7 +7,7 @@ use super::offline::MeshArguments;
 use super::output::{Format, Output, print_error};
 use crate::validate::{Grade, Report, ReportedFinding};
 
-/// What to look at, and how to print it.
+/// What to check, and how to print the result.
 #[derive(clap::Args)]
 pub(super) struct ValidateArguments {
     /// Files of Kubernetes YAML, directories of them, or - for the standard input.
@@ -15,12 +15,12 @@ pub(super) struct ValidateArguments {
     files: Vec<PathBuf>,
     #[command(flatten)]
     mesh: MeshArguments,
-    /// How to print it.
+    /// How to print the result.
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
     output: Format,
 }
 
-/// The exit status where something could not be read.
+/// The exit status if something could not be read.
 const UNREADABLE: u8 = 2;
 
 impl ValidateArguments {
@@ -42,7 +42,7 @@ impl ValidateArguments {
     }
 }
 
-/// 0 where all is right, 1 where an object is not, 2 where something could not be read.
+/// 0 if everything is right, 1 if an object is wrong, 2 if something could not be read.
 fn status(report: &Report) -> u8 {
     match (report.count(Grade::Unreadable), report.count(Grade::Error)) {
         (0, 0) => 0,
@@ -109,7 +109,7 @@ mod tests {
             object: Some("Pod a/b".to_owned()),
             field: Some("spec.x".to_owned()),
             value: Some("1".to_owned()),
-            message: "wrong; mend it".to_owned(),
+            message: "wrong; correct it".to_owned(),
         }
     }
 
@@ -126,8 +126,8 @@ mod tests {
         assert_eq!(
             lines(&report(&[Grade::Error, Grade::Warning])),
             [
-                "a.yaml:2 (line 7) Pod a/b spec.x = 1: wrong; mend it",
-                "warning: a.yaml:2 (line 7) Pod a/b spec.x = 1: wrong; mend it",
+                "a.yaml:2 (line 7) Pod a/b spec.x = 1: wrong; correct it",
+                "warning: a.yaml:2 (line 7) Pod a/b spec.x = 1: wrong; correct it",
                 "a.yaml: apps/v1 Deployment: skipped, the mesh does not read it",
                 "1 object, 1 error, 1 warning",
             ]

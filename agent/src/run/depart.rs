@@ -6,19 +6,19 @@
 //! | what happens to a served pod | its network namespace |
 //! |---|---|
 //! | its own label or its namespace's opts it out | leaves the kernel |
-//! | the namespace ends: no process, path or socket keeps it | leaves the kernel, once the kernel has taken it apart |
-//! | its path cannot be opened any more, or is no network namespace | goes on being served |
+//! | the namespace ends: no process, path or socket keeps it | leaves the kernel after the kernel has destroyed it |
+//! | its path cannot be opened any more, or is not a network namespace | stays served |
 //! | it names another path, or none; another namespace is at its path | kept closed |
 //! | another pod, another `spec.nodeName`, a phase that has ended, no object | kept closed |
-//! | its Namespace object is gone and it has no label of its own | kept closed |
+//! | its Namespace object is gone and the pod itself has no label | kept closed |
 //! | its spec says that it is never enrolled (node network, sidecar, runtime class) | kept closed |
-//! | its annotations say that it is Istio's | goes on being served: see [`super::istio`] |
-//! | another pod names its network namespace | goes on being served: see [`super::enrol`] |
+//! | its annotations say that it is Istio's | stays served: see [`super::claims`] |
+//! | another pod names its network namespace | stays served: see [`super::enrol`] |
 //! | its uid, identity or addresses change | closed until it is served anew |
 //! | a listener, the proxy, a table or a descriptor fails | closed until it is served anew |
 //! | it has no certificate yet after a restart of the agent | closed after ten seconds, or as soon as anything changes |
 //! | its certificate expires | open, and neither end of a tunnel accepts it |
-//! | the configuration breaks | goes on being served by the last that was good |
+//! | the configuration breaks | stays served, by the last good configuration |
 //! | the agent starts and cannot read its configuration in full | closed |
 //! | the agent ends | stays as it is, without listeners: its mesh traffic is refused |
 //!
@@ -34,13 +34,13 @@ use super::enrol::netns_path;
 use super::leftovers::opts_out;
 use super::pods::{ClosedPod, LocalPod, Stage};
 use super::reconcile::Reconciler;
-use super::rules::ClosedRules;
+use super::sweep::ClosedRules;
 use ambit_datapath::netns::NetnsHandle;
 use ambit_datapath::{EnrolledPod, close_passed, reset_agents};
 use ambit_model::{ObjectName, Snapshot, Workload};
 use ambit_proxy::PodRemoval;
 
-/// What becomes of a pod that is in the mesh.
+/// How a pod stops being served.
 enum Departure {
     /// Its objects opt it out: it leaves the kernel.
     OptedOut,
@@ -52,7 +52,7 @@ enum Departure {
 }
 
 impl Reconciler {
-    /// Lets go of the pods that the model does not want as they are.
+    /// Stops serving the pods that the model does not want as they are.
     pub(super) async fn let_go(
         &mut self,
         snapshot: &Snapshot,
@@ -75,7 +75,7 @@ impl Reconciler {
         }
     }
 
-    /// Lets go of pods at whose place another network namespace is, and has them served there.
+    /// Stops serving pods whose path leads to another network namespace now, and has them served there.
     pub(super) async fn let_go_of_replaced(&mut self, now: Instant) {
         let replaced = self.pods.values().filter(|pod| is_replaced(pod));
         let replaced: Vec<_> = replaced.map(|pod| Arc::clone(&pod.workload)).collect();
@@ -157,7 +157,7 @@ impl Reconciler {
         if let Some(kernel) = self.stop(name, pod.stage, removal).await
             && let Err(error) = self.parts.enroller.remove(kernel.cookie())
         {
-            // It is a leftover from here on.
+            // From here on it is a leftover.
             tracing::error!(pod = %name, %error, "the pod could not be removed from the kernel");
         }
         tracing::info!(pod = %name, reason = %removal, "pod removed from the mesh");
@@ -186,7 +186,7 @@ impl Reconciler {
     }
 }
 
-/// What is to become of a pod; `None` where it stays as it is.
+/// How a pod stops being served; `None` if it stays as it is.
 fn departure(
     snapshot: &Snapshot,
     node: &str,
@@ -227,8 +227,8 @@ fn is_same_pod(known: &Workload, now: &Workload) -> bool {
         && known.addresses == now.addresses
 }
 
-/// Whether another network namespace is at the place where the pod's was. One that cannot be
-/// opened is no replacement: the pod's source says when it is gone.
+/// Whether another network namespace is at the pod's path. If the path cannot be opened, nothing has
+/// replaced it: the configuration says when the pod is gone.
 fn is_replaced(pod: &LocalPod) -> bool {
     let (Some(kernel), Ok(path)) = (pod.kernel(), netns_path(&pod.workload)) else {
         return false;

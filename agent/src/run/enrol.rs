@@ -1,15 +1,14 @@
-//! The steps that take a pod into the mesh. Whatever fails, the pod stays closed from the first
-//! step on.
+//! The steps by which a pod comes to be served. From the first step on the pod is closed, and it stays
+//! closed if a later one fails.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::claims::Claims;
-use super::istio::claimed_ztunnel;
+use super::claims::{Claims, claimed_ztunnel};
 use super::pods::{ClosedPod, Exposure, LeftToIstio, LocalPod, OpenPod, Stage};
-use super::reconcile::{Reconciler, node_addresses};
-use super::rules::SweepOccasion;
+use super::reconcile::Reconciler;
+use super::sweep::{SweepOccasion, node_addresses};
 use ambit_datapath::foreign::{foreign_programs_of_netns, own_programs};
 use ambit_datapath::{EnrolError, EnrolledPod, LocatedNetns, PodOwner, Ztunnel};
 use ambit_identity::{CertificateUnavailable, WorkloadCertificates};
@@ -18,13 +17,11 @@ use ambit_policy::MeshView;
 use ambit_proxy::{PodAttachment, PodRemoval, ProxyError};
 use ambit_source::files::NETNS_ANNOTATION;
 
-/// Why a pod is not served. It is closed, or the kernel does not have it.
+/// Why a pod is not served. It is closed, or not in the kernel.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ServeError {
-    /// No source says where the pod's network is.
-    #[error(
-        "nothing says where its network namespace is; annotate the pod with {NETNS_ANNOTATION}"
-    )]
+    /// No source names the pod's network namespace.
+    #[error("its network namespace is unknown; annotate the pod with {NETNS_ANNOTATION}")]
     NoNetns,
     /// The kernel side failed.
     #[error(transparent)]
@@ -38,7 +35,7 @@ pub(super) enum ServeError {
     /// Istio's ztunnel serves the pod.
     #[error("Istio's ztunnel (process {}) listens in it", .0.pid)]
     LeftToIstio(Ztunnel),
-    /// It is not known what applies to the pod.
+    /// The configuration that applies to the pod is not complete.
     #[error("the configuration is not known in full; see the faults in `ambit status`")]
     Incomplete,
 }
@@ -133,8 +130,8 @@ impl Reconciler {
         }
     }
 
-    /// Takes a pod into the mesh. `kernel` is what an earlier attempt left in the kernel, and
-    /// receives what this one leaves where it fails.
+    /// Serves a pod. `kernel` is what an earlier attempt left in the kernel, and
+    /// receives what this one leaves if it fails.
     async fn serve(
         &mut self,
         view: &MeshView,
@@ -190,8 +187,8 @@ impl Reconciler {
         Ok(self.parts.enroller.enrol(workload, located)?)
     }
 
-    /// The pod that a network namespace was given to, by this agent or by an earlier one: it keeps
-    /// it for as long as the namespace is in the kernel.
+    /// The pod that a network namespace was given to, by this agent or by an earlier one: it keeps the
+    /// namespace while that is in the kernel.
     fn owner(&self, located: &LocatedNetns) -> Result<Option<PodOwner>, EnrolError> {
         let mut kernels = self.pods.values().filter_map(LocalPod::kernel);
         match kernels.find(|kernel| kernel.cookie() == located.cookie()) {
@@ -200,7 +197,7 @@ impl Reconciler {
         }
     }
 
-    /// Closes a network namespace that was given to nobody and that several pods name.
+    /// Closes a network namespace that several pods name and that none of them was given.
     fn refuse_contested(
         &mut self,
         claims: &Claims,
@@ -217,7 +214,7 @@ impl Reconciler {
         Err(EnrolError::ContestedNetns { path, others })
     }
 
-    /// Certificate, listeners, proxy, and only then the kernel's word that the pod is open.
+    /// Certificate, listeners, proxy; only then does the kernel open the pod.
     async fn open(
         &mut self,
         view: &MeshView,
@@ -244,7 +241,7 @@ impl Reconciler {
     }
 }
 
-/// A socket that another sk_lookup program selects beats a refusal of Ambit's.
+/// If another sk_lookup program selects a socket, that overrides a refusal of Ambit's.
 fn warn_of_foreign_programs(workload: &Workload, pod: &EnrolledPod) {
     let found = own_programs().and_then(|own| foreign_programs_of_netns(pod.netns(), &own));
     match found {
@@ -253,7 +250,9 @@ fn warn_of_foreign_programs(workload: &Workload, pod: &EnrolledPod) {
             pod = %workload.name, programs = ?found,
             "others have sk_lookup programs in the pod, which can let in what policy refuses"
         ),
-        Err(error) => tracing::warn!(pod = %workload.name, %error, "no look for others' programs"),
+        Err(error) => {
+            tracing::warn!(pod = %workload.name, %error, "others' programs could not be listed")
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the kernel's tables do not say as they should. Each is tried again until it is right, and the
+//! Tables of the kernel that are not up to date. Each is tried again until it is right, and the
 //! node is not ready meanwhile.
 
 use std::collections::BTreeMap;
@@ -28,13 +28,13 @@ impl KernelTable {
     }
 }
 
-/// The faults of the moment.
+/// The current faults.
 #[derive(Default)]
 pub(super) struct KernelFaults(BTreeMap<KernelTable, Fault>);
 
-/// Why a table is not as it should be, and what follows.
+/// Why a table is not up to date, and whether that is safe.
 pub(super) trait TableError: std::error::Error {
-    /// Whether only what is stricter than it should be is in force.
+    /// Whether the table can only be stricter than it should be.
     fn is_safe(&self) -> bool;
 }
 
@@ -57,7 +57,7 @@ impl TableError for LeftoverError {
 }
 
 impl KernelFaults {
-    /// Takes note of what came of bringing a table up to date. It is logged when it changes.
+    /// Notes whether a table could be brought up to date. Changes are logged.
     pub(super) fn note<E: TableError>(&mut self, table: KernelTable, outcome: Result<(), E>) {
         let Err(error) = outcome else {
             if self.0.remove(&table).is_some() {
@@ -76,7 +76,7 @@ impl KernelFaults {
         }
     }
 
-    /// Whether a table is not as it should be.
+    /// Whether a table is not up to date.
     pub(super) fn concern(&self, table: KernelTable) -> bool {
         self.0.contains_key(&table)
     }

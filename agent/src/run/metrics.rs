@@ -1,4 +1,4 @@
-//! What the agent tells a monitoring system.
+//! The agent's metrics.
 
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -29,7 +29,7 @@ impl MetricsState for AgentState {
             vec![MetricSample::plain(self.dropped_lines.count() as u64)],
         ));
         families.extend(losses(self.events.losses()));
-        // Those that cannot be read are absent, which is what an alarm can be made of.
+        // Counters that cannot be read are absent, which an alert can detect.
         if let Ok(counters) = self.counters.read() {
             let help = "Outcomes in the kernel";
             families.push(by_word(
@@ -56,7 +56,7 @@ impl AgentState {
     }
 }
 
-/// Labels are policies and their rules: as many as the configuration has, and bounded besides.
+/// Labels are policies and their rules. Their number is bounded by the configuration and by a limit.
 fn rules(tallies: &[RuleTally]) -> MetricFamily {
     let samples = tallies.iter().map(|tally| MetricSample {
         labels: vec![
@@ -69,22 +69,22 @@ fn rules(tallies: &[RuleTally]) -> MetricFamily {
     });
     counter(
         "ambit_events",
-        "Denials and notes, by the policy and rule that decided; of the kernel's those that it reports",
+        "Denials and notes, by the policy and rule that decided; of the kernel's denials, those that it reports",
         samples.collect(),
     )
 }
 
-/// What is not told in full.
+/// What was left out.
 fn losses(losses: EventLosses) -> [MetricFamily; 2] {
     [
         counter(
             "ambit_events_forgotten",
-            "Denials and notes that are no longer listed, because others needed the room",
+            "Denials and notes that are no longer listed, to make room for others",
             vec![MetricSample::plain(losses.forgotten)],
         ),
         counter(
             "ambit_log_lines_left_out",
-            "Log lines of denials, refusals and failures that were left out, being too many",
+            "Log lines of denials, refusals and failures that were left out to limit their number",
             vec![MetricSample::plain(losses.left_out_of_log)],
         ),
     ]
@@ -117,7 +117,7 @@ fn certificates(all: &[CertificateInfo]) -> Vec<MetricFamily> {
     vec![
         gauge(
             "ambit_certificate_expiry_seconds",
-            "Seconds until an identity's certificate expires; 0 where it has",
+            "Seconds until an identity's certificate expires; 0 if it has expired",
             of_each(&|one| Some(one.not_after?.saturating_sub(now.as_secs()))),
         ),
         gauge(
@@ -127,7 +127,7 @@ fn certificates(all: &[CertificateInfo]) -> Vec<MetricFamily> {
         ),
         counter(
             "ambit_certificate_failures",
-            "Certificates that could not be had, by identity, since it is held",
+            "Failed requests for certificates, by identity",
             of_each(&|one| Some(one.failures)),
         ),
         gauge(
@@ -181,7 +181,7 @@ fn of_proxy(stats: &ProxyStats) -> Vec<MetricFamily> {
         ),
         by_word(
             "ambit_noted",
-            "Connections and requests that policies had noted (AUDIT, dry runs)",
+            "Connections and requests that policies noted (AUDIT, dry runs)",
             "note",
             &stats.noted,
         ),

@@ -1,47 +1,38 @@
 //! Puts the agent together: the one place that knows every other module.
 
 mod answers;
-mod changes;
 mod claims;
-mod config;
+mod denials;
 mod depart;
-mod descriptors;
 mod enrol;
-mod istio;
-mod kernel_denials;
 mod kernel_faults;
-mod left_out;
 mod leftovers;
 mod metrics;
 mod pods;
 mod prepare;
 mod reconcile;
-mod rules;
+mod start;
+mod sweep;
 
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use tokio::sync::watch;
 
-pub use config::{IssuerConfig, RunConfig};
-
-use crate::admin::server;
 use ambit_daemon::signals;
-use ambit_datapath::{
-    Counters, Enroller, EnrollerParts, MeshTable, NodePrograms, Pins, PolicyTables,
-};
-use ambit_identity::Identities;
-use ambit_model::Snapshot;
-use ambit_observe;
+use ambit_datapath::{KernelLog, Node};
+use ambit_identity::IstioCaConfig;
+use ambit_model::{MeshRanges, Revision, Snapshot, TrustDomain};
 use ambit_observe::logging::DroppedLines;
 use ambit_proxy::Proxy;
 use ambit_source::FileSource;
-use answers::AgentState;
-use changes::StartChanges;
-use pods::NodeReport;
 use prepare::Prepared;
-use reconcile::{Reconciler, ReconcilerParts};
+use reconcile::Reconciler;
+use start::StartChanges;
 
 /// How often failed pods are tried again and replaced namespaces are noticed.
 const TICK: Duration = Duration::from_millis(500);
@@ -50,8 +41,61 @@ const TICK: Duration = Duration::from_millis(500);
 /// tables were switched is found then.
 const SECOND_LOOK: Duration = Duration::from_secs(1);
 
-/// How long live connections have to end of themselves when the agent is told to end.
+/// How long live connections may go on after the agent was told to end.
 const DRAIN: Duration = Duration::from_secs(5);
+
+/// The agent's settings.
+#[derive(Clone, Debug)]
+pub struct RunConfig {
+    /// This node's name, as `spec.nodeName` has it.
+    pub node: String,
+    /// The cgroup below which every pod and the agent run; `None` is the whole cgroup2 tree.
+    pub cgroup: Option<PathBuf>,
+    /// The cgroup below which every pod runs, hostNetwork pods too.
+    pub pods_cgroup: Option<PathBuf>,
+    /// Kubernetes YAML.
+    pub config_dir: PathBuf,
+    /// Who issues certificates.
+    pub ca: IssuerConfig,
+    /// The mesh's trust domain.
+    pub trust_domain: TrustDomain,
+    /// Trust domains that count as the mesh's own.
+    pub trust_domain_aliases: Vec<TrustDomain>,
+    /// Istio's root namespace.
+    pub root_namespace: String,
+    /// The control plane's revision, whose policies apply.
+    pub revision: Revision,
+    /// The cluster's pod and Service ranges.
+    pub ranges: MeshRanges,
+    /// A directory on a bpffs, of this node's agent alone.
+    pub pin_dir: PathBuf,
+    /// The admin socket.
+    pub socket: PathBuf,
+    /// Where metrics are served; not at all if `None`.
+    pub metrics: Option<SocketAddr>,
+    /// Shards of the data path; `None`: as many as the CPUs allow, up to 4.
+    pub shards: Option<NonZeroUsize>,
+    /// Certificates (PEM) that servers of issuers' keys may chain to, in addition to the node's own roots.
+    pub jwks_ca: Option<PathBuf>,
+    /// How long certificates are valid.
+    pub certificate_lifetime: Duration,
+    /// How long a connect of the agent may take.
+    pub connect_timeout: Duration,
+    /// Whether the kernel programs log.
+    pub kernel_log: KernelLog,
+}
+
+/// Who issues certificates.
+#[derive(Clone, Debug)]
+pub enum IssuerConfig {
+    /// The agent itself, with its own root.
+    Embedded {
+        /// Its files.
+        directory: PathBuf,
+    },
+    /// Another, by the Istio CA protocol.
+    Istio(IstioCaConfig),
+}
 
 /// Runs the agent until it is told to end. Its pods stay enrolled, and closed, when it ends.
 ///
@@ -67,13 +111,14 @@ pub fn run(config: RunConfig, dropped_lines: DroppedLines) -> Result<()> {
         .build()?;
     runtime.block_on(async {
         let mut changes = StartChanges::default();
-        let agent = start(config, dropped_lines, &mut changes).await?;
+        let prepared = Prepared::gather(&config).await?;
+        let agent = start::start(config, prepared, dropped_lines, &mut changes)?;
         let _pins = changes.keep();
         Box::pin(agent.run()).await
     })
 }
 
-/// An agent that has taken over the node.
+/// An agent that is in charge of the node.
 struct Agent {
     reconciler: Reconciler,
     proxy: Arc<Proxy>,
@@ -82,87 +127,6 @@ struct Agent {
     arrivals: watch::Receiver<u64>,
     _source: FileSource,
     _node: NodePrograms,
-}
-
-/// Looks at everything first, then changes the node. The CA's files come last: other nodes may
-/// depend on them as soon as they are there, so they could not be removed again.
-async fn start(
-    config: RunConfig,
-    dropped_lines: DroppedLines,
-    changes: &mut StartChanges,
-) -> Result<Agent> {
-    let Prepared {
-        groups,
-        node: settings,
-        metrics,
-        trust,
-        certificates,
-        source,
-        snapshots,
-        first,
-        views,
-        keys,
-        events,
-        proxy,
-    } = Prepared::gather(&config).await?;
-    let listener = changes.open_socket(&config)?;
-    let pins = Pins::open(changes.pins(&config)?)?;
-    let mut node = NodePrograms::install(&pins, groups.node.path(), settings, config.kernel_log)?;
-    if config.kernel_log.is_on() {
-        follow_kernel_log(&mut node)?;
-    }
-    let tables = PolicyTables::open(&pins)?;
-    let mesh = MeshTable::open(&pins)?;
-    let counters = Counters::open(&pins)?;
-    let enroller = Enroller::new(EnrollerParts {
-        pins: pins.clone(),
-        cgroup: groups.node.clone(),
-        tables: tables.clone(),
-        shards: proxy.shards(),
-        connect_timeout: config.connect_timeout,
-        log: config.kernel_log,
-    })?;
-    let ca = certificates.open(&trust)?;
-    let identities = Identities::new(ca, trust, config.certificate_lifetime);
-    let (reports, node_report) = watch::channel(NodeReport::default());
-    let name = config.node.as_str().into();
-    let state = Arc::new(AgentState {
-        config,
-        cgroup: groups.node,
-        mesh: views.subscribe(),
-        node: node_report.clone(),
-        proxy: Arc::clone(&proxy),
-        tables: tables.clone(),
-        identities: identities.clone(),
-        keys: Arc::clone(&keys),
-        counters,
-        events: Arc::clone(&events),
-        dropped_lines,
-    });
-    if let Some(listener) = metrics {
-        tokio::spawn(ambit_observe::metrics::serve(listener, Arc::clone(&state)));
-    }
-    tokio::spawn(server::serve(listener, state));
-    tokio::spawn(left_out::report(Arc::clone(&events)));
-    tokio::spawn(kernel_denials::follow(pins, tables, node_report, events));
-    Ok(Agent {
-        arrivals: identities.arrivals(),
-        reconciler: Reconciler::new(ReconcilerParts {
-            node: name,
-            enroller,
-            mesh,
-            proxy: Arc::clone(&proxy),
-            identities,
-            keys,
-            views,
-            reports,
-        }),
-        proxy,
-        first,
-        snapshots,
-        _source: source,
-        _node: node,
-    })
 }
 
 impl Agent {
@@ -188,19 +152,6 @@ impl Agent {
             failed = follow(reconciler, first, snapshots, arrivals) => failed,
         }
     }
-}
-
-/// Logs what kernel programs say, a little late: it is for debugging only.
-fn follow_kernel_log(node: &mut NodePrograms) -> Result<()> {
-    let mut logger =
-        aya_log::EbpfLogger::init(node.ebpf_mut()).context("the kernel's log cannot be read")?;
-    tokio::spawn(async move {
-        loop {
-            logger.flush();
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    });
-    Ok(())
 }
 
 /// Follows the configuration, also while the last connections end.

@@ -1,4 +1,4 @@
-//! The pods of this node, and how far each has come.
+//! The pods of this node and their stages.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,11 +29,11 @@ pub(super) struct LocalPod {
     pub(super) stage: Stage,
 }
 
-/// How far a pod has come.
+/// A pod's stage.
 pub(super) enum Stage {
     /// Served.
     Open(Box<OpenPod>),
-    /// Not served: closed in the kernel where it came that far.
+    /// Not served. It is closed if it is in the kernel.
     Closed(Box<ClosedPod>),
     /// Istio's ztunnel serves it. Looked at again at this moment.
     LeftToIstio(LeftToIstio),
@@ -59,25 +59,25 @@ impl LeftToIstio {
 /// A pod that is served.
 pub(super) struct OpenPod {
     pub(super) kernel: EnrolledPod,
-    /// Held for as long as the pod is served: renewal stops with the last holder.
+    /// Held while the pod is served: renewal stops with the last holder.
     pub(super) _certificates: WorkloadCertificates,
 }
 
 /// A pod that is not served.
 pub(super) struct ClosedPod {
-    /// What the kernel has of it.
+    /// Its part in the kernel, if there is one.
     pub(super) kernel: Option<EnrolledPod>,
     reason: String,
     /// Since when.
     since: Instant,
-    /// Whether something else in the kernel closes the network namespace that it names.
+    /// Whether another entry in the kernel closes the network namespace that it names.
     exposure: Exposure,
-    /// How many have failed in a row.
+    /// Attempts in a row that failed.
     pub(super) attempts: u32,
     pub(super) retry: Retry,
 }
 
-/// Whether what a pod names is closed though the pod itself is not in the kernel.
+/// Whether the network namespace that a pod names is closed although the pod itself is not in the kernel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Exposure {
     /// Nothing closes it.
@@ -105,7 +105,7 @@ impl Retry {
 }
 
 impl ClosedPod {
-    /// A pod that is to be served at once.
+    /// A pod that is to be served as soon as possible.
     pub(super) fn due(kernel: Option<EnrolledPod>, now: Instant) -> Self {
         Self {
             kernel,
@@ -160,13 +160,13 @@ impl ClosedPod {
         }
     }
 
-    /// The same pod, where something else in the kernel closes what it names.
+    /// The same pod, with what is known about the network namespace that it names.
     pub(super) fn with_exposure(self, exposure: Exposure) -> Self {
         Self { exposure, ..self }
     }
 
-    /// Whether what an earlier agent left of the pod is to be closed by now: at once, unless the pod
-    /// only waits for its certificate, for which there is [`ADOPTION`].
+    /// Whether what an earlier agent left open must be closed by now. A pod that only waits for its
+    /// certificate has [`ADOPTION`]; any other is closed immediately.
     pub(super) fn is_to_be_shut(&self, now: Instant) -> bool {
         match &self.retry {
             Retry::At(_) => true,
@@ -176,7 +176,7 @@ impl ClosedPod {
 }
 
 impl LocalPod {
-    /// What the kernel has of the pod.
+    /// The pod's part in the kernel, if there is one.
     pub(super) fn kernel(&self) -> Option<&EnrolledPod> {
         match &self.stage {
             Stage::Open(open) => Some(&open.kernel),
@@ -230,11 +230,11 @@ impl LocalPod {
 #[derive(Clone, PartialEq, Debug, Default)]
 pub(super) struct NodeReport {
     pub(super) pods: Vec<PodReport>,
-    /// Network namespaces that no pod is served in and that are kept closed.
+    /// Network namespaces that are kept closed, in which no pod is served.
     pub(super) kept: Vec<ClosedNetns>,
-    /// What is wrong with its pods.
+    /// Faults of its pods.
     pub(super) faults: Vec<Fault>,
-    /// What the kernel's tables do not say as they should.
+    /// Tables of the kernel that are not up to date.
     pub(super) kernel_faults: Vec<Fault>,
 }
 

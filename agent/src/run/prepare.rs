@@ -1,5 +1,5 @@
-//! What a start finds out before it changes anything of the node: whatever is wrong with the
-//! settings or with the node's state ends it here, and leaves no trace.
+//! What a start checks before it changes the node. If the settings or the node's state are wrong, it
+//! ends here and leaves no trace.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,8 +11,9 @@ use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use super::{IssuerConfig, RunConfig, descriptors};
+use super::{IssuerConfig, RunConfig};
 use crate::admin::socket;
+use ambit_daemon::descriptors::DescriptorLimit;
 use ambit_datapath::PinDirectory;
 use ambit_datapath::cgroup::{CgroupMount, CgroupPath};
 use ambit_datapath::check::CheckReport;
@@ -21,26 +22,36 @@ use ambit_datapath::netns::NetnsHandle;
 use ambit_identity::{CertificateProvider, EmbeddedCa, IstioCa, TrustPolicy};
 use ambit_jwt::{FetchableAddresses, HttpFetcher, KeyCache};
 use ambit_model::{Snapshot, TrustBundle};
-use ambit_observe;
 use ambit_observe::events::RecentEvents;
 use ambit_policy::MeshView;
 use ambit_proxy::{Proxy, ProxyConfig, ProxyLimits};
 use ambit_source::{FileSource, FileSourceConfig};
 
-/// All that a start has before it changes anything.
+/// With fewer file descriptors, they are what limits the connections of a pod.
+const AMPLE_DESCRIPTORS: u64 = 1 << 17;
+
+/// All that a start needs before it changes anything.
 pub(super) struct Prepared {
     pub(super) groups: NodeCgroups,
     pub(super) node: NodeSettings,
     pub(super) metrics: Option<TcpListener>,
     pub(super) trust: TrustPolicy,
-    pub(super) certificates: CertificateIssuer,
-    pub(super) source: FileSource,
-    pub(super) snapshots: watch::Receiver<Arc<Snapshot>>,
-    pub(super) first: Arc<Snapshot>,
+    pub(super) issuer: CertificateIssuer,
+    pub(super) configuration: FollowedConfiguration,
     pub(super) views: watch::Sender<Arc<MeshView>>,
     pub(super) keys: Arc<KeyCache>,
     pub(super) events: Arc<RecentEvents>,
     pub(super) proxy: Arc<Proxy>,
+}
+
+/// The configuration, which is read and followed from here on.
+pub(super) struct FollowedConfiguration {
+    /// Follows it until it is dropped.
+    pub(super) source: FileSource,
+    /// What it is from now on.
+    pub(super) snapshots: watch::Receiver<Arc<Snapshot>>,
+    /// What it was when it was read first.
+    pub(super) first: Arc<Snapshot>,
 }
 
 /// Who issues certificates.
@@ -68,7 +79,7 @@ pub(super) fn ensure_kernel() -> Result<()> {
         .collect();
     if !missing.is_empty() {
         bail!(
-            "this kernel lacks {}; `ambit check` tells more",
+            "this kernel lacks {}; `ambit check` says more",
             missing.join(", ")
         );
     }
@@ -76,10 +87,10 @@ pub(super) fn ensure_kernel() -> Result<()> {
 }
 
 impl Prepared {
-    /// Looks at everything. To be called within the agent's runtime.
+    /// Checks everything. Must be called within the agent's runtime.
     ///
     /// # Errors
-    /// Whatever would keep the agent from starting, as far as that can be told.
+    /// Anything that would keep the agent from starting, if it can be found out without a change.
     pub(super) async fn gather(config: &RunConfig) -> Result<Self> {
         socket::check(&config.socket)?;
         let groups = NodeCgroups::find(config)?;
@@ -90,18 +101,17 @@ impl Prepared {
             trust_domain: config.trust_domain.clone(),
             aliases: config.trust_domain_aliases.clone(),
         };
-        let certificates = CertificateIssuer::check(config, &trust)?;
+        let issuer = CertificateIssuer::check(config, &trust)?;
         let fetcher = HttpFetcher::new(
             FetchableAddresses::Routable(is_local),
             config.jwks_ca.as_deref(),
         )?;
         let keys = Arc::new(KeyCache::new(Handle::current(), Arc::new(fetcher)));
-        let (source, mut snapshots) = FileSource::start(source_config(config))?;
-        let first = Arc::clone(&snapshots.borrow_and_update());
-        let view = Arc::new(MeshView::new(Arc::clone(&first)));
+        let configuration = FollowedConfiguration::read(config)?;
+        let view = Arc::new(MeshView::new(Arc::clone(&configuration.first)));
         let (views, mesh) = watch::channel(view);
         let proxy_config = ProxyConfig {
-            limits: ProxyLimits::default().within(descriptors::raise()?),
+            limits: ProxyLimits::default().within(raise_descriptors()?),
             shards: config.shards,
         };
         let events = Arc::new(RecentEvents::default());
@@ -111,10 +121,8 @@ impl Prepared {
             node,
             metrics,
             trust,
-            certificates,
-            source,
-            snapshots,
-            first,
+            issuer,
+            configuration,
             views,
             keys,
             events,
@@ -136,7 +144,7 @@ impl CertificateIssuer {
         })
     }
 
-    /// Opens the authority, which makes its files where there are none.
+    /// Opens the authority. An embedded one makes its files if there are none.
     ///
     /// # Errors
     /// If they cannot be made, or have changed meanwhile.
@@ -162,16 +170,24 @@ impl NodeCgroups {
     }
 }
 
-fn source_config(config: &RunConfig) -> FileSourceConfig {
-    FileSourceConfig {
-        directory: config.config_dir.clone(),
-        trust_bundle: TrustBundle {
-            own: config.trust_domain.clone(),
-            aliases: config.trust_domain_aliases.clone(),
-        },
-        root_namespace: config.root_namespace.as_str().into(),
-        revision: config.revision.clone(),
-        ranges: config.ranges.clone(),
+impl FollowedConfiguration {
+    fn read(config: &RunConfig) -> Result<Self> {
+        let (source, mut snapshots) = FileSource::start(FileSourceConfig {
+            directory: config.config_dir.clone(),
+            trust_bundle: TrustBundle {
+                own: config.trust_domain.clone(),
+                aliases: config.trust_domain_aliases.clone(),
+            },
+            root_namespace: config.root_namespace.as_str().into(),
+            revision: config.revision.clone(),
+            ranges: config.ranges.clone(),
+        })?;
+        let first = Arc::clone(&snapshots.borrow_and_update());
+        Ok(Self {
+            source,
+            snapshots,
+            first,
+        })
     }
 }
 
@@ -191,4 +207,25 @@ fn node_settings(pods_cgroup: Option<&CgroupPath>) -> Result<NodeSettings> {
         pods_cgroup_level: pods_cgroup.map_or(0, CgroupPath::level),
         agent: 0,
     })
+}
+
+/// Raises the limit of file descriptors to what this process is allowed, and returns it.
+fn raise_descriptors() -> Result<u64> {
+    let DescriptorLimit { soft, hard } =
+        DescriptorLimit::read().context("RLIMIT_NOFILE cannot be read")?;
+    let limit = match DescriptorLimit::raise_to(hard) {
+        Ok(raised) => raised,
+        Err(error) => {
+            tracing::warn!(%error, "RLIMIT_NOFILE cannot be raised from {soft} to {hard}");
+            soft
+        }
+    };
+    if limit < AMPLE_DESCRIPTORS {
+        tracing::warn!(
+            limit,
+            "few file descriptors: pods are capped accordingly. Raise the agent's limit \
+             (LimitNOFILE of systemd) to {AMPLE_DESCRIPTORS} or more"
+        );
+    }
+    Ok(limit)
 }

@@ -2,7 +2,6 @@
 //! the proxy once the kernel's tables say the same.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,9 +12,8 @@ use tokio::sync::watch;
 use super::kernel_faults::{KernelFaults, KernelTable};
 use super::leftovers::ClosedNetns;
 use super::pods::{ClosedPod, LocalPod, NodeReport, Stage};
-use super::rules::{PodRules, SweepOccasion};
-use ambit_datapath::netns::NetnsHandle;
-use ambit_datapath::{EnrolledPod, Enroller, EntryChange, MeshTable, close_passed};
+use super::sweep::{SweepOccasion, node_addresses};
+use ambit_datapath::{EnrolledPod, Enroller, EntryChange, MeshTable};
 use ambit_identity::{Identities, WorkloadCertificates};
 use ambit_jwt::KeyCache;
 use ambit_model::{ObjectName, Snapshot, Workload, WorkloadIdentity};
@@ -36,9 +34,9 @@ pub(super) struct ReconcilerParts {
     pub(super) identities: Identities,
     /// The keys of those who issue tokens.
     pub(super) keys: Arc<KeyCache>,
-    /// Where views are published.
+    /// Publishes views.
     pub(super) views: watch::Sender<Arc<MeshView>>,
-    /// Where the state of this node is published.
+    /// Publishes the state of this node.
     pub(super) reports: watch::Sender<NodeReport>,
 }
 
@@ -46,9 +44,9 @@ pub(super) struct ReconcilerParts {
 pub(super) struct Reconciler {
     pub(super) parts: ReconcilerParts,
     pub(super) pods: BTreeMap<ObjectName, LocalPod>,
-    /// Network namespaces that no pod is served in and that are kept closed.
+    /// Network namespaces that are kept closed, in which no pod is served.
     pub(super) kept: Vec<ClosedNetns>,
-    /// Of this node's pods, from the moment on at which the model knows them.
+    /// Those of this node's pods, held as soon as the model has the pods.
     certificates: BTreeMap<WorkloadIdentity, WorkloadCertificates>,
     pub(super) classes: Vec<(IpNet, MeshClass)>,
     pub(super) faults: KernelFaults,
@@ -82,7 +80,7 @@ impl Reconciler {
         self.report();
     }
 
-    /// Tries again what failed, and notices pods whose network namespace has been replaced.
+    /// Retries what failed, and notices pods whose network namespace has been replaced.
     pub(super) async fn tick(&mut self, now: Instant) {
         let view = Arc::clone(&self.parts.views.borrow());
         self.let_go_of_replaced(now).await;
@@ -154,7 +152,7 @@ impl Reconciler {
         self.faults.note(KernelTable::Destinations, written);
     }
 
-    /// Brings the pods up to date, and takes note of new ones.
+    /// Brings the pods up to date, and adds new ones.
     async fn update(&mut self, view: &MeshView, wanted: BTreeMap<ObjectName, Arc<Workload>>) {
         for (name, workload) in wanted {
             let Some(pod) = self.pods.get_mut(&name) else {
@@ -165,7 +163,7 @@ impl Reconciler {
             pod.workload = Arc::clone(&workload);
             let open = match &mut pod.stage {
                 Stage::Open(open) => open,
-                // What an earlier agent left of it does not follow the change.
+                // What an earlier agent left open does not follow the change.
                 Stage::Closed(closed) => {
                     self.parts.enroller.close_unserved(closed.kernel.as_mut());
                     continue;
@@ -182,37 +180,6 @@ impl Reconciler {
                     self.close_failed(&name, reason).await;
                 }
             }
-        }
-    }
-
-    /// Closes what no proxy carries and policy does not let go on.
-    pub(super) fn sweep(
-        &self,
-        view: &MeshView,
-        pod: &LocalPod,
-        node: &BTreeSet<IpAddr>,
-        occasion: SweepOccasion,
-    ) {
-        let Some(kernel) = pod.kernel() else {
-            return;
-        };
-        let rules = PodRules {
-            workload: &pod.workload,
-            policies: view.policies.for_workload(&pod.workload),
-            classes: &self.classes,
-            node,
-            occasion,
-        };
-        let agents = self.parts.enroller.agent_sockets();
-        match close_passed(kernel, agents, &pod.workload.addresses, &rules) {
-            Ok(0) => {}
-            Ok(closed) => tracing::info!(
-                pod = %pod.workload.name, closed,
-                "connections that no proxy carries were closed: policy does not allow them"
-            ),
-            Err(error) => tracing::error!(
-                pod = %pod.workload.name, %error, "the pod's connections could not be judged again"
-            ),
         }
     }
 
@@ -233,11 +200,4 @@ impl Reconciler {
             changed
         });
     }
-}
-
-/// The node's own addresses. Without them a probe that is under way is judged as plaintext, which
-/// is the stricter case.
-pub(super) fn node_addresses() -> BTreeSet<IpAddr> {
-    let addresses = NetnsHandle::current().and_then(|own| own.addresses());
-    addresses.unwrap_or_default().into_iter().collect()
 }

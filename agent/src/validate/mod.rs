@@ -1,4 +1,4 @@
-//! Whether files of configuration are right: what `ambit validate` says, object by object.
+//! Checks files of configuration: what `ambit validate` reports, object by object.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -10,7 +10,7 @@ use ambit_model::ObjectOrigin;
 use ambit_policy::{Finding, PolicyIndex, Severity};
 use ambit_source::files::offline::{BrokenObject, FileSet};
 
-/// What is wrong with some files.
+/// The findings about some files.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Report {
     /// How many objects could be read.
@@ -21,10 +21,10 @@ pub struct Report {
     pub skipped: Vec<String>,
 }
 
-/// Something that is wrong, or may be.
+/// A finding: something is wrong, or may be.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
 pub struct ReportedFinding {
-    /// The file or directory; `None` where several objects are concerned.
+    /// The file or directory; `None` if it is about several objects.
     pub file: Option<String>,
     /// Its document, from 1.
     pub document: Option<usize>,
@@ -32,13 +32,13 @@ pub struct ReportedFinding {
     pub line: Option<usize>,
     /// How bad it is.
     pub severity: Grade,
-    /// Kind and name, as far as they are legible.
+    /// Kind and name, if they can be read.
     pub object: Option<String>,
     /// The field.
     pub field: Option<String>,
-    /// Its value, where it is short.
+    /// Its value, if it is short.
     pub value: Option<String>,
-    /// What is the matter, and what to do.
+    /// What is wrong, and what to do.
     pub message: String,
 }
 
@@ -48,9 +48,9 @@ pub struct ReportedFinding {
 pub enum Grade {
     /// The file could not be read.
     Unreadable,
-    /// The object is not enforced as it stands.
+    /// The object is not enforced as it is written.
     Error,
-    /// It is, and may not be what is meant.
+    /// The object is enforced, but may not mean what was intended.
     Warning,
 }
 
@@ -78,7 +78,7 @@ impl Report {
         }
     }
 
-    /// How many findings are of a grade.
+    /// The number of findings of a grade.
     pub fn count(&self, grade: Grade) -> usize {
         let findings = self.findings.iter();
         findings.filter(|finding| finding.severity == grade).count()
@@ -135,7 +135,7 @@ fn of_policy(files: &FileSet, finding: Finding) -> ReportedFinding {
     }
 }
 
-/// What objects are to each other: an address that two of them claim, other trust domains than the
+/// Faults between objects: an address that two of them claim, trust domains that differ from the
 /// agent's. Duplicates are among the broken objects.
 fn faults(files: &FileSet) -> impl Iterator<Item = ReportedFinding> {
     let duplicates: BTreeSet<&str> = files

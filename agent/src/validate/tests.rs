@@ -217,12 +217,12 @@ fn what_is_meant_to_be_read_is_never_skipped() {
 #[test]
 fn a_policy_has_no_unknown_fields_beside_its_spec() {
     for (written, field, says) in [
-        (("spec:", "sepc:"), "sepc", "write spec if that is meant"),
-        (("spec:", "Spec:"), "Spec", "write spec if that is meant"),
+        (("spec:", "sepc:"), "sepc", "write spec if you mean that"),
+        (("spec:", "Spec:"), "Spec", "write spec if you mean that"),
         (
             ("namespace: shop", "namespce: shop"),
             "metadata.namespce",
-            "write namespace if that is meant",
+            "write namespace if you mean that",
         ),
         (("spec:", "rules: []\nspec:"), "rules", "remove it"),
     ] {

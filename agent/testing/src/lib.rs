@@ -5,12 +5,12 @@
 use std::fs::File;
 use std::io::Write;
 
-/// Names a file that gets a line for each test that is skipped: libtest knows no such outcome, so
-/// `cargo xtask test` counts these.
+/// Names a file that gets a line for each skipped test: libtest does not know this outcome, so `cargo
+/// xtask test` counts the lines.
 const SKIPPED_VARIABLE: &str = "AMBIT_SKIPPED_TESTS";
 
-/// Says that the test cannot run here, and has it counted; the test has to return at once. In CI,
-/// where every test has to run, it fails.
+/// Reports that the test cannot run here. The test must return immediately. In CI, every test must run,
+/// so this fails there.
 pub fn skip(why: &str) {
     // libtest gives a test's name to its thread.
     let thread = std::thread::current();

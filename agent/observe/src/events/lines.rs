@@ -1,44 +1,43 @@
-//! How many lines in the log a pod's denials and failures may have: whoever calls it brings them
-//! about, as many as it likes.
+//! Limits the log lines about a pod's denials and failures: any caller can cause as many as it likes.
 
 use std::time::{Duration, Instant};
 
 use ambit_model::ObjectName;
 
-/// How many lines of each sort a pod may have in a [`PERIOD`].
+/// How many lines of each kind a pod may have in a [`PERIOD`].
 pub(super) const LINES: u32 = 100;
 
-/// The time in which they are counted.
+/// The period in which they are counted.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// Whether something is to have its line in the log.
+/// Whether to write a line to the log.
 #[must_use]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum InLog {
     /// It is.
     Written,
-    /// There are too many; it is counted.
+    /// No: there are too many. The line is counted.
     LeftOut,
 }
 
 /// How many lines of a pod were left out.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LeftOut {
-    /// The pod; `None`: a network namespace that is no known pod's.
+    /// The pod; `None` for network namespaces that do not belong to a known pod.
     pub pod: Option<ObjectName>,
     /// How many.
     pub lines: u64,
 }
 
-/// What a line is about. None takes the room of another: a source that is denied over and over does
-/// not hide that another one is denied.
+/// What a line is about. Each kind has its own share: a source that is denied again and again does not
+/// hide that another one is denied.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum LineKind {
-    /// A denial unlike those that are kept.
+    /// A denial that differs from those that are kept.
     NewDenial,
-    /// One that is like another.
+    /// A denial similar to another.
     RepeatedDenial,
-    /// A connection that failed, or was refused for another reason than policy.
+    /// A connection that failed, or that was refused for another reason than policy.
     Incident,
 }
 
@@ -51,7 +50,7 @@ pub(super) struct LineShares {
     left_out: u64,
 }
 
-/// A number of lines in the current period.
+/// The lines in the current period.
 #[derive(Debug, Default)]
 struct Share {
     since: Option<Instant>,
@@ -59,7 +58,7 @@ struct Share {
 }
 
 impl LineShares {
-    /// Asks for one line.
+    /// Takes one line.
     pub(super) fn take(&mut self, line: LineKind, now: Instant) -> InLog {
         let share = match line {
             LineKind::NewDenial => &mut self.new_denials,
@@ -71,7 +70,7 @@ impl LineShares {
         in_log
     }
 
-    /// How many were left out since the last time that this was asked.
+    /// How many were left out since the last call.
     pub(super) fn take_left_out(&mut self) -> u64 {
         std::mem::take(&mut self.left_out)
     }
@@ -106,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn each_sort_has_its_lines_each_second_and_the_rest_is_counted() {
+    fn each_kind_has_its_lines_each_second_and_the_rest_is_counted() {
         let (mut shares, start) = (LineShares::default(), Instant::now());
         for line in [
             LineKind::RepeatedDenial,

@@ -1,5 +1,5 @@
-//! Recent denials, and what policies had noted, kept for the operator: of each pod, so that what
-//! happens at one pod leaves the evidence of the others alone.
+//! Recent denials and notes, kept for the operator. They are kept for each pod separately, so that
+//! events at one pod do not displace those of others.
 
 mod lines;
 mod pod;
@@ -18,20 +18,20 @@ use lines::LineShares;
 pub use lines::{InLog, LeftOut};
 use pod::{Novelty, PodEvents};
 
-/// Of how many pods events are kept; a node has fewer.
+/// The most pods for which events are kept; a node has fewer.
 const PODS: usize = 1024;
 
-/// How many groups of alike events are kept of all pods together.
+/// The most groups of similar events that are kept, for all pods together.
 const GROUPS: usize = 8192;
 
-/// Keeps events of each pod, folded by source and by what decided, and says which of them are worth
-/// a line in the log.
+/// Keeps the events of each pod, folded by source and by the rule that decided, and says which events
+/// get a line in the log.
 #[derive(Debug, Default)]
 pub struct RecentEvents(Mutex<EventStore>);
 
 #[derive(Debug, Default)]
 struct EventStore {
-    /// `None`: a network namespace that is no known pod's.
+    /// `None` for network namespaces that do not belong to a known pod.
     pods: BTreeMap<Option<ObjectName>, OfPod>,
     groups: usize,
     tallies: Tallies,
@@ -44,24 +44,23 @@ struct OfPod {
     lines: LineShares,
 }
 
-/// What is not told in full.
+/// What was left out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct EventLosses {
-    /// Events that are no longer listed, because others needed the room. They are counted by rule.
+    /// Events that are no longer listed, to make room for others. They are counted by rule.
     pub forgotten: u64,
     /// Lines about denials, refusals and failures that were left out of the log.
     pub left_out_of_log: u64,
 }
 
 impl RecentEvents {
-    /// Keeps an event. Tells whether it is to have its line in the log: notes always are, denials
-    /// unless there are too many.
+    /// Keeps an event. Returns whether to log it: notes always, denials unless there are too many.
     pub fn record(&self, event: EventRecord) -> InLog {
         self.record_at(event, Timestamp::now(), Instant::now())
     }
 
-    /// Whether a pod may have one more line about something that somebody else brought about, and
-    /// that is no event.
+    /// Whether a pod may have one more line about something that is not an event and that a peer may
+    /// have caused.
     pub fn may_log(&self, pod: &ObjectName) -> InLog {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let share = &mut kept.of_pod(Some(pod.clone())).lines;
@@ -90,13 +89,13 @@ impl RecentEvents {
         kept.tallies.list()
     }
 
-    /// What is not told in full, since the agent started.
+    /// What was left out, since the agent started.
     pub fn losses(&self) -> EventLosses {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         kept.losses
     }
 
-    /// How many lines of each pod were left out since the last time that this was asked.
+    /// How many lines of each pod were left out since the last call.
     pub fn take_left_out(&self) -> Vec<LeftOut> {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let pods = kept.pods.iter_mut();
@@ -136,7 +135,7 @@ impl EventStore {
         in_log
     }
 
-    /// What is kept of a pod. If there are too many, the one that has been quiet for longest goes.
+    /// The events of a pod. If there are too many pods, the one that has been quiet the longest is dropped.
     fn of_pod(&mut self, name: Option<ObjectName>) -> &mut OfPod {
         if self.pods.len() >= PODS && !self.pods.contains_key(&name) {
             let pods = self.pods.iter();

@@ -1,4 +1,4 @@
-//! The events of one pod: bounded, so that no source takes another's room.
+//! The events of one pod, bounded so that no source displaces another.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -8,32 +8,32 @@ use jiff::Timestamp;
 use super::super::event::{EventKind, EventRecord, RecentEvent};
 use ambit_model::WorkloadIdentity;
 
-/// How many groups of alike events are kept of a pod and kind.
+/// The most groups of similar events that are kept for a pod and kind.
 pub(super) const GROUPS: usize = 64;
 
-/// How many different destinations and requests are kept apart in a group.
+/// How many destinations and requests a group keeps separately.
 const APART: usize = 4;
 
-/// How many bits of an IPv6 address tell whose it is: the rest is its holder's to choose.
+/// How many bits of an IPv6 address identify its holder, who can choose the rest.
 const IPV6_HOLDER_BITS: u32 = 64;
 
-/// The events of a pod, by kind: neither takes the other's room.
+/// The events of a pod by kind. Neither kind displaces the other.
 #[derive(Debug, Default)]
 pub(super) struct PodEvents {
     denials: EventGroups,
     notes: EventGroups,
 }
 
-/// Whether an event is like one that is kept.
+/// Whether an event is similar to one that is kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Novelty {
-    /// It is the first of its group, or about something that no other is about.
+    /// It is the first of its group, or the first about its destination and request.
     New,
-    /// There have been others.
+    /// There were others.
     Repeated,
 }
 
-/// Groups of alike events, oldest first.
+/// Groups of similar events, oldest first.
 #[derive(Debug, Default)]
 struct EventGroups(Vec<Group>);
 
@@ -41,11 +41,11 @@ struct EventGroups(Vec<Group>);
 #[derive(Debug)]
 struct Group {
     holder: Holder,
-    /// At least one; the last one stands for all that differ from the others.
+    /// At least one. The last one stands for all that differ from the others.
     events: Vec<RecentEvent>,
 }
 
-/// Who has brought an event about, as far as a caller cannot choose it.
+/// Who caused an event, as far as a caller cannot choose it.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 enum Holder {
     Identity(WorkloadIdentity),
@@ -53,8 +53,7 @@ enum Holder {
 }
 
 impl PodEvents {
-    /// Keeps an event, and forgets another for it if there is no room. Tells how many were
-    /// forgotten.
+    /// Keeps an event, and forgets a group if there is no room. Returns how many events were forgotten.
     pub(super) fn add(&mut self, event: EventRecord, now: Timestamp) -> (Novelty, u64) {
         self.of_kind(event.kind).add(event, now)
     }
@@ -64,7 +63,7 @@ impl PodEvents {
         self.denials.0.len() + self.notes.0.len()
     }
 
-    /// Forgets a group, of the kind that has more. Tells how many events it was.
+    /// Forgets a group of the kind that has more. Returns how many events it had.
     pub(super) fn forget_one(&mut self) -> u64 {
         if self.notes.0.len() >= self.denials.0.len() {
             self.notes.forget_one()
@@ -111,8 +110,7 @@ impl EventGroups {
     }
 
     /// Forgets the oldest group of the holder who has the most, among those with a verified
-    /// identity or those without: whichever are more than half. An address can be forged or made
-    /// up, an identity cannot.
+    /// identity or those without: whichever are more than half. An address can be forged, an identity cannot.
     fn forget_one(&mut self) -> u64 {
         let verified = self.0.iter().filter(|group| group.holder.is_verified());
         let takes_from_verified = verified.count() * 2 > self.0.len();
@@ -124,7 +122,7 @@ impl EventGroups {
             let (_, count) = counts.entry(&group.holder).or_insert((index, 0));
             *count += 1;
         }
-        // The oldest of those who have as many.
+        // The oldest, if several have equally many.
         let most = counts
             .into_values()
             .max_by_key(|&(first, count)| (count, usize::MAX - first));

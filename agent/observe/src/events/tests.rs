@@ -37,7 +37,7 @@ fn identified(name: &str) -> EventRecord {
     }
 }
 
-/// Records without anyone who would log.
+/// Records an event that is not logged.
 fn record(recent: &RecentEvents, event: EventRecord) {
     let _ = recent.record(event);
 }
@@ -69,7 +69,7 @@ fn repeats_are_folded_with_their_times() {
 }
 
 #[test]
-fn what_another_policy_decides_is_another_event() {
+fn events_of_different_policies_are_kept_apart() {
     let recent = RecentEvents::default();
     for policy in ["a", "b"] {
         let mut event = denial("web", "10.0.0.1:1");

@@ -1,5 +1,5 @@
-//! The log, to stderr. Whoever logs in the agent never waits: a thread of its own writes, and lines
-//! that it does not keep up with are dropped and counted.
+//! The log, to stderr. Threads that log never wait: a separate thread writes, and lines that it cannot
+//! keep up with are dropped and counted.
 
 mod format;
 mod queue;
@@ -17,14 +17,14 @@ use queue::{Queue, QueueLimits, WhenFull, Writer};
 /// Bytes of lines that may wait to be written.
 const WAITING_BYTES: usize = 4 << 20;
 
-/// How long lines gather before they are written together: under load, whoever logs has no thread
-/// to wake for each.
+/// How long lines gather before they are written together: under load, a thread that logs need not wake
+/// the writer for each line.
 const GATHERING: Duration = Duration::from_millis(5);
 
 /// The target of the CA's audit lines.
 pub const AUDIT_TARGET: &str = "ambit::ca::audit";
 
-/// How a log line looks.
+/// The format of log lines.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub enum LogFormat {
     /// For people.
@@ -55,8 +55,8 @@ pub fn init(filter: &str, format: LogFormat) -> anyhow::Result<Log> {
     begin(parse(filter)?, format, WhenFull::Drop, GATHERING)
 }
 
-/// Begins a log that has every line of the CA's audit, whatever the filter says: a line waits until
-/// it can be written, and with it whoever has written it.
+/// Begins a log that has every line of the CA's audit, whatever the filter says. A thread that logs
+/// waits until there is room for its line.
 ///
 /// # Errors
 /// If the filter cannot be read, or logging has begun already.
@@ -68,7 +68,7 @@ pub fn init_audited(filter: &str, format: LogFormat) -> anyhow::Result<Log> {
 
 fn parse(filter: &str) -> anyhow::Result<EnvFilter> {
     EnvFilter::try_new(filter)
-        .with_context(|| format!("--log {filter:?} is no filter; try `info` or `ambit=debug`"))
+        .with_context(|| format!("--log {filter:?} is not a filter; try `info` or `ambit=debug`"))
 }
 
 fn begin(

@@ -1,4 +1,4 @@
-//! Lines between those who log and the thread that writes: bounded in bytes.
+//! The queue of lines between the threads that log and the thread that writes; bounded in bytes.
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,17 +11,17 @@ use tracing_subscriber::fmt::MakeWriter;
 /// How long the writer waits before it tries again what could not be written.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// How long the end of the log waits for what is not written yet.
+/// How long the end of the log waits for lines that are not written yet.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// How much may wait, and what becomes of a line for which there is no room.
+/// How many bytes may wait, and what happens to a line that does not fit.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct QueueLimits {
     pub(super) bytes: usize,
     pub(super) when_full: WhenFull,
 }
 
-/// What becomes of a line for which there is no room.
+/// What happens to a line that does not fit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum WhenFull {
     /// It is dropped and counted.
@@ -141,7 +141,7 @@ impl Shared {
         waited.unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A line that is larger than the whole room has some if nothing else waits, and if it may wait.
+    /// A line that is larger than the limit fits if nothing else waits and lines may wait.
     fn has_room(&self, waiting: &QueuedLines, bytes: usize) -> bool {
         let used = waiting.lines.len() + waiting.being_written;
         match self.limits.when_full {
@@ -209,7 +209,7 @@ impl Drop for Writer {
         waiting.phase = Phase::Closed;
         self.0.changed.notify_all();
         let is_writing = |waiting: &mut QueuedLines| waiting.phase != Phase::Ended;
-        // A log that nobody reads ends unread.
+        // If no one reads the log, it ends unread.
         let _ = self
             .0
             .changed
@@ -252,7 +252,7 @@ mod tests {
         })
     }
 
-    /// A disk that is told, for each write, how much it takes.
+    /// A disk that the test tells, for each write, how much to take.
     struct Disk {
         takes: Receiver<io::Result<usize>>,
         written: Sender<Vec<u8>>,
@@ -260,7 +260,7 @@ mod tests {
 
     impl Write for Disk {
         fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-            // Without anyone to tell, it takes all.
+            // If the test tells it nothing more, it takes everything.
             let takes = self.takes.recv().unwrap_or(Ok(usize::MAX))?.min(data.len());
             let _ = self.written.send(data[..takes].to_vec());
             Ok(takes)

@@ -1,11 +1,11 @@
-//! The objects of all files as one mesh.
+//! Assembles the objects of all files into one mesh.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::SourceSettings;
 use super::document::{MeshObject, ObjectKey, ParsedFile};
-use super::settings::Settings;
 use crate::objects::{MeshConfigObject, PodObject};
 use ambit_model::{
     EndpointSlice, Fault, NamespaceInfo, ObjectOrigin, PolicyObject, Service, SnapshotParts,
@@ -24,7 +24,7 @@ pub(super) struct Assembly<'a> {
     duplicates: Vec<Duplicate>,
 }
 
-/// An object that is there twice.
+/// An object that appears twice.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Duplicate {
     pub(super) key: ObjectKey,
@@ -34,7 +34,7 @@ pub(super) struct Duplicate {
 }
 
 impl<'a> Assembly<'a> {
-    /// Adds the objects of a file. One that is there already is a fault.
+    /// Adds the objects of a file. An object that was added before is a fault.
     pub(super) fn add_file(&mut self, path: &Arc<PathBuf>, parsed: Option<&'a ParsedFile>) {
         for (origin, object) in located(path, parsed) {
             if let Some(first) = self.add(&origin, object).cloned() {
@@ -47,14 +47,14 @@ impl<'a> Assembly<'a> {
         }
     }
 
-    /// Adds the objects of a file that is gone, as far as no other file has them.
+    /// Adds those objects of a removed file that no other file has.
     pub(super) fn add_retained(&mut self, path: &Arc<PathBuf>, parsed: &'a ParsedFile) {
         for (origin, object) in located(path, Some(parsed)) {
             self.add(&origin, object);
         }
     }
 
-    /// The objects that were there already.
+    /// The objects that were added before.
     pub(super) fn duplicates(&self) -> &[Duplicate] {
         &self.duplicates
     }
@@ -67,7 +67,7 @@ impl<'a> Assembly<'a> {
     /// The mesh, in the order of names.
     pub(super) fn finish(
         mut self,
-        settings: &Settings,
+        settings: &SourceSettings,
         mut faults: Vec<Fault>,
         complete: bool,
     ) -> SnapshotParts {
@@ -106,7 +106,7 @@ impl<'a> Assembly<'a> {
         }
     }
 
-    /// Adds an object, or returns where the one that counts came from.
+    /// Adds an object, or returns the origin of the one that counts.
     fn add(&mut self, origin: &ObjectOrigin, object: &'a MeshObject) -> Option<&ObjectOrigin> {
         use std::collections::hash_map::Entry;
         match self.origins.entry(object.key()) {
@@ -128,11 +128,11 @@ impl<'a> Assembly<'a> {
 }
 
 impl Duplicate {
-    /// What is the matter, and what to do.
+    /// What is wrong, and what to do.
     pub(super) fn problem(&self) -> String {
         let Self { key, first, .. } = self;
         format!(
-            "{key} is there already in {first}: that one is in force and this one is not. Remove \
+            "{key} is already defined in {first}: that one is in force and this one is not. Remove \
              one of them."
         )
     }

@@ -1,13 +1,13 @@
-//! Which kinds of objects are read, and which documents are meant to be one of them and are not: a
-//! policy whose kind is misspelt would otherwise be skipped, and its denial silently absent.
+//! Which kinds of objects are read, and which documents look like a misspelt one of them: a policy
+//! whose kind is misspelt would otherwise be skipped, and its denial silently missing.
 
 use serde_json::Value;
 
-use crate::field::FieldPath;
 use crate::objects::ObjectError;
+use crate::place::FieldPath;
 use ambit_model::PolicyKind;
 
-/// The group of the kinds that decide which calls are allowed. It has no others.
+/// The group of the policy kinds. It has no other kinds.
 const SECURITY: &str = "security.istio.io";
 
 /// Its versions, which are the same.
@@ -24,7 +24,7 @@ const DISCOVERY: &str = "discovery.k8s.io";
 
 const ENDPOINT_SLICE: &str = "EndpointSlice";
 
-/// What the groups of Istio end with.
+/// The suffix of Istio's groups.
 const ISTIO: &str = "istio.io";
 
 /// The version of Kubernetes' core group.
@@ -33,7 +33,7 @@ const CORE: &str = "v1";
 /// The kinds of the core group that are read.
 const READ_CORE_KINDS: [&str; 4] = ["Namespace", "Pod", "Service", "ConfigMap"];
 
-/// The kinds of the core group that are not, by which no other kind is meant.
+/// The kinds of the core group that are not read, and are not misspelt ones.
 const OTHER_CORE_KINDS: [&str; 14] = [
     "Binding",
     "ComponentStatus",
@@ -74,18 +74,18 @@ const METADATA_FIELDS: [&str; 16] = [
     "uid",
 ];
 
-/// How like two names have to be for one to be meant by the other, from 0 to 1.
+/// How similar a name must be to a known one to count as a misspelling of it, from 0 to 1.
 const LIKENESS: f64 = 0.75;
 
-/// The longest text, in bytes, that is compared with a name, since that takes time and memory in
-/// proportion, and that is shown as a whole.
+/// The longest string, in bytes, that is compared with a name and shown in full: a comparison takes
+/// time and memory in proportion.
 const LONGEST: usize = 128;
 
 /// The kind of a policy object; `None` for an object of another kind.
 ///
 /// # Errors
-/// If the document is meant to be of a kind that is read, and is not: to skip it would leave a
-/// policy unenforced, or a pod or Service unknown.
+/// If the document looks like a misspelt one of a kind that is read: skipping it would leave a policy
+/// unenforced, or a pod or Service unknown.
 pub(super) fn policy_kind(
     api_version: &str,
     kind: &str,
@@ -113,7 +113,7 @@ fn security_kind(version: &str, kind: &str) -> Result<PolicyKind, ObjectError> {
             return Err(without_items(kind));
         }
         let problem = format!(
-            "{SECURITY} has no kind {:?}; write {} if that is meant",
+            "{SECURITY} has no kind {:?}; write {} if you mean that",
             shown(kind),
             nearest_policy(kind).0
         );
@@ -127,9 +127,9 @@ fn security_kind(version: &str, kind: &str) -> Result<PolicyKind, ObjectError> {
     Err(ObjectError::new(FieldPath::at("apiVersion"), problem))
 }
 
-/// Ensures that an object of another group is not meant to be a policy: by its group, if that is
-/// nothing but [`SECURITY`] written otherwise, or by both its kind and its group. Other projects
-/// have kinds of the same names in groups of their own.
+/// Ensures that an object of another group is not a misspelt policy: by its group, if that is
+/// [`SECURITY`] in another spelling, or by both its kind and its group. Other projects have kinds of
+/// the same names in their own groups.
 fn not_security(group: &str, api_version: &str, kind: &str) -> Result<(), ObjectError> {
     let (group, whole) = (folded(group), folded(api_version));
     let (nearest, kind_likeness) = nearest_policy(kind);
@@ -145,12 +145,12 @@ fn not_security(group: &str, api_version: &str, kind: &str) -> Result<(), Object
     }
     let (api_version, kind) = (shown(api_version), shown(kind));
     let problem = format!(
-        "{api_version:?} has no kind {kind:?}; write {SECURITY}/v1 and {nearest} if that is meant"
+        "{api_version:?} has no kind {kind:?}; write {SECURITY}/v1 and {nearest} if you mean that"
     );
     Err(ObjectError::new(FieldPath::at("apiVersion"), problem))
 }
 
-/// Ensures that an object is not meant to be an EndpointSlice. Those are read before.
+/// Ensures that an object is not a misspelt EndpointSlice. Correct ones were read before.
 fn not_discovery(group: &str, kind: &str) -> Result<(), ObjectError> {
     if folded(group) != DISCOVERY {
         return Ok(());
@@ -162,7 +162,7 @@ fn not_discovery(group: &str, kind: &str) -> Result<(), ObjectError> {
     match nearest(kind, known.into_iter()) {
         Some((meant, likeness)) if likeness >= LIKENESS => {
             let problem = format!(
-                "{:?} has no kind {:?}; write {DISCOVERY}/v1 and {meant} if that is meant",
+                "{:?} has no kind {:?}; write {DISCOVERY}/v1 and {meant} if you mean that",
                 shown(group),
                 shown(kind)
             );
@@ -172,7 +172,7 @@ fn not_discovery(group: &str, kind: &str) -> Result<(), ObjectError> {
     }
 }
 
-/// Ensures that an object without a group is not meant to be one of the core kinds that are read.
+/// Ensures that an object without a group is not a misspelt one of the core kinds that are read.
 fn not_core(version: &str, kind: &str) -> Result<(), ObjectError> {
     if OTHER_CORE_KINDS.contains(&kind) {
         return Ok(());
@@ -195,7 +195,7 @@ fn not_core(version: &str, kind: &str) -> Result<(), ObjectError> {
     match nearest(kind, known) {
         Some((meant, likeness)) if likeness >= LIKENESS => {
             let problem = format!(
-                "there is no kind {:?}; write {meant} if that is meant",
+                "there is no kind {:?}; write {meant} if you mean that",
                 shown(kind)
             );
             Err(ObjectError::new(FieldPath::at("kind"), problem))
@@ -204,8 +204,8 @@ fn not_core(version: &str, kind: &str) -> Result<(), ObjectError> {
     }
 }
 
-/// Ensures that a policy object has no fields that are not known: with a misspelt `spec` it would
-/// say nothing, and with a misspelt `metadata.namespace` it would apply elsewhere.
+/// Ensures that a policy object has only known fields: with a misspelt `spec` it would be empty, and
+/// with a misspelt `metadata.namespace` it would apply elsewhere.
 pub(super) fn only_known_fields(object: &Value) -> Result<(), ObjectError> {
     known_fields(object, &FIELDS, &FieldPath::default())?;
     match object.get("metadata") {
@@ -223,11 +223,11 @@ fn known_fields(value: &Value, known: &[&str], at: &FieldPath) -> Result<(), Obj
         let meant = nearest(name, known.iter().map(|known| (*known).to_owned()));
         let hint = match meant {
             Some((meant, likeness)) if likeness >= LIKENESS => {
-                format!("write {meant} if that is meant")
+                format!("write {meant} if you mean that")
             }
             _ => "remove it".to_owned(),
         };
-        let problem = format!("this field is not known; {hint}");
+        let problem = format!("unknown field; {hint}");
         return Err(ObjectError::new(at.key(name), problem));
     }
     Ok(())
@@ -238,7 +238,7 @@ fn is_list_of(kind: &str, known: &str) -> bool {
 }
 
 fn without_items(kind: &str) -> ObjectError {
-    let problem = format!("missing; a {kind} has its objects there");
+    let problem = format!("missing; it holds the objects of a {kind}");
     ObjectError::new(FieldPath::at("items"), problem)
 }
 
@@ -247,7 +247,7 @@ fn nearest_policy(kind: &str) -> (String, f64) {
     nearest(kind, known).unwrap_or_default()
 }
 
-/// The name that is most like another, whatever the case, and how like it is.
+/// The known name that is most similar, ignoring case, and how similar it is.
 fn nearest(name: &str, known: impl Iterator<Item = String>) -> Option<(String, f64)> {
     let scored = known.map(|known| {
         let likeness = likeness(&folded(name), &folded(&known));
@@ -267,7 +267,7 @@ fn folded(text: &str) -> String {
     text.trim().to_lowercase()
 }
 
-/// As much of a text as is shown.
+/// The beginning of a string that is shown.
 fn shown(text: &str) -> &str {
     let cut = (0..=LONGEST).rev().find(|&at| text.is_char_boundary(at));
     cut.and_then(|at| text.get(..at)).unwrap_or(text)
@@ -297,32 +297,32 @@ mod tests {
             (
                 "v1",
                 "AuthorisationPolicy",
-                "write AuthorizationPolicy if that is meant",
+                "write AuthorizationPolicy if you mean that",
             ),
             (
                 "v1",
                 "authorizationpolicy",
-                "write AuthorizationPolicy if that is meant",
+                "write AuthorizationPolicy if you mean that",
             ),
             (
                 "v1",
                 "AuthorizationPolicies",
-                "write AuthorizationPolicy if that is meant",
+                "write AuthorizationPolicy if you mean that",
             ),
             (
                 "v1",
                 "AuthorizationPolicy ",
-                "write AuthorizationPolicy if that is meant",
+                "write AuthorizationPolicy if you mean that",
             ),
             (
                 "v1",
                 "PeerAuthentification",
-                "write PeerAuthentication if that is meant",
+                "write PeerAuthentication if you mean that",
             ),
             (
                 "v1beta1",
                 "RequestAuthn",
-                "write RequestAuthentication if that is meant",
+                "write RequestAuthentication if you mean that",
             ),
             ("v1", "Foo", "no kind \"Foo\""),
             ("v1", "AuthorizationPolicyList", "items: missing"),
@@ -367,21 +367,21 @@ mod tests {
                 );
             }
         }
-        // A group that can be no other is enough, whatever the kind.
+        // A group that can only be a misspelling is enough, whatever the kind.
         assert!(problem("Security.istio.io/v1", "Foo").contains("security.istio.io/v1"));
     }
 
     #[test]
     fn core_kinds_that_are_read_are_not_misspelt() {
         for (version, kind, says) in [
-            ("v1", "pod", "write Pod if that is meant"),
-            ("v1", "Pods", "write Pod if that is meant"),
-            ("v1", "Namspace", "write Namespace if that is meant"),
-            ("v1", "NameSpace", "write Namespace if that is meant"),
-            ("v1", "services", "write Service if that is meant"),
-            ("v1", "Configmap", "write ConfigMap if that is meant"),
-            ("v1", "list", "write List if that is meant"),
-            ("v1", "podList", "write PodList if that is meant"),
+            ("v1", "pod", "write Pod if you mean that"),
+            ("v1", "Pods", "write Pod if you mean that"),
+            ("v1", "Namspace", "write Namespace if you mean that"),
+            ("v1", "NameSpace", "write Namespace if you mean that"),
+            ("v1", "services", "write Service if you mean that"),
+            ("v1", "Configmap", "write ConfigMap if you mean that"),
+            ("v1", "list", "write List if you mean that"),
+            ("v1", "podList", "write PodList if you mean that"),
             ("v1", "List", "items: missing"),
             ("v1", "PodList", "items: missing"),
             (
@@ -405,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn long_texts_cost_nothing_and_are_cut() {
+    fn long_strings_are_not_compared_and_are_cut() {
         let long = "ä".repeat(1 << 20);
         let kind = problem("security.istio.io/v1", &long);
         let version = problem(&format!("security.istio.io/{long}"), "AuthorizationPolicy");
@@ -418,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn what_belongs_to_others_is_skipped() {
+    fn kinds_of_other_projects_are_skipped() {
         for (version, kind) in [
             ("v1", "Secret"),
             ("v1", "ServiceAccount"),

@@ -1,5 +1,5 @@
-//! A directory of ordinary Kubernetes YAML as the source of configuration: for development, tests,
-//! the demo, and machines without Kubernetes.
+//! A directory of ordinary Kubernetes YAML as the source of configuration, for development, tests, the
+//! demo, and machines without Kubernetes.
 //!
 //! # What is read
 //!
@@ -10,19 +10,19 @@
 //! | kind | what counts |
 //! |---|---|
 //! | `v1` Namespace | labels |
-//! | `v1` Pod | labels, `spec.nodeName`, `spec.serviceAccountName`, ports and probes, `status.podIPs` or `podIP`, phase, conditions, and what keeps it from being enrolled |
+//! | `v1` Pod | labels, `spec.nodeName`, `spec.serviceAccountName`, ports and probes, `status.podIPs` or `podIP`, phase, conditions, and what prevents enrolment |
 //! | `v1` Service | `spec.clusterIPs` or `clusterIP`, TCP ports and what they speak (`appProtocol`, or the port's name as Istio reads it), selector |
 //! | `discovery.k8s.io/v1` EndpointSlice | the label `kubernetes.io/service-name`, `addressType` IPv4 or IPv6, `endpoints` with their addresses and conditions, TCP ports |
 //! | `v1` ConfigMap `istio` of the root namespace | of Istio's MeshConfig, YAML under `mesh`: `extensionProviders` that authorize, `pathNormalization` |
 //! | `security.istio.io/v1`, `v1beta1` AuthorizationPolicy, PeerAuthentication | everything |
 //!
-//! Other kinds are ignored, with one line in the log. A document that is meant to be of one of these
-//! kinds and is not (`AuthorisationPolicy`, `security.istio.io/v2`, `pod`) is a broken document: it
-//! cannot be known which workloads such a policy selects.
+//! Other kinds are ignored, with one line in the log. A document that looks like a mistyped one of
+//! these kinds (`AuthorisationPolicy`, `security.istio.io/v2`, `pod`) is broken: the agent cannot know
+//! which workloads the policy selects.
 //!
 //! # Where a pod's network namespace is
 //!
-//! No Pod object of Kubernetes says it, so here an annotation does:
+//! Kubernetes' Pod objects do not say it, so here an annotation does:
 //!
 //! ```yaml
 //! apiVersion: v1
@@ -36,27 +36,25 @@
 //! ```
 //!
 //! The path is absolute and leads to a file of nsfs, such as `ip netns add` makes, or
-//! `/proc/PID/ns/net`. A pod without the annotation is known to the mesh, but no agent of this
-//! source can enrol it.
+//! `/proc/PID/ns/net`. A pod without the annotation is known to the mesh, but an agent with this source cannot enrol it.
 //!
 //! # Changes and mistakes
 //!
-//! Changes are taken up within a tenth of a second. Write a file beside the directory and rename it
-//! into place: a file read while it is being written may look complete with half of its objects.
+//! Changes are noticed within a tenth of a second. Write a file outside the directory and rename it
+//! into place: a file that is read while it is being written may look complete with half of its
+//! objects.
 //!
-//! A file with a broken document keeps its last good version, all of it, in force, and a file that
-//! is gone keeps its objects while another one is broken, as they may have moved there. Until every
-//! file has been good once, the mesh is not complete and pods stay closed. What is wrong is a
+//! If a document of a file is broken, the last good version of the whole file stays in force. If a file
+//! is gone while another one is broken, its objects stay in force, because they may have moved there.
+//! Until every file has been good once, the mesh is not complete and pods stay closed. Each error is a
 //! [`Fault`](ambit_model::Fault) of the snapshot.
 
 mod assembly;
 mod document;
+mod in_force;
 mod kinds;
-mod netns;
 pub mod offline;
 mod read;
-mod settings;
-mod state;
 mod watch;
 
 use std::io;
@@ -65,17 +63,21 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 use std::thread::JoinHandle;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use notify::RecommendedWatcher;
 
-use ambit_model::{MeshRanges, Revision, Snapshot, TrustBundle};
+use crate::objects::ObjectError;
+use crate::place::FieldPath;
+use ambit_model::{MeshRanges, NetnsReference, Revision, Snapshot, TrustBundle};
+use in_force::FilesInForce;
 use read::FileReading;
-use settings::Settings;
-use state::FilesInForce;
 use watch::{Loader, Message};
 
-pub use netns::NETNS_ANNOTATION;
+/// The annotation with the path of a pod's network namespace. Only this source believes it: in a
+/// cluster, whoever creates a pod chooses its annotations.
+pub const NETNS_ANNOTATION: &str = "ambit.mesh/netns";
 
-/// What a [`FileSource`] is told.
+/// The settings of a [`FileSource`].
 #[derive(Clone, Debug)]
 pub struct FileSourceConfig {
     /// The directory with the objects.
@@ -90,12 +92,21 @@ pub struct FileSourceConfig {
     pub ranges: MeshRanges,
 }
 
+/// Settings of the mesh that are not in its files.
+#[derive(Clone, Debug)]
+pub(super) struct SourceSettings {
+    pub(super) trust_bundle: TrustBundle,
+    pub(super) root_namespace: Arc<str>,
+    pub(super) revision: Revision,
+    pub(super) ranges: MeshRanges,
+}
+
 /// Why a [`FileSource`] cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
-    /// The directory is not there, or is something else.
+    /// The directory does not exist, or cannot be read.
     #[error(
-        "{} is no directory that can be read ({error}); create it or name another one",
+        "{} is not a readable directory ({error}); create it or name another one",
         directory.display()
     )]
     Directory {
@@ -104,7 +115,7 @@ pub enum SourceError {
         /// What the system says.
         error: io::Error,
     },
-    /// No thread can be made.
+    /// The thread cannot be started.
     #[error("cannot start the thread that follows the configuration directory: {0}")]
     Thread(io::Error),
 }
@@ -118,12 +129,12 @@ pub struct FileSource {
 }
 
 impl FileSource {
-    /// Reads the directory, and goes on following it on a thread of its own. The receiver has the
-    /// first snapshot at once, and another one whenever something changed.
+    /// Reads the directory, and follows it on a separate thread. The receiver has the first snapshot
+    /// immediately, and a new one after each change.
     ///
     /// # Errors
-    /// [`SourceError::Directory`] where there is no such directory. Whatever is wrong in it later,
-    /// or inside its files, is a fault of the snapshot instead.
+    /// [`SourceError::Directory`] if the directory cannot be read. Later errors, and errors in its
+    /// files, are faults of the snapshot instead.
     pub fn start(
         config: FileSourceConfig,
     ) -> Result<(Self, tokio::sync::watch::Receiver<Arc<Snapshot>>), SourceError> {
@@ -137,14 +148,14 @@ impl FileSource {
         if let Err(error) = std::fs::read_dir(&directory) {
             return Err(SourceError::Directory { directory, error });
         }
-        let settings = Settings {
+        let settings = SourceSettings {
             trust_bundle,
             root_namespace,
             revision,
             ranges,
         };
         let (inbox, messages) = mpsc::channel();
-        // Before the first reading, so that no change falls between the two.
+        // Before the first reading, so that no change is missed between the two.
         let watcher = watch::subscribe(&directory, inbox.clone());
         let loader = Loader::new(directory.clone(), FilesInForce::new(directory, settings));
         let snapshots = loader.subscribe();
@@ -165,7 +176,7 @@ impl FileSource {
 /// without a directory.
 pub fn snapshot_of(text: String, config: FileSourceConfig) -> Snapshot {
     let path = config.directory.join("objects.yaml");
-    let settings = Settings {
+    let settings = SourceSettings {
         trust_bundle: config.trust_bundle,
         root_namespace: config.root_namespace,
         revision: config.revision,
@@ -179,9 +190,28 @@ pub fn snapshot_of(text: String, config: FileSourceConfig) -> Snapshot {
     Snapshot::new(state.parts())
 }
 
+/// The network namespace that a pod's annotation names.
+///
+/// # Errors
+/// If the path is not absolute.
+pub(super) fn netns(metadata: &ObjectMeta) -> Result<Option<NetnsReference>, ObjectError> {
+    let annotations = metadata.annotations.as_ref();
+    let Some(text) = annotations.and_then(|all| all.get(NETNS_ANNOTATION)) else {
+        return Ok(None);
+    };
+    let path = PathBuf::from(text);
+    if path.is_absolute() {
+        return Ok(Some(NetnsReference::Path(path)));
+    }
+    Err(ObjectError::new(
+        FieldPath::at("metadata.annotations").key(NETNS_ANNOTATION),
+        format!("{text:?} is not an absolute path; write one, for example /run/netns/NAME"),
+    ))
+}
+
 impl Drop for FileSource {
     fn drop(&mut self) {
-        // A thread that is gone needs neither.
+        // If the thread has ended, neither is needed.
         let _ = self.inbox.send(Message::Stop);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();

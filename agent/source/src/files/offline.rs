@@ -1,14 +1,14 @@
-//! Files that are read once, without an agent: by `ambit validate`, and by `ambit explain -f`.
+//! Reads files once, without an agent, for `ambit validate` and `ambit explain -f`.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::SourceSettings;
 use super::assembly::{Assembly, Duplicate};
 use super::document::{self, DocumentError, MeshObject, ParsedFile};
 use super::read::{self, FileReading};
-use super::settings::Settings;
-use crate::field::FieldPath;
+use crate::place::FieldPath;
 use crate::tree;
 use ambit_input::yaml_without_marks;
 use ambit_model::{
@@ -18,10 +18,9 @@ use ambit_model::{
 /// Something to read.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Input {
-    /// A file, or a directory with `.yaml` and `.yml` files, of which those are read that the agent
-    /// reads.
+    /// A file, or a directory, of which the files are read that the agent would read.
     Path(PathBuf),
-    /// A text, under a name for messages.
+    /// A text and its name in messages.
     Text {
         /// The name.
         name: String,
@@ -30,7 +29,7 @@ pub enum Input {
     },
 }
 
-/// What the mesh is told besides its files.
+/// Settings of the mesh that are not in its files.
 #[derive(Clone, Debug)]
 pub struct OfflineConfig {
     /// The mesh's trust domain and its aliases.
@@ -41,7 +40,7 @@ pub struct OfflineConfig {
     pub revision: Revision,
 }
 
-/// The mesh of some files, and what is wrong with them.
+/// The mesh of some files, and their errors.
 #[derive(Debug)]
 pub struct FileSet {
     /// The mesh of the objects that are right.
@@ -50,14 +49,14 @@ pub struct FileSet {
     pub has_mesh_config: bool,
     /// How many objects are right.
     pub objects: usize,
-    /// Objects that are not, and objects that are there twice.
+    /// Objects that are wrong, and objects that appear twice.
     pub broken: Vec<BrokenObject>,
-    /// What could not be read at all.
+    /// Files and documents that could not be read.
     pub unreadable: Vec<Unreadable>,
     /// Kinds that the mesh does not read.
     pub skipped: Vec<SkippedKind>,
     texts: HashMap<Arc<PathBuf>, String>,
-    /// Where in its document each policy stands.
+    /// The field of its document in which each policy is.
     policies: HashMap<(PolicyKind, ObjectName), FieldPath>,
 }
 
@@ -70,20 +69,20 @@ pub struct BrokenObject {
     pub document: usize,
     /// The line, from 1.
     pub line: Option<usize>,
-    /// Kind and name, as far as they are legible.
+    /// Kind and name, if they can be read.
     pub object: Option<String>,
     /// The field at fault.
     pub field: Option<String>,
-    /// What is the matter, and what to do.
+    /// What is wrong, and what to do.
     pub problem: String,
 }
 
-/// A file or directory that cannot be read, or a document that is no YAML.
+/// A file or directory that cannot be read, or a document that is not YAML.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Unreadable {
     /// Which.
     pub path: Arc<PathBuf>,
-    /// Its document, from 1, where only that is unreadable, and all behind it.
+    /// Its document, from 1, if only that one and those after it are unreadable.
     pub document: Option<usize>,
     /// The line, from 1.
     pub line: Option<usize>,
@@ -102,7 +101,7 @@ pub struct SkippedKind {
 
 /// Reads files as the agent does.
 pub fn read_once(inputs: Vec<Input>, config: OfflineConfig) -> FileSet {
-    let settings = Settings {
+    let settings = SourceSettings {
         trust_bundle: config.trust_bundle,
         root_namespace: config.root_namespace,
         revision: config.revision,
@@ -116,7 +115,7 @@ pub fn read_once(inputs: Vec<Input>, config: OfflineConfig) -> FileSet {
 }
 
 impl FileSet {
-    /// In which line a field of a policy stands, or what is around it where it does not exist.
+    /// The line of a field of a policy, or of what is around it if it does not exist.
     pub fn line(
         &self,
         kind: PolicyKind,
@@ -144,7 +143,7 @@ struct Reading {
 }
 
 impl Reading {
-    fn add(&mut self, input: Input, settings: &Settings) {
+    fn add(&mut self, input: Input, settings: &SourceSettings) {
         let readings = match input {
             Input::Text { name, text } => vec![FileReading {
                 path: Arc::new(PathBuf::from(name)),
@@ -175,12 +174,12 @@ impl Reading {
     }
 
     /// A file that is given twice is read once.
-    fn add_file(&mut self, path: Arc<PathBuf>, text: String, settings: &Settings) {
+    fn add_file(&mut self, path: Arc<PathBuf>, text: String, settings: &SourceSettings) {
         if self.texts.contains_key(&path) {
             return;
         }
         if text.is_empty() {
-            let problem = "the file is empty, which the agent takes for one that is being written";
+            let problem = "the file is empty; the agent would assume that it is being written";
             let path = Arc::unwrap_or_clone(path);
             return self.unreadable.push(unreadable(path, problem.to_owned()));
         }
@@ -212,7 +211,7 @@ impl Reading {
         }
     }
 
-    fn finish(self, settings: &Settings) -> FileSet {
+    fn finish(self, settings: &SourceSettings) -> FileSet {
         let mut assembly = Assembly::default();
         for (path, parsed) in &self.files {
             assembly.add_file(path, Some(parsed));
@@ -277,10 +276,10 @@ fn duplicate(duplicate: &Duplicate) -> Option<BrokenObject> {
 }
 
 impl Input {
-    /// The standard input as a text, or the path.
+    /// The path, or the text of the standard input for `-`.
     ///
     /// # Errors
-    /// Where the standard input cannot be read, or is no text.
+    /// If the standard input cannot be read, or is not UTF-8.
     pub fn named(path: &Path) -> std::io::Result<Self> {
         if path != Path::new("-") {
             return Ok(Self::Path(path.to_owned()));

@@ -1,4 +1,4 @@
-//! The directory as it lies on disk: what is there, and what the files say.
+//! Reads the directory and its files from disk.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, Metadata, OpenOptions};
@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use ambit_input::yaml_without_marks;
 
-/// The most that is read of one file, in bytes: thousands of pods.
+/// The largest file that is read, in bytes: enough for thousands of pods.
 pub(super) const MAX_FILE_BYTES: u64 = 4 << 20;
 
-/// A file and what it says.
+/// A file and its text.
 #[derive(Debug)]
 pub(super) struct FileReading {
     /// The file.
@@ -21,25 +21,25 @@ pub(super) struct FileReading {
     pub(super) text: Result<String, ReadError>,
 }
 
-/// Why a file or the directory cannot be read. A sentence without subject and full stop.
+/// Why a file or the directory cannot be read. A sentence without its subject and full stop.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ReadError {
     /// The system refuses.
     #[error("cannot be read: {0}")]
     Io(#[from] io::Error),
     /// A directory, pipe or device.
-    #[error("cannot be read: it is no regular file")]
+    #[error("cannot be read: it is not a regular file")]
     NotAFile,
     /// Larger than [`MAX_FILE_BYTES`].
-    #[error("is larger than {MAX_FILE_BYTES} bytes, the most that is read of one file; split it")]
+    #[error("is larger than {MAX_FILE_BYTES} bytes, the most that is read; split it")]
     TooLarge,
     /// Not UTF-8.
-    #[error("is no text in UTF-8 (byte {0} is the first that is not)")]
+    #[error("is not UTF-8 text (byte {0} is the first that is not)")]
     NotUtf8(usize),
 }
 
-/// What tells one version of a file from another without reading it. The change time moves even
-/// where a tool sets the modification time back.
+/// Tells one version of a file from another without reading it. The change time moves even if a tool
+/// resets the modification time.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Stamp {
     device: u64,
@@ -49,11 +49,11 @@ pub(super) struct Stamp {
     changed: (i64, i64),
 }
 
-/// The configuration files of a directory; no stamp for one that cannot be looked at. `None` for a
-/// directory that cannot be listed.
+/// The configuration files of a directory; without a stamp if a file's metadata cannot be read. `None`
+/// if the directory cannot be listed.
 pub(super) type Survey = Option<BTreeMap<PathBuf, Option<Stamp>>>;
 
-/// Looks at a directory without reading its files.
+/// Surveys a directory without reading its files.
 pub(super) fn survey(directory: &Path) -> Survey {
     let paths = list(directory).ok()?;
     let stamped = paths.into_iter().map(|path| {
@@ -66,7 +66,7 @@ pub(super) fn survey(directory: &Path) -> Survey {
 /// Reads the files of a directory, in order of their names.
 ///
 /// # Errors
-/// Where the directory cannot be listed; a file that cannot be read is an error of its own.
+/// If the directory cannot be listed. If a file cannot be read, its reading has the error.
 pub(super) fn read(directory: &Path) -> Result<Vec<FileReading>, ReadError> {
     let reading = |path: PathBuf| FileReading {
         text: read_text(&path),
@@ -99,8 +99,7 @@ fn list(directory: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// `.yaml` and `.yml` files whose name does not begin with a dot: editors keep their locks and
-/// swap files under such names.
+/// `.yaml` and `.yml` files whose name does not begin with a dot: editors use these names for locks and swap files.
 fn is_configuration(path: &Path) -> bool {
     let hidden = path
         .file_name()
@@ -112,7 +111,7 @@ fn is_configuration(path: &Path) -> bool {
 /// Reads one file.
 ///
 /// # Errors
-/// Where it cannot be read, is too large, or no text.
+/// If it cannot be read, is too large, or is not UTF-8.
 pub(super) fn read_text(path: &Path) -> Result<String, ReadError> {
     let file = open(path)?;
     if !file.metadata()?.is_file() {
@@ -128,7 +127,7 @@ pub(super) fn read_text(path: &Path) -> Result<String, ReadError> {
     Ok(yaml_without_marks(&text).into_owned())
 }
 
-/// Opens without waiting for the other end, should the path be a named pipe.
+/// Opens a file; does not block if it is a named pipe.
 fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .read(true)
@@ -182,15 +181,15 @@ mod tests {
         std::os::unix::fs::symlink("nowhere", at("dangling.yaml")).expect("made");
         nix::unistd::mkfifo(&at("pipe.yaml"), nix::sys::stat::Mode::S_IRWXU).expect("made");
         for (name, expected) in [
-            ("folder.yaml", "cannot be read: it is no regular file"),
-            ("pipe.yaml", "cannot be read: it is no regular file"),
+            ("folder.yaml", "cannot be read: it is not a regular file"),
+            ("pipe.yaml", "cannot be read: it is not a regular file"),
             (
                 "latin.yaml",
-                "is no text in UTF-8 (byte 3 is the first that is not)",
+                "is not UTF-8 text (byte 3 is the first that is not)",
             ),
             (
                 "huge.yaml",
-                "is larger than 4194304 bytes, the most that is read of one file; split it",
+                "is larger than 4194304 bytes, the most that is read; split it",
             ),
             (
                 "dangling.yaml",

@@ -1,4 +1,4 @@
-//! Keeps the snapshot up with the directory, on a thread of its own.
+//! Keeps the snapshot up to date with the directory, on a separate thread.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,21 +9,21 @@ use notify::event::{AccessKind, AccessMode};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::watch;
 
+use super::in_force::FilesInForce;
 use super::read::{self, Survey};
-use super::state::FilesInForce;
 use ambit_model::{Fault, Snapshot};
 
-/// How long the directory has to be quiet before it is read, so that a group of changes is one.
+/// How long the directory must be quiet before it is read, so that a group of changes is read once.
 const QUIET: Duration = Duration::from_millis(50);
 
-/// How long a directory that is never quiet is waited for.
+/// The longest wait for a directory that is never quiet.
 const LONGEST_WAIT: Duration = Duration::from_millis(500);
 
-/// How often the directory is looked at without being told of a change. The kernel's notices may be
-/// lost (a full queue, another node's write on a network file system, a replaced directory).
+/// How often the directory is checked without a notification. The kernel's notifications may be lost (a
+/// full queue, another node's write on a network file system, a replaced directory).
 const POLL: Duration = Duration::from_secs(2);
 
-/// What the thread is told.
+/// Messages to the thread.
 pub(super) enum Message {
     /// Something may have changed.
     Changed,
@@ -31,7 +31,7 @@ pub(super) enum Message {
     Stop,
 }
 
-/// Has the kernel tell of changes, if it can; otherwise the poll alone finds them.
+/// Subscribes to the kernel's notifications. If that fails, only the poll finds changes.
 pub(super) fn subscribe(directory: &Path, inbox: Sender<Message>) -> Option<RecommendedWatcher> {
     let tell = move |event: notify::Result<Event>| {
         if event.map_or(true, |event| may_change_files(&event)) {
@@ -48,13 +48,13 @@ pub(super) fn subscribe(directory: &Path, inbox: Sender<Message>) -> Option<Reco
             tracing::warn!(
                 directory = %directory.display(),
                 %error,
-                "cannot watch the configuration directory, looking every {POLL:?} instead"
+                "cannot watch the configuration directory; it is checked every {POLL:?} instead"
             );
         })
         .ok()
 }
 
-/// Reading a file is an event too, which would make every reload cause the next one.
+/// Reading a file is an event too, so each reload would cause the next one.
 fn may_change_files(event: &Event) -> bool {
     match event.kind {
         EventKind::Access(access) => access == AccessKind::Close(AccessMode::Write),
@@ -88,7 +88,7 @@ impl Loader {
         }
     }
 
-    /// Where snapshots appear.
+    /// Receives the snapshots.
     pub(super) fn subscribe(&self) -> watch::Receiver<Arc<Snapshot>> {
         self.published.subscribe()
     }
@@ -111,7 +111,7 @@ impl Loader {
     }
 
     fn reload(&mut self) {
-        // Looked at first: a change after this is seen by the next look.
+        // Surveyed first: the next survey sees a change after this.
         self.seen = read::survey(&self.directory);
         let snapshot = load(&self.directory, &mut self.state);
         self.published.send_if_modified(|current| {
@@ -130,7 +130,7 @@ fn load(directory: &Path, state: &mut FilesInForce) -> Snapshot {
         tracing::info!(
             file = %ignored.path.display(),
             kind = ignored.kind,
-            "ignoring a kind of object that the mesh does not read"
+            "objects of a kind that the mesh does not read are ignored"
         );
     }
     Snapshot::new(state.parts())
@@ -145,7 +145,7 @@ fn log_changes(before: &[Fault], after: &[Fault]) {
         );
     }
     for fault in before.iter().filter(|fault| !after.contains(fault)) {
-        tracing::info!(subject = fault.subject, "configuration fault is mended");
+        tracing::info!(subject = fault.subject, "configuration fault is resolved");
     }
 }
 

@@ -6,9 +6,8 @@ use k8s_openapi::api::discovery::v1::{
 
 use ambit_model::{EndpointSlice, EndpointState, ObjectName, SliceEndpoint, SlicePort};
 
-use super::ports::{is_tcp, port};
-use super::{ObjectError, address, namespaced_name};
-use crate::field::FieldPath;
+use super::{ObjectError, address, is_tcp, namespaced_name, port};
+use crate::place::FieldPath;
 
 /// The label that says which Service a slice belongs to.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -22,17 +21,17 @@ const MOST_PORTS: usize = 100;
 /// The most addresses of an endpoint, as the API server has it.
 const MOST_ADDRESSES: usize = 100;
 
-/// The addresses of one slice.
+/// The address family of a slice.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum AddressFamily {
     V4,
     V6,
 }
 
-/// An EndpointSlice; `None` for one that belongs to no Service.
+/// An EndpointSlice; `None` if it does not belong to a Service.
 ///
 /// # Errors
-/// Where its name is missing, or a field that says where connections go cannot be what it says.
+/// If its name is missing, or a field that decides where connections go has an impossible value.
 pub(crate) fn endpoint_slice(
     object: &KubernetesSlice,
 ) -> Result<Option<EndpointSlice>, ObjectError> {
@@ -69,8 +68,7 @@ fn family(address_type: &str) -> Result<AddressFamily, ObjectError> {
         other => Err(ObjectError::new(
             FieldPath::at("addressType"),
             format!(
-                "{other:?} tells the mesh no address, so nothing can be said of these endpoints; \
-                 use IPv4 or IPv6"
+                "{other:?} has no addresses that the mesh can use, so these endpoints are unknown; use IPv4 or IPv6"
             ),
         )),
     }
@@ -84,7 +82,7 @@ fn at_most(field: &str, found: usize, most: usize) -> Result<(), ObjectError> {
     Err(ObjectError::new(FieldPath::at(field), problem))
 }
 
-/// A port without a number is one that kube-proxy does not use.
+/// kube-proxy does not use a port without a number.
 fn slice_port(declared: &EndpointPort, index: usize) -> Result<Option<SlicePort>, ObjectError> {
     let Some(number) = declared.port else {
         return Ok(None);
@@ -116,8 +114,8 @@ fn slice_endpoint(
     })
 }
 
-/// An address that may be an endpoint's: what the API server refuses leads to the node itself or to
-/// its neighbours.
+/// An address that an endpoint may have. Those that the API server refuses lead to the node itself or
+/// to its neighbours.
 fn endpoint_address(
     text: &str,
     field: FieldPath,
@@ -138,8 +136,7 @@ fn endpoint_address(
     Err(ObjectError::new(field, problem))
 }
 
-/// What conditions say; those that are absent are as Kubernetes has them: ready, and serving as long
-/// as it is ready.
+/// The state that the conditions give. Absent ones have Kubernetes' defaults: ready, and serving if ready.
 fn state(conditions: Option<&EndpointConditions>) -> EndpointState {
     let condition = |of: fn(&EndpointConditions) -> Option<bool>| conditions.and_then(of);
     let ready = condition(|all| all.ready).unwrap_or(true);
@@ -205,13 +202,13 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_refused_with_its_field() {
+    fn impossible_values_are_refused_with_their_field() {
         let many = vec!["{addresses: [10.0.0.1]}"; MOST_ENDPOINTS + 1].join(", ");
         let many = format!("addressType: IPv4, endpoints: [{many}]");
         for (rest, message) in [
             (
                 "addressType: FQDN, endpoints: [{addresses: [a.example]}]",
-                "field addressType: \"FQDN\" tells the mesh no address",
+                "field addressType: \"FQDN\" has no addresses",
             ),
             (
                 "addressType: IPv6, endpoints: [{addresses: ['fd00::1']}, {addresses: [10.0.0.1]}]",

@@ -12,14 +12,13 @@ use ambit_model::{
     HttpApi, OnError, ProviderService,
 };
 
-use super::ObjectError;
-use super::ports::port;
-use crate::field::FieldPath;
+use super::{ObjectError, port};
+use crate::place::FieldPath;
 
-/// Istio's time-out for a check where none is configured.
+/// Istio's default time-out for a check.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// The headers with which HTTP itself marks where a message ends and whom it is for.
+/// The headers by which HTTP itself frames and routes messages.
 const FRAMING: [HeaderName; 4] = [
     header::CONTENT_LENGTH,
     header::TRANSFER_ENCODING,
@@ -27,8 +26,8 @@ const FRAMING: [HeaderName; 4] = [
     header::HOST,
 ];
 
-/// One of `extensionProviders`. A kind that does not authorize (tracing, metrics, logs) is a field
-/// that is not listed here.
+/// One of `extensionProviders`. Kinds that do not authorize (tracing, metrics, logs) are fields that
+/// are not listed here.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ProviderEntry {
@@ -48,7 +47,7 @@ struct GrpcSettings {
     fail_open: Option<bool>,
     status_on_error: Option<String>,
     include_request_body_in_check: Option<BodySettings>,
-    /// For Envoy's routes, of which there are none here.
+    /// Only matters for Envoy's routes.
     #[serde(rename = "clearRouteCache")]
     _clear_route_cache: Option<bool>,
 }
@@ -70,7 +69,7 @@ struct HttpSettings {
     headers_to_upstream_on_allow: Option<Vec<String>>,
     headers_to_downstream_on_deny: Option<Vec<String>>,
     headers_to_downstream_on_allow: Option<Vec<String>>,
-    /// For Envoy's routes, of which there are none here.
+    /// Only matters for Envoy's routes.
     #[serde(rename = "clearRouteCache")]
     _clear_route_cache: Option<bool>,
 }
@@ -83,7 +82,7 @@ struct BodySettings {
     pack_as_bytes: Option<bool>,
 }
 
-/// What both kinds have.
+/// The settings that both kinds have.
 struct CommonSettings<'a> {
     service: Option<&'a str>,
     port: Option<i32>,
@@ -96,7 +95,7 @@ struct CommonSettings<'a> {
 /// The authorizers among the providers, by name.
 ///
 /// # Errors
-/// Where one cannot be used as it stands, or two have one name.
+/// If one cannot be used as it is written, or two have the same name.
 pub(super) fn extension_providers(
     entries: Vec<ProviderEntry>,
     at: &FieldPath,
@@ -109,7 +108,7 @@ pub(super) fn extension_providers(
         };
         let name = Arc::clone(&provider.name);
         if providers.insert(name, Arc::new(provider)).is_some() {
-            let problem = "another provider has this name already";
+            let problem = "another provider has the same name";
             return Err(ObjectError::new(at.key("name"), problem));
         }
     }
@@ -191,8 +190,7 @@ fn service(common: &CommonSettings<'_>, at: &FieldPath) -> Result<ProviderServic
     };
     if !is_host(host) || namespace.is_some_and(|namespace| !is_host(namespace)) {
         let problem = format!(
-            "{text:?} names no service; write [namespace/]host, such as \
-             authz.tools.svc.cluster.local"
+            "{text:?} does not name a service; write [namespace/]host, for example authz.tools.svc.cluster.local"
         );
         return Err(ObjectError::new(at.key("service"), problem));
     }
@@ -203,7 +201,7 @@ fn service(common: &CommonSettings<'_>, at: &FieldPath) -> Result<ProviderServic
     })
 }
 
-/// Whether a text can be a DNS name or an IPv4 address.
+/// Whether a string can be a DNS name or an IPv4 address.
 fn is_host(text: &str) -> bool {
     let valid = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
     !text.is_empty() && text.len() <= 253 && text.chars().all(valid)
@@ -223,7 +221,8 @@ fn timeout(text: Option<&str>, field: FieldPath) -> Result<Duration, ObjectError
     duration
         .filter(|duration| *duration >= Duration::from_millis(1))
         .ok_or_else(|| {
-            let problem = format!("{text:?} is no time of at least 0.001s; write such as 0.5s");
+            let problem =
+                format!("{text:?} is not a duration of at least 0.001s; write, for example, 0.5s");
             ObjectError::new(field, problem)
         })
 }
@@ -237,7 +236,7 @@ fn on_error(common: &CommonSettings<'_>, field: FieldPath) -> Result<OnError, Ob
             .ok()
             .filter(|status: &StatusCode| status.is_client_error() || status.is_server_error())
             .ok_or_else(|| {
-                let problem = format!("{text:?} is no status of an error, which is 400 to 599");
+                let problem = format!("{text:?} is not an error status; write 400 to 599");
                 ObjectError::new(field, problem)
             })?,
     };
@@ -312,7 +311,8 @@ fn path_prefix(text: Option<&str>, field: FieldPath) -> Result<String, ObjectErr
     if text.is_empty() || (text.starts_with('/') && text.chars().all(valid)) {
         return Ok(text.to_owned());
     }
-    let problem = format!("{text:?} is no path, which begins with / and has neither ? nor #");
+    let problem =
+        format!("{text:?} is not a path: it must begin with / and contain neither ? nor #");
     Err(ObjectError::new(field, problem))
 }
 
@@ -322,8 +322,8 @@ fn additional_headers(
 ) -> Result<Vec<(HeaderName, HeaderValue)>, ObjectError> {
     let header = |(name, value): (&String, &String)| {
         let refused = |problem: &str| ObjectError::new(at.key(name), problem);
-        let parsed = HeaderName::from_bytes(name.as_bytes())
-            .map_err(|_| refused("this is no name of a header"))?;
+        let parsed =
+            HeaderName::from_bytes(name.as_bytes()).map_err(|_| refused("not a header name"))?;
         if FRAMING.contains(&parsed) {
             return Err(refused("HTTP itself needs this header; remove it"));
         }

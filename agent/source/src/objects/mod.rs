@@ -1,11 +1,9 @@
 //! The meaning of Kubernetes objects for the mesh, whatever source they come from.
 
-mod app_protocol;
 mod endpoint_slice;
 mod extension_provider;
 mod mesh_config;
 mod pod;
-mod policy;
 mod ports;
 mod service;
 
@@ -15,14 +13,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use ambit_model::ObjectName;
+use ambit_model::{ObjectName, Origin, PolicyKind, PolicyObject, REVISION_LABEL};
 
-use super::field::FieldPath;
+use super::place::FieldPath;
 
 pub(crate) use endpoint_slice::endpoint_slice;
 pub(crate) use mesh_config::{MESH_CONFIG_NAME, MeshConfigObject, mesh_config};
 pub(crate) use pod::PodObject;
-pub(crate) use policy::policy;
 pub(crate) use service::service;
 
 /// Why an object cannot be used.
@@ -48,7 +45,7 @@ impl ObjectError {
 /// The name of an object that has no namespace.
 ///
 /// # Errors
-/// Where `metadata.name` is absent or empty.
+/// If `metadata.name` is absent or empty.
 pub(crate) fn cluster_name(metadata: &ObjectMeta) -> Result<&str, ObjectError> {
     match metadata.name.as_deref() {
         None | Some("") => Err(ObjectError::new(
@@ -59,10 +56,10 @@ pub(crate) fn cluster_name(metadata: &ObjectMeta) -> Result<&str, ObjectError> {
     }
 }
 
-/// The name of an object that belongs to a namespace, which is `default` where none is given.
+/// The name of an object that belongs to a namespace: `default`, if none is given.
 ///
 /// # Errors
-/// Where `metadata.name` is absent or empty.
+/// If `metadata.name` is absent or empty.
 pub(crate) fn namespaced_name(metadata: &ObjectMeta) -> Result<ObjectName, ObjectError> {
     let name = cluster_name(metadata)?;
     let namespace = metadata
@@ -72,10 +69,37 @@ pub(crate) fn namespaced_name(metadata: &ObjectMeta) -> Result<ObjectName, Objec
     Ok(ObjectName::new(namespace.unwrap_or("default"), name))
 }
 
-/// A value, which stands at a field, as its type.
+/// A policy object with its `spec` as it is written.
 ///
 /// # Errors
-/// Where it is not of that type, with the field in it at fault.
+/// If it has no name.
+pub(crate) fn policy(
+    kind: PolicyKind,
+    metadata: &ObjectMeta,
+    spec: Value,
+    origin: Origin,
+) -> Result<PolicyObject, ObjectError> {
+    Ok(PolicyObject {
+        kind,
+        name: namespaced_name(metadata)?,
+        revision: metadata
+            .labels
+            .as_ref()
+            .and_then(|labels| labels.get(REVISION_LABEL).cloned()),
+        annotations: metadata.annotations.clone().unwrap_or_default(),
+        created: metadata
+            .creation_timestamp
+            .as_ref()
+            .map(|time| time.0.format("%Y-%m-%dT%H:%M:%SZ").to_string()),
+        spec,
+        origin,
+    })
+}
+
+/// Converts the value of a field to a type.
+///
+/// # Errors
+/// If it is not of that type, with the field at fault.
 pub(crate) fn typed<T: DeserializeOwned>(value: Value, at: &FieldPath) -> Result<T, ObjectError> {
     serde_path_to_error::deserialize(value).map_err(|error| {
         let field = at.join(&FieldPath::from(error.path()));
@@ -97,4 +121,25 @@ fn address(text: &str, field: FieldPath) -> Result<IpAddr, ObjectError> {
         return Err(ObjectError::new(field, problem));
     }
     Ok(address)
+}
+
+/// A TCP port number from an object.
+///
+/// # Errors
+/// If it is not between 1 and 65535.
+fn port(number: i32, field: FieldPath) -> Result<u16, ObjectError> {
+    u16::try_from(number)
+        .ok()
+        .filter(|port| *port != 0)
+        .ok_or_else(|| {
+            ObjectError::new(
+                field,
+                format!("{number} is not a port; a port is 1 to 65535"),
+            )
+        })
+}
+
+/// Whether a `protocol` field says TCP, which is the default.
+fn is_tcp(protocol: Option<&str>) -> bool {
+    protocol.is_none_or(|protocol| protocol == "TCP")
 }

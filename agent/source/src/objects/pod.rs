@@ -11,18 +11,18 @@ use ambit_model::{
 
 use super::ports::{named_ports, probe_ports};
 use super::{ObjectError, address, namespaced_name};
-use crate::field::FieldPath;
+use crate::place::FieldPath;
 
-/// What Istio's injector annotates a pod with.
+/// The annotation of Istio's injector.
 const SIDECAR_STATUS: &str = "sidecar.istio.io/status";
 
-/// What Istio's ambient annotates a pod with.
+/// The annotation of Istio's ambient mode.
 const AMBIENT_REDIRECTION: &str = "ambient.istio.io/redirection";
 
 /// The container that Istio's injector adds.
 const SIDECAR_CONTAINER: &str = "istio-proxy";
 
-/// A pod before its namespace is looked at, whose label decides where the pod has none.
+/// A pod before its namespace is considered, whose label decides if the pod has none.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct PodObject {
     /// As in a namespace without labels.
@@ -34,7 +34,7 @@ impl PodObject {
     /// The workload of a pod; `None` for a pod that has ended.
     ///
     /// # Errors
-    /// Where a field that the mesh relies on cannot be what it says.
+    /// If a field that the mesh relies on has an impossible value.
     pub(crate) fn convert(
         pod: &Pod,
         trust_domain: &TrustDomain,
@@ -74,7 +74,7 @@ impl PodObject {
         &self.workload.name
     }
 
-    /// The workload that this pod is in its namespace.
+    /// The pod's workload, given its namespace.
     pub(crate) fn in_namespace(&self, namespace: Option<&NamespaceInfo>) -> Workload {
         let of_namespace = namespace.map_or(DataplaneMode::Unset, NamespaceInfo::dataplane_mode);
         let mode = match DataplaneMode::of(&self.workload.labels) {
@@ -200,7 +200,7 @@ fn identity(
     })
 }
 
-/// A pod on the node's network has no address of its own.
+/// A pod on the node's network does not have its own address.
 fn addresses(spec: &PodSpec, status: Option<&PodStatus>) -> Result<Vec<IpAddr>, ObjectError> {
     let Some(status) = status.filter(|_| !uses_node_network(spec)) else {
         return Ok(Vec::new());
@@ -418,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_refused_with_its_field() {
+    fn impossible_values_are_refused_with_their_field() {
         for (metadata, spec, status, message) in [
             (
                 "",

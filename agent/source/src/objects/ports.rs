@@ -3,29 +3,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::api::core::v1::{Container, ContainerPort, LifecycleHandler, PodSpec, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::ObjectError;
-use crate::field::FieldPath;
-
-/// A TCP port number from an object.
-///
-/// # Errors
-/// Where it is not between 1 and 65535.
-pub(super) fn port(number: i32, field: FieldPath) -> Result<u16, ObjectError> {
-    u16::try_from(number)
-        .ok()
-        .filter(|port| *port != 0)
-        .ok_or_else(|| {
-            ObjectError::new(
-                field,
-                format!("{number} is not a port; a port is 1 to 65535"),
-            )
-        })
-}
-
-/// Whether a `protocol` field says TCP, which is the default.
-pub(super) fn is_tcp(protocol: Option<&str>) -> bool {
-    protocol.is_none_or(|protocol| protocol == "TCP")
-}
+use super::{ObjectError, is_tcp, port};
+use crate::place::FieldPath;
 
 /// The TCP ports of a pod by name; the first of a name counts, as in Kubernetes.
 pub(super) fn named_ports(spec: &PodSpec) -> Result<BTreeMap<String, u16>, ObjectError> {
@@ -146,7 +125,7 @@ fn dials_pod(host: Option<&str>) -> bool {
     host.is_none_or(str::is_empty)
 }
 
-/// The number of a probe's port. A name that its container does not declare is no port: the kubelet
+/// The number of a probe's port. A name that its container does not declare yields no port: the kubelet
 /// cannot dial it either.
 fn resolve(
     target: PortTarget<'_>,
@@ -221,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_is_no_port_is_named_with_its_field() {
+    fn an_impossible_port_is_refused_with_its_field() {
         let spec =
             spec("containers: [{name: a}, {name: b, livenessProbe: {tcpSocket: {port: 65536}}}]");
         let error = probe_ports(&spec).expect_err("out of range");

@@ -4,17 +4,15 @@ use std::net::IpAddr;
 use k8s_openapi::api::core::v1::{Service as KubernetesService, ServicePort as Port, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use ambit_model::{Service, ServicePort, TargetPort};
+use ambit_model::{AppProtocol, Service, ServicePort, TargetPort};
 
-use super::app_protocol::app_protocol;
-use super::ports::{is_tcp, port};
-use super::{ObjectError, address, namespaced_name};
-use crate::field::FieldPath;
+use super::{ObjectError, address, is_tcp, namespaced_name, port};
+use crate::place::FieldPath;
 
 /// A Service: its cluster IPs, TCP ports and selector.
 ///
 /// # Errors
-/// Where its name is missing, or an address or port cannot be one.
+/// If its name is missing, or an address or port is impossible.
 pub(crate) fn service(object: &KubernetesService) -> Result<Service, ObjectError> {
     let name = namespaced_name(&object.metadata)?;
     let Some(spec) = &object.spec else {
@@ -70,7 +68,7 @@ fn service_port(declared: &Port, index: usize) -> Result<ServicePort, ObjectErro
         Some(IntOrString::String(name)) if names_a_port(name) => TargetPort::Name(name.clone()),
         Some(IntOrString::String(name)) => {
             let problem = format!(
-                "{name:?} is no name of a port, which has a letter; write a number without quotes"
+                "{name:?} is not the name of a port, which has a letter; write a number without quotes"
             );
             return Err(ObjectError::new(field.key("targetPort"), problem));
         }
@@ -83,15 +81,35 @@ fn service_port(declared: &Port, index: usize) -> Result<ServicePort, ObjectErro
     })
 }
 
-/// Kubernetes wants a letter in the name of a port, so that it cannot be taken for a number.
+/// Kubernetes requires a letter in the name of a port, so that it cannot be confused with a number.
 fn names_a_port(name: &str) -> bool {
     name.chars().any(|c| c.is_ascii_alphabetic())
+}
+
+/// What a port of a Service speaks, by Istio's rules: its `appProtocol` decides if it is set, or else
+/// its name up to the first `-`. Case does not matter.
+fn app_protocol(declared: Option<&str>, port_name: Option<&str>) -> AppProtocol {
+    match declared {
+        Some("kubernetes.io/h2c") => AppProtocol::Http2,
+        Some("kubernetes.io/ws") => AppProtocol::Http,
+        Some(declared) => by_prefix(declared),
+        None => port_name.map_or(AppProtocol::Opaque, by_prefix),
+    }
+}
+
+/// `grpc-web` has the `-` in it, and both its parts are HTTP/2, as for Istio.
+fn by_prefix(text: &str) -> AppProtocol {
+    let prefix = text.split_once('-').map_or(text, |(prefix, _)| prefix);
+    match prefix.to_ascii_lowercase().as_str() {
+        "http" | "http_proxy" => AppProtocol::Http,
+        "http2" | "h2c" | "grpc" => AppProtocol::Http2,
+        _ => AppProtocol::Opaque,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ambit_model::AppProtocol;
 
     fn convert(spec: &str) -> Result<Service, ObjectError> {
         let yaml =
@@ -149,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_refused_with_its_field() {
+    fn impossible_values_are_refused_with_their_field() {
         for (spec, message) in [
             (
                 "{clusterIP: 10.96.0}",
@@ -170,11 +188,60 @@ mod tests {
             ),
             (
                 "{ports: [{port: 80, targetPort: '8080'}]}",
-                "field spec.ports[0].targetPort: \"8080\" is no name of a port, which has a letter; \
+                "field spec.ports[0].targetPort: \"8080\" is not the name of a port, which has a letter; \
                  write a number without quotes",
             ),
         ] {
             assert_eq!(convert(spec).expect_err(spec).to_string(), message);
+        }
+    }
+
+    #[test]
+    fn the_prefix_of_a_ports_name_declares_the_protocol() {
+        for (name, protocol) in [
+            ("http", AppProtocol::Http),
+            ("HTTP-web", AppProtocol::Http),
+            ("http-admin-2", AppProtocol::Http),
+            ("http2", AppProtocol::Http2),
+            ("http2-api", AppProtocol::Http2),
+            ("grpc", AppProtocol::Http2),
+            ("grpc-web", AppProtocol::Http2),
+            ("grpc-web-x", AppProtocol::Http2),
+            ("h2c", AppProtocol::Http2),
+            ("", AppProtocol::Opaque),
+            ("httpx", AppProtocol::Opaque),
+            ("web-http", AppProtocol::Opaque),
+            ("https", AppProtocol::Opaque),
+            ("https-http", AppProtocol::Opaque),
+            ("tls", AppProtocol::Opaque),
+            ("tcp-http", AppProtocol::Opaque),
+            ("mysql", AppProtocol::Opaque),
+            ("redis", AppProtocol::Opaque),
+            ("mongo", AppProtocol::Opaque),
+            ("ws", AppProtocol::Opaque),
+        ] {
+            assert_eq!(app_protocol(None, Some(name)), protocol, "{name:?}");
+        }
+        assert_eq!(app_protocol(None, None), AppProtocol::Opaque);
+    }
+
+    #[test]
+    fn app_protocol_beats_the_name() {
+        for (declared, protocol) in [
+            ("kubernetes.io/h2c", AppProtocol::Http2),
+            ("kubernetes.io/ws", AppProtocol::Http),
+            ("kubernetes.io/wss", AppProtocol::Opaque),
+            ("HTTP", AppProtocol::Http),
+            ("grpc", AppProtocol::Http2),
+            ("tcp", AppProtocol::Opaque),
+            ("example.com/http", AppProtocol::Opaque),
+            ("", AppProtocol::Opaque),
+        ] {
+            assert_eq!(app_protocol(Some(declared), None), protocol, "{declared:?}");
+            for name in ["http", "tcp", "grpc"] {
+                let both = app_protocol(Some(declared), Some(name));
+                assert_eq!(both, protocol, "{declared:?} {name}");
+            }
         }
     }
 }

@@ -18,7 +18,7 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 /// What to make.
 #[derive(clap::Args)]
 pub(super) struct InitArguments {
-    /// Where to make it. What is there is never overwritten.
+    /// The directory to make. Existing files are never overwritten.
     #[arg(long)]
     dir: PathBuf,
     /// The mesh's SPIFFE trust domain.

@@ -36,7 +36,7 @@ pub(super) struct ServeArguments {
     /// How long certificates are valid at most, in seconds, whatever a caller asks for.
     #[arg(long, default_value = "86400")]
     max_lifetime: NonZeroU64,
-    /// How long certificates are valid where a caller does not say, in seconds.
+    /// How long certificates are valid if a caller does not say, in seconds.
     #[arg(long, default_value = "86400")]
     default_lifetime: NonZeroU64,
     /// A service account of node agents, NAMESPACE/NAME: it may ask for the identities of pods on
@@ -47,13 +47,13 @@ pub(super) struct ServeArguments {
     #[arg(long, default_value = "istio-ca")]
     audience: String,
     /// A file with the cluster's JWKS, to check tokens without the API server; read again when it
-    /// changes. A token is then good until it expires, even where its pod has ended.
+    /// changes. A token is then good until it expires, even if its pod has ended.
     #[arg(long, requires = "issuer")]
     jwks: Option<PathBuf>,
     /// The issuer of the cluster's tokens, as they have it in `iss`.
     #[arg(long, requires = "jwks")]
     issuer: Option<String>,
-    /// A directory of Kubernetes YAML that tells where pods run, instead of the API server.
+    /// A directory of Kubernetes YAML that says where pods run, instead of the API server.
     #[arg(long, env = "AMBIT_CONFIG_DIR")]
     config_dir: Option<PathBuf>,
     /// How to reach the API server [default: as a pod of the cluster].
@@ -68,7 +68,7 @@ pub(super) struct ServeArguments {
     /// What to log: a level, or a list of target=level. The audit log is always written.
     #[arg(long, env = "AMBIT_LOG", default_value = "info")]
     log: String,
-    /// How a log line looks.
+    /// The format of log lines.
     #[arg(long, env = "AMBIT_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
 }

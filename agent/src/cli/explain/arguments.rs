@@ -13,20 +13,20 @@ use ambit_policy::explain::{
     AccessQuestion, CallerName, CallerTransport, DestinationName, HypotheticalRequest,
 };
 
-/// Whether somebody may reach something.
+/// Whether a caller may reach a destination.
 #[derive(clap::Args)]
 pub(super) struct QuestionArguments {
-    /// Who calls: namespace/service-account, pod:namespace/name, an IP address, or a principal.
+    /// The caller: namespace/service-account, pod:namespace/name, an IP address, or a principal.
     #[arg(long)]
     from: CallerName,
-    /// The caller's address, where --from does not say it.
+    /// The caller's address, if --from is not one.
     #[arg(long, value_name = "IP")]
     from_address: Option<IpAddr>,
     /// In plaintext, without an identity.
     #[arg(long)]
     plaintext: bool,
-    /// What is called: namespace/pod, service.namespace, an IP address, or, where a pod and a
-    /// Service have one name, pod:namespace/name or service:namespace/name.
+    /// The destination: namespace/pod, service.namespace, an IP address, or, if a pod and a Service
+    /// have the same name, pod:namespace/name or service:namespace/name.
     #[arg(long)]
     to: DestinationName,
     /// The pod's port, or the Service's.
@@ -79,7 +79,7 @@ impl QuestionArguments {
 fn header(text: &str) -> Result<(String, String), String> {
     let (name, value) = text
         .split_once('=')
-        .ok_or_else(|| format!("{text:?} is no header; write name=value"))?;
+        .ok_or_else(|| format!("{text:?} is not a header; write name=value"))?;
     Ok((name.trim().to_owned(), value.trim().to_owned()))
 }
 
@@ -96,11 +96,11 @@ fn claims(text: &str) -> anyhow::Result<Map<String, Value>> {
         false => match text.split('.').collect::<Vec<_>>().as_slice() {
             [_, payload, _] => URL_SAFE_NO_PAD
                 .decode(payload)
-                .context("its payload is no base64url")?,
-            _ => bail!("a token has three parts with dots between them"),
+                .context("its payload is not base64url")?,
+            _ => bail!("a token has three parts, separated by dots"),
         },
     };
-    serde_json::from_slice(&payload).context("its payload is no JSON object")
+    serde_json::from_slice(&payload).context("its payload is not a JSON object")
 }
 
 #[cfg(test)]
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_token_is_refused() {
+    fn other_text_than_a_token_is_refused() {
         for text in ["", "abc", "a.b", "a.!.c", "a.e30", "[]", "{", "a.W10.c"] {
             claims(text).expect_err(text);
         }

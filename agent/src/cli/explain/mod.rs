@@ -16,7 +16,7 @@ use ambit_policy::MeshView;
 use ambit_policy::explain::{AccessExplanation, AccessQuestion};
 use arguments::QuestionArguments;
 
-/// What to ask, of whom, and how to print the answer.
+/// The question, the agent or the files that answer it, and how to print the answer.
 #[derive(clap::Args)]
 pub(super) struct ExplainArguments {
     #[command(flatten)]
@@ -53,7 +53,7 @@ impl ExplainArguments {
     }
 }
 
-/// What is broken may be what decides, so that nothing is said without it.
+/// A broken object might decide, so there is no answer without it.
 fn of_files(
     mesh: MeshArguments,
     files: &[PathBuf],
@@ -65,7 +65,7 @@ fn of_files(
     }
     if let Some(broken) = files.broken.first() {
         bail!(
-            "{}, document {}: {}; `ambit validate` lists all that is wrong",
+            "{}, document {}: {}; `ambit validate` lists every error",
             broken.path.display(),
             broken.document,
             broken.problem

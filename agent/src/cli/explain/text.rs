@@ -5,7 +5,7 @@ use ambit_policy::explain::{
     ExplainedRequest, Explanation, PortAuthentication, RuleName, RuleText,
 };
 
-/// How far the labels stand from what they label.
+/// The width of the column of labels.
 const LABEL_WIDTH: usize = 13;
 
 /// An answer as lines of text.
@@ -117,7 +117,7 @@ fn undecided(rule: &RuleText) -> String {
         .map(|one| format!("{} is {}", one.field, one.wants))
         .collect();
     format!(
-        "{} {} where {}",
+        "{} {} if {}",
         short(&rule.rule),
         effect(&rule.action),
         wants.join(" and ")
@@ -132,7 +132,7 @@ fn effect(action: &str) -> &'static str {
     }
 }
 
-/// Without its origin, which stands elsewhere in the answer.
+/// Without its origin, which is elsewhere in the answer.
 fn short(rule: &RuleName) -> String {
     let short = RuleName {
         origin: None,
@@ -268,7 +268,7 @@ mod tests {
         })));
         assert!(shown.starts_with("DEPENDS ON THE REQUEST"), "{shown}");
         assert!(
-            shown.contains("a/b denies where paths is one of \"/a\""),
+            shown.contains("a/b denies if paths is one of \"/a\""),
             "{shown}"
         );
         let mutual_tls = "STRICT, by PeerAuthentication a/b; plaintext would be refused";

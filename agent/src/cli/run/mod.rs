@@ -1,6 +1,6 @@
 //! `ambit run`.
 
-mod ca;
+mod issuer;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -14,7 +14,7 @@ use ambit_datapath::KernelLog;
 use ambit_model::{MeshRanges, Revision, TrustDomain};
 use ambit_observe::logging::{self, LogFormat};
 
-/// Where the admin socket is unless it is said otherwise.
+/// The default path of the admin socket.
 pub(super) const DEFAULT_SOCKET: &str = "/run/ambit/admin.sock";
 
 /// The agent's settings.
@@ -26,7 +26,7 @@ pub(super) struct RunArguments {
     /// The cgroup2 directory below which every pod and this agent run [default: the whole tree].
     #[arg(long, env = "AMBIT_CGROUP")]
     cgroup: Option<PathBuf>,
-    /// The cgroup2 directory below which every pod runs: what is in it is not the node itself.
+    /// The cgroup2 directory below which every pod runs: processes in it do not count as the node itself.
     #[arg(long, env = "AMBIT_PODS_CGROUP")]
     pods_cgroup: Option<PathBuf>,
     /// A directory of Kubernetes YAML.
@@ -41,12 +41,12 @@ pub(super) struct RunArguments {
     /// Istio's root namespace.
     #[arg(long, env = "AMBIT_ROOT_NAMESPACE", default_value = "istio-system")]
     root_namespace: String,
-    /// The control plane's revision: policies with the label istio.io/rev apply where it says so.
-    /// Without one (""), all apply.
+    /// The control plane's revision: policies with another revision in the label istio.io/rev do not
+    /// apply. Without one (""), all apply.
     #[arg(long, env = "AMBIT_REVISION", default_value_t, value_parser = Revision::new)]
     revision: Revision,
     /// A Pod or Service CIDR of the cluster. Required: without it, addresses that are not known yet
-    /// would be taken for the outside, and dialled in plaintext.
+    /// would count as outside the mesh, and be dialled in plaintext.
     #[arg(long, env = "AMBIT_MESH_CIDR", value_delimiter = ',', required = true)]
     mesh_cidr: Vec<IpNet>,
     /// A part of the mesh's CIDRs that is outside of it.
@@ -64,20 +64,20 @@ pub(super) struct RunArguments {
     /// Threads of the data path, 1 to 8 [default: as many as the CPUs allow, up to 4].
     #[arg(long, env = "AMBIT_SHARDS")]
     shards: Option<NonZeroUsize>,
-    /// Certificates (PEM) to trust, besides the node's own, where an issuer's JWKS is fetched from.
+    /// Certificates (PEM) to trust, in addition to the node's own, when an issuer's JWKS is fetched.
     #[arg(long, env = "AMBIT_JWKS_CA")]
     jwks_ca: Option<PathBuf>,
     /// What to log: a level, or a list of target=level.
     #[arg(long, env = "AMBIT_LOG", default_value = "info")]
     log: String,
-    /// How a log line looks.
+    /// The format of log lines.
     #[arg(long, env = "AMBIT_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
     /// Let the kernel programs log each step, at debug level.
     #[arg(long, env = "AMBIT_KERNEL_LOG")]
     kernel_log: bool,
     #[command(flatten)]
-    ca: ca::IssuerArguments,
+    ca: issuer::IssuerArguments,
 }
 
 impl RunArguments {

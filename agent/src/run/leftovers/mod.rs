@@ -1,5 +1,5 @@
-//! Network namespaces that are in the kernel and that no pod is served in: closed both ways until
-//! the objects opt their pod out, or until they are gone.
+//! Leftovers: enrolled network namespaces in which no pod is served. They are closed in both directions
+//! until the objects opt their pod out, or until they are gone.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ pub(super) struct ClosedNetns {
     pub(super) reason: String,
 }
 
-/// What could not be done with a leftover. It is tried again.
+/// What could not be done about a leftover. It is tried again.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LeftoverError {
     /// They cannot be found.
@@ -49,18 +49,18 @@ pub(super) enum LeftoverError {
     },
 }
 
-/// What is to become of a leftover.
+/// What to do about a leftover.
 #[derive(PartialEq, Eq, Debug)]
 enum LeftoverDecision {
-    /// It leaves the kernel.
+    /// Take it out of the kernel.
     Remove(&'static str),
-    /// It stays closed, and this is why.
+    /// Keep it closed, for this reason.
     KeepClosed(String),
 }
 
 impl Reconciler {
-    /// Closes what an earlier agent left and no pod is served in, and takes out of the kernel what
-    /// is gone or opted out. What the configuration says counts once it is known in full.
+    /// Closes the namespaces that an earlier agent left and in which no pod is served, and takes out of
+    /// the kernel those that are gone or opted out. The configuration counts only once it is complete.
     pub(super) fn tend_leftovers(&mut self, snapshot: &Snapshot) {
         let served: BTreeSet<NetnsCookie> = self.served_netns();
         let leftovers = match self.parts.enroller.leftovers(&served) {
@@ -132,7 +132,9 @@ fn decide(
     match &leftover.owner {
         Ok(Some(owner)) => decide_owned(snapshot, node, owner, leftover.life),
         Ok(None) => decide_unowned(snapshot, claims, leftover.life),
-        Err(error) => LeftoverDecision::KeepClosed(format!("whose it is cannot be told: {error}")),
+        Err(error) => LeftoverDecision::KeepClosed(format!(
+            "it is not known which pod it belongs to: {error}"
+        )),
     }
 }
 
@@ -167,7 +169,7 @@ fn decide_owned(
     }
 }
 
-/// The decision of what several pods named while it was given to none.
+/// Decides about a namespace that several pods named and that none of them was given.
 fn decide_unowned(snapshot: &Snapshot, claims: &Claims, life: NetnsLife) -> LeftoverDecision {
     let claimants = match life {
         NetnsLife::Alive(inode) => claims.on(inode),
@@ -183,8 +185,8 @@ fn decide_unowned(snapshot: &Snapshot, claims: &Claims, life: NetnsLife) -> Left
     )
 }
 
-/// The decision of what no object speaks for. Where nothing is attached there is no telling when it is
-/// gone, and little is kept closed.
+/// Decides about a namespace that no object speaks for. If nothing is attached to it, the agent cannot
+/// notice its end, and it closes little.
 fn decide_without_object(life: NetnsLife, reason: &str) -> LeftoverDecision {
     match life {
         NetnsLife::Gone | NetnsLife::Unattached => {

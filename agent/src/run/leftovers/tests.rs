@@ -140,7 +140,7 @@ fn what_is_gone_leaves_and_what_is_not_known_stays() {
     };
     let snapshot = Snapshot::new(mesh(vec![out()]));
     let decision = super::decide(&snapshot, NODE, &Claims::default(), &unreadable);
-    assert!(is_kept(&decision, "cannot be told"), "{decision:?}");
+    assert!(is_kept(&decision, "not known which pod"), "{decision:?}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! How an event becomes a line: the one place that escapes and cuts what comes from outside.
+//! Formats events as lines: the only place that escapes and cuts outside text in the log.
 
 use std::fmt::{self, Write};
 
@@ -13,10 +13,10 @@ use super::LogFormat;
 use crate::json;
 use crate::text::{Escaping, Mark, excess, is_unsafe};
 
-/// The most of a field's value that is shown, in bytes before they are escaped.
+/// The most bytes of a field's value that are shown, counted before escaping.
 const FIELD_BYTES: usize = 1024;
 
-/// The same of a message.
+/// The same for a message.
 const MESSAGE_BYTES: usize = 4096;
 
 /// The name of the field that holds the message.
@@ -25,7 +25,7 @@ const MESSAGE: &str = "message";
 /// Events of the `log` crate have this target, and their own in a field.
 const LOG_TARGET: &str = "log";
 
-/// Such fields; all but the target are left out.
+/// The prefix of these fields; all but the target are left out.
 const LOG_PREFIX: &str = "log.";
 
 /// Formats each event as one line.
@@ -100,7 +100,7 @@ fn json(out: &mut Writer<'_>, event: &Event<'_>, level: Level, target: &str) -> 
 
 /// A field's value.
 enum Value<'a> {
-    /// A number or a truth value, as it is written.
+    /// A number or a boolean, as it is.
     Plain(&'a dyn fmt::Display),
     /// A text, and how many bytes of it were cut off.
     Text(&'a str, usize),
@@ -215,7 +215,7 @@ impl<F: FnMut(&str, Value<'_>) -> fmt::Result> Visit for Fields<F> {
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         let mut limited = Limited::new(most(field));
-        // What a value's own formatting refuses is shown as far as it came.
+        // If a value's own formatting fails, what it has written is shown.
         let _ = write!(limited, "{value:?}");
         self.field(field, Value::Text(&limited.kept, limited.left_out));
     }

@@ -51,7 +51,7 @@ fn log_evil() {
 }
 
 #[test]
-fn nothing_from_outside_reaches_a_line_raw() {
+fn outside_text_is_escaped_in_every_format() {
     for format in [LogFormat::Text, LogFormat::Json] {
         let line = logged(format, log_evil);
         let text = line.strip_suffix('\n').expect("a line");
@@ -90,7 +90,7 @@ fn a_line_of_text_cannot_be_given_more_fields() {
 }
 
 #[test]
-fn what_is_long_is_cut_and_says_so() {
+fn long_values_are_cut_with_a_mark() {
     let long = "ä".repeat(30_000);
     for format in [LogFormat::Text, LogFormat::Json] {
         let line = logged(format, || {

@@ -1,4 +1,4 @@
-//! The documents of one file: from text to objects of the mesh, or to what is wrong with them.
+//! The documents of one file: from text to objects of the mesh, or to errors.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -9,13 +9,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::SourceSettings;
 use super::kinds;
-use super::netns::netns;
-use super::settings::Settings;
+use super::netns;
 use crate::depth::YamlRefusal;
-use crate::field::FieldPath;
-use crate::location::Location;
 use crate::objects::{self, MESH_CONFIG_NAME, MeshConfigObject, ObjectError, PodObject, typed};
+use crate::place::{FieldPath, Location};
 use crate::tree::{self, AliasBudget, Locator};
 use ambit_model::{
     EndpointSlice, NamespaceInfo, ObjectName, ObjectOrigin, PolicyKind, PolicyObject, Service,
@@ -24,7 +23,7 @@ use ambit_model::{
 /// The group of EndpointSlices.
 const DISCOVERY: &str = "discovery.k8s.io/";
 
-/// Errors of one file that are told.
+/// The most errors of one file that are reported.
 const MOST_ERRORS: usize = 1_000;
 
 /// An object that the mesh knows.
@@ -38,7 +37,7 @@ pub(super) enum MeshObject {
     MeshConfig(MeshConfigObject),
 }
 
-/// What tells one object from all others.
+/// Identifies an object.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct ObjectKey {
     kind: &'static str,
@@ -46,7 +45,7 @@ pub(super) struct ObjectKey {
 }
 
 impl MeshObject {
-    /// What this object is.
+    /// The object's key.
     pub(super) fn key(&self) -> ObjectKey {
         let (kind, name) = match self {
             Self::Namespace(name, _) => ("Namespace", ObjectName::new("", Arc::clone(name))),
@@ -70,12 +69,12 @@ impl fmt::Display for ObjectKey {
     }
 }
 
-/// An object and where it stands in its file.
+/// An object and its place in its file.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) struct LocatedObject {
     /// The document, from 1.
     pub(super) document: usize,
-    /// Where in the document: nowhere in particular, unless it is an item of a list.
+    /// The field of the document that is the object: the document itself, or an item of a list.
     pub(super) at: FieldPath,
     pub(super) object: MeshObject,
 }
@@ -89,7 +88,7 @@ pub(super) struct ParsedFile {
     pub(super) ignored: BTreeSet<String>,
 }
 
-/// What is wrong with a document. Displays as a sentence without its full stop.
+/// An error in a document. Displays as a sentence without its full stop.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub(super) struct DocumentError {
     /// The document, from 1.
@@ -97,7 +96,7 @@ pub(super) struct DocumentError {
     /// The object, as far as it is legible: `Pod shop/cart`.
     pub(super) object: Option<String>,
     pub(super) location: Option<Location>,
-    /// The field at fault; `None` where the document is no YAML.
+    /// The field at fault; `None` if the document is not YAML.
     pub(super) field: Option<FieldPath>,
     pub(super) problem: String,
 }
@@ -118,11 +117,11 @@ impl fmt::Display for DocumentError {
 /// Reads the documents of a file.
 ///
 /// # Errors
-/// Every document that is broken. Nothing can be told of the documents after one that is no YAML.
+/// The errors of all broken documents. Documents after one that is not YAML cannot be read.
 pub(super) fn parse(
     path: &Arc<PathBuf>,
     text: &str,
-    settings: &Settings,
+    settings: &SourceSettings,
 ) -> Result<ParsedFile, Vec<DocumentError>> {
     match read(path, text, settings) {
         (parsed, errors) if errors.is_empty() => Ok(parsed),
@@ -130,11 +129,11 @@ pub(super) fn parse(
     }
 }
 
-/// Reads the documents of a file: the objects that are right, and what is wrong with the others.
+/// Reads the documents of a file. Returns the objects that are right, and the errors of the others.
 pub(super) fn read(
     path: &Arc<PathBuf>,
     text: &str,
-    settings: &Settings,
+    settings: &SourceSettings,
 ) -> (ParsedFile, Vec<DocumentError>) {
     let mut reader = Reader {
         path,
@@ -152,7 +151,7 @@ pub(super) fn read(
 struct Reader<'a> {
     path: &'a Arc<PathBuf>,
     text: &'a str,
-    settings: &'a Settings,
+    settings: &'a SourceSettings,
     document: usize,
     parsed: ParsedFile,
     errors: Vec<DocumentError>,
@@ -187,7 +186,7 @@ impl Reader<'_> {
             match tree::read(document, &budget) {
                 Ok(Value::Null) => {}
                 Ok(value) => self.read_item(FieldPath::default(), None, value),
-                // The parser cannot go on behind an error of its own.
+                // The parser cannot continue after an error of its own.
                 Err(error) => return self.errors.push(unreadable(self.document, &error)),
             }
         }
@@ -196,8 +195,8 @@ impl Reader<'_> {
         }
     }
 
-    /// Reads an object or the objects of a list. `kind` is the one that a typed list gives its
-    /// items where they have none.
+    /// Reads an object or the objects of a list. `kind` is the one that a typed list gives to items
+    /// without one.
     fn read_item(&mut self, at: FieldPath, kind: Option<&TypeName>, value: Value) {
         let described = describe(&value);
         let result = type_name(&value, kind).and_then(|kind| {
@@ -311,7 +310,7 @@ impl Reader<'_> {
 }
 
 impl Item {
-    /// The object as its Kubernetes type, which wants the type's name in it.
+    /// The object as its Kubernetes type, which requires `apiVersion` and `kind`.
     fn typed<T: DeserializeOwned>(self) -> Result<T, ObjectError> {
         let mut value = self.value;
         if let Value::Object(fields) = &mut value {
@@ -322,10 +321,10 @@ impl Item {
     }
 }
 
-/// A slice; `None` for one that belongs to no Service.
+/// A slice; `None` if it does not belong to a Service.
 ///
 /// # Errors
-/// For a version that Ambit does not know: to ignore it would leave a Service's endpoints unknown.
+/// If Ambit does not know the version: ignoring the slice would leave a Service's endpoints unknown.
 fn endpoint_slice(item: Item) -> Result<Option<EndpointSlice>, ObjectError> {
     match item.kind.api_version.strip_prefix(DISCOVERY) {
         Some("v1") => objects::endpoint_slice(&item.typed()?),
@@ -345,8 +344,8 @@ fn namespace(object: k8s_openapi::api::core::v1::Namespace) -> Result<MeshObject
     Ok(MeshObject::Namespace(name, NamespaceInfo { labels }))
 }
 
-/// Takes out the resource requests of containers: the mesh does not read them, and their type takes
-/// no fractions (`cpu: 0.5`), which Kubernetes does take.
+/// Removes the resource requests of containers: the mesh does not read them, and their type does not
+/// accept fractions (`cpu: 0.5`), which Kubernetes accepts.
 fn drop_resources(pod: &mut Value) {
     for list in ["/spec/containers", "/spec/initContainers"] {
         let containers = pod.pointer_mut(list).and_then(Value::as_array_mut);
@@ -360,16 +359,16 @@ fn drop_resources(pod: &mut Value) {
 
 fn type_name(value: &Value, of_list: Option<&TypeName>) -> Result<TypeName, ObjectError> {
     if !value.is_object() {
-        let problem = "this is no object, which has apiVersion, kind and metadata";
+        let problem = "not a Kubernetes object: apiVersion, kind and metadata are required";
         return Err(ObjectError::new(FieldPath::default(), problem));
     }
     let field = |name: &str, inherited: Option<&String>| match value.get(name) {
         Some(Value::String(text)) if !text.is_empty() => Ok(text.clone()),
-        Some(_) => Err(ObjectError::new(FieldPath::at(name), "not a text")),
+        Some(_) => Err(ObjectError::new(FieldPath::at(name), "not a string")),
         None => inherited.cloned().ok_or_else(|| {
             ObjectError::new(
                 FieldPath::at(name),
-                "missing; without it nobody knows what this is",
+                "missing; the kind of the object is unknown without it",
             )
         }),
     };
@@ -379,7 +378,7 @@ fn type_name(value: &Value, of_list: Option<&TypeName>) -> Result<TypeName, Obje
     })
 }
 
-/// Kind and name of a document that may be broken elsewhere.
+/// Kind and name of a document that may be broken in other fields.
 fn describe(value: &Value) -> Option<String> {
     let kind = value.get("kind")?.as_str()?;
     let name = value.pointer("/metadata/name").and_then(Value::as_str);
@@ -391,7 +390,7 @@ fn describe(value: &Value) -> Option<String> {
     })
 }
 
-/// The error of a file of which nothing is read.
+/// The error of a file that is refused before it is read.
 fn not_read(refused: &YamlRefusal) -> DocumentError {
     DocumentError {
         document: refused.document,
@@ -402,7 +401,7 @@ fn not_read(refused: &YamlRefusal) -> DocumentError {
     }
 }
 
-/// What stands for all further errors of a file.
+/// Stands for all further errors of a file.
 fn too_many(document: usize) -> DocumentError {
     DocumentError {
         document,
@@ -410,12 +409,12 @@ fn too_many(document: usize) -> DocumentError {
         location: None,
         field: None,
         problem: format!(
-            "the file has {MOST_ERRORS} errors up to here; what is wrong further on is not told"
+            "the file has {MOST_ERRORS} errors up to here; further errors are not reported"
         ),
     }
 }
 
-/// The error of a document that is no YAML or no tree of JSON values.
+/// The error of a document that is not YAML, or cannot be a JSON value.
 fn unreadable(document: usize, error: &serde_norway::Error) -> DocumentError {
     let location = Location::of(error);
     let text = error.to_string();

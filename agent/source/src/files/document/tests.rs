@@ -3,7 +3,7 @@ use ambit_model::{MeshRanges, Revision, TrustBundle, TrustDomain};
 
 fn parse_file(text: &str) -> Result<ParsedFile, Vec<DocumentError>> {
     let own = TrustDomain::new("cluster.local").expect("a trust domain");
-    let settings = Settings {
+    let settings = SourceSettings {
         trust_bundle: TrustBundle::without_aliases(own),
         root_namespace: "istio-system".into(),
         revision: Revision::default(),
@@ -30,7 +30,7 @@ fn nested(levels: usize) -> String {
 const NAMESPACE: &str = "apiVersion: v1\nkind: Namespace\nmetadata: {name: web}\n";
 
 #[test]
-fn errors_are_told_up_to_a_number_and_where_they_stand_as_long_as_that_is_cheap() {
+fn the_number_of_errors_and_the_cost_of_locating_them_are_bounded() {
     let errors = parse_file(&"---\na\n".repeat(100_000)).expect_err("errors");
     let (last, others) = errors.split_last().expect("errors");
     assert!(others.len() == MOST_ERRORS && others.iter().all(|error| error.location.is_some()));
@@ -52,7 +52,7 @@ fn errors_are_told_up_to_a_number_and_where_they_stand_as_long_as_that_is_cheap(
 
 /// Reading each of these took ten seconds and more.
 #[test]
-fn what_is_nested_too_deeply_is_refused_where_it_is_and_at_once() {
+fn deep_nesting_is_refused_quickly_with_its_place() {
     let began = std::time::Instant::now();
     for (form, line) in [
         ("[".repeat(80_000), 6),
@@ -74,7 +74,7 @@ fn what_is_nested_too_deeply_is_refused_where_it_is_and_at_once() {
             "{shown}: {problem}"
         );
     }
-    // Generous: no time at all is needed.
+    // Generous: it takes hardly any time.
     let took = began.elapsed();
     assert!(took < std::time::Duration::from_secs(5), "{took:?}");
 }

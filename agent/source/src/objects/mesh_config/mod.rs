@@ -7,14 +7,14 @@ use ambit_model::{Fault, MeshSettings, ObjectName, ObjectOrigin, PathNormalizati
 
 use super::extension_provider::{ProviderEntry, extension_providers};
 use super::{ObjectError, namespaced_name, typed};
-use crate::field::FieldPath;
+use crate::place::FieldPath;
 use crate::tree;
 
 /// The name of the ConfigMap that has Istio's `MeshConfig`, in the root namespace. Those of other
 /// revisions of Istio have other names.
 pub(crate) const MESH_CONFIG_NAME: &str = "istio";
 
-/// The ConfigMap with Istio's `MeshConfig`, as far as Ambit follows it.
+/// The ConfigMap with Istio's `MeshConfig`, as far as Ambit uses it.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct MeshConfigObject {
     /// Namespace and name.
@@ -69,8 +69,7 @@ impl From<Normalization> for PathNormalization {
 /// Reads the ConfigMap.
 ///
 /// # Errors
-/// Where `data.mesh` is missing or no YAML, and where a field of it that Ambit reads cannot be
-/// followed as it stands.
+/// If `data.mesh` is missing or not YAML, or if a field that Ambit reads cannot be used as it is written.
 pub(crate) fn mesh_config(object: &ConfigMap) -> Result<MeshConfigObject, ObjectError> {
     let name = namespaced_name(&object.metadata)?;
     let at = FieldPath::at("data.mesh");
@@ -96,10 +95,10 @@ pub(crate) fn mesh_config(object: &ConfigMap) -> Result<MeshConfigObject, Object
     })
 }
 
-/// The one document of YAML that a text is.
+/// The only YAML document in a string.
 fn embedded(text: &str, at: &FieldPath) -> Result<Value, ObjectError> {
     let refused = |problem: String| ObjectError::new(at.clone(), problem);
-    let of_this = |error: String| format!("{error} (of the text in this field)");
+    let of_this = |error: String| format!("{error} (in the string of this field)");
     let mut documents =
         tree::documents(without_mark(text)).map_err(|error| refused(of_this(error.to_string())))?;
     let value = match documents.next() {
@@ -109,7 +108,7 @@ fn embedded(text: &str, at: &FieldPath) -> Result<Value, ObjectError> {
     };
     match documents.next() {
         None => Ok(value),
-        Some(_) => Err(refused("there is more than one document in it".to_owned())),
+        Some(_) => Err(refused("it contains more than one document".to_owned())),
     }
 }
 
@@ -123,7 +122,7 @@ impl MeshConfigObject {
         }
     }
 
-    /// Where it names other trust domains than the agent was told, which are those in force.
+    /// The faults if it names other trust domains than the agent's settings, which are in force.
     pub(crate) fn faults(&self, origin: &ObjectOrigin, trust: &TrustBundle) -> Vec<Fault> {
         let other_domain = self
             .trust_domain

@@ -115,7 +115,7 @@ fn an_http_provider() {
 }
 
 #[test]
-fn the_former_name_of_a_field_counts_where_the_new_one_is_empty() {
+fn the_former_name_of_a_field_counts_if_the_new_one_is_empty() {
     let headers = |fields: &str| {
         let mesh = format!(
             "extensionProviders: [{{name: a, envoyExtAuthzHttp: {{service: b, port: 1, {fields}}}}}]"
@@ -132,7 +132,7 @@ fn the_former_name_of_a_field_counts_where_the_new_one_is_empty() {
 }
 
 #[test]
-fn what_does_not_authorize_and_what_is_istios_own_is_passed_over() {
+fn other_providers_and_other_fields_are_skipped() {
     let found = settings(
         "accessLogFile: /dev/stdout\ndefaultConfig: {discoveryAddress: x}\nextensionProviders:\n\
          - name: zipkin\n  zipkin: {service: z, port: 9411}\n- name: stats\n  prometheus: {}\n",
@@ -189,19 +189,19 @@ fn a_provider_that_cannot_be_followed_is_refused_with_its_field() {
         ),
         (
             "{service: a, port: 1, timeout: 5ms}",
-            ".timeout: \"5ms\" is no time",
+            ".timeout: \"5ms\" is not a duration",
         ),
         (
             "{service: a, port: 1, timeout: 0s}",
-            ".timeout: \"0s\" is no time",
+            ".timeout: \"0s\" is not a duration",
         ),
         (
             "{service: a, port: 1, timeout: -1s}",
-            ".timeout: \"-1s\" is no time",
+            ".timeout: \"-1s\" is not a duration",
         ),
         (
             "{service: a, port: 1, timeout: 1e9s}",
-            ".timeout: \"1e9s\" is no time",
+            ".timeout: \"1e9s\" is not a duration",
         ),
         (
             "{service: a, port: 1, statusOnError: '200'}",
@@ -213,10 +213,10 @@ fn a_provider_that_cannot_be_followed_is_refused_with_its_field() {
         ),
         ("{service: a}", ".port: 0 is not a port"),
         ("{service: a, port: 70000}", ".port: 70000 is not a port"),
-        ("{port: 1}", ".service: \"\" names no service"),
+        ("{port: 1}", ".service: \"\" does not name a service"),
         (
             "{service: a/b/c, port: 1}",
-            ".service: \"a/b/c\" names no service",
+            ".service: \"a/b/c\" does not name a service",
         ),
         ("{service: 'http://a', port: 1}", ".service: "),
         (
@@ -230,10 +230,10 @@ fn a_provider_that_cannot_be_followed_is_refused_with_its_field() {
 }
 
 #[test]
-fn an_http_provider_may_not_ask_for_what_http_itself_needs() {
+fn an_http_provider_may_not_use_headers_that_http_itself_needs() {
     let inner = "field data.mesh.extensionProviders[0].envoyExtAuthzHttp";
     for (fields, field) in [
-        ("pathPrefix: check", ".pathPrefix: \"check\" is no path"),
+        ("pathPrefix: check", ".pathPrefix: \"check\" is not a path"),
         ("pathPrefix: '/check?x='", ".pathPrefix: "),
         (
             "includeAdditionalHeadersInCheck: {Content-Length: '9'}",
@@ -245,11 +245,11 @@ fn an_http_provider_may_not_ask_for_what_http_itself_needs() {
         ),
         (
             "includeRequestHeadersInCheck: [a, '*']",
-            ".includeRequestHeadersInCheck[1]: \"*\" is no name of a header",
+            ".includeRequestHeadersInCheck[1]: \"*\" is ",
         ),
         (
             "headersToUpstreamOnAllow: [':path']",
-            ".headersToUpstreamOnAllow[0]: \":path\" is no name of a header",
+            ".headersToUpstreamOnAllow[0]: \":path\" is ",
         ),
     ] {
         let message = refusal(&format!(
@@ -265,7 +265,7 @@ fn providers_have_one_name_each_and_one_kind() {
     for (providers, message) in [
         (
             format!("[{{name: a, {grpc}}}, {{name: a, {grpc}}}]"),
-            "field data.mesh.extensionProviders[1].name: another provider has this name already",
+            "field data.mesh.extensionProviders[1].name: another provider has the same name",
         ),
         (
             format!("[{{{grpc}}}]"),
@@ -286,7 +286,7 @@ fn providers_have_one_name_each_and_one_kind() {
 }
 
 #[test]
-fn a_text_that_is_no_single_document_of_yaml_is_refused() {
+fn a_string_that_is_not_a_single_yaml_document_is_refused() {
     for mesh in ["a: [", "a: 1\na: 2\n", "a: 1\n---\nb: 2\n", "[a]", "text"] {
         let message = refusal(mesh);
         assert!(message.starts_with("field data.mesh: "), "{message}");

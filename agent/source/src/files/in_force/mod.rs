@@ -1,21 +1,21 @@
-//! What is in force: the last good version of each file. Knows nothing of disks and clocks.
+//! What is in force: the last good version of each file. Does not access disks or clocks.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::SourceSettings;
 use super::assembly::Assembly;
 use super::document::{self, DocumentError, ParsedFile};
 use super::read::{FileReading, ReadError};
-use super::settings::Settings;
 use ambit_model::{Fault, SnapshotParts};
 
 /// The configuration in force.
 pub(super) struct FilesInForce {
     directory: PathBuf,
-    settings: Settings,
+    settings: SourceSettings,
     files: BTreeMap<Arc<PathBuf>, FileState>,
-    /// Files that are gone while another is broken, to which their objects may have moved.
+    /// Files that are gone while another file is broken, to which their objects may have moved.
     retained: BTreeMap<Arc<PathBuf>, ParsedFile>,
     unlisted: Option<ReadError>,
     complete: bool,
@@ -36,13 +36,13 @@ struct FileState {
     errors: Vec<FileError>,
 }
 
-/// What is wrong with a file. A sentence without its full stop.
+/// An error in a file. A sentence without its full stop.
 #[derive(Debug, thiserror::Error)]
 enum FileError {
     #[error("the file {0}")]
     Read(#[from] ReadError),
-    /// An editor may have cut the file short and be about to write it.
-    #[error("the file is empty; delete it if its objects shall go")]
+    /// An editor may have truncated the file before it writes it.
+    #[error("the file is empty; delete it to remove its objects")]
     Empty,
     #[error(transparent)]
     Document(#[from] DocumentError),
@@ -50,7 +50,7 @@ enum FileError {
 
 impl FilesInForce {
     /// Nothing is known yet.
-    pub(super) fn new(directory: PathBuf, settings: Settings) -> Self {
+    pub(super) fn new(directory: PathBuf, settings: SourceSettings) -> Self {
         Self {
             directory,
             settings,
@@ -61,10 +61,10 @@ impl FilesInForce {
         }
     }
 
-    /// Takes over a reading of the directory; returns the kinds to tell the operator of.
+    /// Takes over a reading of the directory. Returns the ignored kinds to log.
     ///
-    /// Once the configuration was complete it stays so: a file that is broken from its first day
-    /// closes no pod that was served before it came.
+    /// Once complete, the configuration stays complete: a new file that is broken does not close pods
+    /// that were served before it appeared.
     pub(super) fn load(
         &mut self,
         reading: Result<Vec<FileReading>, ReadError>,
@@ -109,7 +109,7 @@ impl FilesInForce {
         ignored
     }
 
-    /// The mesh that is in force, with everything that is wrong.
+    /// The mesh that is in force, with all faults.
     pub(super) fn parts(&self) -> SnapshotParts {
         let mut assembly = Assembly::default();
         for (path, file) in &self.files {
@@ -156,12 +156,12 @@ impl FilesInForce {
     fn consequence(&self, what: &str, last_good_in_force: bool) -> String {
         if last_good_in_force {
             format!(
-                "The last good version of the whole of {what} stays in force until this is mended."
+                "The last good version of the whole of {what} stays in force until this is corrected."
             )
         } else if self.complete {
-            format!("Nothing of {what} is in force until this is mended.")
+            format!("Nothing of {what} is in force until this is corrected.")
         } else {
-            "Every pod of this node stays closed until this is mended.".to_owned()
+            "Every pod of this node stays closed until this is corrected.".to_owned()
         }
     }
 }
@@ -171,7 +171,7 @@ impl FileState {
         path: &Arc<PathBuf>,
         text: Result<String, ReadError>,
         last_good: Option<ParsedFile>,
-        settings: &Settings,
+        settings: &SourceSettings,
     ) -> Self {
         match parse(path, text, settings) {
             Ok(parsed) => Self {
@@ -186,7 +186,7 @@ impl FileState {
         !self.errors.is_empty()
     }
 
-    /// The ignored kinds of which the operator has not been told.
+    /// The ignored kinds that have not been logged yet.
     fn ignored_kinds(&self, told: &BTreeSet<String>) -> impl Iterator<Item = String> {
         let kinds = self.last_good.iter().flat_map(|parsed| &parsed.ignored);
         kinds.filter(|kind| !told.contains(*kind)).cloned()
@@ -209,7 +209,7 @@ impl FileError {
 fn parse(
     path: &Arc<PathBuf>,
     text: Result<String, ReadError>,
-    settings: &Settings,
+    settings: &SourceSettings,
 ) -> Result<ParsedFile, Vec<FileError>> {
     let text = text.map_err(|error| vec![error.into()])?;
     if text.is_empty() {

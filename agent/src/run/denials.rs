@@ -1,9 +1,11 @@
-//! Gives names to the numbers of the kernel's denials, and logs them.
+//! The log of denials: the kernel's, whose numbers get names here, and how many lines were left out.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ambit_common::Hook;
 use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval};
 
 use super::pods::{NodeReport, PodReport};
 use ambit_datapath::{DenialReader, KernelDenial, Pins, PolicyTables};
@@ -12,7 +14,10 @@ use ambit_observe::event::{EventKind, EventRecord};
 use ambit_observe::events::{InLog, RecentEvents};
 use ambit_policy::{ConnectionAttributes, ConnectionVerdict, Decider, Layer};
 
-/// Reads the kernel's denials for as long as the agent runs.
+/// How often the log says how many lines were left out of it.
+const LEFT_OUT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Reads the kernel's denials while the agent runs.
 pub(super) async fn follow(
     pins: Pins,
     tables: PolicyTables,
@@ -81,8 +86,9 @@ fn log(denial: &EventRecord) {
     );
 }
 
-/// The rule that decided, by its number in the kernel's tables. No number stands for what no single
-/// rule decides, such as that no ALLOW policy matched: those the evaluator names, where it agrees.
+/// The rule that decided, by its number in the kernel's tables. There is no number if no single rule
+/// decided, for example if no ALLOW policy matched: then the evaluator names the policy, if it agrees
+/// with the verdict.
 fn decider(denial: &KernelDenial, tables: &PolicyTables) -> Option<Decider> {
     if let Some(decider) = tables.decider(denial.policy_set, denial.alternative) {
         return Some(decider);
@@ -96,5 +102,23 @@ fn decider(denial: &KernelDenial, tables: &PolicyTables) -> Option<Decider> {
     match policies.judge_connection(&connection) {
         ConnectionVerdict::Deny(again) if again.reason == denial.reason => again.decider,
         ConnectionVerdict::Deny(_) | ConnectionVerdict::Allow(_) | ConnectionVerdict::Ask => None,
+    }
+}
+
+/// Says in the log how many lines were left out of it, while the agent runs.
+pub(super) async fn report_left_out(events: Arc<RecentEvents>) {
+    let mut tick = interval(LEFT_OUT_INTERVAL);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        for left_out in events.take_left_out() {
+            tracing::warn!(
+                target: "ambit::denied",
+                pod = left_out.pod.as_ref().map(display),
+                lines = left_out.lines,
+                "lines about denials, refusals and failures were left out to limit their number; \
+                 `ambit events` and the metrics count them"
+            );
+        }
     }
 }

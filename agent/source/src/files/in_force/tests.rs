@@ -1,4 +1,4 @@
-//! Istio's mesh-wide settings, as they come and go in files.
+//! Tests of what is in force, with Istio's mesh-wide settings.
 
 use super::*;
 use ambit_model::{MeshRanges, PathNormalization, Revision, Snapshot, TrustBundle, TrustDomain};
@@ -18,7 +18,7 @@ data:
 
 fn state() -> FilesInForce {
     let own = TrustDomain::new("cluster.local").expect("valid");
-    let settings = Settings {
+    let settings = SourceSettings {
         trust_bundle: TrustBundle::without_aliases(own),
         root_namespace: "istio-system".into(),
         revision: Revision::default(),
@@ -101,7 +101,7 @@ metadata: {name: deny, namespace: shop}
 spec: {action: DENY, rules: [{}]}
 ";
 
-/// Which workloads a policy of an unknown kind selects cannot be known, so it is a broken document.
+/// It cannot be known which workloads a policy of an unknown kind selects, so the document is broken.
 #[test]
 fn a_misspelt_kind_is_a_fault_and_the_last_good_version_stays() {
     for (written, misspelt) in [
@@ -125,7 +125,7 @@ fn a_misspelt_kind_is_a_fault_and_the_last_good_version_stays() {
         assert!(fault.last_good_in_force);
         assert!(fault.subject.contains("shop/deny"), "{fault:?}");
         assert!(
-            fault.message.contains("if that is meant") || misspelt.ends_with("v2"),
+            fault.message.contains("if you mean that") || misspelt.ends_with("v2"),
             "{fault:?}"
         );
     }
@@ -156,7 +156,7 @@ fn a_file_that_nests_too_deeply_is_a_fault_and_other_files_do_not_wait_for_it() 
     assert!(fault.last_good_in_force);
 }
 
-/// What is in a text within a file is read by the same reader.
+/// A string that contains YAML is read by the same reader.
 #[test]
 fn mesh_settings_that_nest_too_deeply_are_a_fault() {
     let flow = GOOD.replace(

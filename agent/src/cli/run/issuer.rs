@@ -8,7 +8,7 @@ use anyhow::Context;
 use crate::run::IssuerConfig;
 use ambit_identity::{CaAddress, IstioCaConfig};
 
-/// Where the embedded CA's files are unless it is said otherwise.
+/// The default directory of the embedded CA's files.
 const DEFAULT_DIRECTORY: &str = "/var/lib/ambit/ca";
 
 /// The embedded CA, or another one.
@@ -22,10 +22,10 @@ pub(super) struct IssuerArguments {
     /// https://HOST[:15012].
     #[arg(long, env = "AMBIT_CA_ADDRESS", requires = "ca_root")]
     ca_address: Option<CaAddress>,
-    /// The roots (PEM) that the CA's own certificate has to lead to.
+    /// The roots (PEM) that the CA's own certificate must chain to.
     #[arg(long, env = "AMBIT_CA_ROOT", requires = "ca_address")]
     ca_root: Option<PathBuf>,
-    /// The name that the CA's own certificate has to have [default: the host of --ca-address].
+    /// The name that the CA's own certificate must have [default: the host of --ca-address].
     #[arg(long, env = "AMBIT_CA_SERVER_NAME", requires = "ca_address")]
     ca_server_name: Option<String>,
     /// The agent's token for the CA.
@@ -35,10 +35,10 @@ pub(super) struct IssuerArguments {
         default_value = "/var/run/secrets/tokens/istio-token"
     )]
     ca_token: PathBuf,
-    /// The cluster that the CA knows the token to be of.
+    /// The cluster's name, as the CA knows it.
     #[arg(long, env = "AMBIT_CLUSTER_ID", default_value = "Kubernetes")]
     cluster_id: String,
-    /// The mesh's roots (PEM). Without it they are those of the CA's newest answer.
+    /// The mesh's roots (PEM) [default: those of the CA's latest answer].
     #[arg(long, env = "AMBIT_TRUST_ROOTS", requires = "ca_address")]
     trust_roots: Option<PathBuf>,
     /// How long certificates are valid, in seconds.
@@ -56,7 +56,7 @@ impl IssuerArguments {
     /// Who issues them.
     ///
     /// # Errors
-    /// Where the name that the CA has to have is none.
+    /// If `--ca-server-name` is not a name.
     pub(super) fn authority(self) -> anyhow::Result<IssuerConfig> {
         let (Some(address), Some(root)) = (self.ca_address, self.ca_root) else {
             let directory = self.ca_dir.unwrap_or_else(|| DEFAULT_DIRECTORY.into());

@@ -1,3 +1,5 @@
+//! Places: a field in an object, a line in a file.
+
 use std::fmt;
 
 /// The path of a field in an object. Displays as `status.podIPs[0].ip`.
@@ -14,7 +16,7 @@ pub(crate) enum FieldStep {
 }
 
 impl FieldPath {
-    /// The path of keys that are written with dots between them.
+    /// The path of keys that are separated by dots.
     pub(crate) fn at(keys: &str) -> Self {
         Self(
             keys.split('.')
@@ -23,8 +25,8 @@ impl FieldPath {
         )
     }
 
-    /// The path of a text such as `spec.rules[0].to`. A key that has a dot in it is taken for
-    /// several, none of which exist.
+    /// Parses a path such as `spec.rules[0].to`. A key with a dot in it counts as several keys, which
+    /// do not exist.
     pub(crate) fn parse(text: &str) -> Self {
         let steps = text.split(['.', '[']).filter(|step| !step.is_empty());
         let step = |step: &str| match step.strip_suffix(']') {
@@ -64,7 +66,7 @@ impl FieldPath {
     }
 }
 
-/// Where a typed reader stood when it failed.
+/// The place at which a typed reader failed.
 impl From<&serde_path_to_error::Path> for FieldPath {
     fn from(path: &serde_path_to_error::Path) -> Self {
         use serde_path_to_error::Segment;
@@ -96,12 +98,37 @@ impl fmt::Display for FieldPath {
     }
 }
 
+/// A place in a file; lines and columns count from 1. Displays as `line 3, column 5`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Location {
+    /// The line.
+    pub(super) line: usize,
+    /// The column, in characters.
+    pub(super) column: usize,
+}
+
+impl Location {
+    /// The place of a reader's error, if the error has one.
+    pub(super) fn of(error: &serde_norway::Error) -> Option<Self> {
+        error.location().map(|place| Self {
+            line: place.line(),
+            column: place.column(),
+        })
+    }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}, column {}", self.line, self.column)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn paths_read_as_one_would_write_them() {
+    fn paths_look_as_people_write_them() {
         let pod_ip = FieldPath::at("status.podIPs").index(0).key("ip");
         let label = FieldPath::at("metadata.labels").key("istio.io/rev");
         for (path, text) in [
