@@ -5,9 +5,7 @@
 use bytes::{Buf, Bytes, BytesMut};
 use http::HeaderMap;
 
-use super::fields::{lines, parse, retain_trailers};
-use super::malformed::Malformed;
-use super::scan::Scanner;
+use super::fields::{Malformed, Scanner, lines, parse, retain_trailers};
 
 /// Digits of a size: as many as a u64 has.
 const MOST_DIGITS: u8 = 16;

@@ -1,11 +1,136 @@
-//! Header and trailer lines.
+//! The text of heads and trailers: where it ends, its header lines, and what makes it malformed.
 
-use http::header::{HeaderName, HeaderValue};
-use http::{HeaderMap, header};
+use bytes::{BufMut, BytesMut};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use http::{HeaderMap, StatusCode, header};
 
 use super::super::sniff::is_tchar;
-use super::malformed::Malformed;
 use ambit_model::folded;
+
+/// What is wrong with a message. What one reader could take for something else than another is
+/// refused, and never repaired.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Malformed {
+    /// NUL, a control character, or CR or LF by itself.
+    #[error("a head has a control character, or CR or LF by itself")]
+    ControlCharacter,
+    /// The request line is not a method, a target and a version between single spaces.
+    #[error("the request line is not METHOD SP TARGET SP VERSION")]
+    RequestLine,
+    /// The method is not a token in upper case.
+    #[error("the method is not a word in upper case")]
+    Method,
+    /// CONNECT asks for a tunnel.
+    #[error("CONNECT is not served")]
+    Connect,
+    /// The target is neither a path, nor an http URL, nor the `*` of OPTIONS.
+    #[error("the request's target is not a path, nor a URL of http")]
+    Target,
+    /// Neither HTTP/1.0 nor HTTP/1.1.
+    #[error("the version is not HTTP/1.1 or HTTP/1.0")]
+    Version,
+    /// The status line is none.
+    #[error("the status line is not VERSION SP STATUS SP REASON")]
+    StatusLine,
+    /// Host is missing, repeated, no host, or another than the target's.
+    #[error("Host is missing, there twice, not a host, or another than the target's")]
+    Host,
+    /// A header line is not a name, a colon and a value: white space in the name, a folded line.
+    #[error("a header line is not NAME:VALUE")]
+    Field,
+    /// Content-Length is repeated or no number.
+    #[error("Content-Length is there twice or not a number")]
+    ContentLength,
+    /// Transfer-Encoding is something else than `chunked`, or not of this version.
+    #[error("Transfer-Encoding is not chunked, or comes in HTTP/1.0")]
+    TransferEncoding,
+    /// Both are there.
+    #[error("Content-Length and Transfer-Encoding are both there")]
+    TwoLengths,
+    /// Connection names a header that is not of the connection.
+    #[error("Connection is not a list of names, or names a header that has to reach the end")]
+    Connection,
+    /// Upgrade lists more protocols than are read.
+    #[error("Upgrade lists more protocols than are read")]
+    Upgrade,
+    /// The size of a chunk, its extension or what surrounds it is wrong.
+    #[error("a chunk of the body is malformed")]
+    Chunk,
+    /// The head or the trailers are too long, or have too many lines.
+    #[error("a head is longer, or has more lines, than is read")]
+    TooLarge,
+}
+
+impl Malformed {
+    /// The answer to such a request.
+    pub(crate) const fn status(self) -> StatusCode {
+        match self {
+            Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
+            Self::TooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::ControlCharacter
+            | Self::RequestLine
+            | Self::Method
+            | Self::Target
+            | Self::Version
+            | Self::StatusLine
+            | Self::Host
+            | Self::Field
+            | Self::ContentLength
+            | Self::TransferEncoding
+            | Self::TwoLengths
+            | Self::Connection
+            | Self::Upgrade
+            | Self::Chunk => StatusCode::BAD_REQUEST,
+        }
+    }
+}
+
+/// Looks at each byte once, however they come. Any byte that no head has is an error at once, so
+/// that what is found consists of lines of text.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Scanner {
+    scanned: usize,
+    line: usize,
+    after_cr: bool,
+}
+
+impl Scanner {
+    /// The length up to and with the empty line; `None` until it has come. `bytes` begin where
+    /// they began before.
+    ///
+    /// # Errors
+    /// [`Malformed::ControlCharacter`], and [`Malformed::TooLarge`] where the end is not within the
+    /// first `most` bytes.
+    pub(super) fn scan(&mut self, bytes: &[u8], most: usize) -> Result<Option<usize>, Malformed> {
+        while let Some(&byte) = bytes.get(self.scanned) {
+            if self.scanned >= most {
+                return Err(Malformed::TooLarge);
+            }
+            if self.step(byte)? {
+                return Ok(Some(self.scanned));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes a byte: whether it ends an empty line.
+    fn step(&mut self, byte: u8) -> Result<bool, Malformed> {
+        self.scanned += 1;
+        if self.after_cr {
+            if byte != b'\n' {
+                return Err(Malformed::ControlCharacter);
+            }
+            self.after_cr = false;
+            return Ok(std::mem::take(&mut self.line) == 0);
+        }
+        match byte {
+            b'\r' => self.after_cr = true,
+            b'\t' | b' '..=b'~' | 0x80.. => self.line += 1,
+            _ => return Err(Malformed::ControlCharacter),
+        }
+        Ok(false)
+    }
+}
 
 /// Lines of a head.
 pub(crate) const MOST_FIELDS: usize = 100;
@@ -133,6 +258,24 @@ fn may_trail(name: &HeaderName) -> bool {
     let text = folded(name.as_str());
     let named = NEVER.iter().any(|never| *never == *text) || NEVER_NAMED.contains(&&*text);
     !named && !NEVER_BEGUN.iter().any(|begin| text.starts_with(begin))
+}
+
+/// What is written about the connection.
+const OURS: [HeaderName; 4] = [HOST, CONNECTION, TRANSFER_ENCODING, CONTENT_LENGTH];
+
+pub(super) fn put_fields(out: &mut BytesMut, headers: &HeaderMap) {
+    for (name, value) in headers {
+        if !OURS.contains(name) {
+            put_field(out, name.as_str(), value.as_bytes());
+        }
+    }
+}
+
+pub(super) fn put_field(out: &mut BytesMut, name: &str, value: &[u8]) {
+    out.put_slice(name.as_bytes());
+    out.put_slice(b": ");
+    out.put_slice(value);
+    out.put_slice(b"\r\n");
 }
 
 #[cfg(test)]

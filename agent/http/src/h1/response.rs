@@ -1,14 +1,12 @@
 //! The head of an application's HTTP/1 response.
 
-use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use bytes::{BufMut, Bytes, BytesMut};
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, Method, StatusCode, Version};
 
-use super::fields::{lines, parse};
-use super::framing::{Framing, declared};
-use super::hop::{ConnectionPersistence, take_of_response};
-use super::malformed::Malformed;
-use super::scan::Scanner;
+use super::body::{Framing, declared, put_framing};
+use super::fields::{Malformed, Scanner, lines, parse, put_field, put_fields};
+use super::hop::{ConnectionPersistence, put_connection, take_of_response};
 
 /// A response's head.
 #[derive(Clone, PartialEq, Debug)]
@@ -113,6 +111,31 @@ fn status_line(line: &[u8]) -> Result<(Version, StatusCode, &[u8]), Malformed> {
         [b' ', reason @ ..] => Ok((version, status, reason)),
         _ => Err(Malformed::StatusLine),
     }
+}
+
+/// Writes a response's head, to a client that speaks `version`. Where the framing is none, a
+/// Content-Length tells what a body would have.
+pub(super) fn write_response(
+    head: &ResponseHead,
+    framing: Framing,
+    persistence: ConnectionPersistence,
+    version: Version,
+    out: &mut BytesMut,
+) {
+    out.put_slice(b"HTTP/1.1 ");
+    out.put_slice(head.status.as_str().as_bytes());
+    out.put_slice(b" ");
+    out.put_slice(&head.reason);
+    out.put_slice(b"\r\n");
+    put_fields(out, &head.headers);
+    match (framing, head.headers.get(CONTENT_LENGTH)) {
+        (Framing::None, Some(length)) => put_field(out, "content-length", length.as_bytes()),
+        _ => put_framing(out, framing),
+    }
+    if !head.status.is_informational() || head.headers.contains_key(UPGRADE) {
+        put_connection(out, &head.headers, version, persistence);
+    }
+    out.put_slice(b"\r\n");
 }
 
 #[cfg(test)]

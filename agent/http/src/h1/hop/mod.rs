@@ -6,12 +6,12 @@
 //! Upgrade offers, those that carry requests of their own are not offered on: they would not be
 //! judged.
 
+use bytes::BytesMut;
 use http::header::{CONNECTION, HeaderName, HeaderValue, TE, UPGRADE};
 use http::{HeaderMap, Version};
 
 use super::super::sniff::is_tchar;
-use super::fields::trim;
-use super::malformed::Malformed;
+use super::fields::{Malformed, put_field, trim};
 use ambit_input::work;
 
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -142,6 +142,26 @@ fn persistence(version: Version, named: &[String]) -> ConnectionPersistence {
         ConnectionPersistence::KeepAlive
     } else {
         ConnectionPersistence::Close
+    }
+}
+
+/// Writes the Connection header.
+pub(super) fn put_connection(
+    out: &mut BytesMut,
+    headers: &HeaderMap,
+    version: Version,
+    persistence: ConnectionPersistence,
+) {
+    let persistence = match (version, persistence) {
+        (_, ConnectionPersistence::Close) => Some("close"),
+        (Version::HTTP_10, ConnectionPersistence::KeepAlive) => Some("keep-alive"),
+        _ => None,
+    };
+    let upgrade = headers.contains_key(UPGRADE).then_some("upgrade");
+    let te = headers.contains_key(TE).then_some("te");
+    let options: Vec<&str> = [upgrade, te, persistence].into_iter().flatten().collect();
+    if !options.is_empty() {
+        put_field(out, "connection", options.join(", ").as_bytes());
     }
 }
 

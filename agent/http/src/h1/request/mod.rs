@@ -1,17 +1,16 @@
 //! The head of an HTTP/1 request: bytes in, a [`RequestHead`] out, and nothing in between that two
 //! readers could understand differently.
 
+use bytes::{BufMut, BytesMut};
 use http::header::HOST;
 use http::{HeaderMap, HeaderValue, Method, Version};
 
 use super::super::authority::is_authority;
 use super::super::head::RequestHead;
 use super::super::sniff::{LONGEST_METHOD, is_tchar};
-use super::fields::{lines, parse, single};
-use super::framing::{Framing, declared};
-use super::hop::{ConnectionPersistence, take_of_request};
-use super::malformed::Malformed;
-use super::scan::Scanner;
+use super::body::{Framing, declared, put_framing};
+use super::fields::{Malformed, Scanner, lines, parse, put_field, put_fields, single};
+use super::hop::{ConnectionPersistence, put_connection, take_of_request};
 
 /// A request's head, and what follows from it.
 #[derive(Clone, PartialEq, Debug)]
@@ -172,6 +171,44 @@ fn authority(line: &RequestLine, headers: &mut HeaderMap) -> Result<String, Malf
         (Some(own), _) => Ok(own.clone()),
         (None, host) => Ok(host.unwrap_or_default()),
     }
+}
+
+/// A head that the gate has made into what cannot be sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the request's target or authority cannot be written into a request line")]
+pub struct Unwritable;
+
+/// Writes a request's head.
+///
+/// # Errors
+/// [`Unwritable`]; then nothing is written.
+pub fn write_request(
+    head: &RequestHead,
+    framing: Framing,
+    persistence: ConnectionPersistence,
+    out: &mut BytesMut,
+) -> Result<(), Unwritable> {
+    let has_no_host = head.authority.is_empty() && head.version == Version::HTTP_10;
+    let is_form = head.target.starts_with('/') || head.target == "*";
+    let is_writable = is_form && is_target(&head.target);
+    if !is_writable || !(has_no_host || is_authority(&head.authority)) {
+        return Err(Unwritable);
+    }
+    out.put_slice(head.method.as_str().as_bytes());
+    out.put_slice(b" ");
+    out.put_slice(head.target.as_bytes());
+    out.put_slice(match head.version {
+        Version::HTTP_10 => b" HTTP/1.0\r\n",
+        _ => b" HTTP/1.1\r\n",
+    });
+    if !has_no_host {
+        put_field(out, "host", head.authority.as_bytes());
+    }
+    put_fields(out, &head.headers);
+    put_framing(out, framing);
+    put_connection(out, &head.headers, head.version, persistence);
+    out.put_slice(b"\r\n");
+    Ok(())
 }
 
 #[cfg(test)]
