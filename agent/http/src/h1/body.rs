@@ -5,9 +5,8 @@ use http::header::{CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING};
 use http::{HeaderMap, Version};
 
 use super::super::client::Downstream;
-use super::super::expect;
 use super::super::gate::{BodyError, JudgedBody};
-use super::super::head::RequestHead;
+use super::super::head::{RequestHead, take_expect};
 use super::chunked::{BodyPiece, ChunkDecoder};
 use super::fields::{Malformed, put_field, single};
 use super::wire::BufferedClient;
@@ -235,7 +234,7 @@ impl<D: Downstream> JudgedBody for Reading<'_, D> {
                 BodyPiece::End(_) => return Ok(None),
                 BodyPiece::NeedsMore => {}
             }
-            if expect::take(head) {
+            if take_expect(head) {
                 sink.pending.extend_from_slice(CONTINUE);
             }
             sink.flush().await.map_err(|_| BodyError::CutShort)?;

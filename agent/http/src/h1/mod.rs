@@ -19,7 +19,6 @@ pub use fields::Malformed;
 pub(super) use fields::{MOST_FIELDS, retain_trailers};
 pub use hop::ConnectionPersistence;
 pub(super) use hop::remove_all as remove_connection_headers;
-pub(super) use request::is_target;
 pub use request::{HeadParser, ParsedRequest, Unwritable, write_request};
 pub(super) use session::serve;
 pub(super) use wire::{BufferedClient, Sink, Source, relay_raw};

@@ -8,8 +8,8 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::super::client::{Client, Downstream};
 use super::super::gate::{Gate, PermittedRequest, Rejection, RequestOutcome};
-use super::super::limits::HttpLimits;
 use super::super::progress::Progress;
+use super::super::serve::HttpLimits;
 use super::body::{Body, BodyDecoder, Framing, Reading};
 use super::exchange::{Carried, carry};
 use super::fields::Malformed;

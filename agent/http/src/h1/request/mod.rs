@@ -5,8 +5,7 @@ use bytes::{BufMut, BytesMut};
 use http::header::HOST;
 use http::{HeaderMap, HeaderValue, Method, Version};
 
-use super::super::authority::is_authority;
-use super::super::head::RequestHead;
+use super::super::head::{RequestHead, is_authority, is_target};
 use super::super::sniff::{LONGEST_METHOD, is_tchar};
 use super::body::{Framing, declared, put_framing};
 use super::fields::{Malformed, Scanner, lines, parse, put_field, put_fields, single};
@@ -148,11 +147,6 @@ fn parse_target(method: &Method, word: &[u8]) -> Result<(String, Option<String>)
         _ => format!("/{path}"),
     };
     Ok((target, Some(authority.to_owned())))
-}
-
-/// Whether a text may stand between the spaces of a request line: visible ASCII.
-pub(crate) fn is_target(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// Whom the request is for: the target's authority or Host, which may not differ. Takes Host out.
