@@ -3,8 +3,8 @@
 use bytes::{BufMut, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use http::{HeaderMap, StatusCode, header};
+use httparse::Status;
 
-use super::super::sniff::is_tchar;
 use ambit_model::folded;
 
 /// What is wrong with a message. What one reader could take for something else than another is
@@ -132,64 +132,56 @@ impl Scanner {
     }
 }
 
-/// Lines of a head.
+/// Header lines of a head or of trailers.
 pub(crate) const MOST_FIELDS: usize = 100;
 
-/// The lines of scanned text, without the empty one at its end.
-pub(super) fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let text = text
-        .strip_suffix(b"\r\n\r\n")
-        .or(text.strip_suffix(b"\r\n"));
-    let mut rest = text.filter(|text| !text.is_empty());
-    std::iter::from_fn(move || {
-        let text = rest?;
-        match text.windows(2).position(|pair| pair == b"\r\n") {
-            Some(end) => {
-                rest = Some(&text[end + 2..]);
-                Some(&text[..end])
-            }
-            None => rest.take(),
-        }
-    })
-}
+/// Room for the header lines that httparse splits, one for each line that is allowed.
+pub(super) const NO_FIELDS: [httparse::Header<'_>; MOST_FIELDS] =
+    [httparse::EMPTY_HEADER; MOST_FIELDS];
 
-/// Reads header lines. Names become lower case; the white space around values goes.
+/// Reads scanned header lines, up to and with the empty line after them.
 ///
 /// # Errors
-/// [`Malformed::Field`]: a folded line, white space in or after a name; [`Malformed::TooLarge`].
-pub(super) fn parse<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Result<HeaderMap, Malformed> {
-    let mut fields = HeaderMap::new();
-    for line in lines {
-        if fields.len() >= MOST_FIELDS {
-            return Err(Malformed::TooLarge);
+/// [`Malformed::Field`] for a folded line, or white space in or after a name;
+/// [`Malformed::TooLarge`].
+pub(super) fn parse_fields(text: &[u8]) -> Result<HeaderMap, Malformed> {
+    let mut fields = NO_FIELDS;
+    match httparse::parse_headers(text, &mut fields) {
+        Ok(Status::Complete((length, fields))) => {
+            header_map(Ok(Status::Complete(length)), fields, text)
         }
-        let (name, value) = split(line)?;
-        fields.append(name, value);
+        refused => header_map(refused.map(|_| Status::Partial), &fields, text),
     }
-    Ok(fields)
 }
 
-fn split(line: &[u8]) -> Result<(HeaderName, HeaderValue), Malformed> {
-    let colon = line.iter().position(|&byte| byte == b':');
-    let (name, rest) = line.split_at(colon.ok_or(Malformed::Field)?);
-    if name.is_empty() || !name.iter().copied().all(is_tchar) {
-        return Err(Malformed::Field);
+/// The header lines that httparse has split `text` into. Names become lower case; the order of
+/// lines with one name is kept.
+///
+/// # Errors
+/// As [`parse_fields`].
+pub(super) fn header_map(
+    parsed: httparse::Result<usize>,
+    fields: &[httparse::Header<'_>],
+    text: &[u8],
+) -> Result<HeaderMap, Malformed> {
+    // The scan and httparse have to agree on where the head ends.
+    if parsed != Ok(Status::Complete(text.len())) {
+        // If every field has been filled, httparse refused the line after them, whatever it says.
+        let is_full =
+            fields.len() == MOST_FIELDS && fields.iter().all(|field| !field.name.is_empty());
+        return Err(if is_full {
+            Malformed::TooLarge
+        } else {
+            Malformed::Field
+        });
     }
-    let value = trim(&rest[1..]);
-    let name = HeaderName::from_bytes(name).map_err(|_| Malformed::Field)?;
-    let value = HeaderValue::from_bytes(value).map_err(|_| Malformed::Field)?;
-    Ok((name, value))
-}
-
-/// Without the white space around it (RFC 9110's OWS, and nothing else).
-pub(super) fn trim(value: &[u8]) -> &[u8] {
-    let is_text = |&byte: &u8| byte != b' ' && byte != b'\t';
-    let start = value.iter().position(is_text).unwrap_or(value.len());
-    let end = value
-        .iter()
-        .rposition(is_text)
-        .map_or(start, |last| last + 1);
-    &value[start..end]
+    let mut headers = HeaderMap::new();
+    for field in fields {
+        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Malformed::Field)?;
+        let value = HeaderValue::from_bytes(field.value).map_err(|_| Malformed::Field)?;
+        headers.append(name, value);
+    }
+    Ok(headers)
 }
 
 /// The one value of a header; `None` where it is absent.
@@ -283,7 +275,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<HeaderMap, Malformed> {
-        parse(lines(text.as_bytes()))
+        parse_fields(text.as_bytes())
     }
 
     #[test]

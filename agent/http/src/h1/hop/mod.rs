@@ -11,7 +11,7 @@ use http::header::{CONNECTION, HeaderName, HeaderValue, TE, UPGRADE};
 use http::{HeaderMap, Version};
 
 use super::super::sniff::is_tchar;
-use super::fields::{Malformed, put_field, trim};
+use super::fields::{Malformed, put_field};
 use ambit_input::work;
 
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -224,6 +224,17 @@ fn tokens(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = String>
             String::from_utf8_lossy(trim(token)).to_ascii_lowercase()
         })
         .filter(|token| !token.is_empty())
+}
+
+/// Without the white space around it (RFC 9110's OWS, and nothing else).
+fn trim(value: &[u8]) -> &[u8] {
+    let is_text = |&byte: &u8| byte != b' ' && byte != b'\t';
+    let start = value.iter().position(is_text).unwrap_or(value.len());
+    let end = value
+        .iter()
+        .rposition(is_text)
+        .map_or(start, |last| last + 1);
+    &value[start..end]
 }
 
 #[cfg(test)]

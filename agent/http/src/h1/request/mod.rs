@@ -6,9 +6,9 @@ use http::header::HOST;
 use http::{HeaderMap, HeaderValue, Method, Version};
 
 use super::super::head::{RequestHead, is_authority, is_target};
-use super::super::sniff::{LONGEST_METHOD, is_tchar};
+use super::super::sniff::LONGEST_METHOD;
 use super::body::{Framing, declared, put_framing};
-use super::fields::{Malformed, Scanner, lines, parse, put_field, put_fields, single};
+use super::fields::{Malformed, NO_FIELDS, Scanner, header_map, put_field, put_fields, single};
 use super::hop::{ConnectionPersistence, put_connection, take_of_request};
 
 /// A request's head, and what follows from it.
@@ -54,9 +54,12 @@ impl HeadParser {
 }
 
 fn parse_whole(text: &[u8]) -> Result<ParsedRequest, Malformed> {
-    let mut lines = lines(text);
-    let line = RequestLine::parse(lines.next().ok_or(Malformed::RequestLine)?)?;
-    let mut headers = parse(lines)?;
+    check_request_line(text)?;
+    let mut fields = NO_FIELDS;
+    let mut split = httparse::Request::new(&mut fields);
+    let parsed = split.parse(text);
+    let line = RequestLine::read(&split)?;
+    let mut headers = header_map(parsed, split.headers, text)?;
     let authority = authority(&line, &mut headers)?;
     let framing = declared(&mut headers, line.version)?.unwrap_or(Framing::None);
     let persistence = take_of_request(&mut headers, line.version)?;
@@ -85,23 +88,32 @@ struct RequestLine {
     version: Version,
 }
 
+/// Ensures that the request line is three words between single spaces, the last of them a version.
+/// It is not empty then; httparse would skip empty lines.
+fn check_request_line(text: &[u8]) -> Result<(), Malformed> {
+    let line = text.split(|&byte| byte == b'\r').next().unwrap_or_default();
+    let mut words = line.split(|&byte| byte == b' ');
+    match (words.nth(2), words.next()) {
+        (Some(b"HTTP/1.1" | b"HTTP/1.0"), None) => Ok(()),
+        (Some(_), None) => Err(Malformed::Version),
+        _ => Err(Malformed::RequestLine),
+    }
+}
+
 impl RequestLine {
-    fn parse(line: &[u8]) -> Result<Self, Malformed> {
-        let mut words = line.split(|&byte| byte == b' ');
-        let (Some(method), Some(target), Some(version), None) =
-            (words.next(), words.next(), words.next(), words.next())
-        else {
-            return Err(Malformed::RequestLine);
-        };
-        let method = parse_method(method)?;
-        let version = match version {
-            b"HTTP/1.1" => Version::HTTP_11,
-            b"HTTP/1.0" => Version::HTTP_10,
-            _ => return Err(Malformed::Version),
-        };
+    /// Reads the words that httparse has split. From the first word on that it refused, there are
+    /// none.
+    fn read(split: &httparse::Request<'_, '_>) -> Result<Self, Malformed> {
+        let method = parse_method(split.method.ok_or(Malformed::Method)?)?;
         if method == Method::CONNECT {
             return Err(Malformed::Connect);
         }
+        let target = split.path.ok_or(Malformed::Target)?;
+        let version = match split.version {
+            Some(0) => Version::HTTP_10,
+            Some(1) => Version::HTTP_11,
+            _ => return Err(Malformed::Version),
+        };
         let (target, authority) = parse_target(&method, target)?;
         Ok(Self {
             method,
@@ -112,17 +124,16 @@ impl RequestLine {
     }
 }
 
-fn parse_method(word: &[u8]) -> Result<Method, Malformed> {
-    let is_upper = |byte: &u8| is_tchar(*byte) && !byte.is_ascii_lowercase();
-    if word.len() > LONGEST_METHOD || !word.iter().all(is_upper) {
+/// Reads a method; httparse has made sure that it is a token.
+fn parse_method(word: &str) -> Result<Method, Malformed> {
+    if word.len() > LONGEST_METHOD || word.bytes().any(|byte| byte.is_ascii_lowercase()) {
         return Err(Malformed::Method);
     }
-    Method::from_bytes(word).map_err(|_| Malformed::Method)
+    Method::from_bytes(word.as_bytes()).map_err(|_| Malformed::Method)
 }
 
 /// The target in origin form, and the authority that it names.
-fn parse_target(method: &Method, word: &[u8]) -> Result<(String, Option<String>), Malformed> {
-    let text = std::str::from_utf8(word).map_err(|_| Malformed::Target)?;
+fn parse_target(method: &Method, text: &str) -> Result<(String, Option<String>), Malformed> {
     if !is_target(text) {
         return Err(Malformed::Target);
     }
