@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
 use super::head::RequestHead;
-use super::injected_headers::InjectedHeaders;
+use super::progress::InjectedHeaders;
 use ambit_authorizer::HeaderMutations;
 use ambit_policy::RequestPermit;
 

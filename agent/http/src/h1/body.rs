@@ -1,11 +1,73 @@
-//! Bodies as they come in and as they go out.
+//! Where a message's body ends, and its bytes as they come in and go out.
 
 use bytes::{Bytes, BytesMut};
-use http::HeaderMap;
+use http::header::{CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING};
+use http::{HeaderMap, Version};
 
+use super::super::client::Downstream;
+use super::super::gate::{BodyError, JudgedBody};
+use super::super::head::{RequestHead, take_expect};
 use super::chunked::{BodyPiece, ChunkDecoder};
-use super::framing::Framing;
-use super::malformed::Malformed;
+use super::fields::{Malformed, put_field, single};
+use super::wire::BufferedClient;
+
+/// How the end of a body is known.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Framing {
+    /// There is none.
+    None,
+    /// After so many bytes.
+    Length(u64),
+    /// By its last chunk.
+    Chunked,
+    /// By the end of the connection; of a response only.
+    UntilClose,
+}
+
+/// What the headers say, which is `None` where they say nothing. The headers are put into the one
+/// way of saying it.
+///
+/// # Errors
+/// [`Malformed`] where they could be read in two ways.
+pub(super) fn declared(
+    headers: &mut HeaderMap,
+    version: Version,
+) -> Result<Option<Framing>, Malformed> {
+    let length = single(headers, CONTENT_LENGTH, Malformed::ContentLength)?;
+    let encoding = single(headers, TRANSFER_ENCODING, Malformed::TransferEncoding)?;
+    match (length, encoding) {
+        (None, None) => Ok(None),
+        (Some(_), Some(_)) => Err(Malformed::TwoLengths),
+        (Some(length), None) => {
+            let length = decimal(length.as_bytes()).ok_or(Malformed::ContentLength)?;
+            headers.insert(CONTENT_LENGTH, length.into());
+            Ok(Some(Framing::Length(length)))
+        }
+        (None, Some(encoding)) => {
+            let is_chunked = encoding.as_bytes().eq_ignore_ascii_case(b"chunked");
+            if !is_chunked || version != Version::HTTP_11 {
+                return Err(Malformed::TransferEncoding);
+            }
+            headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+            Ok(Some(Framing::Chunked))
+        }
+    }
+}
+
+fn decimal(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+pub(super) fn put_framing(out: &mut BytesMut, framing: Framing) {
+    match framing {
+        Framing::None | Framing::UntilClose => {}
+        Framing::Length(length) => put_field(out, "content-length", length.to_string().as_bytes()),
+        Framing::Chunked => put_field(out, "transfer-encoding", b"chunked"),
+    }
+}
 
 /// Finds a body's end in what is read.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -133,5 +195,57 @@ impl From<Framing> for Coding {
             Framing::Chunked => Self::Chunked,
             Framing::None | Framing::Length(_) | Framing::UntilClose => Self::Plain,
         }
+    }
+}
+
+/// The interim answer that has a client send its body.
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// A body on its way from a client.
+pub(super) struct Reading<'a, D> {
+    pub(super) peer: &'a mut BufferedClient<D>,
+    pub(super) body: &'a mut Body,
+    pub(super) framing: Framing,
+}
+
+impl From<Malformed> for BodyError {
+    fn from(malformed: Malformed) -> Self {
+        Self::Malformed {
+            status: malformed.status(),
+            problem: malformed.to_string(),
+        }
+    }
+}
+
+impl<D: Downstream> JudgedBody for Reading<'_, D> {
+    fn length(&self) -> Option<u64> {
+        match self.framing {
+            Framing::None => Some(0),
+            Framing::Length(length) => Some(length),
+            Framing::Chunked | Framing::UntilClose => None,
+        }
+    }
+
+    async fn next(&mut self, head: &mut RequestHead) -> Result<Option<Bytes>, BodyError> {
+        let BufferedClient { source, sink } = &mut *self.peer;
+        loop {
+            match self.body.decode_ahead(&mut source.buffer)? {
+                BodyPiece::Data(data) => return Ok(Some(data)),
+                BodyPiece::End(_) => return Ok(None),
+                BodyPiece::NeedsMore => {}
+            }
+            if take_expect(head) {
+                sink.pending.extend_from_slice(CONTINUE);
+            }
+            sink.flush().await.map_err(|_| BodyError::CutShort)?;
+            match source.fill().await {
+                Ok(1..) => {}
+                Ok(0) | Err(_) => return Err(BodyError::CutShort),
+            }
+        }
+    }
+
+    fn put_back(&mut self, read: Bytes) {
+        self.body.put_back(read);
     }
 }

@@ -5,9 +5,7 @@
 use bytes::{Buf, Bytes, BytesMut};
 use http::HeaderMap;
 
-use super::fields::{lines, parse, retain_trailers};
-use super::malformed::Malformed;
-use super::scan::Scanner;
+use super::fields::{Malformed, Scanner, parse_fields, retain_trailers};
 
 /// Digits of a size: as many as a u64 has.
 const MOST_DIGITS: u8 = 16;
@@ -87,7 +85,7 @@ impl ChunkDecoder {
         };
         let text = input.split_to(end);
         self.state = State::Ended;
-        Ok(BodyPiece::End(retain_trailers(parse(lines(&text))?)))
+        Ok(BodyPiece::End(retain_trailers(parse_fields(&text)?)))
     }
 }
 

@@ -12,17 +12,12 @@ use tokio::sync::Notify;
 use super::super::client::Downstream;
 use super::super::gate::PermittedRequest;
 use super::super::progress::{MessageKind, Progress};
-use super::body::{Body, BodyDecoder, Coding};
-use super::client::BufferedClient;
-use super::framing::Framing;
-use super::head::ParsedRequest;
+use super::body::{Body, BodyDecoder, Coding, Framing};
+use super::fields::Malformed;
 use super::hop::{ConnectionPersistence, was_offered};
-use super::malformed::Malformed;
-use super::pump::{PumpError, pump};
-use super::response::{ParsedResponse, ResponseParser};
-use super::upgrade::{Broken, relay_raw};
-use super::wire::{Sink, Source};
-use super::write::{write_request, write_response};
+use super::request::{ParsedRequest, write_request};
+use super::response::{ParsedResponse, ResponseParser, write_response};
+use super::wire::{Broken, BufferedClient, PumpError, Sink, Source, pump, relay_raw};
 use ambit_datapath::RequestStream;
 
 /// Bytes of later requests that are read while an answer is on its way, so that a client that

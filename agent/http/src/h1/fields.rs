@@ -1,70 +1,187 @@
-//! Header and trailer lines.
+//! The text of heads and trailers: where it ends, its header lines, and what makes it malformed.
 
-use http::header::{HeaderName, HeaderValue};
-use http::{HeaderMap, header};
+use bytes::{BufMut, BytesMut};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use http::{HeaderMap, StatusCode, header};
+use httparse::Status;
 
-use super::super::sniff::is_tchar;
-use super::malformed::Malformed;
 use ambit_model::folded;
 
-/// Lines of a head.
+/// What is wrong with a message. What one reader could take for something else than another is
+/// refused, and never repaired.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Malformed {
+    /// NUL, a control character, or CR or LF by itself.
+    #[error("a head has a control character, or CR or LF by itself")]
+    ControlCharacter,
+    /// The request line is not a method, a target and a version between single spaces.
+    #[error("the request line is not METHOD SP TARGET SP VERSION")]
+    RequestLine,
+    /// The method is not a token in upper case.
+    #[error("the method is not a word in upper case")]
+    Method,
+    /// CONNECT asks for a tunnel.
+    #[error("CONNECT is not served")]
+    Connect,
+    /// The target is neither a path, nor an http URL, nor the `*` of OPTIONS.
+    #[error("the request's target is not a path, nor a URL of http")]
+    Target,
+    /// Neither HTTP/1.0 nor HTTP/1.1.
+    #[error("the version is not HTTP/1.1 or HTTP/1.0")]
+    Version,
+    /// The status line is none.
+    #[error("the status line is not VERSION SP STATUS SP REASON")]
+    StatusLine,
+    /// Host is missing, repeated, no host, or another than the target's.
+    #[error("Host is missing, there twice, not a host, or another than the target's")]
+    Host,
+    /// A header line is not a name, a colon and a value: white space in the name, a folded line.
+    #[error("a header line is not NAME:VALUE")]
+    Field,
+    /// Content-Length is repeated or no number.
+    #[error("Content-Length is there twice or not a number")]
+    ContentLength,
+    /// Transfer-Encoding is something else than `chunked`, or not of this version.
+    #[error("Transfer-Encoding is not chunked, or comes in HTTP/1.0")]
+    TransferEncoding,
+    /// Both are there.
+    #[error("Content-Length and Transfer-Encoding are both there")]
+    TwoLengths,
+    /// Connection names a header that is not of the connection.
+    #[error("Connection is not a list of names, or names a header that has to reach the end")]
+    Connection,
+    /// Upgrade lists more protocols than are read.
+    #[error("Upgrade lists more protocols than are read")]
+    Upgrade,
+    /// The size of a chunk, its extension or what surrounds it is wrong.
+    #[error("a chunk of the body is malformed")]
+    Chunk,
+    /// The head or the trailers are too long, or have too many lines.
+    #[error("a head is longer, or has more lines, than is read")]
+    TooLarge,
+}
+
+impl Malformed {
+    /// The answer to such a request.
+    pub(crate) const fn status(self) -> StatusCode {
+        match self {
+            Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
+            Self::TooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::ControlCharacter
+            | Self::RequestLine
+            | Self::Method
+            | Self::Target
+            | Self::Version
+            | Self::StatusLine
+            | Self::Host
+            | Self::Field
+            | Self::ContentLength
+            | Self::TransferEncoding
+            | Self::TwoLengths
+            | Self::Connection
+            | Self::Upgrade
+            | Self::Chunk => StatusCode::BAD_REQUEST,
+        }
+    }
+}
+
+/// Looks at each byte once, however they come. Any byte that no head has is an error at once, so
+/// that what is found consists of lines of text.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Scanner {
+    scanned: usize,
+    line: usize,
+    after_cr: bool,
+}
+
+impl Scanner {
+    /// The length up to and with the empty line; `None` until it has come. `bytes` begin where
+    /// they began before.
+    ///
+    /// # Errors
+    /// [`Malformed::ControlCharacter`], and [`Malformed::TooLarge`] where the end is not within the
+    /// first `most` bytes.
+    pub(super) fn scan(&mut self, bytes: &[u8], most: usize) -> Result<Option<usize>, Malformed> {
+        while let Some(&byte) = bytes.get(self.scanned) {
+            if self.scanned >= most {
+                return Err(Malformed::TooLarge);
+            }
+            if self.step(byte)? {
+                return Ok(Some(self.scanned));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes a byte: whether it ends an empty line.
+    fn step(&mut self, byte: u8) -> Result<bool, Malformed> {
+        self.scanned += 1;
+        if self.after_cr {
+            if byte != b'\n' {
+                return Err(Malformed::ControlCharacter);
+            }
+            self.after_cr = false;
+            return Ok(std::mem::take(&mut self.line) == 0);
+        }
+        match byte {
+            b'\r' => self.after_cr = true,
+            b'\t' | b' '..=b'~' | 0x80.. => self.line += 1,
+            _ => return Err(Malformed::ControlCharacter),
+        }
+        Ok(false)
+    }
+}
+
+/// Header lines of a head or of trailers.
 pub(crate) const MOST_FIELDS: usize = 100;
 
-/// The lines of scanned text, without the empty one at its end.
-pub(super) fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let text = text
-        .strip_suffix(b"\r\n\r\n")
-        .or(text.strip_suffix(b"\r\n"));
-    let mut rest = text.filter(|text| !text.is_empty());
-    std::iter::from_fn(move || {
-        let text = rest?;
-        match text.windows(2).position(|pair| pair == b"\r\n") {
-            Some(end) => {
-                rest = Some(&text[end + 2..]);
-                Some(&text[..end])
-            }
-            None => rest.take(),
-        }
-    })
-}
+/// Room for the header lines that httparse splits, one for each line that is allowed.
+pub(super) const NO_FIELDS: [httparse::Header<'_>; MOST_FIELDS] =
+    [httparse::EMPTY_HEADER; MOST_FIELDS];
 
-/// Reads header lines. Names become lower case; the white space around values goes.
+/// Reads scanned header lines, up to and with the empty line after them.
 ///
 /// # Errors
-/// [`Malformed::Field`]: a folded line, white space in or after a name; [`Malformed::TooLarge`].
-pub(super) fn parse<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Result<HeaderMap, Malformed> {
-    let mut fields = HeaderMap::new();
-    for line in lines {
-        if fields.len() >= MOST_FIELDS {
-            return Err(Malformed::TooLarge);
+/// [`Malformed::Field`] for a folded line, or white space in or after a name;
+/// [`Malformed::TooLarge`].
+pub(super) fn parse_fields(text: &[u8]) -> Result<HeaderMap, Malformed> {
+    let mut fields = NO_FIELDS;
+    match httparse::parse_headers(text, &mut fields) {
+        Ok(Status::Complete((length, fields))) => {
+            header_map(Ok(Status::Complete(length)), fields, text)
         }
-        let (name, value) = split(line)?;
-        fields.append(name, value);
+        refused => header_map(refused.map(|_| Status::Partial), &fields, text),
     }
-    Ok(fields)
 }
 
-fn split(line: &[u8]) -> Result<(HeaderName, HeaderValue), Malformed> {
-    let colon = line.iter().position(|&byte| byte == b':');
-    let (name, rest) = line.split_at(colon.ok_or(Malformed::Field)?);
-    if name.is_empty() || !name.iter().copied().all(is_tchar) {
-        return Err(Malformed::Field);
+/// The header lines that httparse has split `text` into. Names become lower case; the order of
+/// lines with one name is kept.
+///
+/// # Errors
+/// As [`parse_fields`].
+pub(super) fn header_map(
+    parsed: httparse::Result<usize>,
+    fields: &[httparse::Header<'_>],
+    text: &[u8],
+) -> Result<HeaderMap, Malformed> {
+    // The scan and httparse have to agree on where the head ends.
+    if parsed != Ok(Status::Complete(text.len())) {
+        // If every field has been filled, httparse refused the line after them, whatever it says.
+        let is_full =
+            fields.len() == MOST_FIELDS && fields.iter().all(|field| !field.name.is_empty());
+        return Err(if is_full {
+            Malformed::TooLarge
+        } else {
+            Malformed::Field
+        });
     }
-    let value = trim(&rest[1..]);
-    let name = HeaderName::from_bytes(name).map_err(|_| Malformed::Field)?;
-    let value = HeaderValue::from_bytes(value).map_err(|_| Malformed::Field)?;
-    Ok((name, value))
-}
-
-/// Without the white space around it (RFC 9110's OWS, and nothing else).
-pub(super) fn trim(value: &[u8]) -> &[u8] {
-    let is_text = |&byte: &u8| byte != b' ' && byte != b'\t';
-    let start = value.iter().position(is_text).unwrap_or(value.len());
-    let end = value
-        .iter()
-        .rposition(is_text)
-        .map_or(start, |last| last + 1);
-    &value[start..end]
+    let mut headers = HeaderMap::new();
+    for field in fields {
+        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Malformed::Field)?;
+        let value = HeaderValue::from_bytes(field.value).map_err(|_| Malformed::Field)?;
+        headers.append(name, value);
+    }
+    Ok(headers)
 }
 
 /// The one value of a header; `None` where it is absent.
@@ -135,12 +252,30 @@ fn may_trail(name: &HeaderName) -> bool {
     !named && !NEVER_BEGUN.iter().any(|begin| text.starts_with(begin))
 }
 
+/// What is written about the connection.
+const OURS: [HeaderName; 4] = [HOST, CONNECTION, TRANSFER_ENCODING, CONTENT_LENGTH];
+
+pub(super) fn put_fields(out: &mut BytesMut, headers: &HeaderMap) {
+    for (name, value) in headers {
+        if !OURS.contains(name) {
+            put_field(out, name.as_str(), value.as_bytes());
+        }
+    }
+}
+
+pub(super) fn put_field(out: &mut BytesMut, name: &str, value: &[u8]) {
+    out.put_slice(name.as_bytes());
+    out.put_slice(b": ");
+    out.put_slice(value);
+    out.put_slice(b"\r\n");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<HeaderMap, Malformed> {
-        parse(lines(text.as_bytes()))
+        parse_fields(text.as_bytes())
     }
 
     #[test]

@@ -1,14 +1,12 @@
 //! The head of an application's HTTP/1 response.
 
-use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use bytes::{BufMut, Bytes, BytesMut};
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, Method, StatusCode, Version};
 
-use super::fields::{lines, parse};
-use super::framing::{Framing, declared};
-use super::hop::{ConnectionPersistence, take_of_response};
-use super::malformed::Malformed;
-use super::scan::Scanner;
+use super::body::{Framing, declared, put_framing};
+use super::fields::{Malformed, NO_FIELDS, Scanner, header_map, put_field, put_fields};
+use super::hop::{ConnectionPersistence, put_connection, take_of_response};
 
 /// A response's head.
 #[derive(Clone, PartialEq, Debug)]
@@ -65,9 +63,11 @@ impl ResponseParser {
 }
 
 fn parse_whole(text: &[u8], method: &Method) -> Result<ParsedResponse, Malformed> {
-    let mut lines = lines(text);
-    let (version, status, reason) = status_line(lines.next().ok_or(Malformed::StatusLine)?)?;
-    let mut headers = parse(lines)?;
+    let mut fields = NO_FIELDS;
+    let mut split = httparse::Response::new(&mut fields);
+    let parsed = split.parse(text);
+    let (version, status, reason) = status_line(&split, text)?;
+    let mut headers = header_map(parsed, split.headers, text)?;
     let declared = declared(&mut headers, version)?;
     let persistence = take_of_response(&mut headers, version)?;
     headers.remove(TRANSFER_ENCODING);
@@ -99,20 +99,51 @@ fn parse_whole(text: &[u8], method: &Method) -> Result<ParsedResponse, Malformed
     })
 }
 
-fn status_line(line: &[u8]) -> Result<(Version, StatusCode, &[u8]), Malformed> {
-    let (version, rest) = line.split_at_checked(9).ok_or(Malformed::StatusLine)?;
-    let version = match version {
-        b"HTTP/1.1 " => Version::HTTP_11,
-        b"HTTP/1.0 " => Version::HTTP_10,
-        _ => return Err(Malformed::Version),
+/// Reads what httparse has split of the status line. From the first part on that it refused, there
+/// is none.
+fn status_line<'a>(
+    split: &httparse::Response<'_, '_>,
+    text: &'a [u8],
+) -> Result<(Version, StatusCode, &'a [u8]), Malformed> {
+    let line = text.split(|&byte| byte == b'\r').next().unwrap_or_default();
+    let version = match line.get(..9) {
+        Some(b"HTTP/1.1 ") => Version::HTTP_11,
+        Some(b"HTTP/1.0 ") => Version::HTTP_10,
+        Some(_) => return Err(Malformed::Version),
+        None => return Err(Malformed::StatusLine),
     };
-    let (status, rest) = rest.split_at_checked(3).ok_or(Malformed::StatusLine)?;
-    let status = StatusCode::from_bytes(status).map_err(|_| Malformed::StatusLine)?;
-    match rest {
-        [] => Ok((version, status, rest)),
-        [b' ', reason @ ..] => Ok((version, status, reason)),
-        _ => Err(Malformed::StatusLine),
+    let (Some(code), Some(_)) = (split.code, split.reason) else {
+        return Err(Malformed::StatusLine);
+    };
+    let status = StatusCode::from_u16(code).map_err(|_| Malformed::StatusLine)?;
+    // httparse has an empty reason if it is not ASCII. It is passed on as it came.
+    let reason = line.get("HTTP/1.1 200 ".len()..).unwrap_or_default();
+    Ok((version, status, reason))
+}
+
+/// Writes a response's head, to a client that speaks `version`. Where the framing is none, a
+/// Content-Length tells what a body would have.
+pub(super) fn write_response(
+    head: &ResponseHead,
+    framing: Framing,
+    persistence: ConnectionPersistence,
+    version: Version,
+    out: &mut BytesMut,
+) {
+    out.put_slice(b"HTTP/1.1 ");
+    out.put_slice(head.status.as_str().as_bytes());
+    out.put_slice(b" ");
+    out.put_slice(&head.reason);
+    out.put_slice(b"\r\n");
+    put_fields(out, &head.headers);
+    match (framing, head.headers.get(CONTENT_LENGTH)) {
+        (Framing::None, Some(length)) => put_field(out, "content-length", length.as_bytes()),
+        _ => put_framing(out, framing),
     }
+    if !head.status.is_informational() || head.headers.contains_key(UPGRADE) {
+        put_connection(out, &head.headers, version, persistence);
+    }
+    out.put_slice(b"\r\n");
 }
 
 #[cfg(test)]
@@ -183,6 +214,14 @@ mod tests {
         );
         let kept = "HTTP/1.0 204 x\r\nConnection: Keep-Alive\r\n\r\n";
         assert_eq!(close(kept), ConnectionPersistence::KeepAlive);
+    }
+
+    #[test]
+    fn a_reason_is_kept_byte_for_byte() {
+        for reason in ["", "OK", " a  b ", "\t", "d\u{e9}j\u{e0} vu"] {
+            let parsed = read(&format!("HTTP/1.1 200 {reason}\r\n\r\n"), Method::GET).unwrap();
+            assert_eq!(parsed.head.reason, reason);
+        }
     }
 
     #[test]

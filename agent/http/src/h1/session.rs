@@ -8,19 +8,15 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::super::client::{Client, Downstream};
 use super::super::gate::{Gate, PermittedRequest, Rejection, RequestOutcome};
-use super::super::limits::HttpLimits;
 use super::super::progress::Progress;
-use super::body::{Body, BodyDecoder};
-use super::client::BufferedClient;
+use super::super::serve::HttpLimits;
+use super::body::{Body, BodyDecoder, Framing, Reading};
 use super::exchange::{Carried, carry};
-use super::framing::Framing;
-use super::head::{HeadParser, ParsedRequest};
+use super::fields::Malformed;
 use super::hop::{ConnectionPersistence, remove_all};
-use super::malformed::Malformed;
-use super::pump::discard;
-use super::reading::Reading;
-use super::response::ResponseHead;
-use super::write::write_response;
+use super::request::{HeadParser, ParsedRequest};
+use super::response::{ResponseHead, write_response};
+use super::wire::{BufferedClient, discard};
 use ambit_datapath::RequestStream;
 use ambit_relay::Meter;
 

@@ -1,4 +1,4 @@
-//! Buffered sides of a connection.
+//! Buffered sides of a connection, and bodies moved between them.
 
 use std::future::poll_fn;
 use std::io;
@@ -9,7 +9,11 @@ use http::HeaderMap;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio_util::io::poll_read_buf;
 
-use super::body::Coding;
+use super::super::client::{Client, Downstream};
+use super::super::progress::{MessageKind, Progress};
+use super::body::{Body, BodyDecoder, Coding, Framing};
+use super::chunked::BodyPiece;
+use super::fields::Malformed;
 
 /// What is read at once.
 const CHUNK: usize = 64 << 10;
@@ -114,5 +118,151 @@ impl<W: AsyncWrite + Unpin> Sink<W> {
     pub(super) async fn shutdown(&mut self) -> io::Result<()> {
         self.flush().await?;
         self.stream.shutdown().await
+    }
+}
+
+/// The client.
+pub(in super::super) struct BufferedClient<D> {
+    pub(super) source: Source<Client<D>>,
+    pub(super) sink: Sink<Client<D>>,
+}
+
+impl<D: Downstream> BufferedClient<D> {
+    /// Both sides of a connection of which `read` was read already.
+    pub(in super::super) fn new(client: &Client<D>, read: BytesMut) -> Self {
+        let mut source = Source::new(client.clone());
+        source.buffer = read;
+        Self {
+            source,
+            sink: Sink::new(client.clone()),
+        }
+    }
+}
+
+/// Why a body did not reach its end.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PumpError {
+    /// It is malformed.
+    #[error("the body is malformed: {0}")]
+    Malformed(#[from] Malformed),
+    /// Its sender broke off.
+    #[error("the body broke off")]
+    CutShort,
+    /// Its receiver takes no more.
+    #[error("the body is not taken: {0}")]
+    NotTaken(#[source] io::Error),
+}
+
+/// Moves a body to its end. Nothing is read before what was read is written.
+pub(super) async fn pump<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
+    source: &mut Source<R>,
+    mut body: Body,
+    sink: &mut Sink<W>,
+    coding: Coding,
+    (progress, message): (&Progress<'_>, MessageKind),
+) -> Result<(), PumpError> {
+    let trailers = loop {
+        match body.decode(&mut source.buffer)? {
+            BodyPiece::Data(data) => {
+                let length = data.len();
+                let written = sink.data(data, coding).await;
+                written.map_err(PumpError::NotTaken)?;
+                progress.carried(message, length);
+            }
+            BodyPiece::End(trailers) => break trailers,
+            BodyPiece::NeedsMore => {
+                sink.flush().await.map_err(PumpError::NotTaken)?;
+                match source.fill().await {
+                    Ok(0) if body.ends_with_connection() => break HeaderMap::new(),
+                    Ok(0) | Err(_) => return Err(PumpError::CutShort),
+                    Ok(_) => {}
+                }
+            }
+        }
+    };
+    let trailers = progress.trailers(message, trailers);
+    let finished = sink.finish(&trailers, coding).await;
+    finished.map_err(PumpError::NotTaken)
+}
+
+/// Reads a short body and forgets it.
+///
+/// # Errors
+/// [`PumpError::CutShort`].
+pub(super) async fn discard<R: AsyncRead + Unpin>(
+    source: &mut Source<R>,
+    mut body: Body,
+) -> Result<(), PumpError> {
+    loop {
+        match body.decode(&mut source.buffer)? {
+            BodyPiece::Data(_) => {}
+            BodyPiece::End(_) => return Ok(()),
+            BodyPiece::NeedsMore => match source.fill().await {
+                Ok(0) | Err(_) => return Err(PumpError::CutShort),
+                Ok(_) => {}
+            },
+        }
+    }
+}
+
+/// Who broke off.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub(in super::super) enum Broken {
+    /// The client.
+    #[error("the client broke off")]
+    Client,
+    /// The application.
+    #[error("the application broke off")]
+    Application,
+}
+
+/// Relays until both directions have ended; the end of one leaves the other running.
+///
+/// # Errors
+/// [`Broken`].
+pub(in super::super) async fn relay_raw<D, R, W>(
+    client: &mut BufferedClient<D>,
+    source: &mut Source<R>,
+    sink: &mut Sink<W>,
+    progress: &Progress<'_>,
+) -> Result<(), Broken>
+where
+    D: Downstream,
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let to_application = async {
+        let sent = raw(&mut client.source, sink, (progress, MessageKind::Request)).await;
+        sent.map_err(|is_source| match is_source {
+            End::Source => Broken::Client,
+            End::Sink => Broken::Application,
+        })
+    };
+    let to_client = async {
+        let sent = raw(source, &mut client.sink, (progress, MessageKind::Response)).await;
+        sent.map_err(|is_source| match is_source {
+            End::Source => Broken::Application,
+            End::Sink => Broken::Client,
+        })
+    };
+    tokio::try_join!(to_application, to_client).map(|_| ())
+}
+
+/// Which end of a direction failed.
+enum End {
+    Source,
+    Sink,
+}
+
+async fn raw<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
+    source: &mut Source<R>,
+    sink: &mut Sink<W>,
+    counted: (&Progress<'_>, MessageKind),
+) -> Result<(), End> {
+    let all = BodyDecoder::new(Framing::UntilClose, 0);
+    match pump(source, all.into(), sink, Coding::Plain, counted).await {
+        Ok(()) => sink.shutdown().await.map_err(|_| End::Sink),
+        Err(PumpError::NotTaken(_)) => Err(End::Sink),
+        Err(PumpError::Malformed(_) | PumpError::CutShort) => Err(End::Source),
     }
 }

@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use tokio::sync::{Mutex, Notify, oneshot};
 
-use super::settings;
+use super::client_settings;
 use ambit_datapath::{ApplicationConnection, ApplicationRequests, ReadyRequests, RequestStream};
 use ambit_policy::RequestPermit;
 
@@ -74,7 +74,7 @@ impl Application {
             }
             State::Unused(stream) => stream,
         };
-        let settings = settings::client(self.head_size);
+        let settings = client_settings(self.head_size);
         let multiplexed = stream.multiplex(permit, &settings).await;
         let (requests, connection) = multiplexed.map_err(|error| self.drain(error.into()))?;
         if let Some(started) = self.started.take() {

@@ -6,10 +6,7 @@
 mod application;
 mod body;
 mod exchange;
-mod pump;
-mod relay;
 mod request;
-mod settings;
 
 use std::pin::pin;
 
@@ -21,9 +18,28 @@ use self::application::Application;
 use self::exchange::{Shared, exchange};
 use super::client::{Client, Downstream};
 use super::gate::Gate;
-use super::limits::HttpLimits;
+use super::serve::HttpLimits;
 use ambit_datapath::RequestStream;
 use ambit_relay::Meter;
+
+/// Bytes that a peer may send on a stream before they are passed on.
+const STREAM_WINDOW: u32 = 256 << 10;
+
+/// Bytes that a peer may send on all streams of a connection before they are passed on.
+const CONNECTION_WINDOW: u32 = 16 * STREAM_WINDOW;
+
+/// Payload of a DATA frame.
+const FRAME: u32 = 32 << 10;
+
+/// Requests that a client may have under way on one connection.
+const STREAMS: u32 = 256;
+
+/// Streams that a peer may reset before they are accepted: beyond it the connection is closed
+/// (HTTP/2 rapid reset, CVE-2023-44487).
+const PENDING_RESETS: usize = 64;
+
+/// Streams that a peer may make this side reset (CVE-2025-8671).
+const OWN_RESETS: usize = 256;
 
 /// Serves a connection.
 pub(super) async fn serve<D: Downstream>(
@@ -33,7 +49,7 @@ pub(super) async fn serve<D: Downstream>(
     limits: HttpLimits,
     meter: &Meter,
 ) {
-    let settings = settings::server(limits.head_size);
+    let settings = server_settings(limits.head_size);
     let mut connection = match settings.handshake::<_, Bytes>(client.clone()).await {
         Ok(connection) => connection,
         Err(error) => return tracing::debug!(%error, "a client did not speak HTTP/2"),
@@ -76,4 +92,36 @@ pub(super) async fn serve<D: Downstream>(
         }
     };
     let _ = timeout(limits.linger, async { tokio::join!(ending, client.end()) }).await;
+}
+
+/// Towards a client; a head may have `head_size` bytes.
+fn server_settings(head_size: usize) -> h2::server::Builder {
+    let mut builder = h2::server::Builder::new();
+    builder
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME)
+        .max_header_list_size(header_list(head_size))
+        .max_concurrent_streams(STREAMS)
+        .max_pending_accept_reset_streams(PENDING_RESETS)
+        .max_local_error_reset_streams(Some(OWN_RESETS))
+        .max_send_buffer_size(FRAME as usize);
+    builder
+}
+
+/// Towards an application.
+fn client_settings(head_size: usize) -> h2::client::Builder {
+    let mut builder = h2::client::Builder::new();
+    builder
+        .enable_push(false)
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME)
+        .max_header_list_size(header_list(head_size))
+        .max_send_buffer_size(FRAME as usize);
+    builder
+}
+
+fn header_list(head_size: usize) -> u32 {
+    u32::try_from(head_size).unwrap_or(u32::MAX)
 }

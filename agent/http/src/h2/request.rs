@@ -10,9 +10,8 @@ use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, Method, Request, StatusCode, Uri, Version};
 
-use super::super::authority::is_authority;
-use super::super::h1::{MOST_FIELDS, is_target, remove_connection_headers};
-use super::super::head::RequestHead;
+use super::super::h1::{MOST_FIELDS, remove_connection_headers};
+use super::super::head::{RequestHead, is_authority, is_target};
 
 /// Why a request is not judged at all.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]

@@ -6,12 +6,12 @@
 //! Upgrade offers, those that carry requests of their own are not offered on: they would not be
 //! judged.
 
+use bytes::BytesMut;
 use http::header::{CONNECTION, HeaderName, HeaderValue, TE, UPGRADE};
 use http::{HeaderMap, Version};
 
 use super::super::sniff::is_tchar;
-use super::fields::trim;
-use super::malformed::Malformed;
+use super::fields::{Malformed, put_field};
 use ambit_input::work;
 
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -145,6 +145,26 @@ fn persistence(version: Version, named: &[String]) -> ConnectionPersistence {
     }
 }
 
+/// Writes the Connection header.
+pub(super) fn put_connection(
+    out: &mut BytesMut,
+    headers: &HeaderMap,
+    version: Version,
+    persistence: ConnectionPersistence,
+) {
+    let persistence = match (version, persistence) {
+        (_, ConnectionPersistence::Close) => Some("close"),
+        (Version::HTTP_10, ConnectionPersistence::KeepAlive) => Some("keep-alive"),
+        _ => None,
+    };
+    let upgrade = headers.contains_key(UPGRADE).then_some("upgrade");
+    let te = headers.contains_key(TE).then_some("te");
+    let options: Vec<&str> = [upgrade, te, persistence].into_iter().flatten().collect();
+    if !options.is_empty() {
+        put_field(out, "connection", options.join(", ").as_bytes());
+    }
+}
+
 /// What Connection lists, in lower case.
 fn named(headers: &HeaderMap) -> Result<Vec<String>, Malformed> {
     let named: Vec<String> = tokens(headers, CONNECTION).collect();
@@ -204,6 +224,17 @@ fn tokens(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = String>
             String::from_utf8_lossy(trim(token)).to_ascii_lowercase()
         })
         .filter(|token| !token.is_empty())
+}
+
+/// Without the white space around it (RFC 9110's OWS, and nothing else).
+fn trim(value: &[u8]) -> &[u8] {
+    let is_text = |&byte: &u8| byte != b' ' && byte != b'\t';
+    let start = value.iter().position(is_text).unwrap_or(value.len());
+    let end = value
+        .iter()
+        .rposition(is_text)
+        .map_or(start, |last| last + 1);
+    &value[start..end]
 }
 
 #[cfg(test)]

@@ -3,7 +3,6 @@
 use bytes::BytesMut;
 use proptest::prelude::*;
 
-use super::super::write::write_request;
 use super::*;
 
 const MOST: usize = 60 << 10;
@@ -293,6 +292,62 @@ fn heads_that_are_too_large_are_refused() {
         Malformed::TooLarge,
     );
     assert_eq!(Malformed::TooLarge.status(), 431);
+}
+
+fn head_to(target: &str, authority: &str) -> RequestHead {
+    RequestHead {
+        method: Method::GET,
+        scheme: None,
+        authority: authority.to_owned(),
+        target: target.to_owned(),
+        headers: HeaderMap::new(),
+        version: Version::HTTP_11,
+    }
+}
+
+#[test]
+fn a_gate_cannot_write_another_request_into_a_head() {
+    for (target, authority) in [
+        ("/ HTTP/1.1\r\nx: y", "a.com"),
+        ("/\u{e9}", "a.com"),
+        ("", "a.com"),
+        ("x", "a.com"),
+        ("/", ""),
+        ("/", "a.com\r\nx: y"),
+    ] {
+        let mut out = BytesMut::new();
+        let written = write_request(
+            &head_to(target, authority),
+            Framing::None,
+            ConnectionPersistence::KeepAlive,
+            &mut out,
+        );
+        assert_eq!(written, Err(Unwritable), "{target:?} {authority:?}");
+        assert!(out.is_empty());
+    }
+}
+
+#[test]
+fn a_gate_cannot_change_the_framing() {
+    let mut head = head_to("/", "a.com");
+    for (name, value) in [
+        ("content-length", "5"),
+        ("connection", "x"),
+        ("host", "b.com"),
+    ] {
+        head.headers.insert(name, value.parse().unwrap());
+    }
+    let mut out = BytesMut::new();
+    write_request(
+        &head,
+        Framing::Chunked,
+        ConnectionPersistence::Close,
+        &mut out,
+    )
+    .unwrap();
+    let expected = "GET / HTTP/1.1\r\nhost: a.com\r\ntransfer-encoding: chunked\r\n\
+                    connection: close\r\n\r\n";
+    assert_eq!(out, expected);
 }
 
 fn any_head() -> impl Strategy<Value = String> {

@@ -1,17 +1,15 @@
 //! The head of an HTTP/1 request: bytes in, a [`RequestHead`] out, and nothing in between that two
 //! readers could understand differently.
 
+use bytes::{BufMut, BytesMut};
 use http::header::HOST;
 use http::{HeaderMap, HeaderValue, Method, Version};
 
-use super::super::authority::is_authority;
-use super::super::head::RequestHead;
-use super::super::sniff::{LONGEST_METHOD, is_tchar};
-use super::fields::{lines, parse, single};
-use super::framing::{Framing, declared};
-use super::hop::{ConnectionPersistence, take_of_request};
-use super::malformed::Malformed;
-use super::scan::Scanner;
+use super::super::head::{RequestHead, is_authority, is_target};
+use super::super::sniff::LONGEST_METHOD;
+use super::body::{Framing, declared, put_framing};
+use super::fields::{Malformed, NO_FIELDS, Scanner, header_map, put_field, put_fields, single};
+use super::hop::{ConnectionPersistence, put_connection, take_of_request};
 
 /// A request's head, and what follows from it.
 #[derive(Clone, PartialEq, Debug)]
@@ -56,9 +54,12 @@ impl HeadParser {
 }
 
 fn parse_whole(text: &[u8]) -> Result<ParsedRequest, Malformed> {
-    let mut lines = lines(text);
-    let line = RequestLine::parse(lines.next().ok_or(Malformed::RequestLine)?)?;
-    let mut headers = parse(lines)?;
+    check_request_line(text)?;
+    let mut fields = NO_FIELDS;
+    let mut split = httparse::Request::new(&mut fields);
+    let parsed = split.parse(text);
+    let line = RequestLine::read(&split)?;
+    let mut headers = header_map(parsed, split.headers, text)?;
     let authority = authority(&line, &mut headers)?;
     let framing = declared(&mut headers, line.version)?.unwrap_or(Framing::None);
     let persistence = take_of_request(&mut headers, line.version)?;
@@ -87,23 +88,32 @@ struct RequestLine {
     version: Version,
 }
 
+/// Ensures that the request line is three words between single spaces, the last of them a version.
+/// It is not empty then; httparse would skip empty lines.
+fn check_request_line(text: &[u8]) -> Result<(), Malformed> {
+    let line = text.split(|&byte| byte == b'\r').next().unwrap_or_default();
+    let mut words = line.split(|&byte| byte == b' ');
+    match (words.nth(2), words.next()) {
+        (Some(b"HTTP/1.1" | b"HTTP/1.0"), None) => Ok(()),
+        (Some(_), None) => Err(Malformed::Version),
+        _ => Err(Malformed::RequestLine),
+    }
+}
+
 impl RequestLine {
-    fn parse(line: &[u8]) -> Result<Self, Malformed> {
-        let mut words = line.split(|&byte| byte == b' ');
-        let (Some(method), Some(target), Some(version), None) =
-            (words.next(), words.next(), words.next(), words.next())
-        else {
-            return Err(Malformed::RequestLine);
-        };
-        let method = parse_method(method)?;
-        let version = match version {
-            b"HTTP/1.1" => Version::HTTP_11,
-            b"HTTP/1.0" => Version::HTTP_10,
-            _ => return Err(Malformed::Version),
-        };
+    /// Reads the words that httparse has split. From the first word on that it refused, there are
+    /// none.
+    fn read(split: &httparse::Request<'_, '_>) -> Result<Self, Malformed> {
+        let method = parse_method(split.method.ok_or(Malformed::Method)?)?;
         if method == Method::CONNECT {
             return Err(Malformed::Connect);
         }
+        let target = split.path.ok_or(Malformed::Target)?;
+        let version = match split.version {
+            Some(0) => Version::HTTP_10,
+            Some(1) => Version::HTTP_11,
+            _ => return Err(Malformed::Version),
+        };
         let (target, authority) = parse_target(&method, target)?;
         Ok(Self {
             method,
@@ -114,17 +124,16 @@ impl RequestLine {
     }
 }
 
-fn parse_method(word: &[u8]) -> Result<Method, Malformed> {
-    let is_upper = |byte: &u8| is_tchar(*byte) && !byte.is_ascii_lowercase();
-    if word.len() > LONGEST_METHOD || !word.iter().all(is_upper) {
+/// Reads a method; httparse has made sure that it is a token.
+fn parse_method(word: &str) -> Result<Method, Malformed> {
+    if word.len() > LONGEST_METHOD || word.bytes().any(|byte| byte.is_ascii_lowercase()) {
         return Err(Malformed::Method);
     }
-    Method::from_bytes(word).map_err(|_| Malformed::Method)
+    Method::from_bytes(word.as_bytes()).map_err(|_| Malformed::Method)
 }
 
 /// The target in origin form, and the authority that it names.
-fn parse_target(method: &Method, word: &[u8]) -> Result<(String, Option<String>), Malformed> {
-    let text = std::str::from_utf8(word).map_err(|_| Malformed::Target)?;
+fn parse_target(method: &Method, text: &str) -> Result<(String, Option<String>), Malformed> {
     if !is_target(text) {
         return Err(Malformed::Target);
     }
@@ -151,11 +160,6 @@ fn parse_target(method: &Method, word: &[u8]) -> Result<(String, Option<String>)
     Ok((target, Some(authority.to_owned())))
 }
 
-/// Whether a text may stand between the spaces of a request line: visible ASCII.
-pub(crate) fn is_target(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
-}
-
 /// Whom the request is for: the target's authority or Host, which may not differ. Takes Host out.
 fn authority(line: &RequestLine, headers: &mut HeaderMap) -> Result<String, Malformed> {
     let host = single(headers, HOST, Malformed::Host)?.map(HeaderValue::as_bytes);
@@ -172,6 +176,44 @@ fn authority(line: &RequestLine, headers: &mut HeaderMap) -> Result<String, Malf
         (Some(own), _) => Ok(own.clone()),
         (None, host) => Ok(host.unwrap_or_default()),
     }
+}
+
+/// A head that the gate has made into what cannot be sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the request's target or authority cannot be written into a request line")]
+pub struct Unwritable;
+
+/// Writes a request's head.
+///
+/// # Errors
+/// [`Unwritable`]; then nothing is written.
+pub fn write_request(
+    head: &RequestHead,
+    framing: Framing,
+    persistence: ConnectionPersistence,
+    out: &mut BytesMut,
+) -> Result<(), Unwritable> {
+    let has_no_host = head.authority.is_empty() && head.version == Version::HTTP_10;
+    let is_form = head.target.starts_with('/') || head.target == "*";
+    let is_writable = is_form && is_target(&head.target);
+    if !is_writable || !(has_no_host || is_authority(&head.authority)) {
+        return Err(Unwritable);
+    }
+    out.put_slice(head.method.as_str().as_bytes());
+    out.put_slice(b" ");
+    out.put_slice(head.target.as_bytes());
+    out.put_slice(match head.version {
+        Version::HTTP_10 => b" HTTP/1.0\r\n",
+        _ => b" HTTP/1.1\r\n",
+    });
+    if !has_no_host {
+        put_field(out, "host", head.authority.as_bytes());
+    }
+    put_fields(out, &head.headers);
+    put_framing(out, framing);
+    put_connection(out, &head.headers, head.version, persistence);
+    out.put_slice(b"\r\n");
+    Ok(())
 }
 
 #[cfg(test)]
