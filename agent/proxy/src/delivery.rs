@@ -4,11 +4,11 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::ends::Ends;
-use super::opaque::judge_opaque;
-use super::pod::ServedPod;
-use super::refusal::Refusal;
-use super::verdict::{Content, Judge, is_policy};
+use crate::connection::refusal::Refusal;
+use crate::ends::Ends;
+use crate::opaque::judge_opaque;
+use crate::shard::pod::ServedPod;
+use crate::verdict::{Content, Judge, is_policy};
 use ambit_datapath::{AuthorizedStream, Delivery, DeliveryCaller, DialError, UnjudgedStream};
 use ambit_model::ApplicationAddress;
 use ambit_policy::{ConnectionVerdict, Layer};

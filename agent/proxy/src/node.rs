@@ -11,11 +11,11 @@ use futures_util::future::join_all;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::connections::ConnectionInfo;
-use super::limits::{PodCaps, ProxyLimits};
-use super::shard::{Command, Shard, ShardPod, Stop};
-use super::stats::ProxyStats;
-use super::verdict::PodRemoval;
+use crate::connection::registry::ConnectionInfo;
+use crate::connection::stats::ProxyStats;
+use crate::limits::{PodCaps, ProxyLimits};
+use crate::shard::{Command, Shard, ShardPod, Stop};
+use crate::verdict::PodRemoval;
 use ambit_authorizer::CheckSlots;
 use ambit_datapath::{PodDatapathParts, PodListeners};
 use ambit_identity::WorkloadCertificates;

@@ -1,11 +1,11 @@
 //! Judges connections whose bytes are not HTTP, where the kernel asks.
 
-use super::consult::ask;
-use super::ends::Ends;
-use super::events::Matter;
-use super::pod::ServedPod;
-use super::refusal::Refusal;
-use super::verdict::Judge;
+use crate::authorizers::ask;
+use crate::connection::events::Matter;
+use crate::connection::refusal::Refusal;
+use crate::ends::Ends;
+use crate::shard::pod::ServedPod;
+use crate::verdict::Judge;
 use ambit_policy::{Approvals, Attributes, Permit};
 
 /// Judges a connection, after those were asked whom CUSTOM policies name, and has noted what policies

@@ -6,17 +6,17 @@ use std::rc::Rc;
 
 use tokio::net::TcpStream;
 
-use super::authority::canonical;
-use super::carrier::Client;
-use super::ends::Ends;
-use super::inbound_call::InboundCall;
-use super::limits::{Resource, Slot};
-use super::places::{PlaceKind, Source};
-use super::pod::ServedPod;
-use super::refusal::Refusal;
-use super::reset::ResetOnDrop;
-use super::subject::{Direction, Path};
-use super::verdict::Judge;
+use crate::carrier::Client;
+use crate::connection::refusal::Refusal;
+use crate::connection::{Direction, Path};
+use crate::ends::Ends;
+use crate::hbone::canonical;
+use crate::inbound::InboundCall;
+use crate::limits::places::{PlaceKind, Source};
+use crate::limits::{Resource, Slot};
+use crate::shard::accept::ResetOnDrop;
+use crate::shard::pod::ServedPod;
+use crate::verdict::Judge;
 use ambit_admission::Seat;
 use ambit_datapath::DeliveryCaller;
 use ambit_model::CallerAddress;

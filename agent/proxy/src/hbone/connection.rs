@@ -11,9 +11,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::AbortHandle;
 use tokio::time::{interval, timeout};
 
-use super::error::TunnelError;
+use super::pool::TunnelError;
 use super::transport::Transport;
-use crate::turns::Budget;
+use crate::shard::turns::Budget;
 use ambit_relay::{CONNECTION_WINDOW, STREAM_WINDOW, client_settings};
 use ambit_relay::{Lease, Occupancy};
 
@@ -159,7 +159,7 @@ mod tests {
     use tokio::time::sleep;
 
     use super::*;
-    use crate::turns::Turns;
+    use crate::shard::turns::Turns;
 
     const EPOCH: u64 = 1;
 

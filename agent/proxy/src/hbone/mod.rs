@@ -1,12 +1,13 @@
 //! HBONE: HTTP/2 CONNECT over mutual TLS, wire-compatible with Istio ambient.
 
+mod connect;
 mod connection;
-mod error;
-mod forwarded;
 mod pool;
+pub(crate) mod server;
 mod transport;
 
-pub(crate) use error::TunnelError;
-pub(crate) use forwarded::parse_forwarded;
-pub(crate) use pool::TunnelPool;
+pub(crate) use connect::canonical;
+pub use connect::{ConnectError, ConnectTarget, connect_target};
+
+pub(crate) use pool::{TunnelError, TunnelPool};
 pub(crate) use transport::Transport;

@@ -6,9 +6,9 @@ use std::time::SystemTime;
 
 use super::body::Shown;
 use super::refusal::RequestRefusal;
-use crate::consult::{Agreement, ask};
+use crate::authorizers::{Agreement, ask};
 use crate::ends::Ends;
-use crate::pod::ServedPod;
+use crate::shard::pod::ServedPod;
 use ambit_authorizer::{
     Allowance, BodyPart, CheckedRequest, HeaderMutations, withhold_unjudged, withhold_unseen,
 };

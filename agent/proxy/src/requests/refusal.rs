@@ -5,7 +5,7 @@ use http::header::{CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
 use http::{HeaderMap, StatusCode};
 
 use super::body::NotShown;
-use crate::consult::Disagreement;
+use crate::authorizers::Disagreement;
 use ambit_http::Rejection;
 use ambit_jwt::Unauthenticated;
 use ambit_policy::{BadPath, Consultation, Decider, Denial};

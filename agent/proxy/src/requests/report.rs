@@ -3,9 +3,9 @@
 use std::time::Instant;
 
 use super::refusal::RequestRefusal;
-use crate::events::{CALLERS_BYTES, Matter};
-use crate::pod::ServedPod;
-use crate::subject::{Path, Subject};
+use crate::connection::events::{CALLERS_BYTES, Matter};
+use crate::connection::{Path, Subject};
+use crate::shard::pod::ServedPod;
 use crate::verdict::Termination;
 use ambit_http::{Exchange, Outcome};
 use ambit_observe::events::InLog;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use ambit_common::{MeshClass, Reason};
 use serde::Serialize;
 
-use super::subject::Path;
+use crate::connection::Path;
 use ambit_model::{Enrolment, ObjectName, Snapshot, Workload};
 use ambit_policy::{
     Approvals, Attributes, ConnectionVerdict, Decider, Denial, MeshView, Permit, RequestAttributes,

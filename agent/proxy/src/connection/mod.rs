@@ -1,5 +1,11 @@
 //! What a connection is about: which way it goes, over which path, between whom.
 
+pub(crate) mod events;
+pub(crate) mod refusal;
+pub(crate) mod registry;
+pub(crate) mod report;
+pub(crate) mod stats;
+
 use std::net::SocketAddr;
 
 use serde::Serialize;

@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::connections::Registry;
-use super::hbone::TunnelPool;
-use super::limits::{PodCaps, ProxyLimits};
-use super::places::Source;
-use super::stats::ShardStats;
-use super::subject::Party;
-use super::tasks::PodTasks;
-use super::verdict::{Basis, Judge, PodRemoval, Termination};
+use crate::connection::Party;
+use crate::connection::registry::Registry;
+use crate::connection::stats::ShardStats;
+use crate::hbone::TunnelPool;
+use crate::limits::places::Source;
+use crate::limits::{PodCaps, ProxyLimits};
+use crate::shard::tasks::PodTasks;
+use crate::verdict::{Basis, Judge, PodRemoval, Termination};
 use ambit_admission::UnverifiedSource;
 use ambit_authorizer::Authorizer;
 use ambit_datapath::PodDatapath;

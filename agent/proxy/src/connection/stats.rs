@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::subject::{Direction, Path};
+use crate::connection::{Direction, Path};
 use ambit_authorizer::AuthorizerStats;
 
 /// Counts of connections since the proxy started. The keys are words of fixed lists, so their

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::turns::Budget;
+use crate::shard::turns::Budget;
 
 /// How far the serving of a pod has come.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -94,7 +94,7 @@ mod tests {
     use tokio::runtime::LocalRuntime;
 
     use super::*;
-    use crate::turns::Turns;
+    use crate::shard::turns::Turns;
 
     /// Sets its cell when it is dropped, that is, when the task that owns it has ended.
     struct Ended(Rc<Cell<bool>>);

@@ -1,9 +1,13 @@
 //! One shard: a thread with a single-threaded runtime of its own, which serves its part of every
 //! pod's connections. A connection stays on the shard that accepted it.
 
+pub(crate) mod accept;
+pub(crate) mod pod;
+pub(crate) mod tasks;
+pub(crate) mod turns;
+
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,20 +15,18 @@ use std::time::Duration;
 
 use ambit_common::NetnsCookie;
 use futures_util::future::join_all;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::accept::accept_each;
-use super::authorizer_network::AuthorizerNetwork;
-use super::connections::{ConnectionIds, ConnectionInfo, Registry};
-use super::hbone::TunnelPool;
-use super::limits::{PodCaps, ProxyLimits};
-use super::pod::ServedPod;
-use super::stats::{ProxyStats, ShardStats};
-use super::tasks::PodTasks;
-use super::turns::{Budget, Turns};
-use super::verdict::PodRemoval;
-use super::{inbound, outbound, plaintext};
+use self::accept::listen;
+use crate::authorizers::network::AuthorizerNetwork;
+use crate::connection::registry::{ConnectionIds, ConnectionInfo, Registry};
+use crate::connection::stats::{ProxyStats, ShardStats};
+use crate::hbone::TunnelPool;
+use crate::limits::{PodCaps, ProxyLimits};
+use crate::shard::pod::ServedPod;
+use crate::shard::tasks::PodTasks;
+use crate::shard::turns::{Budget, Turns};
+use crate::verdict::PodRemoval;
 use ambit_authorizer::{Authorizer, AuthorizerCounts, CheckSlots};
 use ambit_datapath::{PodDatapath, PodDatapathParts, PodListeners};
 use ambit_identity::WorkloadCertificates;
@@ -216,47 +218,4 @@ impl Shard {
         .await;
         self.pods.clear();
     }
-}
-
-/// Begins to accept what comes to the pod's listeners.
-fn listen(pod: &Rc<ServedPod>, listeners: PodListeners) -> io::Result<()> {
-    let PodListeners {
-        outbound,
-        plaintext,
-        hbone,
-    } = listeners;
-    let outbound = adopt(outbound)?;
-    let plaintext = adopt(plaintext)?;
-    let hbone = adopt(hbone)?;
-    for listener in outbound {
-        accept(pod, listener, outbound::serve);
-    }
-    for listener in plaintext {
-        accept(pod, listener, plaintext::serve);
-    }
-    for listener in hbone {
-        accept(pod, listener, inbound::serve);
-    }
-    Ok(())
-}
-
-/// Serves each connection of a listener in a task of its own.
-fn accept<S>(
-    pod: &Rc<ServedPod>,
-    listener: TcpListener,
-    serve: impl Fn(Rc<ServedPod>, TcpStream, SocketAddr) -> S + 'static,
-) where
-    S: Future<Output = ()> + 'static,
-{
-    let served = Rc::clone(pod);
-    let budget = Rc::clone(pod.tasks.budget());
-    pod.tasks
-        .spawn_accepting(accept_each(listener, budget, move |stream, peer| {
-            let connection = serve(Rc::clone(&served), stream, peer);
-            served.tasks.spawn(connection);
-        }));
-}
-
-fn adopt(listeners: Vec<std::net::TcpListener>) -> io::Result<Vec<TcpListener>> {
-    listeners.into_iter().map(TcpListener::from_std).collect()
 }

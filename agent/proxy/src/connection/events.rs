@@ -2,9 +2,9 @@
 
 use std::net::SocketAddr;
 
-use super::ends::Ends;
-use super::pod::ServedPod;
-use super::subject::{Direction, Path, Subject};
+use crate::connection::{Direction, Path, Subject};
+use crate::ends::Ends;
+use crate::shard::pod::ServedPod;
 use ambit_model::WorkloadIdentity;
 use ambit_observe::event::{EventKind, EventRecord};
 use ambit_observe::events::InLog;

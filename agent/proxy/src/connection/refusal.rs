@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use super::consult::Disagreement;
-use super::hbone::TunnelError;
-use super::limits::OverCap;
-use super::places::NoPlace;
-use super::verdict::Termination;
+use crate::authorizers::Disagreement;
+use crate::hbone::TunnelError;
+use crate::limits::OverCap;
+use crate::limits::places::NoPlace;
+use crate::verdict::Termination;
 use ambit_datapath::DialError;
 use ambit_identity::{CertificateUnavailable, PeerIdentityError};
 use ambit_model::ObjectName;

@@ -3,7 +3,7 @@ use std::net::SocketAddr;
 use futures_util::FutureExt;
 
 use super::*;
-use crate::subject::{Party, Path};
+use crate::connection::{Party, Path};
 
 fn subject(direction: Direction) -> Rc<Subject> {
     let end = || Party::unknown(SocketAddr::from(([10, 0, 0, 1], 80)));

@@ -4,12 +4,12 @@ use std::time::Instant;
 
 use tracing::field::{DisplayValue, display};
 
-use super::events::Matter;
-use super::pod::ServedPod;
-use super::refusal::Refusal;
-use super::stats::ShardStats;
-use super::subject::{Party, Path, Subject};
-use super::verdict::Termination;
+use crate::connection::events::Matter;
+use crate::connection::refusal::Refusal;
+use crate::connection::stats::ShardStats;
+use crate::connection::{Party, Path, Subject};
+use crate::shard::pod::ServedPod;
+use crate::verdict::Termination;
 use ambit_datapath::AuthorizedStream;
 use ambit_observe::events::InLog;
 use ambit_policy::{Decider, Layer};

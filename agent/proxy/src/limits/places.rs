@@ -5,7 +5,7 @@
 //! mesh. What policy lets pass is in use, and keeps its place. What waits, or was never let pass, gives
 //! way to a source that holds less.
 
-use super::limits::ProxyLimits;
+use crate::limits::ProxyLimits;
 use ambit_admission::{Occupied, Seat, SeatHandle, Seats, UnverifiedSource};
 use ambit_model::WorkloadIdentity;
 

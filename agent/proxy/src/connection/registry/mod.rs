@@ -14,8 +14,8 @@ use std::time::Instant;
 use serde::Serialize;
 use tokio::sync::{Notify, oneshot};
 
-use super::subject::{Direction, Subject};
-use super::verdict::{Basis, Termination};
+use crate::connection::{Direction, Subject};
+use crate::verdict::{Basis, Termination};
 use ambit_model::ObjectName;
 use ambit_relay::Meter;
 

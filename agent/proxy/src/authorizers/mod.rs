@@ -1,10 +1,13 @@
 //! Asks an external authorizer that a CUSTOM policy names.
 
+mod loops;
+pub(crate) mod network;
+
 use http::StatusCode;
 
-use super::consult_loop::asked_again;
-use super::ends::Ends;
-use super::pod::ServedPod;
+use crate::authorizers::loops::asked_again;
+use crate::ends::Ends;
+use crate::shard::pod::ServedPod;
 use ambit_authorizer::{
     Allowance, Check, CheckError, CheckOutcome, CheckPeer, CheckedRequest, DenialResponse,
 };
