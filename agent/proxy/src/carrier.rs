@@ -15,14 +15,14 @@ use crate::connection::report::Permission;
 use crate::delivery::Delivered;
 use crate::opaque::judge_opaque;
 use crate::requests::RequestGate;
-use crate::verdict::{Basis, Content};
+use crate::verdict::{Content, Requirement};
 use ambit_datapath::{AuthorizedStream, UnjudgedStream};
 use ambit_http::{Downstream, HttpLimits, NotHttp, Served, TunnelIo, relay_opaque, serve};
 use ambit_relay::Tunnel;
 use ambit_relay::{Meter, Side, relay, relay_tcp};
 
 /// The caller's end of a connection.
-pub(crate) enum Client {
+pub(crate) enum CallerStream {
     /// A connection in the clear: plaintext, or the pod's own.
     Tcp(TcpStream),
     /// A stream of a tunnel.
@@ -48,7 +48,7 @@ impl Carrier {
     pub(crate) async fn carry(
         &self,
         delivered: Delivered,
-        client: Client,
+        client: CallerStream,
     ) -> Result<Option<Permission>, Refusal> {
         match delivered {
             Delivered::Allowed(application, _) => {
@@ -63,26 +63,26 @@ impl Carrier {
     /// none.
     fn carry_any_requests(
         &self,
-        client: Client,
+        client: CallerStream,
         application: UnjudgedStream,
     ) -> LocalBoxFuture<'_, Result<Option<Permission>, Refusal>> {
         match client {
-            Client::Tcp(client) => self.carry_requests(client, application).boxed_local(),
-            Client::Tunnel(tunnel) => self
+            CallerStream::Tcp(client) => self.carry_requests(client, application).boxed_local(),
+            CallerStream::Tunnel(tunnel) => self
                 .carry_requests(TunnelIo::new(tunnel), application)
                 .boxed_local(),
-            Client::Agent(agent) => self.carry_requests(agent, application).boxed_local(),
+            CallerStream::Agent(agent) => self.carry_requests(agent, application).boxed_local(),
         }
     }
 
-    async fn carry_bytes(&self, client: Client, application: AuthorizedStream) {
+    async fn carry_bytes(&self, client: CallerStream, application: AuthorizedStream) {
         let application = application.into_stream();
         match client {
-            Client::Tunnel(tunnel) => {
+            CallerStream::Tunnel(tunnel) => {
                 relay(application, tunnel, Side::Destination, &self.meter).await;
             }
-            Client::Tcp(client) => relay_tcp(client, application, &self.meter).await,
-            Client::Agent(agent) => {
+            CallerStream::Tcp(client) => relay_tcp(client, application, &self.meter).await,
+            CallerStream::Agent(agent) => {
                 // On the heap, as it is so seldom.
                 Box::pin(relay_opaque(agent, Bytes::new(), application, &self.meter)).await;
             }
@@ -109,11 +109,11 @@ impl Carrier {
             application,
         } = opaque;
         let (permit, approvals) = judge_opaque(&self.gate.pod, self.gate.ends()).await?;
-        self.place.rebase(Basis::Policy {
+        self.place.require(Requirement::Policy {
             connection: self.gate.connection(),
             content: Content::Opaque(approvals),
         });
-        let _in_use = self.gate.uses.begin();
+        let _in_use = self.gate.places.occupy();
         let application = application.authorize(permit);
         let permission = Permission::of(&application);
         relay_opaque(downstream, read, application.into_stream(), &self.meter).await;

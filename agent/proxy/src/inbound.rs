@@ -6,17 +6,17 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
-use crate::carrier::{Carrier, Client};
+use crate::carrier::{CallerStream, Carrier};
 use crate::connection::refusal::Refusal;
 use crate::connection::registry::Registration;
 use crate::connection::report::{Account, Ending, Permission};
-use crate::connection::{Direction, Party, Path, Subject};
+use crate::connection::{ConnectionDirection, Party, Path, Subject};
 use crate::delivery::{Delivered, deliver};
 use crate::ends::Ends;
-use crate::limits::places::{Source, Uses};
+use crate::limits::places::{ConnectionPlaces, PlaceSource};
 use crate::requests::RequestGate;
 use crate::shard::pod::ServedPod;
-use crate::verdict::{Basis, Content, Termination};
+use crate::verdict::{Content, Requirement, Termination};
 use ambit_admission::{Seat, SeatHandle};
 use ambit_datapath::DeliveryCaller;
 use ambit_policy::Attributes;
@@ -34,15 +34,15 @@ pub(crate) struct InboundCall {
     registration: Registration,
     permission: Option<Permission>,
     /// Its place among the pod's connections. None where the pod calls itself.
-    seat: Option<Seat<Source>>,
-    uses: Uses,
+    seat: Option<Seat<PlaceSource>>,
+    places: ConnectionPlaces,
 }
 
 impl InboundCall {
     /// Registers a connection that goes this way.
     pub(crate) fn register(
         pod: Rc<ServedPod>,
-        (direction, path): (Direction, Path),
+        (direction, path): (ConnectionDirection, Path),
         caller: DeliveryCaller,
         to: SocketAddr,
     ) -> Self {
@@ -53,7 +53,7 @@ impl InboundCall {
             destination: pod.party(to),
         });
         let meter = Rc::new(Meter::default());
-        let basis = Basis::Policy {
+        let requirement = Requirement::Policy {
             connection: Ends {
                 caller: &caller,
                 to,
@@ -61,9 +61,9 @@ impl InboundCall {
             .attributes(),
             content: Content::Nothing,
         };
-        let registration = pod
-            .registry
-            .register(Rc::clone(&subject), basis, Rc::clone(&meter));
+        let registration =
+            pod.registry
+                .register(Rc::clone(&subject), requirement, Rc::clone(&meter));
         Self {
             pod,
             caller,
@@ -74,15 +74,15 @@ impl InboundCall {
             registration,
             permission: None,
             seat: None,
-            uses: Uses::default(),
+            places: ConnectionPlaces::default(),
         }
     }
 
     /// Has the connection end when its place is given to another, which happens only while policy
     /// lets nothing pass on it. While something passes, it uses the place of its tunnel, too.
-    pub(crate) fn sit(&mut self, seat: Seat<Source>, tunnel: Option<SeatHandle<Source>>) {
+    pub(crate) fn sit(&mut self, seat: Seat<PlaceSource>, tunnel: Option<SeatHandle<PlaceSource>>) {
         let own = Some(seat.handle());
-        self.uses = Uses { own, tunnel };
+        self.places = ConnectionPlaces { own, tunnel };
         self.seat = Some(seat);
     }
 
@@ -103,7 +103,7 @@ impl InboundCall {
             }
             Delivered::Requests(_) => Content::Requests,
         };
-        self.registration.place().rebase(Basis::Policy {
+        self.registration.place().require(Requirement::Policy {
             connection: self.connection(),
             content,
         });
@@ -111,7 +111,7 @@ impl InboundCall {
     }
 
     /// Carries the connection to its end.
-    pub(crate) async fn carry(mut self, delivered: Delivered, client: Client) {
+    pub(crate) async fn carry(mut self, delivered: Delivered, client: CallerStream) {
         let carrier = Carrier {
             gate: self.gate(),
             place: self.registration.place(),
@@ -119,7 +119,7 @@ impl InboundCall {
         };
         // Where policy depends on requests, each of them is a use.
         let in_use = match &delivered {
-            Delivered::Allowed(..) => Some(self.uses.begin()),
+            Delivered::Allowed(..) => Some(self.places.occupy()),
             Delivered::Requests(_) => None,
         };
         let ending = tokio::select! {
@@ -164,7 +164,7 @@ impl InboundCall {
             to: self.to,
             subject: Rc::clone(&self.subject),
             meter: Rc::clone(&self.meter),
-            uses: self.uses.clone(),
+            places: self.places.clone(),
         }
     }
 
@@ -180,7 +180,7 @@ impl InboundCall {
     }
 }
 
-async fn displaced(seat: &mut Option<Seat<Source>>) {
+async fn displaced(seat: &mut Option<Seat<PlaceSource>>) {
     match seat {
         Some(seat) => seat.displaced().await,
         None => pending().await,

@@ -25,8 +25,8 @@ mod verdict;
 
 pub use connection::registry::ConnectionInfo;
 pub use connection::stats::ProxyStats;
-pub use connection::{Direction, Party, Path, Subject};
-pub use hbone::{ConnectError, ConnectTarget, connect_target};
+pub use connection::{ConnectionDirection, Party, Path, Subject};
+pub use hbone::{ConnectRequestError, ConnectTarget, connect_target};
 pub use limits::ProxyLimits;
 pub use node::{PodAttachment, Proxy, ProxyConfig, ProxyError};
 pub use verdict::PodRemoval;

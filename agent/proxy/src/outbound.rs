@@ -9,8 +9,8 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::timeout_at;
 
-use crate::carrier::Client;
-use crate::connection::Direction;
+use crate::carrier::CallerStream;
+use crate::connection::ConnectionDirection;
 use crate::connection::refusal::Refusal;
 use crate::connection::report::Ending;
 use crate::limits::Resource;
@@ -33,7 +33,7 @@ pub(crate) async fn serve(pod: Rc<ServedPod>, stream: TcpStream, peer: SocketAdd
     let client = ResetOnDrop::new(stream);
     let source = pod.address_like(dialled.ip()).unwrap_or(peer.ip());
     let call = OutboundCall {
-        direction: Direction::Outbound,
+        direction: ConnectionDirection::Outbound,
         source: SocketAddr::new(source, peer.port()),
         meter: Rc::new(Meter::default()),
         since: Instant::now(),
@@ -104,7 +104,7 @@ async fn carry(call: &OutboundCall, link: Link, client: ResetOnDrop) {
     let (registered, way) = match link {
         Link::Own(own, delivered) => {
             // On the heap: few pods call themselves.
-            return Box::pin(own.carry(delivered, Client::Tcp(client))).await;
+            return Box::pin(own.carry(delivered, CallerStream::Tcp(client))).await;
         }
         Link::Other(registered, way) => (registered, way),
     };

@@ -14,12 +14,12 @@ use tokio::time::timeout;
 use crate::connection::refusal::Refusal;
 use crate::connection::registry::Registration;
 use crate::connection::report::{Account, Ending};
-use crate::connection::{Direction, Party, Path, Subject};
+use crate::connection::{ConnectionDirection, Party, Path, Subject};
 use crate::delivery::Delivered;
 use crate::inbound::InboundCall;
 use crate::route::path_to;
 use crate::shard::pod::ServedPod;
-use crate::verdict::Basis;
+use crate::verdict::Requirement;
 use ambit_datapath::DeliveryCaller;
 use ambit_model::{CallerAddress, Target};
 use ambit_relay::Meter;
@@ -28,8 +28,8 @@ use ambit_relay::Tunnel;
 /// A connection from the pod that is served.
 pub(crate) struct OutboundCall {
     pub(crate) pod: Rc<ServedPod>,
-    /// Who opens it: [`Direction::Outbound`] or [`Direction::Authorizer`].
-    pub(crate) direction: Direction,
+    /// Who opens it: [`ConnectionDirection::Outbound`] or [`ConnectionDirection::Authorizer`].
+    pub(crate) direction: ConnectionDirection,
     /// The pod's own address, and the process's port; 0 for the agent.
     pub(crate) source: SocketAddr,
     pub(crate) meter: Rc<Meter>,
@@ -70,12 +70,12 @@ impl OutboundCall {
         match path_to(&endpoint.workload, &self.pod.workload) {
             Path::OwnPod => self.attempt_own(endpoint.address).await,
             path @ (Path::Tunnel | Path::Plaintext) => {
-                let basis = Basis::Endpoint {
+                let requirement = Requirement::Endpoint {
                     workload: Arc::clone(&endpoint.workload),
                     path,
                 };
                 let subject = self.subject(Some((path, endpoint)), endpoint.address);
-                self.attempt_other(subject, basis, self.open(path, endpoint))
+                self.attempt_other(subject, requirement, self.open(path, endpoint))
                     .await
             }
         }
@@ -91,7 +91,7 @@ impl OutboundCall {
             ..self.subject(None, to)
         };
         let opening = async { Ok(Way::Tcp(self.pod.datapath.dial_plaintext(to).await?)) };
-        self.attempt_other(subject, Basis::Outside(to), opening)
+        self.attempt_other(subject, Requirement::Outside(to), opening)
             .await
     }
 
@@ -114,19 +114,19 @@ impl OutboundCall {
     async fn attempt_other(
         &self,
         subject: Subject,
-        basis: Basis,
+        requirement: Requirement,
         opening: impl Future<Output = Result<Way, Refusal>>,
     ) -> Result<Link, Failure> {
         let subject = Rc::new(subject);
         let meter = Rc::clone(&self.meter);
         let registry = &self.pod.registry;
-        let mut registration = registry.register(Rc::clone(&subject), basis.clone(), meter);
+        let mut registration = registry.register(Rc::clone(&subject), requirement.clone(), meter);
         let opened = tokio::select! {
             opened = opening => opened,
             termination = registration.terminated() => Err(termination.into()),
         };
         let held = opened.and_then(|way| {
-            self.pod.still_holds(&basis)?;
+            self.pod.still_holds(&requirement)?;
             Ok(way)
         });
         match held {

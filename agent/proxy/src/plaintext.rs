@@ -6,13 +6,13 @@ use std::rc::Rc;
 
 use tokio::net::TcpStream;
 
-use crate::carrier::Client;
+use crate::carrier::CallerStream;
 use crate::connection::refusal::Refusal;
-use crate::connection::{Direction, Path};
+use crate::connection::{ConnectionDirection, Path};
 use crate::ends::Ends;
 use crate::hbone::canonical;
 use crate::inbound::InboundCall;
-use crate::limits::places::{PlaceKind, Source};
+use crate::limits::places::{PlaceKind, PlaceSource};
 use crate::limits::{Resource, Slot};
 use crate::shard::accept::ResetOnDrop;
 use crate::shard::pod::ServedPod;
@@ -37,7 +37,7 @@ pub(crate) async fn serve(pod: Rc<ServedPod>, stream: TcpStream, peer: SocketAdd
         identity: None,
         address: CallerAddress(canonical(peer)),
     };
-    let way = (Direction::Inbound, Path::Plaintext);
+    let way = (ConnectionDirection::Inbound, Path::Plaintext);
     let mut call = InboundCall::register(Rc::clone(&pod), way, caller.clone(), to);
     let (_descriptor, seat) = match admit(&pod, &caller, to) {
         Ok(admitted) => admitted,
@@ -46,7 +46,7 @@ pub(crate) async fn serve(pod: Rc<ServedPod>, stream: TcpStream, peer: SocketAdd
     call.sit(seat, None);
     match call.deliver().await {
         Ok(delivered) => {
-            call.carry(delivered, Client::Tcp(client.into_inner()))
+            call.carry(delivered, CallerStream::Tcp(client.into_inner()))
                 .await
         }
         Err(refusal) => call.refuse(refusal),
@@ -58,7 +58,7 @@ fn admit(
     pod: &ServedPod,
     caller: &DeliveryCaller,
     to: SocketAddr,
-) -> Result<(Slot, Seat<Source>), Refusal> {
+) -> Result<(Slot, Seat<PlaceSource>), Refusal> {
     if !pod.has_address(to.ip()) || pod.datapath.owns_port(to.port()) {
         return Err(Refusal::ForeignAddress(to));
     }
@@ -68,7 +68,7 @@ fn admit(
         ConnectionVerdict::Allow(_) | ConnectionVerdict::Ask => {}
     }
     let descriptor = pod.caps.take(Resource::Descriptors)?;
-    let source = pod.source_at(caller.address.ip());
+    let source = pod.unverified_source(caller.address.ip());
     let seat = pod.caps.places.take(PlaceKind::Plaintext, source)?;
     Ok((descriptor, seat))
 }

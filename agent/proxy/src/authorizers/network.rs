@@ -14,8 +14,8 @@ use futures_util::future::LocalBoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, duplex};
 use tokio::sync::watch;
 
-use crate::carrier::Client;
-use crate::connection::Direction;
+use crate::carrier::CallerStream;
+use crate::connection::ConnectionDirection;
 use crate::connection::refusal::Refusal;
 use crate::connection::report::Ending;
 use crate::limits::{Resource, Slot};
@@ -53,7 +53,7 @@ impl AuthorizerNetwork {
             || NotConnected::Unreachable(format!("the pod has no address like {address}"));
         let call = OutboundCall {
             source: SocketAddr::new(own.ok_or_else(no_family)?, 0),
-            direction: Direction::Authorizer,
+            direction: ConnectionDirection::Authorizer,
             meter: Rc::new(Meter::default()),
             since: Instant::now(),
             pod,
@@ -125,7 +125,7 @@ fn line(call: OutboundCall, slot: Slot, link: Link) -> Box<dyn AuthorizerStream>
             let (near, far) = duplex(OWN_BUFFER);
             call.pod.tasks.spawn(async move {
                 let _slot = slot;
-                own.carry(delivered, Client::Agent(far)).await;
+                own.carry(delivered, CallerStream::Agent(far)).await;
             });
             return Box::new(near);
         }

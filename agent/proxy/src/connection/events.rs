@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::connection::{Direction, Path, Subject};
+use crate::connection::{ConnectionDirection, Path, Subject};
 use crate::ends::Ends;
 use crate::shard::pod::ServedPod;
 use ambit_model::WorkloadIdentity;
@@ -17,7 +17,7 @@ pub(crate) const CALLERS_BYTES: usize = 256;
 /// What an event of a pod is about.
 #[derive(Clone, Debug)]
 pub(crate) struct Matter {
-    side: Direction,
+    side: ConnectionDirection,
     source: SocketAddr,
     identity: Option<WorkloadIdentity>,
     destination: SocketAddr,
@@ -30,7 +30,7 @@ impl Matter {
     pub(crate) fn of(subject: &Subject) -> Self {
         Self {
             side: match subject.path {
-                Some(Path::OwnPod) => Direction::Inbound,
+                Some(Path::OwnPod) => ConnectionDirection::Inbound,
                 Some(Path::Tunnel | Path::Plaintext) | None => subject.direction,
             },
             source: subject.source.address,
@@ -43,7 +43,7 @@ impl Matter {
     /// A connection to the pod's application.
     pub(crate) fn between(ends: Ends<'_>) -> Self {
         Self {
-            side: Direction::Inbound,
+            side: ConnectionDirection::Inbound,
             source: ends.caller.address.0,
             identity: ends.caller.identity.clone(),
             destination: ends.to,
@@ -58,7 +58,7 @@ impl Matter {
         reached: SocketAddr,
     ) -> Self {
         Self {
-            side: Direction::Inbound,
+            side: ConnectionDirection::Inbound,
             source,
             identity,
             destination: reached,

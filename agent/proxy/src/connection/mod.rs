@@ -15,7 +15,7 @@ use ambit_model::{ObjectName, WorkloadIdentity};
 /// On whose side of a connection the pod is that the agent serves.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Direction {
+pub enum ConnectionDirection {
     /// One of the pod's processes opened it.
     Outbound,
     /// It is for the pod's application.
@@ -52,7 +52,7 @@ pub struct Party {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Subject {
     /// Which way it goes.
-    pub direction: Direction,
+    pub direction: ConnectionDirection,
     /// How it travels; `None` where it was refused before that was decided.
     pub path: Option<Path>,
     /// Who opened it.
@@ -72,7 +72,7 @@ impl Party {
     }
 }
 
-impl Direction {
+impl ConnectionDirection {
     /// The word that logs and metrics use.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -15,7 +15,7 @@ pub struct ConnectTarget {
 
 /// Why a request is no CONNECT to this pod: answered with 400.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum ConnectError {
+pub enum ConnectRequestError {
     /// It has another method.
     #[error("the method {0} is not CONNECT")]
     NotConnect(Method),
@@ -46,23 +46,23 @@ pub enum ConnectError {
 /// [`ConnectTarget::caller`].
 ///
 /// # Errors
-/// [`ConnectError`].
+/// [`ConnectRequestError`].
 pub fn connect_target<B>(
     request: &Request<B>,
     source: SocketAddr,
     reached: SocketAddr,
     is_agents: impl Fn(u16) -> bool,
-) -> Result<ConnectTarget, ConnectError> {
+) -> Result<ConnectTarget, ConnectRequestError> {
     if request.method() != Method::CONNECT {
-        return Err(ConnectError::NotConnect(request.method().clone()));
+        return Err(ConnectRequestError::NotConnect(request.method().clone()));
     }
     if request.extensions().get::<h2::ext::Protocol>().is_some() {
-        return Err(ConnectError::Extended);
+        return Err(ConnectRequestError::Extended);
     }
     let authority = request.uri().authority().map(http::uri::Authority::as_str);
     let named: SocketAddr = authority
         .and_then(|text| text.parse().ok())
-        .ok_or_else(|| ConnectError::NotAnAddress(authority.map(str::to_owned)))?;
+        .ok_or_else(|| ConnectRequestError::NotAnAddress(authority.map(str::to_owned)))?;
     let to = delivery_address(named, reached, is_agents)?;
     let forwarded = request.headers().get(http::header::FORWARDED);
     let forwarded = forwarded.and_then(|value| parse_forwarded(value.as_bytes()));
@@ -76,23 +76,23 @@ pub fn connect_target<B>(
 /// tunnel itself came to.
 ///
 /// # Errors
-/// [`ConnectError`] for another address, port 0, or a port of the agent's in this pod.
+/// [`ConnectRequestError`] for another address, port 0, or a port of the agent's in this pod.
 pub(crate) fn delivery_address(
     named: SocketAddr,
     reached: SocketAddr,
     is_agents: impl Fn(u16) -> bool,
-) -> Result<SocketAddr, ConnectError> {
+) -> Result<SocketAddr, ConnectRequestError> {
     let to = canonical(named);
     let reached = reached.ip().to_canonical();
     if to.ip() != reached {
-        return Err(ConnectError::OtherAddress {
+        return Err(ConnectRequestError::OtherAddress {
             named: to.ip(),
             reached,
         });
     }
     match to.port() {
-        0 => Err(ConnectError::NoPort),
-        port if is_agents(port) => Err(ConnectError::AgentPort(port)),
+        0 => Err(ConnectRequestError::NoPort),
+        port if is_agents(port) => Err(ConnectRequestError::AgentPort(port)),
         _ => Ok(to),
     }
 }
@@ -166,7 +166,7 @@ mod tests {
         ] {
             let refused = delivery_address(at(named), at("10.1.0.2:15008"), agents);
             assert!(
-                matches!(refused, Err(ConnectError::OtherAddress { .. })),
+                matches!(refused, Err(ConnectRequestError::OtherAddress { .. })),
                 "{named}"
             );
         }
@@ -178,10 +178,10 @@ mod tests {
         for port in [15001, 15008] {
             let named = SocketAddr::new(reached.ip(), port);
             let refused = delivery_address(named, reached, agents);
-            assert_eq!(refused, Err(ConnectError::AgentPort(port)));
+            assert_eq!(refused, Err(ConnectRequestError::AgentPort(port)));
         }
         let refused = delivery_address(at("10.1.0.2:0"), reached, agents);
-        assert_eq!(refused, Err(ConnectError::NoPort));
+        assert_eq!(refused, Err(ConnectRequestError::NoPort));
     }
 
     #[test]

@@ -7,7 +7,7 @@ pub(crate) mod server;
 mod transport;
 
 pub(crate) use connect::canonical;
-pub use connect::{ConnectError, ConnectTarget, connect_target};
+pub use connect::{ConnectRequestError, ConnectTarget, connect_target};
 
 pub(crate) use pool::{TunnelError, TunnelPool};
 pub(crate) use transport::Transport;

@@ -14,7 +14,7 @@ use http::{Method, Request, StatusCode};
 use tokio::sync::Mutex;
 
 use super::connect::forwarded_for;
-use super::connection::Connection;
+use super::connection::TunnelConnection;
 use super::transport::Transport;
 use crate::shard::turns::Budget;
 use ambit_datapath::{DialError, PodDatapath};
@@ -39,12 +39,12 @@ pub(crate) struct TunnelPool {
     certificates: WorkloadCertificates,
     /// What its connections run on.
     budget: Rc<Budget>,
-    peers: RefCell<HashMap<Peer, Rc<Connections>>>,
+    peers: RefCell<HashMap<TunnelDestination, Rc<PeerConnections>>>,
 }
 
 /// Where a tunnel leads, and who has to be there.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-struct Peer {
+struct TunnelDestination {
     address: SocketAddr,
     identity: WorkloadIdentity,
     /// The pod's: a successor at the same address is another peer.
@@ -149,7 +149,7 @@ impl TunnelError {
 
 /// Connections to a peer. Locked while one is being opened, so that callers at the same time share
 /// it.
-type Connections = Mutex<Vec<Connection>>;
+type PeerConnections = Mutex<Vec<TunnelConnection>>;
 
 impl std::fmt::Debug for TunnelPool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -182,7 +182,7 @@ impl TunnelPool {
         endpoint: &Target,
         caller: SocketAddr,
     ) -> Result<Tunnel, TunnelError> {
-        let peer = Peer {
+        let peer = TunnelDestination {
             address: SocketAddr::new(endpoint.address.ip(), HBONE_PORT),
             identity: endpoint.workload.identity.clone(),
             uid: Arc::clone(&endpoint.workload.uid),
@@ -208,7 +208,7 @@ impl TunnelPool {
         for connections in self.peers.take().into_values() {
             // One that is being opened ends with the task that opens it.
             if let Ok(open) = connections.try_lock() {
-                open.iter().for_each(Connection::abort);
+                open.iter().for_each(TunnelConnection::abort);
             }
         }
     }
@@ -216,7 +216,7 @@ impl TunnelPool {
     /// A connection with room, and whether it is a new one.
     async fn connection(
         &self,
-        peer: &Peer,
+        peer: &TunnelDestination,
     ) -> Result<(SendRequest<Bytes>, Lease, bool), TunnelError> {
         let connections = Rc::clone(self.peers.borrow_mut().entry(peer.clone()).or_default());
         let mut connections = connections.lock().await;
@@ -241,11 +241,15 @@ impl TunnelPool {
             let Ok(open) = connections.try_lock() else {
                 return true;
             };
-            Rc::strong_count(connections) > 1 || open.iter().any(Connection::is_open)
+            Rc::strong_count(connections) > 1 || open.iter().any(TunnelConnection::is_open)
         });
     }
 
-    async fn connect(&self, peer: &Peer, tls: &ClientTls) -> Result<Connection, TunnelError> {
+    async fn connect(
+        &self,
+        peer: &TunnelDestination,
+        tls: &ClientTls,
+    ) -> Result<TunnelConnection, TunnelError> {
         let address = peer.address;
         let stream =
             self.datapath
@@ -264,7 +268,7 @@ impl TunnelPool {
                 .map_err(|error| refused(address, error))?;
             let session = stream.get_mut().1;
             session.set_buffer_limit(Some(TLS_BUFFER));
-            Connection::open(address, stream, transport, tls.epoch(), &self.budget).await
+            TunnelConnection::open(address, stream, transport, tls.epoch(), &self.budget).await
         };
         match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
             Ok(opened) => opened,
@@ -295,7 +299,7 @@ fn refused(peer: SocketAddr, error: PeerConnectError) -> TunnelError {
 async fn connect(
     mut requests: SendRequest<Bytes>,
     lease: Lease,
-    peer: &Peer,
+    peer: &TunnelDestination,
     endpoint: &Target,
     caller: SocketAddr,
 ) -> Result<Tunnel, TunnelError> {

@@ -17,15 +17,15 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio_rustls::server::TlsStream;
 
-use crate::carrier::Client;
+use crate::carrier::CallerStream;
 use crate::connection::events::Matter;
 use crate::connection::refusal::Refusal;
-use crate::connection::{Direction, Path};
+use crate::connection::{ConnectionDirection, Path};
 use crate::hbone::Transport;
 use crate::hbone::canonical;
-use crate::hbone::{ConnectError, connect_target};
+use crate::hbone::{ConnectRequestError, connect_target};
 use crate::inbound::InboundCall;
-use crate::limits::places::{PlaceKind, Source};
+use crate::limits::places::{PlaceKind, PlaceSource};
 use crate::limits::{Resource, Slot};
 use crate::shard::accept::ResetOnDrop;
 use crate::shard::pod::ServedPod;
@@ -65,7 +65,7 @@ struct TunnelPeer {
     /// Where the tunnel came to: one of the pod's addresses.
     reached: SocketAddr,
     /// Its place among the pod's tunnels.
-    seat: SeatHandle<Source>,
+    seat: SeatHandle<PlaceSource>,
     /// Whether anything was ever let through to the application.
     proven: Cell<bool>,
     /// Streams whose verdict is awaited.
@@ -120,14 +120,14 @@ async fn identify(
     pod: &ServedPod,
     stream: ResetOnDrop,
     source: SocketAddr,
-) -> Result<(TunnelStream, VerifiedPeer, Seat<Source>), Refusal> {
+) -> Result<(TunnelStream, VerifiedPeer, Seat<PlaceSource>), Refusal> {
     let places = &pod.caps.places;
-    let mut seat = places.take(PlaceKind::Handshake, pod.source_at(source.ip()))?;
+    let mut seat = places.take(PlaceKind::Handshake, pod.unverified_source(source.ip()))?;
     let (tunnel, verified) = tokio::select! {
         shaken = handshake(pod, stream.into_inner()) => shaken?,
         () = seat.displaced() => return Err(Termination::Displaced.into()),
     };
-    let identity = Source::Identity(verified.identity().clone());
+    let identity = PlaceSource::Identity(verified.identity().clone());
     let seat = places.take(PlaceKind::Tunnel, identity)?;
     Ok((tunnel, verified, seat))
 }
@@ -172,7 +172,7 @@ fn not_accepted(error: HandshakeError) -> Refusal {
     }
 }
 
-async fn accept_streams(peer: Rc<TunnelPeer>, tunnel: TunnelStream, mut seat: Seat<Source>) {
+async fn accept_streams(peer: Rc<TunnelPeer>, tunnel: TunnelStream, mut seat: Seat<PlaceSource>) {
     let TunnelStream { tls, transport } = tunnel;
     let opening = transport.sending(server_settings().handshake(tls));
     let limit = peer.pod.limits.handshake_timeout;
@@ -299,7 +299,7 @@ async fn serve_stream(
             return answer(&mut respond, StatusCode::BAD_REQUEST);
         }
     };
-    let way = (Direction::Inbound, Path::Tunnel);
+    let way = (ConnectionDirection::Inbound, Path::Tunnel);
     let mut call = InboundCall::register(Rc::clone(&peer.pod), way, caller, to);
     let (_descriptor, seat) = match peer.admit_stream() {
         Ok(admitted) => admitted,
@@ -332,7 +332,7 @@ async fn serve_stream(
                 receive: request.into_body(),
                 lease: None,
             };
-            call.carry(delivered, Client::Tunnel(tunnel)).await;
+            call.carry(delivered, CallerStream::Tunnel(tunnel)).await;
         }
         Err(_) => call.refuse(Refusal::CallerLeft),
     }
@@ -391,10 +391,10 @@ impl TunnelPeer {
     }
 
     /// A descriptor and a place for a stream.
-    fn admit_stream(&self) -> Result<(Slot, Seat<Source>), Refusal> {
+    fn admit_stream(&self) -> Result<(Slot, Seat<PlaceSource>), Refusal> {
         let caps = &self.pod.caps;
         let descriptor = caps.take(Resource::Descriptors)?;
-        let identity = Source::Identity(self.verified.identity().clone());
+        let identity = PlaceSource::Identity(self.verified.identity().clone());
         Ok((descriptor, caps.places.take(PlaceKind::Stream, identity)?))
     }
 
@@ -408,7 +408,7 @@ impl TunnelPeer {
     fn target(
         &self,
         request: &Request<RecvStream>,
-    ) -> Result<(DeliveryCaller, SocketAddr), ConnectError> {
+    ) -> Result<(DeliveryCaller, SocketAddr), ConnectRequestError> {
         let is_agents = |port| self.pod.datapath.owns_port(port);
         let target = connect_target(request, self.source, self.reached, is_agents)?;
         let caller = DeliveryCaller {

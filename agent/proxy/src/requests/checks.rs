@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::body::Shown;
+use super::body::BodyPrefix;
 use super::refusal::RequestRefusal;
 use crate::authorizers::{Agreement, ask};
 use crate::ends::Ends;
@@ -41,7 +41,7 @@ pub(crate) async fn consult(
     settings: &MeshSettings,
     asked: Vec<Consultation>,
     ends: Ends<'_>,
-    (head, body): (&mut RequestHead, &Shown),
+    (head, body): (&mut RequestHead, &BodyPrefix),
 ) -> Result<Agreed, RequestRefusal> {
     let mut agreed = Agreed::default();
     let providers = asked

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::body::{Ahead, Shown, Wanted};
+use super::body::{BodyDemand, BodyPrefix, BodyReader};
 use super::checks::{Agreed, attributes, consult, verify_tokens};
 use super::refusal::RequestRefusal;
 use super::report::{RequestAccount, RequestEnding};
@@ -13,9 +13,9 @@ use crate::connection::Subject;
 use crate::connection::events::{CALLERS_BYTES, Matter};
 use crate::connection::registry::Registration;
 use crate::ends::Ends;
-use crate::limits::places::{InUse, Uses};
+use crate::limits::places::{ConnectionPlaces, OccupiedPlaces};
 use crate::shard::pod::ServedPod;
-use crate::verdict::{Basis, Judge, Termination};
+use crate::verdict::{Judge, Requirement, Termination};
 use ambit_authorizer::HeaderMutations;
 use ambit_datapath::DeliveryCaller;
 use ambit_http::{Exchange, Gate, Grant, JudgedBody, Outcome, OutputNames, Rejection, RequestHead};
@@ -35,7 +35,7 @@ pub(crate) struct RequestGate {
     pub(crate) subject: Rc<Subject>,
     pub(crate) meter: Rc<Meter>,
     /// What is used while a request is under way.
-    pub(crate) uses: Uses,
+    pub(crate) places: ConnectionPlaces,
 }
 
 /// A permitted request, registered for as long as it is under way.
@@ -50,7 +50,7 @@ pub(crate) struct Granted {
     outputs: OutputNames,
     since: Instant,
     termination: Option<Termination>,
-    _in_use: InUse,
+    _in_use: OccupiedPlaces,
 }
 
 impl Gate for RequestGate {
@@ -114,7 +114,7 @@ impl RequestGate {
         let request = Rc::new(attributes(head, verified.as_ref()));
         let registration = self.pod.registry.register(
             Rc::clone(&self.subject),
-            Basis::Request {
+            Requirement::Request {
                 connection: connection.clone(),
                 request: Rc::clone(&request),
                 approvals: approvals.clone(),
@@ -140,7 +140,7 @@ impl RequestGate {
             outputs,
             since,
             termination: None,
-            _in_use: self.uses.begin(),
+            _in_use: self.places.occupy(),
         })
     }
 
@@ -151,14 +151,14 @@ impl RequestGate {
         head: &mut RequestHead,
         body: &mut impl JudgedBody,
         connection: &Attributes,
-    ) -> Result<(Arc<MeshView>, Vec<Consultation>, Shown), RequestRefusal> {
-        let mut ahead = Ahead::new(&self.pod.caps, self.pod.limits.body_timeout);
+    ) -> Result<(Arc<MeshView>, Vec<Consultation>, BodyPrefix), RequestRefusal> {
+        let mut ahead = BodyReader::new(&self.pod.caps, self.pod.limits.body_timeout);
         loop {
             let view = self.pod.view();
             let judge = Judge::new(&view, &self.pod.workload);
             let policies = judge.policies().map_err(RequestRefusal::Denied)?;
             let asked = policies.consultations_on_request(connection, &attributes(head, None));
-            match Wanted::by(view.snapshot.mesh_settings(), &asked) {
+            match BodyDemand::by(view.snapshot.mesh_settings(), &asked) {
                 Some(wanted) if !ahead.has(wanted) => ahead.read(wanted, head, body).await?,
                 Some(_) | None => return Ok((view, asked, ahead.finish(body))),
             }

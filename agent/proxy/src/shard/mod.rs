@@ -25,7 +25,7 @@ use crate::hbone::TunnelPool;
 use crate::limits::{PodCaps, ProxyLimits};
 use crate::shard::pod::ServedPod;
 use crate::shard::tasks::PodTasks;
-use crate::shard::turns::{Budget, Turns};
+use crate::shard::turns::{Budget, TurnScheduler};
 use crate::verdict::PodRemoval;
 use ambit_authorizer::{Authorizer, AuthorizerCounts, CheckSlots};
 use ambit_datapath::{PodDatapath, PodDatapathParts, PodListeners};
@@ -48,7 +48,7 @@ pub(crate) struct ShardPod {
 
 /// What a shard is asked to do; each answers when it is done.
 #[derive(Debug)]
-pub(crate) enum Command {
+pub(crate) enum ShardCommand {
     AddPod(Box<ShardPod>, oneshot::Sender<io::Result<()>>),
     RemovePod(NetnsCookie, PodRemoval, oneshot::Sender<()>),
     JudgeAgain(oneshot::Sender<usize>),
@@ -71,7 +71,7 @@ pub(crate) struct Shard {
     mesh: watch::Receiver<Arc<MeshView>>,
     keys: Arc<KeyCache>,
     pods: HashMap<NetnsCookie, Rc<ServedPod>>,
-    turns: Turns,
+    turns: TurnScheduler,
     ids: Rc<ConnectionIds>,
     stats: Rc<ShardStats>,
     events: Arc<RecentEvents>,
@@ -92,7 +92,7 @@ impl Shard {
             mesh,
             keys,
             pods: HashMap::new(),
-            turns: Turns::default(),
+            turns: TurnScheduler::default(),
             ids: Rc::default(),
             stats: Rc::default(),
             events,
@@ -100,8 +100,8 @@ impl Shard {
         }
     }
 
-    /// Obeys commands until [`Command::Stop`], or until nobody can send one any more.
-    pub(crate) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+    /// Obeys commands until [`ShardCommand::Stop`], or until nobody can send one any more.
+    pub(crate) async fn run(mut self, mut commands: mpsc::Receiver<ShardCommand>) {
         tokio::task::spawn_local(self.turns.clone().run());
         while let Some(command) = commands.recv().await {
             if let Some(Stop { drain, done }) = self.obey(command) {
@@ -115,25 +115,25 @@ impl Shard {
     }
 
     /// Does what it is told, except to stop.
-    fn obey(&mut self, command: Command) -> Option<Stop> {
+    fn obey(&mut self, command: ShardCommand) -> Option<Stop> {
         // An answer that nobody waits for any more is no loss.
         match command {
-            Command::AddPod(pod, done) => {
+            ShardCommand::AddPod(pod, done) => {
                 let _ = done.send(self.add_pod(*pod));
             }
-            Command::RemovePod(netns, removal, done) => self.remove_pod(netns, removal, done),
-            Command::JudgeAgain(done) => {
+            ShardCommand::RemovePod(netns, removal, done) => self.remove_pod(netns, removal, done),
+            ShardCommand::JudgeAgain(done) => {
                 let ended = self.pods.values().map(|pod| pod.judge_again()).sum();
                 let _ = done.send(ended);
             }
-            Command::Connections(done) => {
+            ShardCommand::Connections(done) => {
                 let _ = done.send(self.connections());
             }
-            Command::Stats(done) => {
+            ShardCommand::Stats(done) => {
                 let live = self.pods.values().map(|pod| pod.registry.len()).sum();
                 let _ = done.send(self.stats.read(live, self.authorizers.read()));
             }
-            Command::Stop(stop) => return Some(stop),
+            ShardCommand::Stop(stop) => return Some(stop),
         }
         None
     }
@@ -192,7 +192,7 @@ impl Shard {
 
     /// Gives connections `time` to end of themselves. What else is asked meanwhile is done: a change
     /// of policy ends them at once.
-    async fn drain(&mut self, time: Duration, commands: &mut mpsc::Receiver<Command>) {
+    async fn drain(&mut self, time: Duration, commands: &mut mpsc::Receiver<ShardCommand>) {
         let pods: Vec<_> = self.pods.values().cloned().collect();
         let mut drained = pin!(join_all(pods.iter().map(|pod| pod.drain())));
         let mut late = pin!(tokio::time::sleep(time));

@@ -10,10 +10,10 @@ use crate::connection::Party;
 use crate::connection::registry::Registry;
 use crate::connection::stats::ShardStats;
 use crate::hbone::TunnelPool;
-use crate::limits::places::Source;
+use crate::limits::places::PlaceSource;
 use crate::limits::{PodCaps, ProxyLimits};
 use crate::shard::tasks::PodTasks;
-use crate::verdict::{Basis, Judge, PodRemoval, Termination};
+use crate::verdict::{Judge, PodRemoval, Requirement, Termination};
 use ambit_admission::UnverifiedSource;
 use ambit_authorizer::Authorizer;
 use ambit_datapath::PodDatapath;
@@ -68,9 +68,9 @@ impl ServedPod {
     }
 
     /// Whose share a connection from `address` counts towards, as long as it has proved no identity.
-    pub(crate) fn source_at(&self, address: IpAddr) -> Source {
+    pub(crate) fn unverified_source(&self, address: IpAddr) -> PlaceSource {
         let mesh = self.mesh.borrow();
-        Source::Origin(match mesh.snapshot.by_address(address) {
+        PlaceSource::Unverified(match mesh.snapshot.by_address(address) {
             Some(pod) => UnverifiedSource::Namespace(Arc::clone(&pod.name.namespace)),
             None => UnverifiedSource::of(address),
         })
@@ -80,15 +80,16 @@ impl ServedPod {
     ///
     /// # Errors
     /// Why it may not.
-    pub(crate) fn still_holds(&self, basis: &Basis) -> Result<(), Termination> {
-        Judge::new(&self.view(), &self.workload).still_holds(basis)
+    pub(crate) fn still_holds(&self, requirement: &Requirement) -> Result<(), Termination> {
+        Judge::new(&self.view(), &self.workload).still_holds(requirement)
     }
 
     /// Judges every connection again; tells how many were ended.
     pub(crate) fn judge_again(&self) -> usize {
         let view = self.view();
         let judge = Judge::new(&view, &self.workload);
-        self.registry.judge(|basis| judge.still_holds(basis))
+        self.registry
+            .judge(|requirement| judge.still_holds(requirement))
     }
 
     /// Accepts nothing new, and waits until the pod has no connection.

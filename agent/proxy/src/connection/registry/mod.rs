@@ -14,8 +14,8 @@ use std::time::Instant;
 use serde::Serialize;
 use tokio::sync::{Notify, oneshot};
 
-use crate::connection::{Direction, Subject};
-use crate::verdict::{Basis, Termination};
+use crate::connection::{ConnectionDirection, Subject};
+use crate::verdict::{Requirement, Termination};
 use ambit_model::ObjectName;
 use ambit_relay::Meter;
 
@@ -58,7 +58,7 @@ pub(crate) struct Registry {
 #[derive(Debug)]
 struct Entry {
     subject: Rc<Subject>,
-    basis: Basis,
+    requirement: Requirement,
     meter: Rc<Meter>,
     since: Instant,
     /// Taken when the connection is told to end.
@@ -89,18 +89,18 @@ impl Registry {
         })
     }
 
-    /// Registers a connection that goes on for as long as `basis` holds.
+    /// Registers a connection that goes on for as long as `requirement` holds.
     pub(crate) fn register(
         self: &Rc<Self>,
         subject: Rc<Subject>,
-        basis: Basis,
+        requirement: Requirement,
         meter: Rc<Meter>,
     ) -> Registration {
         let id = self.ids.next();
         let (sender, end) = oneshot::channel();
         let entry = Entry {
             subject,
-            basis,
+            requirement,
             meter,
             since: Instant::now(),
             end: Some(sender),
@@ -126,11 +126,11 @@ impl Registry {
         }
     }
 
-    /// Ends every connection whose basis `judge` finds gone; tells how many.
-    pub(crate) fn judge(&self, judge: impl Fn(&Basis) -> Result<(), Termination>) -> usize {
+    /// Ends every connection whose requirement `judge` finds gone; tells how many.
+    pub(crate) fn judge(&self, judge: impl Fn(&Requirement) -> Result<(), Termination>) -> usize {
         let mut ended = 0;
         for entry in self.live.borrow_mut().values_mut() {
-            if let Err(termination) = judge(&entry.basis)
+            if let Err(termination) = judge(&entry.requirement)
                 && entry.terminate(termination)
             {
                 ended += 1;
@@ -157,20 +157,24 @@ impl Registry {
 
 impl Entry {
     fn is_request(&self) -> bool {
-        matches!(self.basis, Basis::Request { .. })
+        matches!(self.requirement, Requirement::Request { .. })
     }
 
     fn ends_of_itself(&self) -> bool {
         match self.subject.direction {
-            Direction::Outbound | Direction::Inbound => true,
-            Direction::Authorizer => false,
+            ConnectionDirection::Outbound | ConnectionDirection::Inbound => true,
+            ConnectionDirection::Authorizer => false,
         }
     }
 
     fn request(&self) -> Option<String> {
-        match &self.basis {
-            Basis::Request { request, .. } => Some(format!("{} {}", request.method, request.path)),
-            Basis::Policy { .. } | Basis::Endpoint { .. } | Basis::Outside(_) => None,
+        match &self.requirement {
+            Requirement::Request { request, .. } => {
+                Some(format!("{} {}", request.method, request.path))
+            }
+            Requirement::Policy { .. } | Requirement::Endpoint { .. } | Requirement::Outside(_) => {
+                None
+            }
         }
     }
 
@@ -213,9 +217,9 @@ impl Registration {
 
 impl Place {
     /// Replaces what has to hold for the connection to go on.
-    pub(crate) fn rebase(&self, basis: Basis) {
+    pub(crate) fn require(&self, requirement: Requirement) {
         if let Some(entry) = self.registry.live.borrow_mut().get_mut(&self.id) {
-            entry.basis = basis;
+            entry.requirement = requirement;
         }
     }
 }

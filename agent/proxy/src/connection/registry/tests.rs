@@ -5,7 +5,7 @@ use futures_util::FutureExt;
 use super::*;
 use crate::connection::{Party, Path};
 
-fn subject(direction: Direction) -> Rc<Subject> {
+fn subject(direction: ConnectionDirection) -> Rc<Subject> {
     let end = || Party::unknown(SocketAddr::from(([10, 0, 0, 1], 80)));
     Rc::new(Subject {
         direction,
@@ -20,11 +20,11 @@ fn subject(direction: Direction) -> Rc<Subject> {
 fn connections_to_authorizers_are_not_waited_for() {
     let registry = Registry::new(Rc::default());
     let register = |direction| {
-        let basis = Basis::Outside(SocketAddr::from(([192, 0, 2, 1], 80)));
-        registry.register(subject(direction), basis, Rc::default())
+        let requirement = Requirement::Outside(SocketAddr::from(([192, 0, 2, 1], 80)));
+        registry.register(subject(direction), requirement, Rc::default())
     };
-    let asking = register(Direction::Authorizer);
-    for direction in [Direction::Inbound, Direction::Outbound] {
+    let asking = register(ConnectionDirection::Authorizer);
+    for direction in [ConnectionDirection::Inbound, ConnectionDirection::Outbound] {
         let call = register(direction);
         assert!(registry.emptied().now_or_never().is_none());
         drop(call);

@@ -27,10 +27,10 @@ async fn again() {
     .await;
 }
 
-fn run(test: impl AsyncFnOnce(Turns)) {
+fn run(test: impl AsyncFnOnce(TurnScheduler)) {
     let runtime = LocalRuntime::new().expect("a runtime");
     runtime.block_on(async {
-        let turns = Turns::default();
+        let turns = TurnScheduler::default();
         spawn_local(turns.clone().run());
         test(turns).await;
     });
