@@ -1,76 +1,144 @@
-//! The life of a connection to the pod's application: registered, judged, delivered, carried,
-//! accounted for.
+//! The way of a connection to the pod's application: accepted, registered, judged, delivered, carried,
+//! reported.
+//!
+//! A tunnel's streams are accepted in [`crate::hbone::server`], plaintext that the kernel leaves to
+//! userspace (its verdict is ASK) in [`serve_plaintext`], and what a pod sends to itself in
+//! [`crate::outbound`]. From their registration on all three go the same way.
 
 use std::future::pending;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
-use crate::carrier::{CallerStream, Carrier};
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::LocalBoxFuture;
+use tokio::io::DuplexStream;
+use tokio::net::TcpStream;
+
+use crate::authorizers;
+use crate::connection::events::EventSubject;
 use crate::connection::refusal::Refusal;
 use crate::connection::registry::Registration;
-use crate::connection::report::{Account, Ending, Permission};
-use crate::connection::{ConnectionDirection, Party, Path, Subject};
-use crate::delivery::{Delivered, deliver};
-use crate::ends::Ends;
-use crate::limits::places::{ConnectionPlaces, PlaceSource};
+use crate::connection::report::{Ending, Permission};
+use crate::connection::{ConnectionContext, ConnectionDirection, Path, ToApplication, canonical};
+use crate::limits::places::{ConnectionPlaces, PlaceKind, PlaceSource};
+use crate::limits::{Resource, Slot};
 use crate::requests::RequestGate;
+use crate::shard::accept::ResetOnDrop;
 use crate::shard::pod::ServedPod;
-use crate::verdict::{Content, Requirement, Termination};
+use crate::verdict::{Content, Judge, Requirement, Termination, is_policy};
 use ambit_admission::{Seat, SeatHandle};
-use ambit_datapath::DeliveryCaller;
-use ambit_policy::Attributes;
-use ambit_relay::Meter;
+use ambit_datapath::{AuthorizedStream, Delivery, DeliveryCaller, DialError, UnjudgedStream};
+use ambit_http::{Downstream, HttpLimits, NotHttp, Served, TunnelIo, relay_opaque, serve};
+use ambit_model::{ApplicationAddress, CallerAddress};
+use ambit_policy::{Approvals, ConnectionVerdict, Layer, Permit};
+use ambit_relay::{Side, Tunnel, relay, relay_tcp};
 
-/// A connection that a caller opened to the pod's application, from its registration on.
+/// How often a verdict may be overtaken by a newer view of the mesh before the connection is refused.
+const OVERTAKEN_ATTEMPTS: usize = 3;
+
+/// A connection to the pod's application, from its registration on.
 #[derive(Debug)]
-pub(crate) struct InboundCall {
-    pod: Rc<ServedPod>,
-    caller: DeliveryCaller,
-    to: SocketAddr,
-    subject: Rc<Subject>,
-    meter: Rc<Meter>,
-    since: Instant,
+pub(crate) struct InboundConnection {
+    context: Rc<ConnectionContext>,
     registration: Registration,
+    /// Set once the connection as a whole is allowed.
     permission: Option<Permission>,
-    /// Its place among the pod's connections. None where the pod calls itself.
+    /// Its place among the pod's connections. `None` if the pod calls itself.
     seat: Option<Seat<PlaceSource>>,
     places: ConnectionPlaces,
 }
 
-impl InboundCall {
-    /// Registers a connection that goes this way.
-    pub(crate) fn register(
-        pod: Rc<ServedPod>,
-        (direction, path): (ConnectionDirection, Path),
-        caller: DeliveryCaller,
-        to: SocketAddr,
-    ) -> Self {
-        let subject = Rc::new(Subject {
-            direction,
-            path: Some(path),
-            source: source(&pod, &caller),
-            destination: pod.party(to),
-        });
-        let meter = Rc::new(Meter::default());
-        let requirement = Requirement::Policy {
-            connection: Ends {
-                caller: &caller,
-                to,
-            }
-            .attributes(),
+/// The caller's end of a connection.
+pub(crate) enum CallerStream {
+    /// A plaintext connection, or the pod's own.
+    Tcp(TcpStream),
+    /// A stream of a tunnel.
+    Tunnel(Tunnel),
+    /// The agent itself, which consults an external authorizer.
+    Agent(DuplexStream),
+}
+
+/// A connection to the pod's application, with the verdict on it.
+#[derive(Debug)]
+pub(crate) enum JudgedDelivery {
+    /// Policy allows the connection.
+    Allowed(AuthorizedStream, Content),
+    /// Policy depends on each request.
+    PerRequest(UnjudgedStream),
+}
+
+/// The evaluator's permit for a connection that is not HTTP.
+struct OpaquePermit {
+    permit: Permit,
+    /// The authorizers that agreed.
+    approvals: Approvals,
+}
+
+/// Serves a connection accepted on a plaintext listener, to its end. Its caller has no identity.
+pub(crate) async fn serve_plaintext(pod: Rc<ServedPod>, stream: TcpStream, peer: SocketAddr) {
+    let local = stream.local_addr();
+    let client = ResetOnDrop::new(stream);
+    let to = match local {
+        Ok(local) => canonical(local),
+        Err(error) => {
+            tracing::debug!(%error, pod = %pod.workload.name, "a plaintext connection was lost");
+            return;
+        }
+    };
+    let mut connection = InboundConnection::register(ToApplication {
+        pod,
+        direction: ConnectionDirection::Inbound,
+        path: Path::Plaintext,
+        caller: DeliveryCaller {
+            identity: None,
+            address: CallerAddress(canonical(peer)),
+        },
+        to: ApplicationAddress(to),
+        started: Instant::now(),
+    });
+    let (_descriptor, seat) = match admit_plaintext(&connection.context) {
+        Ok(admitted) => admitted,
+        Err(refusal) => return connection.refuse(refusal),
+    };
+    connection.sit(seat, None);
+    match connection.deliver().await {
+        Ok(delivery) => {
+            let caller = CallerStream::Tcp(client.into_inner());
+            connection.carry(delivery, caller).await;
+        }
+        Err(refusal) => connection.refuse(refusal),
+    }
+}
+
+/// Admits a plaintext connection as far as the kernel's second verdict.
+fn admit_plaintext(context: &ConnectionContext) -> Result<(Slot, Seat<PlaceSource>), Refusal> {
+    let (pod, to) = (&context.pod, context.destination.address);
+    if !pod.has_address(to.ip()) || pod.datapath.owns_port(to.port()) {
+        return Err(Refusal::ForeignAddress(to));
+    }
+    let view = pod.view();
+    match Judge::new(&view, &pod.workload).connection(&context.attributes()) {
+        ConnectionVerdict::Deny(denial) => return Err(Refusal::by_evaluator(denial)),
+        ConnectionVerdict::Allow(_) | ConnectionVerdict::Ask => {}
+    }
+    let descriptor = pod.caps.take(Resource::Descriptors)?;
+    let source = pod.unverified_source(context.source.address.ip());
+    let seat = pod.caps.places.take(PlaceKind::Plaintext, source)?;
+    Ok((descriptor, seat))
+}
+
+impl InboundConnection {
+    pub(crate) fn register(accepted: ToApplication) -> Self {
+        let context = Rc::new(ConnectionContext::from(accepted));
+        let registration = context.register(Requirement::Policy {
+            connection: context.attributes(),
             content: Content::Nothing,
-        };
-        let registration =
-            pod.registry
-                .register(Rc::clone(&subject), requirement, Rc::clone(&meter));
+        });
         Self {
-            pod,
-            caller,
-            to,
-            subject,
-            meter,
-            since: Instant::now(),
+            context,
             registration,
             permission: None,
             seat: None,
@@ -78,52 +146,48 @@ impl InboundCall {
         }
     }
 
-    /// Has the connection end when its place is given to another, which happens only while policy
-    /// lets nothing pass on it. While something passes, it uses the place of its tunnel, too.
+    /// Gives the connection its place. The connection ends when the place is given to another, which
+    /// happens only while policy lets nothing pass on it. While something passes, the connection also
+    /// occupies the place of its tunnel.
     pub(crate) fn sit(&mut self, seat: Seat<PlaceSource>, tunnel: Option<SeatHandle<PlaceSource>>) {
         let own = Some(seat.handle());
         self.places = ConnectionPlaces { own, tunnel };
         self.seat = Some(seat);
     }
 
-    /// Connects to the application, as far as policy allows it.
+    /// Connects to the application if policy allows it.
     ///
     /// # Errors
-    /// [`Refusal`]; not a byte has passed.
-    pub(crate) async fn deliver(&mut self) -> Result<Delivered, Refusal> {
-        let delivered = tokio::select! {
-            delivered = deliver(&self.pod, &self.caller, self.to) => delivered?,
+    /// [`Refusal`]; no byte has passed.
+    pub(crate) async fn deliver(&mut self) -> Result<JudgedDelivery, Refusal> {
+        let delivery = tokio::select! {
+            delivery = deliver(&self.context) => delivery?,
             termination = self.registration.terminated() => return Err(termination.into()),
             () = displaced(&mut self.seat) => return Err(Termination::Displaced.into()),
         };
-        let content = match &delivered {
-            Delivered::Allowed(stream, content) => {
-                self.permission = Some(Permission::of(stream));
+        let content = match &delivery {
+            JudgedDelivery::Allowed(application, content) => {
+                self.permission = Some(Permission::of(application));
                 content.clone()
             }
-            Delivered::Requests(_) => Content::Requests,
+            JudgedDelivery::PerRequest(_) => Content::Requests,
         };
-        self.registration.place().require(Requirement::Policy {
-            connection: self.connection(),
+        self.context.require(Requirement::Policy {
+            connection: self.context.attributes(),
             content,
         });
-        Ok(delivered)
+        Ok(delivery)
     }
 
-    /// Carries the connection to its end.
-    pub(crate) async fn carry(mut self, delivered: Delivered, client: CallerStream) {
-        let carrier = Carrier {
-            gate: self.gate(),
-            place: self.registration.place(),
-            meter: Rc::clone(&self.meter),
-        };
-        // Where policy depends on requests, each of them is a use.
-        let in_use = match &delivered {
-            Delivered::Allowed(..) => Some(self.places.occupy()),
-            Delivered::Requests(_) => None,
+    /// Carries the connection to its end, and reports it.
+    pub(crate) async fn carry(mut self, delivery: JudgedDelivery, caller: CallerStream) {
+        // If policy depends on requests, the places are occupied only while one is under way.
+        let occupied = match &delivery {
+            JudgedDelivery::Allowed(..) => Some(self.places.occupy()),
+            JudgedDelivery::PerRequest(_) => None,
         };
         let ending = tokio::select! {
-            carried = carrier.carry(delivered, client) => match carried {
+            carried = carry(&self.context, &self.places, delivery, caller) => match carried {
                 Ok(None) => Ending::Finished,
                 Ok(Some(permission)) => {
                     self.permission = Some(permission);
@@ -134,49 +198,18 @@ impl InboundCall {
             termination = self.registration.terminated() => Ending::Terminated(termination),
             () = displaced(&mut self.seat) => Ending::Terminated(Termination::Displaced),
         };
-        drop(in_use);
-        self.close(&ending);
+        drop(occupied);
+        self.context.close(&ending, self.permission.as_ref());
     }
 
-    /// Accounts for a connection that is not served.
+    /// Reports a connection that is not served.
     pub(crate) fn refuse(self, refusal: Refusal) {
-        self.close(&Ending::Refused(refusal));
+        self.context
+            .close(&Ending::Refused(refusal), self.permission.as_ref());
     }
 
-    /// What the connection is about.
-    pub(crate) fn subject(&self) -> &Rc<Subject> {
-        &self.subject
-    }
-
-    fn connection(&self) -> Attributes {
-        let ends = Ends {
-            caller: &self.caller,
-            to: self.to,
-        };
-        ends.attributes()
-    }
-
-    fn gate(&self) -> RequestGate {
-        RequestGate {
-            pod: Rc::clone(&self.pod),
-            id: self.registration.id(),
-            caller: self.caller.clone(),
-            to: self.to,
-            subject: Rc::clone(&self.subject),
-            meter: Rc::clone(&self.meter),
-            places: self.places.clone(),
-        }
-    }
-
-    fn close(self, ending: &Ending) {
-        let account = Account {
-            subject: &self.subject,
-            id: Some(self.registration.id()),
-            since: self.since,
-            meter: &self.meter,
-            permission: self.permission.as_ref(),
-        };
-        account.close(ending, &self.pod);
+    pub(crate) fn context(&self) -> &Rc<ConnectionContext> {
+        &self.context
     }
 }
 
@@ -187,23 +220,196 @@ async fn displaced(seat: &mut Option<Seat<PlaceSource>>) {
     }
 }
 
-/// The caller as the log shows it: its workload is the pod that the model has at its address, where
-/// that pod's identity is the one that the caller proved.
-fn source(pod: &ServedPod, caller: &DeliveryCaller) -> Party {
-    let view = pod.view();
-    let workload = view
-        .snapshot
-        .by_address(caller.address.ip())
-        .filter(|found| {
-            caller
-                .identity
-                .as_ref()
-                .is_none_or(|own| *own == found.identity)
-        })
-        .map(|found| found.name.clone());
-    Party {
-        workload,
-        identity: caller.identity.clone(),
-        address: caller.address.0,
+/// Connects the caller to the pod's application as far as the pod's policies allow it. The kernel judges;
+/// if it asks, or if the mesh changed meanwhile, the evaluator does. The connection is registered by now,
+/// so that a later change finds it.
+async fn deliver(context: &ConnectionContext) -> Result<JudgedDelivery, Refusal> {
+    let pod = &context.pod;
+    let (caller, to) = (
+        context.caller(),
+        ApplicationAddress(context.destination.address),
+    );
+    let attributes = context.attributes();
+    for _ in 0..OVERTAKEN_ATTEMPTS {
+        let asked_in = pod.view();
+        let delivery = pod.datapath.deliver(&caller, to).await;
+        let view = pod.view();
+        let judge = Judge::new(&view, &pod.workload);
+        match delivery {
+            Ok(Delivery::Allowed(stream)) if Arc::ptr_eq(&asked_in, &view) => {
+                return Ok(JudgedDelivery::Allowed(stream, Content::Anything));
+            }
+            Ok(Delivery::Allowed(stream)) => match judge.connection(&attributes) {
+                ConnectionVerdict::Allow(_) => {
+                    return Ok(JudgedDelivery::Allowed(stream, Content::Anything));
+                }
+                ConnectionVerdict::Deny(denial) => return Err(Refusal::by_evaluator(denial)),
+                ConnectionVerdict::Ask => {}
+            },
+            Ok(Delivery::Ask(stream)) => return judge_in_userspace(context, stream).await,
+            Err(DialError::Denied { reason, .. }) if is_policy(reason) => {
+                let denial = judge.explain(&attributes, reason);
+                return Err(Refusal::Denied(Layer::Kernel, denial));
+            }
+            Err(error) => return Err(Refusal::Dial(error)),
+        }
     }
+    Err(Refusal::Dial(DialError::Stale))
+}
+
+async fn judge_in_userspace(
+    context: &ConnectionContext,
+    stream: UnjudgedStream,
+) -> Result<JudgedDelivery, Refusal> {
+    let (verdict, carries_http) = {
+        let view = context.pod.view();
+        let judge = Judge::new(&view, &context.pod.workload);
+        let policies = judge.policies().map_err(Refusal::by_evaluator)?;
+        let verdict = policies.judge_connection(&context.attributes());
+        let port = context.destination.address.port();
+        (verdict, policies.carries_http(port))
+    };
+    match (verdict, carries_http) {
+        (ConnectionVerdict::Allow(permit), _) => Ok(JudgedDelivery::Allowed(
+            stream.authorize(permit),
+            Content::Anything,
+        )),
+        (ConnectionVerdict::Deny(denial), _) => Err(Refusal::by_evaluator(denial)),
+        (ConnectionVerdict::Ask, true) => Ok(JudgedDelivery::PerRequest(stream)),
+        (ConnectionVerdict::Ask, false) => {
+            let OpaquePermit { permit, approvals } = judge_opaque(context).await?;
+            let content = Content::Opaque(approvals);
+            Ok(JudgedDelivery::Allowed(stream.authorize(permit), content))
+        }
+    }
+}
+
+/// Judges a connection that is not HTTP, after consulting the authorizers that CUSTOM policies name, and
+/// notes what policies want noted.
+///
+/// # Errors
+/// [`Refusal`] if it is denied.
+async fn judge_opaque(context: &ConnectionContext) -> Result<OpaquePermit, Refusal> {
+    let attributes = context.attributes();
+    let approvals = authorizers::consult_on_opaque(context).await?;
+    // The view of this moment. An authorizer that only these policies name has not agreed.
+    let view = context.pod.view();
+    let judge = Judge::new(&view, &context.pod.workload);
+    note(context, &judge);
+    let permit = judge
+        .opaque(&attributes, &approvals)
+        .map_err(Refusal::by_evaluator)?;
+    Ok(OpaquePermit { permit, approvals })
+}
+
+fn note(context: &ConnectionContext, judge: &Judge<'_>) {
+    let Ok(policies) = judge.policies() else {
+        return;
+    };
+    let attributes = context.attributes();
+    for note in policies.notes_on_opaque(&attributes) {
+        EventSubject::connection(context).noted(&context.pod, &note);
+        tracing::info!(
+            target: "ambit::audit", note = note.as_str(), policy = %note.decider(),
+            pod = %context.pod.workload.name, source = %attributes.source,
+            identity = attributes.identity.as_ref().map(tracing::field::display),
+            destination = %attributes.destination, "connection"
+        );
+    }
+}
+
+/// Carries a connection to its end: as bytes if policy allows the connection, request by request if it
+/// depends on them. Returns the permission if it was given only now.
+///
+/// # Errors
+/// [`Refusal`] if the connection turned out not to be HTTP, and is denied as such.
+async fn carry(
+    context: &Rc<ConnectionContext>,
+    places: &ConnectionPlaces,
+    delivery: JudgedDelivery,
+    caller: CallerStream,
+) -> Result<Option<Permission>, Refusal> {
+    match delivery {
+        JudgedDelivery::Allowed(application, _) => {
+            carry_bytes(context, caller, application).await;
+            Ok(None)
+        }
+        JudgedDelivery::PerRequest(application) => {
+            let gate = RequestGate {
+                connection: Rc::clone(context),
+                places: places.clone(),
+            };
+            carry_any_requests(gate, caller, application).await
+        }
+    }
+}
+
+async fn carry_bytes(
+    context: &ConnectionContext,
+    caller: CallerStream,
+    application: AuthorizedStream,
+) {
+    let application = application.into_stream();
+    let meter = &context.meter;
+    match caller {
+        CallerStream::Tunnel(tunnel) => {
+            relay(application, tunnel, Side::Destination, meter).await;
+        }
+        CallerStream::Tcp(caller) => relay_tcp(caller, application, meter).await,
+        CallerStream::Agent(agent) => {
+            // On the heap, because it is rare.
+            Box::pin(relay_opaque(agent, Bytes::new(), application, meter)).await;
+        }
+    }
+}
+
+/// On the heap: requests take many times the memory that bytes do, and most connections carry none.
+fn carry_any_requests(
+    gate: RequestGate,
+    caller: CallerStream,
+    application: UnjudgedStream,
+) -> LocalBoxFuture<'static, Result<Option<Permission>, Refusal>> {
+    match caller {
+        CallerStream::Tcp(caller) => carry_requests(gate, caller, application).boxed_local(),
+        CallerStream::Tunnel(tunnel) => {
+            carry_requests(gate, TunnelIo::new(tunnel), application).boxed_local()
+        }
+        CallerStream::Agent(agent) => carry_requests(gate, agent, application).boxed_local(),
+    }
+}
+
+async fn carry_requests<D: Downstream>(
+    gate: RequestGate,
+    caller: D,
+    application: UnjudgedStream,
+) -> Result<Option<Permission>, Refusal> {
+    let (application, limits) = (application.per_request(), HttpLimits::default());
+    match serve(caller, application, &gate, limits, &gate.connection.meter).await {
+        Served::Ended => Ok(None),
+        Served::NotHttp(opaque) => carry_opaque(&gate, opaque).await.map(Some),
+    }
+}
+
+/// Carries a connection that is not HTTP to a port that is declared to carry HTTP.
+async fn carry_opaque<D: Downstream>(
+    gate: &RequestGate,
+    opaque: NotHttp<D>,
+) -> Result<Permission, Refusal> {
+    let NotHttp {
+        downstream,
+        read,
+        application,
+    } = opaque;
+    let context = &gate.connection;
+    let OpaquePermit { permit, approvals } = judge_opaque(context).await?;
+    context.require(Requirement::Policy {
+        connection: context.attributes(),
+        content: Content::Opaque(approvals),
+    });
+    let _occupied = gate.places.occupy();
+    let application = application.authorize(permit);
+    let permission = Permission::of(&application);
+    let application = application.into_stream();
+    relay_opaque(downstream, read, application, &context.meter).await;
+    Ok(permission)
 }

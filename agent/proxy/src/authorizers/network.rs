@@ -1,5 +1,5 @@
-//! How a pod's checks reach external authorizers: over connections that are opened as the pod's own
-//! are, with its identity, over the path that the model says.
+//! How a pod's checks reach external authorizers: over connections that are opened like the pod's own,
+//! with its identity, over the path that the model gives.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,27 +14,30 @@ use futures_util::future::LocalBoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, duplex};
 use tokio::sync::watch;
 
-use crate::carrier::CallerStream;
-use crate::connection::ConnectionDirection;
 use crate::connection::refusal::Refusal;
+use crate::connection::registry::Registration;
 use crate::connection::report::Ending;
+use crate::connection::{ConnectionContext, ConnectionDirection};
+use crate::inbound::CallerStream;
 use crate::limits::{Resource, Slot};
-use crate::outbound_call::{Failure, Link, OutboundCall, Registered, Way};
+use crate::outbound::{
+    FailedAttempt, OpenedConnection, OutboundConnection, RemoteConnection, Upstream,
+};
 use crate::route::{Route, route};
 use crate::shard::pod::ServedPod;
 use crate::verdict::Termination;
 use ambit_authorizer::{AuthorizerStream, Endpoint, NotConnected, PodNetwork, resolve};
 use ambit_http::{Downstream, TunnelIo};
-use ambit_model::{Destination, ProviderService};
+use ambit_model::{CallerAddress, Destination, OriginalDestination, ProviderService};
 use ambit_policy::MeshView;
-use ambit_relay::{Close, Meter};
+use ambit_relay::Close;
 
 /// Bytes that may be on their way to an authorizer in the pod itself, in each direction.
 const OWN_BUFFER: usize = 64 << 10;
 
-/// The way from one pod.
+/// The network as one pod sees it.
 pub(crate) struct AuthorizerNetwork {
-    /// It belongs to the pod.
+    /// The pod, which owns this.
     pod: Weak<ServedPod>,
     mesh: watch::Receiver<Arc<MeshView>>,
 }
@@ -51,22 +54,21 @@ impl AuthorizerNetwork {
         let own = pod.address_like(address.ip());
         let no_family =
             || NotConnected::Unreachable(format!("the pod has no address like {address}"));
-        let call = OutboundCall {
-            source: SocketAddr::new(own.ok_or_else(no_family)?, 0),
+        let connection = OutboundConnection {
+            caller: CallerAddress(SocketAddr::new(own.ok_or_else(no_family)?, 0)),
             direction: ConnectionDirection::Authorizer,
-            meter: Rc::new(Meter::default()),
-            since: Instant::now(),
+            started: Instant::now(),
             pod,
         };
-        match connect(&call, endpoint).await {
-            Ok((slot, link)) => Ok(line(call, slot, link)),
-            Err(Failure { subject, refusal }) => {
-                let problem = refusal.to_string();
-                let failure = match refusal {
+        match connect(&connection, endpoint).await {
+            Ok(connected) => Ok(connected.into_stream()),
+            Err(failed) => {
+                let problem = failed.refusal.to_string();
+                let failure = match failed.refusal {
                     Refusal::OverCap(_) => NotConnected::NoRoom(problem),
                     _ => NotConnected::Unreachable(problem),
                 };
-                call.close(&subject, None, &Ending::Refused(refusal));
+                failed.close();
                 Err(failure)
             }
         }
@@ -90,74 +92,88 @@ impl PodNetwork for AuthorizerNetwork {
     }
 
     fn spawn(&self, task: LocalBoxFuture<'static, ()>) {
-        // Without the pod nothing is left to be driven.
+        // Without the pod there is nothing left to drive.
         if let Some(pod) = self.pod.upgrade() {
             pod.tasks.spawn(task);
         }
     }
 }
 
-async fn connect(call: &OutboundCall, endpoint: &Endpoint) -> Result<(Slot, Link), Failure> {
+/// A connection to an authorizer that is open.
+struct Connected {
+    opened: OpenedConnection,
+    slot: Slot,
+}
+
+async fn connect(
+    connection: &OutboundConnection,
+    endpoint: &Endpoint,
+) -> Result<Connected, FailedAttempt> {
     let address = endpoint.address();
-    let refused = |refusal| Failure {
-        subject: Rc::new(call.subject(None, address)),
-        refusal,
-    };
-    let slot = call.pod.caps.take(Resource::Outbound);
+    let refused = |refusal| connection.unrouted(OriginalDestination(address), refusal);
+    let slot = connection.pod.caps.take(Resource::Outbound);
     let slot = slot.map_err(|over| refused(over.into()))?;
-    let link = match endpoint {
+    let opened = match endpoint {
         Endpoint::Pod(target) => {
             if let Route::Refuse(refusal) = route(Destination::Workload(target.clone()), address) {
                 return Err(refused(refusal));
             }
-            call.attempt(target).await?
+            connection.attempt(target).await?
         }
-        Endpoint::Outside(to) => call.attempt_outside(*to).await?,
+        Endpoint::Outside(to) => connection.attempt_outside(*to).await?,
     };
-    Ok((slot, link))
+    Ok(Connected { opened, slot })
 }
 
-/// The agent's end of a connection.
-fn line(call: OutboundCall, slot: Slot, link: Link) -> Box<dyn AuthorizerStream> {
-    let (registered, way) = match link {
-        Link::Other(registered, way) => (registered, way),
-        Link::Own(own, delivered) => {
-            let (near, far) = duplex(OWN_BUFFER);
-            call.pod.tasks.spawn(async move {
-                let _slot = slot;
-                own.carry(delivered, CallerStream::Agent(far)).await;
-            });
-            return Box::new(near);
-        }
-    };
-    let stream: Box<dyn Downstream> = match way {
-        Way::Tunnel(tunnel) => Box::new(TunnelIo::new(tunnel)),
-        Way::Tcp(tcp) => Box::new(tcp),
-    };
-    Box::new(Line {
-        call,
-        registered,
-        stream,
-        ended: None,
-        _slot: slot,
-    })
+impl Connected {
+    /// Returns the agent's end of the connection.
+    fn into_stream(self) -> Box<dyn AuthorizerStream> {
+        let Self { opened, slot } = self;
+        let RemoteConnection {
+            context,
+            registration,
+            upstream,
+        } = match opened {
+            OpenedConnection::ToOther(remote) => remote,
+            OpenedConnection::ToOwnPod(own, delivery) => {
+                let (near, far) = duplex(OWN_BUFFER);
+                let pod = Rc::clone(&own.context().pod);
+                pod.tasks.spawn(async move {
+                    let _slot = slot;
+                    own.carry(delivery, CallerStream::Agent(far)).await;
+                });
+                return Box::new(near);
+            }
+        };
+        let stream: Box<dyn Downstream> = match upstream {
+            Upstream::Tunnel(tunnel) => Box::new(TunnelIo::new(tunnel)),
+            Upstream::Tcp(tcp) => Box::new(tcp),
+        };
+        Box::new(AuthorizerConnection {
+            context,
+            registration,
+            stream,
+            ended: None,
+            _slot: slot,
+        })
+    }
 }
 
-/// A connection to an authorizer, which ends when it may not go on, and is accounted for.
-struct Line {
-    call: OutboundCall,
-    registered: Registered,
+/// A connection to an authorizer. It ends when it may not go on, and is reported on drop.
+struct AuthorizerConnection {
+    context: Rc<ConnectionContext>,
+    registration: Registration,
     stream: Box<dyn Downstream>,
-    /// Why it may not go on.
+    /// Why it may not go on, if it may not.
     ended: Option<Termination>,
     _slot: Slot,
 }
 
-impl Line {
-    /// The stream, as long as it may be used.
+impl AuthorizerConnection {
+    /// Returns the stream while it may be used.
     fn stream(&mut self, context: &mut Context<'_>) -> io::Result<Pin<&mut Box<dyn Downstream>>> {
         if self.ended.is_none()
-            && let Poll::Ready(why) = self.registered.registration.poll_terminated(context)
+            && let Poll::Ready(why) = self.registration.poll_terminated(context)
         {
             self.ended = Some(why);
         }
@@ -171,7 +187,7 @@ impl Line {
     }
 }
 
-impl AsyncRead for Line {
+impl AsyncRead for AuthorizerConnection {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -180,12 +196,12 @@ impl AsyncRead for Line {
         let before = buffer.filled().len();
         let read = self.stream(context)?.poll_read(context, buffer);
         let length = buffer.filled().len() - before;
-        self.call.meter.add_received(length as u64);
+        self.context.meter.add_received(length as u64);
         read
     }
 }
 
-impl AsyncWrite for Line {
+impl AsyncWrite for AuthorizerConnection {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -193,7 +209,7 @@ impl AsyncWrite for Line {
     ) -> Poll<io::Result<usize>> {
         let written = self.stream(context)?.poll_write(context, data);
         if let Poll::Ready(Ok(length)) = &written {
-            self.call.meter.add_sent(*length as u64);
+            self.context.meter.add_sent(*length as u64);
         }
         written
     }
@@ -211,16 +227,12 @@ impl AsyncWrite for Line {
     }
 }
 
-impl Drop for Line {
+impl Drop for AuthorizerConnection {
     fn drop(&mut self) {
         let ending = match self.ended.take() {
             Some(why) => Ending::Terminated(why),
             None => Ending::Finished,
         };
-        let Registered {
-            registration,
-            subject,
-        } = &self.registered;
-        self.call.close(subject, Some(registration.id()), &ending);
+        self.context.close(&ending, None);
     }
 }

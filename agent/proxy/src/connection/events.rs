@@ -1,9 +1,8 @@
-//! What the proxy decides, as events for the operator.
+//! What the proxy denies or a policy notes, as an event for the operator.
 
 use std::net::SocketAddr;
 
-use crate::connection::{ConnectionDirection, Path, Subject};
-use crate::ends::Ends;
+use super::{ConnectionContext, ConnectionDirection, Path};
 use crate::shard::pod::ServedPod;
 use ambit_model::WorkloadIdentity;
 use ambit_observe::event::{EventKind, EventRecord};
@@ -11,80 +10,73 @@ use ambit_observe::events::InLog;
 use ambit_observe::text::cut;
 use ambit_policy::{Decider, Layer, Note, RequestAttributes};
 
-/// The most that events and logs have of each part of a request that its caller chooses, in bytes.
+/// The most bytes that events and logs keep of each part of a request that its caller chooses.
 pub(crate) const CALLERS_BYTES: usize = 256;
 
-/// What an event of a pod is about.
+/// The connection, request or tunnel that an event is about.
 #[derive(Clone, Debug)]
-pub(crate) struct Matter {
-    side: ConnectionDirection,
-    source: SocketAddr,
-    identity: Option<WorkloadIdentity>,
-    destination: SocketAddr,
+pub(crate) struct EventSubject {
+    pub(crate) direction: ConnectionDirection,
+    pub(crate) source: SocketAddr,
+    pub(crate) identity: Option<WorkloadIdentity>,
+    pub(crate) destination: SocketAddr,
     /// Method and path.
-    request: Option<String>,
+    pub(crate) request: Option<String>,
 }
 
-impl Matter {
-    /// A connection. What a pod sends to itself, its policies judge as what comes from elsewhere.
-    pub(crate) fn of(subject: &Subject) -> Self {
+/// What an ending is to the operator.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Severity<'a> {
+    /// The proxy denied something. It is kept as an event, and events share the log.
+    Denial {
+        /// The word of the reason.
+        reason: &'static str,
+        decider: Option<&'a Decider>,
+    },
+    /// Something failed. Its line counts towards the pod's share of the log.
+    Failure,
+    /// What was expected. Its line is always written.
+    Normal,
+}
+
+impl Severity<'_> {
+    /// Keeps an event about `subject` if something was denied. Returns whether the ending gets its
+    /// line in the log.
+    pub(crate) fn report(self, pod: &ServedPod, subject: impl FnOnce() -> EventSubject) -> InLog {
+        match self {
+            Self::Denial { reason, decider } => {
+                subject().record(pod, EventKind::Denial, reason, decider)
+            }
+            Self::Failure => pod.events.may_log(&pod.workload.name),
+            Self::Normal => InLog::Written,
+        }
+    }
+}
+
+impl EventSubject {
+    /// A connection. What a pod sends to itself is judged by its policies as inbound.
+    pub(crate) fn connection(context: &ConnectionContext) -> Self {
         Self {
-            side: match subject.path {
+            direction: match context.path {
                 Some(Path::OwnPod) => ConnectionDirection::Inbound,
-                Some(Path::Tunnel | Path::Plaintext) | None => subject.direction,
+                Some(Path::Tunnel | Path::Plaintext) | None => context.direction,
             },
-            source: subject.source.address,
-            identity: subject.source.identity.clone(),
-            destination: subject.destination.address,
+            source: context.source.address,
+            identity: context.source.identity.clone(),
+            destination: context.destination.address,
             request: None,
         }
     }
 
-    /// A connection to the pod's application.
-    pub(crate) fn between(ends: Ends<'_>) -> Self {
-        Self {
-            side: ConnectionDirection::Inbound,
-            source: ends.caller.address.0,
-            identity: ends.caller.identity.clone(),
-            destination: ends.to,
-            request: None,
-        }
-    }
-
-    /// A tunnel to the pod, or what was asked of it.
-    pub(crate) fn tunnel(
-        source: SocketAddr,
-        identity: Option<WorkloadIdentity>,
-        reached: SocketAddr,
-    ) -> Self {
-        Self {
-            side: ConnectionDirection::Inbound,
-            source,
-            identity,
-            destination: reached,
-            request: None,
-        }
-    }
-
-    /// A request on it.
-    pub(crate) fn request(self, request: &RequestAttributes) -> Self {
+    /// A request on a connection.
+    pub(crate) fn request(context: &ConnectionContext, request: &RequestAttributes) -> Self {
         Self {
             request: Some(excerpt(&request.method, &request.path)),
-            ..self
+            ..Self::connection(context)
         }
     }
 
-    /// Keeps that it was denied. Tells whether it is to have its line in the log.
-    pub(crate) fn denied(
-        self,
-        pod: &ServedPod,
-        reason: &'static str,
-        decider: Option<&Decider>,
-    ) -> InLog {
-        self.record(pod, EventKind::Denial, reason, decider)
-    }
-
-    /// Counts and keeps what a policy had noted of it.
+    /// Counts and keeps what a policy notes.
     pub(crate) fn noted(self, pod: &ServedPod, note: &Note) {
         pod.stats.noted(note.as_str());
         // Whoever wrote the policy wants every line.
@@ -100,7 +92,7 @@ impl Matter {
     ) -> InLog {
         pod.events.record(EventRecord {
             kind,
-            direction: self.side.as_str(),
+            direction: self.direction.as_str(),
             decided_in: Layer::Proxy,
             hook: None,
             pod: Some(pod.workload.name.clone()),

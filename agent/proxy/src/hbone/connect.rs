@@ -1,26 +1,39 @@
-//! What the head of an inbound request asks for: a pure decision about bytes from outside.
+//! What a CONNECT on a tunnel asks for: its target, and the caller that the application is to see. Pure
+//! decisions about bytes from outside.
 
 use std::net::{IpAddr, SocketAddr};
 
 use http::{Method, Request};
 
-/// Where a CONNECT leads.
+use crate::connection::canonical;
+use ambit_model::{ApplicationAddress, CallerAddress};
+
+/// The addresses of a tunnel's TCP connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ConnectTarget {
-    /// The pod's address, and the application's port.
-    pub to: SocketAddr,
-    /// The caller, as the application is to see it. Its port is 0 where the peer does not tell it.
-    pub caller: SocketAddr,
+pub struct TunnelAddresses {
+    /// The peer's address: that of the calling pod.
+    pub source: SocketAddr,
+    /// The address that the tunnel reached: one of the pod's own.
+    pub reached: SocketAddr,
 }
 
-/// Why a request is no CONNECT to this pod: answered with 400.
+/// Where a CONNECT leads, and for whom.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ConnectTarget {
+    /// The application to deliver to.
+    pub to: ApplicationAddress,
+    /// The caller as the application is to see it. Its port is 0 if the peer does not send it.
+    pub caller: CallerAddress,
+}
+
+/// Why a request on a tunnel is not a CONNECT to this pod. The answer is 400.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum ConnectRequestError {
     /// It has another method.
     #[error("the method {0} is not CONNECT")]
     NotConnect(Method),
     /// It names a protocol (RFC 8441).
-    #[error("an extended CONNECT is no tunnel")]
+    #[error("an extended CONNECT does not open a tunnel")]
     Extended,
     /// Its authority is something else, or missing.
     #[error("the authority {0:?} is not an address and port")]
@@ -41,16 +54,14 @@ pub enum ConnectRequestError {
     NoPort,
 }
 
-/// Reads a request's head that came through a tunnel from `source` to the pod's address `reached`;
-/// `is_agents` tells the agent's own ports in the pod. No header gives an address: see
-/// [`ConnectTarget::caller`].
+/// Reads the head of a request that came through a tunnel. `is_agents` returns whether a port is one of
+/// the agent's own in the pod. No header gives an address: see [`ConnectTarget::caller`].
 ///
 /// # Errors
 /// [`ConnectRequestError`].
 pub fn connect_target<B>(
     request: &Request<B>,
-    source: SocketAddr,
-    reached: SocketAddr,
+    tunnel: TunnelAddresses,
     is_agents: impl Fn(u16) -> bool,
 ) -> Result<ConnectTarget, ConnectRequestError> {
     if request.method() != Method::CONNECT {
@@ -63,25 +74,25 @@ pub fn connect_target<B>(
     let named: SocketAddr = authority
         .and_then(|text| text.parse().ok())
         .ok_or_else(|| ConnectRequestError::NotAnAddress(authority.map(str::to_owned)))?;
-    let to = delivery_address(named, reached, is_agents)?;
+    let to = delivery_address(named, tunnel.reached, is_agents)?;
     let forwarded = request.headers().get(http::header::FORWARDED);
     let forwarded = forwarded.and_then(|value| parse_forwarded(value.as_bytes()));
     Ok(ConnectTarget {
         to,
-        caller: caller_address(source, forwarded),
+        caller: caller_address(tunnel.source, forwarded),
     })
 }
 
-/// The address to deliver to: what the CONNECT names, which has to be the pod address that the
-/// tunnel itself came to.
+/// Returns the address to deliver to: the one that the CONNECT names, which has to be the pod address
+/// that the tunnel itself reached.
 ///
 /// # Errors
-/// [`ConnectRequestError`] for another address, port 0, or a port of the agent's in this pod.
-pub(crate) fn delivery_address(
+/// [`ConnectRequestError`] for another address, port 0, or a port of the agent in this pod.
+fn delivery_address(
     named: SocketAddr,
     reached: SocketAddr,
     is_agents: impl Fn(u16) -> bool,
-) -> Result<SocketAddr, ConnectRequestError> {
+) -> Result<ApplicationAddress, ConnectRequestError> {
     let to = canonical(named);
     let reached = reached.ip().to_canonical();
     if to.ip() != reached {
@@ -93,34 +104,29 @@ pub(crate) fn delivery_address(
     match to.port() {
         0 => Err(ConnectRequestError::NoPort),
         port if is_agents(port) => Err(ConnectRequestError::AgentPort(port)),
-        _ => Ok(to),
+        _ => Ok(ApplicationAddress(to)),
     }
 }
 
-/// The caller as the application is to see it: the tunnel's TCP source, with the port that the
-/// peer forwards where it speaks of that same address, else port 0.
-pub(crate) fn caller_address(tunnel: SocketAddr, forwarded: Option<SocketAddr>) -> SocketAddr {
+/// Returns the caller as the application is to see it: the tunnel's TCP source, with the port that the
+/// peer forwards if that is for the same address, else port 0.
+fn caller_address(tunnel: SocketAddr, forwarded: Option<SocketAddr>) -> CallerAddress {
     let source = tunnel.ip().to_canonical();
     let port = forwarded
         .map(canonical)
         .filter(|claimed| claimed.ip() == source)
         .map_or(0, |claimed| claimed.port());
-    SocketAddr::new(source, port)
+    CallerAddress(SocketAddr::new(source, port))
 }
 
-/// The address with an IPv4-mapped IPv6 address as IPv4.
-pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
-}
-
-/// The header's value for a caller.
-pub(crate) fn forwarded_for(caller: SocketAddr) -> String {
+/// Returns the value of the `forwarded` header (RFC 7239) that tells a caller's port.
+pub(super) fn forwarded_for(caller: CallerAddress) -> String {
     format!("for=\"{caller}\"")
 }
 
-/// The first `for` of a header's value; `None` for anything that is not an address and port. A
+/// Reads the first `for` of a `forwarded` header. `None` for anything that is not an address and port: a
 /// malformed header never hurts the connection.
-pub(crate) fn parse_forwarded(value: &[u8]) -> Option<SocketAddr> {
+fn parse_forwarded(value: &[u8]) -> Option<SocketAddr> {
     let text = std::str::from_utf8(value).ok()?;
     let element = text.split(',').next()?;
     let parameter = element.split(';').map(str::trim).find_map(|pair| {
@@ -143,17 +149,17 @@ mod tests {
     }
 
     #[test]
-    fn the_address_that_the_tunnel_came_to_is_delivered() {
+    fn a_connect_to_the_address_that_the_tunnel_reached_is_delivered() {
         for (named, reached) in [
             ("10.1.0.2:8080", "10.1.0.2:15008"),
             ("[::ffff:10.1.0.2]:8080", "10.1.0.2:15008"),
             ("10.1.0.2:8080", "[::ffff:10.1.0.2]:15008"),
         ] {
             let to = delivery_address(at(named), at(reached), agents).expect("its own address");
-            assert_eq!(to, at("10.1.0.2:8080"));
+            assert_eq!(to, ApplicationAddress(at("10.1.0.2:8080")));
         }
         let to = delivery_address(at("[fd00::2]:80"), at("[fd00::2]:15008"), agents);
-        assert_eq!(to, Ok(at("[fd00::2]:80")));
+        assert_eq!(to, Ok(ApplicationAddress(at("[fd00::2]:80"))));
     }
 
     #[test]
@@ -187,7 +193,7 @@ mod tests {
     #[test]
     fn a_forwarded_port_counts_only_for_the_tunnels_own_source() {
         let tunnel = at("10.1.0.9:43210");
-        let caller = |forwarded: Option<&str>| caller_address(tunnel, forwarded.map(at));
+        let caller = |forwarded: Option<&str>| caller_address(tunnel, forwarded.map(at)).0;
         assert_eq!(caller(Some("10.1.0.9:5555")), at("10.1.0.9:5555"));
         assert_eq!(caller(Some("[::ffff:10.1.0.9]:5555")), at("10.1.0.9:5555"));
         for elsewhere in [Some("10.1.0.8:5555"), Some("127.0.0.1:5555"), None] {
@@ -196,18 +202,18 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read() {
+    fn the_forwarded_header_is_read_as_it_is_written() {
         for caller in ["10.1.2.3:4567", "[fd00::1]:80"] {
             let caller: SocketAddr = caller.parse().unwrap();
             assert_eq!(
-                parse_forwarded(forwarded_for(caller).as_bytes()),
+                parse_forwarded(forwarded_for(CallerAddress(caller)).as_bytes()),
                 Some(caller)
             );
         }
     }
 
     #[test]
-    fn odd_forms_say_nothing() {
+    fn a_forwarded_header_of_another_form_is_ignored() {
         for value in [
             "",
             "for",

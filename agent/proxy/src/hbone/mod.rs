@@ -6,8 +6,6 @@ mod pool;
 pub(crate) mod server;
 mod transport;
 
-pub(crate) use connect::canonical;
-pub use connect::{ConnectRequestError, ConnectTarget, connect_target};
+pub use connect::{ConnectRequestError, ConnectTarget, TunnelAddresses, connect_target};
 
 pub(crate) use pool::{TunnelError, TunnelPool};
-pub(crate) use transport::Transport;

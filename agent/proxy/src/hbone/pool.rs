@@ -22,7 +22,7 @@ use ambit_identity::{
     CertificateUnavailable, ClientTls, HandshakeError, PeerConnectError, PeerIdentityError,
     WorkloadCertificates,
 };
-use ambit_model::{Target, WorkloadIdentity};
+use ambit_model::{CallerAddress, Target, WorkloadIdentity};
 use ambit_relay::Lease;
 use ambit_relay::TLS_BUFFER;
 use ambit_relay::Tunnel;
@@ -180,7 +180,7 @@ impl TunnelPool {
     pub(crate) async fn open(
         &self,
         endpoint: &Target,
-        caller: SocketAddr,
+        caller: CallerAddress,
     ) -> Result<Tunnel, TunnelError> {
         let peer = TunnelDestination {
             address: SocketAddr::new(endpoint.address.ip(), HBONE_PORT),
@@ -301,7 +301,7 @@ async fn connect(
     lease: Lease,
     peer: &TunnelDestination,
     endpoint: &Target,
-    caller: SocketAddr,
+    caller: CallerAddress,
 ) -> Result<Tunnel, TunnelError> {
     let address = peer.address;
     let failed = |source| TunnelError::Http2 {

@@ -1,13 +1,13 @@
-//! Tunnels that other nodes open to a pod.
+//! Tunnels that other nodes open to a pod: accepted, identified, and each of their streams served.
 //!
-//! The certificate, the policies and the identity are those of the pod whose network namespace the
-//! listener lives in. 200 is answered only once the connection to the application stands.
+//! The certificate, the policies and the identity are those of the pod in whose network namespace the
+//! listener is. A CONNECT is answered with 200 only once the application is connected.
 
 use std::cell::Cell;
 use std::future::{pending, poll_fn};
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use h2::RecvStream;
@@ -17,14 +17,12 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio_rustls::server::TlsStream;
 
-use crate::carrier::CallerStream;
-use crate::connection::events::Matter;
+use super::connect::{ConnectRequestError, ConnectTarget, TunnelAddresses, connect_target};
+use super::transport::Transport;
+use crate::connection::events::{EventSubject, Severity};
 use crate::connection::refusal::Refusal;
-use crate::connection::{ConnectionDirection, Path};
-use crate::hbone::Transport;
-use crate::hbone::canonical;
-use crate::hbone::{ConnectRequestError, connect_target};
-use crate::inbound::InboundCall;
+use crate::connection::{ConnectionDirection, Path, ToApplication, canonical};
+use crate::inbound::{CallerStream, InboundConnection};
 use crate::limits::places::{PlaceKind, PlaceSource};
 use crate::limits::{Resource, Slot};
 use crate::shard::accept::ResetOnDrop;
@@ -33,48 +31,45 @@ use crate::verdict::Termination;
 use ambit_admission::{Seat, SeatHandle};
 use ambit_datapath::DeliveryCaller;
 use ambit_identity::{HandshakeError, VerifiedPeer};
-use ambit_model::CallerAddress;
+use ambit_model::WorkloadIdentity;
 use ambit_observe::events::InLog;
 use ambit_relay::{TLS_BUFFER, Tunnel, server_settings, widen};
 
-/// How often a peer is asked whether it is alive, and how long it may take to answer.
+/// How often a peer is pinged, and how long it may take to answer.
 const PING_EVERY: Duration = Duration::from_secs(30);
 
-/// How long a tunnel may stand on which nothing was ever let through to the application: long enough
-/// for a peer that asks at once, and for one that asks again.
+/// How long a tunnel may stay open without anything ever being let through to the application: long
+/// enough for a peer that sends its CONNECT at once, and for one that retries.
 const UNPROVEN: Duration = Duration::from_secs(5);
 
-/// How long the peer of a tunnel that has to make room may take to notice.
+/// How long the peer of a tunnel that has to give up its place may take to notice.
 const LEAVING: Duration = Duration::from_secs(1);
 
-/// How long a peer may take to acknowledge settings before it is looked at again.
+/// How long a peer may take to acknowledge settings before the tunnel is looked at again.
 const ACKNOWLEDGED: Duration = Duration::from_millis(50);
 
-/// The word that metrics use of a tunnel that ended because nothing was let through on it.
+/// The word that metrics use for a tunnel that ended because nothing was let through on it.
 const NOTHING_ALLOWED: &str = "nothing-allowed";
 
-/// The word that logs and metrics use of a CONNECT that leads nowhere where it may.
+/// The word that logs and metrics use for a request that is not a CONNECT to this pod.
 const BAD_CONNECT: &str = "bad-connect";
 
-/// A tunnel connection whose peer is verified.
-struct TunnelPeer {
+/// A tunnel whose peer is verified.
+struct InboundTunnel {
     pod: Rc<ServedPod>,
-    verified: VerifiedPeer,
-    /// The tunnel's TCP source.
-    source: SocketAddr,
-    /// Where the tunnel came to: one of the pod's addresses.
-    reached: SocketAddr,
+    peer: VerifiedPeer,
+    addresses: TunnelAddresses,
     /// Its place among the pod's tunnels.
     seat: SeatHandle<PlaceSource>,
     /// Whether anything was ever let through to the application.
     proven: Cell<bool>,
-    /// Streams whose verdict is awaited.
+    /// Streams whose verdict is pending.
     deciding: Cell<usize>,
-    /// Told when the tunnel may get ample room.
+    /// Notified when the tunnel may get ample room.
     widen: Notify,
 }
 
-/// The peer's side of HTTP/2.
+/// The HTTP/2 connection in a tunnel.
 type Connection = h2::server::Connection<TlsStream<Transport<TcpStream>>, Bytes>;
 
 /// TLS, and the stream under it.
@@ -83,70 +78,63 @@ struct TunnelStream {
     transport: Transport<TcpStream>,
 }
 
+/// A tunnel's stream, with the peer that it proved to be.
+struct IdentifiedStream {
+    stream: TunnelStream,
+    peer: VerifiedPeer,
+    seat: Seat<PlaceSource>,
+}
+
 /// Serves a connection accepted on an HBONE listener, to its end.
 pub(crate) async fn serve(pod: Rc<ServedPod>, stream: TcpStream, source: SocketAddr) {
     let reached = stream.local_addr().map(canonical);
     let stream = ResetOnDrop::new(stream);
     let Ok(reached) = reached else { return };
+    let addresses = TunnelAddresses { source, reached };
     if !pod.has_address(reached.ip()) {
-        return refuse(&pod, source, reached, &Refusal::ForeignAddress(reached));
+        return refuse(&pod, addresses, &Refusal::ForeignAddress(reached));
     }
     let _descriptor = match pod.caps.take(Resource::Descriptors) {
         Ok(slot) => slot,
-        Err(over) => return refuse(&pod, source, reached, &over.into()),
+        Err(over) => return refuse(&pod, addresses, &over.into()),
     };
     match identify(&pod, stream, source).await {
-        Ok((tunnel, verified, seat)) => {
-            let peer = TunnelPeer {
+        Ok(IdentifiedStream { stream, peer, seat }) => {
+            let tunnel = InboundTunnel {
                 pod,
-                verified,
-                source: canonical(source),
-                reached,
+                peer,
+                addresses: TunnelAddresses {
+                    source: canonical(source),
+                    reached,
+                },
                 seat: seat.handle(),
                 proven: Cell::new(false),
                 deciding: Cell::new(0),
                 widen: Notify::new(),
             };
             // On the heap: a task that is refused before has no use for it.
-            Box::pin(accept_streams(Rc::new(peer), tunnel, seat)).await;
+            Box::pin(accept_streams(Rc::new(tunnel), stream, seat)).await;
         }
-        Err(refusal) => refuse(&pod, source, reached, &refusal),
+        Err(refusal) => refuse(&pod, addresses, &refusal),
     }
 }
 
-/// Finds out who the peer is. Until then the connection has a place among those of strangers, and
+/// Verifies the peer. Until then the connection has a place among those of unverified sources, and
 /// from then on one that counts towards the peer's identity.
 async fn identify(
     pod: &ServedPod,
     stream: ResetOnDrop,
     source: SocketAddr,
-) -> Result<(TunnelStream, VerifiedPeer, Seat<PlaceSource>), Refusal> {
+) -> Result<IdentifiedStream, Refusal> {
     let places = &pod.caps.places;
     let mut seat = places.take(PlaceKind::Handshake, pod.unverified_source(source.ip()))?;
-    let (tunnel, verified) = tokio::select! {
+    let (stream, peer) = tokio::select! {
         shaken = handshake(pod, stream.into_inner()) => shaken?,
         () = seat.displaced() => return Err(Termination::Displaced.into()),
     };
-    let identity = PlaceSource::Identity(verified.identity().clone());
+    let identity = PlaceSource::Identity(peer.identity().clone());
     let seat = places.take(PlaceKind::Tunnel, identity)?;
-    Ok((tunnel, verified, seat))
-}
-
-fn refuse(pod: &ServedPod, source: SocketAddr, reached: SocketAddr, refusal: &Refusal) {
-    pod.stats.refused(refusal.as_str());
-    let in_log = if refusal.is_denial_by_proxy() {
-        let matter = Matter::tunnel(canonical(source), None, reached);
-        matter.denied(pod, refusal.as_str(), refusal.decider())
-    } else {
-        pod.events.may_log(&pod.workload.name)
-    };
-    match in_log {
-        InLog::Written => tracing::warn!(
-            target: "ambit::access", pod = %pod.workload.name, %source,
-            reason = refusal.as_str(), detail = %refusal, "tunnel refused"
-        ),
-        InLog::LeftOut => {}
-    }
+    Ok(IdentifiedStream { stream, peer, seat })
 }
 
 async fn handshake(
@@ -172,74 +160,102 @@ fn not_accepted(error: HandshakeError) -> Refusal {
     }
 }
 
-async fn accept_streams(peer: Rc<TunnelPeer>, tunnel: TunnelStream, mut seat: Seat<PlaceSource>) {
-    let TunnelStream { tls, transport } = tunnel;
+/// Reports a tunnel, or a stream before its CONNECT was read, that is refused.
+fn refuse(pod: &ServedPod, addresses: TunnelAddresses, refusal: &Refusal) {
+    pod.stats.refused(refusal.as_str());
+    let subject = || event_subject(addresses, None);
+    match refusal.severity().report(pod, subject) {
+        InLog::Written => tracing::warn!(
+            target: "ambit::access", pod = %pod.workload.name, source = %addresses.source,
+            reason = refusal.as_str(), detail = %refusal, "tunnel refused"
+        ),
+        InLog::LeftOut => {}
+    }
+}
+
+fn event_subject(addresses: TunnelAddresses, identity: Option<WorkloadIdentity>) -> EventSubject {
+    EventSubject {
+        direction: ConnectionDirection::Inbound,
+        source: canonical(addresses.source),
+        identity,
+        destination: addresses.reached,
+        request: None,
+    }
+}
+
+async fn accept_streams(
+    tunnel: Rc<InboundTunnel>,
+    stream: TunnelStream,
+    mut seat: Seat<PlaceSource>,
+) {
+    let TunnelStream { tls, transport } = stream;
     let opening = transport.sending(server_settings().handshake(tls));
-    let limit = peer.pod.limits.handshake_timeout;
+    let limit = tunnel.pod.limits.handshake_timeout;
     let opening = tokio::time::timeout(limit, opening);
     let opened = tokio::select! {
         opened = opening => opened,
-        () = seat.displaced() => return refuse_displaced(&peer),
+        () = seat.displaced() => return tunnel.refuse(&Termination::Displaced.into()),
     };
     let mut connection = match opened {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => {
-            tracing::debug!(source = %peer.source, %error, "a tunnel did not speak HTTP/2");
+            tracing::debug!(
+                source = %tunnel.addresses.source, %error, "a tunnel did not speak HTTP/2"
+            );
             return;
         }
-        Err(_) => {
-            let refusal = Refusal::HandshakeTimedOut(limit);
-            return refuse(&peer.pod, peer.source, peer.reached, &refusal);
-        }
+        Err(_) => return tunnel.refuse(&Refusal::HandshakeTimedOut(limit)),
     };
     let mut ample = None;
     let mut silent = std::pin::pin!(silence(connection.ping_pong()));
     let mut leaving = false;
-    let mut unproven = std::pin::pin!(peer.unproven(UNPROVEN));
+    let mut unproven = std::pin::pin!(tunnel.unproven(UNPROVEN));
     loop {
         let accepted = tokio::select! {
             accepted = transport.sending(connection.accept()) => accepted,
             () = &mut silent => return,
             () = seat.displaced() => {
-                refuse_displaced(&peer);
-                // A stranger to the application gets no more time; others may be about to call.
-                if peer.proven.get() {
+                tunnel.refuse(&Termination::Displaced.into());
+                // A tunnel that never reached the application gets no more time; others may be about to
+                // call.
+                if tunnel.proven.get() {
                     leave(&mut connection, &transport).await;
                 }
                 return;
             }
-            () = peer.widen.notified(), if ample.is_none() => {
-                ample = peer.widen(&mut connection);
+            () = tunnel.widen.notified(), if ample.is_none() => {
+                ample = tunnel.widen(&mut connection);
                 continue;
             }
             () = &mut unproven => {
                 if leaving {
                     return;
                 }
-                // What its peer is opening at this moment is judged all the same.
+                // A stream that the peer is opening at this moment is still judged.
                 leaving = true;
                 connection.graceful_shutdown();
-                unproven.set(peer.unproven(LEAVING));
-                peer.report_unproven();
+                unproven.set(tunnel.unproven(LEAVING));
+                tunnel.report_unproven();
                 continue;
             }
         };
         match accepted {
-            Some(Ok((request, mut respond))) => match peer.ensure_accepted() {
+            Some(Ok((request, mut respond))) => match tunnel.ensure_accepted() {
                 Ok(()) => {
-                    peer.pod
+                    tunnel
+                        .pod
                         .tasks
-                        .spawn(serve_stream(Rc::clone(&peer), request, respond));
+                        .spawn(serve_stream(Rc::clone(&tunnel), request, respond));
                 }
                 Err(refusal) => {
                     // Open streams go on; the next one needs another handshake.
                     connection.graceful_shutdown();
                     answer(&mut respond, refusal.status());
-                    refuse(&peer.pod, peer.source, peer.reached, &refusal);
+                    tunnel.refuse(&refusal);
                 }
             },
             Some(Err(error)) => {
-                tracing::debug!(source = %peer.source, %error, "a tunnel ended");
+                tracing::debug!(source = %tunnel.addresses.source, %error, "a tunnel ended");
                 return;
             }
             None => return,
@@ -247,12 +263,8 @@ async fn accept_streams(peer: Rc<TunnelPeer>, tunnel: TunnelStream, mut seat: Se
     }
 }
 
-fn refuse_displaced(peer: &TunnelPeer) {
-    let refusal = Termination::Displaced.into();
-    refuse(&peer.pod, peer.source, peer.reached, &refusal);
-}
-
-/// Ends a tunnel in the orderly way: what its peer is about to open is refused rather than lost.
+/// Ends a tunnel in the orderly way: the streams that its peer is about to open are refused rather than
+/// lost.
 async fn leave(connection: &mut Connection, transport: &Transport<TcpStream>) {
     connection.graceful_shutdown();
     let leaving = async {
@@ -260,14 +272,14 @@ async fn leave(connection: &mut Connection, transport: &Transport<TcpStream>) {
             answer(&mut respond, StatusCode::SERVICE_UNAVAILABLE);
         }
     };
-    // Whoever does not take part in it has had time to.
+    // A peer that does not take part has had its time.
     let _ = tokio::time::timeout(LEAVING, leaving).await;
 }
 
-/// Resolves when the peer no longer answers.
+/// Resolves when the peer no longer answers pings.
 async fn silence(pings: Option<h2::PingPong>) {
     let Some(mut pings) = pings else {
-        return std::future::pending().await;
+        return pending().await;
     };
     loop {
         tokio::time::sleep(PING_EVERY).await;
@@ -278,76 +290,69 @@ async fn silence(pings: Option<h2::PingPong>) {
     }
 }
 
+/// Serves a stream of a tunnel to its end.
 async fn serve_stream(
-    peer: Rc<TunnelPeer>,
+    tunnel: Rc<InboundTunnel>,
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
 ) {
-    let (caller, to) = match peer.target(&request) {
+    let target = match tunnel.target(&request) {
         Ok(target) => target,
-        Err(detail) => {
-            peer.pod.stats.refused(BAD_CONNECT);
-            let identity = Some(peer.verified.identity().clone());
-            let matter = Matter::tunnel(peer.source, identity, peer.reached);
-            match matter.denied(&peer.pod, BAD_CONNECT, None) {
-                InLog::Written => tracing::warn!(
-                    target: "ambit::access", pod = %peer.pod.workload.name, source = %peer.source,
-                    identity = %peer.verified.identity(), %detail, "CONNECT refused"
-                ),
-                InLog::LeftOut => {}
-            }
+        Err(error) => {
+            tunnel.refuse_connect(&error);
             return answer(&mut respond, StatusCode::BAD_REQUEST);
         }
     };
-    let way = (ConnectionDirection::Inbound, Path::Tunnel);
-    let mut call = InboundCall::register(Rc::clone(&peer.pod), way, caller, to);
-    let (_descriptor, seat) = match peer.admit_stream() {
+    let mut connection = InboundConnection::register(tunnel.accepted(target));
+    let (_descriptor, seat) = match tunnel.admit_stream() {
         Ok(admitted) => admitted,
         Err(refusal) => {
             answer(&mut respond, StatusCode::SERVICE_UNAVAILABLE);
-            return call.refuse(refusal);
+            return connection.refuse(refusal);
         }
     };
-    call.sit(seat, Some(peer.seat.clone()));
-    peer.deciding.set(peer.deciding.get() + 1);
+    connection.sit(seat, Some(tunnel.seat.clone()));
+    tunnel.deciding.set(tunnel.deciding.get() + 1);
     let delivered = tokio::select! {
-        delivered = call.deliver() => delivered,
+        delivered = connection.deliver() => delivered,
         _ = poll_fn(|context| respond.poll_reset(context)) => Err(Refusal::CallerLeft),
     };
-    peer.deciding.set(peer.deciding.get() - 1);
-    let delivered = match delivered {
-        Ok(delivered) => {
-            peer.prove();
-            delivered
+    tunnel.deciding.set(tunnel.deciding.get() - 1);
+    let delivery = match delivered {
+        Ok(delivery) => {
+            tunnel.prove();
+            delivery
         }
         Err(refusal) => {
             answer(&mut respond, refusal.status());
-            return call.refuse(refusal);
+            return connection.refuse(refusal);
         }
     };
     match respond.send_response(Response::new(()), false) {
         Ok(send) => {
-            let tunnel = Tunnel {
+            let stream = Tunnel {
                 send,
                 receive: request.into_body(),
                 lease: None,
             };
-            call.carry(delivered, CallerStream::Tunnel(tunnel)).await;
+            connection
+                .carry(delivery, CallerStream::Tunnel(stream))
+                .await;
         }
-        Err(_) => call.refuse(Refusal::CallerLeft),
+        Err(_) => connection.refuse(Refusal::CallerLeft),
     }
 }
 
 fn answer(respond: &mut SendResponse<Bytes>, status: StatusCode) {
     let mut response = Response::new(());
     *response.status_mut() = status;
-    // Where the peer has left there is nobody to be answered.
+    // If the peer has left, there is nobody to answer.
     let _ = respond.send_response(response, true);
 }
 
-impl TunnelPeer {
-    /// Resolves when the tunnel has stood for so long, nothing was ever let through on it, and nothing
-    /// is being decided.
+impl InboundTunnel {
+    /// Resolves when `time` has passed, nothing was ever let through on the tunnel, and no verdict is
+    /// pending.
     async fn unproven(&self, time: Duration) {
         loop {
             tokio::time::sleep(time).await;
@@ -363,58 +368,87 @@ impl TunnelPeer {
     fn report_unproven(&self) {
         self.pod.stats.terminated(NOTHING_ALLOWED);
         tracing::debug!(
-            source = %self.source, identity = %self.verified.identity(),
+            source = %self.addresses.source, identity = %self.peer.identity(),
             "a tunnel ends on which nothing was let through"
         );
     }
 
-    /// Something was let through to the application.
+    fn refuse(&self, refusal: &Refusal) {
+        refuse(&self.pod, self.addresses, refusal);
+    }
+
+    /// Reports a request that is not a CONNECT to this pod.
+    fn refuse_connect(&self, error: &ConnectRequestError) {
+        self.pod.stats.refused(BAD_CONNECT);
+        let denial = Severity::Denial {
+            reason: BAD_CONNECT,
+            decider: None,
+        };
+        let subject = || event_subject(self.addresses, Some(self.peer.identity().clone()));
+        match denial.report(&self.pod, subject) {
+            InLog::Written => tracing::warn!(
+                target: "ambit::access", pod = %self.pod.workload.name,
+                source = %self.addresses.source, identity = %self.peer.identity(),
+                detail = %error, "CONNECT refused"
+            ),
+            InLog::LeftOut => {}
+        }
+    }
+
+    /// Records that something was let through to the application.
     fn prove(&self) {
         if !self.proven.replace(true) {
             self.widen.notify_one();
         }
     }
 
-    /// Gives the tunnel ample room, where there is some left. Those on which nothing was let through
+    /// Gives the tunnel ample room if there is some left. Tunnels on which nothing was let through
     /// get none, so that they take none from others.
     fn widen(self: &Rc<Self>, connection: &mut Connection) -> Option<Slot> {
         let ample = self.pod.caps.take(Resource::Ample).ok()?;
         if widen(connection).is_ok() {
             return Some(ample);
         }
-        let peer = Rc::clone(self);
+        let tunnel = Rc::clone(self);
         self.pod.tasks.spawn(async move {
             tokio::time::sleep(ACKNOWLEDGED).await;
-            peer.widen.notify_one();
+            tunnel.widen.notify_one();
         });
         None
     }
 
-    /// A descriptor and a place for a stream.
+    /// Takes a descriptor and a place for a stream.
     fn admit_stream(&self) -> Result<(Slot, Seat<PlaceSource>), Refusal> {
         let caps = &self.pod.caps;
         let descriptor = caps.take(Resource::Descriptors)?;
-        let identity = PlaceSource::Identity(self.verified.identity().clone());
+        let identity = PlaceSource::Identity(self.peer.identity().clone());
         Ok((descriptor, caps.places.take(PlaceKind::Stream, identity)?))
     }
 
-    /// Whether what held in the handshake holds still, on both sides.
+    /// Checks that what held in the handshake still holds, on both sides.
     fn ensure_accepted(&self) -> Result<(), Refusal> {
         self.pod.certificates.ready()?;
-        Ok(self.pod.certificates.ensure_accepted(&self.verified)?)
+        Ok(self.pod.certificates.ensure_accepted(&self.peer)?)
     }
 
-    /// Whom the CONNECT is for, and who calls: the tunnel's peer, whatever the request says.
-    fn target(
-        &self,
-        request: &Request<RecvStream>,
-    ) -> Result<(DeliveryCaller, SocketAddr), ConnectRequestError> {
+    fn target(&self, request: &Request<RecvStream>) -> Result<ConnectTarget, ConnectRequestError> {
         let is_agents = |port| self.pod.datapath.owns_port(port);
-        let target = connect_target(request, self.source, self.reached, is_agents)?;
-        let caller = DeliveryCaller {
-            identity: Some(self.verified.identity().clone()),
-            address: CallerAddress(target.caller),
-        };
-        Ok((caller, target.to))
+        connect_target(request, self.addresses, is_agents)
+    }
+
+    /// Returns the connection that a CONNECT opens. The caller is the tunnel's peer, whatever the request
+    /// says.
+    fn accepted(&self, target: ConnectTarget) -> ToApplication {
+        ToApplication {
+            pod: Rc::clone(&self.pod),
+            direction: ConnectionDirection::Inbound,
+            path: Path::Tunnel,
+            caller: DeliveryCaller {
+                identity: Some(self.peer.identity().clone()),
+                address: target.caller,
+            },
+            to: target.to,
+            started: Instant::now(),
+        }
     }
 }

@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::pod::ServedPod;
 use super::turns::Budget;
-use crate::{hbone, outbound, plaintext};
+use crate::{hbone, inbound, outbound};
 use ambit_datapath::PodListeners;
 
 /// The pause after an error that the next accept would meet again, such as too many open files.
@@ -29,7 +29,7 @@ pub(super) fn listen(pod: &Rc<ServedPod>, listeners: PodListeners) -> io::Result
         accept(pod, listener, outbound::serve);
     }
     for listener in plaintext {
-        accept(pod, listener, plaintext::serve);
+        accept(pod, listener, inbound::serve_plaintext);
     }
     for listener in hbone {
         accept(pod, listener, hbone::server::serve);

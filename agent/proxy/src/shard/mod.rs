@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use self::accept::listen;
 use crate::authorizers::network::AuthorizerNetwork;
-use crate::connection::registry::{ConnectionIds, ConnectionInfo, Registry};
+use crate::connection::registry::{ConnectionInfo, ConnectionNumbers, Registry};
 use crate::connection::stats::{ProxyStats, ShardStats};
 use crate::hbone::TunnelPool;
 use crate::limits::{PodCaps, ProxyLimits};
@@ -72,7 +72,7 @@ pub(crate) struct Shard {
     keys: Arc<KeyCache>,
     pods: HashMap<NetnsCookie, Rc<ServedPod>>,
     turns: TurnScheduler,
-    ids: Rc<ConnectionIds>,
+    numbers: Rc<ConnectionNumbers>,
     stats: Rc<ShardStats>,
     events: Arc<RecentEvents>,
     authorizers: Rc<AuthorizerCounts>,
@@ -93,7 +93,7 @@ impl Shard {
             keys,
             pods: HashMap::new(),
             turns: TurnScheduler::default(),
-            ids: Rc::default(),
+            numbers: Rc::default(),
             stats: Rc::default(),
             events,
             authorizers: Rc::default(),
@@ -155,7 +155,7 @@ impl Shard {
             certificates,
             caps,
             limits: self.limits,
-            registry: Registry::new(Rc::clone(&self.ids)),
+            registry: Registry::new(Rc::clone(&self.numbers)),
             stats: Rc::clone(&self.stats),
             events: Arc::clone(&self.events),
             mesh: self.mesh.clone(),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use crate::connection::Party;
+use crate::connection::ConnectionEnd;
 use crate::connection::registry::Registry;
 use crate::connection::stats::ShardStats;
 use crate::hbone::TunnelPool;
@@ -47,9 +47,9 @@ impl ServedPod {
         Arc::clone(&self.mesh.borrow())
     }
 
-    /// The pod itself as one end of a connection, at an address.
-    pub(crate) fn party(&self, address: SocketAddr) -> Party {
-        Party {
+    /// Returns the pod as one end of a connection.
+    pub(crate) fn connection_end(&self, address: SocketAddr) -> ConnectionEnd {
+        ConnectionEnd {
             workload: Some(self.workload.name.clone()),
             identity: Some(self.certificates.identity().clone()),
             address,

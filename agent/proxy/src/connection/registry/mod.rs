@@ -1,7 +1,7 @@
 //! The registry of a pod's live connections: listed for the operator, and judged again when policy
 //! or the model changes.
 //!
-//! A connection is registered before it asks for its verdict, so that no change passes it by.
+//! A connection is registered before its verdict is asked for, so that no change misses it.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -14,10 +14,10 @@ use std::time::Instant;
 use serde::Serialize;
 use tokio::sync::{Notify, oneshot};
 
-use crate::connection::{ConnectionDirection, Subject};
+use super::{ConnectionContext, ConnectionDirection, ConnectionEnd, Path};
+use crate::shard::pod::ServedPod;
 use crate::verdict::{Requirement, Termination};
 use ambit_model::ObjectName;
-use ambit_relay::Meter;
 
 /// A live connection that the proxy carries.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -28,105 +28,107 @@ pub struct ConnectionInfo {
     pub id: u64,
     /// The pod that the agent serves.
     pub pod: ObjectName,
-    /// What it is about.
-    #[serde(flatten)]
-    pub subject: Subject,
-    /// A request on a connection, which is listed beside it: method and path.
+    /// Its direction, as the pod sees it.
+    pub direction: ConnectionDirection,
+    /// How it travels; `None` if it was refused before that was decided.
+    pub path: Option<Path>,
+    /// Who opened it.
+    pub source: ConnectionEnd,
+    /// Who it is for.
+    pub destination: ConnectionEnd,
+    /// Method and path of a request, which is listed beside its connection.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request: Option<String>,
     /// Bytes from source to destination.
     pub bytes_sent: u64,
     /// Bytes from destination to source.
     pub bytes_received: u64,
-    /// Seconds since it was accepted.
+    /// Seconds since it was registered.
     pub age_seconds: u64,
 }
 
 /// Numbers a shard's connections.
 #[derive(Debug, Default)]
-pub(crate) struct ConnectionIds(Cell<u64>);
+pub(crate) struct ConnectionNumbers(Cell<u64>);
 
-/// One pod's live connections on one shard.
+/// One pod's live connections, and requests that are judged one by one, on one shard.
 #[derive(Debug)]
-pub(crate) struct Registry {
-    ids: Rc<ConnectionIds>,
-    live: RefCell<BTreeMap<u64, Entry>>,
-    /// Told of every connection that leaves; only [`Registry::emptied`] waits for it.
+pub(crate) struct Registry<P = ServedPod> {
+    numbers: Rc<ConnectionNumbers>,
+    live: RefCell<BTreeMap<u64, Entry<P>>>,
+    /// Notified of every connection that leaves; only [`Registry::emptied`] waits for it.
     left: Notify,
 }
 
 #[derive(Debug)]
-struct Entry {
-    subject: Rc<Subject>,
+struct Entry<P> {
+    context: Rc<ConnectionContext<P>>,
     requirement: Requirement,
-    meter: Rc<Meter>,
-    since: Instant,
+    registered: Instant,
     /// Taken when the connection is told to end.
     end: Option<oneshot::Sender<Termination>>,
 }
 
-/// A connection's place in the registry, given up when dropped.
+/// An entry of the registry, removed on drop.
 #[derive(Debug)]
-pub(crate) struct Registration {
-    registry: Rc<Registry>,
-    id: u64,
+pub(crate) struct Registration<P = ServedPod> {
+    registry: Rc<Registry<P>>,
+    number: u64,
     end: oneshot::Receiver<Termination>,
 }
 
-/// Where in the registry a connection is, for as long as it is there.
-#[derive(Debug)]
-pub(crate) struct Place {
-    registry: Rc<Registry>,
-    id: u64,
-}
-
-impl Registry {
-    pub(crate) fn new(ids: Rc<ConnectionIds>) -> Rc<Self> {
+impl<P> Registry<P> {
+    pub(crate) fn new(numbers: Rc<ConnectionNumbers>) -> Rc<Self> {
         Rc::new(Self {
-            ids,
+            numbers,
             live: RefCell::default(),
             left: Notify::new(),
         })
     }
 
-    /// Registers a connection that goes on for as long as `requirement` holds.
+    /// Registers a connection, or a request on it, that goes on while `requirement` holds.
     pub(crate) fn register(
         self: &Rc<Self>,
-        subject: Rc<Subject>,
+        context: Rc<ConnectionContext<P>>,
         requirement: Requirement,
-        meter: Rc<Meter>,
-    ) -> Registration {
-        let id = self.ids.next();
+    ) -> Registration<P> {
+        let number = self.numbers.next();
         let (sender, end) = oneshot::channel();
         let entry = Entry {
-            subject,
+            context,
             requirement,
-            meter,
-            since: Instant::now(),
+            registered: Instant::now(),
             end: Some(sender),
         };
-        self.live.borrow_mut().insert(id, entry);
+        self.live.borrow_mut().insert(number, entry);
         Registration {
             registry: Rc::clone(self),
-            id,
+            number,
             end,
         }
     }
 
-    /// How many connections there are.
+    /// Replaces what has to hold for a connection to go on.
+    pub(crate) fn require(&self, number: u64, requirement: Requirement) {
+        if let Some(entry) = self.live.borrow_mut().get_mut(&number) {
+            entry.requirement = requirement;
+        }
+    }
+
+    /// Returns the number of connections, requests not counted.
     pub(crate) fn len(&self) -> usize {
         let live = self.live.borrow();
         live.values().filter(|entry| !entry.is_request()).count()
     }
 
-    /// Resolves once there are none but those to authorizers, which wait to be used.
+    /// Resolves once only connections to authorizers are left, which stay open until they are used.
     pub(crate) async fn emptied(&self) {
-        while self.live.borrow().values().any(Entry::ends_of_itself) {
+        while self.live.borrow().values().any(Entry::ends_by_itself) {
             self.left.notified().await;
         }
     }
 
-    /// Ends every connection whose requirement `judge` finds gone; tells how many.
+    /// Ends every connection whose requirement `judge` finds broken. Returns how many it ended.
     pub(crate) fn judge(&self, judge: impl Fn(&Requirement) -> Result<(), Termination>) -> usize {
         let mut ended = 0;
         for entry in self.live.borrow_mut().values_mut() {
@@ -139,29 +141,32 @@ impl Registry {
         ended
     }
 
-    /// Describes the connections.
+    /// Lists the connections for the operator.
     pub(crate) fn list(&self, shard: usize, pod: &ObjectName) -> Vec<ConnectionInfo> {
-        let describe = |(&id, entry): (&u64, &Entry)| ConnectionInfo {
+        let describe = |(&id, entry): (&u64, &Entry<P>)| ConnectionInfo {
             shard,
             id,
             pod: pod.clone(),
-            subject: Subject::clone(&entry.subject),
+            direction: entry.context.direction,
+            path: entry.context.path,
+            source: entry.context.source.clone(),
+            destination: entry.context.destination.clone(),
             request: entry.request(),
-            bytes_sent: entry.meter.sent(),
-            bytes_received: entry.meter.received(),
-            age_seconds: entry.since.elapsed().as_secs(),
+            bytes_sent: entry.context.meter.sent(),
+            bytes_received: entry.context.meter.received(),
+            age_seconds: entry.registered.elapsed().as_secs(),
         };
         self.live.borrow().iter().map(describe).collect()
     }
 }
 
-impl Entry {
+impl<P> Entry<P> {
     fn is_request(&self) -> bool {
         matches!(self.requirement, Requirement::Request { .. })
     }
 
-    fn ends_of_itself(&self) -> bool {
-        match self.subject.direction {
+    fn ends_by_itself(&self) -> bool {
+        match self.context.direction {
             ConnectionDirection::Outbound | ConnectionDirection::Inbound => true,
             ConnectionDirection::Authorizer => false,
         }
@@ -178,7 +183,7 @@ impl Entry {
         }
     }
 
-    /// Tells the connection to end; false where it has been told before.
+    /// Tells the connection to end. Returns false if it has been told before.
     fn terminate(&mut self, termination: Termination) -> bool {
         self.end
             .take()
@@ -186,18 +191,9 @@ impl Entry {
     }
 }
 
-impl Registration {
-    /// The connection's number.
-    pub(crate) fn id(&self) -> u64 {
-        self.id
-    }
-
-    /// The place itself, to change what has to hold for the connection to go on.
-    pub(crate) fn place(&self) -> Place {
-        Place {
-            registry: Rc::clone(&self.registry),
-            id: self.id,
-        }
+impl<P> Registration<P> {
+    pub(crate) fn number(&self) -> u64 {
+        self.number
     }
 
     /// Resolves when the connection has to end.
@@ -205,7 +201,7 @@ impl Registration {
         poll_fn(|context| self.poll_terminated(context)).await
     }
 
-    /// Tells when the connection has to end; once.
+    /// Is ready once, when the connection has to end.
     pub(crate) fn poll_terminated(&mut self, context: &mut Context<'_>) -> Poll<Termination> {
         match Pin::new(&mut self.end).poll(context) {
             Poll::Ready(Ok(termination)) => Poll::Ready(termination),
@@ -215,27 +211,20 @@ impl Registration {
     }
 }
 
-impl Place {
-    /// Replaces what has to hold for the connection to go on.
-    pub(crate) fn require(&self, requirement: Requirement) {
-        if let Some(entry) = self.registry.live.borrow_mut().get_mut(&self.id) {
-            entry.requirement = requirement;
-        }
-    }
-}
-
-impl Drop for Registration {
+impl<P> Drop for Registration<P> {
     fn drop(&mut self) {
-        self.registry.live.borrow_mut().remove(&self.id);
+        let left = self.registry.live.borrow_mut().remove(&self.number);
         self.registry.left.notify_one();
+        // Only now, as its context may be the last to hold the pod.
+        drop(left);
     }
 }
 
-impl ConnectionIds {
+impl ConnectionNumbers {
     fn next(&self) -> u64 {
-        let id = self.0.get() + 1;
-        self.0.set(id);
-        id
+        let number = self.0.get() + 1;
+        self.0.set(number);
+        number
     }
 }
 

@@ -73,7 +73,7 @@ impl AsRef<[u8]> for Capped {
 
 impl BodyDemand {
     /// By those who are to be asked; `None` where nobody wants any.
-    pub(super) fn by(settings: &MeshSettings, asked: &[Consultation]) -> Option<Self> {
+    pub(super) fn of(settings: &MeshSettings, asked: &[Consultation]) -> Option<Self> {
         let providers = asked
             .iter()
             .filter_map(|one| settings.extension_provider(&one.provider));
