@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::answer::CheckError;
-use ambit_model::{ServiceEndpoint, ProviderService};
+use ambit_model::{ProviderService, ServiceEndpoint};
 
 /// How the checks of one pod reach authorizers: as the pod's own connections would.
 pub trait PodNetwork {
@@ -66,9 +66,8 @@ pub(super) fn is_same_endpoint(one: &ServiceEndpoint, other: &ServiceEndpoint) -
             one.address == other.address && one.workload.uid == other.workload.uid
         }
         (ServiceEndpoint::Outside(one), ServiceEndpoint::Outside(other)) => one == other,
-        (ServiceEndpoint::Pod(_), ServiceEndpoint::Outside(_)) | (ServiceEndpoint::Outside(_), ServiceEndpoint::Pod(_)) => {
-            false
-        }
+        (ServiceEndpoint::Pod(_), ServiceEndpoint::Outside(_))
+        | (ServiceEndpoint::Outside(_), ServiceEndpoint::Pod(_)) => false,
     }
 }
 

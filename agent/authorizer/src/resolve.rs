@@ -7,14 +7,19 @@ use std::sync::Arc;
 use crate::answer::CheckError;
 use crate::connection::is_same_endpoint;
 use ambit_common::MeshClass;
-use ambit_model::{Destination, ServiceEndpoint, ObjectName, ProviderService, Snapshot, PodEndpoint};
+use ambit_model::{
+    Destination, ObjectName, PodEndpoint, ProviderService, ServiceEndpoint, Snapshot,
+};
 
 /// Where a service can be reached: the ready pods of a Service of the mesh, or else what the system's
 /// resolver returns, interpreted as the mesh interprets addresses.
 ///
 /// # Errors
 /// If the service is unknown, or has an address of the mesh that leads to no pod.
-pub async fn resolve(mesh: Arc<Snapshot>, service: &ProviderService) -> io::Result<Vec<ServiceEndpoint>> {
+pub async fn resolve(
+    mesh: Arc<Snapshot>,
+    service: &ProviderService,
+) -> io::Result<Vec<ServiceEndpoint>> {
     let known = in_mesh(&mesh, service)?;
     if !known.is_empty() {
         return Ok(known.into_iter().map(ServiceEndpoint::Pod).collect());

@@ -1,420 +1,415 @@
-//! Tunnels that other nodes open to a pod.
+//! The way of a connection to the pod's application: accepted, registered, judged, delivered, carried,
+//! reported.
 //!
-//! The certificate, the policies and the identity are those of the pod whose network namespace the
-//! listener lives in. 200 is answered only once the connection to the application stands.
+//! A tunnel's streams are accepted in [`crate::hbone::server`], plaintext that the kernel leaves to
+//! userspace (its verdict is ASK) in [`serve_plaintext`], and what a pod sends to itself in
+//! [`crate::outbound`]. From their registration on all three go the same way.
 
-use std::cell::Cell;
-use std::future::{pending, poll_fn};
+use std::future::pending;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
-use h2::RecvStream;
-use h2::server::SendResponse;
-use http::{Request, Response, StatusCode};
+use futures_util::FutureExt;
+use futures_util::future::LocalBoxFuture;
+use tokio::io::DuplexStream;
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
-use tokio_rustls::server::TlsStream;
 
-use super::authority::canonical;
-use super::carrier::Client;
-use super::connect::{ConnectError, connect_target};
-use super::events::Matter;
-use super::hbone::Transport;
-use super::inbound_call::InboundCall;
-use super::limits::{Resource, Slot};
-use super::places::{PlaceKind, Source};
-use super::pod::ServedPod;
-use super::refusal::Refusal;
-use super::reset::ResetOnDrop;
-use super::subject::{Direction, Path};
-use super::verdict::Termination;
+use crate::authorizers;
+use crate::connection::events::EventSubject;
+use crate::connection::refusal::Refusal;
+use crate::connection::registry::Registration;
+use crate::connection::report::{Ending, Permission};
+use crate::connection::{ConnectionContext, ConnectionDirection, Path, ToApplication, canonical};
+use crate::limits::places::{ConnectionPlaces, PlaceKind, PlaceSource};
+use crate::limits::{Resource, Slot};
+use crate::requests::RequestGate;
+use crate::shard::accept::ResetOnDrop;
+use crate::shard::pod::ServedPod;
+use crate::verdict::{Content, Judge, Requirement, Termination, is_policy};
 use ambit_admission::{Seat, SeatHandle};
-use ambit_datapath::DeliveryCaller;
-use ambit_identity::{HandshakeError, VerifiedPeer};
-use ambit_model::CallerAddress;
-use ambit_observe::events::InLog;
-use ambit_relay::{TLS_BUFFER, Tunnel, server_settings, widen};
+use ambit_datapath::{AuthorizedStream, Delivery, DeliveryCaller, DialError, UnjudgedStream};
+use ambit_http::{Downstream, HttpLimits, NotHttp, ServeOutcome, TunnelIo, relay_opaque, serve};
+use ambit_model::{ApplicationAddress, CallerAddress};
+use ambit_policy::{Approvals, ConnectionVerdict, Layer, Permit};
+use ambit_relay::{LocalEnd, Tunnel, relay, relay_tcp};
 
-/// How often a peer is asked whether it is alive, and how long it may take to answer.
-const PING_EVERY: Duration = Duration::from_secs(30);
+/// How often a verdict may be overtaken by a newer view of the mesh before the connection is refused.
+const OVERTAKEN_ATTEMPTS: usize = 3;
 
-/// How long a tunnel may stand on which nothing was ever let through to the application: long enough
-/// for a peer that asks at once, and for one that asks again.
-const UNPROVEN: Duration = Duration::from_secs(5);
-
-/// How long the peer of a tunnel that has to make room may take to notice.
-const LEAVING: Duration = Duration::from_secs(1);
-
-/// How long a peer may take to acknowledge settings before it is looked at again.
-const ACKNOWLEDGED: Duration = Duration::from_millis(50);
-
-/// The word that metrics use of a tunnel that ended because nothing was let through on it.
-const NOTHING_ALLOWED: &str = "nothing-allowed";
-
-/// The word that logs and metrics use of a CONNECT that leads nowhere where it may.
-const BAD_CONNECT: &str = "bad-connect";
-
-/// A tunnel connection whose peer is verified.
-struct TunnelPeer {
-    pod: Rc<ServedPod>,
-    verified: VerifiedPeer,
-    /// The tunnel's TCP source.
-    source: SocketAddr,
-    /// Where the tunnel came to: one of the pod's addresses.
-    reached: SocketAddr,
-    /// Its place among the pod's tunnels.
-    seat: SeatHandle<Source>,
-    /// Whether anything was ever let through to the application.
-    proven: Cell<bool>,
-    /// Streams whose verdict is awaited.
-    deciding: Cell<usize>,
-    /// Told when the tunnel may get ample room.
-    widen: Notify,
+/// A connection to the pod's application, from its registration on.
+#[derive(Debug)]
+pub(crate) struct InboundConnection {
+    context: Rc<ConnectionContext>,
+    registration: Registration,
+    /// Set once the connection as a whole is allowed.
+    permission: Option<Permission>,
+    /// Its place among the pod's connections. `None` if the pod calls itself.
+    seat: Option<Seat<PlaceSource>>,
+    places: ConnectionPlaces,
 }
 
-/// The peer's side of HTTP/2.
-type Connection = h2::server::Connection<TlsStream<Transport<TcpStream>>, Bytes>;
-
-/// TLS, and the stream under it.
-struct TunnelStream {
-    tls: TlsStream<Transport<TcpStream>>,
-    transport: Transport<TcpStream>,
+/// The caller's end of a connection.
+pub(crate) enum CallerStream {
+    /// A plaintext connection, or the pod's own.
+    Tcp(TcpStream),
+    /// A stream of a tunnel.
+    Tunnel(Tunnel),
+    /// The agent itself, which consults an external authorizer.
+    Agent(DuplexStream),
 }
 
-/// Serves a connection accepted on an HBONE listener, to its end.
-pub(crate) async fn serve(pod: Rc<ServedPod>, stream: TcpStream, source: SocketAddr) {
-    let reached = stream.local_addr().map(canonical);
-    let stream = ResetOnDrop::new(stream);
-    let Ok(reached) = reached else { return };
-    if !pod.has_address(reached.ip()) {
-        return refuse(&pod, source, reached, &Refusal::ForeignAddress(reached));
-    }
-    let _descriptor = match pod.caps.take(Resource::Descriptors) {
-        Ok(slot) => slot,
-        Err(over) => return refuse(&pod, source, reached, &over.into()),
-    };
-    match identify(&pod, stream, source).await {
-        Ok((tunnel, verified, seat)) => {
-            let peer = TunnelPeer {
-                pod,
-                verified,
-                source: canonical(source),
-                reached,
-                seat: seat.handle(),
-                proven: Cell::new(false),
-                deciding: Cell::new(0),
-                widen: Notify::new(),
-            };
-            // On the heap: a task that is refused before has no use for it.
-            Box::pin(accept_streams(Rc::new(peer), tunnel, seat)).await;
-        }
-        Err(refusal) => refuse(&pod, source, reached, &refusal),
-    }
+/// A connection to the pod's application, with the verdict on it.
+#[derive(Debug)]
+pub(crate) enum JudgedDelivery {
+    /// Policy allows the connection.
+    Allowed(AuthorizedStream, Content),
+    /// Policy depends on each request.
+    PerRequest(UnjudgedStream),
 }
 
-/// Finds out who the peer is. Until then the connection has a place among those of strangers, and
-/// from then on one that counts towards the peer's identity.
-async fn identify(
-    pod: &ServedPod,
-    stream: ResetOnDrop,
-    source: SocketAddr,
-) -> Result<(TunnelStream, VerifiedPeer, Seat<Source>), Refusal> {
-    let places = &pod.caps.places;
-    let mut seat = places.take(PlaceKind::Handshake, pod.source_at(source.ip()))?;
-    let (tunnel, verified) = tokio::select! {
-        shaken = handshake(pod, stream.into_inner()) => shaken?,
-        () = seat.displaced() => return Err(Termination::Displaced.into()),
-    };
-    let identity = Source::Identity(verified.identity().clone());
-    let seat = places.take(PlaceKind::Tunnel, identity)?;
-    Ok((tunnel, verified, seat))
+/// The evaluator's permit for a connection that is not HTTP.
+struct OpaquePermit {
+    permit: Permit,
+    /// The authorizers that agreed.
+    approvals: Approvals,
 }
 
-fn refuse(pod: &ServedPod, source: SocketAddr, reached: SocketAddr, refusal: &Refusal) {
-    pod.stats.refused(refusal.as_str());
-    let in_log = if refusal.is_denial_by_proxy() {
-        let matter = Matter::tunnel(canonical(source), None, reached);
-        matter.denied(pod, refusal.as_str(), refusal.decider())
-    } else {
-        pod.events.may_log(&pod.workload.name)
-    };
-    match in_log {
-        InLog::Written => tracing::warn!(
-            target: "ambit::access", pod = %pod.workload.name, %source,
-            reason = refusal.as_str(), detail = %refusal, "tunnel refused"
-        ),
-        InLog::LeftOut => {}
-    }
-}
-
-async fn handshake(
-    pod: &ServedPod,
-    stream: TcpStream,
-) -> Result<(TunnelStream, VerifiedPeer), Refusal> {
-    let server = pod.certificates.server()?;
-    let limit = pod.limits.handshake_timeout;
-    let transport = Transport::new(stream);
-    let accepting = transport.sending(server.accept(transport.clone()));
-    let (mut tls, peer) = match tokio::time::timeout(limit, accepting).await {
-        Ok(accepted) => accepted.map_err(not_accepted)?,
-        Err(_) => return Err(Refusal::HandshakeTimedOut(limit)),
-    };
-    tls.get_mut().1.set_buffer_limit(Some(TLS_BUFFER));
-    Ok((TunnelStream { tls, transport }, peer))
-}
-
-fn not_accepted(error: HandshakeError) -> Refusal {
-    match error {
-        HandshakeError::Identity(error) => Refusal::PeerIdentity(error),
-        HandshakeError::Tls(error) => Refusal::Handshake(error),
-    }
-}
-
-async fn accept_streams(peer: Rc<TunnelPeer>, tunnel: TunnelStream, mut seat: Seat<Source>) {
-    let TunnelStream { tls, transport } = tunnel;
-    let opening = transport.sending(server_settings().handshake(tls));
-    let limit = peer.pod.limits.handshake_timeout;
-    let opening = tokio::time::timeout(limit, opening);
-    let opened = tokio::select! {
-        opened = opening => opened,
-        () = seat.displaced() => return refuse_displaced(&peer),
-    };
-    let mut connection = match opened {
-        Ok(Ok(connection)) => connection,
-        Ok(Err(error)) => {
-            tracing::debug!(source = %peer.source, %error, "a tunnel did not speak HTTP/2");
+/// Serves a connection accepted on a plaintext listener, to its end. Its caller has no identity.
+pub(crate) async fn serve_plaintext(pod: Rc<ServedPod>, stream: TcpStream, peer: SocketAddr) {
+    let local = stream.local_addr();
+    let client = ResetOnDrop::new(stream);
+    let to = match local {
+        Ok(local) => canonical(local),
+        Err(error) => {
+            tracing::debug!(%error, pod = %pod.workload.name, "a plaintext connection was lost");
             return;
         }
-        Err(_) => {
-            let refusal = Refusal::HandshakeTimedOut(limit);
-            return refuse(&peer.pod, peer.source, peer.reached, &refusal);
-        }
     };
-    let mut ample = None;
-    let mut silent = std::pin::pin!(silence(connection.ping_pong()));
-    let mut leaving = false;
-    let mut unproven = std::pin::pin!(peer.unproven(UNPROVEN));
-    loop {
-        let accepted = tokio::select! {
-            accepted = transport.sending(connection.accept()) => accepted,
-            () = &mut silent => return,
-            () = seat.displaced() => {
-                refuse_displaced(&peer);
-                // A stranger to the application gets no more time; others may be about to call.
-                if peer.proven.get() {
-                    leave(&mut connection, &transport).await;
-                }
-                return;
-            }
-            () = peer.widen.notified(), if ample.is_none() => {
-                ample = peer.widen(&mut connection);
-                continue;
-            }
-            () = &mut unproven => {
-                if leaving {
-                    return;
-                }
-                // What its peer is opening at this moment is judged all the same.
-                leaving = true;
-                connection.graceful_shutdown();
-                unproven.set(peer.unproven(LEAVING));
-                peer.report_unproven();
-                continue;
-            }
-        };
-        match accepted {
-            Some(Ok((request, mut respond))) => match peer.ensure_accepted() {
-                Ok(()) => {
-                    peer.pod
-                        .tasks
-                        .spawn(serve_stream(Rc::clone(&peer), request, respond));
-                }
-                Err(refusal) => {
-                    // Open streams go on; the next one needs another handshake.
-                    connection.graceful_shutdown();
-                    answer(&mut respond, refusal.status());
-                    refuse(&peer.pod, peer.source, peer.reached, &refusal);
-                }
-            },
-            Some(Err(error)) => {
-                tracing::debug!(source = %peer.source, %error, "a tunnel ended");
-                return;
-            }
-            None => return,
-        }
-    }
-}
-
-fn refuse_displaced(peer: &TunnelPeer) {
-    let refusal = Termination::Displaced.into();
-    refuse(&peer.pod, peer.source, peer.reached, &refusal);
-}
-
-/// Ends a tunnel in the orderly way: what its peer is about to open is refused rather than lost.
-async fn leave(connection: &mut Connection, transport: &Transport<TcpStream>) {
-    connection.graceful_shutdown();
-    let leaving = async {
-        while let Some(Ok((_, mut respond))) = transport.sending(connection.accept()).await {
-            answer(&mut respond, StatusCode::SERVICE_UNAVAILABLE);
-        }
-    };
-    // Whoever does not take part in it has had time to.
-    let _ = tokio::time::timeout(LEAVING, leaving).await;
-}
-
-/// Resolves when the peer no longer answers.
-async fn silence(pings: Option<h2::PingPong>) {
-    let Some(mut pings) = pings else {
-        return std::future::pending().await;
-    };
-    loop {
-        tokio::time::sleep(PING_EVERY).await;
-        let answer = tokio::time::timeout(PING_EVERY, pings.ping(h2::Ping::opaque())).await;
-        if !matches!(answer, Ok(Ok(_))) {
-            return;
-        }
-    }
-}
-
-async fn serve_stream(
-    peer: Rc<TunnelPeer>,
-    request: Request<RecvStream>,
-    mut respond: SendResponse<Bytes>,
-) {
-    let (caller, to) = match peer.target(&request) {
-        Ok(target) => target,
-        Err(detail) => {
-            peer.pod.stats.refused(BAD_CONNECT);
-            let identity = Some(peer.verified.identity().clone());
-            let matter = Matter::tunnel(peer.source, identity, peer.reached);
-            match matter.denied(&peer.pod, BAD_CONNECT, None) {
-                InLog::Written => tracing::warn!(
-                    target: "ambit::access", pod = %peer.pod.workload.name, source = %peer.source,
-                    identity = %peer.verified.identity(), %detail, "CONNECT refused"
-                ),
-                InLog::LeftOut => {}
-            }
-            return answer(&mut respond, StatusCode::BAD_REQUEST);
-        }
-    };
-    let way = (Direction::Inbound, Path::Tunnel);
-    let mut call = InboundCall::register(Rc::clone(&peer.pod), way, caller, to);
-    let (_descriptor, seat) = match peer.admit_stream() {
+    let mut connection = InboundConnection::register(ToApplication {
+        pod,
+        direction: ConnectionDirection::Inbound,
+        path: Path::Plaintext,
+        caller: DeliveryCaller {
+            identity: None,
+            address: CallerAddress(canonical(peer)),
+        },
+        to: ApplicationAddress(to),
+        started: Instant::now(),
+    });
+    let (_descriptor, seat) = match admit_plaintext(&connection.context) {
         Ok(admitted) => admitted,
-        Err(refusal) => {
-            answer(&mut respond, StatusCode::SERVICE_UNAVAILABLE);
-            return call.refuse(refusal);
-        }
+        Err(refusal) => return connection.refuse(refusal),
     };
-    call.sit(seat, Some(peer.seat.clone()));
-    peer.deciding.set(peer.deciding.get() + 1);
-    let delivered = tokio::select! {
-        delivered = call.deliver() => delivered,
-        _ = poll_fn(|context| respond.poll_reset(context)) => Err(Refusal::CallerLeft),
-    };
-    peer.deciding.set(peer.deciding.get() - 1);
-    let delivered = match delivered {
-        Ok(delivered) => {
-            peer.prove();
-            delivered
+    connection.sit(seat, None);
+    match connection.deliver().await {
+        Ok(delivery) => {
+            let caller = CallerStream::Tcp(client.into_inner());
+            connection.carry(delivery, caller).await;
         }
-        Err(refusal) => {
-            answer(&mut respond, refusal.status());
-            return call.refuse(refusal);
-        }
-    };
-    match respond.send_response(Response::new(()), false) {
-        Ok(send) => {
-            let tunnel = Tunnel {
-                send,
-                receive: request.into_body(),
-                lease: None,
-            };
-            call.carry(delivered, Client::Tunnel(tunnel)).await;
-        }
-        Err(_) => call.refuse(Refusal::CallerLeft),
+        Err(refusal) => connection.refuse(refusal),
     }
 }
 
-fn answer(respond: &mut SendResponse<Bytes>, status: StatusCode) {
-    let mut response = Response::new(());
-    *response.status_mut() = status;
-    // Where the peer has left there is nobody to be answered.
-    let _ = respond.send_response(response, true);
+/// Admits a plaintext connection as far as the kernel's second verdict.
+fn admit_plaintext(context: &ConnectionContext) -> Result<(Slot, Seat<PlaceSource>), Refusal> {
+    let (pod, to) = (&context.pod, context.destination.address);
+    if !pod.has_address(to.ip()) || pod.datapath.owns_port(to.port()) {
+        return Err(Refusal::ForeignAddress(to));
+    }
+    let view = pod.view();
+    match Judge::new(&view, &pod.workload).connection(&context.attributes()) {
+        ConnectionVerdict::Deny(denial) => return Err(Refusal::by_evaluator(denial)),
+        ConnectionVerdict::Allow(_) | ConnectionVerdict::Ask => {}
+    }
+    let descriptor = pod.caps.take(Resource::Descriptors)?;
+    let source = pod.unverified_source(context.source.address.ip());
+    let seat = pod.caps.places.take(PlaceKind::Plaintext, source)?;
+    Ok((descriptor, seat))
 }
 
-impl TunnelPeer {
-    /// Resolves when the tunnel has stood for so long, nothing was ever let through on it, and nothing
-    /// is being decided.
-    async fn unproven(&self, time: Duration) {
-        loop {
-            tokio::time::sleep(time).await;
-            if self.proven.get() {
-                return pending().await;
-            }
-            if self.deciding.get() == 0 {
-                return;
-            }
+impl InboundConnection {
+    pub(crate) fn register(accepted: ToApplication) -> Self {
+        let context = Rc::new(ConnectionContext::from(accepted));
+        let registration = context.register(Requirement::Policy {
+            connection: context.attributes(),
+            content: Content::Nothing,
+        });
+        Self {
+            context,
+            registration,
+            permission: None,
+            seat: None,
+            places: ConnectionPlaces::default(),
         }
     }
 
-    fn report_unproven(&self) {
-        self.pod.stats.terminated(NOTHING_ALLOWED);
-        tracing::debug!(
-            source = %self.source, identity = %self.verified.identity(),
-            "a tunnel ends on which nothing was let through"
+    /// Gives the connection its place. The connection ends when the place is given to another, which
+    /// happens only while policy lets nothing pass on it. While something passes, the connection also
+    /// occupies the place of its tunnel.
+    pub(crate) fn sit(&mut self, seat: Seat<PlaceSource>, tunnel: Option<SeatHandle<PlaceSource>>) {
+        let own = Some(seat.handle());
+        self.places = ConnectionPlaces { own, tunnel };
+        self.seat = Some(seat);
+    }
+
+    /// Connects to the application if policy allows it.
+    ///
+    /// # Errors
+    /// [`Refusal`]; no byte has passed.
+    pub(crate) async fn deliver(&mut self) -> Result<JudgedDelivery, Refusal> {
+        let delivery = tokio::select! {
+            delivery = deliver(&self.context) => delivery?,
+            termination = self.registration.terminated() => return Err(termination.into()),
+            () = displaced(&mut self.seat) => return Err(Termination::Displaced.into()),
+        };
+        let content = match &delivery {
+            JudgedDelivery::Allowed(application, content) => {
+                self.permission = Some(Permission::of(application));
+                content.clone()
+            }
+            JudgedDelivery::PerRequest(_) => Content::Requests,
+        };
+        self.context.require(Requirement::Policy {
+            connection: self.context.attributes(),
+            content,
+        });
+        Ok(delivery)
+    }
+
+    /// Carries the connection to its end, and reports it.
+    pub(crate) async fn carry(mut self, delivery: JudgedDelivery, caller: CallerStream) {
+        // If policy depends on requests, the places are occupied only while one is under way.
+        let occupied = match &delivery {
+            JudgedDelivery::Allowed(..) => Some(self.places.occupy()),
+            JudgedDelivery::PerRequest(_) => None,
+        };
+        let ending = tokio::select! {
+            carried = carry(&self.context, &self.places, delivery, caller) => match carried {
+                Ok(None) => Ending::Finished,
+                Ok(Some(permission)) => {
+                    self.permission = Some(permission);
+                    Ending::Finished
+                }
+                Err(refusal) => Ending::Refused(refusal),
+            },
+            termination = self.registration.terminated() => Ending::Terminated(termination),
+            () = displaced(&mut self.seat) => Ending::Terminated(Termination::Displaced),
+        };
+        drop(occupied);
+        self.context.close(&ending, self.permission.as_ref());
+    }
+
+    /// Reports a connection that is not served.
+    pub(crate) fn refuse(self, refusal: Refusal) {
+        self.context
+            .close(&Ending::Refused(refusal), self.permission.as_ref());
+    }
+
+    pub(crate) fn context(&self) -> &Rc<ConnectionContext> {
+        &self.context
+    }
+}
+
+async fn displaced(seat: &mut Option<Seat<PlaceSource>>) {
+    match seat {
+        Some(seat) => seat.displaced().await,
+        None => pending().await,
+    }
+}
+
+/// Connects the caller to the pod's application as far as the pod's policies allow it. The kernel judges;
+/// if it asks, or if the mesh changed meanwhile, the evaluator does. The connection is registered by now,
+/// so that a later change finds it.
+async fn deliver(context: &ConnectionContext) -> Result<JudgedDelivery, Refusal> {
+    let pod = &context.pod;
+    let (caller, to) = (
+        context.caller(),
+        ApplicationAddress(context.destination.address),
+    );
+    let attributes = context.attributes();
+    for _ in 0..OVERTAKEN_ATTEMPTS {
+        let asked_in = pod.view();
+        let delivery = pod.datapath.deliver(&caller, to).await;
+        let view = pod.view();
+        let judge = Judge::new(&view, &pod.workload);
+        match delivery {
+            Ok(Delivery::Allowed(stream)) if Arc::ptr_eq(&asked_in, &view) => {
+                return Ok(JudgedDelivery::Allowed(stream, Content::Anything));
+            }
+            Ok(Delivery::Allowed(stream)) => match judge.connection(&attributes) {
+                ConnectionVerdict::Allow(_) => {
+                    return Ok(JudgedDelivery::Allowed(stream, Content::Anything));
+                }
+                ConnectionVerdict::Deny(denial) => return Err(Refusal::by_evaluator(denial)),
+                ConnectionVerdict::Ask => {}
+            },
+            Ok(Delivery::Ask(stream)) => return judge_in_userspace(context, stream).await,
+            Err(DialError::Denied { reason, .. }) if is_policy(reason) => {
+                let denial = judge.explain(&attributes, reason);
+                return Err(Refusal::Denied(Layer::Kernel, denial));
+            }
+            Err(error) => return Err(Refusal::Dial(error)),
+        }
+    }
+    Err(Refusal::Dial(DialError::Stale))
+}
+
+async fn judge_in_userspace(
+    context: &ConnectionContext,
+    stream: UnjudgedStream,
+) -> Result<JudgedDelivery, Refusal> {
+    let (verdict, carries_http) = {
+        let view = context.pod.view();
+        let judge = Judge::new(&view, &context.pod.workload);
+        let policies = judge.policies().map_err(Refusal::by_evaluator)?;
+        let verdict = policies.judge_connection(&context.attributes());
+        let port = context.destination.address.port();
+        (verdict, policies.carries_http(port))
+    };
+    match (verdict, carries_http) {
+        (ConnectionVerdict::Allow(permit), _) => Ok(JudgedDelivery::Allowed(
+            stream.authorize(permit),
+            Content::Anything,
+        )),
+        (ConnectionVerdict::Deny(denial), _) => Err(Refusal::by_evaluator(denial)),
+        (ConnectionVerdict::Ask, true) => Ok(JudgedDelivery::PerRequest(stream)),
+        (ConnectionVerdict::Ask, false) => {
+            let OpaquePermit { permit, approvals } = judge_opaque(context).await?;
+            let content = Content::Opaque(approvals);
+            Ok(JudgedDelivery::Allowed(stream.authorize(permit), content))
+        }
+    }
+}
+
+/// Judges a connection that is not HTTP, after consulting the authorizers that CUSTOM policies name, and
+/// notes what policies want noted.
+///
+/// # Errors
+/// [`Refusal`] if it is denied.
+async fn judge_opaque(context: &ConnectionContext) -> Result<OpaquePermit, Refusal> {
+    let attributes = context.attributes();
+    let approvals = authorizers::consult_on_opaque(context).await?;
+    // The view of this moment. An authorizer that only these policies name has not agreed.
+    let view = context.pod.view();
+    let judge = Judge::new(&view, &context.pod.workload);
+    note(context, &judge);
+    let permit = judge
+        .opaque(&attributes, &approvals)
+        .map_err(Refusal::by_evaluator)?;
+    Ok(OpaquePermit { permit, approvals })
+}
+
+fn note(context: &ConnectionContext, judge: &Judge<'_>) {
+    let Ok(policies) = judge.policies() else {
+        return;
+    };
+    let attributes = context.attributes();
+    for note in policies.notes_on_opaque(&attributes) {
+        EventSubject::connection(context).noted(&context.pod, &note);
+        tracing::info!(
+            target: "ambit::audit", note = note.as_str(), policy = %note.decider(),
+            pod = %context.pod.workload.name, source = %attributes.source,
+            identity = attributes.identity.as_ref().map(tracing::field::display),
+            destination = %attributes.destination, "connection"
         );
     }
+}
 
-    /// Something was let through to the application.
-    fn prove(&self) {
-        if !self.proven.replace(true) {
-            self.widen.notify_one();
+/// Carries a connection to its end: as bytes if policy allows the connection, request by request if it
+/// depends on them. Returns the permission if it was given only now.
+///
+/// # Errors
+/// [`Refusal`] if the connection turned out not to be HTTP, and is denied as such.
+async fn carry(
+    context: &Rc<ConnectionContext>,
+    places: &ConnectionPlaces,
+    delivery: JudgedDelivery,
+    caller: CallerStream,
+) -> Result<Option<Permission>, Refusal> {
+    match delivery {
+        JudgedDelivery::Allowed(application, _) => {
+            carry_bytes(context, caller, application).await;
+            Ok(None)
+        }
+        JudgedDelivery::PerRequest(application) => {
+            let gate = RequestGate {
+                connection: Rc::clone(context),
+                places: places.clone(),
+            };
+            carry_any_requests(gate, caller, application).await
         }
     }
+}
 
-    /// Gives the tunnel ample room, where there is some left. Those on which nothing was let through
-    /// get none, so that they take none from others.
-    fn widen(self: &Rc<Self>, connection: &mut Connection) -> Option<Slot> {
-        let ample = self.pod.caps.take(Resource::Ample).ok()?;
-        if widen(connection).is_ok() {
-            return Some(ample);
+async fn carry_bytes(
+    context: &ConnectionContext,
+    caller: CallerStream,
+    application: AuthorizedStream,
+) {
+    let application = application.into_stream();
+    let meter = &context.meter;
+    match caller {
+        CallerStream::Tunnel(tunnel) => {
+            relay(application, tunnel, LocalEnd::Destination, meter).await;
         }
-        let peer = Rc::clone(self);
-        self.pod.tasks.spawn(async move {
-            tokio::time::sleep(ACKNOWLEDGED).await;
-            peer.widen.notify_one();
-        });
-        None
+        CallerStream::Tcp(caller) => relay_tcp(caller, application, meter).await,
+        CallerStream::Agent(agent) => {
+            // On the heap, because it is rare.
+            Box::pin(relay_opaque(agent, Bytes::new(), application, meter)).await;
+        }
     }
+}
 
-    /// A descriptor and a place for a stream.
-    fn admit_stream(&self) -> Result<(Slot, Seat<Source>), Refusal> {
-        let caps = &self.pod.caps;
-        let descriptor = caps.take(Resource::Descriptors)?;
-        let identity = Source::Identity(self.verified.identity().clone());
-        Ok((descriptor, caps.places.take(PlaceKind::Stream, identity)?))
+/// On the heap: requests take many times the memory that bytes do, and most connections carry none.
+fn carry_any_requests(
+    gate: RequestGate,
+    caller: CallerStream,
+    application: UnjudgedStream,
+) -> LocalBoxFuture<'static, Result<Option<Permission>, Refusal>> {
+    match caller {
+        CallerStream::Tcp(caller) => carry_requests(gate, caller, application).boxed_local(),
+        CallerStream::Tunnel(tunnel) => {
+            carry_requests(gate, TunnelIo::new(tunnel), application).boxed_local()
+        }
+        CallerStream::Agent(agent) => carry_requests(gate, agent, application).boxed_local(),
     }
+}
 
-    /// Whether what held in the handshake holds still, on both sides.
-    fn ensure_accepted(&self) -> Result<(), Refusal> {
-        self.pod.certificates.ready()?;
-        Ok(self.pod.certificates.ensure_accepted(&self.verified)?)
+async fn carry_requests<D: Downstream>(
+    gate: RequestGate,
+    caller: D,
+    application: UnjudgedStream,
+) -> Result<Option<Permission>, Refusal> {
+    let (application, limits) = (application.per_request(), HttpLimits::default());
+    match serve(caller, application, &gate, limits, &gate.connection.meter).await {
+        ServeOutcome::Ended => Ok(None),
+        ServeOutcome::NotHttp(opaque) => carry_opaque(&gate, opaque).await.map(Some),
     }
+}
 
-    /// Whom the CONNECT is for, and who calls: the tunnel's peer, whatever the request says.
-    fn target(
-        &self,
-        request: &Request<RecvStream>,
-    ) -> Result<(DeliveryCaller, SocketAddr), ConnectError> {
-        let is_agents = |port| self.pod.datapath.owns_port(port);
-        let target = connect_target(request, self.source, self.reached, is_agents)?;
-        let caller = DeliveryCaller {
-            identity: Some(self.verified.identity().clone()),
-            address: CallerAddress(target.caller),
-        };
-        Ok((caller, target.to))
-    }
+/// Carries a connection that is not HTTP to a port that is declared to carry HTTP.
+async fn carry_opaque<D: Downstream>(
+    gate: &RequestGate,
+    opaque: NotHttp<D>,
+) -> Result<Permission, Refusal> {
+    let NotHttp {
+        downstream,
+        read,
+        application,
+    } = opaque;
+    let context = &gate.connection;
+    let OpaquePermit { permit, approvals } = judge_opaque(context).await?;
+    context.require(Requirement::Policy {
+        connection: context.attributes(),
+        content: Content::Opaque(approvals),
+    });
+    let _occupied = gate.places.occupy();
+    let application = application.authorize(permit);
+    let permission = Permission::of(&application);
+    let application = application.into_stream();
+    relay_opaque(downstream, read, application, &context.meter).await;
+    Ok(permission)
 }

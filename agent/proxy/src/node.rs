@@ -11,11 +11,11 @@ use futures_util::future::join_all;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::connections::ConnectionInfo;
-use super::limits::{PodCaps, ProxyLimits};
-use super::shard::{Command, Shard, ShardPod, Stop};
-use super::stats::ProxyStats;
-use super::verdict::PodRemoval;
+use crate::connection::registry::ConnectionInfo;
+use crate::connection::stats::ProxyStats;
+use crate::limits::{PodCaps, ProxyLimits};
+use crate::shard::{Shard, ShardCommand, ShardPod, Stop};
+use crate::verdict::PodRemoval;
 use ambit_authorizer::CheckSlots;
 use ambit_datapath::{PodDatapathParts, PodListeners};
 use ambit_identity::WorkloadCertificates;
@@ -94,7 +94,7 @@ pub struct Proxy {
 #[derive(Debug)]
 struct ShardHandle {
     number: usize,
-    commands: mpsc::Sender<Command>,
+    commands: mpsc::Sender<ShardCommand>,
 }
 
 impl Proxy {
@@ -154,7 +154,7 @@ impl Proxy {
                 checks: checks.clone(),
             };
             let added = shard
-                .ask(|done| Command::AddPod(Box::new(pod), done))
+                .ask(|done| ShardCommand::AddPod(Box::new(pod), done))
                 .await?;
             added.map_err(|source| ProxyError::Listeners {
                 pod: name.clone(),
@@ -174,7 +174,7 @@ impl Proxy {
         netns: NetnsCookie,
         removal: PodRemoval,
     ) -> Result<(), ProxyError> {
-        self.ask_all(|done| Command::RemovePod(netns, removal, done))
+        self.ask_all(|done| ShardCommand::RemovePod(netns, removal, done))
             .await?;
         Ok(())
     }
@@ -185,7 +185,11 @@ impl Proxy {
     /// # Errors
     /// [`ProxyError::ShardGone`].
     pub async fn judge_again(&self) -> Result<usize, ProxyError> {
-        Ok(self.ask_all(Command::JudgeAgain).await?.into_iter().sum())
+        Ok(self
+            .ask_all(ShardCommand::JudgeAgain)
+            .await?
+            .into_iter()
+            .sum())
     }
 
     /// The live connections, by shard and age.
@@ -193,7 +197,7 @@ impl Proxy {
     /// # Errors
     /// [`ProxyError::ShardGone`].
     pub async fn connections(&self) -> Result<Vec<ConnectionInfo>, ProxyError> {
-        Ok(self.ask_all(Command::Connections).await?.concat())
+        Ok(self.ask_all(ShardCommand::Connections).await?.concat())
     }
 
     /// What the shards have done since they were started.
@@ -202,7 +206,7 @@ impl Proxy {
     /// [`ProxyError::ShardGone`].
     pub async fn stats(&self) -> Result<ProxyStats, ProxyError> {
         let mut all = ProxyStats::default();
-        for shard in self.ask_all(Command::Stats).await? {
+        for shard in self.ask_all(ShardCommand::Stats).await? {
             all.add(&shard);
         }
         Ok(all)
@@ -214,7 +218,7 @@ impl Proxy {
     /// # Errors
     /// [`ProxyError::ShardGone`] where a shard had ended before.
     pub async fn stop(&self, drain: Duration) -> Result<(), ProxyError> {
-        self.ask_all(|done| Command::Stop(Stop { drain, done }))
+        self.ask_all(|done| ShardCommand::Stop(Stop { drain, done }))
             .await?;
         Ok(())
     }
@@ -222,7 +226,7 @@ impl Proxy {
     /// Asks all shards at once.
     async fn ask_all<T>(
         &self,
-        command: impl Fn(oneshot::Sender<T>) -> Command,
+        command: impl Fn(oneshot::Sender<T>) -> ShardCommand,
     ) -> Result<Vec<T>, ProxyError> {
         let answers = self.shards.iter().map(|shard| shard.ask(&command));
         join_all(answers).await.into_iter().collect()
@@ -269,7 +273,7 @@ impl ShardHandle {
 
     async fn ask<T>(
         &self,
-        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+        command: impl FnOnce(oneshot::Sender<T>) -> ShardCommand,
     ) -> Result<T, ProxyError> {
         let (done, answer) = oneshot::channel();
         let gone = || ProxyError::ShardGone(self.number);

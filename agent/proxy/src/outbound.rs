@@ -1,4 +1,8 @@
-//! Connections that a pod's processes open to mesh addresses.
+//! The way of a connection from the pod: accepted, routed to endpoints, opened to one of them, carried,
+//! reported.
+//!
+//! A failure is a refusal: an endpoint is dialled in plaintext only because its objects do not opt
+//! it in, never because a tunnel failed.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -7,64 +11,126 @@ use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::timeout_at;
+use tokio::time::{timeout, timeout_at};
 
-use super::carrier::Client;
-use super::limits::Resource;
-use super::outbound_call::{Failure, Link, OutboundCall, Registered, Way};
-use super::pod::ServedPod;
-use super::refusal::Refusal;
-use super::report::Ending;
-use super::reset::ResetOnDrop;
-use super::route::{Route, attempts, route};
-use super::subject::Direction;
-use ambit_model::{OriginalDestination, ServiceEndpoint};
+use crate::connection::refusal::Refusal;
+use crate::connection::registry::Registration;
+use crate::connection::report::Ending;
+use crate::connection::{
+    ConnectionContext, ConnectionDirection, ConnectionEnd, Path, ToApplication,
+};
+use crate::inbound::{CallerStream, InboundConnection, JudgedDelivery};
+use crate::limits::Resource;
+use crate::route::{Route, attempts, path_to, route};
+use crate::shard::accept::ResetOnDrop;
+use crate::shard::pod::ServedPod;
+use crate::verdict::Requirement;
+use ambit_datapath::DeliveryCaller;
+use ambit_model::{
+    ApplicationAddress, CallerAddress, OriginalDestination, PodEndpoint, ServiceEndpoint,
+};
 use ambit_policy::MeshView;
-use ambit_relay::{LocalEnd, Meter, relay, relay_tcp};
+use ambit_relay::{LocalEnd, Tunnel, relay, relay_tcp};
+
+/// A connection from the pod that is served, before an endpoint is connected.
+pub(crate) struct OutboundConnection {
+    pub(crate) pod: Rc<ServedPod>,
+    /// [`ConnectionDirection::Outbound`] or [`ConnectionDirection::Authorizer`].
+    pub(crate) direction: ConnectionDirection,
+    /// The pod's own address, and the port of its process; port 0 if the agent opens the connection.
+    pub(crate) caller: CallerAddress,
+    pub(crate) started: Instant,
+}
+
+/// A connection to one endpoint, ready to carry bytes.
+pub(crate) enum OpenedConnection {
+    /// To the pod's own application. It is judged here, as any inbound connection is.
+    ToOwnPod(Box<InboundConnection>, JudgedDelivery),
+    ToOther(RemoteConnection),
+}
+
+/// A connection to an endpoint other than the pod itself.
+pub(crate) struct RemoteConnection {
+    pub(crate) context: Rc<ConnectionContext>,
+    pub(crate) registration: Registration,
+    pub(crate) upstream: Upstream,
+}
+
+/// The endpoint's end of a connection.
+pub(crate) enum Upstream {
+    Tunnel(Tunnel),
+    Tcp(TcpStream),
+}
+
+/// A connection that could not be opened.
+pub(crate) struct FailedAttempt {
+    context: Rc<ConnectionContext>,
+    pub(crate) refusal: Refusal,
+}
 
 /// Serves a connection accepted on an outbound listener, to its end.
 pub(crate) async fn serve(pod: Rc<ServedPod>, stream: TcpStream, peer: SocketAddr) {
-    let Some(OriginalDestination(dialled)) = pod.datapath.original_destination(&stream) else {
-        // Whoever it is, the kernel did not send it here: there is nothing to say of it.
+    let Some(dialled) = pod.datapath.original_destination(&stream) else {
+        // The kernel did not send it here, so there is nothing to say about it.
         pod.stats.refused(Refusal::NoRecord.as_str());
         drop(ResetOnDrop::new(stream));
         return;
     };
     let client = ResetOnDrop::new(stream);
-    let source = pod.address_like(dialled.ip()).unwrap_or(peer.ip());
-    let call = OutboundCall {
-        direction: Direction::Outbound,
-        source: SocketAddr::new(source, peer.port()),
-        meter: Rc::new(Meter::default()),
-        since: Instant::now(),
+    let own = pod.address_like(dialled.ip()).unwrap_or(peer.ip());
+    let connection = OutboundConnection {
+        direction: ConnectionDirection::Outbound,
+        caller: CallerAddress(SocketAddr::new(own, peer.port())),
+        started: Instant::now(),
         pod,
     };
-    let _slot = match call.pod.caps.take(Resource::Outbound) {
+    let _slot = match connection.pod.caps.take(Resource::Outbound) {
         Ok(slot) => slot,
-        Err(over) => return refuse(&call, dialled, over.into()),
+        Err(over) => return connection.unrouted(dialled, over.into()).close(),
     };
-    match connect(&call, dialled).await {
-        Ok(link) => carry(&call, link, client).await,
-        Err(Failure { subject, refusal }) => {
-            call.close(&subject, None, &Ending::Refused(refusal));
-        }
+    match connect(&connection, dialled).await {
+        Ok(opened) => carry(opened, client).await,
+        Err(failed) => failed.close(),
     }
 }
 
-/// The endpoints to try for what was dialled. An address that the model does not know is held for
-/// up to `hold`, until a view knows it.
+/// Connects to an endpoint of the original destination.
+async fn connect(
+    connection: &OutboundConnection,
+    dialled: OriginalDestination,
+) -> Result<OpenedConnection, FailedAttempt> {
+    let pod = &connection.pod;
+    let endpoints = resolve(pod.mesh.clone(), dialled, pod.limits.hold)
+        .await
+        .map_err(|refusal| connection.unrouted(dialled, refusal))?;
+    let mut tried = Err(connection.unrouted(dialled, Refusal::Unknown(dialled.0)));
+    for endpoint in &endpoints {
+        tried = match endpoint {
+            ServiceEndpoint::Pod(target) => connection.attempt(target).await,
+            ServiceEndpoint::Outside(address) => connection.attempt_outside(*address).await,
+        };
+        match &tried {
+            Err(failed) if failed.refusal.is_unreachable() => {}
+            Ok(_) | Err(_) => break,
+        }
+    }
+    tried
+}
+
+/// Returns the endpoints to try for an original destination. An address that the model does not know
+/// is held for up to `hold`, until a view knows it.
 ///
 /// # Errors
-/// [`Refusal`], which [`route`] gives.
+/// The [`Refusal`] of [`route`].
 async fn resolve(
     mut mesh: watch::Receiver<Arc<MeshView>>,
-    dialled: SocketAddr,
+    dialled: OriginalDestination,
     hold: Duration,
 ) -> Result<Vec<ServiceEndpoint>, Refusal> {
     let deadline = tokio::time::Instant::now() + hold;
     loop {
-        let destination = mesh.borrow_and_update().snapshot.destination(dialled);
-        match route(destination, dialled) {
+        let destination = mesh.borrow_and_update().snapshot.destination(dialled.0);
+        match route(destination, dialled.0) {
             Route::Endpoints(endpoints) => return Ok(attempts(endpoints, &mut rand::rng())),
             Route::Refuse(refusal) => return Err(refusal),
             Route::Hold(refusal) => match timeout_at(deadline, mesh.changed()).await {
@@ -75,60 +141,167 @@ async fn resolve(
     }
 }
 
-/// Connects to an endpoint of what was dialled.
-async fn connect(call: &OutboundCall, dialled: SocketAddr) -> Result<Link, Failure> {
-    let unrouted = |refusal| Failure {
-        subject: Rc::new(call.subject(None, dialled)),
-        refusal,
-    };
-    let endpoints = resolve(call.pod.mesh.clone(), dialled, call.pod.limits.hold)
-        .await
-        .map_err(unrouted)?;
-    let mut tried = Err(unrouted(Refusal::Unknown(dialled)));
-    for endpoint in &endpoints {
-        tried = match endpoint {
-            ServiceEndpoint::Pod(target) => call.attempt(target).await,
-            ServiceEndpoint::Outside(address) => call.attempt_outside(*address).await,
-        };
-        match &tried {
-            Err(failure) if failure.refusal.is_unreachable() => {}
-            Ok(_) | Err(_) => break,
-        }
-    }
-    tried
-}
-
-/// Carries the connection to its end.
-async fn carry(call: &OutboundCall, link: Link, client: ResetOnDrop) {
+/// Carries the connection to its end, and reports it.
+async fn carry(opened: OpenedConnection, client: ResetOnDrop) {
     let client = client.into_inner();
-    let (registered, way) = match link {
-        Link::Own(own, delivered) => {
+    let RemoteConnection {
+        context,
+        mut registration,
+        upstream,
+    } = match opened {
+        OpenedConnection::ToOwnPod(own, delivery) => {
             // On the heap: few pods call themselves.
-            return Box::pin(own.carry(delivered, Client::Tcp(client))).await;
+            return Box::pin(own.carry(delivery, CallerStream::Tcp(client))).await;
         }
-        Link::Other(registered, way) => (registered, way),
+        OpenedConnection::ToOther(remote) => remote,
     };
     let carried = async {
-        match way {
-            Way::Tunnel(tunnel) => relay(client, tunnel, LocalEnd::Source, &call.meter).await,
-            Way::Tcp(server) => relay_tcp(client, server, &call.meter).await,
+        match upstream {
+            Upstream::Tunnel(tunnel) => {
+                relay(client, tunnel, LocalEnd::Source, &context.meter).await
+            }
+            Upstream::Tcp(server) => relay_tcp(client, server, &context.meter).await,
         }
     };
-    let Registered {
-        mut registration,
-        subject,
-    } = registered;
     let ending = tokio::select! {
         _ = carried => Ending::Finished,
         termination = registration.terminated() => Ending::Terminated(termination),
     };
-    call.close(&subject, Some(registration.id()), &ending);
+    context.close(&ending, None);
 }
 
-fn refuse(call: &OutboundCall, dialled: SocketAddr, refusal: Refusal) {
-    call.close(
-        &call.subject(None, dialled),
-        None,
-        &Ending::Refused(refusal),
-    );
+impl OutboundConnection {
+    /// Connects to one endpoint.
+    ///
+    /// # Errors
+    /// [`FailedAttempt`].
+    pub(crate) async fn attempt(
+        &self,
+        endpoint: &PodEndpoint,
+    ) -> Result<OpenedConnection, FailedAttempt> {
+        match path_to(&endpoint.workload, &self.pod.workload) {
+            Path::OwnPod => self.attempt_own(ApplicationAddress(endpoint.address)).await,
+            path @ (Path::Tunnel | Path::Plaintext) => {
+                let requirement = Requirement::Endpoint {
+                    workload: Arc::clone(&endpoint.workload),
+                    path,
+                };
+                let destination = ConnectionEnd {
+                    workload: Some(endpoint.workload.name.clone()),
+                    identity: (path != Path::Plaintext).then(|| endpoint.workload.identity.clone()),
+                    address: endpoint.address,
+                };
+                let context = self.context(Some(path), destination);
+                self.attempt_other(context, requirement, self.open(path, endpoint))
+                    .await
+            }
+        }
+    }
+
+    /// Connects in plaintext to an address outside the mesh.
+    ///
+    /// # Errors
+    /// [`FailedAttempt`].
+    pub(crate) async fn attempt_outside(
+        &self,
+        to: SocketAddr,
+    ) -> Result<OpenedConnection, FailedAttempt> {
+        let context = self.context(Some(Path::Plaintext), ConnectionEnd::unknown(to));
+        let opening = async { Ok(Upstream::Tcp(self.pod.datapath.dial_plaintext(to).await?)) };
+        self.attempt_other(context, Requirement::Outside(to), opening)
+            .await
+    }
+
+    async fn attempt_own(&self, to: ApplicationAddress) -> Result<OpenedConnection, FailedAttempt> {
+        let mut connection = InboundConnection::register(ToApplication {
+            pod: Rc::clone(&self.pod),
+            direction: self.direction,
+            path: Path::OwnPod,
+            caller: DeliveryCaller {
+                identity: Some(self.pod.certificates.identity().clone()),
+                address: self.caller,
+            },
+            to,
+            started: self.started,
+        });
+        match connection.deliver().await {
+            Ok(delivery) => Ok(OpenedConnection::ToOwnPod(Box::new(connection), delivery)),
+            Err(refusal) => Err(FailedAttempt::new(Rc::clone(connection.context()), refusal)),
+        }
+    }
+
+    async fn attempt_other(
+        &self,
+        context: Rc<ConnectionContext>,
+        requirement: Requirement,
+        opening: impl Future<Output = Result<Upstream, Refusal>>,
+    ) -> Result<OpenedConnection, FailedAttempt> {
+        let mut registration = context.register(requirement.clone());
+        let opened = tokio::select! {
+            opened = opening => opened,
+            termination = registration.terminated() => Err(termination.into()),
+        };
+        let held = opened.and_then(|upstream| {
+            self.pod.still_holds(&requirement)?;
+            Ok(upstream)
+        });
+        match held {
+            Ok(upstream) => Ok(OpenedConnection::ToOther(RemoteConnection {
+                context,
+                registration,
+                upstream,
+            })),
+            Err(refusal) => Err(FailedAttempt::new(context, refusal)),
+        }
+    }
+
+    async fn open(&self, path: Path, endpoint: &PodEndpoint) -> Result<Upstream, Refusal> {
+        let pod = &self.pod;
+        match path {
+            Path::Plaintext => Ok(Upstream::Tcp(
+                pod.datapath.dial_plaintext(endpoint.address).await?,
+            )),
+            Path::Tunnel | Path::OwnPod => {
+                let opening = pod.pool.open(endpoint, self.caller);
+                let limit = pod.limits.dial_timeout;
+                match timeout(limit, opening).await {
+                    Ok(tunnel) => Ok(Upstream::Tunnel(tunnel?)),
+                    Err(_) => Err(Refusal::DialTimedOut(limit)),
+                }
+            }
+        }
+    }
+
+    /// A refusal before an endpoint was chosen.
+    pub(crate) fn unrouted(&self, dialled: OriginalDestination, refusal: Refusal) -> FailedAttempt {
+        let context = self.context(None, ConnectionEnd::unknown(dialled.0));
+        FailedAttempt::new(context, refusal)
+    }
+
+    fn context(&self, path: Option<Path>, destination: ConnectionEnd) -> Rc<ConnectionContext> {
+        Rc::new(ConnectionContext {
+            pod: Rc::clone(&self.pod),
+            direction: self.direction,
+            path,
+            source: self.pod.connection_end(self.caller.0),
+            destination,
+            meter: Default::default(),
+            started: self.started,
+            number: Default::default(),
+        })
+    }
+}
+
+impl FailedAttempt {
+    /// The context loses its number: another endpoint may be tried under another one, and the access log
+    /// has one line without a number if none answers.
+    fn new(context: Rc<ConnectionContext>, refusal: Refusal) -> Self {
+        context.number.set(None);
+        Self { context, refusal }
+    }
+
+    /// Reports the refusal.
+    pub(crate) fn close(self) {
+        self.context.close(&Ending::Refused(self.refusal), None);
+    }
 }

@@ -7,8 +7,8 @@ use ambit_common::HBONE_PORT;
 use rand::Rng;
 use rand::seq::SliceRandom;
 
-use super::refusal::Refusal;
-use super::subject::Path;
+use crate::connection::Path;
+use crate::connection::refusal::Refusal;
 use ambit_model::{Destination, Membership, ServiceEndpoint, Workload};
 
 /// How many endpoints of a Service are tried before a connection is refused.

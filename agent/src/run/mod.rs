@@ -24,7 +24,7 @@ use anyhow::{Context, Result};
 use tokio::sync::watch;
 
 use ambit_daemon::signals;
-use ambit_datapath::{KernelLog, Node};
+use ambit_datapath::{KernelLog, NodePrograms};
 use ambit_identity::IstioCaConfig;
 use ambit_model::{MeshRanges, Revision, Snapshot, TrustDomain};
 use ambit_observe::logging::DroppedLines;

@@ -17,9 +17,11 @@ use super::prepare::{FollowedConfiguration, Prepared};
 use super::reconcile::{Reconciler, ReconcilerParts};
 use super::{Agent, RunConfig, denials};
 use crate::admin::{server, socket};
-use ambit_datapath::bpffs::PinDirectory;
+use ambit_datapath::PinDirectory;
 use ambit_datapath::cgroup::CgroupPath;
-use ambit_datapath::{Counters, Enroller, EnrollerParts, MeshTable, Node, Pins, Tables};
+use ambit_datapath::{
+    Counters, Enroller, EnrollerParts, MeshTable, NodePrograms, Pins, PolicyTables,
+};
 use ambit_identity::Identities;
 use ambit_observe::events::RecentEvents;
 use ambit_observe::logging::DroppedLines;
@@ -135,8 +137,8 @@ pub(super) fn start(
 /// The kernel's programs and tables, as this agent holds them.
 struct KernelSide {
     pins: Pins,
-    node: Node,
-    tables: Tables,
+    node: NodePrograms,
+    tables: PolicyTables,
     mesh: MeshTable,
     counters: Counters,
     enroller: Enroller,
@@ -150,11 +152,11 @@ impl KernelSide {
         settings: NodeSettings,
         shards: usize,
     ) -> Result<Self> {
-        let mut node = Node::install(&pins, cgroup.path(), settings, config.kernel_log)?;
+        let mut node = NodePrograms::install(&pins, cgroup.path(), settings, config.kernel_log)?;
         if config.kernel_log.is_on() {
             follow_kernel_log(&mut node)?;
         }
-        let tables = Tables::open(&pins)?;
+        let tables = PolicyTables::open(&pins)?;
         let mesh = MeshTable::open(&pins)?;
         let counters = Counters::open(&pins)?;
         let enroller = Enroller::new(EnrollerParts {
@@ -187,7 +189,7 @@ fn serve_operators(admin: UnixListener, metrics: Option<TcpListener>, state: Arc
 /// Logs the kernel's denials, and how many lines were left out, in the background.
 fn log_denials(
     pins: Pins,
-    tables: Tables,
+    tables: PolicyTables,
     node: watch::Receiver<NodeReport>,
     events: Arc<RecentEvents>,
 ) {
@@ -196,7 +198,7 @@ fn log_denials(
 }
 
 /// Logs what kernel programs say, a little late: it is for debugging only.
-fn follow_kernel_log(node: &mut Node) -> Result<()> {
+fn follow_kernel_log(node: &mut NodePrograms) -> Result<()> {
     let mut logger =
         aya_log::EbpfLogger::init(node.ebpf_mut()).context("the kernel's log cannot be read")?;
     tokio::spawn(async move {

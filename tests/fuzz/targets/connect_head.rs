@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 
 use ambit_fuzz::ensure_linear;
-use ambit_proxy::connect_target;
+use ambit_proxy::{TunnelAddresses, connect_target};
 use arbitrary::Arbitrary;
 use http::{Method, Request, Uri};
 use libfuzzer_sys::fuzz_target;
@@ -33,12 +33,13 @@ fuzz_target!(|head: Head<'_>| {
             ([10, 0, 0, 2], 15008).into(),
         )
     };
+    let tunnel = TunnelAddresses { source, reached };
     ensure_linear(head.forwarded, |value| {
         let request = Request::connect("10.0.0.2:80")
             .header("forwarded", value)
             .body(());
         let request = request.ok()?;
-        connect_target(&request, source, reached, |port| port == AGENTS_PORT).ok()
+        connect_target(&request, tunnel, |port| port == AGENTS_PORT).ok()
     });
     let Ok(uri) = Uri::builder().authority(head.authority).build() else {
         return;
@@ -54,7 +55,7 @@ fuzz_target!(|head: Head<'_>| {
         .header("forwarded", head.forwarded)
         .body(());
     let Ok(request) = request else { return };
-    if let Ok(target) = connect_target(&request, source, reached, |port| port == AGENTS_PORT) {
+    if let Ok(target) = connect_target(&request, tunnel, |port| port == AGENTS_PORT) {
         assert!(head.is_connect);
         assert_eq!(target.to.ip(), reached.ip());
         assert_eq!(target.caller.ip(), source.ip());

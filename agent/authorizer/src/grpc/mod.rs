@@ -28,7 +28,7 @@ use crate::connection::{
 };
 use crate::envoy::{CHECK_PATH, CheckRequest};
 use crate::resolve::in_turn;
-use ambit_model::{ServiceEndpoint, ExtensionProvider, ProviderService};
+use ambit_model::{ExtensionProvider, ProviderService, ServiceEndpoint};
 use request::check_request;
 use response::{NoAnswer, check_call, read};
 

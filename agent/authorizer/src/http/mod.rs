@@ -16,7 +16,7 @@ use crate::check::{Check, CheckedRequest, Oddity, PARTIAL_BODY, SentCheck};
 use crate::connection::{AnswerProgress, PodNetwork};
 use crate::headers::{is_reserved, is_reserved_text};
 use crate::resolve::in_turn;
-use ambit_model::{ServiceEndpoint, HttpApi, ProviderService, folded};
+use ambit_model::{HttpApi, ProviderService, ServiceEndpoint, folded};
 use pool::{CallerKey, Pool};
 use response::Head;
 

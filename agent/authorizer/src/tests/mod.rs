@@ -29,7 +29,12 @@ impl PodNetwork for Fixed {
         &'a self,
         _: &'a ProviderService,
     ) -> LocalBoxFuture<'a, io::Result<Vec<ServiceEndpoint>>> {
-        let endpoints = self.0.iter().copied().map(ServiceEndpoint::Outside).collect();
+        let endpoints = self
+            .0
+            .iter()
+            .copied()
+            .map(ServiceEndpoint::Outside)
+            .collect();
         Box::pin(async { Ok(endpoints) })
     }
 

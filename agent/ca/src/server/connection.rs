@@ -21,7 +21,7 @@ use tonic_prost::ProstCodec;
 use crate::account::ServiceAccount;
 use crate::caller::AuthenticatedCaller;
 use crate::service::CertificateService;
-use ambit_admission::{NoSeat, Occupied, UnverifiedSource, Seat, SeatHandle, Seats};
+use ambit_admission::{NoSeat, Occupied, Seat, SeatHandle, Seats, UnverifiedSource};
 use ambit_ca_protocol::{CREATE_CERTIFICATE_PATH, CertificateRequest, CertificateResponse};
 
 /// How many calls of a connection may be under way at a time.

@@ -11,9 +11,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::AbortHandle;
 use tokio::time::{interval, timeout};
 
-use super::error::TunnelError;
+use super::pool::TunnelError;
 use super::transport::Transport;
-use crate::turns::Budget;
+use crate::shard::turns::Budget;
 use ambit_relay::{CONNECTION_WINDOW, STREAM_WINDOW, client_settings};
 use ambit_relay::{Occupancy, StreamLease};
 
@@ -37,7 +37,7 @@ const PING_EVERY: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// An open connection.
-pub(super) struct Connection {
+pub(super) struct TunnelConnection {
     requests: SendRequest<Bytes>,
     driver: AbortHandle,
     occupancy: Rc<Occupancy>,
@@ -46,12 +46,12 @@ pub(super) struct Connection {
 }
 
 /// Why a connection was closed from this side.
-enum Closed {
+enum CloseReason {
     Silent,
     Idle,
 }
 
-impl Connection {
+impl TunnelConnection {
     /// Begins HTTP/2 on a stream whose peer has been verified, over `transport`. `epoch` is that of
     /// the certificate that it was opened with. It runs on `budget`.
     ///
@@ -80,8 +80,8 @@ impl Connection {
                     tracing::debug!(%peer, %error, "a tunnel connection ended");
                 },
                 closed = disuse(pings, &watched) => match closed {
-                    Closed::Idle => tracing::debug!(%peer, "an idle tunnel connection was closed"),
-                    Closed::Silent => tracing::warn!(
+                    CloseReason::Idle => tracing::debug!(%peer, "an idle tunnel connection was closed"),
+                    CloseReason::Silent => tracing::warn!(
                         %peer, "a tunnel connection was closed: its peer does not answer"
                     ),
                 },
@@ -131,7 +131,7 @@ impl Connection {
 
 /// Resolves when the peer no longer answers, or nobody needs the connection. In the latter case it
 /// is marked closed before anybody else can run.
-async fn disuse(pings: Option<h2::PingPong>, occupancy: &Occupancy) -> Closed {
+async fn disuse(pings: Option<h2::PingPong>, occupancy: &Occupancy) -> CloseReason {
     let Some(mut pings) = pings else {
         return std::future::pending().await;
     };
@@ -141,11 +141,11 @@ async fn disuse(pings: Option<h2::PingPong>, occupancy: &Occupancy) -> Closed {
         due.tick().await;
         if occupancy.idle_for() >= IDLE {
             occupancy.close();
-            return Closed::Idle;
+            return CloseReason::Idle;
         }
         let answer = timeout(PING_TIMEOUT, pings.ping(h2::Ping::opaque())).await;
         if !matches!(answer, Ok(Ok(_))) {
-            return Closed::Silent;
+            return CloseReason::Silent;
         }
     }
 }
@@ -159,13 +159,13 @@ mod tests {
     use tokio::time::sleep;
 
     use super::*;
-    use crate::turns::Turns;
+    use crate::shard::turns::TurnScheduler;
 
     const EPOCH: u64 = 1;
 
     /// What the other side of a connection does.
     #[derive(Clone, Copy, PartialEq, Eq)]
-    enum Peer {
+    enum PeerBehaviour {
         Answers,
         /// Allows no more streams than this.
         AllowsStreams(u32),
@@ -176,7 +176,7 @@ mod tests {
     }
 
     /// Runs a test with a clock that leaps to the next timer when nothing else is to be done.
-    fn run<T: Future<Output = ()>>(peer: Peer, test: impl FnOnce(Connection) -> T) {
+    fn run<T: Future<Output = ()>>(peer: PeerBehaviour, test: impl FnOnce(TunnelConnection) -> T) {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .start_paused(true)
@@ -186,34 +186,34 @@ mod tests {
             let (near, far) = duplex(64 << 10);
             spawn_local(async move {
                 let mut settings = ambit_relay::server_settings();
-                if let Peer::AllowsStreams(most) = peer {
+                if let PeerBehaviour::AllowsStreams(most) = peer {
                     settings.max_concurrent_streams(most);
                 }
                 let mut accepting = settings.handshake::<_, Bytes>(far).await.unwrap();
-                if peer == Peer::Freezes {
+                if peer == PeerBehaviour::Freezes {
                     return std::future::pending().await;
                 }
                 let mut held = Vec::new();
                 while let Some(Ok(stream)) = accepting.accept().await {
                     held.push(stream);
-                    if peer == Peer::Drains {
+                    if peer == PeerBehaviour::Drains {
                         accepting.graceful_shutdown();
                     }
                 }
             });
             let address = ([10, 0, 0, 1], 15008).into();
             let near = Transport::new(near);
-            let turns = Turns::default();
+            let turns = TurnScheduler::default();
             spawn_local(turns.clone().run());
             let budget = Budget::new(turns);
-            let opening = Connection::open(address, near.clone(), near, EPOCH, &budget);
+            let opening = TunnelConnection::open(address, near.clone(), near, EPOCH, &budget);
             test(opening.await.unwrap()).await;
         });
     }
 
     #[test]
     fn a_connection_is_of_its_certificate() {
-        run(Peer::Answers, async |connection| {
+        run(PeerBehaviour::Answers, async |connection| {
             assert!(connection.takes_streams(EPOCH));
             assert!(!connection.takes_streams(EPOCH + 1));
         });
@@ -221,7 +221,7 @@ mod tests {
 
     #[test]
     fn a_connection_has_room_for_so_many_streams() {
-        run(Peer::Answers, async |connection| {
+        run(PeerBehaviour::Answers, async |connection| {
             let mut leases: Vec<_> = (0..STREAMS).map(|_| connection.take().1).collect();
             assert!(!connection.has_room());
             leases.pop();
@@ -231,7 +231,7 @@ mod tests {
 
     #[test]
     fn streams_that_stall_send_new_ones_elsewhere() {
-        run(Peer::Answers, async |connection| {
+        run(PeerBehaviour::Answers, async |connection| {
             let leases: Vec<_> = (0..STALLED).map(|_| connection.take().1).collect();
             let mut stalls: Vec<_> = leases.iter().map(StreamLease::stall).collect();
             assert!(!connection.has_room());
@@ -242,7 +242,7 @@ mod tests {
 
     #[test]
     fn an_idle_connection_is_closed_and_a_used_one_is_not() {
-        run(Peer::Answers, async |connection| {
+        run(PeerBehaviour::Answers, async |connection| {
             let (requests, lease) = connection.take();
             sleep(4 * IDLE).await;
             assert!(connection.is_open());
@@ -256,13 +256,13 @@ mod tests {
 
     #[test]
     fn a_frozen_peer_is_noticed() {
-        run(Peer::Freezes, async |connection| {
+        run(PeerBehaviour::Freezes, async |connection| {
             let _in_use = connection.take();
             sleep(PING_EVERY + PING_TIMEOUT + Duration::from_secs(1)).await;
             assert!(!connection.is_open());
         });
     }
-    fn open_stream(connection: &Connection) -> impl Sized + use<> {
+    fn open_stream(connection: &TunnelConnection) -> impl Sized + use<> {
         let (mut requests, lease) = connection.take();
         let mut request = http::Request::new(());
         *request.method_mut() = http::Method::CONNECT;
@@ -272,7 +272,7 @@ mod tests {
 
     #[test]
     fn a_peer_that_drains_gets_no_new_streams() {
-        run(Peer::Drains, async |connection| {
+        run(PeerBehaviour::Drains, async |connection| {
             assert!(connection.takes_streams(EPOCH));
             let _stream = open_stream(&connection);
             sleep(Duration::from_secs(1)).await;
@@ -283,7 +283,7 @@ mod tests {
 
     #[test]
     fn a_peers_own_limit_counts() {
-        run(Peer::AllowsStreams(2), async |connection| {
+        run(PeerBehaviour::AllowsStreams(2), async |connection| {
             sleep(Duration::from_secs(1)).await;
             let first = connection.take();
             assert!(connection.has_room());
@@ -295,7 +295,7 @@ mod tests {
 
     #[test]
     fn an_aborted_connection_takes_nothing() {
-        run(Peer::Answers, async |connection| {
+        run(PeerBehaviour::Answers, async |connection| {
             connection.abort();
             assert!(!connection.takes_streams(EPOCH));
         });

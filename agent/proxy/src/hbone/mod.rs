@@ -1,12 +1,11 @@
 //! HBONE: HTTP/2 CONNECT over mutual TLS, wire-compatible with Istio ambient.
 
+mod connect;
 mod connection;
-mod error;
-mod forwarded;
 mod pool;
+pub(crate) mod server;
 mod transport;
 
-pub(crate) use error::TunnelError;
-pub(crate) use forwarded::parse_forwarded;
-pub(crate) use pool::TunnelPool;
-pub(crate) use transport::Transport;
+pub use connect::{ConnectRequestError, ConnectTarget, TunnelAddresses, connect_target};
+
+pub(crate) use pool::{TunnelError, TunnelPool};

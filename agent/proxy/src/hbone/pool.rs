@@ -13,14 +13,16 @@ use h2::client::SendRequest;
 use http::{Method, Request, StatusCode};
 use tokio::sync::Mutex;
 
-use super::connection::Connection;
-use super::error::TunnelError;
-use super::forwarded::forwarded_for;
+use super::connect::forwarded_for;
+use super::connection::TunnelConnection;
 use super::transport::Transport;
-use crate::turns::Budget;
-use ambit_datapath::PodDatapath;
-use ambit_identity::{ClientTls, HandshakeError, PeerConnectError, WorkloadCertificates};
-use ambit_model::{PodEndpoint, WorkloadIdentity};
+use crate::shard::turns::Budget;
+use ambit_datapath::{DialError, PodDatapath};
+use ambit_identity::{
+    CertificateUnavailable, ClientTls, HandshakeError, PeerConnectError, PeerIdentityError,
+    WorkloadCertificates,
+};
+use ambit_model::{CallerAddress, PodEndpoint, WorkloadIdentity};
 use ambit_relay::StreamLease;
 use ambit_relay::TLS_BUFFER;
 use ambit_relay::Tunnel;
@@ -37,21 +39,117 @@ pub(crate) struct TunnelPool {
     certificates: WorkloadCertificates,
     /// What its connections run on.
     budget: Rc<Budget>,
-    peers: RefCell<HashMap<Peer, Rc<Connections>>>,
+    peers: RefCell<HashMap<TunnelDestination, Rc<PeerConnections>>>,
 }
 
 /// Where a tunnel leads, and who has to be there.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-struct Peer {
+struct TunnelDestination {
     address: SocketAddr,
     identity: WorkloadIdentity,
     /// The pod's: a successor at the same address is another peer.
     uid: Arc<str>,
 }
 
+/// Why a tunnel could not be opened. There is no other way to the peer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TunnelError {
+    /// The peer's node does not answer.
+    #[error("no tunnel to {peer}: {source}; is the pod's node running an HBONE proxy?")]
+    Dial {
+        /// The peer's HBONE address.
+        peer: SocketAddr,
+        /// Why.
+        source: DialError,
+    },
+    /// This pod has no valid certificate.
+    #[error(transparent)]
+    Certificate(#[from] CertificateUnavailable),
+    /// The TLS handshake failed.
+    #[error("the TLS handshake with {peer} failed: {source}")]
+    Tls {
+        /// The peer's HBONE address.
+        peer: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The peer names no workload.
+    #[error(transparent)]
+    Identity(#[from] PeerIdentityError),
+    /// The peer is somebody else.
+    #[error("{peer} proved to be {found}, but {expected} was expected there")]
+    WrongIdentity {
+        /// The peer's HBONE address.
+        peer: SocketAddr,
+        /// Who it is.
+        found: WorkloadIdentity,
+        /// Who it should be.
+        expected: WorkloadIdentity,
+    },
+    /// HTTP/2 failed.
+    #[error("the tunnel to {peer} failed: {source}")]
+    Http2 {
+        /// The peer's HBONE address.
+        peer: SocketAddr,
+        /// Why.
+        source: h2::Error,
+    },
+    /// The destination's policies deny it.
+    #[error("{peer} denied the connection by its policies (status 401)")]
+    Denied {
+        /// The peer's HBONE address.
+        peer: SocketAddr,
+    },
+    /// The destination answered something else.
+    #[error("{peer} refused the connection with status {status}")]
+    Refused {
+        /// The peer's HBONE address.
+        peer: SocketAddr,
+        /// What it answered.
+        status: StatusCode,
+    },
+    /// The destination does not answer.
+    #[error("{peer} did not answer within {timeout:?}")]
+    TimedOut {
+        /// The peer's HBONE address.
+        peer: SocketAddr,
+        /// How long it had.
+        timeout: Duration,
+    },
+}
+
+impl TunnelError {
+    /// Whether one side denied the other, rather than failed.
+    pub(crate) const fn is_denial(&self) -> bool {
+        match self {
+            Self::Identity(_) | Self::WrongIdentity { .. } | Self::Denied { .. } => true,
+            Self::Dial { .. }
+            | Self::Certificate(_)
+            | Self::Tls { .. }
+            | Self::Http2 { .. }
+            | Self::Refused { .. }
+            | Self::TimedOut { .. } => false,
+        }
+    }
+
+    /// The word that logs and metrics use.
+    pub(crate) const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Dial { .. } => "tunnel-not-connected",
+            Self::Certificate(_) => "no-certificate",
+            Self::Tls { .. } => "tunnel-handshake-failed",
+            Self::Identity(_) | Self::WrongIdentity { .. } => "tunnel-wrong-identity",
+            Self::Http2 { .. } => "tunnel-failed",
+            Self::Denied { .. } => "tunnel-denied",
+            Self::Refused { .. } => "tunnel-refused",
+            Self::TimedOut { .. } => "tunnel-timed-out",
+        }
+    }
+}
+
 /// Connections to a peer. Locked while one is being opened, so that callers at the same time share
 /// it.
-type Connections = Mutex<Vec<Connection>>;
+type PeerConnections = Mutex<Vec<TunnelConnection>>;
 
 impl std::fmt::Debug for TunnelPool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -82,9 +180,9 @@ impl TunnelPool {
     pub(crate) async fn open(
         &self,
         endpoint: &PodEndpoint,
-        caller: SocketAddr,
+        caller: CallerAddress,
     ) -> Result<Tunnel, TunnelError> {
-        let peer = Peer {
+        let peer = TunnelDestination {
             address: SocketAddr::new(endpoint.address.ip(), HBONE_PORT),
             identity: endpoint.workload.identity.clone(),
             uid: Arc::clone(&endpoint.workload.uid),
@@ -110,7 +208,7 @@ impl TunnelPool {
         for connections in self.peers.take().into_values() {
             // One that is being opened ends with the task that opens it.
             if let Ok(open) = connections.try_lock() {
-                open.iter().for_each(Connection::abort);
+                open.iter().for_each(TunnelConnection::abort);
             }
         }
     }
@@ -118,7 +216,7 @@ impl TunnelPool {
     /// A connection with room, and whether it is a new one.
     async fn connection(
         &self,
-        peer: &Peer,
+        peer: &TunnelDestination,
     ) -> Result<(SendRequest<Bytes>, StreamLease, bool), TunnelError> {
         let connections = Rc::clone(self.peers.borrow_mut().entry(peer.clone()).or_default());
         let mut connections = connections.lock().await;
@@ -143,11 +241,15 @@ impl TunnelPool {
             let Ok(open) = connections.try_lock() else {
                 return true;
             };
-            Rc::strong_count(connections) > 1 || open.iter().any(Connection::is_open)
+            Rc::strong_count(connections) > 1 || open.iter().any(TunnelConnection::is_open)
         });
     }
 
-    async fn connect(&self, peer: &Peer, tls: &ClientTls) -> Result<Connection, TunnelError> {
+    async fn connect(
+        &self,
+        peer: &TunnelDestination,
+        tls: &ClientTls,
+    ) -> Result<TunnelConnection, TunnelError> {
         let address = peer.address;
         let stream =
             self.datapath
@@ -166,7 +268,7 @@ impl TunnelPool {
                 .map_err(|error| refused(address, error))?;
             let session = stream.get_mut().1;
             session.set_buffer_limit(Some(TLS_BUFFER));
-            Connection::open(address, stream, transport, tls.epoch(), &self.budget).await
+            TunnelConnection::open(address, stream, transport, tls.epoch(), &self.budget).await
         };
         match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
             Ok(opened) => opened,
@@ -197,9 +299,9 @@ fn refused(peer: SocketAddr, error: PeerConnectError) -> TunnelError {
 async fn connect(
     mut requests: SendRequest<Bytes>,
     lease: StreamLease,
-    peer: &Peer,
+    peer: &TunnelDestination,
     endpoint: &PodEndpoint,
-    caller: SocketAddr,
+    caller: CallerAddress,
 ) -> Result<Tunnel, TunnelError> {
     let address = peer.address;
     let failed = |source| TunnelError::Http2 {

@@ -1,14 +1,13 @@
-//! What is asked about a request before policies judge it: external authorizers first, then the
-//! issuers of its tokens, as in Istio's order of filters.
+//! The checks of a request before policies judge it: external authorizers are consulted first, then its
+//! tokens are verified, as in Istio's order of filters.
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::body::Shown;
+use super::body::BodyPrefix;
 use super::refusal::RequestRefusal;
-use crate::consult::{Agreement, ask};
-use crate::ends::Ends;
-use crate::pod::ServedPod;
+use crate::authorizers::{Agreement, ask};
+use crate::connection::ConnectionContext;
 use ambit_authorizer::{
     Allowance, BodyPart, CheckedRequest, HeaderMutations, withhold_unjudged, withhold_unseen,
 };
@@ -17,31 +16,31 @@ use ambit_jwt::{VerifiedTokens, authenticate};
 use ambit_model::{AuthorizerApi, ExtensionProvider, MeshSettings};
 use ambit_policy::{Approvals, Consultation, RequestAttributes, WorkloadPolicies, forwarded_for};
 
-/// What tells a request from others, where its client says so.
+/// The header by which a client may identify its request.
 const REQUEST_ID: &str = "x-request-id";
 
-/// What authorizers agreed to.
+/// What the authorizers of a request agreed to.
 #[derive(Debug, Default)]
 pub(crate) struct Agreed {
     pub(crate) approvals: Approvals,
-    /// What they change of the answer's headers.
+    /// Their changes to the response's headers.
     pub(crate) response_mutations: Vec<HeaderMutations>,
-    /// The headers of the request that are theirs to write.
+    /// The headers of the request that only they may write.
     pub(crate) injected_headers: InjectedHeaders,
 }
 
 /// Asks every authorizer that a CUSTOM policy names for this request, and shows each its part of the
-/// body; all have to allow it. What they change of its headers is changed, and what only they may write
-/// is taken out.
+/// body; all have to allow it. Applies their changes to the request's headers, and removes the headers that
+/// only they may write.
 ///
 /// # Errors
-/// [`RequestRefusal::NotApproved`] where one does not.
+/// [`RequestRefusal::NotApproved`] if one does not allow it.
 pub(crate) async fn consult(
-    pod: &ServedPod,
+    connection: &ConnectionContext,
     settings: &MeshSettings,
     asked: Vec<Consultation>,
-    ends: Ends<'_>,
-    (head, body): (&mut RequestHead, &Shown),
+    head: &mut RequestHead,
+    body: &BodyPrefix,
 ) -> Result<Agreed, RequestRefusal> {
     let mut agreed = Agreed::default();
     let providers = asked
@@ -53,17 +52,10 @@ pub(crate) async fn consult(
     }
     for consultation in asked {
         let provider = settings.extension_provider(&consultation.provider);
-        let wanted = provider.and_then(|provider| provider.request_body.as_ref());
-        let part = wanted.and_then(|wanted| body.part(wanted));
-        match ask(
-            pod,
-            settings,
-            &consultation,
-            ends,
-            Some(checked(head, part)),
-        )
-        .await
-        {
+        let demand = provider.and_then(|provider| provider.request_body.as_ref());
+        let part = demand.and_then(|demand| body.part(demand));
+        let request = Some(checked(head, part));
+        match ask(connection, settings, &consultation, request).await {
             Ok(Agreement::Allowed(allowance)) => {
                 allowance.request.apply_to_request(&mut head.headers);
                 agreed.add(allowance);
@@ -116,18 +108,18 @@ fn checked(head: &RequestHead, body: Option<BodyPart>) -> CheckedRequest<'_> {
     }
 }
 
-/// Verifies the tokens of a request by the rules of its port, and does to its head what they say. Adds
+/// Verifies the tokens of a request by the rules of its port, and changes its head as the rules say. Adds
 /// the headers that the rules write to `injected_headers`.
 ///
 /// # Errors
-/// [`RequestRefusal::Unauthenticated`] where one is not accepted.
+/// [`RequestRefusal::Unauthenticated`] if a token is not accepted.
 pub(crate) async fn verify_tokens(
-    pod: &ServedPod,
+    connection: &ConnectionContext,
     policies: &WorkloadPolicies,
-    port: u16,
-    (head, injected_headers): (&mut RequestHead, &mut InjectedHeaders),
+    head: &mut RequestHead,
+    injected_headers: &mut InjectedHeaders,
 ) -> Result<Option<VerifiedTokens>, RequestRefusal> {
-    let rules = policies.jwt_rules(port);
+    let rules = policies.jwt_rules(connection.destination.address.port());
     if rules.is_empty() {
         return Ok(None);
     }
@@ -142,7 +134,8 @@ pub(crate) async fn verify_tokens(
         target: &head.target,
         headers: &head.headers,
     };
-    let verified = authenticate(&rules, &as_it_came, &pod.keys, SystemTime::now()).await?;
+    let verified =
+        authenticate(&rules, &as_it_came, &connection.pod.keys, SystemTime::now()).await?;
     ambit_jwt::apply(
         &rules,
         verified.as_ref(),
@@ -152,7 +145,7 @@ pub(crate) async fn verify_tokens(
     Ok(verified)
 }
 
-/// What policy knows of a request, as it is passed on.
+/// Returns the attributes of a request as it is passed on.
 pub(crate) fn attributes(
     head: &RequestHead,
     verified: Option<&VerifiedTokens>,

@@ -4,8 +4,8 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
 use http::{HeaderMap, StatusCode};
 
-use super::body::NotShown;
-use crate::consult::Disagreement;
+use super::body::BodyUnavailable;
+use crate::authorizers::Disagreement;
 use ambit_http::Rejection;
 use ambit_jwt::Unauthenticated;
 use ambit_policy::{BadPath, Consultation, Decider, Denial};
@@ -27,7 +27,7 @@ pub(crate) enum RequestRefusal {
     Unauthenticated(#[from] Unauthenticated),
     /// Its body cannot be shown to the external authorizers that are to see it.
     #[error(transparent)]
-    NotShown(#[from] NotShown),
+    BodyUnavailable(#[from] BodyUnavailable),
     /// An external authorizer does not agree.
     #[error("the external authorizer {} does not agree: {disagreement}", .consultation.provider)]
     NotApproved {
@@ -43,7 +43,7 @@ impl RequestRefusal {
             Self::BadPath(_) => "bad-request",
             Self::Denied(denial) => denial.reason.as_str(),
             Self::Unauthenticated(_) => "unauthenticated",
-            Self::NotShown(error) => error.as_str(),
+            Self::BodyUnavailable(error) => error.as_str(),
             Self::NotApproved { .. } => "not-approved",
         }
     }
@@ -51,7 +51,7 @@ impl RequestRefusal {
     /// The rule that decided, where one did.
     pub(crate) const fn decider(&self) -> Option<&Decider> {
         match self {
-            Self::BadPath(_) | Self::Unauthenticated(_) | Self::NotShown(_) => None,
+            Self::BadPath(_) | Self::Unauthenticated(_) | Self::BodyUnavailable(_) => None,
             Self::Denied(denial) => denial.decider.as_ref(),
             Self::NotApproved { consultation, .. } => Some(&consultation.decider),
         }
@@ -68,7 +68,7 @@ impl RequestRefusal {
                 answer.headers.insert(WWW_AUTHENTICATE, challenge);
                 answer
             }
-            Self::NotShown(error) => rejection(error.status(), ""),
+            Self::BodyUnavailable(error) => rejection(error.status(), ""),
             Self::NotApproved { disagreement, .. } => match disagreement {
                 Disagreement::Denied(answer) => Rejection {
                     status: answer.status,

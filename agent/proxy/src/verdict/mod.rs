@@ -8,7 +8,7 @@ use std::sync::Arc;
 use ambit_common::{MeshClass, Reason};
 use serde::Serialize;
 
-use super::subject::Path;
+use crate::connection::Path;
 use ambit_model::{Membership, ObjectName, Snapshot, Workload};
 use ambit_policy::{
     Approvals, ConnectionAttributes, ConnectionVerdict, Decider, Denial, MeshView, Permit,
@@ -17,7 +17,7 @@ use ambit_policy::{
 
 /// What has to hold for a connection to go on.
 #[derive(Clone, Debug)]
-pub(crate) enum Basis {
+pub(crate) enum Requirement {
     /// The policies of the pod that it is delivered to allow it.
     Policy {
         /// What they are asked.
@@ -54,7 +54,7 @@ pub(crate) enum Content {
     Anything,
     /// They are not HTTP, and these authorizers agreed.
     Opaque(Approvals),
-    /// They are requests, each of which has a basis of its own.
+    /// They are requests, each of which has a requirement of its own.
     Requests,
 }
 
@@ -233,13 +233,13 @@ impl<'a> Judge<'a> {
     ///
     /// # Errors
     /// Why it may not.
-    pub(crate) fn still_holds(&self, basis: &Basis) -> Result<(), Termination> {
-        match basis {
-            Basis::Policy {
+    pub(crate) fn still_holds(&self, requirement: &Requirement) -> Result<(), Termination> {
+        match requirement {
+            Requirement::Policy {
                 connection,
                 content,
             } => self.content_holds(connection, content),
-            Basis::Request {
+            Requirement::Request {
                 connection,
                 request,
                 approvals,
@@ -247,8 +247,8 @@ impl<'a> Judge<'a> {
                 .request(connection, request, approvals)
                 .map(|_permit| ())
                 .map_err(Termination::PolicyChanged),
-            Basis::Endpoint { workload, path } => self.endpoint_holds(workload, *path),
-            Basis::Outside(address) => self.outside_holds(*address),
+            Requirement::Endpoint { workload, path } => self.endpoint_holds(workload, *path),
+            Requirement::Outside(address) => self.outside_holds(*address),
         }
     }
 

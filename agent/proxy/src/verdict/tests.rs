@@ -5,7 +5,7 @@ fn holds(mesh: ambit_model::SnapshotParts, address: &str) -> Result<(), Terminat
     let view = MeshView::new(Arc::new(Snapshot::new(mesh)));
     let own = pod("shop/web", &["10.0.1.1"]);
     let address = address.parse().expect("an address");
-    Judge::new(&view, &own).still_holds(&Basis::Outside(address))
+    Judge::new(&view, &own).still_holds(&Requirement::Outside(address))
 }
 
 /// What is reached in plaintext because the mesh leaves it alone is not once the mesh has it.

@@ -13,7 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use ambit_model::{ObjectName, Origin, PolicyKind, PolicyObject, REVISION_LABEL};
+use ambit_model::{ObjectName, ObjectOrigin, PolicyKind, PolicyObject, REVISION_LABEL};
 
 use super::place::FieldPath;
 
@@ -77,7 +77,7 @@ pub(crate) fn policy(
     kind: PolicyKind,
     metadata: &ObjectMeta,
     spec: Value,
-    origin: Origin,
+    origin: ObjectOrigin,
 ) -> Result<PolicyObject, ObjectError> {
     Ok(PolicyObject {
         kind,

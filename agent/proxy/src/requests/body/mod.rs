@@ -15,7 +15,7 @@ use ambit_policy::Consultation;
 
 /// What the authorizers of a request want of its body.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Wanted {
+pub(super) struct BodyDemand {
     /// The most that one of them wants.
     most: usize,
     /// The least of those that may not be shown a part.
@@ -24,7 +24,7 @@ pub(super) struct Wanted {
 
 /// Why authorizers cannot be shown a body. Such a request is refused whatever `failOpen` says.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub(crate) enum NotShown {
+pub(crate) enum BodyUnavailable {
     /// It is longer than a provider may see.
     #[error(
         "its body is longer than {0} bytes, which is the maxRequestBytes of an external authorizer \
@@ -43,7 +43,7 @@ pub(crate) enum NotShown {
 }
 
 /// Reads a body ahead.
-pub(super) struct Ahead<'a> {
+pub(super) struct BodyReader<'a> {
     caps: &'a PodCaps,
     time: Duration,
     deadline: Instant,
@@ -54,7 +54,7 @@ pub(super) struct Ahead<'a> {
 
 /// What was read ahead.
 #[derive(Debug)]
-pub(super) struct Shown {
+pub(super) struct BodyPrefix {
     bytes: Bytes,
     extent: BodyExtent,
 }
@@ -71,9 +71,9 @@ impl AsRef<[u8]> for Capped {
     }
 }
 
-impl Wanted {
+impl BodyDemand {
     /// By those who are to be asked; `None` where nobody wants any.
-    pub(super) fn by(settings: &MeshSettings, asked: &[Consultation]) -> Option<Self> {
+    pub(super) fn of(settings: &MeshSettings, asked: &[Consultation]) -> Option<Self> {
         let providers = asked
             .iter()
             .filter_map(|one| settings.extension_provider(&one.provider));
@@ -86,9 +86,9 @@ impl Wanted {
     }
 
     /// Whether a body may be so long.
-    fn check(self, length: u64) -> Result<(), NotShown> {
+    fn check(self, length: u64) -> Result<(), BodyUnavailable> {
         match self.refused_beyond {
-            Some(most) if length > most as u64 => Err(NotShown::TooLong(most)),
+            Some(most) if length > most as u64 => Err(BodyUnavailable::TooLong(most)),
             Some(_) | None => Ok(()),
         }
     }
@@ -98,7 +98,7 @@ fn most(body: &BodyInCheck) -> usize {
     usize::try_from(body.max_bytes).unwrap_or(usize::MAX)
 }
 
-impl<'a> Ahead<'a> {
+impl<'a> BodyReader<'a> {
     /// Nothing yet; all of it has to come within `time`.
     pub(super) fn new(caps: &'a PodCaps, time: Duration) -> Self {
         Self {
@@ -112,7 +112,7 @@ impl<'a> Ahead<'a> {
     }
 
     /// Whether as much as is wanted has been read.
-    pub(super) fn has(&self, wanted: Wanted) -> bool {
+    pub(super) fn has(&self, wanted: BodyDemand) -> bool {
         match self.extent {
             BodyExtent::Whole => wanted.check(self.read.len() as u64).is_ok(),
             BodyExtent::Beginning => {
@@ -124,19 +124,19 @@ impl<'a> Ahead<'a> {
     /// Reads as much as is wanted.
     ///
     /// # Errors
-    /// [`NotShown`].
+    /// [`BodyUnavailable`].
     pub(super) async fn read(
         &mut self,
-        wanted: Wanted,
+        wanted: BodyDemand,
         head: &mut RequestHead,
         body: &mut impl JudgedBody,
-    ) -> Result<(), NotShown> {
+    ) -> Result<(), BodyUnavailable> {
         wanted.check(body.length().unwrap_or_default())?;
         wanted.check(self.read.len() as u64)?;
         while !self.has(wanted) {
             match timeout_at(self.deadline, body.next(head)).await {
                 Ok(next) => self.take(next?)?,
-                Err(_) => return Err(NotShown::TimedOut(self.time)),
+                Err(_) => return Err(BodyUnavailable::TimedOut(self.time)),
             }
             wanted.check(self.read.len() as u64)?;
         }
@@ -149,7 +149,7 @@ impl<'a> Ahead<'a> {
         Ok(())
     }
 
-    fn take(&mut self, next: Option<Bytes>) -> Result<(), NotShown> {
+    fn take(&mut self, next: Option<Bytes>) -> Result<(), BodyUnavailable> {
         let Some(data) = next else {
             self.extent = BodyExtent::Whole;
             return Ok(());
@@ -161,7 +161,7 @@ impl<'a> Ahead<'a> {
     }
 
     /// Has what was read passed on in its turn.
-    pub(super) fn finish(self, body: &mut impl JudgedBody) -> Shown {
+    pub(super) fn finish(self, body: &mut impl JudgedBody) -> BodyPrefix {
         let bytes = match self.read.is_empty() {
             true => Bytes::new(),
             false => Bytes::from_owner(Capped {
@@ -170,14 +170,14 @@ impl<'a> Ahead<'a> {
             }),
         };
         body.put_back(bytes.clone());
-        Shown {
+        BodyPrefix {
             bytes,
             extent: self.extent,
         }
     }
 }
 
-impl Shown {
+impl BodyPrefix {
     /// What one provider sees of it; nothing where there is no body, as in Envoy.
     pub(super) fn part(&self, provider: &BodyInCheck) -> Option<BodyPart> {
         let length = self.bytes.len().min(most(provider));
@@ -193,7 +193,7 @@ impl Shown {
     }
 }
 
-impl NotShown {
+impl BodyUnavailable {
     /// The answer.
     pub(crate) fn status(&self) -> StatusCode {
         match self {

@@ -70,8 +70,8 @@ fn provider(max_bytes: u32, excess: BodyExcess) -> BodyInCheck {
     }
 }
 
-fn wanted(most: usize, refused_beyond: Option<usize>) -> Wanted {
-    Wanted {
+fn wanted(most: usize, refused_beyond: Option<usize>) -> BodyDemand {
+    BodyDemand {
         most,
         refused_beyond,
     }
@@ -84,15 +84,15 @@ fn caps(bodies: usize) -> PodCaps {
     })
 }
 
-async fn show(body: &mut Pieces, wanted: Wanted) -> Result<Shown, NotShown> {
+async fn show(body: &mut Pieces, wanted: BodyDemand) -> Result<BodyPrefix, BodyUnavailable> {
     let caps = caps(100);
-    let mut ahead = Ahead::new(&caps, TIME);
+    let mut ahead = BodyReader::new(&caps, TIME);
     ahead.read(wanted, &mut head(), body).await?;
     Ok(ahead.finish(body))
 }
 
 /// What a provider sees, and whether that is all.
-fn part(shown: &Shown, max_bytes: u32) -> (String, BodyExtent) {
+fn part(shown: &BodyPrefix, max_bytes: u32) -> (String, BodyExtent) {
     let part = shown.part(&provider(max_bytes, BodyExcess::Cut)).unwrap();
     (String::from_utf8(part.bytes.to_vec()).unwrap(), part.extent)
 }
@@ -126,7 +126,7 @@ async fn a_body_that_is_too_long_for_one_of_them_is_refused() {
         let mut body = Pieces::new(pieces, Then::Stalls);
         body.length = length;
         let refused = show(&mut body, wanted(9, Some(3))).await.unwrap_err();
-        assert_eq!(refused, NotShown::TooLong(3));
+        assert_eq!(refused, BodyUnavailable::TooLong(3));
         assert_eq!(refused.status(), StatusCode::PAYLOAD_TOO_LARGE);
     }
     let mut body = Pieces::new(&["abc"], Then::Ends);
@@ -138,7 +138,7 @@ async fn a_body_that_is_too_long_for_one_of_them_is_refused() {
 async fn a_body_that_does_not_come_is_not_waited_for_without_an_end() {
     let mut body = Pieces::new(&["abc"], Then::Stalls);
     let refused = show(&mut body, wanted(4, None)).await.unwrap_err();
-    assert_eq!(refused, NotShown::TimedOut(TIME));
+    assert_eq!(refused, BodyUnavailable::TimedOut(TIME));
     assert_eq!(refused.status(), StatusCode::REQUEST_TIMEOUT);
 }
 
@@ -147,14 +147,14 @@ async fn a_pods_bodies_share_a_cap_until_they_are_passed_on() {
     let caps = caps(5);
     let read = async |pieces: &[&'static str]| {
         let mut body = Pieces::new(pieces, Then::Ends);
-        let mut ahead = Ahead::new(&caps, TIME);
+        let mut ahead = BodyReader::new(&caps, TIME);
         ahead.read(wanted(9, None), &mut head(), &mut body).await?;
         drop(ahead.finish(&mut body));
-        Ok::<Bytes, NotShown>(body.put_back)
+        Ok::<Bytes, BodyUnavailable>(body.put_back)
     };
     let first = read(&["abc", "d"]).await.unwrap();
     let refused = read(&["ef"]).await.unwrap_err();
-    assert!(matches!(refused, NotShown::OverCap(_)), "{refused}");
+    assert!(matches!(refused, BodyUnavailable::OverCap(_)), "{refused}");
     assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
     read(&["e"]).await.unwrap();
     drop(first);
@@ -165,7 +165,7 @@ async fn a_pods_bodies_share_a_cap_until_they_are_passed_on() {
 async fn policies_that_change_meanwhile_want_more_or_less() {
     let caps = caps(100);
     let mut body = Pieces::new(&["abc", "def"], Then::Ends);
-    let mut ahead = Ahead::new(&caps, TIME);
+    let mut ahead = BodyReader::new(&caps, TIME);
     ahead
         .read(wanted(1, None), &mut head(), &mut body)
         .await

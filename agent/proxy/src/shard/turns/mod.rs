@@ -1,4 +1,4 @@
-//! Turns: a shard's time is shared fairly among the pods that it serves.
+//! TurnScheduler: a shard's time is shared fairly among the pods that it serves.
 //!
 //! A runtime gives every task that is ready one turn after the other, so a pod with a thousand busy
 //! connections would get a thousand times what a pod with one gets. Here each pod has a budget of
@@ -31,7 +31,7 @@ const DEBT: Duration = Duration::from_micros(1600);
 
 /// A shard's turns.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Turns(Rc<Shared>);
+pub(crate) struct TurnScheduler(Rc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
@@ -44,41 +44,41 @@ struct Shared {
 /// One pod's part of a shard's time.
 #[derive(Debug)]
 pub(crate) struct Budget {
-    turns: Turns,
-    state: RefCell<State>,
+    turns: TurnScheduler,
+    state: RefCell<BudgetState>,
 }
 
 #[derive(Debug)]
-struct State {
+struct BudgetState {
     /// The turn that `left` is about.
     turn: u64,
-    left: Account,
+    left: Balance,
     /// Since when a task of the pod has been running.
     running: Option<Instant>,
     /// Tasks that wait, in their order.
-    queue: BTreeMap<Ticket, Waker>,
-    next: Ticket,
+    queue: BTreeMap<QueuePosition, Waker>,
+    next: QueuePosition,
     /// Whether the pod is among those that wait for the end of the turn.
     listed: bool,
 }
 
 /// A task's place in its pod's queue.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-struct Ticket(u64);
+struct QueuePosition(u64);
 
 /// Nanoseconds; negative where the pod owes them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-struct Account(i64);
+struct Balance(i64);
 
 /// A task that runs on its pod's budget.
 #[derive(Debug)]
 pub(crate) struct Paced<F> {
     budget: Rc<Budget>,
-    ticket: Option<Ticket>,
+    position: Option<QueuePosition>,
     task: Pin<Box<F>>,
 }
 
-impl Turns {
+impl TurnScheduler {
     /// Ends turns, for as long as the shard lives.
     pub(crate) async fn run(self) {
         loop {
@@ -103,7 +103,7 @@ impl Turns {
     }
 }
 
-impl Account {
+impl Balance {
     const ZERO: Self = Self(0);
     const QUANTUM: Self = Self(QUANTUM.as_nanos() as i64);
     const MOST_OWED: Self = Self(-(DEBT.as_nanos() as i64));
@@ -121,13 +121,13 @@ impl Account {
 }
 
 impl Budget {
-    pub(crate) fn new(turns: Turns) -> Rc<Self> {
-        let state = State {
+    pub(crate) fn new(turns: TurnScheduler) -> Rc<Self> {
+        let state = BudgetState {
             turn: turns.0.number.get(),
-            left: Account::QUANTUM,
+            left: Balance::QUANTUM,
             running: None,
             queue: BTreeMap::new(),
-            next: Ticket(0),
+            next: QueuePosition(0),
             listed: false,
         };
         Rc::new(Self {
@@ -140,7 +140,7 @@ impl Budget {
     pub(crate) fn pace<F: Future>(self: &Rc<Self>, task: Pin<Box<F>>) -> Paced<F> {
         Paced {
             budget: Rc::clone(self),
-            ticket: None,
+            position: None,
             task,
         }
     }
@@ -166,19 +166,19 @@ impl Budget {
         let spent = state
             .running
             .map_or(Duration::ZERO, |since| since.elapsed());
-        state.left.less(spent) <= Account::ZERO
+        state.left.less(spent) <= Balance::ZERO
     }
 
     /// Whether a task may run now. Otherwise it is woken when it may.
-    fn begin(self: &Rc<Self>, ticket: &mut Option<Ticket>, context: &Context<'_>) -> bool {
+    fn begin(self: &Rc<Self>, position: &mut Option<QueuePosition>, context: &Context<'_>) -> bool {
         let mut state = self.state.borrow_mut();
         state.catch_up(self.turns.0.number.get());
-        let mine = *ticket.get_or_insert_with(|| state.draw_ticket());
+        let mine = *position.get_or_insert_with(|| state.next_position());
         let is_next = state.queue.keys().next().is_none_or(|first| *first >= mine);
-        if is_next && state.left > Account::ZERO {
+        if is_next && state.left > Balance::ZERO {
             state.queue.remove(&mine);
             state.running = Some(Instant::now());
-            *ticket = None;
+            *position = None;
             return true;
         }
         match state.queue.get_mut(&mine) {
@@ -201,9 +201,9 @@ impl Budget {
     }
 
     /// Takes a task that ends out of the queue.
-    fn forget(self: &Rc<Self>, ticket: Ticket) {
+    fn forget(self: &Rc<Self>, position: QueuePosition) {
         let mut state = self.state.borrow_mut();
-        if state.queue.remove(&ticket).is_some() {
+        if state.queue.remove(&position).is_some() {
             self.pass_on(&mut state);
         }
     }
@@ -217,8 +217,8 @@ impl Budget {
     }
 
     /// Wakes the task that is next, where one waits and there is some time left.
-    fn pass_on(self: &Rc<Self>, state: &mut State) {
-        if state.left > Account::ZERO {
+    fn pass_on(self: &Rc<Self>, state: &mut BudgetState) {
+        if state.left > Balance::ZERO {
             if let Some(next) = state.queue.values().next() {
                 next.wake_by_ref();
             }
@@ -227,23 +227,23 @@ impl Budget {
         }
     }
 
-    fn wait(self: &Rc<Self>, state: &mut State) {
-        if state.left <= Account::ZERO && !std::mem::replace(&mut state.listed, true) {
+    fn wait(self: &Rc<Self>, state: &mut BudgetState) {
+        if state.left <= Balance::ZERO && !std::mem::replace(&mut state.listed, true) {
             self.turns.wait_for_end(self);
         }
     }
 }
 
-impl State {
+impl BudgetState {
     fn catch_up(&mut self, turn: u64) {
         self.left = self.left.after_turns(turn - self.turn);
         self.turn = turn;
     }
 
-    fn draw_ticket(&mut self) -> Ticket {
-        let ticket = self.next;
-        self.next = Ticket(ticket.0 + 1);
-        ticket
+    fn next_position(&mut self) -> QueuePosition {
+        let position = self.next;
+        self.next = QueuePosition(position.0 + 1);
+        position
     }
 }
 
@@ -252,7 +252,7 @@ impl<F: Future> Future for Paced<F> {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.get_mut();
-        if !this.budget.begin(&mut this.ticket, context) {
+        if !this.budget.begin(&mut this.position, context) {
             return Poll::Pending;
         }
         let polled = this.task.as_mut().poll(context);
@@ -263,153 +263,11 @@ impl<F: Future> Future for Paced<F> {
 
 impl<F> Drop for Paced<F> {
     fn drop(&mut self) {
-        if let Some(ticket) = self.ticket {
-            self.budget.forget(ticket);
+        if let Some(position) = self.position {
+            self.budget.forget(position);
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use tokio::runtime::LocalRuntime;
-    use tokio::task::{spawn_local, yield_now};
-
-    use super::*;
-
-    /// Longer than a quantum takes, by much.
-    const STEP: Duration = Duration::from_micros(50);
-
-    fn work(time: Duration) {
-        let start = Instant::now();
-        while start.elapsed() < time {
-            std::hint::spin_loop();
-        }
-    }
-
-    /// Ready again at once, as a connection is on which more has come: without the pause that
-    /// `yield_now` makes.
-    async fn again() {
-        let mut yielded = false;
-        poll_fn(|context| {
-            if std::mem::replace(&mut yielded, true) {
-                return Poll::Ready(());
-            }
-            context.waker().wake_by_ref();
-            Poll::Pending
-        })
-        .await;
-    }
-
-    fn run(test: impl AsyncFnOnce(Turns)) {
-        let runtime = LocalRuntime::new().expect("a runtime");
-        runtime.block_on(async {
-            let turns = Turns::default();
-            spawn_local(turns.clone().run());
-            test(turns).await;
-        });
-    }
-
-    /// Starts tasks that are always busy, and count their steps.
-    fn flood(budget: &Rc<Budget>, tasks: usize) -> Rc<Cell<u64>> {
-        let steps = Rc::new(Cell::new(0));
-        for _ in 0..tasks {
-            let steps = Rc::clone(&steps);
-            spawn_local(budget.pace(Box::pin(async move {
-                loop {
-                    work(STEP);
-                    steps.set(steps.get() + 1);
-                    again().await;
-                }
-            })));
-        }
-        steps
-    }
-
-    #[test]
-    fn a_pod_of_many_tasks_gets_no_more_than_a_pod_of_one() {
-        run(async |turns| {
-            let many = flood(&Budget::new(turns.clone()), 200);
-            let one = flood(&Budget::new(turns), 1);
-            while many.get() + one.get() < 4000 {
-                yield_now().await;
-            }
-            let ratio = many.get() as f64 / one.get() as f64;
-            assert!(ratio < 3.0, "{} steps to {}", many.get(), one.get());
-        });
-    }
-
-    #[test]
-    fn the_tasks_of_a_pod_take_turns() {
-        run(async |turns| {
-            let budget = Budget::new(turns);
-            let (first, second) = (flood(&budget, 1), flood(&budget, 1));
-            while first.get() + second.get() < 1000 {
-                yield_now().await;
-            }
-            let (first, second) = (first.get(), second.get());
-            assert!(first.abs_diff(second) < 100, "{first} steps to {second}");
-        });
-    }
-
-    #[test]
-    fn a_pod_pays_what_it_overran() {
-        run(async |turns| {
-            let long = Rc::new(Cell::new(0_u64));
-            let (budget, steps) = (Budget::new(turns.clone()), Rc::clone(&long));
-            spawn_local(budget.pace(Box::pin(async move {
-                loop {
-                    work(5 * QUANTUM);
-                    steps.set(steps.get() + 1);
-                    again().await;
-                }
-            })));
-            let short = flood(&Budget::new(turns), 1);
-            while long.get() < 50 {
-                yield_now().await;
-            }
-            // Five quanta to four steps of a quarter each, had it paid nothing.
-            assert!(short.get() > 10 * long.get(), "{}", short.get());
-        });
-    }
-
-    #[test]
-    fn who_breathes_stops_where_the_budget_is_used_up() {
-        run(async |turns| {
-            let budget = Budget::new(turns.clone());
-            let (inner, accepted) = (Rc::clone(&budget), Rc::new(Cell::new(0_u64)));
-            let count = Rc::clone(&accepted);
-            spawn_local(budget.pace(Box::pin(async move {
-                loop {
-                    work(STEP);
-                    count.set(count.get() + 1);
-                    inner.breathe().await;
-                }
-            })));
-            let other = flood(&Budget::new(turns), 1);
-            while accepted.get() < 500 {
-                yield_now().await;
-            }
-            assert!(2 * other.get() > accepted.get(), "{}", other.get());
-        });
-    }
-
-    #[test]
-    fn a_task_that_is_dropped_while_it_waits_holds_nobody_up() {
-        run(async |turns| {
-            let budget = Budget::new(turns);
-            let busy = flood(&budget, 1);
-            let dropped: Vec<_> = (0..10)
-                .map(|_| spawn_local(budget.pace(Box::pin(std::future::pending::<()>()))))
-                .collect();
-            for task in dropped {
-                yield_now().await;
-                task.abort();
-            }
-            let before = busy.get();
-            while busy.get() < before + 100 {
-                yield_now().await;
-            }
-            assert!(budget.state.borrow().queue.len() <= 1);
-        });
-    }
-}
+mod tests;

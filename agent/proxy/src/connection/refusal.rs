@@ -1,21 +1,23 @@
-//! Why the proxy refused a connection.
+//! Why the proxy refuses a connection.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use http::StatusCode;
 
-use super::consult::Disagreement;
-use super::hbone::TunnelError;
-use super::limits::OverCap;
-use super::places::NoPlace;
-use super::verdict::Termination;
+use super::events::Severity;
+use crate::authorizers::Disagreement;
+use crate::hbone::TunnelError;
+use crate::limits::OverCap;
+use crate::limits::places::NoPlace;
+use crate::verdict::Termination;
 use ambit_datapath::DialError;
 use ambit_identity::{CertificateUnavailable, PeerIdentityError};
 use ambit_model::ObjectName;
 use ambit_policy::{Consultation, Decider, Denial, Layer};
 
-/// Why a connection was refused, for the log line and the counters.
+/// Why a connection was refused. It never carried a byte; a connection that did ends with a
+/// [`Termination`].
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Refusal {
     #[error("the kernel has no record of this connection")]
@@ -88,6 +90,20 @@ pub(crate) enum Refusal {
     Terminated(#[from] Termination),
 }
 
+/// Who refused a connection.
+#[derive(Clone, Copy, Debug)]
+enum RefusalClass<'a> {
+    /// The pod's policies, as the evaluator or an external authorizer applies them, by this rule if one
+    /// decided.
+    DeniedByPolicy(Option<&'a Decider>),
+    /// The pod's policies, as the kernel applies them.
+    DeniedInKernel(Option<&'a Decider>),
+    /// The proxy itself, or the destination's.
+    DeniedByProxy,
+    /// None of them: it failed.
+    Failed,
+}
+
 impl Refusal {
     /// A denial by the evaluator.
     pub(crate) fn by_evaluator(denial: Denial) -> Self {
@@ -121,12 +137,25 @@ impl Refusal {
         }
     }
 
-    /// The rule that denied it, where one did.
-    pub(crate) const fn decider(&self) -> Option<&Decider> {
+    /// What the refusal is: the one place that tells a denial from a failure.
+    const fn class(&self) -> RefusalClass<'_> {
         match self {
-            Self::Denied(_, denial) => denial.decider.as_ref(),
-            Self::NotApproved { consultation, .. } => Some(&consultation.decider),
-            Self::Terminated(termination) => termination.decider(),
+            Self::Denied(Layer::Proxy, denial) => {
+                RefusalClass::DeniedByPolicy(denial.decider.as_ref())
+            }
+            Self::Denied(Layer::Kernel, denial) => {
+                RefusalClass::DeniedInKernel(denial.decider.as_ref())
+            }
+            Self::NotApproved { consultation, .. } => {
+                RefusalClass::DeniedByPolicy(Some(&consultation.decider))
+            }
+            Self::Terminated(termination) if termination.is_denial() => {
+                RefusalClass::DeniedByPolicy(termination.decider())
+            }
+            Self::Tunnel(error) if error.is_denial() => RefusalClass::DeniedByProxy,
+            Self::HbonePort(_) | Self::ForeignAddress(_) | Self::PeerIdentity(_) => {
+                RefusalClass::DeniedByProxy
+            }
             Self::NoRecord
             | Self::Unknown(_)
             | Self::NoSuchPort { .. }
@@ -134,52 +163,43 @@ impl Refusal {
             | Self::NoEndpointsKnown { .. }
             | Self::UnknownEndpoint { .. }
             | Self::Ambiguous { .. }
-            | Self::HbonePort(_)
-            | Self::ForeignAddress(_)
             | Self::OverCap(_)
             | Self::NoPlace(_)
             | Self::Certificate(_)
             | Self::Handshake(_)
             | Self::HandshakeTimedOut(_)
-            | Self::PeerIdentity(_)
             | Self::Dial(_)
             | Self::Tunnel(_)
             | Self::DialTimedOut(_)
-            | Self::CallerLeft => None,
+            | Self::CallerLeft
+            | Self::Terminated(_) => RefusalClass::Failed,
         }
     }
 
-    /// Whether it denies somebody something, rather than fails. What the kernel denies is not meant: it
-    /// reports that itself.
-    pub(crate) const fn is_denial_by_proxy(&self) -> bool {
-        match self {
-            Self::Denied(layer, _) => matches!(layer, Layer::Proxy),
-            Self::Tunnel(error) => error.is_denial(),
-            Self::Terminated(termination) => termination.is_denial(),
-            Self::HbonePort(_)
-            | Self::ForeignAddress(_)
-            | Self::PeerIdentity(_)
-            | Self::NotApproved { .. } => true,
-            Self::NoRecord
-            | Self::Unknown(_)
-            | Self::NoSuchPort { .. }
-            | Self::NoReadyEndpoint { .. }
-            | Self::NoEndpointsKnown { .. }
-            | Self::UnknownEndpoint { .. }
-            | Self::Ambiguous { .. }
-            | Self::OverCap(_)
-            | Self::NoPlace(_)
-            | Self::Certificate(_)
-            | Self::Handshake(_)
-            | Self::HandshakeTimedOut(_)
-            | Self::Dial(_)
-            | Self::DialTimedOut(_)
-            | Self::CallerLeft => false,
+    /// The layer and rule of the policies that denied it.
+    pub(crate) const fn denied_by(&self) -> Option<(Layer, Option<&Decider>)> {
+        match self.class() {
+            RefusalClass::DeniedByPolicy(decider) => Some((Layer::Proxy, decider)),
+            RefusalClass::DeniedInKernel(decider) => Some((Layer::Kernel, decider)),
+            RefusalClass::DeniedByProxy | RefusalClass::Failed => None,
         }
     }
 
-    /// Whether the endpoint could not be reached, so that another one may be tried. A denial is
-    /// an answer.
+    /// What the refusal is to the operator. The kernel reports its own denials.
+    pub(crate) const fn severity(&self) -> Severity<'_> {
+        let reason = self.as_str();
+        match self.class() {
+            RefusalClass::DeniedByPolicy(decider) => Severity::Denial { reason, decider },
+            RefusalClass::DeniedByProxy => Severity::Denial {
+                reason,
+                decider: None,
+            },
+            RefusalClass::DeniedInKernel(_) | RefusalClass::Failed => Severity::Failure,
+        }
+    }
+
+    /// Whether the endpoint could not be reached, so that another one may be tried. A denial is an
+    /// answer: no other endpoint is tried.
     pub(crate) const fn is_unreachable(&self) -> bool {
         matches!(
             self,
@@ -189,35 +209,13 @@ impl Refusal {
         )
     }
 
-    /// What a CONNECT is answered with (HBONE: 400 bad authority, 401 denied by policy, 503 cannot
-    /// connect).
+    /// The status that answers a CONNECT (HBONE: 401 denied by policy, 503 cannot connect).
     pub(crate) const fn status(&self) -> StatusCode {
-        match self {
-            Self::Denied(..)
-            | Self::NotApproved { .. }
-            | Self::Terminated(Termination::PolicyChanged(_) | Termination::RequestsMatter) => {
+        match self.class() {
+            RefusalClass::DeniedByPolicy(_) | RefusalClass::DeniedInKernel(_) => {
                 StatusCode::UNAUTHORIZED
             }
-            Self::NoRecord
-            | Self::Unknown(_)
-            | Self::NoSuchPort { .. }
-            | Self::NoReadyEndpoint { .. }
-            | Self::NoEndpointsKnown { .. }
-            | Self::UnknownEndpoint { .. }
-            | Self::Ambiguous { .. }
-            | Self::HbonePort(_)
-            | Self::ForeignAddress(_)
-            | Self::OverCap(_)
-            | Self::NoPlace(_)
-            | Self::Certificate(_)
-            | Self::Handshake(_)
-            | Self::HandshakeTimedOut(_)
-            | Self::PeerIdentity(_)
-            | Self::Dial(_)
-            | Self::Tunnel(_)
-            | Self::DialTimedOut(_)
-            | Self::CallerLeft
-            | Self::Terminated(_) => StatusCode::SERVICE_UNAVAILABLE,
+            RefusalClass::DeniedByProxy | RefusalClass::Failed => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 }
@@ -234,7 +232,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_denial_is_reported_once_by_who_decided_it() {
+    fn a_denial_is_reported_once_by_the_layer_that_decided() {
         let denied = |layer| {
             let denial = Denial {
                 reason: Reason::DeniedByPolicy,
@@ -242,13 +240,14 @@ mod tests {
             };
             Refusal::Denied(layer, denial)
         };
-        assert!(denied(Layer::Proxy).is_denial_by_proxy());
-        assert!(!denied(Layer::Kernel).is_denial_by_proxy());
-        assert!(!Refusal::CallerLeft.is_denial_by_proxy());
+        let is_denial = |refusal: &Refusal| matches!(refusal.severity(), Severity::Denial { .. });
+        assert!(is_denial(&denied(Layer::Proxy)));
+        assert!(!is_denial(&denied(Layer::Kernel)));
+        assert!(!is_denial(&Refusal::CallerLeft));
         let changed = Termination::PolicyChanged(Denial {
             reason: Reason::NoAllowMatched,
             decider: None,
         });
-        assert!(Refusal::Terminated(changed).is_denial_by_proxy());
+        assert!(is_denial(&Refusal::Terminated(changed)));
     }
 }

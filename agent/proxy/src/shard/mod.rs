@@ -1,9 +1,13 @@
 //! One shard: a thread with a single-threaded runtime of its own, which serves its part of every
 //! pod's connections. A connection stays on the shard that accepted it.
 
+pub(crate) mod accept;
+pub(crate) mod pod;
+pub(crate) mod tasks;
+pub(crate) mod turns;
+
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,20 +15,18 @@ use std::time::Duration;
 
 use ambit_common::NetnsCookie;
 use futures_util::future::join_all;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::accept::accept_each;
-use super::authorizer_network::AuthorizerNetwork;
-use super::connections::{ConnectionIds, ConnectionInfo, Registry};
-use super::hbone::TunnelPool;
-use super::limits::{PodCaps, ProxyLimits};
-use super::pod::ServedPod;
-use super::stats::{ProxyStats, ShardStats};
-use super::tasks::PodTasks;
-use super::turns::{Budget, Turns};
-use super::verdict::PodRemoval;
-use super::{inbound, outbound, plaintext};
+use self::accept::listen;
+use crate::authorizers::network::AuthorizerNetwork;
+use crate::connection::registry::{ConnectionInfo, ConnectionNumbers, Registry};
+use crate::connection::stats::{ProxyStats, ShardStats};
+use crate::hbone::TunnelPool;
+use crate::limits::{PodCaps, ProxyLimits};
+use crate::shard::pod::ServedPod;
+use crate::shard::tasks::PodTasks;
+use crate::shard::turns::{Budget, TurnScheduler};
+use crate::verdict::PodRemoval;
 use ambit_authorizer::{Authorizer, AuthorizerCounts, CheckSlots};
 use ambit_datapath::{PodDatapath, PodDatapathParts, PodListeners};
 use ambit_identity::WorkloadCertificates;
@@ -46,7 +48,7 @@ pub(crate) struct ShardPod {
 
 /// What a shard is asked to do; each answers when it is done.
 #[derive(Debug)]
-pub(crate) enum Command {
+pub(crate) enum ShardCommand {
     AddPod(Box<ShardPod>, oneshot::Sender<io::Result<()>>),
     RemovePod(NetnsCookie, PodRemoval, oneshot::Sender<()>),
     JudgeAgain(oneshot::Sender<usize>),
@@ -69,8 +71,8 @@ pub(crate) struct Shard {
     mesh: watch::Receiver<Arc<MeshView>>,
     keys: Arc<KeyCache>,
     pods: HashMap<NetnsCookie, Rc<ServedPod>>,
-    turns: Turns,
-    ids: Rc<ConnectionIds>,
+    turns: TurnScheduler,
+    numbers: Rc<ConnectionNumbers>,
     stats: Rc<ShardStats>,
     events: Arc<RecentEvents>,
     authorizers: Rc<AuthorizerCounts>,
@@ -90,16 +92,16 @@ impl Shard {
             mesh,
             keys,
             pods: HashMap::new(),
-            turns: Turns::default(),
-            ids: Rc::default(),
+            turns: TurnScheduler::default(),
+            numbers: Rc::default(),
             stats: Rc::default(),
             events,
             authorizers: Rc::default(),
         }
     }
 
-    /// Obeys commands until [`Command::Stop`], or until nobody can send one any more.
-    pub(crate) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+    /// Obeys commands until [`ShardCommand::Stop`], or until nobody can send one any more.
+    pub(crate) async fn run(mut self, mut commands: mpsc::Receiver<ShardCommand>) {
         tokio::task::spawn_local(self.turns.clone().run());
         while let Some(command) = commands.recv().await {
             if let Some(Stop { drain, done }) = self.obey(command) {
@@ -113,25 +115,25 @@ impl Shard {
     }
 
     /// Does what it is told, except to stop.
-    fn obey(&mut self, command: Command) -> Option<Stop> {
+    fn obey(&mut self, command: ShardCommand) -> Option<Stop> {
         // An answer that nobody waits for any more is no loss.
         match command {
-            Command::AddPod(pod, done) => {
+            ShardCommand::AddPod(pod, done) => {
                 let _ = done.send(self.add_pod(*pod));
             }
-            Command::RemovePod(netns, removal, done) => self.remove_pod(netns, removal, done),
-            Command::JudgeAgain(done) => {
+            ShardCommand::RemovePod(netns, removal, done) => self.remove_pod(netns, removal, done),
+            ShardCommand::JudgeAgain(done) => {
                 let ended = self.pods.values().map(|pod| pod.judge_again()).sum();
                 let _ = done.send(ended);
             }
-            Command::Connections(done) => {
+            ShardCommand::Connections(done) => {
                 let _ = done.send(self.connections());
             }
-            Command::Stats(done) => {
+            ShardCommand::Stats(done) => {
                 let live = self.pods.values().map(|pod| pod.registry.len()).sum();
                 let _ = done.send(self.stats.read(live, self.authorizers.read()));
             }
-            Command::Stop(stop) => return Some(stop),
+            ShardCommand::Stop(stop) => return Some(stop),
         }
         None
     }
@@ -153,7 +155,7 @@ impl Shard {
             certificates,
             caps,
             limits: self.limits,
-            registry: Registry::new(Rc::clone(&self.ids)),
+            registry: Registry::new(Rc::clone(&self.numbers)),
             stats: Rc::clone(&self.stats),
             events: Arc::clone(&self.events),
             mesh: self.mesh.clone(),
@@ -190,7 +192,7 @@ impl Shard {
 
     /// Gives connections `time` to end of themselves. What else is asked meanwhile is done: a change
     /// of policy ends them at once.
-    async fn drain(&mut self, time: Duration, commands: &mut mpsc::Receiver<Command>) {
+    async fn drain(&mut self, time: Duration, commands: &mut mpsc::Receiver<ShardCommand>) {
         let pods: Vec<_> = self.pods.values().cloned().collect();
         let mut drained = pin!(join_all(pods.iter().map(|pod| pod.drain())));
         let mut late = pin!(tokio::time::sleep(time));
@@ -216,47 +218,4 @@ impl Shard {
         .await;
         self.pods.clear();
     }
-}
-
-/// Begins to accept what comes to the pod's listeners.
-fn listen(pod: &Rc<ServedPod>, listeners: PodListeners) -> io::Result<()> {
-    let PodListeners {
-        outbound,
-        plaintext,
-        hbone,
-    } = listeners;
-    let outbound = adopt(outbound)?;
-    let plaintext = adopt(plaintext)?;
-    let hbone = adopt(hbone)?;
-    for listener in outbound {
-        accept(pod, listener, outbound::serve);
-    }
-    for listener in plaintext {
-        accept(pod, listener, plaintext::serve);
-    }
-    for listener in hbone {
-        accept(pod, listener, inbound::serve);
-    }
-    Ok(())
-}
-
-/// Serves each connection of a listener in a task of its own.
-fn accept<S>(
-    pod: &Rc<ServedPod>,
-    listener: TcpListener,
-    serve: impl Fn(Rc<ServedPod>, TcpStream, SocketAddr) -> S + 'static,
-) where
-    S: Future<Output = ()> + 'static,
-{
-    let served = Rc::clone(pod);
-    let budget = Rc::clone(pod.tasks.budget());
-    pod.tasks
-        .spawn_accepting(accept_each(listener, budget, move |stream, peer| {
-            let connection = serve(Rc::clone(&served), stream, peer);
-            served.tasks.spawn(connection);
-        }));
-}
-
-fn adopt(listeners: Vec<std::net::TcpListener>) -> io::Result<Vec<TcpListener>> {
-    listeners.into_iter().map(TcpListener::from_std).collect()
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::subject::{Direction, Path};
+use crate::connection::{ConnectionDirection, Path};
 use ambit_authorizer::AuthorizerStats;
 
 /// Counts of connections since the proxy started. The keys are words of fixed lists, so their
@@ -63,7 +63,7 @@ impl ProxyStats {
 }
 
 impl ShardStats {
-    pub(crate) fn finished(&self, direction: Direction, path: Path) {
+    pub(crate) fn finished(&self, direction: ConnectionDirection, path: Path) {
         count(&mut self.0.borrow_mut().finished, way(direction, path));
     }
 
@@ -99,17 +99,17 @@ impl ShardStats {
     }
 }
 
-const fn way(direction: Direction, path: Path) -> &'static str {
+const fn way(direction: ConnectionDirection, path: Path) -> &'static str {
     match (direction, path) {
-        (Direction::Outbound, Path::Tunnel) => "outbound-tunnel",
-        (Direction::Outbound, Path::Plaintext) => "outbound-plaintext",
-        (Direction::Outbound, Path::OwnPod) => "outbound-own-pod",
-        (Direction::Inbound, Path::Tunnel) => "inbound-tunnel",
-        (Direction::Inbound, Path::Plaintext) => "inbound-plaintext",
-        (Direction::Inbound, Path::OwnPod) => "inbound-own-pod",
-        (Direction::Authorizer, Path::Tunnel) => "authorizer-tunnel",
-        (Direction::Authorizer, Path::Plaintext) => "authorizer-plaintext",
-        (Direction::Authorizer, Path::OwnPod) => "authorizer-own-pod",
+        (ConnectionDirection::Outbound, Path::Tunnel) => "outbound-tunnel",
+        (ConnectionDirection::Outbound, Path::Plaintext) => "outbound-plaintext",
+        (ConnectionDirection::Outbound, Path::OwnPod) => "outbound-own-pod",
+        (ConnectionDirection::Inbound, Path::Tunnel) => "inbound-tunnel",
+        (ConnectionDirection::Inbound, Path::Plaintext) => "inbound-plaintext",
+        (ConnectionDirection::Inbound, Path::OwnPod) => "inbound-own-pod",
+        (ConnectionDirection::Authorizer, Path::Tunnel) => "authorizer-tunnel",
+        (ConnectionDirection::Authorizer, Path::Plaintext) => "authorizer-plaintext",
+        (ConnectionDirection::Authorizer, Path::OwnPod) => "authorizer-own-pod",
     }
 }
 
@@ -130,9 +130,9 @@ mod tests {
     #[test]
     fn shards_add_up() {
         let (one, two) = (ShardStats::default(), ShardStats::default());
-        one.finished(Direction::Outbound, Path::Tunnel);
+        one.finished(ConnectionDirection::Outbound, Path::Tunnel);
         one.carried(10, 20);
-        two.finished(Direction::Outbound, Path::Tunnel);
+        two.finished(ConnectionDirection::Outbound, Path::Tunnel);
         two.refused("over-cap");
         two.terminated("policy-changed");
         one.requested("finished");

@@ -1,23 +1,27 @@
-//! Asks an external authorizer that a CUSTOM policy names.
+//! Consults the external authorizers that CUSTOM policies name.
+
+mod loops;
+pub(crate) mod network;
 
 use http::StatusCode;
 
-use super::consult_loop::asked_again;
-use super::ends::Ends;
-use super::pod::ServedPod;
+use self::loops::asked_again;
+use crate::connection::ConnectionContext;
+use crate::connection::refusal::Refusal;
+use crate::verdict::Judge;
 use ambit_authorizer::{
     Allowance, Check, CheckError, CheckOutcome, CheckPeer, CheckedRequest, DenialResponse,
 };
 use ambit_model::{MeshSettings, ObjectName};
 use ambit_observe::events::InLog;
-use ambit_policy::Consultation;
+use ambit_policy::{Approvals, Consultation};
 
 /// How a request or connection got past an authorizer.
 #[derive(Debug)]
 pub(crate) enum Agreement {
-    /// It allowed it.
+    /// The authorizer allowed it.
     Allowed(Allowance),
-    /// It gave no answer, and the provider says `failOpen`.
+    /// The authorizer gave no answer, and its provider says `failOpen`.
     LetThrough,
 }
 
@@ -30,15 +34,15 @@ pub(crate) enum Disagreement {
     /// It could not be asked.
     #[error("it gave no answer: {error}")]
     NoAnswer {
-        /// What the client is answered.
+        /// The status that answers the client.
         status: StatusCode,
         /// What happened.
         error: CheckError,
     },
-    /// There is no such authorizer, or one that asks for what is not supported.
-    #[error("it cannot be asked: {0}; mend extensionProviders in the ConfigMap istio")]
+    /// There is no such authorizer, or it uses a setting that is not supported.
+    #[error("it cannot be asked: {0}; correct extensionProviders in the ConfigMap istio")]
     NoAuthorizer(&'static str),
-    /// Its own pod's policies would have it asked about the check.
+    /// The policies of its own pod would have it asked about the check.
     #[error(
         "asking it would have it asked again, without an end, because of a CUSTOM policy on its own \
          pod {0}; take that pod, or what it is asked, out of the policy"
@@ -46,28 +50,52 @@ pub(crate) enum Disagreement {
     AskedAboutItself(ObjectName),
 }
 
-/// Asks one authorizer about a request, or about a connection that has none.
+/// Consults every authorizer that CUSTOM policies name for a connection that is not HTTP.
+///
+/// # Errors
+/// [`Refusal`] if one does not agree.
+pub(crate) async fn consult_on_opaque(context: &ConnectionContext) -> Result<Approvals, Refusal> {
+    let view = context.pod.view();
+    let judge = Judge::new(&view, &context.pod.workload);
+    let policies = judge.policies().map_err(Refusal::by_evaluator)?;
+    let settings = view.snapshot.mesh_settings();
+    let mut approvals = Approvals::default();
+    for consultation in policies.consultations_on_opaque(&context.attributes()) {
+        match ask(context, settings, &consultation, None).await {
+            Ok(_allowance) => approvals.add(consultation.provider),
+            Err(disagreement) => {
+                return Err(Refusal::NotApproved {
+                    consultation,
+                    disagreement,
+                });
+            }
+        }
+    }
+    Ok(approvals)
+}
+
+/// Asks one authorizer about a request on a connection, or about the connection if it has none.
 ///
 /// # Errors
 /// [`Disagreement`].
 pub(crate) async fn ask(
-    pod: &ServedPod,
+    context: &ConnectionContext,
     settings: &MeshSettings,
     consultation: &Consultation,
-    ends: Ends<'_>,
     request: Option<CheckedRequest<'_>>,
 ) -> Result<Agreement, Disagreement> {
+    let pod = &context.pod;
     let Consultation { provider, decider } = consultation;
     let found = settings
         .extension_provider(provider)
         .ok_or(Disagreement::NoAuthorizer("there is none of this name"))?;
     let check = Check {
         source: CheckPeer {
-            address: ends.caller.address.0,
-            principal: ends.caller.identity.as_ref(),
+            address: context.source.address,
+            principal: context.source.identity.as_ref(),
         },
         destination: CheckPeer {
-            address: ends.to,
+            address: context.destination.address,
             principal: Some(pod.certificates.identity()),
         },
         request,

@@ -7,11 +7,11 @@ use std::rc::Rc;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::turns::Budget;
+use crate::shard::turns::Budget;
 
 /// How far the serving of a pod has come.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Phase {
+enum ServingPhase {
     Serving,
     /// Nothing new is accepted.
     Draining,
@@ -24,12 +24,12 @@ enum Phase {
 pub(crate) struct PodTasks {
     budget: Rc<Budget>,
     running: RefCell<JoinSet<()>>,
-    phase: watch::Sender<Phase>,
+    phase: watch::Sender<ServingPhase>,
 }
 
 impl PodTasks {
     pub(crate) fn new(budget: Rc<Budget>) -> Self {
-        let (phase, _) = watch::channel(Phase::Serving);
+        let (phase, _) = watch::channel(ServingPhase::Serving);
         Self {
             budget,
             running: RefCell::default(),
@@ -44,23 +44,23 @@ impl PodTasks {
 
     /// Runs a task until its end or [`PodTasks::close`].
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + 'static) {
-        self.spawn_until(Phase::Closed, task);
+        self.spawn_until(ServingPhase::Closed, task);
     }
 
     /// Runs a task that accepts connections, until [`PodTasks::drain`].
     pub(crate) fn spawn_accepting(&self, task: impl Future<Output = ()> + 'static) {
-        self.spawn_until(Phase::Draining, task);
+        self.spawn_until(ServingPhase::Draining, task);
     }
 
     /// Ends the tasks that accept connections.
     pub(crate) fn drain(&self) {
-        self.phase.send_replace(Phase::Draining);
+        self.phase.send_replace(ServingPhase::Draining);
     }
 
     /// Ends every task, and returns when they have ended. A task that can end of itself is given
     /// that chance first.
     pub(crate) async fn close(&self) {
-        self.phase.send_replace(Phase::Closed);
+        self.phase.send_replace(ServingPhase::Closed);
         loop {
             let mut running = self.running.take();
             if running.is_empty() {
@@ -70,7 +70,7 @@ impl PodTasks {
         }
     }
 
-    fn spawn_until(&self, last: Phase, task: impl Future<Output = ()> + 'static) {
+    fn spawn_until(&self, last: ServingPhase, task: impl Future<Output = ()> + 'static) {
         // On the heap before it begins: select! would keep room for it twice.
         let mut task = self.budget.pace(Box::pin(task));
         let mut phase = self.phase.subscribe();
@@ -94,7 +94,7 @@ mod tests {
     use tokio::runtime::LocalRuntime;
 
     use super::*;
-    use crate::turns::Turns;
+    use crate::shard::turns::TurnScheduler;
 
     /// Sets its cell when it is dropped, that is, when the task that owns it has ended.
     struct Ended(Rc<Cell<bool>>);
@@ -118,7 +118,7 @@ mod tests {
     fn draining_ends_what_accepts_and_closing_ends_the_rest() {
         let runtime = LocalRuntime::new().expect("a runtime");
         runtime.block_on(async {
-            let tasks = PodTasks::new(Budget::new(Turns::default()));
+            let tasks = PodTasks::new(Budget::new(TurnScheduler::default()));
             let (accepting_ended, accepting) = endless();
             let (connection_ended, connection) = endless();
             tasks.spawn(connection);
@@ -137,7 +137,7 @@ mod tests {
     fn a_task_spawned_by_one_that_ends_is_ended_too() {
         let runtime = LocalRuntime::new().expect("a runtime");
         runtime.block_on(async {
-            let tasks = Rc::new(PodTasks::new(Budget::new(Turns::default())));
+            let tasks = Rc::new(PodTasks::new(Budget::new(TurnScheduler::default())));
             let (ended, late) = endless();
             let spawner = Rc::clone(&tasks);
             tasks.spawn(async move { spawner.spawn(late) });

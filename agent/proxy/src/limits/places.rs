@@ -5,17 +5,17 @@
 //! mesh. What policy lets pass is in use, and keeps its place. What waits, or was never let pass, gives
 //! way to a source that holds less.
 
-use super::limits::ProxyLimits;
+use crate::limits::ProxyLimits;
 use ambit_admission::{Occupied, Seat, SeatHandle, Seats, UnverifiedSource};
 use ambit_model::WorkloadIdentity;
 
 /// Whose share a connection counts towards.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub(crate) enum Source {
+pub(crate) enum PlaceSource {
     /// It has proved this identity.
     Identity(WorkloadIdentity),
     /// It has proved nothing.
-    Origin(UnverifiedSource),
+    Unverified(UnverifiedSource),
 }
 
 /// What a place is for.
@@ -43,27 +43,27 @@ pub(crate) struct NoPlace {
 #[derive(Clone, Debug)]
 pub(crate) struct PodPlaces {
     limits: ProxyLimits,
-    handshakes: Seats<Source>,
-    tunnels: Seats<Source>,
-    plaintext: Seats<Source>,
-    streams: Seats<Source>,
+    handshakes: Seats<PlaceSource>,
+    tunnels: Seats<PlaceSource>,
+    plaintext: Seats<PlaceSource>,
+    streams: Seats<PlaceSource>,
 }
 
 /// The places that a connection uses while policy lets something pass on it: its own, and that of
 /// the tunnel that it came in.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Uses {
-    pub(crate) own: Option<SeatHandle<Source>>,
-    pub(crate) tunnel: Option<SeatHandle<Source>>,
+pub(crate) struct ConnectionPlaces {
+    pub(crate) own: Option<SeatHandle<PlaceSource>>,
+    pub(crate) tunnel: Option<SeatHandle<PlaceSource>>,
 }
 
 /// Places in use, until this is dropped.
 #[derive(Debug)]
-pub(crate) struct InUse {
+pub(crate) struct OccupiedPlaces {
     #[expect(dead_code, reason = "held for its drop")]
-    own: Option<Occupied<Source>>,
+    own: Option<Occupied<PlaceSource>>,
     #[expect(dead_code, reason = "held for its drop")]
-    tunnel: Option<Occupied<Source>>,
+    tunnel: Option<Occupied<PlaceSource>>,
 }
 
 impl PlaceKind {
@@ -92,7 +92,11 @@ impl PodPlaces {
     ///
     /// # Errors
     /// [`NoPlace`] where all are in use.
-    pub(crate) fn take(&self, kind: PlaceKind, source: Source) -> Result<Seat<Source>, NoPlace> {
+    pub(crate) fn take(
+        &self,
+        kind: PlaceKind,
+        source: PlaceSource,
+    ) -> Result<Seat<PlaceSource>, NoPlace> {
         let (seats, cap) = match kind {
             PlaceKind::Handshake => (&self.handshakes, self.limits.handshakes),
             PlaceKind::Tunnel => (&self.tunnels, self.limits.inbound),
@@ -103,11 +107,11 @@ impl PodPlaces {
     }
 }
 
-impl Uses {
-    /// Uses them.
-    pub(crate) fn begin(&self) -> InUse {
-        let occupy = |seat: &Option<SeatHandle<Source>>| seat.as_ref().map(SeatHandle::occupy);
-        InUse {
+impl ConnectionPlaces {
+    /// ConnectionPlaces them.
+    pub(crate) fn occupy(&self) -> OccupiedPlaces {
+        let occupy = |seat: &Option<SeatHandle<PlaceSource>>| seat.as_ref().map(SeatHandle::occupy);
+        OccupiedPlaces {
             own: occupy(&self.own),
             tunnel: occupy(&self.tunnel),
         }
@@ -125,8 +129,8 @@ mod tests {
         PlaceKind::Stream,
     ];
 
-    fn source(number: u8) -> Source {
-        Source::Origin(UnverifiedSource::of([10, 0, 0, number].into()))
+    fn source(number: u8) -> PlaceSource {
+        PlaceSource::Unverified(UnverifiedSource::of([10, 0, 0, number].into()))
     }
 
     fn places(cap: usize) -> PodPlaces {
@@ -160,11 +164,11 @@ mod tests {
         let places = places(1);
         let tunnel = places.take(PlaceKind::Tunnel, source(1)).expect("free");
         let stream = places.take(PlaceKind::Stream, source(1)).expect("free");
-        let uses = Uses {
+        let places_of_stream = ConnectionPlaces {
             own: Some(stream.handle()),
             tunnel: Some(tunnel.handle()),
         };
-        let in_use = uses.begin();
+        let in_use = places_of_stream.occupy();
         assert!(places.take(PlaceKind::Stream, source(2)).is_err());
         assert!(places.take(PlaceKind::Tunnel, source(2)).is_err());
         drop(in_use);

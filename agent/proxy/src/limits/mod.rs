@@ -1,11 +1,13 @@
 //! What one pod may use of the proxy, so that a flood towards or from one pod is that pod's problem.
 
+pub(crate) mod places;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::places::PodPlaces;
+use crate::limits::places::PodPlaces;
 
 /// Caps per pod, over all shards, and time-outs per connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

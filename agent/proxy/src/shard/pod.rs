@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::connections::Registry;
-use super::hbone::TunnelPool;
-use super::limits::{PodCaps, ProxyLimits};
-use super::places::Source;
-use super::stats::ShardStats;
-use super::subject::Party;
-use super::tasks::PodTasks;
-use super::verdict::{Basis, Judge, PodRemoval, Termination};
+use crate::connection::ConnectionEnd;
+use crate::connection::registry::Registry;
+use crate::connection::stats::ShardStats;
+use crate::hbone::TunnelPool;
+use crate::limits::places::PlaceSource;
+use crate::limits::{PodCaps, ProxyLimits};
+use crate::shard::tasks::PodTasks;
+use crate::verdict::{Judge, PodRemoval, Requirement, Termination};
 use ambit_admission::UnverifiedSource;
 use ambit_authorizer::Authorizer;
 use ambit_datapath::PodDatapath;
@@ -47,9 +47,9 @@ impl ServedPod {
         Arc::clone(&self.mesh.borrow())
     }
 
-    /// The pod itself as one end of a connection, at an address.
-    pub(crate) fn party(&self, address: SocketAddr) -> Party {
-        Party {
+    /// Returns the pod as one end of a connection.
+    pub(crate) fn connection_end(&self, address: SocketAddr) -> ConnectionEnd {
+        ConnectionEnd {
             workload: Some(self.workload.name.clone()),
             identity: Some(self.certificates.identity().clone()),
             address,
@@ -68,9 +68,9 @@ impl ServedPod {
     }
 
     /// Whose share a connection from `address` counts towards, as long as it has proved no identity.
-    pub(crate) fn source_at(&self, address: IpAddr) -> Source {
+    pub(crate) fn unverified_source(&self, address: IpAddr) -> PlaceSource {
         let mesh = self.mesh.borrow();
-        Source::Origin(match mesh.snapshot.by_address(address) {
+        PlaceSource::Unverified(match mesh.snapshot.by_address(address) {
             Some(pod) => UnverifiedSource::Namespace(Arc::clone(&pod.name.namespace)),
             None => UnverifiedSource::of(address),
         })
@@ -80,15 +80,16 @@ impl ServedPod {
     ///
     /// # Errors
     /// Why it may not.
-    pub(crate) fn still_holds(&self, basis: &Basis) -> Result<(), Termination> {
-        Judge::new(&self.view(), &self.workload).still_holds(basis)
+    pub(crate) fn still_holds(&self, requirement: &Requirement) -> Result<(), Termination> {
+        Judge::new(&self.view(), &self.workload).still_holds(requirement)
     }
 
     /// Judges every connection again; tells how many were ended.
     pub(crate) fn judge_again(&self) -> usize {
         let view = self.view();
         let judge = Judge::new(&view, &self.workload);
-        self.registry.judge(|basis| judge.still_holds(basis))
+        self.registry
+            .judge(|requirement| judge.still_holds(requirement))
     }
 
     /// Accepts nothing new, and waits until the pod has no connection.
