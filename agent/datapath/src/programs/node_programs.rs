@@ -40,7 +40,7 @@ impl NodePrograms {
     /// pinned. Then proves that the connect hook sees this process.
     ///
     /// # Errors
-    /// [`DatapathError`] for what the kernel refused; [`DatapathError::HookDoesNotSeeAgent`] where
+    /// [`DatapathError`] for what the kernel refused; [`DatapathError::HookDoesNotSeeAgent`] if
     /// this process is not in a cgroup below `cgroup`.
     pub fn install(
         pins: &Pins,
