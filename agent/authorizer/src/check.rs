@@ -7,7 +7,7 @@ use ambit_model::WorkloadIdentity;
 
 /// What an authorizer is asked about.
 #[derive(Clone, Debug)]
-pub struct Check<'a> {
+pub struct AuthorizationCheck<'a> {
     /// The caller.
     pub source: CheckPeer<'a>,
     /// The pod that received the request or connection.

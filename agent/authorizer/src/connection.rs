@@ -237,7 +237,7 @@ pub(super) struct ConnectionUse {
 
 /// A check that uses a connection, until it is dropped.
 #[derive(Debug)]
-pub(super) struct InUse(Rc<ConnectionUse>);
+pub(super) struct ConnectionInUse(Rc<ConnectionUse>);
 
 impl ConnectionUse {
     pub(super) fn new() -> Rc<Self> {
@@ -248,9 +248,9 @@ impl ConnectionUse {
     }
 
     /// Records that a check begins.
-    pub(super) fn begin(self: &Rc<Self>) -> InUse {
+    pub(super) fn begin(self: &Rc<Self>) -> ConnectionInUse {
         self.checks.set(self.checks.get() + 1);
-        InUse(Rc::clone(self))
+        ConnectionInUse(Rc::clone(self))
     }
 
     /// Completes once the connection has been unused for [`IDLE`].
@@ -268,7 +268,7 @@ impl ConnectionUse {
     }
 }
 
-impl Drop for InUse {
+impl Drop for ConnectionInUse {
     fn drop(&mut self) {
         self.0.checks.set(self.0.checks.get() - 1);
         self.0.last.set(Instant::now());

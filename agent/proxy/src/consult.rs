@@ -6,7 +6,8 @@ use super::consult_loop::asked_again;
 use super::ends::Ends;
 use super::pod::ServedPod;
 use ambit_authorizer::{
-    Allowance, Check, CheckError, CheckOutcome, CheckPeer, CheckedRequest, DenialResponse,
+    Allowance, AuthorizationCheck, CheckError, CheckOutcome, CheckPeer, CheckedRequest,
+    DenialResponse,
 };
 use ambit_model::{MeshSettings, ObjectName};
 use ambit_observe::events::InLog;
@@ -61,7 +62,7 @@ pub(crate) async fn ask(
     let found = settings
         .extension_provider(provider)
         .ok_or(Disagreement::NoAuthorizer("there is none of this name"))?;
-    let check = Check {
+    let check = AuthorizationCheck {
         source: CheckPeer {
             address: ends.caller.address,
             principal: ends.caller.identity.as_ref(),

@@ -18,7 +18,7 @@ use hyper_util::rt::TokioIo;
 use crate::answer::{CheckError, describe};
 use crate::check::CheckPeer;
 use crate::connection::{
-    AnswerProgress, ConnectionUse, CountedStream, InUse, PodNetwork, ReceivedBytes,
+    AnswerProgress, ConnectionInUse, ConnectionUse, CountedStream, PodNetwork, ReceivedBytes,
     is_same_endpoint, open,
 };
 use ambit_model::{Endpoint, WorkloadIdentity};
@@ -50,11 +50,11 @@ struct Connection {
 }
 
 /// A connection in use. It is closed on drop, unless it is given back.
-pub(super) struct Lease {
+pub(super) struct ConnectionLease {
     pool: Pool,
     connection: Connection,
     reuse: Reuse,
-    _in_use: InUse,
+    _in_use: ConnectionInUse,
 }
 
 impl CallerKey {
@@ -81,7 +81,7 @@ impl Pool {
         caller: &CallerKey,
         request: &Request<Full<Bytes>>,
         progress: &AnswerProgress,
-    ) -> Result<(Response<Incoming>, Lease), CheckError> {
+    ) -> Result<(Response<Incoming>, ConnectionLease), CheckError> {
         if let Some(mut lease) = self.take(endpoint, caller) {
             match lease.send(request, progress).await {
                 Ok(response) => return Ok((response, lease)),
@@ -97,7 +97,7 @@ impl Pool {
         }
     }
 
-    fn take(&self, endpoint: &Endpoint, caller: &CallerKey) -> Option<Lease> {
+    fn take(&self, endpoint: &Endpoint, caller: &CallerKey) -> Option<ConnectionLease> {
         let mut idle = self.0.borrow_mut();
         idle.retain(Connection::is_silent);
         let is_wanted =
@@ -107,8 +107,8 @@ impl Pool {
         Some(self.lease(connection))
     }
 
-    fn lease(&self, connection: Connection) -> Lease {
-        Lease {
+    fn lease(&self, connection: Connection) -> ConnectionLease {
+        ConnectionLease {
             pool: self.clone(),
             _in_use: connection.usage.begin(),
             reuse: Reuse::Close,
@@ -145,7 +145,7 @@ async fn connect(
     })
 }
 
-impl Lease {
+impl ConnectionLease {
     /// The authorizer's address.
     pub(super) fn address(&self) -> SocketAddr {
         self.connection.endpoint.address()
