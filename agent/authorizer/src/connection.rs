@@ -18,6 +18,12 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::answer::CheckError;
 use ambit_model::{Endpoint, ProviderService};
 
+/// How long opening a connection may take. Istio's `connectTimeout`.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long an unused connection is kept.
+const IDLE: Duration = Duration::from_secs(90);
+
 /// How the checks of one pod reach authorizers: as the pod's own connections would.
 pub trait PodNetwork {
     /// Where a service can be reached at this moment. Empty if no endpoint is ready.
@@ -221,12 +227,6 @@ impl AsyncWrite for CountedStream {
         Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
-
-/// How long opening a connection may take. Istio's `connectTimeout`.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long an unused connection is kept.
-const IDLE: Duration = Duration::from_secs(90);
 
 /// How many checks use a connection, and when the last one ended.
 #[derive(Debug)]

@@ -118,7 +118,7 @@ impl Identities {
     }
 
     /// Whether the authority is left alone for a while because it could not be reached.
-    pub fn is_authority_unavailable(&self) -> bool {
+    pub fn is_ca_unavailable(&self) -> bool {
         self.0.issuing.schedule.is_resting()
     }
 }

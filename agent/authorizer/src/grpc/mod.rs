@@ -33,6 +33,9 @@ use ambit_model::{Endpoint, ExtensionProvider, ProviderService};
 use request::check_request;
 use response::{NoAnswer, check_call, read};
 
+/// How often an authorizer that owes an answer is pinged.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
 /// The connections of one pod on one shard.
 #[derive(Default)]
 pub(super) struct GrpcClient {
@@ -152,9 +155,6 @@ impl CallError {
         }
     }
 }
-
-/// How often an authorizer that owes an answer is pinged.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 /// The connection to one provider, if there is one. It is locked while it is being opened, so that
 /// checks at the same time share it.

@@ -17,6 +17,9 @@ use crate::account::ServiceAccount;
 use ambit_jwt::Unauthenticated;
 use ambit_model::ObjectName;
 
+/// The longest token, in bytes.
+const MAX_TOKEN: usize = 16 * 1024;
+
 /// An authenticated caller.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct AuthenticatedCaller {
@@ -128,9 +131,6 @@ impl TokenReviewer {
         }
     }
 }
-
-/// The longest token, in bytes.
-const MAX_TOKEN: usize = 16 * 1024;
 
 /// A token as received. It is never printed.
 #[derive(Clone, PartialEq, Eq)]
