@@ -2,8 +2,7 @@
 //! on them.
 
 use std::cell::{Cell, RefCell};
-use std::io;
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;

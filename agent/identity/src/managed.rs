@@ -139,7 +139,7 @@ impl ManagedCertificate {
     /// Puts a new certificate into use.
     ///
     /// # Errors
-    /// If the roots have changed such that it cannot be used.
+    /// If the roots have changed in the meantime, and it cannot be used with them.
     pub(super) fn install(
         &self,
         certificate: CheckedCertificate,
@@ -166,7 +166,7 @@ impl ManagedCertificate {
     /// immediately.
     ///
     /// # Errors
-    /// Where no peer can be verified by them: those that are in use stay.
+    /// If peers cannot be verified with them. The roots in use stay in force.
     pub(super) fn follow(
         &self,
         trust: &MeshTrust,

@@ -183,7 +183,7 @@ fn is_denial(code: Code) -> bool {
     matches!(code, Code::PermissionDenied | Code::Unauthenticated)
 }
 
-/// What a failed call means. A call that is refused because a permission is missing is a denial.
+/// The meaning of a failed call. The codes for missing permissions are denials.
 fn of_code(code: Code, headers: &HeaderMap) -> Result<AuthorizerAnswer, NoAnswer> {
     let problem = format!("{code:?}{}", said(headers.get(GRPC_MESSAGE)));
     match code {

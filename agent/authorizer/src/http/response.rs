@@ -66,7 +66,7 @@ impl ResponseHead {
     }
 }
 
-/// Whether a server answers so because of the request, and not because it failed.
+/// Whether a 5xx status is due to the request rather than to a failure of the server.
 fn does_not_serve(status: StatusCode) -> bool {
     matches!(
         status,

@@ -82,7 +82,7 @@ pub enum CallerError {
         /// The token's account.
         account: ServiceAccount,
     },
-    /// Bound to no pod: whoever has it can use it anywhere.
+    /// The token is not bound to a pod, so it can be used anywhere.
     #[error("the token of {account} is bound to no pod; use a projected service-account token")]
     Unbound {
         /// The token's account.

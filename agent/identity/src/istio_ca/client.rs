@@ -100,7 +100,7 @@ async fn attempt(
     Ok(call(channel, request).await)
 }
 
-/// Whether a call failed for want of a connection, so that the CA did not answer at all.
+/// Whether a call failed because the connection did, so that the CA did not answer at all.
 fn is_of_transport(status: &Status) -> bool {
     status
         .source()

@@ -120,7 +120,7 @@ async fn a_certificate_whose_renewal_fails_is_used_until_it_expires() {
         summary(&identities).state == NodeCertificateState::Good
     })
     .await;
-    assert!(arrivals.has_changed().unwrap(), "who waits is told");
+    assert!(arrivals.has_changed().unwrap(), "waiters are notified");
     arrivals.mark_unchanged();
 }
 
