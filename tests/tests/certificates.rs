@@ -178,7 +178,10 @@ fn wrong_answers_are_refused_with_their_reason(lab: &Lab) -> Result<()> {
         ),
         (CaFault::OtherKey, "for another key"),
         (CaFault::Expired, "expired at"),
-        (CaFault::OtherRoot, "does not verify by the mesh's roots"),
+        (
+            CaFault::OtherRoot,
+            "does not verify against the mesh's roots",
+        ),
         (CaFault::Garbage, "no certificate"),
     ] {
         ca.set_fault(Some(fault))?;

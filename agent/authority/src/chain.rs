@@ -90,7 +90,7 @@ impl<'a> CaCertificate<'a> {
         self.parsed.validity().not_after < ASN1Time::now()
     }
 
-    /// Judges it as a trusted root, whether or not it is in use yet.
+    /// Checks that it can be a trusted root, whether or not it is valid yet.
     pub(super) fn check_root(&self) -> Result<(), CaCertificateFlaw> {
         if !self.is_self_issued() {
             return Err(CaCertificateFlaw::NotSelfIssued(

@@ -224,7 +224,7 @@ impl CheckError {
         }
     }
 
-    /// Because of what a connection says.
+    /// The error for a connection that failed.
     pub(super) fn unreachable(address: SocketAddr, error: &dyn std::error::Error) -> Self {
         let problem = describe(error);
         Self::Unreachable { address, problem }

@@ -5,9 +5,33 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 
 use ambit_model::WorkloadIdentity;
 
+/// The header that tells an authorizer whether the body is incomplete.
+pub(super) const PARTIAL_BODY: &str = "x-envoy-auth-partial-body";
+
+/// The longest target with its query, in bytes. Gunicorn accepts a request line of 4,094 bytes.
+const LONGEST_TARGET: usize = 4_000;
+
+/// The longest head as sent, in bytes. Nginx, Apache and Tomcat accept 8 KiB.
+const LONGEST_HEAD: usize = 8_000;
+
+/// The longest body, in bytes. Nginx accepts 1 MiB.
+const LONGEST_BODY: usize = 1 << 20;
+
+/// The methods that servers know (RFC 9110, section 9, and RFC 5789).
+const METHODS: [Method; 8] = [
+    Method::GET,
+    Method::HEAD,
+    Method::POST,
+    Method::PUT,
+    Method::DELETE,
+    Method::OPTIONS,
+    Method::PATCH,
+    Method::TRACE,
+];
+
 /// What an authorizer is asked about.
 #[derive(Clone, Debug)]
-pub struct Check<'a> {
+pub struct AuthorizationCheck<'a> {
     /// The caller.
     pub source: CheckPeer<'a>,
     /// The pod that received the request or connection.
@@ -64,9 +88,6 @@ pub enum BodyExtent {
     Beginning,
 }
 
-/// The header that tells an authorizer whether the body is incomplete.
-pub(super) const PARTIAL_BODY: &str = "x-envoy-auth-partial-body";
-
 impl BodyExtent {
     /// The value of the header [`PARTIAL_BODY`].
     pub(super) fn as_partial(self) -> &'static str {
@@ -76,27 +97,6 @@ impl BodyExtent {
         }
     }
 }
-
-/// The longest target with its query, in bytes. Gunicorn accepts a request line of 4,094 bytes.
-const LONGEST_TARGET: usize = 4_000;
-
-/// The longest head as sent, in bytes. Nginx, Apache and Tomcat accept 8 KiB.
-const LONGEST_HEAD: usize = 8_000;
-
-/// The longest body, in bytes. Nginx accepts 1 MiB.
-const LONGEST_BODY: usize = 1 << 20;
-
-/// The methods that servers know (RFC 9110, section 9, and RFC 5789).
-const METHODS: [Method; 8] = [
-    Method::GET,
-    Method::HEAD,
-    Method::POST,
-    Method::PUT,
-    Method::DELETE,
-    Method::OPTIONS,
-    Method::PATCH,
-    Method::TRACE,
-];
 
 /// What is unusual about a check, such that many authorizers fail on it. A caller can cause that, so
 /// `failOpen` does not apply to these checks.

@@ -2,8 +2,7 @@
 //! on them.
 
 use std::cell::{Cell, RefCell};
-use std::io;
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -17,6 +16,12 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::answer::CheckError;
 use ambit_model::{ProviderService, ServiceEndpoint};
+
+/// How long opening a connection may take. Istio's `connectTimeout`.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long an unused connection is kept.
+const IDLE: Duration = Duration::from_secs(90);
 
 /// How the checks of one pod reach authorizers: as the pod's own connections would.
 pub trait PodNetwork {
@@ -221,12 +226,6 @@ impl AsyncWrite for CountedStream {
     }
 }
 
-/// How long opening a connection may take. Istio's `connectTimeout`.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long an unused connection is kept.
-const IDLE: Duration = Duration::from_secs(90);
-
 /// How many checks use a connection, and when the last one ended.
 #[derive(Debug)]
 pub(super) struct ConnectionUse {
@@ -236,7 +235,7 @@ pub(super) struct ConnectionUse {
 
 /// A check that uses a connection, until it is dropped.
 #[derive(Debug)]
-pub(super) struct InUse(Rc<ConnectionUse>);
+pub(super) struct ConnectionInUse(Rc<ConnectionUse>);
 
 impl ConnectionUse {
     pub(super) fn new() -> Rc<Self> {
@@ -247,9 +246,9 @@ impl ConnectionUse {
     }
 
     /// Records that a check begins.
-    pub(super) fn begin(self: &Rc<Self>) -> InUse {
+    pub(super) fn begin(self: &Rc<Self>) -> ConnectionInUse {
         self.checks.set(self.checks.get() + 1);
-        InUse(Rc::clone(self))
+        ConnectionInUse(Rc::clone(self))
     }
 
     /// Completes once the connection has been unused for [`IDLE`].
@@ -267,7 +266,7 @@ impl ConnectionUse {
     }
 }
 
-impl Drop for InUse {
+impl Drop for ConnectionInUse {
     fn drop(&mut self) {
         self.0.checks.set(self.0.checks.get() - 1);
         self.0.last.set(Instant::now());

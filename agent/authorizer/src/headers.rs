@@ -213,7 +213,7 @@ pub fn withhold_unjudged(provider: &ExtensionProvider, headers: &mut HeaderMap) 
     }
 }
 
-/// Removes lookalikes of headers that the provider outputs, and such headers themselves if the provider
+/// Removes lookalikes of headers that the provider outputs, and those headers themselves if the provider
 /// names them in full and they are `unvouched`. A header that only matches a pattern may be the
 /// client's own, such as `x-request-id` for `x-*`.
 fn withhold(api: &HttpApi, headers: &mut HeaderMap, unvouched: impl Fn(&HeaderName) -> bool) {

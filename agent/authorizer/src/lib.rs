@@ -44,7 +44,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 pub use answer::{Allowance, AuthorizerAnswer, CheckError, CheckOutcome, DenialResponse};
-pub use check::{BodyExtent, BodyPart, Check, CheckPeer, CheckedRequest, Oddity};
+pub use check::{AuthorizationCheck, BodyExtent, BodyPart, CheckPeer, CheckedRequest, Oddity};
 pub use connection::{AuthorizerStream, NotConnected, PodNetwork};
 pub use headers::{
     HeaderChange, HeaderError, HeaderMutations, HeaderPlacement, withhold_unjudged, withhold_unseen,
@@ -109,7 +109,11 @@ impl Authorizer {
     }
 
     /// Asks about a request or connection, and applies the provider's setting for failures.
-    pub async fn decide(&self, provider: &ExtensionProvider, check: &Check<'_>) -> CheckOutcome {
+    pub async fn decide(
+        &self,
+        provider: &ExtensionProvider,
+        check: &AuthorizationCheck<'_>,
+    ) -> CheckOutcome {
         let answer = match (self.check(provider, check).await, provider.on_error) {
             (AuthorizerAnswer::Error(error), OnError::LetThrough) => {
                 AuthorizerAnswer::Error(error.on(oddity(provider, check)))
@@ -122,7 +126,11 @@ impl Authorizer {
     }
 
     /// Asks about a request or connection.
-    pub async fn check(&self, provider: &ExtensionProvider, check: &Check<'_>) -> AuthorizerAnswer {
+    pub async fn check(
+        &self,
+        provider: &ExtensionProvider,
+        check: &AuthorizationCheck<'_>,
+    ) -> AuthorizerAnswer {
         let answer = self.ask(provider, check).await;
         let answer = answer.unwrap_or_else(AuthorizerAnswer::Error);
         self.counts.answered(&answer);
@@ -132,7 +140,7 @@ impl Authorizer {
     async fn ask(
         &self,
         provider: &ExtensionProvider,
-        check: &Check<'_>,
+        check: &AuthorizationCheck<'_>,
     ) -> Result<AuthorizerAnswer, CheckError> {
         let _slot = self.slots.take()?;
         let deadline = Instant::now() + provider.timeout.min(LONGEST_CHECK);
@@ -175,7 +183,7 @@ impl Authorizer {
 }
 
 /// What is unusual about the check, in the form in which its authorizer gets it.
-fn oddity(provider: &ExtensionProvider, check: &Check<'_>) -> Option<Oddity> {
+fn oddity(provider: &ExtensionProvider, check: &AuthorizationCheck<'_>) -> Option<Oddity> {
     let request = check.request.as_ref()?;
     match &provider.api {
         AuthorizerApi::Grpc => SentCheck::whole(request).oddity(),

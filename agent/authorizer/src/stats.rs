@@ -74,7 +74,7 @@ pub struct CheckSlots {
 }
 
 /// A check under way. Its slot is returned when it is dropped.
-pub(super) struct Slot {
+pub(super) struct CheckSlot {
     _permit: OwnedSemaphorePermit,
 }
 
@@ -91,9 +91,9 @@ impl CheckSlots {
     ///
     /// # Errors
     /// [`CheckError::OverCap`] if none is free.
-    pub(super) fn take(&self) -> Result<Slot, CheckError> {
+    pub(super) fn take(&self) -> Result<CheckSlot, CheckError> {
         match Arc::clone(&self.free).try_acquire_owned() {
-            Ok(permit) => Ok(Slot { _permit: permit }),
+            Ok(permit) => Ok(CheckSlot { _permit: permit }),
             Err(_) => Err(CheckError::OverCap { cap: self.cap }),
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::account::ServiceAccount;
 use crate::caller::{AuthenticatedCaller, BoundPod};
-use crate::pods::{PodEntry, PodIndex};
+use crate::pods::{KnownPod, PodIndex};
 use ambit_model::{ObjectName, TrustDomain, WorkloadIdentity};
 
 /// The identity that a caller requests.
@@ -156,7 +156,7 @@ impl IssuancePolicy {
 fn own_pod<'a>(
     caller: &AuthenticatedCaller,
     pods: &'a PodIndex,
-) -> Result<&'a PodEntry, IssuanceDenied> {
+) -> Result<&'a KnownPod, IssuanceDenied> {
     let BoundPod { name, uid } = &caller.pod;
     let pod = || name.clone();
     let found = pods

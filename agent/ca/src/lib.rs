@@ -23,5 +23,5 @@ mod service;
 #[cfg(test)]
 mod tests;
 
-pub use serve::{CaConfig, PodSource, TokenSource, run};
+pub use serve::{CaServerConfig, PodSource, TokenSource, run};
 pub use service::{CertificateService, IssuanceRefusal, Lifetimes, RequestError};

@@ -154,7 +154,7 @@ mod tests {
         );
         assert_eq!(limits.take(&agent, start + retry_after), Ok(()));
         assert!(limits.take(&agent, start + retry_after).is_err());
-        // No longer pause makes more than a burst of it.
+        // However long the pause, no more than a burst is allowed.
         let later = start + Duration::from_secs(3600);
         let served = (0..10)
             .filter(|_| limits.take(&agent, later).is_ok())

@@ -31,7 +31,7 @@ const LOOK: Duration = Duration::from_secs(5);
 
 /// The CA's settings.
 #[derive(Clone, Debug)]
-pub struct CaConfig {
+pub struct CaServerConfig {
     /// The directory of the CA's files.
     pub directory: PathBuf,
     /// The trust domain of all identities.
@@ -89,7 +89,7 @@ type Background = JoinSet<()>;
 ///
 /// # Errors
 /// If it cannot start. The error says what to do.
-pub fn run(config: CaConfig) -> Result<()> {
+pub fn run(config: CaServerConfig) -> Result<()> {
     raise_descriptors();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .thread_name("ambit-ca")
@@ -98,7 +98,7 @@ pub fn run(config: CaConfig) -> Result<()> {
     runtime.block_on(serve(config))
 }
 
-async fn serve(config: CaConfig) -> Result<()> {
+async fn serve(config: CaServerConfig) -> Result<()> {
     let files = AuthorityFiles::follow(&config.directory, &config.trust_domain, LOOK)?;
     let mut background = Background::new();
     let client = match (&config.tokens, &config.pods) {
@@ -142,7 +142,7 @@ async fn serve(config: CaConfig) -> Result<()> {
 }
 
 fn follow_pods(
-    config: &CaConfig,
+    config: &CaServerConfig,
     client: Option<kube::Client>,
     pods: &PodDirectory,
     background: &mut Background,

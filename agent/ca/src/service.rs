@@ -19,6 +19,12 @@ use ambit_authority::{
 use ambit_ca_protocol::{CertificateRequest, CertificateResponse, IMPERSONATED_IDENTITY};
 use ambit_model::{IdentityError, WorkloadIdentity};
 
+/// The longest message of a refusal, in characters. Each may take several bytes of a header.
+const MAX_SENTENCE: usize = 1024;
+
+/// The longest SPIFFE ID, in bytes. The longest trust domain, namespace and account fit.
+const MAX_IDENTITY: usize = 1024;
+
 /// What all calls share.
 #[derive(Debug)]
 pub struct CertificateService {
@@ -100,9 +106,6 @@ fn response(authority: &CertificateAuthority, issued: &SignedCertificate) -> Cer
     }
 }
 
-/// The longest message of a refusal, in characters. Each may take several bytes of a header.
-const MAX_SENTENCE: usize = 1024;
-
 /// Why a call gets no certificate. Displays as a sentence for the caller and the audit log. Of the
 /// caller's token it contains the issuer and the account only.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -167,9 +170,6 @@ impl IssuanceRefusal {
         Status::new(self.code(), sentence)
     }
 }
-
-/// The longest SPIFFE ID, in bytes. The longest trust domain, namespace and account fit.
-const MAX_IDENTITY: usize = 1024;
 
 /// Why a request is malformed.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]

@@ -117,8 +117,8 @@ impl Identities {
         faults
     }
 
-    /// Whether the authority is left alone for a while because it could not be reached.
-    pub fn is_authority_unavailable(&self) -> bool {
+    /// Whether requests are held back for a while because the CA could not be reached.
+    pub fn is_ca_unavailable(&self) -> bool {
         self.0.issuing.schedule.is_resting()
     }
 }

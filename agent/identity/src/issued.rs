@@ -76,7 +76,7 @@ pub enum IssuedCertificateError {
         /// The requested lifetime.
         asked: Duration,
     },
-    /// Peers would refuse it.
+    /// It does not verify against the mesh's roots, so peers would refuse it.
     #[error("the certificate does not verify against the mesh's roots: {0}")]
     Chain(String),
     /// The mesh's roots are not known.

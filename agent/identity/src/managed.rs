@@ -24,6 +24,16 @@ use ambit_model::WorkloadIdentity;
 /// that certificates that were issued together are not renewed together.
 const RENEWED_AT: std::ops::RangeInclusive<f64> = 0.45..=0.55;
 
+/// The pause after a failed attempt.
+const RETRY: Backoff =
+    Backoff::doubling(Duration::from_millis(500), Duration::from_secs(60)).with_jitter(0.5, 1.0);
+
+/// How often the clock is read again, since it can be set, and timers stop while a machine sleeps.
+const CLOCK_LOOK: Duration = Duration::from_secs(5);
+
+/// How long the CA may take to answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+
 /// An identity's certificate, replaced by each renewal.
 #[derive(Debug)]
 pub(super) struct ManagedCertificate {
@@ -129,7 +139,7 @@ impl ManagedCertificate {
     /// Puts a new certificate into use.
     ///
     /// # Errors
-    /// If the roots have changed such that it cannot be used.
+    /// If the roots have changed in the meantime, and it cannot be used with them.
     pub(super) fn install(
         &self,
         certificate: CheckedCertificate,
@@ -156,7 +166,7 @@ impl ManagedCertificate {
     /// immediately.
     ///
     /// # Errors
-    /// Where no peer can be verified by them: those that are in use stay.
+    /// If peers cannot be verified with them. The roots in use stay in force.
     pub(super) fn follow(
         &self,
         trust: &MeshTrust,
@@ -258,16 +268,6 @@ impl ManagedCertificate {
     }
 }
 
-/// The pause after a failed attempt.
-const RETRY: Backoff =
-    Backoff::doubling(Duration::from_millis(500), Duration::from_secs(60)).with_jitter(0.5, 1.0);
-
-/// How often the clock is read again, since it can be set, and timers stop while a machine sleeps.
-const CLOCK_LOOK: Duration = Duration::from_secs(5);
-
-/// How long the CA may take to answer.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
-
 /// What the tasks of all identities share.
 pub(super) struct Issuing {
     pub(super) provider: Arc<dyn CertificateProvider>,
@@ -355,7 +355,7 @@ async fn ask(
 ) -> Result<(), IssueFailure> {
     let asked = issue(issuing, &held.identity).await;
     slot.finish(match &asked {
-        Err(failure) if failure.is_of_authority() => CaReachability::Unavailable,
+        Err(failure) if failure.is_of_ca() => CaReachability::Unavailable,
         Ok(_) | Err(_) => CaReachability::Answered,
     });
     let certificate = asked?;

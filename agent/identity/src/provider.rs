@@ -31,7 +31,7 @@ pub enum IssueFailure {
 
 impl IssueFailure {
     /// Whether requests for all other identities would fail for the same reason.
-    pub const fn is_of_authority(&self) -> bool {
+    pub const fn is_of_ca(&self) -> bool {
         match self {
             Self::Unavailable(_) => true,
             Self::TimedOut(_) | Self::Refused(_) | Self::Answer(_) => false,

@@ -16,6 +16,9 @@ use ambit_input::{FileFollower, pem_without_marks, read_bounded};
 /// The largest bundle that is read, in bytes.
 pub(super) const LARGEST_BUNDLE: usize = 1 << 20;
 
+/// How often the file is read.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// The roots that the mesh's certificates must lead to. A set: order and repetition do not matter.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct TrustAnchors(Vec<CertificateDer<'static>>);
@@ -101,9 +104,6 @@ fn ensure_authority(root: &CertificateDer<'_>) -> Result<(), String> {
     }
     Err(format!("{} is not a CA's certificate", parsed.subject()))
 }
-
-/// How often the file is read.
-const LOOK: Duration = Duration::from_secs(1);
 
 /// Why a file of roots cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -93,7 +93,7 @@ impl IssueSchedule {
         }
     }
 
-    /// Whether the authority is left alone because it could not be reached.
+    /// Whether requests are held back because the CA could not be reached.
     pub(super) fn is_resting(&self) -> bool {
         self.lock().health != Health::Good
     }

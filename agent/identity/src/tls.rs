@@ -22,6 +22,18 @@ use crate::verify::{PeerIdentityError, PeerVerifier, explain_handshake, peer_ide
 use ambit_authority::Validity;
 use ambit_model::WorkloadIdentity;
 
+/// The only protocol inside tunnels.
+pub(super) const ALPN: &[u8] = b"h2";
+
+/// Key exchanges in order of preference. The first is post-quantum, so that traffic recorded today
+/// cannot be decrypted later. Peers that do not support it use another.
+const KEY_EXCHANGES: [&dyn SupportedKxGroup; 4] = [
+    kx_group::X25519MLKEM768,
+    kx_group::X25519,
+    kx_group::SECP256R1,
+    kx_group::SECP384R1,
+];
+
 /// Opens tunnels with one certificate.
 #[derive(Clone, Debug)]
 pub struct ClientTls {
@@ -211,9 +223,6 @@ impl VerifiedPeer {
     }
 }
 
-/// The only protocol inside tunnels.
-pub(super) const ALPN: &[u8] = b"h2";
-
 /// TLS configurations for one certificate, as client and as server: TLS 1.3, HTTP/2, mutual
 /// authentication, no resumption.
 #[derive(Debug)]
@@ -253,15 +262,6 @@ impl TlsConfigs {
         })
     }
 }
-
-/// Key exchanges in order of preference. The first is post-quantum, so that traffic recorded today
-/// cannot be decrypted later. Peers that do not support it use another.
-const KEY_EXCHANGES: [&dyn SupportedKxGroup; 4] = [
-    kx_group::X25519MLKEM768,
-    kx_group::X25519,
-    kx_group::SECP256R1,
-    kx_group::SECP384R1,
-];
 
 /// The cryptography of all TLS connections that prove an identity.
 pub(super) fn crypto_provider() -> Arc<CryptoProvider> {

@@ -21,6 +21,69 @@ use crate::roots::TrustAnchors;
 use crate::tls::crypto_provider;
 use ambit_model::{TrustDomain, WorkloadIdentity};
 
+/// The trust domains that peers may belong to.
+#[derive(Clone, Debug)]
+pub struct TrustPolicy {
+    /// The mesh's own trust domain.
+    pub trust_domain: TrustDomain,
+    /// Further trust domains that count as the mesh's own.
+    pub aliases: Vec<TrustDomain>,
+}
+
+impl TrustPolicy {
+    /// Whether peers of a trust domain are accepted.
+    pub fn accepts(&self, domain: &TrustDomain) -> bool {
+        *domain == self.trust_domain || self.aliases.contains(domain)
+    }
+}
+
+/// Why a peer is not accepted as a workload of the mesh.
+#[derive(Debug, thiserror::Error)]
+pub enum PeerIdentityError {
+    /// The peer sent no certificate.
+    #[error("the peer presented no certificate")]
+    NoCertificate,
+    /// The certificate does not name an identity.
+    #[error("the peer's certificate {0}")]
+    Name(#[from] CertificateNameError),
+    /// The certificate's usages are not those of a workload.
+    #[error("the peer's certificate is not for a workload: {0}")]
+    Usage(#[from] CertificateUsageError),
+    /// The identity's trust domain is not accepted.
+    #[error("the peer {0} belongs to a trust domain that this mesh does not accept")]
+    ForeignTrustDomain(WorkloadIdentity),
+    /// The certificate was accepted when the connection was opened, and is not any more.
+    #[error(
+        "the certificate that the peer {identity} opened this connection with is no longer \
+         accepted: {reason}; the peer has to reconnect"
+    )]
+    NoLonger {
+        /// The peer's identity.
+        identity: WorkloadIdentity,
+        /// Why the certificate is not accepted any more.
+        reason: String,
+    },
+}
+
+/// The identity in a verified peer's chain, leaf first.
+///
+/// # Errors
+/// [`PeerIdentityError`] unless the leaf has exactly one URI name of the five-part SPIFFE form.
+pub fn peer_identity(chain: &[CertificateDer<'_>]) -> Result<WorkloadIdentity, PeerIdentityError> {
+    let leaf = chain.first().ok_or(PeerIdentityError::NoCertificate)?;
+    Ok(name_of(&parse(leaf)?)?)
+}
+
+/// The identity of a leaf certificate, if its usages are those of a workload.
+pub(super) fn workload_of(
+    leaf: &CertificateDer<'_>,
+) -> Result<WorkloadIdentity, PeerIdentityError> {
+    let parsed = parse(leaf)?;
+    let identity = name_of(&parsed)?;
+    ensure_workload(&parsed)?;
+    Ok(identity)
+}
+
 /// A failed handshake's error. If this side refused the peer, it states the reason: rustls displays the
 /// errors of custom verifiers as a data structure.
 pub(super) fn explain_handshake(error: io::Error) -> io::Error {
@@ -172,67 +235,4 @@ impl ClientCertVerifier for PeerVerifier {
     }
 
     signatures_by_chain!();
-}
-
-/// The trust domains that peers may belong to.
-#[derive(Clone, Debug)]
-pub struct TrustPolicy {
-    /// The mesh's own trust domain.
-    pub trust_domain: TrustDomain,
-    /// Further trust domains that count as the mesh's own.
-    pub aliases: Vec<TrustDomain>,
-}
-
-impl TrustPolicy {
-    /// Whether peers of a trust domain are accepted.
-    pub fn accepts(&self, domain: &TrustDomain) -> bool {
-        *domain == self.trust_domain || self.aliases.contains(domain)
-    }
-}
-
-/// Why a peer is not accepted as a workload of the mesh.
-#[derive(Debug, thiserror::Error)]
-pub enum PeerIdentityError {
-    /// The peer sent no certificate.
-    #[error("the peer presented no certificate")]
-    NoCertificate,
-    /// The certificate does not name an identity.
-    #[error("the peer's certificate {0}")]
-    Name(#[from] CertificateNameError),
-    /// The certificate's usages are not those of a workload.
-    #[error("the peer's certificate is not for a workload: {0}")]
-    Usage(#[from] CertificateUsageError),
-    /// The identity's trust domain is not accepted.
-    #[error("the peer {0} belongs to a trust domain that this mesh does not accept")]
-    ForeignTrustDomain(WorkloadIdentity),
-    /// The certificate was accepted when the connection was opened, and is not any more.
-    #[error(
-        "the certificate that the peer {identity} opened this connection with is no longer \
-         accepted: {reason}; the peer has to reconnect"
-    )]
-    NoLonger {
-        /// The peer's identity.
-        identity: WorkloadIdentity,
-        /// Why the certificate is not accepted any more.
-        reason: String,
-    },
-}
-
-/// The identity in a verified peer's chain, leaf first.
-///
-/// # Errors
-/// [`PeerIdentityError`] unless the leaf has exactly one URI name of the five-part SPIFFE form.
-pub fn peer_identity(chain: &[CertificateDer<'_>]) -> Result<WorkloadIdentity, PeerIdentityError> {
-    let leaf = chain.first().ok_or(PeerIdentityError::NoCertificate)?;
-    Ok(name_of(&parse(leaf)?)?)
-}
-
-/// The identity of a leaf certificate, if its usages are those of a workload.
-pub(super) fn workload_of(
-    leaf: &CertificateDer<'_>,
-) -> Result<WorkloadIdentity, PeerIdentityError> {
-    let parsed = parse(leaf)?;
-    let identity = name_of(&parsed)?;
-    ensure_workload(&parsed)?;
-    Ok(identity)
 }

@@ -25,7 +25,7 @@ pub fn read_bounded(file: File, longest: u64) -> io::Result<Vec<u8>> {
 
 /// Reads files again and again, on a thread of its own that ends when this is dropped.
 ///
-/// Nothing tells reliably that such files have changed: the files of a mounted Secret or ConfigMap
+/// Changes of these files cannot be noticed reliably in another way: the files of a mounted Secret or ConfigMap
 /// change by a symbolic link further up, and network file systems send no notice.
 #[derive(Debug)]
 pub struct FileFollower {
@@ -40,7 +40,7 @@ struct Fault(Arc<Mutex<Option<String>>>);
 
 impl FileFollower {
     /// Calls `look` each `interval` from now on. It takes over what has changed, or says why it
-    /// cannot, and leaves the last good files in use. `report` is told each change of that reason.
+    /// cannot, and leaves the last good files in use. `report` is called for each change of that reason.
     ///
     /// # Errors
     /// If the system has no room for the thread.

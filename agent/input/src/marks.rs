@@ -1,23 +1,23 @@
-//! Byte order marks, which editors put in front of text.
+//! Byte order marks, which some editors put in front of text.
 
 use std::borrow::Cow;
 
-/// What editors of Windows put in front of UTF-8.
+/// U+FEFF, which editors on Windows put in front of UTF-8 text.
 const BYTE_ORDER_MARK: &str = "\u{feff}";
 
-/// A text without the byte order mark in front of it.
+/// The text without a byte order mark in front of it.
 pub fn without_mark(text: &str) -> &str {
     text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text)
 }
 
-/// The same of bytes that may be no text.
+/// The same for bytes that may not be UTF-8.
 pub fn bytes_without_mark(text: &[u8]) -> &[u8] {
     text.strip_prefix(BYTE_ORDER_MARK.as_bytes())
         .unwrap_or(text)
 }
 
-/// A YAML text without the byte order marks in front of its documents: files that were put together
-/// have several. One elsewhere is content.
+/// The YAML text without byte order marks in front of its documents. Concatenated files contain
+/// several. A mark anywhere else is content.
 pub fn yaml_without_marks(text: &str) -> Cow<'_, str> {
     const SEPARATOR: &str = "---";
     if !text.contains(BYTE_ORDER_MARK) {
@@ -38,8 +38,8 @@ pub fn yaml_without_marks(text: &str) -> Cow<'_, str> {
     Cow::Owned(kept)
 }
 
-/// A PEM text without any byte order mark: files that were put together may have one before each
-/// block, and a block behind one would be passed over in silence.
+/// The PEM text without any byte order marks. Concatenated files may contain one before each block, and
+/// a parser would silently skip a block with a mark in front of it.
 pub fn pem_without_marks(text: &[u8]) -> Cow<'_, [u8]> {
     let mark = BYTE_ORDER_MARK.as_bytes();
     if !text.windows(mark.len()).any(|part| part == mark) {
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mark_in_front_is_no_text() {
+    fn byte_order_marks_are_removed() {
         assert_eq!(without_mark("\u{feff}a: 1"), "a: 1");
         assert_eq!(without_mark("a\u{feff}"), "a\u{feff}");
         assert_eq!(bytes_without_mark(b"\xef\xbb\xbf\xff"), b"\xff");

@@ -1,9 +1,8 @@
-//! Counts the steps that input from outside makes this program take, so that tests and fuzz targets can
-//! hold an input against the same input twice over. Only they have the counter; elsewhere nothing is
-//! counted.
+//! Counts the steps that processing input takes, so that tests and fuzz targets can compare an input
+//! with the same input repeated. Only they have the counter. In the agent nothing is counted.
 //!
-//! A step is about a byte read, written, moved or compared. What is counted is where the steps of a
-//! quadratic algorithm would be: inner loops, insertions, and comparisons of lists.
+//! A step is about one byte read, written, moved or compared. Steps are counted where a quadratic
+//! algorithm would spend them: in inner loops, insertions, and comparisons of lists.
 
 #[cfg(any(test, fuzzing, feature = "testing"))]
 use std::cell::Cell;
@@ -13,7 +12,7 @@ thread_local! {
     static STEPS: Cell<u64> = const { Cell::new(0) };
 }
 
-/// Counts steps.
+/// Adds steps to the count.
 #[inline]
 pub fn spend(steps: usize) {
     #[cfg(any(test, fuzzing, feature = "testing"))]
@@ -21,7 +20,7 @@ pub fn spend(steps: usize) {
     let _ = steps;
 }
 
-/// Runs something, and returns how many steps it took on this thread; none if they are not counted.
+/// Calls `work`, and returns how many steps it took on this thread: 0 if steps are not counted.
 pub fn steps_of<T>(work: impl FnOnce() -> T) -> (T, u64) {
     let before = steps();
     let done = work();
@@ -35,7 +34,8 @@ fn steps() -> u64 {
     0
 }
 
-/// The most that twice the input may cost, in steps: twice as much, and a little for what is rounded.
+/// The most steps that twice an input may take, given the steps of the input itself: twice as many, and
+/// a little for rounding.
 pub const fn linear(steps: u64) -> u64 {
     2 * steps + steps / 4 + 64
 }

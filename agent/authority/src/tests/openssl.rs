@@ -16,8 +16,8 @@ fn openssl(directory: &Path, arguments: &str) -> Option<String> {
     let mut command = Command::new("openssl");
     command.current_dir(directory).args(arguments.split(' '));
     let output = command.output().ok()?;
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "openssl {arguments}: {told}");
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "openssl {arguments}: {errors}");
     Some(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 

@@ -22,15 +22,19 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::Mutex;
 
 use crate::answer::{AuthorizerAnswer, CheckError, describe};
-use crate::check::Check;
+use crate::check::AuthorizationCheck;
 use crate::connection::{
-    AnswerProgress, ConnectionUse, InUse, PodNetwork, ReceivedBytes, is_same_endpoint, open,
+    AnswerProgress, ConnectionInUse, ConnectionUse, PodNetwork, ReceivedBytes, is_same_endpoint,
+    open,
 };
 use crate::envoy::{CHECK_PATH, CheckRequest};
 use crate::resolve::in_turn;
 use ambit_model::{ExtensionProvider, ProviderService, ServiceEndpoint};
 use request::check_request;
 use response::{NoAnswer, check_call, read};
+
+/// How often an authorizer that owes an answer is pinged.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 /// The connections of one pod on one shard.
 #[derive(Default)]
@@ -48,7 +52,7 @@ impl GrpcClient {
         network: &Rc<dyn PodNetwork>,
         provider: &ExtensionProvider,
         endpoints: &[ServiceEndpoint],
-        check: &Check<'_>,
+        check: &AuthorizationCheck<'_>,
         progress: &AnswerProgress,
     ) -> Result<AuthorizerAnswer, CheckError> {
         let message = check_request(provider, check);
@@ -64,7 +68,7 @@ impl GrpcClient {
             let (caller, age) = kept.caller(network, endpoint).await?;
             let called = match (asked.call(caller).await, age) {
                 // The connection may have been closed for its age before this check arrived.
-                (Err(CallError::Broken(_)), Age::Reused) => {
+                (Err(CallError::Broken(_)), ConnectionAge::Reused) => {
                     kept.forget(endpoint).await;
                     let (caller, _) = kept.caller(network, endpoint).await?;
                     asked.call(caller).await
@@ -117,7 +121,7 @@ enum CallError {
     /// No request can be sent to a service of this name.
     NotAskable,
     /// The connection failed, and the authorizer said nothing.
-    Broken(Broken),
+    Broken(BrokenConnection),
     /// The response is not a usable answer.
     NoAnswer(NoAnswer),
 }
@@ -137,7 +141,8 @@ impl CallError {
     fn at(self, address: SocketAddr) -> CheckError {
         match self {
             Self::NotAskable => CheckError::NotAskable("no request can be sent to its service"),
-            Self::Broken(Broken(problem)) | Self::NoAnswer(NoAnswer::Unavailable(problem)) => {
+            Self::Broken(BrokenConnection(problem))
+            | Self::NoAnswer(NoAnswer::Unavailable(problem)) => {
                 CheckError::Unreachable { address, problem }
             }
             Self::NoAnswer(NoAnswer::Failed(problem)) => CheckError::Failed { address, problem },
@@ -150,9 +155,6 @@ impl CallError {
         }
     }
 }
-
-/// How often an authorizer that owes an answer is pinged.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 /// The connection to one provider, if there is one. It is locked while it is being opened, so that
 /// checks at the same time share it.
@@ -170,7 +172,7 @@ struct Connection {
 }
 
 /// Whether a connection has been used before.
-pub(super) enum Age {
+pub(super) enum ConnectionAge {
     New,
     Reused,
 }
@@ -178,13 +180,13 @@ pub(super) enum Age {
 /// Sends one request on a connection.
 pub(super) struct CallSender {
     sender: SendRequest<Full<Bytes>>,
-    _in_use: InUse,
+    _in_use: ConnectionInUse,
 }
 
 /// The connection failed, and the authorizer said nothing.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub(super) struct Broken(pub(super) String);
+pub(super) struct BrokenConnection(pub(super) String);
 
 impl ProviderConnection {
     /// The endpoint that was used last.
@@ -207,19 +209,19 @@ impl ProviderConnection {
         &self,
         network: &Rc<dyn PodNetwork>,
         endpoint: &ServiceEndpoint,
-    ) -> Result<(CallSender, Age), CheckError> {
+    ) -> Result<(CallSender, ConnectionAge), CheckError> {
         let mut connection = self.connection.lock().await;
         if let Some(known) = &*connection
             && is_same_endpoint(&known.endpoint, endpoint)
             && known.is_open()
         {
-            return Ok((known.caller(), Age::Reused));
+            return Ok((known.caller(), ConnectionAge::Reused));
         }
         self.endpoint.replace(Some(endpoint.clone()));
         let new = connect(network, endpoint).await?;
         let caller = new.caller();
         *connection = Some(new);
-        Ok((caller, Age::New))
+        Ok((caller, ConnectionAge::New))
     }
 
     /// Drops the connection to an endpoint if it is closed.
@@ -282,17 +284,17 @@ impl CallSender {
     /// is dropped.
     ///
     /// # Errors
-    /// [`Broken`].
+    /// [`BrokenConnection`].
     pub(super) async fn send(
         &mut self,
         request: Request<Full<Bytes>>,
-    ) -> Result<Response<Incoming>, Broken> {
+    ) -> Result<Response<Incoming>, BrokenConnection> {
         self.sender.ready().await.map_err(|error| broken(&error))?;
         let sent = self.sender.send_request(request).await;
         sent.map_err(|error| broken(&error))
     }
 }
 
-fn broken(error: &hyper::Error) -> Broken {
-    Broken(describe(error))
+fn broken(error: &hyper::Error) -> BrokenConnection {
+    BrokenConnection(describe(error))
 }

@@ -8,14 +8,14 @@ use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, COOKIE, HOST};
 use http::{HeaderMap, HeaderName, Version};
 
-use crate::check::{Check, CheckPeer, CheckedRequest, PARTIAL_BODY};
+use crate::check::{AuthorizationCheck, CheckPeer, CheckedRequest, PARTIAL_BODY};
 use crate::envoy;
 use ambit_model::{BodyEncoding, ExtensionProvider};
 
 /// The message for a check.
 pub(super) fn check_request(
     provider: &ExtensionProvider,
-    check: &Check<'_>,
+    check: &AuthorizationCheck<'_>,
 ) -> envoy::CheckRequest {
     let request = check.request.as_ref().map(|request| envoy::Request {
         time: now(),

@@ -31,6 +31,9 @@ const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 
+/// `google.rpc.Code.OK`.
+const OK: i32 = 0;
+
 /// The request for a check; `None` if no request can be sent to a service of this name.
 pub(super) fn check_call(
     service: &ProviderService,
@@ -180,7 +183,7 @@ fn is_denial(code: Code) -> bool {
     matches!(code, Code::PermissionDenied | Code::Unauthenticated)
 }
 
-/// What a failed call means. A call that is refused because a permission is missing is a denial.
+/// The meaning of a failed call. The codes for missing permissions are denials.
 fn of_code(code: Code, headers: &HeaderMap) -> Result<AuthorizerAnswer, NoAnswer> {
     let problem = format!("{code:?}{}", said(headers.get(GRPC_MESSAGE)));
     match code {
@@ -239,9 +242,6 @@ fn said(message: Option<&HeaderValue>) -> String {
 fn malformed(problem: impl Into<String>) -> NoAnswer {
     NoAnswer::Malformed(problem.into())
 }
-
-/// `google.rpc.Code.OK`.
-const OK: i32 = 0;
 
 /// Why a response contains no usable answer. Displays as a clause without the full stop.
 #[derive(Debug)]

@@ -12,13 +12,13 @@ use http_body_util::Full;
 use hyper::body::Body;
 
 use crate::answer::CheckError;
-use crate::check::{Check, CheckedRequest, Oddity, PARTIAL_BODY, SentCheck};
+use crate::check::{AuthorizationCheck, CheckedRequest, Oddity, PARTIAL_BODY, SentCheck};
 use crate::connection::{AnswerProgress, PodNetwork};
 use crate::headers::{is_reserved, is_reserved_text};
 use crate::resolve::in_turn;
 use ambit_model::{HttpApi, ProviderService, ServiceEndpoint, folded};
 use pool::{CallerKey, Pool};
-use response::Head;
+use response::ResponseHead;
 
 /// The head of a check; `None` if the request cannot be sent on.
 pub(super) fn check_head(api: &HttpApi, asked: &CheckedRequest<'_>) -> Option<Request<()>> {
@@ -56,9 +56,9 @@ impl HttpClient {
         api: &HttpApi,
         service: &ProviderService,
         endpoints: &[ServiceEndpoint],
-        check: &Check<'_>,
+        check: &AuthorizationCheck<'_>,
         progress: &AnswerProgress,
-    ) -> Result<Head, CheckError> {
+    ) -> Result<ResponseHead, CheckError> {
         let Some(asked) = &check.request else {
             let problem = "it authorizes HTTP requests, but this connection is not parsed as HTTP";
             return Err(CheckError::NotAskable(problem));
@@ -70,7 +70,7 @@ impl HttpClient {
                 .pool
                 .send(network, endpoint, &caller, &request, progress);
             let (response, lease) = sent.await?;
-            Ok(Head { response, lease })
+            Ok(ResponseHead { response, lease })
         })
         .await
     }

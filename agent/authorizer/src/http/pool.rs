@@ -11,14 +11,13 @@ use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use http_body_util::Full;
 use hyper::body::{Body, Incoming};
-use hyper::client::conn::http1;
-use hyper::client::conn::http1::SendRequest;
+use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 
 use crate::answer::{CheckError, describe};
 use crate::check::CheckPeer;
 use crate::connection::{
-    AnswerProgress, ConnectionUse, CountedStream, InUse, PodNetwork, ReceivedBytes,
+    AnswerProgress, ConnectionInUse, ConnectionUse, CountedStream, PodNetwork, ReceivedBytes,
     is_same_endpoint, open,
 };
 use ambit_model::{ServiceEndpoint, WorkloadIdentity};
@@ -50,11 +49,11 @@ struct Connection {
 }
 
 /// A connection in use. It is closed on drop, unless it is given back.
-pub(super) struct Lease {
+pub(super) struct ConnectionLease {
     pool: Pool,
     connection: Connection,
     reuse: Reuse,
-    _in_use: InUse,
+    _in_use: ConnectionInUse,
 }
 
 impl CallerKey {
@@ -81,7 +80,7 @@ impl Pool {
         caller: &CallerKey,
         request: &Request<Full<Bytes>>,
         progress: &AnswerProgress,
-    ) -> Result<(Response<Incoming>, Lease), CheckError> {
+    ) -> Result<(Response<Incoming>, ConnectionLease), CheckError> {
         if let Some(mut lease) = self.take(endpoint, caller) {
             match lease.send(request, progress).await {
                 Ok(response) => return Ok((response, lease)),
@@ -97,7 +96,7 @@ impl Pool {
         }
     }
 
-    fn take(&self, endpoint: &ServiceEndpoint, caller: &CallerKey) -> Option<Lease> {
+    fn take(&self, endpoint: &ServiceEndpoint, caller: &CallerKey) -> Option<ConnectionLease> {
         let mut idle = self.0.borrow_mut();
         idle.retain(Connection::is_silent);
         let is_wanted =
@@ -107,8 +106,8 @@ impl Pool {
         Some(self.lease(connection))
     }
 
-    fn lease(&self, connection: Connection) -> Lease {
-        Lease {
+    fn lease(&self, connection: Connection) -> ConnectionLease {
+        ConnectionLease {
             pool: self.clone(),
             _in_use: connection.usage.begin(),
             reuse: Reuse::Close,
@@ -145,7 +144,7 @@ async fn connect(
     })
 }
 
-impl Lease {
+impl ConnectionLease {
     /// The authorizer's address.
     pub(super) fn address(&self) -> SocketAddr {
         self.connection.endpoint.address()

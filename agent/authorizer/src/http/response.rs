@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::answer::{Allowance, AuthorizerAnswer, CheckError, DenialResponse};
 use crate::headers::{HeaderMutations, is_reserved};
-use crate::http::pool::Lease;
+use crate::http::pool::ConnectionLease;
 use ambit_model::{HeaderPattern, HttpApi};
 
 /// The longest body of a denial that is passed on, in bytes.
@@ -19,12 +19,12 @@ const LONGEST_BODY: usize = 64 << 10;
 const HEADERS_TO_REMOVE: HeaderName = HeaderName::from_static("x-envoy-auth-headers-to-remove");
 
 /// The head of a response, and the connection it came on.
-pub(crate) struct Head {
+pub(crate) struct ResponseHead {
     pub(super) response: Response<Incoming>,
-    pub(super) lease: Lease,
+    pub(super) lease: ConnectionLease,
 }
 
-impl Head {
+impl ResponseHead {
     /// The meaning of the response. If it is a denial, it stands from here on: its body is passed on if
     /// it arrives before `deadline`, is complete and not too long.
     pub(crate) async fn answer(self, api: &HttpApi, deadline: Instant) -> AuthorizerAnswer {
@@ -66,7 +66,7 @@ impl Head {
     }
 }
 
-/// Whether a server answers so because of the request, and not because it failed.
+/// Whether a 5xx status is due to the request rather than to a failure of the server.
 fn does_not_serve(status: StatusCode) -> bool {
     matches!(
         status,
@@ -84,7 +84,7 @@ enum Collected {
 }
 
 /// Reads a body. After that the connection may be used again.
-async fn collect(body: Incoming, lease: Lease, deadline: Instant) -> Collected {
+async fn collect(body: Incoming, lease: ConnectionLease, deadline: Instant) -> Collected {
     let collected = Limited::new(body, LONGEST_BODY).collect();
     match timeout_at(deadline, collected).await {
         Ok(Ok(body)) => {

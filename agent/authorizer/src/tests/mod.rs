@@ -124,20 +124,20 @@ impl TestCheck {
         }
     }
 
-    fn connection(&self) -> Check<'_> {
+    fn connection(&self) -> AuthorizationCheck<'_> {
         let peer = |address: &str, principal| CheckPeer {
             address: address.parse().expect("an address"),
             principal: Some(principal),
         };
-        Check {
+        AuthorizationCheck {
             source: peer("10.1.0.1:40000", &self.source),
             destination: peer("10.2.0.7:8080", &self.destination),
             request: None,
         }
     }
 
-    fn check(&self) -> Check<'_> {
-        Check {
+    fn check(&self) -> AuthorizationCheck<'_> {
+        AuthorizationCheck {
             request: Some(CheckedRequest {
                 id: "request-1",
                 method: &self.method,

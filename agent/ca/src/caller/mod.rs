@@ -17,6 +17,9 @@ use crate::account::ServiceAccount;
 use ambit_jwt::Unauthenticated;
 use ambit_model::ObjectName;
 
+/// The longest token, in bytes.
+const MAX_TOKEN: usize = 16 * 1024;
+
 /// An authenticated caller.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct AuthenticatedCaller {
@@ -79,7 +82,7 @@ pub enum CallerError {
         /// The token's account.
         account: ServiceAccount,
     },
-    /// Bound to no pod: whoever has it can use it anywhere.
+    /// The token is not bound to a pod, so it can be used anywhere.
     #[error("the token of {account} is bound to no pod; use a projected service-account token")]
     Unbound {
         /// The token's account.
@@ -128,9 +131,6 @@ impl TokenReviewer {
         }
     }
 }
-
-/// The longest token, in bytes.
-const MAX_TOKEN: usize = 16 * 1024;
 
 /// A token as received. It is never printed.
 #[derive(Clone, PartialEq, Eq)]

@@ -19,6 +19,15 @@ use ambit_policy::{Jwks, JwksError};
 /// How much of a foreign issuer is repeated in an error, in characters.
 const MAX_ISSUER: usize = 128;
 
+/// The claim that lists the objects a token is bound to.
+const BINDING: &str = "kubernetes.io";
+
+/// How often the file is read.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// The largest file that is read, in bytes.
+const MAX_FILE: u64 = 1 << 20;
+
 /// Verifies tokens with the cluster's keys. Clocks may differ by a minute.
 #[derive(Debug)]
 pub struct OfflineReviewer {
@@ -56,9 +65,6 @@ impl OfflineReviewer {
         claimed_caller(&verified)
     }
 }
-
-/// The claim that lists the objects a token is bound to.
-const BINDING: &str = "kubernetes.io";
 
 /// The claim `kubernetes.io`. Kubernetes adds fields over time.
 #[derive(Deserialize)]
@@ -110,12 +116,6 @@ fn claimed_caller(claims: &VerifiedClaims) -> Result<AuthenticatedCaller, Caller
         account,
     })
 }
-
-/// How often the file is read.
-const LOOK: Duration = Duration::from_secs(5);
-
-/// The largest file that is read, in bytes.
-const MAX_FILE: u64 = 1 << 20;
 
 /// Why a file of keys cannot be used.
 #[derive(Debug, thiserror::Error)]

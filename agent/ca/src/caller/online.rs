@@ -34,6 +34,14 @@ const POD_NAME: &str = "authentication.kubernetes.io/pod-name";
 const POD_UID: &str = "authentication.kubernetes.io/pod-uid";
 const NODE_NAME: &str = "authentication.kubernetes.io/node-name";
 
+/// How long a positive review is remembered, which is as long as the API server itself does. A node's
+/// agent requests certificates for many pods with one token. A deleted pod's token is accepted for this
+/// much longer.
+const BELIEVED: Duration = Duration::from_secs(10);
+
+/// How many reviews are remembered.
+const MAX_KEPT: usize = 4096;
+
 /// Authenticates callers with the API server, which knows which pods have ended.
 pub struct OnlineReviewer {
     client: kube::Client,
@@ -189,14 +197,6 @@ fn one<'a>(extra: &'a BTreeMap<String, Vec<String>>, key: &str) -> Value<'a> {
         Some(_) => Value::Unclear,
     }
 }
-
-/// How long a positive review is remembered, which is as long as the API server itself does. A node's
-/// agent requests certificates for many pods with one token. A deleted pod's token is accepted for this
-/// much longer.
-const BELIEVED: Duration = Duration::from_secs(10);
-
-/// How many reviews are remembered.
-const MAX_KEPT: usize = 4096;
 
 /// SHA-256 of a token, so that tokens do not stay in memory.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

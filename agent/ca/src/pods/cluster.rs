@@ -6,7 +6,7 @@ use kube::Api;
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch};
 
-use super::{PodDirectory, PodEntry, PodIndex};
+use super::{KnownPod, PodDirectory, PodIndex};
 use crate::account::ServiceAccount;
 use ambit_model::ObjectName;
 
@@ -74,7 +74,7 @@ fn name(pod: &Pod) -> Option<ObjectName> {
 }
 
 /// The pod's entry; `None` if it has ended, or its account is not a valid name.
-fn entry(pod: &Pod) -> Option<PodEntry> {
+fn entry(pod: &Pod) -> Option<KnownPod> {
     let phase = pod
         .status
         .as_ref()
@@ -85,7 +85,7 @@ fn entry(pod: &Pod) -> Option<PodEntry> {
     let (name, spec) = (name(pod)?, pod.spec.as_ref()?);
     let account = spec.service_account_name.as_deref();
     let account = account.filter(|text| !text.is_empty()).unwrap_or("default");
-    Some(PodEntry {
+    Some(KnownPod {
         account: ServiceAccount::new(&name.namespace, account)?,
         uid: Some(pod.metadata.uid.as_deref().unwrap_or_default().into()),
         node: spec

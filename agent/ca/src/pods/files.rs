@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::{PodDirectory, PodEntry, PodIndex};
+use super::{KnownPod, PodDirectory, PodIndex};
 use crate::account::ServiceAccount;
 use ambit_model::{MeshRanges, Revision, Snapshot, TrustBundle, TrustDomain, Workload};
 use ambit_source::{FileSource, FileSourceConfig, SourceError};
@@ -61,8 +61,8 @@ impl FollowedFiles {
     }
 }
 
-fn entry(pod: &Workload) -> PodEntry {
-    PodEntry {
+fn entry(pod: &Workload) -> KnownPod {
+    KnownPod {
         name: pod.name.clone(),
         // The source makes up a uid from the pod's name if there is none. Only that one contains a
         // slash.

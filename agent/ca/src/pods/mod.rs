@@ -48,7 +48,7 @@ impl PodDirectory {
 
 /// A pod that has not ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct PodEntry {
+pub struct KnownPod {
     /// Namespace and name.
     pub name: ObjectName,
     /// `metadata.uid`; `None` if the source does not know it.
@@ -62,14 +62,14 @@ pub struct PodEntry {
 /// Pods by name, and service accounts by node.
 #[derive(Clone, Debug, Default)]
 pub struct PodIndex {
-    pods: HashMap<ObjectName, PodEntry>,
+    pods: HashMap<ObjectName, KnownPod>,
     /// How many pods of each account run on each node. No count is zero.
     nodes: HashMap<Arc<str>, HashMap<ServiceAccount, usize>>,
 }
 
 impl PodIndex {
     /// The pod of this name.
-    pub fn pod(&self, name: &ObjectName) -> Option<&PodEntry> {
+    pub fn pod(&self, name: &ObjectName) -> Option<&KnownPod> {
         self.pods.get(name)
     }
 
@@ -90,7 +90,7 @@ impl PodIndex {
     }
 
     /// Adds a pod, in place of an earlier one with the same name.
-    pub fn put(&mut self, pod: PodEntry) {
+    pub fn put(&mut self, pod: KnownPod) {
         self.remove(&pod.name);
         if let Some(node) = &pod.node {
             let accounts = self.nodes.entry(Arc::clone(node)).or_default();
@@ -120,8 +120,8 @@ impl PodIndex {
     }
 }
 
-impl FromIterator<PodEntry> for PodIndex {
-    fn from_iter<T: IntoIterator<Item = PodEntry>>(pods: T) -> Self {
+impl FromIterator<KnownPod> for PodIndex {
+    fn from_iter<T: IntoIterator<Item = KnownPod>>(pods: T) -> Self {
         let mut index = Self::default();
         pods.into_iter().for_each(|pod| index.put(pod));
         index
@@ -172,7 +172,7 @@ mod tests {
         assert_eq!(pods.len(), 1);
         assert!(!pods.runs_on("node-1", &account("shop/web")));
         assert!(pods.runs_on("node-2", &account("shop/web")));
-        pods.put(PodEntry {
+        pods.put(KnownPod {
             node: None,
             ..pod("shop/web", "web-0", "")
         });

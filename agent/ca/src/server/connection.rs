@@ -49,6 +49,12 @@ const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// How long calls under way have to end after the connection stops accepting new ones.
 const CLOSING: Duration = CALL_TIMEOUT.saturating_add(Duration::from_secs(1));
 
+/// How many connections without a valid token there may be.
+const MAX_STRANGERS: usize = 1024;
+
+/// How many connections of authenticated callers there may be.
+const MAX_CALLERS: usize = 3072;
+
 /// A connection's slot, and where to get another one once its caller is known.
 pub(super) struct ConnectionSlot {
     pub(super) slots: ConnectionSlots,
@@ -269,12 +275,6 @@ impl UnaryService<CertificateRequest> for Calls {
         })
     }
 }
-
-/// How many connections without a valid token there may be.
-const MAX_STRANGERS: usize = 1024;
-
-/// How many connections of authenticated callers there may be.
-const MAX_CALLERS: usize = 3072;
 
 /// What a connection's slot counts towards.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]

@@ -23,7 +23,7 @@ use connection::{ConnectionSlot, ConnectionSlots, Slot};
 /// How long a handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The pause after a connection could not be accepted, such as for want of descriptors.
+/// The pause after a connection could not be accepted, for example for lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long calls under way have to end when the server stops.

@@ -3,7 +3,7 @@
 use super::{AGENT, account, agent, caller, pod, pods, sidecar};
 use crate::caller::{AuthenticatedCaller, BoundPod};
 use crate::issuance::{IssuanceDenied, IssuancePolicy, RequestedIdentity};
-use crate::pods::PodEntry;
+use crate::pods::KnownPod;
 use ambit_model::{ObjectName, TrustDomain, WorkloadIdentity};
 
 fn rules() -> IssuancePolicy {
@@ -153,7 +153,7 @@ fn a_pod_of_another_account_is_not_the_caller() {
 #[test]
 fn a_pod_without_uid_is_matched_by_its_name() {
     let mut pods = pods();
-    pods.put(PodEntry {
+    pods.put(KnownPod {
         uid: None,
         ..pod(AGENT, "agent-1", "node-1")
     });
@@ -163,7 +163,7 @@ fn a_pod_without_uid_is_matched_by_its_name() {
 #[test]
 fn a_pod_that_is_not_scheduled_is_on_no_node() {
     let mut pods = pods();
-    pods.put(PodEntry {
+    pods.put(KnownPod {
         node: None,
         ..pod(AGENT, "agent-1", "")
     });

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::account::ServiceAccount;
 use super::caller::{AuthenticatedCaller, BoundPod};
-use super::pods::{PodEntry, PodIndex};
+use super::pods::{KnownPod, PodIndex};
 use ambit_model::ObjectName;
 
 /// The service account of the node agents.
@@ -44,9 +44,9 @@ pub(super) fn caller(of: &str, pod: &str, node: Option<&str>) -> AuthenticatedCa
 }
 
 /// A pod of an account on a node.
-pub(super) fn pod(of: &str, name: &str, node: &str) -> PodEntry {
+pub(super) fn pod(of: &str, name: &str, node: &str) -> KnownPod {
     let account = account(of);
-    PodEntry {
+    KnownPod {
         name: ObjectName::new(account.namespace(), name),
         uid: Some(uid(name).into()),
         node: Some(node.into()),

@@ -38,6 +38,17 @@ const LARGEST_ANSWER: usize = 1 << 20;
 /// The deadline that is sent with each request.
 const DEADLINE: Duration = Duration::from_secs(10);
 
+/// How long connecting may take, including the handshake.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a connection is used. After that the name is resolved again, so that another replica of the
+/// CA can take over.
+const MAX_AGE: Duration = Duration::from_secs(60);
+
+/// A word in istiod's message by which it refuses requests for other identities: it has no separate
+/// status code for that.
+const IMPERSONATION: &str = "impersonation";
+
 /// Builds the request for an identity's certificate.
 ///
 /// # Errors
@@ -89,7 +100,7 @@ async fn attempt(
     Ok(call(channel, request).await)
 }
 
-/// Whether a call failed for want of a connection, so that the CA did not answer at all.
+/// Whether a call failed because the connection did, so that the CA did not answer at all.
 fn is_of_transport(status: &Status) -> bool {
     status
         .source()
@@ -148,13 +159,6 @@ async fn call(
     let path = PathAndQuery::from_static(CREATE_CERTIFICATE_PATH);
     Ok(client.unary(request, path, codec).await?.into_inner())
 }
-
-/// How long connecting may take, including the handshake.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How long a connection is used. After that the name is resolved again, so that another replica of the
-/// CA can take over.
-const MAX_AGE: Duration = Duration::from_secs(60);
 
 /// The connection that all requests share.
 #[derive(Default)]
@@ -289,10 +293,6 @@ fn client_config(roots: &TrustAnchors) -> Result<Arc<ClientConfig>, rustls::Erro
     config.resumption = Resumption::disabled();
     Ok(Arc::new(config))
 }
-
-/// A word in istiod's message by which it refuses requests for other identities: it has no separate
-/// status code for that.
-const IMPERSONATION: &str = "impersonation";
 
 /// Why there is no connection to the CA.
 #[derive(Debug, thiserror::Error)]

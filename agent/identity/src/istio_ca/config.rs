@@ -7,6 +7,9 @@ use std::str::FromStr;
 use http::Uri;
 use rustls::pki_types::ServerName;
 
+/// istiod's port for certificates over TLS.
+const DEFAULT_PORT: u16 = 15012;
+
 /// How to ask a CA that speaks Istio's protocol.
 #[derive(Clone, Debug)]
 pub struct IstioCaConfig {
@@ -21,9 +24,6 @@ pub struct IstioCaConfig {
     /// The mesh's roots in PEM. `None`: they are those of the CA's newest answer.
     pub trust_roots: Option<PathBuf>,
 }
-
-/// istiod's port for certificates over TLS.
-const DEFAULT_PORT: u16 = 15012;
 
 /// The address of a CA, `https://host:port`. Plaintext is not supported.
 #[derive(Clone, PartialEq, Eq, Debug)]

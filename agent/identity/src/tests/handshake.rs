@@ -146,8 +146,8 @@ async fn a_certificate_for_other_usages_is_refused() {
     .await;
     let signs = of(&|params| params.key_usages.push(KeyUsagePurpose::KeyCertSign));
     ensure_refused(&root, signs, "sign for a CA").await;
-    let authority = of(&|params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained));
-    ensure_refused(&root, authority, "CaUsedAsEndEntity").await;
+    let ca = of(&|params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained));
+    ensure_refused(&root, ca, "CaUsedAsEndEntity").await;
     let mail = of(&|params| {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::EmailProtection];
     });

@@ -1,6 +1,6 @@
 //! Handshakes with certificates of every kind, answers of CAs, and renewal.
 
-mod authority;
+mod ca;
 mod clock;
 mod exchange;
 mod handshake;

@@ -1,7 +1,7 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
-use super::authority::{Authority, ready};
+use super::ca::{TestCa, ready};
 use super::{HOUR, eventually, identity};
 use crate::identities::Identities;
 use crate::status::CertificateState;
@@ -16,26 +16,26 @@ fn summary(identities: &Identities) -> CertificateSummary {
 
 #[tokio::test]
 async fn all_who_hold_an_identity_share_one_certificate() {
-    let authority = Authority::make();
-    let identities = authority.identities(HOUR);
+    let ca = TestCa::make();
+    let identities = ca.identities(HOUR);
     let web = identity("web");
     let held: Vec<_> = (0..20).map(|_| identities.hold(&web)).collect();
     for one in &held {
         ready(one).await;
         assert_eq!(*one.identity(), web);
     }
-    assert_eq!(authority.issued.load(Ordering::SeqCst), 1);
+    assert_eq!(ca.issued.load(Ordering::SeqCst), 1);
     ready(&identities.hold(&identity("db"))).await;
-    assert_eq!(authority.issued.load(Ordering::SeqCst), 2);
+    assert_eq!(ca.issued.load(Ordering::SeqCst), 2);
 }
 
 #[tokio::test]
 async fn a_slow_answer_for_one_identity_does_not_delay_others() {
-    let authority = Authority::make();
-    authority.stuck.lock().unwrap().insert("slow".to_owned());
-    let identities = authority.identities(HOUR);
+    let ca = TestCa::make();
+    ca.stuck.lock().unwrap().insert("slow".to_owned());
+    let identities = ca.identities(HOUR);
     let slow = identities.hold(&identity("slow"));
-    eventually("a question", || authority.asked.load(Ordering::SeqCst) == 1).await;
+    eventually("a question", || ca.asked.load(Ordering::SeqCst) == 1).await;
     let others: Vec<_> = (0..30)
         .map(|number| identities.hold(&identity(&format!("web-{number}"))))
         .collect();
@@ -48,21 +48,21 @@ async fn a_slow_answer_for_one_identity_does_not_delay_others() {
 
 #[tokio::test(start_paused = true)]
 async fn a_request_that_is_not_answered_is_abandoned() {
-    let authority = Authority::make();
-    authority.stuck.lock().unwrap().insert("web".to_owned());
-    let identities = authority.identities(HOUR);
+    let ca = TestCa::make();
+    ca.stuck.lock().unwrap().insert("web".to_owned());
+    let identities = ca.identities(HOUR);
     let held = identities.hold(&identity("web"));
     tokio::time::sleep(Duration::from_secs(16)).await;
     let error = held.ready().unwrap_err().to_string();
     assert!(error.contains("did not answer within 15 s"), "{error}");
-    authority.stuck.lock().unwrap().clear();
+    ca.stuck.lock().unwrap().clear();
     tokio::time::sleep(Duration::from_secs(16)).await;
     held.ready().unwrap();
 }
 
 #[tokio::test]
 async fn a_certificate_is_renewed_at_about_half_its_life() {
-    let identities = Authority::make().identities(HOUR);
+    let identities = TestCa::make().identities(HOUR);
     let held = identities.hold(&identity("web"));
     ready(&held).await;
     let first = identities.list().remove(0);
@@ -74,7 +74,7 @@ async fn a_certificate_is_renewed_at_about_half_its_life() {
 
 #[tokio::test]
 async fn a_renewal_replaces_the_configurations_and_the_epoch() {
-    let identities = Authority::make().identities(SHORT);
+    let identities = TestCa::make().identities(SHORT);
     let held = identities.hold(&identity("web"));
     ready(&held).await;
     let first = identities.list().remove(0);
@@ -88,12 +88,12 @@ async fn a_renewal_replaces_the_configurations_and_the_epoch() {
 
 #[tokio::test]
 async fn a_certificate_whose_renewal_fails_is_used_until_it_expires() {
-    let authority = Authority::make();
-    let identities = authority.identities(SHORT);
+    let ca = TestCa::make();
+    let identities = ca.identities(SHORT);
     let held = identities.hold(&identity("web"));
     ready(&held).await;
     assert_eq!(summary(&identities).state, NodeCertificateState::Good);
-    authority.fails.store(true, Ordering::SeqCst);
+    ca.fails.store(true, Ordering::SeqCst);
     eventually("a failure", || summary(&identities).failing == 1).await;
     held.client().unwrap();
     let degraded = summary(&identities);
@@ -114,21 +114,21 @@ async fn a_certificate_whose_renewal_fails_is_used_until_it_expires() {
         assert!(error.contains("out of ink"), "{error}");
     }
     let mut arrivals = identities.arrivals();
-    authority.fails.store(false, Ordering::SeqCst);
+    ca.fails.store(false, Ordering::SeqCst);
     eventually("a new certificate", || held.server().is_ok()).await;
     eventually("good", || {
         summary(&identities).state == NodeCertificateState::Good
     })
     .await;
-    assert!(arrivals.has_changed().unwrap(), "who waits is told");
+    assert!(arrivals.has_changed().unwrap(), "waiters are notified");
     arrivals.mark_unchanged();
 }
 
 #[tokio::test]
 async fn a_first_request_that_fails_is_repeated() {
-    let authority = Authority::make();
-    authority.fails.store(true, Ordering::SeqCst);
-    let identities = authority.identities(HOUR);
+    let ca = TestCa::make();
+    ca.fails.store(true, Ordering::SeqCst);
+    let identities = ca.identities(HOUR);
     let held = identities.hold(&identity("web"));
     eventually("a failure", || {
         summary(&identities).state == NodeCertificateState::Degraded
@@ -137,47 +137,47 @@ async fn a_first_request_that_fails_is_repeated() {
     let error = held.ready().unwrap_err().to_string();
     assert!(error.contains("out of ink"), "{error}");
     assert_eq!(identities.list()[0].state, CertificateState::Missing);
-    authority.fails.store(false, Ordering::SeqCst);
+    ca.fails.store(false, Ordering::SeqCst);
     ready(&held).await;
     assert_eq!(identities.faults(&identities.list()), []);
 }
 
 #[tokio::test]
 async fn a_certificate_that_is_not_valid_yet_is_refused() {
-    let authority = Authority::make();
-    let identities = authority.identities(HOUR);
-    authority.ahead.store(600, Ordering::SeqCst);
+    let ca = TestCa::make();
+    let identities = ca.identities(HOUR);
+    ca.ahead.store(600, Ordering::SeqCst);
     let held = identities.hold(&identity("web"));
     eventually("a refusal", || identities.list()[0].error.is_some()).await;
     let error = held.ready().unwrap_err().to_string();
     assert!(error.contains("is not valid before"), "{error}");
     assert!(error.contains("check the clocks"), "{error}");
-    authority.ahead.store(0, Ordering::SeqCst);
+    ca.ahead.store(0, Ordering::SeqCst);
     ready(&held).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_ca_that_is_down_gets_few_requests() {
-    let authority = Authority::make();
-    authority.is_down.store(true, Ordering::SeqCst);
-    let identities = authority.identities(HOUR);
+    let ca = TestCa::make();
+    ca.is_down.store(true, Ordering::SeqCst);
+    let identities = ca.identities(HOUR);
     let held: Vec<_> = (0..1000)
         .map(|number| identities.hold(&identity(&format!("web-{number}"))))
         .collect();
     tokio::time::sleep(Duration::from_secs(60)).await;
-    assert!(identities.is_authority_unavailable());
-    let asked = authority.asked.load(Ordering::SeqCst);
+    assert!(identities.is_ca_unavailable());
+    let asked = ca.asked.load(Ordering::SeqCst);
     assert!((5..40).contains(&asked), "{asked}");
-    authority.is_down.store(false, Ordering::SeqCst);
+    ca.is_down.store(false, Ordering::SeqCst);
     tokio::time::sleep(Duration::from_secs(70)).await;
     assert!(held.iter().all(|one| one.ready().is_ok()));
-    assert_eq!(authority.issued.load(Ordering::SeqCst), 1000);
+    assert_eq!(ca.issued.load(Ordering::SeqCst), 1000);
 }
 
 #[tokio::test]
 async fn a_certificate_that_nobody_holds_is_not_renewed() {
-    let authority = Authority::make();
-    let identities = authority.identities(SHORT);
+    let ca = TestCa::make();
+    let identities = ca.identities(SHORT);
     let held = identities.hold(&identity("web"));
     ready(&held).await;
     drop(held);
@@ -189,5 +189,5 @@ async fn a_certificate_that_nobody_holds_is_not_renewed() {
     })
     .await;
     let others = usize::try_from(other.client().unwrap().epoch()).unwrap();
-    assert_eq!(authority.issued.load(Ordering::SeqCst), 1 + others);
+    assert_eq!(ca.issued.load(Ordering::SeqCst), 1 + others);
 }

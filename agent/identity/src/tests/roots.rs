@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
-use super::authority::{Authority, ready};
+use super::ca::{TestCa, ready};
 use super::{HOUR, Root, eventually, identity};
 use crate::identities::{Identities, WorkloadCertificates};
 use crate::tls::{PeerConnectError, VerifiedPeer};
@@ -52,7 +52,7 @@ async fn tunnel(
 
 #[tokio::test]
 async fn a_connection_to_another_workload_than_expected_is_refused() {
-    let identities = Authority::make().identities(HOUR);
+    let identities = TestCa::make().identities(HOUR);
     let (web, db) = web_and_db(&identities).await;
     let peer = tunnel(&web, &db, db.identity()).await.unwrap();
     assert_eq!(peer.identity(), web.identity());
@@ -65,8 +65,8 @@ async fn a_connection_to_another_workload_than_expected_is_refused() {
 
 #[tokio::test]
 async fn roots_change_without_a_failed_handshake() {
-    let authority = Authority::make();
-    let identities = authority.identities(Duration::from_secs(8));
+    let ca = TestCa::make();
+    let identities = ca.identities(Duration::from_secs(8));
     let (web, db) = web_and_db(&identities).await;
     let met = Arc::new(AtomicUsize::new(0));
     let meeting = tokio::spawn({
@@ -83,13 +83,13 @@ async fn roots_change_without_a_failed_handshake() {
         eventually("handshakes", || met.load(Ordering::SeqCst) > so_far + 5).await;
     };
     some_more().await;
-    let (old, new) = (authority.root(), Arc::new(Root::make()));
-    authority.publish(&[&old, &new]);
+    let (old, new) = (ca.root(), Arc::new(Root::make()));
+    ca.publish(&[&old, &new]);
     some_more().await;
-    authority.sign_with(Arc::clone(&new));
+    ca.sign_with(Arc::clone(&new));
     let first = serials(&identities);
     eventually("renewals", || all_differ(&first, &serials(&identities))).await;
-    authority.publish(&[&new]);
+    ca.publish(&[&new]);
     some_more().await;
     assert!(!meeting.is_finished());
     meeting.abort();
@@ -97,16 +97,16 @@ async fn roots_change_without_a_failed_handshake() {
 
 #[tokio::test]
 async fn only_certificates_of_a_removed_root_are_replaced() {
-    let authority = Authority::make();
-    let identities = authority.identities(HOUR);
+    let ca = TestCa::make();
+    let identities = ca.identities(HOUR);
     let (web, db) = web_and_db(&identities).await;
-    let (old, new) = (authority.root(), Arc::new(Root::make()));
+    let (old, new) = (ca.root(), Arc::new(Root::make()));
     let (first, epoch) = (serials(&identities), web.client().unwrap().epoch());
-    authority.publish(&[&old, &new]);
+    ca.publish(&[&old, &new]);
     eventually("the new roots", || web.client().unwrap().epoch() > epoch).await;
     assert_eq!(serials(&identities), first);
-    authority.sign_with(Arc::clone(&new));
-    authority.publish(&[&new]);
+    ca.sign_with(Arc::clone(&new));
+    ca.publish(&[&new]);
     eventually("others", || all_differ(&first, &serials(&identities))).await;
     tunnel(&web, &db, db.identity()).await.unwrap();
 }
@@ -122,30 +122,30 @@ fn all_differ<T: PartialEq>(these: &[T], those: &[T]) -> bool {
 
 #[tokio::test]
 async fn a_new_root_starts_a_new_epoch_for_tunnels() {
-    let authority = Authority::make();
-    let identities = authority.identities(HOUR);
+    let ca = TestCa::make();
+    let identities = ca.identities(HOUR);
     let web = identities.hold(&identity("web"));
     ready(&web).await;
     let before = web.client().unwrap().epoch();
-    authority.publish(&[&authority.root(), &Root::make()]);
+    ca.publish(&[&ca.root(), &Root::make()]);
     eventually("another epoch", || web.client().unwrap().epoch() > before).await;
 }
 
 #[tokio::test]
 async fn a_peer_of_a_removed_root_is_no_longer_accepted() {
-    let authority = Authority::make();
-    let identities = authority.identities(HOUR);
+    let ca = TestCa::make();
+    let identities = ca.identities(HOUR);
     let (web, db) = web_and_db(&identities).await;
     let peer = tunnel(&web, &db, db.identity()).await.unwrap();
     db.ensure_accepted(&peer).unwrap();
     let epoch = || db.client().map(|tls| tls.epoch()).unwrap_or_default();
-    let (old, new) = (authority.root(), Arc::new(Root::make()));
+    let (old, new) = (ca.root(), Arc::new(Root::make()));
     let before = epoch();
-    authority.publish(&[&old, &new]);
+    ca.publish(&[&old, &new]);
     eventually("the new roots", || epoch() > before).await;
     db.ensure_accepted(&peer).unwrap();
-    authority.sign_with(Arc::clone(&new));
-    authority.publish(&[&new]);
+    ca.sign_with(Arc::clone(&new));
+    ca.publish(&[&new]);
     eventually("a refusal", || db.ensure_accepted(&peer).is_err()).await;
     let error = db.ensure_accepted(&peer).unwrap_err().to_string();
     assert!(error.contains("the mesh's new roots"), "{error}");
@@ -153,8 +153,8 @@ async fn a_peer_of_a_removed_root_is_no_longer_accepted() {
 
 #[tokio::test]
 async fn a_peer_whose_certificate_has_expired_is_no_longer_accepted() {
-    let authority = Authority::make();
-    let identities = authority.identities(Duration::from_secs(6));
+    let ca = TestCa::make();
+    let identities = ca.identities(Duration::from_secs(6));
     let (web, db) = web_and_db(&identities).await;
     let peer = tunnel(&web, &db, db.identity()).await.unwrap();
     db.ensure_accepted(&peer).unwrap();
@@ -167,11 +167,11 @@ async fn a_peer_whose_certificate_has_expired_is_no_longer_accepted() {
 
 #[tokio::test]
 async fn unusable_roots_leave_the_old_ones_in_force() {
-    let authority = Authority::make();
-    let identities = authority.identities(HOUR);
+    let ca = TestCa::make();
+    let identities = ca.identities(HOUR);
     let web = identities.hold(&identity("web"));
     ready(&web).await;
-    authority.publish(&[]);
+    ca.publish(&[]);
     tokio::time::sleep(Duration::from_millis(50)).await;
     tunnel(&web, &web, web.identity()).await.unwrap();
 }

@@ -10,7 +10,8 @@ use crate::connection::ConnectionContext;
 use crate::connection::refusal::Refusal;
 use crate::verdict::Judge;
 use ambit_authorizer::{
-    Allowance, Check, CheckError, CheckOutcome, CheckPeer, CheckedRequest, DenialResponse,
+    Allowance, AuthorizationCheck, CheckError, CheckOutcome, CheckPeer, CheckedRequest,
+    DenialResponse,
 };
 use ambit_model::{MeshSettings, ObjectName};
 use ambit_observe::events::InLog;
@@ -89,7 +90,7 @@ pub(crate) async fn ask(
     let found = settings
         .extension_provider(provider)
         .ok_or(Disagreement::NoAuthorizer("there is none of this name"))?;
-    let check = Check {
+    let check = AuthorizationCheck {
         source: CheckPeer {
             address: context.source.address,
             principal: context.source.identity.as_ref(),

@@ -10,7 +10,7 @@ use rustls::pki_types::ServerName;
 use ambit_ca::Lifetimes;
 use ambit_ca::account::ServiceAccount;
 use ambit_ca::rate_limit::RateLimit;
-use ambit_ca::{CaConfig, PodSource, TokenSource};
+use ambit_ca::{CaServerConfig, PodSource, TokenSource};
 use ambit_jwt::ExpectedToken;
 use ambit_model::TrustDomain;
 use ambit_observe::logging::{self, LogFormat};
@@ -80,7 +80,7 @@ impl ServeArguments {
     }
 }
 
-impl From<ServeArguments> for CaConfig {
+impl From<ServeArguments> for CaServerConfig {
     fn from(arguments: ServeArguments) -> Self {
         let audience = arguments.audience;
         // Each of the two requires the other.

@@ -111,6 +111,6 @@ mod tests {
         let both = [&other[..], &["--ca-dir", "/ca"]].concat();
         assert!(parse(&both).unwrap_err().contains("cannot be used with"));
         let plain = ["--ca-address", "http://istiod", "--ca-root", "/root.pem"];
-        assert!(parse(&plain).unwrap_err().contains("without TLS"));
+        assert!(parse(&plain).unwrap_err().contains("over TLS only"));
     }
 }

@@ -55,7 +55,7 @@ async fn wrong_answers_are_refused_and_do_not_change_the_roots() {
     ] {
         scene.server.reply(reply);
         let failure = scene.refused().await;
-        assert!(!failure.is_of_authority(), "{failure}");
+        assert!(!failure.is_of_ca(), "{failure}");
         let failure = failure.to_string();
         assert!(failure.contains(reason), "{reason}: {failure}");
         assert_eq!(*scene.ca.anchors().borrow(), before, "{failure}");
@@ -76,18 +76,14 @@ async fn a_refusal_says_what_to_do() {
     ] {
         scene.server.reply(Reply::Status(code, text));
         let failure = scene.refused().await;
-        assert_eq!(failure.is_of_authority(), words == token, "{failure}");
+        assert_eq!(failure.is_of_ca(), words == token, "{failure}");
         let failure = failure.to_string();
         assert!(words.iter().all(|word| failure.contains(word)), "{failure}");
         assert!(failure.contains(text), "{failure}");
     }
-    for (code, is_of_authority) in [(14, true), (8, true), (3, false), (13, false)] {
+    for (code, is_of_ca) in [(14, true), (8, true), (3, false), (13, false)] {
         scene.server.reply(Reply::Status(code, "busy"));
-        assert_eq!(
-            scene.refused().await.is_of_authority(),
-            is_of_authority,
-            "{code}"
-        );
+        assert_eq!(scene.refused().await.is_of_ca(), is_of_ca, "{code}");
     }
 }
 

@@ -21,7 +21,7 @@ async fn no_token_is_sent_to_a_ca_of_another_root() {
     let scene = Scene::start(good(&Arc::new(Root::make()))).await;
     fs::write(scene.file("root.pem"), Root::make().pem).unwrap();
     let failure = scene.refused().await;
-    assert!(failure.is_of_authority());
+    assert!(failure.is_of_ca());
     let failure = failure.to_string();
     for word in ["--ca-root", "root.pem", NAME, "no token was sent"] {
         assert!(failure.contains(word), "{word}: {failure}");
@@ -92,7 +92,7 @@ async fn the_error_names_a_ca_that_cannot_be_reached() {
     let address = "127.0.0.1:1";
     scene.ca.config.address = format!("https://{address}").parse().unwrap();
     let failure = scene.refused().await;
-    assert!(failure.is_of_authority());
+    assert!(failure.is_of_ca());
     let failure = failure.to_string();
     assert!(
         failure.contains("--ca-address") && failure.contains(address),

@@ -14,7 +14,7 @@ use crate::roots::TrustAnchors;
 use ambit_model::WorkloadIdentity;
 
 /// A CA that counts requests and can be made to fail.
-pub(super) struct Authority {
+pub(super) struct TestCa {
     roots: Mutex<Arc<Root>>,
     anchors: watch::Sender<Arc<TrustAnchors>>,
     pub(super) asked: AtomicUsize,
@@ -27,7 +27,7 @@ pub(super) struct Authority {
     pub(super) stuck: Mutex<HashSet<String>>,
 }
 
-impl Authority {
+impl TestCa {
     pub(super) fn make() -> Arc<Self> {
         let root = Root::make();
         Arc::new(Self {
@@ -64,7 +64,7 @@ impl Authority {
     }
 }
 
-impl CertificateProvider for Authority {
+impl CertificateProvider for TestCa {
     fn issue<'a>(&'a self, identity: &'a WorkloadIdentity, lifetime: Duration) -> IssueFuture<'a> {
         Box::pin(async move {
             self.asked.fetch_add(1, Ordering::SeqCst);
