@@ -245,11 +245,11 @@ fn an_http_provider_may_not_ask_for_what_http_itself_needs() {
         ),
         (
             "includeRequestHeadersInCheck: [a, '*']",
-            ".includeRequestHeadersInCheck[1]: \"*\" is no name of a header",
+            ".includeRequestHeadersInCheck[1]: \"*\" is not the name of a header",
         ),
         (
             "headersToUpstreamOnAllow: [':path']",
-            ".headersToUpstreamOnAllow[0]: \":path\" is no name of a header",
+            ".headersToUpstreamOnAllow[0]: \":path\" is not the name of a header",
         ),
     ] {
         let message = refusal(&format!(
