@@ -388,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_cannot_have_any_number_of_tokens_verified() {
+    fn the_number_of_tokens_of_a_request_is_limited() {
         let parameters = |count: usize| {
             let pairs: Vec<_> = (0..count).map(|n| format!("access_token={n}")).collect();
             format!("/?{}", pairs.join("&"))

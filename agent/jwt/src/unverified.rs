@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_taken_apart() {
+    fn a_token_is_parsed() {
         let text = token(
             HEADER,
             r#"{"iss": "i", "sub": "s", "aud": ["a"], "exp": 7, "nbf": 1.9}"#,
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn absent_claims_are_no_error_and_wrong_types_are() {
+    fn absent_claims_are_accepted_and_wrong_types_are_not() {
         let empty = claims("{}").expect("well-formed");
         assert_eq!((empty.issuer.as_str(), empty.subject.as_str()), ("", ""));
         assert_eq!((empty.expires, empty.not_before), (None, None));

@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_never_enrolled_is_refused_rather_than_passed() {
+    fn pods_that_are_never_enrolled_are_refused_rather_than_passed() {
         for reason in NEVER {
             let mut mesh = parts();
             mesh.workloads

@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn http_wins_where_services_disagree() {
+    fn http_wins_if_services_disagree() {
         for order in [
             [AppProtocol::Http, AppProtocol::Opaque],
             [AppProtocol::Opaque, AppProtocol::Http],

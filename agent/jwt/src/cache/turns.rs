@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn namespaces_take_turns_whoever_came_first() {
+    fn namespaces_take_turns_regardless_of_arrival() {
         let mut queue = Queue::new(Capacity { total: 1, share: 1 });
         for _ in 0..5 {
             queue.join(of(&["a"]));
