@@ -209,7 +209,7 @@ fn from_the_agent_to_its_own_node(lab: &Lab) -> Result<()> {
     let server = LabServer::start(lab, &node, Mode::Http, &all)?;
     have_keys_fetched(lab, &all)?;
     for at in all {
-        ensure_no_keys(&target.agents[0], at, "no address that may be asked")?;
+        ensure_no_keys(&target.agents[0], at, "no address that policies may use")?;
     }
     // To the other node's agent this one is a host like any other.
     let other = NodeName::B.link_addresses();

@@ -1,4 +1,4 @@
-//! All tokens of a request against all rules of a workload.
+//! Verifies all tokens of a request by all rules of a workload.
 
 use std::time::SystemTime;
 
@@ -14,20 +14,19 @@ use super::unverified::Unverified;
 use super::verify::{check_claims, check_signature, policy_token};
 use ambit_policy::{JwtRule, TokenPresence};
 
-/// The head of a request.
+/// The parts of a request that its authentication depends on.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestToAuthenticate<'a> {
     /// The method.
     pub method: &'a Method,
-    /// Path and query, as they came.
+    /// Path and query, as received.
     pub target: &'a str,
     /// The headers, without pseudo-headers.
     pub headers: &'a HeaderMap,
 }
 
 impl RequestToAuthenticate<'_> {
-    /// Whether a browser asks what it may send (the Fetch standard's CORS-preflight): it does not
-    /// send a token along then.
+    /// Whether this is a CORS preflight (Fetch standard), with which a browser sends no token.
     pub(super) fn is_preflight(&self) -> bool {
         let has = |name| {
             self.headers
@@ -38,18 +37,18 @@ impl RequestToAuthenticate<'_> {
     }
 }
 
-/// Verifies the tokens of a request. `None`: it carries none and needs none, or is a CORS
-/// preflight, which a browser sends without.
+/// Verifies the tokens of a request. Returns `None` if it carries none and needs none, or if it is a
+/// CORS preflight, which a browser sends without a token.
 ///
-/// Every token has to be one that some rule accepts at the place where it was. Of several different
-/// ones, policy sees that of the first rule, and of its first location; Istio leaves that open. A
-/// rule whose presence is required has to accept one of them.
+/// Every token has to be accepted by a rule that looks at the place where it was. If there are several
+/// different tokens, policies see the one of the first rule and of its first location; Istio does not
+/// define this. A rule that requires a token has to accept one of them.
 ///
-/// Waits only where an issuer's keys are being fetched, and no longer than its rule's timeout.
+/// Waits only while an issuer's keys are being fetched, and at most for the rule's timeout.
 ///
 /// # Errors
-/// A token is not accepted, or one that is required is missing: the request has to be answered, not
-/// passed on.
+/// [`Unauthenticated`] if a token is not accepted, or a required one is missing. The request must not be
+/// passed on then.
 pub async fn authenticate(
     rules: &[JwtRule],
     request: &RequestToAuthenticate<'_>,
@@ -60,7 +59,7 @@ pub async fn authenticate(
         return Ok(None);
     }
     let found = extract(rules, request)?;
-    // What needs no keys comes first: a request that fails anyhow causes no fetch.
+    // Checks that need no keys come first, so that a request that fails them causes no fetch.
     let candidates = found.iter().map(|found| Candidate::new(found, now));
     let candidates = candidates.collect::<Result<Vec<_>, _>>()?;
     let mut budget = VerificationBudget::of_request();
@@ -72,7 +71,7 @@ pub async fn authenticate(
     Ok(VerifiedTokens::new(accepted))
 }
 
-/// Ensures that every rule that requires a token accepts one.
+/// Ensures that each rule that requires a token accepts one.
 async fn require(
     rules: &[JwtRule],
     candidates: &[Candidate<'_>],
@@ -88,8 +87,8 @@ async fn require(
     Ok(())
 }
 
-/// Whether a rule accepts one of the tokens; if not, the reason why it does not accept the first
-/// that its claims are for.
+/// Ensures that a rule accepts one of the tokens. The error is that of the first token whose claims
+/// satisfy the rule.
 async fn accepted_by(
     rule: &JwtRule,
     candidates: &[Candidate<'_>],
@@ -107,7 +106,7 @@ async fn accepted_by(
     Err(error.unwrap_or(Unauthenticated::Missing))
 }
 
-/// A token whose claims satisfy some rules.
+/// A token whose claims satisfy at least one rule.
 struct Candidate<'a> {
     found: &'a Found<'a>,
     token: Unverified<'a>,
@@ -140,12 +139,12 @@ impl<'a> Candidate<'a> {
         }
     }
 
-    /// Whether its claims satisfy a rule, by the identity of the rule: there may be two equal ones.
+    /// Whether its claims satisfy this very rule. There may be two equal rules.
     fn is_for(&self, rule: &JwtRule) -> bool {
         self.rules.iter().any(|&known| std::ptr::eq(known, rule))
     }
 
-    /// Whether the keys of a rule signed it.
+    /// Checks its signature with the keys of a rule.
     async fn check(
         &self,
         rule: &JwtRule,
@@ -158,8 +157,8 @@ impl<'a> Candidate<'a> {
         check_signature(&self.token, set.as_deref(), budget)
     }
 
-    /// The first rule whose keys signed it accepts it; where none did, the first one's reason
-    /// counts.
+    /// Accepts the token by the first rule whose keys verify it. If none does, the error is that of the
+    /// first rule.
     async fn verify(
         self,
         keys: &KeyCache,
@@ -191,7 +190,7 @@ impl<'a> Candidate<'a> {
     }
 }
 
-/// Whether a token is of a rule's issuer. A rule without one takes any.
+/// Whether a token is of a rule's issuer. A rule without an issuer accepts any.
 fn is_issuer(rule: &JwtRule, token: &Unverified<'_>) -> bool {
     let issuer = rule.issuer.as_ref();
     issuer.is_none_or(|issuer| *issuer == token.claims.issuer)

@@ -1,33 +1,33 @@
-//! What verifying the signatures of one request may cost: whoever sends tokens without `kid`, and
-//! whoever writes a policy with many or large keys, has other pods' requests wait otherwise.
+//! Limits the cost of verifying the signatures of one request. Without a limit, tokens without `kid` and
+//! policies with many or large keys would make other pods' requests wait.
 
 use ambit_policy::{Curve, KeyMaterial};
 
-/// What the signatures of one request may cost, in verifications with an RSA key of 2048 bits.
+/// The most that the signatures of one request may cost, in verifications with an RSA key of 2048 bits.
 pub(super) const MAX_WORK: u32 = 64;
 
-/// The work of one verification, in verifications with an RSA key of 2048 bits and the usual
-/// exponent, rounded up.
+/// The cost of one verification, in verifications with an RSA key of 2048 bits and the usual exponent,
+/// rounded up.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct Cost(u32);
 
-/// What is left for a request.
+/// What a request may still spend.
 #[derive(Debug)]
 pub(super) struct VerificationBudget {
     left: u32,
 }
 
-/// A verification would cost more than is left.
+/// A verification would cost more than what is left.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Exhausted;
 
 impl VerificationBudget {
-    /// That of a request of which nothing is verified yet.
+    /// The budget of a request.
     pub(super) fn of_request() -> Self {
         Self { left: MAX_WORK }
     }
 
-    /// Takes the cost of a verification that is about to be made.
+    /// Spends the cost of a verification before it is made.
     pub(super) fn spend(&mut self, cost: Cost) -> Result<(), Exhausted> {
         self.left = self.left.checked_sub(cost.0).ok_or(Exhausted)?;
         Ok(())
@@ -49,8 +49,8 @@ impl Cost {
     }
 }
 
-/// A squaring for each bit of the exponent and a multiplication for each that is set, each growing
-/// with the square of the modulus.
+/// A squaring for each bit of the exponent and a multiplication for each bit that is set. The cost of each
+/// grows with the square of the modulus.
 fn rsa(modulus: &[u8], exponent: &[u8]) -> u32 {
     const USUAL_STEPS: u64 = 17 + 2;
     const USUAL_LENGTH: u64 = 256;

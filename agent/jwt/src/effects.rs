@@ -1,4 +1,4 @@
-//! What becomes of a request whose tokens are verified.
+//! Changes a request after its tokens were verified.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use super::extract::{cookie_value, parameter_value, split_query, tokens_in};
 use ambit_model::folded;
 use ambit_policy::{ClaimHeader, JwtRule, TokenLocation, VerifiedToken};
 
-/// The verified tokens of a request.
+/// The verified tokens of a request; at least one.
 #[derive(Debug)]
 pub struct VerifiedTokens {
     token: Arc<VerifiedToken>,
@@ -22,28 +22,28 @@ pub struct VerifiedTokens {
 #[derive(Debug)]
 pub(super) struct Accepted {
     pub(super) token: Arc<VerifiedToken>,
-    /// The token as it came, and the places that it is taken from; none where it is forwarded.
+    /// The token as received, and the places to remove it from; empty if it is forwarded.
     pub(super) stripped: (String, Vec<TokenLocation>),
-    /// Headers for the application.
+    /// Headers to set for the application.
     pub(super) outputs: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl VerifiedTokens {
-    /// `None` where there is no token.
+    /// `None` if no token was accepted.
     pub(super) fn new(accepted: Vec<Accepted>) -> Option<Self> {
         let token = accepted.first()?.token.clone();
         Some(Self { token, accepted })
     }
 
-    /// The token that policy sees.
+    /// The token that policies see.
     pub fn token(&self) -> &Arc<VerifiedToken> {
         &self.token
     }
 }
 
 impl Accepted {
-    /// The headers that a rule makes of a token: its payload as it came, and claims that are texts,
-    /// numbers or booleans. A text that no header can hold is left out.
+    /// The headers that a rule derives from a token: its payload as received, and claims that are
+    /// strings, numbers or booleans. A value that no header can have is left out.
     pub(super) fn outputs(
         rule: &JwtRule,
         payload: &str,
@@ -62,7 +62,7 @@ impl Accepted {
     }
 }
 
-/// A claim's value as text. A claim whose own name has dots is found by all of it.
+/// A claim's value as text. A claim whose own name contains dots is found by its whole name.
 fn claim_text(claims: &Map<String, Value>, output: &ClaimHeader) -> Option<String> {
     let nested = || {
         let mut names = output.claim.split('.');
@@ -77,9 +77,9 @@ fn claim_text(claims: &Map<String, Value>, output: &ClaimHeader) -> Option<Strin
     }
 }
 
-/// Changes a request that may be passed on, whether or not it carries a token: headers that stand
-/// for a verified token are removed if the client sent them, and set from what was verified; tokens
-/// are taken out of headers and `target` (path and query) unless a rule forwards them.
+/// Changes a request that may be passed on, whether or not it carries a token. Headers that rules derive
+/// from tokens are removed if the client sent them, and set from the verified tokens. Tokens are removed
+/// from headers and `target` (path and query) unless a rule forwards them.
 pub fn apply(
     rules: &[JwtRule],
     verified: Option<&VerifiedTokens>,
@@ -100,12 +100,12 @@ pub fn apply(
         }
     }
     for (header, value) in accepted.iter().flat_map(|accepted| &accepted.outputs) {
-        // Of several tokens the one that policy sees comes first.
+        // If there are several tokens, the one that policies see comes first.
         headers.entry(header).or_insert_with(|| value.clone());
     }
 }
 
-/// Removes a header, and those that an application may take for it.
+/// Removes a header, and those that an application may confuse with it.
 fn remove_lookalikes(headers: &mut HeaderMap, name: &HeaderName) {
     let wanted = folded(name.as_str());
     let names: Vec<_> = headers
@@ -142,7 +142,7 @@ fn strip(token: &str, place: &TokenLocation, headers: &mut HeaderMap, target: &m
     }
 }
 
-/// Replaces the lines of a header by what is kept of each.
+/// Replaces each line of a header by what remains of it.
 fn retain(
     headers: &mut HeaderMap,
     name: &HeaderName,
@@ -155,7 +155,7 @@ fn retain(
     }
 }
 
-/// A target without some parameters of its query; the others stay as they are, byte for byte.
+/// A target without certain parameters of its query. The others stay as they are, byte for byte.
 fn without_parameters(target: &str, is_dropped: impl Fn(&str) -> bool) -> String {
     let (path, query, fragment) = split_query(target);
     let pairs = query.split('&').filter(|pair| !is_dropped(pair));
@@ -164,7 +164,7 @@ fn without_parameters(target: &str, is_dropped: impl Fn(&str) -> bool) -> String
     format!("{path}{mark}{query}{fragment}")
 }
 
-/// A Cookie header without some cookies; `None` where none is left.
+/// A Cookie header without certain cookies; `None` if none is left.
 fn without_cookies(value: &HeaderValue, is_dropped: impl Fn(&[u8]) -> bool) -> Option<HeaderValue> {
     let cookies = value.as_bytes().split(|&byte| byte == b';');
     let kept: Vec<&[u8]> = cookies

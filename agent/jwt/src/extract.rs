@@ -1,5 +1,5 @@
-//! Where tokens are in a request. All of them are found, not the first only: one that is passed
-//! over would reach the application unverified.
+//! Finds the tokens of a request: all of them, because one that is overlooked would reach the
+//! application unverified.
 
 use std::borrow::Cow;
 
@@ -10,17 +10,17 @@ use super::authenticate::RequestToAuthenticate;
 use super::unauthenticated::Unauthenticated;
 use ambit_policy::{JwtRule, TokenLocation};
 
-/// Different tokens of a request that are looked at.
+/// The most different tokens that a request may have.
 pub(super) const MAX_TOKENS: usize = 8;
 
-/// A token and where it was.
+/// A token and the places where it was found.
 #[derive(PartialEq, Eq, Debug)]
 pub(super) struct Found<'a> {
-    /// The token, as it came.
+    /// The token as received.
     pub(super) text: Cow<'a, str>,
-    /// The places at which it was, each once.
+    /// The places where it was found, each once.
     pub(super) places: Vec<&'a TokenLocation>,
-    /// The rules that look at one of those places, in order.
+    /// The rules that look at one of these places, in order.
     pub(super) rules: Vec<&'a JwtRule>,
 }
 
@@ -77,9 +77,9 @@ fn in_header<'a>(headers: &'a HeaderMap, name: &HeaderName, prefix: &str) -> Vec
         .collect()
 }
 
-/// The tokens of one line of a header: what follows the first occurrence of the prefix, wherever that
-/// is, as in Envoy (`Basic x, Bearer y`); and what follows the prefix at the start in other case,
-/// which does not count in a scheme of authentication (RFC 9110, section 11.1).
+/// The tokens in one line of a header: what follows the first occurrence of the prefix anywhere in the
+/// line, as in Envoy (`Basic x, Bearer y`); and what follows the prefix at the start of the line in any
+/// case of letters, because the name of an authentication scheme has no case (RFC 9110, section 11.1).
 pub(super) fn tokens_in<'a>(value: &'a [u8], prefix: &str) -> Vec<Cow<'a, str>> {
     match String::from_utf8_lossy(value) {
         Cow::Borrowed(text) => after_prefix(text, prefix).map(Cow::Borrowed).collect(),
@@ -102,13 +102,13 @@ fn after_prefix<'a>(text: &'a str, prefix: &str) -> impl Iterator<Item = &'a str
         let rest = text.get(found + length..).unwrap_or_default();
         match rest.find(is_of_tokens) {
             Some(start) => rest[start..].trim_end(),
-            // As in Envoy: the prefix promises a token, so that its want is not overlooked.
+            // As in Envoy: after the prefix there has to be a token, so the whole line counts as one.
             None => text,
         }
     })
 }
 
-/// Whether tokens are made of this: base64url and dots. What else stands before is passed over.
+/// Whether a token can have this character (base64url and dots). Others before the token are skipped.
 fn is_of_tokens(character: char) -> bool {
     character.is_ascii_alphanumeric() || matches!(character, '-' | '_' | '.')
 }
@@ -121,8 +121,8 @@ fn in_query<'a>(target: &'a str, name: &str) -> Vec<Cow<'a, str>> {
         .collect()
 }
 
-/// The value of a parameter, where it has this name. One without a value is an empty token, as in
-/// Envoy. A `+` in a name may be a space, as in forms, or itself, as in Envoy.
+/// The value of a parameter, if it has this name. Without a value it is an empty token, as in Envoy. A `+`
+/// in its name may be a space, as in forms, or a plus, as in Envoy.
 pub(super) fn parameter_value<'a>(pair: &'a str, name: &str) -> Option<Cow<'a, str>> {
     let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
     let is_name = percent_decoded(key) == name || percent_decoded(&key.replace('+', " ")) == name;
@@ -153,7 +153,7 @@ fn hex(digit: u8) -> Option<u8> {
     u8::try_from(value).ok()
 }
 
-/// Path, query and what follows it, without `?`; the latter two may be empty.
+/// Path, query (without `?`) and fragment; the latter two may be empty.
 pub(super) fn split_query(target: &str) -> (&str, &str, &str) {
     let end = target.find('#').unwrap_or(target.len());
     let (target, fragment) = target.split_at(end);
@@ -168,8 +168,8 @@ fn in_cookies<'a>(headers: &'a HeaderMap, name: &str) -> Vec<Cow<'a, str>> {
     values.map(String::from_utf8_lossy).collect()
 }
 
-/// The value of a cookie, where it has this name; quotes around it are not part of it. An empty one is
-/// an empty token, as in Envoy.
+/// The value of a cookie, if it has this name, without quotes. An empty value is an empty token, as in
+/// Envoy.
 pub(super) fn cookie_value<'a>(cookie: &'a [u8], name: &str) -> Option<&'a [u8]> {
     let equals = cookie.iter().position(|&byte| byte == b'=')?;
     let (key, value) = (
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn by_default_a_bearer_token_and_a_parameter_are_looked_for() {
+    fn by_default_a_bearer_token_and_a_parameter_are_found() {
         let rules = [testing::rule("issuer")];
         for (target, lines, expected) in [
             ("/", &[("authorization", "Bearer a")][..], &["a"][..]),
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_are_found_where_envoy_finds_them() {
+    fn tokens_are_found_as_in_envoy() {
         let authorization = |value| [("authorization", value)];
         let rules = [testing::rule("issuer")];
         for (value, expected) in [
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_that_is_not_text_is_found_all_the_same() {
+    fn a_token_that_is_not_utf_8_is_found() {
         let mut headers = HeaderMap::new();
         let value = HeaderValue::from_bytes(b"Bearer a\xffb").expect("a value");
         headers.append(http::header::AUTHORIZATION, value);
@@ -388,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_cannot_have_any_number_of_tokens_verified() {
+    fn the_number_of_tokens_of_a_request_is_limited() {
         let parameters = |count: usize| {
             let pairs: Vec<_> = (0..count).map(|n| format!("access_token={n}")).collect();
             format!("/?{}", pairs.join("&"))

@@ -1,4 +1,4 @@
-//! Keys that are ready to verify signatures.
+//! Keys in the form that verifies signatures.
 
 use aws_lc_rs::signature::{self, ParsedPublicKey, RsaParameters, RsaPublicKeyComponents};
 
@@ -13,9 +13,9 @@ pub struct KeySet(Vec<Key>);
 #[derive(Debug)]
 struct Key {
     id: Option<String>,
-    /// For each algorithm that the key can be used with.
+    /// One verifier for each algorithm that the key can be used with.
     verifiers: Vec<(Algorithm, ParsedPublicKey)>,
-    /// The only length that a signature with the key has, in bytes.
+    /// The length of every signature with this key, in bytes.
     signature_length: usize,
     cost: Cost,
 }
@@ -23,11 +23,11 @@ struct Key {
 /// Why no key of a set verifies a signature.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum NotSigned {
-    /// None is for this `kid` and `alg`.
+    /// No key is for this `kid` and `alg`.
     NoKey,
-    /// The signature is of another key, or of other bytes.
+    /// The signature is of another key or of other bytes.
     Mismatch,
-    /// Trying all keys would cost the request too much.
+    /// Trying all keys would cost more than the request's budget.
     TooCostly,
 }
 
@@ -38,13 +38,13 @@ impl From<Exhausted> for NotSigned {
 }
 
 impl KeySet {
-    /// Makes keys ready. One that is no key at all, such as a point that is not on its curve, is
-    /// left out; a set without keys verifies nothing.
+    /// Prepares keys. An invalid key, such as a point that is not on its curve, is left out. A set without
+    /// keys verifies nothing.
     pub fn new(jwks: &Jwks) -> Self {
         Self(jwks.keys().iter().filter_map(Key::new).collect())
     }
 
-    /// Whether a key is for a token with this header.
+    /// Whether a key of the set is for a token with this header.
     pub(super) fn has_key_for(&self, header: &TokenHeader) -> bool {
         self.verifiers(header).next().is_some()
     }
@@ -71,9 +71,8 @@ impl KeySet {
         Err(error)
     }
 
-    /// Keys that go by the token's `kid`, then those that go by none, as in Envoy; all where the
-    /// token has no `kid`. The key says which algorithms it is for: the token only chooses among
-    /// them.
+    /// The keys with the token's `kid`, then those without one, as in Envoy; all keys if the token has no
+    /// `kid`. The key determines its algorithms, and the token only chooses among them.
     fn verifiers<'a>(
         &'a self,
         header: &'a TokenHeader,
@@ -115,7 +114,7 @@ fn signature_length(material: &KeyMaterial) -> usize {
     }
 }
 
-/// `None`: the material is no key, or not for this algorithm.
+/// `None` if the key is invalid or not for this algorithm.
 fn verifier(material: &KeyMaterial, algorithm: Algorithm) -> Option<ParsedPublicKey> {
     match material {
         KeyMaterial::Rsa { modulus, exponent } => {

@@ -1,12 +1,12 @@
-//! Tokens of requests (JWT, RFC 7519), verified for the RequestAuthentication of a workload.
+//! Verifies the tokens of requests (JWT, RFC 7519) by the RequestAuthentications of a workload.
 //!
-//! [`authenticate()`] is what the proxy asks of each request: which token it carries, if any.
-//! [`apply`] is what then happens to the request. [`KeyCache`] has the issuers' keys.
-//! [`verify_bearer`] is for a token of one known issuer.
+//! The proxy calls [`authenticate()`] for each request, to learn which valid token it carries, if any,
+//! and then [`apply`], which changes the request for the application. [`KeyCache`] fetches and keeps the
+//! issuers' keys. [`verify_bearer`] verifies a token of one known issuer.
 //!
-//! Signatures are checked with aws-lc-rs, which TLS uses too, by the little code of `key_set` and
-//! `unverified`. A general JWT library would take repeated JSON keys (the application may see the
-//! other value), pass over `crit`, and parse a key again for each token.
+//! Signatures are checked with aws-lc-rs, which TLS uses too, by the small modules `key_set` and
+//! `unverified`. A general JWT library would accept repeated JSON keys (of which the application may use
+//! the other value), ignore `crit`, and parse a key again for each token.
 
 mod authenticate;
 mod budget;

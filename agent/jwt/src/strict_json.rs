@@ -1,12 +1,12 @@
-//! JSON objects in which no key stands twice: two readers of such an object may see different
-//! values, and one of them is policy.
+//! Reads JSON objects in which no key is repeated. If a key were repeated, policies and the application
+//! could see different values.
 
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-/// Reads an object. `None`: not JSON, not an object, or with a repeated key somewhere in it.
+/// Reads an object. `None` if the text is not JSON or not an object, or has a repeated key at any depth.
 pub(super) fn object(json: &[u8]) -> Option<Map<String, Value>> {
     match serde_json::from_slice(json) {
         Ok(Strict(Value::Object(fields))) => Some(fields),
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_object_is_refused() {
+    fn anything_but_an_object_is_refused() {
         for json in [
             "",
             "null",

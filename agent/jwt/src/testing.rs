@@ -21,10 +21,10 @@ use serde_json::{Value, json};
 
 use ambit_policy::{Jwks, JwtRule, KeySource, TokenLocation, TokenPresence};
 
-/// Takes long to make.
+/// Shared, because making an RSA key takes long.
 static RSA: LazyLock<TestIssuer> = LazyLock::new(TestIssuer::new_rsa);
 
-/// Somebody who signs tokens.
+/// An issuer that signs tokens.
 pub enum TestIssuer {
     Rsa(RsaKeyPair),
     Ec(EcdsaKeyPair, &'static str),
@@ -32,17 +32,17 @@ pub enum TestIssuer {
 }
 
 impl TestIssuer {
-    /// One with an RSA key, the same each time.
+    /// An issuer with an RSA key, the same for each call.
     pub fn rsa() -> &'static Self {
         &RSA
     }
 
-    /// One with another RSA key each time.
+    /// An issuer with a new RSA key.
     pub fn new_rsa() -> Self {
         Self::Rsa(RsaKeyPair::generate(KeySize::Rsa2048).expect("a key"))
     }
 
-    /// One with a key of a curve: `P-256`, `P-384` or `P-521`.
+    /// An issuer with a key of a curve: `P-256`, `P-384` or `P-521`.
     pub fn ec(curve: &'static str) -> Self {
         let algorithm: &'static EcdsaSigningAlgorithm = match curve {
             "P-256" => &signature::ECDSA_P256_SHA256_FIXED_SIGNING,
@@ -52,7 +52,7 @@ impl TestIssuer {
         Self::Ec(EcdsaKeyPair::generate(algorithm).expect("a key"), curve)
     }
 
-    /// One with an Ed25519 key.
+    /// An issuer with an Ed25519 key.
     pub fn ed25519() -> Self {
         Self::Ed25519(Ed25519KeyPair::generate().expect("a key"))
     }
@@ -82,7 +82,7 @@ impl TestIssuer {
         }
     }
 
-    /// A set of its key only.
+    /// A set with its key.
     pub fn jwks(&self) -> Value {
         json!({"keys": [self.jwk()]})
     }
@@ -124,7 +124,7 @@ impl TestIssuer {
         }
     }
 
-    /// A token with a header of one's own, signed as its `alg` says.
+    /// A token with a given header, signed by its `alg`.
     pub fn token_with_header(&self, header: &Value, claims: &Value) -> String {
         let algorithm = header["alg"].as_str().unwrap_or_default();
         let signed = unsigned(header, claims);
@@ -143,7 +143,7 @@ impl TestIssuer {
     }
 }
 
-/// Rules of one namespace, as [`crate::KeyCache::wanted`] takes them.
+/// Rules of one namespace, in the form for [`crate::KeyCache::wanted`].
 pub fn in_one_namespace<'a>(
     rules: impl IntoIterator<Item = &'a JwtRule>,
 ) -> impl Iterator<Item = (&'a Arc<str>, &'a JwtRule)> {
@@ -157,7 +157,7 @@ pub fn unsigned(header: &Value, claims: &Value) -> String {
     format!("{}.{}", encode(header), encode(claims))
 }
 
-/// A rule with keys in it.
+/// A rule with inline keys.
 pub fn rule_with_keys(issuer: &str, jwks: &Value) -> JwtRule {
     let jwks = Jwks::parse(jwks.to_string().as_bytes()).expect("usable");
     JwtRule {
@@ -166,7 +166,7 @@ pub fn rule_with_keys(issuer: &str, jwks: &Value) -> JwtRule {
     }
 }
 
-/// A rule with the keys of nobody.
+/// A rule without keys.
 pub fn rule(issuer: &str) -> JwtRule {
     let nobody = r#"{"keys": [{"kty": "OKP", "crv": "Ed25519",
         "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;

@@ -2,68 +2,68 @@
 
 use http::{HeaderValue, StatusCode};
 
-/// As much of a request's URL as goes into the answer, in bytes.
+/// How much of a request's URL goes into the answer, in bytes.
 const MAX_REALM: usize = 256;
 
-/// Why a request's token is not accepted. Displays as a sentence for an operator, which has no part
-/// of the token but its issuer.
+/// Why a request's token is not accepted. Displays as a sentence for an operator, without any part of
+/// the token except its issuer.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Unauthenticated {
     /// Not three parts, or too long.
     #[error(
-        "the request's token is no signed JWT of at most {} bytes; send one, or none",
+        "the request's token is not a signed JWT of at most {} bytes; send a valid one, or none",
         super::unverified::MAX_TOKEN
     )]
     Malformed,
-    /// The header is no JSON object without repeated keys, or has a field of a wrong type.
-    #[error("the header of the request's JWT is malformed; the issuer has to mend it")]
+    /// The header is not a JSON object, has a repeated key, or a field of a wrong type.
+    #[error("the header of the request's JWT is malformed; the issuer has to correct it")]
     MalformedHeader,
-    /// `alg` is missing, `none`, of a shared secret, or unknown; or `crit` asks for more.
+    /// `alg` is missing, `none`, for a shared secret, or unknown; or there is a `crit`.
     #[error(
-        "the request's JWT is signed in a way that is not supported; the issuer has to use RS*, \
-         PS*, ES* or EdDSA, and no \"crit\""
+        "the signature algorithm of the request's JWT is not supported; the issuer has to use RS*, PS*, \
+         ES* or EdDSA, and no \"crit\""
     )]
     UnsupportedAlgorithm,
-    /// The payload is no JSON object without repeated keys, or has a claim of a wrong type.
-    #[error("the payload of the request's JWT is malformed; the issuer has to mend it")]
+    /// The payload is not a JSON object, has a repeated key, or a claim of a wrong type.
+    #[error("the payload of the request's JWT is malformed; the issuer has to correct it")]
     MalformedPayload,
     /// The signature is not base64url.
-    #[error("the signature of the request's JWT is malformed; the issuer has to mend it")]
+    #[error("the signature of the request's JWT is malformed; the issuer has to correct it")]
     MalformedSignature,
-    /// No rule with this issuer looks for tokens where this one was.
+    /// No rule with this issuer looks at the place where the token was.
     #[error(
-        "no RequestAuthentication knows the issuer {issuer:?} of the request's JWT at the place \
-         where it was; add a rule for it, or send no such token"
+        "no RequestAuthentication accepts the issuer {issuer:?} of the request's JWT at the place where \
+         it was sent; add a rule for it, or do not send the token"
     )]
     UnknownIssuer {
         /// `iss`.
         issuer: String,
     },
-    /// `nbf` is yet to come.
+    /// `nbf` is in the future.
     #[error("the JWT of the issuer {issuer:?} is not valid yet; compare the clocks")]
     NotYetValid {
         /// `iss`.
         issuer: String,
     },
-    /// `exp` has passed.
+    /// `exp` is in the past.
     #[error("the JWT of the issuer {issuer:?} has expired; the caller has to get a new one")]
     Expired {
         /// `iss`.
         issuer: String,
     },
-    /// None of `aud` is one of the rule's.
+    /// No audience in `aud` is one of the rule's.
     #[error(
-        "the JWT of the issuer {issuer:?} is for other audiences; ask the issuer for one of the \
-         rule's audiences, or add the token's to the rule"
+        "the JWT of the issuer {issuer:?} is for other audiences; get one for an audience of the rule, \
+         or add the token's audience to the rule"
     )]
     OtherAudience {
         /// `iss`.
         issuer: String,
     },
-    /// The issuer's keys could not be had.
+    /// The issuer's keys could not be fetched.
     #[error(
-        "there are no keys to verify the JWT of the issuer {issuer:?} with; see `ambit status` for \
-         why they could not be fetched"
+        "there are no keys to verify the JWT of the issuer {issuer:?}; `ambit status` says why they \
+         could not be fetched"
     )]
     NoKeys {
         /// `iss`.
@@ -75,15 +75,15 @@ pub enum Unauthenticated {
         /// `iss`.
         issuer: String,
     },
-    /// The signature is not of the issuer's key.
+    /// The signature was not made with a key of the issuer.
     #[error("the JWT is not signed by a key of its issuer {issuer:?}; it may be forged")]
     BadSignature {
         /// `iss`.
         issuer: String,
     },
-    /// A rule requires a token, and the request has none for it.
+    /// A rule requires a token, and the request has none that is for it.
     #[error(
-        "the request lacks a JWT that a RequestAuthentication requires (presence: REQUIRED); the \
+        "a RequestAuthentication requires a JWT (presence: REQUIRED) that the request does not have; the \
          caller has to send one"
     )]
     Missing,
@@ -91,14 +91,14 @@ pub enum Unauthenticated {
     #[error(
         "verifying the request's tokens, the last of them of the issuer {issuer:?}, would take more \
          than {} verifications with an RSA key of 2048 bits; the issuer has to give its keys a \"kid\" \
-         and name it in its tokens, or to have fewer or smaller keys",
+         and name it in its tokens, or use fewer or smaller keys",
         super::budget::MAX_WORK
     )]
     TooCostly {
         /// `iss`.
         issuer: String,
     },
-    /// More different tokens than are looked at.
+    /// Too many different tokens.
     #[error(
         "the request has more than {} different tokens; send fewer",
         super::extract::MAX_TOKENS
@@ -107,8 +107,8 @@ pub enum Unauthenticated {
 }
 
 impl Unauthenticated {
-    /// The status of the answer (RFC 6750, section 3.1). As in Envoy, a valid token for another
-    /// audience is not invalid: it only gives no access here.
+    /// The status of the answer (RFC 6750, section 3.1). As in Envoy, a token for another audience is
+    /// valid but does not give access here.
     pub const fn status(&self) -> StatusCode {
         match self {
             Self::OtherAudience { .. } => StatusCode::FORBIDDEN,
@@ -151,9 +151,9 @@ impl Unauthenticated {
         }
     }
 
-    /// The WWW-Authenticate header of the answer (RFC 6750, section 3), which names no error if
-    /// there was no token. The realm is the request's URL without its query; what could end the
-    /// quotes is left out of it.
+    /// The WWW-Authenticate header of the answer (RFC 6750, section 3), without an error if there was no
+    /// token. The realm is the request's URL without its query. Characters that could end the quotes are
+    /// left out.
     pub fn www_authenticate(&self, realm: &str) -> HeaderValue {
         let is_plain = |&c: &char| c.is_ascii_graphic() && c != '"' && c != '\\';
         let realm: String = realm.chars().filter(is_plain).take(MAX_REALM).collect();
@@ -172,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_answer_is_that_of_envoy_and_says_nothing_of_the_token() {
+    fn the_answer_is_as_in_envoy_and_reveals_nothing_of_the_token() {
         let issuer = || "https://issuer".to_owned();
         for (error, body) in [
             (
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn who_sent_no_token_is_not_told_that_it_is_invalid() {
+    fn without_a_token_the_answer_does_not_say_that_it_is_invalid() {
         let value = Unauthenticated::Missing.www_authenticate("http://a/b");
         assert_eq!(value, "Bearer realm=\"http://a/b\"");
     }

@@ -1,4 +1,4 @@
-//! A token as it came: nothing of it is believed yet.
+//! Parses a token as received. Nothing in it has been verified.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -16,34 +16,34 @@ pub(super) const MAX_TOKEN: usize = 16 * 1024;
 pub(super) struct Unverified<'a> {
     pub(super) header: TokenHeader,
     pub(super) claims: UnverifiedClaims,
-    /// What the signature is of: header and payload, as they came.
+    /// The signed bytes: header and payload, as received.
     pub(super) signed: &'a [u8],
     pub(super) signature: Vec<u8>,
-    /// The payload, as it came.
+    /// The payload, as received.
     pub(super) payload: &'a str,
 }
 
-/// The header (RFC 7515, section 4.1). The fields that would bring a key along, `jwk`, `jku`,
-/// `x5c` and `x5u`, are not looked at: an issuer's keys come from the policy.
+/// The header (RFC 7515, section 4.1). The fields with which a token could name its own key (`jwk`, `jku`,
+/// `x5c`, `x5u`) are ignored: an issuer's keys come from the policy.
 #[derive(Debug)]
 pub(super) struct TokenHeader {
     pub(super) algorithm: Algorithm,
-    /// `kid`; an empty one is none, as in Envoy.
+    /// `kid`, unless it is empty, as in Envoy.
     pub(super) key_id: Option<String>,
 }
 
-/// The payload. Times are seconds since 1970, fractions cut off.
+/// The payload. Times are seconds since 1970, without fractions.
 #[derive(Debug)]
 pub(super) struct UnverifiedClaims {
-    /// `iss`; empty where it is absent.
+    /// `iss`; empty if it is absent.
     pub(super) issuer: String,
-    /// `sub`; empty where it is absent.
+    /// `sub`; empty if it is absent.
     pub(super) subject: String,
     pub(super) audiences: Vec<String>,
-    /// `exp`. Envoy takes a token without it as one that does not expire.
+    /// `exp`. As in Envoy, a token without it does not expire.
     pub(super) expires: Option<u64>,
     pub(super) not_before: Option<u64>,
-    /// All of it.
+    /// All claims.
     pub(super) all: Map<String, Value>,
 }
 
@@ -104,7 +104,7 @@ impl UnverifiedClaims {
     }
 }
 
-/// A text, or none.
+/// A string; empty if it is absent.
 fn text(value: Option<&Value>) -> Result<String, Unauthenticated> {
     match value {
         None => Ok(String::new()),
@@ -113,7 +113,7 @@ fn text(value: Option<&Value>) -> Result<String, Unauthenticated> {
     }
 }
 
-/// A text, or a list of texts, or none.
+/// A string or a list of strings; empty if it is absent.
 fn texts(value: Option<&Value>) -> Result<Vec<String>, Unauthenticated> {
     match value {
         None => Ok(Vec::new()),
@@ -122,12 +122,12 @@ fn texts(value: Option<&Value>) -> Result<Vec<String>, Unauthenticated> {
     }
 }
 
-/// A NumericDate (RFC 7519, section 2) from 1970 on, or none.
+/// A NumericDate (RFC 7519, section 2), not before 1970; `None` if it is absent.
 fn time(value: Option<&Value>) -> Result<Option<u64>, Unauthenticated> {
     let Some(value) = value else {
         return Ok(None);
     };
-    // Saturates: the end of time is as good as any.
+    // The conversion saturates, which is right for dates that far away.
     let whole = |seconds: f64| (seconds >= 0.0).then_some(seconds as u64);
     let seconds = value.as_u64().or_else(|| value.as_f64().and_then(whole));
     seconds.map(Some).ok_or(Unauthenticated::MalformedPayload)
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_taken_apart() {
+    fn a_token_is_parsed() {
         let text = token(
             HEADER,
             r#"{"iss": "i", "sub": "s", "aud": ["a"], "exp": 7, "nbf": 1.9}"#,
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn absent_claims_are_no_error_and_wrong_types_are() {
+    fn absent_claims_are_accepted_and_wrong_types_are_not() {
         let empty = claims("{}").expect("well-formed");
         assert_eq!((empty.issuer.as_str(), empty.subject.as_str()), ("", ""));
         assert_eq!((empty.expires, empty.not_before), (None, None));

@@ -11,12 +11,12 @@ use super::unauthenticated::Unauthenticated;
 use super::unverified::{Unverified, UnverifiedClaims};
 use ambit_policy::{JwtRule, VerifiedToken};
 
-/// By how much the clocks of issuer and node may differ: Envoy's default.
+/// How far the clocks of issuer and node may differ: Envoy's default.
 const CLOCK_SKEW: Duration = Duration::from_secs(60);
 
-/// Whether the claims of the right issuer are in force, and for one of these audiences; for any
-/// where there are none. Audiences are compared as they are written: no scheme and no trailing
-/// slash is passed over, as Envoy would.
+/// Checks the times of claims, and that they are for one of the audiences (if there are any). The caller
+/// has checked the issuer. Audiences are compared literally: unlike in Envoy, a scheme and a trailing
+/// slash count.
 pub(super) fn check_claims(
     audiences: &[String],
     claims: &UnverifiedClaims,
@@ -44,7 +44,8 @@ pub(super) fn check_claims(
     Ok(())
 }
 
-/// Whether the signature is of one of the issuer's keys. Without keys it is not.
+/// Checks that one of the issuer's keys made the signature. `None`: there are no keys, so the token is
+/// refused.
 pub(super) fn check_signature(
     token: &Unverified<'_>,
     keys: Option<&KeySet>,
@@ -62,7 +63,7 @@ pub(super) fn check_signature(
         })
 }
 
-/// What policy sees of a verified token.
+/// The verified token as policies see it.
 pub(super) fn policy_token(rule: &JwtRule, claims: UnverifiedClaims) -> Arc<VerifiedToken> {
     let mut all = claims.all;
     for name in &rule.space_delimited_claims {
@@ -75,7 +76,7 @@ pub(super) fn policy_token(rule: &JwtRule, claims: UnverifiedClaims) -> Arc<Veri
     })
 }
 
-/// Makes a list of a text that is one.
+/// Splits a claim that is a string at its spaces.
 fn split(claims: &mut Map<String, Value>, name: &str) {
     if let Some(value) = claims.get_mut(name)
         && let Some(text) = value.as_str()
@@ -84,31 +85,31 @@ fn split(claims: &mut Map<String, Value>, name: &str) {
     }
 }
 
-/// What a token has to be, besides signed and in force.
+/// What a token has to be, besides signed and currently valid.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ExpectedToken {
     /// `iss`.
     pub issuer: String,
-    /// One of `aud`.
+    /// The audience that `aud` has to include.
     pub audience: String,
 }
 
-/// Claims that a key of the issuer has signed.
+/// The claims of a token whose signature was verified.
 #[derive(Clone, PartialEq, Debug)]
 pub struct VerifiedClaims {
-    /// `sub`; empty where it is absent.
+    /// `sub`; empty if it is absent.
     pub subject: String,
     /// `exp`, in seconds since 1970.
     pub expires: Option<u64>,
-    /// All of them.
+    /// All claims.
     pub all: Map<String, Value>,
 }
 
-/// Verifies a token: signature, issuer, audience and times. One without `exp` does not expire, and
-/// is accepted: whether that will do is the caller's business.
+/// Verifies a token: signature, issuer, audience and times. A token without `exp` is accepted; the
+/// caller decides whether it accepts tokens that do not expire.
 ///
 /// # Errors
-/// [`Unauthenticated`], which has no part of the token but its issuer.
+/// [`Unauthenticated`]. It contains no part of the token except its issuer.
 pub fn verify_bearer(
     token: &str,
     expected: &ExpectedToken,

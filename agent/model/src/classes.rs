@@ -11,19 +11,19 @@ use super::backends::Backend;
 use super::snapshot::AddressOwner;
 use super::{DataplaneMode, Membership, NeverEnrolled, Service, Snapshot, Workload};
 
-/// The addresses that belong to the mesh even where no object names them: the cluster's pod and
-/// Service ranges, without their exclusions.
+/// The addresses that belong to the mesh even if no object has them: the cluster's pod and Service ranges
+/// without their exclusions.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct MeshRanges {
     /// Pod and Service CIDRs.
     pub included: Vec<IpNet>,
-    /// Parts of them that are outside.
+    /// Parts of these that are outside the mesh.
     pub excluded: Vec<IpNet>,
 }
 
 impl MeshRanges {
-    /// Whether an address lies in the ranges; the longest prefix decides, and an exclusion wins
-    /// over an inclusion of the same length.
+    /// Whether an address is in the ranges. The longest prefix decides; an exclusion wins over an inclusion
+    /// of the same length.
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         let longest = |ranges: &[IpNet]| {
@@ -44,8 +44,8 @@ impl MeshRanges {
 impl Snapshot {
     /// What the connect hooks do with each network: sorted, each network once.
     ///
-    /// Objects beat the configured ranges, and where several objects have one address, the
-    /// strictest wins ([`MeshClass::Proxy`], which refuses what it cannot tell apart).
+    /// Objects take precedence over the configured ranges. If several objects have one address, the strictest
+    /// class wins: [`MeshClass::Proxy`], which refuses ambiguous destinations.
     pub fn mesh_classes(&self) -> Vec<(IpNet, MeshClass)> {
         let mut classes = BTreeMap::new();
         for net in &self.ranges().included {
@@ -58,7 +58,7 @@ impl Snapshot {
         classes.into_iter().collect()
     }
 
-    /// What the connect hooks do with one address; `None` where it is not of the mesh.
+    /// What the connect hooks do with one address; `None` if it does not belong to the mesh.
     pub fn mesh_class(&self, address: IpAddr) -> Option<MeshClass> {
         let address = address.to_canonical();
         let of_objects = self.owners(address).iter().map(|owner| match *owner {
@@ -97,9 +97,9 @@ impl Snapshot {
         classes
     }
 
-    /// A Service passes only if all that is behind it is known and outside the mesh: see
-    /// [`super::backends`]. One whose pods are not known yet follows its namespace: kube-proxy may
-    /// hear of the first pod before the agent does, and would carry plaintext to it.
+    /// A Service passes only if everything behind it is known and outside the mesh: see
+    /// [`super::backends`]. A Service whose pods are not known yet follows its namespace, because kube-proxy
+    /// may learn of the first pod before the agent does, and would carry plaintext to it.
     fn service_class(&self, index: usize, service: &Service) -> MeshClass {
         let selected = self.members(index).map(|pod| workload_class(pod));
         let endpoints = self.slices(index).flat_map(|slice| &slice.endpoints);
@@ -111,7 +111,7 @@ impl Snapshot {
             .unwrap_or_else(|| self.empty_class(service))
     }
 
-    /// What is listed counts whether it is ready or not.
+    /// Listed endpoints count whether they are ready or not.
     fn backend_class(&self, address: IpAddr) -> MeshClass {
         match self.backend(address) {
             Backend::Pod(pod) => workload_class(pod),
@@ -120,7 +120,7 @@ impl Snapshot {
         }
     }
 
-    /// The class of a Service behind which nothing is known to be.
+    /// The class of a Service that has no known pods.
     fn empty_class(&self, service: &Service) -> MeshClass {
         let namespace = self.namespaces().get(&service.name.namespace);
         let mode = namespace.map_or(DataplaneMode::Unset, |info| info.dataplane_mode());
@@ -132,8 +132,8 @@ impl Snapshot {
     }
 }
 
-/// A pod that is opted in but never enrolled goes to the proxy, which fails to reach it in a tunnel
-/// and refuses. On the node's network it is outside: that address is not the pod's alone.
+/// Connections to a pod that is opted in but never enrolled go to the proxy, which cannot reach it by a
+/// tunnel and refuses. A pod on the node's network is outside, because the address is not its own.
 fn workload_class(workload: &Workload) -> MeshClass {
     match workload.membership {
         Membership::NotOptedIn | Membership::Never(NeverEnrolled::HostNetwork) => {
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_never_enrolled_is_refused_rather_than_passed() {
+    fn pods_that_are_never_enrolled_are_refused_rather_than_passed() {
         for reason in NEVER {
             let mut mesh = parts();
             mesh.workloads
@@ -383,7 +383,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whoever claims an address: it passes only if nobody who claims it is opted in.
+        /// Whatever objects claim an address, it passes only if none of them is opted in.
         #[test]
         fn an_address_passes_only_if_no_claimant_is_opted_in(
             claims in proptest::collection::vec((0u8..4, enrolments()), 0..12),

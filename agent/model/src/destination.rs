@@ -1,3 +1,5 @@
+//! The meaning of an address and port to a caller in the mesh.
+
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -5,31 +7,31 @@ use super::backends::Endpoints;
 use super::snapshot::AddressOwner;
 use super::{ObjectName, ServiceEndpoint, Snapshot, Workload};
 
-/// What an address and port mean to a caller inside the mesh.
+/// What is at an address and port, for a caller in the mesh.
 #[derive(Clone, Debug)]
 pub enum Destination {
     /// A pod, dialled by its own address.
     Workload(PodEndpoint),
-    /// A Service: its ready endpoints for that port, which may be none.
+    /// A Service, with its ready endpoints for that port. There may be none.
     Service {
         /// The Service.
         service: ObjectName,
-        /// Ready endpoints, of the address family that was dialled.
+        /// Ready endpoints of the address family that was dialled.
         endpoints: Vec<ServiceEndpoint>,
-        /// Ready endpoints of which it is not known what they are.
+        /// Ready endpoints in the mesh's ranges that no object, or more than one, has.
         unknown: Vec<SocketAddr>,
     },
-    /// A Service that selects nothing and has no EndpointSlice: what is behind it is not known.
+    /// A Service without selector and EndpointSlices: what is behind it is not known.
     Unexplained(ObjectName),
-    /// A Service that has no such TCP port.
+    /// A Service that does not have this TCP port.
     NoSuchPort(ObjectName),
-    /// An address that several objects claim: no identity can be told from it.
+    /// An address that several objects claim, so its identity is not known.
     Ambiguous(Vec<ObjectName>),
-    /// No object names this address.
+    /// No object has this address.
     Unknown,
 }
 
-/// A workload and the address and port at which it is reached.
+/// A pod, and the address and port at which its application is reached.
 #[derive(Clone, Debug)]
 pub struct PodEndpoint {
     /// The workload.
@@ -39,7 +41,7 @@ pub struct PodEndpoint {
 }
 
 impl Snapshot {
-    /// What `to` means. An IPv4-mapped address is its IPv4 address.
+    /// What is at an address and port. An IPv4-mapped address is its IPv4 address.
     pub fn destination(&self, to: SocketAddr) -> Destination {
         let address = to.ip().to_canonical();
         match self.owners(address) {
@@ -60,7 +62,7 @@ impl Snapshot {
         }
     }
 
-    /// What a port of the Service of this name means: its ready pods, each at its first address.
+    /// What is at a port of a Service: its ready pods, each at its first address.
     pub fn service(&self, name: &ObjectName, port: u16) -> Destination {
         let mut services = self.services().iter();
         match services.position(|service| service.name == *name) {
@@ -190,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_behind_a_service_without_selector_and_slices_is_not_known() {
+    fn endpoints_of_a_service_without_selector_and_slices_are_not_known() {
         let mut mesh = parts();
         mesh.workloads.push(pod("a/one", &["10.0.0.1"]));
         let mut web = service("a/web", &["10.96.0.1"], 80, TargetPort::Number(80));
@@ -203,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_with_two_claimants_is_nobody() {
+    fn an_address_with_two_claimants_is_ambiguous() {
         let mut mesh = parts();
         mesh.workloads = vec![pod("a/one", &["10.0.0.1"]), pod("b/two", &["10.0.0.1"])];
         mesh.services
@@ -224,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_address_is_no_workload_address() {
+    fn a_node_address_is_not_a_workload_address() {
         let mut mesh = parts();
         mesh.workloads.push(Workload {
             membership: Membership::Never(NeverEnrolled::HostNetwork),

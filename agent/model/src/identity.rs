@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 #[serde(try_from = "String", into = "String")]
 pub struct TrustDomain(Arc<str>);
 
-/// Why a text is no SPIFFE identity of a workload.
+/// Why a text is not the SPIFFE identity of a workload.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdentityError {
     /// Not `spiffe://<trust domain>/ns/<namespace>/sa/<service account>`.
@@ -28,8 +28,11 @@ pub enum IdentityError {
 }
 
 impl TrustDomain {
-    /// A trust domain from its text: lower-case letters, digits, `.`, `-` and `_` (SPIFFE ID
-    /// specification, section 2.1).
+    /// Reads a trust domain: lower-case letters, digits, `.`, `-` and `_` (SPIFFE ID specification,
+    /// section 2.1), at most 255 characters.
+    ///
+    /// # Errors
+    /// [`IdentityError::Part`] for anything else.
     pub fn new(text: &str) -> Result<Self, IdentityError> {
         let valid = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || ".-_".contains(c);
         if text.is_empty() || text.len() > 255 || !text.chars().all(valid) {
@@ -75,7 +78,7 @@ pub struct WorkloadIdentity {
     trust_domain: TrustDomain,
     namespace: Arc<str>,
     service_account: Arc<str>,
-    /// Of the other three: rules are held against it, by the thousand.
+    /// Made from the other three. It is kept because thousands of rules may be compared with it.
     principal: Arc<str>,
 }
 
@@ -83,7 +86,7 @@ impl WorkloadIdentity {
     /// An identity from its parts.
     ///
     /// # Errors
-    /// [`IdentityError::Part`] where a part has a character that a SPIFFE path segment may not have.
+    /// [`IdentityError::Part`] if a part has a character that a SPIFFE path segment cannot have.
     pub fn new(
         trust_domain: TrustDomain,
         namespace: &str,
@@ -125,7 +128,7 @@ impl WorkloadIdentity {
         format!("spiffe://{self}")
     }
 
-    /// The identity of a SPIFFE ID of exactly the five-part form.
+    /// Reads a SPIFFE ID of exactly the five-part form.
     ///
     /// # Errors
     /// [`IdentityError`] for anything else: another scheme, more or fewer parts, an empty part.
@@ -171,8 +174,8 @@ impl<'de> Deserialize<'de> for WorkloadIdentity {
     }
 }
 
-/// A path segment (SPIFFE ID specification, section 2.2): letters, digits, `.`, `-`, `_`; neither
-/// empty nor a relative-path modifier.
+/// A path segment (SPIFFE ID specification, section 2.2): letters, digits, `.`, `-` and `_`, but not
+/// empty, `.` or `..`.
 fn segment(what: &'static str, part: &str) -> Result<Arc<str>, IdentityError> {
     let valid = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
     if part.is_empty() || part == "." || part == ".." || !part.chars().all(valid) {
@@ -184,17 +187,17 @@ fn segment(what: &'static str, part: &str) -> Result<Arc<str>, IdentityError> {
     Ok(part.into())
 }
 
-/// The trust domains that count as the mesh's own (Istio's `trustDomain` and `trustDomainAliases`).
+/// The trust domains of the mesh (Istio's `trustDomain` and `trustDomainAliases`).
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct TrustBundle {
     /// The domain in which the mesh's identities are issued.
     pub own: TrustDomain,
-    /// Others, for example the former name of the mesh.
+    /// Further domains, for example the former name of the mesh.
     pub aliases: Vec<TrustDomain>,
 }
 
 impl TrustBundle {
-    /// A mesh with no other trust domain than its own.
+    /// The bundle of a mesh without aliases.
     pub fn without_aliases(own: TrustDomain) -> Self {
         Self {
             own,
@@ -202,7 +205,7 @@ impl TrustBundle {
         }
     }
 
-    /// Every domain, the mesh's own first.
+    /// All domains, the mesh's own first.
     pub fn domains(&self) -> impl Iterator<Item = &TrustDomain> {
         std::iter::once(&self.own).chain(&self.aliases)
     }

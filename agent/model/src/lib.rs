@@ -1,5 +1,4 @@
-//! What the mesh consists of: workloads, services and the policy objects that apply to them, as one
-//! consistent, immutable [`Snapshot`].
+//! The mesh: workloads, Services and policy objects, as one consistent, immutable [`Snapshot`].
 //!
 //! A source of configuration (`ambit_source`) makes snapshots; everything else reads them.
 

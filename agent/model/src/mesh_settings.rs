@@ -1,4 +1,4 @@
-//! What Ambit takes from Istio's `MeshConfig`.
+//! The settings that Ambit reads from Istio's `MeshConfig`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,30 +6,30 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, StatusCode};
 
-/// Mesh-wide settings (Istio's `MeshConfig`). The default is what Istio does without one.
+/// Mesh-wide settings. The default is what Istio does without a `MeshConfig`.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct MeshSettings {
     /// `pathNormalization.normalization`.
     pub path_normalization: PathNormalization,
-    /// Those of `extensionProviders` that authorize, by name.
+    /// The authorizers among `extensionProviders`, by name.
     pub extension_providers: BTreeMap<Arc<str>, Arc<ExtensionProvider>>,
 }
 
-/// How a request's path is brought into one form before policies see it and before it is passed on.
+/// How a request's path is normalised before policies see it and before it is passed on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum PathNormalization {
-    /// `NONE`: not at all.
+    /// `NONE`: it is not.
     None,
-    /// `BASE`, `DEFAULT`: RFC 3986, section 6.2.2, and `\` as `/`.
+    /// `BASE`, `DEFAULT`: by RFC 3986, section 6.2.2, and `\` becomes `/`.
     #[default]
     Base,
-    /// `MERGE_SLASHES`: as [`Self::Base`], and `//` as `/`.
+    /// `MERGE_SLASHES`: as [`Self::Base`], and `//` becomes `/`.
     MergeSlashes,
     /// `DECODE_AND_MERGE_SLASHES`: as [`Self::MergeSlashes`], with `%2f` and `%5c` decoded first.
     DecodeAndMergeSlashes,
 }
 
-/// An external authorizer, which a policy with action CUSTOM names.
+/// An external authorizer, which CUSTOM policies name.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ExtensionProvider {
     /// `name`.
@@ -38,11 +38,11 @@ pub struct ExtensionProvider {
     pub service: ProviderService,
     /// `timeout`: how long one check may take. Istio's default is ten minutes.
     pub timeout: Duration,
-    /// What becomes of a request where the authorizer gives no answer.
+    /// What happens to a request if the authorizer does not answer.
     pub on_error: OnError,
     /// `includeRequestBodyInCheck`; without it no body is sent.
     pub request_body: Option<BodyInCheck>,
-    /// What the authorizer speaks.
+    /// The authorizer's protocol.
     pub api: AuthorizerApi,
 }
 
@@ -57,7 +57,7 @@ pub struct ProviderService {
     pub port: u16,
 }
 
-/// What becomes of a request where the authorizer gives no answer. A denial is an answer.
+/// What happens to a request if the authorizer does not answer. A denial is an answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum OnError {
     /// `failOpen: false`: it is refused with `statusOnError`, 403 by default.
@@ -66,18 +66,18 @@ pub enum OnError {
     LetThrough,
 }
 
-/// How much of a request's body the authorizer is shown.
+/// How much of a request's body the authorizer sees.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BodyInCheck {
     /// `maxRequestBytes`, at least 1.
     pub max_bytes: u32,
-    /// What becomes of a longer body.
+    /// What happens if the body is longer.
     pub excess: BodyExcess,
     /// How gRPC carries it.
     pub encoding: BodyEncoding,
 }
 
-/// What becomes of a request whose body is longer than the authorizer may see.
+/// What happens to a request whose body is longer than the authorizer may see.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BodyExcess {
     /// `allowPartialMessage: false`: it is refused with 413, whatever `failOpen` says.
@@ -95,7 +95,7 @@ pub enum BodyEncoding {
     Bytes,
 }
 
-/// What an authorizer speaks.
+/// The protocol of an authorizer.
 #[derive(Clone, PartialEq, Debug)]
 pub enum AuthorizerApi {
     /// `envoyExtAuthzGrpc`: `envoy.service.auth.v3.Authorization`.
@@ -104,7 +104,7 @@ pub enum AuthorizerApi {
     Http(HttpApi),
 }
 
-/// What an HTTP authorizer is sent, and what is taken from its answers.
+/// What an HTTP authorizer receives, and what is taken from its answers.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct HttpApi {
     /// `pathPrefix`: comes before the request's path; empty, or begins with `/`.
@@ -115,13 +115,13 @@ pub struct HttpApi {
     pub additional_headers: Vec<(HeaderName, HeaderValue)>,
     /// `headersToUpstreamOnAllow`.
     pub to_upstream_on_allow: Vec<HeaderPattern>,
-    /// `headersToDownstreamOnDeny`; where it is empty, all are meant.
+    /// `headersToDownstreamOnDeny`; if it is empty, all headers.
     pub to_downstream_on_deny: Vec<HeaderPattern>,
     /// `headersToDownstreamOnAllow`.
     pub to_downstream_on_allow: Vec<HeaderPattern>,
 }
 
-/// A pattern for names of headers: `abc`, `abc*` or `*abc`. Upper and lower case are the same.
+/// A pattern for names of headers: `abc`, `abc*` or `*abc`, without regard to case.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum HeaderPattern {
     /// This name.
@@ -132,9 +132,9 @@ pub enum HeaderPattern {
     Suffix(String),
 }
 
-/// A text is no [`HeaderPattern`].
+/// The text is not a [`HeaderPattern`].
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{0:?} is no name of a header; write abc, abc* or *abc")]
+#[error("{0:?} is not the name of a header; write abc, abc* or *abc")]
 pub struct HeaderPatternError(String);
 
 impl MeshSettings {
@@ -145,10 +145,10 @@ impl MeshSettings {
 }
 
 impl HeaderPattern {
-    /// A pattern from its text.
+    /// Reads a pattern.
     ///
     /// # Errors
-    /// Where no header can have such a name, and for `*`, which Istio does not take here.
+    /// [`HeaderPatternError`] if no header can have this name, and for `*`, which Istio does not accept here.
     pub fn new(text: &str) -> Result<Self, HeaderPatternError> {
         let refused = || HeaderPatternError(text.to_owned());
         let name = |part: &str| HeaderName::from_bytes(part.as_bytes()).map_err(|_| refused());
@@ -160,7 +160,7 @@ impl HeaderPattern {
         }
     }
 
-    /// Whether a header of this name is meant.
+    /// Whether the pattern matches a name.
     pub fn matches(&self, name: &HeaderName) -> bool {
         match self {
             Self::Exact(exact) => exact == name,
@@ -169,7 +169,7 @@ impl HeaderPattern {
         }
     }
 
-    /// Whether an application may take a header of this name for one that is meant, or it is one.
+    /// Whether the pattern matches a name, or one that an application may confuse with it.
     pub fn resembles(&self, name: &HeaderName) -> bool {
         let name = folded(name.as_str());
         match self {
@@ -180,9 +180,10 @@ impl HeaderPattern {
     }
 }
 
-/// A header's name as CGI and WSGI make a variable of it, but in lower case and with `-` for every
-/// other character. Two headers whose names fold to the same text may be one header to an application:
-/// all servers of this kind fold `-` and `_`, and some every character that is not a letter or digit.
+/// The name of a header in the form in which CGI and WSGI turn it into a variable, but in lower case and
+/// with `-` for every other character. Two headers with the same folded name may be one header to an
+/// application: all servers of this kind fold `-` and `_`, and some fold every character that is not a
+/// letter or a digit.
 pub fn folded(name: &str) -> String {
     let fold = |byte: u8| match byte.is_ascii_alphanumeric() {
         true => char::from(byte.to_ascii_lowercase()),
@@ -216,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_knows_what_could_be_taken_for_a_header_that_it_means() {
+    fn a_pattern_resembles_names_that_an_application_may_confuse() {
         for (pattern, alike, other) in [
             ("X-User", "x_user", "x_user_id"),
             ("x-auth-*", "x_auth-user", "x_aut"),
@@ -240,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_header_is_called_is_refused() {
+    fn names_that_no_header_can_have_are_refused() {
         for text in ["", "*", ":path", "a b", "x:*", "ü"] {
             assert!(HeaderPattern::new(text).is_err(), "{text:?}");
         }

@@ -72,12 +72,12 @@ impl fmt::Display for ObjectOrigin {
     }
 }
 
-/// A problem with configuration that an operator has to mend; shown in `ambit status`.
+/// A fault of the configuration that an operator has to correct. `ambit status` shows it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Fault {
-    /// What is at fault: a file, a document of it, an object.
+    /// The faulty file, document or object.
     pub subject: String,
-    /// What happened, which field, and what to do, as a sentence.
+    /// What is wrong, in which field, and what to do, as a sentence.
     pub message: String,
     /// Whether an older version of `subject` is still in force.
     pub last_good_in_force: bool,
@@ -111,8 +111,8 @@ impl fmt::Display for PolicyKind {
     }
 }
 
-/// A policy object as its source gave it. `ambit_policy` gives it its meaning, so that a field
-/// which nobody knows is seen there and not lost on the way.
+/// A policy object as its source has it. Only `ambit_policy` interprets it, so that an unknown field is
+/// not lost on the way.
 #[derive(Clone, PartialEq, Debug)]
 pub struct PolicyObject {
     /// The kind.
@@ -125,36 +125,36 @@ pub struct PolicyObject {
     pub annotations: std::collections::BTreeMap<String, String>,
     /// `metadata.creationTimestamp`, RFC 3339 in UTC (orders as text); absent in most files.
     pub created: Option<String>,
-    /// `spec`; null where absent.
+    /// `spec`; null if absent.
     pub spec: serde_json::Value,
     /// Where it came from.
     pub origin: ObjectOrigin,
 }
 
-/// The label that makes an object one for a single revision of the control plane.
+/// The label that restricts an object to one revision of the control plane.
 pub const REVISION_LABEL: &str = "istio.io/rev";
 
 /// The longest value of a label, in bytes.
 const LONGEST: usize = 63;
 
-/// The revision of the control plane that this agent counts as: istiod's `REVISION`, which Istio's
-/// charts set to `default` where nothing else is said.
+/// The revision of the control plane that this agent acts as: istiod's `REVISION`, which Istio's charts
+/// set to `default` by default.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Revision(Arc<str>);
 
-/// A text is no [`Revision`].
+/// The text is not a [`Revision`].
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error(
-    "{0:?} is no revision, for no label can have it: up to 63 letters, digits, '-', '_' and '.', with \
+    "{0:?} is not a revision; it needs to be up to 63 letters, digits, '-', '_' and '.', with \
      a letter or digit at both ends"
 )]
 pub struct RevisionError(String);
 
 impl Revision {
-    /// A revision from its text, which may be empty.
+    /// Reads a revision, which may be empty.
     ///
     /// # Errors
-    /// Where no label can have this value: nothing that is for a revision would apply.
+    /// [`RevisionError`] if no label can have this value: no object for a revision would apply.
     pub fn new(text: &str) -> Result<Self, RevisionError> {
         let bytes = text.as_bytes();
         let is_inner = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
@@ -166,9 +166,9 @@ impl Revision {
         Ok(Self(text.into()))
     }
 
-    /// Whether an object with this value of [`REVISION_LABEL`] applies: always without the label,
-    /// else where the two are equal. As in Istio, `default` is a revision like others, whose control
-    /// plane takes no object that is for another one; one without any revision takes all.
+    /// Whether an object with this value of [`REVISION_LABEL`] applies: it does if it has no label, or if
+    /// the two are equal. As in Istio, `default` is a revision like any other. A control plane without a
+    /// revision takes all objects.
     pub fn takes(&self, label: Option<&str>) -> bool {
         self.0.is_empty() || label.is_none_or(|label| *label == *self.0)
     }
@@ -191,7 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_label_has_to_be_equal_where_there_is_one() {
+    fn a_label_has_to_be_equal_if_there_is_one() {
         for (own, label, is_taken) in [
             ("default", None, true),
             ("default", Some("default"), true),
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_label_can_have_is_refused() {
+    fn values_that_no_label_can_have_are_refused() {
         let longest = "a".repeat(LONGEST);
         for text in ["", "1-29-1", "a", "A_b.c", &longest] {
             assert!(Revision::new(text).is_ok(), "{text:?}");

@@ -14,12 +14,12 @@ pub struct Service {
     pub addresses: Vec<IpAddr>,
     /// `spec.ports`, TCP only.
     pub ports: Vec<ServicePort>,
-    /// `spec.selector`: labels that its pods have. An empty one selects nothing.
+    /// `spec.selector`: the labels of its pods. An empty selector selects nothing.
     pub selector: BTreeMap<String, String>,
 }
 
 impl Service {
-    /// Whether a pod is one of this Service's, ready or not.
+    /// Whether the Service selects a pod, ready or not.
     pub fn selects(&self, workload: &Workload) -> bool {
         let carries =
             |(key, value): (&String, &String)| workload.labels.get(key).is_some_and(|v| v == value);
@@ -38,21 +38,21 @@ pub struct ServicePort {
     pub port: u16,
     /// `targetPort`.
     pub target: TargetPort,
-    /// What `appProtocol`, or else the port's name, says.
+    /// The protocol of `appProtocol`, or else of the port's name.
     pub protocol: AppProtocol,
 }
 
-/// Which port of a pod a Service's port means.
+/// The pod's port to which a Service's port leads.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum TargetPort {
-    /// This one.
+    /// This port.
     Number(u16),
     /// The container port of this name.
     Name(String),
 }
 
 impl TargetPort {
-    /// The port on one pod; `None` where the pod has no port of that name.
+    /// The port on a pod; `None` if the pod has no port of this name.
     pub fn on(&self, workload: &Workload) -> Option<u16> {
         match self {
             Self::Number(port) => Some(*port),
@@ -61,12 +61,12 @@ impl TargetPort {
     }
 }
 
-/// A Kubernetes EndpointSlice: endpoints of one Service, of one address family.
+/// A Kubernetes EndpointSlice: endpoints of one Service in one address family.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct EndpointSlice {
     /// Namespace and name.
     pub name: ObjectName,
-    /// The Service, of the same namespace: label `kubernetes.io/service-name`.
+    /// The Service, in the same namespace (label `kubernetes.io/service-name`).
     pub service: ObjectName,
     /// `ports`, TCP only.
     pub ports: Vec<SlicePort>,
@@ -77,7 +77,7 @@ pub struct EndpointSlice {
 /// A TCP port of all endpoints of a slice.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SlicePort {
-    /// `name`: that of the Service's port; `None` where both have none.
+    /// `name`: that of the Service's port; `None` if neither has a name.
     pub name: Option<String>,
     /// `port`.
     pub port: u16,
@@ -88,35 +88,34 @@ pub struct SlicePort {
 pub struct SliceEndpoint {
     /// `addresses`, canonical. Connections go to the first one.
     pub addresses: Vec<IpAddr>,
-    /// What `conditions` say.
+    /// The state from `conditions`.
     pub state: EndpointState,
 }
 
-/// Whether an endpoint takes connections.
+/// Whether an endpoint accepts connections.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum EndpointState {
-    /// It does.
+    /// It accepts connections.
     Ready,
-    /// It ends, and still serves: used if no endpoint is ready, as by kube-proxy.
+    /// It is terminating but still serves. As in kube-proxy, it is used if no endpoint is ready.
     Ending,
-    /// It does not.
+    /// It does not accept connections.
     NotReady,
 }
 
-/// What a Service declares that one of its TCP ports speaks (Istio's protocol selection).
+/// The protocol that a Service declares for one of its TCP ports (Istio's protocol selection).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AppProtocol {
     /// HTTP/1.1, which may be upgraded.
     Http,
-    /// HTTP/2 without TLS, gRPC among it.
+    /// HTTP/2 without TLS, including gRPC.
     Http2,
-    /// Bytes that the mesh does not look into: another protocol, one that TLS hides, or none
-    /// declared.
+    /// Bytes that the mesh does not interpret: another protocol, one inside TLS, or none declared.
     Opaque,
 }
 
 impl AppProtocol {
-    /// Whether requests can be told apart.
+    /// Whether the port carries HTTP requests.
     pub fn is_http(self) -> bool {
         match self {
             Self::Http | Self::Http2 => true,
@@ -126,11 +125,10 @@ impl AppProtocol {
 }
 
 impl Snapshot {
-    /// The ports of a pod that a Service declares as HTTP, if it selects the pod or its slices list
-    /// it.
+    /// The ports of a pod that carry HTTP, by the Services that select the pod or whose slices list it.
     ///
-    /// A port that one Service declares as HTTP and another does not is HTTP: rules for requests
-    /// then hold for whatever comes, whichever Service the caller had in mind.
+    /// If one Service declares a port as HTTP and another one does not, the port carries HTTP: rules about
+    /// requests then apply whichever Service the caller used.
     pub fn http_ports(&self, workload: &Workload) -> BTreeSet<u16> {
         self.service_ports(workload)
             .filter(|(_, port, _)| port.protocol.is_http())
@@ -182,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn http_wins_where_services_disagree() {
+    fn http_wins_if_services_disagree() {
         for order in [
             [AppProtocol::Http, AppProtocol::Opaque],
             [AppProtocol::Opaque, AppProtocol::Http],

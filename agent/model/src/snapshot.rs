@@ -1,3 +1,5 @@
+//! The mesh at one moment, and look-ups by name and address.
+
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -8,7 +10,7 @@ use super::{
     ObjectName, PolicyObject, Revision, Service, TrustBundle, TrustDomain, Workload,
 };
 
-/// What a source hands over to make a [`Snapshot`].
+/// The parts from which a source makes a [`Snapshot`].
 #[derive(Clone, PartialEq, Debug)]
 pub struct SnapshotParts {
     /// The mesh's trust domain and its aliases.
@@ -21,24 +23,24 @@ pub struct SnapshotParts {
     pub ranges: MeshRanges,
     /// Namespaces by name.
     pub namespaces: BTreeMap<Arc<str>, NamespaceInfo>,
-    /// Pods, of all nodes; one of each name.
+    /// The pods of all nodes, at most one of each name.
     pub workloads: Vec<Workload>,
-    /// Services; one of each name.
+    /// Services, at most one of each name.
     pub services: Vec<Service>,
-    /// EndpointSlices; one of each name.
+    /// EndpointSlices, at most one of each name.
     pub endpoint_slices: Vec<EndpointSlice>,
-    /// AuthorizationPolicy and PeerAuthentication objects.
+    /// The policy objects.
     pub policies: Vec<PolicyObject>,
     /// Istio's mesh-wide settings.
     pub mesh_settings: MeshSettings,
-    /// What is wrong with the configuration.
+    /// The faults of the configuration.
     pub faults: Vec<Fault>,
     /// Whether the configuration is known in full. While it is not (first start with a broken
     /// document), every pod of this node stays closed.
     pub complete: bool,
 }
 
-/// The mesh at one moment. Immutable; a change makes a new one.
+/// The mesh at one moment. It is immutable: a change makes a new snapshot.
 #[derive(Debug, PartialEq)]
 pub struct Snapshot {
     trust_bundle: TrustBundle,
@@ -55,13 +57,13 @@ pub struct Snapshot {
     complete: bool,
     by_name: HashMap<ObjectName, usize>,
     owners: BTreeMap<IpAddr, Vec<AddressOwner>>,
-    /// By Service.
+    /// By the Service's index.
     backends: Vec<Backends>,
     /// By pod: the ports that slices give it.
     listed_ports: HashMap<ObjectName, Vec<ListedPort>>,
 }
 
-/// An object that has an address, by its index.
+/// The object that has an address, by its index.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum AddressOwner {
     /// A pod.
@@ -71,7 +73,8 @@ pub(super) enum AddressOwner {
 }
 
 impl Snapshot {
-    /// A snapshot of these parts. An address that several objects claim becomes a fault of its own.
+    /// Makes a snapshot. Adds a fault for each address that several objects claim, and for each Service
+    /// behind which nothing is known.
     pub fn new(parts: SnapshotParts) -> Self {
         let mut snapshot = Self {
             trust_bundle: parts.trust_bundle,
@@ -154,7 +157,7 @@ impl Snapshot {
         &self.mesh_settings
     }
 
-    /// What an operator has to mend.
+    /// The faults of the configuration, which an operator has to correct.
     pub fn faults(&self) -> &[Fault] {
         &self.faults
     }
@@ -169,8 +172,8 @@ impl Snapshot {
         self.by_name.get(name).map(|index| &self.workloads[*index])
     }
 
-    /// Whether a pod's objects opt it out of the mesh: its own label or its namespace's. Where its
-    /// Namespace object is missing, nothing opts it in and nothing opts it out.
+    /// Whether a pod's own label or its namespace's opts it out of the mesh. If its Namespace object is
+    /// missing and it has no label, nothing opts it in or out.
     pub fn opts_out(&self, pod: &Workload) -> bool {
         let speaks = || match DataplaneMode::of(&pod.labels) {
             DataplaneMode::Ambient | DataplaneMode::Outside => true,
@@ -179,8 +182,7 @@ impl Snapshot {
         matches!(pod.membership, Membership::NotOptedIn) && speaks()
     }
 
-    /// The one pod that has this address. `None` where no pod has it, and where another object
-    /// claims it too.
+    /// The pod that has this address. `None` if no pod has it, or another object claims it too.
     pub fn by_address(&self, address: IpAddr) -> Option<&Arc<Workload>> {
         match self.owners(address.to_canonical()) {
             [AddressOwner::Workload(index)] => Some(&self.workloads[*index]),
@@ -204,7 +206,7 @@ impl Snapshot {
         self.listed_ports.get(pod).map_or(&[], Vec::as_slice)
     }
 
-    /// Who claims a canonical address.
+    /// The objects that claim a canonical address.
     pub(super) fn owners(&self, address: IpAddr) -> &[AddressOwner] {
         self.owners.get(&address).map_or(&[], Vec::as_slice)
     }
@@ -224,8 +226,8 @@ impl Snapshot {
             .map(|(address, claimants)| Fault {
                 subject: format!("address {address}"),
                 message: format!(
-                    "{} claim this address, so nobody can tell whose it is: connections to it are \
-                     refused until only one object has it.",
+                    "{} claim this address, so its owner is not known: connections to it are refused \
+                     until only one object has it.",
                     self.list(claimants)
                 ),
                 last_good_in_force: false,
@@ -287,7 +289,7 @@ fn owners(workloads: &[Workload], services: &[Service]) -> BTreeMap<IpAddr, Vec<
     let mut owners: BTreeMap<IpAddr, Vec<AddressOwner>> = BTreeMap::new();
     for (address, owner) in of_workloads.chain(of_services) {
         let claimants = owners.entry(address).or_default();
-        // Those of one owner come one after another.
+        // The addresses of one owner come one after another.
         if claimants.last() != Some(&owner) {
             claimants.push(owner);
         }
@@ -341,13 +343,13 @@ mod tests {
         assert_eq!(fault.subject, "address 10.0.0.1");
         assert_eq!(
             fault.message,
-            "Pod a/one and Pod b/two claim this address, so nobody can tell whose it is: \
-             connections to it are refused until only one object has it."
+            "Pod a/one and Pod b/two claim this address, so its owner is not known: connections to \
+             it are refused until only one object has it."
         );
     }
 
     #[test]
-    fn a_service_that_nothing_explains_is_a_fault() {
+    fn a_service_behind_which_nothing_is_known_is_a_fault() {
         let mut mesh = parts();
         let mut web = service("a/web", &["10.96.0.1"], 80, TargetPort::Number(80));
         web.selector.clear();

@@ -1,4 +1,4 @@
-//! Small meshes for this module's tests.
+//! Small meshes for tests.
 
 #![allow(
     missing_docs,
@@ -76,7 +76,7 @@ pub fn service(name: &str, addresses: &[&str], port: u16, target: TargetPort) ->
     }
 }
 
-/// A slice of the Service of that name, with an unnamed port; each address is a ready endpoint.
+/// A slice of the Service of this name, with an unnamed port. Each address is a ready endpoint.
 pub fn slice(service: &str, addresses: &[&str], port: u16) -> EndpointSlice {
     let service = object_name(service);
     let endpoint = |text: &&str| SliceEndpoint {

@@ -15,15 +15,14 @@ use super::{ObjectName, WorkloadIdentity};
 pub struct Workload {
     /// Namespace and name.
     pub name: ObjectName,
-    /// `metadata.uid`; tells a pod from its successor of the same name. Where a file has none, the
+    /// `metadata.uid`, which tells a pod from its successor of the same name. If a file has none, the
     /// source makes one from the name and the netns reference.
     pub uid: Arc<str>,
     /// `spec.nodeName`.
     pub node: Option<Arc<str>>,
-    /// `status.podIPs`, canonical, the primary one first. A pod on the node's network has none: its
-    /// address is the node's.
+    /// `status.podIPs`, canonical, the primary one first.
     pub addresses: Vec<IpAddr>,
-    /// What its certificate says.
+    /// The identity in its certificate.
     pub identity: WorkloadIdentity,
     /// `metadata.labels`.
     pub labels: BTreeMap<String, String>,
@@ -35,9 +34,9 @@ pub struct Workload {
     pub named_ports: BTreeMap<String, u16>,
     /// Ports declared for probes and lifecycle hooks, on which the node itself is admitted.
     pub probe_ports: BTreeSet<u16>,
-    /// How its network namespace is found; `None` where this source does not say.
+    /// How its network namespace is found; `None` if the source does not say.
     pub netns: Option<NetnsReference>,
-    /// What its annotations say of Istio, and nothing else in its object proves.
+    /// What its annotations claim about Istio, without proof in the object.
     pub istio_claim: IstioClaim,
 }
 
@@ -47,7 +46,8 @@ impl Workload {
         matches!(self.membership, Membership::OptedIn)
     }
 
-    /// The addresses at which the mesh reaches it, canonical: none where they are the node's.
+    /// The addresses at which the mesh reaches it, canonical. A pod on the node's network has none,
+    /// because they are the node's.
     pub fn mesh_addresses(&self) -> impl Iterator<Item = IpAddr> {
         let own: &[IpAddr] = match self.membership {
             Membership::Never(NeverEnrolled::HostNetwork) => &[],
@@ -57,7 +57,7 @@ impl Workload {
     }
 }
 
-/// How a source says where a pod's network namespace is.
+/// A reference to a pod's network namespace.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
 pub enum NetnsReference {
     /// A file of nsfs, such as `/run/netns/NAME` or `/proc/PID/ns/net`.
@@ -71,32 +71,32 @@ pub enum Membership {
     OptedIn,
     /// Not in the mesh.
     NotOptedIn,
-    /// Opted in, but of a kind that is never enrolled. Refused, never served in plaintext unless
-    /// its objects say that it is outside.
+    /// Opted in, but of a kind that is never enrolled. Connections to it are refused rather than made in
+    /// plaintext.
     Never(NeverEnrolled),
 }
 
-/// What is never enrolled, though a label opts it in.
+/// Why a pod is never enrolled although a label opts it in.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
 pub enum NeverEnrolled {
     /// `spec.hostNetwork`.
     HostNetwork,
     /// Annotation `sidecar.istio.io/status` and a container `istio-proxy`.
     IstioSidecar,
-    /// A `spec.runtimeClassName` whose sockets are not the host kernel's.
+    /// A `spec.runtimeClassName` whose sockets are not those of the host's kernel.
     ForeignKernel,
 }
 
-/// What annotations say of Istio. Whoever may annotate a pod can write them, who may be somebody
-/// else than who made it: by itself a claim takes no pod out of the mesh.
+/// What annotations claim about Istio. Anyone who may annotate a pod can write them, so a claim by itself
+/// does not take a pod out of the mesh.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
 pub enum IstioClaim {
-    /// Nothing.
+    /// There is no claim.
     None,
-    /// `sidecar.istio.io/status`, and the pod has no container `istio-proxy`: there is no sidecar.
+    /// `sidecar.istio.io/status`, but the pod has no container `istio-proxy`, so there is no sidecar.
     Sidecar,
-    /// `ambient.istio.io/redirection: enabled`: true if Istio's ztunnel listens in the pod, which only
-    /// its own node can tell.
+    /// `ambient.istio.io/redirection: enabled`. It is true if Istio's ztunnel listens in the pod, which only
+    /// the pod's node can check.
     Ambient,
 }
 
@@ -115,10 +115,10 @@ impl fmt::Display for NeverEnrolled {
     }
 }
 
-/// The label with which a namespace or a pod chooses whether it is in the mesh (Istio ambient).
+/// The label of a namespace or a pod that opts it in or out of the mesh (Istio ambient).
 pub const DATAPLANE_MODE_LABEL: &str = "istio.io/dataplane-mode";
 
-/// A namespace, as far as the mesh is concerned.
+/// A Kubernetes namespace.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct NamespaceInfo {
     /// `metadata.labels`.
@@ -126,25 +126,25 @@ pub struct NamespaceInfo {
 }
 
 impl NamespaceInfo {
-    /// What its label chooses for those of its pods that have no label of their own.
+    /// The mode of its pods that have no label of their own.
     pub fn dataplane_mode(&self) -> DataplaneMode {
         DataplaneMode::of(&self.labels)
     }
 }
 
-/// What the label [`DATAPLANE_MODE_LABEL`] of one object chooses.
+/// The value of the label [`DATAPLANE_MODE_LABEL`] of an object.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DataplaneMode {
     /// `ambient`: in the mesh.
     Ambient,
-    /// `none`, or a value that Ambit does not know: not in the mesh.
+    /// `none` or an unknown value: not in the mesh.
     Outside,
     /// No such label: a pod follows its namespace, a namespace is outside.
     Unset,
 }
 
 impl DataplaneMode {
-    /// The mode that an object's labels choose.
+    /// The mode that an object's labels set.
     pub fn of(labels: &BTreeMap<String, String>) -> Self {
         match labels.get(DATAPLANE_MODE_LABEL).map(String::as_str) {
             Some("ambient") => Self::Ambient,

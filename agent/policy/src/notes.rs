@@ -101,10 +101,10 @@ impl WorkloadPolicies {
                     Some(attached.decider(Some(rule)))
                 })
         };
-        let on_trial = self
+        let first_dry_run = self
             .noted(port)
             .find(|attached| attached.policy.action == Action::Allow);
-        let allow = on_trial.map(|first| match matching(Action::Allow).next() {
+        let allow = first_dry_run.map(|first| match matching(Action::Allow).next() {
             Some(decider) => Note::WouldAllow(decider),
             None => Note::WouldNotAllow(first.decider(None)),
         });

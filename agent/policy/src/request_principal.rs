@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_that_is_absent_or_no_text_matches_nothing() {
+    fn a_claim_that_is_absent_or_not_a_string_matches_nothing() {
         for value in ["*", "a", "a/", "/", "/b", "/*", "*/", "a/*", "*b"] {
             let principal = RequestPrincipalMatch::parse(value);
             for (issuer, subject) in [(None, Some("b")), (Some("a"), None), (None, None)] {
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_shown_as_it_is_written() {
+    fn it_displays_as_written() {
         for value in ["*", "*/*", "a*", "*a", "a", "https://a/*"] {
             assert_eq!(RequestPrincipalMatch::parse(value).to_string(), value);
         }

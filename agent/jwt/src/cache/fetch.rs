@@ -28,10 +28,10 @@ use ambit_policy::HttpUrl;
 /// The largest document that is fetched, in bytes.
 pub(super) const MAX_DOCUMENT: usize = 1024 * 1024;
 
-/// Gets small documents.
+/// Fetches small documents.
 pub trait Fetch: Send + Sync + 'static {
-    /// Gets a document. It follows no redirect, and waits without end: the caller has a clock. What
-    /// goes on after the caller has given up keeps a clone of `turn`.
+    /// Fetches a document. It does not follow redirects and has no timeout of its own: the caller sets
+    /// one. Work that continues after the caller has given up keeps a clone of `turn`.
     fn fetch<'a>(
         &'a self,
         url: &'a HttpUrl,
@@ -43,48 +43,47 @@ pub trait Fetch: Send + Sync + 'static {
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
     /// The host has no address.
-    #[error("the host's name does not resolve ({0}); see whether the node can resolve it")]
+    #[error("the host's name does not resolve ({0}); check whether the node can resolve it")]
     Resolve(std::io::Error),
-    /// No address may be asked.
+    /// None of the host's addresses may be used.
     #[error(
-        "the host has no address that may be asked: those of the node itself and of its link, and \
-         those that give a cloud's machines their credentials, are out of the reach of policies; \
-         serve the keys elsewhere"
+        "the host has no address that policies may use: the node's own addresses, those of its link, \
+         and those that give a cloud's machines their credentials are excluded; serve the keys elsewhere"
     )]
     Unreachable,
     /// No connection.
-    #[error("the host does not accept a connection ({0}); see whether the node reaches it")]
+    #[error("the host does not accept a connection ({0}); check whether the node can reach it")]
     Connect(std::io::Error),
-    /// No TLS.
+    /// The TLS handshake failed.
     #[error(
-        "TLS with the host failed ({0}); it has to speak TLS 1.3 and have a certificate that the \
-         node's trusted authorities, or the configured ones, issued"
+        "TLS with the host failed ({0}); the host has to support TLS 1.3 and have a certificate of the \
+         node's trusted authorities or the configured ones"
     )]
     Tls(std::io::Error),
     /// Not HTTP, or cut off.
-    #[error("the answer is no complete HTTP/1.1 answer ({0})")]
+    #[error("the answer is not a complete HTTP/1.1 response ({0})")]
     Http(#[from] hyper::Error),
     /// The request could not be made.
-    #[error("the URL cannot be asked for ({0}); correct it in the policy")]
+    #[error("the URL cannot be requested ({0}); correct it in the policy")]
     Request(#[from] http::Error),
     /// A redirect, which is not followed.
-    #[error("the answer is a redirect ({0}), which is not followed; set the URL it leads to")]
+    #[error("the answer is a redirect ({0}), which is not followed; set the URL that it leads to")]
     Redirect(StatusCode),
     /// Another status than 200.
-    #[error("the answer is {0}; see the host's own log")]
+    #[error("the answer is {0}; see the host's log")]
     Status(StatusCode),
-    /// Too much came.
+    /// The document is too large.
     #[error("the answer is larger than {MAX_DOCUMENT} bytes")]
     TooLarge,
-    /// The answer broke off.
-    #[error("the answer broke off ({0})")]
+    /// The body was cut off.
+    #[error("the answer was cut off ({0})")]
     Body(Box<dyn std::error::Error + Send + Sync>),
 }
 
 /// The longest head of an answer, in bytes.
 const MAX_HEAD: usize = 64 * 1024;
 
-/// As many of a host's addresses are tried.
+/// How many of a host's addresses are tried.
 const MAX_ADDRESSES: usize = 8;
 
 /// Fetches over HTTP.
@@ -93,15 +92,15 @@ pub struct HttpFetcher {
     tls: TlsConnector,
 }
 
-/// Why the authorities that https is verified with cannot be used.
+/// Why the authorities for https cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
-    /// The file is no PEM file of certificates.
-    #[error("the CA file {} cannot be used ({reason}); it has to have PEM certificates", path.display())]
+    /// The file cannot be read, or has no valid PEM certificates.
+    #[error("the CA file {} cannot be used ({reason}); it has to contain PEM certificates", path.display())]
     File {
         /// The file.
         path: PathBuf,
-        /// What is the matter with it.
+        /// What is wrong with it.
         reason: String,
     },
     /// TLS is not available.
@@ -110,10 +109,13 @@ pub enum TrustError {
 }
 
 impl HttpFetcher {
-    /// A fetcher that trusts the node's authorities and, besides, those of a PEM file.
+    /// A fetcher that trusts the node's authorities and those of a PEM file.
     ///
-    /// The node's, not a list that is compiled in: an operator adds a company's own to them, and
-    /// withdraws one, without a new agent.
+    /// It does not use a list that is compiled in, so that an operator can add and remove authorities
+    /// without a new agent.
+    ///
+    /// # Errors
+    /// [`TrustError`] if the file cannot be used.
     pub fn new(addresses: FetchableAddresses, extra_ca: Option<&Path>) -> Result<Self, TrustError> {
         let mut roots = RootCertStore::empty();
         let native = rustls_native_certs::load_native_certs();
@@ -121,8 +123,8 @@ impl HttpFetcher {
         if roots.is_empty() {
             warn!(
                 errors = ?native.errors,
-                "the node has no trusted authorities, so that keys cannot be fetched over https; \
-                 install the package ca-certificates, or configure a CA file"
+                "the node has no trusted authorities, so keys cannot be fetched over https; install the \
+                 package ca-certificates, or configure a CA file"
             );
         }
         if let Some(path) = extra_ca {
@@ -150,9 +152,8 @@ impl HttpFetcher {
         exchange(tls, url).await
     }
 
-    /// Connects to the first address that takes it. The name is resolved once, and the address that
-    /// was judged is the one that is dialled, so that a name cannot stand for one that is not
-    /// admitted.
+    /// Connects to the first address that accepts. The name is resolved once, and the address that was
+    /// checked is the one that is dialled, so a name cannot lead to an address that is excluded.
     async fn connect(&self, url: &HttpUrl, turn: &FetchTurn) -> Result<TcpStream, FetchError> {
         let mut error = FetchError::Unreachable;
         for address in resolve(url, turn).await? {
@@ -173,8 +174,8 @@ impl HttpFetcher {
     }
 }
 
-/// The host's addresses. A look-up cannot be given up: its thread keeps the turn until it ends, or
-/// names whose servers do not answer would use up all threads.
+/// Resolves the host. A look-up cannot be cancelled, so its thread keeps the turn until it ends. Otherwise
+/// names whose servers do not answer could use up all threads.
 async fn resolve(url: &HttpUrl, turn: &FetchTurn) -> Result<Vec<SocketAddr>, FetchError> {
     let (host, port, turn) = (url.host().to_owned(), url.port(), turn.clone());
     if let Ok(address) = host.parse::<IpAddr>() {
@@ -218,12 +219,12 @@ fn add_file(roots: &mut RootCertStore, path: &Path) -> Result<(), TrustError> {
         count += 1;
     }
     if count == 0 {
-        return Err(failed("it has none".to_owned()));
+        return Err(failed("it has no certificates".to_owned()));
     }
     Ok(())
 }
 
-/// One request on a connection, and all of its answer.
+/// Sends one request on a connection and reads the whole answer.
 async fn exchange<S>(stream: S, url: &HttpUrl) -> Result<Bytes, FetchError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -246,7 +247,7 @@ where
     tokio::select! {
         biased;
         document = &mut document => document,
-        // What it has read is yet to be taken.
+        // The connection has ended, but what it has read is still to be processed.
         _ = connection => document.await,
     }
 }
@@ -267,11 +268,11 @@ async fn document(response: Response<Incoming>) -> Result<Bytes, FetchError> {
     }
 }
 
-/// Whether packets to an address stay on this node, as its routes are now.
+/// Whether packets to an address stay on this node, by its current routes.
 pub type IsLocal = fn(IpAddr) -> io::Result<bool>;
 
-/// Where clouds tell a machine its credentials, besides link-local addresses. The node reaches them,
-/// and its pods often do not.
+/// The addresses, besides link-local ones, at which clouds give a machine its credentials. The node can
+/// reach them, and its pods often cannot.
 const METADATA: [IpAddr; 4] = [
     IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
     IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
@@ -279,23 +280,25 @@ const METADATA: [IpAddr; 4] = [
     IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)),
 ];
 
-/// The prefix under which a gateway makes IPv4 of IPv6 (RFC 6052, section 2.1).
+/// The prefix whose addresses a gateway translates to IPv4 (RFC 6052, section 2.1).
 const NAT64: [u16; 6] = [0x64, 0xff9b, 0, 0, 0, 0];
 
-/// Which addresses may be asked. Whoever may write a policy in some namespace has the node send a
-/// request to a URL, and the node reaches more than a pod does. What it reaches of the mesh is no
-/// question of addresses: the kernel takes the agent for a stranger there.
+/// Which addresses may be fetched from. Anyone who may write a policy in some namespace can have the node
+/// send a request to a URL, and the node can reach more than a pod can. Pods of the mesh do not depend on
+/// this: to them, the kernel treats the agent as any outside caller.
 #[derive(Clone, Copy, Debug)]
 pub enum FetchableAddresses {
-    /// None of the node itself, none of its link, and none of a cloud's metadata.
+    /// All but the node's own addresses, those of its link, and those of a cloud's metadata.
     Routable(IsLocal),
-    /// All.
+    /// All addresses.
     Any,
 }
 
 impl FetchableAddresses {
+    /// Whether an address may be fetched from.
+    ///
     /// # Errors
-    /// Where it cannot be told whether the address is the node's own, or no route leads to it.
+    /// If it cannot be determined whether the address is the node's own.
     pub(super) fn admits(self, address: IpAddr) -> io::Result<bool> {
         match self {
             Self::Any => Ok(true),
@@ -321,7 +324,7 @@ fn is_routable(address: IpAddr) -> bool {
     !is_special && !is_local && !METADATA.contains(&address)
 }
 
-/// The IPv4 address that a gateway makes of this one.
+/// The IPv4 address that a gateway translates this one to.
 fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
     let [prefix @ .., high, low] = address.segments();
     let [a, b] = high.to_be_bytes();
@@ -381,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_about_which_nothing_is_known_is_not_asked() {
+    fn an_address_that_cannot_be_checked_is_not_used() {
         let unknown = FetchableAddresses::Routable(|_| Err(io::ErrorKind::Other.into()));
         assert!(unknown.admits(IpAddr::from([10, 0, 0, 1])).is_err());
         let link_local = unknown.admits(IpAddr::from([169, 254, 169, 254]));

@@ -1,4 +1,4 @@
-//! The keys of all issuers, shared by all shards, fetched in the background.
+//! The keys of all issuers, shared by all shards and fetched in the background.
 
 mod fetch;
 mod remote;
@@ -24,23 +24,22 @@ pub use fetch::{Fetch, FetchError, FetchableAddresses, HttpFetcher, IsLocal, Tru
 pub use remote::{DiscoveryError, KeyError};
 pub use turns::FetchTurn;
 
-/// How many fetches run at once. Namespaces take turns, and one whose URLs hang uses up no more than
-/// its share, so that eight of them have to conspire before others wait at all; and then no longer
-/// than the fetches that have their turns take.
+/// How many fetches run at a time. Namespaces take turns, and a namespace whose URLs hang uses at most its
+/// share. It takes eight of them before others wait, and then only until a running fetch ends.
 const CAPACITY: Capacity = Capacity {
     total: 32,
     share: 4,
 };
 
-/// A fetch ends within its rules' longest timeout, as far as that lies between these.
+/// The least and the greatest limit of a fetch. Between them, it is its rules' longest timeout.
 const FETCH_LIMITS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 
-/// The keys of the issuers that policies name. Reading them does not wait for writers.
+/// The keys of the issuers that policies name. Readers do not wait for writers.
 pub struct KeyCache {
     entries: ArcSwap<HashMap<KeySource, Entry>>,
     /// Held while the entries are replaced.
     update: Mutex<()>,
-    /// Where fetches run.
+    /// The runtime of the fetches.
     runtime: Handle,
     fetcher: Arc<dyn Fetch>,
     turns: Arc<FetchTurns>,
@@ -52,12 +51,12 @@ enum Entry {
     Remote(Arc<Remote>),
 }
 
-/// Keys that cannot be fetched.
+/// A source of keys that could not be fetched.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct KeyProblem {
     /// What happened, and what to do, as a sentence.
     pub message: String,
-    /// Whether keys that were fetched earlier are still in use.
+    /// Whether keys of an earlier fetch are still in use.
     pub last_good_in_force: bool,
 }
 
@@ -73,11 +72,10 @@ impl KeyCache {
         }
     }
 
-    /// Has the keys of these rules from now on, and no others; each rule with the namespace of the
-    /// object that it stands in. To be called before requests meet the rules: keys that nothing has
-    /// asked for are not there.
+    /// Keeps the keys of these rules from now on, and no others. Each rule comes with the namespace of its
+    /// object. Call it before requests are judged by the rules, because other keys are not available.
     ///
-    /// Keys that were wanted before stay as they are.
+    /// Keys that were wanted before are not fetched again.
     pub fn wanted<'a>(&self, rules: impl IntoIterator<Item = (&'a Arc<str>, &'a JwtRule)>) {
         let mut demands: HashMap<&KeySource, Demand<'a>> = HashMap::new();
         for (namespace, rule) in rules {
@@ -109,9 +107,9 @@ impl KeyCache {
         }
     }
 
-    /// The keys of a source; `None` where there are none, and those of an earlier fetch where the
-    /// last one failed. Does not wait, unless no key is for this token's header: then for the fetch
-    /// that is under way, or for one more, which is made once in a while only.
+    /// The keys of a source; `None` if there are none. If the last fetch failed, the keys are those of an
+    /// earlier one. Waits only if no key is for this token's header: for the fetch that is under way, or
+    /// for a new one, which is made at limited intervals.
     pub(super) async fn keys_for(
         &self,
         source: &KeySource,
@@ -125,7 +123,7 @@ impl KeyCache {
         }
     }
 
-    /// The keys that could not be fetched the last time, for an operator.
+    /// The sources whose last fetch failed, for an operator.
     pub fn problems(&self) -> Vec<KeyProblem> {
         let entries = self.entries.load();
         let remotes = entries.values().filter_map(|entry| match entry {
@@ -138,7 +136,7 @@ impl KeyCache {
     }
 }
 
-/// What the rules with one source of keys ask of it.
+/// The demand of all rules with one source of keys.
 #[derive(Default)]
 struct Demand<'a> {
     namespaces: BTreeSet<&'a Arc<str>>,

@@ -18,31 +18,32 @@ use ambit_backoff::Backoff;
 use ambit_observe::text::cut;
 use ambit_policy::{HttpUrl, Jwks, JwksError, KeyUrl, RedactedUrl};
 
-/// How long keys are used before they are fetched again, less up to a tenth: Istio's default.
+/// How long keys are used before they are fetched again, less a random part of up to a tenth. This is
+/// Istio's default.
 const REFRESH: Duration = Duration::from_secs(20 * 60);
 
 /// The pause after failures.
 const RETRY: Backoff =
     Backoff::doubling(Duration::from_secs(1), Duration::from_secs(120)).with_jitter(0.75, 1.25);
 
-/// After a failure the pause is at least this many times as long as the failed fetch had its turn: a
-/// URL that hangs has a turn for a quarter of the time at most.
+/// After a failure, the pause is at least this many times as long as the failed fetch took. So a URL that
+/// hangs has a turn for at most a quarter of the time.
 const PAUSE_PER_TURN: u32 = 3;
 
-/// The longest text of a problem, in bytes. Hosts can put text of their own into it.
+/// The longest message of a problem, in bytes. It may contain text from a host.
 const MAX_PROBLEM: usize = 512;
 
-/// Tokens with unknown keys cause no more than one fetch in this time: anybody can send them.
+/// Tokens with unknown keys cause at most one fetch in this time, because anyone can send them.
 const ON_DEMAND: Duration = Duration::from_secs(30);
 
-/// The keys at one URL. Dropping it ends its fetches.
+/// The keys at one URL. Dropping it stops its fetches.
 pub(super) struct Remote {
     shared: Arc<Shared>,
     wanted: watch::Sender<Wanted>,
     task: AbortHandle,
 }
 
-/// Who wants the keys, and how long a fetch may take.
+/// Which namespaces want the keys, and how long a fetch may take.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Wanted {
     pub(super) namespaces: Namespaces,
@@ -51,7 +52,7 @@ pub(super) struct Wanted {
 
 struct Shared {
     state: watch::Sender<State>,
-    /// Asks for a fetch before its time.
+    /// Requests a fetch before it is due.
     demand: Notify,
 }
 
@@ -67,7 +68,7 @@ struct State {
 }
 
 impl Remote {
-    /// Begins to fetch.
+    /// Starts to fetch.
     pub(super) fn start(url: KeyUrl, wanted: Wanted, cache: &KeyCache) -> Self {
         let state = State {
             keys: None,
@@ -96,7 +97,7 @@ impl Remote {
         }
     }
 
-    /// Changes who wants the keys. The fetch that is under way goes on, and no other begins.
+    /// Changes which namespaces want the keys. The fetch that is under way continues; no new one starts.
     pub(super) fn set_wanted(&self, wanted: Wanted) {
         self.wanted.send_if_modified(|current| {
             let is_changed = *current != wanted;
@@ -137,7 +138,7 @@ impl Remote {
             self.shared.demand.notify_one();
         }
         let mut states = self.shared.state.subscribe();
-        // Whatever ends the wait, the keys of that moment count.
+        // The keys are read after the wait, whether a fetch or the timeout ended it.
         let _ = timeout(wait, states.wait_for(|state| state.ended > ended)).await;
         self.keys()
     }
@@ -186,14 +187,14 @@ impl Refresh {
         }
     }
 
-    /// Waits for a turn, in the lines of the namespaces that want the keys by then.
+    /// Waits for a turn, in the queues of the namespaces that currently want the keys.
     async fn turn(&mut self) -> FetchTurn {
         loop {
             let namespaces = Arc::clone(&self.wanted.borrow_and_update().namespaces);
             tokio::select! {
                 biased;
                 turn = self.turns.take(namespaces) => return turn,
-                // Without a sender this task ends.
+                // If the sender is gone, this task is about to be aborted.
                 Ok(()) = self.wanted.changed() => {}
             }
         }
@@ -219,7 +220,7 @@ impl Refresh {
         });
     }
 
-    /// Keeps the keys that there are: an issuer that is away has not withdrawn them.
+    /// Keeps the current keys: an issuer that cannot be reached has not withdrawn them.
     fn failed(&self, error: &KeyError) {
         let message = problem(&self.url, error);
         if self.shared.state.borrow().problem.as_ref() != Some(&message) {
@@ -232,7 +233,7 @@ impl Refresh {
         });
     }
 
-    /// Waits until the next fetch is due, or one is demanded and may be made.
+    /// Waits until the next fetch is due, or one is requested and allowed.
     async fn pause(&self, pause: Duration) {
         let end = sleep(pause);
         tokio::pin!(end);
@@ -249,7 +250,7 @@ impl Refresh {
     }
 }
 
-/// What an operator is told.
+/// The message for an operator.
 fn problem(url: &KeyUrl, error: &KeyError) -> String {
     let message = format!("the keys at {url} cannot be fetched: {error}");
     cut(&message, MAX_PROBLEM).into_owned()
@@ -258,16 +259,16 @@ fn problem(url: &KeyUrl, error: &KeyError) -> String {
 /// Why there are no keys. Displays as the end of a sentence.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
-    /// Nothing came.
+    /// The fetch failed.
     #[error(transparent)]
     Fetch(#[from] FetchError),
-    /// Nothing came in time.
-    #[error("there was no answer within {0:?}; see whether the node reaches the host")]
+    /// The fetch took too long.
+    #[error("there was no answer within {0:?}; check whether the node can reach the host")]
     TooSlow(Duration),
-    /// What came are no keys.
-    #[error("what came is of no use: {0}")]
+    /// The answer is not a usable set of keys.
+    #[error("the answer cannot be used: {0}")]
     Unusable(#[from] JwksError),
-    /// The OpenID configuration is of no use.
+    /// The OpenID configuration cannot be used.
     #[error(transparent)]
     Discovery(#[from] DiscoveryError),
 }
@@ -275,24 +276,28 @@ pub enum KeyError {
 /// Why an OpenID configuration does not lead to keys.
 #[derive(Debug, thiserror::Error)]
 pub enum DiscoveryError {
-    /// No JSON, or without `jwks_uri`.
-    #[error("it is no OpenID configuration with a \"jwks_uri\"; set jwksUri in the policy")]
+    /// Not JSON, or without `jwks_uri`.
+    #[error(
+        "the answer is not an OpenID configuration with a \"jwks_uri\"; set jwksUri in the policy"
+    )]
     Malformed,
     /// Not an absolute URL.
-    #[error("its \"jwks_uri\" {0} is no URL that is fetched; set jwksUri in the policy")]
+    #[error("its \"jwks_uri\" {0} is not a URL that can be fetched; set jwksUri in the policy")]
     NoUrl(RedactedUrl),
-    /// The keys would come without TLS where the configuration came with it.
-    #[error("its \"jwks_uri\" {0} is not https as it is itself; set jwksUri in the policy")]
+    /// The configuration came over TLS, and the keys would not.
+    #[error(
+        "its \"jwks_uri\" {0} is not https, as the configuration is; set jwksUri in the policy"
+    )]
     Downgrade(HttpUrl),
 }
 
-/// The part of an OpenID configuration that matters (OpenID Connect Discovery, section 3).
+/// The part of an OpenID configuration that is used (OpenID Connect Discovery, section 3).
 #[derive(Deserialize)]
 struct Configuration {
     jwks_uri: String,
 }
 
-/// Fetches keys.
+/// Fetches keys, if necessary by way of an OpenID configuration.
 pub(super) async fn obtain(
     fetcher: &dyn Fetch,
     url: &KeyUrl,
@@ -340,11 +345,14 @@ mod tests {
             assert_eq!(lead(from, &to(url)).expect("a URL"), url);
         }
         for (configuration, is_expected) in [
-            (to("http://issuer/k"), "is not https as it is itself"),
-            (to("/k"), "is no URL that is fetched"),
-            (to("file:///k"), "is no URL that is fetched"),
-            ("{}".to_owned(), "is no OpenID configuration"),
-            ("<html>".to_owned(), "is no OpenID configuration"),
+            (
+                to("http://issuer/k"),
+                "is not https, as the configuration is",
+            ),
+            (to("/k"), "is not a URL that can be fetched"),
+            (to("file:///k"), "is not a URL that can be fetched"),
+            ("{}".to_owned(), "is not an OpenID configuration"),
+            ("<html>".to_owned(), "is not an OpenID configuration"),
         ] {
             let error = lead(tls, &configuration).expect_err("no keys").to_string();
             assert!(error.contains(is_expected), "{error}");

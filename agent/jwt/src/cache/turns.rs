@@ -17,16 +17,16 @@ struct State {
     waiting: HashMap<Waiter, oneshot::Sender<FetchTurn>>,
 }
 
-/// Permission to run one fetch, until its last clone is dropped. Whatever a fetch leaves running, such
-/// as a look-up of a name, keeps a clone.
+/// Permission to run one fetch, until its last clone is dropped. Anything that a fetch leaves running,
+/// such as a name look-up, keeps a clone.
 #[derive(Clone, Debug)]
 pub struct FetchTurn {
-    _held: Arc<Held>,
+    _charged: Arc<ChargedTurn>,
 }
 
 #[derive(Debug)]
-struct Held {
-    /// `None` for a turn that nothing waits for.
+struct ChargedTurn {
+    /// The namespace that is charged; `None` for a free turn.
     charged: Option<(Arc<FetchTurns>, Arc<str>)>,
 }
 
@@ -38,7 +38,7 @@ impl FetchTurns {
         }))
     }
 
-    /// Waits for a turn. Dropping the future gives up the place.
+    /// Waits for a turn. Dropping the future gives up its place in the queue.
     pub(super) async fn take(self: &Arc<Self>, namespaces: Namespaces) -> FetchTurn {
         let (sender, receiver) = oneshot::channel();
         let waiter = {
@@ -47,7 +47,7 @@ impl FetchTurns {
             state.waiting.insert(waiter, sender);
             waiter
         };
-        let _place = Place {
+        let _place = PlaceInQueue {
             turns: self,
             waiter,
         };
@@ -56,8 +56,8 @@ impl FetchTurns {
         receiver.await.unwrap_or_else(|_| FetchTurn::free())
     }
 
-    /// Gives turns to those that may have them. Outside of the lock, since a turn that is not taken
-    /// comes back at once.
+    /// Gives turns to the fetches that may have them. This happens outside of the lock, because a turn
+    /// that is not taken comes back immediately.
     fn serve(self: &Arc<Self>) {
         loop {
             let mut state = self.state();
@@ -67,7 +67,7 @@ impl FetchTurns {
             let sender = state.waiting.remove(&waiter);
             drop(state);
             let turn = FetchTurn {
-                _held: Arc::new(Held {
+                _charged: Arc::new(ChargedTurn {
                     charged: Some((Arc::clone(self), namespace)),
                 }),
             };
@@ -83,15 +83,15 @@ impl FetchTurns {
 }
 
 impl FetchTurn {
-    /// A turn for which nothing waits.
+    /// A turn that is not counted.
     pub fn free() -> Self {
         Self {
-            _held: Arc::new(Held { charged: None }),
+            _charged: Arc::new(ChargedTurn { charged: None }),
         }
     }
 }
 
-impl Drop for Held {
+impl Drop for ChargedTurn {
     fn drop(&mut self) {
         if let Some((turns, namespace)) = self.charged.take() {
             turns.state().queue.ended(&namespace);
@@ -100,13 +100,13 @@ impl Drop for Held {
     }
 }
 
-/// A place in the lines, which is given up when it is dropped.
-struct Place<'a> {
+/// A place in the queue. Dropping it gives it up.
+struct PlaceInQueue<'a> {
     turns: &'a FetchTurns,
     waiter: Waiter,
 }
 
-impl Drop for Place<'_> {
+impl Drop for PlaceInQueue<'_> {
     fn drop(&mut self) {
         let mut state = self.turns.state();
         state.queue.leave(self.waiter);
@@ -121,7 +121,7 @@ pub(super) type Namespaces = Arc<[Arc<str>]>;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Waiter(u64);
 
-/// How many fetches may run.
+/// How many fetches may run at a time.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Capacity {
     /// In all.
@@ -130,16 +130,16 @@ pub(super) struct Capacity {
     pub(super) share: usize,
 }
 
-/// The fetches that wait, by namespace. Namespaces take turns, and each has no more than its share of
-/// the fetches that run. A fetch that several namespaces want waits in the line of each: whichever
-/// comes first is charged for it, so that none can hold back a URL that it has in common with others.
+/// The fetches that wait, by namespace. Namespaces take turns, and each has at most its share of the
+/// running fetches. A fetch that several namespaces want waits in the line of each, and is charged to the
+/// one whose turn comes first. So no namespace can hold back a URL that it shares with others.
 #[derive(Debug)]
 pub(super) struct Queue {
     capacity: Capacity,
     /// In order of arrival; no line is empty.
     lines: BTreeMap<Arc<str>, VecDeque<Waiter>>,
     waiting: HashMap<Waiter, Namespaces>,
-    /// Namespaces without running fetches are not in it.
+    /// Only namespaces with running fetches are in it.
     running: HashMap<Arc<str>, usize>,
     total: usize,
     /// The namespace whose turn was the last.
@@ -172,7 +172,7 @@ impl Queue {
         waiter
     }
 
-    /// Removes a fetch that does not want to wait any longer. One that has its turn is not affected.
+    /// Removes a fetch that no longer waits. A fetch that already has its turn is not affected.
     pub(super) fn leave(&mut self, waiter: Waiter) {
         let Some(namespaces) = self.waiting.remove(&waiter) else {
             return;
@@ -201,7 +201,7 @@ impl Queue {
         Some((waiter, namespace))
     }
 
-    /// The next namespace, in a circle, that waits and has not used up its share.
+    /// The next namespace, in a circle, that waits and has not used its share.
     fn next_namespace(&self) -> Option<Arc<str>> {
         let start = match &self.last {
             Some(last) => Bound::Excluded(Arc::clone(last)),
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn namespaces_take_turns_whoever_came_first() {
+    fn namespaces_take_turns_regardless_of_arrival() {
         let mut queue = Queue::new(Capacity { total: 1, share: 1 });
         for _ in 0..5 {
             queue.join(of(&["a"]));

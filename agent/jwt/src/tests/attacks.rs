@@ -1,4 +1,4 @@
-//! The attack cases J-1 to J-12 as far as they end here, and those that come to mind with them.
+//! The attack cases J-1 to J-12 that this crate decides, and others like them.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -46,7 +46,7 @@ fn j_1_no_token_passes_and_a_wrong_one_does_not() {
 }
 
 #[test]
-fn without_rules_nothing_is_looked_for() {
+fn without_rules_no_token_is_looked_for() {
     let sent = Sent::bearing("anything");
     assert!(sent.judged_by(&[]).expect("passes").is_none());
 }
@@ -81,7 +81,7 @@ fn clocks_may_differ_by_a_minute() {
 }
 
 #[test]
-fn j_3_and_j_4_an_absent_subject_is_empty_and_not_somebody() {
+fn j_3_and_j_4_an_absent_subject_is_empty() {
     let key = TestIssuer::ed25519();
     let token = key.token(&json!({"iss": ISSUER}));
     let verified = Sent::bearing(&token).accepted_by(&[key.rule(ISSUER)]);
@@ -254,7 +254,7 @@ fn every_algorithm_verifies_with_its_own_key_only() {
 }
 
 #[test]
-fn j_11_the_public_key_is_no_shared_secret_and_no_signature_is_none() {
+fn j_11_public_keys_as_secrets_and_missing_signatures_are_refused() {
     use aws_lc_rs::hmac;
     let rsa = TestIssuer::rsa();
     let rules = [rsa.rule(ISSUER)];
@@ -281,7 +281,7 @@ fn j_11_the_public_key_is_no_shared_secret_and_no_signature_is_none() {
 }
 
 #[test]
-fn j_11_the_kid_chooses_among_the_issuers_keys_and_brings_none() {
+fn j_11_the_kid_only_chooses_among_the_issuers_keys() {
     let (key, other) = (TestIssuer::ed25519(), TestIssuer::ed25519());
     let named = |key: &TestIssuer, id: &str| with(key.jwk(), "kid", id);
     let rules = [rule_with_keys(
@@ -309,7 +309,7 @@ fn j_11_the_kid_chooses_among_the_issuers_keys_and_brings_none() {
     assert_eq!(error, Unauthenticated::BadSignature { issuer: issuer() });
 }
 
-/// RSA keys of as many bits, whose moduli differ.
+/// RSA keys of a size, with different moduli.
 fn rsa_keys(bits: usize, count: u32) -> Vec<Value> {
     let key = |number: u32| {
         let mut modulus = vec![0xc1; bits / 8];
@@ -319,7 +319,7 @@ fn rsa_keys(bits: usize, count: u32) -> Vec<Value> {
     (0..count).map(key).collect()
 }
 
-/// A token that is signed by nothing, as long as a signature by a key of as many bits is.
+/// A token with an invalid signature of the length for a key of a size.
 fn unsigned_token(bits: usize, id: &str) -> String {
     let signed = unsigned(&json!({"alg": "RS256"}), &with(claims(), "jti", id));
     format!("{signed}.{}", URL_SAFE_NO_PAD.encode(vec![1; bits / 8]))
@@ -447,7 +447,7 @@ fn no_byte_of_a_token_can_be_changed() {
 
 proptest! {
     #[test]
-    fn nobody_guesses_a_token(header in ".{0,60}", payload in ".{0,60}", rest in ".{0,60}") {
+    fn random_tokens_are_refused(header in ".{0,60}", payload in ".{0,60}", rest in ".{0,60}") {
         let rules = [rule(ISSUER)];
         let encode = |text: &str| URL_SAFE_NO_PAD.encode(text);
         let signed = unsigned(&json!({"alg": "EdDSA"}), &claims());

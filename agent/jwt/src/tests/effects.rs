@@ -1,4 +1,4 @@
-//! What the application sees of a request.
+//! Which parts of a request the application sees.
 
 use super::*;
 use crate::apply;
@@ -30,7 +30,7 @@ fn output(header: &'static str, claim: &str) -> ClaimHeader {
 }
 
 #[test]
-fn a_token_is_taken_out_of_the_request_and_nothing_else() {
+fn only_the_token_is_removed_from_the_request() {
     let key = TestIssuer::ed25519();
     let mut rule = key.rule(ISSUER);
     rule.locations.push(TokenLocation::Cookie("session".into()));

@@ -1,4 +1,4 @@
-//! J-9: tokens of an issuer whose keys cannot be had.
+//! J-9: tokens of an issuer whose keys cannot be fetched.
 
 use super::*;
 use crate::testing::{TestIssuer, rule};

@@ -82,7 +82,7 @@ impl Sent {
         self
     }
 
-    /// What becomes of it, without waiting for anything.
+    /// Authenticates it, without waiting for anything.
     fn judged_by(&self, rules: &[JwtRule]) -> Result<Option<VerifiedTokens>, Unauthenticated> {
         let request = RequestToAuthenticate {
             method: &self.method,
@@ -98,7 +98,7 @@ impl Sent {
         self.judged_by(rules).expect_err("refused")
     }
 
-    /// The token that policy sees, which there is.
+    /// The token that policies see. There has to be one.
     fn accepted_by(&self, rules: &[JwtRule]) -> VerifiedTokens {
         let verified = self.judged_by(rules).expect("accepted");
         verified.expect("a token")

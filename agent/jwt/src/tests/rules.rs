@@ -1,4 +1,4 @@
-//! Rules that Istio takes although they lack something, and rules that require a token: beside each
+//! Rules that Istio accepts although they are incomplete, and rules that require a token. Beside each
 //! request that passes there is one that does not.
 
 use super::*;
@@ -123,7 +123,7 @@ fn each_required_rule_needs_a_token_of_its_own() {
         Unauthenticated::Missing
     );
     assert!(both().judged_by(&rules).is_ok());
-    // One token is not of two issuers.
+    // One token cannot be of two issuers.
     rules[1].locations = TokenLocation::defaults();
     assert_eq!(
         Sent::bearing(&first).refused_by(&rules),

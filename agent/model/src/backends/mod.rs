@@ -1,4 +1,4 @@
-//! What is behind a Service: what its EndpointSlices list, or else the pods that it selects.
+//! What is behind a Service: the endpoints in its EndpointSlices, or else the pods that it selects.
 //!
 //! | the Service has | its endpoints | its cluster IP passes in the kernel |
 //! |---|---|---|
@@ -6,9 +6,9 @@
 //! | a selector and no slices | the ready pods that it selects | if every pod that it selects is outside the mesh |
 //! | neither | unknown | never |
 //!
-//! An endpoint is outside the mesh if it is a pod that is not opted in, or an address outside the
-//! mesh's ranges that no object has. An address inside the ranges that no object has, or several
-//! have, is unknown: it belongs to the mesh, and nothing is sent there.
+//! An endpoint is outside the mesh if it is a pod that is not opted in, or an address outside the mesh's
+//! ranges that no object has. An address that several objects have, or that is inside the ranges and no
+//! object has, is unknown: it belongs to the mesh, and nothing is sent there.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -52,28 +52,28 @@ pub(super) struct Backends {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct ListedPort {
     service: usize,
-    /// Among the Service's ports.
+    /// The Service's port, by its index.
     port: usize,
     /// The pod's port.
     number: u16,
 }
 
-/// What an address is to a Service that lists it.
+/// What an address in a slice is.
 #[derive(Clone, Copy)]
 pub(super) enum Backend<'a> {
     /// A pod.
     Pod(&'a Arc<Workload>),
     /// Outside the mesh.
     Outside,
-    /// Of the mesh, and nobody knows what it is.
+    /// In the mesh, but unknown.
     Unknown,
 }
 
-/// Endpoints of a Service's port.
+/// The endpoints of a Service's port.
 #[derive(Default)]
 pub(super) struct Endpoints {
     pub(super) known: Vec<ServiceEndpoint>,
-    /// Of the mesh, and nobody knows what they are.
+    /// In the mesh, but unknown.
     pub(super) unknown: Vec<SocketAddr>,
 }
 
@@ -82,7 +82,7 @@ pub(super) struct Endpoints {
 pub struct PodBehind<'a> {
     /// The pod.
     pub workload: &'a Arc<Workload>,
-    /// The address that a slice lists; `None` where the Service selects the pod.
+    /// The address in a slice; `None` if the Service selects the pod.
     pub address: Option<IpAddr>,
     /// Where its application listens.
     pub port: u16,
@@ -95,7 +95,7 @@ impl Snapshot {
         slices.map(|index| &self.endpoint_slices()[*index])
     }
 
-    /// What an address is to a Service that lists it.
+    /// What an address in a slice is.
     pub(super) fn backend(&self, address: IpAddr) -> Backend<'_> {
         match self.owners(address) {
             [AddressOwner::Workload(index)] => Backend::Pod(&self.workloads()[*index]),
@@ -104,8 +104,8 @@ impl Snapshot {
         }
     }
 
-    /// The endpoints of a Service's port that take connections, in the address family of `dialled`,
-    /// if that counts.
+    /// The endpoints of a Service's port that accept connections, in the address family of `dialled` if
+    /// that is given.
     pub(super) fn endpoints(
         &self,
         service: usize,
@@ -157,7 +157,7 @@ impl Snapshot {
         endpoints
     }
 
-    /// The endpoints of all slices of a Service that have a port, with its number there.
+    /// The endpoints of all slices of a Service that have a port, with its number in the slice.
     fn listing<'a>(
         &'a self,
         service: usize,
@@ -205,9 +205,9 @@ impl Snapshot {
         listed.collect()
     }
 
-    /// The ports that Services of its own namespace have on a pod, because they select it or because
-    /// their slices list it. A slice says nothing about pods of other namespaces: whoever may write
-    /// it has no say there.
+    /// The ports that Services of a pod's own namespace have on the pod, because they select it or their
+    /// slices list it. Slices do not count for pods of other namespaces, because their authors have no
+    /// authority there.
     pub fn service_ports<'a>(
         &'a self,
         workload: &'a Workload,
@@ -239,7 +239,7 @@ impl Endpoints {
     }
 }
 
-/// Where a pod that a Service selects serves `port`, if it does.
+/// The endpoint of a pod for a port of a Service that selects it; `None` if it has none.
 fn selected(
     workload: &Arc<Workload>,
     port: &ServicePort,

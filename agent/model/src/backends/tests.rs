@@ -112,7 +112,7 @@ fn ports_are_matched_by_name() {
 }
 
 #[test]
-fn what_ends_is_used_only_if_nothing_is_ready() {
+fn terminating_endpoints_are_used_only_if_none_is_ready() {
     let mut mesh = mesh(vec![slice(
         "a/web",
         &["10.0.0.1", "10.0.0.2", "10.0.0.3"],

@@ -142,8 +142,8 @@ fn provider_name<'a>(node: &SpecNode<'a>) -> Result<Option<&'a str>, NotEnforced
 
 /// Whether a policy decides, by its annotation.
 fn enforcement(object: &PolicyObject, action: Action) -> Result<Enforcement, NotEnforced> {
-    let is_on_trial = dry_run(object)?;
-    match (is_on_trial, action) {
+    let is_dry_run = dry_run(object)?;
+    match (is_dry_run, action) {
         (Some(_), Action::Audit | Action::Custom) => {
             let action = action.as_str();
             let problem = format!("only ALLOW and DENY policies can be dry runs, not {action}");

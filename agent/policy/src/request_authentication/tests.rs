@@ -113,7 +113,7 @@ fn the_selector_is_read_and_an_object_without_rules_says_nothing() {
 }
 
 #[test]
-fn what_is_not_understood_fails_closed_and_says_where_and_what_to_do() {
+fn unknown_values_fail_closed_and_the_error_says_where_and_what_to_do() {
     for (fields, path, problem) in [
         (json!({"issuer": ""}), "", "no issuer and no jwksUri"),
         (
@@ -214,7 +214,7 @@ fn what_is_not_understood_fails_closed_and_says_where_and_what_to_do() {
     }
 }
 
-/// A rule that is taken, and the warnings beside it.
+/// A rule that is accepted, and its warnings.
 fn taken(fields: &Value) -> (JwtRule, String) {
     let mut rule = json!({"issuer": "https://issuer.example"});
     for (name, value) in fields.as_object().expect("an object") {
@@ -227,7 +227,7 @@ fn taken(fields: &Value) -> (JwtRule, String) {
 }
 
 #[test]
-fn what_is_empty_is_the_same_as_absent() {
+fn empty_is_the_same_as_absent() {
     let plain = rule(json!({})).expect("enforced");
     for fields in [
         json!({"audiences": [], "fromHeaders": [], "fromParams": [], "fromCookies": [],
@@ -259,7 +259,7 @@ fn a_rule_without_an_issuer_needs_a_url_of_its_keys() {
 }
 
 #[test]
-fn what_no_token_can_be_verified_by_is_taken_and_refuses_tokens() {
+fn rules_without_usable_keys_are_accepted_and_refuse_tokens() {
     let one_key = &JWKS[JWKS.find('[').expect("a list") + 1..JWKS.rfind(']').expect("a list")];
     let many = format!("{{\"keys\": [{}]}}", vec![one_key; 200].join(","));
     let oct = r#"{"keys": [{"kty": "oct", "k": "c2VjcmV0"}]}"#;
@@ -335,8 +335,8 @@ fn what_no_token_can_be_verified_by_is_taken_and_refuses_tokens() {
 }
 
 #[test]
-fn odd_names_of_headers_are_taken() {
-    // Nothing is found there, and nowhere else either.
+fn odd_names_of_headers_are_accepted() {
+    // No token is found there, or anywhere else.
     let (rule, warning) = taken(&json!({"fromHeaders": [{"name": "a b", "prefix": "x"}]}));
     assert_eq!(rule.locations, []);
     assert!(

@@ -157,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_absolute_http_urls_are_taken() {
+    fn only_absolute_http_urls_are_accepted() {
         let url = HttpUrl::parse("https://issuer.example/keys?v=1").expect("a URL");
         assert!(url.is_https());
         assert_eq!((url.host(), url.port()), ("issuer.example", 443));

@@ -1,4 +1,4 @@
-//! Kernel and userspace give the same verdict, for the same rule.
+//! Asserts that kernel and userspace give the same verdict, by the same rule.
 
 use ambit_common::{Judgement, KernelVerdict, SetMode};
 
@@ -7,13 +7,13 @@ use crate::{
     WorkloadPolicies,
 };
 
-/// Holds the tables' judgement of a connection against the evaluator's.
+/// Compares the tables' judgement of a connection with the evaluator's.
 pub fn assert_agreement(policies: &WorkloadPolicies, connection: &ConnectionAttributes) {
     let compiled = policies.compile();
     assert_judged_alike(policies, &compiled, connection, compiled.judge(connection));
 }
 
-/// Holds a judgement by the tables of `compiled` against the evaluator's, and the rule behind it.
+/// Compares a judgement by the tables of `compiled`, and its rule, with the evaluator's.
 pub fn assert_judged_alike(
     policies: &WorkloadPolicies,
     compiled: &CompiledSet,
@@ -41,7 +41,7 @@ pub fn assert_judged_alike(
     );
 }
 
-/// Holds the verdict on a connection against the one on each thing that it may carry.
+/// Compares the verdict on a connection with the verdicts on what it may carry.
 pub fn assert_no_contradiction(
     policies: &WorkloadPolicies,
     connection: &ConnectionAttributes,
@@ -67,7 +67,7 @@ pub fn assert_no_contradiction(
         let agrees = match verdict {
             ConnectionVerdict::Allow(_) => is_allowed,
             ConnectionVerdict::Deny(_) => !is_allowed,
-            // What is not HTTP gets no further than a request, whose client may be another address.
+            // If other bytes are allowed, so is the request, unless its client is another address.
             ConnectionVerdict::Ask => {
                 opaque.is_err() || is_allowed || request.forwarded_for.is_some()
             }

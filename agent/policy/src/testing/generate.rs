@@ -12,7 +12,7 @@ use super::{ROOT, TestMesh};
 use crate::{ConnectionAttributes, RequestAttributes, VerifiedToken};
 use ambit_model::{TrustDomain, WorkloadIdentity};
 
-/// Small pools, so that rules and connections meet.
+/// Small pools, so that rules match connections.
 const NAMESPACES: [&str; 3] = ["prod", "test", "prod-b"];
 const NAMESPACE_VALUES: [&str; 6] = ["prod", "test", "*", "prod*", "*-b", "none"];
 const PRINCIPAL_VALUES: [&str; 7] = [
@@ -41,7 +41,7 @@ const SOURCES: [&str; 6] = [
     "fd00::1:5",
     "2001:db8::1",
 ];
-/// The workload's own.
+/// Addresses of the workload.
 const DESTINATIONS: [&str; 2] = ["10.0.0.1", "fd00::1"];
 const PORTS: [u16; 3] = [80, 8080, 9090];
 const PORT_VALUES: [&str; 3] = ["80", "8080", "9090"];
@@ -63,7 +63,7 @@ fn list(values: &'static [&'static str]) -> impl Strategy<Value = Vec<&'static s
     subsequence(values, 0..=3)
 }
 
-/// An object of the lists that are not empty, or `None` where all are.
+/// An object with the lists that are not empty; `None` if all are empty.
 fn object(lists: Vec<(&str, Vec<String>)>) -> Option<Value> {
     let fields = lists.into_iter().filter(|(_, list)| !list.is_empty());
     let fields: Map<_, _> = fields
@@ -76,7 +76,7 @@ fn texts(values: Vec<&str>) -> Vec<String> {
     values.into_iter().map(str::to_owned).collect()
 }
 
-/// Fields of a source, of which a few are present: a conjunction of many admits almost nobody.
+/// Fields of a source. Only a few are present, because a conjunction of many hardly ever matches.
 fn source() -> impl Strategy<Value = Option<Value>> {
     let identity = prop_oneof![
         (list(&PRINCIPAL_VALUES), list(&PRINCIPAL_VALUES)).prop_map(|twins| (
@@ -218,7 +218,7 @@ fn rule() -> impl Strategy<Value = Value> {
     })
 }
 
-/// A spec, and whether it is on trial.
+/// A spec, and whether it is a dry run.
 fn authorization() -> impl Strategy<Value = (Value, bool)> {
     let action = prop_oneof![
         6 => Just("ALLOW"),
@@ -284,10 +284,10 @@ pub fn policies() -> impl Strategy<Value = TestMesh> {
         if let Some(spec) = workload {
             all = all.authenticate("prod/web", spec);
         }
-        for (number, (spec, is_on_trial)) in authorizations.into_iter().enumerate() {
+        for (number, (spec, is_dry_run)) in authorizations.into_iter().enumerate() {
             all = all.authorize(&format!("prod/policy-{number}"), spec);
-            if is_on_trial {
-                all = all.on_trial();
+            if is_dry_run {
+                all = all.as_dry_run();
             }
         }
         all

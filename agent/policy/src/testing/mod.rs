@@ -1,4 +1,4 @@
-//! A mesh for tests, random policies, and what has to agree about them.
+//! For tests: a small mesh, random policies, and checks that evaluator and tables agree.
 
 #![allow(
     missing_docs,
@@ -82,12 +82,12 @@ impl TestMesh {
         self
     }
 
-    /// With the last policy as a dry run.
-    pub fn on_trial(self) -> Self {
+    /// Makes the last policy a dry run.
+    pub fn as_dry_run(self) -> Self {
         self.dry_run("true")
     }
 
-    /// With a value of `istio.io/dry-run` on the last policy.
+    /// Sets `istio.io/dry-run` on the last policy.
     pub fn dry_run(mut self, value: &str) -> Self {
         let policy = self.policies.last_mut().expect("a policy");
         let annotation = ("istio.io/dry-run".to_owned(), value.to_owned());
@@ -95,13 +95,13 @@ impl TestMesh {
         self
     }
 
-    /// With another Service.
+    /// Adds a Service.
     pub fn serve(mut self, service: Service) -> Self {
         self.others.push(service);
         self
     }
 
-    /// Of these trust domains, the own one first.
+    /// Sets the trust domains, the mesh's own first.
     pub fn trusting(mut self, domains: &[&str]) -> Self {
         let mut domains = domains
             .iter()
@@ -113,12 +113,12 @@ impl TestMesh {
         self
     }
 
-    /// With an AuthorizationPolicy.
+    /// Adds an AuthorizationPolicy.
     pub fn authorize(self, name: &str, spec: Value) -> Self {
         self.with(PolicyKind::AuthorizationPolicy, name, spec)
     }
 
-    /// With a PeerAuthentication.
+    /// Adds a PeerAuthentication.
     pub fn authenticate(self, name: &str, spec: Value) -> Self {
         self.with(PolicyKind::PeerAuthentication, name, spec)
     }
@@ -145,7 +145,7 @@ impl TestMesh {
         }
     }
 
-    /// What became of the policy `prod/policy`.
+    /// The condition of the policy `prod/policy`.
     pub fn condition(self) -> PolicyCondition {
         let mut shown = self.index().conditions().into_iter();
         let own = shown.find(|shown| shown.name.to_string() == "prod/policy");
@@ -156,14 +156,14 @@ impl TestMesh {
         self.index().for_workload(&web())
     }
 
-    /// Whether a caller is let in on port 8080.
+    /// Whether a caller is allowed on port 8080.
     pub fn admits(self, caller: TestCaller) -> bool {
         self.policies().admits(caller, 8080)
     }
 }
 
 impl WorkloadPolicies {
-    /// Whether a connection is let in that carries no HTTP. The kernel's tables have to agree.
+    /// Whether a connection that is not HTTP is allowed. Asserts that the kernel's tables agree.
     pub fn admits(&self, caller: TestCaller, port: u16) -> bool {
         let connection = caller.calls(port);
         assert_agreement(self, &connection);
@@ -171,7 +171,7 @@ impl WorkloadPolicies {
             .is_ok()
     }
 
-    /// Whether a request is let in. The verdict on its connection may not contradict that.
+    /// Whether a request is allowed. Asserts that the verdict on its connection does not contradict it.
     pub fn admits_request(&self, caller: TestCaller, request: &RequestAttributes) -> bool {
         let connection = caller.calls(8080);
         assert_agreement(self, &connection);
@@ -188,10 +188,10 @@ impl WorkloadPolicies {
     }
 }
 
-/// Who calls `prod/web`.
+/// A caller of `prod/web`.
 #[derive(Clone, Copy, Debug)]
 pub enum TestCaller {
-    /// Nobody that is known, from 10.9.0.1.
+    /// A caller in plaintext, from 10.9.0.1.
     Plaintext,
     /// `namespace/service account` of `cluster.local`.
     Peer(&'static str),
@@ -229,7 +229,7 @@ pub fn operation(action: &str, operation: Value) -> Arc<WorkloadPolicies> {
     TestMesh::http().authorize("prod/policy", spec).policies()
 }
 
-/// The same, with a condition.
+/// A port that carries HTTP, and one policy `prod/policy` with a condition.
 pub fn condition(action: &str, condition: Value) -> Arc<WorkloadPolicies> {
     let spec = json!({"action": action, "rules": [{"when": [condition]}]});
     TestMesh::http().authorize("prod/policy", spec).policies()

@@ -1,4 +1,4 @@
-//! Kernel and userspace give the same verdict, for the same rule.
+//! Kernel and userspace give the same verdict, by the same rule.
 
 use ambit_common::KernelVerdict;
 use proptest::collection::vec;
@@ -35,9 +35,9 @@ proptest! {
     }
 }
 
-/// The property above would hold of generators whose policies refuse everything.
+/// The property above would also hold for generators whose policies refuse everything.
 #[test]
-fn the_generated_policies_come_to_every_verdict() {
+fn the_generated_policies_reach_every_verdict() {
     use proptest::strategy::ValueTree;
     use proptest::test_runner::TestRunner;
 
@@ -93,7 +93,7 @@ fn a_set_beyond_the_tables_is_left_to_userspace() {
 }
 
 #[test]
-fn address_blocks_that_take_long_to_tabulate_are_left_to_userspace() {
+fn address_blocks_that_are_too_many_for_the_tables_are_left_to_the_proxy() {
     let blocks = |count: u16| {
         let each = (0..count).map(|number| {
             let [high, low] = number.to_be_bytes();

@@ -21,7 +21,7 @@ fn other(name: &str) -> Service {
     service(name, &[], 90, TargetPort::Number(9090))
 }
 
-/// On which of 80 (of no Service), 8080 (of `web`) and 9090 (of `other`) plaintext is let in.
+/// The ports on which plaintext is allowed, of 80 (no Service), 8080 (`web`) and 9090 (`other`).
 fn admitted(mesh: TestMesh) -> Vec<u16> {
     let policies = mesh.serve(other("prod/other")).policies();
     let ports = [80, 8080, 9090].into_iter();
@@ -55,7 +55,7 @@ fn a_service_of_another_namespace_is_out_of_reach() {
         let mesh = TestMesh::new().authorize(name, deny(to_service("web")));
         assert_eq!(admitted(mesh), [80, 8080, 9090], "{name}");
     }
-    // A Service of the same name there has no pods here.
+    // A Service of the same name in another namespace has no pods here.
     let mesh = TestMesh::new()
         .serve(service(
             &format!("{ROOT}/web"),
@@ -68,7 +68,7 @@ fn a_service_of_another_namespace_is_out_of_reach() {
 }
 
 #[test]
-fn a_service_that_does_not_select_the_pod_is_none_of_its() {
+fn a_service_that_does_not_select_the_pod_does_not_count() {
     let mut elsewhere = service("prod/db", &[], 80, TargetPort::Number(8080));
     elsewhere.selector.insert("app".to_owned(), "db".to_owned());
     let mut selectorless = service("prod/manual", &[], 80, TargetPort::Number(8080));
@@ -102,7 +102,7 @@ fn a_port_by_name_is_each_pods_own() {
 }
 
 #[test]
-fn gateways_and_waypoints_enforce_what_is_theirs() {
+fn references_to_gateways_and_waypoints_are_not_enforced_here() {
     let gateway = "gateway.networking.k8s.io";
     for (kind, group) in [
         ("Gateway", gateway),
@@ -150,7 +150,7 @@ fn what_cannot_be_enforced_refuses_the_pods_that_it_refers_to_and_no_others() {
 }
 
 #[test]
-fn http_is_judged_where_a_service_is_referred_to() {
+fn requests_are_judged_at_the_ports_of_a_service_reference() {
     let spec = json!({
         "action": "DENY",
         "targetRefs": [to_service("web")],

@@ -1,4 +1,4 @@
-//! CUSTOM: whom a connection or a request is shown, and what comes of their answers.
+//! CUSTOM: which authorizers are consulted, and what follows from their answers.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use super::TestCaller::{Peer, Plaintext};
 use super::{TestMesh, request};
 use crate::{Approvals, ConnectionVerdict, Denial, RequestPermit, WorkloadPolicies};
 
-/// A CUSTOM policy on requests for a path.
+/// A CUSTOM policy about requests for a path.
 fn custom(provider: &str, path: &str) -> Value {
     json!({
         "action": "CUSTOM",
@@ -39,7 +39,7 @@ fn admits(policies: &WorkloadPolicies, path: &str, providers: &[&str]) -> bool {
     decide(policies, path, providers).is_ok()
 }
 
-/// The providers that a request is shown.
+/// The providers that are consulted about a request.
 fn asked(policies: &WorkloadPolicies, path: &str) -> Vec<String> {
     let connection = Peer("a/b").calls(8080);
     let all = policies.consultations_on_request(&connection, &request("GET", path));
@@ -47,7 +47,7 @@ fn asked(policies: &WorkloadPolicies, path: &str) -> Vec<String> {
 }
 
 #[test]
-fn whoever_is_not_asked_has_not_allowed() {
+fn an_authorizer_that_was_not_asked_has_not_allowed() {
     let policies = TestMesh::http()
         .authorize("prod/custom", custom("ext", "/admin"))
         .policies();
@@ -98,7 +98,7 @@ fn an_approval_opens_nothing_that_the_rest_closes() {
     assert!(!admits(&allowed, "/b", &["ext"]));
 }
 
-/// As in Istio by default: what their rules match is refused, and the rest is let in.
+/// As in Istio by default, what their rules match is refused and the rest is allowed.
 #[test]
 fn with_several_providers_none_is_asked_and_nothing_that_matches_is_let_in() {
     let mesh = || {
@@ -191,7 +191,7 @@ fn a_provider_of_two_policies_is_asked_once() {
 }
 
 #[test]
-fn what_is_not_http_is_shown_whatever_the_rule_says_of_http() {
+fn an_authorizer_sees_other_bytes_whatever_the_rule_says_about_http() {
     let policies = TestMesh::new()
         .authorize("prod/custom", custom("ext", "/admin"))
         .policies();
@@ -207,7 +207,7 @@ fn what_is_not_http_is_shown_whatever_the_rule_says_of_http() {
 }
 
 #[test]
-fn a_port_that_is_not_meant_asks_nobody() {
+fn a_port_that_no_custom_policy_applies_to_needs_no_authorizer() {
     let spec = json!({
         "action": "CUSTOM",
         "provider": {"name": "ext"},
@@ -224,7 +224,7 @@ fn a_port_that_is_not_meant_asks_nobody() {
 }
 
 #[test]
-fn an_authorizer_is_shown_requests_where_a_port_has_them() {
+fn an_authorizer_sees_requests_on_http_ports() {
     let spec = json!({"action": "CUSTOM", "provider": {"name": "ext"}, "rules": [{}]});
     let policies = TestMesh::http().authorize("prod/custom", spec).policies();
     assert!(policies.carries_http(8080));
@@ -235,7 +235,7 @@ fn an_authorizer_is_shown_requests_where_a_port_has_them() {
 }
 
 #[test]
-fn a_denial_without_asking_is_none_of_an_authorizers_business() {
+fn a_denial_by_other_policies_does_not_need_the_authorizer() {
     let strict = json!({"mtls": {"mode": "STRICT"}});
     let policies = TestMesh::http()
         .authorize("prod/custom", custom("ext", "*"))

@@ -43,7 +43,7 @@ fn no_other_spelling_turns_a_policy_off() {
 }
 
 #[test]
-fn a_spelling_that_is_none_lets_nobody_in_by_an_allow_policy() {
+fn an_allow_policy_with_another_spelling_allows_nothing() {
     let allow_all = || TestMesh::new().authorize("prod/policy", json!({"rules": [{}]}));
     assert!(allow_all().admits(Plaintext));
     assert!(!allow_all().dry_run("yes").admits(Plaintext));
@@ -96,16 +96,21 @@ fn only_authorization_policies_have_dry_runs() {
 fn t7_a_dry_run_of_allow_closes_nothing() {
     let nobody = || TestMesh::new().authorize("prod/policy", json!({}));
     assert!(!nobody().admits(Plaintext));
-    assert!(nobody().on_trial().admits(Plaintext));
+    assert!(nobody().as_dry_run().admits(Plaintext));
 }
 
 #[test]
 fn a_dry_run_beside_an_allow_policy_opens_nothing() {
-    let admits = |is_on_trial: bool| {
+    let admits = |is_as_dry_run: bool| {
         let mesh = TestMesh::new()
             .authorize("prod/closed", json!({}))
             .authorize("prod/policy", json!({"rules": [{}]}));
-        if is_on_trial { mesh.on_trial() } else { mesh }.admits(Plaintext)
+        if is_as_dry_run {
+            mesh.as_dry_run()
+        } else {
+            mesh
+        }
+        .admits(Plaintext)
     };
     assert!(admits(false));
     assert!(!admits(true));
@@ -117,8 +122,8 @@ fn a_dry_run_that_cannot_be_read_decides_nothing_and_is_named() {
     for action in ["ALLOW", "DENY"] {
         let mesh = || TestMesh::new().authorize("prod/policy", broken(action));
         assert!(!mesh().admits(Plaintext), "{action}");
-        assert!(mesh().on_trial().admits(Plaintext), "{action}");
-        let condition = mesh().on_trial().condition();
+        assert!(mesh().as_dry_run().admits(Plaintext), "{action}");
+        let condition = mesh().as_dry_run().condition();
         assert_eq!(condition.state, PolicyState::NotEnforced, "{action}");
         let message = condition.message.expect("a reason");
         assert!(message.contains("spec.rules[0].upon"), "{message}");

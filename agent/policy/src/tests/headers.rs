@@ -21,13 +21,13 @@ fn with(lines: &[(&str, &str)]) -> RequestAttributes {
     request
 }
 
-/// A policy on `x-role`.
+/// A policy about `x-role`.
 fn role(action: &str, field: &str, values: Value) -> std::sync::Arc<WorkloadPolicies> {
     let key = "request.headers[x-role]";
     condition(action, json!({"key": key, field: values}))
 }
 
-/// Lines of `x-role`, and whether a request with them is let in.
+/// Lines of `x-role`, and whether a request with them is allowed.
 fn check(policies: &WorkloadPolicies, cases: &[(&[&str], bool)]) {
     for (values, admitted) in cases {
         let lines: Vec<_> = values.iter().map(|value| ("x-role", *value)).collect();
@@ -139,7 +139,7 @@ fn r9_an_empty_line_is_present() {
 }
 
 #[test]
-fn r10_an_underscore_is_no_hyphen() {
+fn r10_an_underscore_is_not_a_hyphen() {
     let policies = role("DENY", "values", json!(["admin"]));
     assert!(policies.admits_request(Peer("a/b"), &with(&[("x_role", "admin")])));
     assert!(!policies.admits_request(Peer("a/b"), &with(&[("x-role", "admin")])));
@@ -231,7 +231,7 @@ fn the_method_is_a_header() {
 }
 
 #[test]
-fn a_cookie_may_come_in_pieces() {
+fn a_cookie_header_may_have_several_lines() {
     let key = "request.headers[cookie]";
     let policies = condition("DENY", json!({"key": key, "values": ["a=1; b=2", "c=3"]}));
     for (lines, admitted) in [
@@ -247,7 +247,7 @@ fn a_cookie_may_come_in_pieces() {
 }
 
 #[test]
-fn conditions_on_one_header_are_all_to_hold() {
+fn all_conditions_on_one_header_have_to_hold() {
     let when = json!([
         {"key": "request.headers[x-role]", "values": ["a*"]},
         {"key": "request.headers[x-role]", "values": ["*b"]},

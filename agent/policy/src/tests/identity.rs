@@ -12,7 +12,7 @@ fn from_source(action: &str, source: Value) -> TestMesh {
     TestMesh::new().authorize("prod/policy", json!({"action": action, "rules": rules}))
 }
 
-/// Each case: action, source, then who is let in and who is not.
+/// Checks which callers a source allows and which it refuses.
 fn check(action: &str, source: Value, admitted: &[TestCaller], refused: &[TestCaller]) {
     for &caller in admitted {
         let mesh = from_source(action, source.clone());
@@ -53,7 +53,7 @@ fn i2_plaintext_has_no_namespace_that_a_denial_could_name() {
 }
 
 #[test]
-fn i3_everybody_without_a_principal_can_be_denied() {
+fn i3_callers_without_a_principal_can_be_denied() {
     check(
         "DENY",
         json!({"notPrincipals": ["*"]}),
@@ -147,7 +147,7 @@ fn i10_a_service_account_is_matched_whole() {
             Plaintext,
         ],
     );
-    // A bare one is of the policy's own namespace.
+    // Without a namespace it is in the policy's own.
     let bare = json!({"serviceAccounts": ["my-sa"]});
     check(
         "ALLOW",
@@ -166,7 +166,7 @@ fn i10_a_service_account_is_matched_whole() {
 
 #[test]
 fn i13_a_prefix_of_cluster_local_is_not_rewritten() {
-    // The mesh's own trust domain is cluster.local here: the prefix matches it as text only.
+    // The mesh's own trust domain is cluster.local here, so the prefix matches it literally.
     let source = json!({"principals": ["cluster.local/ns/foo/*"]});
     check(
         "ALLOW",
@@ -177,7 +177,7 @@ fn i13_a_prefix_of_cluster_local_is_not_rewritten() {
 }
 
 #[test]
-fn an_empty_rule_matches_everybody_and_no_rule_nobody() {
+fn an_empty_rule_matches_everything_and_no_rule_nothing() {
     for (spec, admits_all) in [
         (json!({"rules": [{}]}), true),
         (json!({"rules": []}), false),
@@ -193,7 +193,7 @@ fn an_empty_rule_matches_everybody_and_no_rule_nobody() {
 }
 
 #[test]
-fn without_policies_everybody_is_let_in() {
+fn without_policies_everything_is_allowed() {
     assert!(TestMesh::new().admits(Plaintext));
     assert!(TestMesh::new().admits(Peer("a/b")));
 }

@@ -95,7 +95,7 @@ fn every_case_that_is_cited_is_explained() {
 }
 
 #[test]
-fn ids_are_told_from_what_resembles_them() {
+fn similar_words_are_not_ids() {
     let ids = |text: &str| cited(text).into_iter().collect::<Vec<_>>();
     assert_eq!(ids("\"P-7\", J-10: (T-1)"), ["J-10", "P-7", "T-1"]);
     assert!(ids("ES256 on P-256, HTTP-2, p-7, RFC-7, X-1").is_empty());

@@ -27,7 +27,7 @@ fn m3_not_methods() {
 }
 
 #[test]
-fn methods_are_matched_as_all_texts_are() {
+fn methods_are_matched_as_strings() {
     let policies = operation(
         "ALLOW",
         json!({"methods": ["P*", "*D"], "notMethods": ["PUT"]}),

@@ -1,4 +1,4 @@
-//! Nothing is enforced by halves: what is not understood refuses, and is named.
+//! No policy is enforced in part: one with an unknown field refuses, and the field is named.
 
 use ambit_common::Reason;
 use serde_json::{Value, json};
@@ -58,7 +58,7 @@ fn specs() -> Vec<(Value, &'static str)> {
 }
 
 #[test]
-fn a_field_that_is_not_understood_lets_nobody_in_and_is_named() {
+fn a_field_that_is_not_understood_refuses_everything_and_is_named() {
     for (spec, field) in specs() {
         let index = TestMesh::new()
             .authorize("prod/policy", spec.clone())
@@ -82,7 +82,7 @@ fn a_field_that_is_not_understood_lets_nobody_in_and_is_named() {
 }
 
 #[test]
-fn what_is_understood_of_the_same_shape_does_not_refuse() {
+fn valid_policies_of_the_same_shape_do_not_refuse() {
     let spec = json!({
         "selector": {"matchLabels": {"app": "web"}},
         "action": "ALLOW",
@@ -138,7 +138,7 @@ fn a_peer_authentication_that_is_not_understood_refuses() {
 }
 
 #[test]
-fn a_broken_allow_policy_allows_nobody_and_a_broken_deny_policy_refuses_everybody() {
+fn a_broken_allow_policy_allows_nothing_and_a_broken_deny_policy_refuses_everything() {
     let allow_all = || TestMesh::new().authorize("prod/allow-all", json!({"rules": [{}]}));
     let broken = |action: &str| json!({"action": action, "rules": [{"upon": []}]});
     let with = |action| {
@@ -166,11 +166,11 @@ fn a_dry_run_decides_nothing() {
     assert!(
         TestMesh::new()
             .authorize("prod/policy", deny_all)
-            .on_trial()
+            .as_dry_run()
             .admits(Plaintext)
     );
     let allow_none = TestMesh::new()
         .authorize("prod/policy", json!({}))
-        .on_trial();
+        .as_dry_run();
     assert!(allow_none.admits(Plaintext));
 }

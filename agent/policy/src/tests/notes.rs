@@ -63,7 +63,7 @@ fn an_audit_policy_without_rules_is_legal_and_notes_nothing() {
 fn what_a_dry_run_would_have_denied_is_noted() {
     let policies = TestMesh::http()
         .authorize("prod/trial", policy("DENY", "/a"))
-        .on_trial()
+        .as_dry_run()
         .policies();
     assert_eq!(
         notes(&policies, "/a"),
@@ -77,7 +77,7 @@ fn what_a_dry_run_would_have_denied_is_noted() {
 fn what_a_dry_run_would_have_allowed_or_not_is_noted() {
     let policies = TestMesh::http()
         .authorize("prod/trial", policy("ALLOW", "/a"))
-        .on_trial()
+        .as_dry_run()
         .policies();
     assert_eq!(
         notes(&policies, "/a"),
@@ -91,7 +91,7 @@ fn what_a_dry_run_would_have_allowed_or_not_is_noted() {
 }
 
 #[test]
-fn what_is_enforced_is_not_noted() {
+fn enforced_policies_note_nothing() {
     let policies = TestMesh::http()
         .authorize("prod/deny", policy("DENY", "/a"))
         .authorize("prod/allow", policy("ALLOW", "/b"))
@@ -102,12 +102,17 @@ fn what_is_enforced_is_not_noted() {
 }
 
 #[test]
-fn a_connection_with_something_to_note_is_not_the_kernels_to_decide() {
-    for (action, is_on_trial) in [("AUDIT", false), ("DENY", true), ("ALLOW", true)] {
+fn a_connection_with_something_to_note_is_decided_by_the_proxy() {
+    for (action, is_as_dry_run) in [("AUDIT", false), ("DENY", true), ("ALLOW", true)] {
         let spec =
             json!({"action": action, "rules": [{"from": [{"source": {"namespaces": ["a"]}}]}]});
         let mesh = TestMesh::new().authorize("prod/policy", spec);
-        let policies = if is_on_trial { mesh.on_trial() } else { mesh }.policies();
+        let policies = if is_as_dry_run {
+            mesh.as_dry_run()
+        } else {
+            mesh
+        }
+        .policies();
         let noted = Peer("a/b").calls(8080);
         assert_eq!(
             policies.judge_connection(&noted),
@@ -120,7 +125,7 @@ fn a_connection_with_something_to_note_is_not_the_kernels_to_decide() {
 }
 
 #[test]
-fn an_audit_policy_on_http_has_whatever_is_not_http_noted() {
+fn an_audit_policy_about_http_notes_bytes_that_are_not_http() {
     let policies = TestMesh::new()
         .authorize("prod/audit", policy("AUDIT", "/a"))
         .policies();

@@ -15,7 +15,7 @@ fn allow(rule: Value) -> TestMesh {
     TestMesh::new().authorize("prod/policy", json!({"rules": [rule]}))
 }
 
-/// Whom and where a rule denies.
+/// Which callers a rule denies, and at which ports.
 #[derive(Clone, Copy, Debug)]
 enum Denied {
     Everything,
@@ -168,7 +168,7 @@ fn t3_a_permission_is_void_by_one_alternative_on_http() {
 }
 
 #[test]
-fn the_address_of_the_client_is_the_peers() {
+fn the_client_of_opaque_bytes_is_the_caller() {
     let source = |block: &str| json!({"from": [{"source": {"remoteIpBlocks": [block]}}]});
     assert!(allow(source("10.9.0.0/16")).admits(Plaintext));
     assert!(!allow(source("10.8.0.0/16")).admits(Plaintext));

@@ -9,10 +9,10 @@ use crate::normalise_path;
 use Outcome::{A, D, X};
 use ambit_model::PathNormalization::{self, Base, DecodeAndMergeSlashes, MergeSlashes, None};
 
-/// What becomes of a request.
+/// What happens to a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Outcome {
-    /// It is let in.
+    /// It is allowed.
     A,
     /// It is denied.
     D,
@@ -22,7 +22,7 @@ enum Outcome {
 
 const MODES: [PathNormalization; 4] = [None, Base, MergeSlashes, DecodeAndMergeSlashes];
 
-/// A target as a client writes it, and what becomes of it in each mode where `/admin` is denied.
+/// A request target, and what happens to it in each mode if `/admin` is denied.
 type Case = (&'static str, [Outcome; 4]);
 
 const P1: &[Case] = &[("/admin?x=1", [D; 4]), ("/admin?", [D; 4])];
@@ -83,7 +83,7 @@ fn outcome(policies: &WorkloadPolicies, mode: PathNormalization, target: &str) -
     }
 }
 
-/// Holds the cases against a policy, in every mode.
+/// Checks the cases by a policy, in every mode.
 fn check(policies: &WorkloadPolicies, cases: &[Case]) {
     for (target, outcomes) in cases {
         for (mode, expected) in MODES.into_iter().zip(outcomes) {
@@ -150,10 +150,10 @@ fn p10_what_is_not_normalised_by_design() {
     denies_admin(P10);
 }
 
-/// A server that leaves out the parameters of segments (Tomcat, Spring) gets `/admin` for each of
-/// these. Envoy matches them only where a route ignores parameters (CVE-2026-73511, CVE-2026-73553),
-/// which no route of Istio's does: whoever has such a server denies the parameters, too, or allows
-/// what has none.
+/// A server that ignores the parameters of segments (Tomcat, Spring) takes each of these for `/admin`.
+/// Envoy matches them only if a route ignores parameters (CVE-2026-73511, CVE-2026-73553), which no route
+/// of Istio's does. For this kind of server, policies have to deny the parameters too, or allow only paths
+/// without them.
 #[test]
 fn p10_parameters_make_another_path_of_a_segment() {
     const PARAMETERS: &[&str] = &["/admin;a=b", "/admin;", "/admin;/", "/admin;a=b;c/x"];
@@ -169,10 +169,10 @@ fn p10_parameters_make_another_path_of_a_segment() {
     check(&by_path("ALLOW", "notPaths", &["/admin"]), &cases(A));
     check(&by_path("ALLOW", "paths", &["/admin"]), &cases(D));
     check(&by_path("DENY", "notPaths", &["/admin"]), &cases(D));
-    // What there is to do.
-    let mended = ["/admin", "/admin;*", "/admin/*"];
-    check(&by_path("DENY", "paths", &mended), &cases(D));
-    check(&by_path("ALLOW", "notPaths", &mended), &cases(D));
+    // Policies that work for these servers.
+    let working = ["/admin", "/admin;*", "/admin/*"];
+    check(&by_path("DENY", "paths", &working), &cases(D));
+    check(&by_path("ALLOW", "notPaths", &working), &cases(D));
     check(
         &by_path("DENY", "paths", &["/{*}/x"]),
         &[("/admin;a=b;c/x", [D; 4])],
@@ -230,7 +230,8 @@ fn p14_characters_that_no_segment_has() {
         check(&denying, &[(target, [D; 4])]);
         check(&except, &[(target, [D; 4])]);
     }
-    // As in Envoy, a policy that permits means RFC 3986's characters: those that have been escaped.
+    // As in Envoy, the operators of a policy that permits match RFC 3986's characters, which these are
+    // after they have been escaped.
     let allowing = operation("ALLOW", json!({"paths": ["/admin/{*}"]}));
     check(
         &allowing,

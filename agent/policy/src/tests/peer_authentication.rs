@@ -1,4 +1,4 @@
-//! Which PeerAuthentication decides whether a port takes plaintext.
+//! Which PeerAuthentication decides whether a port accepts plaintext.
 
 use ambit_common::Reason;
 use serde_json::{Value, json};

@@ -6,11 +6,11 @@ use serde_json::{Value, json};
 use super::TestCaller::Plaintext;
 use super::TestMesh;
 
-/// A block with the peer's own address, and one without.
+/// A block with the caller's own address, and one without it.
 const OWN: &str = "10.9.0.0/16";
 const OTHER: &str = "203.0.113.0/24";
 
-/// Whether a request from 10.9.0.1 is let in, by an X-Forwarded-For.
+/// Whether a request from 10.9.0.1 with an X-Forwarded-For is allowed.
 fn admits(action: &str, source: &Value, forwarded: Option<&str>) -> bool {
     let rule = json!({"from": [{"source": source}]});
     let spec = json!({"action": action, "rules": [rule]});
@@ -20,10 +20,10 @@ fn admits(action: &str, source: &Value, forwarded: Option<&str>) -> bool {
     policies.admits_request(Plaintext, &request)
 }
 
-/// Each row: the only list, then who is let in of those without the header, and with a client in
+/// Each row has the only list, and whether a request is allowed without the header, and with a client in
 /// each of the two blocks.
 #[test]
-fn t11_a_list_of_who_may_come_believes_the_header_and_a_list_of_who_may_not_does_not() {
+fn t11_a_list_to_let_in_believes_the_header_and_a_list_to_keep_out_does_not() {
     for (action, field, block, expected) in [
         ("ALLOW", "remoteIpBlocks", OWN, [true, true, false]),
         ("ALLOW", "remoteIpBlocks", OTHER, [false, false, true]),
@@ -41,12 +41,12 @@ fn t11_a_list_of_who_may_come_believes_the_header_and_a_list_of_who_may_not_does
 }
 
 #[test]
-fn an_exception_of_a_list_is_one_of_the_address_that_is_on_it() {
+fn an_exception_is_about_the_same_address_as_its_list() {
     let with = |exception: &str| json!({"remoteIpBlocks": [OWN], "notRemoteIpBlocks": [exception]});
-    // The peer is excepted, and whom it sends on is not on the list.
+    // The caller is excepted, and the client is not on the list.
     assert!(admits("DENY", &with("10.9.0.1"), Some("203.0.113.7")));
     assert!(!admits("DENY", &with("10.9.0.1"), Some("10.9.7.7")));
-    // The peer is not, whatever it writes.
+    // The caller is not excepted, whatever it writes.
     assert!(!admits("DENY", &with("10.9.7.7"), Some("10.9.7.7")));
     assert!(!admits("DENY", &with("10.9.7.7"), Some("203.0.113.7")));
     assert!(admits("ALLOW", &with("10.9.7.7"), Some("10.9.8.8")));

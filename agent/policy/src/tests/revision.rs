@@ -1,4 +1,4 @@
-//! The label `istio.io/rev`: which control plane's objects decide.
+//! The label `istio.io/rev`: which control plane's objects apply.
 
 use serde_json::{Value, json};
 
@@ -20,7 +20,7 @@ fn objects() -> [(PolicyKind, Value); 3] {
     ]
 }
 
-/// Whether an object decides in a mesh of a revision.
+/// Whether an object applies in a mesh of a revision.
 fn decides(kind: PolicyKind, spec: &Value, label: Option<&str>, own: &str) -> bool {
     let mesh = TestMesh::new().with(kind, "prod/policy", spec.clone());
     let mesh = mesh.for_revision(label).of_revision(own);
@@ -51,7 +51,7 @@ fn objects_of_every_kind_decide_in_their_revision() {
 }
 
 #[test]
-fn what_is_left_out_is_told() {
+fn ignored_objects_are_reported() {
     for (kind, spec) in objects() {
         let mesh = || {
             let mesh = TestMesh::new().with(kind, "prod/policy", spec.clone());
@@ -74,17 +74,17 @@ fn what_is_left_out_is_told() {
     }
 }
 
-/// Broken or not, it is somebody else's.
+/// Broken or not, it does not apply here.
 #[test]
-fn a_broken_object_of_another_revision_refuses_nobody() {
+fn a_broken_object_of_another_revision_refuses_nothing() {
     let broken = || TestMesh::new().authorize("prod/policy", json!({"rules": [{"upon": []}]}));
     assert!(!broken().admits(Plaintext));
     assert!(broken().for_revision(Some("canary")).admits(Plaintext));
 }
 
-/// The only ALLOW policy closes what it does not open: so it does not, left out.
+/// An ALLOW policy closes what it does not allow, unless it does not apply.
 #[test]
-fn a_policy_of_another_revision_stands_in_for_none_of_this_one() {
+fn a_policy_of_another_revision_does_not_count() {
     let allow = |label| {
         let spec = json!({"rules": [{"from": [{"source": {"namespaces": ["a"]}}]}]});
         let mesh = TestMesh::new().authorize("prod/allow", spec);
@@ -102,14 +102,14 @@ fn a_policy_of_another_revision_stands_in_for_none_of_this_one() {
 }
 
 impl TestMesh {
-    /// With the last policy for a revision.
+    /// Sets the revision of the last policy.
     fn for_revision(mut self, label: Option<&str>) -> Self {
         let policy = self.policies.last_mut().expect("a policy");
         policy.revision = label.map(str::to_owned);
         self
     }
 
-    /// Of this revision.
+    /// Sets the revision of the mesh.
     fn of_revision(self, text: &str) -> Self {
         let revision = Revision::new(text).expect("valid");
         Self { revision, ..self }

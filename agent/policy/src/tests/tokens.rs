@@ -8,7 +8,7 @@ use super::TestCaller::Peer;
 use super::{TestMesh, condition, request};
 use crate::{RequestAttributes, VerifiedToken, WorkloadPolicies};
 
-/// A policy on `requestPrincipals` or its twin.
+/// A policy about `requestPrincipals` or its twin.
 fn principals(action: &str, field: &str, value: &str) -> Arc<WorkloadPolicies> {
     let rules = json!([{"from": [{"source": {field: [value]}}]}]);
     let spec = json!({"action": action, "rules": rules});
@@ -33,7 +33,7 @@ fn admits(policies: &WorkloadPolicies, request: &RequestAttributes) -> bool {
     policies.admits_request(Peer("a/b"), request)
 }
 
-/// Claims, and whether an ALLOW policy with a condition lets them in.
+/// Claims, and whether an ALLOW policy with a condition allows them.
 fn check(key: &str, value: &str, cases: &[(Value, bool)]) {
     let allowing = condition("ALLOW", json!({"key": key, "values": [value]}));
     let except = condition("ALLOW", json!({"key": key, "notValues": [value]}));
@@ -72,7 +72,7 @@ fn j3_a_request_without_a_token_has_no_principal_that_a_negative_could_name() {
 }
 
 #[test]
-fn j4_whoever_has_no_token_can_be_denied() {
+fn j4_requests_without_a_token_can_be_denied() {
     let policies = principals("DENY", "notRequestPrincipals", "*");
     assert!(!admits(&policies, &request("GET", "/")));
     assert!(admits(&policies, &with(&json!({"iss": "iss", "sub": "s"}))));
@@ -80,7 +80,7 @@ fn j4_whoever_has_no_token_can_be_denied() {
 }
 
 #[test]
-fn j6_audiences_are_a_text_or_a_list() {
+fn j6_audiences_are_a_string_or_a_list() {
     check(
         "request.auth.audiences",
         "foo",
@@ -138,7 +138,7 @@ fn j8_claims_within_claims() {
 }
 
 #[test]
-fn j8_what_is_no_sequence_of_names_is_one_name() {
+fn j8_text_that_is_not_a_sequence_of_names_is_one_name() {
     let claims = json!({"[good]": "a", "good]": "b", "a.b": "c", "a": {"b": "d"}});
     for (key, value) in [("[[good]]", "a"), ("[good]]", "b"), ("[a.b]", "c")] {
         let key = format!("request.auth.claims{key}");

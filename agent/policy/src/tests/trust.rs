@@ -35,7 +35,7 @@ const PEERS: [&str; 6] = [
     "some-td/ns/foo/sa/bar",
 ];
 
-/// Trust domains of the mesh, a value of `principals`, and the peers of [`PEERS`] that it means.
+/// Trust domains of the mesh, a value of `principals`, and the peers of [`PEERS`] that it matches.
 #[test]
 fn principals_stand_for_those_of_all_aliases() {
     let [td1, td2, local, other, baz, some] = PEERS;
@@ -46,9 +46,9 @@ fn principals_stand_for_those_of_all_aliases() {
         (&["td2", "td1"], "td1/ns/foo/sa/bar", &[td1, td2]),
         (&["td1"], "td1/ns/foo/sa/bar", &[td1]),
         (&["td1", "td2"], "td1/ns/foo/sa/*", &[td1, td2, baz]),
-        // Foreign ones.
+        // Foreign principals.
         (&["td1", "td2"], "other/ns/foo/sa/bar", &[other]),
-        // The pointer.
+        // `cluster.local` stands for the mesh's own trust domain.
         (&["td1"], "cluster.local/ns/foo/sa/bar", &[td1]),
         (&["td1", "td2"], "cluster.local/ns/foo/sa/bar", &[td1, td2]),
         (
@@ -62,7 +62,7 @@ fn principals_stand_for_those_of_all_aliases() {
             "td2/ns/foo/sa/bar",
             &[td2, local],
         ),
-        // What is not of five parts, or leaves the domain open, is as it is written.
+        // Values that do not have five parts, or any domain, are literal.
         (&["td1", "td2"], "*", &PEERS),
         (
             &["td1", "td2"],
@@ -75,8 +75,8 @@ fn principals_stand_for_those_of_all_aliases() {
         (&["td1", "td2"], "td1*", &[td1, baz]),
         (&["td1", "td2"], "td1", &[]),
         (&["td1", "td2"], "spiffe://td1/ns/foo/sa/bar", &[]),
-        // A pattern for the domain that means some of the mesh's: a suffix stands for itself and the
-        // other aliases, a prefix for the aliases only.
+        // A pattern that matches some of the mesh's domains: a suffix stands for itself and the other
+        // aliases, a prefix for the aliases only.
         (&["td1", "some-td"], "*-td/ns/foo/sa/bar", &[td1, some]),
         (&["td1", "td2"], "*-td/ns/foo/sa/bar", &[some]),
         (&["td1", "td2"], "td*/ns/foo/sa/bar", &[td1, td2]),
@@ -117,7 +117,7 @@ fn i13_a_principal_of_four_parts_is_not_rewritten() {
 }
 
 #[test]
-fn trust_domains_stand_for_all_aliases_where_one_is_meant() {
+fn a_trust_domain_of_the_mesh_stands_for_all_aliases() {
     let [td1, td2, local, other, baz, some] = PEERS;
     for (domains, value, peers) in [
         (&["td1", "td2"][..], "td1", &[td1, td2, baz][..]),

@@ -52,7 +52,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, serve: Serve, count
     let _ = connection.await;
 }
 
-/// A server in the clear, and how many requests it has had.
+/// A server without TLS, and the number of requests that it has received.
 async fn server(answer: Serve) -> (SocketAddr, Arc<AtomicUsize>) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
     let address = listener.local_addr().expect("an address");
@@ -66,7 +66,7 @@ async fn server(answer: Serve) -> (SocketAddr, Arc<AtomicUsize>) {
     (address, count)
 }
 
-/// A server that reads a request and then writes these bytes and closes.
+/// A server that reads a request, writes these bytes and closes.
 async fn raw_server(bytes: &'static [u8]) -> SocketAddr {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
     let address = listener.local_addr().expect("an address");
@@ -148,7 +148,7 @@ async fn other_answers_than_200_are_refused_and_redirects_are_not_followed() {
 }
 
 #[tokio::test]
-async fn a_document_has_a_largest_size() {
+async fn documents_that_are_too_large_are_refused() {
     let (address, _) = server(answer).await;
     let largest = fetch(address, "/largest").await.expect("a document");
     assert_eq!(largest.len(), MAX_DOCUMENT);
@@ -159,7 +159,7 @@ async fn a_document_has_a_largest_size() {
 }
 
 #[tokio::test]
-async fn what_is_cut_off_or_no_http_is_refused() {
+async fn incomplete_answers_and_other_protocols_are_refused() {
     let cut_off = raw_server(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"keys\"").await;
     let error = fetch(cut_off, "/").await;
     assert!(matches!(error, Err(FetchError::Body(_))), "{error:?}");
@@ -167,14 +167,14 @@ async fn what_is_cut_off_or_no_http_is_refused() {
         let error = fetch(raw_server(bytes).await, "/").await;
         assert!(matches!(error, Err(FetchError::Http(_))), "{error:?}");
     }
-    // No kernel gives away this port.
+    // The kernel never assigns this port.
     let closed = ([127, 0, 0, 1], 1).into();
     let error = fetch(closed, "/").await;
     assert!(matches!(error, Err(FetchError::Connect(_))), "{error:?}");
 }
 
 #[tokio::test]
-async fn a_policy_cannot_have_the_node_ask_itself() {
+async fn a_policy_cannot_make_the_node_fetch_from_itself() {
     let (address, count) = server(answer).await;
     let fetcher =
         HttpFetcher::new(FetchableAddresses::Routable(is_local), None).expect("a fetcher");
@@ -245,7 +245,7 @@ async fn tls_server(certified: CertifiedKey<KeyPair>) -> SocketAddr {
 }
 
 #[test]
-fn a_ca_file_that_is_none_is_refused() {
+fn a_ca_file_without_certificates_is_refused() {
     let mut file = tempfile::NamedTempFile::new().expect("a file");
     file.write_all(b"not PEM").expect("written");
     for path in [file.path(), "/does/not/exist".as_ref()] {
@@ -313,7 +313,7 @@ async fn a_token_is_verified_with_keys_that_were_fetched_or_discovered() {
     );
 }
 
-/// A server that accepts and never says anything.
+/// A server that accepts connections and never answers.
 async fn silent_server() -> SocketAddr {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
     let address = listener.local_addr().expect("an address");
@@ -327,7 +327,7 @@ async fn silent_server() -> SocketAddr {
 }
 
 #[tokio::test]
-async fn servers_that_hang_keep_the_keys_of_others_away_for_no_time() {
+async fn servers_that_hang_do_not_delay_the_keys_of_others() {
     let (good, _) = server(answer_keys).await;
     let mut rules = Vec::new();
     for namespace in ["hostile", "hostile-too"] {

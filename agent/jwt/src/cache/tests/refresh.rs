@@ -1,4 +1,4 @@
-//! When keys are fetched, and which are there meanwhile; the clock is the test's.
+//! When keys are fetched, and which are used meanwhile. The tests control the clock.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +35,7 @@ impl Setup {
         }
     }
 
-    /// Whether a key with this `kid` is there, after the wait that a request would have.
+    /// Whether there is a key with this `kid`, after the time that a request would wait.
     async fn has(&self, id: &str) -> bool {
         let header = header(id);
         let JwtRule { keys, timeout, .. } = &self.rule;
@@ -52,7 +52,7 @@ fn header(id: &str) -> TokenHeader {
 }
 
 #[tokio::test(start_paused = true)]
-async fn keys_are_fetched_at_once_and_again_after_twenty_minutes() {
+async fn keys_are_fetched_immediately_and_again_after_twenty_minutes() {
     let setup = Setup::new(Answer::Key("a"));
     assert!(setup.has("a").await);
     sleep(17 * MINUTE).await;
@@ -146,7 +146,7 @@ async fn tokens_with_unknown_keys_cause_few_fetches() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_no_longer_wanted_is_dropped_and_not_fetched() {
+async fn keys_that_are_no_longer_wanted_are_dropped_and_not_fetched() {
     let setup = Setup::new(Answer::Key("a"));
     assert!(setup.has("a").await);
     setup.cache.wanted(in_one_namespace([]));
@@ -168,7 +168,7 @@ async fn what_is_still_wanted_stays_as_it_is() {
     assert!(setup.has("a").await);
 }
 
-/// Rules of several namespaces, each with as many URLs that hang and one that does not.
+/// Rules of several namespaces, each with a number of URLs that hang and one that does not.
 fn crowd(namespaces: usize, hanging: usize) -> Vec<(Arc<str>, JwtRule)> {
     let number_of = |namespace: usize| -> Arc<str> { format!("ns-{namespace}").into() };
     let rule = |path: &str| published_at(&format!("https://issuer.example{path}"));
@@ -180,7 +180,7 @@ fn crowd(namespaces: usize, hanging: usize) -> Vec<(Arc<str>, JwtRule)> {
     (0..namespaces).flat_map(of_namespace).collect()
 }
 
-/// How long it is until the keys of these rules are all there.
+/// How long it takes until all keys of these rules have been fetched.
 async fn until_there(cache: &KeyCache, rules: &[(Arc<str>, JwtRule)]) -> Duration {
     let began = Instant::now();
     for (_, rule) in rules {
@@ -201,7 +201,7 @@ fn with_namespaces(rules: &[(Arc<str>, JwtRule)]) -> impl Iterator<Item = (&Arc<
 }
 
 #[tokio::test(start_paused = true)]
-async fn urls_that_hang_in_one_namespace_keep_nothing_from_others() {
+async fn urls_that_hang_in_one_namespace_do_not_delay_others() {
     let script = Arc::new(Script::new(Answer::Key("a")));
     let cache = KeyCache::new(Handle::current(), script.clone());
     let mut rules = crowd(1, 24);
@@ -238,7 +238,7 @@ async fn a_url_that_several_namespaces_name_waits_in_the_shortest_line() {
     let cache = KeyCache::new(Handle::current(), script.clone());
     let shared = published_at("https://issuer.example/shared");
     let mut rules = crowd(1, 24);
-    // URLs that are wanted at once have no order.
+    // URLs that are wanted at the same time have no order.
     cache.wanted(with_namespaces(&rules));
     sleep(Duration::from_millis(500)).await;
     rules.push((Arc::clone(&rules[0].0), shared.clone()));
@@ -270,7 +270,7 @@ async fn keys_that_are_known_stay_while_a_namespace_has_its_urls_hang() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_url_that_hangs_is_asked_ever_less_often() {
+async fn a_url_that_hangs_is_fetched_less_and_less_often() {
     let script = Arc::new(Script::new(Answer::Hangs));
     let cache = KeyCache::new(Handle::current(), script.clone());
     let rule = published_at("https://issuer.example/jwks");
@@ -285,7 +285,7 @@ async fn a_url_that_hangs_is_asked_ever_less_often() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_new_timeout_begins_no_fetch() {
+async fn a_new_timeout_does_not_start_a_fetch() {
     let mut setup = Setup::new(Answer::Fails);
     assert!(!setup.has("a").await);
     for seconds in 1..=10 {
@@ -297,7 +297,7 @@ async fn a_new_timeout_begins_no_fetch() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_so_many_fetches_of_a_namespace_run_at_once() {
+async fn the_running_fetches_of_a_namespace_are_limited() {
     let setup = Setup::new(Answer::Hangs);
     let rules: Vec<_> = (0..50)
         .map(|number| published_at(&format!("https://issuer.example/{number}")))
@@ -315,7 +315,7 @@ async fn only_so_many_fetches_of_a_namespace_run_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn inline_keys_are_there_at_once() {
+async fn inline_keys_are_available_immediately() {
     let setup = Setup::new(Answer::Hangs);
     let rule = crate::testing::rule("issuer");
     setup.cache.wanted(in_one_namespace([&rule]));

@@ -1,4 +1,4 @@
-//! A fetcher that does as it is told.
+//! A fetcher with scripted answers.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,12 +14,12 @@ use ambit_policy::HttpUrl;
 /// Paths that begin with this hang, whatever the answer is.
 pub(super) const HANGS: &str = "/hangs/";
 
-/// What a fetch brings.
+/// The result of a fetch.
 #[derive(Clone)]
 pub(super) enum Answer {
     /// A key with this `kid`.
     Key(&'static str),
-    /// The same, later.
+    /// A key with this `kid`, after a while.
     Late(&'static str, Duration),
     /// 503.
     Fails,
@@ -48,18 +48,18 @@ impl Script {
         *self.answer.lock().expect("no panic") = answer;
     }
 
-    /// How many fetches have begun.
+    /// The number of fetches that have begun.
     pub(super) fn begun(&self) -> usize {
         self.begun.lock().expect("no panic").len()
     }
 
-    /// How many fetches of a path have begun.
+    /// The number of fetches of a path that have begun.
     pub(super) fn begun_at(&self, path: &str) -> usize {
         let begun = self.begun.lock().expect("no panic");
         begun.iter().filter(|begun| *begun == path).count()
     }
 
-    /// How many have run at once.
+    /// The most fetches that have run at a time.
     pub(super) fn most_running(&self) -> usize {
         self.most_running.load(Ordering::SeqCst)
     }

@@ -1,5 +1,5 @@
 //! What Istio's admission refuses (see the manual, "What cannot be enforced"), and the field and value that
-//! the message names. Whatever is refused lets nobody in.
+//! the message names. A policy that is refused allows nothing.
 
 mod values;
 
@@ -60,7 +60,7 @@ const OPERATION: &str = "spec.rules[0].to[0].operation";
 const WHEN: &str = "spec.rules[0].when[0]";
 
 #[test]
-fn rule_1_one_way_to_say_what_it_applies_to() {
+fn rule_1_only_one_selector_or_reference() {
     let web = json!({"kind": "Service", "name": "web"});
     let selector = json!({"matchLabels": {"app": "web"}});
     for (spec, field, other) in [
@@ -153,7 +153,7 @@ fn rule_3_references() {
 }
 
 #[test]
-fn rule_4_what_can_never_fire() {
+fn rule_4_policies_that_never_match() {
     for rules in [json!([]), Value::Null] {
         refused(&json!({"action": "DENY", "rules": rules}), "spec", "DENY");
         let spec = json!({"action": "CUSTOM", "provider": {"name": "x"}, "rules": rules});
@@ -182,7 +182,7 @@ fn rule_5_providers() {
 }
 
 #[test]
-fn rule_6_custom_knows_no_identity_and_no_token() {
+fn rule_6_custom_cannot_depend_on_identities_and_tokens() {
     for field in [
         "namespaces",
         "serviceAccounts",
@@ -221,7 +221,7 @@ fn rule_6_custom_knows_no_identity_and_no_token() {
 }
 
 #[test]
-fn rule_7_nothing_where_something_belongs() {
+fn rule_7_missing_values() {
     for (spec, field) in [
         (json!({"rules": [null]}), "spec.rules[0]"),
         (rule(json!({"from": null})), "spec.rules[0].from"),
@@ -241,8 +241,8 @@ fn rule_7_nothing_where_something_belongs() {
     taken(&rule(json!({})));
 }
 
-/// Protobuf has no empty lists: a field with one is absent. Beside each permission that this makes
-/// there is a denial of what is still asked for.
+/// Protobuf has no empty lists: a field with an empty list is absent. The test also checks that the other
+/// fields still count.
 #[test]
 fn rule_7_an_empty_list_is_the_same_as_no_field() {
     let from_a = json!({"namespaces": ["a"], "ipBlocks": [], "notPrincipals": [],
@@ -305,7 +305,7 @@ fn rule_7_an_empty_list_is_the_same_as_no_field() {
 }
 
 #[test]
-fn a_clause_that_is_an_empty_list_restricts_nothing_and_is_told() {
+fn an_empty_clause_restricts_nothing_and_is_reported() {
     for (clause, other) in [("from", "to"), ("to", "from")] {
         let spec = rule(json!({clause: []}));
         let message = TestMesh::new()
@@ -322,7 +322,7 @@ fn a_clause_that_is_an_empty_list_restricts_nothing_and_is_told() {
 }
 
 #[test]
-fn rule_8_service_accounts_stand_alone() {
+fn rule_8_service_accounts_cannot_be_combined() {
     for account in ["serviceAccounts", "notServiceAccounts"] {
         for other in ["principals", "notPrincipals", "namespaces", "notNamespaces"] {
             let both = source(json!({account: ["a/b"], other: ["c"]}));
@@ -372,7 +372,7 @@ fn rule_10_conditions() {
 }
 
 #[test]
-fn what_is_unknown_is_refused_wherever_it_stands() {
+fn unknown_fields_are_refused_everywhere() {
     for (spec, field) in [
         (json!({"new": 1, "rules": [{}]}), "spec.new"),
         (rule(json!({"new": 1})), "spec.rules[0].new"),
@@ -402,7 +402,7 @@ fn what_is_unknown_is_refused_wherever_it_stands() {
 }
 
 #[test]
-fn there_can_be_only_so_many() {
+fn lists_have_limits() {
     taken(&json!({"rules": vec![json!({}); 512]}));
     refused(&json!({"rules": vec![json!({}); 513]}), "spec.rules", "512");
     let sources =

@@ -1,4 +1,4 @@
-//! Rules 9 and 11: values that are none.
+//! Rules 9 and 11: invalid values.
 
 use serde_json::json;
 
@@ -137,8 +137,8 @@ fn rule_9_wildcards_in_namespaces() {
     taken(&source(json!({"namespaces": ["*", "a*", "*a", "a"]})));
 }
 
-/// In Istio's sidecars the value is matched within the whole identity: a denial of `a/*` denies the
-/// namespace there.
+/// Istio's sidecars match the value within the whole identity, where a denial of `a/*` denies the
+/// namespace.
 #[test]
 fn rule_9_slashes_in_namespaces() {
     for value in ["a/*", "a/sa/b", "/a", "a/", "*/a", "/"] {
@@ -189,7 +189,7 @@ fn rule_9_suffixes_of_identities_that_reach_into_the_scheme() {
 }
 
 #[test]
-fn a_principal_that_can_match_no_caller_is_taken_with_a_warning() {
+fn a_principal_with_a_scheme_is_accepted_with_a_warning() {
     let warning = |spec: serde_json::Value| {
         let mesh = super::TestMesh::new().authorize("prod/policy", spec);
         mesh.condition().message

@@ -1,4 +1,4 @@
-//! Each kind of answer, with the words in it.
+//! Each kind of answer, and its words.
 
 use serde_json::{Value, json};
 
@@ -114,7 +114,7 @@ fn an_allowed_request_names_its_rule_and_what_matched() {
 }
 
 #[test]
-fn a_connection_to_a_port_of_http_depends_on_its_requests() {
+fn a_connection_to_an_http_port_depends_on_its_requests() {
     let mesh = || TestMesh::http().authorize("prod/charge", charge());
     let open = explain(mesh(), &from("web/frontend"));
     assert_eq!(open.verdict, AccessVerdict::DependsOnRequest);
@@ -133,7 +133,7 @@ fn a_connection_to_a_port_of_http_depends_on_its_requests() {
 }
 
 #[test]
-fn a_rule_for_requests_allows_no_bytes_and_the_port_says_why() {
+fn a_rule_about_requests_does_not_allow_other_bytes_and_the_answer_says_why() {
     let mesh = TestMesh::new().authorize("prod/charge", charge());
     let denied = explain(mesh, &with("web/frontend", "GET", "/charge"));
     assert_eq!(denied.verdict, AccessVerdict::Deny);
@@ -247,7 +247,7 @@ fn an_authorizer_that_is_not_configured_refuses() {
 }
 
 #[test]
-fn several_authorizers_refuse_and_that_is_said() {
+fn several_authorizers_refuse_and_the_answer_says_so() {
     let custom = |provider: &str, path: Option<&str>| {
         let rule = path.map_or(
             json!({}),
@@ -274,7 +274,7 @@ fn audits_and_dry_runs_are_noted_and_decide_nothing() {
     let mesh = TestMesh::new()
         .authorize("prod/audit", json!({"action": "AUDIT", "rules": [{}]}))
         .authorize("prod/trial", json!({"action": "DENY", "rules": [{}]}))
-        .on_trial();
+        .as_dry_run();
     let allowed = explain(mesh, &from("web/a"));
     assert_eq!(
         (allowed.verdict, allowed.decided),
@@ -285,7 +285,7 @@ fn audits_and_dry_runs_are_noted_and_decide_nothing() {
 }
 
 #[test]
-fn a_token_is_taken_as_it_stands_and_that_is_said() {
+fn a_token_is_not_verified_and_the_answer_says_so() {
     let spec = json!({"rules": [{
         "from": [{"source": {"requestPrincipals": ["issuer/subject"]}}],
         "when": [{"key": "request.auth.claims[groups]", "values": ["staff"]}],

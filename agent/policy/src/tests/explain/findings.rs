@@ -1,4 +1,4 @@
-//! What is said of objects as they are written.
+//! The findings about objects.
 
 use std::collections::BTreeSet;
 
@@ -54,7 +54,7 @@ fn each_broken_rule_is_an_error_with_its_field_value_and_consequence() {
 }
 
 #[test]
-fn what_is_enforced_and_may_not_be_meant_is_a_warning() {
+fn doubtful_objects_are_enforced_with_a_warning() {
     let deny = |to: Value| json!({"action": "DENY", "rules": [{"to": [{"operation": to}]}]});
     let http = deny(json!({"methods": ["GET"]}));
     let warned = only(TestMesh::new().authorize("prod/a", http));
@@ -91,7 +91,7 @@ fn what_is_enforced_and_may_not_be_meant_is_a_warning() {
 }
 
 #[test]
-fn a_service_that_is_not_there_is_told_where_others_are() {
+fn a_missing_service_is_reported_if_others_are_known() {
     let referring =
         |name: &str| json!({"targetRefs": [{"kind": "Service", "name": name}], "rules": [{}]});
     let told = cross(TestMesh::new().authorize("prod/a", referring("wbe")), None);
@@ -101,7 +101,7 @@ fn a_service_that_is_not_there_is_told_where_others_are() {
         cross(TestMesh::new().authorize("prod/a", referring("web")), None),
         []
     );
-    // Of this namespace no Service is known.
+    // No Service of this namespace is known.
     assert_eq!(
         cross(TestMesh::new().authorize("test/a", referring("wbe")), None),
         []
@@ -109,7 +109,7 @@ fn a_service_that_is_not_there_is_told_where_others_are() {
 }
 
 #[test]
-fn rules_for_requests_need_a_port_of_http() {
+fn rules_about_requests_need_an_http_port() {
     let get = json!({"rules": [{"to": [{"operation": {"methods": ["GET"]}}]}]});
     let told = cross(TestMesh::new().authorize("prod/a", get.clone()), None);
     assert!(told[0].1.contains("a port of the pod prod/web"), "{told:?}");
@@ -124,7 +124,7 @@ fn rules_for_requests_need_a_port_of_http() {
 }
 
 #[test]
-fn a_provider_that_is_not_there_is_told_where_the_mesh_configuration_is_known() {
+fn a_missing_provider_is_reported_if_the_mesh_configuration_is_known() {
     let custom = json!({"action": "CUSTOM", "provider": {"name": "opa"}, "rules": [{}]});
     let mesh = || TestMesh::new().authorize("prod/a", custom.clone());
     assert_eq!(cross(mesh(), None), []);

@@ -1,4 +1,4 @@
-//! Explanations: that they are the evaluator's, and that they say what an operator needs.
+//! Explanations agree with the evaluator and say what an operator needs.
 
 mod answers;
 mod findings;

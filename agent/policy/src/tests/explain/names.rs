@@ -1,4 +1,4 @@
-//! Who and what a question is about, by their names.
+//! How the names in a question are resolved.
 
 use std::sync::Arc;
 
@@ -78,7 +78,7 @@ fn a_service_is_its_endpoints_and_an_address_its_pod() {
 }
 
 #[test]
-fn an_address_of_an_enrolled_pod_lends_its_identity_unless_it_is_plaintext() {
+fn an_address_of_an_opted_in_pod_has_its_identity_unless_it_is_plaintext() {
     let own = json!({"rules": [{"from": [{"source": {"namespaces": ["prod"]}}]}]});
     let mesh = || TestMesh::new().authorize("prod/own", own.clone());
     let question = |transport| AccessQuestion {
@@ -98,7 +98,7 @@ fn an_address_of_an_enrolled_pod_lends_its_identity_unless_it_is_plaintext() {
 }
 
 #[test]
-fn an_address_that_nobody_knows_is_said_where_a_rule_asks_for_it() {
+fn an_unknown_address_is_mentioned_if_a_rule_depends_on_it() {
     let blocks = json!({"rules": [{"from": [{"source": {"ipBlocks": ["10.0.0.0/8"]}}]}]});
     let question = AccessQuestion {
         from_address: None,
@@ -201,7 +201,7 @@ fn a_mesh_that_is_not_known_in_full_says_so() {
 }
 
 #[test]
-fn whether_tokens_are_verified_is_said() {
+fn the_answer_says_whether_tokens_are_verified() {
     use ambit_model::PolicyKind;
     let rules = json!({"jwtRules": [{"issuer": "issuer", "jwksUri": "https://issuer.test/keys"}]});
     let verified = TestMesh::http().with(PolicyKind::RequestAuthentication, "prod/tokens", rules);

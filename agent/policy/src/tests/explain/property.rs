@@ -1,4 +1,4 @@
-//! Whatever is explained is what the evaluator says.
+//! Explanations agree with the evaluator.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,7 @@ use crate::{
     Approvals, ConnectionAttributes, ConnectionVerdict, RequestAttributes, WorkloadPolicies,
 };
 
-/// Holds a ruling against the evaluator, for authorizers that all allow, or none of which is known.
+/// Compares a ruling with the evaluator's verdict, if all authorizers allow or none is known.
 fn assert_same(
     policies: &WorkloadPolicies,
     connection: &ConnectionAttributes,
@@ -115,7 +115,7 @@ proptest! {
             let nearest = policies.nearest(&case);
             prop_assert!(nearest.is_none_or(|rule| !rule.criteria.is_empty()));
         }
-        // Of what is undecided the request decides something.
+        // The request decides a criterion of each undecided rule.
         let without = ExplainedCase { request: None, ..case };
         if policies.rule_on(&without).outcome == CaseVerdict::OnRequest {
             let undecided = policies.undecided(&without);

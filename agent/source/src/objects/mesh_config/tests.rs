@@ -245,11 +245,11 @@ fn an_http_provider_may_not_use_headers_that_http_itself_needs() {
         ),
         (
             "includeRequestHeadersInCheck: [a, '*']",
-            ".includeRequestHeadersInCheck[1]: \"*\" is ",
+            ".includeRequestHeadersInCheck[1]: \"*\" is not the name of a header",
         ),
         (
             "headersToUpstreamOnAllow: [':path']",
-            ".headersToUpstreamOnAllow[0]: \":path\" is ",
+            ".headersToUpstreamOnAllow[0]: \":path\" is not the name of a header",
         ),
     ] {
         let message = refusal(&format!(
