@@ -43,28 +43,10 @@ impl<'a> Progress<'a> {
         }
     }
 
-    /// Returns the trailers to pass on.
-    pub(super) fn trailers(&self, message: MessageKind, mut trailers: HeaderMap) -> HeaderMap {
-        match message {
-            MessageKind::Request => self.injected_headers.withhold(&mut trailers),
-            MessageKind::Response => {}
-        }
-        trailers
-    }
-
-    /// Counts bytes of a body that were passed on.
-    pub(super) fn carried(&self, message: MessageKind, bytes: usize) {
-        let bytes = bytes as u64;
-        match message {
-            MessageKind::Request => {
-                self.sent.set(self.sent.get() + bytes);
-                self.meter.add_sent(bytes);
-            }
-            MessageKind::Response => {
-                self.received.set(self.received.get() + bytes);
-                self.meter.add_received(bytes);
-            }
-        }
+    /// The progress of one of the request's two bodies.
+    pub(super) fn body(&self, message: MessageKind) -> BodyProgress<'_> {
+        let progress = self;
+        BodyProgress { progress, message }
     }
 
     /// Applies the mutations to the final response's headers.
@@ -91,6 +73,45 @@ impl<'a> Progress<'a> {
             sent: self.sent.get(),
             received: self.received.get(),
             outcome,
+        }
+    }
+}
+
+/// The progress of a request's body, or of its response's.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BodyProgress<'a> {
+    progress: &'a Progress<'a>,
+    message: MessageKind,
+}
+
+impl BodyProgress<'_> {
+    /// Returns the trailers to pass on.
+    pub(super) fn trailers(self, mut trailers: HeaderMap) -> HeaderMap {
+        match self.message {
+            MessageKind::Request => self.progress.injected_headers.withhold(&mut trailers),
+            MessageKind::Response => {}
+        }
+        trailers
+    }
+
+    /// Counts bytes of the body that were passed on.
+    pub(super) fn carried(self, bytes: usize) {
+        let bytes = bytes as u64;
+        let Progress {
+            meter,
+            sent,
+            received,
+            ..
+        } = self.progress;
+        match self.message {
+            MessageKind::Request => {
+                sent.set(sent.get() + bytes);
+                meter.add_sent(bytes);
+            }
+            MessageKind::Response => {
+                received.set(received.get() + bytes);
+                meter.add_received(bytes);
+            }
         }
     }
 }

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 use super::super::client::Downstream;
 use super::super::gate::{BodyError, PermittedRequest};
-use super::super::progress::{MessageKind, Progress, PumpError};
+use super::super::progress::{BodyProgress, MessageKind, Progress, PumpError};
 use super::body::{Body, BodyDecoder, Coding, Framing};
 use super::hop::{ConnectionPersistence, was_offered};
 use super::request::{ParsedRequest, write_request};
@@ -51,7 +51,9 @@ pub(super) enum ExchangeEnd {
 pub(super) async fn carry<D: Downstream>(
     client: &mut BufferedClient<D>,
     application: &mut RequestStream,
-    (request, body, most): (&ParsedRequest, Body, usize),
+    request: &ParsedRequest,
+    body: Body,
+    most: usize,
     grant: &mut impl PermittedRequest,
     progress: &Progress<'_>,
 ) -> ExchangeEnd {
@@ -74,7 +76,8 @@ pub(super) async fn carry<D: Downstream>(
         body,
         &mut sink,
         &sending,
-        ((*framing).into(), progress),
+        (*framing).into(),
+        progress.body(MessageKind::Request),
     );
     let download = Download {
         source: &mut source,
@@ -142,9 +145,10 @@ async fn upload<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
     body: Body,
     sink: &mut Sink<W>,
     sending: &Sending,
-    (coding, progress): (Coding, &Progress<'_>),
+    coding: Coding,
+    progress: BodyProgress<'_>,
 ) -> ExchangeEnd {
-    match pump(source, body, sink, coding, (progress, MessageKind::Request)).await {
+    match pump(source, body, sink, coding, progress).await {
         Ok(()) => sending.set(UploadState::Wholly),
         // The application may have responded all the same.
         Err(PumpError::Sink(_)) => {
@@ -214,8 +218,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Download<'_, R, W> {
         };
         let body = BodyDecoder::new(response.framing, self.most);
         let coding = self.framing(&response).into();
-        let counted = (self.progress, MessageKind::Response);
-        match pump(self.source, body.into(), self.sink, coding, counted).await {
+        let progress = self.progress.body(MessageKind::Response);
+        match pump(self.source, body.into(), self.sink, coding, progress).await {
             Ok(()) => self.rest(persistence).await.into(),
             Err(PumpError::Sink(_)) => ExchangeEnd::ClientLeft.into(),
             Err(PumpError::Source(_)) => ExchangeEnd::ApplicationFailed.into(),

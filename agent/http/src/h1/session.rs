@@ -165,7 +165,9 @@ impl<D: Downstream, G: Gate> Session<'_, D, G> {
         let carrying = carry(
             &mut self.client,
             &mut self.application,
-            (request, body, most),
+            request,
+            body,
+            most,
             &mut grant,
             &progress,
         );

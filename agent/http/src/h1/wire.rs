@@ -11,7 +11,7 @@ use tokio_util::io::poll_read_buf;
 
 use super::super::client::{Client, Downstream};
 use super::super::gate::BodyError;
-use super::super::progress::{MessageKind, Progress, PumpError};
+use super::super::progress::{BodyProgress, MessageKind, Progress, PumpError};
 use super::body::{Body, BodyDecoder, Coding, Framing};
 use super::chunked::BodyPiece;
 
@@ -145,7 +145,7 @@ pub(super) async fn pump<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
     mut body: Body,
     sink: &mut Sink<W>,
     coding: Coding,
-    (progress, message): (&Progress<'_>, MessageKind),
+    progress: BodyProgress<'_>,
 ) -> Result<(), PumpError<BodyError, io::Error>> {
     let trailers = loop {
         let decoded = body.decode(&mut source.buffer);
@@ -154,7 +154,7 @@ pub(super) async fn pump<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
                 let length = data.len();
                 let written = sink.data(data, coding).await;
                 written.map_err(PumpError::Sink)?;
-                progress.carried(message, length);
+                progress.carried(length);
             }
             BodyPiece::End(trailers) => break trailers,
             BodyPiece::NeedsMore => {
@@ -167,7 +167,7 @@ pub(super) async fn pump<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
             }
         }
     };
-    let trailers = progress.trailers(message, trailers);
+    let trailers = progress.trailers(trailers);
     let finished = sink.finish(&trailers, coding).await;
     finished.map_err(PumpError::Sink)
 }
@@ -220,14 +220,24 @@ where
     W: AsyncWrite + Unpin,
 {
     let to_application = async {
-        let sent = raw(&mut client.source, sink, (progress, MessageKind::Request)).await;
+        let sent = raw(
+            &mut client.source,
+            sink,
+            progress.body(MessageKind::Request),
+        )
+        .await;
         sent.map_err(|error| match error {
             PumpError::Source(_) => BrokenSide::Client,
             PumpError::Sink(_) => BrokenSide::Application,
         })
     };
     let to_client = async {
-        let sent = raw(source, &mut client.sink, (progress, MessageKind::Response)).await;
+        let sent = raw(
+            source,
+            &mut client.sink,
+            progress.body(MessageKind::Response),
+        )
+        .await;
         sent.map_err(|error| match error {
             PumpError::Source(_) => BrokenSide::Application,
             PumpError::Sink(_) => BrokenSide::Client,
@@ -239,9 +249,9 @@ where
 async fn raw<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
     source: &mut Source<R>,
     sink: &mut Sink<W>,
-    counted: (&Progress<'_>, MessageKind),
+    progress: BodyProgress<'_>,
 ) -> Result<(), PumpError<BodyError, io::Error>> {
     let all = BodyDecoder::new(Framing::UntilClose, 0);
-    pump(source, all.into(), sink, Coding::Plain, counted).await?;
+    pump(source, all.into(), sink, Coding::Plain, progress).await?;
     sink.shutdown().await.map_err(PumpError::Sink)
 }

@@ -13,7 +13,7 @@ use http::{HeaderValue, Response, StatusCode};
 use super::super::gate::{BodyError, JudgedBody};
 use super::super::h1::retain_trailers;
 use super::super::head::{RequestHead, take_expect};
-use super::super::progress::{MessageKind, Progress, PumpError};
+use super::super::progress::{BodyProgress, PumpError};
 
 /// A client's body.
 pub(super) struct Body {
@@ -115,7 +115,7 @@ pub(super) async fn pump(
     held: Bytes,
     source: &mut RecvStream,
     sink: &mut SendStream<Bytes>,
-    (progress, message): (&Progress<'_>, MessageKind),
+    progress: BodyProgress<'_>,
 ) -> Result<(), PumpError<h2::Error, Reason>> {
     let mut released = held.len();
     let mut waiting = Waiting::default();
@@ -135,7 +135,7 @@ pub(super) async fn pump(
                 let length = data.len();
                 let is_last = waiting.len() == 0 && source.is_end_stream();
                 sink.send_data(data, is_last).map_err(not_taken)?;
-                progress.carried(message, length);
+                progress.carried(length);
                 let known = released.min(length);
                 released -= known;
                 let given = source.flow_control().release_capacity(length - known);
@@ -148,7 +148,7 @@ pub(super) async fn pump(
     }
     match source.trailers().await.map_err(PumpError::Source)? {
         Some(trailers) => {
-            let kept = progress.trailers(message, retain_trailers(trailers));
+            let kept = progress.trailers(retain_trailers(trailers));
             sink.send_trailers(kept)
         }
         None => sink.send_data(Bytes::new(), true),

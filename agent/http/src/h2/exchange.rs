@@ -59,7 +59,7 @@ pub(super) async fn exchange<G: Gate>(
         Ok(mut grant) => {
             let progress = Progress::new(shared.meter, grant.response_mutations());
             let progress = progress.withholding(grant.injected_headers());
-            let carrying = permitted(shared, &head, body, &mut respond, (&mut grant, &progress));
+            let carrying = permitted(shared, &head, body, &mut respond, &mut grant, &progress);
             let outcome = carrying.await;
             grant.finish(&progress.summary(outcome));
         }
@@ -72,7 +72,8 @@ async fn permitted<G: Gate>(
     head: &RequestHead,
     body: Body,
     respond: &mut SendResponse<Bytes>,
-    (grant, progress): (&mut G::Permitted, &Progress<'_>),
+    grant: &mut G::Permitted,
+    progress: &Progress<'_>,
 ) -> RequestOutcome {
     let Some(request) = write(head) else {
         progress.answered(StatusCode::INTERNAL_SERVER_ERROR);
@@ -244,7 +245,7 @@ async fn upload(
         held,
         &mut body.stream,
         send,
-        (progress, MessageKind::Request),
+        progress.body(MessageKind::Request),
     )
     .await
     {
@@ -292,7 +293,7 @@ async fn download(
         Bytes::new(),
         &mut body,
         &mut send,
-        (progress, MessageKind::Response),
+        progress.body(MessageKind::Response),
     )
     .await
     {
