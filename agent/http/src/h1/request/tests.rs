@@ -294,6 +294,42 @@ fn heads_that_are_too_large_are_refused() {
     assert_eq!(Malformed::TooLarge.status(), 431);
 }
 
+/// What httparse accepts of these is why its word alone is not enough.
+#[test]
+fn heads_that_httparse_alone_would_accept_are_refused() {
+    for text in [
+        "GET / HTTP/1.1\nHost: a.com\n\n",
+        "GET / HTTP/1.1\r\nHost: a.com\nX: y\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a.com\r\n\n",
+        "\nGET / HTTP/1.1\r\nHost: a.com\r\n\r\n",
+        "\r\nGET / HTTP/1.1\r\nHost: a.com\r\n\r\n",
+        "GET /\u{e9} HTTP/1.1\r\nHost: a.com\r\n\r\n",
+        "get / HTTP/1.1\r\nHost: a.com\r\n\r\n",
+    ] {
+        let mut fields = NO_FIELDS;
+        let accepted = httparse::Request::new(&mut fields).parse(text.as_bytes());
+        assert!(
+            accepted.is_ok_and(|status| status.is_complete()),
+            "{text:?}"
+        );
+        let refused = HeadParser::new(MOST).parse(text.as_bytes());
+        assert!(refused.is_err(), "{text:?}");
+    }
+}
+
+#[test]
+fn a_line_too_many_is_too_large_whatever_it_says() {
+    let lines = |count: usize, last: &str| "a: b\r\n".repeat(count) + last;
+    // Host is one of the hundred lines.
+    assert!(with(&lines(98, "a: b")).is_ok());
+    assert_eq!(with(&lines(99, "a: b")), Err(Malformed::TooLarge));
+    assert_eq!(with(&lines(99, "a : b")), Err(Malformed::TooLarge));
+    assert_eq!(
+        with(&("a : b\r\n".to_owned() + &lines(99, "a: b"))),
+        Err(Malformed::Field)
+    );
+}
+
 fn head_to(target: &str, authority: &str) -> RequestHead {
     RequestHead {
         method: Method::GET,
