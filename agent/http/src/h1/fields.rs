@@ -91,7 +91,7 @@ impl Malformed {
 
 /// Finds the end of a head or of trailers: lines that end in CR LF, up to an empty one. It looks at
 /// each byte once, in however many parts they arrive, and refuses a byte that no head may contain as
-/// soon as it sees it. So the text that it finds consists of lines of printable text.
+/// soon as it sees it. The text that it finds has no control characters but tabs and the line ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Scanner {
     scanned: usize,
