@@ -1,4 +1,4 @@
-//! The client's connection, whatever carries it.
+//! The client's connection: a TCP connection, or a stream in a tunnel.
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
@@ -13,15 +13,16 @@ use tokio::net::TcpStream;
 
 use ambit_relay::{CloseMode, on_close};
 
-/// What is read at once of what nobody wants.
+/// Bytes of the buffer for bytes that are read and discarded.
 const UNREAD: usize = 8 << 10;
 
-/// What carries a client's connection.
+/// A stream of bytes that carries a client's connection.
 pub trait Downstream: AsyncRead + AsyncWrite + Unpin {
     /// Sets what the client sees when this is dropped.
     fn set_close(&mut self, close: CloseMode);
 
-    /// Takes in what has come although nobody reads it yet, where what lies below asks for that.
+    /// Takes in bytes that have arrived although nothing reads them yet, if the layer below needs
+    /// that.
     fn poll_ahead(&mut self, context: &mut Context<'_>);
 }
 
@@ -33,22 +34,22 @@ impl Downstream for TcpStream {
     fn poll_ahead(&mut self, _: &mut Context<'_>) {}
 }
 
-/// The agent's own connections, on which it asks for itself. Dropped, they end.
+/// The agent's own connections, for its own requests. They end when they are dropped.
 impl Downstream for DuplexStream {
     fn set_close(&mut self, _: CloseMode) {}
 
     fn poll_ahead(&mut self, _: &mut Context<'_>) {}
 }
 
-/// A client's connection, which its clones share. It is to be one that is reset when it is dropped:
-/// it ends in order once the sending side was shut down.
+/// A client's connection, which its clones share. The stream has to be one that is reset when it is
+/// dropped; once the sending side has been shut down, dropping it is an orderly end.
 #[derive(Debug)]
 pub(super) struct Client<D>(Rc<RefCell<Shared<D>>>);
 
 #[derive(Debug)]
 struct Shared<D> {
     stream: D,
-    /// Read to find out the protocol, and to be read again.
+    /// Bytes that were read to find out the protocol, and are to be read again.
     before: Bytes,
 }
 
@@ -59,18 +60,19 @@ impl<D> Clone for Client<D> {
 }
 
 impl<D: Downstream> Client<D> {
-    /// A connection of which `before` was read already.
+    /// A connection from which `before` has been read already.
     pub(super) fn new(stream: D, before: BytesMut) -> Self {
         let before = before.freeze();
         Self(Rc::new(RefCell::new(Shared { stream, before })))
     }
 
-    /// Lets the client see a reset, although its end was announced.
+    /// Lets the client see a reset, even after the sending side has been shut down.
     pub(super) fn abort(&self) {
         self.0.borrow_mut().stream.set_close(CloseMode::Reset);
     }
 
-    /// Drives a future that reads and writes this connection.
+    /// Polls a future that reads and writes this connection, and takes in bytes that it does not
+    /// read yet.
     pub(super) async fn driving<F: Future>(&self, mut future: Pin<&mut F>) -> F::Output {
         poll_fn(|context| {
             self.0.borrow_mut().stream.poll_ahead(context);
@@ -79,8 +81,8 @@ impl<D: Downstream> Client<D> {
         .await
     }
 
-    /// Ends it in order: nothing more is sent, and what still comes is read until the client hangs
-    /// up, since a reset for what is not read could overtake the last answer.
+    /// Ends the connection in order: nothing more is sent, and bytes are read and discarded until the
+    /// client hangs up. A reset because of unread bytes could overtake the last response.
     pub(super) async fn end(mut self) {
         if self.shutdown().await.is_err() {
             return;

@@ -1,4 +1,4 @@
-//! Who judges requests, and what is told of them.
+//! The interface to the code that judges requests and accounts for them.
 
 #![expect(
     async_fn_in_trait,
@@ -15,14 +15,14 @@ use ambit_policy::RequestPermit;
 
 /// Judges requests.
 pub trait Gate {
-    /// What a permitted request holds while it is carried.
+    /// A permitted request, while it is carried.
     type Permitted: PermittedRequest;
 
-    /// Judges a request, may look at its body, and may change its head to what the application is
-    /// to get.
+    /// Judges a request. It may read the body, and change the head into the one that the
+    /// application gets.
     ///
     /// # Errors
-    /// [`Rejection`], which is the answer.
+    /// [`Rejection`], which is the response.
     async fn decide(
         &self,
         head: &mut RequestHead,
@@ -30,41 +30,41 @@ pub trait Gate {
     ) -> Result<Self::Permitted, Rejection>;
 }
 
-/// The body of a request that is being judged. What is read of it is lost unless it is put back.
+/// The body of a request that is being judged. Bytes that are read are lost unless they are put
+/// back.
 pub trait JudgedBody {
-    /// How long it says it is, in bytes; `None` where it does not say.
+    /// The declared length in bytes; `None` if there is none.
     fn length(&self) -> Option<u64>;
 
-    /// Its next bytes; `None` at its end. A client that waits to be told to send it is told, and
-    /// then `head`, which is this request's, has no Expect any more. Nothing is lost when it is
-    /// dropped.
+    /// The next bytes; `None` at the end. If the client waits for 100 Continue, it is sent, and
+    /// Expect is removed from `head`, which is this request's. Cancelling loses no bytes.
     ///
     /// # Errors
-    /// [`BodyError`]; what there is of the request cannot be passed on.
+    /// [`BodyError`]; the request cannot be passed on then.
     async fn next(&mut self, head: &mut RequestHead) -> Result<Option<Bytes>, BodyError>;
 
-    /// Has all that was read passed on before the rest.
+    /// Puts back all bytes that were read: they are passed on before the rest.
     fn put_back(&mut self, read: Bytes);
 }
 
 /// Why a body cannot be read.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum BodyError {
-    /// It is malformed.
+    /// The body is malformed.
     #[error("the body is malformed: {problem}")]
     Malformed {
-        /// The answer.
+        /// The response's status.
         status: StatusCode,
-        /// What is wrong with it.
+        /// What is wrong, as a sentence.
         problem: String,
     },
-    /// Its sender broke off.
-    #[error("the body broke off")]
+    /// The connection or stream ended within the body.
+    #[error("the body ended early")]
     CutShort,
 }
 
 impl BodyError {
-    /// The answer, for whoever is still there to get it.
+    /// The response's status, if the client is still there to get it.
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Malformed { status, .. } => *status,
@@ -73,40 +73,40 @@ impl BodyError {
     }
 }
 
-/// A request that is permitted. Dropped without [`PermittedRequest::finish`] where the connection was taken
-/// down from outside.
+/// A permitted request. It is dropped without [`PermittedRequest::finish`] if the whole connection
+/// is dropped.
 pub trait PermittedRequest {
-    /// The evaluator's word.
+    /// The evaluator's permit.
     fn permit(&self) -> &RequestPermit;
 
-    /// What is to be changed of the answer's headers; asked once.
+    /// The changes to the response's headers. Called once.
     fn response_mutations(&mut self) -> Vec<HeaderMutations>;
 
-    /// Which headers the client may not bring in trailers; asked once.
+    /// The headers that the client's trailers must not contain. Called once.
     fn injected_headers(&mut self) -> InjectedHeaders;
 
-    /// Resolves when the request is not permitted any more.
+    /// Resolves when the request is no longer permitted.
     async fn revoked(&mut self);
 
     /// Accounts for the request.
     fn finish(self, exchange: &RequestSummary);
 }
 
-/// The answer to a request that is not permitted.
+/// The response to a request that is not permitted.
 #[derive(Clone, Debug)]
 pub struct Rejection {
     /// The status.
     pub status: StatusCode,
-    /// The headers; those about the body's length and the connection are ours.
+    /// The headers; this crate adds those about the body's length and the connection.
     pub headers: HeaderMap,
     /// The body.
     pub body: Bytes,
 }
 
-/// What became of a permitted request.
+/// The account of a permitted request, after it has ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RequestSummary {
-    /// The status that the client got; `None` where it got none.
+    /// The status that was sent to the client; `None` if none was.
     pub status: Option<StatusCode>,
     /// Bytes of the request's body, or of the client's side of an upgraded connection.
     pub sent: u64,
@@ -119,12 +119,12 @@ pub struct RequestSummary {
 /// How a permitted request ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RequestOutcome {
-    /// It was answered in full.
+    /// The response was sent in full.
     Finished,
-    /// Policy changed under it.
+    /// Policy changed, and no longer permits the request.
     Revoked,
-    /// The client broke off, or sent a body that is none.
+    /// The client broke off, or its body is malformed.
     ClientFailed,
-    /// The application broke off, or answered with what is no answer.
+    /// The application broke off, or its response is malformed.
     ApplicationFailed,
 }

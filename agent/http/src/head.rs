@@ -9,30 +9,31 @@ use http::{HeaderMap, Method, Version};
 /// A request's head. What the gate leaves in it is what is sent.
 #[derive(Clone, PartialEq, Debug)]
 pub struct RequestHead {
-    /// The method.
+    /// The method, in upper case.
     pub method: Method,
     /// `:scheme`; `None` in HTTP/1.
     pub scheme: Option<Scheme>,
-    /// `:authority`, the authority of an absolute target, or Host, as it came, with its port. Empty
-    /// only where an HTTP/1.0 request has none.
+    /// `:authority`, the authority of an absolute target, or Host: unchanged, with its port. Empty
+    /// only in an HTTP/1.0 request without one.
     pub authority: String,
-    /// The path and query as they came (with the fragment, in HTTP/1), or `*`.
+    /// The path and query, unchanged (in HTTP/1 with the fragment), or `*`.
     pub target: String,
-    /// The headers without Host, which is [`RequestHead::authority`], and without what concerns one
-    /// connection only. Content-Length and Transfer-Encoding are there to be judged; what is sent
-    /// follows the request's framing, whatever becomes of them here.
+    /// The headers without Host, which is [`RequestHead::authority`], and without hop-by-hop
+    /// headers. Content-Length and Transfer-Encoding are here to be judged; changing them does not
+    /// change the framing that is sent.
     pub headers: HeaderMap,
     /// The version that the client speaks.
     pub version: Version,
 }
 
-/// Whether a text may stand between the spaces of a request line: visible ASCII.
+/// Whether a string may be the target of a request line: visible ASCII.
 pub(super) fn is_target(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-/// Whether a text is a host with an optional port: letters, digits, `-`, `.`, `_`, or an IPv6
-/// address in brackets. No user, no escapes, no empty port, and no second way to write a port.
+/// Whether a string is RFC 3986's `host [":" port]`, as services have it: letters, digits, `-`, `.`
+/// and `_`, or an IPv6 address in brackets. User information, escapes, empty ports and ports with
+/// leading zeros are refused, since they could lead policies astray.
 pub(crate) fn is_authority(text: &str) -> bool {
     let (is_host, port) = match text.strip_prefix('[') {
         Some(rest) => match rest.split_once(']') {
@@ -58,8 +59,8 @@ fn is_port(port: &str) -> bool {
     is_decimal && port.parse::<u16>().is_ok()
 }
 
-/// Whether a request's client has to be told to send its body before it does. Then it will be: Expect
-/// is taken out, since what it asks for is done here.
+/// Whether the client waits for 100 Continue before it sends the body (RFC 9110, section 10.1.1).
+/// If so, Expect is removed, and the caller has to send it.
 pub(super) fn take_expect(head: &mut RequestHead) -> bool {
     let waits = head.version != Version::HTTP_10
         && head
@@ -94,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_be_read_in_two_ways_is_none() {
+    fn strings_that_could_be_read_in_two_ways_are_not_authorities() {
         for text in [
             "",
             ":80",
@@ -136,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_is_told_once_and_only_what_it_waits_for() {
+    fn expect_is_taken_once_and_only_if_it_is_100_continue() {
         let mut head = expecting("100-Continue", Version::HTTP_11);
         assert!(take_expect(&mut head) && !take_expect(&mut head));
         assert!(head.headers.is_empty());

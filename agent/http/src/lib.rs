@@ -1,9 +1,56 @@
-//! HTTP between a client and a pod's application: each request is judged, and only what is
-//! permitted is sent, over one connection that was dialled for this client's.
+//! HTTP between a client and a pod's application. Each request is judged, and only permitted
+//! requests are sent, over one connection that the agent has dialled for this client's connection.
 //!
-//! HTTP/1 is read by a parser of our own, stricter than applications are, and written anew: what is
-//! sent is what was judged. HTTP/2 is h2's, on both sides. A client of one version gets an
-//! application of the same.
+//! HTTP/1 heads go through a scan of our own, which is stricter than applications are, and are split
+//! by `httparse`. They are written anew, so that the application reads what was judged. HTTP/2 is
+//! spoken by `h2` on both sides. The application gets the version of HTTP that the client speaks.
+//!
+//! # A request's way
+//!
+//! ```text
+//!   client's bytes
+//!        |
+//!   first bytes (sniff, serve) -- not HTTP ------------> NotHttp: judged as a whole by the caller
+//!        |
+//!      head (h1::request, h2::request) -- malformed ---> 400, 405 or 431; HTTP/1 ends
+//!        |  without hop-by-hop headers (h1::hop)
+//!        |
+//!      Gate::decide -- rejected -----------------------> Rejection is the response
+//!        |  may read the body, and change the head
+//!        |
+//!   PermittedRequest -- cannot be written -------------> 500
+//!        |
+//!   application (h1::exchange, h2::exchange)
+//!        |  head and body go there, while its response
+//!        |  comes back; either may end first
+//!        |-- policy changes ---------------------------> both sides see a reset
+//!        |-- application fails ------------------------> 502 if the response has not begun, else a reset
+//!        |-- client fails -----------------------------> the application sees a reset
+//!        |
+//!   response to the client -- PermittedRequest::finish -- RequestSummary
+//! ```
+//!
+//! # An HTTP/1 session
+//!
+//! One request follows the other on a client's connection (`h1::session`):
+//!
+//! ```text
+//!              +----------------- next request <------------------+
+//!              v                                                  |
+//!   reading a head --> judging --> exchanging --> response sent --+
+//!     |                   |            |              |
+//!     |                   |            |              +- "close" on either side, or the application
+//!     |                   |            |                 did not take all of the request --> end
+//!     |                   |            +- 101: bytes both ways, until both sides have ended --> end
+//!     |                   |            +- broken off, or revoked --> reset of both sides
+//!     |                   +- rejected: the response is sent; the body is discarded if it is
+//!     |                      short, and the next request is read --> otherwise end
+//!     +- malformed or too slow: the status is sent --> end
+//!     +- the client has ended, or the application --> end
+//!     +- broken off within a head --> reset of both sides
+//!
+//!   end: the client is sent the end of the stream, and has some time to hang up
+//! ```
 
 mod client;
 mod gate;
@@ -21,12 +68,11 @@ pub use client::Downstream;
 pub use gate::{
     BodyError, Gate, JudgedBody, PermittedRequest, Rejection, RequestOutcome, RequestSummary,
 };
-#[doc(hidden)]
-pub use h1::is_among_offered;
 pub use h1::{
-    BodyPiece, ChunkDecoder, ConnectionPersistence, Framing, HeadParser, Malformed, ParsedRequest,
-    Unwritable, write_request,
+    ConnectionPersistence, Framing, HeadParser, Malformed, ParsedRequest, Unwritable, write_request,
 };
+#[cfg(any(test, feature = "testing"))]
+pub use h1::{DecodedChunks, decode_chunks, is_among_offered};
 pub use head::RequestHead;
 pub use progress::InjectedHeaders;
 pub use serve::{HttpLimits, NotHttp, ServeOutcome, relay_opaque, serve};

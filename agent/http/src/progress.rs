@@ -1,4 +1,4 @@
-//! What a request's bodies amount to.
+//! What is counted and changed of a request while it is carried.
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -10,7 +10,7 @@ use ambit_authorizer::HeaderMutations;
 use ambit_model::{HeaderPattern, folded};
 use ambit_relay::Meter;
 
-/// What becomes of a request, while it is carried.
+/// The counters of a request that is being carried, and the changes to its response and trailers.
 #[derive(Debug)]
 pub(super) struct Progress<'a> {
     meter: &'a Meter,
@@ -22,7 +22,8 @@ pub(super) struct Progress<'a> {
 }
 
 impl<'a> Progress<'a> {
-    /// Of a request on a connection that `meter` counts for, whose answer is to be changed so.
+    /// For a request on a connection that `meter` counts for; the mutations are applied to its
+    /// response.
     pub(super) fn new(meter: &'a Meter, response_mutations: Vec<HeaderMutations>) -> Self {
         Self {
             response_mutations,
@@ -34,7 +35,7 @@ impl<'a> Progress<'a> {
         }
     }
 
-    /// The same, of a request whose trailers may not bring these headers.
+    /// The same, for a request whose trailers must not contain these headers.
     pub(super) fn withholding(self, injected_headers: InjectedHeaders) -> Self {
         Self {
             injected_headers,
@@ -42,49 +43,31 @@ impl<'a> Progress<'a> {
         }
     }
 
-    /// The trailers as they are passed on.
-    pub(super) fn trailers(&self, message: MessageKind, mut trailers: HeaderMap) -> HeaderMap {
-        match message {
-            MessageKind::Request => self.injected_headers.withhold(&mut trailers),
-            MessageKind::Response => {}
-        }
-        trailers
+    /// The progress of one of the request's two bodies.
+    pub(super) fn body(&self, message: MessageKind) -> BodyProgress<'_> {
+        let progress = self;
+        BodyProgress { progress, message }
     }
 
-    /// Counts bytes of a body.
-    pub(super) fn carried(&self, message: MessageKind, bytes: usize) {
-        let bytes = bytes as u64;
-        match message {
-            MessageKind::Request => {
-                self.sent.set(self.sent.get() + bytes);
-                self.meter.add_sent(bytes);
-            }
-            MessageKind::Response => {
-                self.received.set(self.received.get() + bytes);
-                self.meter.add_received(bytes);
-            }
-        }
-    }
-
-    /// Changes the headers of the final answer.
+    /// Applies the mutations to the final response's headers.
     pub(super) fn amend(&self, headers: &mut HeaderMap) {
         for mutation in &self.response_mutations {
             mutation.apply(headers);
         }
     }
 
-    /// Notes the final answer.
+    /// Notes the status of the final response.
     pub(super) fn answered(&self, status: StatusCode) {
         self.status.set(Some(status));
     }
 
-    /// Whether the final answer has begun.
+    /// Whether the final response has begun.
     pub(super) fn is_answered(&self) -> bool {
         self.status.get().is_some()
     }
 
-    /// What became of it.
-    pub(super) fn exchange(&self, outcome: RequestOutcome) -> RequestSummary {
+    /// The summary of the request, which has ended like this.
+    pub(super) fn summary(&self, outcome: RequestOutcome) -> RequestSummary {
         RequestSummary {
             status: self.status.get(),
             sent: self.sent.get(),
@@ -94,7 +77,56 @@ impl<'a> Progress<'a> {
     }
 }
 
-/// Which way bytes go.
+/// The progress of a request's body, or of its response's.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BodyProgress<'a> {
+    progress: &'a Progress<'a>,
+    message: MessageKind,
+}
+
+impl BodyProgress<'_> {
+    /// Returns the trailers to pass on.
+    pub(super) fn trailers(self, mut trailers: HeaderMap) -> HeaderMap {
+        match self.message {
+            MessageKind::Request => self.progress.injected_headers.withhold(&mut trailers),
+            MessageKind::Response => {}
+        }
+        trailers
+    }
+
+    /// Counts bytes of the body that were passed on.
+    pub(super) fn carried(self, bytes: usize) {
+        let bytes = bytes as u64;
+        let Progress {
+            meter,
+            sent,
+            received,
+            ..
+        } = self.progress;
+        match self.message {
+            MessageKind::Request => {
+                sent.set(sent.get() + bytes);
+                meter.add_sent(bytes);
+            }
+            MessageKind::Response => {
+                received.set(received.get() + bytes);
+                meter.add_received(bytes);
+            }
+        }
+    }
+}
+
+/// Why a body was not moved to its end. `Source` and `Sink` are the errors of the side that is read
+/// and of the side that is written.
+#[derive(Debug)]
+pub(super) enum PumpError<Source, Sink> {
+    /// The sender broke off, or its body is malformed.
+    Source(Source),
+    /// The receiver takes no more.
+    Sink(Sink),
+}
+
+/// Which message bytes belong to, and so which way they go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum MessageKind {
     /// From the client to the application.
@@ -103,7 +135,9 @@ pub(super) enum MessageKind {
     Response,
 }
 
-/// Names of such headers. Trailers must not bring one, nor one that an application may take for it.
+/// Names of the headers that a request gets from this agent and from authorizers, not from its
+/// client. The client's trailers must not contain them, nor names that an application may take for
+/// one of them.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct InjectedHeaders {
     folded: BTreeSet<String>,
@@ -116,12 +150,12 @@ impl InjectedHeaders {
         self.folded.insert(folded(name.as_str()));
     }
 
-    /// Adds all names that a pattern means.
+    /// Adds all names that a pattern matches.
     pub fn add_pattern(&mut self, pattern: &HeaderPattern) {
         self.patterns.push(pattern.clone());
     }
 
-    /// Takes such headers out.
+    /// Removes these headers.
     pub(crate) fn withhold(&self, trailers: &mut HeaderMap) {
         let names: Vec<HeaderName> = trailers.keys().cloned().collect();
         for name in names.iter().filter(|name| self.covers(name)) {
@@ -142,10 +176,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_output_and_what_looks_like_it_are_withheld() {
-        let mut injected_headers = InjectedHeaders::default();
-        injected_headers.add(&HeaderName::from_static("x-user"));
-        injected_headers.add_pattern(&HeaderPattern::new("x-auth-*").expect("a pattern"));
+    fn an_injected_header_and_names_that_resemble_it_are_withheld() {
+        let mut injected = InjectedHeaders::default();
+        injected.add(&HeaderName::from_static("x-user"));
+        injected.add_pattern(&HeaderPattern::new("x-auth-*").expect("a pattern"));
         let mut trailers = HeaderMap::new();
         for name in [
             "x-user",
@@ -158,7 +192,7 @@ mod tests {
         ] {
             trailers.insert(HeaderName::from_static(name), HeaderValue::from_static("1"));
         }
-        injected_headers.withhold(&mut trailers);
+        injected.withhold(&mut trailers);
         let mut left: Vec<&str> = trailers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["x-aut", "x-users"]);

@@ -1,4 +1,4 @@
-//! A connection from its first bytes: which protocol it speaks, and who carries it.
+//! Serves a client's connection: finds out the protocol from its first bytes, and carries it.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -16,14 +16,15 @@ use super::{h1, h2};
 use ambit_datapath::{RequestStream, Unasked, UnjudgedStream};
 use ambit_relay::{CloseMode, Meter, on_close};
 
-/// Bounds on a connection's requests. Bodies are bounded by nothing but the speed of who reads them.
+/// Bounds on a connection's requests. Bodies have no bound: they are read as fast as the other side
+/// takes them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct HttpLimits {
-    /// From the first byte of a head to its end. Default 60 s.
+    /// The time from the first byte of a head to its last. Default 60 s.
     pub(crate) head_timeout: Duration,
-    /// Bytes of a head, or of the trailers. Default 60 KiB.
+    /// The most bytes of a head, or of the trailers. Default 60 KiB.
     pub(crate) head_size: usize,
-    /// How long a client that was told of the connection's end may take to hang up. Default 5 s.
+    /// How long a client may take to hang up after the connection's end was sent to it. Default 5 s.
     pub(crate) linger: Duration,
 }
 
@@ -37,30 +38,31 @@ impl Default for HttpLimits {
     }
 }
 
-/// What is read to find out the protocol.
+/// Bytes of the buffer in which the first bytes are read.
 const FIRST: usize = 4 << 10;
 
-/// What became of a connection.
+/// How serving a connection ended.
 #[derive(Debug)]
 pub enum ServeOutcome<D> {
     /// It was carried to its end.
     Ended,
-    /// It is no HTTP.
+    /// It does not speak HTTP.
     NotHttp(NotHttp<D>),
 }
 
-/// A connection that is no HTTP, with nothing sent either way: to be judged as a whole.
+/// A connection that does not speak HTTP. Nothing has been sent either way: it is to be judged as a
+/// whole.
 #[derive(Debug)]
 pub struct NotHttp<D> {
     /// The client's side.
     pub downstream: D,
-    /// What the client has sent so far. Empty where the application spoke first.
+    /// What the client has sent so far. Empty if the application spoke first.
     pub read: Bytes,
     /// The application's side.
     pub application: UnjudgedStream,
 }
 
-/// Carries a client's connection to its end. Dropped before, both sides see a reset.
+/// Carries a client's connection to its end. If it is dropped before, both sides see a reset.
 pub async fn serve<D: Downstream>(
     mut downstream: D,
     application: RequestStream,
@@ -112,16 +114,16 @@ pub async fn serve<D: Downstream>(
 /// How a connection began.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Begun {
-    /// With bytes of some protocol.
+    /// Its bytes tell the protocol.
     Protocol(Protocol),
-    /// With its end.
+    /// It ended without a byte.
     Ended,
-    /// It was reset, or came to a stop in its first line.
+    /// It was reset, or stalled within its first line.
     Broken,
 }
 
-/// What an application makes of a connection on which nothing was asked of it: what speaks first
-/// is no HTTP server, unless it says that it is one of HTTP/2.
+/// Watches an application that has not been sent a request. An application that speaks first is not
+/// an HTTP server, unless it begins with HTTP/2's SETTINGS.
 async fn unasked(application: &RequestStream) -> Begun {
     match application.unasked().await {
         Unasked::Ended => Begun::Ended,
@@ -130,7 +132,7 @@ async fn unasked(application: &RequestStream) -> Begun {
     }
 }
 
-/// Reads until the bytes tell the protocol. Waiting for the first byte has no limit.
+/// Reads until the bytes tell the protocol. There is no time limit for the first byte.
 async fn begin<D: Downstream>(
     downstream: &mut D,
     read: &mut BytesMut,
@@ -159,8 +161,9 @@ async fn begin<D: Downstream>(
     decided.unwrap_or(Begun::Broken)
 }
 
-/// Relays until both directions have ended; `read` was read of the client's already. A failure of
-/// either, or dropping it, resets both sides.
+/// Relays a connection that does not speak HTTP and was allowed as a whole, until both directions
+/// have ended. `read` has been read from the client already. A failure of either side, or dropping
+/// this, resets both sides.
 pub async fn relay_opaque<D: Downstream>(
     mut downstream: D,
     read: Bytes,
@@ -170,12 +173,12 @@ pub async fn relay_opaque<D: Downstream>(
     downstream.set_close(CloseMode::Reset);
     on_close(&application, CloseMode::Reset);
     let client = Client::new(downstream, Bytes::new().into());
-    let mut peer = BufferedClient::new(&client, read.into());
+    let mut buffered = BufferedClient::new(&client, read.into());
     let relayed = {
         let (from, to) = application.split();
         let (mut source, mut sink) = (Source::new(from), Sink::new(to));
         let progress = Progress::new(meter, Vec::new());
-        let relaying = pin!(relay_raw(&mut peer, &mut source, &mut sink, &progress));
+        let relaying = pin!(relay_raw(&mut buffered, &mut source, &mut sink, &progress));
         client.driving(relaying).await
     };
     match relayed {

@@ -1,25 +1,25 @@
-//! Which protocol a connection's first bytes are of.
+//! Tells the protocol from a connection's first bytes.
 
-/// How a client with prior knowledge begins HTTP/2 (RFC 9113, section 3.4).
+/// The first bytes of a client that speaks HTTP/2 with prior knowledge (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Bytes of the longest method that is taken for one.
+/// Bytes of the longest method that is accepted.
 pub(super) const LONGEST_METHOD: usize = 32;
 
-/// What the bytes so far say.
+/// The protocol, as far as the bytes tell it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Protocol {
-    /// Nothing yet: more have to come.
+    /// More bytes are needed.
     Undecided,
-    /// HTTP/1, or a bad try at it: a method's token and a space.
+    /// HTTP/1, well formed or not: a method's token and a space.
     Http1,
     /// HTTP/2.
     Http2,
-    /// No HTTP.
+    /// Not HTTP.
     Other,
 }
 
-/// Decides as soon as the bytes do.
+/// Returns the protocol as soon as the bytes tell it.
 pub(super) fn sniff(bytes: &[u8]) -> Protocol {
     if bytes.starts_with(PREFACE) {
         return Protocol::Http2;
@@ -36,7 +36,7 @@ pub(super) fn sniff(bytes: &[u8]) -> Protocol {
     }
 }
 
-/// RFC 9110, section 5.6.2.
+/// Whether a byte may be in a token (RFC 9110, section 5.6.2).
 pub(super) const fn is_tchar(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(
@@ -62,7 +62,7 @@ pub(super) const fn is_tchar(byte: u8) -> bool {
 mod tests {
     use super::*;
 
-    /// What is known after each byte: undecided up to some byte, and from there on the same.
+    /// Ensures that the protocol is undecided before `decided_at` bytes, and known from there on.
     fn ensure(bytes: &[u8], decided_at: usize, protocol: Protocol) {
         for end in 0..=bytes.len() {
             let expected = if end < decided_at {

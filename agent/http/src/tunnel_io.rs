@@ -12,26 +12,27 @@ use super::client::Downstream;
 use ambit_relay::CloseMode;
 use ambit_relay::{StreamLease, Tunnel};
 
-/// What is sent at once.
+/// The most bytes that are reserved for sending.
 const CHUNK: usize = 64 << 10;
 
-/// A tunnel to read and write. Its peer sees a reset (CANCEL) when it is dropped before its
-/// sending side was shut down.
+/// A tunnel to read and write. If it is dropped before its sending side was shut down, its peer sees
+/// a reset (CANCEL).
 ///
-/// What comes while nobody reads is kept here, bounded by the stream's window, which is given back
-/// for what is read only: h2 closes a connection on which too many small frames wait.
+/// Bytes that arrive while nothing reads are kept here, since h2 closes a connection on which too
+/// many small frames wait. They are bounded by the stream's window, which is released only for bytes
+/// that were read.
 #[derive(Debug)]
 pub struct TunnelIo {
     send: SendStream<Bytes>,
     receive: RecvStream,
-    #[expect(dead_code, reason = "held for its drop")]
+    #[expect(dead_code, reason = "dropping it releases the stream's place")]
     lease: Option<StreamLease>,
     waiting: BytesMut,
     receiving: Receiving,
     close: CloseMode,
 }
 
-/// What is known of the peer's side.
+/// The state of the peer's sending side.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Receiving {
     Open,
@@ -40,7 +41,7 @@ enum Receiving {
 }
 
 impl TunnelIo {
-    /// Reads and writes `tunnel`.
+    /// A stream of the bytes in `tunnel`.
     pub fn new(tunnel: Tunnel) -> Self {
         let Tunnel {
             send,
@@ -57,7 +58,7 @@ impl TunnelIo {
         }
     }
 
-    /// Waits until something may be sent: how much.
+    /// Waits until something may be sent, and returns how many bytes.
     fn poll_room(&mut self, context: &mut Context<'_>, wanted: usize) -> Poll<io::Result<usize>> {
         if self.send.poll_reset(context).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
@@ -125,7 +126,7 @@ impl AsyncRead for TunnelIo {
         if self.waiting.is_empty() {
             self.waiting = BytesMut::new();
         }
-        // A stream that has been reset meanwhile has no window.
+        // A stream that has been reset in the meantime has no window.
         let _ = self.receive.flow_control().release_capacity(length);
         Poll::Ready(Ok(()))
     }

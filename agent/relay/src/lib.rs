@@ -1,7 +1,7 @@
-//! Carries bytes between a connection and a tunnel, or between two connections.
+//! Relays bytes between a connection and a tunnel, or between two connections.
 //!
-//! The end of one direction leaves the other running; a failure of either, or dropping the relay,
-//! resets both sides. Nothing is read before there is room for it on the other side.
+//! The end of one direction leaves the other running. A failure of either direction, or dropping the
+//! relay, resets both sides. A reader that is slow slows down the writer: little is kept in between.
 
 mod tunnel;
 
@@ -26,14 +26,14 @@ pub use tunnel::{
     client_settings, server_settings, widen,
 };
 
-/// What is read at once. The buffer is given up as soon as it is sent, so that an idle connection
-/// has none.
+/// Bytes that one read may return. The buffer is given up as soon as it is sent, so that an idle
+/// connection has none.
 const CHUNK: usize = 64 << 10;
 
-/// What is copied out of the buffer that it was read to.
+/// Fewer bytes than this are copied out of the buffer that they were read into.
 const SMALL: usize = CHUNK / 4;
 
-/// Counts a connection's payload.
+/// Counts the payload of a connection from a source to a destination.
 #[derive(Debug, Default)]
 pub struct Meter {
     sent: Cell<u64>,
@@ -62,16 +62,16 @@ impl Meter {
     }
 }
 
-/// On which end of the connection the relay's first argument is.
+/// Which application's connection a relay has, besides the tunnel to the other.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LocalEnd {
-    /// It is the source.
+    /// The source's.
     Source,
-    /// It is the destination.
+    /// The destination's.
     Destination,
 }
 
-/// A relay that did not come to its end in order.
+/// A direction did not end in order.
 #[derive(Debug)]
 struct Aborted;
 
@@ -87,8 +87,8 @@ impl From<h2::Error> for Aborted {
     }
 }
 
-/// The sending side of a stream. Unless it has come to its end in order, its peer sees a reset when
-/// it is dropped: h2's own would be no error where this side had ended before.
+/// The sending side of a stream. If it is dropped before an orderly end, its peer sees a reset. h2's
+/// own reset on drop would not be an error if this side had ended before.
 struct Sender {
     stream: SendStream<Bytes>,
     in_order: bool,
@@ -102,7 +102,8 @@ impl Drop for Sender {
     }
 }
 
-/// Relays between a connection, on `side`, and a tunnel until both directions have ended.
+/// Relays between a connection, which is that of `local_end`, and a tunnel, until both directions have
+/// ended.
 pub async fn relay(mut stream: TcpStream, tunnel: Tunnel, local_end: LocalEnd, meter: &Meter) {
     let Tunnel {
         send,
@@ -129,7 +130,7 @@ pub async fn relay(mut stream: TcpStream, tunnel: Tunnel, local_end: LocalEnd, m
     }
 }
 
-/// Relays between the source's connection and the destination's until both directions have ended.
+/// Relays between the source's connection and the destination's, until both directions have ended.
 pub async fn relay_tcp(mut source: TcpStream, mut destination: TcpStream, meter: &Meter) {
     on_close(&source, CloseMode::Reset);
     on_close(&destination, CloseMode::Reset);
@@ -145,12 +146,12 @@ pub async fn relay_tcp(mut source: TcpStream, mut destination: TcpStream, meter:
     }
 }
 
-/// What the peer of a connection sees when it is dropped.
+/// What the peer sees when a connection is dropped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum CloseMode {
     /// A reset.
     Reset,
-    /// The end of what was sent.
+    /// The end of the stream, after all that was sent.
     Orderly,
 }
 
@@ -165,7 +166,7 @@ pub fn on_close(stream: &TcpStream, close: CloseMode) {
     }
 }
 
-/// Application to tunnel.
+/// Relays from the application into the tunnel.
 async fn into_tunnel(
     mut read: ReadHalf<'_>,
     send: &mut SendStream<Bytes>,
@@ -190,7 +191,7 @@ async fn into_tunnel(
             let waiting = lease.map(StreamLease::stall);
             let room = tokio::select! {
                 room = poll_fn(|context| send.poll_capacity(context)) => room,
-                // A full tunnel must not hide that the application has left.
+                // A full tunnel must not hide that the application has gone.
                 _ = read.ready(Interest::ERROR) => return Err(Aborted),
             };
             drop(waiting);
@@ -200,9 +201,9 @@ async fn into_tunnel(
     }
 }
 
-/// Tunnel to application. What comes while the application does not read is kept here, bounded by
-/// the stream's window, which is given back for what is written only: h2 closes a connection on
-/// which too many small frames wait.
+/// Relays from the tunnel to the application. Bytes that arrive while the application does not read
+/// are kept here, since h2 closes a connection on which too many small frames wait. They are bounded
+/// by the stream's window, which is released only for bytes that were written.
 async fn out_of_tunnel(
     receive: &mut RecvStream,
     mut write: WriteHalf<'_>,
@@ -244,7 +245,7 @@ async fn out_of_tunnel(
     Ok(())
 }
 
-/// Writes what there is room for.
+/// Writes as many bytes as there is room for, and returns how many.
 fn write_now(write: &WriteHalf<'_>, data: &[u8]) -> io::Result<usize> {
     match write.try_write(data) {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
@@ -265,18 +266,18 @@ async fn copy(
     Ok(())
 }
 
-/// What can be read; `None` at the end.
+/// Waits for bytes and reads them; `None` at the end.
 async fn next_chunk(read: &mut ReadHalf<'_>) -> io::Result<Option<Bytes>> {
     read.readable().await?;
     let read = poll_fn(|context| {
         let mut buffer = BytesMut::with_capacity(CHUNK);
-        // Unlike `try_read`, it does not ask again for more than the part that has come.
+        // Unlike `try_read`, this does not try a second read after a short one.
         poll_read_buf(Pin::new(&mut *read), context, &mut buffer).map_ok(|_length| buffer)
     });
     let buffer = read.await?;
     Ok(match buffer.len() {
         0 => None,
-        // A small part of the buffer would keep all of it while it waits to be sent.
+        // A few bytes would keep the whole buffer allocated while they wait to be sent.
         1..SMALL => Some(Bytes::copy_from_slice(&buffer)),
         _ => Some(buffer.freeze()),
     })

@@ -14,10 +14,10 @@ use tokio::time::timeout;
 
 use super::*;
 
-/// How long a test waits for what has to come.
+/// How long a test waits for something that has to happen.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The ends of a chain, and what is between them.
+/// A client and a server, with two relays and a tunnel between them.
 struct Chain {
     client: TcpStream,
     server: TcpStream,
@@ -99,7 +99,7 @@ async fn read_to_end(stream: &mut TcpStream) -> Vec<u8> {
     all
 }
 
-/// An abort must never look like an end: what came before it may be cut short.
+/// An abort must never look like an orderly end: the bytes before it may be incomplete.
 async fn ensure_reset(stream: &mut TcpStream) {
     let mut rest = Vec::new();
     let ended = stream.read_to_end(&mut rest).await;
@@ -164,7 +164,7 @@ fn a_server_may_end_first() {
 }
 
 #[test]
-fn an_abort_of_the_client_is_no_end_for_the_server() {
+fn an_abort_of_the_client_is_not_an_orderly_end_for_the_server() {
     run(async {
         let mut chain = Chain::make().await;
         chain.client.write_all(b"half a sent").await.unwrap();
@@ -176,7 +176,7 @@ fn an_abort_of_the_client_is_no_end_for_the_server() {
 }
 
 #[test]
-fn an_abort_of_the_server_is_no_end_for_the_client() {
+fn an_abort_of_the_server_is_not_an_orderly_end_for_the_client() {
     run(async {
         let mut chain = Chain::make().await;
         chain.server.write_all(b"half a sent").await.unwrap();
@@ -188,7 +188,7 @@ fn an_abort_of_the_server_is_no_end_for_the_client() {
 }
 
 #[test]
-fn a_tunnel_that_breaks_is_no_end_for_either() {
+fn a_tunnel_that_breaks_is_not_an_orderly_end_for_either_side() {
     run(async {
         let mut chain = Chain::make().await;
         chain.client.write_all(b"x").await.unwrap();
@@ -200,7 +200,7 @@ fn a_tunnel_that_breaks_is_no_end_for_either() {
 }
 
 #[test]
-fn a_relay_that_is_dropped_is_no_end_for_either() {
+fn a_relay_that_is_dropped_is_not_an_orderly_end_for_either_side() {
     run(async {
         let mut chain = Chain::make().await;
         chain.client.write_all(b"x").await.unwrap();
@@ -223,7 +223,7 @@ fn a_reader_that_does_not_read_stops_the_writer() {
                 .set_recv_buffer_size(64 << 10)
                 .unwrap();
         }
-        // Sockets of the relays, windows and buffers in between; far below what is written.
+        // Sockets of the relays, windows and buffers in between.
         let bound = 24 << 20;
         let chunk = vec![0; 64 << 10];
         let mut accepted = 0;
@@ -242,7 +242,7 @@ fn a_reader_that_does_not_read_stops_the_writer() {
 }
 
 #[test]
-fn a_client_that_aborts_is_noticed_while_nobody_reads() {
+fn a_client_that_aborts_is_noticed_while_the_server_does_not_read() {
     run(async {
         let chain = Chain::make().await;
         let chunk = vec![0; 64 << 10];

@@ -1,4 +1,4 @@
-//! An HBONE tunnel: its HTTP/2 settings, its streams, and their places on a pooled connection.
+//! HBONE tunnels: the HTTP/2 settings, and the streams with their places on a pooled connection.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -9,33 +9,33 @@ use h2::{RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
-/// Bytes that a peer may send on a stream before it is read.
+/// Bytes that a peer may send on one stream before they are read.
 pub const STREAM_WINDOW: u32 = 2 << 20;
 
-/// Bytes that a peer may send on all streams of a connection before they are read: so many streams
-/// may be left unread before the others have to wait for them.
+/// Bytes that a peer may send on all streams of a connection before they are read. When 16 streams are
+/// full and unread, the others have to wait for them.
 pub const CONNECTION_WINDOW: u32 = 16 * STREAM_WINDOW;
 
-/// [`STREAM_WINDOW`] of a connection that there is little room for.
+/// [`STREAM_WINDOW`] of a connection that has not been [widened](widen).
 const SCANT_STREAM_WINDOW: u32 = 32 << 10;
 
-/// [`CONNECTION_WINDOW`] of a connection that there is little room for.
+/// [`CONNECTION_WINDOW`] of a connection that has not been [widened](widen).
 const SCANT_CONNECTION_WINDOW: u32 = 8 * SCANT_STREAM_WINDOW;
 
 /// Payload of a DATA frame.
 const FRAME: u32 = 64 << 10;
 
-/// What TLS takes at once: a DATA frame with its head, so that none is sent in two parts.
+/// Bytes that TLS buffers: enough for a DATA frame with its head, so that none is sent in two parts.
 pub const TLS_BUFFER: usize = 2 * FRAME as usize;
 
-/// Bytes of a CONNECT's head.
+/// The most bytes of a CONNECT's head.
 const HEADERS: u32 = 16 << 10;
 
-/// Streams that a peer may have on one connection.
+/// The most streams that a peer may have on one connection.
 const STREAMS: u32 = 1024;
 
-/// Streams that a peer may reset before they are accepted: beyond it the connection is closed
-/// (HTTP/2 rapid reset, CVE-2023-44487).
+/// The most streams that a peer may reset before they are accepted. Beyond that the connection is
+/// closed (HTTP/2 rapid reset, CVE-2023-44487).
 const PENDING_RESETS: usize = 64;
 
 /// A CONNECT stream that the other side has accepted.
@@ -45,23 +45,24 @@ pub struct Tunnel {
     pub send: SendStream<Bytes>,
     /// From the peer.
     pub receive: RecvStream,
-    /// Its place on a pooled connection, given up with it; `None` for a stream that a peer opened.
+    /// The stream's place on a pooled connection, which is released with it; `None` for a stream that a
+    /// peer opened.
     pub lease: Option<StreamLease>,
 }
 
-/// The streams of a connection, counted by their leases.
+/// Counts the streams of a pooled connection, by their leases.
 #[derive(Debug)]
 pub struct Occupancy {
     open: Cell<bool>,
     streams: Cell<usize>,
     stalled: Cell<usize>,
-    /// When the last stream came or went.
+    /// When the last stream was opened or ended.
     used: Cell<Instant>,
 }
 
 impl Occupancy {
-    /// Of a connection that has just been opened.
-    #[expect(clippy::new_without_default, reason = "it notes when it is made")]
+    /// For a connection that has just been opened.
+    #[expect(clippy::new_without_default, reason = "it records the time")]
     pub fn new() -> Self {
         Self {
             open: Cell::new(true),
@@ -76,22 +77,22 @@ impl Occupancy {
         self.open.get()
     }
 
-    /// Lets no new stream be opened.
+    /// Prevents new streams from being opened.
     pub fn close(&self) {
         self.open.set(false);
     }
 
-    /// Streams that hold a lease.
+    /// The number of streams that hold a lease.
     pub fn streams(&self) -> usize {
         self.streams.get()
     }
 
-    /// Streams that wait for their peer to read.
+    /// The number of streams that wait for their peer to read.
     pub fn stalled(&self) -> usize {
         self.stalled.get()
     }
 
-    /// How long there has been no stream; zero while there is one.
+    /// How long there has been no stream; zero while there is any.
     pub fn idle_for(&self) -> Duration {
         match self.streams.get() {
             0 => self.used.get().elapsed(),
@@ -100,11 +101,11 @@ impl Occupancy {
     }
 }
 
-/// A stream's place on a pooled connection, given up when it is dropped.
+/// A stream's place on a pooled connection, released when it is dropped.
 #[derive(Debug)]
 pub struct StreamLease(Rc<Occupancy>);
 
-/// A stream that waits for its peer to read, until this is dropped.
+/// Counts a stream as one that waits for its peer to read, until this is dropped.
 #[derive(Debug)]
 pub struct StalledStream<'a>(&'a Occupancy);
 
@@ -116,7 +117,7 @@ impl StreamLease {
         Self(Rc::clone(occupancy))
     }
 
-    /// Counts the stream as one that waits.
+    /// Counts the stream as one that waits for its peer to read.
     pub fn stall(&self) -> StalledStream<'_> {
         self.0.stalled.set(self.0.stalled.get() + 1);
         StalledStream(&self.0)
@@ -163,7 +164,7 @@ pub fn server_settings() -> h2::server::Builder {
     builder
 }
 
-/// [`server_settings`], with the room that [`widen`] gives, for tests that do not wait for it.
+/// [`server_settings`] with the windows that [`widen`] sets, for tests that do not wait for it.
 #[cfg(any(test, feature = "testing"))]
 pub fn ample_server_settings() -> h2::server::Builder {
     let mut builder = server_settings();
@@ -176,7 +177,7 @@ pub fn ample_server_settings() -> h2::server::Builder {
 /// Lets an accepted tunnel have 32 MiB under way.
 ///
 /// # Errors
-/// Where the peer has not acknowledged the settings that it was sent before; to be tried again.
+/// If the peer has not acknowledged the settings that it was sent before. Try again later then.
 pub fn widen<T, B>(connection: &mut h2::server::Connection<T, B>) -> Result<(), h2::Error>
 where
     T: AsyncRead + AsyncWrite + Unpin,

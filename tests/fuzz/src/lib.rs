@@ -1,36 +1,37 @@
-//! Nothing from outside costs more than linear time: what an input costs is held against what it costs
-//! many times over.
+//! Checks that no input from outside costs more than linear time: the cost of an input is compared with
+//! the cost of the same input repeated.
 //!
-//! Steps are what the agent counts of its inner loops (`ambit_input::work`), and do not depend on the machine.
-//! The time of the thread is measured for what is done elsewhere, such as in the YAML reader; it is
-//! believed only if it says the same several times.
+//! The agent counts the steps of its inner loops (`ambit_input::work`), which do not depend on the
+//! machine. The thread's CPU time is measured for the work in dependencies, such as the YAML reader. A
+//! time counts only if several measurements agree.
 
 use std::time::Duration;
 
 use ambit_input::work::steps_of;
 
-/// Bytes to which an input is repeated at first.
+/// Bytes to which an input is repeated for the first measurement.
 const SMALL: usize = 2 << 10;
 
-/// How many times that is compared with it.
+/// How many times longer the second input is.
 const TIMES: usize = 8;
 
-/// Steps that a byte may cost. What is quadratic costs [`SMALL`] times [`TIMES`] and more.
+/// The most steps for each byte. Quadratic work takes [`SMALL`] times [`TIMES`] and more.
 const STEPS: u64 = 512;
 
-/// Steps that are there whatever the input is.
+/// Steps that are allowed for any input.
 const ANYWAY: u64 = 64 << 10;
 
-/// How much more than [`TIMES`] as much time is too much. What is quadratic takes [`TIMES`] times more.
+/// More than [`TIMES`] times [`SLACK`] as much time is too much. Quadratic work takes [`TIMES`] times
+/// [`TIMES`].
 const SLACK: u32 = 3;
 
-/// Below this, differences are chance.
+/// Differences below this are noise.
 const NOTICEABLE: Duration = Duration::from_millis(20);
 
-/// How often too much time has to be measured.
+/// How many measurements have to show too much time.
 const TRIES: usize = 4;
 
-/// Ensures that `work` on an input repeated costs no more than linear in its length.
+/// Ensures that `work` takes at most linear time in the length of a repeated input.
 pub fn ensure_linear<T>(input: &[u8], mut work: impl FnMut(&[u8]) -> T) {
     if input.is_empty() {
         return;
@@ -52,14 +53,14 @@ pub fn ensure_linear<T>(input: &[u8], mut work: impl FnMut(&[u8]) -> T) {
     );
 }
 
-/// The same for texts.
+/// The same for strings.
 pub fn ensure_linear_text<T>(input: &str, mut work: impl FnMut(&str) -> T) {
     ensure_linear(input.as_bytes(), |bytes| {
-        work(std::str::from_utf8(bytes).expect("whole texts"))
+        work(std::str::from_utf8(bytes).expect("a repeated string is a string"))
     });
 }
 
-/// The time that this thread spends.
+/// Returns the CPU time that this thread spends on `work`.
 fn time_of(work: impl FnOnce()) -> Duration {
     let before = thread_time();
     work();
@@ -71,7 +72,7 @@ fn thread_time() -> Duration {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    // SAFETY: `now` is room for what the system call writes.
+    // SAFETY: `now` is a valid `timespec`, which the system call writes to.
     let told = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut now) };
     assert_eq!(told, 0, "the clock of a thread");
     Duration::new(

@@ -1,4 +1,4 @@
-//! What a client of the admin socket sends: whatever it is, it is answered in HTTP or not at all.
+//! Requests to the admin socket. Whatever a client sends, the response is HTTP, or there is none.
 
 #![no_main]
 
@@ -15,7 +15,7 @@ use tokio::runtime::{Builder, Runtime};
 /// The only path that is answered.
 const POLICIES: &[u8] = b"/v1/policies";
 
-/// More than a request and its answer.
+/// More bytes than a request and its response have.
 const BUFFER: usize = 64 << 10;
 
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
@@ -42,7 +42,7 @@ fuzz_target!(|request: &[u8]| {
     let answered = ask(request);
     assert!(answered.is_empty() || answered.starts_with(b"HTTP/1."));
     let is_served = answered.starts_with(b"HTTP/1.1 200") || answered.starts_with(b"HTTP/1.0 200");
-    // An empty line may come first, and a host before the path.
+    // An empty line may precede the request, and a host the path.
     let asks = request.windows(POLICIES.len()).any(|part| part == POLICIES);
     assert!(!is_served || asks);
 });

@@ -1,4 +1,4 @@
-//! A peer's certificate, and the name in it: an identity that is read is written the same way.
+//! A peer's certificate, and the SPIFFE ID in it. An identity that is read is written the same way.
 
 #![no_main]
 

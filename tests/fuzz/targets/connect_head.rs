@@ -1,5 +1,5 @@
-//! The head of a request that came through a tunnel: whatever it says, it leads to the pod that the
-//! tunnel reached, for the caller at the tunnel's other end.
+//! The head of a tunnel's CONNECT. Whatever it says, it leads to the pod that the tunnel reached, for
+//! the caller at the tunnel's other end.
 
 #![no_main]
 

@@ -1,22 +1,20 @@
-//! The head of an HTTP/1 request, and a body in chunks: however the bytes come, they say the same,
-//! and what is sent on says what was judged.
+//! The head of an HTTP/1 request, and a chunked body. In one part or two, the bytes mean the same, and
+//! the head that is sent means what was judged.
 
 #![no_main]
 
 use ambit_fuzz::ensure_linear;
-use ambit_http::{
-    ChunkDecoder, HeadParser, Malformed, ParsedRequest, BodyPiece, is_among_offered, write_request,
-};
+use ambit_http::{HeadParser, ParsedRequest, decode_chunks, is_among_offered, write_request};
 use arbitrary::Arbitrary;
 use bytes::BytesMut;
 use http::header::UPGRADE;
 use http::{HeaderMap, HeaderValue};
 use libfuzzer_sys::fuzz_target;
 
-/// Bytes of a head or of trailers.
+/// The most bytes of a head or of trailers.
 const MOST: usize = 1024;
 
-/// Lines of a head that leave room for those that are written besides.
+/// The most header lines with which a head stays readable, once the agent's own lines are added.
 const MOST_FIELDS: usize = 97;
 
 #[derive(Arbitrary, Debug)]
@@ -42,13 +40,16 @@ fuzz_target!(|input: Input<'_>| {
     ensure_linear(input.bytes, |bytes| {
         HeadParser::new(bytes.len()).parse(bytes)
     });
-    ensure_linear(input.bytes, |bytes| decode(&[bytes]));
+    ensure_linear(input.bytes, |bytes| decode_chunks(&[bytes], MOST));
     ensure_linear(input.bytes, lists);
     let (first, second) = input.bytes.split_at(at);
-    assert_eq!(decode(&[first, second]), decode(&[input.bytes]));
+    assert_eq!(
+        decode_chunks(&[first, second], MOST),
+        decode_chunks(&[input.bytes], MOST)
+    );
 });
 
-/// A request and an answer whose lists are these bytes.
+/// Reads a request and a response whose lists are these bytes.
 fn lists(bytes: &[u8]) {
     let Ok(list) = HeaderValue::from_bytes(bytes) else {
         return;
@@ -67,7 +68,7 @@ fn lists(bytes: &[u8]) {
     let _ = HeadParser::new(head.len()).parse(&head);
 }
 
-/// The request as the application reads it.
+/// Returns the request as the application reads it.
 fn sent(request: &ParsedRequest) -> ParsedRequest {
     let mut out = BytesMut::new();
     let ParsedRequest {
@@ -83,23 +84,4 @@ fn sent(request: &ParsedRequest) -> ParsedRequest {
     let mut again = parsed.expect("whole");
     again.consumed = *consumed;
     again
-}
-
-type Decoded = (Vec<u8>, Option<HeaderMap>, Vec<u8>);
-
-/// A body, its trailers where it ended, and what is left.
-fn decode(parts: &[&[u8]]) -> Result<Decoded, Malformed> {
-    let mut decoder = ChunkDecoder::new(MOST);
-    let (mut input, mut body, mut end) = (BytesMut::new(), Vec::new(), None);
-    for part in parts {
-        input.extend_from_slice(part);
-        while end.is_none() {
-            match decoder.decode(&mut input)? {
-                BodyPiece::Data(data) => body.extend_from_slice(&data),
-                BodyPiece::End(trailers) => end = Some(trailers),
-                BodyPiece::NeedsMore => break,
-            }
-        }
-    }
-    Ok((body, end, input.to_vec()))
 }

@@ -1,5 +1,5 @@
-//! A token that somebody sent, and a key set that some host served: nobody forges a token of an
-//! issuer whose key he does not have, and a key set makes no trouble for the agent.
+//! Tokens from clients, and key sets from issuers' hosts. A token cannot be forged without the issuer's
+//! key, and no key set makes the agent fail.
 
 #![no_main]
 
@@ -34,7 +34,7 @@ static CACHE: LazyLock<KeyCache> = LazyLock::new(|| cache(&*RULES));
 
 #[derive(Arbitrary, Debug)]
 struct Input<'a> {
-    /// Any text, or one that is taken apart and fails later.
+    /// Any string, or one that is well formed at first and fails later.
     token: Token<'a>,
     cookies: &'a [u8],
     target: &'a str,
@@ -104,7 +104,7 @@ impl Token<'_> {
     }
 }
 
-/// Looks for tokens, and changes the request as the rules say.
+/// Extracts tokens, and changes the request as the rules say.
 fn judge(target: &str, headers: &HeaderMap, now: SystemTime) -> Option<()> {
     let request = RequestToAuthenticate {
         method: &Method::GET,
@@ -151,7 +151,7 @@ fuzz_target!(|input: Input<'_>| {
     ensure_linear(input.keys, |keys| Jwks::parse(keys).ok());
     let judged = RUNTIME.block_on(authenticate(&*RULES, &request, &CACHE, now));
     assert!(!matches!(judged, Ok(Some(_))), "forged: {judged:?}");
-    // Whoever serves the keys may sign with them, so that nothing is forged here.
+    // The host that serves the keys may sign with them, so nothing is forged here.
     if let Some(rule) = rule(input.keys) {
         let rules = [rule];
         let judged = RUNTIME.block_on(authenticate(&rules, &request, &cache(&rules), now));

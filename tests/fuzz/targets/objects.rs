@@ -1,5 +1,5 @@
-//! Configuration: whatever the text is, it is read or reported; and where it is read, the kernel's
-//! tables and the evaluator agree on it.
+//! Configuration. Any text is read, or an error is reported. If it is read, the kernel's tables and the
+//! evaluator agree on it.
 
 #![no_main]
 

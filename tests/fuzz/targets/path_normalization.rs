@@ -1,5 +1,5 @@
-//! The target of a request: in every mode the path that policy sees has one form, the query is the
-//! client's, and the application gets just that.
+//! The target of a request. In every mode, the path that policy sees has one form, the query is the
+//! client's, and the application receives exactly that target.
 
 #![no_main]
 
@@ -34,12 +34,12 @@ fuzz_target!(|target: &str| {
     }
 });
 
-/// Without the fragment.
+/// Removes the fragment.
 fn cut(target: &str) -> &str {
     target.split('#').next().unwrap_or_default()
 }
 
-/// Path and query.
+/// Splits a target into path and query.
 fn split(target: &str) -> (&str, Option<&str>) {
     match target.split_once('?') {
         Some((path, query)) => (path, Some(query)),
@@ -47,7 +47,7 @@ fn split(target: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// What a mode promises of a path, which was written so.
+/// Ensures what a mode promises of a path; `written` is the path as the client wrote it.
 fn assert_normal(mode: PathNormalization, path: &str, written: &str) {
     let shown = || format!("{mode:?} {written:?} {path:?}");
     assert!(
@@ -82,17 +82,17 @@ fn assert_normal(mode: PathNormalization, path: &str, written: &str) {
     assert!(!is_decoded || slashes.next().is_none(), "{}", shown());
 }
 
-/// Whether a server takes a segment for `.` or `..`, with parameters or without.
+/// Whether a server may read a segment as `.` or `..`, with or without parameters.
 fn is_dots(segment: &str) -> bool {
     matches!(segment.split(';').next(), Some("." | ".."))
 }
 
-/// RFC 3986, section 2.3.
+/// Whether a byte is unreserved (RFC 3986, section 2.3).
 fn is_unreserved(octet: u8) -> bool {
     octet.is_ascii_alphanumeric() || b"-._~".contains(&octet)
 }
 
-/// The octets that are escaped.
+/// Returns the octets of all escapes.
 fn escapes(path: &str) -> impl Iterator<Item = u8> {
     path.split('%').skip(1).filter_map(|rest| {
         let digits = rest.get(..2)?;
@@ -101,7 +101,7 @@ fn escapes(path: &str) -> impl Iterator<Item = u8> {
     })
 }
 
-/// The application reads the target that policy has seen.
+/// Ensures that the application reads the target that policy has seen.
 fn assert_sent(mode: PathNormalization, request: &ParsedRequest) {
     let Ok(normal) = normalise_path(mode, &request.head.target) else {
         return;

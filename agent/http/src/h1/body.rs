@@ -1,4 +1,4 @@
-//! Where a message's body ends, and its bytes as they come in and go out.
+//! Where a message's body ends (RFC 9112, section 6.3), and the decoding of its bytes.
 
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING};
@@ -8,33 +8,33 @@ use super::super::client::Downstream;
 use super::super::gate::{BodyError, JudgedBody};
 use super::super::head::{RequestHead, take_expect};
 use super::chunked::{BodyPiece, ChunkDecoder};
-use super::fields::{Malformed, put_field, single};
+use super::fields::{Malformed, put_field, single_value};
 use super::wire::BufferedClient;
 
 /// How the end of a body is known.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Framing {
-    /// There is none.
+    /// There is no body.
     None,
-    /// After so many bytes.
+    /// After this many bytes.
     Length(u64),
-    /// By its last chunk.
+    /// By the last chunk.
     Chunked,
-    /// By the end of the connection; of a response only.
+    /// By the end of the connection; only in responses.
     UntilClose,
 }
 
-/// What the headers say, which is `None` where they say nothing. The headers are put into the one
-/// way of saying it.
+/// Returns the framing that the headers declare; `None` if they declare none. The headers are
+/// rewritten in their canonical form.
 ///
 /// # Errors
-/// [`Malformed`] where they could be read in two ways.
-pub(super) fn declared(
+/// [`Malformed`] if they could be read in two ways.
+pub(super) fn declared_framing(
     headers: &mut HeaderMap,
     version: Version,
 ) -> Result<Option<Framing>, Malformed> {
-    let length = single(headers, CONTENT_LENGTH, Malformed::ContentLength)?;
-    let encoding = single(headers, TRANSFER_ENCODING, Malformed::TransferEncoding)?;
+    let length = single_value(headers, CONTENT_LENGTH, Malformed::ContentLength)?;
+    let encoding = single_value(headers, TRANSFER_ENCODING, Malformed::TransferEncoding)?;
     match (length, encoding) {
         (None, None) => Ok(None),
         (Some(_), Some(_)) => Err(Malformed::TwoLengths),
@@ -69,23 +69,23 @@ pub(super) fn put_framing(out: &mut BytesMut, framing: Framing) {
     }
 }
 
-/// Finds a body's end in what is read.
+/// Finds the end of a body in the bytes that are read.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum BodyDecoder {
-    /// So many bytes are to come.
+    /// This many bytes are left.
     Length(u64),
     /// In chunks.
     Chunked(ChunkDecoder),
-    /// Up to the end.
+    /// Up to the end of the connection.
     UntilClose,
 }
 
 impl BodyDecoder {
-    pub(super) fn new(framing: Framing, most_trailers: usize) -> Self {
+    pub(super) fn new(framing: Framing, max_trailers: usize) -> Self {
         match framing {
             Framing::None => Self::Length(0),
             Framing::Length(length) => Self::Length(length),
-            Framing::Chunked => Self::Chunked(ChunkDecoder::new(most_trailers)),
+            Framing::Chunked => Self::Chunked(ChunkDecoder::new(max_trailers)),
             Framing::UntilClose => Self::UntilClose,
         }
     }
@@ -109,23 +109,23 @@ impl BodyDecoder {
         }
     }
 
-    /// Whether the end of the connection is the end of the body, and not a break.
+    /// Whether the end of the connection is the regular end of the body.
     pub(super) fn ends_with_connection(&self) -> bool {
         matches!(self, Self::UntilClose)
     }
 }
 
-/// A body of which some may have been read before it is passed on.
+/// A body that may have been read in part before it is passed on.
 #[derive(Debug)]
 pub(super) struct Body {
     held: Bytes,
     rest: BodyDecoder,
-    /// Its trailers, once its end was read.
+    /// The trailers, once the end has been read.
     end: Option<HeaderMap>,
 }
 
 impl Body {
-    /// The next piece: what was put back, then what comes.
+    /// The next piece: bytes that were put back come first.
     ///
     /// # Errors
     /// [`Malformed`].
@@ -139,7 +139,7 @@ impl Body {
         }
     }
 
-    /// The next piece of those that were not read yet.
+    /// The next piece that has not been read yet.
     ///
     /// # Errors
     /// [`Malformed`].
@@ -154,17 +154,17 @@ impl Body {
         Ok(piece)
     }
 
-    /// Has this come first.
+    /// Puts bytes back, to be passed on first.
     pub(super) fn put_back(&mut self, read: Bytes) {
         self.held = read;
     }
 
-    /// Whether its end was read.
+    /// Whether the end has been read.
     pub(super) fn is_read(&self) -> bool {
         self.end.is_some()
     }
 
-    /// Whether the end of the connection is the end of the body, and not a break.
+    /// Whether the end of the connection is the regular end of the body.
     pub(super) fn ends_with_connection(&self) -> bool {
         self.rest.ends_with_connection()
     }
@@ -183,7 +183,7 @@ impl From<BodyDecoder> for Body {
 /// How a body is sent on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Coding {
-    /// As it is.
+    /// Unchanged.
     Plain,
     /// In chunks.
     Chunked,
@@ -198,12 +198,12 @@ impl From<Framing> for Coding {
     }
 }
 
-/// The interim answer that has a client send its body.
+/// The interim response that makes a client send its body.
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// A body on its way from a client.
-pub(super) struct Reading<'a, D> {
-    pub(super) peer: &'a mut BufferedClient<D>,
+/// A client's body, for the gate to read.
+pub(super) struct ReadableBody<'a, D> {
+    pub(super) client: &'a mut BufferedClient<D>,
     pub(super) body: &'a mut Body,
     pub(super) framing: Framing,
 }
@@ -217,7 +217,7 @@ impl From<Malformed> for BodyError {
     }
 }
 
-impl<D: Downstream> JudgedBody for Reading<'_, D> {
+impl<D: Downstream> JudgedBody for ReadableBody<'_, D> {
     fn length(&self) -> Option<u64> {
         match self.framing {
             Framing::None => Some(0),
@@ -227,7 +227,7 @@ impl<D: Downstream> JudgedBody for Reading<'_, D> {
     }
 
     async fn next(&mut self, head: &mut RequestHead) -> Result<Option<Bytes>, BodyError> {
-        let BufferedClient { source, sink } = &mut *self.peer;
+        let BufferedClient { source, sink } = &mut *self.client;
         loop {
             match self.body.decode_ahead(&mut source.buffer)? {
                 BodyPiece::Data(data) => return Ok(Some(data)),

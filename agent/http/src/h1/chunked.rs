@@ -1,30 +1,30 @@
 //! The chunked coding (RFC 9112, section 7.1): a decoder that does no I/O.
 //!
-//! Extensions are read and lost. Sizes are hexadecimal digits with nothing around them.
+//! Extensions are dropped. Sizes are hexadecimal digits without white space.
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::HeaderMap;
 
 use super::fields::{Malformed, Scanner, parse_fields, retain_trailers};
 
-/// Digits of a size: as many as a u64 has.
+/// The most digits of a size: those of a `u64`.
 const MOST_DIGITS: u8 = 16;
 
-/// Bytes of a chunk's extensions.
+/// The most bytes of a chunk's extensions.
 const LONGEST_EXTENSION: usize = 256;
 
-/// What a body consists of.
+/// A part of a body that was decoded.
 #[derive(Clone, PartialEq, Debug)]
-pub enum BodyPiece {
-    /// Some of it.
+pub(super) enum BodyPiece {
+    /// Some bytes.
     Data(Bytes),
-    /// Its end, with its trailers.
+    /// The end, with the trailers.
     End(HeaderMap),
-    /// More has to come first.
+    /// More input is needed.
     NeedsMore,
 }
 
-/// Where in the coding it is.
+/// The position in the coding.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
     Size { value: u64, digits: u8 },
@@ -37,26 +37,26 @@ enum State {
     Ended,
 }
 
-/// Decodes one body.
+/// A decoder for one body.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ChunkDecoder {
+pub(super) struct ChunkDecoder {
     state: State,
     most: usize,
 }
 
 impl ChunkDecoder {
-    /// A body's beginning; its trailers may have `most` bytes.
-    pub fn new(most: usize) -> Self {
+    /// A decoder at the beginning of a body; the trailers may have `most` bytes.
+    pub(super) fn new(most: usize) -> Self {
         let state = FIRST;
         Self { state, most }
     }
 
-    /// The next piece, taken from the beginning of `input`. After [`BodyPiece::NeedsMore`] what is left of
-    /// `input` is to stand there again, with more behind it.
+    /// The next piece, taken from the beginning of `input`. After [`BodyPiece::NeedsMore`], call again
+    /// with what is left in `input` and more bytes behind it.
     ///
     /// # Errors
     /// [`Malformed`].
-    pub fn decode(&mut self, input: &mut BytesMut) -> Result<BodyPiece, Malformed> {
+    pub(super) fn decode(&mut self, input: &mut BytesMut) -> Result<BodyPiece, Malformed> {
         loop {
             match self.state {
                 State::Data { rest } if !input.is_empty() => {
@@ -94,7 +94,7 @@ const FIRST: State = State::Size {
     digits: 0,
 };
 
-/// Takes a byte that is not of the data.
+/// Takes a byte that does not belong to the data.
 fn step(state: State, byte: u8) -> Result<State, Malformed> {
     match (state, byte) {
         (State::Size { value, digits }, _) if byte.is_ascii_hexdigit() && digits < MOST_DIGITS => {
@@ -123,6 +123,41 @@ fn step(state: State, byte: u8) -> Result<State, Malformed> {
     }
 }
 
+/// What has been decoded of a body, for tests and fuzz targets.
+#[cfg(any(test, feature = "testing"))]
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct DecodedChunks {
+    /// The data of all chunks.
+    pub data: Vec<u8>,
+    /// The trailers, once the body has ended.
+    pub trailers: Option<HeaderMap>,
+    /// The bytes after the body.
+    pub rest: Vec<u8>,
+}
+
+/// Decodes a body whose bytes arrive in `parts`; its trailers may have `most` bytes.
+///
+/// # Errors
+/// [`Malformed`].
+#[cfg(any(test, feature = "testing"))]
+pub fn decode_chunks(parts: &[&[u8]], most: usize) -> Result<DecodedChunks, Malformed> {
+    let mut decoder = ChunkDecoder::new(most);
+    let mut decoded = DecodedChunks::default();
+    let mut input = BytesMut::new();
+    for part in parts {
+        input.extend_from_slice(part);
+        while decoded.trailers.is_none() {
+            match decoder.decode(&mut input)? {
+                BodyPiece::Data(data) => decoded.data.extend_from_slice(&data),
+                BodyPiece::End(trailers) => decoded.trailers = Some(trailers),
+                BodyPiece::NeedsMore => break,
+            }
+        }
+    }
+    decoded.rest = input.to_vec();
+    Ok(decoded)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -131,32 +166,17 @@ mod tests {
 
     const MOST: usize = 1024;
 
-    /// A body, its trailers where it ended, and what is left behind it.
-    type Decoded = (Vec<u8>, Option<HeaderMap>, Vec<u8>);
-
-    fn decode(parts: &[&[u8]]) -> Result<Decoded, Malformed> {
-        let mut decoder = ChunkDecoder::new(MOST);
-        let (mut input, mut body, mut end) = (BytesMut::new(), Vec::new(), None);
-        for part in parts {
-            input.extend_from_slice(part);
-            while end.is_none() {
-                match decoder.decode(&mut input)? {
-                    BodyPiece::Data(data) => body.extend_from_slice(&data),
-                    BodyPiece::End(trailers) => end = Some(trailers),
-                    BodyPiece::NeedsMore => break,
-                }
-            }
-        }
-        Ok((body, end, input.to_vec()))
+    fn decode(parts: &[&[u8]]) -> Result<DecodedChunks, Malformed> {
+        decode_chunks(parts, MOST)
     }
 
     #[test]
     fn chunks_and_trailers_are_decoded() {
         let text = b"5\r\nhello\r\n00A;name=\"v\"\r\n0123456789\r\n0\r\nX-Sum: 1\r\n\r\nGET /";
-        let (body, end, rest) = decode(&[text]).unwrap();
-        assert_eq!(body, b"hello0123456789");
-        assert_eq!(end.unwrap()["x-sum"], "1");
-        assert_eq!(rest, b"GET /");
+        let decoded = decode(&[text]).unwrap();
+        assert_eq!(decoded.data, b"hello0123456789");
+        assert_eq!(decoded.trailers.unwrap()["x-sum"], "1");
+        assert_eq!(decoded.rest, b"GET /");
     }
 
     #[test]
@@ -190,8 +210,8 @@ mod tests {
 
     #[test]
     fn the_largest_size_does_not_overflow() {
-        let (body, end, _) = decode(&[b"ffffffffffffffff\r\nabc"]).unwrap();
-        assert_eq!((body.as_slice(), end), (&b"abc"[..], None));
+        let decoded = decode(&[b"ffffffffffffffff\r\nabc"]).unwrap();
+        assert_eq!((&*decoded.data, decoded.trailers), (&b"abc"[..], None));
     }
 
     #[test]
@@ -231,7 +251,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_body_is_the_same_however_it_comes(
+        fn a_body_is_the_same_in_one_part_or_two(
             text in "([0-9a-f]{1,2}(;x)?\r\n[a-z]{0,20}(\r\n)?){0,3}(0\r\n(a: b\r\n)?\r\n)?[a-z]{0,3}",
             at in 0usize..64,
         ) {

@@ -1,5 +1,5 @@
-//! One permitted request and its answer. Both go on at once: an application may answer before it
-//! has all of the request.
+//! One permitted request and its response. Both are carried at the same time: an application may
+//! respond before it has all of the request.
 
 use std::cell::Cell;
 use std::future::pending;
@@ -10,53 +10,55 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
 
 use super::super::client::Downstream;
-use super::super::gate::PermittedRequest;
-use super::super::progress::{MessageKind, Progress};
+use super::super::gate::{BodyError, PermittedRequest};
+use super::super::progress::{BodyProgress, MessageKind, Progress, PumpError};
 use super::body::{Body, BodyDecoder, Coding, Framing};
-use super::fields::Malformed;
 use super::hop::{ConnectionPersistence, was_offered};
 use super::request::{ParsedRequest, write_request};
 use super::response::{ParsedResponse, ResponseParser, write_response};
-use super::wire::{Broken, BufferedClient, PumpError, Sink, Source, pump, relay_raw};
+use super::wire::{BrokenSide, BufferedClient, Sink, Source, pump, relay_raw};
 use ambit_datapath::RequestStream;
 
-/// Bytes of later requests that are read while an answer is on its way, so that a client that
-/// leaves is noticed.
+/// The most bytes of later requests that are read during an exchange. They are read to notice that a
+/// client leaves.
 const LOOK_AHEAD: usize = 64 << 10;
 
-/// How it ended.
+/// How an exchange ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Carried {
+pub(super) enum ExchangeEnd {
     /// Both sides are ready for the next request.
     Next,
-    /// It was the connection's last.
+    /// Finished; the connection ends.
     Last,
-    /// It was the connection's last, and the application did not want all of it.
+    /// The response is finished, but the application did not take all of the request; the connection
+    /// ends.
     Early,
-    /// Policy changed.
+    /// Policy no longer permits the request.
     Revoked,
     /// The client broke off.
     ClientLeft,
-    /// The client's body is malformed.
-    Malformed(Malformed),
-    /// The gate made a head of it that is none.
+    /// The client's body is malformed, to be answered with this status.
+    Malformed(StatusCode),
+    /// The gate changed the head into one that cannot be written.
     Unwritable,
-    /// The application closed without a byte of an answer.
-    Unheard,
-    /// The application broke off, or its answer is malformed.
+    /// The application closed the connection without a byte of a response.
+    NoResponse,
+    /// The application broke off, or its response is malformed.
     ApplicationFailed,
 }
 
-/// Carries a request and its `body`; the answer's head and trailers may have `most` bytes each.
+/// Carries a request and its `body`. The response's head and its trailers may have `most` bytes each.
 pub(super) async fn carry<D: Downstream>(
     client: &mut BufferedClient<D>,
     application: &mut RequestStream,
-    (request, body, most): (&ParsedRequest, Body, usize),
+    request: &ParsedRequest,
+    body: Body,
+    most: usize,
     grant: &mut impl PermittedRequest,
     progress: &Progress<'_>,
-) -> Carried {
+) -> ExchangeEnd {
     let Ok((read, write)) = application.exchange(grant.permit()) else {
-        return Carried::Unheard;
+        return ExchangeEnd::NoResponse;
     };
     let (mut source, mut sink) = (Source::new(read), Sink::new(write));
     let ParsedRequest {
@@ -66,7 +68,7 @@ pub(super) async fn carry<D: Downstream>(
         ..
     } = request;
     if write_request(head, *framing, *persistence, &mut sink.pending).is_err() {
-        return Carried::Unwritable;
+        return ExchangeEnd::Unwritable;
     }
     let sending = Sending::default();
     let upload = upload(
@@ -74,7 +76,8 @@ pub(super) async fn carry<D: Downstream>(
         body,
         &mut sink,
         &sending,
-        ((*framing).into(), progress),
+        (*framing).into(),
+        progress.body(MessageKind::Request),
     );
     let download = Download {
         source: &mut source,
@@ -85,85 +88,88 @@ pub(super) async fn carry<D: Downstream>(
         progress,
     };
     let carried = tokio::select! {
-        () = grant.revoked() => return Carried::Revoked,
+        () = grant.revoked() => return ExchangeEnd::Revoked,
         failed = upload => return failed,
         carried = download.run() => carried,
     };
     match carried {
-        Answered::Carried(carried) => carried,
-        Answered::Switched => {
+        ResponseEnd::Ended(carried) => carried,
+        ResponseEnd::Switched => {
             let raw = relay_raw(client, &mut source, &mut sink, progress);
             tokio::select! {
-                () = grant.revoked() => Carried::Revoked,
+                () = grant.revoked() => ExchangeEnd::Revoked,
                 ended = raw => match ended {
-                    Ok(()) => Carried::Last,
-                    Err(Broken::Client) => Carried::ClientLeft,
-                    Err(Broken::Application) => Carried::ApplicationFailed,
+                    Ok(()) => ExchangeEnd::Last,
+                    Err(BrokenSide::Client) => ExchangeEnd::ClientLeft,
+                    Err(BrokenSide::Application) => ExchangeEnd::ApplicationFailed,
                 },
             }
         }
     }
 }
 
-/// How far the request has been sent.
+/// How much of the request has been sent; the response waits for it.
 #[derive(Debug, Default)]
 struct Sending {
-    state: Cell<Sent>,
+    state: Cell<UploadState>,
     changed: Notify,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-enum Sent {
+enum UploadState {
     #[default]
     Partly,
     Wholly,
-    /// The application takes no more of it.
+    /// The application takes no more of the request.
     NotTaken,
 }
 
 impl Sending {
-    fn set(&self, sent: Sent) {
+    fn set(&self, sent: UploadState) {
         self.state.set(sent);
         self.changed.notify_one();
     }
 
-    /// How it ended.
-    async fn ended(&self) -> Sent {
-        while self.state.get() == Sent::Partly {
+    /// Waits until nothing more is sent.
+    async fn ended(&self) -> UploadState {
+        while self.state.get() == UploadState::Partly {
             self.changed.notified().await;
         }
         self.state.get()
     }
 }
 
-/// Sends the request, and then watches the client. Resolves only when the client fails.
+/// Sends the request, and then watches the client. Resolves only if the client fails.
 async fn upload<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
     source: &mut Source<R>,
     body: Body,
     sink: &mut Sink<W>,
     sending: &Sending,
-    (coding, progress): (Coding, &Progress<'_>),
-) -> Carried {
-    match pump(source, body, sink, coding, (progress, MessageKind::Request)).await {
-        Ok(()) => sending.set(Sent::Wholly),
-        // It may have answered all the same.
-        Err(PumpError::NotTaken(_)) => {
-            sending.set(Sent::NotTaken);
+    coding: Coding,
+    progress: BodyProgress<'_>,
+) -> ExchangeEnd {
+    match pump(source, body, sink, coding, progress).await {
+        Ok(()) => sending.set(UploadState::Wholly),
+        // The application may have responded all the same.
+        Err(PumpError::Sink(_)) => {
+            sending.set(UploadState::NotTaken);
             return pending().await;
         }
-        Err(PumpError::Malformed(malformed)) => return Carried::Malformed(malformed),
-        Err(PumpError::CutShort) => return Carried::ClientLeft,
+        Err(PumpError::Source(BodyError::Malformed { status, .. })) => {
+            return ExchangeEnd::Malformed(status);
+        }
+        Err(PumpError::Source(BodyError::CutShort)) => return ExchangeEnd::ClientLeft,
     }
-    // A client that has ended its side may still wait for the answer.
+    // A client that has ended its side may still wait for the response.
     while source.buffer.len() < LOOK_AHEAD && !source.has_ended() {
         if source.fill().await.is_err() {
-            return Carried::ClientLeft;
+            return ExchangeEnd::ClientLeft;
         }
     }
     pending().await
 }
 
-/// The answer's way.
+/// Carries the response.
 struct Download<'a, R, W> {
     source: &'a mut Source<R>,
     sink: &'a mut Sink<W>,
@@ -173,21 +179,21 @@ struct Download<'a, R, W> {
     progress: &'a Progress<'a>,
 }
 
-/// What came of an answer.
-enum Answered {
-    Carried(Carried),
-    /// The application agreed to another protocol, and has all of the request.
+/// How carrying a response ended.
+enum ResponseEnd {
+    Ended(ExchangeEnd),
+    /// The application switched to another protocol, and has all of the request.
     Switched,
 }
 
-impl From<Carried> for Answered {
-    fn from(carried: Carried) -> Self {
-        Self::Carried(carried)
+impl From<ExchangeEnd> for ResponseEnd {
+    fn from(carried: ExchangeEnd) -> Self {
+        Self::Ended(carried)
     }
 }
 
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Download<'_, R, W> {
-    async fn run(mut self) -> Answered {
+    async fn run(mut self) -> ResponseEnd {
         let (response, persistence) = loop {
             let mut response = match self.head().await {
                 Ok(response) => response,
@@ -201,7 +207,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Download<'_, R, W> {
                 StatusCode::SWITCHING_PROTOCOLS => return self.switch(&response).await,
                 status if status.is_informational() => {
                     if self.sink.flush().await.is_err() {
-                        return Carried::ClientLeft.into();
+                        return ExchangeEnd::ClientLeft.into();
                     }
                 }
                 status => {
@@ -212,15 +218,15 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Download<'_, R, W> {
         };
         let body = BodyDecoder::new(response.framing, self.most);
         let coding = self.framing(&response).into();
-        let counted = (self.progress, MessageKind::Response);
-        match pump(self.source, body.into(), self.sink, coding, counted).await {
+        let progress = self.progress.body(MessageKind::Response);
+        match pump(self.source, body.into(), self.sink, coding, progress).await {
             Ok(()) => self.rest(persistence).await.into(),
-            Err(PumpError::NotTaken(_)) => Carried::ClientLeft.into(),
-            Err(PumpError::Malformed(_) | PumpError::CutShort) => Carried::ApplicationFailed.into(),
+            Err(PumpError::Sink(_)) => ExchangeEnd::ClientLeft.into(),
+            Err(PumpError::Source(_)) => ExchangeEnd::ApplicationFailed.into(),
         }
     }
 
-    async fn head(&mut self) -> Result<ParsedResponse, Carried> {
+    async fn head(&mut self) -> Result<ParsedResponse, ExchangeEnd> {
         let mut parser = ResponseParser::new(self.most);
         loop {
             let method = &self.request.head.method;
@@ -231,19 +237,21 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Download<'_, R, W> {
                 }
                 Ok(None) => {}
                 Err(malformed) => {
-                    tracing::debug!(%malformed, "an application's answer was refused");
-                    return Err(Carried::ApplicationFailed);
+                    tracing::debug!(%malformed, "an application's response was refused");
+                    return Err(ExchangeEnd::ApplicationFailed);
                 }
             }
             match self.source.fill().await {
                 Ok(1..) => {}
-                Ok(0) | Err(_) if self.source.buffer.is_empty() => return Err(Carried::Unheard),
-                Ok(0) | Err(_) => return Err(Carried::ApplicationFailed),
+                Ok(0) | Err(_) if self.source.buffer.is_empty() => {
+                    return Err(ExchangeEnd::NoResponse);
+                }
+                Ok(0) | Err(_) => return Err(ExchangeEnd::ApplicationFailed),
             }
         }
     }
 
-    /// Writes a head, and whether another request may follow.
+    /// Writes a head, and returns whether another request may follow.
     fn write(&mut self, response: &ParsedResponse) -> ConnectionPersistence {
         let framing = self.framing(response);
         let lasts = [self.request.persistence, response.persistence];
@@ -254,7 +262,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Download<'_, R, W> {
         };
         let version = self.request.head.version;
         let pending = &mut self.sink.pending;
-        // HTTP/1.0 has no interim answers.
+        // HTTP/1.0 has no interim responses.
         let is_final = !response.head.status.is_informational();
         if is_final || version != Version::HTTP_10 {
             write_response(&response.head, framing, persistence, version, pending);
@@ -262,7 +270,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Download<'_, R, W> {
         persistence
     }
 
-    /// How the body is framed for the client: HTTP/1.0 has no chunks.
+    /// Returns how the body is framed for the client: HTTP/1.0 has no chunks.
     fn framing(&self, response: &ParsedResponse) -> Framing {
         match (response.framing, self.request.head.version) {
             (Framing::Chunked, Version::HTTP_10) => Framing::UntilClose,
@@ -270,42 +278,42 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Download<'_, R, W> {
         }
     }
 
-    /// The application has agreed to what the client offered.
-    async fn switch(self, response: &ParsedResponse) -> Answered {
+    /// Passes on 101, if the application chose among the protocols that the client offered.
+    async fn switch(self, response: &ParsedResponse) -> ResponseEnd {
         let offered: &HeaderMap = &self.request.head.headers;
         if !offered.contains_key(UPGRADE) || !was_offered(&response.head.headers, offered) {
             self.sink.pending.clear();
-            return Carried::ApplicationFailed.into();
+            return ExchangeEnd::ApplicationFailed.into();
         }
         self.progress.answered(response.head.status);
         if self.sink.flush().await.is_err() {
-            return Carried::ClientLeft.into();
+            return ExchangeEnd::ClientLeft.into();
         }
         match self.sending.ended().await {
-            Sent::Wholly => Answered::Switched,
-            Sent::Partly | Sent::NotTaken => Carried::ApplicationFailed.into(),
+            UploadState::Wholly => ResponseEnd::Switched,
+            UploadState::Partly | UploadState::NotTaken => ExchangeEnd::ApplicationFailed.into(),
         }
     }
 
-    /// After the answer: the rest of the request, as long as the application wants it.
-    async fn rest(self, persistence: ConnectionPersistence) -> Carried {
-        let is_whole = self.sending.state.get() == Sent::Wholly;
+    /// After the response, carries the rest of the request while the application takes it.
+    async fn rest(self, persistence: ConnectionPersistence) -> ExchangeEnd {
+        let is_whole = self.sending.state.get() == UploadState::Wholly;
         if !self.source.buffer.is_empty() {
-            // What it was not asked for would be taken for the next answer.
-            return Carried::Early;
+            // Unrequested bytes would be taken for the next response.
+            return ExchangeEnd::Early;
         }
         match (persistence, is_whole) {
-            (ConnectionPersistence::Close, true) => return Carried::Last,
-            (ConnectionPersistence::Close, false) => return Carried::Early,
-            (ConnectionPersistence::KeepAlive, true) => return Carried::Next,
+            (ConnectionPersistence::Close, true) => return ExchangeEnd::Last,
+            (ConnectionPersistence::Close, false) => return ExchangeEnd::Early,
+            (ConnectionPersistence::KeepAlive, true) => return ExchangeEnd::Next,
             (ConnectionPersistence::KeepAlive, false) => {}
         }
         tokio::select! {
             sent = self.sending.ended() => match sent {
-                Sent::Wholly => Carried::Next,
-                Sent::Partly | Sent::NotTaken => Carried::Early,
+                UploadState::Wholly => ExchangeEnd::Next,
+                UploadState::Partly | UploadState::NotTaken => ExchangeEnd::Early,
             },
-            _ = self.source.fill() => Carried::Early,
+            _ = self.source.fill() => ExchangeEnd::Early,
         }
     }
 }

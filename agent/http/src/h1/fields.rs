@@ -1,4 +1,8 @@
 //! The text of heads and trailers: where it ends, its header lines, and what makes it malformed.
+//!
+//! [`Scanner`] comes first, and refuses what httparse would accept: LF without CR, and empty lines
+//! before the head. Then httparse splits the text. It refuses folded lines and white space around names
+//! itself, which tests check.
 
 use bytes::{BufMut, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING};
@@ -7,62 +11,62 @@ use httparse::Status;
 
 use ambit_model::folded;
 
-/// What is wrong with a message. What one reader could take for something else than another is
-/// refused, and never repaired.
+/// What is wrong with a message. Bytes that two readers could understand differently are refused, and
+/// never repaired.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Malformed {
-    /// NUL, a control character, or CR or LF by itself.
-    #[error("a head has a control character, or CR or LF by itself")]
+    /// A control character other than tab, or CR or LF outside of CR LF.
+    #[error("a head contains a control character, or CR or LF outside of CR LF")]
     ControlCharacter,
-    /// The request line is not a method, a target and a version between single spaces.
+    /// The request line is not a method, a target and a version, separated by single spaces.
     #[error("the request line is not METHOD SP TARGET SP VERSION")]
     RequestLine,
     /// The method is not a token in upper case.
-    #[error("the method is not a word in upper case")]
+    #[error("the method is not a token in upper case")]
     Method,
-    /// CONNECT asks for a tunnel.
-    #[error("CONNECT is not served")]
+    /// CONNECT, which asks for a tunnel.
+    #[error("CONNECT is not supported")]
     Connect,
-    /// The target is neither a path, nor an http URL, nor the `*` of OPTIONS.
-    #[error("the request's target is not a path, nor a URL of http")]
+    /// The target is neither a path, nor an http or https URL, nor the `*` of OPTIONS.
+    #[error("the request's target is neither a path nor an http or https URL")]
     Target,
     /// Neither HTTP/1.0 nor HTTP/1.1.
     #[error("the version is not HTTP/1.1 or HTTP/1.0")]
     Version,
-    /// The status line is none.
+    /// The status line is malformed.
     #[error("the status line is not VERSION SP STATUS SP REASON")]
     StatusLine,
-    /// Host is missing, repeated, no host, or another than the target's.
-    #[error("Host is missing, there twice, not a host, or another than the target's")]
+    /// Host is missing, repeated, not a host, or not the target's.
+    #[error("Host is missing, repeated, not a host, or differs from the target's")]
     Host,
     /// A header line is not a name, a colon and a value: white space in the name, a folded line.
     #[error("a header line is not NAME:VALUE")]
     Field,
-    /// Content-Length is repeated or no number.
-    #[error("Content-Length is there twice or not a number")]
+    /// Content-Length is repeated or not a number.
+    #[error("Content-Length is repeated or not a number")]
     ContentLength,
-    /// Transfer-Encoding is something else than `chunked`, or not of this version.
-    #[error("Transfer-Encoding is not chunked, or comes in HTTP/1.0")]
+    /// Transfer-Encoding is not `chunked`, or the version is HTTP/1.0.
+    #[error("Transfer-Encoding is not chunked, or the version is HTTP/1.0")]
     TransferEncoding,
-    /// Both are there.
-    #[error("Content-Length and Transfer-Encoding are both there")]
+    /// Both Content-Length and Transfer-Encoding are present.
+    #[error("both Content-Length and Transfer-Encoding are present")]
     TwoLengths,
-    /// Connection names a header that is not of the connection.
-    #[error("Connection is not a list of names, or names a header that has to reach the end")]
+    /// Connection is not a list of tokens, or names an end-to-end header.
+    #[error("Connection is not a list of names, or names an end-to-end header")]
     Connection,
-    /// Upgrade lists more protocols than are read.
-    #[error("Upgrade lists more protocols than are read")]
+    /// Upgrade lists too many protocols.
+    #[error("Upgrade lists too many protocols")]
     Upgrade,
-    /// The size of a chunk, its extension or what surrounds it is wrong.
+    /// The size of a chunk, its extension, or a line end around it is malformed.
     #[error("a chunk of the body is malformed")]
     Chunk,
     /// The head or the trailers are too long, or have too many lines.
-    #[error("a head is longer, or has more lines, than is read")]
+    #[error("a head or trailers are too long, or have too many lines")]
     TooLarge,
 }
 
 impl Malformed {
-    /// The answer to such a request.
+    /// The status of the response to such a request.
     pub(crate) const fn status(self) -> StatusCode {
         match self {
             Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
@@ -85,8 +89,9 @@ impl Malformed {
     }
 }
 
-/// Looks at each byte once, however they come. Any byte that no head has is an error at once, so
-/// that what is found consists of lines of text.
+/// Finds the end of a head or of trailers: lines that end in CR LF, up to an empty one. It looks at
+/// each byte once, in however many parts they arrive, and refuses a byte that no head may contain as
+/// soon as it sees it. The text that it finds has no control characters but tabs and the line ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Scanner {
     scanned: usize,
@@ -95,12 +100,12 @@ pub(super) struct Scanner {
 }
 
 impl Scanner {
-    /// The length up to and with the empty line; `None` until it has come. `bytes` begin where
-    /// they began before.
+    /// The length up to and including the empty line; `None` until it has arrived. `bytes` begin at
+    /// the same byte in each call.
     ///
     /// # Errors
-    /// [`Malformed::ControlCharacter`], and [`Malformed::TooLarge`] where the end is not within the
-    /// first `most` bytes.
+    /// [`Malformed::ControlCharacter`], and [`Malformed::TooLarge`] if the end is not within the first
+    /// `most` bytes.
     pub(super) fn scan(&mut self, bytes: &[u8], most: usize) -> Result<Option<usize>, Malformed> {
         while let Some(&byte) = bytes.get(self.scanned) {
             if self.scanned >= most {
@@ -113,7 +118,7 @@ impl Scanner {
         Ok(None)
     }
 
-    /// Takes a byte: whether it ends an empty line.
+    /// Takes a byte, and returns whether it ends an empty line.
     fn step(&mut self, byte: u8) -> Result<bool, Malformed> {
         self.scanned += 1;
         if self.after_cr {
@@ -132,14 +137,14 @@ impl Scanner {
     }
 }
 
-/// Header lines of a head or of trailers.
+/// The most header lines of a head or of trailers.
 pub(crate) const MOST_FIELDS: usize = 100;
 
-/// Room for the header lines that httparse splits, one for each line that is allowed.
+/// The array that httparse fills: one element for each header line that is allowed.
 pub(super) const NO_FIELDS: [httparse::Header<'_>; MOST_FIELDS] =
     [httparse::EMPTY_HEADER; MOST_FIELDS];
 
-/// Reads scanned header lines, up to and with the empty line after them.
+/// Reads scanned header lines, up to and including the empty line after them.
 ///
 /// # Errors
 /// [`Malformed::Field`] for a folded line, or white space in or after a name;
@@ -154,8 +159,8 @@ pub(super) fn parse_fields(text: &[u8]) -> Result<HeaderMap, Malformed> {
     }
 }
 
-/// The header lines that httparse has split `text` into. Names become lower case; the order of
-/// lines with one name is kept.
+/// Returns the headers that httparse has split `text` into. Names become lower case; lines of the same
+/// name keep their order.
 ///
 /// # Errors
 /// As [`parse_fields`].
@@ -164,9 +169,10 @@ pub(super) fn header_map(
     fields: &[httparse::Header<'_>],
     text: &[u8],
 ) -> Result<HeaderMap, Malformed> {
-    // The scan and httparse have to agree on where the head ends.
+    // The scan and httparse have to agree where the head ends.
     if parsed != Ok(Status::Complete(text.len())) {
-        // If every field has been filled, httparse refused the line after them, whatever it says.
+        // If all elements are filled, httparse refused the line after them: there are too many lines,
+        // whatever that line says.
         let is_full =
             fields.len() == MOST_FIELDS && fields.iter().all(|field| !field.name.is_empty());
         return Err(if is_full {
@@ -184,11 +190,11 @@ pub(super) fn header_map(
     Ok(headers)
 }
 
-/// The one value of a header; `None` where it is absent.
+/// The value of a header that may be there once; `None` if it is absent.
 ///
 /// # Errors
-/// `malformed` where it is there more than once.
-pub(super) fn single(
+/// `malformed` if it is repeated.
+pub(super) fn single_value(
     fields: &HeaderMap,
     name: HeaderName,
     malformed: Malformed,
@@ -200,8 +206,8 @@ pub(super) fn single(
     }
 }
 
-/// Leaves only what may come in trailers: nothing about framing, routing, authentication or the
-/// content's form (RFC 9110, section 6.5.1), and nothing that says who calls.
+/// Removes what trailers must not contain: headers about framing, routing, authentication or the
+/// content's form (RFC 9110, section 6.5.1), and headers that say who the caller is.
 pub(crate) fn retain_trailers(mut trailers: HeaderMap) -> HeaderMap {
     let names: Vec<HeaderName> = trailers.keys().cloned().collect();
     for name in names {
@@ -246,13 +252,13 @@ fn may_trail(name: &HeaderName) -> bool {
         "x-real-ip",
     ];
     const NEVER_BEGUN: [&str; 3] = ["content-", "x-forwarded-", "if-"];
-    // As an application may see it.
+    // The name as an application may see it: `content_type` for `content-type`.
     let text = folded(name.as_str());
     let named = NEVER.iter().any(|never| *never == *text) || NEVER_NAMED.contains(&&*text);
     !named && !NEVER_BEGUN.iter().any(|begin| text.starts_with(begin))
 }
 
-/// What is written about the connection.
+/// Headers that are written from the framing and the connection's state, not from the head.
 const OURS: [HeaderName; 4] = [HOST, CONNECTION, TRANSFER_ENCODING, CONTENT_LENGTH];
 
 pub(super) fn put_fields(out: &mut BytesMut, headers: &HeaderMap) {
@@ -279,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_lowered_and_values_trimmed_and_order_is_kept() {
+    fn names_become_lower_case_values_are_trimmed_and_order_is_kept() {
         let fields = read("X-Role: \t user \t\r\nEmpty:\r\nx-role:admin\r\n\r\n").unwrap();
         let roles: Vec<_> = fields.get_all("x-role").into_iter().collect();
         assert_eq!(roles, ["user", "admin"]);
@@ -295,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn white_space_and_oddities_in_a_name_are_refused() {
+    fn white_space_and_other_non_token_characters_in_a_name_are_refused() {
         for text in [
             "a : b",
             "a\t: b",
@@ -321,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn trailers_cannot_bring_what_decides() {
+    fn trailers_cannot_contain_headers_that_decisions_rest_on() {
         let sent = "content-length: 5\r\nhost: a\r\nauthorization: b\r\nx-forwarded-for: c\r\n\
                     content_type: e\r\nx_forwarded_for: c\r\nx.real.ip: c\r\n\
                     transfer-encoding: chunked\r\ncookie: d\r\ngrpc-status: 0\r\n\r\n";

@@ -1,7 +1,17 @@
-//! HTTP/1.1 and HTTP/1.0 (RFC 9112): one request after the other, answers in their order.
+//! HTTP/1.1 and HTTP/1.0 (RFC 9112): one request after the other, with the responses in their order.
 //!
-//! Bytes that could be read in two ways end the connection: a client's with 400, an application's
-//! with 502.
+//! Bytes that two readers could understand differently end the connection: from a client with status
+//! 400, from an application with 502.
+//!
+//! | file | concept |
+//! |---|---|
+//! | `fields` | where a head ends, its header lines, and what makes it malformed |
+//! | `request`, `response` | heads, read and written |
+//! | `hop` | hop-by-hop headers, Upgrade, and whether the connection is kept |
+//! | `body`, `chunked` | where a body ends, and its bytes |
+//! | `wire` | buffered reading and writing, and the copying of bodies |
+//! | `exchange` | one permitted request and its response |
+//! | `session` | a client's connection, request after request |
 
 mod body;
 mod chunked;
@@ -14,7 +24,8 @@ mod session;
 mod wire;
 
 pub use body::Framing;
-pub use chunked::{BodyPiece, ChunkDecoder};
+#[cfg(any(test, feature = "testing"))]
+pub use chunked::{DecodedChunks, decode_chunks};
 pub use fields::Malformed;
 pub(super) use fields::{MOST_FIELDS, retain_trailers};
 pub use hop::ConnectionPersistence;
@@ -23,7 +34,8 @@ pub use request::{HeadParser, ParsedRequest, Unwritable, write_request};
 pub(super) use session::serve;
 pub(super) use wire::{BufferedClient, Sink, Source, relay_raw};
 
-/// Whether the protocols that an answer's Upgrade chooses were offered; for fuzz targets.
+/// Whether a response's Upgrade chooses among the protocols that were offered; for fuzz targets.
+#[cfg(any(test, feature = "testing"))]
 pub fn is_among_offered(chosen: &http::HeaderMap, offered: &http::HeaderMap) -> bool {
     hop::was_offered(chosen, offered)
 }

@@ -1,35 +1,35 @@
-//! The head of an application's HTTP/1 response.
+//! The head of an HTTP/1 response, read from an application and written to a client.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, Method, StatusCode, Version};
 
-use super::body::{Framing, declared, put_framing};
+use super::body::{Framing, declared_framing, put_framing};
 use super::fields::{Malformed, NO_FIELDS, Scanner, header_map, put_field, put_fields};
-use super::hop::{ConnectionPersistence, put_connection, take_of_response};
+use super::hop::{ConnectionPersistence, put_connection, remove_from_response};
 
 /// A response's head.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) struct ResponseHead {
     pub(super) status: StatusCode,
-    /// The reason phrase.
+    /// The reason phrase, byte for byte.
     pub(super) reason: Bytes,
-    /// The headers, without what concerns one connection only.
+    /// The headers, without hop-by-hop headers except Upgrade.
     pub(super) headers: HeaderMap,
 }
 
-/// A response's head, and what follows from it.
+/// A response's head, and what follows from it for the body and the connection.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) struct ParsedResponse {
     pub(super) head: ResponseHead,
     pub(super) framing: Framing,
-    /// Whether the application takes another request afterwards.
+    /// Whether the application accepts another request afterwards.
     pub(super) persistence: ConnectionPersistence,
-    /// Bytes of the head.
+    /// The length of the head in bytes.
     pub(super) consumed: usize,
 }
 
-/// Reads one response's head, however its bytes come.
+/// Reads one response's head, in however many parts its bytes arrive.
 #[derive(Clone, Debug)]
 pub(super) struct ResponseParser {
     scanner: Scanner,
@@ -37,7 +37,7 @@ pub(super) struct ResponseParser {
 }
 
 impl ResponseParser {
-    /// For a head of at most `most` bytes.
+    /// A parser for a head of at most `most` bytes.
     pub(super) fn new(most: usize) -> Self {
         Self {
             scanner: Scanner::default(),
@@ -45,8 +45,8 @@ impl ResponseParser {
         }
     }
 
-    /// The head that `bytes` begin with, in answer to a request of `method`; `None` until all of it
-    /// has come.
+    /// The head that `bytes` begin with, in response to a request of `method`; `None` until all of it
+    /// has arrived.
     ///
     /// # Errors
     /// [`Malformed`].
@@ -68,8 +68,8 @@ fn parse_whole(text: &[u8], method: &Method) -> Result<ParsedResponse, Malformed
     let parsed = split.parse(text);
     let (version, status, reason) = status_line(&split, text)?;
     let mut headers = header_map(parsed, split.headers, text)?;
-    let declared = declared(&mut headers, version)?;
-    let persistence = take_of_response(&mut headers, version)?;
+    let declared = declared_framing(&mut headers, version)?;
+    let persistence = remove_from_response(&mut headers, version)?;
     headers.remove(TRANSFER_ENCODING);
     let has_no_length = status.is_informational() || status == StatusCode::NO_CONTENT;
     if has_no_length {
@@ -99,8 +99,8 @@ fn parse_whole(text: &[u8], method: &Method) -> Result<ParsedResponse, Malformed
     })
 }
 
-/// Reads what httparse has split of the status line. From the first part on that it refused, there
-/// is none.
+/// Reads the parts that httparse has split the status line into. They are `None` from the first part
+/// on that it refused.
 fn status_line<'a>(
     split: &httparse::Response<'_, '_>,
     text: &'a [u8],
@@ -116,13 +116,13 @@ fn status_line<'a>(
         return Err(Malformed::StatusLine);
     };
     let status = StatusCode::from_u16(code).map_err(|_| Malformed::StatusLine)?;
-    // httparse has an empty reason if it is not ASCII. It is passed on as it came.
+    // httparse returns an empty reason if it is not ASCII. It is passed on unchanged.
     let reason = line.get("HTTP/1.1 200 ".len()..).unwrap_or_default();
     Ok((version, status, reason))
 }
 
-/// Writes a response's head, to a client that speaks `version`. Where the framing is none, a
-/// Content-Length tells what a body would have.
+/// Writes a response's head to a client that speaks `version`. If there is no body, the head's
+/// Content-Length is kept: it says how long a body would be.
 pub(super) fn write_response(
     head: &ResponseHead,
     framing: Framing,
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn bodies_end_where_they_are_said_to() {
+    fn a_body_ends_where_the_head_says() {
         for (status, field, method, framing) in [
             (
                 "200 OK",
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn what_ends_with_the_connection_ends_it() {
+    fn a_body_up_to_the_end_of_the_connection_ends_the_connection() {
         let close = |head: &str| read(head, Method::GET).unwrap().persistence;
         assert_eq!(
             close("HTTP/1.1 200 OK\r\n\r\n"),
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_malformed_answer_is_refused() {
+    fn a_malformed_response_is_refused() {
         for (head, expected) in [
             (
                 "HTTP/1.1 200 OK\r\ncontent-length: 5\r\ntransfer-encoding: chunked",

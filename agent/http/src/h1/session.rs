@@ -1,4 +1,4 @@
-//! A client's connection: its requests one after the other.
+//! A client's connection: one request after the other. The crate's documentation has the diagram.
 
 use std::future::pending;
 
@@ -10,8 +10,8 @@ use super::super::client::{Client, Downstream};
 use super::super::gate::{Gate, PermittedRequest, Rejection, RequestOutcome};
 use super::super::progress::Progress;
 use super::super::serve::HttpLimits;
-use super::body::{Body, BodyDecoder, Framing, Reading};
-use super::exchange::{Carried, carry};
+use super::body::{Body, BodyDecoder, Framing, ReadableBody};
+use super::exchange::{ExchangeEnd, carry};
 use super::fields::Malformed;
 use super::hop::{ConnectionPersistence, remove_all};
 use super::request::{HeadParser, ParsedRequest};
@@ -20,10 +20,10 @@ use super::wire::{BufferedClient, discard};
 use ambit_datapath::RequestStream;
 use ambit_relay::Meter;
 
-/// Bytes of a refused request's body that are read so that the connection can be kept.
+/// The longest body of a rejected request that is read and discarded to keep the connection.
 const DISCARDED: u64 = 64 << 10;
 
-/// Serves a connection of which `read` was read already.
+/// Serves a connection from which `read` has been read already.
 pub(in super::super) async fn serve<D: Downstream>(
     client: Client<D>,
     read: BytesMut,
@@ -33,7 +33,7 @@ pub(in super::super) async fn serve<D: Downstream>(
     meter: &Meter,
 ) {
     let mut session = Session {
-        peer: BufferedClient::new(&client, read),
+        client: BufferedClient::new(&client, read),
         application,
         gate,
         limits,
@@ -50,7 +50,7 @@ pub(in super::super) async fn serve<D: Downstream>(
 }
 
 struct Session<'a, D, G> {
-    peer: BufferedClient<D>,
+    client: BufferedClient<D>,
     application: RequestStream,
     gate: &'a G,
     limits: HttpLimits,
@@ -63,17 +63,17 @@ struct Session<'a, D, G> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Next {
     Request,
-    End(Last),
+    End(SessionEnd),
 }
 
-/// How a connection ends.
+/// How a session ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Last {
-    /// In order on both sides.
+pub(super) enum SessionEnd {
+    /// Both connections end in order.
     InOrder,
-    /// The client in order, with an answer; the application with a reset.
+    /// The client's connection ends in order, after a response; the application's is reset.
     ApplicationReset,
-    /// Both with a reset.
+    /// Both connections are reset.
     Reset,
 }
 
@@ -81,9 +81,9 @@ pub(super) enum Last {
 enum NoRequest {
     Malformed(Malformed),
     TimedOut,
-    /// The client has ended, or the application.
+    /// The client has ended its side, or the application did something unrequested.
     Ended,
-    /// In the middle of a head.
+    /// The client broke off, or ended within a head.
     BrokenOff,
 }
 
@@ -102,12 +102,12 @@ impl<D: Downstream, G: Gate> Session<'_, D, G> {
                 return self.refuse(malformed.status()).await;
             }
             Err(NoRequest::TimedOut) => return self.refuse(StatusCode::REQUEST_TIMEOUT).await,
-            Err(NoRequest::Ended) => return Next::End(Last::InOrder),
-            Err(NoRequest::BrokenOff) => return Next::End(Last::Reset),
+            Err(NoRequest::Ended) => return Next::End(SessionEnd::InOrder),
+            Err(NoRequest::BrokenOff) => return Next::End(SessionEnd::Reset),
         };
         let mut body = Body::from(BodyDecoder::new(request.framing, self.limits.head_size));
-        let mut reading = Reading {
-            peer: &mut self.peer,
+        let mut reading = ReadableBody {
+            client: &mut self.client,
             body: &mut body,
             framing: request.framing,
         };
@@ -117,9 +117,9 @@ impl<D: Downstream, G: Gate> Session<'_, D, G> {
         }
     }
 
-    /// The next request's head.
+    /// Reads the next request's head.
     async fn head(&mut self) -> Result<ParsedRequest, NoRequest> {
-        let source = &mut self.peer.source;
+        let source = &mut self.client.source;
         let mut parser = HeadParser::new(self.limits.head_size);
         let mut may_skip = !self.is_first;
         let mut deadline = None;
@@ -163,60 +163,64 @@ impl<D: Downstream, G: Gate> Session<'_, D, G> {
         let progress = progress.withholding(grant.injected_headers());
         let most = self.limits.head_size;
         let carrying = carry(
-            &mut self.peer,
+            &mut self.client,
             &mut self.application,
-            (request, body, most),
+            request,
+            body,
+            most,
             &mut grant,
             &progress,
         );
         let carried = carrying.await;
         let (next, outcome) = match carried {
-            Carried::Next => (Next::Request, RequestOutcome::Finished),
-            Carried::Last => (Next::End(Last::InOrder), RequestOutcome::Finished),
-            Carried::Early => (Next::End(Last::ApplicationReset), RequestOutcome::Finished),
-            Carried::Revoked => (Next::End(Last::Reset), RequestOutcome::Revoked),
-            Carried::ClientLeft => (Next::End(Last::Reset), RequestOutcome::ClientFailed),
-            Carried::Malformed(malformed) => {
-                let status = malformed.status();
-                (
-                    self.answer(&progress, status).await,
-                    RequestOutcome::ClientFailed,
-                )
-            }
-            Carried::Unwritable => {
+            ExchangeEnd::Next => (Next::Request, RequestOutcome::Finished),
+            ExchangeEnd::Last => (Next::End(SessionEnd::InOrder), RequestOutcome::Finished),
+            ExchangeEnd::Early => (
+                Next::End(SessionEnd::ApplicationReset),
+                RequestOutcome::Finished,
+            ),
+            ExchangeEnd::Revoked => (Next::End(SessionEnd::Reset), RequestOutcome::Revoked),
+            ExchangeEnd::ClientLeft => (Next::End(SessionEnd::Reset), RequestOutcome::ClientFailed),
+            ExchangeEnd::Malformed(status) => (
+                self.answer(&progress, status).await,
+                RequestOutcome::ClientFailed,
+            ),
+            ExchangeEnd::Unwritable => {
                 let status = StatusCode::INTERNAL_SERVER_ERROR;
                 (
                     self.answer(&progress, status).await,
                     RequestOutcome::ClientFailed,
                 )
             }
-            // A client knows this race, and tries again; 502 it would not.
-            Carried::Unheard if !self.is_first => {
-                (Next::End(Last::Reset), RequestOutcome::ApplicationFailed)
-            }
-            Carried::Unheard | Carried::ApplicationFailed => {
+            // The application may have closed an idle connection. Clients know this race and retry
+            // after a reset, but not after 502.
+            ExchangeEnd::NoResponse if !self.is_first => (
+                Next::End(SessionEnd::Reset),
+                RequestOutcome::ApplicationFailed,
+            ),
+            ExchangeEnd::NoResponse | ExchangeEnd::ApplicationFailed => {
                 let status = StatusCode::BAD_GATEWAY;
                 let next = self.answer(&progress, status).await;
                 (next, RequestOutcome::ApplicationFailed)
             }
         };
-        grant.finish(&progress.exchange(outcome));
+        grant.finish(&progress.summary(outcome));
         next
     }
 
-    /// Answers a request that failed, if it can be answered still.
+    /// Responds to a request that failed, if its response has not begun.
     async fn answer(&mut self, progress: &Progress<'_>, status: StatusCode) -> Next {
         if progress.is_answered() {
-            return Next::End(Last::Reset);
+            return Next::End(SessionEnd::Reset);
         }
         progress.answered(status);
         match self.refuse(status).await {
-            Next::End(Last::InOrder) => Next::End(Last::ApplicationReset),
+            Next::End(SessionEnd::InOrder) => Next::End(SessionEnd::ApplicationReset),
             next => next,
         }
     }
 
-    /// Answers without a body, and ends.
+    /// Responds without a body, and ends.
     async fn refuse(&mut self, status: StatusCode) -> Next {
         let rejection = Rejection {
             status,
@@ -228,9 +232,9 @@ impl<D: Downstream, G: Gate> Session<'_, D, G> {
             .await
     }
 
-    /// Answers a request that is not permitted. Its body is read and forgotten where it is known to
-    /// be short and on its way; otherwise the connection ends, so that no part of the body can be
-    /// taken for a request.
+    /// Responds to a request that is not permitted. If its body is known to be short and on its way,
+    /// it is read and discarded. Otherwise the connection ends, so that no part of the body is taken
+    /// for a request.
     async fn reject(&mut self, request: &ParsedRequest, body: Body, rejection: Rejection) -> Next {
         let head = &request.head;
         let is_short = match request.framing {
@@ -251,9 +255,9 @@ impl<D: Downstream, G: Gate> Session<'_, D, G> {
         if next != Next::Request {
             return next;
         }
-        match discard(&mut self.peer.source, body).await {
+        match discard(&mut self.client.source, body).await {
             Ok(()) => Next::Request,
-            Err(_) => Next::End(Last::Reset),
+            Err(_) => Next::End(SessionEnd::Reset),
         }
     }
 
@@ -277,26 +281,26 @@ impl<D: Downstream, G: Gate> Session<'_, D, G> {
             headers,
         };
         let framing = Framing::Length(body.len() as u64);
-        let sink = &mut self.peer.sink;
+        let sink = &mut self.client.sink;
         write_response(&head, framing, persistence, version, &mut sink.pending);
         if *method != Method::HEAD {
             sink.pending.extend_from_slice(&body);
         }
         match (sink.flush().await, persistence) {
             (Ok(()), ConnectionPersistence::KeepAlive) => Next::Request,
-            (Ok(()), ConnectionPersistence::Close) => Next::End(Last::InOrder),
-            (Err(_), _) => Next::End(Last::Reset),
+            (Ok(()), ConnectionPersistence::Close) => Next::End(SessionEnd::InOrder),
+            (Err(_), _) => Next::End(SessionEnd::Reset),
         }
     }
 
-    async fn end(mut self, last: Last, client: Client<D>) {
+    async fn end(mut self, last: SessionEnd, client: Client<D>) {
         match last {
-            Last::Reset => return client.abort(),
-            Last::InOrder => self.application.end(),
-            Last::ApplicationReset => drop(self.application),
+            SessionEnd::Reset => return client.abort(),
+            SessionEnd::InOrder => self.application.end(),
+            SessionEnd::ApplicationReset => drop(self.application),
         }
         let ending = async {
-            if self.peer.sink.flush().await.is_ok() {
+            if self.client.sink.flush().await.is_ok() {
                 client.end().await;
             }
         };

@@ -1,4 +1,4 @@
-//! Buffered sides of a connection, and bodies moved between them.
+//! Buffered reading and writing of connections, and the copying of bodies from one to another.
 
 use std::future::poll_fn;
 use std::io;
@@ -10,22 +10,22 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio_util::io::poll_read_buf;
 
 use super::super::client::{Client, Downstream};
-use super::super::progress::{MessageKind, Progress};
+use super::super::gate::BodyError;
+use super::super::progress::{BodyProgress, MessageKind, Progress, PumpError};
 use super::body::{Body, BodyDecoder, Coding, Framing};
 use super::chunked::BodyPiece;
-use super::fields::Malformed;
 
-/// What is read at once.
+/// Bytes that one read may return.
 const CHUNK: usize = 64 << 10;
 
-/// Line ends around a chunk.
+/// The line end.
 const CRLF: &[u8] = b"\r\n";
 
-/// A side that is read.
+/// The reading side of a connection, with a buffer.
 #[derive(Debug)]
 pub(in super::super) struct Source<R> {
     stream: R,
-    /// What was read and not used yet.
+    /// Bytes that have been read and not used yet.
     pub(super) buffer: BytesMut,
     ended: bool,
 }
@@ -39,20 +39,20 @@ impl<R: AsyncRead + Unpin> Source<R> {
         }
     }
 
-    /// Whether nothing more comes.
+    /// Whether the end has been read.
     pub(super) fn has_ended(&self) -> bool {
         self.ended
     }
 
-    /// Reads what has come, or waits for it: how much; 0 at the end. Nothing is lost when it is
-    /// dropped.
+    /// Waits for bytes, reads them into the buffer, and returns how many; 0 at the end. Cancelling
+    /// loses no bytes.
     pub(super) async fn fill(&mut self) -> io::Result<usize> {
         if self.ended {
             return Ok(0);
         }
         let Self { stream, buffer, .. } = self;
         let read = poll_fn(|context| {
-            // Room is given up while nothing comes, so that an idle connection has none.
+            // An empty buffer is given up while waiting, so that an idle connection has none.
             buffer.reserve(CHUNK);
             let read = poll_read_buf(Pin::new(&mut *stream), context, buffer);
             if buffer.is_empty() {
@@ -66,11 +66,11 @@ impl<R: AsyncRead + Unpin> Source<R> {
     }
 }
 
-/// A side that is written. Heads wait for the first piece of their body.
+/// The writing side of a connection. A head waits here for the first piece of its body.
 #[derive(Debug)]
 pub(in super::super) struct Sink<W> {
     stream: W,
-    /// What is to be written before anything else.
+    /// Bytes to be written before anything else.
     pub(super) pending: BytesMut,
 }
 
@@ -80,13 +80,13 @@ impl<W: AsyncWrite + Unpin> Sink<W> {
         Self { stream, pending }
     }
 
-    /// Writes what waits.
+    /// Writes the pending bytes.
     pub(super) async fn flush(&mut self) -> io::Result<()> {
         self.stream.write_all_buf(&mut self.pending).await?;
         self.stream.flush().await
     }
 
-    /// Writes a piece of a body behind what waits.
+    /// Writes the pending bytes and a piece of a body.
     pub(super) async fn data(&mut self, mut data: Bytes, coding: Coding) -> io::Result<()> {
         let mut after = match coding {
             Coding::Plain => &[],
@@ -100,7 +100,7 @@ impl<W: AsyncWrite + Unpin> Sink<W> {
         self.stream.write_all_buf(&mut all).await
     }
 
-    /// Ends a body.
+    /// Writes the end of a body.
     pub(super) async fn finish(&mut self, trailers: &HeaderMap, coding: Coding) -> io::Result<()> {
         if coding == Coding::Chunked {
             self.pending.extend_from_slice(b"0\r\n");
@@ -114,21 +114,21 @@ impl<W: AsyncWrite + Unpin> Sink<W> {
         self.flush().await
     }
 
-    /// Ends this side.
+    /// Writes the pending bytes, and ends this side.
     pub(super) async fn shutdown(&mut self) -> io::Result<()> {
         self.flush().await?;
         self.stream.shutdown().await
     }
 }
 
-/// The client.
+/// Both sides of a client's connection.
 pub(in super::super) struct BufferedClient<D> {
     pub(super) source: Source<Client<D>>,
     pub(super) sink: Sink<Client<D>>,
 }
 
 impl<D: Downstream> BufferedClient<D> {
-    /// Both sides of a connection of which `read` was read already.
+    /// The sides of a connection from which `read` has been read already.
     pub(in super::super) fn new(client: &Client<D>, read: BytesMut) -> Self {
         let mut source = Source::new(client.clone());
         source.buffer = read;
@@ -139,75 +139,62 @@ impl<D: Downstream> BufferedClient<D> {
     }
 }
 
-/// Why a body did not reach its end.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum PumpError {
-    /// It is malformed.
-    #[error("the body is malformed: {0}")]
-    Malformed(#[from] Malformed),
-    /// Its sender broke off.
-    #[error("the body broke off")]
-    CutShort,
-    /// Its receiver takes no more.
-    #[error("the body is not taken: {0}")]
-    NotTaken(#[source] io::Error),
-}
-
-/// Moves a body to its end. Nothing is read before what was read is written.
+/// Copies a body to its end. Nothing is read before all that was read has been written.
 pub(super) async fn pump<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
     source: &mut Source<R>,
     mut body: Body,
     sink: &mut Sink<W>,
     coding: Coding,
-    (progress, message): (&Progress<'_>, MessageKind),
-) -> Result<(), PumpError> {
+    progress: BodyProgress<'_>,
+) -> Result<(), PumpError<BodyError, io::Error>> {
     let trailers = loop {
-        match body.decode(&mut source.buffer)? {
+        let decoded = body.decode(&mut source.buffer);
+        match decoded.map_err(|malformed| PumpError::Source(malformed.into()))? {
             BodyPiece::Data(data) => {
                 let length = data.len();
                 let written = sink.data(data, coding).await;
-                written.map_err(PumpError::NotTaken)?;
-                progress.carried(message, length);
+                written.map_err(PumpError::Sink)?;
+                progress.carried(length);
             }
             BodyPiece::End(trailers) => break trailers,
             BodyPiece::NeedsMore => {
-                sink.flush().await.map_err(PumpError::NotTaken)?;
+                sink.flush().await.map_err(PumpError::Sink)?;
                 match source.fill().await {
                     Ok(0) if body.ends_with_connection() => break HeaderMap::new(),
-                    Ok(0) | Err(_) => return Err(PumpError::CutShort),
+                    Ok(0) | Err(_) => return Err(PumpError::Source(BodyError::CutShort)),
                     Ok(_) => {}
                 }
             }
         }
     };
-    let trailers = progress.trailers(message, trailers);
+    let trailers = progress.trailers(trailers);
     let finished = sink.finish(&trailers, coding).await;
-    finished.map_err(PumpError::NotTaken)
+    finished.map_err(PumpError::Sink)
 }
 
-/// Reads a short body and forgets it.
+/// Reads a short body and discards it.
 ///
 /// # Errors
-/// [`PumpError::CutShort`].
+/// [`BodyError`].
 pub(super) async fn discard<R: AsyncRead + Unpin>(
     source: &mut Source<R>,
     mut body: Body,
-) -> Result<(), PumpError> {
+) -> Result<(), BodyError> {
     loop {
         match body.decode(&mut source.buffer)? {
             BodyPiece::Data(_) => {}
             BodyPiece::End(_) => return Ok(()),
             BodyPiece::NeedsMore => match source.fill().await {
-                Ok(0) | Err(_) => return Err(PumpError::CutShort),
+                Ok(0) | Err(_) => return Err(BodyError::CutShort),
                 Ok(_) => {}
             },
         }
     }
 }
 
-/// Who broke off.
+/// Which side of a raw relay broke off.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub(in super::super) enum Broken {
+pub(in super::super) enum BrokenSide {
     /// The client.
     #[error("the client broke off")]
     Client,
@@ -216,53 +203,55 @@ pub(in super::super) enum Broken {
     Application,
 }
 
-/// Relays until both directions have ended; the end of one leaves the other running.
+/// Relays bytes both ways until both directions have ended, after an upgrade or for a connection that
+/// does not speak HTTP. The end of one direction leaves the other running.
 ///
 /// # Errors
-/// [`Broken`].
+/// [`BrokenSide`].
 pub(in super::super) async fn relay_raw<D, R, W>(
     client: &mut BufferedClient<D>,
     source: &mut Source<R>,
     sink: &mut Sink<W>,
     progress: &Progress<'_>,
-) -> Result<(), Broken>
+) -> Result<(), BrokenSide>
 where
     D: Downstream,
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
     let to_application = async {
-        let sent = raw(&mut client.source, sink, (progress, MessageKind::Request)).await;
-        sent.map_err(|is_source| match is_source {
-            End::Source => Broken::Client,
-            End::Sink => Broken::Application,
+        let sent = raw(
+            &mut client.source,
+            sink,
+            progress.body(MessageKind::Request),
+        )
+        .await;
+        sent.map_err(|error| match error {
+            PumpError::Source(_) => BrokenSide::Client,
+            PumpError::Sink(_) => BrokenSide::Application,
         })
     };
     let to_client = async {
-        let sent = raw(source, &mut client.sink, (progress, MessageKind::Response)).await;
-        sent.map_err(|is_source| match is_source {
-            End::Source => Broken::Application,
-            End::Sink => Broken::Client,
+        let sent = raw(
+            source,
+            &mut client.sink,
+            progress.body(MessageKind::Response),
+        )
+        .await;
+        sent.map_err(|error| match error {
+            PumpError::Source(_) => BrokenSide::Application,
+            PumpError::Sink(_) => BrokenSide::Client,
         })
     };
     tokio::try_join!(to_application, to_client).map(|_| ())
 }
 
-/// Which end of a direction failed.
-enum End {
-    Source,
-    Sink,
-}
-
 async fn raw<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
     source: &mut Source<R>,
     sink: &mut Sink<W>,
-    counted: (&Progress<'_>, MessageKind),
-) -> Result<(), End> {
+    progress: BodyProgress<'_>,
+) -> Result<(), PumpError<BodyError, io::Error>> {
     let all = BodyDecoder::new(Framing::UntilClose, 0);
-    match pump(source, all.into(), sink, Coding::Plain, counted).await {
-        Ok(()) => sink.shutdown().await.map_err(|_| End::Sink),
-        Err(PumpError::NotTaken(_)) => Err(End::Sink),
-        Err(PumpError::Malformed(_) | PumpError::CutShort) => Err(End::Source),
-    }
+    pump(source, all.into(), sink, Coding::Plain, progress).await?;
+    sink.shutdown().await.map_err(PumpError::Sink)
 }

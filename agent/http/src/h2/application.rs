@@ -1,4 +1,4 @@
-//! The application's HTTP/2 connection, begun with the first permitted request.
+//! The application's HTTP/2 connection, which begins with the first permitted request.
 
 use std::cell::Cell;
 
@@ -8,7 +8,7 @@ use super::client_settings;
 use ambit_datapath::{ApplicationConnection, ApplicationRequests, ReadyRequests, RequestStream};
 use ambit_policy::RequestPermit;
 
-/// The way to the application, for all streams of a client's connection.
+/// The application's connection, for all streams of a client's connection.
 pub(super) struct Application {
     state: Mutex<State>,
     started: Cell<Option<oneshot::Sender<ApplicationConnection>>>,
@@ -17,26 +17,26 @@ pub(super) struct Application {
 }
 
 enum State {
-    /// Nothing was sent.
+    /// Nothing has been sent yet.
     Unused(RequestStream),
     Open(ApplicationRequests),
-    /// Ended, or never begun.
+    /// HTTP/2 has ended, or could not begin.
     Closed,
 }
 
 /// Why a request was not sent.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NotSent {
-    /// It takes no more requests on this connection; on another it may.
-    #[error("the application takes no more requests on its connection")]
+    /// The application accepts no more requests on this connection; it may on another.
+    #[error("the application accepts no more requests on its connection")]
     Drains,
-    /// HTTP/2 failed.
+    /// HTTP/2 to the application failed.
     #[error("HTTP/2 to the application failed: {0}")]
     Failed(#[from] h2::Error),
 }
 
 impl Application {
-    /// The application, and what drives its connection once there is one.
+    /// Returns the application, and a future that drives its connection once there is one.
     pub(super) fn new(
         stream: RequestStream,
         head_size: usize,
@@ -57,7 +57,7 @@ impl Application {
         (application, driver)
     }
 
-    /// Begins HTTP/2 where that has not been done.
+    /// Begins HTTP/2, if that has not been done.
     ///
     /// # Errors
     /// [`NotSent`].
@@ -78,14 +78,14 @@ impl Application {
         let multiplexed = stream.multiplex(permit, &settings).await;
         let (requests, connection) = multiplexed.map_err(|error| self.drain(error.into()))?;
         if let Some(started) = self.started.take() {
-            // Where nobody drives it any more, the client's connection is ending.
+            // If the driver is gone, the client's connection is ending.
             let _ = started.send(connection);
         }
         *state = State::Open(requests.clone());
         Ok(requests)
     }
 
-    /// Waits until the application takes another request.
+    /// Waits until the application accepts another request.
     ///
     /// # Errors
     /// [`NotSent`].
@@ -100,12 +100,13 @@ impl Application {
         })
     }
 
-    /// Resolves when the application takes no more requests.
+    /// Resolves when the application accepts no more requests.
     pub(super) async fn drains(&self) {
         self.drains.notified().await;
     }
 
-    /// Ends the connection in order, which it does once no request is under way.
+    /// Ends the connection in order. A connection that speaks HTTP/2 ends by itself once no request is
+    /// under way.
     pub(super) fn end(self) {
         match self.state.into_inner() {
             State::Unused(stream) => stream.end(),

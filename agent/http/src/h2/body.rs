@@ -1,5 +1,5 @@
-//! A request's body, of which some may have been read while the request was judged, and bodies moved
-//! from one stream to another.
+//! Bodies: a request's, which may have been read in part while it was judged, and the copying of
+//! bodies from one stream to another.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -7,30 +7,30 @@ use std::task::{Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use h2::server::SendResponse;
-use h2::{RecvStream, SendStream};
+use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderValue, Response, StatusCode};
 
 use super::super::gate::{BodyError, JudgedBody};
 use super::super::h1::retain_trailers;
 use super::super::head::{RequestHead, take_expect};
-use super::super::progress::{MessageKind, Progress};
+use super::super::progress::{BodyProgress, PumpError};
 
-/// A body on its way from a client.
+/// A client's body.
 pub(super) struct Body {
     pub(super) stream: RecvStream,
-    /// What was read of it, and is not passed on yet. Its window was given back when it was read.
+    /// Bytes that have been read and not passed on yet. Their window was released when they were read.
     pub(super) held: Bytes,
     length: Option<u64>,
 }
 
-/// A body that is read while its request is judged.
-pub(super) struct Reading<'a, 'b> {
+/// A client's body, for the gate to read.
+pub(super) struct ReadableBody<'a, 'b> {
     pub(super) body: &'a mut Body,
     pub(super) respond: &'a RefCell<&'b mut SendResponse<Bytes>>,
 }
 
 impl Body {
-    /// A body that is as long as `length` says.
+    /// A body with this Content-Length.
     pub(super) fn new(stream: RecvStream, length: Option<&HeaderValue>) -> Self {
         let declared = length.and_then(|length| length.to_str().ok()?.parse().ok());
         Self {
@@ -43,13 +43,13 @@ impl Body {
         }
     }
 
-    /// Whether nothing is to be passed on, nor trailers.
+    /// Whether there are neither bytes nor trailers to pass on.
     pub(super) fn is_empty(&self) -> bool {
         self.held.is_empty() && self.stream.is_end_stream()
     }
 }
 
-impl JudgedBody for Reading<'_, '_> {
+impl JudgedBody for ReadableBody<'_, '_> {
     fn length(&self) -> Option<u64> {
         self.body.length
     }
@@ -79,19 +79,9 @@ impl JudgedBody for Reading<'_, '_> {
     }
 }
 
-/// Which end of a direction failed.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum PumpError {
-    /// The sender.
-    #[error("the body broke off: {0}")]
-    Source(#[source] h2::Error),
-    /// The receiver, with what it said.
-    #[error("the body is not taken: {0}")]
-    Sink(h2::Reason),
-}
-
-/// What waits for room. h2 closes a connection on which too many small frames wait, so they are
-/// gathered here, bounded by the stream's window, which is given back for what is sent only.
+/// Bytes that wait for the receiver's window. They are gathered here, since h2 closes a connection on
+/// which too many small frames wait. They are bounded by the sender's window, which is released only
+/// for bytes that were sent.
 #[derive(Default)]
 struct Waiting {
     first: Bytes,
@@ -119,14 +109,14 @@ impl Waiting {
     }
 }
 
-/// Moves a body to its end, `held` first, which was read of it before and whose window was given
-/// back then.
+/// Copies a body with its trailers to its end. `held` comes first: it was read before, and its window
+/// was released then.
 pub(super) async fn pump(
     held: Bytes,
     source: &mut RecvStream,
     sink: &mut SendStream<Bytes>,
-    (progress, message): (&Progress<'_>, MessageKind),
-) -> Result<(), PumpError> {
+    progress: BodyProgress<'_>,
+) -> Result<(), PumpError<h2::Error, Reason>> {
     let mut released = held.len();
     let mut waiting = Waiting::default();
     waiting.push(held);
@@ -145,7 +135,7 @@ pub(super) async fn pump(
                 let length = data.len();
                 let is_last = waiting.len() == 0 && source.is_end_stream();
                 sink.send_data(data, is_last).map_err(not_taken)?;
-                progress.carried(message, length);
+                progress.carried(length);
                 let known = released.min(length);
                 released -= known;
                 let given = source.flow_control().release_capacity(length - known);
@@ -158,7 +148,7 @@ pub(super) async fn pump(
     }
     match source.trailers().await.map_err(PumpError::Source)? {
         Some(trailers) => {
-            let kept = progress.trailers(message, retain_trailers(trailers));
+            let kept = progress.trailers(retain_trailers(trailers));
             sink.send_trailers(kept)
         }
         None => sink.send_data(Bytes::new(), true),
@@ -166,8 +156,11 @@ pub(super) async fn pump(
     .map_err(not_taken)
 }
 
-/// Waits for room, where it is wanted, or for the receiver's reset.
-async fn room(sink: &mut SendStream<Bytes>, is_wanted: bool) -> Result<usize, PumpError> {
+/// Waits for the receiver's window, if it is wanted, or for the receiver's reset.
+async fn room(
+    sink: &mut SendStream<Bytes>,
+    is_wanted: bool,
+) -> Result<usize, PumpError<h2::Error, Reason>> {
     poll_fn(|context| {
         if let Poll::Ready(reset) = sink.poll_reset(context) {
             return Poll::Ready(Err(reset.map_or_else(not_taken, PumpError::Sink)));
@@ -179,7 +172,7 @@ async fn room(sink: &mut SendStream<Bytes>, is_wanted: bool) -> Result<usize, Pu
             match ready!(sink.poll_capacity(context)) {
                 Some(Ok(_)) => {}
                 Some(Err(error)) => return Poll::Ready(Err(not_taken(error))),
-                None => return Poll::Ready(Err(PumpError::Sink(h2::Reason::CANCEL))),
+                None => return Poll::Ready(Err(PumpError::Sink(Reason::CANCEL))),
             }
         }
         Poll::Ready(Ok(sink.capacity()))
@@ -187,6 +180,6 @@ async fn room(sink: &mut SendStream<Bytes>, is_wanted: bool) -> Result<usize, Pu
     .await
 }
 
-fn not_taken(error: h2::Error) -> PumpError {
-    PumpError::Sink(error.reason().unwrap_or(h2::Reason::INTERNAL_ERROR))
+fn not_taken(error: h2::Error) -> PumpError<h2::Error, Reason> {
+    PumpError::Sink(error.reason().unwrap_or(Reason::INTERNAL_ERROR))
 }

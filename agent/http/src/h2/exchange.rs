@@ -1,4 +1,4 @@
-//! One request of an HTTP/2 client: a stream on each side.
+//! One request of an HTTP/2 client and its response, with a stream on each side.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -15,21 +15,21 @@ use http::{HeaderMap, Method, Request, Response, StatusCode};
 use super::super::gate::{Gate, PermittedRequest, Rejection, RequestOutcome};
 use super::super::h1::remove_connection_headers;
 use super::super::head::RequestHead;
-use super::super::progress::{MessageKind, Progress};
+use super::super::progress::{MessageKind, Progress, PumpError};
 use super::application::{Application, NotSent};
-use super::body::{Body, PumpError, Reading, pump};
+use super::body::{Body, ReadableBody, pump};
 use super::request::{read, write};
 use ambit_datapath::{BodyPresence, ReadyRequests, SentRequest};
 use ambit_relay::Meter;
 
-/// What the streams of a connection share.
+/// What all exchanges of a connection share.
 pub(super) struct Shared<'a, G> {
     pub(super) application: Application,
     pub(super) gate: &'a G,
     pub(super) meter: &'a Meter,
 }
 
-/// Judges a request and carries it to its end.
+/// Judges a request, and carries it to its end if it is permitted.
 pub(super) async fn exchange<G: Gate>(
     shared: &Shared<'_, G>,
     request: Request<RecvStream>,
@@ -46,7 +46,7 @@ pub(super) async fn exchange<G: Gate>(
     let mut body = Body::new(stream, head.headers.get(CONTENT_LENGTH));
     let decided = {
         let answering = RefCell::new(&mut respond);
-        let mut reading = Reading {
+        let mut reading = ReadableBody {
             body: &mut body,
             respond: &answering,
         };
@@ -59,9 +59,9 @@ pub(super) async fn exchange<G: Gate>(
         Ok(mut grant) => {
             let progress = Progress::new(shared.meter, grant.response_mutations());
             let progress = progress.withholding(grant.injected_headers());
-            let carrying = permitted(shared, &head, body, &mut respond, (&mut grant, &progress));
+            let carrying = permitted(shared, &head, body, &mut respond, &mut grant, &progress);
             let outcome = carrying.await;
-            grant.finish(&progress.exchange(outcome));
+            grant.finish(&progress.summary(outcome));
         }
         Err(rejection) => reject(&mut respond, &head.method, rejection),
     }
@@ -72,7 +72,8 @@ async fn permitted<G: Gate>(
     head: &RequestHead,
     body: Body,
     respond: &mut SendResponse<Bytes>,
-    (grant, progress): (&mut G::Permitted, &Progress<'_>),
+    grant: &mut G::Permitted,
+    progress: &Progress<'_>,
 ) -> RequestOutcome {
     let Some(request) = write(head) else {
         progress.answered(StatusCode::INTERNAL_SERVER_ERROR);
@@ -125,7 +126,8 @@ async fn permitted<G: Gate>(
     }
 }
 
-/// Policy changed: what is left of the streams on the application's side is reset when dropped.
+/// Ends a request that is no longer permitted. Its stream to the application is reset when it is
+/// dropped.
 fn revoke(respond: &mut SendResponse<Bytes>) -> RequestOutcome {
     respond.send_reset(Reason::CANCEL);
     RequestOutcome::Revoked
@@ -170,7 +172,7 @@ fn reject(respond: &mut SendResponse<Bytes>, method: &Method, rejection: Rejecti
         .headers_mut()
         .insert(CONTENT_LENGTH, body.len().into());
     let is_last = body.is_empty() || *method == Method::HEAD;
-    // Where the client has left there is nobody to be answered.
+    // If the client has left, the response is lost.
     if let Ok(mut send) = respond.send_response(response, is_last)
         && !is_last
     {
@@ -178,18 +180,18 @@ fn reject(respond: &mut SendResponse<Bytes>, method: &Method, rejection: Rejecti
     }
 }
 
-/// Why an exchange broke off.
+/// Why an exchange failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum ExchangeFailure {
-    /// The client left, which the application has been told.
+    /// The client left; the application's stream has been reset.
     Client,
     /// The application reset the stream.
     Reset(Reason),
-    /// The application's connection is lost, or is no HTTP/2.
+    /// The application's connection is lost, or does not speak HTTP/2.
     Lost,
 }
 
-/// Relays until both directions have ended, or the application wants no more of the request.
+/// Carries the request's body and the response until both have ended, or one fails.
 async fn relay(
     mut body: Body,
     sent: SentRequest,
@@ -229,7 +231,7 @@ async fn relay(
     })
 }
 
-/// The request's body. An application that takes no more of it may answer all the same.
+/// Carries the request's body. An application that takes no more of it may respond all the same.
 async fn upload(
     body: &mut Body,
     send: &mut SendStream<Bytes>,
@@ -243,7 +245,7 @@ async fn upload(
         held,
         &mut body.stream,
         send,
-        (progress, MessageKind::Request),
+        progress.body(MessageKind::Request),
     )
     .await
     {
@@ -252,7 +254,7 @@ async fn upload(
     }
 }
 
-/// The answer, and with a failure what the application is to be told.
+/// Carries the response. A failure comes with the reason to reset the application's stream with.
 async fn download(
     mut response: ResponseFuture,
     respond: &mut SendResponse<Bytes>,
@@ -291,7 +293,7 @@ async fn download(
         Bytes::new(),
         &mut body,
         &mut send,
-        (progress, MessageKind::Response),
+        progress.body(MessageKind::Response),
     )
     .await
     {
@@ -308,10 +310,10 @@ fn client_left(reason: Option<Reason>) -> (ExchangeFailure, Option<Reason>) {
     )
 }
 
-/// What an application's failure is for the client.
+/// Returns what an application's error means for the client.
 fn failure(error: &h2::Error) -> ExchangeFailure {
     match error.reason() {
-        // It was not looked at, and may be sent again.
+        // The request was not processed, and may be sent again.
         Some(_) if error.is_go_away() && error.is_remote() => {
             ExchangeFailure::Reset(Reason::REFUSED_STREAM)
         }

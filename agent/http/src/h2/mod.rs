@@ -1,7 +1,7 @@
-//! HTTP/2 with prior knowledge (RFC 9113): the client's streams, each judged by itself.
+//! HTTP/2 with prior knowledge (RFC 9113): each of the client's streams is judged on its own.
 //!
-//! The application's connection begins with the first permitted request. When the application takes
-//! no more requests, the client is told so (GOAWAY), and what runs goes on.
+//! HTTP/2 to the application begins with the first permitted request. When the application accepts no
+//! more requests, the client is sent GOAWAY, and requests that are under way continue.
 
 mod application;
 mod body;
@@ -22,7 +22,7 @@ use super::serve::HttpLimits;
 use ambit_datapath::RequestStream;
 use ambit_relay::Meter;
 
-/// Bytes that a peer may send on a stream before they are passed on.
+/// Bytes that a peer may send on one stream before they are passed on.
 const STREAM_WINDOW: u32 = 256 << 10;
 
 /// Bytes that a peer may send on all streams of a connection before they are passed on.
@@ -31,17 +31,17 @@ const CONNECTION_WINDOW: u32 = 16 * STREAM_WINDOW;
 /// Payload of a DATA frame.
 const FRAME: u32 = 32 << 10;
 
-/// Requests that a client may have under way on one connection.
+/// The most requests that a client may have under way on one connection.
 const STREAMS: u32 = 256;
 
-/// Streams that a peer may reset before they are accepted: beyond it the connection is closed
-/// (HTTP/2 rapid reset, CVE-2023-44487).
+/// The most streams that a peer may reset before they are accepted. Beyond that the connection is
+/// closed (HTTP/2 rapid reset, CVE-2023-44487).
 const PENDING_RESETS: usize = 64;
 
-/// Streams that a peer may make this side reset (CVE-2025-8671).
+/// The most streams that a peer may make this side reset (CVE-2025-8671).
 const OWN_RESETS: usize = 256;
 
-/// Serves a connection.
+/// Serves a client's connection.
 pub(super) async fn serve<D: Downstream>(
     client: Client<D>,
     application: RequestStream,
@@ -52,7 +52,7 @@ pub(super) async fn serve<D: Downstream>(
     let settings = server_settings(limits.head_size);
     let mut connection = match settings.handshake::<_, Bytes>(client.clone()).await {
         Ok(connection) => connection,
-        Err(error) => return tracing::debug!(%error, "a client did not speak HTTP/2"),
+        Err(error) => return tracing::debug!(%error, "a client's HTTP/2 handshake failed"),
     };
     let (application, driver) = Application::new(application, limits.head_size);
     let mut driver = pin!(driver);
@@ -67,14 +67,14 @@ pub(super) async fn serve<D: Downstream>(
         tokio::select! {
             accepted = connection.accept() => match accepted {
                 Some(Ok((request, respond))) => exchanges.push(exchange(&shared, request, respond)),
-                Some(Err(error)) => return tracing::debug!(%error, "a client's HTTP/2 ended"),
+                Some(Err(error)) => return tracing::debug!(%error, "a client's HTTP/2 connection failed"),
                 None => break,
             },
             Some(()) = exchanges.next() => {}
             ended = &mut driver, if is_driven => {
                 is_driven = false;
                 if let Err(error) = ended {
-                    tracing::debug!(%error, "an application's HTTP/2 ended");
+                    tracing::debug!(%error, "an application's HTTP/2 connection failed");
                 }
                 connection.graceful_shutdown();
             }
@@ -94,7 +94,7 @@ pub(super) async fn serve<D: Downstream>(
     let _ = timeout(limits.linger, async { tokio::join!(ending, client.end()) }).await;
 }
 
-/// Towards a client; a head may have `head_size` bytes.
+/// The settings towards a client; a head may have `head_size` bytes.
 fn server_settings(head_size: usize) -> h2::server::Builder {
     let mut builder = h2::server::Builder::new();
     builder
@@ -109,7 +109,7 @@ fn server_settings(head_size: usize) -> h2::server::Builder {
     builder
 }
 
-/// Towards an application.
+/// The settings towards an application; a head may have `head_size` bytes.
 fn client_settings(head_size: usize) -> h2::client::Builder {
     let mut builder = h2::client::Builder::new();
     builder

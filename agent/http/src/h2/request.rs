@@ -1,7 +1,7 @@
-//! What an HTTP/2 request says, checked as strictly as HTTP/1's.
+//! The head of an HTTP/2 request, checked as strictly as HTTP/1's.
 //!
-//! h2 has joined nothing: several `cookie` lines stay several, as RFC 9113 lets clients send them,
-//! and policy sees each.
+//! h2 joins no fields: clients may send several `cookie` lines (RFC 9113, section 8.2.3), and policy
+//! sees each.
 
 use http::header::{
     CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
@@ -13,31 +13,31 @@ use http::{HeaderMap, Method, Request, StatusCode, Uri, Version};
 use super::super::h1::{MOST_FIELDS, remove_connection_headers};
 use super::super::head::{RequestHead, is_authority, is_target};
 
-/// Why a request is not judged at all.
+/// Why a request is refused before it is judged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub(super) enum Refused {
-    /// CONNECT asks for a tunnel, plain or for another protocol.
-    #[error("CONNECT is not served")]
+    /// CONNECT, which asks for a tunnel, with or without another protocol in it.
+    #[error("CONNECT is not supported")]
     Connect,
     /// The method is not in upper case.
-    #[error("the method is not a word in upper case")]
+    #[error("the method is not a token in upper case")]
     Method,
-    /// No authority, several, or no host.
+    /// There is no authority, there are several, or it is not a host.
     #[error(":authority and Host are missing, not a host, or different")]
     Authority,
-    /// The path is none.
+    /// The path is malformed.
     #[error(":path is not a path of visible ASCII")]
     Path,
-    /// Headers that HTTP/2 does not have, or Content-Length twice or no number.
-    #[error("a header is about the connection, or Content-Length is not one number")]
+    /// There is a hop-by-hop header, or Content-Length is repeated or not a number.
+    #[error("there is a hop-by-hop header, or Content-Length is not one number")]
     Header,
-    /// Too many headers.
-    #[error("there are more headers than are read")]
+    /// There are too many headers.
+    #[error("there are too many headers")]
     TooManyHeaders,
 }
 
 impl Refused {
-    /// The answer.
+    /// The status of the response.
     pub(super) const fn status(self) -> StatusCode {
         match self {
             Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
@@ -115,7 +115,7 @@ fn check_headers(headers: &HeaderMap) -> Result<(), Refused> {
     Ok(())
 }
 
-/// `:authority`, or Host; both have to be the same.
+/// Returns `:authority` or Host. If both are present, they have to be the same.
 fn authority(uri: &Uri, headers: &HeaderMap) -> Result<String, Refused> {
     let hosts: Vec<&HeaderValue> = headers.get_all(HOST).into_iter().collect();
     let host = match hosts.as_slice() {
@@ -137,7 +137,7 @@ fn authority(uri: &Uri, headers: &HeaderMap) -> Result<String, Refused> {
     }
 }
 
-/// The request as it is sent; `None` where the gate made of it what cannot be.
+/// Returns the request to send; `None` if the gate changed it into one that cannot be sent.
 pub(super) fn write(head: &RequestHead) -> Option<Request<()>> {
     if !is_target(&head.target) || !is_authority(&head.authority) {
         return None;
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_is_read_and_written_as_it_was() {
+    fn a_head_is_written_as_it_was_read() {
         let sent = [("te", "trailers"), ("cookie", "a=1"), ("cookie", "b=2")];
         let head = read(request("https://a.com:80/x?y", &sent)).unwrap();
         assert_eq!(head.authority, "a.com:80");
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn host_stands_in_for_the_authority_and_may_not_differ() {
+    fn host_stands_in_for_the_authority_and_must_not_differ() {
         let own =
             |uri, hosts: &[(&str, &str)]| read(request(uri, hosts)).map(|head| head.authority);
         assert_eq!(own("/x", &[("host", "a.com")]), Ok("a.com".to_owned()));

@@ -1,5 +1,5 @@
-//! Bodies that are read while their requests are judged, in HTTP/1; those of HTTP/2 are in
-//! [`super::http2_bodies`].
+//! HTTP/1 bodies that are read while their requests are judged. [`super::http2_bodies`] has the tests for
+//! HTTP/2.
 
 use super::*;
 
@@ -13,7 +13,7 @@ fn shown(scene: &Scene) -> Vec<String> {
     shown.map(|shown| shown.unwrap()).collect()
 }
 
-/// Waits until a request is being judged: the application has got nothing of it.
+/// Waits until a request is being judged. The application has received no byte of it.
 async fn ensure_unsent(scene: &Scene) {
     while scene.gate.targets().is_empty() {
         tokio::task::yield_now().await;
@@ -26,7 +26,7 @@ async fn ensure_unsent(scene: &Scene) {
 }
 
 #[test]
-fn a_body_that_was_shown_is_passed_on_whole_and_the_next_request_after_it() {
+fn a_body_that_the_gate_read_is_passed_on_whole_before_the_next_request() {
     run(async {
         let mut scene = Scene::new().await;
         for (wanted, seen) in [(2, "hello"), (5, "hello"), (99, "hello")] {
@@ -44,7 +44,7 @@ fn a_body_that_was_shown_is_passed_on_whole_and_the_next_request_after_it() {
 }
 
 #[test]
-fn not_a_byte_passes_before_as_much_as_is_wanted_has_come() {
+fn no_byte_is_passed_on_before_the_gate_has_read_what_it_wants() {
     run(async {
         let mut scene = Scene::new().await;
         let begun = "POST / HTTP/1.1\r\nHost: a\r\nX-Show: 4\r\nContent-Length: 8\r\n\r\nabc";
@@ -62,7 +62,7 @@ fn not_a_byte_passes_before_as_much_as_is_wanted_has_come() {
 }
 
 #[test]
-fn chunks_and_trailers_are_passed_on_behind_what_was_shown() {
+fn chunks_and_trailers_are_passed_on_after_the_part_that_the_gate_read() {
     run(async {
         let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n";
         let got = "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n";
@@ -106,7 +106,7 @@ fn a_request_without_a_body_is_not_waited_for() {
 }
 
 #[test]
-fn who_waits_to_be_told_to_send_a_body_is_told_once() {
+fn a_client_that_expects_100_continue_gets_it_once() {
     run(async {
         let mut scene = Scene::new().await;
         let head = "POST / HTTP/1.1\r\nHost: a\r\nX-Show: 9\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
@@ -121,7 +121,7 @@ fn who_waits_to_be_told_to_send_a_body_is_told_once() {
 }
 
 #[test]
-fn nobody_else_is_told_to_send_a_body() {
+fn no_other_client_gets_100_continue() {
     run(async {
         let mut scene = Scene::new().await;
         let head =
@@ -138,7 +138,7 @@ fn nobody_else_is_told_to_send_a_body() {
 }
 
 #[test]
-fn what_is_left_of_a_denied_requests_body_is_no_request() {
+fn the_rest_of_a_denied_requests_body_is_not_read_as_a_request() {
     run(async {
         let mut scene = Scene::new().await;
         let inner = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -161,7 +161,7 @@ fn what_is_left_of_a_denied_requests_body_is_no_request() {
 }
 
 #[test]
-fn a_denied_requests_chunks_end_the_connection_unless_all_of_them_have_come() {
+fn a_denied_requests_chunks_end_the_connection_unless_all_have_arrived() {
     run(async {
         let head =
             "POST /denied HTTP/1.1\r\nHost: a\r\nX-Show: 9\r\nTransfer-Encoding: chunked\r\n\r\n";
@@ -188,7 +188,7 @@ fn a_denied_requests_chunks_end_the_connection_unless_all_of_them_have_come() {
 }
 
 #[test]
-fn a_body_that_is_none_is_refused_before_a_byte_of_the_request_is_passed_on() {
+fn a_malformed_body_is_refused_before_a_byte_of_the_request_is_passed_on() {
     run(async {
         for broken in ["5\r\nhelloX\r\n", "5\nhello\r\n", "0x5\r\nhello\r\n"] {
             let mut scene = Scene::new().await;
@@ -223,7 +223,7 @@ fn a_body_that_breaks_off_is_not_passed_on() {
 }
 
 #[test]
-fn a_large_body_arrives_intact_behind_its_beginning() {
+fn a_large_body_arrives_intact_after_the_part_that_the_gate_read() {
     run(async {
         let mut scene = Scene::new().await;
         let body: Vec<u8> = (0..LARGE).map(|place| (place % 251) as u8).collect();

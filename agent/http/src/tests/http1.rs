@@ -33,7 +33,7 @@ fn only_permitted_requests_reach_the_application() {
 }
 
 #[test]
-fn what_the_gate_made_of_a_request_is_sent() {
+fn the_head_as_the_gate_changed_it_is_sent() {
     run(async {
         let mut scene = Scene::new().await;
         let sent = "GET /to-rewrite HTTP/1.1\r\nHost: a\r\nX-Untrusted: 1\r\nX-Kept: 2\r\n\r\n";
@@ -84,7 +84,7 @@ fn chunks_and_trailers_pass_both_ways() {
 }
 
 #[test]
-fn an_answer_may_end_with_its_connection() {
+fn a_response_may_end_with_its_connection() {
     run(async {
         let mut scene = Scene::new().await;
         scene.pass(GET, SENT).await;
@@ -95,7 +95,7 @@ fn an_answer_may_end_with_its_connection() {
         scene.application.write_all(b" of it").await.unwrap();
         scene.application.shutdown().await.unwrap();
         assert_eq!(read_to_end(&mut scene.client).await, " of it");
-        // And not with a break of it.
+        // A reset is not such an end.
         let mut scene = Scene::new().await;
         scene.pass(GET, SENT).await;
         scene
@@ -108,7 +108,7 @@ fn an_answer_may_end_with_its_connection() {
 }
 
 #[test]
-fn answers_without_bodies_have_none() {
+fn responses_without_bodies_are_passed_on_without() {
     run(async {
         let mut scene = Scene::new().await;
         let head = "HEAD / HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -147,7 +147,7 @@ fn http_1_0_is_spoken() {
                 "GET / HTTP/1.0\r\nconnection: close\r\n\r\n",
             )
             .await;
-        // It has no chunks.
+        // HTTP/1.0 has no chunks.
         let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n";
         scene
             .answer(chunked, "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nok")
@@ -162,7 +162,7 @@ const EXPECTS_SENT: &str =
     "POST / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n";
 
 #[test]
-fn the_application_says_100_or_not() {
+fn the_application_may_send_100_continue_or_not() {
     run(async {
         let mut scene = Scene::new().await;
         scene.pass(EXPECTS, EXPECTS_SENT).await;
@@ -170,7 +170,7 @@ fn the_application_says_100_or_not() {
         scene.answer(go_on, go_on).await;
         scene.pass("hello", "hello").await;
         scene.answer(OK, OK).await;
-        // A final answer at once: the body may follow still.
+        // A final response right away; the body may still follow.
         scene.pass(EXPECTS, EXPECTS_SENT).await;
         scene.answer(OK, OK).await;
         scene.pass("hello", "hello").await;
@@ -179,7 +179,7 @@ fn the_application_says_100_or_not() {
 }
 
 #[test]
-fn a_refused_request_that_expects_100_is_answered_at_once_and_last() {
+fn a_rejected_request_that_expects_100_continue_is_answered_and_ends_the_connection() {
     run(async {
         let mut scene = Scene::new().await;
         let sent = EXPECTS.replace("/ ", "/denied ");
@@ -191,7 +191,7 @@ fn a_refused_request_that_expects_100_is_answered_at_once_and_last() {
 }
 
 #[test]
-fn a_refused_request_with_a_long_body_is_answered_last() {
+fn a_rejected_request_with_a_long_body_is_answered_and_ends_the_connection() {
     run(async {
         for framing in ["Content-Length: 65537", "Transfer-Encoding: chunked"] {
             let mut scene = Scene::new().await;
@@ -214,7 +214,7 @@ fn an_application_may_answer_before_it_has_all_of_the_request() {
         scene.pass("def", "def").await;
         scene.pass(GET, SENT).await;
         scene.answer(OK, OK).await;
-        // Or want no more of it.
+        // It may also refuse the rest.
         scene.pass(head, sent).await;
         scene.application.write_all(OK.as_bytes()).await.unwrap();
         scene.application.shutdown().await.unwrap();
@@ -234,7 +234,7 @@ fn an_application_that_closes_between_requests_closes_the_client() {
 }
 
 #[test]
-fn an_application_that_says_close_is_the_last_to_answer() {
+fn an_application_that_says_close_ends_the_connection() {
     run(async {
         let mut scene = Scene::new().await;
         scene.pass(&GET.repeat(2), SENT).await;
@@ -257,7 +257,7 @@ fn an_application_that_never_answers_is_502() {
 }
 
 #[test]
-fn a_client_that_has_ended_its_side_gets_its_answer() {
+fn a_client_that_has_ended_its_side_gets_the_response() {
     run(async {
         let mut scene = Scene::new().await;
         scene.client.write_all(GET.as_bytes()).await.unwrap();
@@ -296,7 +296,7 @@ fn a_request_that_is_revoked_is_reset_on_both_sides() {
 }
 
 #[test]
-fn a_dropped_session_is_no_end_for_either() {
+fn a_dropped_session_is_not_an_orderly_end_for_either_side() {
     run(async {
         let mut scene = Scene::new().await;
         scene.pass(GET, SENT).await;

@@ -1,4 +1,4 @@
-//! HTTP/2: a client and an application of h2 with the proxy between them.
+//! HTTP/2: a client and an application made with h2, and the proxy between them.
 
 use h2::client::SendRequest;
 use h2::server::SendResponse;
@@ -8,13 +8,13 @@ use tokio::sync::mpsc;
 
 use super::*;
 
-/// A request as the application gets it.
+/// A request as the application receives it.
 pub(super) type Arrived = (Request<RecvStream>, SendResponse<Bytes>);
 
 pub(super) struct Streams {
     pub(super) client: SendRequest<Bytes>,
     pub(super) arrived: mpsc::UnboundedReceiver<Arrived>,
-    /// Tells the application to take no more requests.
+    /// Makes the application accept no more requests.
     drain: watch::Sender<bool>,
     application: JoinHandle<()>,
     pub(super) gate: TestGate,
@@ -62,7 +62,7 @@ impl Streams {
         self.arrived.recv().await.unwrap()
     }
 
-    /// Opens a stream that the application has, and both ends of it.
+    /// Opens a stream that reaches the application, and returns both ends.
     async fn open(&mut self) -> (h2::client::ResponseFuture, SendStream<Bytes>, Arrived) {
         let request = post("http://a.com/x");
         let (response, body) = self.client.send_request(request, false).unwrap();
@@ -101,7 +101,7 @@ fn grpc_status() -> HeaderMap {
 }
 
 #[test]
-fn requests_answers_and_trailers_pass() {
+fn requests_responses_and_trailers_are_passed_on() {
     run(async {
         let mut streams = Streams::new().await;
         let mut request = post("http://a.com:80/pkg.Service/Method?x");
@@ -139,7 +139,7 @@ fn requests_answers_and_trailers_pass() {
 }
 
 #[test]
-fn each_stream_is_judged_by_itself() {
+fn each_stream_is_judged_on_its_own() {
     run(async {
         let mut streams = Streams::new().await;
         let denied = post("http://a.com/denied");
@@ -160,7 +160,7 @@ fn each_stream_is_judged_by_itself() {
 }
 
 #[test]
-fn what_is_denied_does_not_even_begin_http_2_with_the_application() {
+fn a_denied_request_does_not_begin_http_2_to_the_application() {
     run(async {
         let scene = Scene::new().await;
         let (mut client, connection) = h2::client::handshake(scene.client).await.unwrap();
@@ -177,7 +177,7 @@ fn what_is_denied_does_not_even_begin_http_2_with_the_application() {
 }
 
 #[test]
-fn requests_that_are_no_requests_are_answered_and_not_judged() {
+fn malformed_requests_are_answered_and_not_judged() {
     run(async {
         let mut streams = Streams::new().await;
         let mut two_hosts = post("http://a.com/");
@@ -198,7 +198,7 @@ fn requests_that_are_no_requests_are_answered_and_not_judged() {
 }
 
 #[test]
-fn large_bodies_pass_both_ways_at_once() {
+fn large_bodies_pass_both_ways_at_the_same_time() {
     run(async {
         let mut streams = Streams::new().await;
         let (response, mut body, (request, mut respond)) = streams.open().await;
@@ -231,7 +231,7 @@ fn large_bodies_pass_both_ways_at_once() {
 }
 
 #[test]
-fn resets_pass_both_ways_and_the_other_streams_go_on() {
+fn resets_pass_both_ways_and_other_streams_continue() {
     run(async {
         let mut streams = Streams::new().await;
         let (kept, _kept_body, (_kept_request, mut kept_respond)) = streams.open().await;
@@ -255,7 +255,7 @@ fn resets_pass_both_ways_and_the_other_streams_go_on() {
 }
 
 #[test]
-fn a_client_that_leaves_resets_what_was_answered_to_it() {
+fn a_client_that_leaves_resets_its_streams_to_the_application() {
     run(async {
         let mut streams = Streams::new().await;
         let (response, body, (_request, mut respond)) = streams.open().await;
@@ -294,7 +294,7 @@ fn an_application_that_drains_drains_its_clients() {
         let mut streams = Streams::new().await;
         let (running, _body, (_request, mut respond)) = streams.open().await;
         streams.drain.send_replace(true);
-        // Until the GOAWAY is here, requests are refused in a way that lets them be sent again.
+        // Until GOAWAY arrives, requests are refused with a reason that lets clients send them again.
         loop {
             let Ok(mut ready) = streams.client.clone().ready().await else {
                 break;
@@ -331,7 +331,7 @@ fn an_application_without_http_2_is_502() {
 }
 
 #[test]
-fn interim_answers_pass() {
+fn interim_responses_are_passed_on() {
     run(async {
         let mut streams = Streams::new().await;
         let (mut response, _body, (_request, mut respond)) = streams.open().await;

@@ -1,4 +1,4 @@
-//! Bodies of HTTP/2 that are read while their requests are judged.
+//! HTTP/2 bodies that are read while their requests are judged.
 
 use http::HeaderValue;
 
@@ -20,7 +20,7 @@ fn trailers() -> HeaderMap {
 }
 
 #[test]
-fn a_body_that_was_shown_is_passed_on_whole_with_its_trailers() {
+fn a_body_that_the_gate_read_is_passed_on_whole_with_its_trailers() {
     run(async {
         for wanted in ["1", "5", "99"] {
             let mut streams = Streams::new().await;
@@ -39,7 +39,7 @@ fn a_body_that_was_shown_is_passed_on_whole_with_its_trailers() {
 }
 
 #[test]
-fn a_body_without_trailers_ends_and_so_does_none() {
+fn a_body_without_trailers_and_an_empty_body_end() {
     run(async {
         let mut streams = Streams::new().await;
         for (body, wanted) in [("hello", "2"), ("hello", "99"), ("", "99")] {
@@ -59,9 +59,9 @@ fn a_body_without_trailers_ends_and_so_does_none() {
     });
 }
 
-/// More than a stream's window is shown, and more than a connection's is carried behind it.
+/// The gate reads more than a stream's window, and more than a connection's window follows.
 #[test]
-fn a_large_body_arrives_intact_behind_its_beginning() {
+fn a_large_body_arrives_intact_after_the_part_that_the_gate_read() {
     run(async {
         let mut streams = Streams::new().await;
         let body: Vec<u8> = (0..LARGE).map(|place| (place % 251) as u8).collect();
@@ -84,7 +84,7 @@ fn a_large_body_arrives_intact_behind_its_beginning() {
 }
 
 #[test]
-fn who_waits_to_be_told_to_send_a_body_is_told() {
+fn a_client_that_expects_100_continue_gets_it() {
     run(async {
         let mut streams = Streams::new().await;
         let mut request = showing("http://a/x", "5");
@@ -101,7 +101,7 @@ fn who_waits_to_be_told_to_send_a_body_is_told() {
 }
 
 #[test]
-fn who_waits_in_vain_is_answered() {
+fn a_rejected_client_that_expects_100_continue_gets_the_response() {
     run(async {
         let mut streams = Streams::new().await;
         let mut request = post("http://a/denied");

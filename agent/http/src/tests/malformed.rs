@@ -1,8 +1,8 @@
-//! Malformed requests and answers on the wire.
+//! Malformed requests and responses on the wire.
 
 use super::*;
 
-/// The client gets this status and an end, and the application nothing.
+/// Ensures that the client gets this status and an orderly end, and the application no byte.
 async fn ensure_answered(sent: &[u8], status: &str) {
     let mut scene = Scene::new().await;
     scene.client.write_all(sent).await.unwrap();
@@ -50,7 +50,7 @@ fn requests_that_could_be_read_in_two_ways_are_answered_with_400() {
 }
 
 #[test]
-fn what_hides_behind_a_malformed_request_is_not_read() {
+fn bytes_after_a_malformed_request_are_not_read_as_a_request() {
     run(async {
         let sent = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n\
                      0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -108,7 +108,7 @@ fn a_malformed_chunk_resets_the_application_and_is_answered_with_400() {
 }
 
 #[test]
-fn a_body_that_is_cut_short_is_no_end_for_the_application() {
+fn a_body_that_is_cut_short_is_not_an_orderly_end_for_the_application() {
     run(async {
         let mut scene = Scene::new().await;
         let head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc";
@@ -123,7 +123,7 @@ const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 const SENT: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 
 #[test]
-fn malformed_answers_are_502_and_end_both() {
+fn malformed_responses_are_502_and_end_both_connections() {
     run(async {
         for answer in [
             "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\nhello",
@@ -149,7 +149,7 @@ fn malformed_answers_are_502_and_end_both() {
 }
 
 #[test]
-fn a_malformed_chunk_of_an_answer_resets_both() {
+fn a_malformed_chunk_of_a_response_resets_both_sides() {
     run(async {
         let mut scene = Scene::new().await;
         scene.pass(GET, SENT).await;
@@ -163,17 +163,17 @@ fn a_malformed_chunk_of_an_answer_resets_both() {
 }
 
 #[test]
-fn what_follows_an_answer_is_not_taken_for_the_next() {
+fn bytes_after_a_response_are_not_read_as_the_next_response() {
     run(async {
         let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
         let got = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
-        // Behind it at once.
+        // Directly after the response.
         let mut scene = Scene::new().await;
         scene.pass(&GET.repeat(2), SENT).await;
         scene.answer(&answer.repeat(2), got).await;
         assert_eq!(read_to_end(&mut scene.client).await, "");
         assert_eq!(scene.gate.targets().len(), 1);
-        // And while no request is under way.
+        // Later, while no request is under way.
         let mut scene = Scene::new().await;
         scene.pass(GET, SENT).await;
         scene.answer(answer, got).await;

@@ -1,4 +1,4 @@
-//! A client, the proxy and an application over loopback.
+//! A client, the proxy and an application, over loopback connections.
 
 mod bodies;
 mod http1;
@@ -33,14 +33,14 @@ use ambit_datapath::RequestStream;
 use ambit_policy::RequestPermit;
 use ambit_relay::Meter;
 
-/// How long a test waits for what has to come.
+/// How long a test waits for something that has to happen.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A body that fits no buffer on its way.
+/// The length of a body that does not fit into the buffers on its way.
 const LARGE: usize = 5 << 20;
 
-/// Denies `/denied` and below, and makes `/rewritten` of `/to-rewrite`. Of the body of a request that
-/// has `x-show` it reads so many bytes before.
+/// Denies `/denied` and below, and changes `/to-rewrite` into `/rewritten`. If a request has `x-show`,
+/// it reads that many bytes of the body before.
 #[derive(Clone)]
 struct TestGate(Rc<Judged>);
 
@@ -91,7 +91,7 @@ impl Gate for TestGate {
     }
 }
 
-/// Reads so much of a body, and has it passed on.
+/// Reads this much of a body, and puts it back.
 async fn read_ahead(
     head: &mut RequestHead,
     body: &mut impl JudgedBody,
@@ -139,7 +139,7 @@ impl PermittedRequest for TestGrant {
     }
 }
 
-/// The ends of a served connection.
+/// A served connection: both ends, and the gate.
 struct Scene {
     client: TcpStream,
     application: TcpStream,
@@ -172,19 +172,20 @@ impl Scene {
         }
     }
 
-    /// Sends a request's bytes, and expects others at the application.
+    /// Sends these bytes as the client, and expects those at the application.
     async fn pass(&mut self, sent: &str, expected: &str) {
         self.client.write_all(sent.as_bytes()).await.unwrap();
         expect(&mut self.application, expected).await;
     }
 
-    /// Sends an answer's bytes, and expects others at the client.
+    /// Sends these bytes as the application, and expects those at the client.
     async fn answer(&mut self, sent: &str, expected: &str) {
         self.application.write_all(sent.as_bytes()).await.unwrap();
         expect(&mut self.client, expected).await;
     }
 
-    /// Waits until the connection has been served; the application got no byte besides those read.
+    /// Waits until the connection has been served, and ensures that the application received no byte
+    /// that was not read.
     async fn ensure_nothing_sent(self) {
         self.serving.await.unwrap();
         let mut application = self.application;
@@ -208,7 +209,7 @@ impl TestGate {
         self.0.revoked.send_replace(true);
     }
 
-    /// What was read of bodies that were read before their requests were passed on.
+    /// The parts of bodies that the gate has read.
     fn shown(&self) -> Vec<Result<String, BodyError>> {
         self.0.shown.borrow().clone()
     }
@@ -242,7 +243,7 @@ fn run(test: impl Future<Output = ()>) {
     LocalSet::new().block_on(&runtime, bounded);
 }
 
-/// Reads exactly this.
+/// Reads exactly these bytes.
 async fn expect(stream: &mut TcpStream, expected: &str) {
     let mut got = Vec::new();
     while got.len() < expected.len() {

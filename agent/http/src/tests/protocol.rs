@@ -1,4 +1,4 @@
-//! What is HTTP, and what becomes of the rest.
+//! Which connections speak HTTP, and how the others are handed back.
 
 use super::*;
 
@@ -21,7 +21,7 @@ async fn ensure_not_http(sent: &[u8]) {
 }
 
 #[test]
-fn what_is_no_http_is_handed_back_with_its_bytes() {
+fn a_connection_without_http_is_handed_back_with_its_bytes() {
     run(async {
         for sent in [
             &b"\x16\x03\x01"[..],
@@ -34,7 +34,7 @@ fn what_is_no_http_is_handed_back_with_its_bytes() {
 }
 
 #[test]
-fn an_end_within_the_first_word_is_no_http() {
+fn an_end_within_the_first_word_is_not_http() {
     run(async {
         let mut scene = Scene::new().await;
         scene.client.write_all(b"PRI").await.unwrap();
@@ -45,7 +45,7 @@ fn an_end_within_the_first_word_is_no_http() {
 }
 
 #[test]
-fn an_application_that_speaks_first_is_no_http_server() {
+fn an_application_that_speaks_first_is_not_an_http_server() {
     run(async {
         let mut scene = Scene::new().await;
         scene.application.write_all(b"220 mail\r\n").await.unwrap();
@@ -77,7 +77,7 @@ fn a_client_that_sends_nothing_ends_the_application_in_order() {
 }
 
 #[test]
-fn a_first_line_that_stops_is_given_up() {
+fn a_stalled_first_line_times_out() {
     run(async {
         let limits = HttpLimits {
             head_timeout: Duration::from_millis(1),

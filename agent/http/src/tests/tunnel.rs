@@ -1,4 +1,4 @@
-//! A client that comes through a tunnel.
+//! Clients that connect through a tunnel.
 
 use h2::{Reason, RecvStream, SendStream};
 use http::{Method, Request, Response};
@@ -13,7 +13,7 @@ const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 const SENT: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
-/// The caller's end of a tunnel, and the application's of its connection.
+/// The caller's end of a tunnel, and the application's end of its connection.
 struct Tunnelled {
     send: SendStream<Bytes>,
     receive: RecvStream,
@@ -111,7 +111,7 @@ fn requests_through_a_tunnel_are_served_and_ended_in_order() {
 }
 
 #[test]
-fn an_abort_through_a_tunnel_is_no_end_for_the_application() {
+fn an_abort_through_a_tunnel_is_not_an_orderly_end_for_the_application() {
     run(async {
         let mut tunnelled = Tunnelled::new().await;
         tunnelled.send.send_data(GET.into(), false).unwrap();
@@ -136,13 +136,13 @@ fn a_revoked_request_is_an_abort_through_the_tunnel() {
 }
 
 #[test]
-fn small_frames_that_nobody_reads_do_not_close_the_tunnel() {
+fn small_frames_that_are_not_read_do_not_close_the_tunnel() {
     run(async {
         let mut tunnelled = Tunnelled::new().await;
         let head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999\r\n\r\n";
         tunnelled.send.send_data(head.into(), false).unwrap();
         expect(&mut tunnelled.application, "POST / HTTP/1.1\r\nhost: a\r\n").await;
-        // Below the number that h2 lets wait, if each burst is taken before the next.
+        // Fewer than h2 lets wait, if each burst is taken in before the next.
         let (frame, burst) = (Bytes::from_static(&[0; 16]), 64);
         let mut written = 0;
         loop {
@@ -167,7 +167,7 @@ fn small_frames_that_nobody_reads_do_not_close_the_tunnel() {
 }
 
 #[test]
-fn what_is_no_http_is_relayed_once_it_is_allowed() {
+fn a_connection_without_http_is_relayed_once_it_is_allowed() {
     run(async {
         let mut tunnelled = Tunnelled::new().await;
         tunnelled

@@ -47,7 +47,7 @@ fn an_upgraded_connection_ends_with_its_permit() {
 }
 
 #[test]
-fn what_was_sent_in_hope_of_an_upgrade_is_judged_without_one() {
+fn bytes_sent_in_expectation_of_an_upgrade_are_judged_if_there_is_none() {
     run(async {
         let mut scene = Scene::new().await;
         let hopeful = format!("{OFFER}GET /denied HTTP/1.1\r\nHost: a\r\n\r\n");

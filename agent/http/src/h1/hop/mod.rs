@@ -1,9 +1,9 @@
-//! Headers that are about one connection (RFC 9110, section 7.6.1). They go before the request is
-//! judged, so that policy sees what the application sees.
+//! Hop-by-hop headers (RFC 9110, section 7.6.1). They are removed before the request is judged, so that
+//! policy sees the headers that the application sees.
 //!
-//! A header that Connection names goes too, except that a request which names one that policies or
-//! applications rely on is refused: who sends it wants it lost on the way. Of the protocols that
-//! Upgrade offers, those that carry requests of their own are not offered on: they would not be
+//! A header that Connection names is removed too. If it is one that policies or applications rely on,
+//! the request is refused: its sender wants the header to be lost on the way. Protocols in Upgrade that
+//! carry requests of their own are not offered to the application, since those requests would not be
 //! judged.
 
 use bytes::BytesMut;
@@ -18,7 +18,7 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
-/// Headers that Connection may not name.
+/// End-to-end headers, which Connection must not name.
 const END_TO_END: [&str; 13] = [
     "host",
     "transfer-encoding",
@@ -35,29 +35,30 @@ const END_TO_END: [&str; 13] = [
     "range",
 ];
 
-/// Beginnings of others.
+/// Prefixes of more end-to-end headers.
 const END_TO_END_BEGUN: [&str; 3] = ["content-", "x-forwarded-", "if-"];
 
 /// Protocols that carry requests: their names, or the names of their drafts up to the `-`.
 const CARRIES_REQUESTS: [&str; 6] = ["h2c", "h2", "http", "tls", "h3", "spdy"];
 
-/// Protocols that one message may list in Upgrade.
+/// The most protocols that one message may list in Upgrade.
 const MOST_PROTOCOLS: usize = 16;
 
-/// What becomes of the connection after a message.
+/// Whether a connection is kept after a message (RFC 9112, section 9.3).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ConnectionPersistence {
-    /// It takes another one.
+    /// Another message may follow.
     KeepAlive,
-    /// It ends.
+    /// The connection ends.
     Close,
 }
 
-/// Takes a request's connection headers out. Upgrade stays where it is in force, and `te: trailers`.
+/// Removes a request's hop-by-hop headers. Upgrade and `te: trailers` are kept if Connection names
+/// them.
 ///
 /// # Errors
 /// [`Malformed::Connection`], [`Malformed::Upgrade`].
-pub(super) fn take_of_request(
+pub(super) fn remove_from_request(
     headers: &mut HeaderMap,
     version: Version,
 ) -> Result<ConnectionPersistence, Malformed> {
@@ -82,11 +83,11 @@ pub(super) fn take_of_request(
     Ok(persistence(version, &named))
 }
 
-/// Takes a response's connection headers out, but for Upgrade.
+/// Removes a response's hop-by-hop headers except Upgrade.
 ///
 /// # Errors
 /// [`Malformed::Connection`].
-pub(super) fn take_of_response(
+pub(super) fn remove_from_response(
     headers: &mut HeaderMap,
     version: Version,
 ) -> Result<ConnectionPersistence, Malformed> {
@@ -102,7 +103,7 @@ pub(super) fn take_of_response(
     Ok(persistence(version, &named))
 }
 
-/// Whether an application's answer chose among the protocols that it was offered.
+/// Whether an application's response chooses among the protocols that it was offered.
 pub(super) fn was_offered(chosen: &HeaderMap, offered: &HeaderMap) -> bool {
     let (Some(chosen), Some(offered)) = (protocols(chosen), protocols(offered)) else {
         return false;
@@ -114,7 +115,7 @@ pub(super) fn was_offered(chosen: &HeaderMap, offered: &HeaderMap) -> bool {
     !chosen.is_empty() && chosen.iter().all(is_offered)
 }
 
-/// Takes out what is about one connection, whatever it says.
+/// Removes the hop-by-hop headers, except those that only Connection names.
 pub(crate) fn remove_all(headers: &mut HeaderMap) {
     remove(headers, &[]);
 }
@@ -145,7 +146,7 @@ fn persistence(version: Version, named: &[String]) -> ConnectionPersistence {
     }
 }
 
-/// Writes the Connection header.
+/// Writes the Connection header, if it is needed.
 pub(super) fn put_connection(
     out: &mut BytesMut,
     headers: &HeaderMap,
@@ -165,7 +166,7 @@ pub(super) fn put_connection(
     }
 }
 
-/// What Connection lists, in lower case.
+/// The names that Connection lists, in lower case.
 fn named(headers: &HeaderMap) -> Result<Vec<String>, Malformed> {
     let named: Vec<String> = tokens(headers, CONNECTION).collect();
     let are_tokens = named.iter().all(|name| name.bytes().all(is_tchar));
@@ -181,8 +182,8 @@ fn wants_trailers(headers: &HeaderMap) -> bool {
     tokens(headers, TE).any(|token| token == "trailers")
 }
 
-/// The protocols that may be offered on. What is not written as a protocol is not: some server may
-/// see one in it that carries requests.
+/// The protocols to offer to the application. An element that is not a well-formed protocol is left
+/// out: some server may read one in it that carries requests.
 ///
 /// # Errors
 /// [`Malformed::Upgrade`].
@@ -193,13 +194,15 @@ fn upgrade(headers: &HeaderMap) -> Result<Option<HeaderValue>, Malformed> {
     Ok(value.filter(|value| !value.is_empty()))
 }
 
-/// What Upgrade lists, in lower case; `None` if it is more than [`MOST_PROTOCOLS`].
+/// The protocols that Upgrade lists, in lower case; `None` if there are more than
+/// [`MOST_PROTOCOLS`].
 fn protocols(headers: &HeaderMap) -> Option<Vec<String>> {
     let listed: Vec<String> = tokens(headers, UPGRADE).take(MOST_PROTOCOLS + 1).collect();
     (listed.len() <= MOST_PROTOCOLS).then_some(listed)
 }
 
-/// RFC 9110, section 7.8: a token, with a version after a slash or without.
+/// Whether a string is a protocol (RFC 9110, section 7.8): a token, with or without a version after a
+/// slash.
 fn is_protocol(text: &str) -> bool {
     let is_token = |part: &str| !part.is_empty() && part.bytes().all(is_tchar);
     match text.split_once('/') {
@@ -226,7 +229,7 @@ fn tokens(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = String>
         .filter(|token| !token.is_empty())
 }
 
-/// Without the white space around it (RFC 9110's OWS, and nothing else).
+/// Removes optional white space (RFC 9110's OWS, and nothing else) around a value.
 fn trim(value: &[u8]) -> &[u8] {
     let is_text = |&byte: &u8| byte != b' ' && byte != b'\t';
     let start = value.iter().position(is_text).unwrap_or(value.len());

@@ -11,11 +11,11 @@ fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
 
 fn request(lines: &[(&'static str, &'static str)]) -> Result<HeaderMap, Malformed> {
     let mut headers = headers(lines);
-    take_of_request(&mut headers, Version::HTTP_11).map(|_| headers)
+    remove_from_request(&mut headers, Version::HTTP_11).map(|_| headers)
 }
 
 #[test]
-fn what_is_of_the_connection_goes_and_what_it_names_too() {
+fn hop_by_hop_headers_and_those_that_connection_names_are_removed() {
     let left = request(&[
         ("connection", "close, X-Secret ,"),
         ("x-secret", "1"),
@@ -29,7 +29,7 @@ fn what_is_of_the_connection_goes_and_what_it_names_too() {
 }
 
 #[test]
-fn a_request_cannot_have_what_policies_rely_on_taken_out() {
+fn a_request_cannot_have_headers_removed_that_policies_rely_on() {
     for name in [
         "host",
         "Content-Length",
@@ -42,7 +42,7 @@ fn a_request_cannot_have_what_policies_rely_on_taken_out() {
     ] {
         let mut headers = HeaderMap::new();
         headers.insert(CONNECTION, HeaderValue::from_str(name).unwrap());
-        let refused = take_of_request(&mut headers, Version::HTTP_11);
+        let refused = remove_from_request(&mut headers, Version::HTTP_11);
         assert_eq!(refused, Err(Malformed::Connection), "{name}");
     }
     assert_eq!(
@@ -52,16 +52,16 @@ fn a_request_cannot_have_what_policies_rely_on_taken_out() {
 }
 
 #[test]
-fn an_upgrade_is_offered_on_where_connection_names_it() {
+fn an_upgrade_is_passed_on_if_connection_names_it() {
     let websocket = [("connection", "Upgrade"), ("upgrade", "WebSocket")];
     assert_eq!(request(&websocket).unwrap()["upgrade"], "websocket");
     let mut old = headers(&websocket);
-    take_of_request(&mut old, Version::HTTP_10).unwrap();
+    remove_from_request(&mut old, Version::HTTP_10).unwrap();
     assert!(old.is_empty());
 }
 
 #[test]
-fn protocols_whose_requests_would_not_be_judged_are_not_offered_on() {
+fn protocols_whose_requests_would_not_be_judged_are_not_passed_on() {
     for protocol in ["h2c", "HTTP/2.0", "TLS/1.0", "h2c, H2"] {
         let lines = [
             ("connection", "upgrade, http2-settings"),
@@ -74,9 +74,9 @@ fn protocols_whose_requests_would_not_be_judged_are_not_offered_on() {
     assert_eq!(request(&mixed).unwrap()["upgrade"], "websocket");
 }
 
-/// Servers differ in how much of an offer they look at.
+/// Servers differ in which part of a protocol's name they look at.
 #[test]
-fn protocols_that_carry_requests_are_known_however_they_are_written() {
+fn protocols_that_carry_requests_are_recognised_however_they_are_written() {
     for protocol in [
         "h2c;q=1",
         "H2C ; q=1",
@@ -121,7 +121,7 @@ fn an_application_may_choose_only_what_it_was_offered() {
 }
 
 #[test]
-fn te_is_sent_on_for_trailers_only() {
+fn te_is_passed_on_for_trailers_only() {
     let te = |value| request(&[("connection", "te"), ("te", value)]).unwrap();
     assert_eq!(te("gzip, Trailers")["te"], "trailers");
     assert!(te("gzip").is_empty());
@@ -134,14 +134,14 @@ fn a_response_keeps_its_upgrade_and_its_content() {
         ("upgrade", "a"),
         ("x-a", "b"),
     ]);
-    take_of_response(&mut sent, Version::HTTP_11).unwrap();
+    remove_from_response(&mut sent, Version::HTTP_11).unwrap();
     assert_eq!(sent, headers(&[("upgrade", "a")]));
     let mut bad = headers(&[("connection", "content-length")]);
-    let refused = take_of_response(&mut bad, Version::HTTP_11);
+    let refused = remove_from_response(&mut bad, Version::HTTP_11);
     assert_eq!(refused, Err(Malformed::Connection));
 }
 
-/// One answer held a thread for more than a second.
+/// The lists of one response must not occupy a thread for long.
 #[test]
 fn twice_the_lists_cost_no_more_than_twice_the_steps() {
     let list = |times: usize| HeaderValue::try_from("a,".repeat(times)).unwrap();
@@ -156,8 +156,8 @@ fn twice_the_lists_cost_no_more_than_twice_the_steps() {
         let chosen = HeaderMap::from_iter([(CONNECTION, list(times)), (UPGRADE, list(times))]);
         steps_of(|| {
             let _ = was_offered(&chosen, &offered);
-            let _ = take_of_request(&mut offered.clone(), Version::HTTP_11);
-            let _ = take_of_response(&mut chosen.clone(), Version::HTTP_11);
+            let _ = remove_from_request(&mut offered.clone(), Version::HTTP_11);
+            let _ = remove_from_response(&mut chosen.clone(), Version::HTTP_11);
         })
         .1
     };
@@ -166,7 +166,7 @@ fn twice_the_lists_cost_no_more_than_twice_the_steps() {
 }
 
 #[test]
-fn more_protocols_than_are_read_are_refused() {
+fn too_many_protocols_are_refused() {
     let upgrade = |count: usize| {
         let list = vec!["websocket"; count].join(",");
         HeaderMap::from_iter([
@@ -174,7 +174,7 @@ fn more_protocols_than_are_read_are_refused() {
             (UPGRADE, HeaderValue::try_from(list).unwrap()),
         ])
     };
-    let taken = |count| take_of_request(&mut upgrade(count), Version::HTTP_11).is_ok();
+    let taken = |count| remove_from_request(&mut upgrade(count), Version::HTTP_11).is_ok();
     assert!(taken(16) && !taken(17));
     assert!(was_offered(&upgrade(16), &upgrade(1)));
     assert!(!was_offered(&upgrade(17), &upgrade(1)));

@@ -1,5 +1,5 @@
-//! The head of an HTTP/1 request: bytes in, a [`RequestHead`] out, and nothing in between that two
-//! readers could understand differently.
+//! The head of an HTTP/1 request, read into a [`RequestHead`] and written from one. Heads that two
+//! readers could understand differently are refused.
 
 use bytes::{BufMut, BytesMut};
 use http::header::HOST;
@@ -7,24 +7,26 @@ use http::{HeaderMap, HeaderValue, Method, Version};
 
 use super::super::head::{RequestHead, is_authority, is_target};
 use super::super::sniff::LONGEST_METHOD;
-use super::body::{Framing, declared, put_framing};
-use super::fields::{Malformed, NO_FIELDS, Scanner, header_map, put_field, put_fields, single};
-use super::hop::{ConnectionPersistence, put_connection, take_of_request};
+use super::body::{Framing, declared_framing, put_framing};
+use super::fields::{
+    Malformed, NO_FIELDS, Scanner, header_map, put_field, put_fields, single_value,
+};
+use super::hop::{ConnectionPersistence, put_connection, remove_from_request};
 
-/// A request's head, and what follows from it.
+/// A request's head, and what follows from it for the body and the connection.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ParsedRequest {
-    /// What is judged.
+    /// The head that is judged.
     pub head: RequestHead,
-    /// Where its body ends.
+    /// Where the body ends.
     pub framing: Framing,
-    /// Whether the client sends another request afterwards.
+    /// Whether the client may send another request afterwards.
     pub persistence: ConnectionPersistence,
-    /// Bytes of the head.
+    /// The length of the head in bytes.
     pub consumed: usize,
 }
 
-/// Reads one request's head, however its bytes come.
+/// Reads one request's head, in however many parts its bytes arrive.
 #[derive(Clone, Debug)]
 pub struct HeadParser {
     scanner: Scanner,
@@ -32,7 +34,7 @@ pub struct HeadParser {
 }
 
 impl HeadParser {
-    /// For a head of at most `most` bytes.
+    /// A parser for a head of at most `most` bytes.
     pub fn new(most: usize) -> Self {
         Self {
             scanner: Scanner::default(),
@@ -40,11 +42,11 @@ impl HeadParser {
         }
     }
 
-    /// The head that `bytes` begin with; `None` until all of it has come. `bytes` begin where they
-    /// began before.
+    /// The head that `bytes` begin with; `None` until all of it has arrived. `bytes` begin at the same
+    /// byte in each call.
     ///
     /// # Errors
-    /// [`Malformed`], as soon as it is seen.
+    /// [`Malformed`], as soon as the bytes show it.
     pub fn parse(&mut self, bytes: &[u8]) -> Result<Option<ParsedRequest>, Malformed> {
         match self.scanner.scan(bytes, self.most)? {
             Some(end) => parse_whole(&bytes[..end]).map(Some),
@@ -61,8 +63,8 @@ fn parse_whole(text: &[u8]) -> Result<ParsedRequest, Malformed> {
     let line = RequestLine::read(&split)?;
     let mut headers = header_map(parsed, split.headers, text)?;
     let authority = authority(&line, &mut headers)?;
-    let framing = declared(&mut headers, line.version)?.unwrap_or(Framing::None);
-    let persistence = take_of_request(&mut headers, line.version)?;
+    let framing = declared_framing(&mut headers, line.version)?.unwrap_or(Framing::None);
+    let persistence = remove_from_request(&mut headers, line.version)?;
     let head = RequestHead {
         method: line.method,
         scheme: None,
@@ -83,13 +85,13 @@ struct RequestLine {
     method: Method,
     /// In origin form, or `*`.
     target: String,
-    /// Of a target in absolute form.
+    /// The authority of a target in absolute form.
     authority: Option<String>,
     version: Version,
 }
 
-/// Ensures that the request line is three words between single spaces, the last of them a version.
-/// It is not empty then; httparse would skip empty lines.
+/// Ensures that the request line is three words, separated by single spaces, and that the last is a
+/// version. An empty line, which httparse would skip, is refused.
 fn check_request_line(text: &[u8]) -> Result<(), Malformed> {
     let line = text.split(|&byte| byte == b'\r').next().unwrap_or_default();
     let mut words = line.split(|&byte| byte == b' ');
@@ -101,8 +103,8 @@ fn check_request_line(text: &[u8]) -> Result<(), Malformed> {
 }
 
 impl RequestLine {
-    /// Reads the words that httparse has split. From the first word on that it refused, there are
-    /// none.
+    /// Reads the words that httparse has split. They are `None` from the first word on that it
+    /// refused.
     fn read(split: &httparse::Request<'_, '_>) -> Result<Self, Malformed> {
         let method = parse_method(split.method.ok_or(Malformed::Method)?)?;
         if method == Method::CONNECT {
@@ -124,7 +126,7 @@ impl RequestLine {
     }
 }
 
-/// Reads a method; httparse has made sure that it is a token.
+/// Reads a method, which httparse has found to be a token.
 fn parse_method(word: &str) -> Result<Method, Malformed> {
     if word.len() > LONGEST_METHOD || word.bytes().any(|byte| byte.is_ascii_lowercase()) {
         return Err(Malformed::Method);
@@ -132,7 +134,7 @@ fn parse_method(word: &str) -> Result<Method, Malformed> {
     Method::from_bytes(word.as_bytes()).map_err(|_| Malformed::Method)
 }
 
-/// The target in origin form, and the authority that it names.
+/// Returns the target in origin form, and the authority that it names.
 fn parse_target(method: &Method, text: &str) -> Result<(String, Option<String>), Malformed> {
     if !is_target(text) {
         return Err(Malformed::Target);
@@ -160,9 +162,9 @@ fn parse_target(method: &Method, text: &str) -> Result<(String, Option<String>),
     Ok((target, Some(authority.to_owned())))
 }
 
-/// Whom the request is for: the target's authority or Host, which may not differ. Takes Host out.
+/// Returns the authority of the request: the target's or Host, which must not differ. Removes Host.
 fn authority(line: &RequestLine, headers: &mut HeaderMap) -> Result<String, Malformed> {
-    let host = single(headers, HOST, Malformed::Host)?.map(HeaderValue::as_bytes);
+    let host = single_value(headers, HOST, Malformed::Host)?.map(HeaderValue::as_bytes);
     let host = host.map(|value| std::str::from_utf8(value).ok());
     let host = match host {
         Some(Some(host)) if is_authority(host) => Some(host.to_owned()),
@@ -178,15 +180,15 @@ fn authority(line: &RequestLine, headers: &mut HeaderMap) -> Result<String, Malf
     }
 }
 
-/// A head that the gate has made into what cannot be sent.
+/// The gate has changed the head into one that cannot be sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("the request's target or authority cannot be written into a request line")]
+#[error("the request's target or authority cannot be written into a request")]
 pub struct Unwritable;
 
 /// Writes a request's head.
 ///
 /// # Errors
-/// [`Unwritable`]; then nothing is written.
+/// [`Unwritable`]. Nothing is written then.
 pub fn write_request(
     head: &RequestHead,
     framing: Framing,
