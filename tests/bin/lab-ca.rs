@@ -1,6 +1,6 @@
 //! `lab-ca ADDRESS NAME DIRECTORY`: an authority by Istio's protocol, with a certificate for NAME. Its
-//! answers are as wrong as `DIRECTORY/fault` says; right, where that is empty or missing. It writes its
-//! root to `DIRECTORY/root.pem`, and says each request on standard output.
+//! answers are wrong as `DIRECTORY/fault` says, and right if that is empty or missing. It writes its
+//! root to `DIRECTORY/root.pem`, and prints each request to the standard output.
 
 use std::fs;
 use std::path::PathBuf;
@@ -78,7 +78,7 @@ impl Root {
 struct Authority {
     directory: PathBuf,
     own: Root,
-    /// One that nobody knows of.
+    /// One that nothing else knows.
     other: Root,
 }
 

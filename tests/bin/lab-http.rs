@@ -1,5 +1,5 @@
-//! `lab-http JSON`: sends bytes as they are told over one connection, and says as JSON what HTTP/1
-//! answers came back and what became of the connection. `ambit_tests::RawCall` tells it what.
+//! `lab-http JSON`: sends the given bytes over one connection, and prints as JSON which HTTP/1 answers
+//! came back and how the connection ended. Its argument is an `ambit_tests::RawCall`.
 
 use std::error::Error;
 use std::io::{ErrorKind, Read, Write};
@@ -60,7 +60,7 @@ fn ended(error: ErrorKind) -> &'static str {
     }
 }
 
-/// The answers among the bytes, and what is left of them. `has_ended`: no more will come.
+/// The answers in the bytes, and the bytes after them. `has_ended`: no more will come.
 fn parse(mut bytes: &[u8], has_ended: bool) -> (Vec<Value>, &[u8]) {
     let mut answers = Vec::new();
     while let Some((answer, rest)) = answer(bytes, has_ended) {

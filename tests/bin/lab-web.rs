@@ -65,7 +65,7 @@ fn accept(listener: &TcpListener) -> io::Result<()> {
 struct Connection {
     number: u64,
     stream: TcpStream,
-    /// What has come and is not used yet.
+    /// Bytes that have arrived and are not used yet.
     read: Vec<u8>,
 }
 
@@ -125,7 +125,7 @@ impl Connection {
         self.stream.shutdown(Shutdown::Write)
     }
 
-    /// The next head, without the empty line; `None` where the client has ended.
+    /// The next head, without the empty line; `None` if the client has closed the connection.
     fn head(&mut self) -> io::Result<Option<String>> {
         loop {
             if let Some(end) = position(&self.read, b"\r\n\r\n") {

@@ -21,7 +21,7 @@ impl GrpcAuthorizer {
     ///
     /// # Errors
     ///
-    /// Where it does not.
+    /// If it does not.
     pub fn start(lab: &Lab, place: &Place, listen: SocketAddr) -> Result<Self> {
         let mut command = place.command(tool("lab-authorizer")?)?;
         command.arg(listen.to_string());
@@ -32,7 +32,7 @@ impl GrpcAuthorizer {
         Ok(Self { process })
     }
 
-    /// What it was asked.
+    /// The checks that it received.
     pub fn log(&self) -> String {
         self.process.log()
     }
@@ -48,7 +48,7 @@ impl PythonAuthorizer {
     ///
     /// # Errors
     ///
-    /// Where it does not.
+    /// If it does not.
     pub fn start(lab: &Lab, place: &Place, listen: SocketAddr) -> Result<Self> {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/authorizer.py");
         let mut command = place.command("python3")?;

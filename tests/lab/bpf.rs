@@ -16,7 +16,7 @@ use crate::process::output;
 /// The last byte of foreign keys, which is that of no key of an agent.
 const FOREIGN: u8 = 0xEE;
 
-/// Of the front of a key that has more: what it belongs to, such as a policy set.
+/// The beginning of a longer key: what the key belongs to, for example a policy set.
 const OWNER: usize = 4;
 
 /// A pinned map.
@@ -34,7 +34,7 @@ impl PinnedMap {
     ///
     /// # Errors
     ///
-    /// Where there is none, or bpftool cannot describe it.
+    /// If there is none, or bpftool cannot describe it.
     pub fn named(lab: &Lab, node: NodeName, name: &str) -> Result<Vec<Self>> {
         let mut paths = Vec::new();
         find(&lab.pins(node), name, &mut paths)?;
@@ -58,11 +58,11 @@ impl PinnedMap {
         })
     }
 
-    /// Adds foreign entries until there is no room.
+    /// Adds foreign entries until the map is full.
     ///
     /// # Errors
     ///
-    /// Where there is room left.
+    /// If the map is not full.
     pub fn fill(&self) -> Result<()> {
         let map = bpf_call::open(&self.path)?;
         let filled = bpf_call::update(&map, &self.keys(), &vec![0; self.value_size]);
@@ -77,7 +77,7 @@ impl PinnedMap {
     ///
     /// # Errors
     ///
-    /// Where bpftool cannot list them.
+    /// If bpftool cannot list them.
     pub fn entries(&self) -> Result<usize> {
         let mut command = Command::new("bpftool");
         let outcome = output(
@@ -90,11 +90,11 @@ impl PinnedMap {
         Ok(entries.len())
     }
 
-    /// Removes the foreign entries, as many as there are.
+    /// Removes all foreign entries.
     ///
     /// # Errors
     ///
-    /// Where one cannot be removed.
+    /// If one cannot be removed.
     pub fn empty(&self) -> Result<()> {
         let map = bpf_call::open(&self.path)?;
         let keys = self.keys();
@@ -128,7 +128,7 @@ impl PinnedMap {
 ///
 /// # Errors
 ///
-/// Where bpftool cannot describe one.
+/// If bpftool cannot describe one.
 pub fn pinned_links(lab: &Lab, node: NodeName) -> Result<Vec<[u64; 2]>> {
     let mut paths = Vec::new();
     for entry in fs::read_dir(lab.pins(node))? {
@@ -180,8 +180,7 @@ fn describe(kind: &str, path: &Path) -> Result<Value> {
     Ok(serde_json::from_str(&outcome.stdout)?)
 }
 
-/// The front of the keys of what was made last, such as the policy set in force; empty where the map
-/// is.
+/// The beginning of the latest keys, for example the policy set in force; empty if the map is empty.
 fn newest_owner(path: &Path) -> Result<Vec<u8>> {
     let mut command = Command::new("bpftool");
     let outcome = output(command.args(["--json", "map", "dump", "pinned"]).arg(path))?;

@@ -16,7 +16,7 @@ pub struct Decision {
     pub path: String,
     /// `kernel` or `proxy`.
     pub layer: String,
-    /// The policy object and its rule, or the reason where no policy decided.
+    /// The policy object and its rule, or the reason if no policy decided.
     pub decided_by: String,
 }
 
@@ -40,7 +40,7 @@ impl LogMark {
     ///
     /// # Errors
     ///
-    /// Where there is none.
+    /// If there is none.
     pub fn decision_about(&self, agents: &[Agent], destination: SocketAddr) -> Result<Decision> {
         let what = format!("a decision about {destination} in the agents' logs");
         eventually(SOON, &what, || {

@@ -20,7 +20,7 @@ impl Envoy {
     ///
     /// # Errors
     ///
-    /// Where it does not.
+    /// If it does not.
     pub fn start(lab: &Lab, place: &Place, configuration: &Value) -> Result<Self> {
         let file = tempfile::Builder::new()
             .prefix("envoy-")

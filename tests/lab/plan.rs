@@ -4,7 +4,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// The Pod and Service ranges, as `ambit run` is told of them.
+/// The Pod and Service ranges, as arguments of `ambit run`.
 pub(crate) const MESH_CIDRS: [&str; 6] = [
     "10.78.1.0/24",
     "10.78.2.0/24",

@@ -1,4 +1,4 @@
-//! Running processes: to their end, or for as long as their guard lives.
+//! Runs processes to their end, or while their guard lives.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek};
@@ -28,16 +28,16 @@ pub struct Outcome {
 ///
 /// # Errors
 ///
-/// Where it cannot be started, or has not ended after twenty seconds (it is killed then).
+/// If it cannot be started, or has not ended after twenty seconds (it is killed then).
 pub fn output(command: &mut Command) -> Result<Outcome> {
     output_within(SOON, command)
 }
 
-/// Runs a command to its end, which may take some time, such as a compiler's.
+/// Runs a command to its end, which may take some time, for example a compiler.
 ///
 /// # Errors
 ///
-/// Where it cannot be started, or has not ended within `limit` (it is killed then).
+/// If it cannot be started, or has not ended within `limit` (it is killed then).
 pub fn output_within(limit: Duration, command: &mut Command) -> Result<Outcome> {
     let (mut stdout, mut stderr) = (tempfile::tempfile()?, tempfile::tempfile()?);
     command
@@ -86,7 +86,7 @@ impl Process {
     ///
     /// # Errors
     ///
-    /// Where it cannot be started.
+    /// If it cannot be started.
     pub fn start(command: &mut Command, log: &Path) -> Result<Self> {
         let file = File::create(log).with_context(|| format!("cannot make {}", log.display()))?;
         command.stdout(file.try_clone()?).stderr(file);
@@ -103,11 +103,11 @@ impl Process {
             .unwrap_or_default()
     }
 
-    /// Waits until it has said a complete line in which `find` finds something.
+    /// Waits until its output has a complete line in which `find` finds something.
     ///
     /// # Errors
     ///
-    /// Where it ends first, or has not said it after twenty seconds.
+    /// If it ends first, or there is no such line after twenty seconds.
     pub fn wait_for_line<T>(&mut self, what: &str, find: impl Fn(&str) -> Option<T>) -> Result<T> {
         self.wait_until(what, |process| {
             let log = process.log();
@@ -116,11 +116,11 @@ impl Process {
         })
     }
 
-    /// Looks until `look` finds something.
+    /// Calls `look` until it finds something.
     ///
     /// # Errors
     ///
-    /// Where the process ends first, or twenty seconds pass.
+    /// If the process ends first, or twenty seconds pass.
     pub fn wait_until<T>(&mut self, what: &str, look: impl Fn(&Self) -> Option<T>) -> Result<T> {
         let found = eventually(SOON, what, || {
             // In this order: what it said last is there by the time that its end is seen.
@@ -148,7 +148,7 @@ impl Process {
         self.child.as_ref().map(Child::id)
     }
 
-    /// Its standard input, where the command asked for a pipe; once.
+    /// Its standard input, if the command asked for a pipe; once.
     pub(crate) fn take_stdin(&mut self) -> Option<std::process::ChildStdin> {
         self.child.as_mut()?.stdin.take()
     }
@@ -157,7 +157,7 @@ impl Process {
     ///
     /// # Errors
     ///
-    /// Where it does not end within twenty seconds.
+    /// If it does not end within twenty seconds.
     pub fn end(&mut self, signal: Signal) -> Result<ExitStatus> {
         let id = self.id().context("the process was left to itself")?;
         kill(Pid::from_raw(id.cast_signed()), signal)?;
@@ -168,7 +168,7 @@ impl Process {
     ///
     /// # Errors
     ///
-    /// Where it does not end within twenty seconds.
+    /// If it does not end within twenty seconds.
     pub fn wait_for_end(&mut self) -> Result<ExitStatus> {
         eventually(SOON, "the end of a process", || self.ended())
     }

@@ -12,7 +12,7 @@ use crate::server::tool;
 /// How long a [`RawCall`] goes on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Until {
-    /// Until so many answers have come.
+    /// Until this many answers have arrived.
     Answers(usize),
     /// Until the other side ends the connection.
     End,
@@ -21,7 +21,7 @@ pub enum Until {
 /// Bytes to send over one connection.
 #[derive(Clone, Debug)]
 pub struct RawCall<'a> {
-    /// Where to.
+    /// The destination.
     pub to: SocketAddr,
     /// What.
     pub bytes: &'a [u8],
@@ -38,7 +38,7 @@ pub enum RawEnd {
     Closed,
     /// The other side reset it.
     Reset,
-    /// It did not come to stand.
+    /// It could not be established.
     Refused,
     /// Nothing came any more; never what one wants.
     Silent,
@@ -71,7 +71,7 @@ impl RawCall<'_> {
     ///
     /// # Errors
     ///
-    /// Where the client cannot be run or does not come to an end.
+    /// If the client cannot be run or does not end.
     pub fn make(&self, from: &Place) -> Result<RawReply> {
         let sent: String = self.bytes.iter().copied().map(char::from).collect();
         let answers = match self.until {

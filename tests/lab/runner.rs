@@ -15,7 +15,7 @@ use crate::run::tear_down_on_signals;
 pub struct Test<T = Lab> {
     /// Its name, a sentence about the mesh.
     pub name: &'static str,
-    /// What it does; where it needs a lab, in one of its own.
+    /// Its body; if it needs a lab, it gets its own.
     pub run: fn(&T) -> Result<()>,
 }
 
@@ -78,7 +78,7 @@ fn run_selected<T>(
     report(&counts)
 }
 
-/// Why no lab can be had here.
+/// Why there can be no lab here.
 fn obstacle() -> Option<String> {
     let prepared = tear_down_on_signals()
         .and_then(|()| agent::binary())

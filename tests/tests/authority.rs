@@ -1,4 +1,4 @@
-//! What `ambit ca serve` gives to whom: callers with tokens of all kinds, by curl.
+//! Which certificates `ambit ca serve` gives to which callers: callers with tokens of all kinds, by curl.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -92,7 +92,7 @@ fn a_node_gets_the_identities_of_its_own_pods_only(lab: &Lab) -> Result<()> {
         let name = identity.trim_start_matches("spiffe://");
         answer.ensure_refused(PERMISSION_DENIED, &[name, node.as_str()])?;
     }
-    // Where the token does not say the node, that of its pod counts.
+    // If the token does not name a node, its pod's node counts.
     let by_pod = CallerToken {
         node: None,
         ..of(NodeName::A)
@@ -122,7 +122,7 @@ fn a_pod_gets_its_own_identity_only(lab: &Lab) -> Result<()> {
     let frontend = CallerToken::of(&cluster.mesh.frontend);
     let given = cluster.ask_as(&frontend, None)?;
     given.ensure_for(FRONTEND)?;
-    // Not its own, not even by a name for itself, since it is no agent.
+    // Not even its own identity by name, because it is not an agent.
     for identity in [ORDERS, FRONTEND] {
         let answer = cluster.ask_as(&frontend, Some(identity))?;
         answer.ensure_refused(PERMISSION_DENIED, &["frontend", "node-account"])?;
@@ -278,7 +278,7 @@ fn requests_that_are_none_are_refused(lab: &Lab) -> Result<()> {
             identity: Some(FRONTEND),
         })?;
         let shown = &request[..request.len().min(40)];
-        // What is too large is not read.
+        // A request that is too large is not read.
         let refused = [INVALID_ARGUMENT, RESOURCE_EXHAUSTED, 11].contains(&answer.status());
         ensure!(refused, "{shown:?}: {answer:?}");
     }

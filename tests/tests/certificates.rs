@@ -103,7 +103,7 @@ fn roots_change_without_a_failed_call(lab: &Lab) -> Result<()> {
     ];
     for rotate in rotations {
         rotate()?;
-        // Each certificate is renewed at least twice: the operator waits until all have what is new.
+        // Each certificate is renewed at least twice: the operator waits until all have the new roots.
         std::thread::sleep(Duration::from_secs(10));
         held.echo("still here")?;
     }
@@ -301,7 +301,7 @@ fn is_ready(agent: &Agent) -> Result<bool> {
     Ok(agent.ask("status")?["ready"] == true)
 }
 
-/// Until when the certificates serve, where they are not renewed; seconds since 1970.
+/// Until when the certificates are valid if they are not renewed, in seconds since 1970.
 fn degraded_until(agent: &Agent) -> Option<u64> {
     agent.ask("status").ok()?["certificates"]["degraded_until"].as_u64()
 }

@@ -68,7 +68,7 @@ impl Scene {
     }
 }
 
-/// What an echo client says.
+/// The output of an echo client.
 fn echo(from: &Place, program: &str, source: &str, to: SocketAddr) -> Result<String> {
     let mut command = from.command(program)?;
     command.arg(client(source));

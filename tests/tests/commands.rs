@@ -1,5 +1,5 @@
-//! What the commands do when something is odd: names that would give a terminal commands, readers
-//! that leave, agents that do not answer, files of other editors.
+//! The commands in odd situations: names that contain commands for a terminal, readers that leave,
+//! agents that do not answer, files of other editors.
 
 use std::fs;
 use std::io::{Read, pipe};
@@ -48,7 +48,7 @@ const POLICIES: &str = "security.istio.io/v1";
 /// Evil enough for a file's name.
 const EVIL_FILE: &str = "evil\n::error::forged\u{1b}[31m\u{202e}.yaml";
 
-/// What a terminal or a CI system would obey, but the end of a line.
+/// Characters that a terminal or a CI system would obey, except the end of a line.
 fn is_raw(character: char) -> bool {
     character != '\n'
         && (character.is_control()
@@ -58,7 +58,7 @@ fn is_raw(character: char) -> bool {
             ))
 }
 
-/// Whether nothing from outside reaches whoever reads this.
+/// Whether this output contains nothing unsafe from outside.
 fn ensure_harmless(what: &str, text: &str) -> Result<()> {
     ensure!(!text.contains(is_raw), "{what}: {text:?}");
     let mut lines = text.lines();
@@ -177,11 +177,11 @@ fn each_answer_is_harmless(agent: &Agent) -> Result<()> {
     Ok(())
 }
 
-/// Runs `ambit` with a standard output that nobody reads any more.
+/// Runs `ambit` with a standard output whose reader has left.
 fn unread(arguments: &[&str]) -> Result<Outcome> {
     let (reader, writer) = pipe()?;
     drop(reader);
-    // `output` has a standard output of its own.
+    // `output` sets its own standard output.
     let script = "exec \"$0\" \"$@\" 1>&0";
     let mut command = Command::new("sh");
     command.args(["-c", script]).arg(binary()?).args(arguments);

@@ -1,5 +1,5 @@
-//! An agent that is killed at any step of what it tells the kernel, at its start, while it takes in
-//! or lets go a pod and while it changes a policy: nothing opens, and the next agent finishes it.
+//! An agent that is killed at any call to the kernel, at its start, while it enrols or releases a pod
+//! and while it changes a policy: nothing opens, and the next agent completes the work.
 
 use std::process::ExitCode;
 
@@ -31,7 +31,7 @@ struct Scene<'a> {
 /// What came of an agent that was to be killed at a step.
 enum Fate {
     Killed,
-    /// It did all that it had to do in fewer steps.
+    /// It has finished in fewer steps.
     Done(Agent),
 }
 
@@ -112,8 +112,8 @@ impl<'a> Scene<'a> {
     }
 }
 
-/// The steps at which is killed: all of the first, then fewer, since what comes later is more of
-/// the same, a map entry after another.
+/// The steps at which the agent is killed: each of the first ones, then fewer, because the later ones
+/// are alike, one map entry after another.
 fn steps() -> impl Iterator<Item = u32> {
     (1..20).chain((20..).step_by(7))
 }
@@ -146,7 +146,7 @@ fn killed_at_any_step_of_its_start(lab: &Lab) -> Result<()> {
     scene.ensure_refused(&scene.mesh.intruder)
 }
 
-/// Lets one pod call `orders`, and nobody else.
+/// Lets only one pod call `orders`.
 fn policy(pod: &Pod) -> String {
     format!(
         "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\

@@ -1,5 +1,5 @@
-//! Services that no selector explains: EndpointSlices say what is behind them, and without one
-//! nothing is sent there.
+//! Services without a selector: EndpointSlices list their endpoints, and without a slice nothing is
+//! sent to them.
 
 use std::process::ExitCode;
 

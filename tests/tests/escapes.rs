@@ -1,5 +1,5 @@
-//! What a pod may try with its own sockets and its own network namespace, of which it has all
-//! rights: nothing gives it another identity, a way past policy, or a way out in plaintext.
+//! What a pod can try with its own sockets and its own network namespace, in which it has all rights:
+//! nothing gives it another identity, a way around policy, or a way out in plaintext.
 
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::process::ExitCode;
@@ -33,7 +33,7 @@ fn main() -> ExitCode {
     ])
 }
 
-/// The reference example with a server in `payments`, which allows `orders` and nobody else, and a
+/// The reference example with a server in `payments`, which allows only `orders`, and a
 /// server outside the mesh.
 struct Scene {
     mesh: Reference,
@@ -120,7 +120,7 @@ fn no_way_of_connecting_leaves_in_plaintext(lab: &Lab) -> Result<()> {
             ensure!(!crossed, "{way:?} crossed the link: {reply:?}");
         }
     }
-    // What a process has a right to works.
+    // Permitted operations work.
     for way in [
         Way::Plain,
         Way::Mapped,
@@ -181,7 +181,7 @@ fn a_forged_source_gives_no_identity(lab: &Lab) -> Result<()> {
     let payments = scene.mesh.payments.at(PORT);
     let forged = SocketAddr::new(scene.mesh.orders.ip(Family::V4), 0);
     let mark = LogMark::now(&scene.agents);
-    // Either the kernel refuses such a socket, or the agent says whose it is.
+    // Either the kernel refuses the socket, or the agent names its pod.
     let reply = Way::Source(forged).go(scene.mesh.frontend.place(), payments)?;
     ensure!(reply.is_err(), "{reply:?}");
     scene.ensure_payments_unreached()?;
@@ -216,7 +216,7 @@ fn whoever_listens_on_the_agents_ports_gets_nothing(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// A listener with SO_REUSEPORT, where the address can be shared or is free.
+/// A listener with SO_REUSEPORT, if the address can be shared or is free.
 fn listen_beside(address: SocketAddr) -> Option<TcpListener> {
     use socket2::{Domain, Socket, Type};
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).ok()?;
@@ -299,7 +299,7 @@ fn packets_that_no_socket_makes_reach_no_pod_that_denies_them(lab: &Lab) -> Resu
                 attacker.name()
             );
         }
-        // Who allows `orders` allows no packet that says so.
+        // A pod that allows `orders` does not allow packets that only claim to come from it.
         for way in [Way::Raw(orders), Way::Packet(orders)] {
             let reply = way.go(attacker.place(), payments)?;
             ensure!(reply == Err("silence".into()), "{way:?}: {reply:?}");

@@ -128,8 +128,7 @@ fn a_refused_body_is_no_request(site: &Site) -> Result<()> {
     Ok(())
 }
 
-/// `Expect: 100-continue`: the word to go on is the application's, and does not come for what is
-/// refused.
+/// `Expect: 100-continue`: the application sends the 100, and a refused request does not get one.
 fn expectations(site: &Site) -> Result<()> {
     let web = site.backend("web")?;
     let known = web.web.heads().len();

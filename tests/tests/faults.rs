@@ -124,7 +124,7 @@ fn a_start_that_fails_leaves_nothing_behind(lab: &Lab) -> Result<()> {
         &with("--jwks-ca /nonexistent/roots.pem"),
         "/nonexistent/roots.pem",
     )?;
-    // Only the kernel tells that it is outside the cgroup to which it has attached its programs.
+    // Only the kernel shows that it is outside the cgroup to which it has attached its programs.
     let outside = "root=$(awk '$3 == \"cgroup2\" {print $2; exit}' /proc/mounts) && \
                    echo 0 >\"$root/cgroup.procs\" && exec \"$0\" \"$@\"";
     ensure_refused(outside, "--cgroup")?;
@@ -235,7 +235,7 @@ fn a_cut_link_heals(lab: &Lab) -> Result<()> {
         ensure!(outcome.status.success(), "nft: {}", outcome.stderr);
         Ok(())
     };
-    // The device stays up: nobody is told.
+    // The device stays up: no one is notified.
     nft("add table inet cut; \
          add chain inet cut in { type filter hook prerouting priority -300; }; \
          add rule inet cut in iifname link0 drop")?;

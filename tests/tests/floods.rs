@@ -1,4 +1,4 @@
-//! Floods: whoever floods, or is flooded, has the trouble; a bystander on the same nodes has none,
+//! Floods: they harm only the pod that floods or is flooded; a bystander on the same nodes is not affected,
 //! and the agents' memory stays within [`MEMORY`].
 
 use std::io::Write;
@@ -18,11 +18,11 @@ const PORT: u16 = Reference::PORT;
 const HBONE_PORT: u16 = 15008;
 const ORDERS: &str = "spiffe://cluster.local/ns/orders/sa/default";
 
-/// What an agent may take under any flood of one pod, in bytes.
+/// The memory that an agent may take under any flood of one pod, in bytes.
 const MEMORY: u64 = 512 << 20;
 
-/// How much longer half of a bystander's calls may take while another pod floods. What they are
-/// measured against is the same machine without the flood.
+/// How much longer the median of a bystander's calls may take while another pod floods, compared with
+/// the same machine without the flood.
 const SLOWER: u32 = 30;
 
 /// How long a bystander's calls are measured.
@@ -31,7 +31,7 @@ const MEASURED: Duration = Duration::from_secs(4);
 /// How long a flood goes on that a bystander is measured under: longer, as it starts before.
 const FLOODED: Duration = Duration::from_secs(10);
 
-/// Where a bystander's server listens whose answers are measured.
+/// The port of a bystander's server, whose answers are measured.
 const MEASURED_PORT: u16 = 7000;
 
 /// How long a flood of frames goes on, unless it is stopped.
@@ -159,7 +159,7 @@ impl Scene {
         self.ensure_payments_serves(&orders)
     }
 
-    /// Waits until `payments` answers whom its policy allows.
+    /// Waits until `payments` answers its allowed callers.
     fn ensure_payments_serves(&self, orders: &Credentials) -> Result<()> {
         let authority = self.mesh.payments.at(PORT).to_string();
         let call = HboneCall::connect(self.tunnel(), orders, &authority);
@@ -281,7 +281,7 @@ fn calls_that_never_complete_harm_nobody(lab: &Lab) -> Result<()> {
         },
     )?;
     lab.manifests().write_pod(&gone)?;
-    // Its packets go nowhere from now on, and nobody says so.
+    // From now on its packets are silently dropped.
     gone.place().netns().ip("link set eth0 down\n")?;
     let frontend = scene.mesh.frontend.place();
     let mut swarm = Swarm::hold(lab, frontend, gone.at(PORT), CALLS)?;

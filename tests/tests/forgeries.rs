@@ -70,7 +70,7 @@ impl Victim {
         for netns in nodes.iter().map(Place::netns).chain([frontend.netns()]) {
             believe_every_source(netns)?;
         }
-        // Who is to send must have spoken to the neighbour by then.
+        // The sender must have resolved the neighbour before.
         for place in [mesh.intruder.place(), &nodes[0]] {
             let reply = get_from(place, mesh.frontend.at(PORT))?;
             ensure!(reply.is_refusal(), "{reply:?}");
@@ -91,7 +91,7 @@ impl Victim {
         format!("pod{}", self.mesh.frontend.addresses().v4.octets()[3])
     }
 
-    /// What the kernel refused although it claims to be a pod's own.
+    /// The packets that the kernel refused although they claim to be a pod's own.
     fn refused(&self) -> Result<u64> {
         let status = self.agents[0].ask("status")?;
         status["kernel"]["loopback_refused"]
@@ -266,8 +266,8 @@ fn no_handshakes_record_outlives_it(lab: &Lab) -> Result<()> {
         let other = SocketAddr::new(victim.mesh.orders.ip(family), PORT);
         ensure!(get_from(frontend.place(), other)?.is_answer());
     }
-    // A server that has no room: its callers give up while their SYN is unanswered, or are told
-    // that they are connected and never accepted.
+    // A server with a full backlog: its callers give up while their SYN is unanswered, or are connected
+    // and never accepted.
     overflow_a_backlog(frontend)?;
 
     // From a node to a pod of the other one: that node's kernel sees only the calling end.
@@ -388,8 +388,7 @@ impl Waiting {
         })
     }
 
-    /// What the client gets for a request: the answer of an application that accepts only now, or
-    /// the error.
+    /// The client's result: the answer of an application that accepts only now, or the error.
     fn ask(&mut self) -> std::io::Result<String> {
         const PATIENCE: Duration = Duration::from_millis(300);
         self.client.set_read_timeout(Some(PATIENCE))?;
@@ -477,7 +476,7 @@ fn plaintext_from_hbones_port_does_not_survive_enrolment(lab: &Lab) -> Result<()
     })
 }
 
-/// Plaintext is allowed at `frontend`, and at `orders` where its policies let it in.
+/// Plaintext is allowed at `frontend`, and at `orders` if its policies allow it.
 const PERMISSIVE: &str = "
 apiVersion: security.istio.io/v1
 kind: PeerAuthentication

@@ -1,5 +1,5 @@
-//! What is no HTTP, under policies that depend on requests, through two nodes. The numbers are those
-//! of the cases that the specification of policies lists.
+//! Connections that are not HTTP, under policies that depend on requests, through two nodes. The
+//! numbers are those of the cases in the specification of policies.
 
 use std::process::ExitCode;
 
@@ -92,7 +92,7 @@ fn on_a_declared_port(lab: &Lab, site: &Site) -> Result<()> {
         Until::Answers(1),
     )?;
     ensure!(ok.statuses() == [200], "{ok:?}");
-    // Where rules are about tokens only, it has none, and passes.
+    // If rules are about tokens only, the connection has none, and passes.
     let tokens = site.backend("tokens")?;
     let _echo = LabServer::in_pod(lab, &tokens.pod, Mode::Echo, DECLARED)?;
     let mut held = HeldConnection::open(lab, site.caller.place(), tokens.pod.at(DECLARED))?;

@@ -15,7 +15,7 @@ const PORT: u16 = Reference::PORT;
 const PROBE_PORT: u16 = Reference::PROBE_PORT;
 /// No object declares it.
 const UNDECLARED_PORT: u16 = 9999;
-/// Where something listens on the node itself.
+/// The port of a server on the node itself.
 const NODE_PORT: u16 = 10_250;
 /// In the query of a URL.
 const SECRET: &str = "sEcReT-of-an-issuer";
@@ -222,7 +222,7 @@ fn from_the_agent_to_its_own_node(lab: &Lab) -> Result<()> {
     ensure_no_secrets(&target.agents)
 }
 
-/// What a URL has after `?` is in no log, and nothing shows it.
+/// The part of a URL after `?` is not in any log or output.
 fn ensure_no_secrets(agents: &[Agent]) -> Result<()> {
     for agent in agents {
         ensure!(!agent.log().contains(SECRET), "a secret is in the log");

@@ -136,7 +136,7 @@ fn a_broken_file_keeps_its_last_good_version(lab: &Lab) -> Result<()> {
 }
 
 /// Misspelt while the agents run: the last good version stays in force. Misspelt before they start:
-/// nothing is served. Both are told with the kind that is meant.
+/// nothing is served. Both are reported with the suggested kind.
 fn a_policy_of_a_misspelt_kind_is_never_just_absent(lab: &Lab) -> Result<()> {
     let mesh = Reference::build(lab)?;
     let denial = policy("orders", DENY_FRONTEND);
@@ -189,7 +189,7 @@ fn policy(namespace: &str, spec: &str) -> String {
     )
 }
 
-/// What a caller comes to meet after a change.
+/// The result of a call after a change.
 #[derive(Clone, Copy, Debug)]
 enum Mesh {
     Answers,

@@ -100,7 +100,7 @@ fn a_request_that_is_denied_now_ends_and_others_go_on(lab: &Lab) -> Result<()> {
         let what = format!("the end of {path} in the log");
         eventually(SOON, &what, || terminated(&site.agents[1], path).pop())?;
     }
-    // The connection that had no request under way stands, and is judged by the new policies.
+    // The idle connection stays open, and its requests are judged by the new policies.
     ensure_answered(&mut idle, "/ok", 200)?;
     ensure_answered(&mut idle, "/slow", 403)?;
     ensure_answered(&mut idle, "/ok", 200)?;

@@ -95,7 +95,7 @@ impl<'a> Scene<'a> {
     }
 }
 
-/// What an agent shows of a pod, once it has this in it.
+/// Waits until what an agent shows about a pod contains this.
 fn shown(agent: &Agent, pod: &str, part: &str) -> Result<()> {
     eventually(SOON, part, || {
         let workloads = agent.ask("workloads").ok()?;
@@ -120,7 +120,7 @@ fn a_full_disk_keeps_an_agent_from_starting_and_says_so(lab: &Lab) -> Result<()>
     let (status, log) = lab.launch_agent_by(NodeName::B, &by)?.end()?;
     let named = log.contains(&ca.display().to_string()) && log.contains("No space left");
     ensure!(!status.success() && named, "{log}");
-    // The disk was found to be full when the kernel had its programs already.
+    // The agent noticed the full disk after the kernel had its programs.
     let pins = lab.pins(NodeName::B);
     ensure!(!pins.exists(), "{} was left", pins.display());
     let _agents = lab.start_agents()?;
@@ -134,7 +134,7 @@ const FLOOD: usize = 1500;
 /// How long their paths are, in bytes: almost as long as a head may be.
 const LONG_PATH: usize = 59_000;
 
-/// What a flood of denials may make the agent hold or write, in bytes; its paths are 88 MB.
+/// The most bytes that a flood of denials may make the agent hold or write; its paths are 88 MB.
 const LITTLE: u64 = 32 << 20;
 
 /// Sends requests with long paths over one connection, and counts those that are answered 403.
@@ -248,7 +248,7 @@ fn a_flood_of_denials_that_nobody_reads_takes_no_memory(lab: &Lab) -> Result<()>
     let scene = Scene::build(lab)?;
     let pipe = lab.directory().join("pipe");
     mkfifo(&pipe, FileMode::S_IRWXU)?;
-    // Open at both ends, so that nobody waits for a reader.
+    // Open at both ends, so that writers do not wait for a reader.
     let _reader = File::options().read(true).write(true).open(&pipe)?;
     let script = format!("exec \"$0\" \"$@\" >{} 2>&1", pipe.display());
     let mut agent = lab.launch_agent_by(NodeName::B, &["sh", "-c", &script])?;
@@ -283,7 +283,7 @@ fn a_log_that_nobody_reads_hinders_nobody(lab: &Lab) -> Result<()> {
     let scene = Scene::build(lab)?;
     let pipe = lab.directory().join("pipe");
     mkfifo(&pipe, FileMode::S_IRWXU)?;
-    // Open at both ends, so that nobody waits for a reader.
+    // Open at both ends, so that writers do not wait for a reader.
     let _reader = File::options().read(true).write(true).open(&pipe)?;
     let script = format!("exec \"$0\" \"$@\" >{} 2>&1", pipe.display());
     let mut agent = lab.launch_agent_by(NodeName::B, &["sh", "-c", &script])?;
@@ -523,7 +523,7 @@ fn a_clock_that_jumps_on_both_nodes(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// Whether all certificates of an agent will be valid in so many days.
+/// Whether all certificates of an agent will be valid in this many days.
 fn are_valid(agent: &Agent, days: u64) -> Option<()> {
     let then = SystemTime::now() + Duration::from_secs(days * 24 * 3600);
     let then = then.duration_since(UNIX_EPOCH).ok()?.as_secs();

@@ -1,4 +1,4 @@
-//! Shares: whoever takes all places of a pod that it gets shuts nobody else out.
+//! Shares: a source that takes all the places of a pod that it can get does not shut out others.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
@@ -41,7 +41,7 @@ fn main() -> ExitCode {
     ])
 }
 
-/// `payments`, an attacker, and an honest peer: `orders`, at an address of its own.
+/// `payments`, an attacker, and an honest peer: `orders`, at its own address.
 struct Scene {
     mesh: Reference,
     agents: [Agent; 2],

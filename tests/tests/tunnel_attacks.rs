@@ -1,5 +1,5 @@
-//! What an attacker with an HBONE client of his own, and perhaps with a certificate, gets from a
-//! pod of the mesh. `payments` allows `orders` and nobody else.
+//! What an attacker with their own HBONE client, and perhaps with a certificate, gets from a pod of the
+//! mesh. `payments` allows only `orders`.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! bpf(2), as whoever has no business with it would call it.
+//! bpf(2), as a process without any right to it would call it.
 
 use std::ffi::CString;
 use std::fs::{self, File};
@@ -43,7 +43,7 @@ fn get(command: libc::c_long, attributes: &Attributes) -> bool {
     let Ok(descriptor @ 0..) = i32::try_from(made) else {
         return false;
     };
-    // SAFETY: it is a new descriptor, and nobody else's.
+    // SAFETY: the descriptor is new, and nothing else owns it.
     drop(unsafe { OwnedFd::from_raw_fd(descriptor) });
     true
 }

@@ -1,8 +1,8 @@
-//! `lab-escape WAY ADDRESS [ARGUMENT]`: makes a TCP connection in an unusual way, sends a request
-//! that names the way, and says what came of it, as JSON: `answer` or `failure`.
+//! `lab-escape WAY ADDRESS [ARGUMENT]`: makes a TCP connection in an unusual way, sends a request that
+//! names the way, and prints the result as JSON: `answer` or `failure`.
 //! `lab-escape forge ADDRESS DEVICE SOURCE COUNT DATA`: sends SYNs from successive ports of a source.
 //! `lab-escape accept ADDRESS`: accepts one connection by io_uring and says from where.
-//! `lab-escape meddle DIRECTORY LAST_ID`: tries to get at kernel programs, and says what it got.
+//! `lab-escape meddle DIRECTORY LAST_ID`: tries to get access to kernel programs, and prints what it got.
 
 mod kernel;
 mod packet;

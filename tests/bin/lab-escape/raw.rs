@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub(crate) enum By {
     /// As the routing table says: a raw socket.
     Routing,
-    /// From the device at once: a packet socket.
+    /// A packet socket, which sends directly to the device.
     Device,
 }
 
@@ -45,7 +45,7 @@ pub(crate) fn knock(by: By, from: SocketAddr, to: SocketAddr) -> Result<&'static
         let Ok(length) = answers.recv(&mut buffer) else {
             continue;
         };
-        // SAFETY: recv has written so many bytes.
+        // SAFETY: recv has written this many bytes.
         let packet: Vec<u8> = buffer[..length]
             .iter()
             .map(|byte| unsafe { byte.assume_init() })
@@ -92,7 +92,7 @@ fn send_from_device(device: &str, packets: &[Vec<u8>]) -> Result<(), Failure> {
         _ => libc::ETH_P_IPV6,
     };
     let socket = Socket::new(Domain::PACKET, Type::DGRAM, None)?;
-    // SAFETY: all zeroes are such an address.
+    // SAFETY: all zeroes are a valid address.
     let mut to: libc::sockaddr_ll = unsafe { zeroed() };
     to.sll_family = libc::AF_PACKET as u16;
     to.sll_protocol = (protocol as u16).to_be();

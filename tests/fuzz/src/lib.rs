@@ -1,9 +1,9 @@
-//! Nothing from outside costs more than linear time: what an input costs is held against what it costs
-//! many times over.
+//! Input costs at most linear time: the cost of an input is compared with the cost of the same input
+//! repeated many times.
 //!
-//! Steps are what the agent counts of its inner loops (`ambit_input::work`), and do not depend on the machine.
-//! The time of the thread is measured for what is done elsewhere, such as in the YAML reader; it is
-//! believed only if it says the same several times.
+//! The agent counts the steps of its inner loops (`ambit_input::work`), which do not depend on the
+//! machine. The thread's CPU time is measured for work that is done elsewhere, for example in the YAML
+//! reader; it counts only if several measurements agree.
 
 use std::time::Duration;
 
@@ -15,13 +15,14 @@ const SMALL: usize = 2 << 10;
 /// How many times that is compared with it.
 const TIMES: usize = 8;
 
-/// Steps that a byte may cost. What is quadratic costs [`SMALL`] times [`TIMES`] and more.
+/// Steps that a byte may cost. Quadratic work costs at least [`SMALL`] times [`TIMES`].
 const STEPS: u64 = 512;
 
 /// Steps that are there whatever the input is.
 const ANYWAY: u64 = 64 << 10;
 
-/// How much more than [`TIMES`] as much time is too much. What is quadratic takes [`TIMES`] times more.
+/// How far the time may exceed [`TIMES`] times the time of the input. Quadratic work takes [`TIMES`]
+/// times more.
 const SLACK: u32 = 3;
 
 /// Below this, differences are chance.

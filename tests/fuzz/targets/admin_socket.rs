@@ -1,4 +1,4 @@
-//! What a client of the admin socket sends: whatever it is, it is answered in HTTP or not at all.
+//! Input from a client of the admin socket: it is answered in HTTP or not at all.
 
 #![no_main]
 
@@ -12,7 +12,7 @@ use libfuzzer_sys::fuzz_target;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::runtime::{Builder, Runtime};
 
-/// The only path that is answered.
+/// The only path that has an answer.
 const POLICIES: &[u8] = b"/v1/policies";
 
 /// More than a request and its answer.

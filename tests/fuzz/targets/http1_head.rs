@@ -1,5 +1,5 @@
-//! The head of an HTTP/1 request, and a body in chunks: however the bytes come, they say the same,
-//! and what is sent on says what was judged.
+//! The head of an HTTP/1 request, and a body in chunks: however the bytes are split, they are read in
+//! the same way, and what is sent on is what was judged.
 
 #![no_main]
 
@@ -16,7 +16,7 @@ use libfuzzer_sys::fuzz_target;
 /// Bytes of a head or of trailers.
 const MOST: usize = 1024;
 
-/// Lines of a head that leave room for those that are written besides.
+/// The most lines of a head, which leave room for those that the agent adds.
 const MOST_FIELDS: usize = 97;
 
 #[derive(Arbitrary, Debug)]
@@ -87,7 +87,7 @@ fn sent(request: &ParsedRequest) -> ParsedRequest {
 
 type Decoded = (Vec<u8>, Option<HeaderMap>, Vec<u8>);
 
-/// A body, its trailers where it ended, and what is left.
+/// A body, its trailers if it has ended, and the bytes after it.
 fn decode(parts: &[&[u8]]) -> Result<Decoded, Malformed> {
     let mut decoder = ChunkDecoder::new(MOST);
     let (mut input, mut body, mut end) = (BytesMut::new(), Vec::new(), None);

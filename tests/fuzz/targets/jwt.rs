@@ -1,5 +1,5 @@
-//! A token that somebody sent, and a key set that some host served: nobody forges a token of an
-//! issuer whose key he does not have, and a key set makes no trouble for the agent.
+//! A token from a client, and a key set from a server: no one forges a token of an issuer without its
+//! key, and no key set harms the agent.
 
 #![no_main]
 
@@ -149,7 +149,7 @@ fuzz_target!(|input: Input<'_>| {
     ensure_linear(input.keys, |keys| Jwks::parse(keys).ok());
     let judged = RUNTIME.block_on(authenticate(&*RULES, &request, &CACHE, now));
     assert!(!matches!(judged, Ok(Some(_))), "forged: {judged:?}");
-    // Whoever serves the keys may sign with them, so that nothing is forged here.
+    // Whoever serves the keys may sign with them, so this is not a forgery.
     if let Some(rule) = rule(input.keys) {
         let rules = [rule];
         let judged = RUNTIME.block_on(authenticate(&rules, &request, &cache(&rules), now));

@@ -1,5 +1,5 @@
-//! Configuration: whatever the text is, it is read or reported; and where it is read, the kernel's
-//! tables and the evaluator agree on it.
+//! Configuration: any text is read or reported, and if it is read, the kernel's tables and the
+//! evaluator agree on it.
 
 #![no_main]
 

@@ -47,7 +47,7 @@ fn split(target: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// What a mode promises of a path, which was written so.
+/// What a mode guarantees about a path, given how it was written.
 fn assert_normal(mode: PathNormalization, path: &str, written: &str) {
     let shown = || format!("{mode:?} {written:?} {path:?}");
     assert!(

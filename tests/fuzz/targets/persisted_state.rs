@@ -1,5 +1,5 @@
-//! What an earlier agent left on disk, or somebody else put there: an authority that is taken is one
-//! that issues certificates of our trust domain, which lead to a root of it.
+//! Files that an earlier agent left on disk, or that someone else put there: an authority that is
+//! accepted issues certificates of our trust domain, which chain to one of its roots.
 
 #![no_main]
 

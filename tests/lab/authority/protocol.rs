@@ -16,7 +16,7 @@ pub const INVALID_ARGUMENT: u32 = 3;
 pub const PERMISSION_DENIED: u32 = 7;
 /// gRPC's status: the caller has asked too often.
 pub const RESOURCE_EXHAUSTED: u32 = 8;
-/// gRPC's status: it cannot be told now.
+/// gRPC's status UNAVAILABLE.
 pub const UNAVAILABLE: u32 = 14;
 /// gRPC's status: it is not known who the caller is.
 pub const UNAUTHENTICATED: u32 = 16;

@@ -13,7 +13,7 @@ use crate::plan::NodeName;
 use crate::process::Process;
 use crate::server::tool;
 
-/// What is wrong with an answer.
+/// An error in an answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum CaFault {
     /// There is none.
@@ -22,13 +22,13 @@ pub enum CaFault {
     Refusal,
     /// The certificate is for somebody else.
     OtherIdentity,
-    /// The certificate is for a key that nobody has sent.
+    /// The certificate is for a key that was not sent.
     OtherKey,
     /// The certificate has expired.
     Expired,
     /// The certificate is signed by another root than the one that comes with it.
     OtherRoot,
-    /// It is no certificate.
+    /// It is not a certificate.
     Garbage,
 }
 
@@ -75,7 +75,7 @@ impl WrongCa {
     ///
     /// # Errors
     ///
-    /// Where it does not come to serve.
+    /// If it does not begin to serve.
     pub fn start(lab: &Lab) -> Result<Self> {
         let directory = tempfile::tempdir_in(lab.directory())?.keep();
         let mut command = lab.observer(NodeName::B)?.command(tool("lab-ca")?)?;
@@ -98,11 +98,11 @@ impl WrongCa {
         Ok(Self { directory, process })
     }
 
-    /// Has its answers be wrong, or right, from now on.
+    /// Makes its answers wrong, or right, from now on.
     ///
     /// # Errors
     ///
-    /// Where it cannot be told.
+    /// If the fault cannot be written.
     pub fn set_fault(&self, fault: Option<CaFault>) -> Result<()> {
         let word = fault.map(|fault| fault.to_string()).unwrap_or_default();
         let new = self.directory.join("fault.new");

@@ -23,7 +23,7 @@ const DNS_NAME: &str = "istiod.istio-system.svc";
 pub enum NodeAccounts {
     /// The agents.
     Agents,
-    /// Nobody, as it is where nothing is configured.
+    /// None, which is the default.
     None,
 }
 
@@ -38,7 +38,7 @@ impl Istiod {
     ///
     /// # Errors
     ///
-    /// Where it does not come to serve.
+    /// If it does not begin to serve.
     pub fn start(cluster: &Cluster<'_>, accounts: NodeAccounts) -> Result<Self> {
         let directory = cluster.lab.directory().join("istiod");
         if !directory.exists() {

@@ -42,7 +42,7 @@ fn main() -> ExitCode {
     ])
 }
 
-/// Where the authorizers outside of the mesh listen, on the node of the pods.
+/// The addresses of the authorizers outside the mesh, on the pods' node.
 const ALLOWING: u16 = 9201;
 const DENYING: u16 = 9202;
 const GRPC: u16 = 9203;
@@ -408,7 +408,7 @@ fn audits_and_dry_runs_are_noted_and_change_nothing(lab: &Lab) -> Result<()> {
     are_counted_by_rule(agent)
 }
 
-/// Status and metrics tell how often each rule had something noted or denied.
+/// Status and metrics show how often each rule noted or denied something.
 fn are_counted_by_rule(agent: &Agent) -> Result<()> {
     let status = agent.ask("status")?;
     let metrics = agent.metrics()?;

@@ -10,13 +10,13 @@ use serde_json::Value;
 
 use super::{GRPC_API, HTTP, call, config_map, custom, ensure_status};
 
-/// Where the authorizers listen.
+/// The ports of the authorizers.
 const PORT: u16 = 9000;
 
 /// The caller's path on the wire between the authorizer and the pod that it protects.
 const MARK: &str = "/checked/mark-of-the-check";
 
-/// What an authorizer in a namespace of its own lets in.
+/// The requests that an authorizer in its own namespace allows.
 fn guarded(namespace: &str, principal: &str) -> String {
     format!(
         "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\n\

@@ -1,4 +1,4 @@
-//! What is compared.
+//! One comparison.
 
 use ambit_model::PathNormalization;
 use serde_json::Value;
@@ -15,14 +15,15 @@ pub(crate) const MODES: [PathNormalization; 4] = [
     PathNormalization::DecodeAndMergeSlashes,
 ];
 
-/// What the connections of a case carry.
+/// The traffic of a case's connections.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Protocol {
     /// HTTP/1.1.
     Http1,
     /// HTTP/2.
     Http2,
-    /// Bytes that are no HTTP, and that nobody says are. Of a request only peer and source count.
+    /// Bytes that are not HTTP, on a port that is not declared as HTTP. Of a request, only peer and
+    /// source count.
     Opaque,
 }
 
@@ -35,7 +36,7 @@ pub(crate) struct Case {
     pub(crate) mode: PathNormalization,
     /// What its connections carry.
     pub(crate) protocol: Protocol,
-    /// What the workload is asked.
+    /// The requests to the workload.
     pub(crate) requests: Vec<Request>,
 }
 

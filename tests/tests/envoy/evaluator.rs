@@ -26,7 +26,7 @@ pub(crate) enum Outcome {
     Allowed,
     /// Policy denies it.
     Denied,
-    /// It is no request that anybody should see.
+    /// No application should see this request.
     Malformed,
     /// Envoy answers something else.
     Other(u16),
@@ -112,7 +112,7 @@ impl Evaluator {
         }
     }
 
-    /// By the verdict on the connection, where there is one.
+    /// By the verdict on the connection, if there is one.
     fn judge_request(&self, connection: &Attributes, request: &Request) -> Outcome {
         let Ok(attributes) = request.attributes(self.mode) else {
             return Outcome::Malformed;

@@ -24,7 +24,7 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Speaks over a socket: with TLS, where there is a configuration for it.
+    /// Speaks HTTP/2 over a socket, with TLS if there is a configuration for it.
     pub(crate) fn new(
         socket: TcpStream,
         tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,

@@ -1,7 +1,7 @@
-//! The policy evaluator against Envoy, whose RBAC filter Istio's sidecars enforce the same policies
-//! with: the same policies and the same requests have to come to the same verdict.
+//! The policy evaluator against Envoy, whose RBAC filter enforces the same policies in Istio's
+//! sidecars: the same policies and requests must lead to the same verdict.
 //!
-//! The translation into Envoy's configuration is this test's own. Where Ambit differs on purpose,
+//! The translation into Envoy's configuration is this test's own. If Ambit differs on purpose,
 //! [`differences`] says why.
 
 mod case;

@@ -1,4 +1,4 @@
-//! Who sends requests, and the certificates by which both sides know it.
+//! The senders of requests, and the certificates that identify them to both sides.
 
 use std::fs;
 use std::path::Path;
@@ -13,7 +13,7 @@ use rcgen::{
 use rustls::ClientConfig;
 use rustls::client::Resumption;
 
-/// Who sends a request.
+/// The sender of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Peer {
     /// Nobody that is known: plaintext.

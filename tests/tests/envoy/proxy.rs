@@ -82,7 +82,7 @@ impl Envoy {
         Ok(())
     }
 
-    /// What it has logged.
+    /// Its log.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(log(self.directory.path())).unwrap_or_default()
     }

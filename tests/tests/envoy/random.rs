@@ -17,7 +17,7 @@ use crate::request::{Request, get};
 const CASES: usize = 100;
 const REQUESTS: usize = 40;
 
-/// How many sets of policies there are on what is no HTTP, and connections for each.
+/// How many sets of policies are tried on bytes that are not HTTP, and connections for each.
 const OPAQUE_CASES: usize = 150;
 const OPAQUE_CONNECTIONS: usize = 10;
 
@@ -142,7 +142,7 @@ impl Random {
         };
         for (name, values) in self.several(1, 2, |random| random.one(pools)) {
             names.push(name);
-            // Istio lets service accounts stand beside neither of these.
+            // Istio does not allow service accounts together with either of these.
             let identities = ["principals", "namespaces"];
             if names.contains(&"serviceAccounts")
                 && identities.iter().any(|one| names.contains(one))

@@ -17,9 +17,9 @@ fn mesh_config(normalization: &str) -> String {
     )
 }
 
-/// For each path what becomes of it under `DENY paths: [/admin]`, in the modes NONE, BASE,
-/// MERGE_SLASHES and DECODE_AND_MERGE_SLASHES: `D` where it is denied, else what the application
-/// gets; `=` is what was sent.
+/// For each path the result under `DENY paths: [/admin]`, in the modes NONE, BASE,
+/// MERGE_SLASHES and DECODE_AND_MERGE_SLASHES: `D` if it is denied, else what the application gets; `=`
+/// is what was sent.
 const PATHS: [(&str, &str, [&str; 4]); 36] = [
     ("P-1", "/admin?x=1", ["D"; 4]),
     ("P-1", "/admin?", ["D"; 4]),

@@ -20,7 +20,7 @@ fn claims(more: Value) -> Value {
     claims
 }
 
-/// Where nothing listens.
+/// A port on which nothing listens.
 const NO_KEYS: &str = "http://127.0.0.1:9/keys";
 
 /// Rules for the tokens of all pods, and one for `j9` whose keys are not to be had.

@@ -152,8 +152,7 @@ impl Sample {
     }
 }
 
-/// Waits until the log tells each verdict that it has to tell, and holds all that it tells against
-/// what the evaluator says.
+/// Waits until the log has every expected verdict, and compares all its verdicts with the evaluator's.
 fn check_logged(site: &Site, start: usize, samples: &[Sample]) -> Result<()> {
     let read = || -> Vec<Logged> {
         let log = site.agent.log();

@@ -21,9 +21,8 @@ impl Expression {
         Self::Not(Box::new(self))
     }
 
-    /// As a policy of Envoy's. Those have permissions and principals, of which both have to hold, so
-    /// that a conjunction can be divided among them; what is within one may be about one of the two
-    /// only.
+    /// As an Envoy policy. It has permissions and principals, which must both match, so a conjunction
+    /// can be divided between them; each part may be about one of the two only.
     pub(super) fn policy(self) -> Value {
         let Self::All(parts) = self else {
             unreachable!("a rule is a conjunction")

@@ -15,7 +15,7 @@ use values::{
     server_name, service_account, source_block, trust_domain,
 };
 
-/// One filter for DENY, then one for ALLOW, each where there are such policies: of requests.
+/// One filter of requests for DENY, then one for ALLOW, each only if there are policies with this action.
 pub(crate) fn http_filters(policies: &[Value]) -> Vec<Value> {
     let rules = rules(policies).into_iter();
     rules
@@ -71,7 +71,7 @@ fn list(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }
 
-/// Principals of Envoy's can say all that a rule says, but for what is about the destination.
+/// Envoy's principals can express everything in a rule except what is about the destination.
 fn rule(rule: &Value) -> Value {
     let alternatives = |clause: &str, inside: &str| {
         let all: Vec<_> = list(&rule[clause])
