@@ -29,7 +29,7 @@ use tokio_rustls::TlsAcceptor;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Whom the certificate for somebody else is for.
+/// The identity of a certificate for another workload.
 const SOMEBODY_ELSE: &str = "spiffe://cluster.local/ns/else/sa/somebody";
 
 #[tokio::main(flavor = "current_thread")]
@@ -146,7 +146,7 @@ fn leaf(
     Ok(params.signed_by(key, &root.issuer)?.pem())
 }
 
-/// Whose certificate is asked for, and for which key.
+/// The requested identity, and its key.
 struct Asked {
     uri: String,
     key: rcgen::PublicKey,

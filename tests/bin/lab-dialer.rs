@@ -14,7 +14,7 @@ use socket2::{Domain, Socket, Type};
 /// The first call's port, below the ephemeral ones.
 const FIRST_PORT: u16 = 20_000;
 
-/// For the connection to be made, and for the server's line.
+/// The limit for the connection, and for the server's line.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -53,7 +53,7 @@ fn source_towards(to: SocketAddr) -> io::Result<IpAddr> {
     Ok(socket.local_addr()?.ip())
 }
 
-/// The unspecified address of the family of another.
+/// The unspecified address of the same family as another address.
 fn any(like: SocketAddr) -> IpAddr {
     match like {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// For each answer.
+/// The limit for each answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 type Failure = Box<dyn Error>;

@@ -14,7 +14,7 @@ use tokio_rustls::TlsConnector;
 
 type Failure = Box<dyn Error>;
 
-/// For the whole call.
+/// The limit for the whole call.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 #[tokio::main(flavor = "current_thread")]

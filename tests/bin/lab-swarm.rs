@@ -41,7 +41,7 @@ const HEADS: usize = 32;
 const FIELDS: usize = 90;
 const FIELD: usize = 640;
 
-/// For one connection to be answered.
+/// The limit for the answer to one connection.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 #[tokio::main(flavor = "current_thread")]
@@ -89,7 +89,7 @@ async fn serve(address: SocketAddr) -> io::Result<()> {
         let (mut stream, _) = listener.accept().await?;
         tokio::spawn(async move {
             let (mut read, mut write) = stream.split();
-            // How a connection ends is its caller's affair.
+            // How a connection ends does not matter here.
             let _ = tokio::io::copy(&mut read, &mut write).await;
         });
     }

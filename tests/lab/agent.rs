@@ -25,7 +25,7 @@ const BINARY_VARIABLE: &str = "AMBIT_BINARY";
 /// The address of an agent's metrics, in its node's own namespace.
 const METRICS: &str = "127.0.0.1:15020";
 
-/// How much later than something happens it is in the log, at most.
+/// The longest delay of the log.
 const LOG_LATENESS: Duration = Duration::from_millis(25);
 
 /// A running agent. Dropping it kills it.
@@ -174,8 +174,8 @@ impl Agent {
         Ok(texts)
     }
 
-    /// Whether it has identities to get certificates for, and has none for any of them, for a
-    /// reason that has these words.
+    /// Whether it holds identities, and has no certificate for any of them, for a reason that contains
+    /// these words.
     ///
     /// # Errors
     ///
@@ -206,7 +206,7 @@ impl Agent {
         Ok(refused.get(reason).and_then(Value::as_u64).unwrap_or(0))
     }
 
-    /// All that the agent has logged. It writes a moment after that.
+    /// The agent's whole log. It is written a moment after the event.
     pub fn log(&self) -> String {
         sleep(LOG_LATENESS * slowness());
         self.process.log()
@@ -291,8 +291,7 @@ impl Agent {
         process.wait_until("the agent answering", |_| status(socket).ok().map(drop))
     }
 
-    /// Waits until the configuration is known in full and every pod of the node that belongs in the
-    /// mesh is served.
+    /// Waits until the configuration is complete and every pod of the node that is opted in is served.
     pub(crate) fn wait_until_serving(&mut self) -> Result<()> {
         let Self {
             process, socket, ..

@@ -10,8 +10,8 @@ use crate::place::Place;
 use crate::process::Process;
 use crate::server::tool;
 
-/// A running `lab-authorizer`: it denies with 401 and `not today` what has `/deny` in it, and allows
-/// the rest.
+/// A running `lab-authorizer`: it denies with 401 and `not today` requests that contain `/deny`, and
+/// allows the rest.
 pub struct GrpcAuthorizer {
     process: Process,
 }

@@ -25,7 +25,7 @@ pub struct PinnedMap {
     key_size: usize,
     value_size: usize,
     capacity: u32,
-    /// Foreign entries belong to what the first one belongs to, so that no agent sweeps them out.
+    /// Foreign entries have the same beginning as the first one, so that no agent sweeps them.
     owner: Vec<u8>,
 }
 
@@ -67,7 +67,7 @@ impl PinnedMap {
         let map = bpf_call::open(&self.path)?;
         let filled = bpf_call::update(&map, &self.keys(), &vec![0; self.value_size]);
         let obstacle = filled.obstacle.as_ref().and_then(io::Error::raw_os_error);
-        // A hash says the first, a trie the second.
+        // A full hash returns the first, a full trie the second.
         let is_full = matches!(obstacle, Some(libc::E2BIG | libc::ENOSPC));
         ensure!(is_full, "it is not full: {filled:?}");
         Ok(())
@@ -111,7 +111,7 @@ impl PinnedMap {
         Ok(())
     }
 
-    /// One more foreign key than there is room for.
+    /// One foreign key more than fits.
     fn keys(&self) -> Vec<Vec<u8>> {
         let key = |number: u32| {
             let mut key = vec![FOREIGN; self.key_size];

@@ -50,7 +50,7 @@ struct Batch {
     flags: u64,
 }
 
-/// What became of a command: how many entries it came to, and what kept it from the next.
+/// The result of a command: how many entries it processed, and the error at the next one.
 #[derive(Debug)]
 pub(crate) struct Progress {
     pub(crate) done: usize,
@@ -123,7 +123,7 @@ fn batch(command: c_long, map: &OwnedFd, keys: &[Vec<u8>], values: Option<&[u8]>
     }
 }
 
-/// `T` is what the command takes, and every address in it is of as many bytes as it says.
+/// `T` is what the command takes, and every address in it points to as many bytes as it says.
 fn call<T>(command: c_long, attributes: &mut T) -> io::Result<c_long> {
     let pointer: *mut c_void = std::ptr::from_mut(attributes).cast();
     // SAFETY: the attributes live until the call returns and have the given size; the callers of this

@@ -13,7 +13,7 @@ use crate::plan::NodeName;
 use crate::process::Process;
 use crate::wait::{SOON, eventually};
 
-/// Sent over the link last of all. Its presence in the capture proves that plaintext is seen there,
+/// Sent over the link at the end. Its presence in the capture proves that plaintext is captured,
 /// and that everything before it has been written.
 const END_MARK: &[u8] = b"ambit-lab-end-of-capture";
 
@@ -83,7 +83,7 @@ impl Capture {
 pub struct Captured(Vec<u8>);
 
 impl Captured {
-    /// Whether some bytes crossed the link as they are. They must be few enough for one packet.
+    /// Whether some bytes crossed the link in plaintext. They must fit into one packet.
     pub fn contains(&self, bytes: &[u8]) -> bool {
         self.0.windows(bytes.len()).any(|window| window == bytes)
     }

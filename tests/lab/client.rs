@@ -12,12 +12,12 @@ use crate::place::Place;
 use crate::process::{Process, output};
 use crate::server::tool;
 
-/// What came of a call.
+/// The result of a call.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Reply {
     /// The application answered with this.
     Answer(String),
-    /// The connection was refused, or reset before an answer; how the caller puts it.
+    /// The connection was refused, or reset before an answer; the caller's message.
     Refusal(String),
     /// The request was refused with this status and body.
     Status(u16, String),
@@ -195,13 +195,13 @@ impl HeldConnection {
         Ok(())
     }
 
-    /// Ends the sending direction; what the server still has to say arrives all the same.
+    /// Ends the sending direction; the server's data still arrives.
     pub fn half_close(&mut self) {
         self.stdin = None;
     }
 
-    /// Waits until the other side ends the connection, and returns how: `closed`, or an error's
-    /// name such as `ConnectionReset`.
+    /// Waits until the other side ends the connection, and returns how: `closed`, or the name of an
+    /// error, for example `ConnectionReset`.
     ///
     /// # Errors
     ///

@@ -42,8 +42,8 @@ impl Crash {
     /// If the tracer does not end.
     pub fn call_off(mut self) -> Result<()> {
         if self.0.is_running() {
-            // It has inherited that other signals are blocked. The agent goes on: the kernel detaches
-            // what a tracer leaves behind.
+            // It has inherited a mask that blocks other signals. The agent continues: the kernel
+            // detaches the tracees of a dead tracer.
             self.0.end(Signal::SIGKILL)?;
         }
         Ok(())

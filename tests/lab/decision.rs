@@ -1,4 +1,4 @@
-//! What the agents logged about a connection: over which path it came, and which policy decided.
+//! What the agents logged about a connection: its path, and the policy that decided.
 
 use std::net::SocketAddr;
 
@@ -21,7 +21,7 @@ pub struct Decision {
 }
 
 impl Decision {
-    /// Whether it was this one's to make.
+    /// Whether it is this one.
     pub fn is_by(&self, decider: &Decider) -> bool {
         self.layer == decider.layer && self.decided_by.starts_with(decider.policy)
     }

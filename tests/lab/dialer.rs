@@ -16,18 +16,18 @@ use crate::server::tool;
 pub struct Dialer {
     process: Process,
     stdin: ChildStdin,
-    /// Calls whose outcomes are known.
+    /// Calls whose results are known.
     done: usize,
     /// Calls that were begun since.
     begun: usize,
 }
 
-/// What came of a call.
+/// The result of a call.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Dialled {
     /// The address that was called.
     pub to: SocketAddr,
-    /// The caller's own address towards there.
+    /// The caller's own address on this connection.
     pub source: IpAddr,
     /// `answer`, or the name of an error, for example `ConnectionReset`.
     pub met: String,

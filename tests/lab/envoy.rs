@@ -1,4 +1,4 @@
-//! Envoy, as a peer.
+//! Envoy as a peer.
 
 use std::fs;
 
@@ -41,7 +41,7 @@ impl Envoy {
         Ok(Self { process })
     }
 
-    /// All that it has said.
+    /// Its whole output.
     pub fn log(&self) -> String {
         self.process.log()
     }

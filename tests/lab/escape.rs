@@ -29,9 +29,9 @@ pub enum Way {
     Mapped,
     /// Data in the SYN.
     FastOpen,
-    /// A socket that was connected to this before, and dissolved (AF_UNSPEC).
+    /// A socket that was connected to this address before, and disconnected (AF_UNSPEC).
     Reconnect(SocketAddr),
-    /// A socket that two threads connect and dissolve, one of them to this address.
+    /// A socket that two threads connect and disconnect, one of them to this address.
     Race(SocketAddr),
     /// A datagram.
     Udp,
@@ -40,7 +40,7 @@ pub enum Way {
     /// A handmade SYN, from a source that the process may or may not have: the answer is what the other
     /// end sends to that source, if it arrives here.
     Raw(SocketAddr),
-    /// The same, past the routing table and its hooks, from a packet socket.
+    /// The same from a packet socket, which bypasses the routing table and its hooks.
     Packet(SocketAddr),
 }
 
@@ -159,7 +159,7 @@ pub fn meddle(from: &Place, as_whom: &[&str], pins: &Path) -> Result<Value> {
             command
         }
     };
-    // Only root may walk through the ids; anybody can try all that there are.
+    // Only root may iterate over the ids; any process can try each of them.
     let ids = bpf_call::last_id()?;
     let outcome = output(command.arg("meddle").arg(pins).arg(ids.to_string()))?;
     ensure!(outcome.status.success(), "meddling: {}", outcome.stderr);

@@ -25,7 +25,7 @@ pub struct HboneCall<'a> {
     pub headers: &'a [(&'a str, &'a str)],
 }
 
-/// What came of it.
+/// Its result.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum HboneReply {
     /// The tunnel could not be established: TCP, TLS or HTTP/2 failed.

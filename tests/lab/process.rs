@@ -96,7 +96,7 @@ impl Process {
         })
     }
 
-    /// All that it has said.
+    /// Its whole output.
     pub fn log(&self) -> String {
         fs::read(&self.log)
             .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())

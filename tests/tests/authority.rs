@@ -13,7 +13,7 @@ use ambit_tests::{
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-/// The longest that the authority issues for.
+/// The longest lifetime that the authority issues.
 const LONGEST: Duration = Duration::from_secs(3600);
 
 /// A pod of node A.
@@ -323,7 +323,7 @@ fn a_caller_that_asks_without_end_is_held_up(lab: &Lab) -> Result<()> {
     });
     let answer = held_up.context("100 calls were answered")?;
     answer.ensure_refused(RESOURCE_EXHAUSTED, &["too often", "try again"])?;
-    // Nobody else is.
+    // No other caller is.
     let given = cluster.ask(&cluster.agent()?, Some(FRONTEND))?;
     given.ensure_for(FRONTEND)
 }

@@ -1,5 +1,5 @@
-//! Certificates from an authority on two nodes: how they come, are renewed, and what becomes of the
-//! mesh when they do not, or are not what was asked for.
+//! Certificates from an authority on two nodes: how they are issued and renewed, and what happens to
+//! the mesh if they are not, or if they are not what was requested.
 
 use std::fs;
 use std::process::ExitCode;
@@ -14,12 +14,12 @@ use nix::sys::signal::Signal;
 
 const PORT: u16 = Reference::PORT;
 
-/// For an agent to say that an authority does not answer, and to get over it: it asks at half of a
-/// certificate's life, and waits for 15 s, also for an answer that it asked for just before the
-/// authority was well again.
+/// The limit for an agent to report that an authority does not answer, and to recover: it asks at half
+/// of a certificate's life, and waits 15 s for an answer, also if it asked just before the authority
+/// recovered.
 const UNANSWERED: Duration = Duration::from_secs(60);
 
-/// The port of what answers many calls.
+/// The port of the server that answers many calls.
 const SWARM_PORT: u16 = 9000;
 
 /// `frontend` may call any port of `orders`.

@@ -36,7 +36,7 @@ const ASKING: [&str; 6] = [
 
 const FORMATS: [&str; 3] = ["table", "json", "yaml"];
 
-/// What would colour a terminal, begin a line with a command of a CI system, and turn text around.
+/// Text that would colour a terminal, begin a line with a command of a CI system, and reverse text.
 const EVIL: &str = "evil\n::error::forged\u{1b}[31m\u{9b}2J\u{7f}\u{202e}\u{2066}\u{2028}\r";
 
 /// The part of it that is shown.
@@ -45,7 +45,7 @@ const FORGED: &str = "::error::forged";
 /// The API group of policies.
 const POLICIES: &str = "security.istio.io/v1";
 
-/// Evil enough for a file's name.
+/// The part that a file name may contain.
 const EVIL_FILE: &str = "evil\n::error::forged\u{1b}[31m\u{202e}.yaml";
 
 /// Characters that a terminal or a CI system would obey, except the end of a line.
@@ -86,7 +86,7 @@ fn evil_objects(specs: &[(&str, &str, Value)]) -> Result<String> {
     Ok(objects.collect::<Result<Vec<_>, _>>()?.join("---\n"))
 }
 
-/// Objects that are right but for a pod's network namespace, and one of an unknown kind.
+/// Objects that are right except for a pod's network namespace, and one of an unknown kind.
 fn right_objects() -> Result<String> {
     let rules = json!({"rules": [{"to": [{"operation": {"paths": [format!("/{EVIL}")]}}]}]});
     evil_objects(&[
@@ -101,7 +101,7 @@ fn right_objects() -> Result<String> {
     ])
 }
 
-/// Objects that say what they may not.
+/// Invalid objects.
 fn broken_objects() -> Result<String> {
     let ports = json!({"rules": [{"to": [{"operation": {"ports": [EVIL]}}]}]});
     evil_objects(&[
@@ -121,7 +121,7 @@ fn text(path: &Path) -> Result<&str> {
 
 fn what_objects_say_gives_no_terminal_a_command(lab: &Lab) -> Result<()> {
     let _mesh = Reference::build(lab)?;
-    // Like all others, but that it logs as people read it.
+    // Like the others, but with a log in text format.
     let as_text = ["bash", "-c", "exec \"$0\" \"${@/#json/text}\""];
     let mut agent = lab.launch_agent_by(NodeName::A, &as_text)?;
     lab.wait_until_serving(&mut agent)?;

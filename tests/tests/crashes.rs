@@ -28,7 +28,7 @@ struct Scene<'a> {
     _peer: Agent,
 }
 
-/// What came of an agent that was to be killed at a step.
+/// The result of killing an agent at a step.
 enum Fate {
     Killed,
     /// It has finished in fewer steps.
@@ -78,7 +78,7 @@ impl<'a> Scene<'a> {
         .with_context(|| from.name())
     }
 
-    /// Nobody gets in while no agent runs.
+    /// No one gets in while no agent runs.
     fn ensure_closed(&self) -> Result<()> {
         let Reference {
             frontend,
@@ -91,7 +91,7 @@ impl<'a> Scene<'a> {
             .try_for_each(|pod| self.ensure_refused(pod))
     }
 
-    /// Has the agent do something, and be killed at the `step`-th bpf(2) of a thread.
+    /// Makes the agent do something, and kills it at the `step`-th bpf(2).
     fn kill_at(
         &self,
         mut agent: Agent,
@@ -219,7 +219,7 @@ fn killed_at_any_step_of_taking_in_a_pod(lab: &Lab) -> Result<()> {
         scene
             .ensure_closed()
             .with_context(|| format!("at step {step}"))?;
-        // From the moment on when it is closed, it stays so.
+        // Once it is closed, it stays closed.
         let intrudes = || get_from(scene.mesh.intruder.place(), guest.at(PORT));
         let was_closed = !intrudes()?.is_answer();
         let mut next = lab.launch_agent(NodeName::B)?;

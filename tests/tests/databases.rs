@@ -132,7 +132,7 @@ fn postgresql(lab: &Lab) -> Result<()> {
 fn redis(lab: &Lab) -> Result<()> {
     let (mesh, _agents) = Reference::start(lab)?;
     let orders = mesh.orders.at(PORT);
-    // The package of Redis' tools has the server, under a name that it goes by as a tool.
+    // The package of Redis' tools contains the server, under the name of a tool.
     let mut command = mesh.orders.command("redis-check-rdb")?;
     command.arg0("redis-server").current_dir(lab.directory());
     command.args(["--save", "", "--protected-mode", "no"]);

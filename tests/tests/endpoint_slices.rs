@@ -96,7 +96,7 @@ fn write_service(lab: &Lab, mesh: &Reference) -> Result<()> {
         .write_object(&mesh.orders_service.file_name(), &service)
 }
 
-/// A slice for each family, as somebody would write them by hand.
+/// A slice for each family, as people would write them by hand.
 fn write_slices(lab: &Lab, mesh: &Reference) -> Result<()> {
     let [v4, v6] = Family::ALL.map(|family| mesh.orders.ip(family).to_string());
     let slices = json!({

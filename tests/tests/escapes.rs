@@ -57,7 +57,7 @@ impl Scene {
         })
     }
 
-    /// Every way, with arguments that are of use against `payments`.
+    /// Every way, with arguments that make sense against `payments`.
     fn ways(&self, attacker: &Pod) -> Vec<Way> {
         let forged = SocketAddr::new(self.mesh.orders.ip(Family::V4), 40_000);
         let own_port = SocketAddr::new(attacker.ip(Family::V4), HBONE_PORT);
@@ -96,7 +96,7 @@ fn no_way_of_connecting_reaches_a_pod_that_denies_the_caller(lab: &Lab) -> Resul
                 .with_context(|| format!("{way:?} from {}: {reply:?}", attacker.name()))?;
         }
     }
-    // The control: the same place, reached by the one caller that is allowed.
+    // The control: the same destination, called by the only allowed caller.
     let reply = Way::Plain.go(scene.mesh.orders.place(), payments)?;
     ensure!(reply.is_ok(), "the control: {reply:?}");
     Ok(())
@@ -114,7 +114,7 @@ fn no_way_of_connecting_leaves_in_plaintext(lab: &Lab) -> Result<()> {
     }
     let captured = capture.finish()?;
     for (way, reply) in &answered {
-        // A race goes to the server outside, too, in plaintext and rightly so.
+        // A race also reaches the server outside the mesh, correctly in plaintext.
         if !matches!(way, Way::Race(_)) {
             let crossed = captured.contains(way.mark().as_bytes());
             ensure!(!crossed, "{way:?} crossed the link: {reply:?}");
@@ -139,8 +139,8 @@ fn a_socket_that_leaves_the_mesh_and_enters_it_is_redirected(lab: &Lab) -> Resul
     let orders = &scene.mesh.orders;
     let answers = Way::Race(scene.outside).go(orders.place(), scene.mesh.payments.at(PORT))?;
     let answers = answers.map_err(anyhow::Error::msg)?;
-    // Each connection of the race ended at one of both; those to `payments` came by a tunnel, and
-    // so have the address of `orders` and not that of its loopback.
+    // Each connection of the race ended at one of the two; those to `payments` came through a tunnel,
+    // so they have the address of `orders` and not that of its loopback.
     for seen in scene.payments.connections() {
         let caller: SocketAddr = seen["accepted"].as_str().context("no caller")?.parse()?;
         ensure!(caller.ip() == orders.ip(Family::V4), "{seen}");
@@ -164,7 +164,7 @@ fn a_pod_with_anothers_address_is_not_taken_for_it(lab: &Lab) -> Result<()> {
         "the impostor was reached"
     );
 
-    // Nor does it become a caller that another is: `orders` is who may call `payments`.
+    // Nor does it become another caller: only `orders` may call `payments`.
     let stolen = scene.mesh.orders.ip(Family::V4);
     for thief in [frontend, &scene.mesh.intruder] {
         let netns = thief.place().netns();

@@ -1,4 +1,4 @@
-//! Crashes, freezes, cuts and wrong surroundings: none of them lets plaintext onto the link or an
+//! Crashes, freezes, cut links and wrong environments: none of them lets plaintext onto the link or an
 //! intruder in, and the mesh recovers without help.
 
 use std::fs;
@@ -170,7 +170,7 @@ fn an_agent_without_its_state_refuses(lab: &Lab) -> Result<()> {
     agent_b.kill()?;
     let (ca, away) = (lab.directory().join("ca"), lab.directory().join("away"));
     fs::rename(&ca, &away)?;
-    // Neither a folder that can be read nor one that can be made.
+    // A folder that can neither be read nor made.
     fs::write(&ca, "")?;
     let (status, log) = lab.launch_agent(NodeName::B)?.end()?;
     let named = log.contains(&ca.display().to_string());

@@ -28,13 +28,13 @@ const SLOWER: u32 = 30;
 /// How long a bystander's calls are measured.
 const MEASURED: Duration = Duration::from_secs(4);
 
-/// How long a flood goes on that a bystander is measured under: longer, as it starts before.
+/// How long the flood lasts during which a bystander is measured: longer, because it starts before.
 const FLOODED: Duration = Duration::from_secs(10);
 
 /// The port of a bystander's server, whose answers are measured.
 const MEASURED_PORT: u16 = 7000;
 
-/// How long a flood of frames goes on, unless it is stopped.
+/// How long a flood of frames lasts, unless it is stopped.
 const FLOOD: Duration = Duration::from_secs(3);
 
 fn main() -> ExitCode {
@@ -52,7 +52,7 @@ fn main() -> ExitCode {
     ])
 }
 
-/// The reference example with a server in `payments`, and two pods that have nothing to do with it.
+/// The reference example with a server in `payments`, and two pods that are not involved.
 struct Scene {
     mesh: Reference,
     agents: [Agent; 2],
@@ -143,7 +143,7 @@ impl Scene {
         SocketAddr::new(self.mesh.payments.ip(Family::V4), HBONE_PORT)
     }
 
-    /// Floods `payments` with what `next` makes, by a certificate that its policy allows.
+    /// Floods `payments` with what `next` makes, with a certificate that its policy allows.
     fn flood(&self, lab: &Lab, next: impl Fn(u32) -> Vec<Frame> + Send + Sync) -> Result<()> {
         let orders = Claim::of(&[ORDERS]).certify(lab)?;
         let outsider = self.mesh.intruder.place().netns();
@@ -178,7 +178,8 @@ fn half_open_handshakes_are_capped_and_run_out(lab: &Lab) -> Result<()> {
     let held = outsider.enter(|| {
         let open = |_| {
             let mut stream = TcpStream::connect_timeout(&scene.tunnel(), SOON).ok()?;
-            // The type of a TLS record, and no more. The oldest one is reset for each one over the cap.
+            // The type of a TLS record, and nothing else. For each connection over the cap the oldest
+            // one is reset.
             let _ = stream.write_all(&[22]);
             Some(stream)
         };
@@ -215,7 +216,7 @@ fn opening_and_resetting_streams_in_a_loop_harms_nobody(lab: &Lab) -> Result<()>
 
 fn pings_and_settings_in_a_loop_harm_nobody(lab: &Lab) -> Result<()> {
     let scene = Scene::start(lab)?;
-    // It reads none of the acknowledgements, which must not pile up.
+    // It does not read the acknowledgements, which must not pile up.
     scene.flood(lab, |_| {
         vec![[Frame::ping(), Frame::settings()]; 500].concat()
     })

@@ -107,7 +107,7 @@ struct Certificate {
 }
 
 impl Certificate {
-    /// Has openssl make the key, and the lab's authority sign for it. An agent must have run.
+    /// Openssl makes the key, and the lab's authority signs. An agent must have run before.
     fn of(lab: &Lab, identity: &str) -> Result<Self> {
         let directory = tempfile::tempdir_in(lab.directory())?.keep();
         let authority = lab.directory().join("ca");
@@ -188,7 +188,7 @@ fn client(to: &Pod, certificate: &Certificate) -> Value {
     }})
 }
 
-/// Takes tunnels to a pod, and leads them to its port.
+/// Accepts tunnels to a pod, and forwards them to its port.
 fn server(pod: &Pod, certificate: &Certificate) -> Value {
     let own = pod.ip(Family::V4).to_string();
     json!({

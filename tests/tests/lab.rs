@@ -1,5 +1,5 @@
-//! The lab itself: without agents its network is an ordinary one, in which what the other tests
-//! forbid is possible.
+//! The lab itself: without agents its network is an ordinary one, in which everything is possible that
+//! the other tests forbid.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;

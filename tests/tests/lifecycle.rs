@@ -1,4 +1,4 @@
-//! Agents that die and come back; pods that leave, enter and are made anew.
+//! Agents that die and come back; pods that leave and join the mesh and are recreated.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;

@@ -19,15 +19,15 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use ambit_admission::{Origin, Seat, Seats};
 
-/// What a client gets.
+/// A response.
 pub type HttpResponse = Response<Full<Bytes>>;
 
-/// What a server allows.
+/// The bounds of a server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct HttpBounds {
     /// What the server is for, in log lines: `an admin`, `a metrics`.
     pub name: &'static str,
-    /// How many connections there may be.
+    /// The number of connections.
     pub connections: ConnectionBound,
     /// How long a client may take to send the head of its request.
     pub head_timeout: Duration,
@@ -40,7 +40,7 @@ pub struct HttpBounds {
 /// How many connections a server has at a time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ConnectionBound {
-    /// As many as come: for a socket to which only the operator can connect.
+    /// Any number: for a socket to which only the operator can connect.
     Unbounded,
     /// This many; others wait to be accepted.
     Queued(usize),

@@ -1,4 +1,4 @@
-//! The log of denials: the kernel's, whose numbers get names here, and how many lines were left out.
+//! The log of denials: resolves and logs the kernel's denials, and logs how many lines were left out.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,7 +63,7 @@ fn resolve(denial: &KernelDenial, tables: &Tables, pods: &[PodReport]) -> EventR
     }
 }
 
-/// On whose side of the connection the pod is.
+/// The connection's direction, as the pod sees it.
 const fn side(hook: Hook) -> Direction {
     match hook {
         Hook::Connect => Direction::Outbound,

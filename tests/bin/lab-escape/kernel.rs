@@ -19,7 +19,7 @@ const SK_LOOKUP: u32 = 36;
 /// `union bpf_attr`, as much of it as these commands read.
 type Attributes = [u32; 32];
 
-/// Counts what can be had: of the objects up to an id, and of the pins.
+/// Counts what is accessible: objects up to an id, and pins.
 pub(crate) fn meddle(pins: &Path, last_id: u32) -> Value {
     let by_id = |command| (1..=last_id).filter(|&id| can_be_had(command, id)).count();
     json!({
@@ -88,7 +88,7 @@ fn is_had(pin: &Path) -> bool {
     get(OBJ_GET, &attributes)
 }
 
-/// Tries to take the program off this process's own network namespace.
+/// Tries to detach the program from this process's own network namespace.
 fn detach_own_lookup() -> bool {
     let Ok(netns) = File::open("/proc/self/ns/net") else {
         return false;

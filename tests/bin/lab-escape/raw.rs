@@ -12,10 +12,10 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use crate::Failure;
 use crate::packet::{ACK, RST, SYN, syn};
 
-/// For an answer to come.
+/// The limit for an answer.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How it leaves.
+/// How the packet is sent.
 #[derive(Clone, Copy)]
 pub(crate) enum By {
     /// As the routing table says: a raw socket.
@@ -24,7 +24,7 @@ pub(crate) enum By {
     Device,
 }
 
-/// Sends a SYN: `syn-ack` or `reset`, as it is answered.
+/// Sends a SYN, and returns `syn-ack` or `reset`, the answer.
 pub(crate) fn knock(by: By, from: SocketAddr, to: SocketAddr) -> Result<&'static str, Failure> {
     let (SocketAddr::V4(from), SocketAddr::V4(to)) = (from, to) else {
         return Err("only IPv4".into());
@@ -68,7 +68,7 @@ fn flags(packet: &[u8], peer: SocketAddrV4, port: u16) -> Option<u8> {
     (is_from_peer && tcp.get(2..4)? == port.to_be_bytes()).then(|| tcp.get(13).copied())?
 }
 
-/// Sends SYNs from successive source ports, and awaits no answer.
+/// Sends SYNs from successive source ports, and does not wait for an answer.
 pub(crate) fn forge(
     device: &str,
     first: SocketAddr,
@@ -83,8 +83,8 @@ pub(crate) fn forge(
     send_from_device(device, &packets.collect::<Result<Vec<_>, _>>()?)
 }
 
-/// Sends IP packets of one family to the neighbour at a device, of which there must be one in the
-/// table of IPv4 neighbours.
+/// Sends IP packets of one family to the neighbour at a device, which must be in the table of IPv4
+/// neighbours.
 fn send_from_device(device: &str, packets: &[Vec<u8>]) -> Result<(), Failure> {
     let first = packets.first().and_then(|packet| packet.first());
     let protocol = match first.ok_or("no packet")? >> 4 {

@@ -12,23 +12,23 @@ use ambit_input::work::steps_of;
 /// Bytes to which an input is repeated at first.
 const SMALL: usize = 2 << 10;
 
-/// How many times that is compared with it.
+/// How many times as long the second input is.
 const TIMES: usize = 8;
 
 /// Steps that a byte may cost. Quadratic work costs at least [`SMALL`] times [`TIMES`].
 const STEPS: u64 = 512;
 
-/// Steps that are there whatever the input is.
+/// Steps that do not depend on the input.
 const ANYWAY: u64 = 64 << 10;
 
 /// How far the time may exceed [`TIMES`] times the time of the input. Quadratic work takes [`TIMES`]
 /// times more.
 const SLACK: u32 = 3;
 
-/// Below this, differences are chance.
+/// Shorter times differ by chance.
 const NOTICEABLE: Duration = Duration::from_millis(20);
 
-/// How often too much time has to be measured.
+/// How many measurements must exceed the limit.
 const TRIES: usize = 4;
 
 /// Ensures that `work` on an input repeated costs no more than linear in its length.
@@ -53,7 +53,7 @@ pub fn ensure_linear<T>(input: &[u8], mut work: impl FnMut(&[u8]) -> T) {
     );
 }
 
-/// The same for texts.
+/// The same for strings.
 pub fn ensure_linear_text<T>(input: &str, mut work: impl FnMut(&str) -> T) {
     ensure_linear(input.as_bytes(), |bytes| {
         work(std::str::from_utf8(bytes).expect("whole texts"))
@@ -72,7 +72,7 @@ fn thread_time() -> Duration {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    // SAFETY: `now` is room for what the system call writes.
+    // SAFETY: `now` is valid memory for what the system call writes.
     let told = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut now) };
     assert_eq!(told, 0, "the clock of a thread");
     Duration::new(

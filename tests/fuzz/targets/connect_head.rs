@@ -1,5 +1,5 @@
-//! The head of a request that came through a tunnel: whatever it says, it leads to the pod that the
-//! tunnel reached, for the caller at the tunnel's other end.
+//! The head of a request that came through a tunnel: whatever it contains, it leads to the pod at this
+//! end of the tunnel, for the caller at the other end.
 
 #![no_main]
 

@@ -32,7 +32,7 @@ static CACHE: LazyLock<KeyCache> = LazyLock::new(|| cache(&*RULES));
 
 #[derive(Arbitrary, Debug)]
 struct Input<'a> {
-    /// Any text, or one that is taken apart and fails later.
+    /// Any string, or one that can be split and fails later.
     token: Token<'a>,
     cookies: &'a [u8],
     target: &'a str,

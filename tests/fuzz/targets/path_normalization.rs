@@ -82,7 +82,7 @@ fn assert_normal(mode: PathNormalization, path: &str, written: &str) {
     assert!(!is_decoded || slashes.next().is_none(), "{}", shown());
 }
 
-/// Whether a server takes a segment for `.` or `..`, with parameters or without.
+/// Whether a server may read a segment as `.` or `..`, with or without parameters.
 fn is_dots(segment: &str) -> bool {
     matches!(segment.split(';').next(), Some("." | ".."))
 }

@@ -19,11 +19,11 @@ use tokio::runtime::{Builder, Runtime};
 static RUNTIME: LazyLock<Runtime> =
     LazyLock::new(|| Builder::new_current_thread().build().expect("a runtime"));
 
-/// Emptied by every input, and one for all of them.
+/// One directory for all inputs, which each input empties.
 static DIRECTORY: LazyLock<TempDir> =
     LazyLock::new(|| tempfile::tempdir_in("/dev/shm").expect("a directory"));
 
-/// The files of an authority that is in order.
+/// The files of a valid authority.
 static GENUINE: LazyLock<TempDir> = LazyLock::new(|| {
     let directory = tempfile::tempdir_in("/dev/shm").expect("a directory");
     make_root(directory.path(), &domain(), ROOT_LIFETIME).expect("a root");

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail, ensure};
 use x509_parser::prelude::{GeneralName, X509Certificate};
 
-/// What came of a call.
+/// The result of a call.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum CaAnswer {
     /// A chain, in PEM, leaf first and roots last.

@@ -23,7 +23,7 @@ pub struct CaCall<'a> {
     pub headers: &'a [String],
     /// The certificate signing request, in PEM.
     pub request: &'a str,
-    /// How long the certificate is to be valid, in seconds.
+    /// The requested lifetime, in seconds.
     pub seconds: i64,
     /// The requested identity, if it is not the caller's own.
     pub identity: Option<&'a str>,

@@ -1,4 +1,4 @@
-//! A running `ambit ca serve`, and the cluster whose tokens it takes.
+//! A running `ambit ca serve`, and the cluster whose tokens it accepts.
 
 use std::cell::RefCell;
 use std::fs;
@@ -23,7 +23,7 @@ use crate::token::TokenIssuer;
 
 const PORT: u16 = 15012;
 
-/// The name that the authority's certificate has.
+/// The name in the authority's certificate.
 pub(super) const DNS_NAME: &str = "ambit-ca.ambit-system.svc";
 
 /// How many certificates one caller gets.
@@ -69,7 +69,7 @@ pub struct CallerToken<'a> {
 }
 
 impl<'a> CallerToken<'a> {
-    /// An agent's on a node.
+    /// The token of an agent on a node.
     pub fn of_agent(node: NodeName) -> Self {
         Self {
             account: AGENT,
@@ -81,7 +81,7 @@ impl<'a> CallerToken<'a> {
         }
     }
 
-    /// A pod's own.
+    /// A pod's own token.
     pub fn of(pod: &'a Pod) -> Self {
         Self {
             account: (pod.namespace(), "default"),
@@ -173,7 +173,7 @@ impl CaServer {
         self.cluster.token(&token.claims()?)
     }
 
-    /// All that it has logged since it was started last.
+    /// Its log since its last start.
     pub fn log(&self) -> String {
         self.process.borrow().log()
     }

@@ -1,4 +1,4 @@
-//! An authority that does not answer as it should.
+//! An authority that answers wrongly.
 
 use std::fmt;
 use std::fs;
@@ -16,11 +16,11 @@ use crate::server::tool;
 /// An error in an answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum CaFault {
-    /// There is none.
+    /// No error.
     Silence,
     /// The caller may not ask for others, in istiod's words.
     Refusal,
-    /// The certificate is for somebody else.
+    /// The certificate is for another identity.
     OtherIdentity,
     /// The certificate is for a key that was not sent.
     OtherKey,
@@ -44,7 +44,7 @@ impl CaFault {
         Self::Garbage,
     ];
 
-    /// The one of a word.
+    /// The error with this name.
     pub fn of(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|own| own.to_string() == word)
     }
@@ -110,7 +110,7 @@ impl WrongCa {
         Ok(fs::rename(new, self.directory.join("fault"))?)
     }
 
-    /// Says what it was asked, a line for each request.
+    /// Its log, with a line for each request.
     pub fn log(&self) -> String {
         self.process.log()
     }

@@ -13,7 +13,7 @@ use crate::client::{Reply, request};
 use crate::place::Place;
 use crate::pod::Pod;
 
-/// The token of one who may do everything.
+/// The token of a user with all rights.
 pub(super) const OPERATOR: &str = "operator";
 
 /// An API server as its operator sees it.

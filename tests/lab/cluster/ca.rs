@@ -106,7 +106,7 @@ impl ClusterCa {
         authority::endpoint(&self.files)
     }
 
-    /// All that it has logged.
+    /// Its log.
     pub fn log(&self) -> String {
         self.process.log()
     }

@@ -1,4 +1,4 @@
-//! A running istiod, of which only the certificate authority counts here.
+//! A running istiod, of which only the certificate authority matters here.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -18,7 +18,7 @@ const NAMESPACE: &str = "istio-system";
 const PORT: u16 = 15012;
 const DNS_NAME: &str = "istiod.istio-system.svc";
 
-/// Whom istiod lets ask for the identities of others.
+/// Who may ask istiod for other identities.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum NodeAccounts {
     /// The agents.
@@ -27,7 +27,7 @@ pub enum NodeAccounts {
     None,
 }
 
-/// A running `pilot-discovery`, which signs by an authority that `ambit ca init` has made.
+/// A running `pilot-discovery`, which signs with an authority that `ambit ca init` has made.
 pub struct Istiod {
     directory: PathBuf,
     _process: Process,

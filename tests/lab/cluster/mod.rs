@@ -1,5 +1,4 @@
-//! A cluster's control plane as it is: the API server with its store, istiod, and the agent of a
-//! sidecar.
+//! A cluster's real control plane: the API server with its store, istiod, and the agent of a sidecar.
 
 mod api;
 mod api_server;

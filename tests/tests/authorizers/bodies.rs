@@ -1,4 +1,4 @@
-//! `includeRequestBodyInCheck`: what authorizers see of bodies, and what applications get of them.
+//! `includeRequestBodyInCheck`: what authorizers see of bodies, and what applications get.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -171,7 +171,7 @@ fn what_grpc_sees(
     Ok(())
 }
 
-/// The lab's gRPC authorizer denies what has `/deny` in it, wherever.
+/// The lab's gRPC authorizer denies checks that contain `/deny` anywhere.
 fn the_body_decides(site: &Site) -> Result<()> {
     for name in ["grpc-whole", "grpc-packed"] {
         let web = &site.backend(name)?.web;

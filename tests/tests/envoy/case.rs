@@ -34,14 +34,14 @@ pub(crate) struct Case {
     pub(crate) policies: Vec<Value>,
     /// The mesh's.
     pub(crate) mode: PathNormalization,
-    /// What its connections carry.
+    /// The protocol of its connections.
     pub(crate) protocol: Protocol,
     /// The requests to the workload.
     pub(crate) requests: Vec<Request>,
 }
 
 impl Case {
-    /// One of those requests that nothing in [`crate::differences`] is about.
+    /// One of the requests without a known difference ([`crate::differences`]).
     pub(crate) fn undisputed(
         policies: Vec<Value>,
         mode: PathNormalization,
@@ -56,7 +56,7 @@ impl Case {
         }
     }
 
-    /// Connections that carry no HTTP, from the sources of requests.
+    /// Connections that do not carry HTTP, from the sources of requests.
     pub(crate) fn opaque(policies: Vec<Value>, requests: Vec<Request>) -> Self {
         Self {
             policies,
@@ -66,7 +66,7 @@ impl Case {
         }
     }
 
-    /// The same requests over HTTP/2, as far as that can carry them.
+    /// The same requests over HTTP/2, as far as HTTP/2 can carry them.
     pub(crate) fn over_http2(mut self) -> Self {
         self.requests.retain(can_carry);
         Self {

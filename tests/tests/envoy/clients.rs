@@ -45,7 +45,7 @@ impl<'a> Clients<'a> {
         }
     }
 
-    /// What becomes of a request, or of a connection in its place.
+    /// The verdict on a request, or on a connection in its place.
     pub(crate) fn judge(&mut self, request: &Request) -> Result<Outcome> {
         if self.protocol == Protocol::Opaque {
             let outcome = self.send_opaque(request.peer, request.source);

@@ -1,4 +1,4 @@
-//! What Ambit makes of a case.
+//! Ambit's verdicts on a case.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ use crate::case::{Case, Protocol};
 use crate::peer::Peer;
 use crate::request::Request;
 
-/// What becomes of a request.
+/// The verdict on a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Outcome {
     /// It reaches the application.
@@ -96,7 +96,7 @@ impl Evaluator {
         })
     }
 
-    /// What becomes of a request, or of the connection of one.
+    /// The verdict on a request, or on its connection.
     pub(crate) fn judge(&self, request: &Request) -> Result<Outcome> {
         let connection = Attributes {
             identity: match request.peer {
@@ -131,7 +131,7 @@ impl Evaluator {
         }
     }
 
-    /// Both verdicts on a connection that carries no HTTP have to be one.
+    /// Both verdicts on a connection that does not carry HTTP must be the same.
     fn judge_opaque(&self, connection: &Attributes) -> Result<Outcome> {
         let nobody = Approvals::default();
         let outcome = match self.policies.judge_opaque(connection, &nobody) {

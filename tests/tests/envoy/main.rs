@@ -33,7 +33,7 @@ use comparison::{Comparison, compare};
 use differences::DIFFERENCES;
 use proxy::Binary;
 
-/// So that random policies are the same ones each time.
+/// Makes random policies the same each time.
 const SEED: u64 = 2026;
 
 /// Names another seed.
@@ -64,7 +64,7 @@ fn random_policies_mean_what_they_mean_to_envoy(envoy: &Binary) -> Result<()> {
     agree(&all)
 }
 
-/// The random ones, and of the hand-picked ones every tenth.
+/// The random ones, and every tenth of the hand-picked ones.
 fn requests_over_http2_are_judged_alike(envoy: &Binary) -> Result<()> {
     let hand_picked = hand_picked::cases().into_iter().step_by(10);
     let cases = hand_picked.chain(random::cases(seed()?));
@@ -82,7 +82,7 @@ fn policies_mean_the_same_of_what_is_no_http(envoy: &Binary) -> Result<()> {
     agree(&all)
 }
 
-/// Whether enough are let in, and enough are not.
+/// Whether enough are allowed, and enough are not.
 fn ensure_mixed(all: &[Comparison]) -> Result<()> {
     for outcome in [evaluator::Outcome::Allowed, evaluator::Outcome::Denied] {
         let count = all.iter().filter(|one| one.envoy == outcome).count();

@@ -1,4 +1,4 @@
-//! What becomes of paths.
+//! Normalisation of paths.
 
 use std::fmt;
 
@@ -69,7 +69,7 @@ impl fmt::Display for Normalised {
     }
 }
 
-/// Has targets normalised by both, in every mode.
+/// Lets both normalise targets, in every mode.
 pub(crate) fn compare(binary: &Binary, targets: &[String]) -> Result<Vec<Normalised>> {
     let cases = MODES.map(|mode| Case::undisputed(Vec::new(), mode, Vec::new()));
     let envoy = Envoy::start(binary, &cases)?;

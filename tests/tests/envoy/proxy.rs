@@ -92,7 +92,7 @@ impl Envoy {
         Clients::new(self, address(number), protocol)
     }
 
-    /// By what its clients are known.
+    /// The certificates of its clients.
     pub(crate) fn identities(&self) -> &Identities {
         &self.identities
     }

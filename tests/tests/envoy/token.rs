@@ -15,7 +15,7 @@ pub(crate) const FILTER: &str = "envoy.filters.http.jwt_authn";
 /// And its key.
 pub(crate) const KEY: &str = "payload";
 
-/// Claims that Istio has Envoy split into lists.
+/// Claims that Istio makes Envoy split into lists.
 const SPACE_DELIMITED: [&str; 2] = ["scope", "permission"];
 
 /// What Ambit's evaluator gets.

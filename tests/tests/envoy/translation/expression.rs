@@ -2,17 +2,17 @@
 
 use serde_json::{Value, json};
 
-/// Something that holds of a request or not.
+/// A condition on requests.
 #[derive(Clone, Debug)]
 pub(super) enum Expression {
     All(Vec<Self>),
     Any(Vec<Self>),
     Not(Box<Self>),
-    /// What both languages know by this name.
+    /// A condition that both languages have under this name.
     Either(Value),
-    /// What only permissions know: the destination, the path.
+    /// A condition of permissions only: the destination, the path.
     Permission(Value),
-    /// What only principals know: the peer.
+    /// A condition of principals only: the peer.
     Principal(Value),
 }
 

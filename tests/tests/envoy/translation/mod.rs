@@ -1,5 +1,5 @@
-//! AuthorizationPolicies as Envoy's RBAC filters, as Istio's documentation has their meaning. Written
-//! without a look at Ambit's evaluator; only for policies that Istio admits.
+//! Translates AuthorizationPolicies into Envoy's RBAC filters, by Istio's documentation. Written
+//! independently of Ambit's evaluator, and only for policies that Istio admits.
 
 mod expression;
 mod opaque;
@@ -31,7 +31,7 @@ pub(crate) fn http_filters(policies: &[Value]) -> Vec<Value> {
         .collect()
 }
 
-/// The same, of connections that carry no HTTP.
+/// The same for connections that do not carry HTTP.
 pub(crate) fn network_filters(policies: &[Value]) -> Vec<Value> {
     let left: Vec<_> = policies.iter().map(without_http).collect();
     let rules = rules(&left).into_iter();

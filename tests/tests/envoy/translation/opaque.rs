@@ -16,7 +16,7 @@ pub(super) fn without_http(policy: &Value) -> Value {
     policy
 }
 
-/// Erases all that a rule says of HTTP, and returns whether it did say something.
+/// Removes a rule's fields about HTTP, and returns whether there were any.
 fn erase(rule: &mut Value) -> bool {
     let mut has_erased = false;
     for (clause, inside) in [("from", "source"), ("to", "operation")] {
