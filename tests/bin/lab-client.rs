@@ -1,4 +1,6 @@
-//! `lab-client ADDRESS`: connects, prints what it sees, sends each line of its standard input, and prints each line that comes back, and how the connection ends, all as JSON. At the end of its standard input it half-closes the connection.
+//! `lab-client ADDRESS`: connects, prints what it sees, sends each line of its standard input, and
+//! prints each line that comes back, and how the connection ends, all as JSON. At the end of its
+//! standard input it half-closes the connection.
 
 use std::error::Error;
 use std::io::{self, BufRead, BufReader};

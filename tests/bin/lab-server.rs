@@ -1,4 +1,5 @@
-//! `lab-server http|echo|banner ADDRESS...`: prints each caller, one line of JSON per connection, and serves as [`ambit_tests::Mode`] says.
+//! `lab-server http|echo|banner ADDRESS...`: prints each caller, one line of JSON per connection, and
+//! serves as [`ambit_tests::Mode`] says.
 
 use std::error::Error;
 use std::io::{self, BufRead, BufReader, Write};

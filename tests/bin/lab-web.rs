@@ -1,6 +1,8 @@
-//! `lab-web ADDRESS...`: an HTTP/1 server that prints as JSON what it sees, to the byte: each connection, each request's head, the length and SHA-256 of its body, and how it ended.
+//! `lab-web ADDRESS...`: an HTTP/1 server that prints as JSON what it sees, to the byte: each
+//! connection, each request's head, the length and SHA-256 of its body, and how it ended.
 //!
-//! `/ws` changes to a protocol that echoes everything, if asked by Upgrade; `/slow` answers without an end; all other requests are answered with what was seen.
+//! `/ws` changes to a protocol that echoes everything, if asked by Upgrade; `/slow` answers without an
+//! end; all other requests are answered with what was seen.
 
 use std::error::Error;
 use std::io::{self, Read, Write};

@@ -64,7 +64,7 @@ impl Lab {
         Ok(lab)
     }
 
-    /// The prefix of every name that this lab gives to something of the kernel.
+    /// The prefix of all names that this lab gives to kernel objects.
     pub fn name(&self) -> String {
         self.run.name()
     }
@@ -292,7 +292,7 @@ impl Lab {
         self.certificate_lifetime.set(Some(seconds));
     }
 
-    /// Has agents that are started from now on get their certificates from a server.
+    /// Makes agents that are started from now on get their certificates from a server.
     pub(crate) fn set_certificates_from(&self, authority: CaAccess) {
         *self.certificate_authority.borrow_mut() = Some(authority);
     }
@@ -327,7 +327,7 @@ impl Lab {
     ///
     /// # Errors
     ///
-    /// If that cannot be noted.
+    /// If the mark for that cannot be written.
     pub fn keep(&self) -> Result<()> {
         self.run.keep()
     }

@@ -25,12 +25,12 @@ impl Netns {
         ip(&["netns", "add", &name], "")?;
         let netns = Self(name);
         netns.ip("link set lo up")?;
-        // No waiting for other owners of an IPv6 address: there are none here.
+        // No duplicate address detection: there are no other owners of an IPv6 address here.
         netns.sysctl(&[("ipv6/conf/default/accept_dad", "0")])?;
         Ok(netns)
     }
 
-    /// One that exists.
+    /// An existing one.
     pub(crate) fn existing(name: String) -> Self {
         Self(name)
     }

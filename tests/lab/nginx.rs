@@ -11,7 +11,7 @@ use crate::process::Process;
 
 /// One `server` of nginx.
 pub struct Nginx<'a> {
-    /// Of its directory and its log; unique in the lab.
+    /// The name of its directory and its log; unique in the lab.
     pub name: &'a str,
     /// The port on which it listens.
     pub listen: &'a [SocketAddr],

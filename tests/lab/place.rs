@@ -38,7 +38,7 @@ impl Place {
         &self.cgroup
     }
 
-    /// A command that will run here, and is here before its first instruction.
+    /// A command that runs in this place from its first instruction on.
     ///
     /// # Errors
     ///

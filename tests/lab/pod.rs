@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::place::Place;
 use crate::plan::{Addresses, Family, NodeName};
 
-/// Whether a namespace or a pod is in the mesh.
+/// Whether a namespace or a pod is opted in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Membership {
     /// Opted in.

@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use crate::run::creating;
 use crate::wait::{SOON, eventually};
 
-/// What came of a process that ended.
+/// The result of a process.
 #[derive(Debug)]
 pub struct Outcome {
     /// How it ended.
@@ -123,7 +123,7 @@ impl Process {
     /// If the process ends first, or twenty seconds pass.
     pub fn wait_until<T>(&mut self, what: &str, look: impl Fn(&Self) -> Option<T>) -> Result<T> {
         let found = eventually(SOON, what, || {
-            // In this order: what it said last is there by the time that its end is seen.
+            // In this order: when its end is seen, its last output is there.
             let ended = self.ended();
             look(self).map(Ok).or(ended.map(Err))
         });
@@ -182,7 +182,7 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         if let Some(child) = &mut self.child {
-            // It may have ended already, which is as good.
+            // It may have ended already.
             let _ = child.kill();
             let _ = child.wait();
         }

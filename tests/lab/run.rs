@@ -168,7 +168,7 @@ fn lock(path: &Path) -> Result<Flock<File>> {
         .with_context(|| format!("cannot lock {}", path.display()))
 }
 
-/// Processes first, since they hold the rest; the directory last, since it is how a run is found.
+/// Processes first, because they hold the rest; the directory last, because it identifies the run.
 fn remove(id: &str) -> Result<()> {
     let name = name(id);
     cgroup::remove(&cgroup::mount_point()?.join(&name))?;

@@ -20,7 +20,7 @@ pub enum Mode {
     Http,
     /// Sends back what it receives, until its caller ends.
     Echo,
-    /// Says first, before it receives anything, what it saw, on one line; then as [`Mode::Echo`].
+    /// Sends what it saw on one line, before it receives anything; then like [`Mode::Echo`].
     Banner,
 }
 
@@ -87,7 +87,7 @@ impl LabServer {
     }
 }
 
-/// A program of this package. It is built with whatever uses it.
+/// A program of this package, which cargo builds with the tests.
 pub(crate) fn tool(name: &str) -> Result<PathBuf> {
     let own = std::env::current_exe()?;
     let beside = |directory: &Path| directory.join(name);

@@ -39,7 +39,7 @@ fn requests(lines: &[&str]) -> Vec<u8> {
     lines.iter().map(one).collect::<String>().into_bytes()
 }
 
-/// Calls URLs with one curl; the words that `format` (of `--write-out`) says of each.
+/// Calls URLs with one curl; the words that `format` (of `--write-out`) prints for each.
 fn curl(from: &Place, format: &str, arguments: &[&str], urls: &[String]) -> Result<Vec<String>> {
     let mut command = from.command("curl")?;
     command.args(["--silent", "--show-error", "--path-as-is", "--noproxy", "*"]);

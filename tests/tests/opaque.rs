@@ -33,7 +33,7 @@ fn requests(lines: &[&str]) -> Vec<u8> {
     lines.iter().map(one).collect::<String>().into_bytes()
 }
 
-/// How SSH begins.
+/// The beginning of SSH.
 const NOT_HTTP: &[u8] = b"SSH-2.0-OpenSSH_9.6\r\n";
 
 fn t_what_is_not_http_is_judged_as_a_whole(lab: &Lab) -> Result<()> {
@@ -68,7 +68,7 @@ fn t_what_is_not_http_is_judged_as_a_whole(lab: &Lab) -> Result<()> {
     on_an_undeclared_port(&site)
 }
 
-/// The denial of a path denies what has none.
+/// A denial of a path denies connections without one.
 fn on_a_declared_port(lab: &Lab, site: &Site) -> Result<()> {
     let web = site.backend("web")?;
     for bytes in [

@@ -1,5 +1,5 @@
-//! Plaintext against a pod that demands mutual TLS. Each attack is refused, the server does not
-//! notice it, and the log says what refused it.
+//! Plaintext against a pod that demands mutual TLS. Each attack is refused, the server does not notice
+//! it, and the log names the policy that refused it.
 
 use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
@@ -139,8 +139,7 @@ fn from_a_pod_in_the_nodes_network_to_a_port_with_a_probe(lab: &Lab) -> Result<(
     Ok(())
 }
 
-/// Has the agents fetch the keys of issuers from here, as anyone may who writes policies of one
-/// namespace.
+/// Makes the agents fetch the keys of issuers from here, as any author of policies in one namespace can.
 fn have_keys_fetched(lab: &Lab, from: &[SocketAddr]) -> Result<()> {
     let rules = from.iter().map(|address| {
         json!({
@@ -157,7 +156,7 @@ fn have_keys_fetched(lab: &Lab, from: &[SocketAddr]) -> Result<()> {
     lab.manifests().write_object("keys.yaml", &object)
 }
 
-/// Waits until an agent says that it cannot have the keys that are there, and why.
+/// Waits until an agent reports that it cannot fetch these keys, and why.
 fn ensure_no_keys(agent: &Agent, from: SocketAddr, why: &str) -> Result<()> {
     let about = format!("http://{from}/");
     let is_told = |fault: &Value| {

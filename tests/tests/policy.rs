@@ -1,4 +1,4 @@
-//! Authorization: what policies say, and what becomes of connections when they change.
+//! Authorization: the verdicts of policies, and their changes while connections are open.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;

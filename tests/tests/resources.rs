@@ -80,7 +80,7 @@ impl<'a> Scene<'a> {
         Ok(())
     }
 
-    /// A pod of node B with a server, which its object does not yet make known.
+    /// A pod of node B with a server, whose object is not written yet.
     fn guest(&self) -> Result<(Pod, LabServer)> {
         self.lab
             .manifests()
@@ -128,7 +128,7 @@ fn a_full_disk_keeps_an_agent_from_starting_and_says_so(lab: &Lab) -> Result<()>
     scene.ensure_closed()
 }
 
-/// How many requests a flood has: more than there was ever room for.
+/// The number of requests of a flood: more than are ever kept.
 const FLOOD: usize = 1500;
 
 /// How long their paths are, in bytes: almost as long as a head may be.
@@ -192,7 +192,7 @@ impl Scene<'_> {
         Ok(())
     }
 
-    /// Has `frontend` denied at `guest`.
+    /// Makes `guest` deny `frontend`.
     fn ensure_denied_at(&self, guest: &Pod) -> Result<()> {
         eventually(SOON, "a denial at the guest", || {
             let reply = get_from(self.mesh.frontend.place(), guest.at(PORT)).ok()?;
@@ -322,7 +322,7 @@ fn a_full_table_of_pods_keeps_new_ones_out_and_old_ones_safe(lab: &Lab) -> Resul
     pods.fill()?;
     lab.manifests().write_pod(&guest)?;
     shown(&agent_b, "guests/guest", "PODS")?;
-    // Nobody gets to a pod that cannot be served, nor past the policies of the others.
+    // No one reaches a pod that cannot be served, or bypasses the policies of others.
     let reply = get_from(scene.mesh.intruder.place(), guest.at(PORT))?;
     ensure!(
         !reply.is_answer() && server.connections().is_empty(),
@@ -347,7 +347,7 @@ fn full_tables_of_policies_close_who_needs_a_new_one(lab: &Lab) -> Result<()> {
         .enumerate()
     {
         let mut ports = (9000 + 1000 * turn..).map(policy);
-        // The agent sweeps out what it does not know: now and then it is faster.
+        // The agent sweeps out unknown entries: sometimes it is faster.
         let table = eventually(SOON, name, || {
             let table = PinnedMap::named(lab, NodeName::B, name).ok()?.remove(0);
             table.fill().ok()?;
@@ -477,7 +477,7 @@ impl Clock {
         Ok(fs::rename(whole, &self.0)?)
     }
 
-    /// Starts an agent by this clock; what it measures by the monotonic one stays right.
+    /// Starts an agent with this clock; its monotonic clock stays right.
     fn start_agent(&self, lab: &Lab, node: NodeName) -> Result<Agent> {
         let preload = format!("LD_PRELOAD={}", libfaketime()?.display());
         let file = format!("FAKETIME_TIMESTAMP_FILE={}", self.0.display());
@@ -544,7 +544,7 @@ fn a_clock_that_is_wrong_on_one_node(lab: &Lab) -> Result<()> {
     let capture = Capture::start(lab)?;
     for offset in ["+3d", "-3d"] {
         clock.set(offset)?;
-        // Without the tunnel that stands already.
+        // Without the open tunnel.
         let [caller, called] = agents;
         caller.kill()?;
         agents = [lab.start_agent(a)?, called];

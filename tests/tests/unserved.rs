@@ -1,4 +1,4 @@
-//! A pod that is opted in and not served is closed both ways; a network namespace stays with the pod
+//! A pod that is opted in and not served is closed in both directions; a network namespace stays with the pod
 //! that it was given to; annotations take no pod out of the mesh.
 
 use std::fs;

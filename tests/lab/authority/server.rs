@@ -116,7 +116,7 @@ impl<'a> CallerToken<'a> {
 }
 
 impl CaServer {
-    /// Makes an authority, starts its server, and has the agents that are started from now on get
+    /// Makes an authority, starts its server, and makes the agents that are started from now on get
     /// their certificates from it, each for `lifetime`.
     ///
     /// # Errors

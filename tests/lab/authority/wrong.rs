@@ -71,7 +71,7 @@ pub struct WrongCa {
 }
 
 impl WrongCa {
-    /// Starts it, and has the agents that are started from now on get their certificates from it.
+    /// Starts it, and makes the agents that are started from now on get their certificates from it.
     ///
     /// # Errors
     ///

@@ -49,7 +49,7 @@ pub struct ClusterCa {
 }
 
 impl ClusterCa {
-    /// Starts it, and has the agents that are started from now on get their certificates from it.
+    /// Starts it, and makes the agents that are started from now on get their certificates from it.
     /// It knows the cluster's pods.
     ///
     /// # Errors

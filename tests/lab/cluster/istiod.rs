@@ -34,7 +34,7 @@ pub struct Istiod {
 }
 
 impl Istiod {
-    /// Starts it, and has the agents that are started from now on get their certificates from it.
+    /// Starts it, and makes the agents that are started from now on get their certificates from it.
     ///
     /// # Errors
     ///

@@ -133,7 +133,7 @@ impl<'a> Cluster<'a> {
         self.api().token(bearer.account, audiences, Some(&pod))
     }
 
-    /// Has the agents that are started from now on get their certificates from an authority.
+    /// Makes the agents that are started from now on get their certificates from an authority.
     fn set_authority(&self, endpoint: CaEndpoint) -> Result<()> {
         let file = |node: NodeName| -> Result<PathBuf> {
             let file = self.lab.directory().join(format!("token-{node}"));

@@ -1,4 +1,4 @@
-//! What runs in the pods of the reference example: nginx, which passes an order on as a charge.
+//! The applications of the reference example: nginx, which passes an order on as a charge.
 
 use std::net::SocketAddr;
 

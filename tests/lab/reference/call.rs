@@ -13,10 +13,10 @@ use crate::place::Place;
 use crate::plan::{Family, NodeName};
 use crate::pod::Pod;
 
-/// What must come of a call.
+/// The expected result of a call.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Expected {
-    /// The application answers, and its answer has this in it.
+    /// The application answers, and its answer contains this.
     Answer(String),
     /// The connection is refused, or reset before an answer.
     Refusal,
@@ -25,7 +25,7 @@ pub enum Expected {
 }
 
 impl Expected {
-    /// Whether it came so.
+    /// Whether the result is the expected one.
     pub fn is_met_by(&self, reply: &Reply) -> bool {
         match (self, reply) {
             (Self::Answer(part), Reply::Answer(whole)) => whole.contains(part),
@@ -51,9 +51,9 @@ impl fmt::Display for Expected {
 pub struct Call {
     /// The caller.
     pub caller: &'static str,
-    /// Whom, as a reader understands it.
+    /// The destination, for readers.
     pub called: &'static str,
-    /// What must come of it.
+    /// The expected result.
     pub expected: Expected,
     /// The expected decision; `None` if nothing decides.
     pub decider: Option<Decider>,
