@@ -28,9 +28,9 @@ fn main() -> ExitCode {
         a_pod_gets_its_own_identity_only,
         what_a_request_says_of_itself_counts_for_nothing,
         tokens_that_prove_nothing_are_refused,
-        identities_that_are_none_are_refused,
-        requests_that_are_none_are_refused,
-        nobody_gets_longer_than_is_configured,
+        invalid_identities_are_refused,
+        invalid_requests_are_refused,
+        no_lifetime_is_longer_than_configured,
         a_caller_that_asks_without_end_is_held_up,
     ])
 }
@@ -226,7 +226,7 @@ fn tokens_that_prove_nothing_are_refused(lab: &Lab) -> Result<()> {
     given.ensure_for(FRONTEND)
 }
 
-fn identities_that_are_none_are_refused(lab: &Lab) -> Result<()> {
+fn invalid_identities_are_refused(lab: &Lab) -> Result<()> {
     let cluster = Cluster::start(lab)?;
     let token = cluster.agent()?;
     for identity in [
@@ -255,7 +255,7 @@ fn identities_that_are_none_are_refused(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-fn requests_that_are_none_are_refused(lab: &Lab) -> Result<()> {
+fn invalid_requests_are_refused(lab: &Lab) -> Result<()> {
     let cluster = Cluster::start(lab)?;
     let good = signing_request(&[])?;
     let middle = good.len() / 2;
@@ -285,7 +285,7 @@ fn requests_that_are_none_are_refused(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-fn nobody_gets_longer_than_is_configured(lab: &Lab) -> Result<()> {
+fn no_lifetime_is_longer_than_configured(lab: &Lab) -> Result<()> {
     let cluster = Cluster::start(lab)?;
     for (asked, at_most) in [
         (60, 60),

@@ -37,7 +37,7 @@ fn main() -> ExitCode {
         a_minute_of_renewals_fails_no_call,
         roots_change_without_a_failed_call,
         a_ca_that_is_down_is_missed_when_certificates_expire,
-        a_ca_that_does_not_answer_is_told_of_and_heals,
+        a_ca_that_does_not_answer_is_reported_and_recovers,
         wrong_answers_are_refused_with_their_reason,
         a_ca_of_another_root_gets_no_token,
     ])
@@ -151,7 +151,7 @@ fn a_ca_that_is_down_is_missed_when_certificates_expire(lab: &Lab) -> Result<()>
     })
 }
 
-fn a_ca_that_does_not_answer_is_told_of_and_heals(lab: &Lab) -> Result<()> {
+fn a_ca_that_does_not_answer_is_reported_and_recovers(lab: &Lab) -> Result<()> {
     let ca = CaServer::start(lab, Duration::from_secs(40))?;
     let calls = Calls::start(lab)?;
     ca.signal(Signal::SIGSTOP)?;

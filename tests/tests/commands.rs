@@ -18,8 +18,8 @@ use serde_json::{Value, json};
 fn main() -> ExitCode {
     run_tests(tests![
         what_objects_say_gives_no_terminal_a_command,
-        a_reader_that_has_left_is_no_error,
-        a_stopped_agent_is_not_waited_for,
+        a_reader_that_has_left_is_not_an_error,
+        a_stopped_agent_is_not_awaited_forever,
         files_with_a_byte_order_mark_are_read,
     ])
 }
@@ -200,7 +200,7 @@ fn unread(arguments: &[&str]) -> Result<Outcome> {
     })
 }
 
-fn a_reader_that_has_left_is_no_error(lab: &Lab) -> Result<()> {
+fn a_reader_that_has_left_is_not_an_error(lab: &Lab) -> Result<()> {
     let (_mesh, [agent, _]) = Reference::start(lab)?;
     let socket = text(agent.socket())?;
     let directory = text(lab.manifests().directory())?;
@@ -225,7 +225,7 @@ fn a_reader_that_has_left_is_no_error(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-fn a_stopped_agent_is_not_waited_for(lab: &Lab) -> Result<()> {
+fn a_stopped_agent_is_not_awaited_forever(lab: &Lab) -> Result<()> {
     let (mesh, [agent, _]) = Reference::start(lab)?;
     let socket = text(agent.socket())?;
     agent.signal(Signal::SIGSTOP)?;

@@ -16,7 +16,7 @@ const SLICES: &str = "slices.yaml";
 fn main() -> ExitCode {
     run_tests(tests![
         pods_behind_a_hand_made_slice_are_reached_through_a_tunnel,
-        a_service_that_nothing_explains_is_refused,
+        a_service_without_known_endpoints_is_refused,
     ])
 }
 
@@ -41,7 +41,7 @@ fn pods_behind_a_hand_made_slice_are_reached_through_a_tunnel(lab: &Lab) -> Resu
     Ok(())
 }
 
-fn a_service_that_nothing_explains_is_refused(lab: &Lab) -> Result<()> {
+fn a_service_without_known_endpoints_is_refused(lab: &Lab) -> Result<()> {
     let mesh = Reference::build(lab)?;
     lab.manifests().remove(Reference::POLICIES_FILE)?;
     write_service(lab, &mesh)?;

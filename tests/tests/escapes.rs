@@ -24,7 +24,7 @@ fn main() -> ExitCode {
         a_forged_source_gives_no_identity,
         whoever_listens_on_the_agents_ports_gets_nothing,
         a_namespace_within_a_pod_has_no_identity,
-        a_link_local_address_is_no_way_in,
+        a_link_local_address_gives_no_access,
         datagrams_pass,
         packets_that_no_socket_makes_reach_no_pod_that_denies_them,
         a_server_with_io_uring_sees_its_caller,
@@ -240,7 +240,7 @@ fn a_namespace_within_a_pod_has_no_identity(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-fn a_link_local_address_is_no_way_in(lab: &Lab) -> Result<()> {
+fn a_link_local_address_gives_no_access(lab: &Lab) -> Result<()> {
     const ANYWHERE: u16 = 8090;
     let scene = Scene::start(lab)?;
     let payments = &scene.mesh.payments;

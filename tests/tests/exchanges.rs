@@ -86,7 +86,7 @@ fn each_request_of_a_connection_is_judged(lab: &Lab) -> Result<()> {
         "{lines:?}"
     );
 
-    a_refused_body_is_no_request(&site)?;
+    a_refused_body_is_not_a_request(&site)?;
     expectations(&site)?;
     the_pods_own_requests_are_judged(&site)
 }
@@ -98,7 +98,7 @@ fn seen_lines(backend: &Backend) -> Vec<String> {
     lines.map(str::to_owned).collect()
 }
 
-fn a_refused_body_is_no_request(site: &Site) -> Result<()> {
+fn a_refused_body_is_not_a_request(site: &Site) -> Result<()> {
     let web = site.backend("web")?;
     let known = web.web.heads().len();
     let smuggled = "GET /smuggled HTTP/1.1\r\nHost: web\r\n\r\n";

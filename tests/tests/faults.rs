@@ -24,7 +24,7 @@ fn main() -> ExitCode {
         an_agent_of_another_version_refuses,
         an_agent_without_its_state_refuses,
         a_vanished_configuration_stays_in_force,
-        a_frozen_peer_delays_nobody_else_and_thaws,
+        a_frozen_peer_delays_no_others_and_recovers,
         a_cut_link_heals,
     ])
 }
@@ -204,7 +204,7 @@ fn a_vanished_configuration_stays_in_force(lab: &Lab) -> Result<()> {
     scene.ensure_served()
 }
 
-fn a_frozen_peer_delays_nobody_else_and_thaws(lab: &Lab) -> Result<()> {
+fn a_frozen_peer_delays_no_others_and_recovers(lab: &Lab) -> Result<()> {
     let (scene, [_agent_a, agent_b]) = Scene::start(lab)?;
     let capture = Capture::start(lab)?;
     agent_b.signal(Signal::SIGSTOP)?;

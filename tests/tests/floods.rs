@@ -40,12 +40,12 @@ const FLOOD: Duration = Duration::from_secs(3);
 fn main() -> ExitCode {
     run_tests(tests![
         half_open_handshakes_are_capped_and_run_out,
-        opening_and_resetting_streams_in_a_loop_harms_nobody,
-        pings_and_settings_in_a_loop_harm_nobody,
-        streams_over_the_limit_of_a_connection_harm_nobody,
+        opening_and_resetting_streams_in_a_loop_does_no_harm,
+        pings_and_settings_in_a_loop_do_no_harm,
+        streams_over_the_limit_of_a_connection_do_no_harm,
         ten_thousand_connections_are_carried_and_those_over_the_cap_refused,
         connections_that_come_and_go_are_all_answered,
-        calls_that_never_complete_harm_nobody,
+        calls_that_never_complete_do_no_harm,
         opening_and_closing_connections_takes_no_time_of_others,
         small_messages_take_no_time_of_others,
         long_heads_take_no_time_of_others,
@@ -200,7 +200,7 @@ fn half_open_handshakes_are_capped_and_run_out(lab: &Lab) -> Result<()> {
     scene.ensure_payments_serves(&orders)
 }
 
-fn opening_and_resetting_streams_in_a_loop_harms_nobody(lab: &Lab) -> Result<()> {
+fn opening_and_resetting_streams_in_a_loop_does_no_harm(lab: &Lab) -> Result<()> {
     let scene = Scene::start(lab)?;
     let authority = scene.mesh.payments.at(PORT).to_string();
     scene.flood(lab, |number| {
@@ -214,7 +214,7 @@ fn opening_and_resetting_streams_in_a_loop_harms_nobody(lab: &Lab) -> Result<()>
     })
 }
 
-fn pings_and_settings_in_a_loop_harm_nobody(lab: &Lab) -> Result<()> {
+fn pings_and_settings_in_a_loop_do_no_harm(lab: &Lab) -> Result<()> {
     let scene = Scene::start(lab)?;
     // It does not read the acknowledgements, which must not pile up.
     scene.flood(lab, |_| {
@@ -222,7 +222,7 @@ fn pings_and_settings_in_a_loop_harm_nobody(lab: &Lab) -> Result<()> {
     })
 }
 
-fn streams_over_the_limit_of_a_connection_harm_nobody(lab: &Lab) -> Result<()> {
+fn streams_over_the_limit_of_a_connection_do_no_harm(lab: &Lab) -> Result<()> {
     let scene = Scene::start(lab)?;
     let authority = scene.mesh.payments.at(PORT).to_string();
     scene.flood(lab, |number| {
@@ -271,7 +271,7 @@ fn connections_that_come_and_go_are_all_answered(lab: &Lab) -> Result<()> {
     scene.ensure_memory_is_bounded()
 }
 
-fn calls_that_never_complete_harm_nobody(lab: &Lab) -> Result<()> {
+fn calls_that_never_complete_do_no_harm(lab: &Lab) -> Result<()> {
     const CALLS: usize = 500;
     let scene = Scene::start(lab)?;
     let gone = lab.add_pod(

@@ -20,12 +20,12 @@ fn main() -> ExitCode {
     run_tests(tests![
         a_full_disk_keeps_an_agent_from_starting_and_says_so,
         a_flood_of_denials_hides_nothing_and_writes_little,
-        a_flood_of_denials_that_nobody_reads_takes_no_memory,
-        a_log_that_cannot_be_written_hinders_nobody,
-        a_log_that_nobody_reads_hinders_nobody,
+        a_flood_of_denials_that_are_not_read_takes_no_memory,
+        a_log_that_cannot_be_written_does_no_harm,
+        a_log_that_is_not_read_does_no_harm,
         a_node_without_a_bpf_file_system,
         a_full_table_of_pods_keeps_new_ones_out_and_old_ones_safe,
-        full_tables_of_policies_close_who_needs_a_new_one,
+        full_tables_of_policies_close_pods_that_need_a_new_set,
         a_full_table_of_destinations_lets_no_call_leave_in_plaintext,
         a_full_table_of_handshakes_refuses_its_pods_calls,
         a_clock_that_jumps_on_both_nodes,
@@ -244,7 +244,7 @@ fn a_flood_of_denials_hides_nothing_and_writes_little(lab: &Lab) -> Result<()> {
     scene.ensure_served()
 }
 
-fn a_flood_of_denials_that_nobody_reads_takes_no_memory(lab: &Lab) -> Result<()> {
+fn a_flood_of_denials_that_are_not_read_takes_no_memory(lab: &Lab) -> Result<()> {
     let scene = Scene::build(lab)?;
     let pipe = lab.directory().join("pipe");
     mkfifo(&pipe, FileMode::S_IRWXU)?;
@@ -263,7 +263,7 @@ fn a_flood_of_denials_that_nobody_reads_takes_no_memory(lab: &Lab) -> Result<()>
     scene.ensure_served()
 }
 
-fn a_log_that_cannot_be_written_hinders_nobody(lab: &Lab) -> Result<()> {
+fn a_log_that_cannot_be_written_does_no_harm(lab: &Lab) -> Result<()> {
     let scene = Scene::build(lab)?;
     let silenced = ["sh", "-c", "exec \"$0\" \"$@\" >/dev/full 2>&1"];
     let [a, b] = NodeName::ALL;
@@ -278,7 +278,7 @@ fn a_log_that_cannot_be_written_hinders_nobody(lab: &Lab) -> Result<()> {
     scene.ensure_closed()
 }
 
-fn a_log_that_nobody_reads_hinders_nobody(lab: &Lab) -> Result<()> {
+fn a_log_that_is_not_read_does_no_harm(lab: &Lab) -> Result<()> {
     let long_enough = Duration::from_secs(5) * slowness();
     let scene = Scene::build(lab)?;
     let pipe = lab.directory().join("pipe");
@@ -340,7 +340,7 @@ fn a_full_table_of_pods_keeps_new_ones_out_and_old_ones_safe(lab: &Lab) -> Resul
     })
 }
 
-fn full_tables_of_policies_close_who_needs_a_new_one(lab: &Lab) -> Result<()> {
+fn full_tables_of_policies_close_pods_that_need_a_new_set(lab: &Lab) -> Result<()> {
     let (scene, [_agent_a, agent_b]) = Scene::start(lab)?;
     for (turn, name) in ["POLICY_SETS", "IDENTITY_BITS", "PORT_BITS"]
         .into_iter()

@@ -46,7 +46,7 @@ fn main() -> ExitCode {
             hand_picked_policies_mean_what_they_mean_to_envoy,
             random_policies_mean_what_they_mean_to_envoy,
             requests_over_http2_are_judged_alike,
-            policies_mean_the_same_of_what_is_no_http,
+            policies_mean_the_same_on_connections_that_are_not_http,
             random_paths_are_normalised_as_by_envoy,
             what_differs_differs_as_documented,
         ],
@@ -74,7 +74,7 @@ fn requests_over_http2_are_judged_alike(envoy: &Binary) -> Result<()> {
     agree(&all)
 }
 
-fn policies_mean_the_same_of_what_is_no_http(envoy: &Binary) -> Result<()> {
+fn policies_mean_the_same_on_connections_that_are_not_http(envoy: &Binary) -> Result<()> {
     let mut cases = opaque::cases();
     cases.extend(random::opaque_cases(seed()?));
     let all = compare(envoy, &cases)?;
