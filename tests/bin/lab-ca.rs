@@ -166,7 +166,7 @@ impl Asked {
         let identity = metadata.fields.remove(IMPERSONATED_IDENTITY);
         let uri = identity
             .and_then(|value| value.text)
-            .context("for nobody")?;
+            .context("no identity")?;
         let request = CertificateSigningRequestParams::from_pem(&request.csr)?;
         Ok(Self {
             uri,

@@ -109,7 +109,7 @@ impl Agent {
         let socket = self
             .socket
             .to_str()
-            .context("the socket's path is no text")?;
+            .context("the socket's path is not UTF-8")?;
         let mut arguments = vec!["explain", "-o", "json", "--socket", socket];
         arguments.extend(question.iter().map(String::as_str));
         let outcome = ambit(&arguments)?;

@@ -67,7 +67,7 @@ pub fn request(place: &Place, arguments: &[&str]) -> Result<Reply> {
     if outcome.status.success() {
         let (body, status) = outcome.stdout.rsplit_once('\n').unwrap_or_default();
         let body = body.trim().to_owned();
-        return Ok(match status.parse().context("curl tells no status")? {
+        return Ok(match status.parse().context("curl prints no status")? {
             ..400 => Reply::Answer(body),
             status => Reply::Status(status, body),
         });

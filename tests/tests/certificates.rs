@@ -127,10 +127,7 @@ fn a_ca_that_is_down_is_missed_when_certificates_expire(lab: &Lab) -> Result<()>
     ca.kill()?;
     let agent = &calls.agents[0];
     let until = eventually(SOON, "a degraded status", || degraded_until(agent))?;
-    ensure!(
-        until > now()?,
-        "it tells that it is degraded when it is too late"
-    );
+    ensure!(until > now()?, "it reports that it is degraded too late");
     ensure!(calls.is_answered()?, "the old certificate no longer serves");
     let expiry = expiry_of(agent, "cluster.local/ns/frontend/sa/default")?;
     eventually(SOON, "the end of the old certificate", || {

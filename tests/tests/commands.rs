@@ -116,7 +116,7 @@ fn broken_objects() -> Result<String> {
 }
 
 fn text(path: &Path) -> Result<&str> {
-    path.to_str().context("the path is no text")
+    path.to_str().context("the path is not UTF-8")
 }
 
 fn what_objects_say_gives_no_terminal_a_command(lab: &Lab) -> Result<()> {

@@ -125,7 +125,7 @@ fn a_server_that_speaks_first_is_not_waited_for(lab: &Lab, site: &Site) -> Resul
     let events = site.agents[1].ask("events")?;
     let mut events = events.as_array().into_iter().flatten();
     let event = events.find(|event| event["destination"] == at.as_str());
-    let event = event.context("the refusal is no event")?;
+    let event = event.context("the refusal is not an event")?;
     let policy = event["policy"].as_str().unwrap_or_default();
     ensure!(
         event["kind"] == "denial"

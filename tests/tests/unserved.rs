@@ -52,7 +52,7 @@ const WAYS_OUT: [Way; 10] = [
     ("it names no network namespace", |_, pod| {
         pod["metadata"]["annotations"] = json!({});
     }),
-    ("its path is no network namespace", |_, pod| {
+    ("its path is not a network namespace", |_, pod| {
         set(pod, NETNS, "/dev/null".into());
     }),
     ("its path is the node's", |_, pod| {

@@ -105,7 +105,13 @@ impl AdminRequest {
     pub fn body(&self) -> serde_json::Result<Bytes> {
         match self {
             Self::Explain(question) => Ok(serde_json::to_vec(question)?.into()),
-            _ => Ok(Bytes::new()),
+            Self::Status
+            | Self::Workloads
+            | Self::Policies
+            | Self::Connections
+            | Self::Certificates
+            | Self::CertificateChains
+            | Self::Events => Ok(Bytes::new()),
         }
     }
 

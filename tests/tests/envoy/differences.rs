@@ -167,7 +167,7 @@ pub(crate) static DIFFERENCES: LazyLock<Vec<Difference>> = LazyLock::new(|| {
             )
         },
         base(
-            "X-Forwarded-For, which whoever is in the mesh can write, takes nobody out of a DENY policy",
+            "X-Forwarded-For, which any pod of the mesh can write, excludes no caller from a DENY policy",
             stricter,
             json!({
                 "action": "DENY",
@@ -176,7 +176,7 @@ pub(crate) static DIFFERENCES: LazyLock<Vec<Difference>> = LazyLock::new(|| {
             get("/").header("x-forwarded-for", "10.0.0.1"),
         ),
         base(
-            "X-Forwarded-For lets nobody in whom an ALLOW policy leaves out by the peer's own address",
+            "X-Forwarded-For admits no caller that an ALLOW policy excludes by the peer's own address",
             stricter,
             json!({"rules": [{"from": [{"source": {"notRemoteIpBlocks": ["127.0.0.2"]}}]}]}),
             get("/").header("x-forwarded-for", "10.0.0.1"),

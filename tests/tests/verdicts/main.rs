@@ -167,11 +167,12 @@ fn check_logged(site: &Site, start: usize, samples: &[Sample]) -> Result<()> {
         let logged = read();
         untold(&logged).is_none().then_some(logged)
     });
-    let logged = told.with_context(|| format!("nothing is told of {:?}", untold(&read())))?;
+    let logged =
+        told.with_context(|| format!("the log has nothing about {:?}", untold(&read())))?;
     for verdict in &logged {
         let mut samples = samples.iter();
         let sample = samples.find(|sample| sample.is_about(verdict));
-        let sample = sample.with_context(|| format!("nobody called: {verdict:?}"))?;
+        let sample = sample.with_context(|| format!("no caller for {verdict:?}"))?;
         ensure!(
             verdict.said == sample.expected,
             "{} → {:?}: the kernel says {:?}, but the evaluator {:?}",

@@ -240,7 +240,7 @@ fn parts<'a>(text: &'a str, label: &str) -> Result<(&'a str, &'a str)> {
 fn number(word: Option<&str>) -> Result<f64> {
     let word = word.unwrap_or_default();
     word.parse()
-        .with_context(|| format!("{word:?} is no number"))
+        .with_context(|| format!("{word:?} is not a number"))
 }
 
 #[cfg(test)]

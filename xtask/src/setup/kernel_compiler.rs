@@ -85,7 +85,9 @@ pub(crate) fn install_linker() -> Result<()> {
                 .args(["--no-default-features", "--features", "llvm-22"]);
         }
         Some(KernelCompiler::RustupNightly) => {}
-        None => bail!("there is no compiler for kernel programs, though its packages are there"),
+        None => {
+            bail!("there is no compiler for kernel programs, although its packages are installed")
+        }
     }
     run(&mut cargo)
 }

@@ -152,6 +152,6 @@ fn bracketed(key: &str, text: &str) -> Expression {
     match kind {
         "request.headers" => header(names[0], text),
         "request.auth.claims" => claim(&names, text),
-        _ => unreachable!("{key} is no key of Istio's"),
+        _ => unreachable!("{key} is not a key of Istio's"),
     }
 }
