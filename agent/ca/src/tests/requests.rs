@@ -9,7 +9,7 @@ use super::ca::TestCa;
 use super::client::{Ask, csr};
 
 #[tokio::test]
-async fn invalid_identities_are_refused() {
+async fn identities_that_are_none_are_refused() {
     let ca = TestCa::start().await;
     let (client, token) = (ca.client().await, ca.token(&agent()));
     for id in [
