@@ -1,7 +1,7 @@
 //! Ambit: an eBPF-accelerated, per-node ambient agent for Kubernetes.
 //!
-//! The agent's parts are crates of their own, below this one; `ARCHITECTURE.md` says what each does. Here
-//! they are put together.
+//! The agent's parts are separate crates below this one; `ARCHITECTURE.md` says what each does. This
+//! crate puts them together.
 
 pub mod admin;
 pub mod cli;

@@ -1,6 +1,6 @@
 //! `lab-authorizer ADDRESS`: an external authorizer by gRPC (`envoy.service.auth.v3.Authorization`)
-//! that denies with 401 what has `/deny` in it and allows the rest. It says each check on standard
-//! output, as JSON.
+//! that denies with 401 requests that contain `/deny` and allows the rest. It prints each check to the
+//! standard output, as JSON.
 
 use std::error::Error;
 use std::net::SocketAddr;

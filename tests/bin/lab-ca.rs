@@ -1,6 +1,6 @@
 //! `lab-ca ADDRESS NAME DIRECTORY`: an authority by Istio's protocol, with a certificate for NAME. Its
-//! answers are as wrong as `DIRECTORY/fault` says; right, where that is empty or missing. It writes its
-//! root to `DIRECTORY/root.pem`, and says each request on standard output.
+//! answers are wrong as `DIRECTORY/fault` says, and right if that is empty or missing. It writes its
+//! root to `DIRECTORY/root.pem`, and prints each request to the standard output.
 
 use std::fs;
 use std::path::PathBuf;
@@ -29,7 +29,7 @@ use tokio_rustls::TlsAcceptor;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Whom the certificate for somebody else is for.
+/// The identity of a certificate for another workload.
 const SOMEBODY_ELSE: &str = "spiffe://cluster.local/ns/else/sa/somebody";
 
 #[tokio::main(flavor = "current_thread")]
@@ -78,7 +78,7 @@ impl Root {
 struct Authority {
     directory: PathBuf,
     own: Root,
-    /// One that nobody knows of.
+    /// One that nothing else knows.
     other: Root,
 }
 
@@ -146,7 +146,7 @@ fn leaf(
     Ok(params.signed_by(key, &root.issuer)?.pem())
 }
 
-/// Whose certificate is asked for, and for which key.
+/// The requested identity, and its key.
 struct Asked {
     uri: String,
     key: rcgen::PublicKey,
@@ -166,7 +166,7 @@ impl Asked {
         let identity = metadata.fields.remove(IMPERSONATED_IDENTITY);
         let uri = identity
             .and_then(|value| value.text)
-            .context("for nobody")?;
+            .context("no identity")?;
         let request = CertificateSigningRequestParams::from_pem(&request.csr)?;
         Ok(Self {
             uri,

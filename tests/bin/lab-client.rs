@@ -1,6 +1,6 @@
-//! `lab-client ADDRESS`: connects, says on standard output what it sees, sends each line of its
-//! standard input, says each line that comes back, and how the connection ends. All as JSON. At the
-//! end of its standard input it half-closes the connection.
+//! `lab-client ADDRESS`: connects, prints what it sees, sends each line of its standard input, and
+//! prints each line that comes back, and how the connection ends, all as JSON. At the end of its
+//! standard input it half-closes the connection.
 
 use std::error::Error;
 use std::io::{self, BufRead, BufReader};
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-/// For the connection to be made.
+/// The limit for the connection.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -1,7 +1,7 @@
-//! `lab-dialer`: dials each address of its standard input, one a line, waits for the server to say a
-//! line, and says as JSON what came of it: `to`, `source` (its own address towards there) and `met`,
-//! which is `answer` or the error's name. Each call has a port of its own: the kernel reports a denial
-//! once for all segments that come from the same one within a minute.
+//! `lab-dialer`: dials each address of its standard input, one a line, waits for a line from the
+//! server, and prints the result as JSON: `to`, `source` (its own address on that connection) and
+//! `met`, which is `answer` or the error's name. Each call has its own port: the kernel reports a
+//! denial once for all segments from the same port within a minute.
 
 use std::error::Error;
 use std::io::{self, BufRead, BufReader};
@@ -11,10 +11,10 @@ use std::time::Duration;
 use serde_json::json;
 use socket2::{Domain, Socket, Type};
 
-/// The first call's port, below those that are given to whoever asks for none.
+/// The first call's port, below the ephemeral ones.
 const FIRST_PORT: u16 = 20_000;
 
-/// For the connection to be made, and for the server's line.
+/// The limit for the connection, and for the server's line.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -53,7 +53,7 @@ fn source_towards(to: SocketAddr) -> io::Result<IpAddr> {
     Ok(socket.local_addr()?.ip())
 }
 
-/// The unspecified address of the family of another.
+/// The unspecified address of the same family as another address.
 fn any(like: SocketAddr) -> IpAddr {
     match like {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),

@@ -1,5 +1,5 @@
-//! `lab-h2 JSON`: makes requests over one HTTP/2 connection without TLS, one after another or all at
-//! once, and says as JSON what came back. `ambit_tests::Http2Call` tells it what.
+//! `lab-h2 JSON`: makes requests over one HTTP/2 connection without TLS, one after another or
+//! concurrently, and prints the answers as JSON. Its argument is an `ambit_tests::Http2Call`.
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// For each answer.
+/// The limit for each answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 type Failure = Box<dyn Error>;

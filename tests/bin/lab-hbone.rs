@@ -1,5 +1,5 @@
-//! `lab-hbone JSON`: opens a TLS connection, sends one request over HTTP/2 and, where the answer is
-//! 200, `GET /` through the tunnel. Says what came of it, as JSON. It trusts any server.
+//! `lab-hbone JSON`: opens a TLS connection, sends one request over HTTP/2 and, if the answer is 200,
+//! `GET /` through the tunnel. Prints the result as JSON. It trusts any server.
 
 use std::error::Error;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use tokio_rustls::TlsConnector;
 
 type Failure = Box<dyn Error>;
 
-/// For the whole call.
+/// The limit for the whole call.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 #[tokio::main(flavor = "current_thread")]

@@ -1,5 +1,5 @@
-//! `lab-http JSON`: sends bytes as they are told over one connection, and says as JSON what HTTP/1
-//! answers came back and what became of the connection. `ambit_tests::RawCall` tells it what.
+//! `lab-http JSON`: sends the given bytes over one connection, and prints as JSON which HTTP/1 answers
+//! came back and how the connection ended. Its argument is an `ambit_tests::RawCall`.
 
 use std::error::Error;
 use std::io::{ErrorKind, Read, Write};
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-/// For the connection, and for each of its bytes.
+/// The limit for the connection, and for each read.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -60,7 +60,7 @@ fn ended(error: ErrorKind) -> &'static str {
     }
 }
 
-/// The answers among the bytes, and what is left of them. `has_ended`: no more will come.
+/// The answers in the bytes, and the bytes after them. `has_ended`: no more will come.
 fn parse(mut bytes: &[u8], has_ended: bool) -> (Vec<Value>, &[u8]) {
     let mut answers = Vec::new();
     while let Some((answer, rest)) = answer(bytes, has_ended) {
@@ -119,7 +119,7 @@ fn position(bytes: &[u8], part: &[u8]) -> Option<usize> {
     bytes.windows(part.len()).position(|window| window == part)
 }
 
-/// Each octet as the character of its number.
+/// Each octet as the character with its code.
 fn text(bytes: &[u8]) -> String {
     bytes.iter().copied().map(char::from).collect()
 }

@@ -1,5 +1,5 @@
-//! `lab-server http|echo|banner ADDRESS...`: says on standard output who connects, one line of JSON per
-//! connection, and serves as [`ambit_tests::Mode`] says.
+//! `lab-server http|echo|banner ADDRESS...`: prints each caller, one line of JSON per connection, and
+//! serves as [`ambit_tests::Mode`] says.
 
 use std::error::Error;
 use std::io::{self, BufRead, BufReader, Write};
@@ -50,7 +50,7 @@ fn accept(mode: Mode, listener: &TcpListener) -> io::Result<()> {
             "local": stream.local_addr()?.to_string(),
         });
         println!("{seen}");
-        // How a connection ends is its caller's affair.
+        // How a connection ends does not matter here.
         thread::spawn(move || serve(mode, stream, seen));
     }
 }

@@ -1,9 +1,9 @@
 //! `lab-swarm serve ADDRESS`: sends back what it gets.
-//! `lab-swarm hold ADDRESS COUNT`: opens so many connections, says how many were answered and how
-//! many refused, and holds them until its standard input ends.
+//! `lab-swarm hold ADDRESS COUNT`: opens COUNT connections, prints how many were answered and how many
+//! refused, and holds them until its standard input ends.
 //! `lab-swarm churn ADDRESS SECONDS`: opens a connection, gets an answer and closes it, over and over.
-//! `lab-swarm watch ADDRESS SECONDS`: the same, one after another; says how long, at most, it had no
-//! answer, in milliseconds, and how long half of the calls took, in microseconds.
+//! `lab-swarm watch ADDRESS SECONDS`: the same, one after another; prints the longest time without an
+//! answer, in milliseconds, and the median duration of a call, in microseconds.
 //! `lab-swarm knock ADDRESS SECONDS`: opens a connection, sends 1 KiB and closes it, over and over.
 //! `lab-swarm chatter ADDRESS SECONDS`: sends a byte and gets it back, over and over, on many
 //! connections.
@@ -41,7 +41,7 @@ const HEADS: usize = 32;
 const FIELDS: usize = 90;
 const FIELD: usize = 640;
 
-/// For one connection to be answered.
+/// The limit for the answer to one connection.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 #[tokio::main(flavor = "current_thread")]
@@ -89,7 +89,7 @@ async fn serve(address: SocketAddr) -> io::Result<()> {
         let (mut stream, _) = listener.accept().await?;
         tokio::spawn(async move {
             let (mut read, mut write) = stream.split();
-            // How a connection ends is its caller's affair.
+            // How a connection ends does not matter here.
             let _ = tokio::io::copy(&mut read, &mut write).await;
         });
     }
@@ -182,8 +182,7 @@ fn knock(address: SocketAddr, time: Duration) {
     say(sent, refused);
 }
 
-/// Has so many lanes do `once` over and over, each on a connection that is opened anew after a
-/// failure.
+/// Runs `once` repeatedly on this many lanes, each with a connection that is reopened after a failure.
 async fn repeat(
     lanes: usize,
     address: SocketAddr,

@@ -1,8 +1,8 @@
-//! `lab-web ADDRESS...`: an HTTP/1 server that says on standard output, as JSON, what it sees to the
-//! byte: each connection, each request's head, the length and SHA-256 of its body, and how it ended.
+//! `lab-web ADDRESS...`: an HTTP/1 server that prints as JSON what it sees, to the byte: each
+//! connection, each request's head, the length and SHA-256 of its body, and how it ended.
 //!
-//! `/ws` changes to a protocol that sends everything back, if asked by Upgrade; `/slow` answers
-//! without an end; everything else is answered with what was seen.
+//! `/ws` changes to a protocol that echoes everything, if asked by Upgrade; `/slow` answers without an
+//! end; all other requests are answered with what was seen.
 
 use std::error::Error;
 use std::io::{self, Read, Write};
@@ -65,7 +65,7 @@ fn accept(listener: &TcpListener) -> io::Result<()> {
 struct Connection {
     number: u64,
     stream: TcpStream,
-    /// What has come and is not used yet.
+    /// Bytes that have arrived and are not used yet.
     read: Vec<u8>,
 }
 
@@ -125,7 +125,7 @@ impl Connection {
         self.stream.shutdown(Shutdown::Write)
     }
 
-    /// The next head, without the empty line; `None` where the client has ended.
+    /// The next head, without the empty line; `None` if the client has closed the connection.
     fn head(&mut self) -> io::Result<Option<String>> {
         loop {
             if let Some(end) = position(&self.read, b"\r\n\r\n") {
@@ -207,7 +207,7 @@ fn hex(octets: &[u8]) -> String {
     octets.iter().map(|octet| format!("{octet:02x}")).collect()
 }
 
-/// Each octet as the character of its number.
+/// Each octet as the character with its code.
 fn text(bytes: &[u8]) -> String {
     bytes.iter().copied().map(char::from).collect()
 }

@@ -22,10 +22,10 @@ use crate::wait::{SOON, eventually, slowness};
 /// Names the binary to run instead of the one that `cargo xtask build` makes.
 const BINARY_VARIABLE: &str = "AMBIT_BINARY";
 
-/// Where an agent serves its metrics, in its node's own namespace.
+/// The address of an agent's metrics, in its node's own namespace.
 const METRICS: &str = "127.0.0.1:15020";
 
-/// How much later than something happens it is in the log, at most.
+/// The longest delay of the log.
 const LOG_LATENESS: Duration = Duration::from_millis(25);
 
 /// A running agent. Dropping it kills it.
@@ -37,7 +37,7 @@ pub struct Agent {
 
 impl Agent {
     /// Starts one without waiting for anything: by `wrapper`, a command that ends by becoming what
-    /// follows it, where that is not empty.
+    /// follows it, if that is not empty.
     pub(crate) fn launch(
         lab: &Lab,
         node: NodeName,
@@ -78,20 +78,20 @@ impl Agent {
         })
     }
 
-    /// What `ambit VERB -o json` says.
+    /// What `ambit VERB -o json` prints.
     ///
     /// # Errors
     ///
-    /// Where the agent does not answer.
+    /// If the agent does not answer.
     pub fn ask(&self, verb: &str) -> Result<Value> {
         ask(&self.socket, verb)
     }
 
-    /// What it tells Prometheus.
+    /// Its metrics.
     ///
     /// # Errors
     ///
-    /// Where it does not answer.
+    /// If it does not answer.
     pub fn metrics(&self) -> Result<String> {
         let reply = get(&self.place, &format!("http://{METRICS}/metrics"))?;
         match reply {
@@ -100,16 +100,16 @@ impl Agent {
         }
     }
 
-    /// What `ambit explain -o json` answers to a question that is put by these arguments.
+    /// What `ambit explain -o json` answers with these arguments.
     ///
     /// # Errors
     ///
-    /// Where it has no answer.
+    /// If it does not answer.
     pub fn explain(&self, question: &[String]) -> Result<Value> {
         let socket = self
             .socket
             .to_str()
-            .context("the socket's path is no text")?;
+            .context("the socket's path is not UTF-8")?;
         let mut arguments = vec!["explain", "-o", "json", "--socket", socket];
         arguments.extend(question.iter().map(String::as_str));
         let outcome = ambit(&arguments)?;
@@ -127,7 +127,7 @@ impl Agent {
     ///
     /// # Errors
     ///
-    /// Where it shows none.
+    /// If it shows none.
     pub fn listener_ports(&self, pod: &str) -> Result<Vec<u16>> {
         let workloads = self.ask("workloads")?;
         let mut workloads = workloads.as_array().into_iter().flatten();
@@ -150,7 +150,7 @@ impl Agent {
     ///
     /// # Errors
     ///
-    /// Where it has ended.
+    /// If it has ended.
     pub fn resident(&self) -> Result<u64> {
         let id = self.id().context("the agent has ended")?;
         let text = std::fs::read_to_string(format!("/proc/{id}/status"))?;
@@ -163,7 +163,7 @@ impl Agent {
     ///
     /// # Errors
     ///
-    /// Where it does not answer, or one is without.
+    /// If it does not answer, or one does not have the field.
     pub fn certificates(&self, field: &str) -> Result<Vec<String>> {
         let texts = self.each_certificate()?.into_iter().map(|certificate| {
             let text = certificate[field].as_str();
@@ -174,12 +174,12 @@ impl Agent {
         Ok(texts)
     }
 
-    /// Whether it has identities to get certificates for, and has none for any of them, for a
-    /// reason that has these words.
+    /// Whether it holds identities, and has no certificate for any of them, for a reason that contains
+    /// these words.
     ///
     /// # Errors
     ///
-    /// Where it does not answer.
+    /// If it does not answer.
     pub fn lacks_all_certificates(&self, words: &str) -> Result<bool> {
         let all = self.each_certificate()?;
         let is_missing = |certificate: &Value| {
@@ -198,7 +198,7 @@ impl Agent {
     ///
     /// # Errors
     ///
-    /// Where it does not answer.
+    /// If it does not answer.
     pub fn refused(&self, reason: &str) -> Result<u64> {
         let status = self.ask("status")?;
         let refused = status["proxy"]["refused"].as_object();
@@ -206,27 +206,27 @@ impl Agent {
         Ok(refused.get(reason).and_then(Value::as_u64).unwrap_or(0))
     }
 
-    /// All that the agent has logged. It writes a moment after that.
+    /// The agent's whole log. It is written a moment after the event.
     pub fn log(&self) -> String {
         sleep(LOG_LATENESS * slowness());
         self.process.log()
     }
 
-    /// Sends it a signal that does not end it at once.
+    /// Sends it a signal that does not end it immediately.
     ///
     /// # Errors
     ///
-    /// Where it has ended.
+    /// If it has ended.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         let id = self.id().context("the agent has ended")?;
         Ok(kill(Pid::from_raw(id.cast_signed()), signal)?)
     }
 
-    /// Waits until a signal has stopped it: only from then on does SIGCONT let it go on.
+    /// Waits until a signal has stopped it: only then does SIGCONT have an effect.
     ///
     /// # Errors
     ///
-    /// Where none does.
+    /// If no signal stops it.
     pub(crate) fn wait_until_stopped(&self) -> Result<()> {
         let id = self.id().context("the agent has ended")?;
         let status = format!("/proc/{id}/status");
@@ -236,40 +236,40 @@ impl Agent {
         })
     }
 
-    /// Tells it to end, and waits until it has: how it ended, and all that it said.
+    /// Tells it to end, and waits. Returns how it ended, and its whole output.
     ///
     /// # Errors
     ///
-    /// Where it does not end.
+    /// If it does not end.
     pub fn stop(mut self) -> Result<(ExitStatus, String)> {
         let status = self.process.end(Signal::SIGTERM)?;
         Ok((status, self.log()))
     }
 
-    /// Waits until it ends of itself: how, and all that it said.
+    /// Waits until it ends without being told to. Returns how, and its whole output.
     ///
     /// # Errors
     ///
-    /// Where it goes on.
+    /// If it does not end.
     pub fn end(mut self) -> Result<(ExitStatus, String)> {
         let status = self.process.wait_for_end()?;
         Ok((status, self.log()))
     }
 
-    /// Kills it at once, as `kill -9` does.
+    /// Kills it, as `kill -9` does.
     ///
     /// # Errors
     ///
-    /// Where it does not end.
+    /// If it does not end.
     pub fn kill(mut self) -> Result<()> {
         self.kill_at_once()
     }
 
-    /// The same, where another is to take its place.
+    /// The same, if another one is to take its place.
     ///
     /// # Errors
     ///
-    /// Where it does not end.
+    /// If it does not end.
     pub fn kill_at_once(&mut self) -> Result<()> {
         self.process.end(Signal::SIGKILL).map(drop)
     }
@@ -291,8 +291,7 @@ impl Agent {
         process.wait_until("the agent answering", |_| status(socket).ok().map(drop))
     }
 
-    /// Waits until the configuration is known in full and every pod of the node that belongs in the
-    /// mesh is served.
+    /// Waits until the configuration is complete and every pod of the node that is opted in is served.
     pub(crate) fn wait_until_serving(&mut self) -> Result<()> {
         let Self {
             process, socket, ..
@@ -322,7 +321,7 @@ fn ask(socket: &Path, verb: &str) -> Result<Value> {
 ///
 /// # Errors
 ///
-/// Where it cannot be run.
+/// If it cannot be run.
 pub fn ambit(arguments: &[&str]) -> Result<Outcome> {
     output(Command::new(binary()?).args(arguments))
 }

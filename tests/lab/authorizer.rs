@@ -10,8 +10,8 @@ use crate::place::Place;
 use crate::process::Process;
 use crate::server::tool;
 
-/// A running `lab-authorizer`: it denies with 401 and `not today` what has `/deny` in it, and allows
-/// the rest.
+/// A running `lab-authorizer`: it denies with 401 and `not today` requests that contain `/deny`, and
+/// allows the rest.
 pub struct GrpcAuthorizer {
     process: Process,
 }
@@ -21,7 +21,7 @@ impl GrpcAuthorizer {
     ///
     /// # Errors
     ///
-    /// Where it does not.
+    /// If it does not.
     pub fn start(lab: &Lab, place: &Place, listen: SocketAddr) -> Result<Self> {
         let mut command = place.command(tool("lab-authorizer")?)?;
         command.arg(listen.to_string());
@@ -32,7 +32,7 @@ impl GrpcAuthorizer {
         Ok(Self { process })
     }
 
-    /// What it was asked.
+    /// The checks that it received.
     pub fn log(&self) -> String {
         self.process.log()
     }
@@ -48,7 +48,7 @@ impl PythonAuthorizer {
     ///
     /// # Errors
     ///
-    /// Where it does not.
+    /// If it does not.
     pub fn start(lab: &Lab, place: &Place, listen: SocketAddr) -> Result<Self> {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/authorizer.py");
         let mut command = place.command("python3")?;

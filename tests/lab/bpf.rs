@@ -16,7 +16,7 @@ use crate::process::output;
 /// The last byte of foreign keys, which is that of no key of an agent.
 const FOREIGN: u8 = 0xEE;
 
-/// Of the front of a key that has more: what it belongs to, such as a policy set.
+/// The beginning of a longer key: what the key belongs to, for example a policy set.
 const OWNER: usize = 4;
 
 /// A pinned map.
@@ -25,7 +25,7 @@ pub struct PinnedMap {
     key_size: usize,
     value_size: usize,
     capacity: u32,
-    /// Foreign entries belong to what the first one belongs to, so that no agent sweeps them out.
+    /// Foreign entries have the same beginning as the first one, so that no agent sweeps them.
     owner: Vec<u8>,
 }
 
@@ -34,7 +34,7 @@ impl PinnedMap {
     ///
     /// # Errors
     ///
-    /// Where there is none, or bpftool cannot describe it.
+    /// If there is none, or bpftool cannot describe it.
     pub fn named(lab: &Lab, node: NodeName, name: &str) -> Result<Vec<Self>> {
         let mut paths = Vec::new();
         find(&lab.pins(node), name, &mut paths)?;
@@ -58,16 +58,16 @@ impl PinnedMap {
         })
     }
 
-    /// Adds foreign entries until there is no room.
+    /// Adds foreign entries until the map is full.
     ///
     /// # Errors
     ///
-    /// Where there is room left.
+    /// If the map is not full.
     pub fn fill(&self) -> Result<()> {
         let map = bpf_call::open(&self.path)?;
         let filled = bpf_call::update(&map, &self.keys(), &vec![0; self.value_size]);
         let obstacle = filled.obstacle.as_ref().and_then(io::Error::raw_os_error);
-        // A hash says the first, a trie the second.
+        // A full hash returns the first, a full trie the second.
         let is_full = matches!(obstacle, Some(libc::E2BIG | libc::ENOSPC));
         ensure!(is_full, "it is not full: {filled:?}");
         Ok(())
@@ -77,7 +77,7 @@ impl PinnedMap {
     ///
     /// # Errors
     ///
-    /// Where bpftool cannot list them.
+    /// If bpftool cannot list them.
     pub fn entries(&self) -> Result<usize> {
         let mut command = Command::new("bpftool");
         let outcome = output(
@@ -90,11 +90,11 @@ impl PinnedMap {
         Ok(entries.len())
     }
 
-    /// Removes the foreign entries, as many as there are.
+    /// Removes all foreign entries.
     ///
     /// # Errors
     ///
-    /// Where one cannot be removed.
+    /// If one cannot be removed.
     pub fn empty(&self) -> Result<()> {
         let map = bpf_call::open(&self.path)?;
         let keys = self.keys();
@@ -111,7 +111,7 @@ impl PinnedMap {
         Ok(())
     }
 
-    /// One more foreign key than there is room for.
+    /// One foreign key more than fits.
     fn keys(&self) -> Vec<Vec<u8>> {
         let key = |number: u32| {
             let mut key = vec![FOREIGN; self.key_size];
@@ -128,7 +128,7 @@ impl PinnedMap {
 ///
 /// # Errors
 ///
-/// Where bpftool cannot describe one.
+/// If bpftool cannot describe one.
 pub fn pinned_links(lab: &Lab, node: NodeName) -> Result<Vec<[u64; 2]>> {
     let mut paths = Vec::new();
     for entry in fs::read_dir(lab.pins(node))? {
@@ -180,8 +180,7 @@ fn describe(kind: &str, path: &Path) -> Result<Value> {
     Ok(serde_json::from_str(&outcome.stdout)?)
 }
 
-/// The front of the keys of what was made last, such as the policy set in force; empty where the map
-/// is.
+/// The beginning of the latest keys, for example the policy set in force; empty if the map is empty.
 fn newest_owner(path: &Path) -> Result<Vec<u8>> {
     let mut command = Command::new("bpftool");
     let outcome = output(command.args(["--json", "map", "dump", "pinned"]).arg(path))?;

@@ -50,7 +50,7 @@ struct Batch {
     flags: u64,
 }
 
-/// What became of a command: how many entries it came to, and what kept it from the next.
+/// The result of a command: how many entries it processed, and the error at the next one.
 #[derive(Debug)]
 pub(crate) struct Progress {
     pub(crate) done: usize,
@@ -67,7 +67,7 @@ pub(crate) fn open(path: &Path) -> io::Result<OwnedFd> {
     };
     let fd = call(GET_PINNED, &mut attributes)?;
     let fd = i32::try_from(fd).map_err(io::Error::other)?;
-    // SAFETY: the kernel has just made this descriptor, and nobody else knows of it.
+    // SAFETY: the kernel has just made this descriptor, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
@@ -123,11 +123,11 @@ fn batch(command: c_long, map: &OwnedFd, keys: &[Vec<u8>], values: Option<&[u8]>
     }
 }
 
-/// `T` is what the command takes, and every address in it is of as many bytes as it says.
+/// `T` is what the command takes, and every address in it points to as many bytes as it says.
 fn call<T>(command: c_long, attributes: &mut T) -> io::Result<c_long> {
     let pointer: *mut c_void = std::ptr::from_mut(attributes).cast();
-    // SAFETY: the attributes live on, and are of the size that is told; what they point to lives in
-    // the callers of this function until it returns.
+    // SAFETY: the attributes live until the call returns and have the given size; the callers of this
+    // function keep what they point to alive until it returns.
     let done = unsafe { libc::syscall(libc::SYS_bpf, command, pointer, size_of::<T>()) };
     if done < 0 {
         return Err(io::Error::last_os_error());

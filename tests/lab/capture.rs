@@ -13,11 +13,11 @@ use crate::plan::NodeName;
 use crate::process::Process;
 use crate::wait::{SOON, eventually};
 
-/// Sent over the link last of all. Its presence in the capture proves that plaintext is seen there,
+/// Sent over the link at the end. Its presence in the capture proves that plaintext is captured,
 /// and that everything before it has been written.
 const END_MARK: &[u8] = b"ambit-lab-end-of-capture";
 
-/// Where the mark is sent; nobody listens.
+/// The address to which the mark is sent. Nothing listens there.
 const DISCARD_PORT: u16 = 9;
 
 /// A running tcpdump on the link.
@@ -28,11 +28,11 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Starts to capture and returns when every later packet will be seen.
+    /// Starts to capture, and returns when every later packet will be captured.
     ///
     /// # Errors
     ///
-    /// Where tcpdump does not start.
+    /// If tcpdump does not start.
     pub fn start(lab: &Lab) -> Result<Self> {
         let place = lab.observer(NodeName::A)?;
         let file = lab.directory().join("link.pcap");
@@ -56,13 +56,13 @@ impl Capture {
     ///
     /// # Errors
     ///
-    /// Where the mark that is sent at the end is not among them.
+    /// If the mark that is sent at the end is not captured.
     pub fn finish(mut self) -> Result<Captured> {
         let to: SocketAddr = (NodeName::B.link_addresses().v4, DISCARD_PORT).into();
         let socket = self.netns.enter(|| UdpSocket::bind(("0.0.0.0", 0)))??;
         let file = self.file.clone();
         eventually(SOON, "the end of the capture", || {
-            // Again each time: tcpdump drops what comes while it is behind.
+            // Sent repeatedly: tcpdump drops packets while it is behind.
             socket.send_to(END_MARK, to).ok()?;
             Captured(fs::read(&file).ok()?)
                 .contains(END_MARK)
@@ -83,7 +83,7 @@ impl Capture {
 pub struct Captured(Vec<u8>);
 
 impl Captured {
-    /// Whether some bytes crossed the link as they are. They must be few enough for one packet.
+    /// Whether some bytes crossed the link in plaintext. They must fit into one packet.
     pub fn contains(&self, bytes: &[u8]) -> bool {
         self.0.windows(bytes.len()).any(|window| window == bytes)
     }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use crate::run::creating;
 use crate::wait::eventually;
 
-/// Where cgroup2 is mounted: not at `/sys/fs/cgroup` itself where version 1 is in use too.
+/// The mount point of cgroup2: not `/sys/fs/cgroup` itself if version 1 is in use too.
 pub(crate) fn mount_point() -> Result<PathBuf> {
     let mounts = fs::read_to_string("/proc/mounts")?;
     mount_point_in(&mounts)

@@ -12,16 +12,16 @@ use crate::place::Place;
 use crate::process::{Process, output};
 use crate::server::tool;
 
-/// What came of a call.
+/// The result of a call.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Reply {
     /// The application answered with this.
     Answer(String),
-    /// The connection was refused, or reset before an answer; how the caller puts it.
+    /// The connection was refused, or reset before an answer; the caller's message.
     Refusal(String),
     /// The request was refused with this status and body.
     Status(u16, String),
-    /// Anything else, such as a time-out; never what one wants.
+    /// Anything else, for example a time-out; never expected.
     Failure(String),
 }
 
@@ -46,7 +46,7 @@ impl Reply {
 ///
 /// # Errors
 ///
-/// Where curl cannot be run.
+/// If curl cannot be run.
 pub fn get(place: &Place, url: &str) -> Result<Reply> {
     request(place, &[url])
 }
@@ -55,7 +55,7 @@ pub fn get(place: &Place, url: &str) -> Result<Reply> {
 ///
 /// # Errors
 ///
-/// Where curl cannot be run.
+/// If curl cannot be run.
 pub fn request(place: &Place, arguments: &[&str]) -> Result<Reply> {
     let mut command = place.command("curl")?;
     command.args(["--silent", "--show-error", "--verbose"]);
@@ -67,7 +67,7 @@ pub fn request(place: &Place, arguments: &[&str]) -> Result<Reply> {
     if outcome.status.success() {
         let (body, status) = outcome.stdout.rsplit_once('\n').unwrap_or_default();
         let body = body.trim().to_owned();
-        return Ok(match status.parse().context("curl tells no status")? {
+        return Ok(match status.parse().context("curl prints no status")? {
             ..400 => Reply::Answer(body),
             status => Reply::Status(status, body),
         });
@@ -85,7 +85,7 @@ pub fn request(place: &Place, arguments: &[&str]) -> Result<Reply> {
 ///
 /// # Errors
 ///
-/// Where curl cannot be run.
+/// If curl cannot be run.
 pub fn get_from(place: &Place, server: SocketAddr) -> Result<Reply> {
     get(place, &format!("http://{server}/"))
 }
@@ -104,7 +104,7 @@ impl HeldConnection {
     ///
     /// # Errors
     ///
-    /// Where it is refused, or times out.
+    /// If it is refused, or times out.
     pub fn open(lab: &Lab, place: &Place, to: SocketAddr) -> Result<Self> {
         let mut command = place.command(tool("lab-client")?)?;
         command.arg(to.to_string()).stdin(Stdio::piped());
@@ -128,7 +128,7 @@ impl HeldConnection {
     ///
     /// # Errors
     ///
-    /// Where it does not.
+    /// If it does not.
     pub fn echo(&mut self, line: &str) -> Result<()> {
         self.send(line)?;
         self.wait_for_received("an echo", |received| received == line)
@@ -138,7 +138,7 @@ impl HeldConnection {
     ///
     /// # Errors
     ///
-    /// Where the client has ended.
+    /// If the client has ended.
     pub fn send(&mut self, line: &str) -> Result<()> {
         let stdin = self
             .stdin
@@ -151,17 +151,17 @@ impl HeldConnection {
     ///
     /// # Errors
     ///
-    /// Where none comes.
+    /// If none comes.
     pub fn received(&mut self) -> Result<Value> {
         self.process
             .wait_for_line("a line from the server", |said| parse(said, "received"))
     }
 
-    /// Waits for another line than those that have come by now.
+    /// Waits for a line after those that have arrived.
     ///
     /// # Errors
     ///
-    /// Where none comes.
+    /// If none comes.
     pub fn more(&mut self) -> Result<()> {
         let known = self.process.log().lines().count();
         self.process
@@ -170,11 +170,11 @@ impl HeldConnection {
             })
     }
 
-    /// Waits for a line with this in it, after all that were waited for in this way.
+    /// Waits for a line that contains this, after all lines found in this way before.
     ///
     /// # Errors
     ///
-    /// Where none comes.
+    /// If none comes.
     pub fn wait_for(&mut self, part: &str) -> Result<()> {
         self.wait_for_received("a line from the server", |received| received.contains(part))
     }
@@ -195,17 +195,17 @@ impl HeldConnection {
         Ok(())
     }
 
-    /// Ends the sending direction; what the server still has to say arrives all the same.
+    /// Ends the sending direction; the server's data still arrives.
     pub fn half_close(&mut self) {
         self.stdin = None;
     }
 
-    /// Waits until the connection ends by the other side, and says how: `closed`, or an error's
-    /// name such as `ConnectionReset`.
+    /// Waits until the other side ends the connection, and returns how: `closed`, or the name of an
+    /// error, for example `ConnectionReset`.
     ///
     /// # Errors
     ///
-    /// Where it stays open.
+    /// If it stays open.
     pub fn end(&mut self) -> Result<String> {
         self.process
             .wait_for_line("the end of a connection", |line| {

@@ -1,4 +1,4 @@
-//! Killing an agent at a chosen step of what it tells the kernel.
+//! Kills an agent at a chosen call to the kernel.
 
 use std::process::Command;
 
@@ -9,11 +9,11 @@ use crate::agent::Agent;
 use crate::lab::Lab;
 use crate::process::Process;
 
-/// What an agent is started by to be stopped before its first instruction.
+/// A command that starts an agent stopped before its first instruction.
 pub(crate) const STOPPED: [&str; 3] = ["sh", "-c", "kill -STOP $$; exec \"$0\" \"$@\""];
 
-/// A tracer that kills an agent as soon as one of its threads begins its so many-th bpf(2) from now
-/// on. Everything that an agent changes in the kernel is one: these are all moments that differ.
+/// A tracer that kills an agent as soon as its threads begin the n-th bpf(2) from now on. An agent
+/// changes the kernel only by bpf(2), so these are all the states that differ.
 pub struct Crash(Process);
 
 impl Crash {
@@ -21,7 +21,7 @@ impl Crash {
     ///
     /// # Errors
     ///
-    /// Where strace cannot be started, or the agent has ended.
+    /// If strace cannot be started, or the agent has ended.
     pub fn at_bpf_call(lab: &Lab, agent: &Agent, number: u32) -> Result<Self> {
         let id = agent.id().context("the agent has ended")?;
         let mut command = Command::new("strace");
@@ -35,15 +35,15 @@ impl Crash {
         Ok(Self(tracer))
     }
 
-    /// Stops counting, and leaves the agent alone.
+    /// Stops counting, and detaches from the agent.
     ///
     /// # Errors
     ///
-    /// Where the tracer does not end.
+    /// If the tracer does not end.
     pub fn call_off(mut self) -> Result<()> {
         if self.0.is_running() {
-            // It has inherited that other signals are blocked. The agent goes on: the kernel detaches
-            // what a tracer leaves behind.
+            // It has inherited a mask that blocks other signals. The agent continues: the kernel
+            // detaches the tracees of a dead tracer.
             self.0.end(Signal::SIGKILL)?;
         }
         Ok(())

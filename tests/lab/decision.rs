@@ -1,4 +1,4 @@
-//! What the agents logged about a connection: over which path it came, and which policy decided.
+//! What the agents logged about a connection: its path, and the policy that decided.
 
 use std::net::SocketAddr;
 
@@ -16,12 +16,12 @@ pub struct Decision {
     pub path: String,
     /// `kernel` or `proxy`.
     pub layer: String,
-    /// The policy object and its rule, or the reason where no policy decided.
+    /// The policy object and its rule, or the reason if no policy decided.
     pub decided_by: String,
 }
 
 impl Decision {
-    /// Whether it was this one's to make.
+    /// Whether it is this one.
     pub fn is_by(&self, decider: &Decider) -> bool {
         self.layer == decider.layer && self.decided_by.starts_with(decider.policy)
     }
@@ -40,7 +40,7 @@ impl LogMark {
     ///
     /// # Errors
     ///
-    /// Where there is none.
+    /// If there is none.
     pub fn decision_about(&self, agents: &[Agent], destination: SocketAddr) -> Result<Decision> {
         let what = format!("a decision about {destination} in the agents' logs");
         eventually(SOON, &what, || {

@@ -1,16 +1,16 @@
-//! How many files the lab's processes may open.
+//! The limit of file descriptors of the lab's processes.
 
 use anyhow::{Context, Result};
 
 use ambit_daemon::descriptors::DescriptorLimit;
 
-/// For floods of connections. What a login gives, 1,024 on most machines, is too few.
+/// Enough for floods of connections. A login's limit, 1,024 on most machines, is too low.
 const ENOUGH: u64 = 20_000;
 
-/// By which a command is run with what a login gives, and may raise it.
+/// Runs a command with a login's limit, which it may raise.
 pub(crate) const AS_A_LOGIN: [&str; 2] = ["prlimit", "--nofile=1024:"];
 
-/// Lets this process and those that it starts open enough.
+/// Raises the limit of this process and of those that it starts.
 pub(crate) fn raise() -> Result<()> {
     let limit = DescriptorLimit::read()?;
     let most = limit.hard.max(ENOUGH);

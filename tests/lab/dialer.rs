@@ -16,20 +16,20 @@ use crate::server::tool;
 pub struct Dialer {
     process: Process,
     stdin: ChildStdin,
-    /// Calls whose outcomes are known.
+    /// Calls whose results are known.
     done: usize,
     /// Calls that were begun since.
     begun: usize,
 }
 
-/// What came of a call.
+/// The result of a call.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Dialled {
-    /// What was called.
+    /// The address that was called.
     pub to: SocketAddr,
-    /// The caller's own address towards there.
+    /// The caller's own address on this connection.
     pub source: IpAddr,
-    /// `answer`, or an error's name such as `ConnectionReset`.
+    /// `answer`, or the name of an error, for example `ConnectionReset`.
     pub met: String,
 }
 
@@ -38,7 +38,7 @@ impl Dialer {
     ///
     /// # Errors
     ///
-    /// Where it cannot be started.
+    /// If it cannot be started.
     pub fn start(lab: &Lab, place: &Place) -> Result<Self> {
         let mut command = place.command(tool("lab-dialer")?)?;
         command.stdin(Stdio::piped());
@@ -52,21 +52,21 @@ impl Dialer {
         })
     }
 
-    /// Has it make a call, and does not wait.
+    /// Makes it call, and does not wait.
     ///
     /// # Errors
     ///
-    /// Where it has ended.
+    /// If it has ended.
     pub fn begin(&mut self, to: SocketAddr) -> Result<()> {
         self.begun += 1;
         Ok(writeln!(self.stdin, "{to}")?)
     }
 
-    /// Waits for all calls that were begun since the last time.
+    /// Waits for all calls that were begun since the last wait.
     ///
     /// # Errors
     ///
-    /// Where one does not end.
+    /// If one does not end.
     pub fn finish(&mut self) -> Result<Vec<Dialled>> {
         let (done, all) = (self.done, self.done + self.begun);
         let finished = self.process.wait_until("the end of the calls", |process| {

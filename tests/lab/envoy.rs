@@ -1,4 +1,4 @@
-//! Envoy, as a peer.
+//! Envoy as a peer.
 
 use std::fs;
 
@@ -20,7 +20,7 @@ impl Envoy {
     ///
     /// # Errors
     ///
-    /// Where it does not.
+    /// If it does not.
     pub fn start(lab: &Lab, place: &Place, configuration: &Value) -> Result<Self> {
         let file = tempfile::Builder::new()
             .prefix("envoy-")
@@ -41,7 +41,7 @@ impl Envoy {
         Ok(Self { process })
     }
 
-    /// All that it has said.
+    /// Its whole output.
     pub fn log(&self) -> String {
         self.process.log()
     }

@@ -12,7 +12,7 @@ use crate::place::Place;
 use crate::process::{Process, output};
 use crate::server::tool;
 
-/// A way for a process to come to a TCP connection.
+/// A way for a process to get a TCP connection.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Way {
     /// connect(2).
@@ -29,18 +29,18 @@ pub enum Way {
     Mapped,
     /// Data in the SYN.
     FastOpen,
-    /// A socket that was connected to this before, and dissolved (AF_UNSPEC).
+    /// A socket that was connected to this address before, and disconnected (AF_UNSPEC).
     Reconnect(SocketAddr),
-    /// A socket that two threads connect and dissolve, one of them to this address.
+    /// A socket that two threads connect and disconnect, one of them to this address.
     Race(SocketAddr),
     /// A datagram.
     Udp,
     /// io_uring's connect.
     Ring,
-    /// A SYN of its own making, from a source that it may have or not: the answer is what the other
-    /// end sends to that source, if it comes here.
+    /// A handmade SYN, from a source that the process may or may not have: the answer is what the other
+    /// end sends to that source, if it arrives here.
     Raw(SocketAddr),
-    /// The same, past the routing table and its hooks, from a packet socket.
+    /// The same from a packet socket, which bypasses the routing table and its hooks.
     Packet(SocketAddr),
 }
 
@@ -63,17 +63,17 @@ impl Way {
         }
     }
 
-    /// What a request by this way has in its first line.
+    /// The word in the first line of a request made in this way.
     pub fn mark(&self) -> String {
         format!("GET /{} ", self.words().0)
     }
 
-    /// Goes this way to a `lab-server` in HTTP mode: its answer, or why there is none. A race gives
+    /// Connects in this way to a `lab-server` in HTTP mode: its answer, or why there is none. A race gives
     /// a list of answers.
     ///
     /// # Errors
     ///
-    /// Where the client cannot be run.
+    /// If the client cannot be run.
     pub fn go(&self, from: &Place, to: SocketAddr) -> Result<Result<Value, String>> {
         let (way, argument) = self.words();
         let mut command = from.command(tool("lab-escape")?)?;
@@ -103,11 +103,11 @@ pub struct ForgedSyns<'a> {
 }
 
 impl ForgedSyns<'_> {
-    /// Sends them, and awaits no answer.
+    /// Sends them, and does not wait for an answer.
     ///
     /// # Errors
     ///
-    /// Where they cannot be sent.
+    /// If they cannot be sent.
     pub fn send(&self, from: &Place) -> Result<()> {
         let mut command = from.command(tool("lab-escape")?)?;
         let (to, source) = (self.to.to_string(), self.source.to_string());
@@ -124,7 +124,7 @@ impl ForgedSyns<'_> {
 ///
 /// # Errors
 ///
-/// Where it cannot be run, or `calls` fails.
+/// If it cannot be run, or `calls` fails.
 pub fn accept_by_ring(
     lab: &Lab,
     place: &Place,
@@ -143,12 +143,12 @@ pub fn accept_by_ring(
     })
 }
 
-/// What a process gets hold of that looks for kernel programs, links and maps, at any number and
-/// below a directory: counts by kind. `as_whom` is a command that ends by becoming what follows it.
+/// What a process can access that looks for kernel programs, links and maps, by number and below a
+/// directory: counts by kind. `as_whom` is a command that ends by becoming what follows it.
 ///
 /// # Errors
 ///
-/// Where it cannot be run.
+/// If it cannot be run.
 pub fn meddle(from: &Place, as_whom: &[&str], pins: &Path) -> Result<Value> {
     let tool = tool("lab-escape")?;
     let mut command = match as_whom {
@@ -159,7 +159,7 @@ pub fn meddle(from: &Place, as_whom: &[&str], pins: &Path) -> Result<Value> {
             command
         }
     };
-    // Only root may walk through the ids; anybody can try all that there are.
+    // Only root may iterate over the ids; any process can try each of them.
     let ids = bpf_call::last_id()?;
     let outcome = output(command.arg("meddle").arg(pins).arg(ids.to_string()))?;
     ensure!(outcome.status.success(), "meddling: {}", outcome.stderr);

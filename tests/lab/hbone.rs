@@ -1,4 +1,4 @@
-//! An HBONE client that says what it is told, right or wrong.
+//! An HBONE client that sends whatever it is told, right or wrong.
 
 use std::net::SocketAddr;
 
@@ -10,12 +10,12 @@ use crate::place::Place;
 use crate::process::output;
 use crate::server::tool;
 
-/// What a `lab-hbone` is to do.
+/// The call that a `lab-hbone` makes.
 #[derive(Clone, Debug)]
 pub struct HboneCall<'a> {
-    /// Where the tunnel goes.
+    /// The tunnel's destination.
     pub to: SocketAddr,
-    /// What it authenticates with; nothing, where there is none.
+    /// The credentials; none if `None`.
     pub credentials: Option<&'a Credentials>,
     /// The request's method.
     pub method: &'a str,
@@ -25,10 +25,10 @@ pub struct HboneCall<'a> {
     pub headers: &'a [(&'a str, &'a str)],
 }
 
-/// What came of it.
+/// Its result.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum HboneReply {
-    /// The tunnel did not come to stand: TCP, TLS or HTTP/2 failed.
+    /// The tunnel could not be established: TCP, TLS or HTTP/2 failed.
     NoTunnel(String),
     /// A status, and what the application answered to `GET /` through the tunnel.
     Status(u16, Value),
@@ -50,7 +50,7 @@ impl<'a> HboneCall<'a> {
     ///
     /// # Errors
     ///
-    /// Where the client cannot be run or does not come to an end.
+    /// If the client cannot be run or does not end.
     pub fn make(&self, from: &Place) -> Result<HboneReply> {
         let told = json!({
             "to": self.to.to_string(),

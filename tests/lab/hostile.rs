@@ -74,15 +74,15 @@ impl Frame {
     }
 }
 
-/// A connection of such a client.
+/// A connection of a hostile client.
 pub struct HostileClient(StreamOwned<ClientConnection, TcpStream>);
 
 impl HostileClient {
-    /// Connects from a network namespace, past whatever agent its node has.
+    /// Connects from a network namespace, bypassing its node's agent.
     ///
     /// # Errors
     ///
-    /// Where there is no connection.
+    /// If there is no connection.
     pub fn connect(from: &Netns, to: SocketAddr, credentials: &Credentials) -> Result<Self> {
         let stream = from.enter(|| TcpStream::connect_timeout(&to, PATIENCE))??;
         stream.set_write_timeout(Some(PATIENCE))?;
@@ -95,8 +95,8 @@ impl HostileClient {
         Ok(client)
     }
 
-    /// Whether the server has not ended the connection. What it has sent is thrown away, so nothing
-    /// can be read from now on.
+    /// Whether the server has not ended the connection. Its data is discarded, so nothing can be read
+    /// from now on.
     pub fn is_connected(&mut self) -> bool {
         is_connected(&mut self.0.sock)
     }
@@ -122,7 +122,7 @@ impl HostileClient {
     }
 }
 
-/// Whether the other side has not ended a connection. What it has sent is thrown away.
+/// Whether the other side has not ended a connection. Its data is discarded.
 pub fn is_connected(stream: &mut TcpStream) -> bool {
     if stream.set_nonblocking(true).is_err() {
         return false;

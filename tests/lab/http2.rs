@@ -12,11 +12,11 @@ use crate::server::tool;
 /// Requests over one connection.
 #[derive(Clone, Debug)]
 pub struct Http2Call<'a> {
-    /// Where to.
+    /// The destination.
     pub to: SocketAddr,
-    /// What is asked.
+    /// The request.
     pub requests: &'a [Http2Request],
-    /// Whether all are sent before the first answer has come.
+    /// Whether all are sent before the first answer arrives.
     pub at_once: bool,
 }
 
@@ -54,7 +54,7 @@ impl Http2Call<'_> {
     ///
     /// # Errors
     ///
-    /// Where no connection comes to stand, or the client does not come to an end.
+    /// If there is no connection, or the client does not end.
     pub fn make(&self, from: &Place) -> Result<Vec<Value>> {
         let requests = self.requests.iter().map(|request| {
             json!({

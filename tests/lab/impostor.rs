@@ -1,4 +1,4 @@
-//! Certificates that an attacker might come to have.
+//! Certificates that an attacker might have.
 
 use std::fs;
 use std::path::PathBuf;
@@ -14,12 +14,12 @@ use crate::lab::Lab;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Who signs a certificate.
+/// The signer of a certificate.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Signer {
     /// The lab's own CA.
     Mesh,
-    /// A CA that nobody in the lab trusts, which bears the same name and key's identifier.
+    /// A CA that nothing in the lab trusts, with the same name and key identifier.
     Stranger,
 }
 
@@ -34,14 +34,14 @@ pub enum Validity {
     Future,
 }
 
-/// What a certificate is to say.
+/// The contents of a certificate.
 #[derive(Clone, Copy, Debug)]
 pub struct Claim<'a> {
     /// Its URI subject alternative names.
     pub uris: &'a [&'a str],
     /// Its DNS subject alternative names.
     pub names: &'a [&'a str],
-    /// Who signs it.
+    /// Its signer.
     pub signer: Signer,
     /// When it is valid.
     pub validity: Validity,
@@ -57,7 +57,7 @@ pub struct Credentials {
 }
 
 impl<'a> Claim<'a> {
-    /// What a workload's own certificate says.
+    /// The contents of a workload's own certificate.
     pub fn of(uris: &'a [&'a str]) -> Self {
         Self {
             uris,
@@ -67,11 +67,11 @@ impl<'a> Claim<'a> {
         }
     }
 
-    /// Makes the certificate. An agent must have run, since it makes the CA.
+    /// Makes the certificate. An agent must have run before, because it makes the CA.
     ///
     /// # Errors
     ///
-    /// Where the CA's files are not there, or the claim cannot be encoded.
+    /// If the CA's files do not exist, or the claim cannot be encoded.
     pub fn certify(&self, lab: &Lab) -> Result<Credentials> {
         let key = KeyPair::generate()?;
         let certificate = self.parameters()?.signed_by(&key, &self.issuer(lab)?)?;

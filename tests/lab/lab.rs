@@ -38,7 +38,7 @@ impl Lab {
     ///
     /// # Errors
     ///
-    /// Where this kernel or user cannot: it takes root, network namespaces and cgroup2.
+    /// If this kernel or user cannot do it: it takes root, network namespaces and cgroup2.
     pub fn new() -> Result<Self> {
         ensure!(
             nix::unistd::geteuid().is_root(),
@@ -64,7 +64,7 @@ impl Lab {
         Ok(lab)
     }
 
-    /// The prefix of every name that this lab gives to something of the kernel.
+    /// The prefix of all names that this lab gives to kernel objects.
     pub fn name(&self) -> String {
         self.run.name()
     }
@@ -78,7 +78,7 @@ impl Lab {
     ///
     /// # Errors
     ///
-    /// Where it cannot be made.
+    /// If it cannot be made.
     pub fn new_log(&self, program: &str) -> Result<PathBuf> {
         let log = tempfile::Builder::new()
             .prefix(&format!("{program}-"))
@@ -87,11 +87,11 @@ impl Lab {
         Ok(log.into_temp_path().keep()?)
     }
 
-    /// The ends of all logs, for whoever looks into a failure.
+    /// The ends of all logs, for the analysis of failures.
     ///
     /// # Errors
     ///
-    /// Where they cannot be read.
+    /// If they cannot be read.
     pub fn logs(&self) -> Result<String> {
         let mut all = String::new();
         for entry in fs::read_dir(self.directory().join("logs"))? {
@@ -114,7 +114,7 @@ impl Lab {
     ///
     /// # Errors
     ///
-    /// Where its control group cannot be made.
+    /// If its control group cannot be made.
     pub fn node(&self, node: NodeName) -> Result<Place> {
         self.place_on(node, "system")
     }
@@ -123,7 +123,7 @@ impl Lab {
     ///
     /// # Errors
     ///
-    /// Where its control group cannot be made.
+    /// If its control group cannot be made.
     pub fn host_network_pod(&self, node: NodeName, name: &str) -> Result<Place> {
         self.place_on(node, &format!("kubepods/{name}"))
     }
@@ -132,28 +132,28 @@ impl Lab {
     ///
     /// # Errors
     ///
-    /// Where its control group cannot be made.
+    /// If its control group cannot be made.
     pub(crate) fn observer(&self, node: NodeName) -> Result<Place> {
         Place::create(self.node_netns(node), self.cgroup.join("observer"))
     }
 
     /// Adds a pod to a node: its network namespace, addresses, routes and control group.
-    /// Its configuration is written by whoever wants it known: see [`Pod::manifest`].
+    /// Its configuration is not written: see [`Pod::manifest`].
     ///
     /// # Errors
     ///
-    /// Where the kernel refuses.
+    /// If the kernel refuses.
     pub fn add_pod(&self, node: NodeName, spec: PodSpec) -> Result<Pod> {
         let host = self.take_host()?;
         let addresses = node.pod_addresses(host);
         self.add_pod_at(node, spec, addresses)
     }
 
-    /// Adds a pod that has these addresses, such as those of a pod that was removed.
+    /// Adds a pod with these addresses, for example those of a pod that was removed.
     ///
     /// # Errors
     ///
-    /// Where the kernel refuses.
+    /// If the kernel refuses.
     pub fn add_pod_at(&self, node: NodeName, spec: PodSpec, addresses: Addresses) -> Result<Pod> {
         let netns = Netns::create(self.netns_name(spec.name))?;
         self.connect_pod(node, &netns, addresses)?;
@@ -171,7 +171,7 @@ impl Lab {
     ///
     /// # Errors
     ///
-    /// Where the kernel refuses.
+    /// If the kernel refuses.
     pub fn nest(&self, pod: &Pod) -> Result<Place> {
         let outer = pod.place().netns();
         let inner = Netns::create(self.netns_name(&format!("{}-nested", pod.name())))?;
@@ -195,7 +195,7 @@ impl Lab {
     ///
     /// # Errors
     ///
-    /// Where the kernel refuses.
+    /// If the kernel refuses.
     pub fn remove_pod(&self, pod: &Pod) -> Result<()> {
         cgroup::remove(
             &self
@@ -203,19 +203,19 @@ impl Lab {
                 .join("kubepods")
                 .join(pod.name()),
         )?;
-        // As a network plugin does: the namespace itself lives for as long as a socket in it.
+        // Like a network plugin: the namespace itself lives as long as a socket in it.
         let device = format!("pod{}", pod.addresses().v4.octets()[3]);
         self.node_netns(pod.node())
             .ip(&format!("link del {device}\n"))?;
         crate::netns::remove(pod.place().netns().name())
     }
 
-    /// Adds a Service in front of a pod, and makes both nodes translate its addresses for whoever
-    /// is not in the mesh, as kube-proxy does.
+    /// Adds a Service in front of a pod, and makes both nodes translate its addresses for callers
+    /// outside the mesh, as kube-proxy does.
     ///
     /// # Errors
     ///
-    /// Where the kernel refuses.
+    /// If the kernel refuses.
     pub fn add_service(&self, pod: &Pod, port: u16, target_port: u16) -> Result<Service> {
         let addresses = Addresses::of_service(self.take_host()?);
         let service = Service::new(pod, addresses, port, target_port);
@@ -229,18 +229,18 @@ impl Lab {
     ///
     /// # Errors
     ///
-    /// Where it does not.
+    /// If it does not.
     pub fn start_agent(&self, node: NodeName) -> Result<Agent> {
         let mut agent = self.spawn_agent(node)?;
         agent.wait_until_serving()?;
         Ok(agent)
     }
 
-    /// Starts a node's agent and waits only until it can be asked.
+    /// Starts a node's agent and waits only until it answers.
     ///
     /// # Errors
     ///
-    /// Where it does not come so far.
+    /// If it cannot be asked in time.
     pub fn spawn_agent(&self, node: NodeName) -> Result<Agent> {
         let mut agent = self.launch_agent(node)?;
         agent.wait_until_answering()?;
@@ -251,27 +251,27 @@ impl Lab {
     ///
     /// # Errors
     ///
-    /// Where it cannot be started.
+    /// If it cannot be started.
     pub fn launch_agent(&self, node: NodeName) -> Result<Agent> {
         self.launch_agent_by(node, &[])
     }
 
-    /// Starts a node's agent by a command that ends by becoming the agent, such as `env NAME=VALUE`,
-    /// and does not wait.
+    /// Starts a node's agent by a command that ends by becoming the agent, for example `env
+    /// NAME=VALUE`, and does not wait.
     ///
     /// # Errors
     ///
-    /// Where it cannot be started.
+    /// If it cannot be started.
     pub fn launch_agent_by(&self, node: NodeName, wrapper: &[&str]) -> Result<Agent> {
         let place = self.place_on(node, "agent")?;
         Agent::launch(self, node, &place, wrapper)
     }
 
-    /// Starts a node's agent, which is stopped before its first instruction: SIGCONT lets it go on.
+    /// Starts a node's agent, which is stopped before its first instruction: SIGCONT lets it continue.
     ///
     /// # Errors
     ///
-    /// Where it cannot be started, or is not stopped.
+    /// If it cannot be started, or is not stopped.
     pub fn launch_stopped_agent(&self, node: NodeName) -> Result<Agent> {
         let agent = self.launch_agent_by(node, &STOPPED)?;
         agent.wait_until_stopped()?;
@@ -282,22 +282,22 @@ impl Lab {
     ///
     /// # Errors
     ///
-    /// Where it does not.
+    /// If it does not.
     pub fn wait_until_serving(&self, agent: &mut Agent) -> Result<()> {
         agent.wait_until_serving()
     }
 
-    /// Has agents that are started from now on issue certificates for so many seconds.
+    /// Sets how long certificates of agents that are started from now on are valid, in seconds.
     pub fn set_certificate_lifetime(&self, seconds: u32) {
         self.certificate_lifetime.set(Some(seconds));
     }
 
-    /// Has agents that are started from now on get their certificates from a server.
+    /// Makes agents that are started from now on get their certificates from a server.
     pub(crate) fn set_certificates_from(&self, authority: CaAccess) {
         *self.certificate_authority.borrow_mut() = Some(authority);
     }
 
-    /// The options that tell the agent of a node where its certificates come from.
+    /// The options of a node's agent that choose its certificate authority.
     pub(crate) fn certificate_options(&self, node: NodeName) -> Vec<String> {
         let authority = self.certificate_authority.borrow();
         let mut options = match &*authority {
@@ -317,7 +317,7 @@ impl Lab {
     ///
     /// # Errors
     ///
-    /// Where one does not come to serve.
+    /// If one does not begin to serve.
     pub fn start_agents(&self) -> Result<[Agent; 2]> {
         let [a, b] = NodeName::ALL;
         Ok([self.start_agent(a)?, self.start_agent(b)?])
@@ -327,7 +327,7 @@ impl Lab {
     ///
     /// # Errors
     ///
-    /// Where that cannot be noted.
+    /// If the mark for that cannot be written.
     pub fn keep(&self) -> Result<()> {
         self.run.keep()
     }
@@ -337,7 +337,7 @@ impl Lab {
         self.cgroup.join(node.as_str())
     }
 
-    /// Where a node's agent pins what outlives it.
+    /// The pin directory of a node's agent.
     pub fn pins(&self, node: NodeName) -> PathBuf {
         Path::new("/sys/fs/bpf")
             .join(self.name())

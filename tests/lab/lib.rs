@@ -1,4 +1,4 @@
-//! A mesh on one machine: two nodes in network namespaces of their own, joined by a link, with pods,
+//! A mesh on one machine: two nodes in their own network namespaces, joined by a link, with pods,
 //! Services and an agent on each. Everything is real: kernel, processes, addresses, certificates.
 //!
 //! [`Lab::new`] builds the nodes; dropping the [`Lab`] removes every trace of it, and the next lab

@@ -21,16 +21,16 @@ impl Manifests {
         Ok(Self { directory })
     }
 
-    /// Where it is.
+    /// Its path.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// Writes a file as it is given, which may be several documents or no YAML at all.
+    /// Writes a file as it is given, which may be several documents or not YAML at all.
     ///
     /// # Errors
     ///
-    /// Where it cannot be written.
+    /// If it cannot be written.
     pub fn write(&self, file: &str, text: &str) -> Result<()> {
         let whole = self.directory.with_extension("new");
         fs::write(&whole, text)?;
@@ -42,7 +42,7 @@ impl Manifests {
     ///
     /// # Errors
     ///
-    /// Where it cannot be written.
+    /// If it cannot be written.
     pub fn write_object(&self, file: &str, object: &Value) -> Result<()> {
         self.write(file, &serde_norway::to_string(object)?)
     }
@@ -51,7 +51,7 @@ impl Manifests {
     ///
     /// # Errors
     ///
-    /// Where it cannot be written.
+    /// If it cannot be written.
     pub fn write_namespace(&self, name: &str, membership: Membership) -> Result<()> {
         let labels = json!({"istio.io/dataplane-mode": membership.label()});
         let namespace = json!({
@@ -66,7 +66,7 @@ impl Manifests {
     ///
     /// # Errors
     ///
-    /// Where it cannot be written.
+    /// If it cannot be written.
     pub fn write_pod(&self, pod: &Pod) -> Result<()> {
         self.write_object(&pod.file_name(), &pod.manifest())
     }
@@ -75,7 +75,7 @@ impl Manifests {
     ///
     /// # Errors
     ///
-    /// Where it cannot be written.
+    /// If it cannot be written.
     pub fn write_service(&self, service: &Service) -> Result<()> {
         self.write_object(&service.file_name(), &service.manifest())
     }
@@ -84,7 +84,7 @@ impl Manifests {
     ///
     /// # Errors
     ///
-    /// Where there is none.
+    /// If there is none.
     pub fn remove(&self, file: &str) -> Result<()> {
         fs::remove_file(self.directory.join(file)).with_context(|| format!("cannot remove {file}"))
     }

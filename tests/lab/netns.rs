@@ -11,7 +11,7 @@ use nix::sched::{CloneFlags, setns};
 
 use crate::run::creating;
 
-/// Where `ip netns` keeps them.
+/// The directory of `ip netns`.
 pub(crate) const DIRECTORY: &str = "/run/netns";
 
 /// A named network namespace.
@@ -25,12 +25,12 @@ impl Netns {
         ip(&["netns", "add", &name], "")?;
         let netns = Self(name);
         netns.ip("link set lo up")?;
-        // No waiting for other owners of an IPv6 address: there are none here.
+        // No duplicate address detection: there are no other owners of an IPv6 address here.
         netns.sysctl(&[("ipv6/conf/default/accept_dad", "0")])?;
         Ok(netns)
     }
 
-    /// One that exists.
+    /// An existing one.
     pub(crate) fn existing(name: String) -> Self {
         Self(name)
     }
@@ -62,13 +62,13 @@ impl Netns {
         })?
     }
 
-    /// Does `work` on a thread inside the namespace. The thread stays in this process's cgroup, so
-    /// that what it dials passes no agent's hook: this is how an attacker acts who has the pod's
-    /// network but is not the pod.
+    /// Does `work` on a thread inside the namespace. The thread stays in this process's cgroup, so its
+    /// connections pass no agent's hook: an attacker who has the pod's network, but is not the pod,
+    /// acts like this.
     ///
     /// # Errors
     ///
-    /// Where the namespace cannot be entered, or `work` panics.
+    /// If the namespace cannot be entered, or `work` panics.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
         let file = File::open(self.path())?;
         thread::scope(|scope| {

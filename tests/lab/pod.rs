@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::place::Place;
 use crate::plan::{Addresses, Family, NodeName};
 
-/// Whether a namespace or a pod is in the mesh.
+/// Whether a namespace or a pod is opted in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Membership {
     /// Opted in.
@@ -28,7 +28,7 @@ impl Membership {
     }
 }
 
-/// What a pod is to be.
+/// The specification of a pod.
 #[derive(Clone, Copy, Debug)]
 pub struct PodSpec {
     /// `metadata.namespace`, whose service account `default` it uses.
@@ -40,7 +40,7 @@ pub struct PodSpec {
 }
 
 impl PodSpec {
-    /// A pod without a probe, in a namespace of its own name.
+    /// A pod without a probe, in a namespace of the same name.
     pub fn named(name: &'static str) -> Self {
         Self {
             namespace: name,
@@ -99,7 +99,7 @@ impl Pod {
         (self.addresses.v4, port).into()
     }
 
-    /// Where its processes run.
+    /// The place of its processes.
     pub fn place(&self) -> &Place {
         &self.place
     }
@@ -108,7 +108,7 @@ impl Pod {
     ///
     /// # Errors
     ///
-    /// Where the pod is gone.
+    /// If the pod is gone.
     pub fn command(&self, program: &str) -> Result<Command> {
         self.place.command(program)
     }

@@ -1,4 +1,4 @@
-//! Running processes: to their end, or for as long as their guard lives.
+//! Runs processes to their end, or while their guard lives.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek};
@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use crate::run::creating;
 use crate::wait::{SOON, eventually};
 
-/// What came of a process that ended.
+/// The result of a process.
 #[derive(Debug)]
 pub struct Outcome {
     /// How it ended.
@@ -28,16 +28,16 @@ pub struct Outcome {
 ///
 /// # Errors
 ///
-/// Where it cannot be started, or has not ended after twenty seconds (it is killed then).
+/// If it cannot be started, or has not ended after twenty seconds (it is killed then).
 pub fn output(command: &mut Command) -> Result<Outcome> {
     output_within(SOON, command)
 }
 
-/// Runs a command to its end, which may take some time, such as a compiler's.
+/// Runs a command to its end, which may take some time, for example a compiler.
 ///
 /// # Errors
 ///
-/// Where it cannot be started, or has not ended within `limit` (it is killed then).
+/// If it cannot be started, or has not ended within `limit` (it is killed then).
 pub fn output_within(limit: Duration, command: &mut Command) -> Result<Outcome> {
     let (mut stdout, mut stderr) = (tempfile::tempfile()?, tempfile::tempfile()?);
     command
@@ -86,7 +86,7 @@ impl Process {
     ///
     /// # Errors
     ///
-    /// Where it cannot be started.
+    /// If it cannot be started.
     pub fn start(command: &mut Command, log: &Path) -> Result<Self> {
         let file = File::create(log).with_context(|| format!("cannot make {}", log.display()))?;
         command.stdout(file.try_clone()?).stderr(file);
@@ -96,18 +96,18 @@ impl Process {
         })
     }
 
-    /// All that it has said.
+    /// Its whole output.
     pub fn log(&self) -> String {
         fs::read(&self.log)
             .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
             .unwrap_or_default()
     }
 
-    /// Waits until it has said a complete line in which `find` finds something.
+    /// Waits until its output has a complete line in which `find` finds something.
     ///
     /// # Errors
     ///
-    /// Where it ends first, or has not said it after twenty seconds.
+    /// If it ends first, or there is no such line after twenty seconds.
     pub fn wait_for_line<T>(&mut self, what: &str, find: impl Fn(&str) -> Option<T>) -> Result<T> {
         self.wait_until(what, |process| {
             let log = process.log();
@@ -116,14 +116,14 @@ impl Process {
         })
     }
 
-    /// Looks until `look` finds something.
+    /// Calls `look` until it finds something.
     ///
     /// # Errors
     ///
-    /// Where the process ends first, or twenty seconds pass.
+    /// If the process ends first, or twenty seconds pass.
     pub fn wait_until<T>(&mut self, what: &str, look: impl Fn(&Self) -> Option<T>) -> Result<T> {
         let found = eventually(SOON, what, || {
-            // In this order: what it said last is there by the time that its end is seen.
+            // In this order: when its end is seen, its last output is there.
             let ended = self.ended();
             look(self).map(Ok).or(ended.map(Err))
         });
@@ -148,7 +148,7 @@ impl Process {
         self.child.as_ref().map(Child::id)
     }
 
-    /// Its standard input, where the command asked for a pipe; once.
+    /// Its standard input, if the command asked for a pipe; once.
     pub(crate) fn take_stdin(&mut self) -> Option<std::process::ChildStdin> {
         self.child.as_mut()?.stdin.take()
     }
@@ -157,7 +157,7 @@ impl Process {
     ///
     /// # Errors
     ///
-    /// Where it does not end within twenty seconds.
+    /// If it does not end within twenty seconds.
     pub fn end(&mut self, signal: Signal) -> Result<ExitStatus> {
         let id = self.id().context("the process was left to itself")?;
         kill(Pid::from_raw(id.cast_signed()), signal)?;
@@ -168,7 +168,7 @@ impl Process {
     ///
     /// # Errors
     ///
-    /// Where it does not end within twenty seconds.
+    /// If it does not end within twenty seconds.
     pub fn wait_for_end(&mut self) -> Result<ExitStatus> {
         eventually(SOON, "the end of a process", || self.ended())
     }
@@ -182,7 +182,7 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         if let Some(child) = &mut self.child {
-            // It may have ended already, which is as good.
+            // It may have ended already.
             let _ = child.kill();
             let _ = child.wait();
         }

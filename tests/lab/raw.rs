@@ -9,10 +9,10 @@ use crate::place::Place;
 use crate::process::output;
 use crate::server::tool;
 
-/// How long a [`RawCall`] goes on.
+/// When a [`RawCall`] ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Until {
-    /// Until so many answers have come.
+    /// Until this many answers have arrived.
     Answers(usize),
     /// Until the other side ends the connection.
     End,
@@ -21,7 +21,7 @@ pub enum Until {
 /// Bytes to send over one connection.
 #[derive(Clone, Debug)]
 pub struct RawCall<'a> {
-    /// Where to.
+    /// The destination.
     pub to: SocketAddr,
     /// What.
     pub bytes: &'a [u8],
@@ -29,18 +29,18 @@ pub struct RawCall<'a> {
     pub until: Until,
 }
 
-/// What became of a connection.
+/// The state of a connection after a call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RawEnd {
-    /// It stands.
+    /// It is open.
     Open,
-    /// The other side ended it in order.
+    /// The other side closed it.
     Closed,
     /// The other side reset it.
     Reset,
-    /// It did not come to stand.
+    /// It could not be established.
     Refused,
-    /// Nothing came any more; never what one wants.
+    /// Nothing more came; never expected.
     Silent,
 }
 
@@ -60,9 +60,9 @@ pub struct RawAnswer {
 pub struct RawReply {
     /// The answers, also interim ones.
     pub answers: Vec<RawAnswer>,
-    /// What came after them, in the same way.
+    /// The bytes after them, in the same way.
     pub rest: String,
-    /// What became of the connection.
+    /// The state of the connection.
     pub end: RawEnd,
 }
 
@@ -71,7 +71,7 @@ impl RawCall<'_> {
     ///
     /// # Errors
     ///
-    /// Where the client cannot be run or does not come to an end.
+    /// If the client cannot be run or does not end.
     pub fn make(&self, from: &Place) -> Result<RawReply> {
         let sent: String = self.bytes.iter().copied().map(char::from).collect();
         let answers = match self.until {

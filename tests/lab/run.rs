@@ -1,4 +1,4 @@
-//! One run of a lab: what it is called, and how every trace of it goes away, whoever removes it.
+//! One run of a lab: its name, and the removal of all its traces, whichever process removes it.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use crate::{cgroup, netns};
 /// Each run has a directory here, whose name is the run's.
 const DIRECTORY: &str = "/run/ambit-lab";
 
-/// In a run's directory: locked for as long as its creator lives.
+/// In a run's directory: locked while its creator lives.
 const LOCK: &str = "lock";
 
 /// In a run's directory: its creator has left it up on purpose.
@@ -23,7 +23,8 @@ const KEPT: &str = "kept";
 /// The runs of this process.
 static LIVE: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// Read by whoever makes something that outlives this process; written, for good, by a tear-down.
+/// Locked for reading while something is made that outlives this process; locked for writing, for good,
+/// by a tear-down.
 static CREATING: RwLock<()> = RwLock::new(());
 
 /// A lab's claim on its names; dropping it removes everything that bears them.
@@ -88,12 +89,12 @@ pub(crate) fn creating() -> RwLockReadGuard<'static, ()> {
     CREATING.read().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Removes the labs of this process when it is told to end. Call it first in `main`: threads that
-/// exist already would take the signals themselves.
+/// Removes the labs of this process when a signal ends it. Call it first in `main`: threads that exist
+/// already would receive the signals themselves.
 ///
 /// # Errors
 ///
-/// Where the signals cannot be blocked.
+/// If the signals cannot be blocked.
 pub fn tear_down_on_signals() -> Result<()> {
     let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]);
     signals.thread_block()?;
@@ -114,7 +115,7 @@ pub fn tear_down_on_signals() -> Result<()> {
 ///
 /// # Errors
 ///
-/// Where something of one cannot be removed.
+/// If a part of one cannot be removed.
 pub fn remove_kept() -> Result<usize> {
     let kept: Vec<String> = all_runs()?.into_iter().filter(|id| is_kept(id)).collect();
     kept.iter().try_for_each(|id| remove(id))?;
@@ -167,7 +168,7 @@ fn lock(path: &Path) -> Result<Flock<File>> {
         .with_context(|| format!("cannot lock {}", path.display()))
 }
 
-/// Processes first, since they hold the rest; the directory last, since it is how a run is found.
+/// Processes first, because they hold the rest; the directory last, because it identifies the run.
 fn remove(id: &str) -> Result<()> {
     let name = name(id);
     cgroup::remove(&cgroup::mount_point()?.join(&name))?;

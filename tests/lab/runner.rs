@@ -11,11 +11,11 @@ use crate::agent;
 use crate::lab::Lab;
 use crate::run::tear_down_on_signals;
 
-/// A named test, of something that it needs.
+/// A named test, and what it needs.
 pub struct Test<T = Lab> {
     /// Its name, a sentence about the mesh.
     pub name: &'static str,
-    /// What it does; where it needs a lab, in one of its own.
+    /// Its body; if it needs a lab, it gets its own.
     pub run: fn(&T) -> Result<()>,
 }
 
@@ -27,7 +27,7 @@ macro_rules! tests {
     };
 }
 
-/// How many tests came to which end.
+/// The number of tests by result.
 #[derive(Default)]
 struct Counts {
     passed: usize,
@@ -36,13 +36,13 @@ struct Counts {
     filtered: usize,
 }
 
-/// Runs the tests whose name contains one of the arguments, as libtest does, and says so in its
-/// words. Each has a lab.
+/// Runs the tests whose name contains one of the arguments, like libtest, and prints its messages. Each
+/// has a lab.
 pub fn run_tests(tests: &[Test]) -> ExitCode {
     run_selected(tests, obstacle().as_ref(), run_in_lab)
 }
 
-/// The same, of tests that need something else, which all of them share.
+/// The same for tests that share something else.
 pub fn run_tests_of<T>(subject: Result<T>, tests: &[Test<T>]) -> ExitCode {
     match subject {
         Ok(subject) => run_selected(tests, None, |test| caught(|| (test.run)(&subject))),
@@ -78,7 +78,7 @@ fn run_selected<T>(
     report(&counts)
 }
 
-/// Why no lab can be had here.
+/// Why there can be no lab here.
 fn obstacle() -> Option<String> {
     let prepared = tear_down_on_signals()
         .and_then(|()| agent::binary())

@@ -1,4 +1,4 @@
-//! A server in a pod that tells what it sees of its callers.
+//! A server in a pod that reports what it sees of its callers.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -13,14 +13,14 @@ use crate::pod::Pod;
 use crate::process::Process;
 use crate::wait::{SOON, eventually};
 
-/// What the server does with a connection, after it has noted who called.
+/// What the server does with a connection after it has recorded the caller.
 #[derive(Clone, Copy, Debug)]
 pub enum Mode {
     /// Answers each HTTP request with JSON of what it saw.
     Http,
     /// Sends back what it receives, until its caller ends.
     Echo,
-    /// Says first, before it receives anything, what it saw, on one line; then as [`Mode::Echo`].
+    /// Sends what it saw on one line, before it receives anything; then like [`Mode::Echo`].
     Banner,
 }
 
@@ -44,7 +44,7 @@ impl LabServer {
     ///
     /// # Errors
     ///
-    /// Where it does not.
+    /// If it does not.
     pub fn in_pod(lab: &Lab, pod: &Pod, mode: Mode, port: u16) -> Result<Self> {
         let addresses = Family::ALL.map(|family| (pod.ip(family), port).into());
         Self::start(lab, pod.place(), mode, &addresses)
@@ -54,7 +54,7 @@ impl LabServer {
     ///
     /// # Errors
     ///
-    /// Where it does not.
+    /// If it does not.
     pub fn start(lab: &Lab, place: &Place, mode: Mode, listen: &[SocketAddr]) -> Result<Self> {
         let mut command = place.command(tool("lab-server")?)?;
         command.arg(mode.word());
@@ -66,7 +66,7 @@ impl LabServer {
         Ok(Self { process })
     }
 
-    /// What it noted of each connection so far: `accepted` (the peer, by `accept`), `peer` (by
+    /// What it recorded about each connection so far: `accepted` (the peer, by `accept`), `peer` (by
     /// `getpeername`), `local` (by `getsockname`).
     pub fn connections(&self) -> Vec<Value> {
         let log = self.process.log();
@@ -79,7 +79,7 @@ impl LabServer {
     ///
     /// # Errors
     ///
-    /// Where none comes.
+    /// If none comes.
     pub fn next_connection(&self, known: usize) -> Result<Value> {
         eventually(SOON, "a connection to the server", || {
             self.connections().into_iter().nth(known)
@@ -87,7 +87,7 @@ impl LabServer {
     }
 }
 
-/// A program of this package. It is built with whatever uses it.
+/// A program of this package, which cargo builds with the tests.
 pub(crate) fn tool(name: &str) -> Result<PathBuf> {
     let own = std::env::current_exe()?;
     let beside = |directory: &Path| directory.join(name);

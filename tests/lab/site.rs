@@ -12,7 +12,7 @@ use crate::web::WebServer;
 
 const NAMESPACE: &str = "web";
 
-/// Pods of the namespace `web` on node B, each with policies of its own, and two callers on node A.
+/// Pods of the namespace `web` on node B, each with its own policies, and two callers on node A.
 /// Plaintext is permitted.
 pub struct Site {
     /// In the mesh, as `cluster.local/ns/caller/sa/default`.
@@ -49,7 +49,7 @@ impl Site {
     ///
     /// # Errors
     ///
-    /// Where something does not come up.
+    /// If something does not start.
     pub fn start(lab: &Lab, backends: &[(&'static str, &[&str])]) -> Result<Self> {
         let caller = lab.add_pod(NodeName::A, PodSpec::named("caller"))?;
         let outsider = lab.add_pod(NodeName::A, PodSpec::named("outsider"))?;
@@ -71,12 +71,12 @@ impl Site {
         })
     }
 
-    /// Declares what another port of a pod speaks, by a Service without an address. Before
+    /// Declares the protocol of another port of a pod, by a Service without an address. Before
     /// [`Site::start`].
     ///
     /// # Errors
     ///
-    /// Where it cannot be written.
+    /// If it cannot be written.
     pub fn declare(lab: &Lab, name: &str, port: u16, protocol: &str) -> Result<()> {
         let service = json!({
             "apiVersion": "v1",
@@ -96,18 +96,18 @@ impl Site {
     ///
     /// # Errors
     ///
-    /// Where there is none.
+    /// If there is none.
     pub fn backend(&self, name: &str) -> Result<&Backend> {
         let mut backends = self.backends.iter();
         let found = backends.find(|backend| backend.pod.name() == name);
         found.with_context(|| format!("no pod {name}"))
     }
 
-    /// Writes the policies of a pod anew; none, where there are to be none.
+    /// Replaces the policies of a pod.
     ///
     /// # Errors
     ///
-    /// Where they cannot be written.
+    /// If they cannot be written.
     pub fn set_policies(lab: &Lab, name: &str, specs: &[&str]) -> Result<()> {
         let policies = specs.iter().enumerate().map(|(index, spec)| {
             let spec = spec.replace('\n', "\n  ");

@@ -13,7 +13,7 @@ use crate::process::Process;
 use crate::server::tool;
 use crate::wait::eventually;
 
-/// For all connections of a swarm to come to an answer or a refusal.
+/// The limit for all connections of a swarm to be answered or refused.
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A `lab-swarm` that answers.
@@ -26,7 +26,7 @@ impl SwarmServer {
     ///
     /// # Errors
     ///
-    /// Where it does not.
+    /// If it does not.
     pub fn start(lab: &Lab, place: &Place, listen: SocketAddr) -> Result<Self> {
         let mut command = place.command(tool("lab-swarm")?)?;
         command.args(["serve", &listen.to_string()]);
@@ -45,11 +45,11 @@ pub struct Swarm {
 }
 
 impl Swarm {
-    /// Opens so many connections and holds those that are answered.
+    /// Opens this many connections and holds those that are answered.
     ///
     /// # Errors
     ///
-    /// Where it cannot be started.
+    /// If it cannot be started.
     pub fn hold(lab: &Lab, place: &Place, to: SocketAddr, connections: usize) -> Result<Self> {
         Self::start(
             lab,
@@ -63,17 +63,17 @@ impl Swarm {
     ///
     /// # Errors
     ///
-    /// Where it cannot be started.
+    /// If it cannot be started.
     pub fn churn(lab: &Lab, place: &Place, to: SocketAddr, time: Duration) -> Result<Self> {
         let seconds = time.as_secs().to_string();
         Self::start(lab, place, ["churn", &to.to_string(), &seconds])
     }
 
-    /// Calls over and over, and notes for how long it was not answered.
+    /// Calls repeatedly, and measures how long it was not answered.
     ///
     /// # Errors
     ///
-    /// Where it cannot be started.
+    /// If it cannot be started.
     pub fn watch(lab: &Lab, place: &Place, to: SocketAddr, time: Duration) -> Result<Self> {
         let seconds = time.as_secs().to_string();
         Self::start(lab, place, ["watch", &to.to_string(), &seconds])
@@ -83,7 +83,7 @@ impl Swarm {
     ///
     /// # Errors
     ///
-    /// Where it cannot be started.
+    /// If it cannot be started.
     pub fn knock(lab: &Lab, place: &Place, to: SocketAddr, time: Duration) -> Result<Self> {
         Self::start(lab, place, ["knock", &to.to_string(), &seconds(time)])
     }
@@ -92,7 +92,7 @@ impl Swarm {
     ///
     /// # Errors
     ///
-    /// Where it cannot be started.
+    /// If it cannot be started.
     pub fn chatter(lab: &Lab, place: &Place, to: SocketAddr, time: Duration) -> Result<Self> {
         Self::start(lab, place, ["chatter", &to.to_string(), &seconds(time)])
     }
@@ -101,7 +101,7 @@ impl Swarm {
     ///
     /// # Errors
     ///
-    /// Where it cannot be started.
+    /// If it cannot be started.
     pub fn heads(lab: &Lab, place: &Place, to: SocketAddr, time: Duration) -> Result<Self> {
         Self::start(lab, place, ["heads", &to.to_string(), &seconds(time)])
     }
@@ -117,30 +117,30 @@ impl Swarm {
         })
     }
 
-    /// Waits for what came of all connections: how many were answered, and how many refused.
+    /// Waits until all connections are answered or refused, and returns how many are each.
     ///
     /// # Errors
     ///
-    /// Where some come to neither.
+    /// If some are neither.
     pub fn outcome(&mut self) -> Result<(u64, u64)> {
         let said = self.said()?;
         Ok((number(&said, "answered")?, number(&said, "refused")?))
     }
 
-    /// Waits for the end of one that watches: how long, at most, it was not answered.
+    /// Waits for the end of a watch. Returns the longest time without an answer.
     ///
     /// # Errors
     ///
-    /// Where it does not end.
+    /// If it does not end.
     pub fn longest_silence(&mut self) -> Result<Duration> {
         number(&self.said()?, "longest_silence_ms").map(Duration::from_millis)
     }
 
-    /// Waits for the end of one that watches: how long half of its calls took at most.
+    /// Waits for the end of a watch. Returns the median duration of its calls.
     ///
     /// # Errors
     ///
-    /// Where it does not end, or none was answered.
+    /// If it does not end, or none was answered.
     pub fn median(&mut self) -> Result<Duration> {
         number(&self.said()?, "median_us").map(Duration::from_micros)
     }

@@ -11,11 +11,11 @@ use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 
 use crate::impostor::Credentials;
 
-/// A client that speaks HTTP/2, trusts any server, and shows a certificate where it has one.
+/// A client that speaks HTTP/2, trusts any server, and presents a certificate if it has one.
 ///
 /// # Errors
 ///
-/// Where the credentials cannot be read.
+/// If the credentials cannot be read.
 pub fn tls_client(credentials: Option<&Credentials>) -> Result<Arc<ClientConfig>> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))

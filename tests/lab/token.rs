@@ -13,11 +13,11 @@ use serde_json::{Value, json};
 pub struct TokenIssuer(RsaKeyPair);
 
 impl TokenIssuer {
-    /// One with a key of its own.
+    /// One with its own key.
     ///
     /// # Errors
     ///
-    /// Where none can be made.
+    /// If none can be made.
     pub fn new() -> Result<Self> {
         let key = RsaKeyPair::generate(KeySize::Rsa2048);
         key.map(Self).map_err(|_| anyhow!("no RSA key"))
@@ -39,16 +39,16 @@ impl TokenIssuer {
     ///
     /// # Errors
     ///
-    /// Where it cannot be signed.
+    /// If it cannot be signed.
     pub fn token(&self, claims: &Value) -> Result<String> {
         self.token_with(&json!({"alg": "RS256", "typ": "JWT", "kid": "key"}), claims)
     }
 
-    /// A token with a header of one's own, signed by RS256 whatever that says.
+    /// A token with a custom header, signed with RS256 whatever the header says.
     ///
     /// # Errors
     ///
-    /// Where it cannot be signed.
+    /// If it cannot be signed.
     pub fn token_with(&self, header: &Value, claims: &Value) -> Result<String> {
         let signed = unsigned(header, claims);
         let mut signature = vec![0; self.0.public_modulus_len()];

@@ -11,16 +11,16 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// For a change of configuration to have its effect, and for other things that must come soon.
 pub const SOON: Duration = Duration::from_secs(20);
 
-/// How many times slower than its own hardware this machine is, where it is an emulated one: all
-/// limits are that much longer.
+/// How many times slower than its hardware this machine is, if it is emulated: all limits are that much
+/// longer.
 const SLOWNESS: &str = "AMBIT_SLOWNESS";
 
-/// Looks until `look` finds something, and returns it.
+/// Calls `look` until it finds something, and returns that.
 ///
 /// # Errors
 ///
-/// Where it does not within `limit`, or the environment's `AMBIT_SLOWNESS` times that; `what` says
-/// what was awaited.
+/// If it does not within `limit`, or the environment's `AMBIT_SLOWNESS` times that; `what` names it in
+/// the error.
 pub fn eventually<T>(
     limit: Duration,
     what: &str,

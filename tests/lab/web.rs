@@ -1,4 +1,4 @@
-//! An HTTP/1 server in a pod that tells to the byte what it sees.
+//! An HTTP/1 server in a pod that reports to the byte what it sees.
 
 use std::net::SocketAddr;
 
@@ -24,7 +24,7 @@ impl WebServer {
     ///
     /// # Errors
     ///
-    /// Where it does not.
+    /// If it does not.
     pub fn in_pod(lab: &Lab, pod: &Pod, ports: &[u16]) -> Result<Self> {
         let addresses = Family::ALL.map(|family| {
             let ports = ports.iter();
@@ -38,7 +38,7 @@ impl WebServer {
     ///
     /// # Errors
     ///
-    /// Where it does not.
+    /// If it does not.
     pub fn start(lab: &Lab, place: &Place, listen: &[SocketAddr]) -> Result<Self> {
         let mut command = place.command(tool("lab-web")?)?;
         command.args(listen.iter().map(SocketAddr::to_string));
@@ -72,18 +72,18 @@ impl WebServer {
     ///
     /// # Errors
     ///
-    /// Where one is none.
+    /// If one is not an address.
     pub fn peers(&self) -> Result<Vec<SocketAddr>> {
         let peers = self.said("peer").into_iter();
         peers.map(|peer| Ok(peer.parse()?)).collect()
     }
 
-    /// Waits until every connection so far has ended, and makes sure that none left a byte that was
-    /// part of no request.
+    /// Waits until every connection so far has ended, and ensures that no connection had bytes outside
+    /// of requests.
     ///
     /// # Errors
     ///
-    /// Where one has not, or did.
+    /// If one has not, or did.
     pub fn ensure_nothing_left(&self) -> Result<()> {
         eventually(SOON, "the end of the server's connections", || {
             let opened = self.said("peer").len();

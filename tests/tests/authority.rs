@@ -1,4 +1,4 @@
-//! What `ambit ca serve` gives to whom: callers with tokens of all kinds, by curl.
+//! Which certificates `ambit ca serve` gives to which callers: callers with tokens of all kinds, by curl.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use ambit_tests::{
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-/// The longest that the authority issues for.
+/// The longest lifetime that the authority issues.
 const LONGEST: Duration = Duration::from_secs(3600);
 
 /// A pod of node A.
@@ -28,9 +28,9 @@ fn main() -> ExitCode {
         a_pod_gets_its_own_identity_only,
         what_a_request_says_of_itself_counts_for_nothing,
         tokens_that_prove_nothing_are_refused,
-        identities_that_are_none_are_refused,
-        requests_that_are_none_are_refused,
-        nobody_gets_longer_than_is_configured,
+        invalid_identities_are_refused,
+        invalid_requests_are_refused,
+        no_lifetime_is_longer_than_configured,
         a_caller_that_asks_without_end_is_held_up,
     ])
 }
@@ -92,7 +92,7 @@ fn a_node_gets_the_identities_of_its_own_pods_only(lab: &Lab) -> Result<()> {
         let name = identity.trim_start_matches("spiffe://");
         answer.ensure_refused(PERMISSION_DENIED, &[name, node.as_str()])?;
     }
-    // Where the token does not say the node, that of its pod counts.
+    // If the token does not name a node, its pod's node counts.
     let by_pod = CallerToken {
         node: None,
         ..of(NodeName::A)
@@ -122,7 +122,7 @@ fn a_pod_gets_its_own_identity_only(lab: &Lab) -> Result<()> {
     let frontend = CallerToken::of(&cluster.mesh.frontend);
     let given = cluster.ask_as(&frontend, None)?;
     given.ensure_for(FRONTEND)?;
-    // Not its own, not even by a name for itself, since it is no agent.
+    // Not even its own identity by name, because it is not an agent.
     for identity in [ORDERS, FRONTEND] {
         let answer = cluster.ask_as(&frontend, Some(identity))?;
         answer.ensure_refused(PERMISSION_DENIED, &["frontend", "node-account"])?;
@@ -226,7 +226,7 @@ fn tokens_that_prove_nothing_are_refused(lab: &Lab) -> Result<()> {
     given.ensure_for(FRONTEND)
 }
 
-fn identities_that_are_none_are_refused(lab: &Lab) -> Result<()> {
+fn invalid_identities_are_refused(lab: &Lab) -> Result<()> {
     let cluster = Cluster::start(lab)?;
     let token = cluster.agent()?;
     for identity in [
@@ -255,7 +255,7 @@ fn identities_that_are_none_are_refused(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-fn requests_that_are_none_are_refused(lab: &Lab) -> Result<()> {
+fn invalid_requests_are_refused(lab: &Lab) -> Result<()> {
     let cluster = Cluster::start(lab)?;
     let good = signing_request(&[])?;
     let middle = good.len() / 2;
@@ -278,14 +278,14 @@ fn requests_that_are_none_are_refused(lab: &Lab) -> Result<()> {
             identity: Some(FRONTEND),
         })?;
         let shown = &request[..request.len().min(40)];
-        // What is too large is not read.
+        // A request that is too large is not read.
         let refused = [INVALID_ARGUMENT, RESOURCE_EXHAUSTED, 11].contains(&answer.status());
         ensure!(refused, "{shown:?}: {answer:?}");
     }
     Ok(())
 }
 
-fn nobody_gets_longer_than_is_configured(lab: &Lab) -> Result<()> {
+fn no_lifetime_is_longer_than_configured(lab: &Lab) -> Result<()> {
     let cluster = Cluster::start(lab)?;
     for (asked, at_most) in [
         (60, 60),
@@ -323,7 +323,7 @@ fn a_caller_that_asks_without_end_is_held_up(lab: &Lab) -> Result<()> {
     });
     let answer = held_up.context("100 calls were answered")?;
     answer.ensure_refused(RESOURCE_EXHAUSTED, &["too often", "try again"])?;
-    // Nobody else is.
+    // No other caller is.
     let given = cluster.ask(&cluster.agent()?, Some(FRONTEND))?;
     given.ensure_for(FRONTEND)
 }

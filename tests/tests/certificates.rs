@@ -1,5 +1,5 @@
-//! Certificates from an authority on two nodes: how they come, are renewed, and what becomes of the
-//! mesh when they do not, or are not what was asked for.
+//! Certificates from an authority on two nodes: how they are issued and renewed, and what happens to
+//! the mesh if they are not, or if they are not what was requested.
 
 use std::fs;
 use std::process::ExitCode;
@@ -14,12 +14,12 @@ use nix::sys::signal::Signal;
 
 const PORT: u16 = Reference::PORT;
 
-/// For an agent to say that an authority does not answer, and to get over it: it asks at half of a
-/// certificate's life, and waits for 15 s, also for an answer that it asked for just before the
-/// authority was well again.
+/// The limit for an agent to report that an authority does not answer, and to recover: it asks at half
+/// of a certificate's life, and waits 15 s for an answer, also if it asked just before the authority
+/// recovered.
 const UNANSWERED: Duration = Duration::from_secs(60);
 
-/// The port of what answers many calls.
+/// The port of the server that answers many calls.
 const SWARM_PORT: u16 = 9000;
 
 /// `frontend` may call any port of `orders`.
@@ -37,7 +37,7 @@ fn main() -> ExitCode {
         a_minute_of_renewals_fails_no_call,
         roots_change_without_a_failed_call,
         a_ca_that_is_down_is_missed_when_certificates_expire,
-        a_ca_that_does_not_answer_is_told_of_and_heals,
+        a_ca_that_does_not_answer_is_reported_and_recovers,
         wrong_answers_are_refused_with_their_reason,
         a_ca_of_another_root_gets_no_token,
     ])
@@ -103,7 +103,7 @@ fn roots_change_without_a_failed_call(lab: &Lab) -> Result<()> {
     ];
     for rotate in rotations {
         rotate()?;
-        // Each certificate is renewed at least twice: the operator waits until all have what is new.
+        // Each certificate is renewed at least twice: the operator waits until all have the new roots.
         std::thread::sleep(Duration::from_secs(10));
         held.echo("still here")?;
     }
@@ -127,10 +127,7 @@ fn a_ca_that_is_down_is_missed_when_certificates_expire(lab: &Lab) -> Result<()>
     ca.kill()?;
     let agent = &calls.agents[0];
     let until = eventually(SOON, "a degraded status", || degraded_until(agent))?;
-    ensure!(
-        until > now()?,
-        "it tells that it is degraded when it is too late"
-    );
+    ensure!(until > now()?, "it reports that it is degraded too late");
     ensure!(calls.is_answered()?, "the old certificate no longer serves");
     let expiry = expiry_of(agent, "cluster.local/ns/frontend/sa/default")?;
     eventually(SOON, "the end of the old certificate", || {
@@ -151,7 +148,7 @@ fn a_ca_that_is_down_is_missed_when_certificates_expire(lab: &Lab) -> Result<()>
     })
 }
 
-fn a_ca_that_does_not_answer_is_told_of_and_heals(lab: &Lab) -> Result<()> {
+fn a_ca_that_does_not_answer_is_reported_and_recovers(lab: &Lab) -> Result<()> {
     let ca = CaServer::start(lab, Duration::from_secs(40))?;
     let calls = Calls::start(lab)?;
     ca.signal(Signal::SIGSTOP)?;
@@ -304,7 +301,7 @@ fn is_ready(agent: &Agent) -> Result<bool> {
     Ok(agent.ask("status")?["ready"] == true)
 }
 
-/// Until when the certificates serve, where they are not renewed; seconds since 1970.
+/// Until when the certificates are valid if they are not renewed, in seconds since 1970.
 fn degraded_until(agent: &Agent) -> Option<u64> {
     agent.ask("status").ok()?["certificates"]["degraded_until"].as_u64()
 }

@@ -1,4 +1,4 @@
-//! Clients as they are: other languages' runtimes, each with its own way with sockets.
+//! Unmodified clients: other languages' runtimes, each of which uses sockets in its own way.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 
 const PORT: u16 = Reference::PORT;
 
-/// More than any buffer on the way takes.
+/// More than all buffers on the path hold.
 const BYTES: &str = "33554432";
 
 fn main() -> ExitCode {
@@ -53,7 +53,7 @@ impl Scene {
         self.mesh.orders.at(PORT)
     }
 
-    /// Has a program carry bytes to `orders` and back, and call `payments`, which denies it.
+    /// Runs a program that sends bytes to `orders` and back, and calls `payments`, which denies it.
     fn ensure_works(&self, program: &str, source: &str) -> Result<()> {
         let said = echo(self.frontend(), program, source, self.orders())?;
         ensure!(said == format!("equal {}", self.orders().ip()), "{said}");
@@ -68,7 +68,7 @@ impl Scene {
     }
 }
 
-/// What an echo client says.
+/// The output of an echo client.
 fn echo(from: &Place, program: &str, source: &str, to: SocketAddr) -> Result<String> {
     let mut command = from.command(program)?;
     command.arg(client(source));

@@ -1,5 +1,5 @@
-//! What the commands do when something is odd: names that would give a terminal commands, readers
-//! that leave, agents that do not answer, files of other editors.
+//! The commands in odd situations: names that contain commands for a terminal, readers that leave,
+//! agents that do not answer, files of other editors.
 
 use std::fs;
 use std::io::{Read, pipe};
@@ -18,8 +18,8 @@ use serde_json::{Value, json};
 fn main() -> ExitCode {
     run_tests(tests![
         what_objects_say_gives_no_terminal_a_command,
-        a_reader_that_has_left_is_no_error,
-        a_stopped_agent_is_not_waited_for,
+        a_reader_that_has_left_is_not_an_error,
+        a_stopped_agent_is_not_awaited_forever,
         files_with_a_byte_order_mark_are_read,
     ])
 }
@@ -36,7 +36,7 @@ const ASKING: [&str; 6] = [
 
 const FORMATS: [&str; 3] = ["table", "json", "yaml"];
 
-/// What would colour a terminal, begin a line with a command of a CI system, and turn text around.
+/// Text that would colour a terminal, begin a line with a command of a CI system, and reverse text.
 const EVIL: &str = "evil\n::error::forged\u{1b}[31m\u{9b}2J\u{7f}\u{202e}\u{2066}\u{2028}\r";
 
 /// The part of it that is shown.
@@ -45,10 +45,10 @@ const FORGED: &str = "::error::forged";
 /// The API group of policies.
 const POLICIES: &str = "security.istio.io/v1";
 
-/// Evil enough for a file's name.
+/// The part that a file name may contain.
 const EVIL_FILE: &str = "evil\n::error::forged\u{1b}[31m\u{202e}.yaml";
 
-/// What a terminal or a CI system would obey, but the end of a line.
+/// Characters that a terminal or a CI system would obey, except the end of a line.
 fn is_raw(character: char) -> bool {
     character != '\n'
         && (character.is_control()
@@ -58,7 +58,7 @@ fn is_raw(character: char) -> bool {
             ))
 }
 
-/// Whether nothing from outside reaches whoever reads this.
+/// Whether this output contains nothing unsafe from outside.
 fn ensure_harmless(what: &str, text: &str) -> Result<()> {
     ensure!(!text.contains(is_raw), "{what}: {text:?}");
     let mut lines = text.lines();
@@ -86,7 +86,7 @@ fn evil_objects(specs: &[(&str, &str, Value)]) -> Result<String> {
     Ok(objects.collect::<Result<Vec<_>, _>>()?.join("---\n"))
 }
 
-/// Objects that are right but for a pod's network namespace, and one of an unknown kind.
+/// Objects that are right except for a pod's network namespace, and one of an unknown kind.
 fn right_objects() -> Result<String> {
     let rules = json!({"rules": [{"to": [{"operation": {"paths": [format!("/{EVIL}")]}}]}]});
     evil_objects(&[
@@ -101,7 +101,7 @@ fn right_objects() -> Result<String> {
     ])
 }
 
-/// Objects that say what they may not.
+/// Invalid objects.
 fn broken_objects() -> Result<String> {
     let ports = json!({"rules": [{"to": [{"operation": {"ports": [EVIL]}}]}]});
     evil_objects(&[
@@ -116,12 +116,12 @@ fn broken_objects() -> Result<String> {
 }
 
 fn text(path: &Path) -> Result<&str> {
-    path.to_str().context("the path is no text")
+    path.to_str().context("the path is not UTF-8")
 }
 
 fn what_objects_say_gives_no_terminal_a_command(lab: &Lab) -> Result<()> {
     let _mesh = Reference::build(lab)?;
-    // Like all others, but that it logs as people read it.
+    // Like the others, but with a log in text format.
     let as_text = ["bash", "-c", "exec \"$0\" \"${@/#json/text}\""];
     let mut agent = lab.launch_agent_by(NodeName::A, &as_text)?;
     lab.wait_until_serving(&mut agent)?;
@@ -177,11 +177,11 @@ fn each_answer_is_harmless(agent: &Agent) -> Result<()> {
     Ok(())
 }
 
-/// Runs `ambit` with a standard output that nobody reads any more.
+/// Runs `ambit` with a standard output whose reader has left.
 fn unread(arguments: &[&str]) -> Result<Outcome> {
     let (reader, writer) = pipe()?;
     drop(reader);
-    // `output` has a standard output of its own.
+    // `output` sets its own standard output.
     let script = "exec \"$0\" \"$@\" 1>&0";
     let mut command = Command::new("sh");
     command.args(["-c", script]).arg(binary()?).args(arguments);
@@ -200,7 +200,7 @@ fn unread(arguments: &[&str]) -> Result<Outcome> {
     })
 }
 
-fn a_reader_that_has_left_is_no_error(lab: &Lab) -> Result<()> {
+fn a_reader_that_has_left_is_not_an_error(lab: &Lab) -> Result<()> {
     let (_mesh, [agent, _]) = Reference::start(lab)?;
     let socket = text(agent.socket())?;
     let directory = text(lab.manifests().directory())?;
@@ -225,7 +225,7 @@ fn a_reader_that_has_left_is_no_error(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-fn a_stopped_agent_is_not_waited_for(lab: &Lab) -> Result<()> {
+fn a_stopped_agent_is_not_awaited_forever(lab: &Lab) -> Result<()> {
     let (mesh, [agent, _]) = Reference::start(lab)?;
     let socket = text(agent.socket())?;
     agent.signal(Signal::SIGSTOP)?;

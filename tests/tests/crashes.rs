@@ -1,5 +1,5 @@
-//! An agent that is killed at any step of what it tells the kernel, at its start, while it takes in
-//! or lets go a pod and while it changes a policy: nothing opens, and the next agent finishes it.
+//! An agent that is killed at any call to the kernel, at its start, while it enrols or releases a pod
+//! and while it changes a policy: nothing opens, and the next agent completes the work.
 
 use std::process::ExitCode;
 
@@ -28,10 +28,10 @@ struct Scene<'a> {
     _peer: Agent,
 }
 
-/// What came of an agent that was to be killed at a step.
+/// The result of killing an agent at a step.
 enum Fate {
     Killed,
-    /// It did all that it had to do in fewer steps.
+    /// It has finished in fewer steps.
     Done(Agent),
 }
 
@@ -78,7 +78,7 @@ impl<'a> Scene<'a> {
         .with_context(|| from.name())
     }
 
-    /// Nobody gets in while no agent runs.
+    /// No one gets in while no agent runs.
     fn ensure_closed(&self) -> Result<()> {
         let Reference {
             frontend,
@@ -91,7 +91,7 @@ impl<'a> Scene<'a> {
             .try_for_each(|pod| self.ensure_refused(pod))
     }
 
-    /// Has the agent do something, and be killed at the `step`-th bpf(2) of a thread.
+    /// Makes the agent do something, and kills it at the `step`-th bpf(2).
     fn kill_at(
         &self,
         mut agent: Agent,
@@ -112,8 +112,8 @@ impl<'a> Scene<'a> {
     }
 }
 
-/// The steps at which is killed: all of the first, then fewer, since what comes later is more of
-/// the same, a map entry after another.
+/// The steps at which the agent is killed: each of the first ones, then fewer, because the later ones
+/// are alike, one map entry after another.
 fn steps() -> impl Iterator<Item = u32> {
     (1..20).chain((20..).step_by(7))
 }
@@ -146,7 +146,7 @@ fn killed_at_any_step_of_its_start(lab: &Lab) -> Result<()> {
     scene.ensure_refused(&scene.mesh.intruder)
 }
 
-/// Lets one pod call `orders`, and nobody else.
+/// Lets only one pod call `orders`.
 fn policy(pod: &Pod) -> String {
     format!(
         "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
@@ -219,7 +219,7 @@ fn killed_at_any_step_of_taking_in_a_pod(lab: &Lab) -> Result<()> {
         scene
             .ensure_closed()
             .with_context(|| format!("at step {step}"))?;
-        // From the moment on when it is closed, it stays so.
+        // Once it is closed, it stays closed.
         let intrudes = || get_from(scene.mesh.intruder.place(), guest.at(PORT));
         let was_closed = !intrudes()?.is_answer();
         let mut next = lab.launch_agent(NodeName::B)?;

@@ -1,4 +1,4 @@
-//! Databases through the mesh, unmodified: long conversations, much at once in both directions.
+//! Unmodified databases through the mesh: long conversations, much data in both directions at the same time.
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::chown;
@@ -17,7 +17,7 @@ fn main() -> ExitCode {
     run_tests(tests![postgresql, redis])
 }
 
-/// Who runs what refuses to run as root: nobody.
+/// The user that runs programs which refuse to run as root: nobody.
 const NOBODY: u32 = 65534;
 const AS_NOBODY: [&str; 4] = [
     "setpriv",
@@ -26,7 +26,7 @@ const AS_NOBODY: [&str; 4] = [
     "--clear-groups",
 ];
 
-/// A PostgreSQL server that lets in one address, and nobody else.
+/// A PostgreSQL server that admits only one address.
 fn postgres(
     lab: &Lab,
     place: &Place,
@@ -132,7 +132,7 @@ fn postgresql(lab: &Lab) -> Result<()> {
 fn redis(lab: &Lab) -> Result<()> {
     let (mesh, _agents) = Reference::start(lab)?;
     let orders = mesh.orders.at(PORT);
-    // The package of Redis' tools has the server, under a name that it goes by as a tool.
+    // The package of Redis' tools contains the server, under the name of a tool.
     let mut command = mesh.orders.command("redis-check-rdb")?;
     command.arg0("redis-server").current_dir(lab.directory());
     command.args(["--save", "", "--protected-mode", "no"]);
@@ -151,7 +151,7 @@ fn redis(lab: &Lab) -> Result<()> {
         command.args(["-h", &to.ip().to_string(), "-p", &to.port().to_string()]);
         output(command.args(arguments))
     };
-    // A hundred commands at once on each of fifty connections, with values of 1 KiB, and answers of
+    // A hundred commands at a time on each of fifty connections, with values of 1 KiB, and answers of
     // 100 KiB.
     for (commands, last, count) in [
         ("set,get", "GET", 20_000),

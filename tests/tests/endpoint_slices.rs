@@ -1,5 +1,5 @@
-//! Services that no selector explains: EndpointSlices say what is behind them, and without one
-//! nothing is sent there.
+//! Services without a selector: EndpointSlices list their endpoints, and without a slice nothing is
+//! sent to them.
 
 use std::process::ExitCode;
 
@@ -16,7 +16,7 @@ const SLICES: &str = "slices.yaml";
 fn main() -> ExitCode {
     run_tests(tests![
         pods_behind_a_hand_made_slice_are_reached_through_a_tunnel,
-        a_service_that_nothing_explains_is_refused,
+        a_service_without_known_endpoints_is_refused,
     ])
 }
 
@@ -41,7 +41,7 @@ fn pods_behind_a_hand_made_slice_are_reached_through_a_tunnel(lab: &Lab) -> Resu
     Ok(())
 }
 
-fn a_service_that_nothing_explains_is_refused(lab: &Lab) -> Result<()> {
+fn a_service_without_known_endpoints_is_refused(lab: &Lab) -> Result<()> {
     let mesh = Reference::build(lab)?;
     lab.manifests().remove(Reference::POLICIES_FILE)?;
     write_service(lab, &mesh)?;
@@ -96,7 +96,7 @@ fn write_service(lab: &Lab, mesh: &Reference) -> Result<()> {
         .write_object(&mesh.orders_service.file_name(), &service)
 }
 
-/// A slice for each family, as somebody would write them by hand.
+/// A slice for each family, as people would write them by hand.
 fn write_slices(lab: &Lab, mesh: &Reference) -> Result<()> {
     let [v4, v6] = Family::ALL.map(|family| mesh.orders.ip(family).to_string());
     let slices = json!({

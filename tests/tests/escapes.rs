@@ -1,5 +1,5 @@
-//! What a pod may try with its own sockets and its own network namespace, of which it has all
-//! rights: nothing gives it another identity, a way past policy, or a way out in plaintext.
+//! What a pod can try with its own sockets and its own network namespace, in which it has all rights:
+//! nothing gives it another identity, a way around policy, or a way out in plaintext.
 
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::process::ExitCode;
@@ -24,7 +24,7 @@ fn main() -> ExitCode {
         a_forged_source_gives_no_identity,
         whoever_listens_on_the_agents_ports_gets_nothing,
         a_namespace_within_a_pod_has_no_identity,
-        a_link_local_address_is_no_way_in,
+        a_link_local_address_gives_no_access,
         datagrams_pass,
         packets_that_no_socket_makes_reach_no_pod_that_denies_them,
         a_server_with_io_uring_sees_its_caller,
@@ -33,7 +33,7 @@ fn main() -> ExitCode {
     ])
 }
 
-/// The reference example with a server in `payments`, which allows `orders` and nobody else, and a
+/// The reference example with a server in `payments`, which allows only `orders`, and a
 /// server outside the mesh.
 struct Scene {
     mesh: Reference,
@@ -57,7 +57,7 @@ impl Scene {
         })
     }
 
-    /// Every way, with arguments that are of use against `payments`.
+    /// Every way, with arguments that make sense against `payments`.
     fn ways(&self, attacker: &Pod) -> Vec<Way> {
         let forged = SocketAddr::new(self.mesh.orders.ip(Family::V4), 40_000);
         let own_port = SocketAddr::new(attacker.ip(Family::V4), HBONE_PORT);
@@ -96,7 +96,7 @@ fn no_way_of_connecting_reaches_a_pod_that_denies_the_caller(lab: &Lab) -> Resul
                 .with_context(|| format!("{way:?} from {}: {reply:?}", attacker.name()))?;
         }
     }
-    // The control: the same place, reached by the one caller that is allowed.
+    // The control: the same destination, called by the only allowed caller.
     let reply = Way::Plain.go(scene.mesh.orders.place(), payments)?;
     ensure!(reply.is_ok(), "the control: {reply:?}");
     Ok(())
@@ -114,13 +114,13 @@ fn no_way_of_connecting_leaves_in_plaintext(lab: &Lab) -> Result<()> {
     }
     let captured = capture.finish()?;
     for (way, reply) in &answered {
-        // A race goes to the server outside, too, in plaintext and rightly so.
+        // A race also reaches the server outside the mesh, correctly in plaintext.
         if !matches!(way, Way::Race(_)) {
             let crossed = captured.contains(way.mark().as_bytes());
             ensure!(!crossed, "{way:?} crossed the link: {reply:?}");
         }
     }
-    // What a process has a right to works.
+    // Permitted operations work.
     for way in [
         Way::Plain,
         Way::Mapped,
@@ -139,8 +139,8 @@ fn a_socket_that_leaves_the_mesh_and_enters_it_is_redirected(lab: &Lab) -> Resul
     let orders = &scene.mesh.orders;
     let answers = Way::Race(scene.outside).go(orders.place(), scene.mesh.payments.at(PORT))?;
     let answers = answers.map_err(anyhow::Error::msg)?;
-    // Each connection of the race ended at one of both; those to `payments` came by a tunnel, and
-    // so have the address of `orders` and not that of its loopback.
+    // Each connection of the race ended at one of the two; those to `payments` came through a tunnel,
+    // so they have the address of `orders` and not that of its loopback.
     for seen in scene.payments.connections() {
         let caller: SocketAddr = seen["accepted"].as_str().context("no caller")?.parse()?;
         ensure!(caller.ip() == orders.ip(Family::V4), "{seen}");
@@ -164,7 +164,7 @@ fn a_pod_with_anothers_address_is_not_taken_for_it(lab: &Lab) -> Result<()> {
         "the impostor was reached"
     );
 
-    // Nor does it become a caller that another is: `orders` is who may call `payments`.
+    // Nor does it become another caller: only `orders` may call `payments`.
     let stolen = scene.mesh.orders.ip(Family::V4);
     for thief in [frontend, &scene.mesh.intruder] {
         let netns = thief.place().netns();
@@ -181,7 +181,7 @@ fn a_forged_source_gives_no_identity(lab: &Lab) -> Result<()> {
     let payments = scene.mesh.payments.at(PORT);
     let forged = SocketAddr::new(scene.mesh.orders.ip(Family::V4), 0);
     let mark = LogMark::now(&scene.agents);
-    // Either the kernel refuses such a socket, or the agent says whose it is.
+    // Either the kernel refuses the socket, or the agent names its pod.
     let reply = Way::Source(forged).go(scene.mesh.frontend.place(), payments)?;
     ensure!(reply.is_err(), "{reply:?}");
     scene.ensure_payments_unreached()?;
@@ -216,7 +216,7 @@ fn whoever_listens_on_the_agents_ports_gets_nothing(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// A listener with SO_REUSEPORT, where the address can be shared or is free.
+/// A listener with SO_REUSEPORT, if the address can be shared or is free.
 fn listen_beside(address: SocketAddr) -> Option<TcpListener> {
     use socket2::{Domain, Socket, Type};
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).ok()?;
@@ -240,7 +240,7 @@ fn a_namespace_within_a_pod_has_no_identity(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-fn a_link_local_address_is_no_way_in(lab: &Lab) -> Result<()> {
+fn a_link_local_address_gives_no_access(lab: &Lab) -> Result<()> {
     const ANYWHERE: u16 = 8090;
     let scene = Scene::start(lab)?;
     let payments = &scene.mesh.payments;
@@ -299,7 +299,7 @@ fn packets_that_no_socket_makes_reach_no_pod_that_denies_them(lab: &Lab) -> Resu
                 attacker.name()
             );
         }
-        // Who allows `orders` allows no packet that says so.
+        // A pod that allows `orders` does not allow packets that only claim to come from it.
         for way in [Way::Raw(orders), Way::Packet(orders)] {
             let reply = way.go(attacker.place(), payments)?;
             ensure!(reply == Err("silence".into()), "{way:?}: {reply:?}");

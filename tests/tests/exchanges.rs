@@ -1,5 +1,5 @@
 //! Requests and their answers as applications exchange them, through two nodes and policies that
-//! depend on requests: connections that are kept, HTTP/2, upgrades, large bodies.
+//! depend on requests: persistent connections, HTTP/2, upgrades, large bodies.
 
 use std::fs;
 use std::process::ExitCode;
@@ -39,7 +39,7 @@ fn requests(lines: &[&str]) -> Vec<u8> {
     lines.iter().map(one).collect::<String>().into_bytes()
 }
 
-/// Calls URLs with one curl; the words that `format` (of `--write-out`) says of each.
+/// Calls URLs with one curl; the words that `format` (of `--write-out`) prints for each.
 fn curl(from: &Place, format: &str, arguments: &[&str], urls: &[String]) -> Result<Vec<String>> {
     let mut command = from.command("curl")?;
     command.args(["--silent", "--show-error", "--path-as-is", "--noproxy", "*"]);
@@ -86,7 +86,7 @@ fn each_request_of_a_connection_is_judged(lab: &Lab) -> Result<()> {
         "{lines:?}"
     );
 
-    a_refused_body_is_no_request(&site)?;
+    a_refused_body_is_not_a_request(&site)?;
     expectations(&site)?;
     the_pods_own_requests_are_judged(&site)
 }
@@ -98,7 +98,7 @@ fn seen_lines(backend: &Backend) -> Vec<String> {
     lines.map(str::to_owned).collect()
 }
 
-fn a_refused_body_is_no_request(site: &Site) -> Result<()> {
+fn a_refused_body_is_not_a_request(site: &Site) -> Result<()> {
     let web = site.backend("web")?;
     let known = web.web.heads().len();
     let smuggled = "GET /smuggled HTTP/1.1\r\nHost: web\r\n\r\n";
@@ -112,7 +112,7 @@ fn a_refused_body_is_no_request(site: &Site) -> Result<()> {
         reply.statuses() == [403, 200],
         "a body with a length: {reply:?}"
     );
-    // Of a body whose end is not known beforehand, nothing is read on.
+    // If the length of a body is not known, nothing after it is read.
     let chunked = format!(
         "POST /admin HTTP/1.1\r\nHost: web\r\nTransfer-Encoding: chunked\r\n\r\n\
          {:x}\r\n{smuggled}\r\n0\r\n\r\n{smuggled}",
@@ -128,8 +128,7 @@ fn a_refused_body_is_no_request(site: &Site) -> Result<()> {
     Ok(())
 }
 
-/// `Expect: 100-continue`: the word to go on is the application's, and does not come for what is
-/// refused.
+/// `Expect: 100-continue`: the application sends the 100, and a refused request does not get one.
 fn expectations(site: &Site) -> Result<()> {
     let web = site.backend("web")?;
     let known = web.web.heads().len();
@@ -145,7 +144,7 @@ fn expectations(site: &Site) -> Result<()> {
         reply.statuses() == [403] && reply.end == RawEnd::Closed,
         "refused: {reply:?}"
     );
-    // It sends the body only after the word: the word alone is awaited.
+    // It sends the body only after the 100, so only the 100 is awaited.
     let asked = expecting("/ok", "");
     let reply = raw(
         site.caller.place(),
@@ -247,7 +246,7 @@ fn each_stream_of_http_2_is_judged(lab: &Lab) -> Result<()> {
         };
         ensure!(as_ruled, "{number}: {reply}");
     }
-    // As of gRPC; the refusal of one call does not harm the others.
+    // As in gRPC. The refusal of one call does not harm the others.
     let calls = ["/rpc", "/admin", "/rpc"].map(|path| Http2Request {
         method: "POST",
         headers: &[("content-type", "application/grpc"), ("te", "trailers")],
@@ -297,7 +296,7 @@ fn an_upgrade_is_judged_and_carried(lab: &Lab) -> Result<()> {
     let early = format!("GET /plain HTTP/1.1\r\n{UPGRADE}GET /admin HTTP/1.1\r\nHost: web\r\n\r\n");
     let reply = raw(caller, web, early.as_bytes(), Until::Answers(2))?;
     ensure!(reply.statuses() == [200, 403], "not changed: {reply:?}");
-    // and HTTP/2 is not offered on, since its requests would not be judged.
+    // and the offer of HTTP/2 is not passed on, because its requests would not be judged.
     let cleartext = "GET /plain HTTP/1.1\r\nHost: web\r\nConnection: Upgrade, HTTP2-Settings\r\n\
                      Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n\r\n";
     let reply = raw(caller, web, cleartext.as_bytes(), Until::Answers(1))?;

@@ -1,4 +1,4 @@
-//! What `ambit explain` and `ambit validate` say, and what really happens.
+//! Compares what `ambit explain` and `ambit validate` say with what really happens.
 
 use std::fs;
 use std::process::ExitCode;
@@ -14,7 +14,7 @@ fn main() -> ExitCode {
     ])
 }
 
-/// An explanation, as far as the log has the same.
+/// The part of an explanation that the log has too.
 #[derive(Debug)]
 struct Explained {
     verdict: String,
@@ -43,7 +43,7 @@ impl Explained {
     }
 }
 
-/// The object that is the cause, and its rule, as the logs have it.
+/// The object that is the cause, and its rule, in the form of the logs.
 fn policy(cause: &Value) -> String {
     let named = ["rule", "object"]
         .into_iter()
@@ -72,7 +72,7 @@ fn explanations_agree_with_what_happens(lab: &Lab) -> Result<()> {
         }
         let explained = explained_by_all(call, &agents).with_context(named)?;
         let Some(decider) = call.decider else {
-            // Nobody decides about the node's own probes: a pod on its network is not let in.
+            // The node's own probes are not judged, but a pod on its network is refused.
             ensure!(reply.is_answer() && call.caller == "node A", "{}", named());
             ensure!(
                 explained.notes.contains("probes"),

@@ -1,4 +1,4 @@
-//! Crashes, freezes, cuts and wrong surroundings: none of them lets plaintext onto the link or an
+//! Crashes, freezes, cut links and wrong environments: none of them lets plaintext onto the link or an
 //! intruder in, and the mesh recovers without help.
 
 use std::fs;
@@ -24,7 +24,7 @@ fn main() -> ExitCode {
         an_agent_of_another_version_refuses,
         an_agent_without_its_state_refuses,
         a_vanished_configuration_stays_in_force,
-        a_frozen_peer_delays_nobody_else_and_thaws,
+        a_frozen_peer_delays_no_others_and_recovers,
         a_cut_link_heals,
     ])
 }
@@ -124,7 +124,7 @@ fn a_start_that_fails_leaves_nothing_behind(lab: &Lab) -> Result<()> {
         &with("--jwks-ca /nonexistent/roots.pem"),
         "/nonexistent/roots.pem",
     )?;
-    // Only the kernel tells that it is outside the cgroup to which it has attached its programs.
+    // Only the kernel shows that it is outside the cgroup to which it has attached its programs.
     let outside = "root=$(awk '$3 == \"cgroup2\" {print $2; exit}' /proc/mounts) && \
                    echo 0 >\"$root/cgroup.procs\" && exec \"$0\" \"$@\"";
     ensure_refused(outside, "--cgroup")?;
@@ -170,7 +170,7 @@ fn an_agent_without_its_state_refuses(lab: &Lab) -> Result<()> {
     agent_b.kill()?;
     let (ca, away) = (lab.directory().join("ca"), lab.directory().join("away"));
     fs::rename(&ca, &away)?;
-    // Neither a folder that can be read nor one that can be made.
+    // A folder that can neither be read nor made.
     fs::write(&ca, "")?;
     let (status, log) = lab.launch_agent(NodeName::B)?.end()?;
     let named = log.contains(&ca.display().to_string());
@@ -204,7 +204,7 @@ fn a_vanished_configuration_stays_in_force(lab: &Lab) -> Result<()> {
     scene.ensure_served()
 }
 
-fn a_frozen_peer_delays_nobody_else_and_thaws(lab: &Lab) -> Result<()> {
+fn a_frozen_peer_delays_no_others_and_recovers(lab: &Lab) -> Result<()> {
     let (scene, [_agent_a, agent_b]) = Scene::start(lab)?;
     let capture = Capture::start(lab)?;
     agent_b.signal(Signal::SIGSTOP)?;
@@ -235,7 +235,7 @@ fn a_cut_link_heals(lab: &Lab) -> Result<()> {
         ensure!(outcome.status.success(), "nft: {}", outcome.stderr);
         Ok(())
     };
-    // The device stays up: nobody is told.
+    // The device stays up: no one is notified.
     nft("add table inet cut; \
          add chain inet cut in { type filter hook prerouting priority -300; }; \
          add rule inet cut in iifname link0 drop")?;

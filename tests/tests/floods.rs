@@ -1,4 +1,4 @@
-//! Floods: whoever floods, or is flooded, has the trouble; a bystander on the same nodes has none,
+//! Floods: they harm only the pod that floods or is flooded; a bystander on the same nodes is not affected,
 //! and the agents' memory stays within [`MEMORY`].
 
 use std::io::Write;
@@ -18,41 +18,41 @@ const PORT: u16 = Reference::PORT;
 const HBONE_PORT: u16 = 15008;
 const ORDERS: &str = "spiffe://cluster.local/ns/orders/sa/default";
 
-/// What an agent may take under any flood of one pod, in bytes.
+/// The memory that an agent may take under any flood of one pod, in bytes.
 const MEMORY: u64 = 512 << 20;
 
-/// How much longer half of a bystander's calls may take while another pod floods. What they are
-/// measured against is the same machine without the flood.
+/// How much longer the median of a bystander's calls may take while another pod floods, compared with
+/// the same machine without the flood.
 const SLOWER: u32 = 30;
 
 /// How long a bystander's calls are measured.
 const MEASURED: Duration = Duration::from_secs(4);
 
-/// How long a flood goes on that a bystander is measured under: longer, as it starts before.
+/// How long the flood lasts during which a bystander is measured: longer, because it starts before.
 const FLOODED: Duration = Duration::from_secs(10);
 
-/// Where a bystander's server listens whose answers are measured.
+/// The port of a bystander's server, whose answers are measured.
 const MEASURED_PORT: u16 = 7000;
 
-/// How long a flood of frames goes on, unless it is stopped.
+/// How long a flood of frames lasts, unless it is stopped.
 const FLOOD: Duration = Duration::from_secs(3);
 
 fn main() -> ExitCode {
     run_tests(tests![
         half_open_handshakes_are_capped_and_run_out,
-        opening_and_resetting_streams_in_a_loop_harms_nobody,
-        pings_and_settings_in_a_loop_harm_nobody,
-        streams_over_the_limit_of_a_connection_harm_nobody,
+        opening_and_resetting_streams_in_a_loop_does_no_harm,
+        pings_and_settings_in_a_loop_do_no_harm,
+        streams_over_the_limit_of_a_connection_do_no_harm,
         ten_thousand_connections_are_carried_and_those_over_the_cap_refused,
         connections_that_come_and_go_are_all_answered,
-        calls_that_never_complete_harm_nobody,
+        calls_that_never_complete_do_no_harm,
         opening_and_closing_connections_takes_no_time_of_others,
         small_messages_take_no_time_of_others,
         long_heads_take_no_time_of_others,
     ])
 }
 
-/// The reference example with a server in `payments`, and two pods that have nothing to do with it.
+/// The reference example with a server in `payments`, and two pods that are not involved.
 struct Scene {
     mesh: Reference,
     agents: [Agent; 2],
@@ -143,7 +143,7 @@ impl Scene {
         SocketAddr::new(self.mesh.payments.ip(Family::V4), HBONE_PORT)
     }
 
-    /// Floods `payments` with what `next` makes, by a certificate that its policy allows.
+    /// Floods `payments` with what `next` makes, with a certificate that its policy allows.
     fn flood(&self, lab: &Lab, next: impl Fn(u32) -> Vec<Frame> + Send + Sync) -> Result<()> {
         let orders = Claim::of(&[ORDERS]).certify(lab)?;
         let outsider = self.mesh.intruder.place().netns();
@@ -159,7 +159,7 @@ impl Scene {
         self.ensure_payments_serves(&orders)
     }
 
-    /// Waits until `payments` answers whom its policy allows.
+    /// Waits until `payments` answers its allowed callers.
     fn ensure_payments_serves(&self, orders: &Credentials) -> Result<()> {
         let authority = self.mesh.payments.at(PORT).to_string();
         let call = HboneCall::connect(self.tunnel(), orders, &authority);
@@ -178,7 +178,8 @@ fn half_open_handshakes_are_capped_and_run_out(lab: &Lab) -> Result<()> {
     let held = outsider.enter(|| {
         let open = |_| {
             let mut stream = TcpStream::connect_timeout(&scene.tunnel(), SOON).ok()?;
-            // The type of a TLS record, and no more. The oldest one is reset for each one over the cap.
+            // The type of a TLS record, and nothing else. For each connection over the cap the oldest
+            // one is reset.
             let _ = stream.write_all(&[22]);
             Some(stream)
         };
@@ -199,7 +200,7 @@ fn half_open_handshakes_are_capped_and_run_out(lab: &Lab) -> Result<()> {
     scene.ensure_payments_serves(&orders)
 }
 
-fn opening_and_resetting_streams_in_a_loop_harms_nobody(lab: &Lab) -> Result<()> {
+fn opening_and_resetting_streams_in_a_loop_does_no_harm(lab: &Lab) -> Result<()> {
     let scene = Scene::start(lab)?;
     let authority = scene.mesh.payments.at(PORT).to_string();
     scene.flood(lab, |number| {
@@ -213,15 +214,15 @@ fn opening_and_resetting_streams_in_a_loop_harms_nobody(lab: &Lab) -> Result<()>
     })
 }
 
-fn pings_and_settings_in_a_loop_harm_nobody(lab: &Lab) -> Result<()> {
+fn pings_and_settings_in_a_loop_do_no_harm(lab: &Lab) -> Result<()> {
     let scene = Scene::start(lab)?;
-    // It reads none of the acknowledgements, which must not pile up.
+    // It does not read the acknowledgements, which must not pile up.
     scene.flood(lab, |_| {
         vec![[Frame::ping(), Frame::settings()]; 500].concat()
     })
 }
 
-fn streams_over_the_limit_of_a_connection_harm_nobody(lab: &Lab) -> Result<()> {
+fn streams_over_the_limit_of_a_connection_do_no_harm(lab: &Lab) -> Result<()> {
     let scene = Scene::start(lab)?;
     let authority = scene.mesh.payments.at(PORT).to_string();
     scene.flood(lab, |number| {
@@ -270,7 +271,7 @@ fn connections_that_come_and_go_are_all_answered(lab: &Lab) -> Result<()> {
     scene.ensure_memory_is_bounded()
 }
 
-fn calls_that_never_complete_harm_nobody(lab: &Lab) -> Result<()> {
+fn calls_that_never_complete_do_no_harm(lab: &Lab) -> Result<()> {
     const CALLS: usize = 500;
     let scene = Scene::start(lab)?;
     let gone = lab.add_pod(
@@ -281,7 +282,7 @@ fn calls_that_never_complete_harm_nobody(lab: &Lab) -> Result<()> {
         },
     )?;
     lab.manifests().write_pod(&gone)?;
-    // Its packets go nowhere from now on, and nobody says so.
+    // From now on its packets are silently dropped.
     gone.place().netns().ip("link set eth0 down\n")?;
     let frontend = scene.mesh.frontend.place();
     let mut swarm = Swarm::hold(lab, frontend, gone.at(PORT), CALLS)?;

@@ -1,4 +1,4 @@
-//! What passes for the pod's own or for the agent's own: nothing that a sender on the wire chooses.
+//! Nothing that a sender on the wire chooses counts as the pod's own or as the agent's own.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -45,8 +45,7 @@ fn sysctl(netns: &Netns, settings: &[(&str, &str)]) -> Result<()> {
     })?
 }
 
-/// `frontend`, which is STRICT, with a server that takes fast open from anyone, and a network that
-/// drops no forged source.
+/// `frontend`, which is STRICT, with a server that takes fast open from anyone, and a network that does not drop forged sources.
 struct Victim {
     mesh: Reference,
     agents: [Agent; 2],
@@ -70,7 +69,7 @@ impl Victim {
         for netns in nodes.iter().map(Place::netns).chain([frontend.netns()]) {
             believe_every_source(netns)?;
         }
-        // Who is to send must have spoken to the neighbour by then.
+        // The sender must have resolved the neighbour before.
         for place in [mesh.intruder.place(), &nodes[0]] {
             let reply = get_from(place, mesh.frontend.at(PORT))?;
             ensure!(reply.is_refusal(), "{reply:?}");
@@ -91,7 +90,7 @@ impl Victim {
         format!("pod{}", self.mesh.frontend.addresses().v4.octets()[3])
     }
 
-    /// What the kernel refused although it claims to be a pod's own.
+    /// The packets that the kernel refused although they claim to be a pod's own.
     fn refused(&self) -> Result<u64> {
         let status = self.agents[0].ask("status")?;
         status["kernel"]["loopback_refused"]
@@ -99,7 +98,7 @@ impl Victim {
             .context("no such counter")
     }
 
-    /// Handshakes that came to be half open and were reset.
+    /// Handshakes that became half open and were reset.
     fn embryos(&self) -> Result<u64> {
         let netns = self.mesh.frontend.place().netns();
         let read = || fs::read_to_string("/proc/thread-self/net/netstat");
@@ -107,7 +106,7 @@ impl Victim {
     }
 }
 
-/// Has the kernel take packets whose source is the receiver's own.
+/// Makes the kernel accept packets whose source is the receiver's own.
 fn believe_every_source(netns: &Netns) -> Result<()> {
     let devices = netns.enter(|| fs::read_dir("/proc/sys/net/ipv4/conf"))??;
     for device in devices {
@@ -204,7 +203,7 @@ fn a_flood_from_a_pods_own_address_makes_nothing_half_open(lab: &Lab) -> Result<
         let arrived = eventually(SOON, "the flood at the victim", || {
             let half_open = victim.embryos().ok()? - embryos;
             let refused = victim.refused().ok()? - refused;
-            // Nothing is lost on this link, but a listener may drop what it has no room for.
+            // This link loses nothing, but a listener with a full backlog may drop packets.
             (half_open > 0 || refused >= FLOOD.into()).then_some(half_open)
         });
         begun.push((family, arrived?));
@@ -237,7 +236,7 @@ fn a_pod_reaches_itself_in_every_way(lab: &Lab) -> Result<()> {
             ways.push((way, own, own));
         }
     }
-    // As usual, and with a SYN cookie for everyone: then `sk_lookup` sees the ACK, too.
+    // As usual, and with SYN cookies for all: then `sk_lookup` sees the ACK, too.
     for cookies in ["1", "2"] {
         sysctl(frontend.netns(), &[("ipv4/tcp_syncookies", cookies)])?;
         for (way, to, seen) in &ways {
@@ -266,8 +265,8 @@ fn no_handshakes_record_outlives_it(lab: &Lab) -> Result<()> {
         let other = SocketAddr::new(victim.mesh.orders.ip(family), PORT);
         ensure!(get_from(frontend.place(), other)?.is_answer());
     }
-    // A server that has no room: its callers give up while their SYN is unanswered, or are told
-    // that they are connected and never accepted.
+    // A server with a full backlog: its callers give up while their SYN is unanswered, or are connected
+    // and never accepted.
     overflow_a_backlog(frontend)?;
 
     // From a node to a pod of the other one: that node's kernel sees only the calling end.
@@ -320,7 +319,7 @@ fn stream(to: SocketAddr) -> std::io::Result<Socket> {
     Socket::new(Domain::for_address(to), Type::STREAM, None)
 }
 
-/// When a listener has a connection ready.
+/// When a listener gets a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Accepting {
     /// After the handshake.
@@ -388,8 +387,7 @@ impl Waiting {
         })
     }
 
-    /// What the client gets for a request: the answer of an application that accepts only now, or
-    /// the error.
+    /// The client's result: the answer of an application that accepts only now, or the error.
     fn ask(&mut self) -> std::io::Result<String> {
         const PATIENCE: Duration = Duration::from_millis(300);
         self.client.set_read_timeout(Some(PATIENCE))?;
@@ -417,7 +415,7 @@ impl Waiting {
 }
 
 /// Connections of a stranger to `frontend` that wait, from HBONE's port and from another; `close`
-/// makes plaintext forbidden. Each of them must be reset then, and none answered.
+/// makes plaintext forbidden. Then each of them must be reset, and none answered.
 fn ensure_closed(mesh: &Reference, close: impl FnOnce() -> Result<()>) -> Result<()> {
     let (mut from_hbone, mut from_other) = (Vec::new(), Vec::new());
     let mut to = 7000;
@@ -432,7 +430,7 @@ fn ensure_closed(mesh: &Reference, close: impl FnOnce() -> Result<()>) -> Result
         }
     }
     close()?;
-    // The control: any other port's are found. A half-open one shows nothing before it is used.
+    // The control: those from any other port are found. A half-open one shows nothing before it is used.
     for waiting in &from_other {
         if waiting.accepting == Accepting::AtOnce {
             eventually(SOON, &format!("reset: {}", waiting.name), || {
@@ -477,7 +475,7 @@ fn plaintext_from_hbones_port_does_not_survive_enrolment(lab: &Lab) -> Result<()
     })
 }
 
-/// Plaintext is allowed at `frontend`, and at `orders` where its policies let it in.
+/// Plaintext is allowed at `frontend`, and at `orders` if its policies allow it.
 const PERMISSIVE: &str = "
 apiVersion: security.istio.io/v1
 kind: PeerAuthentication

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 const PORT: u16 = Reference::PORT;
 const HBONE_PORT: u16 = 15008;
 
-/// Where Envoy takes what it is to tunnel.
+/// The port on which Envoy accepts what it tunnels.
 const LOCAL_PORT: u16 = 18080;
 
 fn main() -> ExitCode {
@@ -29,7 +29,7 @@ fn a_tunnel_of_envoys_is_judged_by_its_certificate(lab: &Lab) -> Result<()> {
     let (mesh, _agents) = Reference::start(lab)?;
     let _server = LabServer::in_pod(lab, &mesh.payments, Mode::Http, PORT)?;
     for (identity, is_allowed) in [(&mesh.orders, true), (&mesh.frontend, false)] {
-        // From outside of the mesh: it is the certificate that tells who it is.
+        // From outside the mesh: the certificate proves its identity.
         let certificate = Certificate::of(lab, &spiffe_id(identity))?;
         let client = client(&mesh.payments, &certificate);
         let place = mesh.intruder.place();
@@ -107,7 +107,7 @@ struct Certificate {
 }
 
 impl Certificate {
-    /// Has openssl make the key, and the lab's authority sign for it. An agent must have run.
+    /// Openssl makes the key, and the lab's authority signs. An agent must have run before.
     fn of(lab: &Lab, identity: &str) -> Result<Self> {
         let directory = tempfile::tempdir_in(lab.directory())?.keep();
         let authority = lab.directory().join("ca");
@@ -147,7 +147,7 @@ impl Certificate {
     }
 }
 
-/// Tunnels what comes to [`LOCAL_PORT`] to a pod's port.
+/// Tunnels connections to [`LOCAL_PORT`] to a pod's port.
 fn client(to: &Pod, certificate: &Certificate) -> Value {
     let mut tls = certificate.tls();
     tls["validation_context"]["match_typed_subject_alt_names"] = json!([
@@ -188,7 +188,7 @@ fn client(to: &Pod, certificate: &Certificate) -> Value {
     }})
 }
 
-/// Takes tunnels to a pod, and leads them to its port.
+/// Accepts tunnels to a pod, and forwards them to its port.
 fn server(pod: &Pod, certificate: &Certificate) -> Value {
     let own = pod.ip(Family::V4).to_string();
     json!({

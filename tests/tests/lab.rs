@@ -1,5 +1,5 @@
-//! The lab itself: without agents its network is an ordinary one, in which what the other tests
-//! forbid is possible.
+//! The lab itself: without agents its network is an ordinary one, in which everything is possible that
+//! the other tests forbid.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -12,7 +12,7 @@ use anyhow::{Result, ensure};
 
 fn main() -> ExitCode {
     run_tests(tests![
-        anybody_calls_anybody_in_both_families,
+        all_pods_call_each_other_in_both_families,
         services_lead_to_their_pods,
         plaintext_is_seen_on_the_link,
         applications_see_the_real_addresses,
@@ -21,7 +21,7 @@ fn main() -> ExitCode {
     ])
 }
 
-fn anybody_calls_anybody_in_both_families(lab: &Lab) -> Result<()> {
+fn all_pods_call_each_other_in_both_families(lab: &Lab) -> Result<()> {
     let mesh = Reference::build(lab)?;
     let _server = LabServer::in_pod(lab, &mesh.payments, Mode::Http, Reference::PORT)?;
     for family in Family::ALL {

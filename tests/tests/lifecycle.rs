@@ -1,4 +1,4 @@
-//! Agents that die and come back; pods that leave, enter and are made anew.
+//! Agents that die and come back; pods that leave and join the mesh and are recreated.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -22,7 +22,7 @@ fn main() -> ExitCode {
         a_pod_made_anew_with_the_same_address_is_served,
         a_pod_whose_identity_changes_is_never_open_to_plaintext,
         the_nodes_own_namespace_is_never_enrolled,
-        a_new_agent_takes_over_and_lets_nobody_in_meanwhile,
+        a_new_agent_takes_over_and_admits_no_one_meanwhile,
     ])
 }
 
@@ -189,7 +189,7 @@ fn the_nodes_own_namespace_is_never_enrolled(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-fn a_new_agent_takes_over_and_lets_nobody_in_meanwhile(lab: &Lab) -> Result<()> {
+fn a_new_agent_takes_over_and_admits_no_one_meanwhile(lab: &Lab) -> Result<()> {
     let (mesh, [_agent_a, agent_b]) = Reference::start(lab)?;
     let server = LabServer::in_pod(lab, &mesh.orders, Mode::Http, PORT)?;
     let orders = mesh.orders.at(PORT);

@@ -1,5 +1,5 @@
-//! What is no HTTP, under policies that depend on requests, through two nodes. The numbers are those
-//! of the cases that the specification of policies lists.
+//! Connections that are not HTTP, under policies that depend on requests, through two nodes. The
+//! numbers are those of the cases in the specification of policies.
 
 use std::process::ExitCode;
 
@@ -33,7 +33,7 @@ fn requests(lines: &[&str]) -> Vec<u8> {
     lines.iter().map(one).collect::<String>().into_bytes()
 }
 
-/// How SSH begins.
+/// The beginning of SSH.
 const NOT_HTTP: &[u8] = b"SSH-2.0-OpenSSH_9.6\r\n";
 
 fn t_what_is_not_http_is_judged_as_a_whole(lab: &Lab) -> Result<()> {
@@ -68,7 +68,7 @@ fn t_what_is_not_http_is_judged_as_a_whole(lab: &Lab) -> Result<()> {
     on_an_undeclared_port(&site)
 }
 
-/// The denial of a path denies what has none.
+/// A denial of a path denies connections without one.
 fn on_a_declared_port(lab: &Lab, site: &Site) -> Result<()> {
     let web = site.backend("web")?;
     for bytes in [
@@ -92,7 +92,7 @@ fn on_a_declared_port(lab: &Lab, site: &Site) -> Result<()> {
         Until::Answers(1),
     )?;
     ensure!(ok.statuses() == [200], "{ok:?}");
-    // Where rules are about tokens only, it has none, and passes.
+    // If rules are about tokens only, the connection has none, and passes.
     let tokens = site.backend("tokens")?;
     let _echo = LabServer::in_pod(lab, &tokens.pod, Mode::Echo, DECLARED)?;
     let mut held = HeldConnection::open(lab, site.caller.place(), tokens.pod.at(DECLARED))?;
@@ -125,7 +125,7 @@ fn a_server_that_speaks_first_is_not_waited_for(lab: &Lab, site: &Site) -> Resul
     let events = site.agents[1].ask("events")?;
     let mut events = events.as_array().into_iter().flatten();
     let event = events.find(|event| event["destination"] == at.as_str());
-    let event = event.context("the refusal is no event")?;
+    let event = event.context("the refusal is not an event")?;
     let policy = event["policy"].as_str().unwrap_or_default();
     ensure!(
         event["kind"] == "denial"

@@ -1,5 +1,5 @@
-//! Plaintext against a pod that demands mutual TLS. Each attack is refused, the server does not
-//! notice it, and the log says what refused it.
+//! Plaintext against a pod that demands mutual TLS. Each attack is refused, the server does not notice
+//! it, and the log names the policy that refused it.
 
 use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
@@ -15,7 +15,7 @@ const PORT: u16 = Reference::PORT;
 const PROBE_PORT: u16 = Reference::PROBE_PORT;
 /// No object declares it.
 const UNDECLARED_PORT: u16 = 9999;
-/// Where something listens on the node itself.
+/// The port of a server on the node itself.
 const NODE_PORT: u16 = 10_250;
 /// In the query of a URL.
 const SECRET: &str = "sEcReT-of-an-issuer";
@@ -139,8 +139,7 @@ fn from_a_pod_in_the_nodes_network_to_a_port_with_a_probe(lab: &Lab) -> Result<(
     Ok(())
 }
 
-/// Has the agents fetch the keys of issuers from here, as anyone may who writes policies of one
-/// namespace.
+/// Makes the agents fetch the keys of issuers from here, as any author of policies in one namespace can.
 fn have_keys_fetched(lab: &Lab, from: &[SocketAddr]) -> Result<()> {
     let rules = from.iter().map(|address| {
         json!({
@@ -157,7 +156,7 @@ fn have_keys_fetched(lab: &Lab, from: &[SocketAddr]) -> Result<()> {
     lab.manifests().write_object("keys.yaml", &object)
 }
 
-/// Waits until an agent says that it cannot have the keys that are there, and why.
+/// Waits until an agent reports that it cannot fetch these keys, and why.
 fn ensure_no_keys(agent: &Agent, from: SocketAddr, why: &str) -> Result<()> {
     let about = format!("http://{from}/");
     let is_told = |fault: &Value| {
@@ -222,7 +221,7 @@ fn from_the_agent_to_its_own_node(lab: &Lab) -> Result<()> {
     ensure_no_secrets(&target.agents)
 }
 
-/// What a URL has after `?` is in no log, and nothing shows it.
+/// The part of a URL after `?` is not in any log or output.
 fn ensure_no_secrets(agents: &[Agent]) -> Result<()> {
     for agent in agents {
         ensure!(!agent.log().contains(SECRET), "a secret is in the log");

@@ -1,4 +1,4 @@
-//! Authorization: what policies say, and what becomes of connections when they change.
+//! Authorization: the verdicts of policies, and their changes while connections are open.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -19,9 +19,9 @@ fn main() -> ExitCode {
         denial_wins_over_permission,
         namespaces_and_ports_are_told_apart,
         a_permissive_port_admits_plaintext,
-        a_field_that_is_not_enforced_refuses_everybody,
+        a_field_that_is_not_enforced_refuses_everything,
         a_broken_file_keeps_its_last_good_version,
-        a_policy_of_a_misspelt_kind_is_never_just_absent,
+        a_policy_of_a_misspelt_kind_is_never_silently_skipped,
     ])
 }
 
@@ -104,7 +104,7 @@ fn a_permissive_port_admits_plaintext(lab: &Lab) -> Result<()> {
     becomes(Mesh::Answers, mesh.orders.place(), mesh.frontend.at(PORT))
 }
 
-fn a_field_that_is_not_enforced_refuses_everybody(lab: &Lab) -> Result<()> {
+fn a_field_that_is_not_enforced_refuses_everything(lab: &Lab) -> Result<()> {
     let (mesh, agents) = Reference::start(lab)?;
     let _server = LabServer::in_pod(lab, &mesh.orders, Mode::Http, PORT)?;
     becomes(Mesh::Answers, mesh.frontend.place(), mesh.orders.at(PORT))?;
@@ -136,8 +136,8 @@ fn a_broken_file_keeps_its_last_good_version(lab: &Lab) -> Result<()> {
 }
 
 /// Misspelt while the agents run: the last good version stays in force. Misspelt before they start:
-/// nothing is served. Both are told with the kind that is meant.
-fn a_policy_of_a_misspelt_kind_is_never_just_absent(lab: &Lab) -> Result<()> {
+/// nothing is served. Both are reported with the suggested kind.
+fn a_policy_of_a_misspelt_kind_is_never_silently_skipped(lab: &Lab) -> Result<()> {
     let mesh = Reference::build(lab)?;
     let denial = policy("orders", DENY_FRONTEND);
     lab.manifests().write("deny.yaml", &denial)?;
@@ -189,7 +189,7 @@ fn policy(namespace: &str, spec: &str) -> String {
     )
 }
 
-/// What a caller comes to meet after a change.
+/// The result of a call after a change.
 #[derive(Clone, Copy, Debug)]
 enum Mesh {
     Answers,

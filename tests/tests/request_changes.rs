@@ -1,4 +1,4 @@
-//! What becomes of requests and connections under way when policies change that depend on requests.
+//! Live requests and connections while policies change that depend on requests.
 
 use std::process::ExitCode;
 
@@ -23,7 +23,7 @@ fn main() -> ExitCode {
     ])
 }
 
-/// A request under way.
+/// A live request.
 fn start(lab: &Lab, site: &Site, name: &str, path: &str, host: &str) -> Result<HeldConnection> {
     let backend = site.backend(name)?;
     let mut connection = HeldConnection::open(lab, site.caller.place(), backend.service.at())?;
@@ -40,7 +40,7 @@ fn start(lab: &Lab, site: &Site, name: &str, path: &str, host: &str) -> Result<H
     Ok(connection)
 }
 
-/// Makes a request on a connection that is kept, and ensures that it is answered so.
+/// Makes a request on a persistent connection, and checks the status of its answer.
 fn ensure_answered(connection: &mut HeldConnection, path: &str, status: u16) -> Result<()> {
     connection.send(&format!("GET {path} HTTP/1.1\r\nHost: web\r\n\r"))?;
     let expected = format!("HTTP/1.1 {status}");
@@ -70,7 +70,7 @@ fn a_request_that_is_denied_now_ends_and_others_go_on(lab: &Lab) -> Result<()> {
         HeldConnection::open(lab, site.caller.place(), site.backend("web")?.service.at())?;
     ensure_answered(&mut idle, "/ok", 200)?;
 
-    // By another rule, for one of the two downloads only.
+    // Another rule denies one of the two downloads.
     Site::set_policies(lab, "web", &[DENY_ADMIN, DENY_SLOW_HOST])?;
     ensure!(
         other_download.end()? != "closed",
@@ -92,7 +92,7 @@ fn a_request_that_is_denied_now_ends_and_others_go_on(lab: &Lab) -> Result<()> {
         "{ended:?}"
     );
 
-    // By the path, both that are left.
+    // A rule about the path denies both that are left.
     Site::set_policies(lab, "web", &[DENY_ADMIN, DENY_SLOW])?;
     ensure!(download.end()? != "closed", "a cut answer looked whole");
     socket.end()?;
@@ -100,7 +100,7 @@ fn a_request_that_is_denied_now_ends_and_others_go_on(lab: &Lab) -> Result<()> {
         let what = format!("the end of {path} in the log");
         eventually(SOON, &what, || terminated(&site.agents[1], path).pop())?;
     }
-    // The connection that had no request under way stands, and is judged by the new policies.
+    // The idle connection stays open, and its requests are judged by the new policies.
     ensure_answered(&mut idle, "/ok", 200)?;
     ensure_answered(&mut idle, "/slow", 403)?;
     ensure_answered(&mut idle, "/ok", 200)?;

@@ -20,12 +20,12 @@ fn main() -> ExitCode {
     run_tests(tests![
         a_full_disk_keeps_an_agent_from_starting_and_says_so,
         a_flood_of_denials_hides_nothing_and_writes_little,
-        a_flood_of_denials_that_nobody_reads_takes_no_memory,
-        a_log_that_cannot_be_written_hinders_nobody,
-        a_log_that_nobody_reads_hinders_nobody,
+        a_flood_of_denials_that_are_not_read_takes_no_memory,
+        a_log_that_cannot_be_written_does_no_harm,
+        a_log_that_is_not_read_does_no_harm,
         a_node_without_a_bpf_file_system,
         a_full_table_of_pods_keeps_new_ones_out_and_old_ones_safe,
-        full_tables_of_policies_close_who_needs_a_new_one,
+        full_tables_of_policies_close_pods_that_need_a_new_set,
         a_full_table_of_destinations_lets_no_call_leave_in_plaintext,
         a_full_table_of_handshakes_refuses_its_pods_calls,
         a_clock_that_jumps_on_both_nodes,
@@ -80,7 +80,7 @@ impl<'a> Scene<'a> {
         Ok(())
     }
 
-    /// A pod of node B with a server, which its object does not yet make known.
+    /// A pod of node B with a server, whose object is not written yet.
     fn guest(&self) -> Result<(Pod, LabServer)> {
         self.lab
             .manifests()
@@ -95,7 +95,7 @@ impl<'a> Scene<'a> {
     }
 }
 
-/// What an agent shows of a pod, once it has this in it.
+/// Waits until what an agent shows about a pod contains this.
 fn shown(agent: &Agent, pod: &str, part: &str) -> Result<()> {
     eventually(SOON, part, || {
         let workloads = agent.ask("workloads").ok()?;
@@ -120,7 +120,7 @@ fn a_full_disk_keeps_an_agent_from_starting_and_says_so(lab: &Lab) -> Result<()>
     let (status, log) = lab.launch_agent_by(NodeName::B, &by)?.end()?;
     let named = log.contains(&ca.display().to_string()) && log.contains("No space left");
     ensure!(!status.success() && named, "{log}");
-    // The disk was found to be full when the kernel had its programs already.
+    // The agent noticed the full disk after the kernel had its programs.
     let pins = lab.pins(NodeName::B);
     ensure!(!pins.exists(), "{} was left", pins.display());
     let _agents = lab.start_agents()?;
@@ -128,13 +128,13 @@ fn a_full_disk_keeps_an_agent_from_starting_and_says_so(lab: &Lab) -> Result<()>
     scene.ensure_closed()
 }
 
-/// How many requests a flood has: more than there was ever room for.
+/// The number of requests of a flood: more than are ever kept.
 const FLOOD: usize = 1500;
 
 /// How long their paths are, in bytes: almost as long as a head may be.
 const LONG_PATH: usize = 59_000;
 
-/// What a flood of denials may make the agent hold or write, in bytes; its paths are 88 MB.
+/// The most bytes that a flood of denials may make the agent hold or write; its paths are 88 MB.
 const LITTLE: u64 = 32 << 20;
 
 /// Sends requests with long paths over one connection, and counts those that are answered 403.
@@ -192,7 +192,7 @@ impl Scene<'_> {
         Ok(())
     }
 
-    /// Has `frontend` denied at `guest`.
+    /// Makes `guest` deny `frontend`.
     fn ensure_denied_at(&self, guest: &Pod) -> Result<()> {
         eventually(SOON, "a denial at the guest", || {
             let reply = get_from(self.mesh.frontend.place(), guest.at(PORT)).ok()?;
@@ -244,11 +244,11 @@ fn a_flood_of_denials_hides_nothing_and_writes_little(lab: &Lab) -> Result<()> {
     scene.ensure_served()
 }
 
-fn a_flood_of_denials_that_nobody_reads_takes_no_memory(lab: &Lab) -> Result<()> {
+fn a_flood_of_denials_that_are_not_read_takes_no_memory(lab: &Lab) -> Result<()> {
     let scene = Scene::build(lab)?;
     let pipe = lab.directory().join("pipe");
     mkfifo(&pipe, FileMode::S_IRWXU)?;
-    // Open at both ends, so that nobody waits for a reader.
+    // Open at both ends, so that writers do not wait for a reader.
     let _reader = File::options().read(true).write(true).open(&pipe)?;
     let script = format!("exec \"$0\" \"$@\" >{} 2>&1", pipe.display());
     let mut agent = lab.launch_agent_by(NodeName::B, &["sh", "-c", &script])?;
@@ -263,7 +263,7 @@ fn a_flood_of_denials_that_nobody_reads_takes_no_memory(lab: &Lab) -> Result<()>
     scene.ensure_served()
 }
 
-fn a_log_that_cannot_be_written_hinders_nobody(lab: &Lab) -> Result<()> {
+fn a_log_that_cannot_be_written_does_no_harm(lab: &Lab) -> Result<()> {
     let scene = Scene::build(lab)?;
     let silenced = ["sh", "-c", "exec \"$0\" \"$@\" >/dev/full 2>&1"];
     let [a, b] = NodeName::ALL;
@@ -278,12 +278,12 @@ fn a_log_that_cannot_be_written_hinders_nobody(lab: &Lab) -> Result<()> {
     scene.ensure_closed()
 }
 
-fn a_log_that_nobody_reads_hinders_nobody(lab: &Lab) -> Result<()> {
+fn a_log_that_is_not_read_does_no_harm(lab: &Lab) -> Result<()> {
     let long_enough = Duration::from_secs(5) * slowness();
     let scene = Scene::build(lab)?;
     let pipe = lab.directory().join("pipe");
     mkfifo(&pipe, FileMode::S_IRWXU)?;
-    // Open at both ends, so that nobody waits for a reader.
+    // Open at both ends, so that writers do not wait for a reader.
     let _reader = File::options().read(true).write(true).open(&pipe)?;
     let script = format!("exec \"$0\" \"$@\" >{} 2>&1", pipe.display());
     let mut agent = lab.launch_agent_by(NodeName::B, &["sh", "-c", &script])?;
@@ -322,7 +322,7 @@ fn a_full_table_of_pods_keeps_new_ones_out_and_old_ones_safe(lab: &Lab) -> Resul
     pods.fill()?;
     lab.manifests().write_pod(&guest)?;
     shown(&agent_b, "guests/guest", "PODS")?;
-    // Nobody gets to a pod that cannot be served, nor past the policies of the others.
+    // No one reaches a pod that cannot be served, or bypasses the policies of others.
     let reply = get_from(scene.mesh.intruder.place(), guest.at(PORT))?;
     ensure!(
         !reply.is_answer() && server.connections().is_empty(),
@@ -340,14 +340,14 @@ fn a_full_table_of_pods_keeps_new_ones_out_and_old_ones_safe(lab: &Lab) -> Resul
     })
 }
 
-fn full_tables_of_policies_close_who_needs_a_new_one(lab: &Lab) -> Result<()> {
+fn full_tables_of_policies_close_pods_that_need_a_new_set(lab: &Lab) -> Result<()> {
     let (scene, [_agent_a, agent_b]) = Scene::start(lab)?;
     for (turn, name) in ["POLICY_SETS", "IDENTITY_BITS", "PORT_BITS"]
         .into_iter()
         .enumerate()
     {
         let mut ports = (9000 + 1000 * turn..).map(policy);
-        // The agent sweeps out what it does not know: now and then it is faster.
+        // The agent sweeps out unknown entries: sometimes it is faster.
         let table = eventually(SOON, name, || {
             let table = PinnedMap::named(lab, NodeName::B, name).ok()?.remove(0);
             table.fill().ok()?;
@@ -477,7 +477,7 @@ impl Clock {
         Ok(fs::rename(whole, &self.0)?)
     }
 
-    /// Starts an agent by this clock; what it measures by the monotonic one stays right.
+    /// Starts an agent with this clock; its monotonic clock stays right.
     fn start_agent(&self, lab: &Lab, node: NodeName) -> Result<Agent> {
         let preload = format!("LD_PRELOAD={}", libfaketime()?.display());
         let file = format!("FAKETIME_TIMESTAMP_FILE={}", self.0.display());
@@ -523,7 +523,7 @@ fn a_clock_that_jumps_on_both_nodes(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// Whether all certificates of an agent will be valid in so many days.
+/// Whether all certificates of an agent will be valid in this many days.
 fn are_valid(agent: &Agent, days: u64) -> Option<()> {
     let then = SystemTime::now() + Duration::from_secs(days * 24 * 3600);
     let then = then.duration_since(UNIX_EPOCH).ok()?.as_secs();
@@ -544,7 +544,7 @@ fn a_clock_that_is_wrong_on_one_node(lab: &Lab) -> Result<()> {
     let capture = Capture::start(lab)?;
     for offset in ["+3d", "-3d"] {
         clock.set(offset)?;
-        // Without the tunnel that stands already.
+        // Without the open tunnel.
         let [caller, called] = agents;
         caller.kill()?;
         agents = [lab.start_agent(a)?, called];

@@ -1,4 +1,4 @@
-//! Shares: whoever takes all places of a pod that it gets shuts nobody else out.
+//! Shares: a source that takes all the places of a pod that it can get does not shut out others.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
@@ -18,17 +18,17 @@ const PORT: u16 = Reference::PORT;
 const ECHO_PORT: u16 = 7000;
 const HBONE_PORT: u16 = 15008;
 
-/// Whom the policies of `payments` let in.
+/// A caller that the policies of `payments` allow.
 const ORDERS: &str = "spiffe://cluster.local/ns/orders/sa/default";
 
-/// Whom they do not.
+/// A caller that they deny.
 const FRONTEND: &str = "spiffe://cluster.local/ns/frontend/sa/default";
 
 /// How often an honest peer tries to get in, and how many of these have to succeed.
 const TRIES: usize = 40;
 const SUCCESSES: usize = 38;
 
-/// For an attacker to take all places that it gets.
+/// The time for an attacker to take all the places that it can get.
 const FILLING: Duration = Duration::from_secs(90);
 
 fn main() -> ExitCode {
@@ -41,7 +41,7 @@ fn main() -> ExitCode {
     ])
 }
 
-/// `payments`, an attacker, and an honest peer: `orders`, at an address of its own.
+/// `payments`, an attacker, and an honest peer: `orders`, at its own address.
 struct Scene {
     mesh: Reference,
     agents: [Agent; 2],
@@ -93,7 +93,7 @@ impl Scene {
     }
 }
 
-/// Connections that an attacker opens, and opens again when they are ended.
+/// Connections that an attacker opens, and reopens when they end.
 struct Attack<T> {
     threads: usize,
     /// Of all threads.
@@ -222,7 +222,7 @@ fn a_tunnel_on_which_nothing_is_allowed_ends_soon(lab: &Lab) -> Result<()> {
 }
 
 fn a_flood_of_denials_hides_no_denial_of_another_source(lab: &Lab) -> Result<()> {
-    /// Each in another second, since a source may share a counter with the flood in one.
+    /// Each in another second, because a source may share a counter with the flood within one.
     const DENIED: u64 = 8;
     const SEEN: u64 = 4;
     let scene = Scene::start(lab)?;

@@ -1,5 +1,5 @@
-//! What an attacker with an HBONE client of his own, and perhaps with a certificate, gets from a
-//! pod of the mesh. `payments` allows `orders` and nobody else.
+//! What an attacker with their own HBONE client, and perhaps with a certificate, gets from a pod of the
+//! mesh. `payments` allows only `orders`.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -59,7 +59,7 @@ impl Target {
         SocketAddr::new(self.mesh.payments.ip(family), PORT).to_string()
     }
 
-    /// Calls the server as `credentials` say, with headers.
+    /// Calls the server with these credentials and headers.
     fn call(&self, credentials: &Credentials, headers: &[(&str, &str)]) -> Result<HboneReply> {
         let authority = self.authority(Family::V4);
         self.make(&HboneCall {
@@ -245,13 +245,13 @@ fn is_status(reply: &HboneReply, expected: u16) -> bool {
     matches!(reply, HboneReply::Status(status, _) if *status == expected)
 }
 
-/// Some authorities cannot even be written down by a client that follows the rules.
+/// A client that follows the rules cannot even send some authorities.
 fn is_refused(reply: &HboneReply) -> bool {
     is_status(reply, 400)
         || matches!(reply, HboneReply::NoTunnel(failure) if failure.contains("invalid authority"))
 }
 
-/// Whom the server saw.
+/// The caller that the server saw.
 fn caller(reply: &HboneReply) -> Result<SocketAddr> {
     let HboneReply::Status(200, answer) = reply else {
         anyhow::bail!("no answer: {reply:?}");

@@ -1,4 +1,4 @@
-//! A pod that is opted in and not served is closed both ways; a network namespace stays with the pod
+//! A pod that is opted in and not served is closed in both directions; a network namespace stays with the pod
 //! that it was given to; annotations take no pod out of the mesh.
 
 use std::fs;
@@ -27,7 +27,7 @@ metadata: {name: default, namespace: istio-system}
 spec: {mtls: {mode: STRICT}}
 ";
 
-/// The annotation that says where a pod's network namespace is.
+/// The annotation with the path of a pod's network namespace.
 const NETNS: &str = "/metadata/annotations/ambit.mesh~1netns";
 
 fn main() -> ExitCode {
@@ -52,7 +52,7 @@ const WAYS_OUT: [Way; 10] = [
     ("it names no network namespace", |_, pod| {
         pod["metadata"]["annotations"] = json!({});
     }),
-    ("its path is no network namespace", |_, pod| {
+    ("its path is not a network namespace", |_, pod| {
         set(pod, NETNS, "/dev/null".into());
     }),
     ("its path is the node's", |_, pod| {
@@ -159,7 +159,7 @@ fn closed(agent: &Agent, mesh: &Reference) -> Result<()> {
     Ok(())
 }
 
-/// Whether a connect was refused, for which a closed pod's own process gets an error of its own.
+/// Whether a connect was refused. A closed pod's own process gets a specific error.
 fn is_refused_at_once(reply: &Reply) -> bool {
     match reply {
         Reply::Refusal(_) => true,
@@ -372,7 +372,7 @@ fn pinned_pods(pins: &Path) -> Result<usize> {
     Ok(pods)
 }
 
-/// A process outside a pod that listens inside of it where ztunnel does.
+/// A process outside a pod that listens in it on ztunnel's ports.
 struct ListenersInside(Child);
 
 impl ListenersInside {
@@ -442,7 +442,7 @@ fn row(agent: &Agent, name: &str) -> Option<Value> {
     rows.find(|row| row["pod"] == name).cloned()
 }
 
-/// A pod's state; `gone` where the agent does not know it.
+/// A pod's state; `gone` if the agent does not know it.
 fn state(agent: &Agent, pod: &Pod) -> Option<String> {
     let name = format!("{}/{}", pod.namespace(), pod.name());
     match row(agent, &name) {

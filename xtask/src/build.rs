@@ -17,7 +17,7 @@ const OBJECTS: [&str; 3] = ["node", "pod", "classify"];
 ///
 /// # Errors
 ///
-/// Where a compiler is missing or fails.
+/// If a compiler is missing or fails.
 pub(crate) fn run() -> Result<()> {
     kernel_programs()?;
     say("build", "the agent");
@@ -31,11 +31,11 @@ pub(crate) fn run() -> Result<()> {
     Ok(())
 }
 
-/// Builds the tools of the lab beside this program, where the lab looks for them.
+/// Builds the lab's tools next to this program, where the lab finds them.
 ///
 /// # Errors
 ///
-/// Where cargo fails.
+/// If cargo fails.
 pub(crate) fn lab_tools() -> Result<()> {
     say("build", "the lab's tools");
     run_command(Command::new("cargo").current_dir(workspace::root()).args([
@@ -47,12 +47,12 @@ pub(crate) fn lab_tools() -> Result<()> {
     ]))
 }
 
-/// Builds the kernel programs and puts them where `agent/datapath/build.rs` and the agent's tests look for
-/// them.
+/// Builds the kernel programs and puts them where `agent/datapath/build.rs` and the agent's tests
+/// expect them.
 ///
 /// # Errors
 ///
-/// Where a compiler is missing or fails.
+/// If a compiler is missing or fails.
 pub(crate) fn kernel_programs() -> Result<()> {
     say("build", "the kernel programs");
     let compiler = KernelCompiler::find()

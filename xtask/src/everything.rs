@@ -18,7 +18,7 @@ const FUZZ_SECONDS: u32 = 60;
 /// How long the soak runs.
 const SOAK_MINUTES: u32 = 10;
 
-/// What is run, the quickest to fail first.
+/// The checks, the quickest to fail first.
 fn steps() -> [(&'static str, Command); 7] {
     let test = |kernel: Option<&str>, cluster| Command::Test {
         kernel: kernel.map(str::to_owned),

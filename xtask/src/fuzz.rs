@@ -1,4 +1,4 @@
-//! `cargo xtask fuzz`: what comes from outside, mutated by libFuzzer under AddressSanitizer.
+//! `cargo xtask fuzz`: input from outside, mutated by libFuzzer under AddressSanitizer.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,14 +10,14 @@ use anyhow::{Context, Result, ensure};
 use crate::process::{run as run_command, say};
 use crate::workspace;
 
-/// Inputs are no longer than this, in bytes.
+/// The longest input, in bytes.
 const LONGEST_INPUT: u32 = 4096;
 
 /// Fuzzes each target whose name contains `only`, for some seconds.
 ///
 /// # Errors
 ///
-/// Where there is no such target, or nothing can be built.
+/// If there is no such target, or nothing can be built.
 pub(crate) fn run(only: &str, seconds: u32) -> Result<ExitCode> {
     let directory = workspace::fuzz_crate();
     let targets = targets(&directory, only)?;
@@ -70,7 +70,7 @@ fn build(directory: &Path) -> Command {
 }
 
 fn command(directory: &Path, target: &str, seconds: u32) -> Result<Command> {
-    // What is found goes to the first corpus; the seeds are only read.
+    // New inputs go to the first corpus; the seeds are only read.
     let corpus: PathBuf = directory.join("corpus").join(target);
     fs::create_dir_all(&corpus)?;
     let mut command = cargo_fuzz(directory, "run");

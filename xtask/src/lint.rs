@@ -17,7 +17,7 @@ const HOST: &str = if cfg!(target_arch = "aarch64") {
     "x86_64-unknown-linux-gnu"
 };
 
-/// What the policy crate must not depend on.
+/// Crates on which the policy crate must not depend.
 const IMPURE: [&str; 4] = ["aya", "libc", "nix", "tokio"];
 
 /// Runs all checks.

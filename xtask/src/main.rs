@@ -79,7 +79,7 @@ enum Command {
     Miri,
     /// Run the unit tests, then the end-to-end tests on this kernel (as root).
     Test {
-        /// Run the end-to-end tests on Debian's kernel of this series, such as 6.1, in an emulated
+        /// Run the end-to-end tests on Debian's kernel of this series, for example 6.1, in an emulated
         /// machine.
         #[arg(long, value_name = "SERIES")]
         kernel: Option<String>,

@@ -11,7 +11,7 @@ use crate::workspace;
 ///
 /// # Errors
 ///
-/// Where one fails, or Miri is not there.
+/// If one fails, or Miri is not installed.
 pub(crate) fn run() -> Result<()> {
     run_command(
         Command::new("cargo")

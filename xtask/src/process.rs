@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 ///
 /// # Errors
 ///
-/// Where it cannot be started or does not succeed.
+/// If it cannot be started or does not succeed.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let shown = show(command);
     let status = command
@@ -24,7 +24,7 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 ///
 /// # Errors
 ///
-/// Where it cannot be started or does not succeed.
+/// If it cannot be started or does not succeed.
 pub(crate) fn output_of(command: &mut Command) -> Result<String> {
     let shown = show(command);
     let output = command
@@ -46,7 +46,7 @@ pub(crate) fn show(command: &Command) -> String {
         .join(" ")
 }
 
-/// Says what is done next.
+/// Prints what is done next.
 pub(crate) fn say(step: &str, what: &str) {
     eprintln!("{step}: {what}");
 }

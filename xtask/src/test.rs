@@ -15,7 +15,7 @@ use crate::workspace;
 /// Names a file to which tests that cannot run write a line each. libtest counts them as passed.
 const SKIPPED_VARIABLE: &str = "AMBIT_SKIPPED_TESTS";
 
-/// How such a line begins.
+/// The beginning of these lines.
 const SKIPPED: &str = "skipped: ";
 
 /// How many tests passed, failed and were skipped.
@@ -26,7 +26,7 @@ pub(crate) struct Counts {
     skipped: u32,
 }
 
-/// What is run of the tests: what it is called, and how cargo is told.
+/// A selection of tests: its name, and cargo's arguments.
 type Part = (&'static str, &'static [&'static str]);
 
 /// Needs nothing that Debian and PyPI do not have ready.
@@ -52,7 +52,7 @@ const CLUSTER: [Part; 1] = [(
 ///
 /// # Errors
 ///
-/// Where cargo cannot be run.
+/// If cargo cannot be run.
 pub(crate) fn run(names: &[String]) -> Result<ExitCode> {
     run_parts(&ORDINARY, names)
 }
@@ -61,7 +61,7 @@ pub(crate) fn run(names: &[String]) -> Result<ExitCode> {
 ///
 /// # Errors
 ///
-/// Where cargo cannot be run.
+/// If cargo cannot be run.
 pub(crate) fn run_cluster(names: &[String]) -> Result<ExitCode> {
     run_parts(&CLUSTER, names)
 }
@@ -112,7 +112,7 @@ impl Counts {
         self.skipped = self.skipped.saturating_add(skipped);
     }
 
-    /// Success where none failed; and in CI, where none was skipped.
+    /// Success if no test failed, and, in CI, if none was skipped.
     pub(crate) fn exit_code(&self) -> ExitCode {
         let complete = self.skipped == 0 || !in_ci();
         if !complete {

@@ -1,4 +1,4 @@
-//! Where things are.
+//! The paths of the workspace.
 
 use std::path::{Path, PathBuf};
 
@@ -8,22 +8,22 @@ pub(crate) fn root() -> &'static Path {
     manifest.parent().unwrap_or(manifest)
 }
 
-/// The crate of the kernel programs, a workspace of its own.
+/// The crate of the kernel programs, which is a separate workspace.
 pub(crate) fn kernel_crate() -> PathBuf {
     root().join("ebpf")
 }
 
-/// The crate of the fuzz targets, a workspace of its own.
+/// The crate of the fuzz targets, which is a separate workspace.
 pub(crate) fn fuzz_crate() -> PathBuf {
     root().join("tests/fuzz")
 }
 
-/// Where `agent/build.rs` finds the kernel programs that it embeds.
+/// Where `agent/datapath/build.rs` finds the kernel programs that it embeds.
 pub(crate) fn kernel_objects() -> PathBuf {
     root().join("target/ebpf")
 }
 
-/// Where cargo builds.
+/// Cargo's target folder.
 pub(crate) fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR")
         .map_or_else(|| root().join("target"), |dir| root().join(dir))

@@ -19,15 +19,15 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use ambit_admission::{Seat, Seats, UnverifiedSource};
 
-/// What a client gets.
+/// A response.
 pub type HttpResponse = Response<Full<Bytes>>;
 
-/// What a server allows.
+/// The bounds of a server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct HttpBounds {
     /// What the server is for, in log lines: `an admin`, `a metrics`.
     pub name: &'static str,
-    /// How many connections there may be.
+    /// The number of connections.
     pub connections: ConnectionBound,
     /// How long a client may take to send the head of its request.
     pub head_timeout: Duration,
@@ -40,7 +40,7 @@ pub struct HttpBounds {
 /// How many connections a server has at a time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ConnectionBound {
-    /// As many as come: for a socket to which only the operator can connect.
+    /// Any number: for a socket to which only the operator can connect.
     Unbounded,
     /// This many; others wait to be accepted.
     Queued(usize),
@@ -206,6 +206,77 @@ impl Place {
                     }
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    const BOUNDS: HttpBounds = HttpBounds {
+        name: "a test's",
+        connections: ConnectionBound::Unbounded,
+        head_timeout: Duration::from_millis(300),
+        exchange_timeout: None,
+        accept_pause: Duration::ZERO,
+    };
+
+    async fn connect(bounds: HttpBounds) -> (TcpStream, std::net::SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let address = listener.local_addr().expect("bound");
+        tokio::spawn(serve(listener, bounds, async |_: Request<Incoming>| {
+            let mut response = Response::new(Full::default());
+            *response.status_mut() = StatusCode::NO_CONTENT;
+            response
+        }));
+        (
+            TcpStream::connect(address).await.expect("connected"),
+            address,
+        )
+    }
+
+    /// What a server sends after a text, until it closes the connection.
+    async fn exchange(stream: &mut TcpStream, text: &str) -> String {
+        stream.write_all(text.as_bytes()).await.expect("sent");
+        let mut answer = String::new();
+        // A reset ends the answer too.
+        let _ = stream.read_to_string(&mut answer).await;
+        answer
+    }
+
+    const REQUEST: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+
+    #[tokio::test]
+    async fn a_connection_has_one_request_and_a_slow_head_ends_it() {
+        let (mut first, address) = connect(BOUNDS).await;
+        let answer = exchange(&mut first, REQUEST).await;
+        assert!(answer.starts_with("HTTP/1.1 204"), "{answer}");
+        let mut slow = TcpStream::connect(address).await.expect("connected");
+        let answer = exchange(&mut slow, "GET / HTTP/1.1\r\n").await;
+        assert!(!answer.starts_with("HTTP/1.1 2"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn further_connections_wait_or_displace_the_oldest() {
+        for connections in [ConnectionBound::Queued(1), ConnectionBound::Displacing(1)] {
+            let bounds = HttpBounds {
+                connections,
+                head_timeout: Duration::from_secs(1),
+                exchange_timeout: Some(Duration::from_secs(1)),
+                ..BOUNDS
+            };
+            let (mut idle, address) = connect(bounds).await;
+            let mut next = TcpStream::connect(address).await.expect("connected");
+            let start = std::time::Instant::now();
+            let answer = exchange(&mut next, REQUEST).await;
+            assert!(answer.starts_with("HTTP/1.1 204"), "{answer}");
+            let waited = start.elapsed() > Duration::from_millis(500);
+            assert_eq!(waited, connections == ConnectionBound::Queued(1));
+            assert!(!exchange(&mut idle, "").await.starts_with("HTTP/1.1 2"));
         }
     }
 }

@@ -1,5 +1,5 @@
-//! What `ambit run` and `ambit ca serve` have in common as daemons: they answer small HTTP requests, raise
-//! their limit of file descriptors, and end when they are told to.
+//! What the daemons `ambit run` and `ambit ca serve` have in common: small HTTP servers, the limit of
+//! file descriptors, and the signals that end them.
 
 pub mod descriptors;
 pub mod http;

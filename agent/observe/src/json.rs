@@ -10,7 +10,7 @@ use serde_json::ser::{Formatter, PrettyFormatter};
 
 use super::text::is_unsafe;
 
-/// A formatter whose strings have nothing unsafe in them.
+/// A formatter that escapes everything unsafe in strings.
 struct Safe(PrettyFormatter<'static>);
 
 /// A value on several lines, for people.

@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 
 use ambit_daemon::http::{ConnectionBound, HttpBounds, HttpResponse};
 
-/// What scrapers may take.
+/// The bounds for scrapers.
 const BOUNDS: HttpBounds = HttpBounds {
     name: "a metrics",
     connections: ConnectionBound::Queued(8),

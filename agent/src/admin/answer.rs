@@ -1,4 +1,4 @@
-//! What an agent answers. Field names and their order are what other programs and `ambit status` show.
+//! The agent's answers. Other programs parse their field names, and `ambit` shows the fields in this order.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -41,7 +41,7 @@ pub struct ErrorAnswer {
     pub error: String,
 }
 
-/// A value that is looked up when it is asked for.
+/// A value that is read for the answer, which may fail.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Measured<T> {
@@ -52,7 +52,7 @@ pub enum Measured<T> {
 }
 
 impl<T> Measured<T> {
-    /// The outcome of a look-up.
+    /// The value, or the error of the attempt to read it.
     pub fn of<E: std::error::Error>(result: Result<T, E>) -> Self {
         match result {
             Ok(value) => Self::Known(value),
@@ -63,7 +63,7 @@ impl<T> Measured<T> {
     }
 }
 
-/// An object that a client shows and does not look into.
+/// An object that a client shows without reading its fields.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Row(Map<String, Value>);
@@ -78,7 +78,7 @@ impl Row {
     }
 }
 
-/// What the agent does, and how well.
+/// The state of the agent.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct StatusAnswer {
     /// The agent's version.
@@ -104,7 +104,7 @@ pub struct StatusAnswer {
     pub pods: PodCounts,
     /// Network namespaces that are kept closed.
     pub kept_closed: Vec<ClosedNetnsAnswer>,
-    /// How many certificates are in which state.
+    /// The certificates of the node's pods, by state.
     pub certificates: CertificateSummary,
     /// Where policy sets are judged.
     pub policy_sets: PolicySetCounts,
@@ -168,9 +168,9 @@ pub struct WorkloadAnswer {
     pub addresses: Vec<IpAddr>,
     /// Its identity.
     pub identity: WorkloadIdentity,
-    /// How far it has come.
+    /// Its state.
     pub state: WorkloadState,
-    /// Why it has come no further.
+    /// Why it is not served.
     pub reason: Option<String>,
     /// The kernel's number of its network namespace, if it is enrolled here.
     pub netns_cookie: Option<u64>,
@@ -180,7 +180,7 @@ pub struct WorkloadAnswer {
     pub listener_ports: Option<Vec<u16>>,
 }
 
-/// How far a workload has come.
+/// The state of a workload.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum WorkloadState {
     /// Its objects do not opt it in.

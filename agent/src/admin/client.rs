@@ -22,8 +22,8 @@ use ambit_policy::explain::{AccessExplanation, AccessQuestion};
 /// How long an agent may take to answer: one that is stopped or hangs never answers.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Asks the agent at a socket. Each method fails if no agent answers within [`ANSWER_TIMEOUT`], or if it
-/// has no answer; its error says why.
+/// Asks the agent at a socket. Each method fails if no agent answers within five seconds, or if the
+/// agent answers with an error; its error says why.
 #[derive(Clone, Copy, Debug)]
 pub struct AdminClient<'a> {
     socket: &'a Path,

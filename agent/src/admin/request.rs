@@ -1,4 +1,4 @@
-//! What an agent can be asked. The method and the path of each request are here and nowhere else.
+//! The requests to an agent. The method and the path of each are defined here only.
 
 use bytes::Bytes;
 use http::Method;
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use ambit_policy::explain::AccessQuestion;
 
-/// What all paths begin with.
+/// The beginning of all paths.
 pub(super) const PREFIX: &str = "/v1/";
 
 /// A request to the agent.
@@ -32,7 +32,7 @@ pub enum AdminRequest {
     Explain(Box<AccessQuestion>),
 }
 
-/// Why a request is not one.
+/// Why a request cannot be read.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum RequestError {
     /// No request has this method and path.
@@ -105,7 +105,13 @@ impl AdminRequest {
     pub fn body(&self) -> serde_json::Result<Bytes> {
         match self {
             Self::Explain(question) => Ok(serde_json::to_vec(question)?.into()),
-            _ => Ok(Bytes::new()),
+            Self::Status
+            | Self::Workloads
+            | Self::Policies
+            | Self::Connections
+            | Self::Certificates
+            | Self::CertificateChains
+            | Self::Events => Ok(Bytes::new()),
         }
     }
 

@@ -21,7 +21,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest body of a request, in bytes.
 const MAX_BODY_BYTES: usize = 256 << 10;
 
-/// What operators may take.
+/// The bounds for operators.
 const BOUNDS: HttpBounds = HttpBounds {
     name: "an admin",
     connections: ConnectionBound::Unbounded,

@@ -1,5 +1,5 @@
 //! The command line: `ambit run` is the agent, `ambit ca` the certificate authority; everything else
-//! asks an agent, or looks at files.
+//! asks an agent, or reads files.
 
 // What is printed goes through `output`, which escapes it.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
@@ -35,7 +35,7 @@ struct Arguments {
 enum Command {
     /// Run the agent of this node.
     Run(Box<run::RunArguments>),
-    /// What the agent does, and how well.
+    /// The state of the agent.
     Status(ShowArguments),
     /// The workloads that the agent knows, and whether each is served.
     Workloads(ShowArguments),
@@ -57,7 +57,7 @@ enum Command {
     Validate(validate::ValidateArguments),
 }
 
-/// The exit status if the arguments are not understood, as clap has it.
+/// The exit status if the arguments are not understood; clap's own.
 const USAGE: u8 = 2;
 
 /// Runs the command line.

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::output::{Format, Output};
 use crate::admin::client::AdminClient;
 
-/// Where the agent is, and how to print its answer.
+/// The agent to ask, and how to print its answer.
 #[derive(clap::Args)]
 pub(super) struct ShowArguments {
     /// The agent's admin socket.

@@ -76,7 +76,7 @@ fn counted(count: usize, what: &str) -> String {
     }
 }
 
-/// `FILE:DOCUMENT (line LINE) OBJECT FIELD (VALUE): MESSAGE`, as far as there is each.
+/// `FILE:DOCUMENT (line LINE) OBJECT FIELD (VALUE): MESSAGE`, without the parts that are absent.
 fn line(finding: &ReportedFinding) -> String {
     let mut place = finding.file.clone().unwrap_or_default();
     if let Some(document) = finding.document {

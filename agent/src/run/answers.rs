@@ -1,4 +1,4 @@
-//! What the agent answers to operators.
+//! Makes the agent's answers to operators.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -26,10 +26,10 @@ use ambit_observe::logging::DroppedLines;
 use ambit_policy::MeshView;
 use ambit_proxy::Proxy;
 
-/// What does not go through the mesh.
+/// Protocols that do not go through the mesh.
 const NOT_COVERED: [&str; 5] = ["UDP", "QUIC", "SCTP", "ICMP", "raw sockets"];
 
-/// Everything that an answer is made from.
+/// The sources of the answers.
 pub(super) struct AgentState {
     pub(super) config: RunConfig,
     pub(super) cgroup: CgroupPath,
@@ -167,7 +167,7 @@ impl AgentState {
     }
 }
 
-/// How far a workload has come, and why it has come no further.
+/// The state of a workload, and why it is not served.
 fn state(workload: &Workload, report: Option<&PodReport>) -> (WorkloadState, Option<String>) {
     match (&workload.membership, report) {
         (Membership::NotOptedIn, _) => (WorkloadState::NotOptedIn, None),

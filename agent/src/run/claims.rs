@@ -9,8 +9,8 @@
 //! | `sidecar.istio.io/status` | a container `istio-proxy` in the pod's spec | the pod is served |
 //! | `ambient.istio.io/redirection: enabled` | ztunnel's listeners, see [`ztunnel_in`] | the pod is served |
 //!
-//! Whoever may annotate a pod could otherwise take it out of the mesh. A pod that is in the kernel
-//! stays Ambit's, whatever its annotations say later.
+//! Otherwise anyone who may annotate a pod could take it out of the mesh. A pod that is enrolled stays
+//! Ambit's, whatever its annotations say later.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -63,7 +63,7 @@ fn inode_at(path: &Path) -> Option<u64> {
 }
 
 impl Reconciler {
-    /// What is wrong with the claims of pods that are not left to Istio.
+    /// The faults of pods whose claims are ignored.
     pub(super) fn ignored_claims(&self) -> impl Iterator<Item = Fault> {
         let own = self.pods.values();
         own.filter(|pod| !matches!(pod.stage, Stage::LeftToIstio(_)))

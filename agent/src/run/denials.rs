@@ -1,4 +1,4 @@
-//! The log of denials: the kernel's, whose numbers get names here, and how many lines were left out.
+//! The log of denials: resolves and logs the kernel's denials, and logs how many lines were left out.
 
 use std::sync::Arc;
 use std::time::Duration;

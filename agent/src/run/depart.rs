@@ -1,7 +1,7 @@
 //! How a pod stops being served.
 //!
-//! A pod that is opted in and not served is closed both ways. So each way out of being served closes
-//! the pod's network namespace, and only two take it out of the kernel:
+//! A pod that is opted in and not served is closed in both directions. So its network namespace is
+//! closed whenever a pod stops being served, and taken out of the kernel in two cases only:
 //!
 //! | what happens to a served pod | its network namespace |
 //! |---|---|
@@ -22,8 +22,9 @@
 //! | the agent starts and cannot read its configuration in full | closed |
 //! | the agent ends | stays as it is, without listeners: its mesh traffic is refused |
 //!
-//! What is kept closed is not held by the agent, whose own sockets would keep it alive: it is a leftover
-//! (see [`super::leftovers`]) until it is gone, is opted out, or its pod names it again.
+//! The agent holds no file of a namespace that it keeps closed, because its own sockets would keep the
+//! namespace alive. The namespace is a leftover (see [`super::leftovers`]) until it is gone, its pod is
+//! opted out, or its pod names it again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -44,7 +45,7 @@ use ambit_proxy::PodRemoval;
 enum Departure {
     /// Its objects opt it out: it leaves the kernel.
     OptedOut,
-    /// It is not served any more, and its network namespace is kept closed.
+    /// It is no longer served, and its network namespace is kept closed.
     KeptClosed(PodRemoval),
     /// It is served anew with what its object says, and stays closed in between: its network
     /// namespace is the same, so its processes may be too.
@@ -87,7 +88,7 @@ impl Reconciler {
         }
     }
 
-    /// Closes a pod that cannot be served any more, and has it tried again later.
+    /// Closes a pod that cannot be served any more, and schedules another attempt.
     pub(super) async fn close_failed(&mut self, name: &ObjectName, reason: String) {
         tracing::error!(pod = %name, %reason, "pod closed");
         self.close(name, PodRemoval::EnrolmentFailed, |kernel, now| {
@@ -96,7 +97,7 @@ impl Reconciler {
         .await;
     }
 
-    /// Closes what an earlier agent left open of pods that are not served, and what could not be
+    /// Closes pods that an earlier agent left open and that are not served, and those that could not be
     /// closed before.
     pub(super) fn shut_unserved(&mut self, now: Instant) {
         for pod in self.pods.values_mut() {
@@ -122,8 +123,8 @@ impl Reconciler {
         self.pods.insert(name.clone(), LocalPod { workload, stage });
     }
 
-    /// Stops serving a pod whose network namespace stays closed, and lets go of the namespace, so that
-    /// it can end.
+    /// Stops serving a pod whose network namespace stays closed, and releases the namespace, so that it
+    /// can end.
     async fn keep_closed(&mut self, name: &ObjectName, removal: PodRemoval) {
         let Some(LocalPod { workload, stage }) = self.pods.remove(name) else {
             return;
@@ -148,7 +149,7 @@ impl Reconciler {
         );
     }
 
-    /// Takes a pod out of the mesh: its connections and listeners first.
+    /// Takes a pod out of the kernel, after its connections and listeners.
     async fn remove(&mut self, name: &ObjectName) {
         let Some(pod) = self.pods.remove(name) else {
             return;
@@ -163,7 +164,7 @@ impl Reconciler {
         tracing::info!(pod = %name, reason = %removal, "pod removed from the mesh");
     }
 
-    /// Closes a pod in the kernel first, so that nothing new comes, then in the proxy.
+    /// Closes a pod in the kernel first, so that there are no new connections, then in the proxy.
     async fn stop(
         &mut self,
         name: &ObjectName,
@@ -208,7 +209,7 @@ fn departure(
     }
 }
 
-/// Whether an object is that of the pod which is in the kernel: of the same uid, or naming its
+/// Whether an object describes the pod that is in the kernel: it has the same uid, or names the same
 /// network namespace.
 fn is_about(now: &Workload, pod: &LocalPod) -> bool {
     let Some(kernel) = pod.kernel() else {
@@ -218,8 +219,7 @@ fn is_about(now: &Workload, pod: &LocalPod) -> bool {
     kernel.owner().is(now) || (inode.is_some() && claimed(now) == inode)
 }
 
-/// Whether what a pod was enrolled with still holds. Its addresses and identity are part of what
-/// the proxy serves it with.
+/// Whether a pod is unchanged in what it was enrolled with. The proxy uses its addresses and identity.
 fn is_same_pod(known: &Workload, now: &Workload) -> bool {
     known.uid == now.uid
         && known.netns == now.netns

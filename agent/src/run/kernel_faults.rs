@@ -1,5 +1,5 @@
-//! Tables of the kernel that are not up to date. Each is tried again until it is right, and the
-//! node is not ready meanwhile.
+//! Tables of the kernel that are not up to date. Each is written again until it is, and the node is not
+//! ready meanwhile.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use super::leftovers::LeftoverError;
 use ambit_datapath::{DatapathError, MeshFault};
 use ambit_model::Fault;
 
-/// What may be wrong.
+/// A table, or group of tables.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum KernelTable {
     /// The table of destinations.

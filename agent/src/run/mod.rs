@@ -1,4 +1,4 @@
-//! Puts the agent together: the one place that knows every other module.
+//! Puts the agent together: the only place that knows every other module.
 
 mod answers;
 mod claims;
@@ -34,11 +34,11 @@ use prepare::Prepared;
 use reconcile::Reconciler;
 use start::StartChanges;
 
-/// How often failed pods are tried again and replaced namespaces are noticed.
+/// How often failed pods are retried, and replaced namespaces noticed.
 const TICK: Duration = Duration::from_millis(500);
 
-/// How long after a change connections are judged once more: one that was being accepted while the
-/// tables were switched is found then.
+/// How long after a change connections are judged once more, to find those that were being accepted
+/// while the tables were switched.
 const SECOND_LOOK: Duration = Duration::from_secs(1);
 
 /// How long live connections may go on after the agent was told to end.
@@ -67,7 +67,7 @@ pub struct RunConfig {
     pub revision: Revision,
     /// The cluster's pod and Service ranges.
     pub ranges: MeshRanges,
-    /// A directory on a bpffs, of this node's agent alone.
+    /// A directory on a bpffs, which only this node's agent uses.
     pub pin_dir: PathBuf,
     /// The admin socket.
     pub socket: PathBuf,
@@ -93,15 +93,14 @@ pub enum IssuerConfig {
         /// Its files.
         directory: PathBuf,
     },
-    /// Another, by the Istio CA protocol.
+    /// Another CA, by Istio's protocol.
     Istio(IstioCaConfig),
 }
 
 /// Runs the agent until it is told to end. Its pods stay enrolled, and closed, when it ends.
 ///
 /// # Errors
-/// If it cannot start; the error says what to do, and nothing of the node is left changed by a first
-/// start.
+/// If it cannot start. The error says what to do, and a failed first start leaves the node unchanged.
 pub fn run(config: RunConfig, dropped_lines: DroppedLines) -> Result<()> {
     prepare::ensure_kernel()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()

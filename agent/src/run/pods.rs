@@ -19,8 +19,8 @@ const RETRY_LONGEST: Duration = Duration::from_secs(10);
 const RETRY: Backoff = Backoff::doubling(Duration::from_millis(500), RETRY_LONGEST);
 
 /// How long a pod that an earlier agent left open may wait for its certificate before it is closed:
-/// without listeners its mesh traffic is refused, and until then the plaintext goes on that policy
-/// allowed, such as probes.
+/// without listeners its mesh traffic is refused, but until then plaintext that policy allowed, for
+/// example probes, continues.
 const ADOPTION: Duration = Duration::from_secs(10);
 
 /// A pod of this node that its objects opt in.
@@ -35,7 +35,7 @@ pub(super) enum Stage {
     Open(Box<OpenPod>),
     /// Not served. It is closed if it is in the kernel.
     Closed(Box<ClosedPod>),
-    /// Istio's ztunnel serves it. Looked at again at this moment.
+    /// Istio's ztunnel serves it.
     LeftToIstio(LeftToIstio),
 }
 
@@ -43,7 +43,7 @@ pub(super) enum Stage {
 pub(super) struct LeftToIstio {
     /// The ztunnel.
     pub(super) ztunnel: Ztunnel,
-    /// When it is looked at again.
+    /// When this is checked again.
     pub(super) until: Instant,
 }
 
@@ -68,7 +68,6 @@ pub(super) struct ClosedPod {
     /// Its part in the kernel, if there is one.
     pub(super) kernel: Option<EnrolledPod>,
     reason: String,
-    /// Since when.
     since: Instant,
     /// Whether another entry in the kernel closes the network namespace that it names.
     exposure: Exposure,
@@ -90,12 +89,12 @@ pub(super) enum Exposure {
 pub(super) enum Retry {
     /// At this moment.
     At(Instant),
-    /// As soon as its certificate is there.
+    /// As soon as it has its certificate.
     Certified(WorkloadCertificates),
 }
 
 impl Retry {
-    /// Whether it is time.
+    /// Whether it is due.
     pub(super) fn is_due(&self, now: Instant) -> bool {
         match self {
             Self::At(moment) => *moment <= now,

@@ -37,7 +37,7 @@ spec:
 ";
 
 #[test]
-fn a_policy_for_another_revision_is_told_with_its_label() {
+fn a_policy_for_another_revision_is_reported_with_its_label() {
     let labelled = POLICY
         .replace(
             "namespace: shop",
@@ -53,7 +53,7 @@ fn a_policy_for_another_revision_is_told_with_its_label() {
 }
 
 #[test]
-fn a_policy_is_told_with_document_line_field_and_value() {
+fn a_policy_is_reported_with_document_line_field_and_value() {
     let two = format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: shop}}\n---\n{POLICY}");
     let found = only(&two);
     assert_eq!((found.document, found.line), (Some(2), Some(12)));
@@ -82,7 +82,7 @@ fn an_item_of_a_list_has_its_own_line() {
 }
 
 #[test]
-fn what_is_right_has_no_findings_and_other_kinds_are_skipped() {
+fn correct_objects_have_no_findings_and_other_kinds_are_skipped() {
     let right = POLICY.replace("http", "80");
     let other = "---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: cart}\n";
     let report = report(vec![input("a.yaml", &format!("{right}{other}"))]);
@@ -108,7 +108,7 @@ fn a_broken_object_hides_nothing_of_the_others() {
 }
 
 #[test]
-fn an_object_that_is_there_twice_is_told_once() {
+fn an_object_that_appears_twice_is_reported_once() {
     let right = POLICY.replace("http", "80");
     let report = report(vec![input("a.yaml", &right), input("b.yaml", &right)]);
     assert_eq!(report.count(Grade::Error), 1, "{:?}", report.findings);
@@ -117,7 +117,7 @@ fn an_object_that_is_there_twice_is_told_once() {
 }
 
 #[test]
-fn what_is_no_yaml_or_empty_is_unreadable() {
+fn text_that_is_not_yaml_or_empty_is_unreadable() {
     for text in ["a: [\n", ""] {
         assert_eq!(only(text).severity, Grade::Unreadable, "{text:?}");
     }
@@ -126,7 +126,7 @@ fn what_is_no_yaml_or_empty_is_unreadable() {
 }
 
 #[test]
-fn a_provider_is_missed_only_beside_a_mesh_configuration() {
+fn a_missing_provider_is_reported_only_with_a_mesh_configuration() {
     let custom = "\
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
@@ -148,7 +148,7 @@ data: {mesh: 'extensionProviders: []'}
 }
 
 #[test]
-fn what_is_wrong_with_an_endpoint_slice_is_told_with_its_field() {
+fn errors_in_an_endpoint_slice_are_reported_with_their_field() {
     let slice = "\
 apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice

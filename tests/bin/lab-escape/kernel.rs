@@ -1,4 +1,4 @@
-//! bpf(2), as whoever has no business with it would call it.
+//! bpf(2), as a process without any right to it would call it.
 
 use std::ffi::CString;
 use std::fs::{self, File};
@@ -19,7 +19,7 @@ const SK_LOOKUP: u32 = 36;
 /// `union bpf_attr`, as much of it as these commands read.
 type Attributes = [u32; 32];
 
-/// Counts what can be had: of the objects up to an id, and of the pins.
+/// Counts what is accessible: objects up to an id, and pins.
 pub(crate) fn meddle(pins: &Path, last_id: u32) -> Value {
     let by_id = |command| (1..=last_id).filter(|&id| can_be_had(command, id)).count();
     json!({
@@ -43,7 +43,7 @@ fn get(command: libc::c_long, attributes: &Attributes) -> bool {
     let Ok(descriptor @ 0..) = i32::try_from(made) else {
         return false;
     };
-    // SAFETY: it is a new descriptor, and nobody else's.
+    // SAFETY: the descriptor is new, and nothing else owns it.
     drop(unsafe { OwnedFd::from_raw_fd(descriptor) });
     true
 }
@@ -88,7 +88,7 @@ fn is_had(pin: &Path) -> bool {
     get(OBJ_GET, &attributes)
 }
 
-/// Tries to take the program off this process's own network namespace.
+/// Tries to detach the program from this process's own network namespace.
 fn detach_own_lookup() -> bool {
     let Ok(netns) = File::open("/proc/self/ns/net") else {
         return false;

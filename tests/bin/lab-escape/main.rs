@@ -1,8 +1,8 @@
-//! `lab-escape WAY ADDRESS [ARGUMENT]`: makes a TCP connection in an unusual way, sends a request
-//! that names the way, and says what came of it, as JSON: `answer` or `failure`.
+//! `lab-escape WAY ADDRESS [ARGUMENT]`: makes a TCP connection in an unusual way, sends a request that
+//! names the way, and prints the result as JSON: `answer` or `failure`.
 //! `lab-escape forge ADDRESS DEVICE SOURCE COUNT DATA`: sends SYNs from successive ports of a source.
-//! `lab-escape accept ADDRESS`: accepts one connection by io_uring and says from where.
-//! `lab-escape meddle DIRECTORY LAST_ID`: tries to get at kernel programs, and says what it got.
+//! `lab-escape accept ADDRESS`: accepts one connection by io_uring and prints its source.
+//! `lab-escape meddle DIRECTORY LAST_ID`: tries to get access to kernel programs, and prints what it got.
 
 mod kernel;
 mod packet;
@@ -22,10 +22,10 @@ use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 type Failure = Box<dyn Error>;
 
-/// For each step.
+/// The limit for each step.
 const PATIENCE: Duration = Duration::from_secs(4);
 
-/// How long a race goes on.
+/// The duration of a race.
 const RACE: Duration = Duration::from_secs(2);
 
 fn main() -> Result<(), Failure> {
@@ -166,7 +166,7 @@ fn fast_open(to: SocketAddr, request: &str) -> Result<Value, Failure> {
     receive(socket)
 }
 
-/// Connects one socket to two addresses in turn from two threads, and asks on it all the while.
+/// Connects one socket to two addresses in turn from two threads, and sends requests on it meanwhile.
 fn race(to: SocketAddr, elsewhere: SocketAddr, request: &str) -> Result<Value, Failure> {
     let start = Instant::now();
     let mut answers = Vec::new();

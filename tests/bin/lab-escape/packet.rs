@@ -13,11 +13,11 @@ const TCP: u8 = 6;
 const TCP_HEADER: usize = 20;
 const IPV4_HEADER: usize = 20;
 
-/// A SYN with data in it, or none.
+/// A SYN with or without data.
 ///
 /// # Errors
 ///
-/// Where the ends are of two families, or the data is too long.
+/// If the addresses are of different families, or the data is too long.
 pub(crate) fn syn(from: SocketAddr, to: SocketAddr, data: &[u8]) -> Result<Vec<u8>, Failure> {
     let length = u16::try_from(TCP_HEADER + data.len())?;
     let (mut packet, pseudo_header) = match (from.ip(), to.ip()) {

@@ -12,19 +12,19 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use crate::Failure;
 use crate::packet::{ACK, RST, SYN, syn};
 
-/// For an answer to come.
+/// The limit for an answer.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How it leaves.
+/// How the packet is sent.
 #[derive(Clone, Copy)]
 pub(crate) enum By {
     /// As the routing table says: a raw socket.
     Routing,
-    /// From the device at once: a packet socket.
+    /// A packet socket, which sends directly to the device.
     Device,
 }
 
-/// Sends a SYN: `syn-ack` or `reset`, as it is answered.
+/// Sends a SYN, and returns `syn-ack` or `reset`, the answer.
 pub(crate) fn knock(by: By, from: SocketAddr, to: SocketAddr) -> Result<&'static str, Failure> {
     let (SocketAddr::V4(from), SocketAddr::V4(to)) = (from, to) else {
         return Err("only IPv4".into());
@@ -45,7 +45,7 @@ pub(crate) fn knock(by: By, from: SocketAddr, to: SocketAddr) -> Result<&'static
         let Ok(length) = answers.recv(&mut buffer) else {
             continue;
         };
-        // SAFETY: recv has written so many bytes.
+        // SAFETY: recv has written this many bytes.
         let packet: Vec<u8> = buffer[..length]
             .iter()
             .map(|byte| unsafe { byte.assume_init() })
@@ -68,7 +68,7 @@ fn flags(packet: &[u8], peer: SocketAddrV4, port: u16) -> Option<u8> {
     (is_from_peer && tcp.get(2..4)? == port.to_be_bytes()).then(|| tcp.get(13).copied())?
 }
 
-/// Sends SYNs from successive source ports, and awaits no answer.
+/// Sends SYNs from successive source ports, and does not wait for an answer.
 pub(crate) fn forge(
     device: &str,
     first: SocketAddr,
@@ -83,8 +83,8 @@ pub(crate) fn forge(
     send_from_device(device, &packets.collect::<Result<Vec<_>, _>>()?)
 }
 
-/// Sends IP packets of one family to the neighbour at a device, of which there must be one in the
-/// table of IPv4 neighbours.
+/// Sends IP packets of one family to the neighbour at a device, which must be in the table of IPv4
+/// neighbours.
 fn send_from_device(device: &str, packets: &[Vec<u8>]) -> Result<(), Failure> {
     let first = packets.first().and_then(|packet| packet.first());
     let protocol = match first.ok_or("no packet")? >> 4 {
@@ -92,7 +92,7 @@ fn send_from_device(device: &str, packets: &[Vec<u8>]) -> Result<(), Failure> {
         _ => libc::ETH_P_IPV6,
     };
     let socket = Socket::new(Domain::PACKET, Type::DGRAM, None)?;
-    // SAFETY: all zeroes are such an address.
+    // SAFETY: all zeroes are a valid address.
     let mut to: libc::sockaddr_ll = unsafe { zeroed() };
     to.sll_family = libc::AF_PACKET as u16;
     to.sll_protocol = (protocol as u16).to_be();

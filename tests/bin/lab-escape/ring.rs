@@ -19,18 +19,18 @@ pub(crate) fn connect(socket: Socket, to: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Accepts one connection, and says from where it was told that it comes.
+/// Accepts one connection, and prints the address that it was given for its peer.
 pub(crate) fn accept(listen: SocketAddr) -> Result<(), Failure> {
     let listener = TcpListener::bind(listen)?;
     println!("listening");
-    // SAFETY: all zeroes are such an address.
+    // SAFETY: all zeroes are a valid address.
     let mut caller: libc::sockaddr_in = unsafe { zeroed() };
     let mut size = size_of::<libc::sockaddr_in>() as libc::socklen_t;
     let listener = Fd(listener.as_raw_fd());
     let entry = opcode::Accept::new(listener, (&raw mut caller).cast(), &raw mut size);
     // SAFETY: listener, address and size outlive the call.
     let accepted = unsafe { submit(entry.build()) }?;
-    // SAFETY: it is a new descriptor, and nobody else's.
+    // SAFETY: the descriptor is new, and nothing else owns it.
     drop(unsafe { OwnedFd::from_raw_fd(accepted) });
     let ip = Ipv4Addr::from(u32::from_be(caller.sin_addr.s_addr));
     println!(
@@ -40,11 +40,11 @@ pub(crate) fn accept(listen: SocketAddr) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Has the kernel do one thing, and waits for its result.
+/// Submits one operation to the kernel, and waits for its result.
 ///
 /// # Safety
 ///
-/// What the entry points to must be there until this returns.
+/// What the entry points to must live until this returns.
 unsafe fn submit(entry: squeue::Entry) -> io::Result<i32> {
     let mut ring = IoUring::new(1)?;
     // SAFETY: the caller keeps what the entry points to.

@@ -15,7 +15,7 @@ const SMALL: usize = 2 << 10;
 /// How many times longer the second input is.
 const TIMES: usize = 8;
 
-/// The most steps for each byte. Quadratic work takes [`SMALL`] times [`TIMES`] and more.
+/// The most steps for each byte. Quadratic work takes at least [`SMALL`] times [`TIMES`].
 const STEPS: u64 = 512;
 
 /// Steps that are allowed for any input.

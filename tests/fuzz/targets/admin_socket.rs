@@ -12,7 +12,7 @@ use libfuzzer_sys::fuzz_target;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::runtime::{Builder, Runtime};
 
-/// The only path that is answered.
+/// The only path that has an answer.
 const POLICIES: &[u8] = b"/v1/policies";
 
 /// More bytes than a request and its response have.

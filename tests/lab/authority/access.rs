@@ -8,11 +8,11 @@ use crate::plan::NodeName;
 /// Its address, the name that its certificate has, and the file of the roots of that.
 #[derive(Clone, Debug)]
 pub struct CaEndpoint {
-    /// Where it listens.
+    /// The address on which it listens.
     pub address: SocketAddr,
     /// The DNS name that it proves to have.
     pub server_name: &'static str,
-    /// The roots by which it does.
+    /// The roots that it uses.
     pub roots: PathBuf,
 }
 

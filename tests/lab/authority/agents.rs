@@ -8,10 +8,10 @@ use crate::plan::{Family, NodeName};
 /// Their service account.
 pub(crate) const AGENT: (&str, &str) = ("ambit-system", "ambit");
 
-/// Who issues the cluster's tokens.
+/// The issuer of the cluster's tokens.
 pub(crate) const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 
-/// For whom the tokens are by which one asks for certificates.
+/// The audience of tokens for requesting certificates.
 pub(crate) const AUDIENCE: &str = "istio-ca";
 
 /// The name of the agent's pod on a node.

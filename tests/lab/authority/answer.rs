@@ -1,9 +1,9 @@
-//! What an authority answers, and what has to be in it.
+//! The answers of an authority, and checks of them.
 
 use anyhow::{Context, Result, bail, ensure};
 use x509_parser::prelude::{GeneralName, X509Certificate};
 
-/// What came of a call.
+/// The result of a call.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum CaAnswer {
     /// A chain, in PEM, leaf first and roots last.
@@ -21,22 +21,22 @@ impl CaAnswer {
         }
     }
 
-    /// That there is a certificate for this identity, a SPIFFE URI, and no other.
+    /// Checks that there is a certificate for this identity, a SPIFFE URI, and for no other.
     ///
     /// # Errors
     ///
-    /// Where there is none, or for somebody else.
+    /// If there is none, or one for another identity.
     pub fn ensure_for(&self, identity: &str) -> Result<()> {
         let names = certificate_names(self.leaf()?)?;
         ensure!(names == [identity], "{names:?}, and not {identity}");
         Ok(())
     }
 
-    /// That there is none, with this status of gRPC and for a reason that has all these words.
+    /// Checks that there is none, with this gRPC status and for a reason that contains all these words.
     ///
     /// # Errors
     ///
-    /// Where it is otherwise.
+    /// If that is not so.
     pub fn ensure_refused(&self, status: u32, words: &[&str]) -> Result<()> {
         let Self::Refusal(own, reason) = self else {
             bail!("it was given: {self:?}");
@@ -50,7 +50,7 @@ impl CaAnswer {
     ///
     /// # Errors
     ///
-    /// Where there is none, or it has expired.
+    /// If there is none, or it has expired.
     pub fn seconds_left(&self) -> Result<i64> {
         with_certificate(self.leaf()?, |leaf| {
             let left = leaf.validity().time_to_expiration();
@@ -66,11 +66,11 @@ impl CaAnswer {
     }
 }
 
-/// The names of the first certificate in PEM: URIs as they are, others so that they are no URIs.
+/// The names of the first certificate in PEM: URIs as they are, others in a form that is not a URI.
 ///
 /// # Errors
 ///
-/// Where there is no certificate, or it has no names.
+/// If there is no certificate, or it has no names.
 pub fn certificate_names(pem: &str) -> Result<Vec<String>> {
     with_certificate(pem, |certificate| {
         let names = certificate.subject_alternative_name()?;

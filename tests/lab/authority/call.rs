@@ -16,25 +16,25 @@ use crate::lab::Lab;
 use crate::place::Place;
 use crate::process::output;
 
-/// What is asked.
+/// The request.
 #[derive(Clone, Copy, Debug)]
 pub struct CaCall<'a> {
-    /// Headers besides those of any gRPC call, such as `authorization: Bearer …`.
+    /// Headers in addition to those of any gRPC call, for example `authorization: Bearer …`.
     pub headers: &'a [String],
     /// The certificate signing request, in PEM.
     pub request: &'a str,
-    /// How long the certificate is to be valid, in seconds.
+    /// The requested lifetime, in seconds.
     pub seconds: i64,
-    /// Whose certificate is wanted, where it is not the caller's own.
+    /// The requested identity, if it is not the caller's own.
     pub identity: Option<&'a str>,
 }
 
 impl CaCall<'_> {
-    /// Makes the call from somewhere, by curl, which trusts the authority's roots and nobody else.
+    /// Makes the call from somewhere, by curl, which trusts only the authority's roots.
     ///
     /// # Errors
     ///
-    /// Where there is no answer.
+    /// If there is no answer.
     pub fn make(&self, lab: &Lab, from: &Place, ca: &CaEndpoint) -> Result<CaAnswer> {
         let directory = tempfile::tempdir_in(lab.directory())?;
         let file = |name: &str| directory.path().join(name);
@@ -83,7 +83,7 @@ impl CaCall<'_> {
 ///
 /// # Errors
 ///
-/// Where it cannot be made.
+/// If it cannot be made.
 pub fn signing_request(uris: &[&str]) -> Result<String> {
     let mut params = CertificateParams::default();
     for uri in uris {

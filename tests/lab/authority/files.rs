@@ -1,4 +1,4 @@
-//! The files of a certificate authority, which change as a mounted Secret does: all at once.
+//! The files of a certificate authority, which change like a mounted Secret: all at the same time.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -11,7 +11,7 @@ use crate::agent::ambit;
 /// The roots that are trusted.
 const ROOTS: &str = "root-cert.pem";
 
-/// The files of the authority's own, besides the roots.
+/// The authority's own files, without the roots.
 const OWN: [&str; 2] = ["ca-cert.pem", "ca-key.pem"];
 
 /// A directory of Istio's layout `cacerts`: a link to the version that is in force.
@@ -20,11 +20,11 @@ pub struct CaFiles {
 }
 
 impl CaFiles {
-    /// Makes an authority with a root of its own below `parent`.
+    /// Makes an authority with its own root below `parent`.
     ///
     /// # Errors
     ///
-    /// Where `ambit ca init` fails.
+    /// If `ambit ca init` fails.
     pub(crate) fn make(parent: &Path) -> Result<Self> {
         let files = Self {
             directory: parent.join("authority"),
@@ -44,20 +44,20 @@ impl CaFiles {
         self.directory.join(ROOTS)
     }
 
-    /// Makes another authority with a root of its own, which is not in force yet.
+    /// Makes another authority with its own root, which is not in force yet.
     ///
     /// # Errors
     ///
-    /// Where `ambit ca init` fails.
+    /// If `ambit ca init` fails.
     pub fn successor(&self) -> Result<PathBuf> {
         self.new_version()
     }
 
-    /// Step 1 of a change of roots: the old authority goes on, and both roots are trusted.
+    /// Step 1 of a change of roots: the old authority continues, and both roots are trusted.
     ///
     /// # Errors
     ///
-    /// Where files cannot be written.
+    /// If files cannot be written.
     pub fn trust_also(&self, successor: &Path) -> Result<()> {
         let both = [
             self.read(ROOTS)?,
@@ -67,11 +67,11 @@ impl CaFiles {
         self.replace(&self.directory.clone(), &both)
     }
 
-    /// Step 2: the new authority signs, and both roots are trusted still.
+    /// Step 2: the new authority signs, and both roots are still trusted.
     ///
     /// # Errors
     ///
-    /// Where files cannot be written.
+    /// If files cannot be written.
     pub fn sign_with(&self, successor: &Path) -> Result<()> {
         let both = self.read(ROOTS)?;
         self.replace(successor, &both)
@@ -81,7 +81,7 @@ impl CaFiles {
     ///
     /// # Errors
     ///
-    /// Where files cannot be written.
+    /// If files cannot be written.
     pub fn trust_only(&self, successor: &Path) -> Result<()> {
         let new = fs::read_to_string(successor.join(ROOTS))?;
         self.replace(&self.directory.clone(), &new)

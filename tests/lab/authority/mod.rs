@@ -1,5 +1,5 @@
-//! The lab's certificate authorities: `ambit ca serve` with its files and what may be asked of it,
-//! and one that does not do as it should.
+//! The lab's certificate authorities: `ambit ca serve` with its files and requests, and one that
+//! answers wrongly.
 
 mod access;
 pub(crate) mod agents;

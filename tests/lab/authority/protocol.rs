@@ -7,18 +7,18 @@ use prost::Message;
 /// The path of the one method.
 pub const CREATE_CERTIFICATE: &str = "/istio.v1.auth.IstioCertificateService/CreateCertificate";
 
-/// The field of the metadata that says whose certificate is wanted.
+/// The field of the metadata with the requested identity.
 pub const IMPERSONATED_IDENTITY: &str = "ImpersonatedIdentity";
 
-/// gRPC's status: the request is none.
+/// gRPC's status INVALID_ARGUMENT.
 pub const INVALID_ARGUMENT: u32 = 3;
-/// gRPC's status: the caller is known, and may not.
+/// gRPC's status PERMISSION_DENIED.
 pub const PERMISSION_DENIED: u32 = 7;
-/// gRPC's status: the caller has asked too often.
+/// gRPC's status RESOURCE_EXHAUSTED.
 pub const RESOURCE_EXHAUSTED: u32 = 8;
-/// gRPC's status: it cannot be told now.
+/// gRPC's status UNAVAILABLE.
 pub const UNAVAILABLE: u32 = 14;
-/// gRPC's status: it is not known who the caller is.
+/// gRPC's status UNAUTHENTICATED.
 pub const UNAUTHENTICATED: u32 = 16;
 
 /// `IstioCertificateRequest`.
@@ -27,10 +27,10 @@ pub struct CertificateRequest {
     /// The certificate signing request, in PEM.
     #[prost(string, tag = "1")]
     pub csr: String,
-    /// How long the certificate is to be valid, in seconds.
+    /// The requested lifetime, in seconds.
     #[prost(int64, tag = "3")]
     pub seconds: i64,
-    /// What else is asked.
+    /// The metadata of the request.
     #[prost(message, optional, tag = "4")]
     pub metadata: Option<Struct>,
 }
@@ -43,7 +43,7 @@ pub struct Struct {
     pub fields: HashMap<String, Value>,
 }
 
-/// `google.protobuf.Value`, of text.
+/// `google.protobuf.Value` with a string.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Value {
     /// The text.
@@ -59,7 +59,7 @@ pub struct CertificateResponse {
     pub chain: Vec<String>,
 }
 
-/// A message of gRPC: not compressed, its length, and itself.
+/// A gRPC message: not compressed, with its length.
 pub fn frame(message: &impl Message) -> Vec<u8> {
     let message = message.encode_to_vec();
     let length = u32::try_from(message.len()).unwrap_or(u32::MAX);

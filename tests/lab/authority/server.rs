@@ -1,4 +1,4 @@
-//! A running `ambit ca serve`, and the cluster whose tokens it takes.
+//! A running `ambit ca serve`, and the cluster whose tokens it accepts.
 
 use std::cell::RefCell;
 use std::fs;
@@ -23,7 +23,7 @@ use crate::token::TokenIssuer;
 
 const PORT: u16 = 15012;
 
-/// The name that the authority's certificate has.
+/// The name in the authority's certificate.
 pub(super) const DNS_NAME: &str = "ambit-ca.ambit-system.svc";
 
 /// How many certificates one caller gets.
@@ -51,25 +51,25 @@ pub struct CaServer {
     lifetime: Duration,
 }
 
-/// What a service account's token is to say.
+/// The contents of a service account's token.
 #[derive(Clone, Copy, Debug)]
 pub struct CallerToken<'a> {
     /// Namespace and name of the service account.
     pub account: (&'a str, &'a str),
     /// The name of the pod that it is bound to.
     pub pod: &'a str,
-    /// The node that it is bound to, where it says one.
+    /// The node to which it is bound, if any.
     pub node: Option<&'a str>,
-    /// For whom it is.
+    /// Its audience.
     pub audience: &'a str,
-    /// Who has issued it.
+    /// Its issuer.
     pub issuer: &'a str,
-    /// Seconds from now until it expires; negative, where it has.
+    /// Seconds from now until it expires; negative if it has expired.
     pub expires_in: i64,
 }
 
 impl<'a> CallerToken<'a> {
-    /// An agent's on a node.
+    /// The token of an agent on a node.
     pub fn of_agent(node: NodeName) -> Self {
         Self {
             account: AGENT,
@@ -81,7 +81,7 @@ impl<'a> CallerToken<'a> {
         }
     }
 
-    /// A pod's own.
+    /// A pod's own token.
     pub fn of(pod: &'a Pod) -> Self {
         Self {
             account: (pod.namespace(), "default"),
@@ -116,12 +116,12 @@ impl<'a> CallerToken<'a> {
 }
 
 impl CaServer {
-    /// Makes an authority, starts its server, and has the agents that are started from now on get
+    /// Makes an authority, starts its server, and makes the agents that are started from now on get
     /// their certificates from it, each for `lifetime`.
     ///
     /// # Errors
     ///
-    /// Where it does not come to serve.
+    /// If it does not begin to serve.
     pub fn start(lab: &Lab, lifetime: Duration) -> Result<Self> {
         let directory = lab.directory();
         let cluster = TokenIssuer::new()?;
@@ -168,21 +168,21 @@ impl CaServer {
     ///
     /// # Errors
     ///
-    /// Where it cannot be signed.
+    /// If it cannot be signed.
     pub fn token(&self, token: &CallerToken<'_>) -> Result<String> {
         self.cluster.token(&token.claims()?)
     }
 
-    /// All that it has logged since it was started last.
+    /// Its log since its last start.
     pub fn log(&self) -> String {
         self.process.borrow().log()
     }
 
-    /// Kills it at once.
+    /// Kills it.
     ///
     /// # Errors
     ///
-    /// Where it does not end.
+    /// If it does not end.
     pub fn kill(&self) -> Result<()> {
         self.process.borrow_mut().end(Signal::SIGKILL).map(drop)
     }
@@ -191,7 +191,7 @@ impl CaServer {
     ///
     /// # Errors
     ///
-    /// Where it does not come to serve.
+    /// If it does not begin to serve.
     pub fn restart(&self, lab: &Lab) -> Result<()> {
         self.restart_with(lab, LIMITS)
     }
@@ -200,7 +200,7 @@ impl CaServer {
     ///
     /// # Errors
     ///
-    /// Where it does not come to serve.
+    /// If it does not begin to serve.
     pub fn limit(&self, lab: &Lab, limits: CallerLimits) -> Result<()> {
         self.kill()?;
         self.restart_with(lab, limits)
@@ -212,11 +212,11 @@ impl CaServer {
         Ok(())
     }
 
-    /// Sends it a signal that does not end it at once.
+    /// Sends it a signal that does not end it immediately.
     ///
     /// # Errors
     ///
-    /// Where it has ended.
+    /// If it has ended.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         let id = self.process.borrow().id().context("the CA has ended")?;
         Ok(kill(Pid::from_raw(id.cast_signed()), signal)?)
@@ -234,7 +234,7 @@ impl CaServer {
     }
 }
 
-/// Where an authority listens.
+/// The address on which an authority listens.
 pub(super) fn address() -> SocketAddr {
     (NodeName::B.link_addresses().of(Family::V4), PORT).into()
 }
@@ -264,7 +264,7 @@ fn offline(lab: &Lab, lifetime: Duration, limits: CallerLimits) -> Vec<String> {
     .collect()
 }
 
-/// Starts `ambit ca serve`, where the agents' account is one of nodes: by `wrapper`, a command that
+/// Starts `ambit ca serve`, with the agents' account as a node account: by `wrapper`, a command that
 /// ends by becoming what follows it.
 pub(crate) fn launch(
     lab: &Lab,

@@ -1,4 +1,4 @@
-//! An authority that does not answer as it should.
+//! An authority that answers wrongly.
 
 use std::fmt;
 use std::fs;
@@ -13,22 +13,22 @@ use crate::plan::NodeName;
 use crate::process::Process;
 use crate::server::tool;
 
-/// What is wrong with an answer.
+/// An error in an answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum CaFault {
-    /// There is none.
+    /// No error.
     Silence,
     /// The caller may not ask for others, in istiod's words.
     Refusal,
-    /// The certificate is for somebody else.
+    /// The certificate is for another identity.
     OtherIdentity,
-    /// The certificate is for a key that nobody has sent.
+    /// The certificate is for a key that was not sent.
     OtherKey,
     /// The certificate has expired.
     Expired,
     /// The certificate is signed by another root than the one that comes with it.
     OtherRoot,
-    /// It is no certificate.
+    /// It is not a certificate.
     Garbage,
 }
 
@@ -44,7 +44,7 @@ impl CaFault {
         Self::Garbage,
     ];
 
-    /// The one of a word.
+    /// The error with this name.
     pub fn of(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|own| own.to_string() == word)
     }
@@ -71,11 +71,11 @@ pub struct WrongCa {
 }
 
 impl WrongCa {
-    /// Starts it, and has the agents that are started from now on get their certificates from it.
+    /// Starts it, and makes the agents that are started from now on get their certificates from it.
     ///
     /// # Errors
     ///
-    /// Where it does not come to serve.
+    /// If it does not begin to serve.
     pub fn start(lab: &Lab) -> Result<Self> {
         let directory = tempfile::tempdir_in(lab.directory())?.keep();
         let mut command = lab.observer(NodeName::B)?.command(tool("lab-ca")?)?;
@@ -98,11 +98,11 @@ impl WrongCa {
         Ok(Self { directory, process })
     }
 
-    /// Has its answers be wrong, or right, from now on.
+    /// Makes its answers wrong, or right, from now on.
     ///
     /// # Errors
     ///
-    /// Where it cannot be told.
+    /// If the fault cannot be written.
     pub fn set_fault(&self, fault: Option<CaFault>) -> Result<()> {
         let word = fault.map(|fault| fault.to_string()).unwrap_or_default();
         let new = self.directory.join("fault.new");
@@ -110,7 +110,7 @@ impl WrongCa {
         Ok(fs::rename(new, self.directory.join("fault"))?)
     }
 
-    /// Says what it was asked, a line for each request.
+    /// Its log, with a line for each request.
     pub fn log(&self) -> String {
         self.process.log()
     }

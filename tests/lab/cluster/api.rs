@@ -1,4 +1,4 @@
-//! What is asked of an API server, by curl.
+//! Requests to an API server, by curl.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -13,7 +13,7 @@ use crate::client::{Reply, request};
 use crate::place::Place;
 use crate::pod::Pod;
 
-/// The token of one who may do everything.
+/// The token of a user with all rights.
 pub(super) const OPERATOR: &str = "operator";
 
 /// An API server as its operator sees it.
@@ -29,17 +29,17 @@ impl Api {
     ///
     /// # Errors
     ///
-    /// Where it is refused.
+    /// If it is refused.
     pub fn create(&self, object: &Value) -> Result<()> {
         let path = object::collection(object)?;
         self.send("POST", &path, object).map(drop)
     }
 
-    /// Creates a service account, and its namespace where there is none.
+    /// Creates a service account, and its namespace if there is none.
     ///
     /// # Errors
     ///
-    /// Where it is refused.
+    /// If it is refused.
     pub fn create_account(&self, account: Account<'_>) -> Result<()> {
         let namespace = account.namespace;
         if self
@@ -55,30 +55,30 @@ impl Api {
     ///
     /// # Errors
     ///
-    /// Where they are refused.
+    /// If they are refused.
     pub fn allow(&self, account: Account<'_>, rules: &Value) -> Result<()> {
         let objects = object::role(account, rules);
         objects.iter().try_for_each(|object| self.create(object))
     }
 
-    /// Deletes a pod at once.
+    /// Deletes a pod immediately.
     ///
     /// # Errors
     ///
-    /// Where there is none.
+    /// If there is none.
     pub fn delete_pod(&self, pod: &Pod) -> Result<()> {
         let path = format!("/api/v1/namespaces/{}/pods/{}", pod.namespace(), pod.name());
-        // Nobody else would tell that it has ended: no kubelet runs here.
+        // Nothing else would report that it has ended: no kubelet runs here.
         let at_once = json!({"gracePeriodSeconds": 0});
         self.send("DELETE", &path, &at_once).map(drop)
     }
 
-    /// A token of an account for an audience, or for the API server itself where none is named;
-    /// bound to an object, where one is given.
+    /// A token of an account for an audience, or for the API server itself if there is none; bound to
+    /// an object, if there is one.
     ///
     /// # Errors
     ///
-    /// Where none is given.
+    /// If the API server does not give one.
     pub fn token(
         &self,
         account: Account<'_>,
@@ -100,20 +100,20 @@ impl Api {
         Ok(text(&answer, "/status/token")?.to_owned())
     }
 
-    /// The keys by which anybody can verify the tokens.
+    /// The keys that verify the tokens.
     ///
     /// # Errors
     ///
-    /// Where it does not tell.
+    /// If it does not answer.
     pub fn published_keys(&self) -> Result<Value> {
         self.get("/openid/v1/jwks")
     }
 
-    /// A kubeconfig of one who may do everything.
+    /// A kubeconfig with all rights.
     ///
     /// # Errors
     ///
-    /// Where it cannot be written.
+    /// If it cannot be written.
     pub fn kubeconfig(&self) -> Result<PathBuf> {
         let config = json!({
             "apiVersion": "v1",
@@ -131,12 +131,12 @@ impl Api {
         Ok(file)
     }
 
-    /// A command that becomes what follows it, as a pod of this account would see the cluster: by
-    /// the files and the environment that a kubelet gives to it.
+    /// A command that becomes what follows it, with the files and the environment that a kubelet would
+    /// give to a pod of this account.
     ///
     /// # Errors
     ///
-    /// Where the account gets no token.
+    /// If the account gets no token.
     pub fn as_pod_of(&self, account: Account<'_>) -> Result<Vec<String>> {
         let mounted = self.directory.join(account.name);
         fs::create_dir(&mounted)?;
@@ -160,7 +160,7 @@ impl Api {
         .to_vec())
     }
 
-    /// A token of somebody who is no service account.
+    /// A token of a user that is not a service account.
     pub fn operators_token(&self) -> &'static str {
         OPERATOR
     }

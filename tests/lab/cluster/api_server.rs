@@ -20,7 +20,7 @@ use crate::wait::{SOON, eventually};
 
 const PORT: u16 = 6443;
 
-/// Where the store listens, within node B.
+/// The address of the store, within node B.
 const STORE: &str = "http://127.0.0.1:2379";
 const STORE_PEERS: &str = "http://127.0.0.1:2380";
 
@@ -40,7 +40,7 @@ impl ApiServer {
     ///
     /// # Errors
     ///
-    /// Where it does not come to serve.
+    /// If it does not begin to serve.
     pub fn start(lab: &Lab) -> Result<Self> {
         let place = lab.observer(NodeName::B)?;
         let directory = lab.directory().join("cluster");
@@ -65,11 +65,11 @@ impl ApiServer {
         Ok(own)
     }
 
-    /// Kills it at once; the objects stay.
+    /// Kills it; the objects stay.
     ///
     /// # Errors
     ///
-    /// Where it does not end.
+    /// If it does not end.
     pub fn kill(&self) -> Result<()> {
         self.server.borrow_mut().end(Signal::SIGKILL).map(drop)
     }
@@ -78,14 +78,14 @@ impl ApiServer {
     ///
     /// # Errors
     ///
-    /// Where it does not come to serve.
+    /// If it does not begin to serve.
     pub fn restart(&self) -> Result<()> {
         let mut command = command(&self.api.place, &self.api.directory)?;
         *self.server.borrow_mut() = Process::start(&mut command, &self.log)?;
         self.wait_until_serving()
     }
 
-    /// What is asked of it.
+    /// Requests to it.
     pub fn api(&self) -> &Api {
         &self.api
     }
@@ -144,7 +144,7 @@ fn command(place: &Place, directory: &Path) -> Result<Command> {
         .arg("--service-account-signing-key-file")
         .arg(&key)
         .args(["--service-cluster-ip-range", "10.78.100.0/24"])
-        // It tells of itself as an endpoint, which nobody here looks for.
+        // It would publish itself as an endpoint, which nothing here needs.
         .args(["--endpoint-reconciler-type", "none"]);
     Ok(command)
 }

@@ -1,4 +1,4 @@
-//! `ambit ca serve` as a pod of the cluster: it asks the API server who calls, and where pods run.
+//! `ambit ca serve` as a pod of the cluster: it asks the API server who its callers are, and where pods run.
 
 use std::fs;
 
@@ -21,7 +21,7 @@ const ACCOUNT: Account<'static> = Account {
 /// What its account may do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum CaRights {
-    /// What the README says that it needs.
+    /// The rights that the README names.
     AsDocumented,
     /// To see pods, but not to have tokens reviewed.
     PodsOnly,
@@ -49,12 +49,12 @@ pub struct ClusterCa {
 }
 
 impl ClusterCa {
-    /// Starts it, and has the agents that are started from now on get their certificates from it.
+    /// Starts it, and makes the agents that are started from now on get their certificates from it.
     /// It knows the cluster's pods.
     ///
     /// # Errors
     ///
-    /// Where it does not come to serve.
+    /// If it does not begin to serve.
     pub fn start(cluster: &Cluster<'_>, rights: CaRights) -> Result<Self> {
         let api = cluster.api();
         api.create_account(ACCOUNT)?;
@@ -67,11 +67,11 @@ impl ClusterCa {
         Ok(ca)
     }
 
-    /// Starts it with the keys that the API server publishes, and files that tell where pods run.
+    /// Starts it with the keys that the API server publishes, and files that say where pods run.
     ///
     /// # Errors
     ///
-    /// Where it does not come to serve.
+    /// If it does not begin to serve.
     pub fn start_offline(cluster: &Cluster<'_>) -> Result<Self> {
         let keys = cluster.lab.directory().join("published.json");
         fs::write(&keys, cluster.api().published_keys()?.to_string())?;
@@ -106,7 +106,7 @@ impl ClusterCa {
         authority::endpoint(&self.files)
     }
 
-    /// All that it has logged.
+    /// Its log.
     pub fn log(&self) -> String {
         self.process.log()
     }

@@ -1,4 +1,4 @@
-//! A running istiod, of which only the certificate authority counts here.
+//! A running istiod, of which only the certificate authority matters here.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -18,27 +18,27 @@ const NAMESPACE: &str = "istio-system";
 const PORT: u16 = 15012;
 const DNS_NAME: &str = "istiod.istio-system.svc";
 
-/// Whom istiod lets ask for the identities of others.
+/// Who may ask istiod for other identities.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum NodeAccounts {
     /// The agents.
     Agents,
-    /// Nobody, as it is where nothing is configured.
+    /// None, which is the default.
     None,
 }
 
-/// A running `pilot-discovery`, which signs by an authority that `ambit ca init` has made.
+/// A running `pilot-discovery`, which signs with an authority that `ambit ca init` has made.
 pub struct Istiod {
     directory: PathBuf,
     _process: Process,
 }
 
 impl Istiod {
-    /// Starts it, and has the agents that are started from now on get their certificates from it.
+    /// Starts it, and makes the agents that are started from now on get their certificates from it.
     ///
     /// # Errors
     ///
-    /// Where it does not come to serve.
+    /// If it does not begin to serve.
     pub fn start(cluster: &Cluster<'_>, accounts: NodeAccounts) -> Result<Self> {
         let directory = cluster.lab.directory().join("istiod");
         if !directory.exists() {

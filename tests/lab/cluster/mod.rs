@@ -1,5 +1,4 @@
-//! A cluster's control plane as it is: the API server with its store, istiod, and the agent of a
-//! sidecar.
+//! A cluster's real control plane: the API server with its store, istiod, and the agent of a sidecar.
 
 mod api;
 mod api_server;
@@ -70,7 +69,7 @@ impl<'a> Cluster<'a> {
     ///
     /// # Errors
     ///
-    /// Where it does not come to serve.
+    /// If it does not begin to serve.
     pub fn start(lab: &'a Lab) -> Result<Self> {
         let cluster = Self {
             lab,
@@ -94,7 +93,7 @@ impl<'a> Cluster<'a> {
         &self.server
     }
 
-    /// What is asked of it.
+    /// Requests to it.
     pub fn api(&self) -> &Api {
         self.server.api()
     }
@@ -104,37 +103,37 @@ impl<'a> Cluster<'a> {
         &self.mesh
     }
 
-    /// Makes a pod known, with its namespace and service account.
+    /// Creates a pod, with its namespace and service account.
     ///
     /// # Errors
     ///
-    /// Where the API server refuses it.
+    /// If the API server refuses it.
     pub fn add(&self, pod: &Pod) -> Result<()> {
         self.api()
             .create_account((pod.namespace(), "default").into())?;
         self.api().create(&pod.manifest())
     }
 
-    /// A token for those who issue certificates.
+    /// A token for the certificate authorities.
     ///
     /// # Errors
     ///
-    /// Where the API server does not give one.
+    /// If the API server does not give one.
     pub fn token(&self, bearer: Bearer<'_>) -> Result<String> {
         self.token_for(bearer, &[AUDIENCE])
     }
 
-    /// A token for an audience; for the API server itself where none is named.
+    /// A token for an audience; for the API server itself if there is none.
     ///
     /// # Errors
     ///
-    /// Where the API server does not give one.
+    /// If the API server does not give one.
     pub fn token_for(&self, bearer: Bearer<'_>, audiences: &[&str]) -> Result<String> {
         let pod = json!({"kind": "Pod", "apiVersion": "v1", "name": bearer.pod});
         self.api().token(bearer.account, audiences, Some(&pod))
     }
 
-    /// Has the agents that are started from now on get their certificates from an authority.
+    /// Makes the agents that are started from now on get their certificates from an authority.
     fn set_authority(&self, endpoint: CaEndpoint) -> Result<()> {
         let file = |node: NodeName| -> Result<PathBuf> {
             let file = self.lab.directory().join(format!("token-{node}"));

@@ -1,4 +1,4 @@
-//! Objects of the cluster that have no manifest in the lab, and where objects are.
+//! Objects of the cluster without a manifest in the lab, and the paths of objects.
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};

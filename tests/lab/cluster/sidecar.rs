@@ -23,7 +23,7 @@ impl Sidecar {
     ///
     /// # Errors
     ///
-    /// Where it cannot be started.
+    /// If it cannot be started.
     pub fn start(cluster: &Cluster<'_>, pod: &Pod, ca: &CaEndpoint) -> Result<Self> {
         let directory = tempfile::tempdir_in(cluster.lab.directory())?.keep();
         // What Istio's injection mounts, below the working directory.
@@ -37,7 +37,7 @@ impl Sidecar {
         command
             .current_dir(&directory)
             .env("DISABLE_ENVOY", "true")
-            // Also the address of the CA, and the only way to say its name beside it.
+            // Also the address of the CA, and the only way to give its name too.
             .env("PROXY_CONFIG", proxy.to_string())
             .env("CA_ROOT_CA", &ca.roots)
             .env("XDS_ROOT_CA", &ca.roots)
@@ -57,7 +57,7 @@ impl Sidecar {
     ///
     /// # Errors
     ///
-    /// Where it gets none.
+    /// If it gets none.
     pub fn certificate(&mut self) -> Result<String> {
         let file = self.directory.join("certificates/cert-chain.pem");
         self.process.wait_until("the sidecar's certificate", |_| {

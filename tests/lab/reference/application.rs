@@ -1,4 +1,4 @@
-//! What runs in the pods of the reference example: nginx, which passes an order on as a charge.
+//! The applications of the reference example: nginx, which passes an order on as a charge.
 
 use std::net::SocketAddr;
 
@@ -16,7 +16,7 @@ pub(super) const RECEIPT: &str = "receipt-5c1f0a7d";
 /// In every order, and in the charge that follows from it.
 pub(super) const CARD: &str = "card-4929d0b3";
 
-/// What nobody may see who overhears the link.
+/// Secrets that must not be seen on the link.
 pub const PAYLOADS: [&str; 2] = [CARD, RECEIPT];
 
 /// The running servers. Dropping it ends them.
@@ -30,7 +30,7 @@ impl Application {
     ///
     /// # Errors
     ///
-    /// Where nginx does not start.
+    /// If nginx does not start.
     pub fn start(lab: &Lab, mesh: &Reference) -> Result<Self> {
         let charge = format!("http://{}/charge", mesh.payments_service.at());
         let orders = format!("location = /order {{ proxy_pass {charge}; }}");

@@ -1,4 +1,4 @@
-//! Who calls whom in the reference example, and what must come of it.
+//! The calls of the reference example, and their expected results.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -13,10 +13,10 @@ use crate::place::Place;
 use crate::plan::{Family, NodeName};
 use crate::pod::Pod;
 
-/// What must come of a call.
+/// The expected result of a call.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Expected {
-    /// The application answers, and its answer has this in it.
+    /// The application answers, and its answer contains this.
     Answer(String),
     /// The connection is refused, or reset before an answer.
     Refusal,
@@ -25,7 +25,7 @@ pub enum Expected {
 }
 
 impl Expected {
-    /// Whether it came so.
+    /// Whether the result is the expected one.
     pub fn is_met_by(&self, reply: &Reply) -> bool {
         match (self, reply) {
             (Self::Answer(part), Reply::Answer(whole)) => whole.contains(part),
@@ -49,25 +49,25 @@ impl fmt::Display for Expected {
 /// One call with curl.
 #[derive(Clone)]
 pub struct Call {
-    /// Who calls.
+    /// The caller.
     pub caller: &'static str,
-    /// Whom, as a reader understands it.
+    /// The destination, for readers.
     pub called: &'static str,
-    /// What must come of it.
+    /// The expected result.
     pub expected: Expected,
-    /// Who must have decided; `None` where nobody does.
+    /// The expected decision; `None` if nothing decides.
     pub decider: Option<Decider>,
     place: Place,
     method: &'static str,
     url: String,
 }
 
-/// Who decides about a call.
+/// What decides about a call.
 #[derive(Clone, Copy, Debug)]
 pub struct Decider {
     /// `kernel` or `proxy`.
     pub layer: &'static str,
-    /// The policy object, and its rule where one rule decides.
+    /// The policy object, and its rule if a single rule decides.
     pub policy: &'static str,
     /// The address of a pod that the connection is for.
     pub pod: SocketAddr,
@@ -79,12 +79,12 @@ const CHARGES: &str = "AuthorizationPolicy payments/deny-all-but-charges rule 0"
 const STRICT: &str = "PeerAuthentication istio-system/default";
 
 impl Reference {
-    /// The calls of the example under [`Policies::PerRequest`](super::Policies::PerRequest): those
-    /// that are meant, those that policy forbids, and the attacks.
+    /// The calls of the example under [`Policies::PerRequest`](super::Policies::PerRequest): the
+    /// intended ones, those that policy forbids, and the attacks.
     ///
     /// # Errors
     ///
-    /// Where a control group for one of the callers cannot be made.
+    /// If a control group for one of the callers cannot be made.
     pub fn calls(&self, lab: &Lab) -> Result<Vec<Call>> {
         Ok([
             self.calls_of_members(),
@@ -252,7 +252,7 @@ impl Call {
     ///
     /// # Errors
     ///
-    /// Where its URL is none.
+    /// If its URL is invalid.
     pub fn question(&self) -> Result<Vec<String>> {
         let rest = self.url.strip_prefix("http://").context("no URL of http")?;
         let (address, path) = rest.split_at(rest.find('/').context("no path")?);
@@ -275,7 +275,7 @@ impl Call {
     ///
     /// # Errors
     ///
-    /// Where curl cannot be run.
+    /// If curl cannot be run.
     pub fn make(&self) -> Result<Reply> {
         request(&self.place, &["--request", self.method, &self.url])
     }

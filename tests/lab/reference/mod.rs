@@ -1,5 +1,5 @@
-//! The reference example: `frontend` calls `orders`, `orders` calls `payments`, nobody else calls
-//! anybody, and `intruder` is not in the mesh.
+//! The reference example: `frontend` calls `orders`, `orders` calls `payments`, no one else calls
+//! anyone, and `intruder` is not in the mesh.
 
 mod application;
 mod call;
@@ -21,9 +21,9 @@ pub const TRUST_DOMAIN: &str = "cluster.local";
 /// The policies, as a user would write them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Policies {
-    /// Who may call whom: all is decided before a byte passes.
+    /// Who may call whom: everything is decided before a byte passes.
     PerConnection,
-    /// The example in full: who may call whom, and ask for what.
+    /// The full example: who may call whom, with which requests.
     PerRequest,
 }
 
@@ -66,7 +66,7 @@ impl Reference {
     ///
     /// # Errors
     ///
-    /// Where the kernel refuses.
+    /// If the kernel refuses.
     pub fn build(lab: &Lab) -> Result<Self> {
         Self::build_with(lab, Policies::PerConnection)
     }
@@ -96,7 +96,7 @@ impl Reference {
     ///
     /// # Errors
     ///
-    /// Where an agent does not come to serve.
+    /// If an agent does not begin to serve.
     pub fn start(lab: &Lab) -> Result<(Self, [Agent; 2])> {
         Self::start_with(lab, Policies::PerConnection)
     }
@@ -105,7 +105,7 @@ impl Reference {
     ///
     /// # Errors
     ///
-    /// Where an agent does not come to serve.
+    /// If an agent does not begin to serve.
     pub fn start_with(lab: &Lab, policies: Policies) -> Result<(Self, [Agent; 2])> {
         Ok((Self::build_with(lab, policies)?, lab.start_agents()?))
     }

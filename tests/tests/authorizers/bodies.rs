@@ -1,4 +1,4 @@
-//! `includeRequestBodyInCheck`: what authorizers see of bodies, and what applications get of them.
+//! `includeRequestBodyInCheck`: what authorizers see of bodies, and what applications get.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ const PARTIAL: &str =
 const PACKED: &str = ", includeRequestBodyInCheck: {maxRequestBytes: 8192, \
                       allowPartialMessage: true, packAsBytes: true}";
 
-/// A file of so many bytes, no two parts of which are the same.
+/// A file of this many bytes, no two parts of which are equal.
 fn file(lab: &Lab, length: usize) -> Result<(PathBuf, Vec<u8>)> {
     let numbers = (0..).flat_map(|number: u32| format!("{number:07}.").into_bytes());
     let bytes: Vec<u8> = numbers.take(length).collect();
@@ -171,7 +171,7 @@ fn what_grpc_sees(
     Ok(())
 }
 
-/// The lab's gRPC authorizer denies what has `/deny` in it, wherever.
+/// The lab's gRPC authorizer denies checks that contain `/deny` anywhere.
 fn the_body_decides(site: &Site) -> Result<()> {
     for name in ["grpc-whole", "grpc-packed"] {
         let web = &site.backend(name)?.web;
@@ -245,8 +245,7 @@ pub(super) fn bodies_of_http_2_are_shown(lab: &Lab) -> Result<()> {
         );
         let url = format!("http://{}/checked/x", pod.at(PORT));
         let data = format!("@{}", over.display());
-        // Where it waits to be told and is refused instead, curl takes the end of the stream for a
-        // failure.
+        // If curl waits for 100-continue and is refused, it treats the end of the stream as a failure.
         let headers: &[&str] = match name {
             "whole" => &["Expect:"],
             _ => &["Expect:", EXPECT],
@@ -272,5 +271,5 @@ pub(super) fn bodies_of_http_2_are_shown(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// Where the servers of HTTP/2 listen.
+/// The port of the HTTP/2 servers.
 const PORT: u16 = 8081;

@@ -1,4 +1,4 @@
-//! Authorizers that keep to HTTP no better than most servers do, and callers who make use of that.
+//! Authorizers that follow HTTP no better than most servers, and callers that exploit this.
 
 use ambit_tests::{
     Lab, NodeName, PythonAuthorizer, RawCall, RawReply, SOON, Site, Until, eventually,
@@ -10,7 +10,7 @@ use super::{CARELESS, HTTP, call, custom, ensure_status, mesh_config, outside, s
 /// Requests of each kind.
 const TRIES: usize = 40;
 
-/// Read as an answer of the authorizer, this allows.
+/// Taken for an answer of the authorizer, this allows.
 const ALLOWING: &str = "HTTP/1.1%20200%20OK%0d%0acontent-length:%200%0d%0a%0d%0a";
 
 fn send(site: &Site, name: &str, bytes: &[u8], answers: usize) -> Result<RawReply> {
@@ -79,9 +79,9 @@ pub(super) fn fail_open_is_not_for_callers_to_bring_about(lab: &Lab) -> Result<(
     ensure_status(&site, "open", "/checked/x", 403, "")?;
     let long = format!("/checked/{}", "x".repeat(9_000));
     let refused = || {
-        // It breaks off.
+        // The answer breaks off.
         ensure_status(&site, "open", &long, 403, "")?;
-        // Python answers 501 to what it does not know.
+        // Python answers 501 to unknown methods.
         let known = seen(&site, "open")?;
         let brew = b"BREW /checked/ok HTTP/1.1\r\nHost: web\r\n\r\n";
         let reply = send(&site, "open", brew, 1)?;
@@ -99,7 +99,7 @@ pub(super) fn fail_open_is_not_for_callers_to_bring_about(lab: &Lab) -> Result<(
     refused()
 }
 
-/// The application gets the authorizer's word for who calls, and nothing that it could take for it.
+/// The application gets the caller's name from the authorizer, and nothing that it could confuse with that.
 pub(super) fn only_the_authorizer_says_who_calls(lab: &Lab) -> Result<()> {
     let outputs = ", headersToUpstreamOnAllow: [x-auth-user, x-auth-group]";
     let open = ", headersToUpstreamOnAllow: [x-auth-user], failOpen: true";

@@ -1,5 +1,5 @@
-//! Policies that do more than allow and deny: CUSTOM asks an external authorizer, AUDIT and dry runs
-//! have requests noted.
+//! Policies that do more than allow and deny: CUSTOM consults an external authorizer, AUDIT and dry
+//! runs note requests.
 
 mod bodies;
 mod careless;
@@ -42,7 +42,7 @@ fn main() -> ExitCode {
     ])
 }
 
-/// Where the authorizers outside of the mesh listen, on the node of the pods.
+/// The addresses of the authorizers outside the mesh, on the pods' node.
 const ALLOWING: u16 = 9201;
 const DENYING: u16 = 9202;
 const GRPC: u16 = 9203;
@@ -51,12 +51,12 @@ const CARELESS: u16 = 9205;
 /// Nothing does.
 const NOBODY: u16 = 9;
 
-/// The address of the pods' node, which is outside of the mesh.
+/// The address of the pods' node, which is outside the mesh.
 fn outside(port: u16) -> SocketAddr {
     (NodeName::B.link_addresses().v4, port).into()
 }
 
-/// The ConfigMap with these providers outside of the mesh: name, kind, port and more fields.
+/// The ConfigMap with these providers outside the mesh: name, kind, port and more fields.
 fn mesh_config(providers: &[(&str, &str, u16, &str)]) -> String {
     let host = outside(0).ip().to_string();
     let at = |&(name, kind, port, more)| (name, kind, host.as_str(), port, more);
@@ -80,7 +80,7 @@ fn config_map(providers: &[(&str, &str, &str, u16, &str)]) -> String {
 const HTTP: &str = "envoyExtAuthzHttp";
 const GRPC_API: &str = "envoyExtAuthzGrpc";
 
-/// A policy that has a provider asked about paths below `/checked`.
+/// A policy that consults a provider about paths below `/checked`.
 fn custom(provider: &str) -> String {
     format!(
         "action: CUSTOM\nprovider: {{name: {provider}}}\n\
@@ -189,7 +189,7 @@ fn authorizers_are_asked_and_obeyed(lab: &Lab) -> Result<()> {
     }
     for (name, path, status, body) in [
         ("allowing", "/checked/x", 200, ""),
-        // Who asks is asked about all the same, and does not overrule.
+        // The authorizer's allowance does not overrule other policies.
         ("allowing", "/checked/admin", 403, "RBAC: access denied"),
         (
             "allowing",
@@ -229,8 +229,8 @@ fn authorizers_are_asked_and_obeyed(lab: &Lab) -> Result<()> {
     what_is_no_request_cannot_be_asked_about(&site)
 }
 
-/// The application gets what the authorizer says of the request, and the client what it says of the
-/// answer, whatever either wrote themselves.
+/// The application gets the authorizer's headers for the request, and the client those for the answer,
+/// whatever they sent themselves.
 fn headers_are_changed_on_allowance(site: &Site) -> Result<()> {
     let answer = call(site, "telling", "/checked/x", "x-user: mallory\r\n")?;
     let told = answer.head.to_lowercase();
@@ -408,7 +408,7 @@ fn audits_and_dry_runs_are_noted_and_change_nothing(lab: &Lab) -> Result<()> {
     are_counted_by_rule(agent)
 }
 
-/// Status and metrics tell how often each rule had something noted or denied.
+/// Status and metrics show how often each rule noted or denied something.
 fn are_counted_by_rule(agent: &Agent) -> Result<()> {
     let status = agent.ask("status")?;
     let metrics = agent.metrics()?;

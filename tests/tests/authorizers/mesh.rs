@@ -1,5 +1,5 @@
-//! Authorizers that are pods of the mesh: asked as any pod of it, with the identity of the pod that
-//! they protect.
+//! Authorizers that are pods of the mesh: consulted like any pod, with the identity of the pod that
+//! they guard.
 
 use ambit_tests::{
     Capture, GrpcAuthorizer, Lab, Membership, NodeName, Pod, PodSpec, SOON, Site, WebServer,
@@ -10,13 +10,13 @@ use serde_json::Value;
 
 use super::{GRPC_API, HTTP, call, config_map, custom, ensure_status};
 
-/// Where the authorizers listen.
+/// The ports of the authorizers.
 const PORT: u16 = 9000;
 
-/// The caller's path on the wire between the authorizer and the pod that it protects.
+/// The path between the authorizer and the pod that it guards.
 const MARK: &str = "/checked/mark-of-the-check";
 
-/// What an authorizer in a namespace of its own lets in.
+/// The requests that an authorizer in its own namespace allows.
 fn guarded(namespace: &str, principal: &str) -> String {
     format!(
         "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\n\
@@ -169,7 +169,7 @@ pub(super) fn authorizers_in_the_mesh_are_asked_through_it(lab: &Lab) -> Result<
     Ok(())
 }
 
-/// Pods that each have the authorizer of their name asked.
+/// Pods that each consult the authorizer with their name.
 fn build<const N: usize>(lab: &Lab, names: [&'static str; N]) -> Result<Site> {
     let policies = names.map(custom);
     let policies = policies.each_ref().map(|policy| [policy.as_str()]);
@@ -225,7 +225,7 @@ pub(super) fn an_authorizer_that_joins_the_mesh_is_asked_through_it_from_then_on
     eventually(SOON, "the end of the connection in plaintext", || {
         connections(&site).ok()?.is_empty().then_some(())
     })?;
-    // Its own agent may take it in a moment later.
+    // Its own agent may serve it a moment later.
     eventually(SOON, "an answer through the mesh", || {
         ensure_status(&site, "web", "/checked/after", 200, "").ok()
     })?;

@@ -100,8 +100,8 @@ pub(super) fn tokens_that_the_api_server_does_not_accept_are_refused(lab: &Lab) 
             .ensure_refused(UNAUTHENTICATED, words)
             .context(what)?;
     }
-    // A token ends with its pod: first because that is gone, and once the review is no longer
-    // believed, for itself.
+    // A token ends with its pod: first because the pod is gone, and later, when the cached review has
+    // expired, because the token is invalid.
     let frontend = &cluster.mesh().frontend;
     let token = cluster.token(Bearer::pod(frontend))?;
     ask(lab, &endpoint, &token, None)?.ensure_for(FRONTEND)?;

@@ -1,5 +1,5 @@
-//! Certificates in a cluster whose control plane is the real one: `ambit ca serve` by tokens that
-//! the API server reviews, istiod as the agents' authority, and a sidecar as a caller of ours.
+//! Certificates in a cluster whose control plane is the real one: `ambit ca serve` with tokens that the
+//! API server reviews, istiod as the agents' authority, and a sidecar as a caller of ours.
 
 mod authority;
 mod istiod;
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
     ])
 }
 
-/// Asks for a certificate by a token.
+/// Asks for a certificate with a token.
 fn ask(lab: &Lab, ca: &CaEndpoint, token: &str, identity: Option<&str>) -> Result<CaAnswer> {
     let call = CaCall {
         headers: &[format!("authorization: Bearer {token}")],
@@ -51,7 +51,7 @@ fn ask(lab: &Lab, ca: &CaEndpoint, token: &str, identity: Option<&str>) -> Resul
     call.make(lab, &lab.node(NodeName::A)?, ca)
 }
 
-/// That the mesh carries a call, which takes a certificate of each node.
+/// Checks that the mesh carries a call, which takes a certificate on each node.
 fn ensure_carried(lab: &Lab, cluster: &Cluster<'_>) -> Result<()> {
     let mesh = cluster.mesh();
     let _server = LabServer::in_pod(lab, &mesh.orders, Mode::Http, PORT)?;

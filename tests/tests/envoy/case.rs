@@ -1,4 +1,4 @@
-//! What is compared.
+//! One comparison.
 
 use ambit_model::PathNormalization;
 use serde_json::Value;
@@ -15,14 +15,15 @@ pub(crate) const MODES: [PathNormalization; 4] = [
     PathNormalization::DecodeAndMergeSlashes,
 ];
 
-/// What the connections of a case carry.
+/// The traffic of a case's connections.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Protocol {
     /// HTTP/1.1.
     Http1,
     /// HTTP/2.
     Http2,
-    /// Bytes that are no HTTP, and that nobody says are. Of a request only peer and source count.
+    /// Bytes that are not HTTP, on a port that is not declared as HTTP. Of a request, only peer and
+    /// source count.
     Opaque,
 }
 
@@ -33,14 +34,14 @@ pub(crate) struct Case {
     pub(crate) policies: Vec<Value>,
     /// The mesh's.
     pub(crate) mode: PathNormalization,
-    /// What its connections carry.
+    /// The protocol of its connections.
     pub(crate) protocol: Protocol,
-    /// What the workload is asked.
+    /// The requests to the workload.
     pub(crate) requests: Vec<Request>,
 }
 
 impl Case {
-    /// One of those requests that nothing in [`crate::differences`] is about.
+    /// One of the requests without a known difference ([`crate::differences`]).
     pub(crate) fn undisputed(
         policies: Vec<Value>,
         mode: PathNormalization,
@@ -55,7 +56,7 @@ impl Case {
         }
     }
 
-    /// Connections that carry no HTTP, from the sources of requests.
+    /// Connections that do not carry HTTP, from the sources of requests.
     pub(crate) fn opaque(policies: Vec<Value>, requests: Vec<Request>) -> Self {
         Self {
             policies,
@@ -65,7 +66,7 @@ impl Case {
         }
     }
 
-    /// The same requests over HTTP/2, as far as that can carry them.
+    /// The same requests over HTTP/2, as far as HTTP/2 can carry them.
     pub(crate) fn over_http2(mut self) -> Self {
         self.requests.retain(can_carry);
         Self {

@@ -17,7 +17,7 @@ use crate::peer::Peer;
 use crate::proxy::{Envoy, PATIENCE};
 use crate::request::Request;
 
-/// Bytes that are no HTTP, and no TLS.
+/// Bytes that are neither HTTP nor TLS.
 const OPAQUE: &[u8] = b"\x00\x01opaque\r\n\r\n";
 
 /// The connections of all peers to one listener.
@@ -45,7 +45,7 @@ impl<'a> Clients<'a> {
         }
     }
 
-    /// What becomes of a request, or of a connection in its place.
+    /// The verdict on a request, or on a connection in its place.
     pub(crate) fn judge(&mut self, request: &Request) -> Result<Outcome> {
         if self.protocol == Protocol::Opaque {
             let outcome = self.send_opaque(request.peer, request.source);
@@ -85,7 +85,7 @@ impl<'a> Clients<'a> {
         Ok(answer)
     }
 
-    /// Sends what is no HTTP. It comes back, or the connection is closed.
+    /// Sends bytes that are not HTTP. They come back, or the connection is closed.
     fn send_opaque(&self, peer: Peer, source: Ipv4Addr) -> Result<Outcome> {
         let mut stream = self.stream(peer, source)?;
         let mut echo = [0; OPAQUE.len()];

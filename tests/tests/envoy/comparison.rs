@@ -36,7 +36,7 @@ impl fmt::Display for Comparison<'_> {
     }
 }
 
-/// Has every request judged by both.
+/// Lets both judge every request.
 pub(crate) fn compare<'a>(binary: &Binary, cases: &'a [Case]) -> Result<Vec<Comparison<'a>>> {
     let envoy = Envoy::start(binary, cases)?;
     let numbered: Vec<_> = cases.iter().enumerate().collect();

@@ -18,7 +18,7 @@ pub(crate) struct Connection(BufReader<Box<dyn Stream>>);
 /// An answer, whose body has been read.
 pub(crate) struct Answer {
     pub(crate) status: u16,
-    /// The path that was passed on, where one was.
+    /// The path that was passed on, if one was.
     pub(crate) path: Option<String>,
     /// Whether another request may follow.
     pub(crate) keeps_open: bool,

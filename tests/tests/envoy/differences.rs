@@ -1,5 +1,5 @@
-//! Where Ambit differs from Envoy, and why. Each is the stricter reading of what a server behind them
-//! may read in two ways, or what Ambit refuses to guess.
+//! The differences from Envoy, and their reasons. Each is the stricter reading of something that a
+//! server behind them may read in two ways, or something that Ambit refuses to guess.
 
 use std::sync::LazyLock;
 
@@ -42,7 +42,7 @@ const DOT: &str = "a dot at the end of a host: it is the same host";
 const OUTSIDE: &str = "Envoy's templates match RFC 3986's characters only: what keeps out does so \
                        whatever a segment is made of";
 
-/// Characters of which that is so, where they are not normalised.
+/// Characters to which this applies if they are not normalised.
 const OUTSIDE_CHARACTERS: &str = "\"<>[\\]^`{|}";
 
 /// All of them.
@@ -167,7 +167,7 @@ pub(crate) static DIFFERENCES: LazyLock<Vec<Difference>> = LazyLock::new(|| {
             )
         },
         base(
-            "X-Forwarded-For, which whoever is in the mesh can write, takes nobody out of a DENY policy",
+            "X-Forwarded-For, which any pod of the mesh can write, excludes no caller from a DENY policy",
             stricter,
             json!({
                 "action": "DENY",
@@ -176,7 +176,7 @@ pub(crate) static DIFFERENCES: LazyLock<Vec<Difference>> = LazyLock::new(|| {
             get("/").header("x-forwarded-for", "10.0.0.1"),
         ),
         base(
-            "X-Forwarded-For lets nobody in whom an ALLOW policy leaves out by the peer's own address",
+            "X-Forwarded-For admits no caller that an ALLOW policy excludes by the peer's own address",
             stricter,
             json!({"rules": [{"from": [{"source": {"notRemoteIpBlocks": ["127.0.0.2"]}}]}]}),
             get("/").header("x-forwarded-for", "10.0.0.1"),

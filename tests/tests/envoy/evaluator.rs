@@ -1,4 +1,4 @@
-//! What Ambit makes of a case.
+//! Ambit's verdicts on a case.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -19,14 +19,14 @@ use crate::case::{Case, Protocol};
 use crate::peer::Peer;
 use crate::request::Request;
 
-/// What becomes of a request.
+/// The verdict on a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Outcome {
     /// It reaches the application.
     Allowed,
     /// Policy denies it.
     Denied,
-    /// It is no request that anybody should see.
+    /// No application should see this request.
     Malformed,
     /// Envoy answers something else.
     Other(u16),
@@ -96,7 +96,7 @@ impl Evaluator {
         })
     }
 
-    /// What becomes of a request, or of the connection of one.
+    /// The verdict on a request, or on its connection.
     pub(crate) fn judge(&self, request: &Request) -> Result<Outcome> {
         let connection = ConnectionAttributes {
             identity: match request.peer {
@@ -112,7 +112,7 @@ impl Evaluator {
         }
     }
 
-    /// By the verdict on the connection, where there is one.
+    /// By the verdict on the connection, if there is one.
     fn judge_request(&self, connection: &ConnectionAttributes, request: &Request) -> Outcome {
         let Ok(attributes) = request.attributes(self.mode) else {
             return Outcome::Malformed;
@@ -131,7 +131,7 @@ impl Evaluator {
         }
     }
 
-    /// Both verdicts on a connection that carries no HTTP have to be one.
+    /// Both verdicts on a connection that does not carry HTTP must be the same.
     fn judge_opaque(&self, connection: &ConnectionAttributes) -> Result<Outcome> {
         let nobody = Approvals::default();
         let outcome = match self.policies.judge_opaque(connection, &nobody) {

@@ -1,4 +1,4 @@
-//! Policies that bugs and attacks are known of, and requests that try them.
+//! Policies with known bugs and attacks, and requests that try them.
 
 use serde_json::{Value, json};
 
@@ -115,7 +115,7 @@ pub(crate) fn cases() -> Vec<Case> {
     all
 }
 
-/// Lines of `x-role`, of which Ambit and Envoy think alike: none, one, two that are equal.
+/// Lines of `x-role` that Ambit and Envoy treat alike: none, one, two that are equal.
 fn roles() -> Vec<Request> {
     let one = ROLES.map(|role| get("/").header("x-role", role));
     let others = [
@@ -141,7 +141,7 @@ fn everybody() -> Vec<Request> {
     peers.chain(tokens).collect()
 }
 
-/// Sets of policies whose parts have to be put together rightly.
+/// Sets of policies whose parts must be combined correctly.
 pub(crate) fn sets() -> Vec<Vec<Value>> {
     let source = |source: Value| json!({"source": source});
     let namespace = |name: &str| source(json!({"namespaces": [name]}));

@@ -24,7 +24,7 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Speaks over a socket: with TLS, where there is a configuration for it.
+    /// Speaks HTTP/2 over a socket, with TLS if there is a configuration for it.
     pub(crate) fn new(
         socket: TcpStream,
         tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
@@ -96,7 +96,7 @@ fn head(request: &Request) -> Option<http::Request<()>> {
         .body(())
         .ok()?;
     for (name, value) in request.lines() {
-        // White space around a value is none of it, and nothing that HTTP/2 has.
+        // White space around a value does not belong to it, and HTTP/2 does not allow it.
         let (name, value) = (HeaderName::try_from(name), value.trim());
         head.headers_mut()
             .append(name.ok()?, HeaderValue::from_str(value).ok()?);

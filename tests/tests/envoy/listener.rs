@@ -32,7 +32,7 @@ pub(crate) fn configuration(cases: &[Case], identities: &Identities) -> Value {
         .collect();
     json!({
         "static_resources": {"listeners": listeners},
-        // As Istio has it: a fragment is cut.
+        // Like Istio: a fragment is cut.
         "layered_runtime": {"layers": [{
             "name": "static",
             "static_layer": {"envoy.reloadable_features.http_reject_path_with_fragment": false},

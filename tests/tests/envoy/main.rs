@@ -1,7 +1,7 @@
-//! The policy evaluator against Envoy, whose RBAC filter Istio's sidecars enforce the same policies
-//! with: the same policies and the same requests have to come to the same verdict.
+//! The policy evaluator against Envoy, whose RBAC filter enforces the same policies in Istio's
+//! sidecars: the same policies and requests must lead to the same verdict.
 //!
-//! The translation into Envoy's configuration is this test's own. Where Ambit differs on purpose,
+//! The translation into Envoy's configuration is this test's own. If Ambit differs on purpose,
 //! [`differences`] says why.
 
 mod case;
@@ -33,7 +33,7 @@ use comparison::{Comparison, compare};
 use differences::DIFFERENCES;
 use proxy::Binary;
 
-/// So that random policies are the same ones each time.
+/// Makes random policies the same each time.
 const SEED: u64 = 2026;
 
 /// Names another seed.
@@ -46,7 +46,7 @@ fn main() -> ExitCode {
             hand_picked_policies_mean_what_they_mean_to_envoy,
             random_policies_mean_what_they_mean_to_envoy,
             requests_over_http2_are_judged_alike,
-            policies_mean_the_same_of_what_is_no_http,
+            policies_mean_the_same_on_connections_that_are_not_http,
             random_paths_are_normalised_as_by_envoy,
             what_differs_differs_as_documented,
         ],
@@ -64,7 +64,7 @@ fn random_policies_mean_what_they_mean_to_envoy(envoy: &Binary) -> Result<()> {
     agree(&all)
 }
 
-/// The random ones, and of the hand-picked ones every tenth.
+/// The random ones, and every tenth of the hand-picked ones.
 fn requests_over_http2_are_judged_alike(envoy: &Binary) -> Result<()> {
     let hand_picked = hand_picked::cases().into_iter().step_by(10);
     let cases = hand_picked.chain(random::cases(seed()?));
@@ -74,7 +74,7 @@ fn requests_over_http2_are_judged_alike(envoy: &Binary) -> Result<()> {
     agree(&all)
 }
 
-fn policies_mean_the_same_of_what_is_no_http(envoy: &Binary) -> Result<()> {
+fn policies_mean_the_same_on_connections_that_are_not_http(envoy: &Binary) -> Result<()> {
     let mut cases = opaque::cases();
     cases.extend(random::opaque_cases(seed()?));
     let all = compare(envoy, &cases)?;
@@ -82,7 +82,7 @@ fn policies_mean_the_same_of_what_is_no_http(envoy: &Binary) -> Result<()> {
     agree(&all)
 }
 
-/// Whether enough are let in, and enough are not.
+/// Whether enough are allowed, and enough are not.
 fn ensure_mixed(all: &[Comparison]) -> Result<()> {
     for outcome in [evaluator::Outcome::Allowed, evaluator::Outcome::Denied] {
         let count = all.iter().filter(|one| one.envoy == outcome).count();

@@ -1,4 +1,4 @@
-//! What becomes of paths.
+//! Normalisation of paths.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use crate::case::{Case, MODES, Protocol};
 use crate::proxy::{Binary, Envoy};
 use crate::request::get;
 
-/// A target, and what each passes on; `None` where it is refused.
+/// A target, and what each passes on; `None` if it is refused.
 pub(crate) struct Normalised {
     mode: PathNormalization,
     target: String,
@@ -20,8 +20,8 @@ pub(crate) struct Normalised {
 
 impl Normalised {
     /// Whether both do the same, or Ambit more: it refuses a `%00` that is not normalised, merges
-    /// slashes where there is nothing else, and takes dot segments for such that have parameters and
-    /// are escaped, or stand behind a backslash.
+    /// slashes if there is nothing else, and also treats segments as dot segments if they have
+    /// parameters and are escaped, or follow a backslash.
     pub(crate) fn is_as_documented(&self) -> bool {
         let Some(envoy) = &self.envoy else {
             return self.ambit.is_none();
@@ -69,7 +69,7 @@ impl fmt::Display for Normalised {
     }
 }
 
-/// Has targets normalised by both, in every mode.
+/// Lets both normalise targets, in every mode.
 pub(crate) fn compare(binary: &Binary, targets: &[String]) -> Result<Vec<Normalised>> {
     let cases = MODES.map(|mode| Case::undisputed(Vec::new(), mode, Vec::new()));
     let envoy = Envoy::start(binary, &cases)?;

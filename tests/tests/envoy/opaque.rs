@@ -1,5 +1,5 @@
-//! Policies on connections that carry no HTTP: what is said of requests voids a rule that allows,
-//! and is left out of one that denies.
+//! Policies on connections that do not carry HTTP: a field about requests makes an allowing rule match
+//! nothing, and is ignored in a denying rule.
 
 use serde_json::{Value, json};
 
@@ -36,7 +36,7 @@ pub(crate) fn cases() -> Vec<Case> {
     all.into_iter().map(case).collect()
 }
 
-/// Each peer, from an address of its own.
+/// Each peer, from its own address.
 fn everybody() -> Vec<Request> {
     let peers = PEERS.into_iter().zip([2, 9].into_iter().cycle());
     peers

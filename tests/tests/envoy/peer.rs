@@ -1,4 +1,4 @@
-//! Who sends requests, and the certificates by which both sides know it.
+//! The senders of requests, and the certificates that identify them to both sides.
 
 use std::fs;
 use std::path::Path;
@@ -13,16 +13,16 @@ use rcgen::{
 use rustls::ClientConfig;
 use rustls::client::Resumption;
 
-/// Who sends a request.
+/// The sender of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Peer {
-    /// Nobody that is known: plaintext.
+    /// Unknown: plaintext.
     Nobody,
     /// A peer of this principal.
     Known(&'static str),
 }
 
-/// Everybody.
+/// All peers.
 pub(crate) const PEERS: [Peer; 10] = [
     Peer::Nobody,
     Peer::Known("cluster.local/ns/prod/sa/a"),
@@ -36,7 +36,7 @@ pub(crate) const PEERS: [Peer; 10] = [
     Peer::Known("other/ns/prod/sa/a"),
 ];
 
-/// A CA, and what it certifies.
+/// A CA, and its certificates.
 pub(crate) struct Identities {
     /// PEM of the CA's certificate.
     pub(crate) root: String,

@@ -1,4 +1,4 @@
-//! What policies and requests are made of.
+//! The parts of policies and requests.
 
 use serde_json::{Value, json};
 
@@ -129,7 +129,7 @@ pub(crate) const METHODS: [&str; 7] = ["GET", "POST", "PUT", "HEAD", "DELETE", "
 
 pub(crate) const METHOD_VALUES: [&str; 7] = ["GET", "P*", "*T", "*", "get", "DELETE", "G*T"];
 
-/// Values of a header, none of which has white space around it.
+/// Values of a header, without white space around them.
 pub(crate) const ROLES: [&str; 8] = [
     "user",
     "admin",

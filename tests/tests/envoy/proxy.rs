@@ -82,7 +82,7 @@ impl Envoy {
         Ok(())
     }
 
-    /// What it has logged.
+    /// Its log.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(log(self.directory.path())).unwrap_or_default()
     }
@@ -92,7 +92,7 @@ impl Envoy {
         Clients::new(self, address(number), protocol)
     }
 
-    /// By what its clients are known.
+    /// The certificates of its clients.
     pub(crate) fn identities(&self) -> &Identities {
         &self.identities
     }

@@ -1,4 +1,4 @@
-//! Random policies and requests, out of small pools, so that they meet.
+//! Random policies and requests, made from small pools, so that they match often.
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -17,7 +17,7 @@ use crate::request::{Request, get};
 const CASES: usize = 100;
 const REQUESTS: usize = 40;
 
-/// How many sets of policies there are on what is no HTTP, and connections for each.
+/// How many sets of policies are tried on bytes that are not HTTP, and connections for each.
 const OPAQUE_CASES: usize = 150;
 const OPAQUE_CONNECTIONS: usize = 10;
 
@@ -27,7 +27,7 @@ pub(crate) fn cases(seed: u64) -> Vec<Case> {
     (0..CASES).map(|_| random.case()).collect()
 }
 
-/// What targets are made of.
+/// The parts of targets.
 const PIECES: [&str; 30] = [
     "/", "/", "/", "//", ".", "..", "/..", "/./", "%2e", "%2E", "%2f", "%5C", "\\", ";", ";a=b",
     "a", "admin", "%61", "%", "%2", "%6", "5", "e", "F", "%25", "%c3", "[", "|", "?", "#",
@@ -45,7 +45,7 @@ pub(crate) fn targets(seed: u64) -> Vec<String> {
         .collect()
 }
 
-/// Cases of connections that carry no HTTP.
+/// Cases of connections that do not carry HTTP.
 pub(crate) fn opaque_cases(seed: u64) -> Vec<Case> {
     let mut random = Random::new(seed, About::Connections);
     let mut case = || {
@@ -61,11 +61,11 @@ struct Random {
     about: About,
 }
 
-/// What policies are about.
+/// The subject of policies.
 #[derive(Clone, Copy)]
 enum About {
     Requests,
-    /// Of requests they say little.
+    /// Connections; a few fields are about requests.
     Connections,
 }
 
@@ -75,7 +75,7 @@ impl Random {
         Self { numbers, about }
     }
 
-    /// Whether something may be said of requests.
+    /// Whether a field may be about requests.
     fn is_about_requests(&mut self) -> bool {
         match self.about {
             About::Requests => true,
@@ -92,7 +92,7 @@ impl Random {
         self.numbers.random_bool(probability)
     }
 
-    /// So many, at least `least` and at most `most`.
+    /// A number, at least `least` and at most `most`.
     fn several<T>(
         &mut self,
         least: usize,
@@ -142,7 +142,7 @@ impl Random {
         };
         for (name, values) in self.several(1, 2, |random| random.one(pools)) {
             names.push(name);
-            // Istio lets service accounts stand beside neither of these.
+            // Istio does not allow service accounts together with either of these.
             let identities = ["principals", "namespaces"];
             if names.contains(&"serviceAccounts")
                 && identities.iter().any(|one| names.contains(one))

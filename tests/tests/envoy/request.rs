@@ -13,9 +13,9 @@ use crate::token;
 /// A request.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
-    /// Who sends it.
+    /// The sender.
     pub(crate) peer: Peer,
-    /// From where: an address of loopback.
+    /// Its source, a loopback address.
     pub(crate) source: Ipv4Addr,
     pub(crate) method: String,
     /// Path and query, and maybe a fragment, as they are sent.
@@ -28,7 +28,7 @@ pub(crate) struct Request {
     pub(crate) token: Option<Value>,
 }
 
-/// `GET` for a target, without headers, of the host `web`, from nobody at 127.0.0.2.
+/// `GET` for a target, without headers, of the host `web`, without an identity, from 127.0.0.2.
 pub(crate) fn get(target: &str) -> Request {
     Request {
         peer: Peer::Nobody,
@@ -79,7 +79,7 @@ impl Request {
         self.headers.iter().cloned().chain(payload)
     }
 
-    /// What the client sends over HTTP/1.1.
+    /// The bytes that the client sends over HTTP/1.1.
     pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut text = format!(
             "{} {} HTTP/1.1\r\nHost: {}\r\n",

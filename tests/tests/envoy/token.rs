@@ -1,5 +1,5 @@
 //! Verified tokens. Envoy gets their payload from a header, as the message `Value` of
-//! `google/protobuf/struct.proto`, and keeps it where its JWT filter would.
+//! `google/protobuf/struct.proto`, and keeps it in the place that its JWT filter would use.
 
 use std::sync::Arc;
 
@@ -9,13 +9,13 @@ use serde_json::{Value, json};
 /// The header, which Envoy removes.
 pub(crate) const HEADER: &str = "x-test-payload";
 
-/// Where Istio has Envoy keep a payload.
+/// The metadata in which Istio makes Envoy keep a payload.
 pub(crate) const FILTER: &str = "envoy.filters.http.jwt_authn";
 
-/// And by which name.
+/// And its key.
 pub(crate) const KEY: &str = "payload";
 
-/// Claims that Istio has Envoy split into lists.
+/// Claims that Istio makes Envoy split into lists.
 const SPACE_DELIMITED: [&str; 2] = ["scope", "permission"];
 
 /// What Ambit's evaluator gets.

@@ -1,4 +1,4 @@
-//! What could be read in two ways.
+//! Requests that could be read in two ways.
 
 use ambit_tests::{Backend, Lab, RawCall, RawEnd, RawReply, Site, Until};
 use anyhow::{Context, Result, ensure};
@@ -111,7 +111,7 @@ const AMBIGUOUS: [(&str, &[u8]); 27] = [
     ),
 ];
 
-/// Bodies that go wrong after a head that is right.
+/// Bodies with errors after a correct head.
 const BAD_BODIES: [(&str, &[u8]); 6] = [
     ("a size that is none", b"zz\r\n"),
     ("a size with a sign", b"+5\r\nhello\r\n"),
@@ -135,7 +135,7 @@ pub(crate) fn what_could_be_read_in_two_ways_is_refused(lab: &Lab) -> Result<()>
     for (case, bytes) in AMBIGUOUS {
         let reply = send(backend, bytes)?;
         ensure_refused_and_ended(&reply).context(case)?;
-        // After a request that is right, on the same connection.
+        // After a correct request, on the same connection.
         let second = [&b"GET /admin HTTP/1.1\r\nHost: web\r\n\r\n"[..], bytes].concat();
         let reply = send(backend, &second)?;
         let is_refused = reply.statuses() == [403, 400] && reply.end == RawEnd::Closed;

@@ -1,4 +1,4 @@
-//! What becomes of requests.
+//! Expected results of requests.
 
 use ambit_tests::{Backend, RawCall, Site, Until};
 use anyhow::{Context, Result, ensure};
@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 /// A policy.
 pub(crate) const DENY_ADMIN: &str = "action: DENY\nrules: [{to: [{operation: {paths: [/admin]}}]}]";
 
-/// What must become of a request.
+/// The expected result of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Expected {
     /// 403, and the application sees nothing.

@@ -1,4 +1,4 @@
-//! H, R, M: hosts, headers and methods; I: who calls in plaintext.
+//! H, R, M: hosts, headers and methods; I: identities in plaintext.
 
 use ambit_tests::{Lab, RawCall, Site, Until};
 use anyhow::{Context, Result, ensure};
@@ -93,7 +93,7 @@ fn hosts(site: &Site) -> Result<()> {
         ensure_comes(site, site.backend(name)?, bytes.as_bytes(), expected).context(case)?;
     }
     for (case, target, host, expected) in [
-        // Two hosts are refused, whichever of them another reader would believe.
+        // Two hosts are refused, whichever of them another reader would use.
         ("H-6, H-7", "http://secret.com/", "ok.com", Refused(400)),
         ("H-6, H-7", "http://ok.com/", "secret.com", Refused(400)),
         ("H-6", "http://secret.com/", "Secret.com", Denied),
@@ -138,7 +138,7 @@ fn headers(site: &Site) -> Result<()> {
         ("R-9", "r9", &["x-role: any"], Denied),
         ("R-9", "r9", &[], passes),
         ("R-10", "r1", &["x_role: admin"], passes),
-        // What Connection names is gone before policy looks.
+        // Headers that Connection names are removed before the policy is evaluated.
         (
             "hop by hop",
             "r1",

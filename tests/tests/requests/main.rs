@@ -1,6 +1,6 @@
 //! Requests as attackers write them, through two nodes. The numbers are those of the cases that the
 //! specification of policies lists: P for paths, H for hosts, R for headers, M for methods, J for
-//! tokens, I for identity, T for what surrounds requests.
+//! tokens, I for identity, T for transport.
 
 mod ambiguous;
 mod expected;

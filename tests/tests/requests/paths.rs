@@ -17,9 +17,9 @@ fn mesh_config(normalization: &str) -> String {
     )
 }
 
-/// For each path what becomes of it under `DENY paths: [/admin]`, in the modes NONE, BASE,
-/// MERGE_SLASHES and DECODE_AND_MERGE_SLASHES: `D` where it is denied, else what the application
-/// gets; `=` is what was sent.
+/// For each path the result under `DENY paths: [/admin]`, in the modes NONE, BASE,
+/// MERGE_SLASHES and DECODE_AND_MERGE_SLASHES: `D` if it is denied, else what the application gets; `=`
+/// is what was sent.
 const PATHS: [(&str, &str, [&str; 4]); 36] = [
     ("P-1", "/admin?x=1", ["D"; 4]),
     ("P-1", "/admin?", ["D"; 4]),
@@ -68,7 +68,7 @@ const PATHS: [(&str, &str, [&str; 4]); 36] = [
     ),
 ];
 
-/// Under policies of other shapes, in the mode BASE.
+/// Under other policies, in the mode BASE.
 const PATHS_OF_OTHER_POLICIES: [(&str, &str, &str, Option<&str>); 19] = [
     ("P-12", "p12", "/public/../private", None),
     ("P-12", "p12", "/public/%2E%2E/private", None),
@@ -138,7 +138,7 @@ pub(crate) fn p_paths_are_judged_as_the_application_gets_them(lab: &Lab) -> Resu
         lab.manifests().write("istio.yaml", &mesh_config(mode))?;
         wait_for_mode(&site, index)?;
         for (case, path, expected) in PATHS {
-            // P-17: what a denial of a path refuses, a permission of all other paths does, too.
+            // P-17: what a denial of a path refuses, an ALLOW rule for all other paths refuses too.
             for name in ["p1", "p17"] {
                 let case = || format!("{case} in mode {mode}");
                 ensure_path_comes(&site, name, path, expected[index]).with_context(case)?;

@@ -20,10 +20,10 @@ fn claims(more: Value) -> Value {
     claims
 }
 
-/// Where nothing listens.
+/// A port on which nothing listens.
 const NO_KEYS: &str = "http://127.0.0.1:9/keys";
 
-/// Rules for the tokens of all pods, and one for `j9` whose keys are not to be had.
+/// Rules for the tokens of all pods, and one for `j9` whose keys cannot be fetched.
 fn request_authentication(issuer: &TokenIssuer) -> String {
     let rules = json!([{
         "issuer": ISSUER,
@@ -277,7 +277,7 @@ fn both(first: &str, second: &str) -> Token {
     Token::Target(format!("/?token={first}&secondary={second}"))
 }
 
-/// J-10: a browser asks without its token whether it may ask with it.
+/// J-10: a browser's CORS preflight has no token.
 fn preflights(site: &Site, expired: &str) -> Result<()> {
     let backend = site.backend("j1")?;
     let bearer = format!("Authorization: Bearer {expired}");

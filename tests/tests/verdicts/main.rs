@@ -152,8 +152,7 @@ impl Sample {
     }
 }
 
-/// Waits until the log tells each verdict that it has to tell, and holds all that it tells against
-/// what the evaluator says.
+/// Waits until the log has every expected verdict, and compares all its verdicts with the evaluator's.
 fn check_logged(site: &Site, start: usize, samples: &[Sample]) -> Result<()> {
     let read = || -> Vec<Logged> {
         let log = site.agent.log();
@@ -168,11 +167,12 @@ fn check_logged(site: &Site, start: usize, samples: &[Sample]) -> Result<()> {
         let logged = read();
         untold(&logged).is_none().then_some(logged)
     });
-    let logged = told.with_context(|| format!("nothing is told of {:?}", untold(&read())))?;
+    let logged =
+        told.with_context(|| format!("the log has nothing about {:?}", untold(&read())))?;
     for verdict in &logged {
         let mut samples = samples.iter();
         let sample = samples.find(|sample| sample.is_about(verdict));
-        let sample = sample.with_context(|| format!("nobody called: {verdict:?}"))?;
+        let sample = sample.with_context(|| format!("no caller for {verdict:?}"))?;
         ensure!(
             verdict.said == sample.expected,
             "{} → {:?}: the kernel says {:?}, but the evaluator {:?}",

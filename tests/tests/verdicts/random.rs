@@ -78,7 +78,7 @@ impl Random {
         self.0.random_bool(probability)
     }
 
-    /// So many, at least `least` and at most `most`.
+    /// A number, at least `least` and at most `most`.
     fn several<T>(
         &mut self,
         least: usize,

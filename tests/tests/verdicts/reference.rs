@@ -1,4 +1,4 @@
-//! What the evaluator says, of the same files.
+//! The evaluator's verdicts, by the same files.
 
 use std::sync::Arc;
 

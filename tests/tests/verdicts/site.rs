@@ -15,7 +15,7 @@ use crate::verdict::Hook;
 /// The server's name, and its namespace.
 pub(crate) const SERVER: &str = "server";
 
-/// Where it listens.
+/// The address on which it listens.
 pub(crate) const PORTS: [u16; 4] = [8080, 8081, 9090, 7000];
 
 /// The file of the policies.

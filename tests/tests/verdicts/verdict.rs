@@ -5,12 +5,12 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde_json::Value;
 
-/// Where the kernel judges.
+/// The place of the kernel's judgement.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Hook {
     /// The connect of the agent that delivers what came through a tunnel.
     Delivery,
-    /// `sk_lookup`, for what comes in plaintext.
+    /// `sk_lookup`, for plaintext.
     Lookup,
 }
 
@@ -21,7 +21,7 @@ pub(crate) enum Outcome {
     Denied,
 }
 
-/// What is decided, and why.
+/// A verdict and its reason.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Verdict {
     pub(crate) outcome: Outcome,
@@ -31,7 +31,7 @@ pub(crate) struct Verdict {
     pub(crate) decider: Option<String>,
 }
 
-/// What the kernel has decided, by the log of the server's node.
+/// The kernel's verdicts, from the log of the server's node.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Logged {
     pub(crate) hook: Hook,
@@ -51,8 +51,8 @@ impl Hook {
 }
 
 impl Logged {
-    /// Reads a line of the log that tells a verdict: of a denial the kernel's own report, of an allowed
-    /// delivery the line about its end. An allowed lookup leaves none.
+    /// Reads a verdict from a line of the log: the kernel's report of a denial, or the line about the
+    /// end of an allowed delivery. An allowed lookup is not logged.
     pub(crate) fn read(line: &str) -> Option<Self> {
         let entry: Value = serde_json::from_str(line).ok()?;
         let text = |field: &str| Some(entry["fields"].get(field)?.as_str()?.to_owned());

@@ -9,7 +9,7 @@ use super::spending::Spending;
 use super::stretch::{Path, Span};
 use super::tools::{Measure, Taken};
 
-/// What was measured, by span, measure and path.
+/// The measurements, by span, measure and path.
 #[derive(Default)]
 pub(super) struct Results(BTreeMap<(Span, Measure, Path), Vec<Sample>>);
 
@@ -134,7 +134,7 @@ fn sorted(mut values: Vec<f64>) -> Vec<f64> {
     values
 }
 
-/// The middle of sorted values; the mean of both middles where there are two.
+/// The middle of sorted values; the mean of the two middle ones if their number is even.
 fn median(sorted: &[f64]) -> f64 {
     let middle = sorted.len() / 2;
     match sorted.len() % 2 {

@@ -31,11 +31,11 @@ pub(crate) enum Format {
     Json,
 }
 
-/// Measures both paths in turn, `rounds` times: what has `only` in its name.
+/// Takes the measures whose name contains `only`, on both paths in turn, `rounds` times.
 ///
 /// # Errors
 ///
-/// Where the mesh cannot be built, or a tool fails.
+/// If the mesh cannot be built, or a tool fails.
 pub(crate) fn run(rounds: usize, only: &str, format: Format) -> Result<ExitCode> {
     tear_down_on_signals()?;
     let lab = Lab::new()?;

@@ -1,4 +1,4 @@
-//! What the agents spend: processor time and memory, as the kernel counts them.
+//! The agents' processor time and memory, as the kernel counts them.
 
 use std::fs;
 
@@ -25,7 +25,7 @@ impl Spending {
         Ok(all)
     }
 
-    /// What was spent after `before`.
+    /// The processor time since `before`.
     pub(super) fn since(&self, before: &Self) -> Self {
         Self {
             processor: self.processor - before.processor,

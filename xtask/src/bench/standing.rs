@@ -1,5 +1,5 @@
-//! What the agents hold while nothing happens, and how long a node is not served when its agent is
-//! killed and another one starts.
+//! The agents' memory at rest, and how long a node is not served when its agent is killed and another
+//! one starts.
 
 use std::fmt;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use super::spending::Spending;
 /// Connections that stand at the same time.
 const STANDING: [usize; 2] = [1_000, 10_000];
 
-/// How often an agent is killed: the median is told.
+/// How often an agent is killed; the median is reported.
 const KILLED: usize = 5;
 
 /// Longer than a node is without an agent.
@@ -23,7 +23,7 @@ const WATCHED: Duration = Duration::from_secs(4);
 
 const PORT: u16 = 9000;
 
-/// Figures that are no ratios.
+/// Figures that are not ratios.
 pub(super) struct Standing {
     /// Bytes of memory of both agents by the connections that stand.
     resident: Vec<(usize, f64)>,

@@ -1,4 +1,4 @@
-//! From where to where is measured, and by which path.
+//! The endpoints and the path of a measurement.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -40,7 +40,7 @@ impl fmt::Display for Span {
     }
 }
 
-/// From where to where one measurement goes.
+/// The endpoints of a measurement.
 pub(super) struct Stretch<'a> {
     pub(super) from: &'a Place,
     pub(super) to: IpAddr,

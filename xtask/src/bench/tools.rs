@@ -11,7 +11,7 @@ use super::stretch::Stretch;
 /// How long one measurement takes, in seconds.
 const SECONDS: &str = "3";
 
-/// Requests are counted by so many.
+/// The unit in which requests are counted.
 const REQUESTS: f64 = 100_000.0;
 
 const IPERF: u16 = 5201;
@@ -21,7 +21,7 @@ const SOCKPERF: u16 = 11111;
 /// Something that is measured.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Measure {
-    /// Bytes per second, by so many streams.
+    /// Bytes per second over this many streams.
     Throughput(Streams, Towards),
     /// HTTP requests per second, on connections that are kept or not.
     Requests(Connections),
@@ -53,12 +53,12 @@ pub(super) enum Percentile {
     P99,
 }
 
-/// What one measurement gave.
+/// The result of one measurement.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Taken {
     /// In the measure's unit.
     pub(super) value: f64,
-    /// What was carried meanwhile, in the measure's unit of work.
+    /// The work done meanwhile, in the measure's unit.
     pub(super) work: f64,
 }
 
@@ -96,7 +96,7 @@ impl Measure {
         }
     }
 
-    /// What the agents' processor time is divided by.
+    /// The unit by which the agents' processor time is divided.
     pub(super) fn unit_of_work(self) -> &'static str {
         match self {
             Self::Throughput(..) => "GB",
@@ -240,7 +240,7 @@ fn parts<'a>(text: &'a str, label: &str) -> Result<(&'a str, &'a str)> {
 fn number(word: Option<&str>) -> Result<f64> {
     let word = word.unwrap_or_default();
     word.parse()
-        .with_context(|| format!("{word:?} is no number"))
+        .with_context(|| format!("{word:?} is not a number"))
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use crate::workspace;
 ///
 /// # Errors
 ///
-/// Where the script cannot be written.
+/// If the script cannot be written.
 pub(crate) fn instructions(lab: &Lab, mesh: &Reference, agents: &[Agent]) -> Result<String> {
     let enter = lab.directory().join("enter");
     fs::write(&enter, script(mesh))?;

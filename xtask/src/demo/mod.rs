@@ -19,15 +19,15 @@ use crate::process::say;
 pub(crate) enum Afterwards {
     /// It is removed.
     Remove,
-    /// It stays up, for whoever wants to explore it.
+    /// It stays up, to be explored.
     Keep,
 }
 
-/// Runs the demo and prints what came of it.
+/// Runs the demo and prints the results.
 ///
 /// # Errors
 ///
-/// Where the mesh cannot be built.
+/// If the mesh cannot be built.
 pub(crate) fn run(afterwards: Afterwards) -> Result<ExitCode> {
     tear_down_on_signals()?;
     say(

@@ -1,4 +1,4 @@
-//! A kernel of Debian's, unpacked beside what cargo builds, and the virtme-ng that boots it.
+//! A Debian kernel, unpacked next to cargo's output, and the virtme-ng that boots it.
 //! Nothing is installed: this machine's own kernel and boot loader are left alone.
 
 use std::ffi::OsString;
@@ -12,7 +12,7 @@ use crate::process::{output_of, run, say};
 use crate::setup::VIRTME;
 use crate::workspace;
 
-/// Where kernels are unpacked, in the target folder.
+/// The folder for unpacked kernels, in the target folder.
 const KERNELS: &str = "kernels";
 
 /// An unpacked kernel.
@@ -22,7 +22,7 @@ pub(super) struct Image {
 }
 
 impl Image {
-    /// Fetches Debian's newest kernel of a series, such as `6.1`, unless it has been before.
+    /// Fetches Debian's newest kernel of a series, for example `6.1`, unless it is there.
     pub(super) fn fetch(series: &str) -> Result<Self> {
         ensure!(
             cfg!(target_arch = "x86_64"),
@@ -129,7 +129,7 @@ fn newest_package(series: &str) -> Result<String> {
         })
 }
 
-/// The numbers in a package's name, by which the newest is found.
+/// The numbers in a package's name, to find the newest.
 fn revision(name: &str) -> Vec<u32> {
     let numbers = name.split(|letter: char| !letter.is_ascii_digit());
     numbers.filter_map(|digits| digits.parse().ok()).collect()

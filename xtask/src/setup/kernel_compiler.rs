@@ -24,7 +24,7 @@ pub(crate) enum KernelCompiler {
 }
 
 impl KernelCompiler {
-    /// The one that this machine has; Debian's where it has both, since that is what CI uses.
+    /// The one that this machine has; Debian's if it has both, because CI uses that.
     pub(crate) fn find() -> Option<Self> {
         let debian = ["/usr/bin/rustc", "/usr/lib/rustlib/bpfel-unknown-none/lib"];
         if debian.iter().all(|path| Path::new(path).exists()) {
@@ -36,7 +36,7 @@ impl KernelCompiler {
         }
     }
 
-    /// Cargo, told to use this compiler for BPF.
+    /// Cargo with this compiler for BPF.
     pub(crate) fn cargo(self) -> Command {
         let mut cargo = Command::new("cargo");
         cargo.env(
@@ -65,11 +65,11 @@ impl KernelCompiler {
     }
 }
 
-/// Installs bpf-linker, where it is missing.
+/// Installs bpf-linker, if it is missing.
 ///
 /// # Errors
 ///
-/// Where there is no compiler for kernel programs, or the installation fails.
+/// If there is no compiler for kernel programs, or the installation fails.
 pub(crate) fn install_linker() -> Result<()> {
     if program_exists("bpf-linker") {
         return Ok(());
@@ -85,7 +85,9 @@ pub(crate) fn install_linker() -> Result<()> {
                 .args(["--no-default-features", "--features", "llvm-22"]);
         }
         Some(KernelCompiler::RustupNightly) => {}
-        None => bail!("there is no compiler for kernel programs, though its packages are there"),
+        None => {
+            bail!("there is no compiler for kernel programs, although its packages are installed")
+        }
     }
     run(&mut cargo)
 }

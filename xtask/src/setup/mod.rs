@@ -17,16 +17,16 @@ use requirement::Requirement;
 
 use crate::process::{run as run_command, say};
 
-/// What the machine is to be made ready for.
+/// What to prepare the machine for.
 #[derive(Clone, Copy)]
 pub(crate) enum Purpose {
     /// Building kernel programs and agent.
     Build,
     /// Running a mesh on this machine: the demo and the end-to-end tests.
     Mesh,
-    /// The end-to-end tests, beside the mesh.
+    /// The end-to-end tests, in addition to the mesh.
     Tests,
-    /// The tests of a cluster's control plane, beside the mesh.
+    /// The tests of a cluster's control plane, in addition to the mesh.
     Cluster,
     /// Measuring.
     Bench,
@@ -40,12 +40,11 @@ pub(crate) enum Purpose {
     Miri,
 }
 
-/// Makes this machine ready. Takes some milliseconds when nothing is missing.
+/// Prepares this machine. Takes some milliseconds if nothing is missing.
 ///
 /// # Errors
 ///
-/// An instruction, where this system is not one that can be made ready here; otherwise whatever
-/// failed to install.
+/// Instructions, if this system cannot be prepared automatically; otherwise what failed to install.
 pub(crate) fn run(purposes: &[Purpose]) -> Result<()> {
     let missing: Vec<Requirement> = purposes
         .iter()

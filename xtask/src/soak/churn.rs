@@ -12,7 +12,7 @@ use super::traffic::{Expected, Stage, Tally};
 /// The namespace whose pods anybody in the mesh may call.
 const OPEN: &str = "guests-open";
 
-/// The namespace whose pods nobody may call.
+/// The namespace whose pods accept no calls.
 const SHUT: &str = "guests-shut";
 
 const NAME: &str = "guest";

@@ -1,4 +1,4 @@
-//! What the agents hold when the mesh is at rest.
+//! The agents' resources when the mesh is at rest.
 
 use std::fmt;
 use std::fs;

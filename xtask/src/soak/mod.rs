@@ -31,11 +31,11 @@ const REPLACED: usize = 6;
 /// How long certificates live: each is renewed once in a round at least.
 const CERTIFICATE_SECONDS: u32 = 30;
 
-/// Soaks for so many minutes, three rounds at least.
+/// Soaks for this many minutes, at least three rounds.
 ///
 /// # Errors
 ///
-/// Where the mesh cannot be built, or something cannot be done to it.
+/// If the mesh cannot be built or changed.
 pub(crate) fn run(minutes: u32) -> Result<ExitCode> {
     tear_down_on_signals()?;
     let lab = Lab::new()?;
@@ -77,7 +77,7 @@ pub(crate) fn run(minutes: u32) -> Result<ExitCode> {
     })
 }
 
-/// Traffic on threads of its own, and churn on this one.
+/// Traffic on separate threads, and churn on this one.
 fn round(lab: &Lab, stage: &Stage, guest: &Guest) -> Result<Tally> {
     let stop = AtomicBool::new(false);
     let start = Instant::now();

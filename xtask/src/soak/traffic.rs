@@ -1,4 +1,4 @@
-//! What is called, by whom, and what has to come of it.
+//! The calls, their callers, and the expected results.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -162,7 +162,7 @@ impl<'a> Kind<'a> {
         }
     }
 
-    /// Calls over and over, until told to stop.
+    /// Calls repeatedly until told to stop.
     pub(super) fn run(self, stop: &AtomicBool) -> Result<Tally> {
         let mut tally = Tally::default();
         while !stop.load(Ordering::Relaxed) {

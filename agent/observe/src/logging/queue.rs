@@ -26,7 +26,7 @@ pub(super) struct QueueLimits {
 pub(super) enum WhenFull {
     /// It is dropped and counted.
     Drop,
-    /// Whoever logs waits.
+    /// The thread that logs waits.
     Wait,
 }
 
@@ -51,12 +51,12 @@ struct QueuedLines {
     phase: Phase,
 }
 
-/// How far the log has come.
+/// The phase of the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 enum Phase {
     #[default]
     Open,
-    /// No line comes any more.
+    /// There will be no more lines.
     Closed,
     /// The writer has ended.
     Ended,
@@ -177,7 +177,7 @@ impl Shared {
         Some(lines)
     }
 
-    /// Writes until all is written: what a full disk does not take is tried again, until the log
+    /// Writes until everything is written. What a full disk does not accept is retried until the log
     /// ends. Lines stay whole.
     fn write(&self, out: &mut impl Write, mut lines: &[u8]) {
         while !lines.is_empty() {

@@ -35,8 +35,9 @@
 //! status: {podIP: 10.244.1.2}
 //! ```
 //!
-//! The path is absolute and leads to a file of nsfs, such as `ip netns add` makes, or
-//! `/proc/PID/ns/net`. A pod without the annotation is known to the mesh, but an agent with this source cannot enrol it.
+//! The path is absolute and leads to a network namespace: a file that `ip netns add` makes, or
+//! `/proc/PID/ns/net`. A pod without the annotation is known to the mesh, but an agent with this source
+//! cannot enrol it.
 //!
 //! # Changes and mistakes
 //!
@@ -112,7 +113,7 @@ pub enum SourceError {
     Directory {
         /// The directory.
         directory: PathBuf,
-        /// What the system says.
+        /// The system's error.
         error: io::Error,
     },
     /// The thread cannot be started.
@@ -172,8 +173,7 @@ impl FileSource {
     }
 }
 
-/// The snapshot of a directory that has one file, with this text: what a [`FileSource`] would give,
-/// without a directory.
+/// The snapshot that a [`FileSource`] would make of a directory with one file, which has this text.
 pub fn snapshot_of(text: String, config: FileSourceConfig) -> Snapshot {
     let path = config.directory.join("objects.yaml");
     let settings = SourceSettings {

@@ -15,10 +15,10 @@ use ambit_model::{
     MeshRanges, ObjectName, ObjectOrigin, PolicyKind, Revision, Snapshot, TrustBundle,
 };
 
-/// Something to read.
+/// An input.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Input {
-    /// A file, or a directory, of which the files are read that the agent would read.
+    /// A file, or a directory, of which those files are read that an agent would read.
     Path(PathBuf),
     /// A text and its name in messages.
     Text {
@@ -80,13 +80,13 @@ pub struct BrokenObject {
 /// A file or directory that cannot be read, or a document that is not YAML.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Unreadable {
-    /// Which.
+    /// The file or directory.
     pub path: Arc<PathBuf>,
     /// Its document, from 1, if only that one and those after it are unreadable.
     pub document: Option<usize>,
     /// The line, from 1.
     pub line: Option<usize>,
-    /// Why.
+    /// What is wrong.
     pub problem: String,
 }
 

@@ -24,7 +24,7 @@ pub(super) struct FileReading {
 /// Why a file or the directory cannot be read. A sentence without its subject and full stop.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ReadError {
-    /// The system refuses.
+    /// The system returned an error.
     #[error("cannot be read: {0}")]
     Io(#[from] io::Error),
     /// A directory, pipe or device.

@@ -54,7 +54,7 @@ impl InitArguments {
         }
     }
 
-    /// What was made, and what to do with it.
+    /// Describes what was made, and what to do with it.
     fn lines(&self, made: &CertificateAuthority) -> Result<Vec<String>, jiff::Error> {
         let directory = self.dir.display();
         let until = Timestamp::try_from(made.valid_until())?;

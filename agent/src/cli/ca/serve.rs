@@ -43,7 +43,7 @@ pub(super) struct ServeArguments {
     /// its own node. May be given several times.
     #[arg(long = "node-account")]
     node_accounts: Vec<ServiceAccount>,
-    /// The audience that tokens have to be for.
+    /// The required audience of tokens.
     #[arg(long, default_value = "istio-ca")]
     audience: String,
     /// A file with the cluster's JWKS, to check tokens without the API server; read again when it
@@ -59,7 +59,7 @@ pub(super) struct ServeArguments {
     /// How to reach the API server [default: as a pod of the cluster].
     #[arg(long)]
     kubeconfig: Option<PathBuf>,
-    /// How many certificates a caller may ask for at once.
+    /// How many certificates a caller may ask for in a burst.
     #[arg(long, default_value = "512")]
     burst: NonZeroU32,
     /// How many certificates a caller may ask for per second in the long run.

@@ -20,7 +20,7 @@ pub(super) struct SignArguments {
     /// A certificate signing request in PEM, or - for the standard input. Only its key counts.
     #[arg(long, value_name = "FILE")]
     csr: PathBuf,
-    /// Whose certificate it will be: spiffe://<trust domain>/ns/<namespace>/sa/<service account>.
+    /// The identity of the certificate: spiffe://TRUST_DOMAIN/ns/NAMESPACE/sa/SERVICE_ACCOUNT.
     #[arg(long, value_name = "SPIFFE ID", value_parser = WorkloadIdentity::from_spiffe_id)]
     identity: WorkloadIdentity,
     /// How long it is valid, in seconds; never longer than the CA's own certificates.

@@ -1,4 +1,4 @@
-//! The question, as the command line puts it.
+//! The question on the command line.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};

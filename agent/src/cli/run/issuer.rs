@@ -19,7 +19,7 @@ pub(super) struct IssuerArguments {
     #[arg(long, env = "AMBIT_CA_DIR", conflicts_with = "ca_address")]
     ca_dir: Option<PathBuf>,
     /// A CA that speaks Istio's protocol, such as istiod, instead of the embedded one:
-    /// https://HOST[:15012].
+    /// https://HOST:PORT (default port 15012).
     #[arg(long, env = "AMBIT_CA_ADDRESS", requires = "ca_root")]
     ca_address: Option<CaAddress>,
     /// The roots (PEM) that the CA's own certificate must chain to.

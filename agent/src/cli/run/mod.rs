@@ -49,10 +49,10 @@ pub(super) struct RunArguments {
     /// would count as outside the mesh, and be dialled in plaintext.
     #[arg(long, env = "AMBIT_MESH_CIDR", value_delimiter = ',', required = true)]
     mesh_cidr: Vec<IpNet>,
-    /// A part of the mesh's CIDRs that is outside of it.
+    /// A part of the mesh's CIDRs that is outside the mesh.
     #[arg(long, env = "AMBIT_MESH_CIDR_EXCLUDE", value_delimiter = ',')]
     mesh_cidr_exclude: Vec<IpNet>,
-    /// The directory for pins, on a bpffs, of this agent alone.
+    /// The directory for pins, on a bpffs. Only this agent may use it.
     #[arg(long, env = "AMBIT_PIN_DIR", default_value = "/sys/fs/bpf/ambit")]
     pin_dir: PathBuf,
     /// The admin socket.

@@ -28,23 +28,19 @@ pub(super) enum LeftoverError {
     /// They cannot be found.
     #[error("network namespaces that no pod is served in cannot be found: {0}")]
     Search(#[source] EnrolError),
-    /// It is still there.
+    /// It could not be taken out of the kernel.
     #[error(
         "the network namespace with cookie {} could not be taken out of the kernel: {source}",
         .netns.0
     )]
     Removal {
-        /// Which.
         netns: NetnsCookie,
-        /// Why.
         source: EnrolError,
     },
-    /// It is as an earlier agent left it.
+    /// It could not be closed.
     #[error("the network namespace with cookie {} could not be closed: {source}", .netns.0)]
     Closing {
-        /// Which.
         netns: NetnsCookie,
-        /// Why.
         source: EnrolError,
     },
 }
@@ -196,12 +192,12 @@ fn decide_without_object(life: NetnsLife, reason: &str) -> LeftoverDecision {
     }
 }
 
-/// Whether a pod's objects say that it is a pod of this node and not in the mesh.
+/// Whether a pod's objects say that it is on this node and not opted in.
 pub(super) fn opts_out(snapshot: &Snapshot, node: &str, pod: &Workload) -> bool {
     pod.node.as_deref() == Some(node) && snapshot.opts_out(pod)
 }
 
-/// Whether an object is that of the pod which a namespace was given to: of the same uid, or naming
+/// Whether an object describes the pod that a namespace was given to: it has the same uid, or names
 /// that namespace.
 fn is_about(pod: &Workload, owner: &PodOwner, life: NetnsLife) -> bool {
     let names_it = || match life {

@@ -144,7 +144,7 @@ fn what_is_gone_leaves_and_what_is_not_known_stays() {
 }
 
 #[test]
-fn an_agent_killed_while_it_took_a_pod_in_leaves_nothing_for_ever() {
+fn an_agent_killed_while_it_enrols_a_pod_leaves_nothing_forever() {
     let decision = decision_on(mesh(vec![]), Some(&served()), NetnsLife::Unattached);
     assert!(
         matches!(decision, LeftoverDecision::Remove(_)),
@@ -155,7 +155,7 @@ fn an_agent_killed_while_it_took_a_pod_in_leaves_nothing_for_ever() {
 }
 
 #[test]
-fn what_nobody_was_given_stays_closed_until_all_that_name_it_are_out() {
+fn a_contested_namespace_stays_closed_until_all_that_name_it_are_out() {
     let naming = |name: &str, membership: Membership| Workload {
         membership,
         netns: Some(NetnsReference::Path("/proc/self/ns/net".into())),

@@ -2,17 +2,17 @@
 
 use serde_json::{Value, json};
 
-/// Something that holds of a request or not.
+/// A condition on requests.
 #[derive(Clone, Debug)]
 pub(super) enum Expression {
     All(Vec<Self>),
     Any(Vec<Self>),
     Not(Box<Self>),
-    /// What both languages know by this name.
+    /// A condition that both languages have under this name.
     Either(Value),
-    /// What only permissions know: the destination, the path.
+    /// A condition of permissions only: the destination, the path.
     Permission(Value),
-    /// What only principals know: the peer.
+    /// A condition of principals only: the peer.
     Principal(Value),
 }
 
@@ -21,9 +21,8 @@ impl Expression {
         Self::Not(Box::new(self))
     }
 
-    /// As a policy of Envoy's. Those have permissions and principals, of which both have to hold, so
-    /// that a conjunction can be divided among them; what is within one may be about one of the two
-    /// only.
+    /// As an Envoy policy. It has permissions and principals, which must both match, so a conjunction
+    /// can be divided between them; each part may be about one of the two only.
     pub(super) fn policy(self) -> Value {
         let Self::All(parts) = self else {
             unreachable!("a rule is a conjunction")

@@ -1,5 +1,5 @@
-//! AuthorizationPolicies as Envoy's RBAC filters, as Istio's documentation has their meaning. Written
-//! without a look at Ambit's evaluator; only for policies that Istio admits.
+//! Translates AuthorizationPolicies into Envoy's RBAC filters, by Istio's documentation. Written
+//! independently of Ambit's evaluator, and only for policies that Istio admits.
 
 mod expression;
 mod opaque;
@@ -15,7 +15,7 @@ use values::{
     server_name, service_account, source_block, trust_domain,
 };
 
-/// One filter for DENY, then one for ALLOW, each where there are such policies: of requests.
+/// One filter of requests for DENY, then one for ALLOW, each only if there are policies with this action.
 pub(crate) fn http_filters(policies: &[Value]) -> Vec<Value> {
     let rules = rules(policies).into_iter();
     rules
@@ -31,7 +31,7 @@ pub(crate) fn http_filters(policies: &[Value]) -> Vec<Value> {
         .collect()
 }
 
-/// The same, of connections that carry no HTTP.
+/// The same for connections that do not carry HTTP.
 pub(crate) fn network_filters(policies: &[Value]) -> Vec<Value> {
     let left: Vec<_> = policies.iter().map(without_http).collect();
     let rules = rules(&left).into_iter();
@@ -71,7 +71,7 @@ fn list(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }
 
-/// Principals of Envoy's can say all that a rule says, but for what is about the destination.
+/// Envoy's principals can express everything in a rule except what is about the destination.
 fn rule(rule: &Value) -> Value {
     let alternatives = |clause: &str, inside: &str| {
         let all: Vec<_> = list(&rule[clause])
@@ -152,6 +152,6 @@ fn bracketed(key: &str, text: &str) -> Expression {
     match kind {
         "request.headers" => header(names[0], text),
         "request.auth.claims" => claim(&names, text),
-        _ => unreachable!("{key} is no key of Istio's"),
+        _ => unreachable!("{key} is not a key of Istio's"),
     }
 }

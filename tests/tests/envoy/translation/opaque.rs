@@ -1,12 +1,12 @@
-//! What is left of a policy for bytes that are no HTTP, as Istio has it.
+//! What remains of a policy for bytes that are not HTTP, by Istio's rules.
 
 use serde_json::Value;
 
 /// Fields of sources and operations that are about requests, without their `not`.
 const FIELDS: [&str; 4] = ["hosts", "methods", "paths", "requestPrincipals"];
 
-/// A policy for such bytes: of an ALLOW policy the rules that say nothing of HTTP, of a DENY policy
-/// what its rules say besides.
+/// A policy for these bytes: of an ALLOW policy the rules that do not mention HTTP, of a DENY policy
+/// its rules without the fields about HTTP.
 pub(super) fn without_http(policy: &Value) -> Value {
     let mut policy = policy.clone();
     let is_denial = policy["action"] == "DENY";
@@ -16,7 +16,7 @@ pub(super) fn without_http(policy: &Value) -> Value {
     policy
 }
 
-/// Erases all that a rule says of HTTP, and returns whether it did say something.
+/// Removes a rule's fields about HTTP, and returns whether there were any.
 fn erase(rule: &mut Value) -> bool {
     let mut has_erased = false;
     for (clause, inside) in [("from", "source"), ("to", "operation")] {

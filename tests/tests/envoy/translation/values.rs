@@ -16,7 +16,7 @@ fn text(value: &str) -> Option<Value> {
     }
 }
 
-/// The same, of something that has to be there and not empty.
+/// The same for a value that must be present and not empty.
 fn not_empty(value: &str) -> Value {
     text(value).unwrap_or_else(|| regex(".+"))
 }

@@ -163,7 +163,7 @@ fn mark(out: &mut Writer<'_>, left_out: usize) -> fmt::Result {
     }
 }
 
-/// Hands each field to a function, its value cut to what may be shown.
+/// Calls a function with each field, whose value is cut to its limit.
 struct Fields<F> {
     each: F,
     result: fmt::Result,

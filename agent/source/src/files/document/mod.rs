@@ -93,7 +93,7 @@ pub(super) struct ParsedFile {
 pub(super) struct DocumentError {
     /// The document, from 1.
     pub(super) document: usize,
-    /// The object, as far as it is legible: `Pod shop/cart`.
+    /// The object, if its name can be read: `Pod shop/cart`.
     pub(super) object: Option<String>,
     pub(super) location: Option<Location>,
     /// The field at fault; `None` if the document is not YAML.
