@@ -32,7 +32,7 @@ use ambit_model::{CallerAddress, Destination, OriginalDestination, ProviderServi
 use ambit_policy::MeshView;
 use ambit_relay::Close;
 
-/// Bytes that may be on their way to an authorizer in the pod itself, in each direction.
+/// The buffer, in bytes and for each direction, of a connection to an authorizer in the pod itself.
 const OWN_BUFFER: usize = 64 << 10;
 
 /// The network as one pod sees it.
