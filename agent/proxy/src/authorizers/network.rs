@@ -28,7 +28,7 @@ use crate::shard::pod::ServedPod;
 use crate::verdict::Termination;
 use ambit_authorizer::{AuthorizerStream, Endpoint, NotConnected, PodNetwork, resolve};
 use ambit_http::{Downstream, TunnelIo};
-use ambit_model::{CallerAddress, Destination, OriginalDestination, ProviderService};
+use ambit_model::{CallerAddress, Destination, ProviderService};
 use ambit_policy::MeshView;
 use ambit_relay::Close;
 
@@ -110,7 +110,7 @@ async fn connect(
     endpoint: &Endpoint,
 ) -> Result<Connected, FailedAttempt> {
     let address = endpoint.address();
-    let refused = |refusal| connection.unrouted(OriginalDestination(address), refusal);
+    let refused = |refusal| connection.unrouted(address, refusal);
     let slot = connection.pod.caps.take(Resource::Outbound);
     let slot = slot.map_err(|over| refused(over.into()))?;
     let opened = match endpoint {

@@ -77,7 +77,7 @@ pub(crate) enum TunnelError {
     #[error(transparent)]
     Identity(#[from] PeerIdentityError),
     /// The peer proved another identity.
-    #[error("{peer} proved to be {found}, but {expected} was expected there")]
+    #[error("{peer} proved the identity {found}, but {expected} was expected")]
     WrongIdentity {
         /// The peer's HBONE address.
         peer: SocketAddr,

@@ -28,8 +28,8 @@ pub(crate) enum RequestRefusal {
     /// Its body cannot be shown to the external authorizers that want it.
     #[error(transparent)]
     BodyUnavailable(#[from] BodyUnavailable),
-    /// An external authorizer does not agree.
-    #[error("the external authorizer {} does not agree: {disagreement}", .consultation.provider)]
+    /// An external authorizer did not allow it.
+    #[error("the external authorizer {} did not allow it: {disagreement}", .consultation.provider)]
     NotApproved {
         consultation: Consultation,
         disagreement: Disagreement,

@@ -1,8 +1,9 @@
 //! Finds authorizers that would be asked about their own checks, in an endless loop, before they are asked.
 //!
-//! A check by a pod of the mesh is a request to that pod, and the pod's own policies may name an authorizer
-//! for it. If that leads back to the first authorizer, no check would ever be answered. Agents whose
-//! models differ for a moment may miss a loop; then the limits on the time and number of checks end it.
+//! An authorizer may itself be a pod of the mesh. A check is then a request to that pod, and the pod's own
+//! policies may name an authorizer for it. If that leads back to the first authorizer, no check would ever
+//! be answered. Agents whose models differ for a moment may miss a loop; then the limits on the time and
+//! number of checks end it.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -52,7 +53,7 @@ impl Search<'_> {
             .find_map(|endpoint| self.asked_by(endpoint, asker, &check))
     }
 
-    /// Returns the endpoints that an agent serves. Of those with the same policies it returns one.
+    /// Returns the endpoints that are opted in; of those with the same policies, one.
     fn endpoints(&self, service: &ProviderService) -> Vec<Target> {
         let mut endpoints = in_mesh(&self.view.snapshot, service).unwrap_or_default();
         endpoints.retain(|one| one.workload.enrolment == Enrolment::OptedIn);

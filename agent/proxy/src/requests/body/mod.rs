@@ -27,12 +27,12 @@ pub(super) struct BodyDemand {
 pub(crate) enum BodyUnavailable {
     /// It is longer than a provider may see.
     #[error(
-        "its body is longer than {0} bytes, which is the maxRequestBytes of an external authorizer \
-         that may not be shown a part (allowPartialMessage)"
+        "the body is longer than {0} bytes, the maxRequestBytes of an external authorizer that may not \
+         be shown a part (allowPartialMessage)"
     )]
     TooLong(usize),
     /// It did not come in time.
-    #[error("its body did not come within {0:?}, and an external authorizer is to see it")]
+    #[error("the body did not arrive within {0:?}, and an external authorizer has to see it")]
     TimedOut(Duration),
     /// The pod's cap on held bodies is used up.
     #[error(transparent)]
