@@ -73,7 +73,7 @@ pub(crate) enum JudgedDelivery {
 /// The evaluator's permit for a connection that is not HTTP.
 struct OpaquePermit {
     permit: Permit,
-    /// The authorizers that agreed.
+    /// The authorizers that were consulted and did not refuse it.
     approvals: Approvals,
 }
 
@@ -292,7 +292,7 @@ async fn judge_in_userspace(
 async fn judge_opaque(context: &ConnectionContext) -> Result<OpaquePermit, Refusal> {
     let attributes = context.attributes();
     let approvals = authorizers::consult_on_opaque(context).await?;
-    // The view of this moment. An authorizer that only these policies name has not agreed.
+    // The view of a later moment. An authorizer that only these policies name has not agreed.
     let view = context.pod.view();
     let judge = Judge::new(&view, &context.pod.workload);
     note(context, &judge);

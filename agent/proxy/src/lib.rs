@@ -2,6 +2,10 @@
 //!
 //! One thread per shard, each with a runtime of its own; a connection stays on the shard that
 //! accepted it. No failure leads to plaintext.
+//!
+//! Start with `inbound`, `outbound` and `verdict`: they are the way of a connection from its accept
+//! to its end. `connection` is what is known of one meanwhile. Streams of tunnels are accepted and opened
+//! in `hbone`, requests are judged one by one in `requests`.
 
 mod authorizers;
 mod connection;
@@ -13,8 +17,6 @@ mod outbound;
 mod requests;
 mod route;
 mod shard;
-#[cfg(test)]
-mod test_objects;
 mod verdict;
 
 pub use connection::registry::ConnectionInfo;

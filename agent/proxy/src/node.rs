@@ -1,4 +1,4 @@
-//! The node's proxy: its shards, seen from the control plane.
+//! The node's proxy as the control plane sees it: starts its shards and sends them commands.
 
 use std::io;
 use std::num::NonZeroUsize;
@@ -24,18 +24,18 @@ use ambit_model::{ObjectName, Workload};
 use ambit_observe::events::RecentEvents;
 use ambit_policy::MeshView;
 
-/// Shards of a proxy that is not told how many to have are no more than this.
+/// The most shards, if the configuration does not set a number.
 const DEFAULT_SHARDS: usize = 4;
 
-/// Commands that may wait for a shard.
+/// How many commands may wait for a shard.
 const COMMAND_QUEUE: usize = 64;
 
-/// How the proxy is set up.
+/// The configuration of the proxy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct ProxyConfig {
     /// Shards, 1 to [`MAX_SHARDS`]. `None`: as many as the CPU quota or the cores allow, up to 4.
     pub shards: Option<NonZeroUsize>,
-    /// Caps and time-outs.
+    /// Caps and timeouts.
     pub limits: ProxyLimits,
 }
 
@@ -46,32 +46,33 @@ pub struct PodAttachment {
     pub workload: Arc<Workload>,
     /// Its certificates.
     pub certificates: WorkloadCertificates,
-    /// Its kernel side and its listeners, by shard.
+    /// Its datapath and its listeners, by shard.
     pub shards: Vec<(PodDatapathParts, PodListeners)>,
 }
 
-/// Why the proxy could not do what it was asked.
+/// Why the proxy could not carry out a command.
 #[derive(Debug, thiserror::Error)]
 pub enum ProxyError {
     /// A shard could not be started.
     #[error("the proxy's shard {shard} could not be started: {source}")]
     Start {
-        /// Which one.
+        /// The number of the shard.
         shard: usize,
         /// What failed.
         source: io::Error,
     },
-    /// A shard has ended: a fault of ours. The kernel refuses what it served.
+    /// A shard has ended, which is a fault of the agent. The kernel refuses the connections that it
+    /// served.
     #[error("the proxy's shard {0} is not running; its connections are refused. Restart the agent")]
     ShardGone(usize),
-    /// The listeners were made for another number of shards.
+    /// The listeners were created for another number of shards.
     #[error("the pod {pod} has listeners for {given} shards, but the proxy has {shards}")]
     ShardCount {
         /// The pod.
         pod: ObjectName,
-        /// What it has.
+        /// The number of shards that it has listeners for.
         given: usize,
-        /// What the proxy has.
+        /// The number of shards of the proxy.
         shards: usize,
     },
     /// A pod's listeners could not be used.
@@ -84,7 +85,7 @@ pub enum ProxyError {
     },
 }
 
-/// The node's proxy. Dropping it ends every connection; [`Proxy::stop`] does so in order.
+/// The node's proxy. Dropping it resets every connection; [`Proxy::stop`] gives them time to end.
 #[derive(Debug)]
 pub struct Proxy {
     shards: Vec<ShardHandle>,
@@ -102,7 +103,7 @@ impl Proxy {
     /// record in `events` what they deny.
     ///
     /// # Errors
-    /// [`ProxyError::Start`] where a thread or its runtime cannot be made.
+    /// [`ProxyError::Start`] if a thread or its runtime cannot be created.
     pub fn start(
         config: ProxyConfig,
         mesh: &watch::Receiver<Arc<MeshView>>,
@@ -123,16 +124,15 @@ impl Proxy {
         })
     }
 
-    /// How many shards there are: the listeners of every pod are made for so many.
+    /// Returns the number of shards. Every pod needs listeners for each of them.
     pub fn shards(&self) -> usize {
         self.shards.len()
     }
 
-    /// Serves a pod. It is being served when this returns, so that the kernel may be told to send
-    /// its traffic.
+    /// Serves a pod. When this returns the pod is served, and the kernel may send its traffic.
     ///
     /// # Errors
-    /// [`ProxyError`]; what was begun is undone by [`Proxy::remove_pod`].
+    /// [`ProxyError`]; [`Proxy::remove_pod`] undoes what was begun.
     pub async fn add_pod(&self, pod: PodAttachment) -> Result<(), ProxyError> {
         let name = &pod.workload.name;
         if pod.shards.len() != self.shards.len() {
@@ -164,8 +164,8 @@ impl Proxy {
         Ok(())
     }
 
-    /// Stops serving a pod. Its listeners, tunnels, deliveries and stocked sockets are closed when
-    /// this returns. A pod that is not served is no error.
+    /// Stops serving a pod. When this returns, its listeners, tunnels, deliveries and stocked sockets are
+    /// closed. It is not an error if the pod is not served.
     ///
     /// # Errors
     /// [`ProxyError::ShardGone`].
@@ -179,8 +179,8 @@ impl Proxy {
         Ok(())
     }
 
-    /// Judges every connection by the view of the mesh that is published by now, and ends those that
-    /// it does not allow; tells how many. To be called after the kernel's tables follow that view.
+    /// Judges every connection by the current view of the mesh, and ends those that it does not allow.
+    /// Returns how many it ended. Call this after the kernel's tables follow that view.
     ///
     /// # Errors
     /// [`ProxyError::ShardGone`].
@@ -192,7 +192,7 @@ impl Proxy {
             .sum())
     }
 
-    /// The live connections, by shard and age.
+    /// Lists the live connections, by shard and age.
     ///
     /// # Errors
     /// [`ProxyError::ShardGone`].
@@ -200,7 +200,7 @@ impl Proxy {
         Ok(self.ask_all(ShardCommand::Connections).await?.concat())
     }
 
-    /// What the shards have done since they were started.
+    /// Returns the counts of all shards since they were started.
     ///
     /// # Errors
     /// [`ProxyError::ShardGone`].
@@ -212,18 +212,18 @@ impl Proxy {
         Ok(all)
     }
 
-    /// Stops: nothing new is accepted, live connections have `drain` to end of themselves, then
-    /// they are reset. Until then they are judged again when that is asked.
+    /// Stops the proxy: it accepts nothing new, gives live connections the time `drain` to end, and then
+    /// resets them. Meanwhile [`Proxy::judge_again`] still works.
     ///
     /// # Errors
-    /// [`ProxyError::ShardGone`] where a shard had ended before.
+    /// [`ProxyError::ShardGone`] if a shard had ended before.
     pub async fn stop(&self, drain: Duration) -> Result<(), ProxyError> {
         self.ask_all(|done| ShardCommand::Stop(Stop { drain, done }))
             .await?;
         Ok(())
     }
 
-    /// Asks all shards at once.
+    /// Asks all shards concurrently.
     async fn ask_all<T>(
         &self,
         command: impl Fn(oneshot::Sender<T>) -> ShardCommand,
@@ -234,7 +234,7 @@ impl Proxy {
 }
 
 impl ShardHandle {
-    /// Runs what `shard` makes on a thread of its own.
+    /// Runs the shard that `shard` creates on a thread of its own.
     fn start(
         number: usize,
         shard: impl FnOnce() -> Shard + Send + 'static,
@@ -285,10 +285,10 @@ impl ShardHandle {
     }
 }
 
-/// How many shards: as configured, else by what the node gives.
+/// Returns the number of shards: as configured, else by the node's parallelism.
 fn shard_count(configured: Option<NonZeroUsize>, parallelism: usize) -> usize {
-    let wanted = configured.map_or(parallelism.min(DEFAULT_SHARDS), NonZeroUsize::get);
-    wanted.clamp(1, MAX_SHARDS)
+    let number = configured.map_or(parallelism.min(DEFAULT_SHARDS), NonZeroUsize::get);
+    number.clamp(1, MAX_SHARDS)
 }
 
 #[cfg(test)]

@@ -86,7 +86,7 @@ pub(crate) async fn serve(pod: Rc<ServedPod>, stream: TcpStream, peer: SocketAdd
     };
     let _slot = match connection.pod.caps.take(Resource::Outbound) {
         Ok(slot) => slot,
-        Err(over) => return connection.unrouted(dialled, over.into()).close(),
+        Err(over) => return connection.unrouted(dialled.0, over.into()).close(),
     };
     match connect(&connection, dialled).await {
         Ok(opened) => carry(opened, client).await,
@@ -102,8 +102,8 @@ async fn connect(
     let pod = &connection.pod;
     let endpoints = resolve(pod.mesh.clone(), dialled, pod.limits.hold)
         .await
-        .map_err(|refusal| connection.unrouted(dialled, refusal))?;
-    let mut tried = Err(connection.unrouted(dialled, Refusal::Unknown(dialled.0)));
+        .map_err(|refusal| connection.unrouted(dialled.0, refusal))?;
+    let mut tried = Err(connection.unrouted(dialled.0, Refusal::Unknown(dialled.0)));
     for endpoint in &endpoints {
         tried = match endpoint {
             ServiceEndpoint::Pod(target) => connection.attempt(target).await,
@@ -273,8 +273,8 @@ impl OutboundConnection {
     }
 
     /// A refusal before an endpoint was chosen.
-    pub(crate) fn unrouted(&self, dialled: OriginalDestination, refusal: Refusal) -> FailedAttempt {
-        let context = self.context(None, ConnectionEnd::unknown(dialled.0));
+    pub(crate) fn unrouted(&self, to: SocketAddr, refusal: Refusal) -> FailedAttempt {
+        let context = self.context(None, ConnectionEnd::unknown(to));
         FailedAttempt::new(context, refusal)
     }
 

@@ -1,5 +1,4 @@
-//! Where a connection that a pod opened goes: pure decisions, from the model and the address that
-//! was dialled.
+//! Routes a connection from a pod: pure decisions, from the model and the original destination.
 
 use std::net::SocketAddr;
 
@@ -14,18 +13,18 @@ use ambit_model::{Destination, Membership, ServiceEndpoint, Workload};
 /// How many endpoints of a Service are tried before a connection is refused.
 const ATTEMPTS: usize = 3;
 
-/// What becomes of a connection that a pod opened.
+/// Where a connection from a pod goes.
 #[derive(Debug)]
 pub(crate) enum Route {
-    /// To one of these, which are never empty.
+    /// To one of these endpoints; there is at least one.
     Endpoints(Vec<ServiceEndpoint>),
-    /// Nowhere yet: the model may learn of the address in a moment. Refused so if it does not.
+    /// Nowhere yet: the model may learn of the address in a moment. If it does not, this is the refusal.
     Hold(Refusal),
-    /// Nowhere.
+    /// Nowhere: it is refused.
     Refuse(Refusal),
 }
 
-/// Decides where a connection to `dialled` goes.
+/// Decides where a connection goes whose original destination is `dialled`.
 pub(crate) fn route(destination: Destination, dialled: SocketAddr) -> Route {
     match destination {
         Destination::Workload(target) => endpoints(vec![ServiceEndpoint::Pod(target)]),
@@ -51,7 +50,7 @@ pub(crate) fn route(destination: Destination, dialled: SocketAddr) -> Route {
     }
 }
 
-/// Nobody is sent to HBONE's port: there it would be the agent that answers, not the application.
+/// Refuses an endpoint on HBONE's port: the agent would answer there, not the application.
 fn endpoints(endpoints: Vec<ServiceEndpoint>) -> Route {
     let mut addresses = endpoints.iter().map(ServiceEndpoint::address);
     match addresses.find(|address| address.port() == HBONE_PORT) {
@@ -60,10 +59,10 @@ fn endpoints(endpoints: Vec<ServiceEndpoint>) -> Route {
     }
 }
 
-/// How an endpoint is reached by `caller`.
+/// Returns the path from `caller` to an endpoint.
 ///
 /// A pod that is opted in but never enrolled gets a tunnel, since its objects do not say that it is
-/// outside: it is refused unless another implementation answers on its HBONE port.
+/// outside the mesh: the connection is refused unless another implementation answers on its HBONE port.
 pub(crate) fn path_to(endpoint: &Workload, caller: &Workload) -> Path {
     if caller.uid == endpoint.uid {
         return Path::OwnPod;
@@ -74,7 +73,7 @@ pub(crate) fn path_to(endpoint: &Workload, caller: &Workload) -> Path {
     }
 }
 
-/// The endpoints to try, in random order, each as likely to be the first as any other.
+/// Returns the endpoints to try, in random order. Each is equally likely to be the first.
 pub(crate) fn attempts(
     mut endpoints: Vec<ServiceEndpoint>,
     rng: &mut impl Rng,
@@ -87,10 +86,38 @@ pub(crate) fn attempts(
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::sync::Arc;
 
-    use super::super::test_objects::{target, workload};
     use super::*;
-    use ambit_model::{NeverEnrolled, ObjectName, PodEndpoint};
+    use ambit_model::{IstioClaim, NeverEnrolled, ObjectName, PodEndpoint};
+
+    /// A ready pod of namespace `shop` with one address, whose uid is its name.
+    fn workload(name: &str, address: &str, enrolment: Enrolment) -> Workload {
+        let identity = format!("cluster.local/ns/shop/sa/{name}");
+        Workload {
+            name: ObjectName::new("shop", name),
+            uid: name.into(),
+            node: None,
+            addresses: vec![address.parse().expect("an address")],
+            identity: identity.parse().expect("an identity"),
+            labels: [("app".to_owned(), name.to_owned())].into(),
+            enrolment,
+            ready: true,
+            named_ports: [].into(),
+            probe_ports: [].into(),
+            netns: None,
+            istio_claim: IstioClaim::None,
+        }
+    }
+
+    /// A pod's port 8080.
+    fn target(workload: Workload) -> PodEndpoint {
+        let address = SocketAddr::new(workload.addresses[0], 8080);
+        PodEndpoint {
+            workload: Arc::new(workload),
+            address,
+        }
+    }
 
     fn dialled() -> SocketAddr {
         "10.96.0.1:80".parse().expect("valid")
@@ -130,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn what_leads_nowhere_is_refused() {
+    fn a_destination_without_an_endpoint_is_refused() {
         let empty = Destination::Service {
             service: service(),
             endpoints: Vec::new(),
@@ -154,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_behind_a_service_and_not_known_is_held() {
+    fn a_service_with_unknown_endpoints_is_held() {
         let held = route(Destination::Unexplained(service()), dialled());
         assert!(matches!(
             held,

@@ -144,7 +144,7 @@ pub(super) fn authorizers_in_the_mesh_are_asked_through_it(lab: &Lab) -> Result<
     ensure!(grpc.log().contains(MARK), "{}", grpc.log());
     let log = site.agents[1].log();
     ensure!(
-        log.contains("asked again, without an end"),
+        log.contains("asked again, in an endless loop"),
         "no sentence about the round"
     );
     let mut found = connections(&site)?;

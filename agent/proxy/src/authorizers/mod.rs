@@ -26,7 +26,7 @@ pub(crate) enum Agreement {
     LetThrough,
 }
 
-/// Why an authorizer does not agree.
+/// Why an authorizer did not allow a request or connection.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Disagreement {
     /// It denied.
@@ -45,8 +45,8 @@ pub(crate) enum Disagreement {
     NoAuthorizer(&'static str),
     /// The policies of its own pod would have it asked about the check.
     #[error(
-        "asking it would have it asked again, without an end, because of a CUSTOM policy on its own \
-         pod {0}; take that pod, or what it is asked, out of the policy"
+        "asking it would have it asked again, in an endless loop, because of a CUSTOM policy on its \
+         own pod {0}; exclude that pod, or the checks, from the policy"
     )]
     AskedAboutItself(ObjectName),
 }
@@ -54,7 +54,7 @@ pub(crate) enum Disagreement {
 /// Consults every authorizer that CUSTOM policies name for a connection that is not HTTP.
 ///
 /// # Errors
-/// [`Refusal`] if one does not agree.
+/// [`Refusal`] if one does not allow it.
 pub(crate) async fn consult_on_opaque(context: &ConnectionContext) -> Result<Approvals, Refusal> {
     let view = context.pod.view();
     let judge = Judge::new(&view, &context.pod.workload);
@@ -89,7 +89,7 @@ pub(crate) async fn ask(
     let Consultation { provider, decider } = consultation;
     let found = settings
         .extension_provider(provider)
-        .ok_or(Disagreement::NoAuthorizer("there is none of this name"))?;
+        .ok_or(Disagreement::NoAuthorizer("no provider has this name"))?;
     let check = AuthorizationCheck {
         source: CheckPeer {
             address: context.source.address,

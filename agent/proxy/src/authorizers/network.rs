@@ -28,11 +28,11 @@ use crate::shard::pod::ServedPod;
 use crate::verdict::Termination;
 use ambit_authorizer::{AuthorizerStream, NotConnected, PodNetwork, ServiceEndpoint, resolve};
 use ambit_http::{Downstream, TunnelIo};
-use ambit_model::{CallerAddress, Destination, OriginalDestination, ProviderService};
+use ambit_model::{CallerAddress, Destination, ProviderService};
 use ambit_policy::MeshView;
 use ambit_relay::CloseMode;
 
-/// Bytes that may be on their way to an authorizer in the pod itself, in each direction.
+/// The buffer, in bytes and for each direction, of a connection to an authorizer in the pod itself.
 const OWN_BUFFER: usize = 64 << 10;
 
 /// The network as one pod sees it.
@@ -113,7 +113,7 @@ async fn connect(
     endpoint: &ServiceEndpoint,
 ) -> Result<Connected, FailedAttempt> {
     let address = endpoint.address();
-    let refused = |refusal| connection.unrouted(OriginalDestination(address), refusal);
+    let refused = |refusal| connection.unrouted(address, refusal);
     let slot = connection.pod.caps.take(Resource::Outbound);
     let slot = slot.map_err(|over| refused(over.into()))?;
     let opened = match endpoint {

@@ -35,16 +35,14 @@ pub(crate) enum Refusal {
         dialled: SocketAddr,
     },
     #[error(
-        "it is not known what is behind the Service {service}: it selects no pods and has no \
-         EndpointSlice"
+        "the endpoints of the Service {service} are not known: it has no selector and no EndpointSlice"
     )]
     NoEndpointsKnown {
         service: ObjectName,
         dialled: SocketAddr,
     },
     #[error(
-        "no object tells what {endpoint} is, an endpoint of the Service {service} in the mesh's \
-         ranges"
+        "no object describes {endpoint}, an endpoint of the Service {service} in the mesh's ranges"
     )]
     UnknownEndpoint {
         service: ObjectName,
@@ -57,7 +55,7 @@ pub(crate) enum Refusal {
     },
     #[error("{0} is a tunnel port, which no application may dial")]
     HbonePort(SocketAddr),
-    #[error("{0} is not an address and port that this pod may be reached at")]
+    #[error("this pod does not accept connections at {0}")]
     ForeignAddress(SocketAddr),
     #[error(transparent)]
     OverCap(#[from] OverCap),
@@ -73,7 +71,7 @@ pub(crate) enum Refusal {
     PeerIdentity(#[from] PeerIdentityError),
     #[error("denied by this pod's policies: {1}")]
     Denied(Layer, Denial),
-    #[error("the external authorizer {} does not agree: {disagreement}", .consultation.provider)]
+    #[error("the external authorizer {} did not allow it: {disagreement}", .consultation.provider)]
     NotApproved {
         consultation: Consultation,
         disagreement: Disagreement,
@@ -84,7 +82,7 @@ pub(crate) enum Refusal {
     Tunnel(#[from] TunnelError),
     #[error("nothing answered within {0:?}")]
     DialTimedOut(Duration),
-    #[error("the other side left before it was connected")]
+    #[error("the caller left before it was connected")]
     CallerLeft,
     #[error(transparent)]
     Terminated(#[from] Termination),

@@ -1,4 +1,4 @@
-//! What a shard has done, by outcome.
+//! Counts what a shard has done, by outcome.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use ambit_authorizer::AuthorizerStats;
 /// number is bounded.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct ProxyStats {
-    /// Connections under way.
+    /// Live connections.
     pub live: u64,
     /// Connections that ran to their end, by direction and path.
     pub finished: BTreeMap<&'static str, u64>,
@@ -20,11 +20,11 @@ pub struct ProxyStats {
     pub refused: BTreeMap<&'static str, u64>,
     /// Established connections that were ended, by reason.
     pub terminated: BTreeMap<&'static str, u64>,
-    /// Requests that were judged one by one, by what became of them.
+    /// Requests that were judged one by one, by outcome.
     pub requests: BTreeMap<&'static str, u64>,
-    /// What AUDIT policies and dry runs had noted.
+    /// Notes of AUDIT policies and dry runs.
     pub noted: BTreeMap<&'static str, u64>,
-    /// What external authorizers were asked.
+    /// Checks by external authorizers.
     pub authorizers: AuthorizerStats,
     /// Payload bytes of ended connections, from source to destination.
     pub bytes_sent: u64,
@@ -64,7 +64,10 @@ impl ProxyStats {
 
 impl ShardStats {
     pub(crate) fn finished(&self, direction: ConnectionDirection, path: Path) {
-        count(&mut self.0.borrow_mut().finished, way(direction, path));
+        count(
+            &mut self.0.borrow_mut().finished,
+            direction_and_path(direction, path),
+        );
     }
 
     pub(crate) fn refused(&self, reason: &'static str) {
@@ -89,7 +92,7 @@ impl ShardStats {
         stats.bytes_received += bytes_received;
     }
 
-    /// The counts, with what others count: connections under way, and external authorizers.
+    /// Returns the counts, with those that are kept elsewhere: live connections and external authorizers.
     pub(crate) fn read(&self, live: usize, authorizers: AuthorizerStats) -> ProxyStats {
         ProxyStats {
             live: live as u64,
@@ -99,7 +102,7 @@ impl ShardStats {
     }
 }
 
-const fn way(direction: ConnectionDirection, path: Path) -> &'static str {
+const fn direction_and_path(direction: ConnectionDirection, path: Path) -> &'static str {
     match (direction, path) {
         (ConnectionDirection::Outbound, Path::Tunnel) => "outbound-tunnel",
         (ConnectionDirection::Outbound, Path::Plaintext) => "outbound-plaintext",

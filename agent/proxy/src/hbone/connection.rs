@@ -1,4 +1,4 @@
-//! One HTTP/2 connection to a peer, with the streams that share it.
+//! An HTTP/2 connection to a peer, and the streams that share it.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -17,26 +17,27 @@ use crate::shard::turns::Budget;
 use ambit_relay::{CONNECTION_WINDOW, STREAM_WINDOW, client_settings};
 use ambit_relay::{Occupancy, StreamLease};
 
-/// Streams that share a connection before another is opened, where the peer allows as many.
+/// How many streams share a connection before another is opened. A peer may allow fewer.
 const STREAMS: usize = 100;
 
-/// Streams whose peers do not read: with one more they could hold all of a connection's window,
-/// and every other stream would wait for them. New streams go elsewhere before that.
+/// The most streams of a connection that may stall because their peers do not read. One more could hold
+/// all of the connection's window, and every other stream would wait for them. New streams go to another
+/// connection before that.
 const STALLED: usize = (CONNECTION_WINDOW / STREAM_WINDOW) as usize - 1;
 
-/// The age from which on a connection takes no new stream.
+/// The age at which a connection stops taking new streams.
 const MAX_AGE: Duration = Duration::from_secs(3600);
 
 /// How long a connection without streams is kept.
 const IDLE: Duration = Duration::from_secs(90);
 
-/// How often a connection is asked whether it is alive.
+/// How often a peer is pinged.
 const PING_EVERY: Duration = Duration::from_secs(20);
 
-/// How long it may take to answer. A frozen peer is noticed by then.
+/// How long a peer may take to answer a ping.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// An open connection.
+/// An HTTP/2 connection to a peer.
 pub(super) struct TunnelConnection {
     requests: SendRequest<Bytes>,
     driver: AbortHandle,
@@ -45,15 +46,15 @@ pub(super) struct TunnelConnection {
     epoch: u64,
 }
 
-/// Why a connection was closed from this side.
+/// Why this side closed a connection.
 enum CloseReason {
     Silent,
     Idle,
 }
 
 impl TunnelConnection {
-    /// Begins HTTP/2 on a stream whose peer has been verified, over `transport`. `epoch` is that of
-    /// the certificate that it was opened with. It runs on `budget`.
+    /// Begins HTTP/2 on a stream whose peer is verified, over `transport`. `epoch` is that of the
+    /// certificate with which the stream was opened. The connection runs on `budget`.
     ///
     /// # Errors
     /// [`TunnelError::Http2`].
@@ -98,8 +99,8 @@ impl TunnelConnection {
         })
     }
 
-    /// Whether it may take new streams at all, `epoch` being that of today's certificate. A peer
-    /// that drains (GOAWAY) takes none, though its open streams go on.
+    /// Whether it may take new streams at all. `epoch` is that of the current certificate. A peer that
+    /// drains (GOAWAY) takes none, while its open streams go on.
     pub(super) fn takes_streams(&self, epoch: u64) -> bool {
         let is_current = self.epoch == epoch && self.opened.elapsed() < MAX_AGE;
         let refuses = matches!(self.requests.clone().ready().now_or_never(), Some(Err(_)));
@@ -111,7 +112,7 @@ impl TunnelConnection {
         self.occupancy.is_open()
     }
 
-    /// Whether one more stream would be carried as well as the others.
+    /// Whether it has room for one more stream.
     pub(super) fn has_room(&self) -> bool {
         let most = STREAMS.min(self.requests.current_max_send_streams());
         self.occupancy.streams() < most && self.occupancy.stalled() < STALLED
@@ -123,14 +124,14 @@ impl TunnelConnection {
         self.driver.abort();
     }
 
-    /// A place for one stream.
+    /// Takes a place for one stream.
     pub(super) fn take(&self) -> (SendRequest<Bytes>, StreamLease) {
         (self.requests.clone(), StreamLease::take(&self.occupancy))
     }
 }
 
-/// Resolves when the peer no longer answers, or nobody needs the connection. In the latter case it
-/// is marked closed before anybody else can run.
+/// Resolves when the peer no longer answers, or when the connection has been idle for [`IDLE`]. In the latter
+/// case it is marked closed before another task can run.
 async fn disuse(pings: Option<h2::PingPong>, occupancy: &Occupancy) -> CloseReason {
     let Some(mut pings) = pings else {
         return std::future::pending().await;
@@ -163,7 +164,7 @@ mod tests {
 
     const EPOCH: u64 = 1;
 
-    /// What the other side of a connection does.
+    /// What the peer of a connection does.
     #[derive(Clone, Copy, PartialEq, Eq)]
     enum PeerBehaviour {
         Answers,
@@ -175,7 +176,7 @@ mod tests {
         Freezes,
     }
 
-    /// Runs a test with a clock that leaps to the next timer when nothing else is to be done.
+    /// Runs a test with a clock that jumps to the next timer when all tasks wait.
     fn run<T: Future<Output = ()>>(peer: PeerBehaviour, test: impl FnOnce(TunnelConnection) -> T) {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -212,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_is_of_its_certificate() {
+    fn a_connection_takes_streams_only_with_its_own_certificate() {
         run(PeerBehaviour::Answers, async |connection| {
             assert!(connection.takes_streams(EPOCH));
             assert!(!connection.takes_streams(EPOCH + 1));
@@ -220,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_has_room_for_so_many_streams() {
+    fn a_connection_has_room_for_a_limited_number_of_streams() {
         run(PeerBehaviour::Answers, async |connection| {
             let mut leases: Vec<_> = (0..STREAMS).map(|_| connection.take().1).collect();
             assert!(!connection.has_room());
@@ -255,13 +256,14 @@ mod tests {
     }
 
     #[test]
-    fn a_frozen_peer_is_noticed() {
+    fn a_connection_to_a_frozen_peer_is_closed() {
         run(PeerBehaviour::Freezes, async |connection| {
             let _in_use = connection.take();
             sleep(PING_EVERY + PING_TIMEOUT + Duration::from_secs(1)).await;
             assert!(!connection.is_open());
         });
     }
+
     fn open_stream(connection: &TunnelConnection) -> impl Sized + use<> {
         let (mut requests, lease) = connection.take();
         let mut request = http::Request::new(());

@@ -1,4 +1,4 @@
-//! The tunnels that one pod has open from one shard: many streams share a connection.
+//! The tunnels that one pod has open from one shard. Many streams share a connection.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -33,16 +33,16 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a CONNECT may go unanswered.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The pool of one pod on one shard. Its certificate is the pod's own.
+/// The tunnels of one pod on one shard. They use the pod's own certificate.
 pub(crate) struct TunnelPool {
     datapath: PodDatapath,
     certificates: WorkloadCertificates,
-    /// What its connections run on.
+    /// The budget that its connections run on.
     budget: Rc<Budget>,
     peers: RefCell<HashMap<TunnelDestination, Rc<PeerConnections>>>,
 }
 
-/// Where a tunnel leads, and who has to be there.
+/// The peer of a tunnel: its address, and the pod and identity that have to be there.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct TunnelDestination {
     address: SocketAddr,
@@ -51,15 +51,15 @@ struct TunnelDestination {
     uid: Arc<str>,
 }
 
-/// Why a tunnel could not be opened. There is no other way to the peer.
+/// Why a tunnel could not be opened. The proxy then refuses the connection: there is no fallback.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TunnelError {
-    /// The peer's node does not answer.
+    /// The peer cannot be connected.
     #[error("no tunnel to {peer}: {source}; is the pod's node running an HBONE proxy?")]
     Dial {
         /// The peer's HBONE address.
         peer: SocketAddr,
-        /// Why.
+        /// The cause.
         source: DialError,
     },
     /// This pod has no valid certificate.
@@ -70,20 +70,20 @@ pub(crate) enum TunnelError {
     Tls {
         /// The peer's HBONE address.
         peer: SocketAddr,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
-    /// The peer names no workload.
+    /// The peer's certificate does not name a workload.
     #[error(transparent)]
     Identity(#[from] PeerIdentityError),
-    /// The peer is somebody else.
-    #[error("{peer} proved to be {found}, but {expected} was expected there")]
+    /// The peer proved another identity.
+    #[error("{peer} proved the identity {found}, but {expected} was expected")]
     WrongIdentity {
         /// The peer's HBONE address.
         peer: SocketAddr,
-        /// Who it is.
+        /// The identity that it proved.
         found: WorkloadIdentity,
-        /// Who it should be.
+        /// The identity of the endpoint's pod.
         expected: WorkloadIdentity,
     },
     /// HTTP/2 failed.
@@ -91,7 +91,7 @@ pub(crate) enum TunnelError {
     Http2 {
         /// The peer's HBONE address.
         peer: SocketAddr,
-        /// Why.
+        /// The cause.
         source: h2::Error,
     },
     /// The destination's policies deny it.
@@ -100,15 +100,15 @@ pub(crate) enum TunnelError {
         /// The peer's HBONE address.
         peer: SocketAddr,
     },
-    /// The destination answered something else.
+    /// The destination answered with another status.
     #[error("{peer} refused the connection with status {status}")]
     Refused {
         /// The peer's HBONE address.
         peer: SocketAddr,
-        /// What it answered.
+        /// The status.
         status: StatusCode,
     },
-    /// The destination does not answer.
+    /// The destination did not answer.
     #[error("{peer} did not answer within {timeout:?}")]
     TimedOut {
         /// The peer's HBONE address.
@@ -147,8 +147,15 @@ impl TunnelError {
     }
 }
 
-/// Connections to a peer. Locked while one is being opened, so that callers at the same time share
-/// it.
+/// A connection with a place for one stream.
+struct PooledConnection {
+    requests: SendRequest<Bytes>,
+    lease: StreamLease,
+    /// Whether it was opened for this stream.
+    is_new: bool,
+}
+
+/// The connections to one peer. Locked while one is being opened, so that concurrent callers share it.
 type PeerConnections = Mutex<Vec<TunnelConnection>>;
 
 impl std::fmt::Debug for TunnelPool {
@@ -188,11 +195,15 @@ impl TunnelPool {
             uid: Arc::clone(&endpoint.workload.uid),
         };
         loop {
-            let (requests, lease, fresh) = self.connection(&peer).await?;
+            let PooledConnection {
+                requests,
+                lease,
+                is_new,
+            } = self.connection(&peer).await?;
             match requests.ready().await {
                 Ok(requests) => return connect(requests, lease, &peer, endpoint, caller).await,
-                // It died in the pool, and nothing was sent on it.
-                Err(_) if !fresh => {}
+                // It died in the pool; nothing was sent on it.
+                Err(_) if !is_new => {}
                 Err(source) => {
                     return Err(TunnelError::Http2 {
                         peer: peer.address,
@@ -213,29 +224,34 @@ impl TunnelPool {
         }
     }
 
-    /// A connection with room, and whether it is a new one.
-    async fn connection(
-        &self,
-        peer: &TunnelDestination,
-    ) -> Result<(SendRequest<Bytes>, StreamLease, bool), TunnelError> {
+    /// Returns a connection with room for a stream.
+    async fn connection(&self, peer: &TunnelDestination) -> Result<PooledConnection, TunnelError> {
         let connections = Rc::clone(self.peers.borrow_mut().entry(peer.clone()).or_default());
         let mut connections = connections.lock().await;
-        // Without a valid certificate nothing new goes out, on an open connection neither.
+        // Without a valid certificate no new stream is opened, not even on an open connection.
         let tls = self.certificates.client()?;
         connections.retain(|connection| connection.takes_streams(tls.epoch()));
         if let Some(open) = connections.iter().find(|connection| connection.has_room()) {
             let (requests, lease) = open.take();
-            return Ok((requests, lease, false));
+            return Ok(PooledConnection {
+                requests,
+                lease,
+                is_new: false,
+            });
         }
         self.forget_idle_peers();
-        // On the heap: most tunnels find a connection that is open, and would keep room for this.
+        // On the heap: most tunnels find an open connection, and would keep room for this.
         let opened = Box::pin(self.connect(peer, &tls)).await?;
         let (requests, lease) = opened.take();
         connections.push(opened);
-        Ok((requests, lease, true))
+        Ok(PooledConnection {
+            requests,
+            lease,
+            is_new: true,
+        })
     }
 
-    /// Forgets the peers to which nothing is open, unless somebody is about to open it.
+    /// Forgets the peers without an open connection, unless one is being opened.
     fn forget_idle_peers(&self) {
         self.peers.borrow_mut().retain(|_, connections| {
             let Ok(open) = connections.try_lock() else {
@@ -338,7 +354,7 @@ async fn connect(
     }
 }
 
-/// The request target of a CONNECT (RFC 9110, section 9.3.6).
+/// Returns the request target of a CONNECT (RFC 9110, section 9.3.6).
 #[expect(clippy::expect_used, reason = "an address and port is an authority")]
 fn authority(to: SocketAddr) -> http::Uri {
     let authority = http::uri::Authority::try_from(to.to_string()).expect("an authority");

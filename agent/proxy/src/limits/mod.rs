@@ -1,4 +1,4 @@
-//! What one pod may use of the proxy, so that a flood towards or from one pod is that pod's problem.
+//! Caps on what one pod may use of the proxy, so that a flood to or from one pod is that pod's problem.
 
 pub(crate) mod places;
 
@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::limits::places::PodPlaces;
 
-/// Caps per pod, over all shards, and time-outs per connection.
+/// Caps per pod, over all shards, and timeouts per connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ProxyLimits {
     /// Connections that the pod's processes have open to the mesh. Default 16,384, below the
@@ -17,11 +17,11 @@ pub struct ProxyLimits {
     pub outbound: usize,
     /// Tunnels to the pod whose peers have proved an identity, shared by identity. Default 4,096.
     pub inbound: usize,
-    /// Tunnels to the pod whose peers have not proved an identity yet, shared by where they come
-    /// from. Default 256.
+    /// Tunnels to the pod whose peers have not proved an identity yet, shared by unverified source.
+    /// Default 256.
     pub handshakes: usize,
-    /// Undecided plaintext connections accepted for the pod, shared by where they come from.
-    /// Default 4,096.
+    /// Undecided plaintext connections accepted for the pod, shared by unverified source. Default
+    /// 4,096.
     pub plaintext: usize,
     /// Open CONNECT streams towards the pod, over all its tunnels, shared by identity. Default
     /// 16,384.
@@ -30,17 +30,17 @@ pub struct ProxyLimits {
     /// the pod's callers send and its applications do not read takes at most
     /// `ample` × 32 MiB + `inbound` × 256 KiB of memory. Default 16.
     pub ample: usize,
-    /// Bytes of requests' bodies that are held while external authorizers are asked about them, and
-    /// until they have been passed on. Default 64 MiB.
+    /// Bytes of request bodies that are held while external authorizers are consulted, and until they
+    /// are passed on. Default 64 MiB.
     pub bodies: usize,
-    /// File descriptors that the connections of one pod take together: outbound, inbound and
-    /// delivered. Default: no cap; see [`ProxyLimits::within`].
+    /// File descriptors of all connections of one pod: outbound, inbound and delivered. Default: no cap; see [`ProxyLimits::within`].
     pub descriptors: usize,
     /// From TCP accept to the end of the TLS handshake. Default 10 s.
     pub handshake_timeout: Duration,
     /// From dialling an endpoint to its answer: TCP, TLS and CONNECT. Default 10 s.
     pub dial_timeout: Duration,
-    /// From a request's head to as much of its body as external authorizers are shown. Default 60 s.
+    /// From a request's head to the end of the part of its body that external authorizers see. Default
+    /// 60 s.
     pub body_timeout: Duration,
     /// How long a connection to an address that the model does not know yet is held before it is
     /// refused. Default 2 s.
@@ -67,9 +67,9 @@ impl Default for ProxyLimits {
 }
 
 impl ProxyLimits {
-    /// Caps for a process that may have `descriptors` open: one pod gets at most five eighths, so
-    /// that a pod that is flooded leaves some to the others. Of these, whoever has not been let pass
-    /// anything gets five eighths at most, so that what was let pass finds some.
+    /// Returns the caps for a process that may have `descriptors` open. One pod gets at most five eighths
+    /// of them, so that a flooded pod leaves some to the others. Of these, connections on which policy has
+    /// let nothing pass get at most five eighths, so that the others find some.
     #[must_use]
     pub fn within(self, descriptors: u64) -> Self {
         let most = usize::try_from(descriptors).unwrap_or(usize::MAX);
@@ -84,7 +84,7 @@ impl ProxyLimits {
     }
 }
 
-/// What a cap counts.
+/// A resource that a cap counts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Resource {
     Outbound,
@@ -93,7 +93,7 @@ pub(crate) enum Resource {
     Descriptors,
 }
 
-/// A pod's cap is used up.
+/// A pod has used up a cap.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the pod has {cap} {} already, which is its cap", .resource.plural())]
 pub(crate) struct OverCap {
@@ -101,7 +101,7 @@ pub(crate) struct OverCap {
     cap: usize,
 }
 
-/// Part of a pod's cap, given back when dropped.
+/// A share of a pod's cap, given back on drop.
 #[derive(Debug)]
 pub(crate) struct Slot {
     own: OwnedSemaphorePermit,
@@ -109,11 +109,11 @@ pub(crate) struct Slot {
     descriptor: Option<OwnedSemaphorePermit>,
 }
 
-/// One pod's caps. Clones share them: every shard has one.
+/// One pod's caps. Every shard has a clone; clones share the caps.
 #[derive(Clone, Debug)]
 pub(crate) struct PodCaps {
     limits: ProxyLimits,
-    /// What is shared among those who call.
+    /// The places that callers share.
     pub(crate) places: PodPlaces,
     outbound: Arc<Semaphore>,
     ample: Arc<Semaphore>,
@@ -122,7 +122,7 @@ pub(crate) struct PodCaps {
 }
 
 impl Resource {
-    /// Whether one of it comes with a descriptor that nothing else counts.
+    /// Whether one of it takes a descriptor that nothing else counts.
     const fn takes_descriptor(self) -> bool {
         match self {
             Self::Outbound => true,
@@ -156,7 +156,7 @@ impl PodCaps {
     /// Takes one of a resource.
     ///
     /// # Errors
-    /// [`OverCap`] where the pod has used it up.
+    /// [`OverCap`] if the pod has used it up.
     pub(crate) fn take(&self, resource: Resource) -> Result<Slot, OverCap> {
         let own = self.acquire(resource, 1)?;
         let descriptor = if resource.takes_descriptor() {
@@ -167,10 +167,10 @@ impl PodCaps {
         Ok(Slot { own, descriptor })
     }
 
-    /// Takes so many bytes of bodies, to those of `slot`.
+    /// Takes `number` more bytes of bodies, and adds them to `slot`.
     ///
     /// # Errors
-    /// [`OverCap`] where the pod has not so many left; `slot` keeps what it has.
+    /// [`OverCap`] if the pod has fewer left; `slot` keeps what it has.
     pub(crate) fn hold_bytes(&self, slot: &mut Option<Slot>, number: u32) -> Result<(), OverCap> {
         let more = self.acquire(Resource::Bodies, number)?;
         match slot {
@@ -250,11 +250,11 @@ mod tests {
     }
 
     #[test]
-    fn strangers_leave_descriptors_to_what_was_let_pass() {
+    fn unverified_sources_leave_descriptors_to_connections_that_policy_let_pass() {
         for descriptors in [16, 1024, 20_000, 1 << 20] {
             let limits = ProxyLimits::default().within(descriptors);
-            let strangers = limits.inbound + limits.plaintext + limits.handshakes;
-            assert!(8 * strangers <= 5 * limits.descriptors, "{descriptors}");
+            let unverified = limits.inbound + limits.plaintext + limits.handshakes;
+            assert!(8 * unverified <= 5 * limits.descriptors, "{descriptors}");
         }
     }
 

@@ -1,29 +1,30 @@
-//! The places of a pod's inbound connections, shared fairly among whoever calls: see
+//! The places of a pod's inbound connections, shared fairly among their sources: see
 //! [`ambit_admission`].
 //!
-//! A stranger takes places of strangers only; a place among the tunnels takes a certificate of the
-//! mesh. What policy lets pass is in use, and keeps its place. What waits, or was never let pass, gives
-//! way to a source that holds less.
+//! A source without a verified identity takes only places of unverified sources; a place among the tunnels
+//! requires a certificate of the mesh. A connection on which policy lets something pass occupies its place
+//! and keeps it. A connection that waits, or on which nothing was let pass, gives way to a source that
+//! holds fewer places.
 
 use crate::limits::ProxyLimits;
 use ambit_admission::{Occupied, Seat, SeatHandle, Seats, UnverifiedSource};
 use ambit_model::WorkloadIdentity;
 
-/// Whose share a connection counts towards.
+/// The source whose share of the places a connection counts towards.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum PlaceSource {
-    /// It has proved this identity.
+    /// A verified identity.
     Identity(WorkloadIdentity),
-    /// It has proved nothing.
+    /// No identity is verified.
     Unverified(UnverifiedSource),
 }
 
-/// What a place is for.
+/// The kind of connection that a place is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum PlaceKind {
-    /// A tunnel whose peer has not proved its identity yet.
+    /// A tunnel whose peer has not proved an identity yet.
     Handshake,
-    /// A tunnel of a peer that has.
+    /// A tunnel whose peer is verified.
     Tunnel,
     /// A plaintext connection.
     Plaintext,
@@ -31,7 +32,7 @@ pub(crate) enum PlaceKind {
     Stream,
 }
 
-/// A pod's places are all in use.
+/// All of a pod's places of one kind are occupied.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the pod has {cap} {} already, which is its cap, and none may be displaced", .kind.plural())]
 pub(crate) struct NoPlace {
@@ -39,7 +40,7 @@ pub(crate) struct NoPlace {
     cap: usize,
 }
 
-/// One pod's places. Clones share them: every shard has one.
+/// One pod's places. Every shard has a clone; clones share the places.
 #[derive(Clone, Debug)]
 pub(crate) struct PodPlaces {
     limits: ProxyLimits,
@@ -49,15 +50,15 @@ pub(crate) struct PodPlaces {
     streams: Seats<PlaceSource>,
 }
 
-/// The places that a connection uses while policy lets something pass on it: its own, and that of
-/// the tunnel that it came in.
+/// The places that a connection occupies while policy lets something pass on it: its own, and that of
+/// its tunnel.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ConnectionPlaces {
     pub(crate) own: Option<SeatHandle<PlaceSource>>,
     pub(crate) tunnel: Option<SeatHandle<PlaceSource>>,
 }
 
-/// Places in use, until this is dropped.
+/// Places that are occupied until this is dropped.
 #[derive(Debug)]
 pub(crate) struct OccupiedPlaces {
     #[expect(dead_code, reason = "held for its drop")]
@@ -91,7 +92,7 @@ impl PodPlaces {
     /// Takes a place for a source.
     ///
     /// # Errors
-    /// [`NoPlace`] where all are in use.
+    /// [`NoPlace`] if all are occupied.
     pub(crate) fn take(
         &self,
         kind: PlaceKind,
@@ -160,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_used_keeps_its_place_and_the_tunnel_that_it_came_in() {
+    fn an_occupied_stream_keeps_its_place_and_that_of_its_tunnel() {
         let places = places(1);
         let tunnel = places.take(PlaceKind::Tunnel, source(1)).expect("free");
         let stream = places.take(PlaceKind::Stream, source(1)).expect("free");

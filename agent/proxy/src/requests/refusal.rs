@@ -1,4 +1,4 @@
-//! Why a request is not passed on, and what its client is told.
+//! Why a request is not passed on, and the response that tells its client.
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
@@ -10,13 +10,13 @@ use ambit_http::Rejection;
 use ambit_jwt::Unauthenticated;
 use ambit_policy::{BadPath, Consultation, Decider, Denial};
 
-/// What a denied client is told, as Istio's proxies put it.
+/// The body of the response to a denied request, as in Istio's proxies.
 const DENIED: &str = "RBAC: access denied";
 
 /// Why a request is not passed on.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RequestRefusal {
-    /// Its path is none.
+    /// Its path is malformed.
     #[error(transparent)]
     BadPath(#[from] BadPath),
     /// The pod's policies deny it.
@@ -25,11 +25,11 @@ pub(crate) enum RequestRefusal {
     /// A token in it is not accepted.
     #[error(transparent)]
     Unauthenticated(#[from] Unauthenticated),
-    /// Its body cannot be shown to the external authorizers that are to see it.
+    /// Its body cannot be shown to the external authorizers that want it.
     #[error(transparent)]
     BodyUnavailable(#[from] BodyUnavailable),
-    /// An external authorizer does not agree.
-    #[error("the external authorizer {} does not agree: {disagreement}", .consultation.provider)]
+    /// An external authorizer did not allow it.
+    #[error("the external authorizer {} did not allow it: {disagreement}", .consultation.provider)]
     NotApproved {
         consultation: Consultation,
         disagreement: Disagreement,
@@ -37,7 +37,7 @@ pub(crate) enum RequestRefusal {
 }
 
 impl RequestRefusal {
-    /// The word that counts it.
+    /// The word under which metrics count it.
     pub(crate) const fn as_str(&self) -> &'static str {
         match self {
             Self::BadPath(_) => "bad-request",
@@ -48,7 +48,7 @@ impl RequestRefusal {
         }
     }
 
-    /// The rule that decided, where one did.
+    /// The rule that decided, if one did.
     pub(crate) const fn decider(&self) -> Option<&Decider> {
         match self {
             Self::BadPath(_) | Self::Unauthenticated(_) | Self::BodyUnavailable(_) => None,
@@ -57,7 +57,7 @@ impl RequestRefusal {
         }
     }
 
-    /// The answer to the client. `url` is the request's, without its query.
+    /// Returns the response to the client. `url` is the request's URL without its query.
     pub(crate) fn rejection(self, url: &str) -> Rejection {
         match self {
             Self::BadPath(_) => rejection(StatusCode::BAD_REQUEST, ""),

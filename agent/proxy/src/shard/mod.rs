@@ -1,4 +1,4 @@
-//! One shard: a thread with a single-threaded runtime of its own, which serves its part of every
+//! A shard: a thread with a single-threaded runtime of its own, which serves its part of every
 //! pod's connections. A connection stays on the shard that accepted it.
 
 pub(crate) mod accept;
@@ -35,7 +35,7 @@ use ambit_model::Workload;
 use ambit_observe::events::RecentEvents;
 use ambit_policy::MeshView;
 
-/// A pod, as one shard is asked to serve it.
+/// What one shard needs to serve a pod.
 #[derive(Debug)]
 pub(crate) struct ShardPod {
     pub(crate) workload: Arc<Workload>,
@@ -46,7 +46,7 @@ pub(crate) struct ShardPod {
     pub(crate) checks: CheckSlots,
 }
 
-/// What a shard is asked to do; each answers when it is done.
+/// A command to a shard, which replies when it is done.
 #[derive(Debug)]
 pub(crate) enum ShardCommand {
     AddPod(Box<ShardPod>, oneshot::Sender<io::Result<()>>),
@@ -57,7 +57,7 @@ pub(crate) enum ShardCommand {
     Stop(Stop),
 }
 
-/// To end, once connections have had some time to end of themselves.
+/// The command to stop after connections have had time to end by themselves.
 #[derive(Debug)]
 pub(crate) struct Stop {
     pub(crate) drain: Duration,
@@ -100,11 +100,11 @@ impl Shard {
         }
     }
 
-    /// Obeys commands until [`ShardCommand::Stop`], or until nobody can send one any more.
+    /// Executes commands until [`ShardCommand::Stop`], or until every sender is gone.
     pub(crate) async fn run(mut self, mut commands: mpsc::Receiver<ShardCommand>) {
         tokio::task::spawn_local(self.turns.clone().run());
         while let Some(command) = commands.recv().await {
-            if let Some(Stop { drain, done }) = self.obey(command) {
+            if let Some(Stop { drain, done }) = self.execute(command) {
                 self.drain(drain, &mut commands).await;
                 self.close().await;
                 let _ = done.send(());
@@ -114,9 +114,9 @@ impl Shard {
         self.close().await;
     }
 
-    /// Does what it is told, except to stop.
-    fn obey(&mut self, command: ShardCommand) -> Option<Stop> {
-        // An answer that nobody waits for any more is no loss.
+    /// Executes a command, and returns the one to stop.
+    fn execute(&mut self, command: ShardCommand) -> Option<Stop> {
+        // It does not matter if nothing waits for the reply any more.
         match command {
             ShardCommand::AddPod(pod, done) => {
                 let _ = done.send(self.add_pod(*pod));
@@ -139,6 +139,14 @@ impl Shard {
     }
 
     fn add_pod(&mut self, pod: ShardPod) -> io::Result<()> {
+        let (served, listeners) = self.assemble(pod);
+        listen(&served, listeners)?;
+        self.pods.insert(served.datapath.netns(), served);
+        Ok(())
+    }
+
+    /// Puts together what serves a pod on this shard. Nothing is accepted yet.
+    fn assemble(&self, pod: ShardPod) -> (Rc<ServedPod>, PodListeners) {
         let ShardPod {
             workload,
             certificates,
@@ -168,9 +176,7 @@ impl Shard {
             tasks: PodTasks::new(budget),
             datapath,
         });
-        listen(&served, listeners)?;
-        self.pods.insert(served.datapath.netns(), served);
-        Ok(())
+        (served, listeners)
     }
 
     fn remove_pod(&mut self, netns: NetnsCookie, removal: PodRemoval, done: oneshot::Sender<()>) {
@@ -190,8 +196,8 @@ impl Shard {
             .collect()
     }
 
-    /// Gives connections `time` to end of themselves. What else is asked meanwhile is done: a change
-    /// of policy ends them at once.
+    /// Gives connections `time` to end by themselves. Executes other commands meanwhile, so that a change of
+    /// policy still ends connections immediately.
     async fn drain(&mut self, time: Duration, commands: &mut mpsc::Receiver<ShardCommand>) {
         let pods: Vec<_> = self.pods.values().cloned().collect();
         let mut drained = pin!(join_all(pods.iter().map(|pod| pod.drain())));
@@ -201,7 +207,7 @@ impl Shard {
                 _ = &mut drained => return,
                 () = &mut late => break,
                 Some(command) = commands.recv() => {
-                    self.obey(command);
+                    self.execute(command);
                 }
             }
         }

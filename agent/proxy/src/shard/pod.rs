@@ -1,4 +1,4 @@
-//! A pod as one shard serves it.
+//! A pod as one shard serves it: what its connections need, and when they are judged again or closed.
 
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -42,7 +42,7 @@ pub(crate) struct ServedPod {
 }
 
 impl ServedPod {
-    /// The mesh as it is known at this moment.
+    /// Returns the current view of the mesh.
     pub(crate) fn view(&self) -> Arc<MeshView> {
         Arc::clone(&self.mesh.borrow())
     }
@@ -56,18 +56,18 @@ impl ServedPod {
         }
     }
 
-    /// The pod's first address of the family of `other`.
+    /// Returns the pod's first address of the same family as `other`.
     pub(crate) fn address_like(&self, other: IpAddr) -> Option<IpAddr> {
         let same_family = |own: &&IpAddr| own.is_ipv4() == other.is_ipv4();
         self.datapath.addresses().iter().find(same_family).copied()
     }
 
-    /// Whether `address` is one of the pod's own.
+    /// Whether `address` is one of the pod's addresses.
     pub(crate) fn has_address(&self, address: IpAddr) -> bool {
         self.datapath.addresses().contains(&address.to_canonical())
     }
 
-    /// Whose share a connection from `address` counts towards, as long as it has proved no identity.
+    /// Returns the source that a connection from `address` counts towards until it has proved an identity.
     pub(crate) fn unverified_source(&self, address: IpAddr) -> PlaceSource {
         let mesh = self.mesh.borrow();
         PlaceSource::Unverified(match mesh.snapshot.by_address(address) {
@@ -76,15 +76,15 @@ impl ServedPod {
         })
     }
 
-    /// Whether a connection may go on, as the mesh is known at this moment.
+    /// Checks by the current view of the mesh that a connection may go on.
     ///
     /// # Errors
-    /// Why it may not.
+    /// Why it has to end.
     pub(crate) fn still_holds(&self, requirement: &Requirement) -> Result<(), Termination> {
         Judge::new(&self.view(), &self.workload).still_holds(requirement)
     }
 
-    /// Judges every connection again; tells how many were ended.
+    /// Judges every connection again. Returns how many it ended.
     pub(crate) fn judge_again(&self) -> usize {
         let view = self.view();
         let judge = Judge::new(&view, &self.workload);
@@ -92,13 +92,13 @@ impl ServedPod {
             .judge(|requirement| judge.still_holds(requirement))
     }
 
-    /// Accepts nothing new, and waits until the pod has no connection.
+    /// Stops accepting, and waits until the pod has no connections but those to authorizers.
     pub(crate) async fn drain(&self) {
         self.tasks.drain();
         self.registry.emptied().await;
     }
 
-    /// Ends everything: listeners, tunnels, deliveries. Returns when they have ended.
+    /// Ends everything: listeners, tunnels, deliveries. Returns when all have ended.
     pub(crate) async fn close(&self, removal: PodRemoval) {
         self.registry
             .judge(|_| Err(Termination::PodRemoved(removal)));

@@ -1,4 +1,4 @@
-//! The tasks of one pod on one shard, which end with it.
+//! The tasks of one pod on one shard, which end when the pod is no longer served.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 use crate::shard::turns::Budget;
 
-/// How far the serving of a pod has come.
+/// The stages of serving a pod.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum ServingPhase {
     Serving,
@@ -19,7 +19,7 @@ enum ServingPhase {
     Closed,
 }
 
-/// A pod's tasks. They run on the pod's budget.
+/// A pod's tasks, which run on the pod's budget.
 #[derive(Debug)]
 pub(crate) struct PodTasks {
     budget: Rc<Budget>,
@@ -37,12 +37,12 @@ impl PodTasks {
         }
     }
 
-    /// What the tasks run on.
+    /// The budget that the tasks run on.
     pub(crate) fn budget(&self) -> &Rc<Budget> {
         &self.budget
     }
 
-    /// Runs a task until its end or [`PodTasks::close`].
+    /// Runs a task until it ends or [`PodTasks::close`] ends it.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + 'static) {
         self.spawn_until(ServingPhase::Closed, task);
     }
@@ -57,8 +57,8 @@ impl PodTasks {
         self.phase.send_replace(ServingPhase::Draining);
     }
 
-    /// Ends every task, and returns when they have ended. A task that can end of itself is given
-    /// that chance first.
+    /// Ends every task, and returns when they have ended. A task that is ready gets to run once more
+    /// first.
     pub(crate) async fn close(&self) {
         self.phase.send_replace(ServingPhase::Closed);
         loop {
@@ -71,7 +71,7 @@ impl PodTasks {
     }
 
     fn spawn_until(&self, last: ServingPhase, task: impl Future<Output = ()> + 'static) {
-        // On the heap before it begins: select! would keep room for it twice.
+        // On the heap before it begins: select! would reserve its size twice.
         let mut task = self.budget.pace(Box::pin(task));
         let mut phase = self.phase.subscribe();
         let mut running = self.running.borrow_mut();
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn draining_ends_what_accepts_and_closing_ends_the_rest() {
+    fn draining_ends_the_tasks_that_accept_and_closing_ends_the_rest() {
         let runtime = LocalRuntime::new().expect("a runtime");
         runtime.block_on(async {
             let tasks = PodTasks::new(Budget::new(TurnScheduler::default()));

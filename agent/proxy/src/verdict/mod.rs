@@ -1,4 +1,5 @@
-//! Whether a connection may begin, and go on: pure decisions from one view of the mesh.
+//! Decides whether a connection may begin, and whether it may go on: pure decisions from one view of the
+//! mesh.
 
 use std::cell::OnceCell;
 use std::net::SocketAddr;
@@ -15,56 +16,57 @@ use ambit_policy::{
     RequestAttributes, RequestPermit, WorkloadPolicies,
 };
 
-/// What has to hold for a connection to go on.
+/// What has to hold for a connection or request to go on.
 #[derive(Clone, Debug)]
 pub(crate) enum Requirement {
-    /// The policies of the pod that it is delivered to allow it.
+    /// The pod's policies allow the connection to its application.
     Policy {
-        /// What they are asked.
+        /// The attributes that they judge.
         connection: ConnectionAttributes,
-        /// What they have been told of its bytes.
+        /// What they know about its bytes.
         content: Content,
     },
-    /// The policies of the pod allow this request.
+    /// The pod's policies allow this request.
     Request {
         /// The connection that it came on.
         connection: ConnectionAttributes,
-        /// What it says.
+        /// The request's own attributes.
         request: Rc<RequestAttributes>,
-        /// Who was asked about it.
+        /// The authorizers that were consulted and did not refuse it.
         approvals: Approvals,
     },
-    /// The endpoint that it was opened to is still what it was, and still to be reached this way.
+    /// The endpoint of the connection is still the same pod, and is still reached by this path.
     Endpoint {
         /// The endpoint.
         workload: Arc<Workload>,
-        /// How it is reached.
+        /// The path by which it was reached.
         path: Path,
     },
-    /// It goes in plaintext to this address, which the mesh leaves alone.
+    /// The connection goes in plaintext to this address, which is still outside the mesh.
     Outside(SocketAddr),
 }
 
-/// What policy has been told of a connection's bytes.
+/// What policy knows about a connection's bytes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Content {
     /// Nothing: none has passed.
     Nothing,
-    /// They may be anything: policy allows the connection whatever it carries.
+    /// Policy allows the connection whatever it carries.
     Anything,
-    /// They are not HTTP, and these authorizers agreed.
+    /// They are not HTTP, and these authorizers did not refuse them.
     Opaque(Approvals),
     /// They are requests, each of which has a requirement of its own.
     Requests,
 }
 
-/// Why a live connection was ended.
+/// Why the proxy ended a live connection. A connection that never carried a byte ends with a
+/// [`crate::connection::refusal::Refusal`].
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Termination {
-    /// Policy does not allow it any more.
+    /// Policy no longer allows it.
     #[error("terminated by policy change: {0}")]
     PolicyChanged(Denial),
-    /// It may carry anything, and policy now depends on its requests.
+    /// It was allowed whatever it carries, and policy now depends on its requests.
     #[error("terminated by policy change: its requests have to be judged from now on")]
     RequestsMatter,
     /// Its endpoint is gone, or another pod has taken its name or identity.
@@ -73,13 +75,13 @@ pub(crate) enum Termination {
     /// It goes in plaintext to a pod that has joined the mesh.
     #[error("terminated: the pod {0} has been opted in, and this connection is plaintext")]
     EndpointOptedIn(ObjectName),
-    /// It goes in plaintext to an address that has become one of the mesh.
+    /// It goes in plaintext to an address that has joined the mesh.
     #[error("terminated: {0} has joined the mesh, and this connection is plaintext")]
     AddressJoined(SocketAddr),
-    /// The pod is not served any more.
+    /// The pod is no longer served.
     #[error("terminated: {0}")]
     PodRemoved(PodRemoval),
-    /// It was idle, and another connection needed its place.
+    /// It was idle, and another connection took its place.
     #[error(
         "terminated: it was idle, the pod's places were used up, and its source held most of them"
     )]
@@ -93,16 +95,16 @@ pub enum PodRemoval {
     /// The pod was deleted.
     #[error("the pod was deleted")]
     Deleted,
-    /// Its objects do not opt it in any more.
+    /// Its objects no longer opt it in.
     #[error("the pod was opted out of the mesh")]
     OptedOut,
     /// Another pod, or another network namespace, has taken its place.
     #[error("the pod was replaced by another of the same name")]
     Replaced,
-    /// Its objects do not opt it out, and it cannot be served.
+    /// It is opted in, and cannot be served any more.
     #[error("the pod is no longer served: its objects changed")]
     NotServed,
-    /// Its enrolment failed after its listeners were made.
+    /// Its enrolment failed after its listeners were created.
     #[error("the pod's enrolment failed")]
     EnrolmentFailed,
     /// The agent stops.
@@ -110,12 +112,12 @@ pub enum PodRemoval {
     AgentStops,
 }
 
-/// One pod's connections, as one view of the mesh judges them.
+/// Judges one pod's connections by one view of the mesh.
 #[derive(Debug)]
 pub(crate) struct Judge<'a> {
     view: &'a MeshView,
     pod: &'a Workload,
-    /// `None` inside: the view does not know the pod, so nothing speaks for its connections.
+    /// `None` inside: the view does not know the pod, so its connections are denied.
     policies: OnceCell<Option<Arc<WorkloadPolicies>>>,
 }
 
@@ -143,7 +145,7 @@ impl Termination {
         }
     }
 
-    /// The rule that ended it, where one did.
+    /// The rule that ended it, if one did.
     pub(crate) const fn decider(&self) -> Option<&Decider> {
         match self {
             Self::PolicyChanged(denial) => denial.decider.as_ref(),
@@ -166,10 +168,10 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// The pod's policies.
+    /// Returns the pod's policies.
     ///
     /// # Errors
-    /// A denial where the view does not know the pod.
+    /// A denial if the view does not know the pod.
     pub(crate) fn policies(&self) -> Result<&WorkloadPolicies, Denial> {
         let policies = self.policies.get_or_init(|| {
             let known = same_workload(&self.view.snapshot, self.pod)?;
@@ -189,7 +191,7 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// Judges a connection to the pod whose bytes are not HTTP.
+    /// Judges a connection to the pod that is not HTTP.
     ///
     /// # Errors
     /// The denial.
@@ -215,8 +217,8 @@ impl<'a> Judge<'a> {
         policies.judge_request(connection, request, approvals)
     }
 
-    /// Names what decided a denial by the kernel, whose tables are compiled from the same policies:
-    /// the evaluator's denial where it gives the same reason, else the kernel's bare reason.
+    /// Adds the decider to a denial by the kernel, whose tables are compiled from the same policies:
+    /// returns the evaluator's denial if it has the same reason, else the kernel's bare reason.
     pub(crate) fn explain(&self, connection: &ConnectionAttributes, reason: Reason) -> Denial {
         match self.connection(connection) {
             ConnectionVerdict::Deny(denial) if denial.reason == reason => denial,
@@ -229,10 +231,10 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// Whether a connection may go on.
+    /// Checks that a connection may go on.
     ///
     /// # Errors
-    /// Why it may not.
+    /// Why it has to end.
     pub(crate) fn still_holds(&self, requirement: &Requirement) -> Result<(), Termination> {
         match requirement {
             Requirement::Policy {
@@ -298,14 +300,14 @@ impl<'a> Judge<'a> {
     }
 }
 
-/// The workload as a snapshot has it; `None` where it is gone or another of its name is there.
+/// Returns the workload as a snapshot has it. `None` if it is gone or if another has its name.
 fn same_workload<'a>(snapshot: &'a Snapshot, workload: &Workload) -> Option<&'a Arc<Workload>> {
     snapshot
         .workload(&workload.name)
         .filter(|now| now.uid == workload.uid)
 }
 
-/// Whether a reason of the kernel is the word of a policy, and not a fault or a closed pod.
+/// Whether the kernel denied because of a policy, and not because of a fault or a closed pod.
 pub(crate) const fn is_policy(reason: Reason) -> bool {
     match reason {
         Reason::DeniedByPolicy | Reason::NoAllowMatched | Reason::PolicyNotEnforceable => true,

@@ -8,7 +8,7 @@ fn holds(mesh: ambit_model::SnapshotParts, address: &str) -> Result<(), Terminat
     Judge::new(&view, &own).still_holds(&Requirement::Outside(address))
 }
 
-/// What is reached in plaintext because the mesh leaves it alone is not once the mesh has it.
+/// An address outside the mesh is reached in plaintext; once it joins the mesh, it is not.
 #[test]
 fn a_connection_to_the_outside_ends_when_its_address_joins_the_mesh() {
     let with = |membership| {

@@ -1,9 +1,9 @@
-//! Authorizers that would be asked about their own checks, again and again: found in the model before
-//! they are asked.
+//! Finds authorizers that would be asked about their own checks, in an endless loop, before they are asked.
 //!
-//! A check to a pod of the mesh is a request to that pod, whose own policies may want an authorizer
-//! asked about it. Where that leads back to the first one, nobody would ever answer. Agents whose
-//! models differ for a moment may miss it; then the checks end with their time and their number.
+//! An authorizer may itself be a pod of the mesh. A check is then a request to that pod, and the pod's own
+//! policies may name an authorizer for it. If that leads back to the first authorizer, no check would ever
+//! be answered. Agents whose models differ for a moment may miss a loop; then the limits on the time and
+//! number of checks end it.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -20,8 +20,8 @@ use ambit_policy::{
     forwarded_for,
 };
 
-/// The pod whose policies would have `provider` asked again, if `asker`'s agent asked it about a
-/// request, or about a connection that has none.
+/// Returns the pod whose policies would have `provider` asked again if `asker`'s agent asked it about a
+/// request, or about a connection that is not HTTP.
 pub(crate) fn asked_again(
     view: &MeshView,
     asker: &Workload,
@@ -39,7 +39,7 @@ pub(crate) fn asked_again(
 struct Search<'a> {
     view: &'a MeshView,
     sought: &'a str,
-    /// Providers that are followed already.
+    /// Providers that have been followed.
     seen: Vec<Arc<str>>,
 }
 
@@ -56,7 +56,7 @@ impl Search<'_> {
             .find_map(|endpoint| self.asked_by(endpoint, asker, &check))
     }
 
-    /// The endpoints with an agent of their own, one of those that have the same policies.
+    /// Returns the endpoints that are opted in; of those with the same policies, one.
     fn endpoints(&self, service: &ProviderService) -> Vec<PodEndpoint> {
         let mut endpoints = in_mesh(&self.view.snapshot, service).unwrap_or_default();
         endpoints.retain(|one| one.workload.membership == Membership::OptedIn);
@@ -132,7 +132,7 @@ impl Search<'_> {
     }
 }
 
-/// The asker's address, as its connection to an endpoint has it.
+/// Returns the address from which the asker connects to an endpoint.
 fn source(asker: &Workload, to: SocketAddr) -> IpAddr {
     let mut own = asker.addresses.iter();
     let own = own.find(|address| address.is_ipv4() == to.is_ipv4());

@@ -14,7 +14,7 @@ use ambit_model::{
 /// The port of every authorizer.
 const PORT: u16 = 9000;
 
-/// Authorizers of the same name as their namespaces and pods, and what policies those have.
+/// Authorizers with the same names as their namespaces and pods, and the policies of those pods.
 struct Mesh {
     providers: BTreeMap<Arc<str>, Arc<ExtensionProvider>>,
     policies: Vec<PolicyObject>,
@@ -70,7 +70,8 @@ impl Mesh {
         self
     }
 
-    /// Where asking a provider about a request for `/checked` by the pod `shop/web` leads back to.
+    /// Returns the pod at which the loop closes, if the pod `shop/web` asks a provider about a request for
+    /// `/checked`.
     fn asked_again(self, provider: &str) -> Option<String> {
         let mut mesh = parts();
         for (name, number) in self.providers.keys().zip(1..) {

@@ -1,8 +1,8 @@
 //! The byte stream under a tunnel's TLS: reads ahead, and gathers what is written.
 //!
 //! TLS reads a few KiB at a time, and HTTP/2 flushes after every frame. A system call for each would
-//! cost more than the encryption. So one read takes all that has come, and a flush sends nothing:
-//! [`Transport::sending`] sends, once per turn, what the future that it drives has written.
+//! cost more than the encryption. So one read takes everything that has come, and a flush sends nothing:
+//! once per turn, [`Transport::sending`] sends what the future that it drives has written.
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
@@ -15,13 +15,13 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::io::poll_read_buf;
 
-/// What is read at once. The buffer is given up when it is empty, so that an idle tunnel has none.
+/// How much one read takes. The buffer is freed when it is empty, so that an idle tunnel has none.
 const READ_AHEAD: usize = 128 << 10;
 
-/// What may be gathered before it has to be sent within a turn.
+/// How much is gathered before it is sent even within a turn.
 const GATHER: usize = 128 << 10;
 
-/// A stream whose clones share it: TLS owns one, and what sends for it another.
+/// A stream that its clones share: TLS owns one, and [`Transport::sending`] uses another.
 #[derive(Debug)]
 pub(crate) struct Transport<S>(Rc<RefCell<Buffered<S>>>);
 
@@ -30,7 +30,7 @@ struct Buffered<S> {
     stream: S,
     incoming: BytesMut,
     outgoing: BytesMut,
-    /// A failure to send, which nobody has waited for.
+    /// A failure to send, which the next write or flush returns.
     failed: Option<io::ErrorKind>,
 }
 
@@ -50,8 +50,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
         })))
     }
 
-    /// Drives a future that reads and writes this stream, and sends what it writes each time that it
-    /// has been polled. What cannot be sent yet is sent by the next such future on this stream.
+    /// Drives a future that reads and writes this stream, and sends what it has written each time that it
+    /// has been polled. The next such future on this stream sends what cannot be sent yet.
     pub(crate) async fn sending<F: Future>(&self, future: F) -> F::Output {
         let mut future = pin!(future);
         poll_fn(|context| {
@@ -70,7 +70,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Buffered<S> {
-    /// Reads what has come, after all of it has been taken.
+    /// Reads what has come. Called when the buffer is empty.
     fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.incoming.reserve(READ_AHEAD);
         let stream = Pin::new(&mut self.stream);
@@ -81,7 +81,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Buffered<S> {
         read.map_ok(|_length| ())
     }
 
-    /// Makes room for what is to be written.
+    /// Makes room for a write.
     fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.failure()?;
         if self.outgoing.len() < GATHER {

@@ -1,4 +1,4 @@
-//! As much of a request's body as external authorizers are to see (Envoy's `with_request_body`).
+//! Reads as much of a request's body as external authorizers are to see (Envoy's `with_request_body`).
 
 use std::time::Duration;
 
@@ -13,36 +13,36 @@ use ambit_http::{BodyError, JudgedBody, RequestHead};
 use ambit_model::{BodyExcess, BodyInCheck, MeshSettings};
 use ambit_policy::Consultation;
 
-/// What the authorizers of a request want of its body.
+/// How much of a request's body its authorizers want.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct BodyDemand {
-    /// The most that one of them wants.
+    /// The most that one of them wants, in bytes.
     most: usize,
-    /// The least of those that may not be shown a part.
+    /// The smallest limit of those that may not be shown a part.
     refused_beyond: Option<usize>,
 }
 
-/// Why authorizers cannot be shown a body. Such a request is refused whatever `failOpen` says.
+/// Why a body cannot be shown to authorizers. The request is refused, whatever `failOpen` says.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub(crate) enum BodyUnavailable {
     /// It is longer than a provider may see.
     #[error(
-        "its body is longer than {0} bytes, which is the maxRequestBytes of an external authorizer \
-         that may not be shown a part (allowPartialMessage)"
+        "the body is longer than {0} bytes, the maxRequestBytes of an external authorizer that may not \
+         be shown a part (allowPartialMessage)"
     )]
     TooLong(usize),
-    /// It does not come.
-    #[error("its body did not come within {0:?}, and an external authorizer is to see it")]
+    /// It did not come in time.
+    #[error("the body did not arrive within {0:?}, and an external authorizer has to see it")]
     TimedOut(Duration),
-    /// The pod holds too much already.
+    /// The pod's cap on held bodies is used up.
     #[error(transparent)]
     OverCap(#[from] OverCap),
-    /// It cannot be read.
+    /// Reading it failed.
     #[error(transparent)]
     Broken(#[from] BodyError),
 }
 
-/// Reads a body ahead.
+/// Reads the beginning of a body, and holds it.
 pub(super) struct BodyReader<'a> {
     caps: &'a PodCaps,
     time: Duration,
@@ -52,14 +52,14 @@ pub(super) struct BodyReader<'a> {
     extent: BodyExtent,
 }
 
-/// What was read ahead.
+/// The beginning of a body that was read ahead.
 #[derive(Debug)]
 pub(super) struct BodyPrefix {
     bytes: Bytes,
     extent: BodyExtent,
 }
 
-/// Bytes with what they take of the pod's cap, until the last of them is passed on.
+/// Bytes with their share of the pod's cap, which is held until the last of them is passed on.
 struct Capped {
     bytes: BytesMut,
     _slot: Option<Slot>,
@@ -72,7 +72,7 @@ impl AsRef<[u8]> for Capped {
 }
 
 impl BodyDemand {
-    /// By those who are to be asked; `None` where nobody wants any.
+    /// Returns what the authorizers to consult want. `None` if none of them wants any of the body.
     pub(super) fn of(settings: &MeshSettings, asked: &[Consultation]) -> Option<Self> {
         let providers = asked
             .iter()
@@ -85,7 +85,7 @@ impl BodyDemand {
         })
     }
 
-    /// Whether a body may be so long.
+    /// Checks that a body of this length may be shown.
     fn check(self, length: u64) -> Result<(), BodyUnavailable> {
         match self.refused_beyond {
             Some(most) if length > most as u64 => Err(BodyUnavailable::TooLong(most)),
@@ -99,7 +99,7 @@ fn most(body: &BodyInCheck) -> usize {
 }
 
 impl<'a> BodyReader<'a> {
-    /// Nothing yet; all of it has to come within `time`.
+    /// A reader that has read nothing yet. All that is wanted has to come within `time`.
     pub(super) fn new(caps: &'a PodCaps, time: Duration) -> Self {
         Self {
             caps,
@@ -111,36 +111,36 @@ impl<'a> BodyReader<'a> {
         }
     }
 
-    /// Whether as much as is wanted has been read.
-    pub(super) fn has(&self, wanted: BodyDemand) -> bool {
+    /// Whether it has read as much as `demand` wants.
+    pub(super) fn has(&self, demand: BodyDemand) -> bool {
         match self.extent {
-            BodyExtent::Whole => wanted.check(self.read.len() as u64).is_ok(),
+            BodyExtent::Whole => demand.check(self.read.len() as u64).is_ok(),
             BodyExtent::Beginning => {
-                wanted.refused_beyond.is_none() && self.read.len() >= wanted.most
+                demand.refused_beyond.is_none() && self.read.len() >= demand.most
             }
         }
     }
 
-    /// Reads as much as is wanted.
+    /// Reads as much as `demand` wants.
     ///
     /// # Errors
     /// [`BodyUnavailable`].
     pub(super) async fn read(
         &mut self,
-        wanted: BodyDemand,
+        demand: BodyDemand,
         head: &mut RequestHead,
         body: &mut impl JudgedBody,
     ) -> Result<(), BodyUnavailable> {
-        wanted.check(body.length().unwrap_or_default())?;
-        wanted.check(self.read.len() as u64)?;
-        while !self.has(wanted) {
+        demand.check(body.length().unwrap_or_default())?;
+        demand.check(self.read.len() as u64)?;
+        while !self.has(demand) {
             match timeout_at(self.deadline, body.next(head)).await {
                 Ok(next) => self.take(next?)?,
                 Err(_) => return Err(BodyUnavailable::TimedOut(self.time)),
             }
-            wanted.check(self.read.len() as u64)?;
+            demand.check(self.read.len() as u64)?;
         }
-        // What has come already tells whether this is all.
+        // Find out whether this is all, if that has come already.
         if self.extent == BodyExtent::Beginning
             && let Some(next) = body.next(head).now_or_never()
         {
@@ -160,7 +160,7 @@ impl<'a> BodyReader<'a> {
         Ok(())
     }
 
-    /// Has what was read passed on in its turn.
+    /// Puts what was read back, so that it is passed on before the rest.
     pub(super) fn finish(self, body: &mut impl JudgedBody) -> BodyPrefix {
         let bytes = match self.read.is_empty() {
             true => Bytes::new(),
@@ -178,7 +178,7 @@ impl<'a> BodyReader<'a> {
 }
 
 impl BodyPrefix {
-    /// What one provider sees of it; nothing where there is no body, as in Envoy.
+    /// Returns the part that one provider sees. `None` if there is no body, as in Envoy.
     pub(super) fn part(&self, provider: &BodyInCheck) -> Option<BodyPart> {
         let length = self.bytes.len().min(most(provider));
         let extent = match length == self.bytes.len() {
@@ -194,7 +194,7 @@ impl BodyPrefix {
 }
 
 impl BodyUnavailable {
-    /// The answer.
+    /// The status that answers the client.
     pub(crate) fn status(&self) -> StatusCode {
         match self {
             Self::TooLong(_) => StatusCode::PAYLOAD_TOO_LARGE,
@@ -204,7 +204,7 @@ impl BodyUnavailable {
         }
     }
 
-    /// The word that counts it.
+    /// The word under which metrics count it.
     pub(crate) const fn as_str(&self) -> &'static str {
         match self {
             Self::TooLong(_) => "body-too-long",

@@ -1,15 +1,14 @@
 //! TurnScheduler: a shard's time is shared fairly among the pods that it serves.
 //!
-//! A runtime gives every task that is ready one turn after the other, so a pod with a thousand busy
-//! connections would get a thousand times what a pod with one gets. Here each pod has a budget of
-//! [`QUANTUM`] per turn. Its tasks run while the budget lasts; then they wait, in the order in which
-//! they became ready, until the turn ends. A turn ends when every task that was ready has run or
-//! waits, and the kernel has been asked what else is ready.
+//! A runtime polls every ready task in turn, so a pod with a thousand busy connections would get a thousand
+//! times as much time as a pod with one. Here each pod has a budget of [`QUANTUM`] per turn. Its tasks run
+//! while the budget lasts; then they wait, in the order in which they became ready, until the turn ends. A
+//! turn ends when every ready task has run or waits, and the kernel has been asked what else is ready.
 //!
-//! So a pod waits for no more than a quantum of each other busy pod, and one step of each, which may
-//! overrun it. What was overrun is paid back in the next turns, up to [`DEBT`].
+//! So a pod waits for at most a quantum of each other busy pod, and one step of each, which may
+//! overrun it. A pod pays back what it overran in its next turns, up to [`DEBT`].
 //!
-//! A pod that is alone is not held up: its turns end at once. What it costs is two readings of the
+//! A pod that is alone does not wait, since its turns end immediately. The cost is two readings of the
 //! clock for each step of a task.
 
 use std::cell::{Cell, RefCell};
@@ -22,14 +21,14 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-/// What a pod may use of a shard's time in one turn.
+/// How much of a shard's time a pod may use in one turn.
 const QUANTUM: Duration = Duration::from_micros(200);
 
-/// What a pod may owe. A step that was long because other processes had the CPU must not hold its
-/// pod up for long.
+/// The most time that a pod may owe. A step that was long because other processes had the CPU must not
+/// delay its pod for long.
 const DEBT: Duration = Duration::from_micros(1600);
 
-/// A shard's turns.
+/// Counts a shard's turns and ends them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TurnScheduler(Rc<Shared>);
 
@@ -41,7 +40,7 @@ struct Shared {
     wanted: Notify,
 }
 
-/// One pod's part of a shard's time.
+/// One pod's share of a shard's time.
 #[derive(Debug)]
 pub(crate) struct Budget {
     turns: TurnScheduler,
@@ -53,12 +52,12 @@ struct BudgetState {
     /// The turn that `left` is about.
     turn: u64,
     left: Balance,
-    /// Since when a task of the pod has been running.
+    /// When the running task of the pod began, if one runs.
     running: Option<Instant>,
-    /// Tasks that wait, in their order.
+    /// Waiting tasks, in order.
     queue: BTreeMap<QueuePosition, Waker>,
     next: QueuePosition,
-    /// Whether the pod is among those that wait for the end of the turn.
+    /// Whether the pod is on the list of those that wait for the end of the turn.
     listed: bool,
 }
 
@@ -66,7 +65,7 @@ struct BudgetState {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 struct QueuePosition(u64);
 
-/// Nanoseconds; negative where the pod owes them.
+/// Nanoseconds; negative if the pod owes them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 struct Balance(i64);
 
@@ -79,12 +78,12 @@ pub(crate) struct Paced<F> {
 }
 
 impl TurnScheduler {
-    /// Ends turns, for as long as the shard lives.
+    /// Ends turns while the shard runs.
     pub(crate) async fn run(self) {
         loop {
             self.0.wanted.notified().await;
-            // The runtime wakes who yields after it has run what was ready, and has asked the kernel
-            // for more.
+            // The runtime wakes a task that yields after it has polled the ready ones and has asked the
+            // kernel for more.
             tokio::task::yield_now().await;
             self.end();
         }
@@ -136,7 +135,7 @@ impl Budget {
         })
     }
 
-    /// Has `task` run on this budget.
+    /// Makes `task` run on this budget.
     pub(crate) fn pace<F: Future>(self: &Rc<Self>, task: Pin<Box<F>>) -> Paced<F> {
         Paced {
             budget: Rc::clone(self),
@@ -145,7 +144,7 @@ impl Budget {
         }
     }
 
-    /// For a task that could go on for long: lets the others run once the budget is used up.
+    /// Yields if the budget is used up. For tasks that could go on for long.
     pub(crate) async fn breathe(&self) {
         if !self.is_spent() {
             return;
@@ -169,7 +168,7 @@ impl Budget {
         state.left.less(spent) <= Balance::ZERO
     }
 
-    /// Whether a task may run now. Otherwise it is woken when it may.
+    /// Whether a task may run now. If not, it is woken when it may.
     fn begin(self: &Rc<Self>, position: &mut Option<QueuePosition>, context: &Context<'_>) -> bool {
         let mut state = self.state.borrow_mut();
         state.catch_up(self.turns.0.number.get());
@@ -200,7 +199,7 @@ impl Budget {
         self.pass_on(&mut state);
     }
 
-    /// Takes a task that ends out of the queue.
+    /// Removes a task that is dropped from the queue.
     fn forget(self: &Rc<Self>, position: QueuePosition) {
         let mut state = self.state.borrow_mut();
         if state.queue.remove(&position).is_some() {
@@ -208,7 +207,7 @@ impl Budget {
         }
     }
 
-    /// A turn has ended.
+    /// Starts the pod's part of a new turn.
     fn call_up(self: &Rc<Self>) {
         let mut state = self.state.borrow_mut();
         state.listed = false;
@@ -216,7 +215,7 @@ impl Budget {
         self.pass_on(&mut state);
     }
 
-    /// Wakes the task that is next, where one waits and there is some time left.
+    /// Wakes the next waiting task if there is time left.
     fn pass_on(self: &Rc<Self>, state: &mut BudgetState) {
         if state.left > Balance::ZERO {
             if let Some(next) = state.queue.values().next() {

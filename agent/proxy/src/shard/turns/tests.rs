@@ -3,7 +3,7 @@ use tokio::task::{spawn_local, yield_now};
 
 use super::*;
 
-/// Longer than a quantum takes, by much.
+/// A fraction of a quantum.
 const STEP: Duration = Duration::from_micros(50);
 
 fn work(time: Duration) {
@@ -13,8 +13,8 @@ fn work(time: Duration) {
     }
 }
 
-/// Ready again at once, as a connection is on which more has come: without the pause that
-/// `yield_now` makes.
+/// Is ready again immediately, like a connection that has received more: without the pause of
+/// `yield_now`.
 async fn again() {
     let mut yielded = false;
     poll_fn(|context| {
@@ -36,7 +36,7 @@ fn run(test: impl AsyncFnOnce(TurnScheduler)) {
     });
 }
 
-/// Starts tasks that are always busy, and count their steps.
+/// Starts tasks that are always busy and count their steps.
 fn flood(budget: &Rc<Budget>, tasks: usize) -> Rc<Cell<u64>> {
     let steps = Rc::new(Cell::new(0));
     for _ in 0..tasks {
@@ -94,13 +94,13 @@ fn a_pod_pays_what_it_overran() {
         while long.get() < 50 {
             yield_now().await;
         }
-        // Five quanta to four steps of a quarter each, had it paid nothing.
+        // If it paid nothing, it would be five quanta to four steps of a quarter each.
         assert!(short.get() > 10 * long.get(), "{}", short.get());
     });
 }
 
 #[test]
-fn who_breathes_stops_where_the_budget_is_used_up() {
+fn a_task_that_breathes_stops_when_the_budget_is_used_up() {
     run(async |turns| {
         let budget = Budget::new(turns.clone());
         let (inner, accepted) = (Rc::clone(&budget), Rc::new(Cell::new(0_u64)));
@@ -121,7 +121,7 @@ fn who_breathes_stops_where_the_budget_is_used_up() {
 }
 
 #[test]
-fn a_task_that_is_dropped_while_it_waits_holds_nobody_up() {
+fn a_task_that_is_dropped_while_it_waits_delays_no_other() {
     run(async |turns| {
         let budget = Budget::new(turns);
         let busy = flood(&budget, 1);
