@@ -19,7 +19,9 @@ impl MetricsState for AgentState {
         families.push(gauge(
             "ambit_ca_unavailable",
             "1 while the CA is left alone because it could not be reached",
-            vec![MetricSample::plain(self.identities.is_ca_unavailable().into())],
+            vec![MetricSample::plain(
+                self.identities.is_ca_unavailable().into(),
+            )],
         ));
         families.push(counter(
             "ambit_dropped_log_lines",
