@@ -46,8 +46,8 @@ pub use notes::Note;
 pub use policy_condition::{PolicyCondition, PolicyScope, PolicyState};
 pub use request::{RequestAttributes, VerifiedToken, forwarded_for};
 pub use request_authentication::{
-    ClaimHeader, HttpUrl, JwtRule, KeySource, KeyUrl, RedactedUrl, RequestAuthentication,
-    TokenLocation, TokenPresence,
+    ClaimHeader, HttpUrl, HttpUrlError, JwtRule, KeySource, KeyUrl, RedactedUrl,
+    RequestAuthentication, TokenLocation, TokenPresence,
 };
 pub use workload_policies::WorkloadPolicies;
 

@@ -17,7 +17,7 @@ use super::jwks::Jwks;
 use super::reader::{NotEnforced, Parsed, SpecNode, Warning, refuse_dry_run};
 use ambit_model::PolicyObject;
 
-pub use url::{HttpUrl, RedactedUrl};
+pub use url::{HttpUrl, HttpUrlError, RedactedUrl};
 
 /// What a RequestAuthentication says. The rules of all objects that apply to a workload are in force.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
