@@ -92,7 +92,7 @@ mod tests {
     use ambit_model::{IstioClaim, NeverEnrolled, ObjectName, PodEndpoint};
 
     /// A ready pod of namespace `shop` with one address, whose uid is its name.
-    fn workload(name: &str, address: &str, enrolment: Enrolment) -> Workload {
+    fn workload(name: &str, address: &str, membership: Membership) -> Workload {
         let identity = format!("cluster.local/ns/shop/sa/{name}");
         Workload {
             name: ObjectName::new("shop", name),
@@ -101,7 +101,7 @@ mod tests {
             addresses: vec![address.parse().expect("an address")],
             identity: identity.parse().expect("an identity"),
             labels: [("app".to_owned(), name.to_owned())].into(),
-            enrolment,
+            membership,
             ready: true,
             named_ports: [].into(),
             probe_ports: [].into(),
