@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Result, ensure};
 
 use crate::process::{output_of, run as run_command, say};
-use crate::{build, workspace};
+use crate::{build, citations, workspace};
 
 /// The target for which the kernel programs are linted: rustup's clippy has no `core` for BPF, and the
 /// code is the same.
@@ -37,6 +37,8 @@ pub(crate) fn run() -> Result<()> {
         dependencies(&directory)?;
     }
     documentation()?;
+    say("lint", "what the documents cite");
+    citations::check()?;
     purity()?;
     no_test_helpers()?;
     fuzz_targets()

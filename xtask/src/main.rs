@@ -2,6 +2,7 @@
 
 mod bench;
 mod build;
+mod citations;
 mod demo;
 mod everything;
 mod fuzz;

@@ -56,13 +56,13 @@ const PATHS: [(&str, &str, [&str; 4]); 36] = [
     ("P-10", "/%c0%ae%c0%ae/admin", ["="; 4]),
     ("P-11", "/admin%00", ["400"; 4]),
     (
-        "section 13",
+        "normalisation",
         "/app//../admin",
         ["=", "/app/admin", "/app/admin", "/app/admin"],
     ),
-    ("section 13", "/app//../../admin", ["=", "D", "D", "D"]),
+    ("normalisation", "/app//../../admin", ["=", "D", "D", "D"]),
     (
-        "section 13",
+        "normalisation",
         "/xyz%30..//abc",
         ["=", "/xyz0..//abc", "/xyz0../abc", "/xyz0../abc"],
     ),
