@@ -17,7 +17,7 @@
 //! | its uid, identity or addresses change | closed until it is served anew |
 //! | a listener, the proxy, a table or a descriptor fails | closed until it is served anew |
 //! | it has no certificate yet after a restart of the agent | closed after ten seconds, or as soon as anything changes |
-//! | its certificate expires | open, and neither end of a tunnel accepts it |
+//! | its certificate expires | served, and neither end of a tunnel accepts it |
 //! | the configuration breaks | stays served, by the last good configuration |
 //! | the agent starts and cannot read its configuration in full | closed |
 //! | the agent ends | stays as it is, without listeners: its mesh traffic is refused |
@@ -97,7 +97,7 @@ impl Reconciler {
         .await;
     }
 
-    /// Closes pods that an earlier agent left open and that are not served, and those that could not be
+    /// Closes pods that an earlier agent left served and that are not served, and those that could not be
     /// closed before.
     pub(super) fn shut_unserved(&mut self, now: Instant) {
         for pod in self.pods.values_mut() {
@@ -174,8 +174,8 @@ impl Reconciler {
         match stage {
             Stage::LeftToIstio(_) => None,
             Stage::Closed(closed) => closed.kernel,
-            Stage::Open(open) => {
-                let mut kernel = open.kernel;
+            Stage::Served(served) => {
+                let mut kernel = served.kernel;
                 self.parts.enroller.close_unserved(Some(&mut kernel));
                 let removed = self.parts.proxy.remove_pod(kernel.cookie(), removal);
                 if let Err(error) = removed.await {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::claims::{Claims, claimed_ztunnel};
-use super::pods::{ClosedPod, Exposure, LeftToIstio, LocalPod, OpenPod, Stage};
+use super::pods::{ClosedPod, Exposure, LeftToIstio, LocalPod, ServedPod, Stage};
 use super::reconcile::Reconciler;
 use super::sweep::{SweepOccasion, node_addresses};
 use ambit_datapath::foreign::{foreign_programs_of_netns, own_programs};
@@ -85,7 +85,7 @@ impl Reconciler {
             return;
         };
         let stage = match stage {
-            Stage::Open(open) => Stage::Open(open),
+            Stage::Served(served) => Stage::Served(served),
             Stage::Closed(closed) => self.try_to_serve(view, claims, &workload, *closed).await,
             Stage::LeftToIstio(_) => {
                 let due = ClosedPod::due(None, Instant::now());
@@ -106,9 +106,9 @@ impl Reconciler {
     ) -> Stage {
         let (mut kernel, attempt) = (closed.kernel, closed.attempts + 1);
         match self.serve(view, claims, workload, &mut kernel).await {
-            Ok(open) => {
+            Ok(served) => {
                 tracing::info!(pod = %workload.name, identity = %workload.identity, "pod served");
-                Stage::Open(Box::new(open))
+                Stage::Served(Box::new(served))
             }
             Err(ServeError::Certificate(unavailable)) => {
                 tracing::info!(pod = %workload.name, reason = %unavailable, "pod waits");
@@ -138,7 +138,7 @@ impl Reconciler {
         claims: &Claims,
         workload: &Arc<Workload>,
         kernel: &mut Option<EnrolledPod>,
-    ) -> Result<OpenPod, ServeError> {
+    ) -> Result<ServedPod, ServeError> {
         let mut pod = match kernel.take() {
             Some(closed) => closed,
             None => self.take_in(claims, workload)?,
@@ -146,7 +146,7 @@ impl Reconciler {
         match self.open(view, workload, &mut pod).await {
             Ok(certificates) => {
                 warn_of_foreign_programs(workload, &pod);
-                Ok(OpenPod {
+                Ok(ServedPod {
                     kernel: pod,
                     _certificates: certificates,
                 })
@@ -214,7 +214,7 @@ impl Reconciler {
         Err(EnrolError::ContestedNetns { path, others })
     }
 
-    /// Certificate, listeners, proxy; only then does the kernel open the pod.
+    /// Certificate, listeners, proxy; only then does the kernel serve the pod.
     async fn open(
         &mut self,
         view: &MeshView,
@@ -258,7 +258,7 @@ fn warn_of_foreign_programs(workload: &Workload, pod: &EnrolledPod) {
 
 fn is_due(pod: &LocalPod, now: Instant) -> bool {
     match &pod.stage {
-        Stage::Open(_) => false,
+        Stage::Served(_) => false,
         Stage::Closed(closed) => closed.retry.is_due(now),
         Stage::LeftToIstio(left) => left.until <= now,
     }

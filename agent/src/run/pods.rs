@@ -18,7 +18,7 @@ const RETRY_LONGEST: Duration = Duration::from_secs(10);
 /// How long after failed attempts a pod is tried again.
 const RETRY: Backoff = Backoff::doubling(Duration::from_millis(500), RETRY_LONGEST);
 
-/// How long a pod that an earlier agent left open may wait for its certificate before it is closed:
+/// How long a pod that an earlier agent left served may wait for its certificate before it is closed:
 /// without listeners its mesh traffic is refused, but until then plaintext that policy allowed, for
 /// example probes, continues.
 const ADOPTION: Duration = Duration::from_secs(10);
@@ -31,8 +31,8 @@ pub(super) struct LocalPod {
 
 /// A pod's stage.
 pub(super) enum Stage {
-    /// Served.
-    Open(Box<OpenPod>),
+    /// Enrolled, and the agent carries its connections.
+    Served(Box<ServedPod>),
     /// Not served. It is closed if it is in the kernel.
     Closed(Box<ClosedPod>),
     /// Istio's ztunnel serves it.
@@ -57,7 +57,7 @@ impl LeftToIstio {
 }
 
 /// A pod that is served.
-pub(super) struct OpenPod {
+pub(super) struct ServedPod {
     pub(super) kernel: EnrolledPod,
     /// Held while the pod is served: renewal stops with the last holder.
     pub(super) _certificates: WorkloadCertificates,
@@ -164,7 +164,7 @@ impl ClosedPod {
         Self { exposure, ..self }
     }
 
-    /// Whether what an earlier agent left open must be closed by now. A pod that only waits for its
+    /// Whether what an earlier agent left served must be closed by now. A pod that only waits for its
     /// certificate has [`ADOPTION`]; any other is closed immediately.
     pub(super) fn is_to_be_shut(&self, now: Instant) -> bool {
         match &self.retry {
@@ -178,7 +178,7 @@ impl LocalPod {
     /// The pod's part in the kernel, if there is one.
     pub(super) fn kernel(&self) -> Option<&EnrolledPod> {
         match &self.stage {
-            Stage::Open(open) => Some(&open.kernel),
+            Stage::Served(served) => Some(&served.kernel),
             Stage::Closed(closed) => closed.kernel.as_ref(),
             Stage::LeftToIstio(_) => None,
         }
@@ -187,7 +187,7 @@ impl LocalPod {
     /// Describes the pod for the operator. `kept` are network namespaces that are kept closed.
     pub(super) fn report(&self, kept: &[ClosedNetns]) -> PodReport {
         let (state, reason) = match &self.stage {
-            Stage::Open(_) => (ServingState::Served, None),
+            Stage::Served(_) => (ServingState::Served, None),
             Stage::Closed(closed) => (self.closed_state(closed, kept), Some(closed.reason())),
             Stage::LeftToIstio(left) => {
                 let pid = left.ztunnel.pid;

@@ -161,9 +161,9 @@ impl Reconciler {
                 continue;
             };
             pod.workload = Arc::clone(&workload);
-            let open = match &mut pod.stage {
-                Stage::Open(open) => open,
-                // What an earlier agent left open does not follow the change.
+            let served = match &mut pod.stage {
+                Stage::Served(served) => served,
+                // What an earlier agent left served does not follow the change.
                 Stage::Closed(closed) => {
                     self.parts.enroller.close_unserved(closed.kernel.as_mut());
                     continue;
@@ -172,7 +172,7 @@ impl Reconciler {
             };
             let policies = view.policies.for_workload(&workload);
             let enroller = &mut self.parts.enroller;
-            match enroller.update(&mut open.kernel, &workload, &policies) {
+            match enroller.update(&mut served.kernel, &workload, &policies) {
                 Ok(EntryChange::Policies) => tracing::info!(pod = %name, "policies changed"),
                 Ok(EntryChange::Addresses | EntryChange::None) => {}
                 Err(error) => {

@@ -176,33 +176,27 @@ impl fmt::Display for DestinationName {
     }
 }
 
-impl TryFrom<String> for CallerName {
-    type Error = AccessNameError;
+/// Lets serde read and write names as the strings that people write.
+macro_rules! as_string {
+    ($name:ty) => {
+        impl TryFrom<String> for $name {
+            type Error = AccessNameError;
 
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
-    }
+            fn try_from(text: String) -> Result<Self, Self::Error> {
+                text.parse()
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> Self {
+                name.to_string()
+            }
+        }
+    };
 }
 
-impl From<CallerName> for String {
-    fn from(name: CallerName) -> Self {
-        name.to_string()
-    }
-}
-
-impl TryFrom<String> for DestinationName {
-    type Error = AccessNameError;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
-    }
-}
-
-impl From<DestinationName> for String {
-    fn from(name: DestinationName) -> Self {
-        name.to_string()
-    }
-}
+as_string!(CallerName);
+as_string!(DestinationName);
 
 impl HypotheticalRequest {
     /// The attributes of the request to a host.
