@@ -24,14 +24,28 @@ pub enum Framing {
     UntilClose,
 }
 
+/// Who sends a message. A client may want the application to read another message than the one that was
+/// judged; an application can only spoil its own responses, over a connection that carries requests of one
+/// client's connection. So old forms that have one reading are taken from applications, and written anew
+/// in the usual form.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Sender {
+    Client,
+    Application,
+}
+
 /// Returns the framing that the headers declare; `None` if they declare none. The headers are
 /// rewritten in their canonical form.
+///
+/// Chunks in an HTTP/1.0 request are refused: an application may ignore the coding and read the body as
+/// the next request. After such a response, the connection has to end (RFC 9112, section 6.1).
 ///
 /// # Errors
 /// [`Malformed`] if they could be read in two ways.
 pub(super) fn declared_framing(
     headers: &mut HeaderMap,
     version: Version,
+    sender: Sender,
 ) -> Result<Option<Framing>, Malformed> {
     let length = single_value(headers, CONTENT_LENGTH, Malformed::ContentLength)?;
     let encoding = single_value(headers, TRANSFER_ENCODING, Malformed::TransferEncoding)?;
@@ -45,7 +59,8 @@ pub(super) fn declared_framing(
         }
         (None, Some(encoding)) => {
             let is_chunked = encoding.as_bytes().eq_ignore_ascii_case(b"chunked");
-            if !is_chunked || version != Version::HTTP_11 {
+            let may_be_chunked = version == Version::HTTP_11 || sender == Sender::Application;
+            if !is_chunked || !may_be_chunked {
                 return Err(Malformed::TransferEncoding);
             }
             headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
@@ -81,11 +96,11 @@ pub(super) enum BodyDecoder {
 }
 
 impl BodyDecoder {
-    pub(super) fn new(framing: Framing, max_trailers: usize) -> Self {
+    pub(super) fn new(framing: Framing, max_trailers: usize, sender: Sender) -> Self {
         match framing {
             Framing::None => Self::Length(0),
             Framing::Length(length) => Self::Length(length),
-            Framing::Chunked => Self::Chunked(ChunkDecoder::new(max_trailers)),
+            Framing::Chunked => Self::Chunked(ChunkDecoder::new(max_trailers, sender)),
             Framing::UntilClose => Self::UntilClose,
         }
     }

@@ -1,16 +1,18 @@
 //! The chunked coding (RFC 9112, section 7.1): a decoder that does no I/O.
 //!
-//! Extensions are dropped. Sizes are hexadecimal digits without white space.
+//! Extensions are dropped. Sizes are hexadecimal digits. Only an application may pad them with blanks,
+//! and only behind the digits: all readers that take such a size read the same number.
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::HeaderMap;
 
+use super::body::Sender;
 use super::fields::{Malformed, Scanner, parse_fields, retain_trailers};
 
 /// The most digits of a size: those of a `u64`.
 const MOST_DIGITS: u8 = 16;
 
-/// The most bytes of a chunk's extensions.
+/// The most bytes of a chunk's padding, and of its extensions.
 const LONGEST_EXTENSION: usize = 256;
 
 /// A part of a body that was decoded.
@@ -28,6 +30,7 @@ pub(super) enum BodyPiece {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
     Size { value: u64, digits: u8 },
+    Padding { value: u64, length: usize },
     Extension { value: u64, length: usize },
     SizeLf { value: u64 },
     Data { rest: u64 },
@@ -42,13 +45,18 @@ enum State {
 pub(super) struct ChunkDecoder {
     state: State,
     most: usize,
+    sender: Sender,
 }
 
 impl ChunkDecoder {
     /// A decoder at the beginning of a body; the trailers may have `most` bytes.
-    pub(super) fn new(most: usize) -> Self {
+    pub(super) fn new(most: usize, sender: Sender) -> Self {
         let state = FIRST;
-        Self { state, most }
+        Self {
+            state,
+            most,
+            sender,
+        }
     }
 
     /// The next piece, taken from the beginning of `input`. After [`BodyPiece::NeedsMore`], call again
@@ -71,7 +79,7 @@ impl ChunkDecoder {
                 State::Trailers(_) => return self.trailers(input),
                 State::Ended => return Ok(BodyPiece::End(HeaderMap::new())),
                 _ if input.is_empty() => return Ok(BodyPiece::NeedsMore),
-                _ => self.state = step(self.state, input.get_u8())?,
+                _ => self.state = step(self.state, input.get_u8(), self.sender)?,
             }
         }
     }
@@ -95,7 +103,7 @@ const FIRST: State = State::Size {
 };
 
 /// Takes a byte that does not belong to the data.
-fn step(state: State, byte: u8) -> Result<State, Malformed> {
+fn step(state: State, byte: u8, sender: Sender) -> Result<State, Malformed> {
     match (state, byte) {
         (State::Size { value, digits }, _) if byte.is_ascii_hexdigit() && digits < MOST_DIGITS => {
             let digit = char::from(byte).to_digit(16).ok_or(Malformed::Chunk)?;
@@ -106,6 +114,17 @@ fn step(state: State, byte: u8) -> Result<State, Malformed> {
         }
         (State::Size { value, digits: 1.. }, b'\r') => Ok(State::SizeLf { value }),
         (State::Size { value, digits: 1.. }, b';') => Ok(State::Extension { value, length: 0 }),
+        (State::Size { value, digits: 1.. }, b' ' | b'\t') if sender == Sender::Application => {
+            Ok(State::Padding { value, length: 1 })
+        }
+        (State::Padding { value, length }, b' ' | b'\t') if length < LONGEST_EXTENSION => {
+            Ok(State::Padding {
+                value,
+                length: length + 1,
+            })
+        }
+        (State::Padding { value, .. }, b'\r') => Ok(State::SizeLf { value }),
+        (State::Padding { value, .. }, b';') => Ok(State::Extension { value, length: 0 }),
         (State::Extension { value, .. }, b'\r') => Ok(State::SizeLf { value }),
         (State::Extension { value, length }, b'\t' | b' '..=b'~' | 0x80..)
             if length < LONGEST_EXTENSION =>
@@ -135,13 +154,22 @@ pub struct DecodedChunks {
     pub rest: Vec<u8>,
 }
 
-/// Decodes a body whose bytes arrive in `parts`; its trailers may have `most` bytes.
+/// Decodes a client's body whose bytes arrive in `parts`; its trailers may have `most` bytes.
 ///
 /// # Errors
 /// [`Malformed`].
 #[cfg(any(test, feature = "testing"))]
 pub fn decode_chunks(parts: &[&[u8]], most: usize) -> Result<DecodedChunks, Malformed> {
-    let mut decoder = ChunkDecoder::new(most);
+    decode_chunks_of(Sender::Client, parts, most)
+}
+
+#[cfg(any(test, feature = "testing"))]
+fn decode_chunks_of(
+    sender: Sender,
+    parts: &[&[u8]],
+    most: usize,
+) -> Result<DecodedChunks, Malformed> {
+    let mut decoder = ChunkDecoder::new(most, sender);
     let mut decoded = DecodedChunks::default();
     let mut input = BytesMut::new();
     for part in parts {
@@ -206,6 +234,21 @@ mod tests {
                 "{size:?}"
             );
         }
+    }
+
+    #[test]
+    fn an_application_may_pad_sizes_with_blanks() {
+        let decode = |text: &str| decode_chunks_of(Sender::Application, &[text.as_bytes()], MOST);
+        let decoded = decode("5  \r\nhello\r\n2 \t;x=y\r\n, \r\n0 \r\n\r\n").unwrap();
+        assert_eq!(decoded.data, b"hello, ");
+        assert!(decoded.trailers.is_some());
+        for size in [" 5", "\t5", " ", "5 5", "5 x", "5 \n", "0x5", "+5"] {
+            let refused = decode(&format!("{size}\r\nhello\r\n0\r\n\r\n"));
+            assert_eq!(refused, Err(Malformed::Chunk), "{size:?}");
+        }
+        let padded = |length| decode(&format!("0{}\r\n\r\n", " ".repeat(length)));
+        assert!(padded(LONGEST_EXTENSION).is_ok());
+        assert_eq!(padded(LONGEST_EXTENSION + 1), Err(Malformed::Chunk));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use super::super::client::Downstream;
 use super::super::gate::{BodyError, PermittedRequest};
 use super::super::progress::{BodyProgress, MessageKind, Progress, PumpError};
-use super::body::{Body, BodyDecoder, Coding, Framing};
+use super::body::{Body, BodyDecoder, Coding, Framing, Sender};
 use super::hop::{ConnectionPersistence, was_offered};
 use super::request::{ParsedRequest, write_request};
 use super::response::{ParsedResponse, ResponseParser, write_response};
@@ -216,7 +216,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Download<'_, R, W> {
                 }
             }
         };
-        let body = BodyDecoder::new(response.framing, self.most);
+        let body = BodyDecoder::new(response.framing, self.most, Sender::Application);
         let coding = self.framing(&response).into();
         let progress = self.progress.body(MessageKind::Response);
         match pump(self.source, body.into(), self.sink, coding, progress).await {

@@ -1,8 +1,8 @@
 //! The text of heads and trailers: where it ends, its header lines, and what makes it malformed.
 //!
-//! [`Scanner`] comes first, and refuses what httparse would accept: LF without CR, and empty lines
-//! before the head. Then httparse splits the text. It refuses folded lines and white space around names
-//! itself, which tests check.
+//! [`Scanner`] comes first, and refuses what httparse would accept: LF without CR (which only an
+//! application's response may have), and empty lines before the head. Then httparse splits the text. It
+//! refuses folded lines and white space around names itself, which tests check.
 
 use bytes::{BufMut, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING};
@@ -45,8 +45,8 @@ pub enum Malformed {
     /// Content-Length is repeated or not a number.
     #[error("Content-Length is repeated or not a number")]
     ContentLength,
-    /// Transfer-Encoding is not `chunked`, or the version is HTTP/1.0.
-    #[error("Transfer-Encoding is not chunked, or the version is HTTP/1.0")]
+    /// Transfer-Encoding is not `chunked`, or an HTTP/1.0 request has one.
+    #[error("Transfer-Encoding is not chunked, or an HTTP/1.0 request has one")]
     TransferEncoding,
     /// Both Content-Length and Transfer-Encoding are present.
     #[error("both Content-Length and Transfer-Encoding are present")]
@@ -89,17 +89,36 @@ impl Malformed {
     }
 }
 
-/// Finds the end of a head or of trailers: lines that end in CR LF, up to an empty one. It looks at
-/// each byte once, in however many parts they arrive, and refuses a byte that no head may contain as
-/// soon as it sees it. The text that it finds has no control characters but tabs and the line ends.
+/// What may end a line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum LineEnd {
+    #[default]
+    CrLf,
+    /// CR LF, or LF by itself.
+    Lf,
+}
+
+/// Finds the end of a head or of trailers: lines, up to an empty one. It looks at each byte once, in
+/// however many parts they arrive, and refuses a byte that no head may contain as soon as it sees it.
+/// The text that it finds has no control characters but tabs and the line ends. By default, a line ends
+/// in CR LF only.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Scanner {
+    line_end: LineEnd,
     scanned: usize,
     line: usize,
     after_cr: bool,
 }
 
 impl Scanner {
+    /// A scanner for the head of a response, whose lines may end in LF by itself.
+    pub(super) fn of_response() -> Self {
+        Self {
+            line_end: LineEnd::Lf,
+            ..Self::default()
+        }
+    }
+
     /// The length up to and including the empty line; `None` until it has arrived. `bytes` begin at
     /// the same byte in each call.
     ///
@@ -130,6 +149,9 @@ impl Scanner {
         }
         match byte {
             b'\r' => self.after_cr = true,
+            b'\n' if self.line_end == LineEnd::Lf => {
+                return Ok(std::mem::take(&mut self.line) == 0);
+            }
             b'\t' | b' '..=b'~' | 0x80.. => self.line += 1,
             _ => return Err(Malformed::ControlCharacter),
         }
@@ -261,7 +283,10 @@ fn may_trail(name: &HeaderName) -> bool {
 /// Headers that are written from the framing and the connection's state, not from the head.
 const OURS: [HeaderName; 4] = [HOST, CONNECTION, TRANSFER_ENCODING, CONTENT_LENGTH];
 
-pub(super) fn put_fields(out: &mut BytesMut, headers: &HeaderMap) {
+pub(super) fn put_fields<'a>(
+    out: &mut BytesMut,
+    headers: impl IntoIterator<Item = (&'a HeaderName, &'a HeaderValue)>,
+) {
     for (name, value) in headers {
         if !OURS.contains(name) {
             put_field(out, name.as_str(), value.as_bytes());

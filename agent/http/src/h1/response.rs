@@ -1,12 +1,20 @@
 //! The head of an HTTP/1 response, read from an application and written to a client.
+//!
+//! Old forms that have one reading are taken, since the head is written anew: LF for CR LF, folded
+//! lines, parameters in Connection, chunks in HTTP/1.0.
+
+use std::borrow::Cow;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, Method, StatusCode, Version};
 
-use super::body::{Framing, declared_framing, put_framing};
+use super::body::{Framing, Sender, declared_framing, put_framing};
 use super::fields::{Malformed, NO_FIELDS, Scanner, header_map, put_field, put_fields};
-use super::hop::{ConnectionPersistence, put_connection, remove_from_response};
+use super::hop::{ConnectionPersistence, KEEP_ALIVE, put_connection, remove_from_response};
+
+/// The line end.
+const CRLF: &[u8] = b"\r\n";
 
 /// A response's head.
 #[derive(Clone, PartialEq, Debug)]
@@ -14,7 +22,7 @@ pub(super) struct ResponseHead {
     pub(super) status: StatusCode,
     /// The reason phrase, byte for byte.
     pub(super) reason: Bytes,
-    /// The headers, without hop-by-hop headers except Upgrade.
+    /// The headers, without hop-by-hop headers except Upgrade and Keep-Alive.
     pub(super) headers: HeaderMap,
 }
 
@@ -40,7 +48,7 @@ impl ResponseParser {
     /// A parser for a head of at most `most` bytes.
     pub(super) fn new(most: usize) -> Self {
         Self {
-            scanner: Scanner::default(),
+            scanner: Scanner::of_response(),
             most,
         }
     }
@@ -56,10 +64,44 @@ impl ResponseParser {
         method: &Method,
     ) -> Result<Option<ParsedResponse>, Malformed> {
         match self.scanner.scan(bytes, self.most)? {
-            Some(end) => parse_whole(&bytes[..end], method).map(Some),
+            Some(end) => {
+                let parsed = parse_whole(&in_current_form(&bytes[..end])?, method)?;
+                let consumed = end;
+                Ok(Some(ParsedResponse { consumed, ..parsed }))
+            }
             None => Ok(None),
         }
     }
+}
+
+/// Returns a head with CR LF for LF, and a space for each fold (RFC 9112, sections 2.2 and 5.2). It is at
+/// most twice as long.
+///
+/// # Errors
+/// [`Malformed::Field`] for a fold of the status line, and for a line of blanks: some readers take it for
+/// the empty line.
+fn in_current_form(text: &[u8]) -> Result<Cow<'_, [u8]>, Malformed> {
+    let lines = || text.split_inclusive(|&byte| byte == b'\n');
+    let is_fold = |line: &[u8]| matches!(line.first(), Some(b' ' | b'\t'));
+    if lines().all(|line| line.ends_with(b"\r\n") && !is_fold(line)) {
+        return Ok(Cow::Borrowed(text));
+    }
+    let mut current = Vec::with_capacity(2 * text.len());
+    for (index, line) in lines().enumerate() {
+        let line = line.strip_suffix(b"\n").unwrap_or(line);
+        let mut line = line.strip_suffix(b"\r").unwrap_or(line);
+        if is_fold(line) {
+            line = line.trim_ascii();
+            if index < 2 || line.is_empty() {
+                return Err(Malformed::Field);
+            }
+            current.truncate(current.len() - CRLF.len());
+            current.push(b' ');
+        }
+        current.extend_from_slice(line);
+        current.extend_from_slice(CRLF);
+    }
+    Ok(Cow::Owned(current))
 }
 
 fn parse_whole(text: &[u8], method: &Method) -> Result<ParsedResponse, Malformed> {
@@ -68,7 +110,7 @@ fn parse_whole(text: &[u8], method: &Method) -> Result<ParsedResponse, Malformed
     let parsed = split.parse(text);
     let (version, status, reason) = status_line(&split, text)?;
     let mut headers = header_map(parsed, split.headers, text)?;
-    let declared = declared_framing(&mut headers, version)?;
+    let declared = declared_framing(&mut headers, version, Sender::Application)?;
     let persistence = remove_from_response(&mut headers, version)?;
     headers.remove(TRANSFER_ENCODING);
     let has_no_length = status.is_informational() || status == StatusCode::NO_CONTENT;
@@ -82,9 +124,11 @@ fn parse_whole(text: &[u8], method: &Method) -> Result<ParsedResponse, Malformed
         Some(framing) => framing,
         None => Framing::UntilClose,
     };
-    let persistence = match framing {
-        Framing::UntilClose => ConnectionPersistence::Close,
-        Framing::None | Framing::Length(_) | Framing::Chunked => persistence,
+    let persistence = match (framing, version) {
+        (Framing::UntilClose, _) | (Framing::Chunked, Version::HTTP_10) => {
+            ConnectionPersistence::Close
+        }
+        (Framing::None | Framing::Length(_) | Framing::Chunked, _) => persistence,
     };
     let reason = Bytes::copy_from_slice(reason);
     Ok(ParsedResponse {
@@ -135,7 +179,13 @@ pub(super) fn write_response(
     out.put_slice(b" ");
     out.put_slice(&head.reason);
     out.put_slice(b"\r\n");
-    put_fields(out, &head.headers);
+    // Keep-Alive says how long the application keeps its connection, and the client's lasts as long.
+    let is_last = persistence == ConnectionPersistence::Close;
+    let fields = head.headers.iter();
+    put_fields(
+        out,
+        fields.filter(|(name, _)| !is_last || *name != KEEP_ALIVE),
+    );
     match (framing, head.headers.get(CONTENT_LENGTH)) {
         (Framing::None, Some(length)) => put_field(out, "content-length", length.as_bytes()),
         _ => put_framing(out, framing),
@@ -240,8 +290,12 @@ mod tests {
                 Malformed::TransferEncoding,
             ),
             (
-                "HTTP/1.0 200 OK\r\ntransfer-encoding: chunked",
+                "HTTP/1.0 200 OK\r\ntransfer-encoding: gzip",
                 Malformed::TransferEncoding,
+            ),
+            (
+                "HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\ncontent-length: 5",
+                Malformed::TwoLengths,
             ),
             ("HTTP/2.0 200 OK", Malformed::Version),
             ("HTTP/1.1 20 OK", Malformed::StatusLine),
@@ -249,11 +303,65 @@ mod tests {
             ("HTTP/1.1  200", Malformed::StatusLine),
             ("ICY 200 OK", Malformed::Version),
             ("HTTP/1.1 200 OK\r\na : b", Malformed::Field),
-            ("HTTP/1.1 200 OK\r\na: b\r\n c", Malformed::Field),
-            ("HTTP/1.1 200 OK\r\na: b\n", Malformed::ControlCharacter),
+            ("HTTP/1.1 200 OK\r\n a: b", Malformed::Field),
+            (" HTTP/1.1 200 OK\r\na: b", Malformed::Field),
+            ("HTTP/1.1 200 OK\r\na: b\r\n \r\nc: d", Malformed::Field),
+            ("HTTP/1.1 200 OK\na: b\n\t\nc: d", Malformed::Field),
+            ("HTTP/1.1 200 OK\r\na\r\n : b", Malformed::Field),
+            ("HTTP/1.1 200 OK\r\na\r\n b: c", Malformed::Field),
+            ("HTTP/1.1 200 OK\r\na: b\rc: d", Malformed::ControlCharacter),
+            ("HTTP/1.1 200 OK\r\na: b\r\r\n", Malformed::ControlCharacter),
+            (
+                "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n 6",
+                Malformed::ContentLength,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\ncontent-length: 5\ntransfer-encoding: chunked",
+                Malformed::TwoLengths,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nconnection: content-length; x\r\ncontent-length: 5",
+                Malformed::Connection,
+            ),
         ] {
             let refused = read(&format!("{head}\r\n\r\n"), Method::GET);
             assert_eq!(refused.map(|_| ()), Err(expected), "{head:?}");
         }
+    }
+
+    #[test]
+    fn old_forms_with_one_reading_are_read() {
+        for (head, field) in [
+            ("HTTP/1.1 200 OK\nx: a b\ncontent-length: 5\n\n", "a b"),
+            ("HTTP/1.1 200 OK\r\nx: a b\ncontent-length: 5\r\n\n", "a b"),
+            (
+                "HTTP/1.1 200 OK\r\nx: a\r\n b\r\ncontent-length: 5\r\n\r\n",
+                "a b",
+            ),
+            (
+                "HTTP/1.1 200 OK\nx:\n\t a\n  b \ncontent-length:\n 5\n\n",
+                "a b",
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nconnection: keep-alive; timeout=5\r\nx: a b\r\n\
+                 content-length: 5\r\n\r\n",
+                "a b",
+            ),
+        ] {
+            let text = format!("{head}hello");
+            let parsed = read(&text, Method::GET).unwrap();
+            assert_eq!(parsed.head.headers["x"], field, "{head:?}");
+            assert_eq!(parsed.framing, Framing::Length(5), "{head:?}");
+            assert_eq!(parsed.persistence, ConnectionPersistence::KeepAlive);
+            assert_eq!(parsed.consumed, head.len(), "{head:?}");
+        }
+    }
+
+    #[test]
+    fn chunks_in_http_1_0_end_the_connection() {
+        let head = "HTTP/1.0 200 OK\r\nconnection: keep-alive\r\ntransfer-encoding: chunked";
+        let parsed = read(&format!("{head}\r\n\r\n"), Method::GET).unwrap();
+        assert_eq!(parsed.framing, Framing::Chunked);
+        assert_eq!(parsed.persistence, ConnectionPersistence::Close);
     }
 }

@@ -10,7 +10,7 @@ use super::super::client::{Client, Downstream};
 use super::super::gate::{Gate, PermittedRequest, Rejection, RequestOutcome};
 use super::super::progress::Progress;
 use super::super::serve::HttpLimits;
-use super::body::{Body, BodyDecoder, Framing, ReadableBody};
+use super::body::{Body, BodyDecoder, Framing, ReadableBody, Sender};
 use super::exchange::{ExchangeEnd, carry};
 use super::fields::Malformed;
 use super::hop::{ConnectionPersistence, remove_all};
@@ -105,7 +105,8 @@ impl<D: Downstream, G: Gate> Session<'_, D, G> {
             Err(NoRequest::Ended) => return Next::End(SessionEnd::InOrder),
             Err(NoRequest::BrokenOff) => return Next::End(SessionEnd::Reset),
         };
-        let mut body = Body::from(BodyDecoder::new(request.framing, self.limits.head_size));
+        let most = self.limits.head_size;
+        let mut body = Body::from(BodyDecoder::new(request.framing, most, Sender::Client));
         let mut reading = ReadableBody {
             client: &mut self.client,
             body: &mut body,

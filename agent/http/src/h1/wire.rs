@@ -12,7 +12,7 @@ use tokio_util::io::poll_read_buf;
 use super::super::client::{Client, Downstream};
 use super::super::gate::BodyError;
 use super::super::progress::{BodyProgress, MessageKind, Progress, PumpError};
-use super::body::{Body, BodyDecoder, Coding, Framing};
+use super::body::{Body, BodyDecoder, Coding, Framing, Sender};
 use super::chunked::BodyPiece;
 
 /// Bytes that one read may return.
@@ -251,7 +251,8 @@ async fn raw<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
     sink: &mut Sink<W>,
     progress: BodyProgress<'_>,
 ) -> Result<(), PumpError<BodyError, io::Error>> {
-    let all = BodyDecoder::new(Framing::UntilClose, 0);
+    // Without chunks, it does not matter who sends.
+    let all = BodyDecoder::new(Framing::UntilClose, 0, Sender::Client);
     pump(source, all.into(), sink, Coding::Plain, progress).await?;
     sink.shutdown().await.map_err(PumpError::Sink)
 }

@@ -156,6 +156,52 @@ fn http_1_0_is_spoken() {
     });
 }
 
+#[test]
+fn old_forms_of_responses_are_written_anew() {
+    run(async {
+        let mut scene = Scene::new().await;
+        let written = "HTTP/1.1 200 OK\r\nx: a b\r\ncontent-length: 2\r\n\r\nok";
+        for answer in [
+            "HTTP/1.1 200 OK\nX: a b\nContent-Length: 2\n\nok",
+            "HTTP/1.1 200 OK\r\nX: a\r\n\tb\r\nContent-Length: 2\r\n\r\nok",
+            "HTTP/1.1 200 OK\r\nX: a b\r\nConnection: keep-alive; timeout=5\r\n\
+             Content-Length: 2\r\n\r\nok",
+        ] {
+            scene.pass(GET, SENT).await;
+            scene.answer(answer, written).await;
+        }
+        scene.pass(GET, SENT).await;
+        let padded = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2  \r\nok\r\n0 \r\n\r\n";
+        let written = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n";
+        scene.answer(padded, written).await;
+        scene.pass(GET, SENT).await;
+        let old = "HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n\
+                   2\r\nok\r\n0\r\n\r\n";
+        let written = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n\
+                       2\r\nok\r\n0\r\n\r\n";
+        scene.answer(old, written).await;
+        assert_eq!(read_to_end(&mut scene.client).await, "");
+    });
+}
+
+#[test]
+fn keep_alive_is_passed_on_while_the_connection_is_kept() {
+    run(async {
+        let mut scene = Scene::new().await;
+        scene.pass(GET, SENT).await;
+        let answer = "HTTP/1.1 200 OK\r\nConnection: Keep-Alive\r\nKeep-Alive: timeout=5, max=9\r\n\
+                      Content-Length: 2\r\n\r\nok";
+        let kept = "HTTP/1.1 200 OK\r\nkeep-alive: timeout=5, max=9\r\ncontent-length: 2\r\n\
+                    connection: keep-alive\r\n\r\nok";
+        scene.answer(answer, kept).await;
+        let sent = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nKeep-Alive: 300\r\n\r\n";
+        let got = "GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+        scene.pass(sent, got).await;
+        let last = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
+        scene.answer(answer, last).await;
+    });
+}
+
 const EXPECTS: &str =
     "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n";
 const EXPECTS_SENT: &str =

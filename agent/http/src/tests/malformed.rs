@@ -128,7 +128,9 @@ fn malformed_responses_are_502_and_end_both_connections() {
         for answer in [
             "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\nhello",
             "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello!",
-            "HTTP/1.1 200 OK\nContent-Length: 5\n\nhello",
+            "HTTP/1.1 200 OK\r\n X: y\r\nContent-Length: 5\r\n\r\nhello",
+            "HTTP/1.1 200 OK\nX: y\n \nContent-Length: 5\n\nhello",
+            "HTTP/1.1 200 OK\rContent-Length: 5\r\r\n\nhello",
             "HTTP/1.1 200 OK\r\nX : y\r\n\r\n",
             "HTTP/1.1 101 Switching\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n",
             "hello\r\n\r\n",

@@ -2,7 +2,8 @@
 //! policy sees the headers that the application sees.
 //!
 //! A header that Connection names is removed too. If it is one that policies or applications rely on,
-//! the request is refused: its sender wants the header to be lost on the way. Protocols in Upgrade that
+//! the request is refused: its sender wants the header to be lost on the way. Cookie and Trailer, which
+//! some clients name without such a wish, are kept: nothing is lost then. Protocols in Upgrade that
 //! carry requests of their own are not offered to the application, since those requests would not be
 //! judged.
 
@@ -15,16 +16,14 @@ use super::fields::{Malformed, put_field};
 use ambit_input::work;
 
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+pub(super) const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
 /// End-to-end headers, which Connection must not name.
-const END_TO_END: [&str; 13] = [
+const END_TO_END: [&str; 11] = [
     "host",
     "transfer-encoding",
-    "trailer",
     "authorization",
-    "cookie",
     "expect",
     "forwarded",
     "via",
@@ -34,6 +33,9 @@ const END_TO_END: [&str; 13] = [
     "traceparent",
     "range",
 ];
+
+/// End-to-end headers that Connection may name without effect.
+const KEPT: [&str; 2] = ["cookie", "trailer"];
 
 /// Prefixes of more end-to-end headers.
 const END_TO_END_BEGUN: [&str; 3] = ["content-", "x-forwarded-", "if-"];
@@ -62,7 +64,8 @@ pub(super) fn remove_from_request(
     headers: &mut HeaderMap,
     version: Version,
 ) -> Result<ConnectionPersistence, Malformed> {
-    let named = named(headers)?;
+    let mut named = named(headers)?;
+    named.retain(|name| !KEPT.contains(&name.as_str()));
     if named.iter().any(|name| is_end_to_end(name)) {
         return Err(Malformed::Connection);
     }
@@ -83,7 +86,9 @@ pub(super) fn remove_from_request(
     Ok(persistence(version, &named))
 }
 
-/// Removes a response's hop-by-hop headers except Upgrade.
+/// Removes a response's hop-by-hop headers except Upgrade and Keep-Alive. What Connection lists that is
+/// not a name, such as the parameter of `keep-alive; timeout=5`, is ignored: it names no header, and if the
+/// application closes after all, its end is seen.
 ///
 /// # Errors
 /// [`Malformed::Connection`].
@@ -91,14 +96,21 @@ pub(super) fn remove_from_response(
     headers: &mut HeaderMap,
     version: Version,
 ) -> Result<ConnectionPersistence, Malformed> {
-    let named = named(headers)?;
+    let named: Vec<String> = tokens(headers, CONNECTION)
+        .filter_map(option_name)
+        .collect();
     if named.iter().any(|name| name.starts_with("content-")) {
         return Err(Malformed::Connection);
     }
-    let upgrade: Vec<HeaderValue> = headers.get_all(UPGRADE).into_iter().cloned().collect();
+    let kept = [UPGRADE, KEEP_ALIVE].map(|name| {
+        let values: Vec<HeaderValue> = headers.get_all(&name).into_iter().cloned().collect();
+        (name, values)
+    });
     remove(headers, &named);
-    for value in upgrade {
-        headers.append(UPGRADE, value);
+    for (name, values) in kept {
+        for value in values {
+            headers.append(name.clone(), value);
+        }
     }
     Ok(persistence(version, &named))
 }
@@ -156,7 +168,9 @@ pub(super) fn put_connection(
     let persistence = match (version, persistence) {
         (_, ConnectionPersistence::Close) => Some("close"),
         (Version::HTTP_10, ConnectionPersistence::KeepAlive) => Some("keep-alive"),
-        _ => None,
+        (_, ConnectionPersistence::KeepAlive) => {
+            headers.contains_key(KEEP_ALIVE).then_some("keep-alive")
+        }
     };
     let upgrade = headers.contains_key(UPGRADE).then_some("upgrade");
     let te = headers.contains_key(TE).then_some("te");
@@ -171,6 +185,13 @@ fn named(headers: &HeaderMap) -> Result<Vec<String>, Malformed> {
     let named: Vec<String> = tokens(headers, CONNECTION).collect();
     let are_tokens = named.iter().all(|name| name.bytes().all(is_tchar));
     are_tokens.then_some(named).ok_or(Malformed::Connection)
+}
+
+/// The name in an element of a response's Connection, without parameters.
+fn option_name(element: String) -> Option<String> {
+    let name = element.split(';').next()?.trim_end_matches([' ', '\t']);
+    let is_token = !name.is_empty() && name.bytes().all(is_tchar);
+    is_token.then(|| name.to_owned())
 }
 
 fn is_end_to_end(name: &str) -> bool {

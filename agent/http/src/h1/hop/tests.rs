@@ -35,7 +35,7 @@ fn a_request_cannot_have_headers_removed_that_policies_rely_on() {
         "Content-Length",
         "transfer-encoding",
         "Authorization",
-        "cookie",
+        "origin",
         "X-Forwarded-For",
         "x-forwarded-client-cert",
         "forwarded",
@@ -49,6 +49,18 @@ fn a_request_cannot_have_headers_removed_that_policies_rely_on() {
         request(&[("connection", "a b")]),
         Err(Malformed::Connection)
     );
+}
+
+#[test]
+fn cookie_and_trailer_are_kept_although_connection_names_them() {
+    let left = request(&[
+        ("connection", "Cookie, trailer, x-a"),
+        ("cookie", "a=b"),
+        ("trailer", "x-sum"),
+        ("x-a", "1"),
+    ]);
+    let kept = headers(&[("cookie", "a=b"), ("trailer", "x-sum")]);
+    assert_eq!(left, Ok(kept));
 }
 
 #[test]
@@ -125,6 +137,23 @@ fn te_is_passed_on_for_trailers_only() {
     let te = |value| request(&[("connection", "te"), ("te", value)]).unwrap();
     assert_eq!(te("gzip, Trailers")["te"], "trailers");
     assert!(te("gzip").is_empty());
+}
+
+#[test]
+fn a_response_may_list_parameters_in_connection() {
+    let response = |value| {
+        let lines = [("connection", value), ("x-a", "1"), ("keep-alive", "max=9")];
+        let mut headers = headers(&lines);
+        let persistence = remove_from_response(&mut headers, Version::HTTP_11)?;
+        Ok((headers.contains_key("x-a"), headers.len(), persistence))
+    };
+    use ConnectionPersistence::{Close, KeepAlive};
+    assert_eq!(response("keep-alive; timeout=5"), Ok((true, 2, KeepAlive)));
+    assert_eq!(response("timeout=5, \"x\", ;"), Ok((true, 2, KeepAlive)));
+    assert_eq!(response("Close ; a, X-A;b"), Ok((false, 1, Close)));
+    assert_eq!(response("content-length ;a=b"), Err(Malformed::Connection));
+    let refused = request(&[("connection", "keep-alive; timeout=5")]);
+    assert_eq!(refused, Err(Malformed::Connection));
 }
 
 #[test]

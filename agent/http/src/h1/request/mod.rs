@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, Method, Version};
 
 use super::super::head::{RequestHead, is_authority, is_target};
 use super::super::sniff::LONGEST_METHOD;
-use super::body::{Framing, declared_framing, put_framing};
+use super::body::{Framing, Sender, declared_framing, put_framing};
 use super::fields::{
     Malformed, NO_FIELDS, Scanner, header_map, put_field, put_fields, single_value,
 };
@@ -63,7 +63,8 @@ fn parse_whole(text: &[u8]) -> Result<ParsedRequest, Malformed> {
     let line = RequestLine::read(&split)?;
     let mut headers = header_map(parsed, split.headers, text)?;
     let authority = authority(&line, &mut headers)?;
-    let framing = declared_framing(&mut headers, line.version)?.unwrap_or(Framing::None);
+    let declared = declared_framing(&mut headers, line.version, Sender::Client)?;
+    let framing = declared.unwrap_or(Framing::None);
     let persistence = remove_from_request(&mut headers, line.version)?;
     let head = RequestHead {
         method: line.method,
