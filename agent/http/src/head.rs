@@ -14,7 +14,7 @@ pub struct RequestHead {
     /// `:scheme`; `None` in HTTP/1.
     pub scheme: Option<Scheme>,
     /// `:authority`, the authority of an absolute target, or Host: unchanged, with its port. Empty
-    /// only in an HTTP/1.0 request without one.
+    /// only in an HTTP/1 request whose Host is empty, or in an HTTP/1.0 request without one.
     pub authority: String,
     /// The path and query, unchanged (in HTTP/1 with the fragment), or `*`.
     pub target: String,

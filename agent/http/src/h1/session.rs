@@ -10,6 +10,7 @@ use super::super::client::{Client, Downstream};
 use super::super::gate::{Gate, PermittedRequest, Rejection, RequestOutcome};
 use super::super::progress::Progress;
 use super::super::serve::HttpLimits;
+use super::super::sniff::MOST_EMPTY_LINES;
 use super::body::{Body, BodyDecoder, Framing, ReadableBody, Sender};
 use super::exchange::{ExchangeEnd, carry};
 use super::fields::Malformed;
@@ -122,16 +123,16 @@ impl<D: Downstream, G: Gate> Session<'_, D, G> {
     async fn head(&mut self) -> Result<ParsedRequest, NoRequest> {
         let source = &mut self.client.source;
         let mut parser = HeadParser::new(self.limits.head_size);
-        let mut may_skip = !self.is_first;
+        let mut may_skip = MOST_EMPTY_LINES;
         let mut deadline = None;
         loop {
-            // RFC 9112, section 2.2: a client may send an empty line after a body.
-            if may_skip && source.buffer.starts_with(b"\r\n") {
+            // RFC 9112, section 2.2: a client may send empty lines.
+            while may_skip > 0 && source.buffer.starts_with(b"\r\n") {
                 let _ = source.buffer.split_to(2);
-                may_skip = false;
+                may_skip -= 1;
             }
-            may_skip = may_skip && b"\r\n".starts_with(&source.buffer);
-            if !may_skip && let Some(request) = parser.parse(&source.buffer)? {
+            let is_begun = may_skip == 0 || !b"\r\n".starts_with(&source.buffer);
+            if is_begun && let Some(request) = parser.parse(&source.buffer)? {
                 let _ = source.buffer.split_to(request.consumed);
                 return Ok(request);
             }

@@ -157,6 +157,37 @@ fn http_1_0_is_spoken() {
 }
 
 #[test]
+fn empty_lines_around_requests_are_dropped_up_to_a_bound() {
+    run(async {
+        let mut scene = Scene::new().await;
+        for lines in [0, 1, 3, 16] {
+            scene
+                .pass(&format!("{}{GET}", "\r\n".repeat(lines)), SENT)
+                .await;
+            scene.answer(OK, OK).await;
+        }
+        let too_many = "\r\n".repeat(17);
+        scene.client.write_all(too_many.as_bytes()).await.unwrap();
+        let answer = read_to_end(&mut scene.client).await;
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+        let mut first = Scene::new().await;
+        first.pass(&format!("\r\n\r\n{GET}"), SENT).await;
+        first.answer(OK, OK).await;
+    });
+}
+
+#[test]
+fn an_empty_host_is_passed_on() {
+    run(async {
+        let mut scene = Scene::new().await;
+        let sent = "GET / HTTP/1.1\r\nHost:\r\n\r\n";
+        scene.pass(sent, "GET / HTTP/1.1\r\nhost: \r\n\r\n").await;
+        scene.answer(OK, OK).await;
+        assert_eq!(scene.gate.0.heads.borrow()[0].authority, "");
+    });
+}
+
+#[test]
 fn old_forms_of_responses_are_written_anew() {
     run(async {
         let mut scene = Scene::new().await;

@@ -163,12 +163,13 @@ fn parse_target(method: &Method, text: &str) -> Result<(String, Option<String>),
     Ok((target, Some(authority.to_owned())))
 }
 
-/// Returns the authority of the request: the target's or Host, which must not differ. Removes Host.
+/// Returns the authority of the request: the target's or Host, which must not differ. Removes Host. It is
+/// empty if Host is (RFC 9112, section 3.2): policies judge it, and the application gets it, as that.
 fn authority(line: &RequestLine, headers: &mut HeaderMap) -> Result<String, Malformed> {
     let host = single_value(headers, HOST, Malformed::Host)?.map(HeaderValue::as_bytes);
     let host = host.map(|value| std::str::from_utf8(value).ok());
     let host = match host {
-        Some(Some(host)) if is_authority(host) => Some(host.to_owned()),
+        Some(Some(host)) if host.is_empty() || is_authority(host) => Some(host.to_owned()),
         Some(_) => return Err(Malformed::Host),
         None if line.version == Version::HTTP_11 => return Err(Malformed::Host),
         None => None,
@@ -196,10 +197,11 @@ pub fn write_request(
     persistence: ConnectionPersistence,
     out: &mut BytesMut,
 ) -> Result<(), Unwritable> {
+    let is_host = head.authority.is_empty() || is_authority(&head.authority);
     let has_no_host = head.authority.is_empty() && head.version == Version::HTTP_10;
     let is_form = head.target.starts_with('/') || head.target == "*";
     let is_writable = is_form && is_target(&head.target);
-    if !is_writable || !(has_no_host || is_authority(&head.authority)) {
+    if !is_writable || !is_host {
         return Err(Unwritable);
     }
     out.put_slice(head.method.as_str().as_bytes());
