@@ -3,7 +3,7 @@
 
 use std::error::Error;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -21,24 +21,51 @@ fn main() -> Result<(), Box<dyn Error>> {
         .chars()
         .map(|octet| u8::try_from(u32::from(octet)))
         .collect::<Result<_, _>>()?;
-    let awaited = told["answers"].as_u64();
-    println!("{}", call(to, &sent, awaited));
+    let call = Call {
+        to,
+        sent,
+        awaited: told["answers"].as_u64(),
+        after: match told["shutdown"] == true {
+            true => AfterSending::EndOurSide,
+            false => AfterSending::KeepOpen,
+        },
+    };
+    println!("{}", make(&call));
     Ok(())
 }
 
-fn call(to: SocketAddr, sent: &[u8], awaited: Option<u64>) -> Value {
-    let mut stream = match TcpStream::connect_timeout(&to, PATIENCE) {
+struct Call {
+    to: SocketAddr,
+    sent: Vec<u8>,
+    /// How many answers; `None`: all, up to the end.
+    awaited: Option<u64>,
+    after: AfterSending,
+}
+
+#[derive(PartialEq, Eq)]
+enum AfterSending {
+    KeepOpen,
+    EndOurSide,
+}
+
+fn make(call: &Call) -> Value {
+    let mut stream = match TcpStream::connect_timeout(&call.to, PATIENCE) {
         Ok(stream) => stream,
         Err(error) => return json!({"answers": [], "end": ended(error.kind())}),
     };
     // The other side may have refused it before all of it was sent; its answer counts.
-    let _ = stream.write_all(sent);
+    let _ = stream.write_all(&call.sent);
+    if call.after == AfterSending::EndOurSide {
+        let _ = stream.shutdown(Shutdown::Write);
+    }
     let _ = stream.set_read_timeout(Some(PATIENCE));
     let mut received = Vec::new();
     let mut buffer = [0; 4096];
     let end = loop {
         let (answers, rest) = parse(&received, false);
-        let is_enough = awaited.is_some_and(|count| answers.len() as u64 >= count);
+        let is_enough = call
+            .awaited
+            .is_some_and(|count| answers.len() as u64 >= count);
         if is_enough && rest.is_empty() {
             break "open";
         }

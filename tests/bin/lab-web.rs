@@ -2,7 +2,7 @@
 //! connection, each request's head, the length and SHA-256 of its body, and how it ended.
 //!
 //! `/ws` changes to a protocol that echoes everything, if asked by Upgrade; `/slow` answers without an
-//! end; all other requests are answered with what was seen.
+//! end; `/wait` answers when the client has ended its side; all other requests are answered with what was seen.
 
 use std::error::Error;
 use std::io::{self, Read, Write};
@@ -78,6 +78,7 @@ impl Connection {
             match target.split('?').next().unwrap_or_default() {
                 "/ws" if field(&head, "upgrade").is_some() => return self.change_protocol(),
                 "/slow" => return self.answer_slowly(),
+                "/wait" => return self.answer_at_the_end(),
                 _ => self.answer(&head)?,
             }
         }
@@ -112,6 +113,12 @@ impl Connection {
             self.stream.write_all(b"5\r\ntick\n\r\n")?;
             thread::sleep(PAUSE);
         }
+    }
+
+    fn answer_at_the_end(&mut self) -> io::Result<()> {
+        while self.fill()? > 0 {}
+        self.stream
+            .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
     }
 
     fn change_protocol(&mut self) -> io::Result<()> {

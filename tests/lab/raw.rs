@@ -16,6 +16,8 @@ pub enum Until {
     Answers(usize),
     /// Until the other side ends the connection.
     End,
+    /// The same; the client ends its own side once everything is sent.
+    EndAfterOurs,
 }
 
 /// Bytes to send over one connection.
@@ -76,9 +78,12 @@ impl RawCall<'_> {
         let sent: String = self.bytes.iter().copied().map(char::from).collect();
         let answers = match self.until {
             Until::Answers(count) => Some(count),
-            Until::End => None,
+            Until::End | Until::EndAfterOurs => None,
         };
-        let told = json!({"to": self.to.to_string(), "send": sent, "answers": answers});
+        let shutdown = self.until == Until::EndAfterOurs;
+        let told = json!({
+            "to": self.to.to_string(), "send": sent, "answers": answers, "shutdown": shutdown,
+        });
         let outcome = output(from.command(tool("lab-http")?)?.arg(told.to_string()))?;
         ensure!(outcome.status.success(), "lab-http: {}", outcome.stderr);
         let said: Value = serde_json::from_str(&outcome.stdout)?;

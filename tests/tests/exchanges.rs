@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use ambit_tests::{
     Backend, HeldConnection, Http2Call, Http2Request, Lab, Nginx, Place, RawCall, RawEnd, RawReply,
-    Site, Until, output, run_tests, tests,
+    SOON, Site, Until, eventually, output, run_tests, tests,
 };
 use anyhow::{Result, ensure};
 use serde_json::Value;
@@ -25,6 +25,7 @@ fn main() -> ExitCode {
         each_stream_of_http_2_is_judged,
         an_upgrade_is_judged_and_carried,
         large_bodies_arrive_whole,
+        a_client_that_gives_up_is_noticed,
     ])
 }
 
@@ -363,4 +364,38 @@ fn large_bodies_arrive_whole(lab: &Lab) -> Result<()> {
     )?;
     ensure!(head == ["200 1", "200 0"], "HEAD: {head:?}");
     Ok(())
+}
+
+/// A handler that waits sees the end of its client, and nothing of the connection is left: at the
+/// application, and under the caps.
+fn a_client_that_gives_up_is_noticed(lab: &Lab) -> Result<()> {
+    let site = Site::start(lab, &[("web", &[DENY_ADMIN])])?;
+    let web = site.backend("web")?;
+    let url = format!("http://{}/wait", web.service.at());
+    let callers = [site.caller.place(), site.outsider.place(), web.pod.place()];
+    for from in callers {
+        for _ in 0..5 {
+            let mut command = from.command("curl")?;
+            command.args(["--silent", "--noproxy", "*", "--max-time", "1", &url]);
+            let outcome = output(&mut command)?;
+            let timed_out = outcome.status.code() == Some(28);
+            ensure!(timed_out, "curl: {}", outcome.stderr);
+        }
+    }
+    ensure!(web.web.connections() == 5 * callers.len());
+    web.web.ensure_nothing_left()?;
+    for agent in &site.agents {
+        eventually(SOON, "no connection in the account", || {
+            let left = agent.ask("connections").ok()?;
+            left.as_array()?.is_empty().then_some(())
+        })?;
+    }
+    // A client that has ended its side, and is still there, gets its answer.
+    for from in callers {
+        let waiting = requests(&["GET /wait"]);
+        let reply = raw(from, web, &waiting, Until::EndAfterOurs)?;
+        let is_answered = reply.statuses() == [200] && reply.end == RawEnd::Closed;
+        ensure!(is_answered, "{reply:?}");
+    }
+    web.web.ensure_nothing_left()
 }

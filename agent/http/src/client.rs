@@ -24,6 +24,9 @@ pub trait Downstream: AsyncRead + AsyncWrite + Unpin {
     /// Takes in bytes that have arrived although nothing reads them yet, if the layer below needs
     /// that.
     fn poll_ahead(&mut self, context: &mut Context<'_>);
+
+    /// Resolves when the client has broken off, also while nothing is read, if the layer below can tell.
+    fn poll_broken(&mut self, context: &mut Context<'_>) -> Poll<()>;
 }
 
 impl Downstream for TcpStream {
@@ -32,6 +35,11 @@ impl Downstream for TcpStream {
     }
 
     fn poll_ahead(&mut self, _: &mut Context<'_>) {}
+
+    /// Never: a reset shows when the connection is read, or, behind its end, when it is written.
+    fn poll_broken(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Pending
+    }
 }
 
 /// The agent's own connections, for its own requests. They end when they are dropped.
@@ -39,6 +47,10 @@ impl Downstream for DuplexStream {
     fn set_close(&mut self, _: CloseMode) {}
 
     fn poll_ahead(&mut self, _: &mut Context<'_>) {}
+
+    fn poll_broken(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Pending
+    }
 }
 
 /// A client's connection, which its clones share. The stream has to be one that is reset when it is
@@ -69,6 +81,11 @@ impl<D: Downstream> Client<D> {
     /// Lets the client see a reset, even after the sending side has been shut down.
     pub(super) fn abort(&self) {
         self.0.borrow_mut().stream.set_close(CloseMode::Reset);
+    }
+
+    /// Resolves when the client has broken off, also while nothing is read, if the layer below can tell.
+    pub(super) async fn broken(&self) {
+        poll_fn(|context| self.0.borrow_mut().stream.poll_broken(context)).await;
     }
 
     /// Polls a future that reads and writes this connection, and takes in bytes that it does not

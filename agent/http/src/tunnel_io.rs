@@ -104,6 +104,13 @@ impl Downstream for TunnelIo {
             }
         }
     }
+
+    fn poll_broken(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        match self.receiving {
+            Receiving::Reset => Poll::Ready(()),
+            Receiving::Open | Receiving::Ended => self.send.poll_reset(context).map(|_| ()),
+        }
+    }
 }
 
 impl AsyncRead for TunnelIo {

@@ -242,7 +242,7 @@ impl<D: Downstream> JudgedBody for ReadableBody<'_, D> {
     }
 
     async fn next(&mut self, head: &mut RequestHead) -> Result<Option<Bytes>, BodyError> {
-        let BufferedClient { source, sink } = &mut *self.client;
+        let BufferedClient { source, sink, .. } = &mut *self.client;
         loop {
             match self.body.decode_ahead(&mut source.buffer)? {
                 BodyPiece::Data(data) => return Ok(Some(data)),

@@ -1,5 +1,10 @@
 //! One permitted request and its response. Both are carried at the same time: an application may
 //! respond before it has all of the request.
+//!
+//! A client that gives up is noticed. If it breaks off, both sides are reset at once. If it ends its
+//! side, it may have closed, or it may wait for the response; no one can tell before something is sent to
+//! it. So the application is told the end, as it is without a mesh, and decides: it may respond, or stop
+//! its work and close.
 
 use std::cell::Cell;
 use std::future::pending;
@@ -12,9 +17,10 @@ use tokio::sync::Notify;
 use super::super::client::Downstream;
 use super::super::gate::{BodyError, PermittedRequest};
 use super::super::progress::{BodyProgress, MessageKind, Progress, PumpError};
+use super::super::sniff::without_empty_lines;
 use super::body::{Body, BodyDecoder, Coding, Framing, Sender};
 use super::hop::{ConnectionPersistence, was_offered};
-use super::request::{ParsedRequest, write_request};
+use super::request::{HeadParser, ParsedRequest, write_request};
 use super::response::{ParsedResponse, ResponseParser, write_response};
 use super::wire::{BrokenSide, BufferedClient, Sink, Source, pump, relay_raw};
 use ambit_datapath::RequestStream;
@@ -43,6 +49,8 @@ pub(super) enum ExchangeEnd {
     Unwritable,
     /// The application closed the connection without a byte of a response.
     NoResponse,
+    /// The same, after the client had ended its side and the application had been told.
+    GivenUp,
     /// The application broke off, or its response is malformed.
     ApplicationFailed,
 }
@@ -61,6 +69,7 @@ pub(super) async fn carry<D: Downstream>(
         return ExchangeEnd::NoResponse;
     };
     let (mut source, mut sink) = (Source::new(read), Sink::new(write));
+    let connection = client.connection.clone();
     let ParsedRequest {
         head,
         framing,
@@ -77,6 +86,7 @@ pub(super) async fn carry<D: Downstream>(
         &mut sink,
         &sending,
         (*framing).into(),
+        most,
         progress.body(MessageKind::Request),
     );
     let download = Download {
@@ -89,15 +99,20 @@ pub(super) async fn carry<D: Downstream>(
     };
     let carried = tokio::select! {
         () = grant.revoked() => return ExchangeEnd::Revoked,
+        () = connection.broken() => return ExchangeEnd::ClientLeft,
         failed = upload => return failed,
         carried = download.run() => carried,
     };
     match carried {
+        ResponseEnd::Ended(ExchangeEnd::NoResponse) if sending.is_end_told.get() => {
+            ExchangeEnd::GivenUp
+        }
         ResponseEnd::Ended(carried) => carried,
         ResponseEnd::Switched => {
             let raw = relay_raw(client, &mut source, &mut sink, progress);
             tokio::select! {
                 () = grant.revoked() => ExchangeEnd::Revoked,
+                () = connection.broken() => ExchangeEnd::ClientLeft,
                 ended = raw => match ended {
                     Ok(()) => ExchangeEnd::Last,
                     Err(BrokenSide::Client) => ExchangeEnd::ClientLeft,
@@ -113,6 +128,8 @@ pub(super) async fn carry<D: Downstream>(
 struct Sending {
     state: Cell<UploadState>,
     changed: Notify,
+    /// Whether the application has been told that the client has ended its side.
+    is_end_told: Cell<bool>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -139,13 +156,15 @@ impl Sending {
     }
 }
 
-/// Sends the request, and then watches the client. Resolves only if the client fails.
+/// Sends the request, and then watches the client. When the client has ended its side and no other request
+/// of at most `most` bytes waits, the application is told. Resolves only if the client fails.
 async fn upload<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
     source: &mut Source<R>,
     body: Body,
     sink: &mut Sink<W>,
     sending: &Sending,
     coding: Coding,
+    most: usize,
     progress: BodyProgress<'_>,
 ) -> ExchangeEnd {
     match pump(source, body, sink, coding, progress).await {
@@ -160,13 +179,24 @@ async fn upload<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
         }
         Err(PumpError::Source(BodyError::CutShort)) => return ExchangeEnd::ClientLeft,
     }
-    // A client that has ended its side may still wait for the response.
     while source.buffer.len() < LOOK_AHEAD && !source.has_ended() {
         if source.fill().await.is_err() {
             return ExchangeEnd::ClientLeft;
         }
     }
+    if source.has_ended() && !begins_with_request(&source.buffer, most) {
+        sending.is_end_told.set(true);
+        // If this fails, the application has gone, which shows when it is read.
+        let _ = sink.shutdown().await;
+    }
     pending().await
+}
+
+/// Whether `bytes` begin with a request, which the application gets on the same connection. If it is
+/// malformed or incomplete, nothing more will be sent to the application.
+fn begins_with_request(bytes: &[u8], most: usize) -> bool {
+    let head = without_empty_lines(bytes);
+    matches!(HeadParser::new(most).parse(head), Ok(Some(_)))
 }
 
 /// Carries the response.

@@ -182,6 +182,8 @@ impl<D: Downstream, G: Gate> Session<'_, D, G> {
                 RequestOutcome::Finished,
             ),
             ExchangeEnd::Revoked => (Next::End(SessionEnd::Reset), RequestOutcome::Revoked),
+            // The client sees the application's end, as it does without a mesh.
+            ExchangeEnd::GivenUp => (Next::End(SessionEnd::InOrder), RequestOutcome::ClientFailed),
             ExchangeEnd::ClientLeft => (Next::End(SessionEnd::Reset), RequestOutcome::ClientFailed),
             ExchangeEnd::Malformed(status) => (
                 self.answer(&progress, status).await,

@@ -123,6 +123,7 @@ impl<W: AsyncWrite + Unpin> Sink<W> {
 
 /// Both sides of a client's connection.
 pub(in super::super) struct BufferedClient<D> {
+    pub(super) connection: Client<D>,
     pub(super) source: Source<Client<D>>,
     pub(super) sink: Sink<Client<D>>,
 }
@@ -133,6 +134,7 @@ impl<D: Downstream> BufferedClient<D> {
         let mut source = Source::new(client.clone());
         source.buffer = read;
         Self {
+            connection: client.clone(),
             source,
             sink: Sink::new(client.clone()),
         }

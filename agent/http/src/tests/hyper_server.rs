@@ -44,7 +44,9 @@ async fn served() -> (TcpStream, TestGate) {
     let scene = Scene::new().await;
     let stream = TokioIo::new(scene.application);
     spawn_local(async move {
-        let http = hyper::server::conn::http1::Builder::new();
+        let mut http = hyper::server::conn::http1::Builder::new();
+        // By default, hyper takes a client that has ended its side for one that is gone.
+        http.half_close(true);
         let serving = http.serve_connection(stream, service_fn(application));
         let _ = serving.with_upgrades().await;
     });

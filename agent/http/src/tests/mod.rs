@@ -1,6 +1,7 @@
 //! A client, the proxy and an application, over loopback connections.
 
 mod bodies;
+mod giving_up;
 mod http1;
 mod http2;
 mod http2_bodies;

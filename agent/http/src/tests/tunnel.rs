@@ -123,6 +123,42 @@ fn an_abort_through_a_tunnel_is_not_an_orderly_end_for_the_application() {
 }
 
 #[test]
+fn an_abort_behind_the_clients_end_is_noticed() {
+    run(async {
+        let mut tunnelled = Tunnelled::new().await;
+        tunnelled.send.send_data(GET.into(), true).unwrap();
+        expect(&mut tunnelled.application, SENT).await;
+        assert_eq!(read_to_end(&mut tunnelled.application).await, "");
+        tunnelled.send.send_reset(Reason::CANCEL);
+        tunnelled.serving.await.unwrap();
+        assert_eq!(tunnelled.gate.outcomes(), [RequestOutcome::ClientFailed]);
+    });
+}
+
+#[test]
+fn an_abort_is_noticed_while_the_application_reads_nothing() {
+    run(async {
+        let mut tunnelled = Tunnelled::new().await;
+        let head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999\r\n\r\n";
+        tunnelled.send.send_data(head.into(), false).unwrap();
+        expect(&mut tunnelled.application, "POST / HTTP/1.1\r\nhost: a\r\n").await;
+        loop {
+            tunnelled.send.reserve_capacity(16 << 10);
+            let room = std::future::poll_fn(|context| tunnelled.send.poll_capacity(context));
+            let Ok(room) = timeout(Duration::from_millis(300), room).await else {
+                break;
+            };
+            let room = room.expect("an open tunnel").expect("an open tunnel");
+            let data = Bytes::from(vec![0; room]);
+            tunnelled.send.send_data(data, false).unwrap();
+        }
+        tunnelled.send.send_reset(Reason::CANCEL);
+        tunnelled.serving.await.unwrap();
+        assert_eq!(tunnelled.gate.outcomes(), [RequestOutcome::ClientFailed]);
+    });
+}
+
+#[test]
 fn a_revoked_request_is_an_abort_through_the_tunnel() {
     run(async {
         let mut tunnelled = Tunnelled::new().await;
