@@ -2,7 +2,8 @@
 //! connection, each request's head, the length and SHA-256 of its body, and how it ended.
 //!
 //! `/ws` changes to a protocol that echoes everything, if asked by Upgrade; `/slow` answers without an
-//! end; `/wait` answers when the client has ended its side; all other requests are answered with what was seen.
+//! end; `/wait` answers when the client has ended its side; `/old` answers in
+//! old forms of HTTP; all other requests are answered with what was seen.
 
 use std::error::Error;
 use std::io::{self, Read, Write};
@@ -16,6 +17,10 @@ use serde_json::json;
 
 /// Between two lines of `/slow`.
 const PAUSE: Duration = Duration::from_millis(20);
+
+/// LF, a folded line, a parameter in Connection, and padded sizes.
+const OLD: &[u8] = b"HTTP/1.1 200 OK\nX-Old: a\n b\nConnection: keep-alive; timeout=5\n\
+                     Transfer-Encoding: chunked\n\n2  \r\nok\r\n0 \r\n\r\n";
 
 static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
 
@@ -78,6 +83,7 @@ impl Connection {
             match target.split('?').next().unwrap_or_default() {
                 "/ws" if field(&head, "upgrade").is_some() => return self.change_protocol(),
                 "/slow" => return self.answer_slowly(),
+                "/old" => self.stream.write_all(OLD)?,
                 "/wait" => return self.answer_at_the_end(),
                 _ => self.answer(&head)?,
             }

@@ -26,6 +26,7 @@ fn main() -> ExitCode {
         an_upgrade_is_judged_and_carried,
         large_bodies_arrive_whole,
         a_client_that_gives_up_is_noticed,
+        old_forms_that_have_one_reading_are_taken,
     ])
 }
 
@@ -398,4 +399,27 @@ fn a_client_that_gives_up_is_noticed(lab: &Lab) -> Result<()> {
         ensure!(is_answered, "{reply:?}");
     }
     web.web.ensure_nothing_left()
+}
+
+fn old_forms_that_have_one_reading_are_taken(lab: &Lab) -> Result<()> {
+    let site = Site::start(lab, &[("web", &[DENY_ADMIN])])?;
+    let web = site.backend("web")?;
+    let from = site.caller.place();
+    let responses = requests(&["GET /old", "GET /old", "GET /last"]);
+    let reply = raw(from, web, &responses, Until::Answers(3))?;
+    ensure!(reply.statuses() == [200; 3], "{reply:?}");
+    for answer in &reply.answers[..2] {
+        let is_new = answer.body == "ok" && answer.head.contains("\r\nx-old: a b\r\n");
+        ensure!(is_new, "{answer:?}");
+    }
+    let lines =
+        b"\r\n\r\nGET /a HTTP/1.1\r\nHost:\r\nConnection: cookie\r\nCookie: c=d\r\n\r\n\r\n\r\n\
+                  GET /admin HTTP/1.1\r\nHost: \r\n\r\n";
+    let reply = raw(from, web, lines, Until::Answers(2))?;
+    ensure!(reply.statuses() == [200, 403], "{reply:?}");
+    let heads = web.web.heads();
+    let last = heads.last().map(String::as_str);
+    let wanted = "GET /a HTTP/1.1\r\nhost: \r\ncookie: c=d";
+    ensure!(last == Some(wanted), "{last:?}");
+    Ok(())
 }

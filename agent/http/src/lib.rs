@@ -26,6 +26,7 @@
 //!        |-- policy changes ---------------------------> both sides see a reset
 //!        |-- application fails ------------------------> 502 if the response has not begun, else a reset
 //!        |-- client fails -----------------------------> the application sees a reset
+//!        |-- HTTP/1 client ends its side --------------> the application sees that, and goes on or ends
 //!        |
 //!   response to the client -- PermittedRequest::finish -- RequestSummary
 //! ```

@@ -1,7 +1,8 @@
 //! HTTP/1.1 and HTTP/1.0 (RFC 9112): one request after the other, with the responses in their order.
 //!
 //! Bytes that two readers could understand differently end the connection: from a client with status
-//! 400, from an application with 502.
+//! 400, from an application with 502. Old forms that have one reading are taken from an application
+//! (`response`, `chunked`), and written anew in the usual form.
 //!
 //! | file | concept |
 //! |---|---|

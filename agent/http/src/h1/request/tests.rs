@@ -409,16 +409,18 @@ fn any_head() -> impl Strategy<Value = String> {
         "Host: (a\\.com|b)",
         "Content-Length: [0-9,+]{0,3}",
         "Transfer-Encoding: [Cc]hunked",
-        "Connection: (close|keep-alive|upgrade|te|x-a|host|, )",
+        "Connection: (close|keep-alive|upgrade|te|x-a|host|cookie|trailer|, )",
         "Upgrade: (websocket|h2c|websocket, h2c)",
         "TE: (trailers|gzip)",
+        "(Cookie|Trailer): a",
         "[Xx]-[Aa]: ?[a-z\u{e9}\t ]{0,4}",
         "[a-z :]{0,6}",
     ];
     let fields = prop::collection::vec(field, 0..5);
-    (method, target, "HTTP/1\\.[01]", fields).prop_map(|(method, target, version, fields)| {
+    let first = (method, target, "HTTP/1\\.[01]", "Host: ?(a\\.com)?");
+    (first, fields).prop_map(|((method, target, version, host), fields)| {
         let fields: String = fields.iter().map(|field| format!("{field}\r\n")).collect();
-        format!("{method} {target} {version}\r\nHost: a.com\r\n{fields}\r\n")
+        format!("{method} {target} {version}\r\n{host}\r\n{fields}\r\n")
     })
 }
 
