@@ -74,7 +74,7 @@ fn on_a_declared_port(lab: &Lab, site: &Site) -> Result<()> {
     for bytes in [
         NOT_HTTP,
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
-        b"\r\n\r\nGET /ok HTTP/1.1\r\nHost: web\r\n\r\n",
+        b"\n\nGET /ok HTTP/1.1\r\nHost: web\r\n\r\n",
         b"*1\r\n$4\r\nPING\r\n",
     ] {
         let reply = raw(site.caller.place(), web, bytes, Until::End)?;
