@@ -2,8 +2,8 @@
 //! connection, each request's head, the length and SHA-256 of its body, and how it ended.
 //!
 //! `/ws` changes to a protocol that echoes everything, if asked by Upgrade; `/slow` answers without an
-//! end; `/wait` answers when the client has ended its side; `/old` answers in
-//! old forms of HTTP; all other requests are answered with what was seen.
+//! end; `/wait` answers when the client has ended its side; `/old` answers in old forms of HTTP;
+//! all other requests are answered with what was seen.
 
 use std::error::Error;
 use std::io::{self, Read, Write};

@@ -14,8 +14,8 @@ use crate::server::tool;
 use crate::wait::{SOON, eventually};
 
 /// A running `lab-web`: `/ws` sends everything back once asked by Upgrade, `/slow` answers without an
-/// end, `/wait` when the client has ended its side, `/old` in old forms
-/// of HTTP, and everything else is answered with what was seen.
+/// end, `/wait` when the client has ended its side, `/old` in old forms of HTTP, and everything else is
+/// answered with what was seen.
 pub struct WebServer {
     process: Process,
 }
