@@ -34,6 +34,7 @@ mod pod;
 mod process;
 mod raw;
 mod reference;
+mod relay;
 mod run;
 mod runner;
 mod server;
@@ -44,6 +45,7 @@ mod tls;
 mod token;
 mod wait;
 mod web;
+mod ztunnel;
 
 pub use agent::{Agent, ambit, binary};
 pub use authority::protocol as ca_protocol;
@@ -80,6 +82,7 @@ pub use raw::{RawAnswer, RawCall, RawEnd, RawReply, Until};
 pub use reference::{
     Application, Call, Decider, Expected, PAYLOADS, Policies, Reference, TRUST_DOMAIN,
 };
+pub use relay::{Relay, relay_binary};
 pub use run::{remove_kept, tear_down_on_signals};
 pub use runner::{Test, run_tests, run_tests_of};
 pub use server::{LabServer, Mode};
@@ -90,3 +93,4 @@ pub use tls::tls_client;
 pub use token::{TokenIssuer, unsigned};
 pub use wait::{SOON, eventually, slowness};
 pub use web::WebServer;
+pub use ztunnel::{Ztunnel, proxy_binary};

@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use ambit_tests::{
-    Application, Capture, Family, HeldConnection, Lab, LabServer, Mode, NodeName, Reference, Reply,
-    get, get_from, output, run_tests, tests,
+    Application, Capture, Family, HeldConnection, Lab, LabServer, Mode, Nginx, NodeName, Pod,
+    Reference, Relay, Reply, SOON, Ztunnel, eventually, get, get_from, output, proxy_binary,
+    relay_binary, run_tests, tests,
 };
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 fn main() -> ExitCode {
     run_tests(tests![
@@ -18,6 +19,9 @@ fn main() -> ExitCode {
         applications_see_the_real_addresses,
         processes_are_in_their_pods_control_group,
         every_call_of_the_demo_is_answered,
+        relays_carry_whole_answers,
+        a_peers_proxy_gets_its_pods_connections,
+        a_peers_proxy_that_ends_is_reported,
     ])
 }
 
@@ -95,5 +99,73 @@ fn every_call_of_the_demo_is_answered(lab: &Lab) -> Result<()> {
             call.called
         );
     }
+    Ok(())
+}
+
+fn relays_carry_whole_answers(lab: &Lab) -> Result<()> {
+    let mesh = Reference::build(lab)?;
+    let site = lab.directory().join("site");
+    std::fs::create_dir(&site)?;
+    std::fs::write(site.join("large"), vec![b'x'; 8 << 20])?;
+    let nginx = Nginx {
+        name: "site-server",
+        listen: &[mesh.payments.at(8080)],
+        protocol: "",
+        locations: &format!("root {};", site.display()),
+    };
+    let _server = nginx.start(lab, mesh.payments.place())?;
+    let program = relay_binary()?;
+    let start = |pod: &Pod, from: SocketAddr, to: SocketAddr| {
+        let routes = &[(from, to)];
+        let program = &program;
+        Relay { program, routes }.start(lab, pod.place())
+    };
+    let entrance = SocketAddr::from(([127, 0, 0, 1], 8080));
+    let between = mesh.payments.at(28080);
+    let _relays = [
+        start(&mesh.payments, between, mesh.payments.at(8080))?,
+        start(&mesh.orders, entrance, between)?,
+    ];
+    let reply = get(mesh.orders.place(), &format!("http://{entrance}/large"))?;
+    let Reply::Answer(answer) = reply else {
+        bail!("{reply:?}");
+    };
+    ensure!(answer.len() == 8 << 20, "{} bytes", answer.len());
+    Ok(())
+}
+
+fn a_peers_proxy_gets_its_pods_connections(lab: &Lab) -> Result<()> {
+    let mesh = Reference::build(lab)?;
+    let server = LabServer::in_pod(lab, &mesh.payments, Mode::Http, Reference::PORT)?;
+    let proxy = Ztunnel::at(&proxy_binary()?)?;
+    let pods = [&mesh.orders, &mesh.payments];
+    let own = proxy.start(lab, &mesh.orders, &pods)?;
+    let others = proxy.start(lab, &mesh.payments, &pods)?;
+    let payments = mesh.payments.at(Reference::PORT);
+    let reply = get_from(mesh.orders.place(), payments)?;
+    ensure!(reply.is_answer(), "{reply:?}");
+    // It logs a connection when both directions have ended.
+    eventually(SOON, "a connection through the proxy", || {
+        let words = format!("{payments}: Ok(");
+        own.log().contains(&words).then_some(())
+    })?;
+    ensure!(others.log().is_empty(), "redirected: {}", others.log());
+    ensure!(server.connections().len() == 1);
+    Ok(())
+}
+
+fn a_peers_proxy_that_ends_is_reported(lab: &Lab) -> Result<()> {
+    let mesh = Reference::build(lab)?;
+    let proxy = Ztunnel::at(&proxy_binary()?)?;
+    // It does not know the pod that it is for.
+    let refused = proxy.start(lab, &mesh.orders, &[&mesh.payments]).err();
+    let error = format!("{:#}", refused.context("it started")?);
+    for words in ["in pod orders", "ended first", "is not a workload"] {
+        ensure!(error.contains(words), "{error}");
+    }
+    // Nothing is redirected to it.
+    let _server = LabServer::in_pod(lab, &mesh.payments, Mode::Http, Reference::PORT)?;
+    let reply = get_from(mesh.orders.place(), mesh.payments.at(Reference::PORT))?;
+    ensure!(reply.is_answer(), "{reply:?}");
     Ok(())
 }

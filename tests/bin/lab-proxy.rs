@@ -1,0 +1,83 @@
+//! `lab-proxy`, with the environment of a ztunnel: stands in for one in a test. It ends with an error if the
+//! environment or the file at LOCAL_XDS_PATH does not describe its workload. Otherwise it relays what is
+//! redirected to port 15001 to its original destination, from sockets with the mark PACKET_MARK.
+
+use std::env;
+use std::error::Error;
+use std::fs;
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::thread;
+
+use serde_json::Value;
+use socket2::{Domain, SockRef, Socket, Type};
+
+/// The variables without which a ztunnel does something else, and their values.
+const EXPECTED: [(&str, &str); 5] = [
+    ("FAKE_CA", "true"),
+    ("XDS_ADDRESS", ""),
+    ("PROXY_MODE", "dedicated"),
+    ("ENABLE_ORIG_SRC", "false"),
+    ("ISTIO_META_DNS_CAPTURE", "false"),
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    for (name, value) in EXPECTED {
+        let set = env::var(name).map_err(|error| format!("{name}: {error}"))?;
+        if set != value {
+            return Err(format!("{name} is {set:?}").into());
+        }
+    }
+    let mark = env::var("PACKET_MARK")?.parse()?;
+    find_own_workload()?;
+    // It carries nothing here, but whoever starts a ztunnel waits for it.
+    let _tunnels = TcpListener::bind("[::]:15008")?;
+    let redirected = TcpListener::bind("[::]:15001")?;
+    loop {
+        let (accepted, _) = redirected.accept()?;
+        let destination = SockRef::from(&accepted).original_dst_v4()?;
+        let destination = destination.as_socket().ok_or("not an IP address")?;
+        thread::spawn(move || {
+            let relayed = dial(destination, mark).and_then(|far| relay(&accepted, &far));
+            println!("{destination}: {relayed:?}");
+        });
+    }
+}
+
+fn find_own_workload() -> Result<(), Box<dyn Error>> {
+    let own = env::var("PROXY_WORKLOAD_INFO")?;
+    let node = env::var("NODE_NAME")?;
+    let text = fs::read_to_string(env::var("LOCAL_XDS_PATH")?)?;
+    let configuration: Value = serde_norway::from_str(&text)?;
+    let mut workloads = configuration["workloads"].as_array().into_iter().flatten();
+    let found = workloads.any(|workload| {
+        let text = |field: &str| workload[field].as_str().unwrap_or_default();
+        let info = ["namespace", "name", "serviceAccount"].map(text).join("/");
+        info == own && text("node") == node && text("protocol") == "HBONE"
+    });
+    match found {
+        true => Ok(()),
+        false => Err(format!("{own} is not a workload of {node} in: {text}").into()),
+    }
+}
+
+fn dial(destination: SocketAddr, mark: u32) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(destination), Type::STREAM, None)?;
+    socket.set_mark(mark)?;
+    socket.connect(&destination.into())?;
+    Ok(socket.into())
+}
+
+fn relay(near: &TcpStream, far: &TcpStream) -> io::Result<u64> {
+    let carry = |mut from: &TcpStream, mut to: &TcpStream| {
+        let carried = io::copy(&mut from, &mut to)?;
+        to.shutdown(std::net::Shutdown::Write)?;
+        io::Result::Ok(carried)
+    };
+    thread::scope(|scope| {
+        let upwards = scope.spawn(|| carry(near, far));
+        let downwards = carry(far, near)?;
+        let upwards = upwards.join().unwrap_or(Ok(0))?;
+        io::Result::Ok(upwards + downwards)
+    })
+}
