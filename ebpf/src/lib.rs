@@ -7,8 +7,9 @@
 //! | `node` | once for a node, attached to the cgroup above all pods | `connect.rs`, `names.rs` (getpeername, getsockname), `sock_ops.rs` |
 //! | `pod` | once for each enrolled pod, with constants and maps of its own | `sk_lookup.rs` |
 //!
-//! The maps in [`maps`] are shared by all of them through their pins. A third object, `classify`, serves
-//! tests and benchmarks of the verdict. The agent does not load it.
+//! The maps in [`maps`] are shared by all of them through their pins. The agent does not load the other two
+//! objects: `classify` serves tests and benchmarks of the verdict, and `calls`, with maps of its own, counts
+//! system calls for `cargo xtask bench`.
 //!
 //! A name that ends in `_be` holds a value in network byte order. Everything else is in host order,
 //! except [`ambit_common::Address`], which is in network order inside.

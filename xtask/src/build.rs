@@ -1,6 +1,7 @@
 //! `cargo xtask build`: the kernel programs, then the agent that embeds them.
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -9,9 +10,9 @@ use crate::process::{run as run_command, say};
 use crate::setup::KernelCompiler;
 use crate::workspace;
 
-/// The kernel objects: the node's programs and each pod's, which the agent embeds, and the classifier
-/// that its tests and benchmarks load.
-const OBJECTS: [&str; 3] = ["node", "pod", "classify"];
+/// The kernel objects: the node's programs and each pod's, which the agent embeds, the classifier that its
+/// tests and benchmarks load, and what counts system calls for `cargo xtask bench`.
+const OBJECTS: [&str; 4] = ["node", "pod", "classify", "calls"];
 
 /// Builds everything.
 ///
@@ -45,6 +46,25 @@ pub(crate) fn lab_tools() -> Result<()> {
         "ambit-tests",
         "--bins",
     ]))
+}
+
+/// Builds the relay that `cargo xtask bench --relay` measures, optimized, and returns its path.
+///
+/// # Errors
+///
+/// If cargo fails.
+pub(crate) fn relay() -> Result<PathBuf> {
+    say("build", "the relay");
+    run_command(Command::new("cargo").current_dir(workspace::root()).args([
+        "build",
+        "--quiet",
+        "--release",
+        "--package",
+        "ambit-tests",
+        "--bin",
+        "lab-relay",
+    ]))?;
+    Ok(workspace::target().join("release/lab-relay"))
 }
 
 /// Builds the kernel programs and puts them where `agent/datapath/build.rs` and the agent's tests

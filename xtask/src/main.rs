@@ -15,11 +15,14 @@ mod soak;
 mod test;
 mod workspace;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
+use ambit_tests::Ztunnel;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+use bench::Beside;
 use demo::Afterwards;
 use setup::Purpose;
 
@@ -46,7 +49,16 @@ enum Command {
         #[arg(long)]
         clean: bool,
     },
-    /// Measure what a connection costs through Ambit, as a ratio of the direct path (as root).
+    /// Measure what a connection costs through Ambit, as a ratio of the direct path in the same rounds (as
+    /// root).
+    ///
+    /// All figures are medians of the rounds, and so are ratios. Only ratios of one run can be compared with
+    /// those of another, and only on an otherwise idle machine. To repeat the README's table: `cargo xtask
+    /// bench --relay`, and `--peer PATH` if you have a ztunnel.
+    ///
+    /// After the rounds, each measure is taken once more to count the proxies' system calls and the bytes that
+    /// these copy between process and kernel (read, write, recv, send and their variants). Copies within a
+    /// process or the kernel are not counted, nor are io_uring's.
     Bench {
         /// How often each path is measured.
         #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
@@ -54,6 +66,14 @@ enum Command {
         /// Take only the measures whose name contains this.
         #[arg(long, default_value = "")]
         only: String,
+        /// Measure two plain TCP relays, too: one beside each pod, without TLS and HTTP/2. No proxy of this
+        /// kind can do better.
+        #[arg(long)]
+        relay: bool,
+        /// Measure a peer's proxy, too: the path of a ztunnel that was built with its feature `testing`. One
+        /// runs in each pod, with a certificate authority of its own, and nftables redirect to it.
+        #[arg(long, value_name = "PATH")]
+        peer: Option<PathBuf>,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -131,7 +151,14 @@ fn run(command: Command) -> Result<ExitCode> {
             };
             return demo::run(afterwards);
         }
-        Command::Bench { rounds, only, json } => {
+        Command::Bench {
+            rounds,
+            only,
+            relay,
+            peer,
+            json,
+        } => {
+            let peer = peer.as_deref().map(Ztunnel::at).transpose()?;
             setup::run(&[Purpose::Build, Purpose::Mesh, Purpose::Bench])?;
             build::run()?;
             build::lab_tools()?;
@@ -140,7 +167,9 @@ fn run(command: Command) -> Result<ExitCode> {
             } else {
                 bench::Format::Table
             };
-            return bench::run(rounds.into(), &only, format);
+            let relay = relay.then(build::relay).transpose()?;
+            let beside = Beside { relay, peer };
+            return bench::run(rounds.into(), &only, format, &beside);
         }
         Command::Fuzz { seconds, only } => {
             setup::run(&[Purpose::Build, Purpose::Fuzz])?;

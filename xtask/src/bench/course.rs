@@ -1,11 +1,11 @@
-//! The pods between which is measured: one that calls, and one on each node that is called, once in
-//! the mesh and once outside it.
+//! The pods between which is measured, on every path, and what carries their connections.
 
-use std::fs;
+use ambit_tests::{Agent, Lab, NodeName, Pod, Process, Reply, SOON, eventually, get};
+use anyhow::{Context, Result};
 
-use ambit_tests::{Agent, Family, Lab, Membership, NodeName, Pod, PodSpec, Process};
-use anyhow::Result;
-
+use super::beside::{Beside, Carriers};
+use super::lane::Lane;
+use super::relays;
 use super::stretch::{Path, Span, Stretch};
 use super::tools;
 
@@ -22,41 +22,49 @@ metadata: {name: callers, namespace: in-mesh}
 spec: {rules: [{from: [{source: {namespaces: [in-mesh]}}]}]}
 ";
 
-/// The pods of one path.
-struct Lane {
-    caller: Pod,
-    near: Pod,
-    far: Pod,
-}
-
 /// Everything that is measured.
 pub(super) struct Course {
     direct: Lane,
     ambit: Lane,
     agents: [Agent; 2],
+    beside: Vec<Carriers>,
     _servers: Vec<Process>,
 }
 
 impl Course {
-    pub(super) fn build(lab: &Lab) -> Result<Self> {
-        let direct = Lane::build(lab, Membership::None, "outside", ["dc", "dn", "df"])?;
-        let ambit = Lane::build(lab, Membership::Ambient, "in-mesh", ["mc", "mn", "mf"])?;
+    pub(super) fn build(lab: &Lab, beside: &Beside) -> Result<Self> {
+        let direct = Lane::build(lab, Path::Direct)?;
+        let ambit = Lane::build(lab, Path::Ambit)?;
+        let beside = beside.start(lab)?;
         lab.manifests().write("policies.yaml", POLICIES)?;
         let agents = lab.start_agents()?;
         let mut servers = Vec::new();
-        for pod in [&direct.near, &direct.far, &ambit.near, &ambit.far] {
-            servers.extend(tools::serve(lab, pod)?);
+        let lanes = beside.iter().map(|carriers| &carriers.lane);
+        for lane in [&direct, &ambit].into_iter().chain(lanes) {
+            for pod in [&lane.near, &lane.far] {
+                servers.extend(tools::serve(lab, pod)?);
+            }
         }
-        Ok(Self {
+        let mut course = Self {
             direct,
             ambit,
             agents,
+            beside,
             _servers: servers,
-        })
+        };
+        course.wait_until_answered()?;
+        Ok(course)
     }
 
-    pub(super) fn agents(&self) -> &[Agent] {
-        &self.agents
+    /// What is measured in turn.
+    pub(super) fn paths(&self) -> Vec<Path> {
+        let beside = self.beside.iter().map(|carriers| carriers.path);
+        let all = [Path::Direct].into_iter().chain(beside);
+        all.chain([Path::Ambit]).collect()
+    }
+
+    pub(super) fn agents(&self) -> Result<Vec<u32>> {
+        self.agents.iter().map(id_of_agent).collect()
     }
 
     /// The pods of the mesh on both nodes: one that calls, and one that is called.
@@ -71,45 +79,73 @@ impl Course {
         Ok(())
     }
 
-    pub(super) fn stretch(&self, span: Span, path: Path) -> Stretch<'_> {
+    pub(super) fn stretch(&self, span: Span, path: Path) -> Result<Stretch<'_>> {
         let lane = match path {
             Path::Direct => &self.direct,
             Path::Ambit => &self.ambit,
+            Path::Relays | Path::Peer => &self.carriers(path)?.lane,
         };
-        let server = match span {
-            Span::TwoNodes => &lane.far,
-            Span::OneNode => &lane.near,
+        let to = match path {
+            Path::Relays => relays::entrance(span),
+            Path::Direct | Path::Peer | Path::Ambit => lane.called(span),
         };
-        Stretch {
+        Ok(Stretch {
             from: lane.caller.place(),
-            to: server.ip(Family::V4),
+            to,
+        })
+    }
+
+    /// The ids of the processes that carry a connection.
+    pub(super) fn proxies(&self, span: Span, path: Path) -> Result<Vec<u32>> {
+        match (path, span) {
+            (Path::Direct, _) => Ok(Vec::new()),
+            (Path::Ambit, Span::TwoNodes) => self.agents(),
+            (Path::Ambit, Span::OneNode) => Ok(vec![id_of_agent(&self.agents[0])?]),
+            (Path::Relays | Path::Peer, _) => {
+                let [caller, near, far] = &self.carriers(path)?.proxies;
+                let called = match span {
+                    Span::TwoNodes => far,
+                    Span::OneNode => near,
+                };
+                let ids = [caller, called].map(Process::id);
+                ids.into_iter()
+                    .map(|id| id.context("a proxy without an id"))
+                    .collect()
+            }
         }
+    }
+
+    /// Adds to an error what a proxy said that has ended.
+    pub(super) fn explain(&mut self, error: anyhow::Error) -> anyhow::Error {
+        match self.beside.iter_mut().find_map(Carriers::ended) {
+            Some(words) => error.context(words),
+            None => error,
+        }
+    }
+
+    fn carriers(&self, path: Path) -> Result<&Carriers> {
+        let mut beside = self.beside.iter();
+        let found = beside.find(|carriers| carriers.path == path);
+        found.with_context(|| format!("{path}: not measured"))
+    }
+
+    /// A proxy may need a moment after it listens, for its certificate for example.
+    fn wait_until_answered(&mut self) -> Result<()> {
+        for path in self.paths() {
+            for span in Span::ALL {
+                let Stretch { from, to } = self.stretch(span, path)?;
+                let url = format!("http://{to}:{}/", tools::NGINX);
+                let what = format!("an answer to {url} ({path}, {span})");
+                let answered = eventually(SOON, &what, || {
+                    matches!(get(from, &url), Ok(Reply::Answer(_))).then_some(())
+                });
+                answered.map_err(|error| self.explain(error))?;
+            }
+        }
+        Ok(())
     }
 }
 
-impl Lane {
-    fn build(
-        lab: &Lab,
-        membership: Membership,
-        namespace: &'static str,
-        names: [&'static str; 3],
-    ) -> Result<Self> {
-        lab.manifests().write_namespace(namespace, membership)?;
-        let pod = |node, name| {
-            let spec = PodSpec {
-                namespace,
-                ..PodSpec::named(name)
-            };
-            let pod = lab.add_pod(node, spec)?;
-            lab.manifests().write_pod(&pod)?;
-            fs::create_dir(lab.directory().join(name))?;
-            anyhow::Ok(pod)
-        };
-        let [caller, near, far] = names;
-        Ok(Self {
-            caller: pod(NodeName::A, caller)?,
-            near: pod(NodeName::A, near)?,
-            far: pod(NodeName::B, far)?,
-        })
-    }
+fn id_of_agent(agent: &Agent) -> Result<u32> {
+    agent.id().context("an agent has ended")
 }

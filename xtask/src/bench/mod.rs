@@ -1,26 +1,33 @@
-//! `cargo xtask bench`: what a connection costs through Ambit, as a ratio of the direct path in the
-//! same run, on two nodes and on one; and what the agents spend.
+//! `cargo xtask bench`: what a connection costs through Ambit, and through others on request, as a ratio of
+//! the direct path in the same rounds, on two nodes and on one; and what the proxies spend.
 
+mod beside;
+mod calls;
 mod course;
 mod figures;
+mod lane;
+mod relays;
 mod spending;
 mod standing;
 mod stretch;
+mod table;
 mod tools;
 
 use std::process::ExitCode;
 
 use ambit_tests::{Lab, tear_down_on_signals};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde_json::json;
 
 use crate::process::say;
+pub(crate) use beside::Beside;
+use calls::{CallCounter, Calls};
 use course::Course;
-use figures::Results;
+use figures::{Results, Sample};
 use spending::Spending;
 use standing::Standing;
 use stretch::{Path, Span};
-use tools::MEASURES;
+use tools::{MEASURES, Measure};
 
 /// How the figures are printed.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -31,32 +38,24 @@ pub(crate) enum Format {
     Json,
 }
 
-/// Takes the measures whose name contains `only`, on both paths in turn, `rounds` times.
+/// Takes the measures whose name contains `only`, on all paths in turn, `rounds` times.
 ///
 /// # Errors
 ///
-/// If the mesh cannot be built, or a tool fails.
-pub(crate) fn run(rounds: usize, only: &str, format: Format) -> Result<ExitCode> {
+/// If the mesh cannot be built, or a tool or a proxy fails.
+pub(crate) fn run(rounds: usize, only: &str, format: Format, beside: &Beside) -> Result<ExitCode> {
     tear_down_on_signals()?;
     let lab = Lab::new()?;
-    let mut course = Course::build(&lab)?;
-    let mut results = Results::default();
-    let idle = Spending::of(course.agents())?;
-    for round in 1..=rounds {
-        for span in Span::ALL {
-            say("bench", &format!("round {round} of {rounds}, {span}"));
-            for measure in MEASURES.into_iter().filter(|one| one.name().contains(only)) {
-                for path in Path::ALL {
-                    let before = Spending::of(course.agents())?;
-                    let taken = measure.take(&lab, &course.stretch(span, path))?;
-                    let spent = Spending::of(course.agents())?.since(&before);
-                    results.add(span, measure, path, taken, spent);
-                }
-            }
-        }
-    }
+    let mut course = Course::build(&lab, beside)?;
+    let measures: Vec<Measure> = MEASURES
+        .into_iter()
+        .filter(|one| one.name().contains(only))
+        .collect();
+    let idle = Spending::of(&course.agents()?)?;
+    let results =
+        measure(&lab, &course, rounds, &measures).map_err(|error| course.explain(error))?;
     say("bench", "standing connections, and an agent that is killed");
-    let standing = Standing::measure(&lab, &mut course, idle)?;
+    let standing = Standing::measure(&lab, &mut course, &idle)?;
     match format {
         Format::Table => println!("{}\n{standing}", results.table()),
         Format::Json => {
@@ -65,4 +64,59 @@ pub(crate) fn run(rounds: usize, only: &str, format: Format) -> Result<ExitCode>
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn measure(lab: &Lab, course: &Course, rounds: usize, measures: &[Measure]) -> Result<Results> {
+    let mut results = Results::default();
+    for round in 1..=rounds {
+        for span in Span::ALL {
+            say("bench", &format!("round {round} of {rounds}, {span}"));
+            for &measure in measures {
+                for path in course.paths() {
+                    let sample = sample(lab, course, span, measure, path);
+                    let sample = sample.with_context(|| format!("{path}, {span}"))?;
+                    results.add(span, measure, path, sample);
+                }
+            }
+        }
+    }
+    say("bench", "system calls");
+    for span in Span::ALL {
+        for &measure in measures {
+            for path in course
+                .paths()
+                .into_iter()
+                .filter(|path| *path != Path::Direct)
+            {
+                let calls = count(lab, course, span, measure, path);
+                let calls = calls.with_context(|| format!("counting calls: {path}, {span}"))?;
+                results.add_calls(span, measure, path, calls);
+            }
+        }
+    }
+    Ok(results)
+}
+
+fn sample(lab: &Lab, course: &Course, span: Span, measure: Measure, path: Path) -> Result<Sample> {
+    let proxies = course.proxies(span, path)?;
+    let before = Spending::of(&proxies)?;
+    let taken = measure.take(lab, &course.stretch(span, path)?)?;
+    let after = Spending::of(&proxies)?;
+    Ok(Sample {
+        value: taken.value,
+        processor: after.since(&before)? / taken.work,
+        resident: after.resident,
+    })
+}
+
+/// Counts for each piece of the measure's work.
+fn count(lab: &Lab, course: &Course, span: Span, measure: Measure, path: Path) -> Result<Calls> {
+    let counter = CallCounter::start(&course.proxies(span, path)?)?;
+    let taken = measure.take(lab, &course.stretch(span, path)?)?;
+    let counted = counter.read()?;
+    let pieces = taken.work * measure.pieces();
+    Ok(Calls {
+        calls: counted.calls / pieces,
+        copied: counted.copied / pieces,
+    })
 }

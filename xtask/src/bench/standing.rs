@@ -32,7 +32,7 @@ pub(super) struct Standing {
 }
 
 impl Standing {
-    pub(super) fn measure(lab: &Lab, course: &mut Course, idle: Spending) -> Result<Self> {
+    pub(super) fn measure(lab: &Lab, course: &mut Course, idle: &Spending) -> Result<Self> {
         let [caller, called] = course.across().map(Clone::clone);
         let to = called.at(PORT);
         let _server = SwarmServer::start(lab, called.place(), to)?;
@@ -51,7 +51,7 @@ impl Standing {
                 outcome == (connections as u64, 0),
                 "answered, refused: {outcome:?}"
             );
-            resident.push((connections, Spending::of(course.agents())?.resident));
+            resident.push((connections, Spending::of(&course.agents()?)?.resident));
         }
         Ok(Self { resident, silences })
     }

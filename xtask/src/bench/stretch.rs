@@ -5,12 +5,16 @@ use std::net::IpAddr;
 
 use ambit_tests::Place;
 
-/// Whether a connection goes through the mesh.
+/// What carries a connection.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Path {
-    /// Without it.
+    /// The network alone.
     Direct,
-    /// Through it.
+    /// Two plain TCP relays.
+    Relays,
+    /// Two of a peer's proxies.
+    Peer,
+    /// The agents.
     Ambit,
 }
 
@@ -23,12 +27,19 @@ pub(super) enum Span {
     OneNode,
 }
 
-impl Path {
-    pub(super) const ALL: [Self; 2] = [Self::Direct, Self::Ambit];
-}
-
 impl Span {
     pub(super) const ALL: [Self; 2] = [Self::TwoNodes, Self::OneNode];
+}
+
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Direct => "direct",
+            Self::Relays => "relays",
+            Self::Peer => "peer",
+            Self::Ambit => "Ambit",
+        })
+    }
 }
 
 impl fmt::Display for Span {

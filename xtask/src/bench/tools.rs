@@ -15,8 +15,11 @@ const SECONDS: &str = "3";
 const REQUESTS: f64 = 100_000.0;
 
 const IPERF: u16 = 5201;
-const NGINX: u16 = 8080;
+pub(super) const NGINX: u16 = 8080;
 const SOCKPERF: u16 = 11111;
+
+/// Where the servers listen.
+pub(super) const PORTS: [u16; 3] = [IPERF, NGINX, SOCKPERF];
 
 /// Something that is measured.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -96,7 +99,24 @@ impl Measure {
         }
     }
 
-    /// The unit by which the agents' processor time is divided.
+    /// The unit by which system calls and copied bytes are divided.
+    pub(super) fn piece(self) -> &'static str {
+        match self {
+            Self::Throughput(..) => "MB",
+            Self::Requests(Connections::New) => "connection",
+            Self::Requests(Connections::Kept) | Self::PingPong(_) => "request",
+        }
+    }
+
+    /// How many of these are a unit of work.
+    pub(super) fn pieces(self) -> f64 {
+        match self {
+            Self::Throughput(..) => 1000.0,
+            Self::Requests(_) | Self::PingPong(_) => REQUESTS,
+        }
+    }
+
+    /// The unit by which the proxies' processor time is divided.
     pub(super) fn unit_of_work(self) -> &'static str {
         match self {
             Self::Throughput(..) => "GB",
