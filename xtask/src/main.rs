@@ -52,7 +52,7 @@ enum Command {
     /// Measure what a connection costs through Ambit, as a ratio of the direct path in the same rounds (as
     /// root).
     ///
-    /// All figures are medians of the rounds, and so are ratios. Only ratios of one run can be compared with
+    /// A figure is the median of the rounds, a ratio the median of each round's own. Only ratios of one run can be compared with
     /// those of another, and only on an otherwise idle machine. To repeat the README's table: `cargo xtask
     /// bench --relay`, and `--peer PATH` if you have a ztunnel.
     ///
@@ -66,8 +66,8 @@ enum Command {
         /// Take only the measures whose name contains this.
         #[arg(long, default_value = "")]
         only: String,
-        /// Measure two plain TCP relays, too: one beside each pod, without TLS and HTTP/2. No proxy of this
-        /// kind can do better.
+        /// Measure two plain TCP relays, too: one beside each pod, without TLS, HTTP/2 and policy. They show
+        /// what relaying alone costs.
         #[arg(long)]
         relay: bool,
         /// Measure a peer's proxy, too: the path of a ztunnel that was built with its feature `testing`. One
