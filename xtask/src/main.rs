@@ -52,9 +52,9 @@ enum Command {
     /// Measure what a connection costs through Ambit, as a ratio of the direct path in the same rounds (as
     /// root).
     ///
-    /// A figure is the median of the rounds, a ratio the median of each round's own. Only ratios of one run can be compared with
-    /// those of another, and only on an otherwise idle machine. To repeat the README's table: `cargo xtask
-    /// bench --relay`, and `--peer PATH` if you have a ztunnel.
+    /// A figure is the median of the rounds, a ratio the median of each round's own. Only ratios of one run can
+    /// be compared with those of another, and only on an otherwise idle machine. To repeat the README's table:
+    /// `cargo xtask bench --relay`, and `--peer PATH` if you have a ztunnel.
     ///
     /// After the rounds, each measure is taken once more to count the proxies' system calls and the bytes that
     /// these copy between process and kernel (read, write, recv, send and their variants). Copies within a
