@@ -229,7 +229,8 @@ fn a_flood_of_denials_hides_nothing_and_writes_little(lab: &Lab) -> Result<()> {
     ensure_listed(&agent_b)?;
     let left_out = eventually(SOON, "lines that say what was left out", || {
         let log = agent_b.log();
-        log.contains("were left out to limit their number").then_some(log)
+        log.contains("were left out to limit their number")
+            .then_some(log)
     })?;
     ensure!(left_out.contains("…(+"), "no mark of what was cut");
     let losses = &agent_b.ask("status")?["events"];
