@@ -189,14 +189,14 @@ impl CertificateAuthority {
     }
 }
 
-/// Signs a certificate for nobody, and verifies it as a peer would. This finds problems of encodings,
+/// Signs a certificate for a workload that does not exist, and verifies it as a peer would. This finds problems of encodings,
 /// constraints and signatures that the other checks do not know.
 fn sign_on_trial(authority: &CertificateAuthority) -> Result<(), String> {
     let key = KeyPair::generate().map_err(text)?;
     let domain = authority.trust_domain().clone();
-    let nobody = WorkloadIdentity::new(domain, "trial", "trial").map_err(text)?;
+    let identity = WorkloadIdentity::new(domain, "trial", "trial").map_err(text)?;
     let issued = authority
-        .issue_workload(&nobody, &SubjectKey::of(&key), MIN_LIFETIME)
+        .issue_workload(&identity, &SubjectKey::of(&key), MIN_LIFETIME)
         .map_err(text)?;
     let (leaf, intermediates) = issued.chain.split_first().ok_or("it is empty")?;
     let mut roots = RootCertStore::empty();

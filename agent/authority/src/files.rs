@@ -102,7 +102,7 @@ pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, CaFilesError> {
     contents(opened, path)
 }
 
-/// Reads a key, and checks that nobody else can read or replace it.
+/// Reads a key, and checks that no other user can read or replace it.
 pub(super) fn read_key(path: &Path) -> Result<Vec<u8>, CaFilesError> {
     let opened = File::open(path).map_err(file(path))?;
     let metadata = opened.metadata().map_err(file(path))?;

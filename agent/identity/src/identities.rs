@@ -63,7 +63,7 @@ impl Identities {
         Self(inner)
     }
 
-    /// Holds an identity's certificate. If nobody holds it yet, it is requested. All holders share it.
+    /// Holds an identity's certificate. The first holder has it requested. All holders share it.
     /// Must be called within a tokio runtime.
     pub fn hold(&self, identity: &WorkloadIdentity) -> WorkloadCertificates {
         let mut all = self.0.held();

@@ -278,7 +278,7 @@ pub(super) struct Issuing {
     pub(super) arrivals: watch::Sender<u64>,
 }
 
-/// Requests and renews a certificate until nobody holds it.
+/// Requests and renews a certificate until its last holder is gone.
 pub(super) async fn keep(issuing: Arc<Issuing>, held: Weak<ManagedCertificate>) {
     let mut failures = 0_u32;
     let mut retry_at = Instant::now();
@@ -308,7 +308,7 @@ pub(super) async fn keep(issuing: Arc<Issuing>, held: Weak<ManagedCertificate>) 
     }
 }
 
-/// How long until a new certificate should be requested; `None` if nobody holds it any more.
+/// How long until a new certificate should be requested; `None` if its last holder is gone.
 fn look(held: &Weak<ManagedCertificate>) -> Option<Duration> {
     let held = held.upgrade()?;
     let now = SystemTime::now();
@@ -327,7 +327,7 @@ async fn doze(held: &Weak<ManagedCertificate>, longest: Duration) {
     }
 }
 
-/// Waits for a slot. `None` if nobody holds the certificate any more.
+/// Waits for a slot. `None` if its last holder is gone.
 async fn slot(issuing: &Issuing, held: &Weak<ManagedCertificate>) -> Option<IssueSlot> {
     loop {
         let priority = held.upgrade()?.priority(SystemTime::now());

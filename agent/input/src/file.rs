@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::fs::File;
 use std::io::{self, Read};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -41,6 +42,8 @@ struct Fault(Arc<Mutex<Option<String>>>);
 impl FileFollower {
     /// Calls `look` each `interval` from now on. It takes over what has changed, or says why it
     /// cannot, and leaves the last good files in use. `report` is called for each change of that reason.
+    /// A look that panics counts as one that failed, and the next one follows: otherwise files that
+    /// were withdrawn would stay in use without a word.
     ///
     /// # Errors
     /// If the system has no room for the thread.
@@ -55,7 +58,7 @@ impl FileFollower {
         let known = fault.clone();
         let follow = move || {
             while ended.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
-                let found = look().err().map(|error| error.to_string());
+                let found = fault_of(&mut look);
                 let mut known = known.lock();
                 if *known != found {
                     report(found.as_deref());
@@ -75,6 +78,15 @@ impl FileFollower {
     /// Why the files as they are now are not in use; `None` if they are.
     pub fn fault(&self) -> Option<String> {
         self.fault.lock().clone()
+    }
+}
+
+fn fault_of<E: ToString>(look: &mut impl FnMut() -> Result<(), E>) -> Option<String> {
+    match catch_unwind(AssertUnwindSafe(look)) {
+        Ok(looked) => looked.err().map(|error| error.to_string()),
+        Err(_) => {
+            Some("the files could not be read because of a bug; the log has the panic".to_owned())
+        }
     }
 }
 
@@ -121,8 +133,25 @@ mod tests {
         for fault in expected {
             assert_eq!(reported.recv(), Ok(fault));
         }
-        // The reporter is the thread's: it is gone when the thread is.
+        // The reporter belongs to the thread, and goes with it.
         drop(follower);
         assert!(reported.recv().is_err());
+    }
+
+    #[test]
+    fn a_look_that_panics_is_a_fault_and_does_not_end_the_following() {
+        let (reports, reported) = mpsc::channel();
+        let mut looks = 0;
+        let look = move || {
+            looks += 1;
+            assert!(looks > 1, "a bug in the reader");
+            Ok::<(), String>(())
+        };
+        let report = move |fault: Option<&str>| {
+            reports.send(fault.is_some()).expect("a receiver");
+        };
+        let _follower = FileFollower::start("test", INTERVAL, look, report).expect("a thread");
+        assert_eq!(reported.recv(), Ok(true));
+        assert_eq!(reported.recv(), Ok(false));
     }
 }

@@ -346,7 +346,7 @@ async fn serve_stream(
 fn answer(respond: &mut SendResponse<Bytes>, status: StatusCode) {
     let mut response = Response::new(());
     *response.status_mut() = status;
-    // If the peer has left, there is nobody to answer.
+    // The peer may have left.
     let _ = respond.send_response(response, true);
 }
 
