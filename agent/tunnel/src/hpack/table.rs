@@ -1,0 +1,121 @@
+//! HPACK's tables of fields (RFC 7541, section 2.3).
+
+use std::collections::VecDeque;
+
+use super::{HpackError, TABLE_SIZE};
+
+/// What an entry counts besides its text (RFC 7541, section 4.1).
+pub(super) const ENTRY_OVERHEAD: usize = 32;
+
+/// RFC 7541, appendix A. Indices begin at 1.
+#[rustfmt::skip]
+const STATIC: [(&str, &str); 61] = [
+    (":authority", ""), (":method", "GET"), (":method", "POST"), (":path", "/"),
+    (":path", "/index.html"), (":scheme", "http"), (":scheme", "https"), (":status", "200"),
+    (":status", "204"), (":status", "206"), (":status", "304"), (":status", "400"),
+    (":status", "404"), (":status", "500"), ("accept-charset", ""),
+    ("accept-encoding", "gzip, deflate"), ("accept-language", ""), ("accept-ranges", ""),
+    ("accept", ""), ("access-control-allow-origin", ""), ("age", ""), ("allow", ""),
+    ("authorization", ""), ("cache-control", ""), ("content-disposition", ""),
+    ("content-encoding", ""), ("content-language", ""), ("content-length", ""),
+    ("content-location", ""), ("content-range", ""), ("content-type", ""), ("cookie", ""),
+    ("date", ""), ("etag", ""), ("expect", ""), ("expires", ""), ("from", ""), ("host", ""),
+    ("if-match", ""), ("if-modified-since", ""), ("if-none-match", ""), ("if-range", ""),
+    ("if-unmodified-since", ""), ("last-modified", ""), ("link", ""), ("location", ""),
+    ("max-forwards", ""), ("proxy-authenticate", ""), ("proxy-authorization", ""), ("range", ""),
+    ("referer", ""), ("refresh", ""), ("retry-after", ""), ("server", ""), ("set-cookie", ""),
+    ("strict-transport-security", ""), ("transfer-encoding", ""), ("user-agent", ""),
+    ("vary", ""), ("via", ""), ("www-authenticate", ""),
+];
+
+/// The fields that a peer has entered, the newest first. It takes no memory until the peer uses it.
+#[derive(Debug)]
+pub(super) struct DynamicTable {
+    entries: VecDeque<Entry>,
+    size: usize,
+    most: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    name: Box<[u8]>,
+    value: Box<[u8]>,
+}
+
+impl Default for DynamicTable {
+    fn default() -> Self {
+        Self {
+            entries: VecDeque::new(),
+            size: 0,
+            most: TABLE_SIZE,
+        }
+    }
+}
+
+impl Entry {
+    fn size(&self) -> usize {
+        self.name.len() + self.value.len() + ENTRY_OVERHEAD
+    }
+}
+
+impl DynamicTable {
+    /// Returns the name and the value of a field in either table.
+    pub(super) fn get(&self, index: usize) -> Result<(&[u8], &[u8]), HpackError> {
+        let unknown = HpackError::Index(index);
+        let place = index.checked_sub(1).ok_or(unknown)?;
+        if let Some((name, value)) = STATIC.get(place) {
+            return Ok((name.as_bytes(), value.as_bytes()));
+        }
+        let entry = self.entries.get(place - STATIC.len()).ok_or(unknown)?;
+        Ok((&entry.name, &entry.value))
+    }
+
+    pub(super) fn insert(&mut self, name: &[u8], value: &[u8]) {
+        let entry = Entry {
+            name: name.into(),
+            value: value.into(),
+        };
+        self.evict(self.most.saturating_sub(entry.size()));
+        // An entry that is larger than the table empties it (RFC 7541, section 4.4).
+        if entry.size() <= self.most {
+            self.size += entry.size();
+            self.entries.push_front(entry);
+        }
+    }
+
+    pub(super) fn resize(&mut self, most: usize) {
+        self.most = most;
+        self.evict(most);
+    }
+
+    fn evict(&mut self, most: usize) {
+        while self.size > most
+            && let Some(oldest) = self.entries.pop_back()
+        {
+            self.size -= oldest.size();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_bounded_and_forgets_the_oldest() {
+        let mut table = DynamicTable::default();
+        for number in 0..1000_u32 {
+            table.insert(&number.to_be_bytes(), &[0; 28]);
+            assert!(table.size <= TABLE_SIZE && table.entries.len() <= TABLE_SIZE / 64);
+        }
+        assert_eq!(table.get(62).unwrap().0, 999_u32.to_be_bytes());
+        assert_eq!(table.entries.len(), TABLE_SIZE / 64);
+        table.insert(&[0; TABLE_SIZE], &[]);
+        assert_eq!((table.size, table.entries.len()), (0, 0));
+        table.insert(b"a", b"b");
+        table.resize(0);
+        assert_eq!(table.get(62), Err(HpackError::Index(62)));
+        table.insert(b"a", b"b");
+        assert_eq!(table.size, 0);
+    }
+}
