@@ -9,12 +9,12 @@ use tokio::net::TcpStream;
 
 use super::client::{Client, Downstream};
 use super::gate::Gate;
-use super::h1::{BufferedClient, Sink, Source, relay_raw};
+use super::h1::{BrokenSide, BufferedClient, Sink, Source, relay_raw};
 use super::progress::Progress;
 use super::sniff::{Protocol, sniff};
 use super::{h1, h2};
 use ambit_datapath::{RequestStream, Unasked, UnjudgedStream};
-use ambit_relay::{CloseMode, Meter, on_close};
+use ambit_relay::{CloseMode, Meter, Party, RelayEnd, on_close};
 
 /// Bounds on a connection's requests. Bodies have no bound: they are read as fast as the other side
 /// takes them.
@@ -163,13 +163,13 @@ async fn begin<D: Downstream>(
 
 /// Relays a connection that does not speak HTTP and was allowed as a whole, until both directions
 /// have ended. `read` has been read from the client already. A failure of either side, or dropping
-/// this, resets both sides.
+/// this, resets both sides. Returns who ended it, and how.
 pub async fn relay_opaque<D: Downstream>(
     mut downstream: D,
     read: Bytes,
     mut application: TcpStream,
     meter: &Meter,
-) {
+) -> RelayEnd {
     downstream.set_close(CloseMode::Reset);
     on_close(&application, CloseMode::Reset);
     let client = Client::new(downstream, Bytes::new().into());
@@ -182,7 +182,16 @@ pub async fn relay_opaque<D: Downstream>(
         client.driving(relaying).await
     };
     match relayed {
-        Ok(()) => on_close(&application, CloseMode::Orderly),
-        Err(_) => client.abort(),
+        Ok(()) => {
+            on_close(&application, CloseMode::Orderly);
+            RelayEnd::Orderly
+        }
+        Err(broken) => {
+            client.abort();
+            RelayEnd::Reset(match broken {
+                BrokenSide::Client => Party::Client,
+                BrokenSide::Application => Party::Server,
+            })
+        }
     }
 }

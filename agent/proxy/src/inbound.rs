@@ -34,7 +34,7 @@ use ambit_datapath::{AuthorizedStream, Delivery, DeliveryCaller, DialError, Unju
 use ambit_http::{Downstream, HttpLimits, NotHttp, ServeOutcome, TunnelIo, relay_opaque, serve};
 use ambit_model::{ApplicationAddress, CallerAddress};
 use ambit_policy::{Approvals, ConnectionVerdict, Layer, Permit};
-use ambit_relay::{LocalEnd, Tunnel, relay, relay_tcp};
+use ambit_relay::{LocalEnd, RelayEnd, Tunnel, relay, relay_tcp};
 
 /// How often a verdict may be overtaken by a newer view of the mesh before the connection is refused.
 const OVERTAKEN_ATTEMPTS: usize = 3;
@@ -188,10 +188,11 @@ impl InboundConnection {
         };
         let ending = tokio::select! {
             carried = carry(&self.context, &self.places, delivery, caller) => match carried {
-                Ok(None) => Ending::Finished,
-                Ok(Some(permission)) => {
-                    self.permission = Some(permission);
-                    Ending::Finished
+                Ok(Carried { permission, end }) => {
+                    if permission.is_some() {
+                        self.permission = permission;
+                    }
+                    Ending::Finished(end)
                 }
                 Err(refusal) => Ending::Refused(refusal),
             },
@@ -318,8 +319,16 @@ fn note(context: &ConnectionContext, judge: &Judge<'_>) {
     }
 }
 
+/// How a connection was carried.
+struct Carried {
+    /// What allowed it, if that was decided only while it was carried.
+    permission: Option<Permission>,
+    /// `None` if it carried requests.
+    end: Option<RelayEnd>,
+}
+
 /// Carries a connection to its end: as bytes if policy allows the connection, request by request if it
-/// depends on them. Returns the permission if it was given only now.
+/// depends on them.
 ///
 /// # Errors
 /// [`Refusal`] if the connection turned out not to be HTTP, and is denied as such.
@@ -328,11 +337,14 @@ async fn carry(
     places: &ConnectionPlaces,
     delivery: JudgedDelivery,
     caller: CallerStream,
-) -> Result<Option<Permission>, Refusal> {
+) -> Result<Carried, Refusal> {
     match delivery {
         JudgedDelivery::Allowed(application, _) => {
-            carry_bytes(context, caller, application).await;
-            Ok(None)
+            let end = carry_bytes(context, caller, application).await;
+            Ok(Carried {
+                permission: None,
+                end,
+            })
         }
         JudgedDelivery::PerRequest(application) => {
             let gate = RequestGate {
@@ -348,17 +360,18 @@ async fn carry_bytes(
     context: &ConnectionContext,
     caller: CallerStream,
     application: AuthorizedStream,
-) {
+) -> Option<RelayEnd> {
     let application = application.into_stream();
     let meter = &context.meter;
     match caller {
         CallerStream::Tunnel(tunnel) => {
             relay(application, tunnel, LocalEnd::Destination, meter).await;
+            None
         }
-        CallerStream::Tcp(caller) => relay_tcp(caller, application, meter).await,
+        CallerStream::Tcp(caller) => Some(relay_tcp(caller, application, meter).await),
         CallerStream::Agent(agent) => {
             // On the heap, because it is rare.
-            Box::pin(relay_opaque(agent, Bytes::new(), application, meter)).await;
+            Some(Box::pin(relay_opaque(agent, Bytes::new(), application, meter)).await)
         }
     }
 }
@@ -368,7 +381,7 @@ fn carry_any_requests(
     gate: RequestGate,
     caller: CallerStream,
     application: UnjudgedStream,
-) -> LocalBoxFuture<'static, Result<Option<Permission>, Refusal>> {
+) -> LocalBoxFuture<'static, Result<Carried, Refusal>> {
     match caller {
         CallerStream::Tcp(caller) => carry_requests(gate, caller, application).boxed_local(),
         CallerStream::Tunnel(tunnel) => {
@@ -382,11 +395,14 @@ async fn carry_requests<D: Downstream>(
     gate: RequestGate,
     caller: D,
     application: UnjudgedStream,
-) -> Result<Option<Permission>, Refusal> {
+) -> Result<Carried, Refusal> {
     let (application, limits) = (application.per_request(), HttpLimits::default());
     match serve(caller, application, &gate, limits, &gate.connection.meter).await {
-        ServeOutcome::Ended => Ok(None),
-        ServeOutcome::NotHttp(opaque) => carry_opaque(&gate, opaque).await.map(Some),
+        ServeOutcome::Ended => Ok(Carried {
+            permission: None,
+            end: None,
+        }),
+        ServeOutcome::NotHttp(opaque) => carry_opaque(&gate, opaque).await,
     }
 }
 
@@ -394,7 +410,7 @@ async fn carry_requests<D: Downstream>(
 async fn carry_opaque<D: Downstream>(
     gate: &RequestGate,
     opaque: NotHttp<D>,
-) -> Result<Permission, Refusal> {
+) -> Result<Carried, Refusal> {
     let NotHttp {
         downstream,
         read,
@@ -410,6 +426,9 @@ async fn carry_opaque<D: Downstream>(
     let application = application.authorize(permit);
     let permission = Permission::of(&application);
     let application = application.into_stream();
-    relay_opaque(downstream, read, application, &context.meter).await;
-    Ok(permission)
+    let end = relay_opaque(downstream, read, application, &context.meter).await;
+    Ok(Carried {
+        permission: Some(permission),
+        end: Some(end),
+    })
 }

@@ -158,13 +158,14 @@ async fn carry(opened: OpenedConnection, client: ResetOnDrop) {
     let carried = async {
         match upstream {
             Upstream::Tunnel(tunnel) => {
-                relay(client, tunnel, LocalEnd::Source, &context.meter).await
+                relay(client, tunnel, LocalEnd::Source, &context.meter).await;
+                None
             }
-            Upstream::Tcp(server) => relay_tcp(client, server, &context.meter).await,
+            Upstream::Tcp(server) => Some(relay_tcp(client, server, &context.meter).await),
         }
     };
     let ending = tokio::select! {
-        _ = carried => Ending::Finished,
+        end = carried => Ending::Finished(end),
         termination = registration.terminated() => Ending::Terminated(termination),
     };
     context.close(&ending, None);

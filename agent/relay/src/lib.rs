@@ -3,6 +3,8 @@
 //! The end of one direction leaves the other running. A failure of either direction, or dropping the
 //! relay, resets both sides. A reader that is slow slows down the writer: little is kept in between.
 
+mod ending;
+mod tcp;
 mod tunnel;
 
 use std::cell::Cell;
@@ -19,6 +21,8 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio_util::io::poll_read_buf;
 
+pub use ending::{Party, RelayEnd};
+pub use tcp::relay_tcp;
 #[cfg(any(test, feature = "testing"))]
 pub use tunnel::ample_server_settings;
 pub use tunnel::{
@@ -130,22 +134,6 @@ pub async fn relay(mut stream: TcpStream, tunnel: Tunnel, local_end: LocalEnd, m
     }
 }
 
-/// Relays between the source's connection and the destination's, until both directions have ended.
-pub async fn relay_tcp(mut source: TcpStream, mut destination: TcpStream, meter: &Meter) {
-    on_close(&source, CloseMode::Reset);
-    on_close(&destination, CloseMode::Reset);
-    let (source_read, source_write) = source.split();
-    let (destination_read, destination_write) = destination.split();
-    let ended = tokio::try_join!(
-        copy(source_read, destination_write, &meter.sent),
-        copy(destination_read, source_write, &meter.received),
-    );
-    if ended.is_ok() {
-        on_close(&source, CloseMode::Orderly);
-        on_close(&destination, CloseMode::Orderly);
-    }
-}
-
 /// What the peer sees when a connection is dropped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum CloseMode {
@@ -251,19 +239,6 @@ fn write_now(write: &WriteHalf<'_>, data: &[u8]) -> io::Result<usize> {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
         written => written,
     }
-}
-
-async fn copy(
-    mut read: ReadHalf<'_>,
-    mut write: WriteHalf<'_>,
-    count: &Cell<u64>,
-) -> Result<(), Aborted> {
-    while let Some(chunk) = next_chunk(&mut read).await? {
-        write.write_all(&chunk).await?;
-        count.set(count.get() + chunk.len() as u64);
-    }
-    write.shutdown().await?;
-    Ok(())
 }
 
 /// Waits for bytes and reads them; `None` at the end.

@@ -162,6 +162,12 @@ fn of_proxy(stats: &ProxyStats) -> Vec<MetricFamily> {
             &stats.finished,
         ),
         by_word(
+            "ambit_connections_ended",
+            "Connections that carried bytes to their end, by who ended them and how",
+            "end",
+            &stats.ended,
+        ),
+        by_word(
             "ambit_connections_refused",
             "Connections that were refused",
             "reason",

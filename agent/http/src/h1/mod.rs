@@ -33,7 +33,7 @@ pub use hop::ConnectionPersistence;
 pub(super) use hop::remove_all as remove_connection_headers;
 pub use request::{HeadParser, ParsedRequest, Unwritable, write_request};
 pub(super) use session::serve;
-pub(super) use wire::{BufferedClient, Sink, Source, relay_raw};
+pub(super) use wire::{BrokenSide, BufferedClient, Sink, Source, relay_raw};
 
 /// Whether a response's Upgrade chooses among the protocols that were offered; for fuzz targets.
 #[cfg(any(test, feature = "testing"))]

@@ -234,7 +234,7 @@ impl Drop for AuthorizerConnection {
     fn drop(&mut self) {
         let ending = match self.ended.take() {
             Some(why) => Ending::Terminated(why),
-            None => Ending::Finished,
+            None => Ending::Finished(None),
         };
         self.context.close(&ending, None);
     }

@@ -14,12 +14,14 @@ use ambit_model::{ObjectName, WorkloadIdentity};
 use ambit_observe::events::InLog;
 use ambit_observe::text::cut;
 use ambit_policy::{Decider, Layer, RequestPermit};
+use ambit_relay::RelayEnd;
 
 /// How a connection ended.
 #[derive(Debug)]
 pub(crate) enum Ending {
-    /// Both sides closed it, or one aborted it.
-    Finished,
+    /// Its own parties or the network ended it. `None` if it carried requests, each of which says how it
+    /// ended.
+    Finished(Option<RelayEnd>),
     /// It never carried a byte.
     Refused(Refusal),
     /// The proxy ended it while it was live.
@@ -69,8 +71,14 @@ impl ConnectionContext {
     fn count(&self, ending: &Ending) {
         let stats = &self.pod.stats;
         match (ending, self.path) {
-            (Ending::Finished, Some(path)) => stats.finished(self.direction, path),
-            (Ending::Finished, None) => {}
+            (Ending::Finished(end), path) => {
+                if let Some(path) = path {
+                    stats.finished(self.direction, path);
+                }
+                if let Some(end) = end {
+                    stats.ended(end.as_str());
+                }
+            }
             (Ending::Refused(refusal), _) => stats.refused(refusal.as_str()),
             (Ending::Terminated(termination), _) => stats.terminated(termination.as_str()),
         }
@@ -86,6 +94,8 @@ impl ConnectionContext {
             path = self.path.map(Path::as_str),
             outcome = ending.as_str(),
             reason = ending.reason(),
+            end = ending.end().map(RelayEnd::as_str),
+            error_code = ending.end().and_then(RelayEnd::error_code),
             decided_in = layer.map(Layer::as_str),
             decider = decider.flatten().map(display),
             source.workload = workload(&self.source),
@@ -164,7 +174,7 @@ fn identity(end: &ConnectionEnd) -> Option<DisplayValue<&WorkloadIdentity>> {
 impl Ending {
     const fn as_str(&self) -> &'static str {
         match self {
-            Self::Finished => "finished",
+            Self::Finished(_) => "finished",
             Self::Refused(_) => "refused",
             Self::Terminated(_) => "terminated",
         }
@@ -172,7 +182,7 @@ impl Ending {
 
     fn reason(&self) -> Option<String> {
         match self {
-            Self::Finished => None,
+            Self::Finished(_) => None,
             Self::Refused(refusal) => Some(refusal.to_string()),
             Self::Terminated(termination) => Some(termination.to_string()),
         }
@@ -185,7 +195,15 @@ impl Ending {
             Self::Terminated(termination) if termination.is_denial() => {
                 Some((Layer::Proxy, termination.decider()))
             }
-            Self::Finished | Self::Terminated(_) => None,
+            Self::Finished(_) | Self::Terminated(_) => None,
+        }
+    }
+
+    /// Who ended it, and how, if it carried bytes to its end.
+    const fn end(&self) -> Option<RelayEnd> {
+        match self {
+            Self::Finished(end) => *end,
+            Self::Refused(_) | Self::Terminated(_) => None,
         }
     }
 
@@ -196,7 +214,7 @@ impl Ending {
                 reason: termination.as_str(),
                 decider: termination.decider(),
             },
-            Self::Finished | Self::Terminated(_) => Severity::Normal,
+            Self::Finished(_) | Self::Terminated(_) => Severity::Normal,
         }
     }
 }

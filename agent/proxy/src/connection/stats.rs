@@ -16,6 +16,8 @@ pub struct ProxyStats {
     pub live: u64,
     /// Connections that ran to their end, by direction and path.
     pub finished: BTreeMap<&'static str, u64>,
+    /// Those of them that carried bytes, by who ended them and how.
+    pub ended: BTreeMap<&'static str, u64>,
     /// Connections that were refused, by reason.
     pub refused: BTreeMap<&'static str, u64>,
     /// Established connections that were ended, by reason.
@@ -42,6 +44,7 @@ impl ProxyStats {
         let Self {
             live,
             finished,
+            ended,
             refused,
             terminated,
             requests,
@@ -52,6 +55,7 @@ impl ProxyStats {
         } = other;
         self.live += live;
         add_all(&mut self.finished, finished);
+        add_all(&mut self.ended, ended);
         add_all(&mut self.refused, refused);
         add_all(&mut self.terminated, terminated);
         add_all(&mut self.requests, requests);
@@ -68,6 +72,10 @@ impl ShardStats {
             &mut self.0.borrow_mut().finished,
             direction_and_path(direction, path),
         );
+    }
+
+    pub(crate) fn ended(&self, end: &'static str) {
+        count(&mut self.0.borrow_mut().ended, end);
     }
 
     pub(crate) fn refused(&self, reason: &'static str) {
@@ -136,6 +144,7 @@ mod tests {
         one.finished(ConnectionDirection::Outbound, Path::Tunnel);
         one.carried(10, 20);
         two.finished(ConnectionDirection::Outbound, Path::Tunnel);
+        two.ended("reset-by-client");
         two.refused("over-cap");
         two.terminated("policy-changed");
         one.requested("finished");
@@ -150,6 +159,7 @@ mod tests {
         let expected = ProxyStats {
             live: 7,
             finished: [("outbound-tunnel", 2)].into(),
+            ended: [("reset-by-client", 1)].into(),
             refused: [("over-cap", 1)].into(),
             terminated: [("policy-changed", 1)].into(),
             requests: [("finished", 2)].into(),
