@@ -188,6 +188,8 @@ impl ErrorCode {
     pub const CANCEL: Self = Self(8);
     /// A header block cannot be decoded.
     pub const COMPRESSION_ERROR: Self = Self(9);
+    /// The connection that the stream leads to was reset, or failed (RFC 9113, section 8.5).
+    pub const CONNECT_ERROR: Self = Self(10);
     /// The other side sends too much that is of no use.
     pub const ENHANCE_YOUR_CALM: Self = Self(11);
 

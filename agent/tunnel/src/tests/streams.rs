@@ -1,0 +1,290 @@
+//! Streams between two sides of this crate.
+
+use std::rc::Rc;
+
+use tokio::time::sleep;
+
+use super::*;
+use crate::{Delivery, ErrorCode, OpenError, TunnelFailure};
+
+const MIB: usize = 1 << 20;
+
+#[test]
+fn both_ways_carry_all_and_end_by_themselves() {
+    run(async || {
+        let mut pair = Pair::new();
+        let (near, far) = pair.stream().await;
+        let (up, down) = (payload(3 * MIB), payload(2 * MIB + 1));
+        let client = async {
+            send(&near, &up).await.unwrap();
+            near.finish();
+        };
+        let server = async {
+            send(&far, &down).await.unwrap();
+            far.finish();
+        };
+        let (_, _, at_far, at_near) =
+            tokio::join!(client, server, receive(&far), receive(&near));
+        assert!(at_far.0 == up && at_far.1.is_ok());
+        assert!(at_near.0 == down && at_near.1.is_ok());
+    });
+}
+
+#[test]
+fn streams_that_are_not_read_hold_up_no_other() {
+    run(async || {
+        let mut pair = Pair::new();
+        let mut unread = Vec::new();
+        for _ in 0..200 {
+            let (near, far) = pair.stream().await;
+            spawn_local(async move { drop(send(&far, &payload(4 * MIB)).await) });
+            unread.push(near);
+        }
+        sleep(Duration::from_secs(1)).await;
+        let (near, far) = pair.stream().await;
+        spawn_local(async move {
+            send(&far, &payload(4 * MIB)).await.unwrap();
+            far.finish();
+        });
+        let (received, end) = receive(&near).await;
+        assert!(received == payload(4 * MIB) && end.is_ok());
+    });
+}
+
+#[test]
+fn what_was_sent_arrives_before_a_reset() {
+    run(async || {
+        let mut pair = Pair::new();
+        let (near, far) = pair.stream().await;
+        send(&far, &payload(10_000)).await.unwrap();
+        far.reset(ErrorCode::CONNECT_ERROR);
+        drop(far);
+        sleep(Duration::from_secs(10)).await;
+        let (received, end) = receive(&near).await;
+        assert_eq!(received, payload(10_000));
+        assert!(matches!(end, Err(StreamFailure::Reset(ErrorCode::CONNECT_ERROR))));
+    });
+}
+
+#[test]
+fn a_stream_that_is_dropped_is_over_at_once() {
+    run(async || {
+        let mut pair = Pair::new();
+        let (near, far) = pair.stream().await;
+        send(&far, &payload(10_000)).await.unwrap();
+        drop(far);
+        sleep(Duration::from_secs(10)).await;
+        let (received, end) = receive(&near).await;
+        assert_eq!(received, []);
+        assert!(matches!(end, Err(StreamFailure::Reset(ErrorCode::CANCEL))));
+    });
+}
+
+/// "I need no more of the request" (RFC 9113, section 8.1).
+#[test]
+fn a_side_that_has_ended_may_stop_the_other() {
+    run(async || {
+        let mut pair = Pair::new();
+        let (near, far) = pair.stream().await;
+        send(&far, &payload(10_000)).await.unwrap();
+        far.finish();
+        far.reset(ErrorCode::NO_ERROR);
+        sleep(Duration::from_secs(10)).await;
+        assert!(send(&near, b"more").await.is_err());
+        let (received, end) = receive(&near).await;
+        assert!(received == payload(10_000) && end.is_ok());
+    });
+}
+
+#[test]
+fn what_a_lost_tunnel_has_brought_arrives() {
+    run(async || {
+        let (near, far) = duplex(NETWORK);
+        let (opener, connection) = connect(PlainWire::new(near), ample(), KEEP);
+        spawn_local(serve(connection));
+        let mut connection = accept(PlainWire::new(far), ample(), KEEP);
+        let near = opener.open("10.0.0.1:80", "").unwrap();
+        let Ok(Some(Incoming::Request(head, responder))) = connection.next().await else {
+            panic!("a request");
+        };
+        assert_eq!(head.authority.as_deref(), Some("10.0.0.1:80"));
+        let far = responder.accept();
+        send(&far, b"the last words").await.unwrap();
+        let a_moment = Duration::from_secs(1);
+        let _ = tokio::time::timeout(a_moment, connection.next()).await;
+        drop(connection);
+        sleep(a_moment).await;
+        let (received, end) = receive(&near).await;
+        assert_eq!(received, b"the last words");
+        assert!(matches!(end, Err(StreamFailure::Tunnel(_))), "{end:?}");
+    });
+}
+
+#[test]
+fn early_bytes_wait_for_the_answer() {
+    run(async || {
+        let mut pair = Pair::new();
+        let near = pair.opener.open("10.0.0.1:80", "").unwrap();
+        send(&near, b"early").await.unwrap();
+        let responder = pair.requests.recv().await.unwrap();
+        sleep(Duration::from_secs(1)).await;
+        let far = responder.accept();
+        near.finish();
+        assert_eq!(receive(&far).await.0, b"early");
+        let near = pair.opener.open("10.0.0.1:80", "").unwrap();
+        send(&near, b"early").await.unwrap();
+        pair.requests.recv().await.unwrap().refuse(401);
+        assert_eq!(near.answered().await.unwrap(), 401);
+    });
+}
+
+#[test]
+fn windows_are_charged_grow_for_readers_that_keep_up_and_are_given_back() {
+    run(async || {
+        let (near_memory, far_memory) = (ample(), ample());
+        let mut pair = Pair::with(near_memory.clone(), far_memory.clone());
+        let (near, far) = pair.stream().await;
+        let at_first = near_memory.usage().in_use;
+        assert!((16 << 10..64 << 10).contains(&at_first), "{at_first}");
+        spawn_local(async move {
+            send(&far, &payload(32 * MIB)).await.unwrap();
+            far.finish();
+        });
+        let mut most = 0;
+        let watch = near_memory.clone();
+        let reading = async { receive(&near).await.0.len() };
+        let watching = async {
+            loop {
+                most = most.max(watch.usage().in_use);
+                tokio::task::yield_now().await;
+            }
+        };
+        let received = tokio::select! {
+            received = reading => received,
+            () = watching => 0,
+        };
+        assert_eq!(received, 32 * MIB);
+        assert!((128 << 10..=8 * MIB).contains(&most), "{most}");
+        drop(near);
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!((near_memory.usage().in_use, far_memory.usage().in_use), (0, 0));
+    });
+}
+
+#[test]
+fn a_stream_without_memory_is_refused_and_the_others_go_on() {
+    run(async || {
+        let mut pair = Pair::with(ample(), memory(2 * MIB));
+        let mut open = Vec::new();
+        let refused = loop {
+            let near = pair.opener.open("10.0.0.1:80", "").unwrap();
+            match near.answered().now_or_answer(&mut pair.requests).await {
+                Some(far) => open.push((near, far)),
+                None => break near.answered().await.unwrap(),
+            }
+            assert!(open.len() <= 128, "more than the account has");
+        };
+        assert_eq!(refused, 503);
+        assert!(open.len() > 8, "{}", open.len());
+        let (near, far) = open.pop().unwrap();
+        send(&near, b"still here").await.unwrap();
+        near.finish();
+        assert_eq!(receive(&far).await.0, b"still here");
+    });
+}
+
+/// Accepts the request if there is one before the answer.
+trait NowOrAnswer {
+    async fn now_or_answer(
+        self,
+        requests: &mut tokio::sync::mpsc::UnboundedReceiver<Responder>,
+    ) -> Option<Stream>;
+}
+
+impl<F: Future<Output = Result<u16, StreamFailure>>> NowOrAnswer for F {
+    async fn now_or_answer(
+        self,
+        requests: &mut tokio::sync::mpsc::UnboundedReceiver<Responder>,
+    ) -> Option<Stream> {
+        tokio::select! {
+            _ = self => None,
+            responder = requests.recv() => responder.map(Responder::accept),
+        }
+    }
+}
+
+#[test]
+fn an_opener_without_memory_says_so() {
+    run(async || {
+        let pair = Pair::with(memory(0), ample());
+        let refused = pair.opener.open("10.0.0.1:80", "");
+        assert!(matches!(refused, Err(OpenError::Memory(_))));
+    });
+}
+
+#[test]
+fn a_server_that_leaves_takes_what_was_on_its_way_and_then_nothing() {
+    run(async || {
+        let (near, far) = duplex(NETWORK);
+        let (opener, connection) = connect(PlainWire::new(near), ample(), KEEP);
+        let client = spawn_local(serve(connection));
+        let mut connection = accept(PlainWire::new(far), ample(), KEEP);
+        let first = opener.open("10.0.0.1:80", "").unwrap();
+        let Ok(Some(Incoming::Request(_, responder))) = connection.next().await else {
+            panic!("a request");
+        };
+        let far = responder.accept();
+        connection.leave();
+        let on_its_way = opener.open("10.0.0.1:80", "").unwrap();
+        let Ok(Some(Incoming::Request(_, responder))) = connection.next().await else {
+            panic!("the request that was on its way");
+        };
+        let other = responder.accept();
+        let server = spawn_local(async move { connection.next().await.map(|next| next.is_none()) });
+        assert_eq!(on_its_way.answered().await.unwrap(), 200);
+        sleep(Duration::from_secs(1)).await;
+        assert!(!opener.takes_streams());
+        assert!(matches!(opener.open("10.0.0.1:80", ""), Err(OpenError::NotOpen)));
+        send(&far, b"goes on").await.unwrap();
+        far.finish();
+        assert_eq!(receive(&first).await.0, b"goes on");
+        drop((first, far, on_its_way, other));
+        client.await.unwrap();
+        assert!(server.await.unwrap().unwrap(), "both sides end when no stream is left");
+    });
+}
+
+#[test]
+fn a_silent_peer_is_given_up_and_a_slow_one_is_not() {
+    run(async || {
+        let (near, _far) = duplex(NETWORK);
+        let (_opener, mut connection) = connect(PlainWire::new(near), ample(), KEEP);
+        let ended = connection.next().await;
+        assert!(matches!(ended, Err(TunnelFailure::Silent)), "{ended:?}");
+        let mut pair = Pair::new();
+        let (near, far) = pair.stream().await;
+        sleep(100 * KEEP.every).await;
+        send(&near, b"a").await.unwrap();
+        near.finish();
+        assert_eq!(receive(&far).await.0, b"a");
+    });
+}
+
+#[test]
+fn a_sink_that_is_full_or_broken_is_reported() {
+    run(async || {
+        let mut pair = Pair::new();
+        for (kind, is_blocked) in [(io::ErrorKind::WouldBlock, true), (io::ErrorKind::BrokenPipe, false)] {
+            let (near, far) = pair.stream().await;
+            far.attach(Rc::new(Wall(kind)));
+            send(&near, b"a").await.unwrap();
+            let delivery = poll_fn(|context| far.poll_delivery(context)).await;
+            assert_eq!(matches!(delivery, Delivery::Blocked), is_blocked);
+            assert_eq!(matches!(delivery, Delivery::SinkFailed(_)), !is_blocked);
+            if !is_blocked {
+                // The sender is not held up by what nobody takes.
+                send(&near, &payload(MIB)).await.unwrap();
+            }
+        }
+    });
+}
