@@ -156,6 +156,10 @@ impl<W: Wire> Connection<W> {
             let _ = self.flush(context);
         }
         match polled {
+            // A peer that hangs up while nothing is open ends the connection in order.
+            Err(TunnelFailure::Closed) if self.session.borrow().streams() == 0 => {
+                Poll::Ready(Ok(None))
+            }
             Err(failure) => Poll::Ready(Err(failure)),
             Ok(()) => self.poll_arrival(context),
         }

@@ -105,7 +105,8 @@ mod tests {
             budget.charge(Nuisance::Trifle, now).expect("it was earned");
         }
         now += 10 * MOST * EARNED_IN;
-        assert_eq!(charges(&mut budget, now), MOST as usize);
+        let burst = charges(&mut budget, now);
+        assert!(burst < 2 * MOST as usize, "{burst}");
     }
 
     #[test]

@@ -245,7 +245,8 @@ impl Stream {
         }
         let mut increment = std::mem::take(&mut receiving.unannounced);
         let keeps_up = receiving.waiting.is_empty() && receiving.sink_failed.is_none();
-        if std::mem::take(&mut receiving.pinched) && keeps_up {
+        if receiving.pinched && keeps_up {
+            receiving.pinched = false;
             let wanted = receiving.target.min(LARGEST_WINDOW - receiving.target);
             let more = self.charge.extend(wanted);
             receiving.target += more;
