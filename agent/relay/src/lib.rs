@@ -3,6 +3,8 @@
 //! The end of one direction leaves the other running. A failure of either direction, or dropping the
 //! relay, resets both sides. A reader that is slow slows down the writer: little is kept in between.
 
+mod departure;
+mod drain;
 mod ending;
 mod tcp;
 mod tunnel;
@@ -21,6 +23,8 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio_util::io::poll_read_buf;
 
+pub use departure::departed;
+pub use drain::{Drained, STALLED_AFTER, drain_then, stalled};
 pub use ending::{Party, RelayEnd};
 pub use tcp::relay_tcp;
 #[cfg(any(test, feature = "testing"))]
