@@ -1,6 +1,6 @@
 //! Bytes that something holds.
 
-use crate::exhausted::AccountExhausted;
+use crate::exhausted::{AccountExhausted, Owner};
 use crate::pod::PodAccount;
 
 /// Bytes that are in use, and given back on drop.
@@ -38,6 +38,19 @@ impl Charge {
         let more = self.pod.draw_spare(most);
         self.bytes += more;
         more
+    }
+
+    /// Takes `more` bytes for what could be done without.
+    ///
+    /// # Errors
+    /// [`AccountExhausted`] if memory is not plentiful; the charge is what it was.
+    pub fn grow_spare(&mut self, more: usize) -> Result<(), AccountExhausted> {
+        let grown = self.extend(more);
+        if grown == more {
+            return Ok(());
+        }
+        self.shrink(grown);
+        Err(self.pod.refuse(Owner::Spare, more))
     }
 
     /// Gives back `fewer` bytes, or all if there are not as many.

@@ -7,6 +7,8 @@ pub enum Owner {
     Pod,
     /// The pod has used up its guaranteed share, and the pods together the common pool.
     Node,
+    /// What is left of the pod's account is kept for what cannot be done without.
+    Spare,
 }
 
 /// An account has too little left. Nothing was taken.
@@ -41,6 +43,10 @@ impl AccountExhausted {
             Owner::Pod => format!(
                 "the pod's account of memory is used up: {asked} bytes more than its {pod} would be over the \
                  {pod_most} that one pod may have; a larger --memory raises that"
+            ),
+            Owner::Spare => format!(
+                "the pod's account of memory has too little to spare: it has {pod} bytes in use, all pods have \
+                 {node} of {limit}, and what is left is kept for new connections; give the agent more (--memory)"
             ),
             Owner::Node => format!(
                 "the node's account of memory is used up: all pods have {node} of {limit} bytes in use, this pod \

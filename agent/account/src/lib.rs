@@ -3,7 +3,7 @@
 //!
 //! Each pod has a guaranteed share, which no other pod can use up. Beyond its share it borrows from a common
 //! pool: all that no guarantee reserves. What is only good for speed, such as a larger window, stops growing
-//! long before the pool is used up ([`Charge::extend`]); what a new connection cannot do without may be drawn
+//! long before the pool is used up ([`Charge::extend`], [`Charge::grow_spare`]); what a new connection cannot do without may be drawn
 //! to the end ([`PodAccount::take`]).
 //!
 //! Every operation is a few atomic instructions; only a pod that comes or goes takes a lock.

@@ -181,7 +181,7 @@ impl PodAccount {
     }
 
     #[cold]
-    fn refuse(&self, owner: Owner, asked: usize) -> AccountExhausted {
+    pub(crate) fn refuse(&self, owner: Owner, asked: usize) -> AccountExhausted {
         let Member { pool, pod } = &*self.inner;
         pool.count_refused();
         pod.refused.fetch_add(1, Relaxed);

@@ -158,6 +158,21 @@ fn spare_room_comes_back() {
 }
 
 #[test]
+fn what_does_not_fit_into_spare_room_is_not_taken_in_part() {
+    let node = NodeAccount::new(64 * MIB);
+    let pod = node.pod();
+    let mut charge = pod.nothing();
+    let spare = pod.spare();
+    let refused = charge
+        .grow_spare(spare + 1)
+        .expect_err("more than is spare");
+    assert_eq!((refused.owner, node.usage().in_use), (Owner::Spare, 0));
+    assert!(refused.to_string().contains("--memory"), "{refused}");
+    charge.grow_spare(spare).expect("what is spare");
+    drop(pod.take(1).expect("room for what cannot be done without"));
+}
+
+#[test]
 fn refusals_are_counted() {
     let node = NodeAccount::new(MIB);
     let (flooded, other) = (node.pod(), node.pod());

@@ -1,6 +1,7 @@
-//! What the daemons `ambit run` and `ambit ca serve` have in common: small HTTP servers, the limit of
-//! file descriptors, and the signals that end them.
+//! What the daemons `ambit run` and `ambit ca serve` have in common: small HTTP servers, the limits of
+//! file descriptors and memory, and the signals that end them.
 
 pub mod descriptors;
 pub mod http;
+pub mod memory;
 pub mod signals;

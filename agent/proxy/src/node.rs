@@ -16,6 +16,7 @@ use crate::connection::stats::ProxyStats;
 use crate::limits::{PodCaps, ProxyLimits};
 use crate::shard::{Shard, ShardCommand, ShardPod, Stop};
 use crate::verdict::PodRemoval;
+use ambit_account::{NodeAccount, NodeUsage};
 use ambit_authorizer::CheckSlots;
 use ambit_datapath::{PodDatapathParts, PodListeners};
 use ambit_identity::WorkloadCertificates;
@@ -31,8 +32,10 @@ const DEFAULT_SHARDS: usize = 4;
 const COMMAND_QUEUE: usize = 64;
 
 /// The configuration of the proxy.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ProxyConfig {
+    /// Bytes of the node's account of memory, from which everything that waits draws.
+    pub memory: usize,
     /// Shards, 1 to [`MAX_SHARDS`]. `None`: as many as the CPU quota or the cores allow, up to 4.
     pub shards: Option<NonZeroUsize>,
     /// Caps and timeouts.
@@ -90,6 +93,7 @@ pub enum ProxyError {
 pub struct Proxy {
     shards: Vec<ShardHandle>,
     limits: ProxyLimits,
+    memory: NodeAccount,
 }
 
 #[derive(Debug)]
@@ -121,12 +125,18 @@ impl Proxy {
         Ok(Self {
             shards,
             limits: config.limits,
+            memory: NodeAccount::new(config.memory),
         })
     }
 
     /// Returns the number of shards. Every pod needs listeners for each of them.
     pub fn shards(&self) -> usize {
         self.shards.len()
+    }
+
+    /// Returns how much of the node's account of memory is in use.
+    pub fn memory(&self) -> NodeUsage {
+        self.memory.usage()
     }
 
     /// Serves a pod. When this returns the pod is served, and the kernel may send its traffic.
@@ -142,7 +152,7 @@ impl Proxy {
                 shards: self.shards.len(),
             });
         }
-        let caps = PodCaps::new(self.limits);
+        let caps = PodCaps::new(self.limits, self.memory.pod());
         let checks = CheckSlots::default();
         for (shard, (datapath, listeners)) in self.shards.iter().zip(pod.shards) {
             let pod = ShardPod {

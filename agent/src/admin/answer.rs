@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use ambit_account::NodeUsage;
 use ambit_identity::{CertificateInfo, CertificateSummary, PresentedChain};
 use ambit_model::{Fault, MeshRanges, ObjectName, TrustDomain, WorkloadIdentity};
 use ambit_observe::event::RecentEvent;
@@ -112,6 +113,8 @@ pub struct StatusAnswer {
     pub dropped_log_lines: usize,
     /// Events and lines that were left out.
     pub events: EventLosses,
+    /// The memory of what waits.
+    pub memory: MemoryAnswer,
     /// What is wrong.
     pub faults: Vec<Fault>,
     /// Outcomes in the kernel.
@@ -133,6 +136,35 @@ pub struct PodCounts {
     pub unprotected: usize,
     /// [`ServingState::LeftToIstio`].
     pub left_to_istio: usize,
+}
+
+/// The node's account of memory, from which everything that waits draws. In bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct MemoryAnswer {
+    /// What all pods may have in use (`--memory`).
+    pub limit: usize,
+    /// What they have in use.
+    pub in_use: usize,
+    /// The most that they have had in use.
+    pub peak: usize,
+    /// What each pod is guaranteed.
+    pub guaranteed_to_each_pod: usize,
+    /// How often something was refused for want of memory.
+    pub refused: u64,
+}
+
+impl MemoryAnswer {
+    /// Returns the figures of an account.
+    #[must_use]
+    pub const fn of(usage: &NodeUsage) -> Self {
+        Self {
+            limit: usage.limit,
+            in_use: usage.in_use,
+            peak: usage.peak,
+            guaranteed_to_each_pod: usage.guarantee,
+            refused: usage.refused,
+        }
+    }
 }
 
 /// A network namespace that stays closed, and in which no pod is served.

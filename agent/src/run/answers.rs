@@ -10,8 +10,8 @@ use super::RunConfig;
 use super::leftovers::ClosedNetns;
 use super::pods::{NodeReport, PodReport};
 use crate::admin::answer::{
-    AdminAnswer, ClosedNetnsAnswer, Measured, PodCounts, PolicySetCounts, Row, ServingState,
-    StatusAnswer, WorkloadAnswer, WorkloadState,
+    AdminAnswer, ClosedNetnsAnswer, Measured, MemoryAnswer, PodCounts, PolicySetCounts, Row,
+    ServingState, StatusAnswer, WorkloadAnswer, WorkloadState,
 };
 use crate::admin::request::AdminRequest;
 use crate::admin::server::AdminState;
@@ -122,6 +122,7 @@ impl AgentState {
             },
             dropped_log_lines: self.dropped_lines.count(),
             events: self.events.losses(),
+            memory: MemoryAnswer::of(&self.proxy.memory()),
             faults,
             kernel: Measured::of(self.counters.read().map(words)),
             proxy: match self.proxy.stats().await {

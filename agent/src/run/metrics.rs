@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::answers::AgentState;
 use crate::admin::answer::ServingState;
+use ambit_account::NodeUsage;
 use ambit_identity::{CertificateInfo, CertificateState, CertificateSummary};
 use ambit_observe::events::EventLosses;
 use ambit_observe::metrics::{MetricFamily, MetricKind, MetricSample, MetricsState};
@@ -29,6 +30,7 @@ impl MetricsState for AgentState {
             vec![MetricSample::plain(self.dropped_lines.count() as u64)],
         ));
         families.extend(losses(self.events.losses()));
+        families.extend(memory(&self.proxy.memory()));
         // Counters that cannot be read are absent, which an alert can detect.
         if let Ok(counters) = self.counters.read() {
             let help = "Outcomes in the kernel";
@@ -86,6 +88,30 @@ fn losses(losses: EventLosses) -> [MetricFamily; 2] {
             "ambit_log_lines_left_out",
             "Log lines of denials, refusals and failures that were left out to limit their number",
             vec![MetricSample::plain(losses.left_out_of_log)],
+        ),
+    ]
+}
+
+/// The account from which everything that waits draws.
+fn memory(usage: &NodeUsage) -> [MetricFamily; 2] {
+    let figures = [
+        ("limit", usage.limit),
+        ("in-use", usage.in_use),
+        ("peak", usage.peak),
+        ("guaranteed-to-each-pod", usage.guarantee),
+    ];
+    let figures =
+        figures.map(|(figure, bytes)| MetricSample::labelled("figure", figure, bytes as u64));
+    [
+        gauge(
+            "ambit_memory_account_bytes",
+            "Memory that waiting connections and requests take",
+            figures.into(),
+        ),
+        counter(
+            "ambit_memory_account_refusals",
+            "What was refused because the account of memory was used up",
+            vec![MetricSample::plain(usage.refused)],
         ),
     ]
 }

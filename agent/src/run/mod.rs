@@ -7,6 +7,7 @@ mod depart;
 mod enrol;
 mod kernel_faults;
 mod leftovers;
+mod memory;
 mod metrics;
 mod pods;
 mod prepare;
@@ -30,6 +31,7 @@ use ambit_model::{MeshRanges, Revision, Snapshot, TrustDomain};
 use ambit_observe::logging::DroppedLines;
 use ambit_proxy::Proxy;
 use ambit_source::FileSource;
+pub use memory::{MemorySize, NoMemorySize};
 use prepare::Prepared;
 use reconcile::Reconciler;
 use start::StartChanges;
@@ -75,6 +77,8 @@ pub struct RunConfig {
     pub metrics: Option<SocketAddr>,
     /// Shards of the data path; `None`: as many as the CPUs allow, up to 4.
     pub shards: Option<NonZeroUsize>,
+    /// The memory that waiting bytes may take; `None`: a part of what the process may have.
+    pub memory: Option<MemorySize>,
     /// Certificates (PEM) that servers of issuers' keys may chain to, in addition to the node's own roots.
     pub jwks_ca: Option<PathBuf>,
     /// How long certificates are valid.

@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use super::{IssuerConfig, RunConfig};
+use super::{IssuerConfig, RunConfig, memory};
 use crate::admin::socket;
 use ambit_daemon::descriptors::DescriptorLimit;
 use ambit_datapath::PinDirectory;
@@ -111,6 +111,7 @@ impl Prepared {
         let view = Arc::new(MeshView::new(Arc::clone(&configuration.first)));
         let (views, mesh) = watch::channel(view);
         let proxy_config = ProxyConfig {
+            memory: memory::account(config.memory)?,
             limits: ProxyLimits::default().within(raise_descriptors()?),
             shards: config.shards,
         };

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::limits::places::PodPlaces;
+use ambit_account::PodAccount;
 
 /// Caps per pod, over all shards, and timeouts per connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,9 +31,6 @@ pub struct ProxyLimits {
     /// the pod's callers send and its applications do not read takes at most
     /// `ample` × 32 MiB + `inbound` × 256 KiB of memory. Default 16.
     pub ample: usize,
-    /// Bytes of request bodies that are held while external authorizers are consulted, and until they
-    /// are passed on. Default 64 MiB.
-    pub bodies: usize,
     /// File descriptors of all connections of one pod: outbound, inbound and delivered. Default: no cap; see [`ProxyLimits::within`].
     pub descriptors: usize,
     /// From TCP accept to the end of the TLS handshake. Default 10 s.
@@ -56,7 +54,6 @@ impl Default for ProxyLimits {
             plaintext: 4_096,
             streams: 16_384,
             ample: 16,
-            bodies: 64 << 20,
             descriptors: usize::MAX,
             handshake_timeout: Duration::from_secs(10),
             dial_timeout: Duration::from_secs(10),
@@ -89,7 +86,6 @@ impl ProxyLimits {
 pub(crate) enum Resource {
     Outbound,
     Ample,
-    Bodies,
     Descriptors,
 }
 
@@ -104,6 +100,7 @@ pub(crate) struct OverCap {
 /// A share of a pod's cap, given back on drop.
 #[derive(Debug)]
 pub(crate) struct Slot {
+    #[expect(dead_code, reason = "held for its drop")]
     own: OwnedSemaphorePermit,
     #[expect(dead_code, reason = "held for its drop")]
     descriptor: Option<OwnedSemaphorePermit>,
@@ -115,9 +112,10 @@ pub(crate) struct PodCaps {
     limits: ProxyLimits,
     /// The places that callers share.
     pub(crate) places: PodPlaces,
+    /// The memory that waiting bytes take.
+    pub(crate) memory: PodAccount,
     outbound: Arc<Semaphore>,
     ample: Arc<Semaphore>,
-    bodies: Arc<Semaphore>,
     descriptors: Arc<Semaphore>,
 }
 
@@ -126,7 +124,7 @@ impl Resource {
     const fn takes_descriptor(self) -> bool {
         match self {
             Self::Outbound => true,
-            Self::Ample | Self::Bodies | Self::Descriptors => false,
+            Self::Ample | Self::Descriptors => false,
         }
     }
 
@@ -134,21 +132,20 @@ impl Resource {
         match self {
             Self::Outbound => "outbound connections",
             Self::Ample => "inbound tunnels with ample room",
-            Self::Bodies => "bytes of bodies held for external authorizers",
             Self::Descriptors => "connections in both directions",
         }
     }
 }
 
 impl PodCaps {
-    pub(crate) fn new(limits: ProxyLimits) -> Self {
+    pub(crate) fn new(limits: ProxyLimits, memory: PodAccount) -> Self {
         let cap = |cap: usize| Arc::new(Semaphore::new(cap.min(Semaphore::MAX_PERMITS)));
         Self {
             limits,
             places: PodPlaces::new(limits),
+            memory,
             outbound: cap(limits.outbound),
             ample: cap(limits.ample),
-            bodies: cap(limits.bodies),
             descriptors: cap(limits.descriptors),
         }
     }
@@ -158,42 +155,23 @@ impl PodCaps {
     /// # Errors
     /// [`OverCap`] if the pod has used it up.
     pub(crate) fn take(&self, resource: Resource) -> Result<Slot, OverCap> {
-        let own = self.acquire(resource, 1)?;
+        let own = self.acquire(resource)?;
         let descriptor = if resource.takes_descriptor() {
-            Some(self.acquire(Resource::Descriptors, 1)?)
+            Some(self.acquire(Resource::Descriptors)?)
         } else {
             None
         };
         Ok(Slot { own, descriptor })
     }
 
-    /// Takes `number` more bytes of bodies, and adds them to `slot`.
-    ///
-    /// # Errors
-    /// [`OverCap`] if the pod has fewer left; `slot` keeps what it has.
-    pub(crate) fn hold_bytes(&self, slot: &mut Option<Slot>, number: u32) -> Result<(), OverCap> {
-        let more = self.acquire(Resource::Bodies, number)?;
-        match slot {
-            Some(slot) => slot.own.merge(more),
-            None => {
-                *slot = Some(Slot {
-                    own: more,
-                    descriptor: None,
-                });
-            }
-        }
-        Ok(())
-    }
-
-    fn acquire(&self, resource: Resource, number: u32) -> Result<OwnedSemaphorePermit, OverCap> {
+    fn acquire(&self, resource: Resource) -> Result<OwnedSemaphorePermit, OverCap> {
         let (semaphore, cap) = match resource {
             Resource::Outbound => (&self.outbound, self.limits.outbound),
             Resource::Ample => (&self.ample, self.limits.ample),
-            Resource::Bodies => (&self.bodies, self.limits.bodies),
             Resource::Descriptors => (&self.descriptors, self.limits.descriptors),
         };
         Arc::clone(semaphore)
-            .try_acquire_many_owned(number)
+            .try_acquire_owned()
             .map_err(|_| OverCap { resource, cap })
     }
 }
@@ -201,14 +179,18 @@ impl PodCaps {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ambit_account::NodeAccount;
 
-    const ALL: [Resource; 3] = [Resource::Outbound, Resource::Ample, Resource::Bodies];
+    const ALL: [Resource; 2] = [Resource::Outbound, Resource::Ample];
+
+    fn caps_of(limits: ProxyLimits) -> PodCaps {
+        PodCaps::new(limits, NodeAccount::new(0).pod())
+    }
 
     fn caps(cap: usize) -> PodCaps {
-        PodCaps::new(ProxyLimits {
+        caps_of(ProxyLimits {
             outbound: cap,
             ample: cap,
-            bodies: cap,
             ..ProxyLimits::default()
         })
     }
@@ -238,7 +220,7 @@ mod tests {
 
     #[test]
     fn the_directions_share_a_pods_descriptors() {
-        let caps = PodCaps::new(ProxyLimits::default().within(16));
+        let caps = caps_of(ProxyLimits::default().within(16));
         let slots: Vec<Slot> = (0..5)
             .map(|_| caps.take(Resource::Outbound).expect("five eighths"))
             .chain((0..5).map(|_| caps.take(Resource::Descriptors).expect("five eighths")))
@@ -256,18 +238,6 @@ mod tests {
             let unverified = limits.inbound + limits.plaintext + limits.handshakes;
             assert!(8 * unverified <= 5 * limits.descriptors, "{descriptors}");
         }
-    }
-
-    #[test]
-    fn bytes_are_held_together_and_given_back_together() {
-        let caps = caps(10);
-        let mut body = None;
-        caps.hold_bytes(&mut body, 4).expect("four of ten");
-        caps.hold_bytes(&mut body, 6).expect("ten of ten");
-        let refused = caps.hold_bytes(&mut None, 1).expect_err("over the cap");
-        assert_eq!(refused.resource, Resource::Bodies);
-        drop(body);
-        caps.hold_bytes(&mut None, 10).expect("given back");
     }
 
     #[test]

@@ -141,7 +141,7 @@ impl RequestGate {
         connection: &ConnectionAttributes,
     ) -> Result<ReadAhead, RequestRefusal> {
         let pod = &self.connection.pod;
-        let mut reader = BodyReader::new(&pod.caps, pod.limits.body_timeout);
+        let mut reader = BodyReader::new(&pod.caps.memory, pod.limits.body_timeout);
         loop {
             let view = pod.view();
             let judge = Judge::new(&view, &pod.workload);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::run::RunConfig;
+use crate::run::{MemorySize, RunConfig};
 use ambit_datapath::KernelLog;
 use ambit_model::{MeshRanges, Revision, TrustDomain};
 use ambit_observe::logging::{self, LogFormat};
@@ -64,6 +64,10 @@ pub(super) struct RunArguments {
     /// Threads of the data path, 1 to 8 [default: as many as the CPUs allow, up to 4].
     #[arg(long, env = "AMBIT_SHARDS")]
     shards: Option<NonZeroUsize>,
+    /// The memory that connections and requests may take while they wait, such as 256Mi [default: half of
+    /// the control group's limit, else a quarter of the machine's memory and at most 512Mi].
+    #[arg(long, env = "AMBIT_MEMORY", value_name = "BYTES")]
+    memory: Option<MemorySize>,
     /// Certificates (PEM) to trust, in addition to the node's own, when an issuer's JWKS is fetched.
     #[arg(long, env = "AMBIT_JWKS_CA")]
     jwks_ca: Option<PathBuf>,
@@ -106,6 +110,7 @@ impl RunArguments {
             socket: self.socket,
             metrics: self.metrics,
             shards: self.shards,
+            memory: self.memory,
             jwks_ca: self.jwks_ca,
             connect_timeout: Duration::from_secs(5),
             kernel_log: if self.kernel_log {

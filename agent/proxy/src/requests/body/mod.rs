@@ -7,7 +7,7 @@ use futures_util::FutureExt;
 use http::StatusCode;
 use tokio::time::{Instant, timeout_at};
 
-use crate::limits::{OverCap, PodCaps, Slot};
+use ambit_account::{AccountExhausted, Charge, PodAccount};
 use ambit_authorizer::{BodyExtent, BodyPart};
 use ambit_http::{BodyError, JudgedBody, RequestHead};
 use ambit_model::{BodyExcess, BodyInCheck, MeshSettings};
@@ -34,21 +34,20 @@ pub(crate) enum BodyUnavailable {
     /// It did not come in time.
     #[error("the body did not arrive within {0:?}, and an external authorizer has to see it")]
     TimedOut(Duration),
-    /// The pod's cap on held bodies is used up.
-    #[error(transparent)]
-    OverCap(#[from] OverCap),
+    /// The pod's account of memory has too little to spare.
+    #[error("no memory to hold the body, which an external authorizer has to see: {0}")]
+    NoMemory(#[from] AccountExhausted),
     /// Reading it failed.
     #[error(transparent)]
     Broken(#[from] BodyError),
 }
 
 /// Reads the beginning of a body, and holds it.
-pub(super) struct BodyReader<'a> {
-    caps: &'a PodCaps,
+pub(super) struct BodyReader {
     time: Duration,
     deadline: Instant,
     read: BytesMut,
-    slot: Option<Slot>,
+    charge: Charge,
     extent: BodyExtent,
 }
 
@@ -59,13 +58,13 @@ pub(super) struct BodyPrefix {
     extent: BodyExtent,
 }
 
-/// Bytes with their share of the pod's cap, which is held until the last of them is passed on.
-struct Capped {
+/// Bytes that the pod's account holds until the last of them is passed on.
+struct Charged {
     bytes: BytesMut,
-    _slot: Option<Slot>,
+    _charge: Charge,
 }
 
-impl AsRef<[u8]> for Capped {
+impl AsRef<[u8]> for Charged {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
@@ -98,15 +97,14 @@ fn most(body: &BodyInCheck) -> usize {
     usize::try_from(body.max_bytes).unwrap_or(usize::MAX)
 }
 
-impl<'a> BodyReader<'a> {
+impl BodyReader {
     /// A reader that has read nothing yet. All that is wanted has to come within `time`.
-    pub(super) fn new(caps: &'a PodCaps, time: Duration) -> Self {
+    pub(super) fn new(memory: &PodAccount, time: Duration) -> Self {
         Self {
-            caps,
             time,
             deadline: Instant::now() + time,
             read: BytesMut::new(),
-            slot: None,
+            charge: memory.nothing(),
             extent: BodyExtent::Beginning,
         }
     }
@@ -154,8 +152,9 @@ impl<'a> BodyReader<'a> {
             self.extent = BodyExtent::Whole;
             return Ok(());
         };
-        let length = u32::try_from(data.len()).unwrap_or(u32::MAX);
-        self.caps.hold_bytes(&mut self.slot, length)?;
+        self.read.reserve(data.len());
+        let missing = self.read.capacity().saturating_sub(self.charge.bytes());
+        self.charge.grow_spare(missing)?;
         self.read.extend_from_slice(&data);
         Ok(())
     }
@@ -164,9 +163,9 @@ impl<'a> BodyReader<'a> {
     pub(super) fn finish(self, body: &mut impl JudgedBody) -> BodyPrefix {
         let bytes = match self.read.is_empty() {
             true => Bytes::new(),
-            false => Bytes::from_owner(Capped {
+            false => Bytes::from_owner(Charged {
                 bytes: self.read,
-                _slot: self.slot,
+                _charge: self.charge,
             }),
         };
         body.put_back(bytes.clone());
@@ -199,7 +198,7 @@ impl BodyUnavailable {
         match self {
             Self::TooLong(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TimedOut(_) => StatusCode::REQUEST_TIMEOUT,
-            Self::OverCap(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoMemory(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Broken(error) => error.status(),
         }
     }
@@ -209,7 +208,7 @@ impl BodyUnavailable {
         match self {
             Self::TooLong(_) => "body-too-long",
             Self::TimedOut(_) => "body-timed-out",
-            Self::OverCap(_) => "over-cap",
+            Self::NoMemory(_) => "no-memory",
             Self::Broken(_) => "body-broken",
         }
     }

@@ -3,7 +3,7 @@ use std::collections::VecDeque;
 use http::{HeaderMap, Method, Version};
 
 use super::*;
-use crate::limits::ProxyLimits;
+use ambit_account::NodeAccount;
 use ambit_model::BodyEncoding;
 
 const TIME: Duration = Duration::from_secs(60);
@@ -77,16 +77,13 @@ fn wanted(most: usize, refused_beyond: Option<usize>) -> BodyDemand {
     }
 }
 
-fn caps(bodies: usize) -> PodCaps {
-    PodCaps::new(ProxyLimits {
-        bodies,
-        ..ProxyLimits::default()
-    })
+fn memory() -> PodAccount {
+    NodeAccount::new(1 << 20).pod()
 }
 
 async fn show(body: &mut Pieces, wanted: BodyDemand) -> Result<BodyPrefix, BodyUnavailable> {
-    let caps = caps(100);
-    let mut ahead = BodyReader::new(&caps, TIME);
+    let memory = memory();
+    let mut ahead = BodyReader::new(&memory, TIME);
     ahead.read(wanted, &mut head(), body).await?;
     Ok(ahead.finish(body))
 }
@@ -143,29 +140,42 @@ async fn a_body_that_does_not_come_is_not_waited_for_without_an_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pods_bodies_share_a_cap_until_they_are_passed_on() {
-    let caps = caps(5);
-    let read = async |pieces: &[&'static str]| {
-        let mut body = Pieces::new(pieces, Then::Ends);
-        let mut ahead = BodyReader::new(&caps, TIME);
-        ahead.read(wanted(9, None), &mut head(), &mut body).await?;
+async fn bodies_draw_from_the_pods_account_until_they_are_passed_on() {
+    const LENGTH: usize = 50_000;
+    let node = NodeAccount::new(1 << 20);
+    let memory = node.pod();
+    let piece: &'static str = "x".repeat(LENGTH).leak();
+    let read = async || {
+        let mut body = Pieces::new(&[piece], Then::Ends);
+        let mut ahead = BodyReader::new(&memory, TIME);
+        let all = wanted(2 * LENGTH, None);
+        ahead.read(all, &mut head(), &mut body).await?;
         drop(ahead.finish(&mut body));
         Ok::<Bytes, BodyUnavailable>(body.put_back)
     };
-    let first = read(&["abc", "d"]).await.unwrap();
-    let refused = read(&["ef"]).await.unwrap_err();
-    assert!(matches!(refused, BodyUnavailable::OverCap(_)), "{refused}");
+    let mut held = Vec::new();
+    let refused = loop {
+        match read().await {
+            Ok(body) => held.push(body),
+            Err(refused) => break refused,
+        }
+    };
+    assert!(matches!(refused, BodyUnavailable::NoMemory(_)), "{refused}");
     assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
-    read(&["e"]).await.unwrap();
-    drop(first);
-    read(&["abcde"]).await.unwrap();
+    assert!(refused.to_string().contains("--memory"), "{refused}");
+    assert!(held.len() * LENGTH <= node.usage().in_use, "{held:?}");
+    drop(memory.take(LENGTH).expect("bodies leave room to others"));
+    held.pop();
+    held.push(read().await.unwrap());
+    held.clear();
+    assert_eq!(node.usage().in_use, 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn policies_that_change_meanwhile_want_more_or_less() {
-    let caps = caps(100);
+    let memory = memory();
     let mut body = Pieces::new(&["abc", "def"], Then::Ends);
-    let mut ahead = BodyReader::new(&caps, TIME);
+    let mut ahead = BodyReader::new(&memory, TIME);
     ahead
         .read(wanted(1, None), &mut head(), &mut body)
         .await
