@@ -100,6 +100,11 @@ impl Opener {
         self.0.session().streams()
     }
 
+    /// How long there has been no stream; zero while there is any.
+    pub fn idle_for(&self) -> Duration {
+        self.0.session().idle_for()
+    }
+
     /// Lets no new stream be opened. The connection ends with its last one.
     pub fn leave(&self) {
         self.0.session().leave();

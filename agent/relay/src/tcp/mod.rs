@@ -24,7 +24,14 @@ use tokio::net::TcpStream;
 
 use crate::departure::departed;
 use crate::drain::{Drained, drain_then, stalled};
-use crate::{CHUNK, CloseMode, Meter, Party, RelayEnd, SMALL, on_close};
+use crate::{CloseMode, Meter, Party, RelayEnd, on_close};
+
+/// Bytes that one read may return. The buffer is given up as soon as it is sent, so that an idle
+/// connection has none.
+const CHUNK: usize = 64 << 10;
+
+/// Fewer bytes than this are copied out of the buffer that they were read into.
+const SMALL: usize = CHUNK / 4;
 
 /// A connection to one of the two parties.
 struct Side {
@@ -77,8 +84,8 @@ async fn carry(
     meter: &Meter,
     has_closed: impl Fn(Party, &TcpStream) -> bool,
 ) -> RelayEnd {
-    let mut up = pin!(copy(client, server, &meter.sent));
-    let mut down = pin!(copy(server, client, &meter.received));
+    let mut up = pin!(copy(client, server, meter.from(Party::Client)));
+    let mut down = pin!(copy(server, client, meter.from(Party::Server)));
     let (mut up_open, mut down_open) = (true, true);
     let Break { culprit, end } = {
         let client_closed = |stream: &TcpStream| has_closed(Party::Client, stream);

@@ -11,10 +11,11 @@ mod stream;
 
 use std::collections::{HashMap, VecDeque};
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
+use std::time::Duration;
 
 use ambit_account::{AccountExhausted, PodAccount};
 use bytes::BytesMut;
+use tokio::time::Instant;
 
 use crate::failure::{OpenError, StreamFailure, TunnelFailure};
 use crate::flood::FloodBudget;
@@ -109,6 +110,8 @@ pub(crate) struct Session {
     /// Streams that have received payload in this pass.
     touched: Vec<StreamId>,
     driver: Option<Waker>,
+    /// When the last stream was opened or forgotten.
+    used: Instant,
 }
 
 impl Session {
@@ -146,17 +149,27 @@ impl Session {
             outgoing,
             reader: FrameReader::new(role),
             decoder: Decoder::default(),
-            flood: FloodBudget::new(Instant::now()),
+            flood: FloodBudget::new(Instant::now().into_std()),
             life: Life::Open,
             peer_leaves: false,
             touched: Vec::new(),
             driver: None,
+            used: Instant::now(),
         }
     }
 
     /// The number of streams, with those that are over but not delivered.
     pub(crate) fn streams(&self) -> usize {
         self.streams.len()
+    }
+
+    /// How long there has been no stream; zero while there is any.
+    pub(crate) fn idle_for(&self) -> Duration {
+        if self.streams.is_empty() {
+            self.used.elapsed()
+        } else {
+            Duration::ZERO
+        }
     }
 
     /// Whether a stream may be opened at all.
@@ -199,6 +212,7 @@ impl Session {
             StreamId(last) => StreamId(last + 2),
         };
         self.last = id;
+        self.used = Instant::now();
         let mut block = BytesMut::new();
         write_connect(&mut block, authority, forwarded);
         let out = &mut self.outgoing.urgent;
@@ -382,6 +396,7 @@ impl Session {
     pub(crate) fn forget(&mut self, id: StreamId) {
         self.reset(id, ErrorCode::CANCEL);
         if let Some(mut stream) = self.streams.remove(&id) {
+            self.used = Instant::now();
             let stood_in_line = stream.sending.line == Line::Turn;
             stream.wake();
             // It may have been called up, and its turn would be lost.

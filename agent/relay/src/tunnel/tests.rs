@@ -5,40 +5,51 @@ use std::io::ErrorKind;
 use std::rc::Rc;
 use std::time::Duration;
 
-use h2::server::SendResponse;
-use http::{Method, Request, Response};
+use ambit_account::NodeAccount;
+use ambit_tunnel::{Incoming, KeepAlive, PlainWire, accept, connect};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
-use tokio::time::timeout;
+use tokio::time::{pause, timeout};
 
 use super::*;
 
 /// How long a test waits for something that has to happen.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+const KEEP: KeepAlive = KeepAlive {
+    every: Duration::from_secs(3600),
+    timeout: Duration::from_secs(3600),
+};
+
 /// A client and a server, with two relays and a tunnel between them.
 struct Chain {
     client: TcpStream,
     server: TcpStream,
-    meter: Rc<Meter>,
-    relays: [JoinHandle<()>; 2],
-    /// The HTTP/2 connection's task.
+    meter: Meter,
+    relays: [JoinHandle<RelayEnd>; 2],
+    /// The tunnel's connection.
     wire: JoinHandle<()>,
+    /// Which party has closed its socket, as far as the relays can learn.
+    closed: Rc<Cell<Option<Party>>>,
 }
 
 impl Chain {
     async fn make() -> Self {
-        let (near, far, wire) = tunnel(ample_server_settings()).await;
+        let (near, far, wire) = tunnel().await;
         let (client, accepted) = tcp_pair().await;
         let (dialled, server) = tcp_pair().await;
-        let meter = Rc::new(Meter::default());
-        let counted = Rc::clone(&meter);
-        let relays = [
-            spawn_local(async move { relay(accepted, near, LocalEnd::Source, &counted).await }),
+        let (meter, closed) = (Meter::default(), Rc::new(Cell::new(None)));
+        let relay = |socket, stream, party, meter: Meter| {
+            let closed = Rc::clone(&closed);
             spawn_local(async move {
-                relay(dialled, far, LocalEnd::Destination, &Meter::default()).await;
-            }),
+                let has_closed = |_: &TcpStream| closed.get() == Some(party);
+                relay(socket, stream, party, &meter, has_closed).await
+            })
+        };
+        let relays = [
+            relay(accepted, near, Party::Client, meter.clone()),
+            relay(dialled, far, Party::Server, Meter::default()),
         ];
         Self {
             client,
@@ -46,7 +57,13 @@ impl Chain {
             meter,
             relays,
             wire,
+            closed,
         }
+    }
+
+    async fn ends(self) -> [RelayEnd; 2] {
+        let [near, far] = self.relays;
+        [near.await.unwrap(), far.await.unwrap()]
     }
 }
 
@@ -58,38 +75,32 @@ async fn tcp_pair() -> (TcpStream, TcpStream) {
 }
 
 /// Both ends of a CONNECT stream, and the task of the connection that carries it.
-async fn tunnel(settings: h2::server::Builder) -> (Tunnel, Tunnel, JoinHandle<()>) {
+async fn tunnel() -> (Stream, Stream, JoinHandle<()>) {
     let (near, far) = duplex(256 << 10);
-    let accepting = spawn_local(async move {
-        let mut connection = settings.handshake(far).await.unwrap();
-        let (request, mut respond): (_, SendResponse<Bytes>) =
-            connection.accept().await.unwrap().unwrap();
-        spawn_local(async move { while connection.accept().await.is_some() {} });
-        let send = respond.send_response(Response::new(()), false).unwrap();
-        (send, request.into_body())
-    });
-    let (mut requests, connection) = h2::client::handshake(near).await.unwrap();
-    let wire = spawn_local(async move { drop(connection.await) });
-    let mut request = Request::new(());
-    *request.method_mut() = Method::CONNECT;
-    *request.uri_mut() = "10.0.0.1:80".parse().unwrap();
-    let (response, send) = requests.send_request(request, false).unwrap();
-    let receive = response.await.unwrap().into_body();
-    let tunnel = |send, receive| Tunnel {
-        send,
-        receive,
-        lease: None,
+    let memory = NodeAccount::new(1 << 30).pod();
+    let (opener, mut connection) = connect(PlainWire::new(near), memory.clone(), KEEP);
+    spawn_local(async move { while let Ok(Some(_)) = connection.next().await {} });
+    let mut connection = accept(PlainWire::new(far), memory, KEEP);
+    let near = opener.open("10.0.0.1:80", "").unwrap();
+    let Ok(Some(Incoming::Request(_, responder))) = connection.next().await else {
+        panic!("a request");
     };
-    let (far_send, far_receive) = accepting.await.unwrap();
-    (tunnel(send, receive), tunnel(far_send, far_receive), wire)
+    let wire = spawn_local(async move { while let Ok(Some(_)) = connection.next().await {} });
+    let far = responder.accept();
+    assert_eq!(near.answered().await.unwrap(), 200);
+    (near, far, wire)
 }
 
 fn run(test: impl Future<Output = ()>) {
+    run_within(PATIENCE, test);
+}
+
+fn run_within(limit: Duration, test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap();
-    let bounded = async { timeout(PATIENCE, test).await.expect("in time") };
+    let bounded = async { timeout(limit, test).await.expect("in time") };
     LocalSet::new().block_on(&runtime, bounded);
 }
 
@@ -241,20 +252,92 @@ fn a_reader_that_does_not_read_stops_the_writer() {
     });
 }
 
+/// Writes until nothing is taken for a while. Returns how much was.
+async fn fill(stream: &TcpStream) -> usize {
+    let (mut sent, piece) = (0, vec![7; 64 << 10]);
+    while let Ok(ready) = timeout(Duration::from_millis(500), stream.writable()).await {
+        ready.unwrap();
+        sent += stream.try_write(&piece).unwrap_or(0);
+    }
+    sent
+}
+
 #[test]
 fn a_client_that_aborts_is_noticed_while_the_server_does_not_read() {
-    run(async {
+    run_within(20 * STALLED_AFTER, async {
         let chain = Chain::make().await;
-        let chunk = vec![0; 64 << 10];
-        while let Ok(written) = timeout(Duration::from_secs(1), chain.client.writable()).await {
-            written.unwrap();
-            let _ = chain.client.try_write(&chunk);
-        }
+        fill(&chain.client).await;
         chain.client.set_zero_linger().unwrap();
         drop(chain.client);
-        for relay in chain.relays {
-            relay.await.unwrap();
-        }
+        pause();
+        let [near, _far] = chain.relays;
+        let end = timeout(10 * STALLED_AFTER, near).await.expect("in time");
+        assert_eq!(end.unwrap(), RelayEnd::Stalled(Party::Server));
         drop(chain.server);
+    });
+}
+
+#[test]
+fn what_was_sent_before_a_break_off_arrives_however_late_it_is_read() {
+    run(async {
+        let mut chain = Chain::make().await;
+        let answer = vec![7; 300_000];
+        chain.server.write_all(&answer).await.unwrap();
+        // An answer while the request is still under way: the server's kernel resets the connection.
+        chain.client.write_all(&[1; 100_000]).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        drop(chain.server);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let mut received = vec![0; answer.len()];
+        chain.client.read_exact(&mut received).await.unwrap();
+        assert!(received == answer);
+        ensure_reset(&mut chain.client).await;
+        let [near, far] = chain.relays;
+        assert_eq!(near.await.unwrap(), RelayEnd::Reset(Party::Server));
+        assert_eq!(far.await.unwrap(), RelayEnd::Reset(Party::Server));
+    });
+}
+
+/// A server that answers early, and closes while the client still sends.
+#[test]
+fn an_early_answer_arrives() {
+    run(async {
+        let mut chain = Chain::make().await;
+        chain.server.write_all(b"413 Content Too Large").await.unwrap();
+        fill(&chain.client).await;
+        drop(chain.server);
+        let mut received = [0; 21];
+        chain.client.read_exact(&mut received).await.unwrap();
+        assert_eq!(&received, b"413 Content Too Large");
+        let mut rest = Vec::new();
+        let _ = chain.client.read_to_end(&mut rest).await;
+        assert_eq!(rest, b"");
+    });
+}
+
+#[test]
+fn a_server_that_has_closed_ends_the_connection_of_a_client_that_does_not() {
+    run(async {
+        let mut chain = Chain::make().await;
+        chain.server.write_all(b"bye").await.unwrap();
+        chain.server.shutdown().await.unwrap();
+        assert_eq!(read_to_end(&mut chain.client).await, b"bye");
+        assert!(!chain.relays[0].is_finished());
+        chain.closed.set(Some(Party::Server));
+        let [near, far] = chain.relays;
+        assert_eq!(far.await.unwrap(), RelayEnd::Closed(Party::Server));
+        assert_eq!(near.await.unwrap(), RelayEnd::Closed(Party::Server));
+    });
+}
+
+#[test]
+fn a_connection_that_ends_on_both_sides_ends_in_order() {
+    run(async {
+        let mut chain = Chain::make().await;
+        chain.client.shutdown().await.unwrap();
+        chain.server.shutdown().await.unwrap();
+        assert_eq!(read_to_end(&mut chain.client).await, b"");
+        assert_eq!(read_to_end(&mut chain.server).await, b"");
+        assert_eq!(chain.ends().await, [RelayEnd::Orderly; 2]);
     });
 }
