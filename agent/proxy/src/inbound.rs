@@ -34,7 +34,8 @@ use ambit_datapath::{AuthorizedStream, Delivery, DeliveryCaller, DialError, Unju
 use ambit_http::{Downstream, HttpLimits, NotHttp, ServeOutcome, TunnelIo, relay_opaque, serve};
 use ambit_model::{ApplicationAddress, CallerAddress};
 use ambit_policy::{Approvals, ConnectionVerdict, Layer, Permit};
-use ambit_relay::{LocalEnd, RelayEnd, Tunnel, relay, relay_tcp};
+use ambit_relay::{Party, RelayEnd, relay, relay_tcp};
+use ambit_tunnel::Stream;
 
 /// How often a verdict may be overtaken by a newer view of the mesh before the connection is refused.
 const OVERTAKEN_ATTEMPTS: usize = 3;
@@ -56,7 +57,7 @@ pub(crate) enum CallerStream {
     /// A plaintext connection, or the pod's own.
     Tcp(TcpStream),
     /// A stream of a tunnel.
-    Tunnel(Tunnel),
+    Tunnel(Stream),
     /// The agent itself, which consults an external authorizer.
     Agent(DuplexStream),
 }
@@ -365,10 +366,12 @@ async fn carry_bytes(
     let meter = &context.meter;
     match caller {
         CallerStream::Tunnel(tunnel) => {
-            relay(application, tunnel, LocalEnd::Destination, meter).await;
-            None
+            let has_closed = |_: &TcpStream| false;
+            Some(relay(application, tunnel, Party::Server, meter, has_closed).await)
         }
-        CallerStream::Tcp(caller) => Some(relay_tcp(caller, application, meter).await),
+        CallerStream::Tcp(caller) => {
+            Some(relay_tcp(caller, application, meter, |_, _| false).await)
+        }
         CallerStream::Agent(agent) => {
             // On the heap, because it is rare.
             Some(Box::pin(relay_opaque(agent, Bytes::new(), application, meter)).await)

@@ -4,6 +4,7 @@
 //! A failure is a refusal: an endpoint is dialled in plaintext only because its objects do not opt
 //! it in, never because a tunnel failed.
 
+use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use crate::connection::report::Ending;
 use crate::connection::{
     ConnectionContext, ConnectionDirection, ConnectionEnd, Path, ToApplication,
 };
+use crate::hbone::FirstBytes;
 use crate::inbound::{CallerStream, InboundConnection, JudgedDelivery};
 use crate::limits::Resource;
 use crate::route::{Route, attempts, path_to, route};
@@ -30,16 +32,19 @@ use ambit_model::{
     ApplicationAddress, CallerAddress, OriginalDestination, PodEndpoint, ServiceEndpoint,
 };
 use ambit_policy::MeshView;
-use ambit_relay::{LocalEnd, Tunnel, relay, relay_tcp};
+use ambit_relay::{Party, RelayEnd, relay, relay_tcp};
+use ambit_tunnel::Stream;
 
 /// A connection from the pod that is served, before an endpoint is connected.
-pub(crate) struct OutboundConnection {
+pub(crate) struct OutboundConnection<'a> {
     pub(crate) pod: Rc<ServedPod>,
     /// [`ConnectionDirection::Outbound`] or [`ConnectionDirection::Authorizer`].
     pub(crate) direction: ConnectionDirection,
     /// The pod's own address, and the port of its process; port 0 if the agent opens the connection.
     pub(crate) caller: CallerAddress,
     pub(crate) started: Instant,
+    /// What its client sends before it stands.
+    pub(crate) first_bytes: FirstBytes<'a>,
 }
 
 /// A connection to one endpoint, ready to carry bytes.
@@ -58,7 +63,7 @@ pub(crate) struct RemoteConnection {
 
 /// The endpoint's end of a connection.
 pub(crate) enum Upstream {
-    Tunnel(Tunnel),
+    Tunnel(Stream),
     Tcp(TcpStream),
 }
 
@@ -82,6 +87,7 @@ pub(crate) async fn serve(pod: Rc<ServedPod>, stream: TcpStream, peer: SocketAdd
         direction: ConnectionDirection::Outbound,
         caller: CallerAddress(SocketAddr::new(own, peer.port())),
         started: Instant::now(),
+        first_bytes: FirstBytes::of(client.stream()),
         pod,
     };
     let _slot = match connection.pod.caps.take(Resource::Outbound) {
@@ -89,14 +95,18 @@ pub(crate) async fn serve(pod: Rc<ServedPod>, stream: TcpStream, peer: SocketAdd
         Err(over) => return connection.unrouted(dialled.0, over.into()).close(),
     };
     match connect(&connection, dialled).await {
-        Ok(opened) => carry(opened, client).await,
+        Ok(opened) => {
+            let taken = connection.first_bytes.take().await;
+            drop(connection);
+            carry(opened, client, taken).await;
+        }
         Err(failed) => failed.close(),
     }
 }
 
 /// Connects to an endpoint of the original destination.
 async fn connect(
-    connection: &OutboundConnection,
+    connection: &OutboundConnection<'_>,
     dialled: OriginalDestination,
 ) -> Result<OpenedConnection, FailedAttempt> {
     let pod = &connection.pod;
@@ -142,7 +152,8 @@ async fn resolve(
 }
 
 /// Carries the connection to its end, and reports it.
-async fn carry(opened: OpenedConnection, client: ResetOnDrop) {
+/// `first_bytes` is what was sent before the connection stood, and was taken from the client's socket.
+async fn carry(opened: OpenedConnection, client: ResetOnDrop, first_bytes: io::Result<usize>) {
     let client = client.into_inner();
     let RemoteConnection {
         context,
@@ -156,22 +167,28 @@ async fn carry(opened: OpenedConnection, client: ResetOnDrop) {
         OpenedConnection::ToOther(remote) => remote,
     };
     let carried = async {
+        match first_bytes {
+            Ok(sent) => context.meter.add_sent(sent as u64),
+            Err(error) => return RelayEnd::failed(Party::Client, &error),
+        }
         match upstream {
             Upstream::Tunnel(tunnel) => {
-                relay(client, tunnel, LocalEnd::Source, &context.meter).await;
-                None
+                let has_closed = |_: &TcpStream| false;
+                relay(client, tunnel, Party::Client, &context.meter, has_closed).await
             }
-            Upstream::Tcp(server) => Some(relay_tcp(client, server, &context.meter).await),
+            Upstream::Tcp(server) => {
+                relay_tcp(client, server, &context.meter, |_, _| false).await
+            }
         }
     };
     let ending = tokio::select! {
-        end = carried => Ending::Finished(end),
+        end = carried => Ending::Finished(Some(end)),
         termination = registration.terminated() => Ending::Terminated(termination),
     };
     context.close(&ending, None);
 }
 
-impl OutboundConnection {
+impl OutboundConnection<'_> {
     /// Connects to one endpoint.
     ///
     /// # Errors
@@ -238,9 +255,14 @@ impl OutboundConnection {
         opening: impl Future<Output = Result<Upstream, Refusal>>,
     ) -> Result<OpenedConnection, FailedAttempt> {
         let mut registration = context.register(requirement.clone());
+        // The first bytes may leave before the answer.
+        if let Err(termination) = self.pod.still_holds(&requirement) {
+            return Err(FailedAttempt::new(context, termination.into()));
+        }
         let opened = tokio::select! {
-            opened = opening => opened,
+            biased;
             termination = registration.terminated() => Err(termination.into()),
+            opened = opening => opened,
         };
         let held = opened.and_then(|upstream| {
             self.pod.still_holds(&requirement)?;
@@ -263,7 +285,7 @@ impl OutboundConnection {
                 pod.datapath.dial_plaintext(endpoint.address).await?,
             )),
             Path::Tunnel | Path::OwnPod => {
-                let opening = pod.pool.open(endpoint, self.caller);
+                let opening = pod.pool.open(endpoint, self.caller, &self.first_bytes);
                 let limit = pod.limits.dial_timeout;
                 match timeout(limit, opening).await {
                     Ok(tunnel) => Ok(Upstream::Tunnel(tunnel?)),

@@ -1,7 +1,7 @@
 //! Why tunnels and streams end.
 
 use std::io;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use ambit_account::AccountExhausted;
 
@@ -27,7 +27,7 @@ pub enum TunnelFailure {
     GoneAway(ErrorCode),
     /// The network or TLS failed.
     #[error(transparent)]
-    Io(Rc<io::Error>),
+    Io(Arc<io::Error>),
     /// The peer closed its socket.
     #[error("the peer's socket was closed")]
     Closed,
@@ -74,7 +74,7 @@ impl From<io::Error> for TunnelFailure {
     fn from(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::UnexpectedEof => Self::Closed,
-            _ => Self::Io(Rc::new(error)),
+            _ => Self::Io(Arc::new(error)),
         }
     }
 }

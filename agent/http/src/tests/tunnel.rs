@@ -1,13 +1,14 @@
 //! Clients that connect through a tunnel.
 
 use h2::{Reason, RecvStream, SendStream};
-use http::{Method, Request, Response};
+use http::{Method, Request};
 use socket2::SockRef;
 use tokio::io::duplex;
 
 use super::super::{TunnelIo, relay_opaque};
 use super::*;
-use ambit_relay::{Tunnel, server_settings};
+use ambit_account::NodeAccount;
+use ambit_tunnel::{Incoming, KeepAlive, PlainWire, accept};
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 const SENT: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
@@ -34,16 +35,17 @@ impl Tunnelled {
         let gate = TestGate::new();
         let judge = gate.clone();
         let accepting = spawn_local(async move {
-            let handshake = server_settings().handshake(far);
-            let mut connection = handshake.await.unwrap();
-            let (request, mut respond) = connection.accept().await.unwrap().unwrap();
-            spawn_local(async move { while let Some(Ok(_)) = connection.accept().await {} });
-            let send = respond.send_response(Response::new(()), false).unwrap();
-            TunnelIo::new(Tunnel {
-                send,
-                receive: request.into_body(),
-                lease: None,
-            })
+            let keep = KeepAlive {
+                every: Duration::from_secs(60),
+                timeout: Duration::from_secs(60),
+            };
+            let memory = NodeAccount::new(64 << 20).pod();
+            let mut connection = accept(PlainWire::new(far), memory, keep);
+            let Ok(Some(Incoming::Request(_, responder))) = connection.next().await else {
+                panic!("a request");
+            };
+            spawn_local(async move { while let Ok(Some(_)) = connection.next().await {} });
+            TunnelIo::new(responder.accept())
         });
         let (mut requests, connection) = h2::client::handshake(near).await.unwrap();
         spawn_local(async move { drop(connection.await) });

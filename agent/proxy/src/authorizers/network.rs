@@ -19,6 +19,7 @@ use crate::connection::registry::Registration;
 use crate::connection::report::Ending;
 use crate::connection::{ConnectionContext, ConnectionDirection};
 use crate::inbound::CallerStream;
+use crate::hbone::FirstBytes;
 use crate::limits::{Resource, Slot};
 use crate::outbound::{
     FailedAttempt, OpenedConnection, OutboundConnection, RemoteConnection, Upstream,
@@ -61,6 +62,7 @@ impl AuthorizerNetwork {
             caller: CallerAddress(SocketAddr::new(own.ok_or_else(no_family)?, 0)),
             direction: ConnectionDirection::Authorizer,
             started: Instant::now(),
+            first_bytes: FirstBytes::none(),
             pod,
         };
         match connect(&connection, endpoint).await {
@@ -109,7 +111,7 @@ struct Connected {
 }
 
 async fn connect(
-    connection: &OutboundConnection,
+    connection: &OutboundConnection<'_>,
     endpoint: &ServiceEndpoint,
 ) -> Result<Connected, FailedAttempt> {
     let address = endpoint.address();

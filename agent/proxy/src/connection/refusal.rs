@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use http::StatusCode;
 
 use super::events::Severity;
 use crate::authorizers::Disagreement;
@@ -11,6 +10,7 @@ use crate::hbone::TunnelError;
 use crate::limits::OverCap;
 use crate::limits::places::NoPlace;
 use crate::verdict::Termination;
+use ambit_account::AccountExhausted;
 use ambit_datapath::DialError;
 use ambit_identity::{CertificateUnavailable, PeerIdentityError};
 use ambit_model::ObjectName;
@@ -61,6 +61,8 @@ pub(crate) enum Refusal {
     OverCap(#[from] OverCap),
     #[error(transparent)]
     NoPlace(#[from] NoPlace),
+    #[error(transparent)]
+    Memory(#[from] AccountExhausted),
     #[error(transparent)]
     Certificate(#[from] CertificateUnavailable),
     #[error("the TLS handshake failed: {0}")]
@@ -121,6 +123,7 @@ impl Refusal {
             Self::HbonePort(_) => "tunnel-port-dialled",
             Self::ForeignAddress(_) => "foreign-local-address",
             Self::OverCap(_) | Self::NoPlace(_) => "over-cap",
+            Self::Memory(_) => "no-memory",
             Self::Certificate(_) => "no-certificate",
             Self::Handshake(_) => "tls-handshake-failed",
             Self::HandshakeTimedOut(_) => "tls-handshake-timed-out",
@@ -163,6 +166,7 @@ impl Refusal {
             | Self::Ambiguous { .. }
             | Self::OverCap(_)
             | Self::NoPlace(_)
+            | Self::Memory(_)
             | Self::Certificate(_)
             | Self::Handshake(_)
             | Self::HandshakeTimedOut(_)
@@ -208,12 +212,10 @@ impl Refusal {
     }
 
     /// The status that answers a CONNECT (HBONE: 401 denied by policy, 503 cannot connect).
-    pub(crate) const fn status(&self) -> StatusCode {
+    pub(crate) const fn status(&self) -> u16 {
         match self.class() {
-            RefusalClass::DeniedByPolicy(_) | RefusalClass::DeniedInKernel(_) => {
-                StatusCode::UNAUTHORIZED
-            }
-            RefusalClass::DeniedByProxy | RefusalClass::Failed => StatusCode::SERVICE_UNAVAILABLE,
+            RefusalClass::DeniedByPolicy(_) | RefusalClass::DeniedInKernel(_) => 401,
+            RefusalClass::DeniedByProxy | RefusalClass::Failed => 503,
         }
     }
 }

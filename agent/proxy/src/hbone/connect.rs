@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use http::{Method, Request};
+use ambit_tunnel::RequestHead;
 
 use crate::connection::canonical;
 use ambit_model::{ApplicationAddress, CallerAddress};
@@ -31,7 +31,7 @@ pub struct ConnectTarget {
 pub enum ConnectRequestError {
     /// It has another method.
     #[error("the method {0} is not CONNECT")]
-    NotConnect(Method),
+    NotConnect(String),
     /// It names a protocol (RFC 8441).
     #[error("an extended CONNECT does not open a tunnel")]
     Extended,
@@ -59,24 +59,23 @@ pub enum ConnectRequestError {
 ///
 /// # Errors
 /// [`ConnectRequestError`].
-pub fn connect_target<B>(
-    request: &Request<B>,
+pub fn connect_target(
+    request: &RequestHead,
     tunnel: TunnelAddresses,
     is_agents: impl Fn(u16) -> bool,
 ) -> Result<ConnectTarget, ConnectRequestError> {
-    if request.method() != Method::CONNECT {
-        return Err(ConnectRequestError::NotConnect(request.method().clone()));
+    if request.method != "CONNECT" {
+        return Err(ConnectRequestError::NotConnect(request.method.clone()));
     }
-    if request.extensions().get::<h2::ext::Protocol>().is_some() {
+    if request.protocol.is_some() {
         return Err(ConnectRequestError::Extended);
     }
-    let authority = request.uri().authority().map(http::uri::Authority::as_str);
+    let authority = request.authority.as_deref();
     let named: SocketAddr = authority
         .and_then(|text| text.parse().ok())
         .ok_or_else(|| ConnectRequestError::NotAnAddress(authority.map(str::to_owned)))?;
     let to = delivery_address(named, tunnel.reached, is_agents)?;
-    let forwarded = request.headers().get(http::header::FORWARDED);
-    let forwarded = forwarded.and_then(|value| parse_forwarded(value.as_bytes()));
+    let forwarded = request.forwarded.as_deref().and_then(parse_forwarded);
     Ok(ConnectTarget {
         to,
         caller: caller_address(tunnel.source, forwarded),

@@ -2,10 +2,11 @@
 
 mod connect;
 mod connection;
+mod first_bytes;
 mod pool;
 pub(crate) mod server;
-mod transport;
 
 pub use connect::{ConnectRequestError, ConnectTarget, TunnelAddresses, connect_target};
 
+pub(crate) use first_bytes::FirstBytes;
 pub(crate) use pool::{TunnelError, TunnelPool};

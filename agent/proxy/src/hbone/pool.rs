@@ -1,6 +1,6 @@
 //! The tunnels that one pod has open from one shard. Many streams share a connection.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -8,24 +8,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ambit_common::HBONE_PORT;
-use bytes::Bytes;
-use h2::client::SendRequest;
-use http::{Method, Request, StatusCode};
+use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 
 use super::connect::forwarded_for;
 use super::connection::TunnelConnection;
-use super::transport::Transport;
+use super::first_bytes::FirstBytes;
 use crate::shard::turns::Budget;
+use ambit_account::{AccountExhausted, PodAccount};
 use ambit_datapath::{DialError, PodDatapath};
 use ambit_identity::{
     CertificateUnavailable, ClientTls, HandshakeError, PeerConnectError, PeerIdentityError,
     WorkloadCertificates,
 };
 use ambit_model::{CallerAddress, PodEndpoint, WorkloadIdentity};
-use ambit_relay::StreamLease;
-use ambit_relay::TLS_BUFFER;
-use ambit_relay::Tunnel;
+use ambit_tunnel::{ErrorCode, OpenError, Stream, StreamFailure, TlsWire, TunnelFailure};
 
 /// How long the TLS and HTTP/2 handshakes may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -33,10 +30,14 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a CONNECT may go unanswered.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// How often a stream that a peer has not looked at is opened on another connection.
+const UNPROCESSED_ATTEMPTS: usize = 3;
+
 /// The tunnels of one pod on one shard. They use the pod's own certificate.
 pub(crate) struct TunnelPool {
     datapath: PodDatapath,
     certificates: WorkloadCertificates,
+    memory: PodAccount,
     /// The budget that its connections run on.
     budget: Rc<Budget>,
     peers: RefCell<HashMap<TunnelDestination, Rc<PeerConnections>>>,
@@ -86,14 +87,17 @@ pub(crate) enum TunnelError {
         /// The identity of the endpoint's pod.
         expected: WorkloadIdentity,
     },
-    /// HTTP/2 failed.
+    /// The stream failed before it was answered.
     #[error("the tunnel to {peer} failed: {source}")]
     Http2 {
         /// The peer's HBONE address.
         peer: SocketAddr,
         /// The cause.
-        source: h2::Error,
+        source: StreamFailure,
     },
+    /// There is no memory for the stream.
+    #[error(transparent)]
+    Memory(#[from] AccountExhausted),
     /// The destination's policies deny it.
     #[error("{peer} denied the connection by its policies (status 401)")]
     Denied {
@@ -106,7 +110,7 @@ pub(crate) enum TunnelError {
         /// The peer's HBONE address.
         peer: SocketAddr,
         /// The status.
-        status: StatusCode,
+        status: u16,
     },
     /// The destination did not answer.
     #[error("{peer} did not answer within {timeout:?}")]
@@ -127,6 +131,7 @@ impl TunnelError {
             | Self::Certificate(_)
             | Self::Tls { .. }
             | Self::Http2 { .. }
+            | Self::Memory(_)
             | Self::Refused { .. }
             | Self::TimedOut { .. } => false,
         }
@@ -140,6 +145,7 @@ impl TunnelError {
             Self::Tls { .. } => "tunnel-handshake-failed",
             Self::Identity(_) | Self::WrongIdentity { .. } => "tunnel-wrong-identity",
             Self::Http2 { .. } => "tunnel-failed",
+            Self::Memory(_) => "no-memory",
             Self::Denied { .. } => "tunnel-denied",
             Self::Refused { .. } => "tunnel-refused",
             Self::TimedOut { .. } => "tunnel-timed-out",
@@ -147,16 +153,14 @@ impl TunnelError {
     }
 }
 
-/// A connection with a place for one stream.
-struct PooledConnection {
-    requests: SendRequest<Bytes>,
-    lease: StreamLease,
-    /// Whether it was opened for this stream.
-    is_new: bool,
+/// The connections to one peer.
+#[derive(Default)]
+struct PeerConnections {
+    /// Locked while one is being opened, so that concurrent callers share it.
+    open: Mutex<Vec<TunnelConnection>>,
+    /// Whether the peer has broken off a stream because of bytes that came before its answer.
+    refuses_first_bytes: Cell<bool>,
 }
-
-/// The connections to one peer. Locked while one is being opened, so that concurrent callers share it.
-type PeerConnections = Mutex<Vec<TunnelConnection>>;
 
 impl std::fmt::Debug for TunnelPool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -170,17 +174,20 @@ impl TunnelPool {
     pub(crate) fn new(
         datapath: PodDatapath,
         certificates: WorkloadCertificates,
+        memory: PodAccount,
         budget: Rc<Budget>,
     ) -> Self {
         Self {
             datapath,
             certificates,
+            memory,
             budget,
             peers: RefCell::default(),
         }
     }
 
-    /// Opens a tunnel to an endpoint for `caller`, on a connection that is open or a new one.
+    /// Opens a stream to an endpoint for `caller`, on a connection that is open or a new one. `first_bytes` go
+    /// with it.
     ///
     /// # Errors
     /// [`TunnelError`].
@@ -188,28 +195,34 @@ impl TunnelPool {
         &self,
         endpoint: &PodEndpoint,
         caller: CallerAddress,
-    ) -> Result<Tunnel, TunnelError> {
+        first_bytes: &FirstBytes<'_>,
+    ) -> Result<Stream, TunnelError> {
         let peer = TunnelDestination {
             address: SocketAddr::new(endpoint.address.ip(), HBONE_PORT),
             identity: endpoint.workload.identity.clone(),
             uid: Arc::clone(&endpoint.workload.uid),
         };
+        let connections = Rc::clone(self.peers.borrow_mut().entry(peer.clone()).or_default());
+        let (authority, forwarded) = (endpoint.address.to_string(), forwarded_for(caller));
+        let none = FirstBytes::none();
+        let mut attempts = 1..=UNPROCESSED_ATTEMPTS;
         loop {
-            let PooledConnection {
-                requests,
-                lease,
-                is_new,
-            } = self.connection(&peer).await?;
-            match requests.ready().await {
-                Ok(requests) => return connect(requests, lease, &peer, endpoint, caller).await,
-                // It died in the pool; nothing was sent on it.
-                Err(_) if !is_new => {}
-                Err(source) => {
-                    return Err(TunnelError::Http2 {
-                        peer: peer.address,
-                        source,
-                    });
+            first_bytes.begin();
+            let is_last = attempts.next().is_none_or(|attempt| attempt == UNPROCESSED_ATTEMPTS);
+            let stream = self.stream(&peer, &connections, &authority, &forwarded).await?;
+            let first_bytes = match connections.refuses_first_bytes.get() {
+                true => &none,
+                false => first_bytes,
+            };
+            match answer(&stream, first_bytes, peer.address).await {
+                Err(TunnelError::Http2 { source, .. }) if source.is_unprocessed() && !is_last => {}
+                Err(TunnelError::Http2 { source, peer }) => {
+                    if first_bytes.sent() > 0 && blames_first_bytes(&source) {
+                        connections.refuses_first_bytes.set(true);
+                    }
+                    return Err(TunnelError::Http2 { source, peer });
                 }
+                answered => return answered.map(|()| stream),
             }
         }
     }
@@ -218,43 +231,49 @@ impl TunnelPool {
     pub(crate) fn close(&self) {
         for connections in self.peers.take().into_values() {
             // One that is being opened ends with the task that opens it.
-            if let Ok(open) = connections.try_lock() {
+            if let Ok(open) = connections.open.try_lock() {
                 open.iter().for_each(TunnelConnection::abort);
             }
         }
     }
 
-    /// Returns a connection with room for a stream.
-    async fn connection(&self, peer: &TunnelDestination) -> Result<PooledConnection, TunnelError> {
-        let connections = Rc::clone(self.peers.borrow_mut().entry(peer.clone()).or_default());
-        let mut connections = connections.lock().await;
+    /// Opens a stream on a connection with room for it.
+    async fn stream(
+        &self,
+        peer: &TunnelDestination,
+        connections: &PeerConnections,
+        authority: &str,
+        forwarded: &str,
+    ) -> Result<Stream, TunnelError> {
+        let mut open = connections.open.lock().await;
         // Without a valid certificate no new stream is opened, not even on an open connection.
         let tls = self.certificates.client()?;
-        connections.retain(|connection| connection.takes_streams(tls.epoch()));
-        if let Some(open) = connections.iter().find(|connection| connection.has_room()) {
-            let (requests, lease) = open.take();
-            return Ok(PooledConnection {
-                requests,
-                lease,
-                is_new: false,
-            });
+        open.retain(|connection| connection.takes_streams(tls.epoch()));
+        for connection in open.iter().filter(|connection| connection.has_room()) {
+            match connection.opener().open(authority, forwarded) {
+                Ok(stream) => return Ok(stream),
+                Err(OpenError::Memory(exhausted)) => return Err(exhausted.into()),
+                Err(OpenError::NotOpen) => {}
+            }
         }
         self.forget_idle_peers();
         // On the heap: most tunnels find an open connection, and would keep room for this.
         let opened = Box::pin(self.connect(peer, &tls)).await?;
-        let (requests, lease) = opened.take();
-        connections.push(opened);
-        Ok(PooledConnection {
-            requests,
-            lease,
-            is_new: true,
+        let stream = opened.opener().open(authority, forwarded);
+        open.push(opened);
+        stream.map_err(|error| match error {
+            OpenError::Memory(exhausted) => exhausted.into(),
+            OpenError::NotOpen => TunnelError::Http2 {
+                peer: peer.address,
+                source: TunnelFailure::Closed.into(),
+            },
         })
     }
 
     /// Forgets the peers without an open connection, unless one is being opened.
     fn forget_idle_peers(&self) {
         self.peers.borrow_mut().retain(|_, connections| {
-            let Ok(open) = connections.try_lock() else {
+            let Ok(open) = connections.open.try_lock() else {
                 return true;
             };
             Rc::strong_count(connections) > 1 || open.iter().any(TunnelConnection::is_open)
@@ -275,16 +294,10 @@ impl TunnelPool {
                     peer: address,
                     source,
                 })?;
+        let memory = self.memory.clone();
         let handshake = async {
-            let transport = Transport::new(stream);
-            let connecting = tls.connect(address.ip(), &peer.identity, transport.clone());
-            let mut stream = transport
-                .sending(connecting)
-                .await
-                .map_err(|error| refused(address, error))?;
-            let session = stream.get_mut().1;
-            session.set_buffer_limit(Some(TLS_BUFFER));
-            TunnelConnection::open(address, stream, transport, tls.epoch(), &self.budget).await
+            let wire = shake_hands(peer, tls, stream).await?;
+            Ok(TunnelConnection::open(address, wire, memory, tls.epoch(), &self.budget))
         };
         match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
             Ok(opened) => opened,
@@ -312,51 +325,50 @@ fn refused(peer: SocketAddr, error: PeerConnectError) -> TunnelError {
     }
 }
 
-async fn connect(
-    mut requests: SendRequest<Bytes>,
-    lease: StreamLease,
+async fn shake_hands(
     peer: &TunnelDestination,
-    endpoint: &PodEndpoint,
-    caller: CallerAddress,
-) -> Result<Tunnel, TunnelError> {
+    tls: &ClientTls,
+    stream: TcpStream,
+) -> Result<TlsWire<TcpStream>, TunnelError> {
     let address = peer.address;
-    let failed = |source| TunnelError::Http2 {
-        peer: address,
-        source,
-    };
-    let mut request = Request::new(());
-    *request.method_mut() = Method::CONNECT;
-    *request.uri_mut() = authority(endpoint.address);
-    if let Ok(value) = forwarded_for(caller).try_into() {
-        request.headers_mut().insert(http::header::FORWARDED, value);
-    }
-    let (response, send) = requests.send_request(request, false).map_err(failed)?;
-    let response = match tokio::time::timeout(CONNECT_TIMEOUT, response).await {
-        Ok(response) => response.map_err(failed)?,
-        Err(_) => {
-            return Err(TunnelError::TimedOut {
-                peer: address,
-                timeout: CONNECT_TIMEOUT,
-            });
+    let connecting = tls.connect(address.ip(), &peer.identity, stream);
+    let stream = connecting.await.map_err(|error| refused(address, error))?;
+    let (socket, session) = stream.into_inner();
+    Ok(TlsWire::new(socket, session))
+}
+
+/// Waits for the answer to a CONNECT.
+async fn answer(
+    stream: &Stream,
+    first_bytes: &FirstBytes<'_>,
+    peer: SocketAddr,
+) -> Result<(), TunnelError> {
+    let answer = async {
+        tokio::select! {
+            status = stream.answered() => status,
+            () = first_bytes.send(stream) => std::future::pending().await,
         }
     };
-    match response.status() {
-        StatusCode::OK => Ok(Tunnel {
-            send,
-            receive: response.into_body(),
-            lease: Some(lease),
-        }),
-        StatusCode::UNAUTHORIZED => Err(TunnelError::Denied { peer: address }),
-        status => Err(TunnelError::Refused {
-            peer: address,
-            status,
+    match tokio::time::timeout(CONNECT_TIMEOUT, answer).await {
+        Ok(Ok(200)) => Ok(()),
+        Ok(Ok(401)) => Err(TunnelError::Denied { peer }),
+        Ok(Ok(status)) => Err(TunnelError::Refused { peer, status }),
+        Ok(Err(source)) => Err(TunnelError::Http2 { peer, source }),
+        Err(_) => Err(TunnelError::TimedOut {
+            peer,
+            timeout: CONNECT_TIMEOUT,
         }),
     }
 }
 
-/// Returns the request target of a CONNECT (RFC 9110, section 9.3.6).
-#[expect(clippy::expect_used, reason = "an address and port is an authority")]
-fn authority(to: SocketAddr) -> http::Uri {
-    let authority = http::uri::Authority::try_from(to.to_string()).expect("an authority");
-    http::Uri::from(authority)
+/// Whether a peer ended a stream in a way in which it would refuse bytes before its answer.
+const fn blames_first_bytes(failure: &StreamFailure) -> bool {
+    match failure {
+        StreamFailure::Reset(code) => matches!(
+            *code,
+            ErrorCode::PROTOCOL_ERROR | ErrorCode::FLOW_CONTROL_ERROR | ErrorCode::STREAM_CLOSED
+        ),
+        StreamFailure::Tunnel(TunnelFailure::GoneAway(_)) => true,
+        StreamFailure::Tunnel(_) => false,
+    }
 }

@@ -4,21 +4,14 @@
 //! listener is. A CONNECT is answered with 200 only once the application is connected.
 
 use std::cell::Cell;
-use std::future::{pending, poll_fn};
+use std::future::pending;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use h2::RecvStream;
-use h2::server::SendResponse;
-use http::{Request, Response, StatusCode};
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
-use tokio_rustls::server::TlsStream;
 
 use super::connect::{ConnectRequestError, ConnectTarget, TunnelAddresses, connect_target};
-use super::transport::Transport;
 use crate::connection::events::{EventSubject, Severity};
 use crate::connection::refusal::Refusal;
 use crate::connection::{ConnectionDirection, Path, ToApplication, canonical};
@@ -33,10 +26,13 @@ use ambit_datapath::DeliveryCaller;
 use ambit_identity::{HandshakeError, VerifiedPeer};
 use ambit_model::WorkloadIdentity;
 use ambit_observe::events::InLog;
-use ambit_relay::{TLS_BUFFER, Tunnel, server_settings, widen};
+use ambit_tunnel::{Connection, Incoming, KeepAlive, RequestHead, Responder, TlsWire, accept};
 
-/// How often a peer is pinged, and how long it may take to answer.
-const PING_EVERY: Duration = Duration::from_secs(30);
+/// How long a peer may be silent.
+const KEEP_ALIVE: KeepAlive = KeepAlive {
+    every: Duration::from_secs(30),
+    timeout: Duration::from_secs(30),
+};
 
 /// How long a tunnel may stay open without anything ever being let through to the application: long
 /// enough for a peer that sends its CONNECT at once, and for one that retries.
@@ -44,9 +40,6 @@ const UNPROVEN: Duration = Duration::from_secs(5);
 
 /// How long the peer of a tunnel that has to give up its place may take to notice.
 const LEAVING: Duration = Duration::from_secs(1);
-
-/// How long a peer may take to acknowledge settings before the tunnel is looked at again.
-const ACKNOWLEDGED: Duration = Duration::from_millis(50);
 
 /// The word that metrics use for a tunnel that ended because nothing was let through on it.
 const NOTHING_ALLOWED: &str = "nothing-allowed";
@@ -65,22 +58,11 @@ struct InboundTunnel {
     proven: Cell<bool>,
     /// Streams whose verdict is pending.
     deciding: Cell<usize>,
-    /// Notified when the tunnel may get ample room.
-    widen: Notify,
 }
 
-/// The HTTP/2 connection in a tunnel.
-type Connection = h2::server::Connection<TlsStream<Transport<TcpStream>>, Bytes>;
-
-/// TLS, and the stream under it.
-struct TunnelStream {
-    tls: TlsStream<Transport<TcpStream>>,
-    transport: Transport<TcpStream>,
-}
-
-/// A tunnel's stream, with the peer that it proved to be.
-struct IdentifiedStream {
-    stream: TunnelStream,
+/// A tunnel's wire, with the peer that it proved to be.
+struct IdentifiedWire {
+    wire: TlsWire<TcpStream>,
     peer: VerifiedPeer,
     seat: Seat<PlaceSource>,
 }
@@ -99,7 +81,7 @@ pub(crate) async fn serve(pod: Rc<ServedPod>, stream: TcpStream, source: SocketA
         Err(over) => return refuse(&pod, addresses, &over.into()),
     };
     match identify(&pod, stream, source).await {
-        Ok(IdentifiedStream { stream, peer, seat }) => {
+        Ok(IdentifiedWire { wire, peer, seat }) => {
             let tunnel = InboundTunnel {
                 pod,
                 peer,
@@ -110,10 +92,9 @@ pub(crate) async fn serve(pod: Rc<ServedPod>, stream: TcpStream, source: SocketA
                 seat: seat.handle(),
                 proven: Cell::new(false),
                 deciding: Cell::new(0),
-                widen: Notify::new(),
             };
             // On the heap: a task that is refused before has no use for it.
-            Box::pin(accept_streams(Rc::new(tunnel), stream, seat)).await;
+            Box::pin(accept_streams(Rc::new(tunnel), wire, seat)).await;
         }
         Err(refusal) => refuse(&pod, addresses, &refusal),
     }
@@ -125,32 +106,30 @@ async fn identify(
     pod: &ServedPod,
     stream: ResetOnDrop,
     source: SocketAddr,
-) -> Result<IdentifiedStream, Refusal> {
+) -> Result<IdentifiedWire, Refusal> {
     let places = &pod.caps.places;
     let mut seat = places.take(PlaceKind::Handshake, pod.unverified_source(source.ip()))?;
-    let (stream, peer) = tokio::select! {
+    let (wire, peer) = tokio::select! {
         shaken = handshake(pod, stream.into_inner()) => shaken?,
         () = seat.displaced() => return Err(Termination::Displaced.into()),
     };
     let identity = PlaceSource::Identity(peer.identity().clone());
     let seat = places.take(PlaceKind::Tunnel, identity)?;
-    Ok(IdentifiedStream { stream, peer, seat })
+    Ok(IdentifiedWire { wire, peer, seat })
 }
 
 async fn handshake(
     pod: &ServedPod,
     stream: TcpStream,
-) -> Result<(TunnelStream, VerifiedPeer), Refusal> {
+) -> Result<(TlsWire<TcpStream>, VerifiedPeer), Refusal> {
     let server = pod.certificates.server()?;
     let limit = pod.limits.handshake_timeout;
-    let transport = Transport::new(stream);
-    let accepting = transport.sending(server.accept(transport.clone()));
-    let (mut tls, peer) = match tokio::time::timeout(limit, accepting).await {
+    let (stream, peer) = match tokio::time::timeout(limit, server.accept(stream)).await {
         Ok(accepted) => accepted.map_err(not_accepted)?,
         Err(_) => return Err(Refusal::HandshakeTimedOut(limit)),
     };
-    tls.get_mut().1.set_buffer_limit(Some(TLS_BUFFER));
-    Ok((TunnelStream { tls, transport }, peer))
+    let (socket, session) = stream.into_inner();
+    Ok((TlsWire::new(socket, session), peer))
 }
 
 fn not_accepted(error: HandshakeError) -> Refusal {
@@ -185,47 +164,23 @@ fn event_subject(addresses: TunnelAddresses, identity: Option<WorkloadIdentity>)
 
 async fn accept_streams(
     tunnel: Rc<InboundTunnel>,
-    stream: TunnelStream,
+    wire: TlsWire<TcpStream>,
     mut seat: Seat<PlaceSource>,
 ) {
-    let TunnelStream { tls, transport } = stream;
-    let opening = transport.sending(server_settings().handshake(tls));
-    let limit = tunnel.pod.limits.handshake_timeout;
-    let opening = tokio::time::timeout(limit, opening);
-    let opened = tokio::select! {
-        opened = opening => opened,
-        () = seat.displaced() => return tunnel.refuse(&Termination::Displaced.into()),
-    };
-    let mut connection = match opened {
-        Ok(Ok(connection)) => connection,
-        Ok(Err(error)) => {
-            tracing::debug!(
-                source = %tunnel.addresses.source, %error, "a tunnel did not speak HTTP/2"
-            );
-            return;
-        }
-        Err(_) => return tunnel.refuse(&Refusal::HandshakeTimedOut(limit)),
-    };
-    let mut ample = None;
-    let mut silent = std::pin::pin!(silence(connection.ping_pong()));
+    let mut connection = accept(wire, tunnel.pod.caps.memory.clone(), KEEP_ALIVE);
     let mut leaving = false;
     let mut unproven = std::pin::pin!(tunnel.unproven(UNPROVEN));
     loop {
-        let accepted = tokio::select! {
-            accepted = transport.sending(connection.accept()) => accepted,
-            () = &mut silent => return,
+        let incoming = tokio::select! {
+            incoming = connection.next() => incoming,
             () = seat.displaced() => {
                 tunnel.refuse(&Termination::Displaced.into());
                 // A tunnel that never reached the application gets no more time; others may be about to
                 // call.
                 if tunnel.proven.get() {
-                    leave(&mut connection, &transport).await;
+                    leave(&mut connection).await;
                 }
                 return;
-            }
-            () = tunnel.widen.notified(), if ample.is_none() => {
-                ample = tunnel.widen(&mut connection);
-                continue;
             }
             () = &mut unproven => {
                 if leaving {
@@ -233,81 +188,67 @@ async fn accept_streams(
                 }
                 // A stream that the peer is opening at this moment is still judged.
                 leaving = true;
-                connection.graceful_shutdown();
+                connection.leave();
                 unproven.set(tunnel.unproven(LEAVING));
                 tunnel.report_unproven();
                 continue;
             }
         };
-        match accepted {
-            Some(Ok((request, mut respond))) => match tunnel.ensure_accepted() {
+        match incoming {
+            Ok(Some(Incoming::Request(head, responder))) => match tunnel.ensure_accepted() {
                 Ok(()) => {
-                    tunnel
-                        .pod
-                        .tasks
-                        .spawn(serve_stream(Rc::clone(&tunnel), request, respond));
+                    let serving = serve_stream(Rc::clone(&tunnel), head, responder);
+                    tunnel.pod.tasks.spawn(serving);
                 }
                 Err(refusal) => {
                     // Open streams go on; the next one needs another handshake.
-                    connection.graceful_shutdown();
-                    answer(&mut respond, refusal.status());
+                    connection.leave();
+                    responder.refuse(refusal.status());
                     tunnel.refuse(&refusal);
                 }
             },
-            Some(Err(error)) => {
-                tracing::debug!(source = %tunnel.addresses.source, %error, "a tunnel ended");
+            Ok(Some(Incoming::NoMemory(exhausted))) => tunnel.refuse(&exhausted.into()),
+            Ok(None) => return,
+            Err(failure) => {
+                tracing::debug!(
+                    source = %tunnel.addresses.source, error = %failure, "a tunnel ended"
+                );
                 return;
             }
-            None => return,
         }
     }
 }
 
 /// Ends a tunnel in the orderly way: the streams that its peer is about to open are refused rather than
 /// lost.
-async fn leave(connection: &mut Connection, transport: &Transport<TcpStream>) {
-    connection.graceful_shutdown();
+async fn leave(connection: &mut Connection<TlsWire<TcpStream>>) {
+    connection.leave();
     let leaving = async {
-        while let Some(Ok((_, mut respond))) = transport.sending(connection.accept()).await {
-            answer(&mut respond, StatusCode::SERVICE_UNAVAILABLE);
+        while let Ok(Some(incoming)) = connection.next().await {
+            match incoming {
+                Incoming::Request(_, responder) => responder.refuse(503),
+                Incoming::NoMemory(_) => {}
+            }
         }
     };
     // A peer that does not take part has had its time.
     let _ = tokio::time::timeout(LEAVING, leaving).await;
 }
 
-/// Resolves when the peer no longer answers pings.
-async fn silence(pings: Option<h2::PingPong>) {
-    let Some(mut pings) = pings else {
-        return pending().await;
-    };
-    loop {
-        tokio::time::sleep(PING_EVERY).await;
-        let answer = tokio::time::timeout(PING_EVERY, pings.ping(h2::Ping::opaque())).await;
-        if !matches!(answer, Ok(Ok(_))) {
-            return;
-        }
-    }
-}
-
 /// Serves a stream of a tunnel to its end.
-async fn serve_stream(
-    tunnel: Rc<InboundTunnel>,
-    request: Request<RecvStream>,
-    mut respond: SendResponse<Bytes>,
-) {
-    let target = match tunnel.target(&request) {
+async fn serve_stream(tunnel: Rc<InboundTunnel>, head: RequestHead, responder: Responder) {
+    let target = match tunnel.target(&head) {
         Ok(target) => target,
         Err(error) => {
             tunnel.refuse_connect(&error);
-            return answer(&mut respond, StatusCode::BAD_REQUEST);
+            return responder.refuse(400);
         }
     };
     let mut connection = InboundConnection::register(tunnel.accepted(target));
     let (_descriptor, seat) = match tunnel.admit_stream() {
         Ok(admitted) => admitted,
         Err(refusal) => {
-            answer(&mut respond, StatusCode::SERVICE_UNAVAILABLE);
+            responder.refuse(refusal.status());
             return connection.refuse(refusal);
         }
     };
@@ -315,39 +256,20 @@ async fn serve_stream(
     tunnel.deciding.set(tunnel.deciding.get() + 1);
     let delivered = tokio::select! {
         delivered = connection.deliver() => delivered,
-        _ = poll_fn(|context| respond.poll_reset(context)) => Err(Refusal::CallerLeft),
+        () = responder.given_up() => Err(Refusal::CallerLeft),
     };
     tunnel.deciding.set(tunnel.deciding.get() - 1);
-    let delivery = match delivered {
+    match delivered {
         Ok(delivery) => {
-            tunnel.prove();
-            delivery
+            tunnel.proven.set(true);
+            let caller = CallerStream::Tunnel(responder.accept());
+            connection.carry(delivery, caller).await;
         }
         Err(refusal) => {
-            answer(&mut respond, refusal.status());
-            return connection.refuse(refusal);
+            responder.refuse(refusal.status());
+            connection.refuse(refusal);
         }
-    };
-    match respond.send_response(Response::new(()), false) {
-        Ok(send) => {
-            let stream = Tunnel {
-                send,
-                receive: request.into_body(),
-                lease: None,
-            };
-            connection
-                .carry(delivery, CallerStream::Tunnel(stream))
-                .await;
-        }
-        Err(_) => connection.refuse(Refusal::CallerLeft),
     }
-}
-
-fn answer(respond: &mut SendResponse<Bytes>, status: StatusCode) {
-    let mut response = Response::new(());
-    *response.status_mut() = status;
-    // The peer may have left.
-    let _ = respond.send_response(response, true);
 }
 
 impl InboundTunnel {
@@ -395,28 +317,6 @@ impl InboundTunnel {
         }
     }
 
-    /// Records that something was let through to the application.
-    fn prove(&self) {
-        if !self.proven.replace(true) {
-            self.widen.notify_one();
-        }
-    }
-
-    /// Gives the tunnel ample room if there is some left. Tunnels on which nothing was let through
-    /// get none, so that they take none from others.
-    fn widen(self: &Rc<Self>, connection: &mut Connection) -> Option<Slot> {
-        let ample = self.pod.caps.take(Resource::Ample).ok()?;
-        if widen(connection).is_ok() {
-            return Some(ample);
-        }
-        let tunnel = Rc::clone(self);
-        self.pod.tasks.spawn(async move {
-            tokio::time::sleep(ACKNOWLEDGED).await;
-            tunnel.widen.notify_one();
-        });
-        None
-    }
-
     /// Takes a descriptor and a place for a stream.
     fn admit_stream(&self) -> Result<(Slot, Seat<PlaceSource>), Refusal> {
         let caps = &self.pod.caps;
@@ -431,7 +331,7 @@ impl InboundTunnel {
         Ok(self.pod.certificates.ensure_accepted(&self.peer)?)
     }
 
-    fn target(&self, request: &Request<RecvStream>) -> Result<ConnectTarget, ConnectRequestError> {
+    fn target(&self, request: &RequestHead) -> Result<ConnectTarget, ConnectRequestError> {
         let is_agents = |port| self.pod.datapath.owns_port(port);
         connect_target(request, self.addresses, is_agents)
     }

@@ -27,10 +27,6 @@ pub struct ProxyLimits {
     /// Open CONNECT streams towards the pod, over all its tunnels, shared by identity. Default
     /// 16,384.
     pub streams: usize,
-    /// Inbound tunnels that may each have 32 MiB under way; the others have 256 KiB, so that what
-    /// the pod's callers send and its applications do not read takes at most
-    /// `ample` × 32 MiB + `inbound` × 256 KiB of memory. Default 16.
-    pub ample: usize,
     /// File descriptors of all connections of one pod: outbound, inbound and delivered. Default: no cap; see [`ProxyLimits::within`].
     pub descriptors: usize,
     /// From TCP accept to the end of the TLS handshake. Default 10 s.
@@ -53,7 +49,6 @@ impl Default for ProxyLimits {
             handshakes: 256,
             plaintext: 4_096,
             streams: 16_384,
-            ample: 16,
             descriptors: usize::MAX,
             handshake_timeout: Duration::from_secs(10),
             dial_timeout: Duration::from_secs(10),
@@ -85,7 +80,6 @@ impl ProxyLimits {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Resource {
     Outbound,
-    Ample,
     Descriptors,
 }
 
@@ -115,7 +109,6 @@ pub(crate) struct PodCaps {
     /// The memory that waiting bytes take.
     pub(crate) memory: PodAccount,
     outbound: Arc<Semaphore>,
-    ample: Arc<Semaphore>,
     descriptors: Arc<Semaphore>,
 }
 
@@ -124,14 +117,13 @@ impl Resource {
     const fn takes_descriptor(self) -> bool {
         match self {
             Self::Outbound => true,
-            Self::Ample | Self::Descriptors => false,
+            Self::Descriptors => false,
         }
     }
 
     const fn plural(self) -> &'static str {
         match self {
             Self::Outbound => "outbound connections",
-            Self::Ample => "inbound tunnels with ample room",
             Self::Descriptors => "connections in both directions",
         }
     }
@@ -145,7 +137,6 @@ impl PodCaps {
             places: PodPlaces::new(limits),
             memory,
             outbound: cap(limits.outbound),
-            ample: cap(limits.ample),
             descriptors: cap(limits.descriptors),
         }
     }
@@ -167,7 +158,6 @@ impl PodCaps {
     fn acquire(&self, resource: Resource) -> Result<OwnedSemaphorePermit, OverCap> {
         let (semaphore, cap) = match resource {
             Resource::Outbound => (&self.outbound, self.limits.outbound),
-            Resource::Ample => (&self.ample, self.limits.ample),
             Resource::Descriptors => (&self.descriptors, self.limits.descriptors),
         };
         Arc::clone(semaphore)
@@ -181,7 +171,7 @@ mod tests {
     use super::*;
     use ambit_account::NodeAccount;
 
-    const ALL: [Resource; 2] = [Resource::Outbound, Resource::Ample];
+    const ALL: [Resource; 1] = [Resource::Outbound];
 
     fn caps_of(limits: ProxyLimits) -> PodCaps {
         PodCaps::new(limits, NodeAccount::new(0).pod())
@@ -190,7 +180,6 @@ mod tests {
     fn caps(cap: usize) -> PodCaps {
         caps_of(ProxyLimits {
             outbound: cap,
-            ample: cap,
             ..ProxyLimits::default()
         })
     }

@@ -121,6 +121,12 @@ impl ResetOnDrop {
         Self(Some(stream))
     }
 
+    /// Returns the connection, which stays here.
+    #[expect(clippy::expect_used, reason = "taken nowhere else but by value and on drop")]
+    pub(crate) fn stream(&self) -> &TcpStream {
+        self.0.as_ref().expect("not taken yet")
+    }
+
     /// Returns the connection, which is no longer reset on drop.
     #[expect(clippy::expect_used, reason = "taken nowhere else but on drop")]
     pub(crate) fn into_inner(mut self) -> TcpStream {

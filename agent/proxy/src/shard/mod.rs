@@ -158,7 +158,12 @@ impl Shard {
         let datapath = PodDatapath::new(datapath);
         let budget = Budget::new(self.turns.clone());
         let served = Rc::new_cyclic(|pod| ServedPod {
-            pool: TunnelPool::new(datapath.clone(), certificates.clone(), Rc::clone(&budget)),
+            pool: TunnelPool::new(
+                datapath.clone(),
+                certificates.clone(),
+                caps.memory.clone(),
+                Rc::clone(&budget),
+            ),
             workload,
             certificates,
             caps,

@@ -1,0 +1,94 @@
+//! The first bytes of a connection, which go with its CONNECT instead of a round trip later.
+//!
+//! They are read without being taken from the client's socket, so that they are still there if the
+//! destination has not looked at the stream and another one is opened. Once the destination has accepted
+//! the stream, they are taken.
+
+use std::cell::Cell;
+use std::future::{pending, poll_fn};
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+
+use ambit_tunnel::Stream;
+use socket2::SockRef;
+use tokio::io::{Interest, ReadBuf};
+use tokio::net::TcpStream;
+
+/// The most bytes that are sent before the answer. The destination holds them until its verdict; this is
+/// what it lets every stream send.
+const MOST: usize = 16 << 10;
+
+/// What a client sent before its connection stands.
+#[derive(Debug)]
+pub(crate) struct FirstBytes<'a> {
+    client: Option<&'a TcpStream>,
+    sent: Cell<usize>,
+}
+
+impl<'a> FirstBytes<'a> {
+    /// For a connection that has no client's socket, or whose peer takes nothing before its answer.
+    pub(crate) const fn none() -> Self {
+        Self {
+            client: None,
+            sent: Cell::new(0),
+        }
+    }
+
+    pub(crate) const fn of(client: &'a TcpStream) -> Self {
+        Self {
+            client: Some(client),
+            sent: Cell::new(0),
+        }
+    }
+
+    /// Nothing has been sent with the CONNECT that comes next.
+    pub(super) fn begin(&self) {
+        self.sent.set(0);
+    }
+
+    /// How many were sent with the last CONNECT.
+    pub(crate) fn sent(&self) -> usize {
+        self.sent.get()
+    }
+
+    /// Sends what the client sends, once. Never resolves: what is awaited is the answer.
+    pub(super) async fn send(&self, stream: &Stream) {
+        if let Some(client) = self.client {
+            let mut bytes = [const { MaybeUninit::uninit() }; MOST];
+            let mut first = ReadBuf::uninit(&mut bytes);
+            // If the client has left, whoever reads next finds out.
+            let peeked = poll_fn(|context| client.poll_peek(context, &mut first)).await;
+            if peeked.is_ok() && !first.filled().is_empty() {
+                let parts = [IoSlice::new(first.filled())];
+                let sending = poll_fn(|context| stream.poll_send(context, &parts));
+                self.sent.set(sending.await.unwrap_or(0));
+            }
+        }
+        pending().await
+    }
+
+    /// Takes what was sent from the client's socket.
+    ///
+    /// # Errors
+    /// If the client's connection is broken.
+    pub(crate) async fn take(&self) -> io::Result<usize> {
+        let Some(client) = self.client else {
+            return Ok(0);
+        };
+        let mut bytes = [const { MaybeUninit::uninit() }; MOST];
+        let mut left = self.sent.get();
+        while left > 0 {
+            client.readable().await?;
+            let read = client.try_io(Interest::READABLE, || {
+                SockRef::from(client).recv(&mut bytes[..left])
+            });
+            match read {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(taken) => left -= taken,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(self.sent.get())
+    }
+}
