@@ -223,7 +223,7 @@ mod tests {
     fn a_connection_to_a_frozen_peer_is_closed() {
         run(PeerBehaviour::Freezes, async |connection| {
             let _in_use = open_stream(&connection);
-            sleep(KEEP_ALIVE.every + KEEP_ALIVE.timeout + Duration::from_secs(1)).await;
+            sleep(2 * KEEP_ALIVE.every + KEEP_ALIVE.timeout + Duration::from_secs(1)).await;
             assert!(!connection.is_open());
         });
     }
