@@ -368,7 +368,10 @@ async fn carry_bytes(
             relay(application, tunnel, LocalEnd::Destination, meter).await;
             None
         }
-        CallerStream::Tcp(caller) => Some(relay_tcp(caller, application, meter).await),
+        CallerStream::Tcp(caller) => {
+            let has_closed = |party, stream: &TcpStream| context.has_closed(party, stream);
+            Some(relay_tcp(caller, application, meter, has_closed).await)
+        }
         CallerStream::Agent(agent) => {
             // On the heap, because it is rare.
             Some(Box::pin(relay_opaque(agent, Bytes::new(), application, meter)).await)

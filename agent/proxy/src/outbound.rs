@@ -161,7 +161,10 @@ async fn carry(opened: OpenedConnection, client: ResetOnDrop) {
                 relay(client, tunnel, LocalEnd::Source, &context.meter).await;
                 None
             }
-            Upstream::Tcp(server) => Some(relay_tcp(client, server, &context.meter).await),
+            Upstream::Tcp(server) => {
+                let has_closed = |party, stream: &TcpStream| context.has_closed(party, stream);
+                Some(relay_tcp(client, server, &context.meter, has_closed).await)
+            }
         }
     };
     let ending = tokio::select! {
