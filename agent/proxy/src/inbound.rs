@@ -366,12 +366,15 @@ async fn carry_bytes(
     let meter = &context.meter;
     match caller {
         CallerStream::Tunnel(tunnel) => {
-            let has_closed = |_: &TcpStream| false;
+            let has_closed = |socket: &TcpStream| context.has_closed(Party::Server, socket);
             Some(relay(application, tunnel, Party::Server, meter, has_closed).await)
         }
-        CallerStream::Tcp(caller) => {
-            Some(relay_tcp(caller, application, meter, |_, _| false).await)
-        }
+        CallerStream::Tcp(caller) => Some(
+            relay_tcp(caller, application, meter, |party, socket| {
+                context.has_closed(party, socket)
+            })
+            .await,
+        ),
         CallerStream::Agent(agent) => {
             // On the heap, because it is rare.
             Some(Box::pin(relay_opaque(agent, Bytes::new(), application, meter)).await)

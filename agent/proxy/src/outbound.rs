@@ -173,11 +173,14 @@ async fn carry(opened: OpenedConnection, client: ResetOnDrop, first_bytes: io::R
         }
         match upstream {
             Upstream::Tunnel(tunnel) => {
-                let has_closed = |_: &TcpStream| false;
+                let has_closed = |socket: &TcpStream| context.has_closed(Party::Client, socket);
                 relay(client, tunnel, Party::Client, &context.meter, has_closed).await
             }
             Upstream::Tcp(server) => {
-                relay_tcp(client, server, &context.meter, |_, _| false).await
+                relay_tcp(client, server, &context.meter, |party, socket| {
+                    context.has_closed(party, socket)
+                })
+                .await
             }
         }
     };

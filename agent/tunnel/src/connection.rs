@@ -153,7 +153,10 @@ impl<W: Wire> Connection<W> {
         self.session.borrow_mut().leave();
     }
 
-    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Incoming>, TunnelFailure>> {
+    fn poll_next(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Option<Incoming>, TunnelFailure>> {
         let polled = self.drive(context);
         if let Err(failure) = &polled {
             self.session.borrow_mut().end(failure);
@@ -170,7 +173,10 @@ impl<W: Wire> Connection<W> {
         }
     }
 
-    fn poll_arrival(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Incoming>, TunnelFailure>> {
+    fn poll_arrival(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Option<Incoming>, TunnelFailure>> {
         let arrival = self.session.borrow_mut().next_arrival();
         match arrival {
             Some(Arrival::Request(id, head)) => {

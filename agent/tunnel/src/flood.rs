@@ -92,7 +92,9 @@ mod tests {
 
     fn charges(budget: &mut FloodBudget, now: Instant) -> usize {
         let charge = || budget.charge(Nuisance::Trifle, now);
-        std::iter::repeat_with(charge).take_while(Result::is_ok).count()
+        std::iter::repeat_with(charge)
+            .take_while(Result::is_ok)
+            .count()
     }
 
     #[test]

@@ -109,7 +109,13 @@ impl HeadReader {
         let is_plain_connect = method == "CONNECT" && self.request.protocol.is_none();
         let is_complete = self.scheme && self.path;
         let has_neither = !self.scheme && !self.path && self.request.authority.is_some();
-        if self.status.is_some() || !(if is_plain_connect { has_neither } else { is_complete }) {
+        if self.status.is_some()
+            || !(if is_plain_connect {
+                has_neither
+            } else {
+                is_complete
+            })
+        {
             return Err(MalformedHead::Form);
         }
         Ok(RequestHead {
@@ -151,8 +157,20 @@ const fn is_name_octet(octet: u8) -> bool {
     matches!(octet, b'a'..=b'z' | b'0'..=b'9')
         || matches!(
             octet,
-            b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_'
-                | b'`' | b'|' | b'~'
+            b'!' | b'#'
+                | b'$'
+                | b'%'
+                | b'&'
+                | b'\''
+                | b'*'
+                | b'+'
+                | b'-'
+                | b'.'
+                | b'^'
+                | b'_'
+                | b'`'
+                | b'|'
+                | b'~'
         )
 }
 
@@ -180,7 +198,11 @@ mod tests {
     #[test]
     fn a_connect_is_read() {
         let mut fields = CONNECT.to_vec();
-        fields.extend([("baggage", "k=v"), ("forwarded", "for=a"), ("forwarded", "for=b")]);
+        fields.extend([
+            ("baggage", "k=v"),
+            ("forwarded", "for=a"),
+            ("forwarded", "for=b"),
+        ]);
         let head = read(&fields).request().unwrap();
         assert_eq!(head.method, "CONNECT");
         assert_eq!(head.authority.as_deref(), Some("10.0.0.1:80"));
@@ -193,7 +215,11 @@ mod tests {
         let get = [(":method", "GET"), (":scheme", "http"), (":path", "/")];
         assert_eq!(read(&get).request().unwrap().method, "GET");
         let mut extended = CONNECT.to_vec();
-        extended.extend([(":protocol", "websocket"), (":scheme", "http"), (":path", "/")]);
+        extended.extend([
+            (":protocol", "websocket"),
+            (":scheme", "http"),
+            (":path", "/"),
+        ]);
         let head = read(&extended).request().unwrap();
         assert_eq!(head.protocol.as_deref(), Some("websocket"));
     }

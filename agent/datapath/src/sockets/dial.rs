@@ -23,6 +23,7 @@ use socket2::Socket;
 use tokio::net::TcpStream;
 
 use crate::policy::PolicyTables;
+use crate::sockets::application::ApplicationSockets;
 use crate::sockets::stock::SocketStock;
 use crate::sockets::ticket::{TicketedConnect, Tickets};
 use crate::{DatapathError, Pins};
@@ -60,6 +61,7 @@ impl ShardMaps {
 pub struct PodDatapath(Rc<PodOnShard>);
 
 struct PodOnShard {
+    applications: ApplicationSockets,
     parts: PodDatapathParts,
     next_source: Cell<u16>,
 }
@@ -208,6 +210,7 @@ impl PodDatapath {
     /// Makes a pod for one shard.
     pub fn new(parts: PodDatapathParts) -> Self {
         Self(Rc::new(PodOnShard {
+            applications: ApplicationSockets::new(parts.stock.netns().clone()),
             parts,
             next_source: Cell::new(0),
         }))
@@ -246,6 +249,19 @@ impl PodDatapath {
             | RecordKind::Node
             | RecordKind::LocalClient => None,
         }
+    }
+
+    /// Whether the pod's application at the other end of `stream`, which has sent its FIN, has closed its socket.
+    /// `false` if the kernel cannot tell.
+    pub fn application_has_closed(&self, stream: &TcpStream) -> bool {
+        let (Ok(local), Ok(remote)) = (stream.peer_addr(), stream.local_addr()) else {
+            return false;
+        };
+        let closed = self.0.applications.is_closed(local, remote);
+        closed.unwrap_or_else(|error| {
+            tracing::debug!(pod = %self.0.parts.pod, %error, "an application's socket cannot be looked up");
+            false
+        })
     }
 
     fn record(&self, socket: &TcpStream) -> Option<SocketRecord> {

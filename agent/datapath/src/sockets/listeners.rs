@@ -14,6 +14,7 @@ use ambit_common::{HBONE_PORT, IpFamily, ListenerKind, MAX_SHARDS};
 use socket2::{Domain, Socket};
 
 use crate::kernel::netns::{NetnsError, NetnsHandle};
+use crate::sockets::keep_alive::keep_alive;
 use crate::sockets::stock::tcp_socket;
 
 /// The most connections that may wait to be accepted at one listener. The pod's `net.core.somaxconn` may
@@ -237,6 +238,7 @@ fn loopback(family: IpFamily, port: u16) -> SocketAddr {
 fn listen(families: &[IpFamily], port: u16) -> Result<Vec<TcpListener>, ListenersError> {
     let listen = |address| {
         let socket = bind(address)?;
+        keep_alive(&socket)?;
         socket.listen(BACKLOG)?;
         Ok(socket.into())
     };

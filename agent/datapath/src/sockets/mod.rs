@@ -1,7 +1,9 @@
 //! The agent's sockets in the pods' network namespaces: its listeners, the connections that it opens under
 //! tickets, and the marks by which the kernel knows them.
 
+pub(crate) mod application;
 pub(crate) mod dial;
+pub(crate) mod keep_alive;
 pub(crate) mod listeners;
 pub(crate) mod marks;
 pub(crate) mod request_stream;

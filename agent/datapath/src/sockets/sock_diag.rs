@@ -147,6 +147,31 @@ struct SocketKey {
     id: [u8; SOCKET_ID],
 }
 
+impl SocketKey {
+    /// The key of a connection whose cookie is not known (`INET_DIAG_NOCOOKIE`).
+    fn of(local: SocketAddr, remote: SocketAddr) -> Self {
+        let mut id = [0; SOCKET_ID];
+        id[..2].copy_from_slice(&local.port().to_be_bytes());
+        id[2..4].copy_from_slice(&remote.port().to_be_bytes());
+        for (at, address) in [(4, local.ip()), (20, remote.ip())] {
+            match address {
+                IpAddr::V4(v4) => id[at..at + 4].copy_from_slice(&v4.octets()),
+                IpAddr::V6(v6) => id[at..at + 16].copy_from_slice(&v6.octets()),
+            }
+        }
+        id[40..].fill(0xff);
+        let family = if local.is_ipv4() {
+            libc::AF_INET
+        } else {
+            libc::AF_INET6
+        };
+        Self {
+            family: family as u8,
+            id,
+        }
+    }
+}
+
 /// `struct inet_diag_sockid`: two ports, two addresses of 16 bytes, an interface and a cookie.
 const SOCKET_ID: usize = 48;
 /// `struct inet_diag_msg` up to its attributes.
@@ -200,6 +225,29 @@ impl SockDiag {
     ) -> Result<Vec<TcpSocket>, DiagError> {
         let map = agents.map().as_raw_fd().to_ne_bytes();
         self.dump(&attribute(WANTED_STORAGES, &attribute(MAP_FD, &map)))
+    }
+
+    /// Finds the socket of a connection. If there is none, the kernel may find the listener instead.
+    ///
+    /// # Errors
+    /// [`DiagError::List`].
+    pub(crate) fn find(
+        &mut self,
+        local: SocketAddr,
+        remote: SocketAddr,
+    ) -> Result<Option<TcpSocket>, DiagError> {
+        let mut found = None;
+        let receive = |payload: &[u8]| {
+            found = Some(decode(payload)?);
+            Ok(())
+        };
+        let request = encode(&SocketKey::of(local, remote));
+        let answer = ReplyMode::Acknowledgement;
+        match self.0.request(DIAG_BY_FAMILY, answer, &request, receive) {
+            Ok(()) => Ok(found),
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+            Err(error) => Err(DiagError::List(error)),
+        }
     }
 
     fn dump(&mut self, attributes: &[u8]) -> Result<Vec<TcpSocket>, DiagError> {

@@ -11,6 +11,7 @@ use ambit_common::{IpFamily, SocketCookie};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::kernel::netns::NetnsHandle;
+use crate::sockets::keep_alive::keep_alive;
 
 /// Unconnected TCP sockets of one pod, for one shard.
 ///
@@ -30,6 +31,11 @@ impl SocketStock {
             v4: RefCell::default(),
             v6: RefCell::default(),
         }
+    }
+
+    /// Returns the namespace in which the sockets are made.
+    pub(crate) fn netns(&self) -> &NetnsHandle {
+        &self.netns
     }
 
     /// Takes a non-blocking, close-on-exec socket in the pod's namespace.
@@ -55,13 +61,19 @@ impl SocketStock {
 /// Makes up to `count` sockets. It is an error only if there is none.
 fn make(domain: Domain, count: usize, stock: &mut Vec<Socket>) -> io::Result<()> {
     for made in 0..count {
-        match tcp_socket(domain) {
+        match kept_alive(domain) {
             Ok(socket) => stock.push(socket),
             Err(error) if made == 0 => return Err(error),
             Err(_) => break,
         }
     }
     Ok(())
+}
+
+fn kept_alive(domain: Domain) -> io::Result<Socket> {
+    let socket = tcp_socket(domain)?;
+    keep_alive(&socket)?;
+    Ok(socket)
 }
 
 /// Makes a non-blocking, close-on-exec TCP socket in the calling thread's namespace.

@@ -18,8 +18,8 @@ use crate::connection::refusal::Refusal;
 use crate::connection::registry::Registration;
 use crate::connection::report::Ending;
 use crate::connection::{ConnectionContext, ConnectionDirection};
-use crate::inbound::CallerStream;
 use crate::hbone::FirstBytes;
+use crate::inbound::CallerStream;
 use crate::limits::{Resource, Slot};
 use crate::outbound::{
     FailedAttempt, OpenedConnection, OutboundConnection, RemoteConnection, Upstream,

@@ -13,6 +13,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use serde::Serialize;
+use tokio::net::TcpStream;
 
 use self::registry::Registration;
 use crate::shard::pod::ServedPod;
@@ -20,7 +21,7 @@ use crate::verdict::Requirement;
 use ambit_datapath::DeliveryCaller;
 use ambit_model::{ApplicationAddress, CallerAddress, ObjectName, WorkloadIdentity};
 use ambit_policy::{ConnectionAttributes, RequestAttributes};
-use ambit_relay::Meter;
+use ambit_relay::{Meter, Party};
 
 /// The direction of a connection as the pod sees it, and for outbound connections who opened it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize)]
@@ -136,6 +137,20 @@ impl ConnectionContext {
         if let Some(number) = self.number.get() {
             self.pod.registry.require(number, requirement);
         }
+    }
+
+    /// Whether one of the connection's parties, which has ended its sending, has closed its socket. `false` if
+    /// this cannot be known, as for a party outside the pod.
+    pub(crate) fn has_closed(&self, party: Party, stream: &TcpStream) -> bool {
+        let is_in_pod = match (self.path, self.direction, party) {
+            (Some(Path::OwnPod), _, _) => true,
+            (_, ConnectionDirection::Outbound, Party::Client) => true,
+            (_, ConnectionDirection::Inbound, Party::Server) => true,
+            (_, ConnectionDirection::Outbound, Party::Server)
+            | (_, ConnectionDirection::Inbound, Party::Client)
+            | (_, ConnectionDirection::Authorizer, _) => false,
+        };
+        is_in_pod && self.pod.datapath.application_has_closed(stream)
     }
 
     /// The caller of the pod's application, as far as it is authenticated.

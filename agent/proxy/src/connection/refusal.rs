@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-
 use super::events::Severity;
 use crate::authorizers::Disagreement;
 use crate::hbone::TunnelError;

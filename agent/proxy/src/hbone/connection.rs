@@ -183,7 +183,10 @@ mod tests {
             spawn_local(turns.clone().run());
             let (budget, memory) = (Budget::new(turns), NodeAccount::new(64 << 20).pod());
             let wire = PlainWire::new(near);
-            test(TunnelConnection::open(address, wire, memory, EPOCH, &budget)).await;
+            test(TunnelConnection::open(
+                address, wire, memory, EPOCH, &budget,
+            ))
+            .await;
         });
     }
 

@@ -208,8 +208,12 @@ impl TunnelPool {
         let mut attempts = 1..=UNPROCESSED_ATTEMPTS;
         loop {
             first_bytes.begin();
-            let is_last = attempts.next().is_none_or(|attempt| attempt == UNPROCESSED_ATTEMPTS);
-            let stream = self.stream(&peer, &connections, &authority, &forwarded).await?;
+            let is_last = attempts
+                .next()
+                .is_none_or(|attempt| attempt == UNPROCESSED_ATTEMPTS);
+            let stream = self
+                .stream(&peer, &connections, &authority, &forwarded)
+                .await?;
             let first_bytes = match connections.refuses_first_bytes.get() {
                 true => &none,
                 false => first_bytes,
@@ -297,7 +301,13 @@ impl TunnelPool {
         let memory = self.memory.clone();
         let handshake = async {
             let wire = shake_hands(peer, tls, stream).await?;
-            Ok(TunnelConnection::open(address, wire, memory, tls.epoch(), &self.budget))
+            Ok(TunnelConnection::open(
+                address,
+                wire,
+                memory,
+                tls.epoch(),
+                &self.budget,
+            ))
         };
         match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
             Ok(opened) => opened,

@@ -122,7 +122,10 @@ impl ResetOnDrop {
     }
 
     /// Returns the connection, which stays here.
-    #[expect(clippy::expect_used, reason = "taken nowhere else but by value and on drop")]
+    #[expect(
+        clippy::expect_used,
+        reason = "taken nowhere else but by value and on drop"
+    )]
     pub(crate) fn stream(&self) -> &TcpStream {
         self.0.as_ref().expect("not taken yet")
     }

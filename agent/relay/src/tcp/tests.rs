@@ -52,11 +52,13 @@ impl Chain {
     }
 }
 
-/// Waits until the relay has written so many bytes to the client.
-async fn until_received(meter: &Meter, bytes: usize) {
-    while meter.received() < bytes as u64 {
+/// Waits until the relay has written the whole answer, and a moment longer, in which it may notice that the
+/// sender has broken off.
+async fn until_carried(carried: impl Fn() -> u64) {
+    while carried() < ANSWER as u64 {
         sleep(Duration::from_millis(5)).await;
     }
+    sleep(Duration::from_millis(50)).await;
 }
 
 /// The dialling and the accepting end of a connection. The application's has a small receive buffer.
@@ -133,6 +135,7 @@ fn what_a_server_sent_before_it_broke_off_arrives() {
     run(async {
         let mut chain = Chain::make().await;
         send_and_break_off(chain.server, &[7; ANSWER]).await;
+        until_carried(|| chain.meter.received()).await;
         assert_eq!(read_all(&mut chain.client).await, (ANSWER, RESET));
         assert_eq!(chain.relay.await.unwrap(), RelayEnd::Reset(Party::Server));
     });
@@ -143,6 +146,7 @@ fn what_a_client_sent_before_it_broke_off_arrives() {
     run(async {
         let mut chain = Chain::make().await;
         send_and_break_off(chain.client, &[7; ANSWER]).await;
+        until_carried(|| chain.meter.sent()).await;
         assert_eq!(read_all(&mut chain.server).await, (ANSWER, RESET));
         assert_eq!(chain.relay.await.unwrap(), RelayEnd::Reset(Party::Client));
     });
@@ -316,9 +320,7 @@ fn a_relay_that_is_dropped_while_it_waits_for_a_reader_cuts_at_once() {
             ..
         } = Chain::make().await;
         send_and_break_off(server, &[7; ANSWER]).await;
-        until_received(&meter, ANSWER).await;
-        // Whether the relay has noticed the break-off or not, the rest waits for the client.
-        sleep(Duration::from_millis(50)).await;
+        until_carried(|| meter.received()).await;
         assert!(!relay.is_finished());
         relay.abort();
         assert!(relay.await.unwrap_err().is_cancelled());
@@ -347,7 +349,7 @@ fn a_server_that_has_closed_does_not_wait_for_its_client_to_close() {
         // Bytes that are never read must not cost the client its answer.
         chain.server.write_all(&[7; ANSWER]).await.unwrap();
         chain.server.shutdown().await.unwrap();
-        until_received(&chain.meter, ANSWER).await;
+        until_carried(|| chain.meter.received()).await;
         chain.closed.set(Some(Party::Server));
         sleep(Duration::from_millis(300)).await;
         chain.client.write_all(b"more").await.unwrap();

@@ -144,7 +144,13 @@ async fn carry(
         }
         Break::FarClosed => {
             let close = CloseMode::Orderly;
-            finish(local, out_open.then_some(out), close, RelayEnd::Closed(local.party.other())).await
+            finish(
+                local,
+                out_open.then_some(out),
+                close,
+                RelayEnd::Closed(local.party.other()),
+            )
+            .await
         }
         Break::Far(failure) => {
             let end = end_of(&failure, local.party.other());

@@ -303,7 +303,11 @@ fn what_was_sent_before_a_break_off_arrives_however_late_it_is_read() {
 fn an_early_answer_arrives() {
     run(async {
         let mut chain = Chain::make().await;
-        chain.server.write_all(b"413 Content Too Large").await.unwrap();
+        chain
+            .server
+            .write_all(b"413 Content Too Large")
+            .await
+            .unwrap();
         fill(&chain.client).await;
         drop(chain.server);
         let mut received = [0; 21];

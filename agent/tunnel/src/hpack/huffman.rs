@@ -98,7 +98,11 @@ pub(super) fn decode(encoded: &[u8], out: &mut Vec<u8>) -> Result<(), HpackError
         }
     }
     let is_padding = length <= PADDING as usize && code == (1 << length) - 1;
-    if is_padding { Ok(()) } else { Err(HpackError::Huffman) }
+    if is_padding {
+        Ok(())
+    } else {
+        Err(HpackError::Huffman)
+    }
 }
 
 #[cfg(test)]

@@ -130,7 +130,10 @@ impl Block<'_> {
     fn string(&mut self, out: &mut Vec<u8>) -> Result<(), HpackError> {
         let is_huffman = self.0.first().is_some_and(|first| first & 0x80 != 0);
         let length = self.number(7)?;
-        let (string, rest) = self.0.split_at_checked(length).ok_or(HpackError::Truncated)?;
+        let (string, rest) = self
+            .0
+            .split_at_checked(length)
+            .ok_or(HpackError::Truncated)?;
         self.0 = rest;
         if is_huffman {
             huffman::decode(string, out)
@@ -161,7 +164,9 @@ mod tests {
     }
 
     fn fields(all: &[(&str, &str)]) -> Fields {
-        let owned = all.iter().map(|(name, value)| ((*name).into(), (*value).into()));
+        let owned = all
+            .iter()
+            .map(|(name, value)| ((*name).into(), (*value).into()));
         owned.collect()
     }
 
@@ -180,7 +185,9 @@ mod tests {
             (":authority", "www.example.com"),
         ];
         assert_eq!(decode(&mut decoder, &first).unwrap(), fields(&common));
-        let second = [0x82, 0x86, 0x84, 0xbe, 0x58, 0x86, 0xa8, 0xeb, 0x10, 0x64, 0x9c, 0xbf];
+        let second = [
+            0x82, 0x86, 0x84, 0xbe, 0x58, 0x86, 0xa8, 0xeb, 0x10, 0x64, 0x9c, 0xbf,
+        ];
         let mut expected = common.to_vec();
         expected.push(("cache-control", "no-cache"));
         assert_eq!(decode(&mut decoder, &second).unwrap(), fields(&expected));
@@ -223,7 +230,10 @@ mod tests {
             (":authority", "[fd00::1]:8080"),
             ("forwarded", "for=\"10.0.0.1:1\""),
         ];
-        assert_eq!(decode(&mut Decoder::default(), &block).unwrap(), fields(&expected));
+        assert_eq!(
+            decode(&mut Decoder::default(), &block).unwrap(),
+            fields(&expected)
+        );
         for status in [200, 400, 401, 503] {
             let mut block = bytes::BytesMut::new();
             write_status(&mut block, status);

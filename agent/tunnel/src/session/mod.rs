@@ -217,7 +217,12 @@ impl Session {
         write_connect(&mut block, authority, forwarded);
         let out = &mut self.outgoing.urgent;
         put_frame(out, FrameKind::Headers, END_HEADERS, id, &block);
-        let stream = Stream::new(Head::Awaited, FIRST_WINDOW, self.peer.initial_window, charge);
+        let stream = Stream::new(
+            Head::Awaited,
+            FIRST_WINDOW,
+            self.peer.initial_window,
+            charge,
+        );
         self.streams.insert(id, stream);
         self.wake_driver();
         Ok(id)
@@ -243,7 +248,11 @@ impl Session {
         if stream.sending.state == Sent::Reset || stream.sending.stopped.is_some() {
             return;
         }
-        let flags = if status == 200 { END_HEADERS } else { END_HEADERS | END_STREAM };
+        let flags = if status == 200 {
+            END_HEADERS
+        } else {
+            END_HEADERS | END_STREAM
+        };
         if status != 200 {
             stream.sending.state = Sent::Ended;
         }
@@ -254,7 +263,13 @@ impl Session {
     fn put_status(&mut self, id: StreamId, status: u16, flags: u8) {
         let mut block = BytesMut::new();
         write_status(&mut block, status);
-        put_frame(&mut self.outgoing.urgent, FrameKind::Headers, flags, id, &block);
+        put_frame(
+            &mut self.outgoing.urgent,
+            FrameKind::Headers,
+            flags,
+            id,
+            &block,
+        );
     }
 
     /// Returns the status with which the peer answered.
@@ -408,7 +423,9 @@ impl Session {
 
     /// What a stream has received.
     pub(crate) fn receiving(&mut self, id: StreamId) -> Option<&mut Receiving> {
-        self.streams.get_mut(&id).map(|stream| &mut stream.receiving)
+        self.streams
+            .get_mut(&id)
+            .map(|stream| &mut stream.receiving)
     }
 
     /// Tells the peer what it may send again, after something was delivered.
@@ -470,7 +487,11 @@ impl Session {
             return;
         }
         self.life = Life::Ended(failure.clone());
-        let last = if self.role == Role::Server { self.last } else { StreamId(0) };
+        let last = if self.role == Role::Server {
+            self.last
+        } else {
+            StreamId(0)
+        };
         put_go_away(&mut self.outgoing.urgent, last, failure.code());
         for stream in self.streams.values_mut() {
             if !stream.is_over() {

@@ -112,7 +112,9 @@ impl Outgoing {
 
     /// Returns the stream whose turn it is.
     pub(crate) fn next(&mut self) -> Option<StreamId> {
-        self.sparse.pop_front().or_else(|| self.backlogged.pop_front())
+        self.sparse
+            .pop_front()
+            .or_else(|| self.backlogged.pop_front())
     }
 
     /// How many streams can add something at once.
@@ -158,7 +160,10 @@ mod tests {
             now += 4 * SLOW;
             outgoing.flushed(now);
         }
-        assert_eq!((outgoing.room(), outgoing.slice()), (LEAST_ROOM, LEAST_SLICE));
+        assert_eq!(
+            (outgoing.room(), outgoing.slice()),
+            (LEAST_ROOM, LEAST_SLICE)
+        );
         for _ in 0..10 {
             outgoing.flushed(now);
         }
@@ -171,7 +176,9 @@ mod tests {
         outgoing.queue(StreamId(1), true);
         outgoing.queue(StreamId(3), true);
         outgoing.queue(StreamId(5), false);
-        let turns: Vec<u32> = std::iter::from_fn(|| outgoing.next()).map(|id| id.0).collect();
+        let turns: Vec<u32> = std::iter::from_fn(|| outgoing.next())
+            .map(|id| id.0)
+            .collect();
         assert_eq!(turns, [5, 1, 3]);
     }
 }

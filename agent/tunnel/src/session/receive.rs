@@ -6,14 +6,14 @@ use bytes::BytesMut;
 
 use super::stream::{FIRST_WINDOW, Head, Line, Received, Sent, Stream};
 use super::{
-    Arrival, LEAVING_PING, LARGEST_FRAME, MOST_STREAMS, RAISE_AT, Role, Session, SettingsState,
+    Arrival, LARGEST_FRAME, LEAVING_PING, MOST_STREAMS, RAISE_AT, Role, Session, SettingsState,
 };
 use crate::failure::{StreamFailure, TunnelFailure};
 use crate::flood::{Flooded, Nuisance};
 use crate::frame::{
     ACK, DEFAULT_FRAME, DEFAULT_WINDOW, END_HEADERS, END_STREAM, ErrorCode, FRAME_HEAD, FrameHead,
-    FrameKind, INITIAL_WINDOW_SIZE, LARGEST_WINDOW, MAX_CONCURRENT_STREAMS, MAX_FRAME_SIZE,
-    PADDED, PREFACE, PRIORITY, StreamId, put_frame, put_reset, put_window_update,
+    FrameKind, INITIAL_WINDOW_SIZE, LARGEST_WINDOW, MAX_CONCURRENT_STREAMS, MAX_FRAME_SIZE, PADDED,
+    PREFACE, PRIORITY, StreamId, put_frame, put_reset, put_window_update,
 };
 use crate::head::{HeadReader, LARGEST_HEAD, MalformedHead};
 use crate::session::outgoing::MOST_URGENT;
@@ -114,7 +114,9 @@ impl Session {
                 let expected = &PREFACE[done..];
                 let (now, rest) = input.split_at(expected.len().min(input.len()));
                 if now != &expected[..now.len()] {
-                    return Err(TunnelFailure::protocol("it does not begin with the preface"));
+                    return Err(TunnelFailure::protocol(
+                        "it does not begin with the preface",
+                    ));
                 }
                 Ok(match done + now.len() {
                     complete if complete == PREFACE.len() => (next_head(), rest),
@@ -142,7 +144,11 @@ impl Session {
             Place::Data(frame) => self.data(frame, input),
             Place::Skip(left) => {
                 let now = left.min(input.len());
-                let next = if left == now { next_head() } else { Place::Skip(left - now) };
+                let next = if left == now {
+                    next_head()
+                } else {
+                    Place::Skip(left - now)
+                };
                 Ok((next, &input[now..]))
             }
         }
@@ -243,9 +249,12 @@ impl Session {
             let (&padding, after) = rest.split_first().ok_or(TunnelFailure::frame_size())?;
             frame.is_padded = false;
             frame.padding = usize::from(padding);
-            frame.payload = (frame.payload - 1)
-                .checked_sub(frame.padding)
-                .ok_or(TunnelFailure::protocol("the padding is longer than the frame"))?;
+            frame.payload =
+                (frame.payload - 1)
+                    .checked_sub(frame.padding)
+                    .ok_or(TunnelFailure::protocol(
+                        "the padding is longer than the frame",
+                    ))?;
             self.take_in(frame.stream, &[], 1)?;
             rest = after;
         }
@@ -267,7 +276,12 @@ impl Session {
         Ok((Place::Data(frame), rest))
     }
 
-    fn take_in(&mut self, id: StreamId, payload: &[u8], padding: usize) -> Result<(), TunnelFailure> {
+    fn take_in(
+        &mut self,
+        id: StreamId,
+        payload: &[u8],
+        padding: usize,
+    ) -> Result<(), TunnelFailure> {
         if let Some(stream) = self.streams.get_mut(&id)
             && matches!(stream.receiving.state, Received::Open)
         {
@@ -330,11 +344,15 @@ impl Session {
             (padding, fragment) = (usize::from(length), rest);
         }
         if head.has(PRIORITY) {
-            let (_, rest) = fragment.split_at_checked(5).ok_or(TunnelFailure::frame_size())?;
+            let (_, rest) = fragment
+                .split_at_checked(5)
+                .ok_or(TunnelFailure::frame_size())?;
             fragment = rest;
         }
         let length = fragment.len().checked_sub(padding);
-        let length = length.ok_or(TunnelFailure::protocol("the padding is longer than the frame"))?;
+        let length = length.ok_or(TunnelFailure::protocol(
+            "the padding is longer than the frame",
+        ))?;
         let fragment = &fragment[..length];
         if head.has(END_HEADERS) {
             return self.head(head.stream, head.has(END_STREAM), fragment);
@@ -371,9 +389,12 @@ impl Session {
     fn head(&mut self, id: StreamId, is_last: bool, block: &[u8]) -> Result<(), TunnelFailure> {
         // Decoded in any case: the next block depends on it.
         let mut reader = HeadReader::default();
-        self.decoder.decode(block, |name, value| reader.field(name, value))?;
+        self.decoder
+            .decode(block, |name, value| reader.field(name, value))?;
         if !id.is_clients() {
-            return Err(TunnelFailure::protocol("a head for a stream that no client opens"));
+            return Err(TunnelFailure::protocol(
+                "a head for a stream that no client opens",
+            ));
         }
         match self.role {
             Role::Client => self.answered(id, is_last, reader),
@@ -633,9 +654,8 @@ impl Session {
         }
         // It has no owner yet that would forget it.
         self.streams.remove(&head.stream);
-        let is_other = |arrival: &Arrival| {
-            !matches!(arrival, Arrival::Request(id, _) if *id == head.stream)
-        };
+        let is_other =
+            |arrival: &Arrival| !matches!(arrival, Arrival::Request(id, _) if *id == head.stream);
         self.arrivals.retain(is_other);
         Ok(())
     }
@@ -644,9 +664,14 @@ impl Session {
         if head.stream != StreamId::CONNECTION {
             return Err(TunnelFailure::protocol("GOAWAY of a stream"));
         }
-        let (last, rest) = payload.split_at_checked(4).ok_or(TunnelFailure::frame_size())?;
+        let (last, rest) = payload
+            .split_at_checked(4)
+            .ok_or(TunnelFailure::frame_size())?;
         let code = rest.get(..4).ok_or(TunnelFailure::frame_size())?;
-        let (last, code) = (StreamId(u32_of(last)? & LARGEST_WINDOW), ErrorCode(u32_of(code)?));
+        let (last, code) = (
+            StreamId(u32_of(last)? & LARGEST_WINDOW),
+            ErrorCode(u32_of(code)?),
+        );
         self.flood.charge(Nuisance::Trifle, Instant::now())?;
         self.peer_leaves = true;
         if self.role == Role::Client {
@@ -667,7 +692,9 @@ impl Session {
         if id.is_clients() && id <= self.last {
             return Ok(());
         }
-        Err(TunnelFailure::protocol("a frame for a stream that was never opened"))
+        Err(TunnelFailure::protocol(
+            "a frame for a stream that was never opened",
+        ))
     }
 }
 
@@ -680,7 +707,9 @@ fn after(place: Place, is_empty: bool, rest: &[u8]) -> (Place, &[u8]) {
 }
 
 fn u32_of(payload: &[u8]) -> Result<u32, TunnelFailure> {
-    let bytes = payload.try_into().map_err(|_| TunnelFailure::frame_size())?;
+    let bytes = payload
+        .try_into()
+        .map_err(|_| TunnelFailure::frame_size())?;
     Ok(u32::from_be_bytes(bytes))
 }
 

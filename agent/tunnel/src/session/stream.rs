@@ -229,9 +229,7 @@ impl Stream {
     pub(crate) fn deliver(&mut self) {
         let receiving = &mut self.receiving;
         receiving.write_to_sink();
-        if receiving.delivery().is_some()
-            || (receiving.sink.is_none() && receiving.held > 0)
-        {
+        if receiving.delivery().is_some() || (receiving.sink.is_none() && receiving.held > 0) {
             receiving.wake();
         }
     }
@@ -239,7 +237,8 @@ impl Stream {
     /// Returns by how much the peer's window is to be raised, if it is worth telling the peer.
     pub(crate) fn take_increment(&mut self) -> Option<u32> {
         let receiving = &mut self.receiving;
-        if !matches!(receiving.state, Received::Open) || receiving.unannounced < receiving.target / 2
+        if !matches!(receiving.state, Received::Open)
+            || receiving.unannounced < receiving.target / 2
         {
             return None;
         }

@@ -48,7 +48,10 @@ async fn sent(bytes: &[u8]) -> Option<TunnelFailure> {
     let sending = async {
         let (mut read, mut write) = tokio::io::split(&mut near);
         let drain = async { while read.read(&mut [0; 4096]).await.is_ok_and(|read| read > 0) {} };
-        let _ = tokio::join!(write.write_all(bytes), tokio::time::timeout(KEEP.every / 2, drain));
+        let _ = tokio::join!(
+            write.write_all(bytes),
+            tokio::time::timeout(KEEP.every / 2, drain)
+        );
     };
     tokio::select! {
         ended = serving => ended,
@@ -118,7 +121,13 @@ fn endless_heads_end_the_connection() {
     }
     ends_with(ErrorCode::ENHANCE_YOUR_CALM, &out);
     let mut out = begun();
-    frame(&mut out, FrameKind::Headers, END_HEADERS, 1, &vec![0; 200_000]);
+    frame(
+        &mut out,
+        FrameKind::Headers,
+        END_HEADERS,
+        1,
+        &vec![0; 200_000],
+    );
     ends_with(ErrorCode::ENHANCE_YOUR_CALM, &out);
 }
 
@@ -150,16 +159,26 @@ fn broken_rules_end_the_connection() {
     frame(&mut out, FrameKind::Ping, 0, 0, &[0; 8]);
     ends_with(protocol, &out);
     broken(protocol, &|out| put_connect(out, 2, END_HEADERS));
-    broken(protocol, &|out| frame(out, FrameKind::PushPromise, END_HEADERS, 1, &[0; 4]));
-    broken(protocol, &|out| frame(out, FrameKind::Continuation, END_HEADERS, 1, &[]));
+    broken(protocol, &|out| {
+        frame(out, FrameKind::PushPromise, END_HEADERS, 1, &[0; 4])
+    });
+    broken(protocol, &|out| {
+        frame(out, FrameKind::Continuation, END_HEADERS, 1, &[])
+    });
     broken(protocol, &|out| frame(out, FrameKind::Data, 0, 3, b"idle"));
     broken(protocol, &|out| frame(out, FrameKind::Data, 0, 0, b"none"));
-    broken(protocol, &|out| frame(out, FrameKind::Data, PADDED, 1, &[9, 1, 2]));
+    broken(protocol, &|out| {
+        frame(out, FrameKind::Data, PADDED, 1, &[9, 1, 2])
+    });
     broken(protocol, &|out| put_window_update(out, StreamId(0), 0));
     broken(protocol, &|out| put_window_update(out, StreamId(5), 1));
     broken(protocol, &|out| frame(out, FrameKind::Ping, 0, 1, &[0; 8]));
-    broken(protocol, &|out| frame(out, FrameKind::GoAway, 0, 1, &[0; 8]));
-    broken(protocol, &|out| frame(out, FrameKind::Priority, 0, 0, &[0; 5]));
+    broken(protocol, &|out| {
+        frame(out, FrameKind::GoAway, 0, 1, &[0; 8])
+    });
+    broken(protocol, &|out| {
+        frame(out, FrameKind::Priority, 0, 0, &[0; 5])
+    });
     broken(protocol, &|out| put_settings(out, &[(5, 100)]));
     broken(protocol, &|out| {
         put_connect(out, 3, 0);
@@ -167,10 +186,16 @@ fn broken_rules_end_the_connection() {
     });
     broken(size, &|out| frame(out, FrameKind::Ping, 0, 0, &[0; 7]));
     broken(size, &|out| frame(out, FrameKind::Settings, 0, 0, &[0; 5]));
-    broken(size, &|out| frame(out, FrameKind::Settings, ACK, 0, &[0; 6]));
-    broken(size, &|out| frame(out, FrameKind::ResetStream, 0, 1, &[0; 3]));
+    broken(size, &|out| {
+        frame(out, FrameKind::Settings, ACK, 0, &[0; 6])
+    });
+    broken(size, &|out| {
+        frame(out, FrameKind::ResetStream, 0, 1, &[0; 3])
+    });
     broken(size, &|out| frame(out, FrameKind::Data, PADDED, 1, &[]));
-    broken(size, &|out| frame(out, FrameKind::Data, 0, 1, &vec![0; 300_000]));
+    broken(size, &|out| {
+        frame(out, FrameKind::Data, 0, 1, &vec![0; 300_000])
+    });
     broken(ErrorCode::FLOW_CONTROL_ERROR, &|out| {
         put_window_update(out, StreamId(0), LARGEST_WINDOW);
     });
@@ -178,7 +203,13 @@ fn broken_rules_end_the_connection() {
         put_settings(out, &[(INITIAL_WINDOW_SIZE, LARGEST_WINDOW + 1)]);
     });
     broken(ErrorCode::FLOW_CONTROL_ERROR, &|out| {
-        frame(out, FrameKind::Data, 0, 1, &vec![0; DEFAULT_WINDOW as usize + 1]);
+        frame(
+            out,
+            FrameKind::Data,
+            0,
+            1,
+            &vec![0; DEFAULT_WINDOW as usize + 1],
+        );
     });
     broken(ErrorCode::COMPRESSION_ERROR, &|out| {
         frame(out, FrameKind::Headers, END_HEADERS, 3, &[0xff; 3]);

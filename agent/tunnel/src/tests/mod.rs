@@ -36,7 +36,9 @@ fn run<T: Future<Output = ()>>(test: impl FnOnce() -> T) {
         .unwrap();
     LocalSet::new().block_on(&runtime, async {
         let long = Duration::from_secs(24 * 3600);
-        tokio::time::timeout(long, test()).await.expect("the test waits for nothing");
+        tokio::time::timeout(long, test())
+            .await
+            .expect("the test waits for nothing");
     });
 }
 
@@ -71,7 +73,10 @@ impl Pair {
 
     /// Opens a stream and accepts it.
     async fn stream(&mut self) -> (Stream, Stream) {
-        let near = self.opener.open("10.0.0.1:80", "for=a").expect("room for a stream");
+        let near = self
+            .opener
+            .open("10.0.0.1:80", "for=a")
+            .expect("room for a stream");
         let far = self.requests.recv().await.expect("a request").accept();
         assert_eq!(near.answered().await.expect("an answer"), 200);
         (near, far)

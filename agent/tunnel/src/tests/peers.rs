@@ -21,8 +21,13 @@ async fn send_all(mut stream: SendStream<Bytes>, data: Vec<u8>) {
     let mut data = Bytes::from(data);
     while !data.is_empty() {
         stream.reserve_capacity(data.len());
-        let room = poll_fn(|context| stream.poll_capacity(context)).await.unwrap().unwrap();
-        stream.send_data(data.split_to(room.min(data.len())), false).unwrap();
+        let room = poll_fn(|context| stream.poll_capacity(context))
+            .await
+            .unwrap()
+            .unwrap();
+        stream
+            .send_data(data.split_to(room.min(data.len())), false)
+            .unwrap();
     }
     stream.send_data(Bytes::new(), true).unwrap();
 }
@@ -130,7 +135,9 @@ fn its_refusals_and_resets_are_understood() {
         assert_eq!(denied.answered().await.unwrap(), 401);
         assert!(reset.answered().await.unwrap_err().is_unprocessed());
         drop((denied, reset));
-        let open: Vec<Stream> = (0..7).map(|_| opener.open("10.0.0.1:80", "").unwrap()).collect();
+        let open: Vec<Stream> = (0..7)
+            .map(|_| opener.open("10.0.0.1:80", "").unwrap())
+            .collect();
         assert!(!opener.has_room());
         drop(open);
         assert!(opener.has_room());

@@ -23,8 +23,7 @@ fn both_ways_carry_all_and_end_by_themselves() {
             send(&far, &down).await.unwrap();
             far.finish();
         };
-        let (_, _, at_far, at_near) =
-            tokio::join!(client, server, receive(&far), receive(&near));
+        let (_, _, at_far, at_near) = tokio::join!(client, server, receive(&far), receive(&near));
         assert!(at_far.0 == up && at_far.1.is_ok());
         assert!(at_near.0 == down && at_near.1.is_ok());
     });
@@ -62,7 +61,10 @@ fn what_was_sent_arrives_before_a_reset() {
         sleep(Duration::from_secs(10)).await;
         let (received, end) = receive(&near).await;
         assert_eq!(received, payload(10_000));
-        assert!(matches!(end, Err(StreamFailure::Reset(ErrorCode::CONNECT_ERROR))));
+        assert!(matches!(
+            end,
+            Err(StreamFailure::Reset(ErrorCode::CONNECT_ERROR))
+        ));
     });
 }
 
@@ -167,7 +169,10 @@ fn windows_are_charged_grow_for_readers_that_keep_up_and_are_given_back() {
         assert!((128 << 10..=8 * MIB).contains(&most), "{most}");
         drop(near);
         sleep(Duration::from_secs(1)).await;
-        assert_eq!((near_memory.usage().in_use, far_memory.usage().in_use), (0, 0));
+        assert_eq!(
+            (near_memory.usage().in_use, far_memory.usage().in_use),
+            (0, 0)
+        );
     });
 }
 
@@ -244,13 +249,19 @@ fn a_server_that_leaves_takes_what_was_on_its_way_and_then_nothing() {
         assert_eq!(on_its_way.answered().await.unwrap(), 200);
         sleep(Duration::from_secs(1)).await;
         assert!(!opener.takes_streams());
-        assert!(matches!(opener.open("10.0.0.1:80", ""), Err(OpenError::NotOpen)));
+        assert!(matches!(
+            opener.open("10.0.0.1:80", ""),
+            Err(OpenError::NotOpen)
+        ));
         send(&far, b"goes on").await.unwrap();
         far.finish();
         assert_eq!(receive(&first).await.0, b"goes on");
         drop((first, far, on_its_way, other));
         client.await.unwrap();
-        assert!(server.await.unwrap().unwrap(), "both sides end when no stream is left");
+        assert!(
+            server.await.unwrap().unwrap(),
+            "both sides end when no stream is left"
+        );
     });
 }
 
@@ -274,7 +285,10 @@ fn a_silent_peer_is_given_up_and_a_slow_one_is_not() {
 fn a_sink_that_is_full_or_broken_is_reported() {
     run(async || {
         let mut pair = Pair::new();
-        for (kind, is_blocked) in [(io::ErrorKind::WouldBlock, true), (io::ErrorKind::BrokenPipe, false)] {
+        for (kind, is_blocked) in [
+            (io::ErrorKind::WouldBlock, true),
+            (io::ErrorKind::BrokenPipe, false),
+        ] {
             let (near, far) = pair.stream().await;
             far.attach(Rc::new(Wall(kind)));
             send(&near, b"a").await.unwrap();
