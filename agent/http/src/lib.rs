@@ -63,6 +63,7 @@ mod serve;
 mod sniff;
 #[cfg(test)]
 mod tests;
+mod trailers;
 mod tunnel_io;
 
 pub use client::Downstream;
@@ -70,7 +71,8 @@ pub use gate::{
     BodyError, Gate, JudgedBody, PermittedRequest, Rejection, RequestOutcome, RequestSummary,
 };
 pub use h1::{
-    ConnectionPersistence, Framing, HeadParser, Malformed, ParsedRequest, Unwritable, write_request,
+    ConnectionPersistence, Framing, HeadParser, Malformed, ParsedRequest, Spelling, Unwritable,
+    write_request,
 };
 #[cfg(any(test, feature = "testing"))]
 pub use h1::{DecodedChunks, decode_chunks, is_among_offered};

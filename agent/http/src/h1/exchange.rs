@@ -72,11 +72,12 @@ pub(super) async fn carry<D: Downstream>(
     let connection = client.connection.clone();
     let ParsedRequest {
         head,
+        spelling,
         framing,
         persistence,
         ..
     } = request;
-    if write_request(head, *framing, *persistence, &mut sink.pending).is_err() {
+    if write_request(head, spelling, *framing, *persistence, &mut sink.pending).is_err() {
         return ExchangeEnd::Unwritable;
     }
     let sending = Sending::default();

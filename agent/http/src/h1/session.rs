@@ -17,6 +17,7 @@ use super::fields::Malformed;
 use super::hop::{ConnectionPersistence, remove_all};
 use super::request::{HeadParser, ParsedRequest};
 use super::response::{ResponseHead, write_response};
+use super::spelling::Spelling;
 use super::wire::{BufferedClient, discard};
 use ambit_datapath::RequestStream;
 use ambit_relay::Meter;
@@ -283,6 +284,7 @@ impl<D: Downstream, G: Gate> Session<'_, D, G> {
             status,
             reason: Bytes::from_static(reason.as_bytes()),
             headers,
+            spelling: Spelling::default(),
         };
         let framing = Framing::Length(body.len() as u64);
         let sink = &mut self.client.sink;

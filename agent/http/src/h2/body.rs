@@ -11,7 +11,6 @@ use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderValue, Response, StatusCode};
 
 use super::super::gate::{BodyError, JudgedBody};
-use super::super::h1::retain_trailers;
 use super::super::head::{RequestHead, take_expect};
 use super::super::progress::{BodyProgress, PumpError};
 
@@ -147,9 +146,9 @@ pub(super) async fn pump(
         }
     }
     match source.trailers().await.map_err(PumpError::Source)? {
-        Some(trailers) => {
-            let kept = progress.trailers(retain_trailers(trailers));
-            sink.send_trailers(kept)
+        Some(mut trailers) => {
+            progress.retain_trailers(&mut trailers);
+            sink.send_trailers(trailers)
         }
         None => sink.send_data(Bytes::new(), true),
     }
