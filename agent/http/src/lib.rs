@@ -24,7 +24,9 @@
 //!        |  head and body go there, while its response
 //!        |  comes back; either may end first
 //!        |-- policy changes ---------------------------> both sides see a reset
-//!        |-- application fails ------------------------> 502 if the response has not begun, else a reset
+//!        |-- application fails ------------------------> 502 if the response has not begun, else what it had
+//!        |                                               sent, and then a reset, or the connection's end if that
+//!        |                                               shows that the response is not whole
 //!        |-- client fails -----------------------------> the application sees a reset
 //!        |-- HTTP/1 client ends its side --------------> the application sees that, and goes on or ends
 //!        |

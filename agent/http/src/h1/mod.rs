@@ -32,7 +32,7 @@ pub use chunked::{DecodedChunks, decode_chunks};
 pub(super) use fields::MOST_FIELDS;
 pub use fields::Malformed;
 pub use hop::ConnectionPersistence;
-pub(super) use hop::remove_all as remove_connection_headers;
+pub(super) use hop::{remove_all as remove_connection_headers, upgrade_to};
 pub use request::{HeadParser, ParsedRequest, Unwritable, write_request};
 pub(super) use session::serve;
 pub use spelling::Spelling;

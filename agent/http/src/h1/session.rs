@@ -115,7 +115,7 @@ impl<D: Downstream, G: Gate> Session<'_, D, G> {
             framing: request.framing,
         };
         match self.gate.decide(&mut request.head, &mut reading).await {
-            Ok(grant) => self.permitted(&request, body, grant).await,
+            Ok(grant) => self.permitted(request, body, grant).await,
             Err(rejection) => self.reject(&request, body, rejection).await,
         }
     }
@@ -158,7 +158,7 @@ impl<D: Downstream, G: Gate> Session<'_, D, G> {
 
     async fn permitted(
         &mut self,
-        request: &ParsedRequest,
+        request: ParsedRequest,
         body: Body,
         mut grant: G::Permitted,
     ) -> Next {
@@ -197,6 +197,10 @@ impl<D: Downstream, G: Gate> Session<'_, D, G> {
                     RequestOutcome::ClientFailed,
                 )
             }
+            ExchangeEnd::CutShort => (
+                Next::End(SessionEnd::ApplicationReset),
+                RequestOutcome::ApplicationFailed,
+            ),
             // The application may have closed an idle connection. Clients know this race and retry
             // after a reset, but not after 502.
             ExchangeEnd::NoResponse if !self.is_first => (

@@ -83,6 +83,8 @@ impl<W: AsyncWrite + Unpin> Sink<W> {
     /// Writes the pending bytes.
     pub(super) async fn flush(&mut self) -> io::Result<()> {
         self.stream.write_all_buf(&mut self.pending).await?;
+        // Many connections wait with nothing pending.
+        self.pending = BytesMut::new();
         self.stream.flush().await
     }
 

@@ -108,6 +108,40 @@ fn a_response_may_end_with_its_connection() {
 }
 
 #[test]
+fn what_an_application_sent_before_it_broke_off_arrives() {
+    run(async {
+        let length = "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\npart";
+        let chunked = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\npart\r\n";
+        let head = "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n";
+        for sent in [length, chunked, head] {
+            for linger in [None, Some(Duration::ZERO)] {
+                let mut scene = Scene::new().await;
+                scene.pass(GET, SENT).await;
+                scene.application.write_all(sent.as_bytes()).await.unwrap();
+                let application = socket2::SockRef::from(&scene.application);
+                application.set_linger(linger).unwrap();
+                drop(scene.application);
+                // The end of the connection shows that the response is not whole.
+                assert_eq!(read_to_end(&mut scene.client).await, sent);
+                drop(scene.client);
+                scene.serving.await.unwrap();
+                assert_eq!(scene.gate.outcomes(), [RequestOutcome::ApplicationFailed]);
+            }
+        }
+        // To a client of HTTP/1.0, an orderly end would make it whole.
+        let mut scene = Scene::new().await;
+        let old = "GET / HTTP/1.0\r\nhost: a\r\n\r\n";
+        let passed = "GET / HTTP/1.0\r\nhost: a\r\nconnection: close\r\n\r\n";
+        scene.pass(old, passed).await;
+        scene
+            .answer(chunked, "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\npart")
+            .await;
+        drop(scene.application);
+        ensure_reset(&mut scene.client).await;
+    });
+}
+
+#[test]
 fn responses_without_bodies_are_passed_on_without() {
     run(async {
         let mut scene = Scene::new().await;

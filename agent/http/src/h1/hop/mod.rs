@@ -235,6 +235,13 @@ fn is_protocol(text: &str) -> bool {
     }
 }
 
+/// Returns Upgrade's value for one protocol; `None` if it is malformed, or carries requests.
+pub(crate) fn upgrade_to(protocol: &str) -> Option<HeaderValue> {
+    let is_offered = is_protocol(protocol) && !carries_requests(&protocol.to_ascii_lowercase());
+    let value = is_offered.then(|| HeaderValue::from_str(protocol));
+    value?.ok()
+}
+
 fn carries_requests(protocol: &str) -> bool {
     let name = protocol.split(['/', '-']).next().unwrap_or_default();
     CARRIES_REQUESTS.contains(&name)
