@@ -11,6 +11,7 @@ use http::{HeaderMap, StatusCode};
 use super::head::RequestHead;
 use super::progress::InjectedHeaders;
 use ambit_authorizer::HeaderMutations;
+use ambit_datapath::RequestStream;
 use ambit_policy::RequestPermit;
 
 /// Judges requests.
@@ -28,6 +29,10 @@ pub trait Gate {
         head: &mut RequestHead,
         body: &mut impl JudgedBody,
     ) -> Result<Self::Permitted, Rejection>;
+
+    /// Opens another connection to the application for the same client: the one before takes no more
+    /// requests. `None` if there is none, which has been reported.
+    async fn reconnect(&self) -> Option<RequestStream>;
 }
 
 /// The body of a request that is being judged. Bytes that are read are lost unless they are put

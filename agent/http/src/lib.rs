@@ -24,7 +24,9 @@
 //!        |  head and body go there, while its response
 //!        |  comes back; either may end first
 //!        |-- policy changes ---------------------------> both sides see a reset
-//!        |-- application fails ------------------------> 502 if the response has not begun, else a reset
+//!        |-- application fails ------------------------> 502 if the response has not begun, else what it had
+//!        |                                               sent, and then a reset, or the connection's end if that
+//!        |                                               shows that the response is not whole
 //!        |-- client fails -----------------------------> the application sees a reset
 //!        |-- HTTP/1 client ends its side --------------> the application sees that, and goes on or ends
 //!        |
@@ -63,6 +65,7 @@ mod serve;
 mod sniff;
 #[cfg(test)]
 mod tests;
+mod trailers;
 mod tunnel_io;
 
 pub use client::Downstream;
@@ -70,7 +73,8 @@ pub use gate::{
     BodyError, Gate, JudgedBody, PermittedRequest, Rejection, RequestOutcome, RequestSummary,
 };
 pub use h1::{
-    ConnectionPersistence, Framing, HeadParser, Malformed, ParsedRequest, Unwritable, write_request,
+    ConnectionPersistence, Framing, HeadParser, Malformed, ParsedRequest, Spelling, Unwritable,
+    write_request,
 };
 #[cfg(any(test, feature = "testing"))]
 pub use h1::{DecodedChunks, decode_chunks, is_among_offered};

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use http::{HeaderMap, HeaderName, StatusCode};
 
 use super::gate::{RequestOutcome, RequestSummary};
+use super::trailers::retain;
 use ambit_authorizer::HeaderMutations;
 use ambit_model::{HeaderPattern, folded};
 use ambit_relay::Meter;
@@ -85,13 +86,13 @@ pub(super) struct BodyProgress<'a> {
 }
 
 impl BodyProgress<'_> {
-    /// Returns the trailers to pass on.
-    pub(super) fn trailers(self, mut trailers: HeaderMap) -> HeaderMap {
+    /// Removes the trailers that are not passed on.
+    pub(super) fn retain_trailers(self, trailers: &mut HeaderMap) {
+        retain(trailers, self.message);
         match self.message {
-            MessageKind::Request => self.progress.injected_headers.withhold(&mut trailers),
+            MessageKind::Request => self.progress.injected_headers.withhold(trailers),
             MessageKind::Response => {}
         }
-        trailers
     }
 
     /// Counts bytes of the body that were passed on.

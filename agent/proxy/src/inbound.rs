@@ -5,6 +5,7 @@
 //! userspace (its verdict is ASK) in [`serve_plaintext`], and what a pod sends to itself in
 //! [`crate::outbound`]. From their registration on all three go the same way.
 
+use std::cell::RefCell;
 use std::future::pending;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -30,7 +31,9 @@ use crate::shard::accept::ResetOnDrop;
 use crate::shard::pod::ServedPod;
 use crate::verdict::{Content, Judge, Requirement, Termination, is_policy};
 use ambit_admission::{Seat, SeatHandle};
-use ambit_datapath::{AuthorizedStream, Delivery, DeliveryCaller, DialError, UnjudgedStream};
+use ambit_datapath::{
+    AuthorizedStream, Delivery, DeliveryCaller, DialError, RequestStream, UnjudgedStream,
+};
 use ambit_http::{Downstream, HttpLimits, NotHttp, ServeOutcome, TunnelIo, relay_opaque, serve};
 use ambit_model::{ApplicationAddress, CallerAddress};
 use ambit_policy::{Approvals, ConnectionVerdict, Layer, Permit};
@@ -259,6 +262,22 @@ async fn deliver(context: &ConnectionContext) -> Result<JudgedDelivery, Refusal>
     Err(Refusal::Dial(DialError::Stale))
 }
 
+/// Connects to the application once more, for requests of the same client that each have their own permit.
+/// `None` if policy or the application refuses, or the pod has no descriptor left.
+pub(crate) async fn deliver_again(context: &ConnectionContext) -> Option<(RequestStream, Slot)> {
+    let refused = |refusal: Refusal| {
+        let pod = &context.pod.workload.name;
+        tracing::debug!(%refusal, %pod, "no further connection to an application");
+    };
+    let descriptor = context.pod.caps.take(Resource::Descriptors);
+    let descriptor = descriptor.map_err(|over| refused(over.into())).ok()?;
+    let stream = match deliver(context).await.map_err(refused).ok()? {
+        JudgedDelivery::PerRequest(stream) => stream.per_request(),
+        JudgedDelivery::Allowed(stream, _) => stream.per_request(),
+    };
+    Some((stream, descriptor))
+}
+
 async fn judge_in_userspace(
     context: &ConnectionContext,
     stream: UnjudgedStream,
@@ -351,6 +370,7 @@ async fn carry(
             let gate = RequestGate {
                 connection: Rc::clone(context),
                 places: places.clone(),
+                descriptors: RefCell::default(),
             };
             carry_any_requests(gate, caller, application).await
         }

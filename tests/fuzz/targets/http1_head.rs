@@ -73,15 +73,18 @@ fn sent(request: &ParsedRequest) -> ParsedRequest {
     let mut out = BytesMut::new();
     let ParsedRequest {
         head,
+        spelling,
         framing,
         persistence,
         consumed,
     } = request;
-    write_request(head, *framing, *persistence, &mut out).expect("it was read");
+    write_request(head, spelling, *framing, *persistence, &mut out).expect("it was read");
     let parsed = HeadParser::new(usize::MAX)
         .parse(&out)
         .expect("well formed");
     let mut again = parsed.expect("whole");
     again.consumed = *consumed;
+    // Names that were not sent are not spelled.
+    again.spelling = spelling.clone();
     again
 }

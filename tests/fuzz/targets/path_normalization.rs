@@ -109,7 +109,13 @@ fn assert_sent(mode: PathNormalization, request: &ParsedRequest) {
     let mut head = request.head.clone();
     head.target.clone_from(&normal);
     let mut out = BytesMut::new();
-    write_request(&head, request.framing, request.persistence, &mut out).expect("a target");
+    write_request(
+        &head,
+        &request.spelling,
+        request.framing,
+        request.persistence,
+        &mut out,
+    ).expect("a target");
     let again = read(&out).expect("well formed and whole");
     assert_eq!(again.head.target, normal, "{mode:?}");
 }

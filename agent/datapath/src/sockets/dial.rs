@@ -24,6 +24,7 @@ use tokio::net::TcpStream;
 
 use crate::policy::PolicyTables;
 use crate::sockets::application::ApplicationSockets;
+use crate::sockets::request_stream::RequestStream;
 use crate::sockets::stock::SocketStock;
 use crate::sockets::ticket::{TicketedConnect, Tickets};
 use crate::{DatapathError, Pins};
@@ -126,6 +127,11 @@ impl AuthorizedStream {
     /// Returns the connection.
     pub fn into_stream(self) -> TcpStream {
         self.stream
+    }
+
+    /// Lets only requests pass, each with its own permit, although policy allows more.
+    pub fn per_request(self) -> RequestStream {
+        UnjudgedStream(self.stream).per_request()
     }
 }
 

@@ -150,6 +150,17 @@ impl ApplicationRequests {
     pub async fn ready(self) -> Result<ReadyRequests, h2::Error> {
         self.0.ready().await.map(ReadyRequests)
     }
+
+    /// Whether the application takes more streams on this connection, as far as it is known: it may have sent
+    /// GOAWAY.
+    pub fn takes_requests(&mut self, context: &mut Context<'_>) -> bool {
+        !matches!(self.0.poll_ready(context), Poll::Ready(Err(_)))
+    }
+
+    /// Whether the application has announced extended CONNECT (RFC 8441).
+    pub fn allows_extended_connect(&self) -> bool {
+        self.0.is_extended_connect_protocol_enabled()
+    }
 }
 
 impl ReadyRequests {

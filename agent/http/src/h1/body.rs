@@ -8,7 +8,8 @@ use super::super::client::Downstream;
 use super::super::gate::{BodyError, JudgedBody};
 use super::super::head::{RequestHead, take_expect};
 use super::chunked::{BodyPiece, ChunkDecoder};
-use super::fields::{Malformed, put_field, single_value};
+use super::fields::{Fields, Malformed, put_field, single_value};
+use super::spelling::Spelling;
 use super::wire::BufferedClient;
 
 /// How the end of a body is known.
@@ -76,11 +77,14 @@ fn decimal(digits: &[u8]) -> Option<u64> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-pub(super) fn put_framing(out: &mut BytesMut, framing: Framing) {
+pub(super) fn put_framing(out: &mut BytesMut, framing: Framing, spelling: &Spelling) {
     match framing {
         Framing::None | Framing::UntilClose => {}
-        Framing::Length(length) => put_field(out, "content-length", length.to_string().as_bytes()),
-        Framing::Chunked => put_field(out, "transfer-encoding", b"chunked"),
+        Framing::Length(length) => {
+            let name = spelling.spell("content-length");
+            put_field(out, name, length.to_string().as_bytes());
+        }
+        Framing::Chunked => put_field(out, spelling.spell("transfer-encoding"), b"chunked"),
     }
 }
 
@@ -111,7 +115,7 @@ impl BodyDecoder {
     /// [`Malformed`].
     pub(super) fn decode(&mut self, input: &mut BytesMut) -> Result<BodyPiece, Malformed> {
         match self {
-            Self::Length(0) => Ok(BodyPiece::End(HeaderMap::new())),
+            Self::Length(0) => Ok(BodyPiece::End(Fields::default())),
             Self::Chunked(decoder) => decoder.decode(input),
             Self::Length(_) | Self::UntilClose if input.is_empty() => Ok(BodyPiece::NeedsMore),
             Self::Length(rest) => {
@@ -136,7 +140,7 @@ pub(super) struct Body {
     held: Bytes,
     rest: BodyDecoder,
     /// The trailers, once the end has been read.
-    end: Option<HeaderMap>,
+    end: Option<Fields>,
 }
 
 impl Body {
@@ -160,7 +164,7 @@ impl Body {
     /// [`Malformed`].
     pub(super) fn decode_ahead(&mut self, input: &mut BytesMut) -> Result<BodyPiece, Malformed> {
         if self.end.is_some() {
-            return Ok(BodyPiece::End(HeaderMap::new()));
+            return Ok(BodyPiece::End(Fields::default()));
         }
         let piece = self.rest.decode(input)?;
         if let BodyPiece::End(trailers) = &piece {

@@ -4,10 +4,11 @@
 //! and only behind the digits: all readers that take such a size read the same number.
 
 use bytes::{Buf, Bytes, BytesMut};
+#[cfg(any(test, feature = "testing"))]
 use http::HeaderMap;
 
 use super::body::Sender;
-use super::fields::{Malformed, Scanner, parse_fields, retain_trailers};
+use super::fields::{Fields, Malformed, Scanner, parse_fields};
 
 /// The most digits of a size: those of a `u64`.
 const MOST_DIGITS: u8 = 16;
@@ -21,7 +22,7 @@ pub(super) enum BodyPiece {
     /// Some bytes.
     Data(Bytes),
     /// The end, with the trailers.
-    End(HeaderMap),
+    End(Fields),
     /// More input is needed.
     NeedsMore,
 }
@@ -77,7 +78,7 @@ impl ChunkDecoder {
                     return Ok(BodyPiece::Data(data));
                 }
                 State::Trailers(_) => return self.trailers(input),
-                State::Ended => return Ok(BodyPiece::End(HeaderMap::new())),
+                State::Ended => return Ok(BodyPiece::End(Fields::default())),
                 _ if input.is_empty() => return Ok(BodyPiece::NeedsMore),
                 _ => self.state = step(self.state, input.get_u8(), self.sender)?,
             }
@@ -93,7 +94,7 @@ impl ChunkDecoder {
         };
         let text = input.split_to(end);
         self.state = State::Ended;
-        Ok(BodyPiece::End(retain_trailers(parse_fields(&text)?)))
+        parse_fields(&text).map(BodyPiece::End)
     }
 }
 
@@ -177,7 +178,7 @@ fn decode_chunks_of(
         while decoded.trailers.is_none() {
             match decoder.decode(&mut input)? {
                 BodyPiece::Data(data) => decoded.data.extend_from_slice(&data),
-                BodyPiece::End(trailers) => decoded.trailers = Some(trailers),
+                BodyPiece::End(trailers) => decoded.trailers = Some(trailers.headers),
                 BodyPiece::NeedsMore => break,
             }
         }

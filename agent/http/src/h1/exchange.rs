@@ -22,6 +22,7 @@ use super::body::{Body, BodyDecoder, Coding, Framing, Sender};
 use super::hop::{ConnectionPersistence, was_offered};
 use super::request::{HeadParser, ParsedRequest, write_request};
 use super::response::{ParsedResponse, ResponseParser, write_response};
+use super::spelling::Spelling;
 use super::wire::{BrokenSide, BufferedClient, Sink, Source, pump, relay_raw};
 use ambit_datapath::RequestStream;
 
@@ -53,13 +54,16 @@ pub(super) enum ExchangeEnd {
     GivenUp,
     /// The application broke off, or its response is malformed.
     ApplicationFailed,
+    /// The application broke off within a response, and the client has been sent what it had sent. The end of
+    /// the connection shows that it is not whole.
+    CutShort,
 }
 
 /// Carries a request and its `body`. The response's head and its trailers may have `most` bytes each.
 pub(super) async fn carry<D: Downstream>(
     client: &mut BufferedClient<D>,
     application: &mut RequestStream,
-    request: &ParsedRequest,
+    mut request: ParsedRequest,
     body: Body,
     most: usize,
     grant: &mut impl PermittedRequest,
@@ -70,29 +74,30 @@ pub(super) async fn carry<D: Downstream>(
     };
     let (mut source, mut sink) = (Source::new(read), Sink::new(write));
     let connection = client.connection.clone();
-    let ParsedRequest {
-        head,
-        framing,
-        persistence,
-        ..
-    } = request;
-    if write_request(head, *framing, *persistence, &mut sink.pending).is_err() {
+    let framing = request.framing;
+    let written = {
+        let ParsedRequest { head, spelling, .. } = &request;
+        let persistence = request.persistence;
+        write_request(head, spelling, framing, persistence, &mut sink.pending)
+    };
+    if written.is_err() {
         return ExchangeEnd::Unwritable;
     }
+    forget_sent(&mut request);
     let sending = Sending::default();
     let upload = upload(
         &mut client.source,
         body,
         &mut sink,
         &sending,
-        (*framing).into(),
+        framing.into(),
         most,
         progress.body(MessageKind::Request),
     );
     let download = Download {
         source: &mut source,
         sink: &mut client.sink,
-        request,
+        request: &request,
         most,
         sending: &sending,
         progress,
@@ -121,6 +126,16 @@ pub(super) async fn carry<D: Downstream>(
             }
         }
     }
+}
+
+/// Forgets of a request what is not needed once it has been written: many may wait for their responses.
+fn forget_sent(request: &mut ParsedRequest) {
+    let offered = request.head.headers.remove(UPGRADE);
+    request.head.headers = offered
+        .map(|offered| (UPGRADE, offered))
+        .into_iter()
+        .collect();
+    request.spelling = Spelling::default();
 }
 
 /// How much of the request has been sent; the response waits for it.
@@ -247,11 +262,22 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Download<'_, R, W> {
             }
         };
         let body = BodyDecoder::new(response.framing, self.most, Sender::Application);
-        let coding = self.framing(&response).into();
+        let framing = self.framing(&response);
         let progress = self.progress.body(MessageKind::Response);
-        match pump(self.source, body.into(), self.sink, coding, progress).await {
+        match pump(
+            self.source,
+            body.into(),
+            self.sink,
+            framing.into(),
+            progress,
+        )
+        .await
+        {
             Ok(()) => self.rest(persistence).await.into(),
             Err(PumpError::Sink(_)) => ExchangeEnd::ClientLeft.into(),
+            Err(PumpError::Source(BodyError::CutShort)) if framing != Framing::UntilClose => {
+                ExchangeEnd::CutShort.into()
+            }
             Err(PumpError::Source(_)) => ExchangeEnd::ApplicationFailed.into(),
         }
     }

@@ -6,10 +6,10 @@
 
 use bytes::{BufMut, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING};
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, StatusCode};
 use httparse::Status;
 
-use ambit_model::folded;
+use super::spelling::Spelling;
 
 /// What is wrong with a message. Bytes that two readers could understand differently are refused, and
 /// never repaired.
@@ -166,31 +166,39 @@ pub(crate) const MOST_FIELDS: usize = 100;
 pub(super) const NO_FIELDS: [httparse::Header<'_>; MOST_FIELDS] =
     [httparse::EMPTY_HEADER; MOST_FIELDS];
 
+/// The header lines of a head, or trailers.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub(super) struct Fields {
+    /// The headers. Names are in lower case; lines of the same name keep their order.
+    pub(super) headers: HeaderMap,
+    /// The names as they were written.
+    pub(super) spelling: Spelling,
+}
+
 /// Reads scanned header lines, up to and including the empty line after them.
 ///
 /// # Errors
 /// [`Malformed::Field`] for a folded line, or white space in or after a name;
 /// [`Malformed::TooLarge`].
-pub(super) fn parse_fields(text: &[u8]) -> Result<HeaderMap, Malformed> {
+pub(super) fn parse_fields(text: &[u8]) -> Result<Fields, Malformed> {
     let mut fields = NO_FIELDS;
     match httparse::parse_headers(text, &mut fields) {
         Ok(Status::Complete((length, fields))) => {
-            header_map(Ok(Status::Complete(length)), fields, text)
+            read_fields(Ok(Status::Complete(length)), fields, text)
         }
-        refused => header_map(refused.map(|_| Status::Partial), &fields, text),
+        refused => read_fields(refused.map(|_| Status::Partial), &fields, text),
     }
 }
 
-/// Returns the headers that httparse has split `text` into. Names become lower case; lines of the same
-/// name keep their order.
+/// Returns the header lines that httparse has split `text` into.
 ///
 /// # Errors
 /// As [`parse_fields`].
-pub(super) fn header_map(
+pub(super) fn read_fields(
     parsed: httparse::Result<usize>,
     fields: &[httparse::Header<'_>],
     text: &[u8],
-) -> Result<HeaderMap, Malformed> {
+) -> Result<Fields, Malformed> {
     // The scan and httparse have to agree where the head ends.
     if parsed != Ok(Status::Complete(text.len())) {
         // If all elements are filled, httparse refused the line after them: there are too many lines,
@@ -209,7 +217,8 @@ pub(super) fn header_map(
         let value = HeaderValue::from_bytes(field.value).map_err(|_| Malformed::Field)?;
         headers.append(name, value);
     }
-    Ok(headers)
+    let spelling = Spelling::of(fields.iter().map(|field| field.name));
+    Ok(Fields { headers, spelling })
 }
 
 /// The value of a header that may be there once; `None` if it is absent.
@@ -228,68 +237,17 @@ pub(super) fn single_value(
     }
 }
 
-/// Removes what trailers must not contain: headers about framing, routing, authentication or the
-/// content's form (RFC 9110, section 6.5.1), and headers that say who the caller is.
-pub(crate) fn retain_trailers(mut trailers: HeaderMap) -> HeaderMap {
-    let names: Vec<HeaderName> = trailers.keys().cloned().collect();
-    for name in names {
-        if !may_trail(&name) {
-            trailers.remove(name);
-        }
-    }
-    trailers
-}
-
-fn may_trail(name: &HeaderName) -> bool {
-    const NEVER: [HeaderName; 24] = [
-        header::HOST,
-        header::TRANSFER_ENCODING,
-        header::TRAILER,
-        header::CONNECTION,
-        header::UPGRADE,
-        header::TE,
-        header::EXPECT,
-        header::MAX_FORWARDS,
-        header::CACHE_CONTROL,
-        header::AUTHORIZATION,
-        header::PROXY_AUTHORIZATION,
-        header::WWW_AUTHENTICATE,
-        header::PROXY_AUTHENTICATE,
-        header::COOKIE,
-        header::SET_COOKIE,
-        header::FORWARDED,
-        header::VIA,
-        header::ORIGIN,
-        header::REFERER,
-        header::RANGE,
-        header::LOCATION,
-        header::RETRY_AFTER,
-        header::VARY,
-        header::DATE,
-    ];
-    const NEVER_NAMED: [&str; 4] = [
-        "keep-alive",
-        "proxy-connection",
-        "http2-settings",
-        "x-real-ip",
-    ];
-    const NEVER_BEGUN: [&str; 3] = ["content-", "x-forwarded-", "if-"];
-    // The name as an application may see it: `content_type` for `content-type`.
-    let text = folded(name.as_str());
-    let named = NEVER.iter().any(|never| *never == *text) || NEVER_NAMED.contains(&&*text);
-    !named && !NEVER_BEGUN.iter().any(|begin| text.starts_with(begin))
-}
-
 /// Headers that are written from the framing and the connection's state, not from the head.
 const OURS: [HeaderName; 4] = [HOST, CONNECTION, TRANSFER_ENCODING, CONTENT_LENGTH];
 
 pub(super) fn put_fields<'a>(
     out: &mut BytesMut,
     headers: impl IntoIterator<Item = (&'a HeaderName, &'a HeaderValue)>,
+    spelling: &Spelling,
 ) {
     for (name, value) in headers {
         if !OURS.contains(name) {
-            put_field(out, name.as_str(), value.as_bytes());
+            put_field(out, spelling.spell(name.as_str()), value.as_bytes());
         }
     }
 }
@@ -306,7 +264,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<HeaderMap, Malformed> {
-        parse_fields(text.as_bytes())
+        parse_fields(text.as_bytes()).map(|fields| fields.headers)
     }
 
     #[test]
@@ -349,15 +307,5 @@ mod tests {
         let text = |count: usize| "a: b\r\n".repeat(count) + "\r\n";
         assert_eq!(read(&text(MOST_FIELDS)).unwrap().len(), MOST_FIELDS);
         assert_eq!(read(&text(MOST_FIELDS + 1)), Err(Malformed::TooLarge));
-    }
-
-    #[test]
-    fn trailers_cannot_contain_headers_that_decisions_rest_on() {
-        let sent = "content-length: 5\r\nhost: a\r\nauthorization: b\r\nx-forwarded-for: c\r\n\
-                    content_type: e\r\nx_forwarded_for: c\r\nx.real.ip: c\r\n\
-                    transfer-encoding: chunked\r\ncookie: d\r\ngrpc-status: 0\r\n\r\n";
-        let kept = retain_trailers(read(sent).unwrap());
-        assert_eq!(kept.len(), 1);
-        assert_eq!(kept["grpc-status"], "0");
     }
 }

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `fields` | where a head ends, its header lines, and what makes it malformed |
 //! | `request`, `response` | heads, read and written |
+//! | `spelling` | the names of header lines, as they were written |
 //! | `hop` | hop-by-hop headers, Upgrade, and whether the connection is kept |
 //! | `body`, `chunked` | where a body ends, and its bytes |
 //! | `wire` | buffered reading and writing, and the copying of bodies |
@@ -22,17 +23,19 @@ mod hop;
 mod request;
 mod response;
 mod session;
+mod spelling;
 mod wire;
 
 pub use body::Framing;
 #[cfg(any(test, feature = "testing"))]
 pub use chunked::{DecodedChunks, decode_chunks};
+pub(super) use fields::MOST_FIELDS;
 pub use fields::Malformed;
-pub(super) use fields::{MOST_FIELDS, retain_trailers};
 pub use hop::ConnectionPersistence;
-pub(super) use hop::remove_all as remove_connection_headers;
+pub(super) use hop::{remove_all as remove_connection_headers, upgrade_to};
 pub use request::{HeadParser, ParsedRequest, Unwritable, write_request};
 pub(super) use session::serve;
+pub use spelling::Spelling;
 pub(super) use wire::{BrokenSide, BufferedClient, Sink, Source, relay_raw};
 
 /// Whether a response's Upgrade chooses among the protocols that were offered; for fuzz targets.

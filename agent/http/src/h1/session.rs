@@ -17,6 +17,7 @@ use super::fields::Malformed;
 use super::hop::{ConnectionPersistence, remove_all};
 use super::request::{HeadParser, ParsedRequest};
 use super::response::{ResponseHead, write_response};
+use super::spelling::Spelling;
 use super::wire::{BufferedClient, discard};
 use ambit_datapath::RequestStream;
 use ambit_relay::Meter;
@@ -114,7 +115,7 @@ impl<D: Downstream, G: Gate> Session<'_, D, G> {
             framing: request.framing,
         };
         match self.gate.decide(&mut request.head, &mut reading).await {
-            Ok(grant) => self.permitted(&request, body, grant).await,
+            Ok(grant) => self.permitted(request, body, grant).await,
             Err(rejection) => self.reject(&request, body, rejection).await,
         }
     }
@@ -157,7 +158,7 @@ impl<D: Downstream, G: Gate> Session<'_, D, G> {
 
     async fn permitted(
         &mut self,
-        request: &ParsedRequest,
+        request: ParsedRequest,
         body: Body,
         mut grant: G::Permitted,
     ) -> Next {
@@ -196,6 +197,10 @@ impl<D: Downstream, G: Gate> Session<'_, D, G> {
                     RequestOutcome::ClientFailed,
                 )
             }
+            ExchangeEnd::CutShort => (
+                Next::End(SessionEnd::ApplicationReset),
+                RequestOutcome::ApplicationFailed,
+            ),
             // The application may have closed an idle connection. Clients know this race and retry
             // after a reset, but not after 502.
             ExchangeEnd::NoResponse if !self.is_first => (
@@ -283,6 +288,7 @@ impl<D: Downstream, G: Gate> Session<'_, D, G> {
             status,
             reason: Bytes::from_static(reason.as_bytes()),
             headers,
+            spelling: Spelling::default(),
         };
         let framing = Framing::Length(body.len() as u64);
         let sink = &mut self.client.sink;

@@ -5,7 +5,6 @@ use std::io;
 use std::pin::Pin;
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::HeaderMap;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio_util::io::poll_read_buf;
 
@@ -14,6 +13,7 @@ use super::super::gate::BodyError;
 use super::super::progress::{BodyProgress, MessageKind, Progress, PumpError};
 use super::body::{Body, BodyDecoder, Coding, Framing, Sender};
 use super::chunked::BodyPiece;
+use super::fields::{Fields, put_fields};
 
 /// Bytes that one read may return.
 const CHUNK: usize = 64 << 10;
@@ -83,6 +83,8 @@ impl<W: AsyncWrite + Unpin> Sink<W> {
     /// Writes the pending bytes.
     pub(super) async fn flush(&mut self) -> io::Result<()> {
         self.stream.write_all_buf(&mut self.pending).await?;
+        // Many connections wait with nothing pending.
+        self.pending = BytesMut::new();
         self.stream.flush().await
     }
 
@@ -101,14 +103,10 @@ impl<W: AsyncWrite + Unpin> Sink<W> {
     }
 
     /// Writes the end of a body.
-    pub(super) async fn finish(&mut self, trailers: &HeaderMap, coding: Coding) -> io::Result<()> {
+    pub(super) async fn finish(&mut self, trailers: &Fields, coding: Coding) -> io::Result<()> {
         if coding == Coding::Chunked {
             self.pending.extend_from_slice(b"0\r\n");
-            for (name, value) in trailers {
-                for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), CRLF] {
-                    self.pending.extend_from_slice(part);
-                }
-            }
+            put_fields(&mut self.pending, &trailers.headers, &trailers.spelling);
             self.pending.extend_from_slice(CRLF);
         }
         self.flush().await
@@ -149,7 +147,7 @@ pub(super) async fn pump<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
     coding: Coding,
     progress: BodyProgress<'_>,
 ) -> Result<(), PumpError<BodyError, io::Error>> {
-    let trailers = loop {
+    let mut trailers = loop {
         let decoded = body.decode(&mut source.buffer);
         match decoded.map_err(|malformed| PumpError::Source(malformed.into()))? {
             BodyPiece::Data(data) => {
@@ -162,14 +160,14 @@ pub(super) async fn pump<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
             BodyPiece::NeedsMore => {
                 sink.flush().await.map_err(PumpError::Sink)?;
                 match source.fill().await {
-                    Ok(0) if body.ends_with_connection() => break HeaderMap::new(),
+                    Ok(0) if body.ends_with_connection() => break Fields::default(),
                     Ok(0) | Err(_) => return Err(PumpError::Source(BodyError::CutShort)),
                     Ok(_) => {}
                 }
             }
         }
     };
-    let trailers = progress.trailers(trailers);
+    progress.retain_trailers(&mut trailers.headers);
     let finished = sink.finish(&trailers, coding).await;
     finished.map_err(PumpError::Sink)
 }

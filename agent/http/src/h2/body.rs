@@ -4,16 +4,22 @@
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::task::{Poll, ready};
+use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderValue, Response, StatusCode};
+use tokio::time::{sleep, timeout};
 
 use super::super::gate::{BodyError, JudgedBody};
-use super::super::h1::retain_trailers;
 use super::super::head::{RequestHead, take_expect};
 use super::super::progress::{BodyProgress, PumpError};
+use super::payload::Payload;
+
+/// How long a receiver may take nothing of what a sender sent before it broke off. As long as the kernel
+/// keeps what a closed connection has sent.
+const STALLED: Duration = Duration::from_secs(120);
 
 /// A client's body.
 pub(super) struct Body {
@@ -26,7 +32,7 @@ pub(super) struct Body {
 /// A client's body, for the gate to read.
 pub(super) struct ReadableBody<'a, 'b> {
     pub(super) body: &'a mut Body,
-    pub(super) respond: &'a RefCell<&'b mut SendResponse<Bytes>>,
+    pub(super) respond: &'a RefCell<&'b mut SendResponse<Payload>>,
 }
 
 impl Body {
@@ -110,55 +116,85 @@ impl Waiting {
 }
 
 /// Copies a body with its trailers to its end. `held` comes first: it was read before, and its window
-/// was released then.
-pub(super) async fn pump(
+/// was released then. If the sender breaks off, what it had sent is passed on before this fails.
+pub(super) async fn pump<B: Buf + From<Bytes>>(
     held: Bytes,
     source: &mut RecvStream,
-    sink: &mut SendStream<Bytes>,
+    sink: &mut SendStream<B>,
     progress: BodyProgress<'_>,
 ) -> Result<(), PumpError<h2::Error, Reason>> {
     let mut released = held.len();
     let mut waiting = Waiting::default();
     waiting.push(held);
-    let mut is_read = false;
-    while !is_read || waiting.len() > 0 {
+    let mut reading = Reading::Open;
+    while matches!(reading, Reading::Open) || waiting.len() > 0 {
         if waiting.len() > 0 {
             sink.reserve_capacity(waiting.len());
         }
         tokio::select! {
-            data = source.data(), if !is_read => match data.transpose().map_err(PumpError::Source)? {
-                Some(data) => waiting.push(data),
-                None => is_read = true,
+            data = source.data(), if matches!(reading, Reading::Open) => match data.transpose() {
+                Ok(Some(data)) => waiting.push(data),
+                Ok(None) => reading = Reading::Ended,
+                Err(error) => reading = Reading::BrokenOff(error),
             },
             room = room(sink, waiting.len() > 0) => {
                 let data = waiting.take(room?);
                 let length = data.len();
-                let is_last = waiting.len() == 0 && source.is_end_stream();
-                sink.send_data(data, is_last).map_err(not_taken)?;
+                let is_last = waiting.len() == 0
+                    && !matches!(reading, Reading::BrokenOff(_))
+                    && source.is_end_stream();
+                sink.send_data(data.into(), is_last).map_err(not_taken)?;
                 progress.carried(length);
                 let known = released.min(length);
                 released -= known;
-                let given = source.flow_control().release_capacity(length - known);
-                given.map_err(PumpError::Source)?;
+                // A stream that has been reset in the meantime has no window.
+                let _ = source.flow_control().release_capacity(length - known);
                 if is_last {
                     return Ok(());
                 }
             }
+            () = stalled(), if matches!(reading, Reading::BrokenOff(_)) => {
+                return Err(PumpError::Sink(Reason::CANCEL));
+            }
         }
     }
+    if let Reading::BrokenOff(error) = reading {
+        return Err(PumpError::Source(error));
+    }
     match source.trailers().await.map_err(PumpError::Source)? {
-        Some(trailers) => {
-            let kept = progress.trailers(retain_trailers(trailers));
-            sink.send_trailers(kept)
+        Some(mut trailers) => {
+            progress.retain_trailers(&mut trailers);
+            sink.send_trailers(trailers)
         }
-        None => sink.send_data(Bytes::new(), true),
+        None => sink.send_data(Bytes::new().into(), true),
     }
     .map_err(not_taken)
 }
 
+/// Resolves when a receiver has taken nothing for too long.
+async fn stalled() {
+    sleep(STALLED).await;
+}
+
+/// The state of the sender's side.
+enum Reading {
+    Open,
+    Ended,
+    BrokenOff(h2::Error),
+}
+
+/// Waits until h2 has written what was sent on a stream, so that a reset does not overtake it.
+pub(super) async fn written(sink: &mut SendStream<Payload>) {
+    let (mark, written) = Payload::mark();
+    if sink.send_data(mark, false).is_ok() {
+        // The mark is dropped, too, if the stream is reset.
+        let _ = timeout(STALLED, written).await;
+    }
+}
+
 /// Waits for the receiver's window, if it is wanted, or for the receiver's reset.
-async fn room(
-    sink: &mut SendStream<Bytes>,
+async fn room<B: Buf>(
+    sink: &mut SendStream<B>,
     is_wanted: bool,
 ) -> Result<usize, PumpError<h2::Error, Reason>> {
     poll_fn(|context| {

@@ -14,17 +14,18 @@ use http::{HeaderMap, Method, Request, Response, StatusCode};
 
 use super::super::gate::{Gate, PermittedRequest, Rejection, RequestOutcome};
 use super::super::h1::remove_connection_headers;
-use super::super::head::RequestHead;
 use super::super::progress::{MessageKind, Progress, PumpError};
-use super::application::{Application, NotSent};
-use super::body::{Body, ReadableBody, pump};
-use super::request::{read, write};
+use super::application::{Application, Need, NotSent};
+use super::body::{Body, ReadableBody, pump, written};
+use super::heads::HeadShare;
+use super::payload::Payload;
+use super::request::{ReadRequest, read, write};
 use ambit_datapath::{BodyPresence, ReadyRequests, SentRequest};
 use ambit_relay::Meter;
 
 /// What all exchanges of a connection share.
 pub(super) struct Shared<'a, G> {
-    pub(super) application: Application,
+    pub(super) application: Application<'a, G>,
     pub(super) gate: &'a G,
     pub(super) meter: &'a Meter,
 }
@@ -33,16 +34,18 @@ pub(super) struct Shared<'a, G> {
 pub(super) async fn exchange<G: Gate>(
     shared: &Shared<'_, G>,
     request: Request<RecvStream>,
-    mut respond: SendResponse<Bytes>,
+    mut respond: SendResponse<Payload>,
+    _share: HeadShare,
 ) {
     let (parts, stream) = request.into_parts();
-    let mut head = match read(parts) {
-        Ok(head) => head,
+    let mut request = match read(parts) {
+        Ok(request) => request,
         Err(refused) => {
             tracing::debug!(%refused, "a request was refused");
             return answer(&mut respond, refused.status());
         }
     };
+    let head = &mut request.head;
     let mut body = Body::new(stream, head.headers.get(CONTENT_LENGTH));
     let decided = {
         let answering = RefCell::new(&mut respond);
@@ -51,7 +54,7 @@ pub(super) async fn exchange<G: Gate>(
             respond: &answering,
         };
         tokio::select! {
-            decided = shared.gate.decide(&mut head, &mut reading) => decided,
+            decided = shared.gate.decide(head, &mut reading) => decided,
             _ = poll_fn(|context| answering.borrow_mut().poll_reset(context)) => return,
         }
     };
@@ -59,7 +62,7 @@ pub(super) async fn exchange<G: Gate>(
         Ok(mut grant) => {
             let progress = Progress::new(shared.meter, grant.response_mutations());
             let progress = progress.withholding(grant.injected_headers());
-            let carrying = permitted(shared, &head, body, &mut respond, &mut grant, &progress);
+            let carrying = permitted(shared, request, body, &mut respond, &mut grant, &progress);
             let outcome = carrying.await;
             grant.finish(&progress.summary(outcome));
         }
@@ -69,38 +72,32 @@ pub(super) async fn exchange<G: Gate>(
 
 async fn permitted<G: Gate>(
     shared: &Shared<'_, G>,
-    head: &RequestHead,
+    request: ReadRequest,
     body: Body,
-    respond: &mut SendResponse<Bytes>,
+    respond: &mut SendResponse<Payload>,
     grant: &mut G::Permitted,
     progress: &Progress<'_>,
 ) -> RequestOutcome {
-    let Some(request) = write(head) else {
+    let need = match &request.protocol {
+        Some(_) => Need::ExtendedConnect,
+        None => Need::Stream,
+    };
+    let Some(request) = write(request) else {
         progress.answered(StatusCode::INTERNAL_SERVER_ERROR);
         answer(respond, StatusCode::INTERNAL_SERVER_ERROR);
         return RequestOutcome::ClientFailed;
     };
-    let application = &shared.application;
-    let requests = match application.open(grant.permit()).await {
-        Ok(requests) => requests,
-        Err(reason) => return not_sent(respond, progress, &reason),
+    let ready = match stream(shared, need, respond, grant).await {
+        Ok(ready) => ready,
+        Err(unsent) => return not_sent(respond, progress, unsent),
     };
-    let ready = tokio::select! {
-        biased;
-        () = grant.revoked() => return revoke(respond),
-        ready = application.ready(requests) => ready,
-        _ = poll_fn(|context| respond.poll_reset(context)) => return RequestOutcome::ClientFailed,
+    let follows = match body.is_empty() {
+        true => BodyPresence::Empty,
+        false => BodyPresence::Follows,
     };
-    let sent = ready.and_then(|ready: ReadyRequests| {
-        let follows = match body.is_empty() {
-            true => BodyPresence::Empty,
-            false => BodyPresence::Follows,
-        };
-        Ok(ready.send(grant.permit(), request, follows)?)
-    });
-    let sent = match sent {
+    let sent = match ready.send(grant.permit(), request, follows) {
         Ok(sent) => sent,
-        Err(reason) => return not_sent(respond, progress, &reason),
+        Err(error) => return not_sent(respond, progress, Unsent::Not(error.into())),
     };
     let relayed = tokio::select! {
         biased;
@@ -128,28 +125,78 @@ async fn permitted<G: Gate>(
 
 /// Ends a request that is no longer permitted. Its stream to the application is reset when it is
 /// dropped.
-fn revoke(respond: &mut SendResponse<Bytes>) -> RequestOutcome {
+fn revoke(respond: &mut SendResponse<Payload>) -> RequestOutcome {
     respond.send_reset(Reason::CANCEL);
     RequestOutcome::Revoked
 }
 
-fn not_sent(
-    respond: &mut SendResponse<Bytes>,
-    progress: &Progress<'_>,
-    reason: &NotSent,
-) -> RequestOutcome {
-    tracing::debug!(%reason, "a permitted request was not sent");
-    match reason {
-        NotSent::Drains => respond.send_reset(Reason::REFUSED_STREAM),
-        NotSent::Failed(_) => {
-            progress.answered(StatusCode::BAD_GATEWAY);
-            answer(respond, StatusCode::BAD_GATEWAY);
+/// Why a permitted request was not sent.
+enum Unsent {
+    Not(NotSent),
+    /// The application has connections, but none that has what the request needs.
+    NotSupported,
+    Revoked,
+    ClientLeft,
+}
+
+/// Waits until the application takes another request.
+async fn stream<G: Gate>(
+    shared: &Shared<'_, G>,
+    need: Need,
+    respond: &mut SendResponse<Payload>,
+    grant: &mut G::Permitted,
+) -> Result<ReadyRequests, Unsent> {
+    let application = &shared.application;
+    loop {
+        let open = tokio::select! {
+            open = application.open(grant.permit()) => open.map_err(Unsent::Not)?,
+            _ = poll_fn(|context| respond.poll_reset(context)) => return Err(Unsent::ClientLeft),
+        };
+        let number = open.number();
+        let ready = tokio::select! {
+            biased;
+            () = grant.revoked() => return Err(Unsent::Revoked),
+            ready = open.ready(need) => ready,
+            _ = poll_fn(|context| respond.poll_reset(context)) => return Err(Unsent::ClientLeft),
+        };
+        match ready {
+            Ok(ready) => return ready.ok_or(Unsent::NotSupported),
+            Err(error) => {
+                tracing::debug!(%error, "an application's connection takes no more requests");
+                application.close(number);
+            }
         }
     }
+}
+
+fn not_sent(
+    respond: &mut SendResponse<Payload>,
+    progress: &Progress<'_>,
+    unsent: Unsent,
+) -> RequestOutcome {
+    let status = match unsent {
+        Unsent::Revoked => return revoke(respond),
+        Unsent::ClientLeft => return RequestOutcome::ClientFailed,
+        Unsent::Not(NotSent::Drains) => {
+            // The request was not processed, and may be sent again.
+            respond.send_reset(Reason::REFUSED_STREAM);
+            return RequestOutcome::ApplicationFailed;
+        }
+        Unsent::Not(NotSent::Failed(error)) => {
+            tracing::debug!(%error, "a permitted request was not sent");
+            StatusCode::BAD_GATEWAY
+        }
+        Unsent::NotSupported => {
+            tracing::debug!("the application does not announce SETTINGS_ENABLE_CONNECT_PROTOCOL");
+            StatusCode::NOT_IMPLEMENTED
+        }
+    };
+    progress.answered(status);
+    answer(respond, status);
     RequestOutcome::ApplicationFailed
 }
 
-fn answer(respond: &mut SendResponse<Bytes>, status: StatusCode) {
+fn answer(respond: &mut SendResponse<Payload>, status: StatusCode) {
     let rejection = Rejection {
         status,
         headers: HeaderMap::new(),
@@ -158,7 +205,7 @@ fn answer(respond: &mut SendResponse<Bytes>, status: StatusCode) {
     reject(respond, &Method::GET, rejection);
 }
 
-fn reject(respond: &mut SendResponse<Bytes>, method: &Method, rejection: Rejection) {
+fn reject(respond: &mut SendResponse<Payload>, method: &Method, rejection: Rejection) {
     let Rejection {
         status,
         headers,
@@ -176,7 +223,7 @@ fn reject(respond: &mut SendResponse<Bytes>, method: &Method, rejection: Rejecti
     if let Ok(mut send) = respond.send_response(response, is_last)
         && !is_last
     {
-        let _ = send.send_data(body, true);
+        let _ = send.send_data(body.into(), true);
     }
 }
 
@@ -195,7 +242,7 @@ enum ExchangeFailure {
 async fn relay(
     mut body: Body,
     sent: SentRequest,
-    respond: &mut SendResponse<Bytes>,
+    respond: &mut SendResponse<Payload>,
     progress: &Progress<'_>,
 ) -> Result<(), ExchangeFailure> {
     let SentRequest {
@@ -257,7 +304,7 @@ async fn upload(
 /// Carries the response. A failure comes with the reason to reset the application's stream with.
 async fn download(
     mut response: ResponseFuture,
-    respond: &mut SendResponse<Bytes>,
+    respond: &mut SendResponse<Payload>,
     progress: &Progress<'_>,
 ) -> Result<(), (ExchangeFailure, Option<Reason>)> {
     let lost = |error| (failure(&error), None);
@@ -299,7 +346,10 @@ async fn download(
     {
         Ok(()) => Ok(()),
         Err(PumpError::Sink(reason)) => Err(client_left(Some(reason))),
-        Err(PumpError::Source(error)) => Err(lost(error)),
+        Err(PumpError::Source(error)) => {
+            written(&mut send).await;
+            Err(lost(error))
+        }
     }
 }
 

@@ -1,21 +1,24 @@
 //! HTTP/2 with prior knowledge (RFC 9113): each of the client's streams is judged on its own.
 //!
 //! HTTP/2 to the application begins with the first permitted request. When the application accepts no
-//! more requests, the client is sent GOAWAY, and requests that are under way continue.
+//! more requests, the client is sent GOAWAY at once, and requests that are under way continue. Those that the
+//! client sends before it has seen GOAWAY go over another connection to the application.
 
 mod application;
 mod body;
 mod exchange;
+mod heads;
+mod payload;
 mod request;
 
-use std::pin::pin;
-
-use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use h2::Reason;
 use tokio::time::timeout;
 
 use self::application::Application;
 use self::exchange::{Shared, exchange};
+use self::heads::Heads;
+use self::payload::Payload;
 use super::client::{Client, Downstream};
 use super::gate::Gate;
 use super::serve::HttpLimits;
@@ -31,8 +34,9 @@ const CONNECTION_WINDOW: u32 = 16 * STREAM_WINDOW;
 /// Payload of a DATA frame.
 const FRAME: u32 = 32 << 10;
 
-/// The most requests that a client may have under way on one connection.
-const STREAMS: u32 = 256;
+/// The most requests that a client may have under way on one connection. Their heads have a bound of their own
+/// (`heads`).
+const STREAMS: u32 = 1024;
 
 /// The most streams that a peer may reset before they are accepted. Beyond that the connection is
 /// closed (HTTP/2 rapid reset, CVE-2023-44487).
@@ -50,48 +54,53 @@ pub(super) async fn serve<D: Downstream>(
     meter: &Meter,
 ) {
     let settings = server_settings(limits.head_size);
-    let mut connection = match settings.handshake::<_, Bytes>(client.clone()).await {
+    let mut connection = match settings.handshake::<_, Payload>(client.clone()).await {
         Ok(connection) => connection,
         Err(error) => return tracing::debug!(%error, "a client's HTTP/2 handshake failed"),
     };
-    let (application, driver) = Application::new(application, limits.head_size);
-    let mut driver = pin!(driver);
-    let mut is_driven = true;
+    let settings = client_settings(limits.head_size);
     let shared = Shared {
-        application,
+        application: Application::new(application, gate, settings),
         gate,
         meter,
     };
+    let heads = Heads::default();
     let mut exchanges = FuturesUnordered::new();
-    loop {
+    let mut drivers = FuturesUnordered::new();
+    let ended = loop {
         tokio::select! {
             accepted = connection.accept() => match accepted {
-                Some(Ok((request, respond))) => exchanges.push(exchange(&shared, request, respond)),
-                Some(Err(error)) => return tracing::debug!(%error, "a client's HTTP/2 connection failed"),
-                None => break,
+                Some(Ok((request, mut respond))) => match heads.take(&request) {
+                    Some(share) => exchanges.push(exchange(&shared, request, respond, share)),
+                    None => respond.send_reset(Reason::REFUSED_STREAM),
+                },
+                Some(Err(error)) => break Err(error),
+                None => break Ok(()),
             },
             Some(()) = exchanges.next() => {}
-            ended = &mut driver, if is_driven => {
-                is_driven = false;
-                if let Err(error) = ended {
-                    tracing::debug!(%error, "an application's HTTP/2 connection failed");
-                }
-                connection.graceful_shutdown();
+            Some(()) = drivers.next() => {}
+            undriven = shared.application.undriven() => {
+                drivers.push(shared.application.drive(undriven));
             }
             () = shared.application.drains() => connection.graceful_shutdown(),
         }
-    }
-    if !exchanges.is_empty() {
-        return client.abort();
-    }
-    drop((exchanges, connection));
-    shared.application.end();
-    let ending = async {
-        if is_driven {
-            let _ = driver.await;
-        }
     };
-    let _ = timeout(limits.linger, async { tokio::join!(ending, client.end()) }).await;
+    match ended {
+        Ok(()) if exchanges.is_empty() => {
+            drop((exchanges, connection));
+            shared.application.end();
+            let driven = async { while drivers.next().await.is_some() {} };
+            let _ = timeout(limits.linger, async { tokio::join!(driven, client.end()) }).await;
+        }
+        Err(error) if !error.is_io() => {
+            tracing::debug!(%error, "a client's HTTP/2 connection failed");
+            // The client has been sent GOAWAY, which a reset could overtake. The application's connections are
+            // reset.
+            drop((exchanges, drivers, connection));
+            let _ = timeout(limits.linger, client.end()).await;
+        }
+        Ok(()) | Err(_) => client.abort(),
+    }
 }
 
 /// The settings towards a client; a head may have `head_size` bytes.
@@ -103,6 +112,7 @@ fn server_settings(head_size: usize) -> h2::server::Builder {
         .max_frame_size(FRAME)
         .max_header_list_size(header_list(head_size))
         .max_concurrent_streams(STREAMS)
+        .enable_connect_protocol()
         .max_pending_accept_reset_streams(PENDING_RESETS)
         .max_local_error_reset_streams(Some(OWN_RESETS))
         .max_send_buffer_size(FRAME as usize);

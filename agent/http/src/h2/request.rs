@@ -1,8 +1,13 @@
 //! The head of an HTTP/2 request, checked as strictly as HTTP/1's.
 //!
+//! Extended CONNECT (RFC 8441), which asks for another protocol on a stream, is judged as what it is in HTTP/1:
+//! a GET with Upgrade. So one policy holds for both, as in Envoy. A protocol that carries requests of its own is
+//! refused, since those would not be judged.
+//!
 //! h2 joins no fields: clients may send several `cookie` lines (RFC 9113, section 8.2.3), and policy
 //! sees each.
 
+use h2::ext::Protocol;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
 };
@@ -10,15 +15,18 @@ use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, Method, Request, StatusCode, Uri, Version};
 
-use super::super::h1::{MOST_FIELDS, remove_connection_headers};
+use super::super::h1::{MOST_FIELDS, remove_connection_headers, upgrade_to};
 use super::super::head::{RequestHead, is_authority, is_target};
 
 /// Why a request is refused before it is judged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub(super) enum Refused {
-    /// CONNECT, which asks for a tunnel, with or without another protocol in it.
+    /// CONNECT, which asks for a tunnel.
     #[error("CONNECT is not supported")]
     Connect,
+    /// Extended CONNECT to a protocol that carries requests, or that is malformed.
+    #[error("extended CONNECT to this protocol is not supported")]
+    Protocol,
     /// The method is not in upper case.
     #[error("the method is not a token in upper case")]
     Method,
@@ -41,26 +49,40 @@ impl Refused {
     pub(super) const fn status(self) -> StatusCode {
         match self {
             Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Protocol => StatusCode::NOT_IMPLEMENTED,
             Self::TooManyHeaders => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Method | Self::Authority | Self::Path | Self::Header => StatusCode::BAD_REQUEST,
         }
     }
 }
 
+/// A request that was read.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) struct ReadRequest {
+    /// The head that is judged.
+    pub(super) head: RequestHead,
+    /// The protocol that extended CONNECT asks for.
+    pub(super) protocol: Option<Protocol>,
+}
+
 /// Reads a request's head.
 ///
 /// # Errors
 /// [`Refused`].
-pub(super) fn read(parts: Parts) -> Result<RequestHead, Refused> {
+pub(super) fn read(parts: Parts) -> Result<ReadRequest, Refused> {
     let Parts {
         method,
         uri,
         mut headers,
+        mut extensions,
         ..
     } = parts;
-    if method == Method::CONNECT {
-        return Err(Refused::Connect);
-    }
+    let protocol = extensions.remove::<Protocol>();
+    let method = match (method, &protocol) {
+        (Method::CONNECT, None) => return Err(Refused::Connect),
+        (Method::CONNECT, Some(_)) => Method::GET,
+        (method, _) => method,
+    };
     if method
         .as_str()
         .bytes()
@@ -69,6 +91,10 @@ pub(super) fn read(parts: Parts) -> Result<RequestHead, Refused> {
         return Err(Refused::Method);
     }
     check_headers(&headers)?;
+    if let Some(protocol) = &protocol {
+        let upgrade = upgrade_to(protocol.as_str()).ok_or(Refused::Protocol)?;
+        headers.insert(UPGRADE, upgrade);
+    }
     let authority = authority(&uri, &headers)?;
     headers.remove(HOST);
     let target = uri.path_and_query().map_or("", PathAndQuery::as_str);
@@ -76,14 +102,15 @@ pub(super) fn read(parts: Parts) -> Result<RequestHead, Refused> {
     if !is_form || !is_target(target) {
         return Err(Refused::Path);
     }
-    Ok(RequestHead {
+    let head = RequestHead {
         method,
         scheme: Some(uri.scheme().cloned().unwrap_or(Scheme::HTTP)),
         authority,
         target: target.to_owned(),
         headers,
         version: Version::HTTP_2,
-    })
+    };
+    Ok(ReadRequest { head, protocol })
 }
 
 fn check_headers(headers: &HeaderMap) -> Result<(), Refused> {
@@ -138,22 +165,29 @@ fn authority(uri: &Uri, headers: &HeaderMap) -> Result<String, Refused> {
 }
 
 /// Returns the request to send; `None` if the gate changed it into one that cannot be sent.
-pub(super) fn write(head: &RequestHead) -> Option<Request<()>> {
+pub(super) fn write(request: ReadRequest) -> Option<Request<()>> {
+    let ReadRequest { head, protocol } = request;
     if !is_target(&head.target) || !is_authority(&head.authority) {
         return None;
     }
     let uri = Uri::builder()
-        .scheme(head.scheme.clone().unwrap_or(Scheme::HTTP))
+        .scheme(head.scheme.unwrap_or(Scheme::HTTP))
         .authority(head.authority.as_str())
         .path_and_query(head.target.as_str())
         .build();
     let mut request = Request::new(());
-    *request.method_mut() = head.method.clone();
     *request.uri_mut() = uri.ok()?;
     *request.version_mut() = Version::HTTP_2;
+    *request.method_mut() = match protocol {
+        Some(protocol) => {
+            request.extensions_mut().insert(protocol);
+            Method::CONNECT
+        }
+        None => head.method,
+    };
     let wants_trailers = head.headers.contains_key(TE);
     let headers = request.headers_mut();
-    *headers = head.headers.clone();
+    *headers = head.headers;
     remove_connection_headers(headers);
     headers.remove(HOST);
     headers.remove(TRANSFER_ENCODING);
@@ -178,10 +212,10 @@ mod tests {
     #[test]
     fn a_head_is_written_as_it_was_read() {
         let sent = [("te", "trailers"), ("cookie", "a=1"), ("cookie", "b=2")];
-        let head = read(request("https://a.com:80/x?y", &sent)).unwrap();
-        assert_eq!(head.authority, "a.com:80");
-        assert_eq!(head.target, "/x?y");
-        let written = write(&head).unwrap();
+        let request = read(request("https://a.com:80/x?y", &sent)).unwrap();
+        assert_eq!(request.head.authority, "a.com:80");
+        assert_eq!(request.head.target, "/x?y");
+        let written = write(request).unwrap();
         assert_eq!(written.uri(), "https://a.com:80/x?y");
         assert_eq!(written.headers()["te"], "trailers");
         assert_eq!(written.headers().get_all("cookie").iter().count(), 2);
@@ -190,7 +224,7 @@ mod tests {
     #[test]
     fn host_stands_in_for_the_authority_and_must_not_differ() {
         let own =
-            |uri, hosts: &[(&str, &str)]| read(request(uri, hosts)).map(|head| head.authority);
+            |uri, hosts: &[(&str, &str)]| read(request(uri, hosts)).map(|read| read.head.authority);
         assert_eq!(own("/x", &[("host", "a.com")]), Ok("a.com".to_owned()));
         assert_eq!(
             own("http://a.com/", &[("host", "A.com")]),
@@ -244,8 +278,38 @@ mod tests {
 
     #[test]
     fn a_gate_cannot_make_it_another_request() {
-        let mut head = read(request("http://a.com/", &[])).unwrap();
-        head.target = "/\r\nx".to_owned();
-        assert!(write(&head).is_none());
+        let mut request = read(request("http://a.com/", &[])).unwrap();
+        request.head.target = "/\r\nx".to_owned();
+        assert!(write(request).is_none());
+    }
+
+    fn extended(protocol: &str) -> Result<ReadRequest, Refused> {
+        let mut connect = request("http://a.com/chat", &[("upgrade-insecure-requests", "1")]);
+        connect.method = Method::CONNECT;
+        connect.extensions.insert(Protocol::from(protocol));
+        read(connect)
+    }
+
+    #[test]
+    fn extended_connect_is_judged_as_an_upgrade_and_sent_as_it_came() {
+        let request = extended("websocket").unwrap();
+        assert_eq!(request.head.method, Method::GET);
+        assert_eq!(request.head.target, "/chat");
+        assert_eq!(request.head.headers["upgrade"], "websocket");
+        let sent = write(request).unwrap();
+        assert_eq!(sent.method(), Method::CONNECT);
+        assert_eq!(sent.uri(), "http://a.com/chat");
+        assert!(!sent.headers().contains_key("upgrade"));
+        let protocol = sent.extensions().get::<Protocol>().unwrap();
+        assert_eq!(protocol.as_str(), "websocket");
+    }
+
+    #[test]
+    fn extended_connect_to_protocols_that_carry_requests_is_refused() {
+        for protocol in [
+            "h2c", "HTTP/2.0", "h2", "tls/1.2", "spdy/3.1", "", "a b", "a,h2c", "\u{e9}",
+        ] {
+            assert_eq!(extended(protocol), Err(Refused::Protocol), "{protocol}");
+        }
     }
 }

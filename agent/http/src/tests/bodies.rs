@@ -4,7 +4,7 @@
 use super::*;
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
-const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+const GET: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 const SENT: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 const CONTINUE: &str = "HTTP/1.1 100 Continue\r\n\r\n";
 
@@ -31,7 +31,7 @@ fn a_body_that_the_gate_read_is_passed_on_whole_before_the_next_request() {
         let mut scene = Scene::new().await;
         for (wanted, seen) in [(2, "hello"), (5, "hello"), (99, "hello")] {
             let sent = format!(
-                "POST / HTTP/1.1\r\nHost: a\r\nX-Show: {wanted}\r\nContent-Length: 5\r\n\r\nhello"
+                "POST / HTTP/1.1\r\nhost: a\r\nx-show: {wanted}\r\ncontent-length: 5\r\n\r\nhello"
             );
             let got = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nhello";
             scene.pass(&sent, got).await;
@@ -47,7 +47,7 @@ fn a_body_that_the_gate_read_is_passed_on_whole_before_the_next_request() {
 fn no_byte_is_passed_on_before_the_gate_has_read_what_it_wants() {
     run(async {
         let mut scene = Scene::new().await;
-        let begun = "POST / HTTP/1.1\r\nHost: a\r\nX-Show: 4\r\nContent-Length: 8\r\n\r\nabc";
+        let begun = "POST / HTTP/1.1\r\nhost: a\r\nx-show: 4\r\ncontent-length: 8\r\n\r\nabc";
         scene.client.write_all(begun.as_bytes()).await.unwrap();
         ensure_unsent(&scene).await;
         scene
@@ -64,9 +64,9 @@ fn no_byte_is_passed_on_before_the_gate_has_read_what_it_wants() {
 #[test]
 fn chunks_and_trailers_are_passed_on_after_the_part_that_the_gate_read() {
     run(async {
-        let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n";
+        let head = "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n";
         let got = "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n";
-        let chunks = "3\r\nabc\r\n2\r\nde\r\n0\r\nX-Sum: 1\r\nHost: b\r\n\r\n";
+        let chunks = "3\r\nabc\r\n2\r\nde\r\n0\r\nx-sum: 1\r\nhost: b\r\n\r\n";
         for (wanted, seen, passed) in [
             (1, "abc", "3\r\nabc\r\n2\r\nde\r\n"),
             (4, "abcde", "5\r\nabcde\r\n"),
@@ -89,8 +89,8 @@ fn a_request_without_a_body_is_not_waited_for() {
     run(async {
         let mut scene = Scene::new().await;
         for sent in [
-            "GET / HTTP/1.1\r\nHost: a\r\nX-Show: 9\r\n\r\n",
-            "GET / HTTP/1.1\r\nHost: a\r\nX-Show: 9\r\nExpect: 100-continue\r\n\r\n",
+            "GET / HTTP/1.1\r\nhost: a\r\nx-show: 9\r\n\r\n",
+            "GET / HTTP/1.1\r\nhost: a\r\nx-show: 9\r\nexpect: 100-continue\r\n\r\n",
         ] {
             scene.client.write_all(sent.as_bytes()).await.unwrap();
             expect(&mut scene.application, "GET / HTTP/1.1\r\nhost: a\r\n").await;
@@ -109,7 +109,7 @@ fn a_request_without_a_body_is_not_waited_for() {
 fn a_client_that_expects_100_continue_gets_it_once() {
     run(async {
         let mut scene = Scene::new().await;
-        let head = "POST / HTTP/1.1\r\nHost: a\r\nX-Show: 9\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
+        let head = "POST / HTTP/1.1\r\nhost: a\r\nx-show: 9\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n";
         scene.client.write_all(head.as_bytes()).await.unwrap();
         expect(&mut scene.client, CONTINUE).await;
         ensure_unsent(&scene).await;
@@ -125,7 +125,7 @@ fn no_other_client_gets_100_continue() {
     run(async {
         let mut scene = Scene::new().await;
         let head =
-            "POST /denied HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
+            "POST /denied HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n";
         scene.client.write_all(head.as_bytes()).await.unwrap();
         assert!(
             read_to_end(&mut scene.client)
@@ -141,9 +141,9 @@ fn no_other_client_gets_100_continue() {
 fn the_rest_of_a_denied_requests_body_is_not_read_as_a_request() {
     run(async {
         let mut scene = Scene::new().await;
-        let inner = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
+        let inner = "GET /smuggled HTTP/1.1\r\nhost: a\r\n\r\n";
         let outer = format!(
-            "POST /denied HTTP/1.1\r\nHost: a\r\nX-Show: 3\r\nContent-Length: {}\r\n\r\n",
+            "POST /denied HTTP/1.1\r\nhost: a\r\nx-show: 3\r\ncontent-length: {}\r\n\r\n",
             inner.len()
         );
         scene.client.write_all(outer.as_bytes()).await.unwrap();
@@ -164,7 +164,7 @@ fn the_rest_of_a_denied_requests_body_is_not_read_as_a_request() {
 fn a_denied_requests_chunks_end_the_connection_unless_all_have_arrived() {
     run(async {
         let head =
-            "POST /denied HTTP/1.1\r\nHost: a\r\nX-Show: 9\r\nTransfer-Encoding: chunked\r\n\r\n";
+            "POST /denied HTTP/1.1\r\nhost: a\r\nx-show: 9\r\ntransfer-encoding: chunked\r\n\r\n";
         let mut scene = Scene::new().await;
         let all = format!("{head}1\r\na\r\n0\r\n\r\n");
         scene.client.write_all(all.as_bytes()).await.unwrap();
@@ -193,7 +193,7 @@ fn a_malformed_body_is_refused_before_a_byte_of_the_request_is_passed_on() {
         for broken in ["5\r\nhelloX\r\n", "5\nhello\r\n", "0x5\r\nhello\r\n"] {
             let mut scene = Scene::new().await;
             let sent = format!(
-                "POST / HTTP/1.1\r\nHost: a\r\nX-Show: 99\r\nTransfer-Encoding: chunked\r\n\r\n{broken}{GET}"
+                "POST / HTTP/1.1\r\nhost: a\r\nx-show: 99\r\ntransfer-encoding: chunked\r\n\r\n{broken}{GET}"
             );
             scene.client.write_all(sent.as_bytes()).await.unwrap();
             let answer = read_to_end(&mut scene.client).await;
@@ -213,7 +213,7 @@ fn a_malformed_body_is_refused_before_a_byte_of_the_request_is_passed_on() {
 fn a_body_that_breaks_off_is_not_passed_on() {
     run(async {
         let mut scene = Scene::new().await;
-        let sent = "POST / HTTP/1.1\r\nHost: a\r\nX-Show: 9\r\nContent-Length: 9\r\n\r\nhello";
+        let sent = "POST / HTTP/1.1\r\nhost: a\r\nx-show: 9\r\ncontent-length: 9\r\n\r\nhello";
         scene.client.write_all(sent.as_bytes()).await.unwrap();
         scene.client.shutdown().await.unwrap();
         let _ = scene.client.read_to_end(&mut Vec::new()).await;
@@ -228,7 +228,7 @@ fn a_large_body_arrives_intact_after_the_part_that_the_gate_read() {
         let mut scene = Scene::new().await;
         let body: Vec<u8> = (0..LARGE).map(|place| (place % 251) as u8).collect();
         let head = format!(
-            "POST / HTTP/1.1\r\nHost: a\r\nX-Show: 8192\r\nContent-Length: {LARGE}\r\n\r\n"
+            "POST / HTTP/1.1\r\nhost: a\r\nx-show: 8192\r\ncontent-length: {LARGE}\r\n\r\n"
         );
         let got = format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {LARGE}\r\n\r\n");
         scene.client.write_all(head.as_bytes()).await.unwrap();

@@ -2,7 +2,7 @@
 
 use super::*;
 
-const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+const GET: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 const SENT: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 const DENIED: &str = "HTTP/1.1 403 Forbidden\r\ncontent-length: 19\r\n\r\nRBAC: access denied";
@@ -13,7 +13,7 @@ const DENIED_LAST: &str =
 fn only_permitted_requests_reach_the_application() {
     run(async {
         let mut scene = Scene::new().await;
-        let denied = "GET /denied HTTP/1.1\r\nHost: a\r\n\r\n";
+        let denied = "GET /denied HTTP/1.1\r\nhost: a\r\n\r\n";
         scene.client.write_all(denied.as_bytes()).await.unwrap();
         expect(&mut scene.client, DENIED).await;
         scene.pass(GET, SENT).await;
@@ -36,7 +36,7 @@ fn only_permitted_requests_reach_the_application() {
 fn the_head_as_the_gate_changed_it_is_sent() {
     run(async {
         let mut scene = Scene::new().await;
-        let sent = "GET /to-rewrite HTTP/1.1\r\nHost: a\r\nX-Untrusted: 1\r\nX-Kept: 2\r\n\r\n";
+        let sent = "GET /to-rewrite HTTP/1.1\r\nhost: a\r\nx-untrusted: 1\r\nx-kept: 2\r\n\r\n";
         let got = "GET /rewritten HTTP/1.1\r\nhost: a\r\nx-kept: 2\r\n\r\n";
         scene.pass(sent, got).await;
     });
@@ -46,7 +46,7 @@ fn the_head_as_the_gate_changed_it_is_sent() {
 fn policy_sees_what_the_application_sees() {
     run(async {
         let mut scene = Scene::new().await;
-        let sent = "GET http://A.com/x HTTP/1.1\r\nHost: a.com\r\nConnection: x-a, close\r\nX-A: 1\r\nX-B: 2\r\n\r\n";
+        let sent = "GET http://A.com/x HTTP/1.1\r\nhost: a.com\r\nconnection: x-a, close\r\nx-a: 1\r\nx-b: 2\r\n\r\n";
         let got = "GET /x HTTP/1.1\r\nhost: A.com\r\nx-b: 2\r\nconnection: close\r\n\r\n";
         scene.pass(sent, got).await;
         let head = scene.gate.0.heads.borrow()[0].clone();
@@ -59,7 +59,7 @@ fn policy_sees_what_the_application_sees() {
 fn pipelined_requests_are_judged_and_answered_in_their_order() {
     run(async {
         let mut scene = Scene::new().await;
-        let three = "GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /denied HTTP/1.1\r\nHost: a\r\n\r\n\r\nGET /3 HTTP/1.1\r\nHost: a\r\n\r\n";
+        let three = "GET /1 HTTP/1.1\r\nhost: a\r\n\r\nGET /denied HTTP/1.1\r\nhost: a\r\n\r\n\r\nGET /3 HTTP/1.1\r\nhost: a\r\n\r\n";
         scene
             .pass(three, "GET /1 HTTP/1.1\r\nhost: a\r\n\r\n")
             .await;
@@ -74,7 +74,7 @@ fn pipelined_requests_are_judged_and_answered_in_their_order() {
 fn chunks_and_trailers_pass_both_ways() {
     run(async {
         let mut scene = Scene::new().await;
-        let sent = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5;x=y\r\nhello\r\n0\r\nX-Sum: 1\r\nHost: b\r\nX-Auth-User: c\r\nX_Auth.User: c\r\n\r\n";
+        let sent = "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n5;x=y\r\nhello\r\n0\r\nx-sum: 1\r\nhost: b\r\nx-auth-user: c\r\nx_auth.user: c\r\n\r\n";
         let got = "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nx-sum: 1\r\n\r\n";
         scene.pass(sent, got).await;
         let answer = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\ngrpc-status: 0\r\n\r\n";
@@ -108,10 +108,44 @@ fn a_response_may_end_with_its_connection() {
 }
 
 #[test]
+fn what_an_application_sent_before_it_broke_off_arrives() {
+    run(async {
+        let length = "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\npart";
+        let chunked = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\npart\r\n";
+        let head = "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n";
+        for sent in [length, chunked, head] {
+            for linger in [None, Some(Duration::ZERO)] {
+                let mut scene = Scene::new().await;
+                scene.pass(GET, SENT).await;
+                scene.application.write_all(sent.as_bytes()).await.unwrap();
+                let application = socket2::SockRef::from(&scene.application);
+                application.set_linger(linger).unwrap();
+                drop(scene.application);
+                // The end of the connection shows that the response is not whole.
+                assert_eq!(read_to_end(&mut scene.client).await, sent);
+                drop(scene.client);
+                scene.serving.await.unwrap();
+                assert_eq!(scene.gate.outcomes(), [RequestOutcome::ApplicationFailed]);
+            }
+        }
+        // To a client of HTTP/1.0, an orderly end would make it whole.
+        let mut scene = Scene::new().await;
+        let old = "GET / HTTP/1.0\r\nhost: a\r\n\r\n";
+        let passed = "GET / HTTP/1.0\r\nhost: a\r\nconnection: close\r\n\r\n";
+        scene.pass(old, passed).await;
+        scene
+            .answer(chunked, "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\npart")
+            .await;
+        drop(scene.application);
+        ensure_reset(&mut scene.client).await;
+    });
+}
+
+#[test]
 fn responses_without_bodies_are_passed_on_without() {
     run(async {
         let mut scene = Scene::new().await;
-        let head = "HEAD / HTTP/1.1\r\nHost: a\r\n\r\n";
+        let head = "HEAD / HTTP/1.1\r\nhost: a\r\n\r\n";
         scene.pass(head, "HEAD / HTTP/1.1\r\nhost: a\r\n\r\n").await;
         let answer = "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n";
         scene.answer(answer, answer).await;
@@ -120,7 +154,7 @@ fn responses_without_bodies_are_passed_on_without() {
             let answer = format!("HTTP/1.1 {status}\r\n\r\n");
             scene.answer(&answer, &answer).await;
         }
-        let denied = "HEAD /denied HTTP/1.1\r\nHost: a\r\n\r\n";
+        let denied = "HEAD /denied HTTP/1.1\r\nhost: a\r\n\r\n";
         scene.client.write_all(denied.as_bytes()).await.unwrap();
         expect(
             &mut scene.client,
@@ -135,10 +169,10 @@ fn responses_without_bodies_are_passed_on_without() {
 fn http_1_0_is_spoken() {
     run(async {
         let mut scene = Scene::new().await;
-        let sent = "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n";
+        let sent = "GET / HTTP/1.0\r\nconnection: keep-alive\r\n\r\n";
         let got = "GET / HTTP/1.0\r\nconnection: keep-alive\r\n\r\n";
         scene.pass(sent, got).await;
-        let answer = "HTTP/1.0 200 OK\r\nContent-Length: 2\r\nConnection: keep-alive\r\n\r\nok";
+        let answer = "HTTP/1.0 200 OK\r\ncontent-length: 2\r\nconnection: keep-alive\r\n\r\nok";
         let kept = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: keep-alive\r\n\r\nok";
         scene.answer(answer, kept).await;
         scene
@@ -148,7 +182,7 @@ fn http_1_0_is_spoken() {
             )
             .await;
         // HTTP/1.0 has no chunks.
-        let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n";
+        let chunked = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n";
         scene
             .answer(chunked, "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nok")
             .await;
@@ -180,7 +214,7 @@ fn empty_lines_around_requests_are_dropped_up_to_a_bound() {
 fn an_empty_host_is_passed_on() {
     run(async {
         let mut scene = Scene::new().await;
-        let sent = "GET / HTTP/1.1\r\nHost:\r\n\r\n";
+        let sent = "GET / HTTP/1.1\r\nhost:\r\n\r\n";
         scene.pass(sent, "GET / HTTP/1.1\r\nhost: \r\n\r\n").await;
         scene.answer(OK, OK).await;
         assert_eq!(scene.gate.0.heads.borrow()[0].authority, "");
@@ -193,20 +227,20 @@ fn old_forms_of_responses_are_written_anew() {
         let mut scene = Scene::new().await;
         let written = "HTTP/1.1 200 OK\r\nx: a b\r\ncontent-length: 2\r\n\r\nok";
         for answer in [
-            "HTTP/1.1 200 OK\nX: a b\nContent-Length: 2\n\nok",
-            "HTTP/1.1 200 OK\r\nX: a\r\n\tb\r\nContent-Length: 2\r\n\r\nok",
-            "HTTP/1.1 200 OK\r\nX: a b\r\nConnection: keep-alive; timeout=5\r\n\
-             Content-Length: 2\r\n\r\nok",
+            "HTTP/1.1 200 OK\nx: a b\ncontent-length: 2\n\nok",
+            "HTTP/1.1 200 OK\r\nx: a\r\n\tb\r\ncontent-length: 2\r\n\r\nok",
+            "HTTP/1.1 200 OK\r\nx: a b\r\nconnection: keep-alive; timeout=5\r\n\
+             content-length: 2\r\n\r\nok",
         ] {
             scene.pass(GET, SENT).await;
             scene.answer(answer, written).await;
         }
         scene.pass(GET, SENT).await;
-        let padded = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2  \r\nok\r\n0 \r\n\r\n";
+        let padded = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2  \r\nok\r\n0 \r\n\r\n";
         let written = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n";
         scene.answer(padded, written).await;
         scene.pass(GET, SENT).await;
-        let old = "HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n\
+        let old = "HTTP/1.0 200 OK\r\nconnection: keep-alive\r\ntransfer-encoding: chunked\r\n\r\n\
                    2\r\nok\r\n0\r\n\r\n";
         let written = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n\
                        2\r\nok\r\n0\r\n\r\n";
@@ -216,16 +250,37 @@ fn old_forms_of_responses_are_written_anew() {
 }
 
 #[test]
+fn names_of_headers_and_trailers_keep_their_spelling_both_ways() {
+    run(async {
+        let mut scene = Scene::new().await;
+        let request = "POST /x HTTP/1.1\r\nHost: a\r\nSOAPAction: b\r\nx-lower: c\r\n\
+                       Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nX-Sum: 1\r\n\r\n";
+        scene.pass(request, request).await;
+        let response =
+            "HTTP/1.1 200 OK\r\nETag: \"b\"\r\nSet-Cookie: c=d\r\nContent-Length: 2\r\n\r\nok";
+        scene.answer(response, response).await;
+        // What the gate removes or adds is not affected.
+        let sent = "GET /to-rewrite HTTP/1.1\r\nHost: a\r\nX-Untrusted: b\r\nX-A: c\r\n\r\n";
+        scene
+            .pass(sent, "GET /rewritten HTTP/1.1\r\nHost: a\r\nX-A: c\r\n\r\n")
+            .await;
+        let head = "HTTP/1.1 200 OK\r\nConnection: Close\r\n\r\nall";
+        let written = "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nall";
+        scene.answer(head, written).await;
+    });
+}
+
+#[test]
 fn keep_alive_is_passed_on_while_the_connection_is_kept() {
     run(async {
         let mut scene = Scene::new().await;
         scene.pass(GET, SENT).await;
-        let answer = "HTTP/1.1 200 OK\r\nConnection: Keep-Alive\r\nKeep-Alive: timeout=5, max=9\r\n\
-                      Content-Length: 2\r\n\r\nok";
+        let answer = "HTTP/1.1 200 OK\r\nconnection: Keep-Alive\r\nkeep-alive: timeout=5, max=9\r\n\
+                      content-length: 2\r\n\r\nok";
         let kept = "HTTP/1.1 200 OK\r\nkeep-alive: timeout=5, max=9\r\ncontent-length: 2\r\n\
                     connection: keep-alive\r\n\r\nok";
         scene.answer(answer, kept).await;
-        let sent = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nKeep-Alive: 300\r\n\r\n";
+        let sent = "GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\nkeep-alive: 300\r\n\r\n";
         let got = "GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
         scene.pass(sent, got).await;
         let last = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
@@ -234,7 +289,7 @@ fn keep_alive_is_passed_on_while_the_connection_is_kept() {
 }
 
 const EXPECTS: &str =
-    "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n";
+    "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\nexpect: 100-continue\r\n\r\n";
 const EXPECTS_SENT: &str =
     "POST / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n";
 
@@ -272,7 +327,7 @@ fn a_rejected_request_with_a_long_body_is_answered_and_ends_the_connection() {
     run(async {
         for framing in ["Content-Length: 65537", "Transfer-Encoding: chunked"] {
             let mut scene = Scene::new().await;
-            let sent = format!("POST /denied HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n");
+            let sent = format!("POST /denied HTTP/1.1\r\nhost: a\r\n{framing}\r\n\r\n");
             scene.client.write_all(sent.as_bytes()).await.unwrap();
             scene.client.write_all(&[b'x'; 9000]).await.unwrap();
             assert_eq!(read_to_end(&mut scene.client).await, DENIED_LAST);
@@ -284,7 +339,7 @@ fn a_rejected_request_with_a_long_body_is_answered_and_ends_the_connection() {
 fn an_application_may_answer_before_it_has_all_of_the_request() {
     run(async {
         let mut scene = Scene::new().await;
-        let head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nabc";
+        let head = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 6\r\n\r\nabc";
         let sent = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 6\r\n\r\nabc";
         scene.pass(head, sent).await;
         scene.answer(OK, OK).await;
@@ -387,7 +442,7 @@ fn a_dropped_session_is_not_an_orderly_end_for_either_side() {
 fn a_reader_that_does_not_read_stops_the_writer() {
     run(async {
         let mut scene = Scene::new().await;
-        let head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 999999999\r\n\r\n";
+        let head = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 999999999\r\n\r\n";
         scene.pass(head, "POST / HTTP/1.1\r\nhost: a\r\n").await;
         let bound = 24 << 20;
         let chunk = vec![0; 64 << 10];

@@ -4,7 +4,6 @@ use h2::client::SendRequest;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::{Method, Request, Response};
-use tokio::sync::mpsc;
 
 use super::*;
 
@@ -15,15 +14,39 @@ pub(super) struct Streams {
     pub(super) client: SendRequest<Bytes>,
     pub(super) arrived: mpsc::UnboundedReceiver<Arrived>,
     /// Makes the application accept no more requests.
-    drain: watch::Sender<bool>,
+    pub(super) drain: watch::Sender<bool>,
     application: JoinHandle<()>,
     pub(super) gate: TestGate,
     meter: Rc<Meter>,
     serving: JoinHandle<ServeOutcome<TcpStream>>,
 }
 
+/// Serves an application's connection until it has ended.
+async fn serve_streams(
+    stream: TcpStream,
+    builder: h2::server::Builder,
+    arrives: mpsc::UnboundedSender<Arrived>,
+    mut drains: watch::Receiver<bool>,
+) {
+    let mut connection = builder.handshake(stream).await.unwrap();
+    loop {
+        tokio::select! {
+            stream = connection.accept() => match stream {
+                Some(Ok(stream)) => arrives.send(stream).unwrap(),
+                _ => return,
+            },
+            Ok(()) = drains.changed() => connection.graceful_shutdown(),
+        }
+    }
+}
+
 impl Streams {
     pub(super) async fn new() -> Self {
+        Self::with(h2::server::Builder::new()).await
+    }
+
+    /// With an application of these settings.
+    pub(super) async fn with(builder: h2::server::Builder) -> Self {
         let Scene {
             client,
             application,
@@ -32,17 +55,15 @@ impl Streams {
             serving,
         } = Scene::new().await;
         let (arrives, arrived) = mpsc::unbounded_channel();
-        let (drain, mut drains) = watch::channel(false);
-        let application = spawn_local(async move {
-            let mut connection = h2::server::handshake(application).await.unwrap();
-            loop {
-                tokio::select! {
-                    stream = connection.accept() => match stream {
-                        Some(Ok(stream)) => arrives.send(stream).unwrap(),
-                        _ => return,
-                    },
-                    Ok(()) = drains.changed() => connection.graceful_shutdown(),
-                }
+        let (drain, drains) = watch::channel(false);
+        let (accepts, mut accepted) = mpsc::unbounded_channel();
+        *gate.0.reconnected.borrow_mut() = Some(accepts);
+        let further = (arrives.clone(), watch::channel(false).1);
+        let application = spawn_local(serve_streams(application, builder.clone(), arrives, drains));
+        spawn_local(async move {
+            while let Some(application) = accepted.recv().await {
+                let (arrives, drains) = further.clone();
+                spawn_local(serve_streams(application, builder.clone(), arrives, drains));
             }
         });
         let (client, connection) = h2::client::handshake(client).await.unwrap();
@@ -63,7 +84,9 @@ impl Streams {
     }
 
     /// Opens a stream that reaches the application, and returns both ends.
-    async fn open(&mut self) -> (h2::client::ResponseFuture, SendStream<Bytes>, Arrived) {
+    pub(super) async fn open(
+        &mut self,
+    ) -> (h2::client::ResponseFuture, SendStream<Bytes>, Arrived) {
         let request = post("http://a.com/x");
         let (response, body) = self.client.send_request(request, false).unwrap();
         (response, body, self.arrive().await)
@@ -285,34 +308,6 @@ fn a_stream_that_is_revoked_is_reset_on_both_sides_in_mid_stream() {
         assert_eq!(at_client.reason(), Some(Reason::CANCEL));
         assert_eq!(at_application.reason(), Some(Reason::CANCEL));
         assert_eq!(streams.gate.outcomes(), [RequestOutcome::Revoked]);
-    });
-}
-
-#[test]
-fn an_application_that_drains_drains_its_clients() {
-    run(async {
-        let mut streams = Streams::new().await;
-        let (running, _body, (_request, mut respond)) = streams.open().await;
-        streams.drain.send_replace(true);
-        // Until GOAWAY arrives, requests are refused with a reason that lets clients send them again.
-        loop {
-            let Ok(mut ready) = streams.client.clone().ready().await else {
-                break;
-            };
-            let (response, _) = ready.send_request(post("http://a.com/x"), true).unwrap();
-            tokio::select! {
-                refused = response => {
-                    let refused = refused.unwrap_err();
-                    assert!(refused.is_go_away() || refused.reason() == Some(Reason::REFUSED_STREAM));
-                }
-                arrived = streams.arrived.recv() => {
-                    let (_, mut respond) = arrived.unwrap();
-                    respond.send_response(Response::new(()), true).unwrap();
-                }
-            }
-        }
-        respond.send_response(Response::new(()), true).unwrap();
-        assert_eq!(running.await.unwrap().status(), StatusCode::OK);
     });
 }
 

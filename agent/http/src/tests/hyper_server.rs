@@ -73,7 +73,7 @@ fn large_bodies_pass_both_ways_at_the_same_time() {
         let large: Vec<u8> = (0..LARGE).map(|index| (index % 251) as u8).collect();
         let sent = large.clone();
         spawn_local(async move {
-            let head = format!("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: {LARGE}\r\n\r\n");
+            let head = format!("POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: {LARGE}\r\n\r\n");
             write.write_all(head.as_bytes()).await.unwrap();
             write.write_all(&sent).await.unwrap();
             write.shutdown().await.unwrap();
@@ -102,7 +102,7 @@ fn three_pipelined_requests_are_answered() {
         let (mut client, gate) = served().await;
         let mut sent = String::new();
         for text in ["one", "two", "six"] {
-            sent += &format!("POST /{text} HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n{text}");
+            sent += &format!("POST /{text} HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\n{text}");
         }
         client.write_all(sent.as_bytes()).await.unwrap();
         client.shutdown().await.unwrap();
@@ -120,7 +120,7 @@ fn three_pipelined_requests_are_answered() {
 fn an_early_response_is_passed_on() {
     run(async {
         let (mut client, _gate) = served().await;
-        let head = format!("POST /early HTTP/1.1\r\nHost: a\r\nContent-Length: {LARGE}\r\n\r\n");
+        let head = format!("POST /early HTTP/1.1\r\nhost: a\r\ncontent-length: {LARGE}\r\n\r\n");
         client.write_all(head.as_bytes()).await.unwrap();
         client.write_all(&[0; 1000]).await.unwrap();
         let (head, _) = read_head(&mut client).await;
@@ -133,7 +133,7 @@ fn an_upgraded_connection_echoes() {
     run(async {
         let (mut client, _gate) = served().await;
         let offer =
-            "GET /upgrade HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+            "GET /upgrade HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
         client.write_all(offer.as_bytes()).await.unwrap();
         let (head, _) = read_head(&mut client).await;
         assert!(head.starts_with("HTTP/1.1 101 "), "{head}");

@@ -23,17 +23,17 @@ async fn ensure_answered(sent: &[u8], status: &str) {
 fn requests_that_could_be_read_in_two_ways_are_answered_with_400() {
     run(async {
         for lines in [
-            "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
-            "Content-Length: 5\r\nContent-Length: 5\r\n",
-            "Transfer-Encoding: chunked, chunked\r\n",
-            "Transfer-Encoding: \x0bchunked\r\n",
-            "Host: a.com\r\n",
+            "content-length: 5\r\ntransfer-encoding: chunked\r\n",
+            "content-length: 5\r\ncontent-length: 5\r\n",
+            "transfer-encoding: chunked, chunked\r\n",
+            "transfer-encoding: \x0bchunked\r\n",
+            "host: a.com\r\n",
             "X: a\r\n b\r\n",
             "X : a\r\n",
             "X: a\nY: b\r\n",
-            "Connection: x-forwarded-for\r\n",
+            "connection: x-forwarded-for\r\n",
         ] {
-            let sent = format!("POST / HTTP/1.1\r\nHost: a.com\r\n{lines}\r\nhello");
+            let sent = format!("POST / HTTP/1.1\r\nhost: a.com\r\n{lines}\r\nhello");
             ensure_answered(sent.as_bytes(), "400").await;
         }
         for sent in [
@@ -44,7 +44,7 @@ fn requests_that_could_be_read_in_two_ways_are_answered_with_400() {
             ensure_answered(sent.as_bytes(), "400").await;
         }
         ensure_answered(b"CONNECT a.com:80 HTTP/1.1\r\n\r\n", "405").await;
-        let large = format!("GET / HTTP/1.1\r\nX: {}", "x".repeat(61 << 10));
+        let large = format!("GET / HTTP/1.1\r\nx: {}", "x".repeat(61 << 10));
         ensure_answered(large.as_bytes(), "431").await;
     });
 }
@@ -52,8 +52,8 @@ fn requests_that_could_be_read_in_two_ways_are_answered_with_400() {
 #[test]
 fn bytes_after_a_malformed_request_are_not_read_as_a_request() {
     run(async {
-        let sent = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n\
-                     0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
+        let sent = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n\r\n\
+                     0\r\n\r\nGET /smuggled HTTP/1.1\r\nhost: a\r\n\r\n";
         ensure_answered(sent, "400").await;
     });
 }
@@ -62,15 +62,15 @@ fn bytes_after_a_malformed_request_are_not_read_as_a_request() {
 fn a_body_is_never_read_as_a_request() {
     run(async {
         let mut scene = Scene::new().await;
-        let body = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
+        let body = "GET /smuggled HTTP/1.1\r\nhost: a\r\n\r\n";
         let sent = format!(
-            "POST /denied HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}",
+            "POST /denied HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n{body}",
             body.len()
         );
         scene.client.write_all(sent.as_bytes()).await.unwrap();
         scene
             .client
-            .write_all(b"GET /next HTTP/1.1\r\nHost: a\r\n\r\n")
+            .write_all(b"GET /next HTTP/1.1\r\nhost: a\r\n\r\n")
             .await
             .unwrap();
         expect(
@@ -94,7 +94,7 @@ fn a_malformed_chunk_resets_the_application_and_is_answered_with_400() {
         ] {
             let mut scene = Scene::new().await;
             let head =
-                "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n";
+                "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n";
             let sent =
                 "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n";
             scene.pass(head, sent).await;
@@ -111,7 +111,7 @@ fn a_malformed_chunk_resets_the_application_and_is_answered_with_400() {
 fn a_body_that_is_cut_short_is_not_an_orderly_end_for_the_application() {
     run(async {
         let mut scene = Scene::new().await;
-        let head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc";
+        let head = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\nabc";
         let sent = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\nabc";
         scene.pass(head, sent).await;
         scene.client.shutdown().await.unwrap();
@@ -119,20 +119,20 @@ fn a_body_that_is_cut_short_is_not_an_orderly_end_for_the_application() {
     });
 }
 
-const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+const GET: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 const SENT: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 
 #[test]
 fn malformed_responses_are_502_and_end_both_connections() {
     run(async {
         for answer in [
-            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\nhello",
-            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello!",
-            "HTTP/1.1 200 OK\r\n X: y\r\nContent-Length: 5\r\n\r\nhello",
+            "HTTP/1.1 200 OK\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\nhello",
+            "HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello!",
+            "HTTP/1.1 200 OK\r\n X: y\r\ncontent-length: 5\r\n\r\nhello",
             "HTTP/1.1 200 OK\nX: y\n \nContent-Length: 5\n\nhello",
             "HTTP/1.1 200 OK\rContent-Length: 5\r\r\n\nhello",
             "HTTP/1.1 200 OK\r\nX : y\r\n\r\n",
-            "HTTP/1.1 101 Switching\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n",
+            "HTTP/1.1 101 Switching\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n",
             "hello\r\n\r\n",
         ] {
             let mut scene = Scene::new().await;
@@ -155,7 +155,7 @@ fn a_malformed_chunk_of_a_response_resets_both_sides() {
     run(async {
         let mut scene = Scene::new().await;
         scene.pass(GET, SENT).await;
-        let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n";
+        let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n";
         let got = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n";
         scene.answer(head, got).await;
         scene.application.write_all(b"0x1\r\n").await.unwrap();
@@ -167,7 +167,7 @@ fn a_malformed_chunk_of_a_response_resets_both_sides() {
 #[test]
 fn bytes_after_a_response_are_not_read_as_the_next_response() {
     run(async {
-        let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+        let answer = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
         let got = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
         // Directly after the response.
         let mut scene = Scene::new().await;

@@ -5,6 +5,8 @@ mod giving_up;
 mod http1;
 mod http2;
 mod http2_bodies;
+mod http2_connect;
+mod http2_connections;
 mod hyper_server;
 mod malformed;
 mod protocol;
@@ -21,7 +23,7 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio::time::timeout;
 
@@ -50,6 +52,8 @@ struct Judged {
     shown: RefCell<Vec<Result<String, BodyError>>>,
     finished: RefCell<Vec<RequestSummary>>,
     revoked: watch::Sender<bool>,
+    /// Takes further connections to the application, if it accepts them.
+    reconnected: RefCell<Option<mpsc::UnboundedSender<TcpStream>>>,
 }
 
 struct TestGrant {
@@ -89,6 +93,12 @@ impl Gate for TestGate {
             revoked: self.0.revoked.subscribe(),
             judged: Rc::clone(&self.0),
         })
+    }
+
+    async fn reconnect(&self) -> Option<RequestStream> {
+        let (dialled, accepted) = tcp_pair().await;
+        self.0.reconnected.borrow().as_ref()?.send(accepted).ok()?;
+        Some(RequestStream::for_test(dialled))
     }
 }
 
@@ -203,6 +213,7 @@ impl TestGate {
             shown: RefCell::default(),
             finished: RefCell::default(),
             revoked: watch::channel(false).0,
+            reconnected: RefCell::default(),
         }))
     }
 

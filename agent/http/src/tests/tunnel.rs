@@ -10,7 +10,7 @@ use super::*;
 use ambit_account::NodeAccount;
 use ambit_tunnel::{Incoming, KeepAlive, PlainWire, accept};
 
-const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 const SENT: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
@@ -141,7 +141,7 @@ fn an_abort_behind_the_clients_end_is_noticed() {
 fn an_abort_is_noticed_while_the_application_reads_nothing() {
     run(async {
         let mut tunnelled = Tunnelled::new().await;
-        let head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999\r\n\r\n";
+        let head = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 99999999\r\n\r\n";
         tunnelled.send.send_data(head.into(), false).unwrap();
         expect(&mut tunnelled.application, "POST / HTTP/1.1\r\nhost: a\r\n").await;
         loop {
@@ -177,7 +177,7 @@ fn a_revoked_request_is_an_abort_through_the_tunnel() {
 fn small_frames_that_are_not_read_do_not_close_the_tunnel() {
     run(async {
         let mut tunnelled = Tunnelled::new().await;
-        let head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999\r\n\r\n";
+        let head = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 99999999\r\n\r\n";
         tunnelled.send.send_data(head.into(), false).unwrap();
         expect(&mut tunnelled.application, "POST / HTTP/1.1\r\nhost: a\r\n").await;
         // Fewer than h2 lets wait, if each burst is taken in before the next.

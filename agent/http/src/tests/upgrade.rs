@@ -3,7 +3,7 @@
 use super::*;
 
 const OFFER: &str =
-    "GET /chat HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    "GET /chat HTTP/1.1\r\nhost: a\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n";
 const OFFERED: &str =
     "GET /chat HTTP/1.1\r\nhost: a\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n";
 const AGREED: &str =
@@ -50,7 +50,7 @@ fn an_upgraded_connection_ends_with_its_permit() {
 fn bytes_sent_in_expectation_of_an_upgrade_are_judged_if_there_is_none() {
     run(async {
         let mut scene = Scene::new().await;
-        let hopeful = format!("{OFFER}GET /denied HTTP/1.1\r\nHost: a\r\n\r\n");
+        let hopeful = format!("{OFFER}GET /denied HTTP/1.1\r\nhost: a\r\n\r\n");
         scene.pass(&hopeful, OFFERED).await;
         let plain = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
         scene.answer(plain, plain).await;
@@ -65,10 +65,10 @@ fn bytes_sent_in_expectation_of_an_upgrade_are_judged_if_there_is_none() {
 fn http_2_cannot_be_upgraded_to() {
     run(async {
         let mut scene = Scene::new().await;
-        let offer = "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n\r\n";
+        let offer = "GET / HTTP/1.1\r\nhost: a\r\nconnection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n\r\n";
         scene.pass(offer, "GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
         let agreed =
-            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n";
+            "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: h2c\r\n\r\n";
         scene
             .application
             .write_all(agreed.as_bytes())

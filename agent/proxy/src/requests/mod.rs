@@ -5,6 +5,7 @@ mod body;
 mod checks;
 mod refusal;
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,9 +17,12 @@ use crate::connection::events::{CALLERS_BYTES, EventSubject};
 use crate::connection::registry::Registration;
 use crate::connection::report::RequestEnding;
 use crate::connection::{ConnectionContext, RequestContext};
+use crate::inbound::deliver_again;
+use crate::limits::Slot;
 use crate::limits::places::{ConnectionPlaces, OccupiedPlaces};
 use crate::verdict::{Judge, Requirement, Termination};
 use ambit_authorizer::HeaderMutations;
+use ambit_datapath::RequestStream;
 use ambit_http::{
     Gate, InjectedHeaders, JudgedBody, PermittedRequest, Rejection, RequestHead, RequestOutcome,
     RequestSummary,
@@ -35,6 +39,8 @@ pub(crate) struct RequestGate {
     pub(crate) connection: Rc<ConnectionContext>,
     /// The places that are occupied while a request is under way.
     pub(crate) places: ConnectionPlaces,
+    /// Those of further connections to the application, held until the client's connection ends.
+    pub(crate) descriptors: RefCell<Vec<Slot>>,
 }
 
 /// A permitted request, registered while it is under way.
@@ -76,6 +82,12 @@ impl Gate for RequestGate {
                 Err(refusal.rejection(&url))
             }
         }
+    }
+
+    async fn reconnect(&self) -> Option<RequestStream> {
+        let (stream, descriptor) = deliver_again(&self.connection).await?;
+        self.descriptors.borrow_mut().push(descriptor);
+        Some(stream)
     }
 }
 

@@ -13,6 +13,7 @@ use http::{HeaderMap, Version};
 
 use super::super::sniff::is_tchar;
 use super::fields::{Malformed, put_field};
+use super::spelling::Spelling;
 use ambit_input::work;
 
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -164,6 +165,7 @@ pub(super) fn put_connection(
     headers: &HeaderMap,
     version: Version,
     persistence: ConnectionPersistence,
+    spelling: &Spelling,
 ) {
     let persistence = match (version, persistence) {
         (_, ConnectionPersistence::Close) => Some("close"),
@@ -176,7 +178,8 @@ pub(super) fn put_connection(
     let te = headers.contains_key(TE).then_some("te");
     let options: Vec<&str> = [upgrade, te, persistence].into_iter().flatten().collect();
     if !options.is_empty() {
-        put_field(out, "connection", options.join(", ").as_bytes());
+        let name = spelling.spell("connection");
+        put_field(out, name, options.join(", ").as_bytes());
     }
 }
 
@@ -230,6 +233,13 @@ fn is_protocol(text: &str) -> bool {
         Some((name, version)) => is_token(name) && is_token(version),
         None => is_token(text),
     }
+}
+
+/// Returns Upgrade's value for one protocol; `None` if it is malformed, or carries requests.
+pub(crate) fn upgrade_to(protocol: &str) -> Option<HeaderValue> {
+    let is_offered = is_protocol(protocol) && !carries_requests(&protocol.to_ascii_lowercase());
+    let value = is_offered.then(|| HeaderValue::from_str(protocol));
+    value?.ok()
 }
 
 fn carries_requests(protocol: &str) -> bool {

@@ -9,15 +9,18 @@ use super::super::head::{RequestHead, is_authority, is_target};
 use super::super::sniff::LONGEST_METHOD;
 use super::body::{Framing, Sender, declared_framing, put_framing};
 use super::fields::{
-    Malformed, NO_FIELDS, Scanner, header_map, put_field, put_fields, single_value,
+    Fields, Malformed, NO_FIELDS, Scanner, put_field, put_fields, read_fields, single_value,
 };
 use super::hop::{ConnectionPersistence, put_connection, remove_from_request};
+use super::spelling::Spelling;
 
 /// A request's head, and what follows from it for the body and the connection.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ParsedRequest {
     /// The head that is judged.
     pub head: RequestHead,
+    /// How the client wrote the names of the headers.
+    pub spelling: Spelling,
     /// Where the body ends.
     pub framing: Framing,
     /// Whether the client may send another request afterwards.
@@ -61,7 +64,10 @@ fn parse_whole(text: &[u8]) -> Result<ParsedRequest, Malformed> {
     let mut split = httparse::Request::new(&mut fields);
     let parsed = split.parse(text);
     let line = RequestLine::read(&split)?;
-    let mut headers = header_map(parsed, split.headers, text)?;
+    let Fields {
+        mut headers,
+        spelling,
+    } = read_fields(parsed, split.headers, text)?;
     let authority = authority(&line, &mut headers)?;
     let declared = declared_framing(&mut headers, line.version, Sender::Client)?;
     let framing = declared.unwrap_or(Framing::None);
@@ -76,6 +82,7 @@ fn parse_whole(text: &[u8]) -> Result<ParsedRequest, Malformed> {
     };
     Ok(ParsedRequest {
         head,
+        spelling,
         framing,
         persistence,
         consumed: text.len(),
@@ -187,12 +194,13 @@ fn authority(line: &RequestLine, headers: &mut HeaderMap) -> Result<String, Malf
 #[error("the request's target or authority cannot be written into a request")]
 pub struct Unwritable;
 
-/// Writes a request's head.
+/// Writes a request's head, with the names of headers in this spelling.
 ///
 /// # Errors
 /// [`Unwritable`]. Nothing is written then.
 pub fn write_request(
     head: &RequestHead,
+    spelling: &Spelling,
     framing: Framing,
     persistence: ConnectionPersistence,
     out: &mut BytesMut,
@@ -212,11 +220,11 @@ pub fn write_request(
         _ => b" HTTP/1.1\r\n",
     });
     if !has_no_host {
-        put_field(out, "host", head.authority.as_bytes());
+        put_field(out, spelling.spell("host"), head.authority.as_bytes());
     }
-    put_fields(out, &head.headers);
-    put_framing(out, framing);
-    put_connection(out, &head.headers, head.version, persistence);
+    put_fields(out, &head.headers, spelling);
+    put_framing(out, framing, spelling);
+    put_connection(out, &head.headers, head.version, persistence, spelling);
     out.put_slice(b"\r\n");
     Ok(())
 }

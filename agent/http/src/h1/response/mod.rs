@@ -10,8 +10,9 @@ use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, Method, StatusCode, Version};
 
 use super::body::{Framing, Sender, declared_framing, put_framing};
-use super::fields::{Malformed, NO_FIELDS, Scanner, header_map, put_field, put_fields};
+use super::fields::{Fields, Malformed, NO_FIELDS, Scanner, put_field, put_fields, read_fields};
 use super::hop::{ConnectionPersistence, KEEP_ALIVE, put_connection, remove_from_response};
+use super::spelling::Spelling;
 
 /// The line end.
 const CRLF: &[u8] = b"\r\n";
@@ -24,6 +25,8 @@ pub(super) struct ResponseHead {
     pub(super) reason: Bytes,
     /// The headers, without hop-by-hop headers except Upgrade and Keep-Alive.
     pub(super) headers: HeaderMap,
+    /// How the application wrote their names.
+    pub(super) spelling: Spelling,
 }
 
 /// A response's head, and what follows from it for the body and the connection.
@@ -109,7 +112,10 @@ fn parse_whole(text: &[u8], method: &Method) -> Result<ParsedResponse, Malformed
     let mut split = httparse::Response::new(&mut fields);
     let parsed = split.parse(text);
     let (version, status, reason) = status_line(&split, text)?;
-    let mut headers = header_map(parsed, split.headers, text)?;
+    let Fields {
+        mut headers,
+        spelling,
+    } = read_fields(parsed, split.headers, text)?;
     let declared = declared_framing(&mut headers, version, Sender::Application)?;
     let persistence = remove_from_response(&mut headers, version)?;
     headers.remove(TRANSFER_ENCODING);
@@ -136,6 +142,7 @@ fn parse_whole(text: &[u8], method: &Method) -> Result<ParsedResponse, Malformed
             status,
             reason,
             headers,
+            spelling,
         },
         framing,
         persistence,
@@ -181,17 +188,21 @@ pub(super) fn write_response(
     out.put_slice(b"\r\n");
     // Keep-Alive says how long the application keeps its connection, and the client's lasts as long.
     let is_last = persistence == ConnectionPersistence::Close;
+    let spelling = &head.spelling;
     let fields = head.headers.iter();
     put_fields(
         out,
         fields.filter(|(name, _)| !is_last || *name != KEEP_ALIVE),
+        spelling,
     );
     match (framing, head.headers.get(CONTENT_LENGTH)) {
-        (Framing::None, Some(length)) => put_field(out, "content-length", length.as_bytes()),
-        _ => put_framing(out, framing),
+        (Framing::None, Some(length)) => {
+            put_field(out, spelling.spell("content-length"), length.as_bytes());
+        }
+        _ => put_framing(out, framing, spelling),
     }
     if !head.status.is_informational() || head.headers.contains_key(UPGRADE) {
-        put_connection(out, &head.headers, version, persistence);
+        put_connection(out, &head.headers, version, persistence, spelling);
     }
     out.put_slice(b"\r\n");
 }
