@@ -6,6 +6,7 @@
 mod departure;
 mod drain;
 mod ending;
+mod side;
 mod tcp;
 mod tunnel;
 

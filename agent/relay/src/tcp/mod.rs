@@ -17,22 +17,13 @@ use std::io;
 use std::net::Shutdown;
 use std::pin::pin;
 
-use bytes::{Buf, Bytes, BytesMut};
 use socket2::SockRef;
-use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use crate::departure::departed;
 use crate::drain::{Drained, drain_then, stalled};
-use crate::{CHUNK, CloseMode, Meter, Party, RelayEnd, SMALL, on_close};
-
-/// A connection to one of the two parties.
-struct Side {
-    stream: TcpStream,
-    /// A write has failed with an error that a read would have reported. The next read shows an end instead,
-    /// which must not pass for an end in order.
-    error_taken: Cell<bool>,
-}
+use crate::side::Side;
+use crate::{CloseMode, Meter, Party, RelayEnd, on_close};
 
 /// How a direction ended.
 enum CopyEnd {
@@ -105,12 +96,16 @@ async fn carry(
             }
         }
     };
-    let (rest, survivor) = match culprit {
-        Party::Client => (up_open.then_some(up), server),
-        Party::Server => (down_open.then_some(down), client),
+    let (rest, left, survivor) = match culprit {
+        Party::Client => (up_open.then_some(up), client, server),
+        Party::Server => (down_open.then_some(down), server, client),
     };
     let end = match rest {
-        None => end,
+        // Nothing reads from there any more, so the error is here to be taken.
+        None => match left.stream.take_error() {
+            Ok(Some(error)) => RelayEnd::failed(culprit, &error),
+            Ok(None) | Err(_) => end,
+        },
         Some(rest) => tokio::select! {
             ended = rest => ended.after(end, culprit),
             () = stalled(&survivor.stream) => return RelayEnd::Stalled(culprit.other()),
@@ -119,56 +114,6 @@ async fn carry(
     match drain_then(&survivor.stream, CloseMode::Reset).await {
         Drained::Acknowledged | Drained::Gone => end,
         Drained::Stalled => RelayEnd::Stalled(culprit.other()),
-    }
-}
-
-impl Side {
-    fn new(stream: TcpStream) -> Self {
-        on_close(&stream, CloseMode::Reset);
-        Self {
-            stream,
-            error_taken: Cell::new(false),
-        }
-    }
-
-    /// Reads what has arrived; `None` at the end.
-    async fn read(&self) -> io::Result<Option<Bytes>> {
-        loop {
-            self.stream.readable().await?;
-            match read_once(&self.stream) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Ok(None) if self.error_taken.get() => {
-                    return Err(io::ErrorKind::ConnectionReset.into());
-                }
-                read => return read,
-            }
-        }
-    }
-
-    async fn write_all(&self, mut chunk: Bytes, count: &Cell<u64>) -> io::Result<()> {
-        while !chunk.is_empty() {
-            match self.stream.try_write(&chunk) {
-                Ok(written) => {
-                    count.set(count.get() + written as u64);
-                    chunk.advance(written);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.stream.writable().await?;
-                }
-                Err(error) => {
-                    // After a FIN, Linux reports a reset as EPIPE, and the end can still be read.
-                    let ended_before = error.kind() == io::ErrorKind::BrokenPipe;
-                    self.error_taken.set(!ended_before);
-                    return Err(error);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Resolves when the connection has failed. The error is left to a read or write.
-    async fn failed(&self) {
-        let _ = self.stream.ready(Interest::ERROR).await;
     }
 }
 
@@ -193,29 +138,6 @@ async fn copy(from: &Side, to: &Side, count: &Cell<u64>) -> CopyEnd {
         Ok(()) => CopyEnd::InOrder,
         Err(_) => CopyEnd::SinkFailed(None),
     }
-}
-
-/// Reads once. After a short read it is known that nothing is left, and no second one is tried.
-fn read_once(stream: &TcpStream) -> io::Result<Option<Bytes>> {
-    let mut buffer = BytesMut::with_capacity(CHUNK);
-    let mut length = 0;
-    let read = stream.try_io(Interest::READABLE, || {
-        length = SockRef::from(stream).recv(buffer.spare_capacity_mut())?;
-        match length {
-            1..CHUNK => Err(io::ErrorKind::WouldBlock.into()),
-            _ => Ok(()),
-        }
-    });
-    if length == 0 {
-        return read.map(|()| None);
-    }
-    // SAFETY: the kernel has written so many bytes to the beginning of the buffer.
-    unsafe { buffer.set_len(length) };
-    Ok(Some(match length {
-        // A few bytes would keep the whole buffer allocated while they wait to be sent.
-        ..SMALL => Bytes::copy_from_slice(&buffer),
-        _ => buffer.freeze(),
-    }))
 }
 
 impl CopyEnd {
