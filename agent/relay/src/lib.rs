@@ -6,7 +6,6 @@
 mod departure;
 mod drain;
 mod ending;
-mod side;
 mod tcp;
 mod tunnel;
 

@@ -17,13 +17,24 @@ use std::io;
 use std::net::Shutdown;
 use std::pin::pin;
 
+use bytes::{Buf, Bytes, BytesMut};
 use socket2::SockRef;
+use tokio::io::Interest;
 use tokio::net::TcpStream;
+use tokio::task::coop::consume_budget;
 
 use crate::departure::departed;
 use crate::drain::{Drained, drain_then, stalled};
-use crate::side::Side;
-use crate::{CloseMode, Meter, Party, RelayEnd, on_close};
+use crate::{CHUNK, CloseMode, Meter, Party, RelayEnd, SMALL, on_close};
+
+/// A connection to one of the two parties. Reading and writing let other tasks run from time to time, as
+/// tokio's own do.
+struct Side {
+    stream: TcpStream,
+    /// A write has failed with an error that a read would have reported. The next read shows an end instead,
+    /// which must not pass for an end in order.
+    error_taken: Cell<bool>,
+}
 
 /// How a direction ended.
 enum CopyEnd {
@@ -117,6 +128,59 @@ async fn carry(
     }
 }
 
+impl Side {
+    fn new(stream: TcpStream) -> Self {
+        on_close(&stream, CloseMode::Reset);
+        Self {
+            stream,
+            error_taken: Cell::new(false),
+        }
+    }
+
+    /// Reads what has arrived; `None` at the end.
+    async fn read(&self) -> io::Result<Option<Bytes>> {
+        loop {
+            consume_budget().await;
+            self.stream.readable().await?;
+            match read_once(&self.stream) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Ok(None) if self.error_taken.get() => {
+                    return Err(io::ErrorKind::ConnectionReset.into());
+                }
+                read => return read,
+            }
+        }
+    }
+
+    async fn write_all(&self, mut chunk: Bytes, count: &Cell<u64>) -> io::Result<()> {
+        while !chunk.is_empty() {
+            consume_budget().await;
+            match self.stream.try_write(&chunk) {
+                Ok(written) => {
+                    count.set(count.get() + written as u64);
+                    chunk.advance(written);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.stream.writable().await?;
+                }
+                Err(error) => {
+                    // After a FIN, Linux reports a reset as EPIPE, and the end can still be read.
+                    if error.kind() != io::ErrorKind::BrokenPipe {
+                        self.error_taken.set(true);
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Resolves when the connection has failed. The error is left to a read or write.
+    async fn failed(&self) {
+        let _ = self.stream.ready(Interest::ERROR).await;
+    }
+}
+
 async fn copy(from: &Side, to: &Side, count: &Cell<u64>) -> CopyEnd {
     loop {
         let read = tokio::select! {
@@ -138,6 +202,29 @@ async fn copy(from: &Side, to: &Side, count: &Cell<u64>) -> CopyEnd {
         Ok(()) => CopyEnd::InOrder,
         Err(_) => CopyEnd::SinkFailed(None),
     }
+}
+
+/// Reads once. After a short read it is known that nothing is left, and no second one is tried.
+fn read_once(stream: &TcpStream) -> io::Result<Option<Bytes>> {
+    let mut buffer = BytesMut::with_capacity(CHUNK);
+    let mut length = 0;
+    let read = stream.try_io(Interest::READABLE, || {
+        length = SockRef::from(stream).recv(buffer.spare_capacity_mut())?;
+        match length {
+            1..CHUNK => Err(io::ErrorKind::WouldBlock.into()),
+            _ => Ok(()),
+        }
+    });
+    if length == 0 {
+        return read.map(|()| None);
+    }
+    // SAFETY: the kernel has written so many bytes to the beginning of the buffer.
+    unsafe { buffer.set_len(length) };
+    Ok(Some(match length {
+        // A few bytes would keep the whole buffer allocated while they wait to be sent.
+        ..SMALL => Bytes::copy_from_slice(&buffer),
+        _ => buffer.freeze(),
+    }))
 }
 
 impl CopyEnd {
