@@ -7,9 +7,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use ambit_tests::{
-    Lab, Nginx, Place, Process, Site, output, output_within, peer, run_tests, tests,
-};
+use ambit_tests::{Lab, Place, Process, Site, output, output_within, peer, run_tests, tests};
 use anyhow::{Context, Result, ensure};
 
 /// What [`Site::declare`] declares.
@@ -89,13 +87,18 @@ fn grpcs_own_tests_pass(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// Serves gRPC on a connection for `age`.
-fn serve(lab: &Lab, place: &Place, at: SocketAddr, age: &str) -> Result<Process> {
+/// Starts a server, and waits until it listens.
+fn serve(lab: &Lab, place: &Place, arguments: &[&str]) -> Result<Process> {
     let mut command = place.command(peer("http2/calls")?)?;
-    command.args(["server", &at.to_string(), age]);
-    let mut server = Process::start(&mut command, &lab.new_log("calls")?)?;
-    server.wait_for_line("gRPC", |line| (line == "listening").then_some(()))?;
+    let mut server = Process::start(command.args(arguments), &lab.new_log("calls")?)?;
+    server.wait_for_line("a server", |line| (line == "listening").then_some(()))?;
     Ok(server)
+}
+
+/// Serves gRPC, on each connection for `age`.
+fn grpc(lab: &Lab, site: &Site, at: SocketAddr, age: &str) -> Result<Process> {
+    let place = site.backend("web")?.pod.place();
+    serve(lab, place, &["server", &at.to_string(), age])
 }
 
 /// Makes calls, and returns their number by gRPC's code.
@@ -107,7 +110,7 @@ fn call(from: &Place, arguments: &[&str]) -> Result<(BTreeMap<String, u32>, Stri
 
 fn calls_do_not_fail_while_a_server_ends_its_connections(lab: &Lab) -> Result<()> {
     let (site, at) = site(lab)?;
-    let _server = serve(lab, site.backend("web")?.pod.place(), at, AGE)?;
+    let _server = grpc(lab, &site, at, AGE)?;
     let arguments = ["unary", &at.to_string(), "8", CALLING];
     let (made, errors) = call(site.caller.place(), &arguments)?;
     ensure!(made.keys().eq(["OK"]), "{made:?}: {errors}");
@@ -117,7 +120,7 @@ fn calls_do_not_fail_while_a_server_ends_its_connections(lab: &Lab) -> Result<()
 
 fn a_connection_carries_many_streams(lab: &Lab) -> Result<()> {
     let (site, at) = site(lab)?;
-    let _server = serve(lab, site.backend("web")?.pod.place(), at, FOREVER)?;
+    let _server = grpc(lab, &site, at, FOREVER)?;
     let arguments = ["watch", &at.to_string(), &STREAMS.to_string()];
     let (open, errors) = call(site.caller.place(), &arguments)?;
     let all = BTreeMap::from([("OK".to_owned(), STREAMS)]);
@@ -127,19 +130,11 @@ fn a_connection_carries_many_streams(lab: &Lab) -> Result<()> {
 
 fn http_2_is_spoken_as_without_a_mesh(lab: &Lab) -> Result<()> {
     let (site, at) = site(lab)?;
-    let nginx = |name, listen: SocketAddr, place: &Place| {
-        let nginx = Nginx {
-            name,
-            listen: &[listen],
-            protocol: "http2",
-            locations: "location / { return 200 \"an answer of some length\"; }",
-        };
-        nginx.start(lab, place)
-    };
     let outsider = site.outsider.place();
     let alone = site.outsider.at(PORT);
-    let _direct = nginx("direct", alone, outsider)?;
-    let _judged = nginx("judged", at, site.backend("web")?.pod.place())?;
+    let _direct = serve(lab, outsider, &["http", &alone.to_string()])?;
+    let judged = site.backend("web")?.pod.place();
+    let _judged = serve(lab, judged, &["http", &at.to_string()])?;
     let direct = h2spec(outsider, alone)?;
     let judged = h2spec(site.caller.place(), at)?;
     println!(

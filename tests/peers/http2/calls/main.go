@@ -1,6 +1,7 @@
 // gRPC's own library as a server and as clients, for the tests in http2.rs.
 //
 //	calls server ADDRESS MAX-AGE     serves grpc.health.v1; connections end in order after MAX-AGE
+//	calls http ADDRESS               serves HTTP/2 with Go's own library
 //	calls unary ADDRESS N TIME       N callers, each on a connection of its own, call for TIME
 //	calls watch ADDRESS N            N streams on one connection, open at the same time
 //
@@ -13,6 +14,7 @@ import (
 	"fmt"
 	"log"
 	"net"
+	"net/http"
 	"os"
 	"strconv"
 	"sync"
@@ -30,13 +32,15 @@ import (
 const patience = 20 * time.Second
 
 func main() {
-	if len(os.Args) < 4 {
-		log.Fatal("usage: calls server|unary|watch ADDRESS ...")
+	if len(os.Args) < 3 {
+		log.Fatal("usage: calls server|http|unary|watch ADDRESS ...")
 	}
 	address, rest := os.Args[2], os.Args[3:]
 	switch os.Args[1] {
 	case "server":
 		serve(address, duration(rest[0]))
+	case "http":
+		serveHTTP(address)
 	case "unary":
 		report(unary(address, number(rest[0]), duration(rest[1])))
 	case "watch":
@@ -53,6 +57,18 @@ func serve(address string, age time.Duration) {
 	}
 	server := grpc.NewServer(grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: age}))
 	healthpb.RegisterHealthServer(server, health.NewServer())
+	fmt.Println("listening")
+	log.Fatal(server.Serve(listener))
+}
+
+func serveHTTP(address string) {
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		log.Fatal(err)
+	}
+	answer := func(out http.ResponseWriter, _ *http.Request) { fmt.Fprintln(out, "an answer of some length") }
+	server := &http.Server{Handler: http.HandlerFunc(answer), Protocols: new(http.Protocols)}
+	server.Protocols.SetUnencryptedHTTP2(true)
 	fmt.Println("listening")
 	log.Fatal(server.Serve(listener))
 }
