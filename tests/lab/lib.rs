@@ -73,7 +73,7 @@ pub use lab::Lab;
 pub use manifest::Manifests;
 pub use netns::Netns;
 pub use nginx::Nginx;
-pub use peers::envoy_binary;
+pub use peers::{envoy_binary, peer};
 pub use place::Place;
 pub use plan::{Addresses, Family, NodeName};
 pub use pod::{Membership, Pod, PodSpec};
