@@ -12,7 +12,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::text;
 
 /// How often it looks.
-const PERIOD: Duration = Duration::from_secs(10);
+const PERIOD: Duration = Duration::from_secs(5);
 
 /// What has to be idle for a trim, in bytes: while it trims, threads that allocate wait, for less than a
 /// millisecond for each MiB.
