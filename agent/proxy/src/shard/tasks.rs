@@ -1,11 +1,10 @@
 //! The tasks of one pod on one shard, which end when the pod is no longer served.
 
-use std::cell::RefCell;
 use std::future::Future;
 use std::rc::Rc;
 
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio_util::task::TaskTracker;
 
 use crate::shard::turns::Budget;
 
@@ -23,7 +22,8 @@ enum ServingPhase {
 #[derive(Debug)]
 pub(crate) struct PodTasks {
     budget: Rc<Budget>,
-    running: RefCell<JoinSet<()>>,
+    /// Keeps nothing of a task that has ended: after a flood, that would keep the pages around it.
+    running: TaskTracker,
     phase: watch::Sender<ServingPhase>,
 }
 
@@ -32,7 +32,7 @@ impl PodTasks {
         let (phase, _) = watch::channel(ServingPhase::Serving);
         Self {
             budget,
-            running: RefCell::default(),
+            running: TaskTracker::new(),
             phase,
         }
     }
@@ -61,22 +61,15 @@ impl PodTasks {
     /// first.
     pub(crate) async fn close(&self) {
         self.phase.send_replace(ServingPhase::Closed);
-        loop {
-            let mut running = self.running.take();
-            if running.is_empty() {
-                return;
-            }
-            while running.join_next().await.is_some() {}
-        }
+        self.running.close();
+        self.running.wait().await;
     }
 
     fn spawn_until(&self, last: ServingPhase, task: impl Future<Output = ()> + 'static) {
         // On the heap before it begins: select! would reserve its size twice.
         let mut task = self.budget.pace(Box::pin(task));
         let mut phase = self.phase.subscribe();
-        let mut running = self.running.borrow_mut();
-        while running.try_join_next().is_some() {}
-        running.spawn_local(async move {
+        self.running.spawn_local(async move {
             tokio::select! {
                 biased;
                 () = &mut task => {}
