@@ -47,6 +47,9 @@ counters! {
     DeliveryAsked, "delivery_asked";
     /// A delivery whose ticket was made before the last change of policies.
     DeliveryStale, "delivery_stale";
+    /// A delivery that the policies did not deny, to an address where no socket listens. If the agent finds
+    /// that the look-up could have missed one, it connects again, which is counted once more.
+    DeliveryUnheard, "delivery_nothing_listens";
     /// An inbound plaintext connection was allowed by the policy maps.
     PlaintextAllowed, "plaintext_allowed";
     /// An inbound plaintext connection was denied by the policy maps.

@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ambit_common::{
-    DELIVERY_RANGE, HBONE_PORT, IpFamily, MAX_SHARDS, NetnsCookie, PolicySetId, Reason, RecordKind,
-    SocketRecord, Ticket, TicketKind, TicketVerdict,
+    DELIVERY_RANGE, HBONE_PORT, IpFamily, ListenerCheck, MAX_SHARDS, NetnsCookie, PolicySetId,
+    Reason, RecordKind, SocketRecord, Ticket, TicketKind, TicketVerdict,
 };
 use aya::maps::{MapData, MapError, SkStorage};
 use nix::sys::socket::setsockopt;
@@ -25,6 +25,7 @@ use tokio::net::TcpStream;
 use crate::policy::PolicyTables;
 use crate::sockets::stock::SocketStock;
 use crate::sockets::ticket::{TicketedConnect, Tickets};
+use crate::sockets::unheard::Unheard;
 use crate::{DatapathError, Pins};
 use ambit_model::{
     ApplicationAddress, CallerAddress, ObjectName, OriginalDestination, WorkloadIdentity,
@@ -163,6 +164,12 @@ pub enum DialError {
         /// connect(2)'s error.
         source: io::Error,
     },
+    /// The policies do not deny it, but no socket listens there.
+    #[error("nothing listens at {to}")]
+    NothingListens {
+        /// What was dialled.
+        to: SocketAddr,
+    },
     /// The other end did not answer in time.
     #[error("{to} did not answer within {timeout:?}")]
     TimedOut {
@@ -282,9 +289,10 @@ impl PodDatapath {
         match TicketVerdict::from_u8(answer.ticket.verdict) {
             TicketVerdict::Allow => self.established(socket, to, answer.connect).await,
             TicketVerdict::Pending => Err(DialError::NoVerdict),
-            TicketVerdict::Deny | TicketVerdict::Ask | TicketVerdict::Stale => {
-                Err(denied(&answer.ticket))
-            }
+            TicketVerdict::Deny
+            | TicketVerdict::Ask
+            | TicketVerdict::Stale
+            | TicketVerdict::NothingListens => Err(denied(&answer.ticket)),
         }
     }
 
@@ -299,6 +307,22 @@ impl PodDatapath {
         to: ApplicationAddress,
     ) -> Result<Delivery, DialError> {
         let ApplicationAddress(to) = to;
+        match self.deliver_once(caller, to, ListenerCheck::LookUp).await {
+            Err(DialError::NothingListens { .. })
+                if Unheard::at(to, self.0.parts.stock.netns()) == Unheard::Perhaps =>
+            {
+                self.deliver_once(caller, to, ListenerCheck::Skip).await
+            }
+            other => other,
+        }
+    }
+
+    async fn deliver_once(
+        &self,
+        caller: &DeliveryCaller,
+        to: SocketAddr,
+        listener_check: ListenerCheck,
+    ) -> Result<Delivery, DialError> {
         for _ in 0..STALE_ATTEMPTS {
             let (identity, generation) = self
                 .0
@@ -312,6 +336,7 @@ impl PodDatapath {
             ticket.identity = identity;
             ticket.generation = generation;
             ticket.caller = caller.address.into();
+            ticket.listener_check = listener_check as u8;
             let answer = self.connect(&socket, to, ticket)?;
             return match TicketVerdict::from_u8(answer.ticket.verdict) {
                 TicketVerdict::Allow => {
@@ -328,6 +353,7 @@ impl PodDatapath {
                 }
                 TicketVerdict::Deny => Err(denied(&answer.ticket)),
                 TicketVerdict::Pending => Err(DialError::NoVerdict),
+                TicketVerdict::NothingListens => Err(DialError::NothingListens { to }),
                 TicketVerdict::Stale => continue,
             };
         }

@@ -32,6 +32,11 @@ impl SocketStock {
         }
     }
 
+    /// Returns the pod's namespace.
+    pub(crate) fn netns(&self) -> &NetnsHandle {
+        &self.netns
+    }
+
     /// Takes a non-blocking, close-on-exec socket in the pod's namespace.
     ///
     /// # Errors

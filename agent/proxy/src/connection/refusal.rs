@@ -127,6 +127,7 @@ impl Refusal {
             Self::PeerIdentity(_) => "no-peer-identity",
             Self::Denied(_, denial) => denial.reason.as_str(),
             Self::NotApproved { .. } => "not-approved",
+            Self::Dial(DialError::NothingListens { .. }) => "nothing-listens",
             Self::Dial(_) => "cannot-connect",
             Self::Tunnel(error) => error.as_str(),
             Self::DialTimedOut(_) => "dial-timed-out",
@@ -201,8 +202,11 @@ impl Refusal {
     pub(crate) const fn is_unreachable(&self) -> bool {
         matches!(
             self,
-            Self::Dial(DialError::Unreachable { .. } | DialError::TimedOut { .. })
-                | Self::Tunnel(TunnelError::Dial { .. } | TunnelError::TimedOut { .. })
+            Self::Dial(
+                DialError::Unreachable { .. }
+                    | DialError::NothingListens { .. }
+                    | DialError::TimedOut { .. }
+            ) | Self::Tunnel(TunnelError::Dial { .. } | TunnelError::TimedOut { .. })
                 | Self::DialTimedOut(_)
         )
     }
