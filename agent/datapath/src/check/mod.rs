@@ -215,7 +215,7 @@ const PROBES: &[Probe] = &[
     ),
     Probe::new(
         "functions of connect programs",
-        "5.18",
+        "6.1",
         "knowing pods and their sockets",
         || {
             probe::functions(

@@ -1,7 +1,7 @@
 //! `cgroup/connect4` and `cgroup/connect6` (Linux 4.17): where a connect goes.
 //!
 //! Return values: 1 lets the connect go on, to the address that the program may have rewritten.
-//! 0 fails it, with the errno that the program has set (`bpf_set_retval`, Linux 5.18), or else with EPERM. The
+//! 0 fails it, with the errno that the program has set (`bpf_set_retval`, Linux 6.1), or else with EPERM. The
 //! programs act on TCP only; anything else goes on.
 //!
 //! A pod's refused connect gets an errno that its programs know from a network without a mesh: clients try the
