@@ -252,4 +252,13 @@ mod tests {
         });
         assert!(is_denial(&Refusal::Terminated(changed)));
     }
+    #[test]
+    fn an_address_without_a_listener_is_unreachable_and_not_a_denial() {
+        let to = SocketAddr::from(([10, 1, 0, 2], 80));
+        let refusal = Refusal::Dial(DialError::NothingListens { to });
+        assert!(refusal.is_unreachable());
+        assert_eq!(refusal.as_str(), "nothing-listens");
+        assert_eq!(refusal.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert!(matches!(refusal.severity(), Severity::Failure));
+    }
 }
