@@ -25,7 +25,8 @@ use tokio::net::TcpStream;
 use crate::policy::PolicyTables;
 use crate::sockets::stock::SocketStock;
 use crate::sockets::ticket::{TicketedConnect, Tickets};
-use crate::sockets::unheard::Unheard;
+use crate::sockets::unheard::pace::{KeptAnswer, LookTurn};
+use crate::sockets::unheard::{Missable, Unheard};
 use crate::{DatapathError, Pins};
 use ambit_model::{
     ApplicationAddress, CallerAddress, ObjectName, OriginalDestination, WorkloadIdentity,
@@ -63,6 +64,8 @@ pub struct PodDatapath(Rc<PodOnShard>);
 struct PodOnShard {
     parts: PodDatapathParts,
     next_source: Cell<u16>,
+    /// Which listeners the connect hook's look-up may miss.
+    missable: KeptAnswer,
 }
 
 /// The parts of a [`PodDatapath`], which are sent to the shard's thread.
@@ -81,6 +84,8 @@ pub struct PodDatapathParts {
     pub maps: Arc<ShardMaps>,
     /// The policy tables.
     pub tables: PolicyTables,
+    /// The agent's turn to look at listeners.
+    pub(crate) look_turn: LookTurn,
     /// How long a connect may take.
     pub connect_timeout: Duration,
 }
@@ -217,6 +222,7 @@ impl PodDatapath {
         Self(Rc::new(PodOnShard {
             parts,
             next_source: Cell::new(0),
+            missable: KeptAnswer::default(),
         }))
     }
 
@@ -308,13 +314,19 @@ impl PodDatapath {
     ) -> Result<Delivery, DialError> {
         let ApplicationAddress(to) = to;
         match self.deliver_once(caller, to, ListenerCheck::LookUp).await {
-            Err(DialError::NothingListens { .. })
-                if Unheard::at(to, self.0.parts.stock.netns()) == Unheard::Perhaps =>
-            {
+            Err(DialError::NothingListens { .. }) if self.unheard(to).await == Unheard::Perhaps => {
                 self.deliver_once(caller, to, ListenerCheck::Skip).await
             }
             other => other,
         }
+    }
+
+    /// What it means that the hook's look-up found no listener at `to`.
+    async fn unheard(&self, to: SocketAddr) -> Unheard {
+        let parts = &self.0.parts;
+        let netns = parts.stock.netns().clone();
+        let look = move || Missable::find(&netns);
+        self.0.missable.about(to, &parts.look_turn, look).await
     }
 
     async fn deliver_once(

@@ -8,4 +8,4 @@ pub(crate) mod request_stream;
 pub(crate) mod sock_diag;
 pub(crate) mod stock;
 pub(crate) mod ticket;
-mod unheard;
+pub(crate) mod unheard;

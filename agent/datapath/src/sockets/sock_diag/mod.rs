@@ -223,13 +223,17 @@ impl SockDiag {
         self.dump(&attribute(WANTED_STORAGES, &attribute(MAP_FD, &map)))
     }
 
-    /// Lists the listening TCP sockets of both IP versions. The kernel does not look at other sockets.
+    /// Lists the listening TCP sockets of both IP versions, if there are not more than `most`. The kernel does not
+    /// look at other sockets. After an error, the socket must not be used again.
     ///
     /// # Errors
-    /// As [`SockDiag::list`].
-    pub(crate) fn listeners(&mut self) -> Result<Vec<Listener>, DiagError> {
+    /// As [`SockDiag::list`]; also if there are more.
+    pub(crate) fn listeners(&mut self, most: usize) -> Result<Vec<Listener>, DiagError> {
         let mut listeners = Vec::new();
         self.request(&[TcpState::Listen], &[], |payload| {
+            if listeners.len() == most {
+                return Err(io::ErrorKind::FileTooLarge.into());
+            }
             listeners.push(decode_listener(payload)?);
             Ok(())
         })?;

@@ -183,7 +183,7 @@ fn listeners_are_listed_without_other_sockets() {
     let pod = fresh_netns();
     let mut diag = SockDiag::open(&pod).expect("opens");
     let _connected = connection(&pod, "127.0.0.1:0", "127.0.0.1");
-    assert_eq!(diag.listeners().expect("lists"), []);
+    assert_eq!(diag.listeners(2).expect("lists"), []);
     let listen = || ["127.0.0.1:0", "[::1]:0"].map(|at| TcpListener::bind(at).expect("listens"));
     let open = pod.enter(listen).expect("enter");
     let expected = open.each_ref().map(|listener| Listener {
@@ -191,7 +191,7 @@ fn listeners_are_listed_without_other_sockets() {
         device: 0,
         transparent: false,
     });
-    assert_eq!(diag.listeners().expect("lists"), expected);
+    assert_eq!(diag.listeners(2).expect("lists"), expected);
 }
 
 #[test]

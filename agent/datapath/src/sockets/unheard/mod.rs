@@ -4,6 +4,11 @@
 //! client, so it misses a listener that is bound to a device, and one that another `sk_lookup` program finds by
 //! what the look-up lacks. A transparent listener takes what rules of TPROXY give it, whatever its own address. If
 //! the pod has any of these, or if the kernel does not say, the connect has to show who answers.
+//!
+//! To find that out, the kernel walks through all listeners of the node. So callers cannot cause it at will: what
+//! was found is kept for a while ([`pace`]).
+
+pub(crate) mod pace;
 
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -11,6 +16,9 @@ use std::os::fd::AsFd;
 use crate::kernel::bpf::{AttachPoint, query_programs};
 use crate::kernel::netns::NetnsHandle;
 use crate::sockets::sock_diag::{Listener, SockDiag};
+
+/// The most listeners of a pod that are looked at. If it has more, the look-up may miss one.
+const MAX_LISTENERS: usize = 4096;
 
 /// What the look-up's answer "none" means.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -21,25 +29,45 @@ pub(crate) enum Unheard {
     Perhaps,
 }
 
-impl Unheard {
-    /// Finds out for `to` in `netns`, at the moment of the call.
-    pub(crate) fn at(to: SocketAddr, netns: &NetnsHandle) -> Self {
+/// The ports of a pod for which the look-up may miss a listener.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Missable {
+    /// All of them.
+    All,
+    /// These.
+    Ports(Vec<u16>),
+}
+
+impl Missable {
+    /// Finds out for `netns`, at the moment of the call.
+    pub(crate) fn find(netns: &NetnsHandle) -> Self {
         const OWN_PROGRAM: usize = 1;
         let programs = query_programs(netns.as_fd(), AttachPoint::SkLookup);
         if programs.map_or(true, |ids| ids.len() > OWN_PROGRAM) {
-            return Self::Perhaps;
+            return Self::All;
         }
-        let listeners = SockDiag::open(netns).and_then(|mut diag| diag.listeners());
+        let listeners = SockDiag::open(netns).and_then(|mut diag| diag.listeners(MAX_LISTENERS));
         match listeners {
-            Ok(listeners) if !listeners.iter().any(|one| is_missed(one, to)) => Self::Certainly,
-            Ok(_) | Err(_) => Self::Perhaps,
+            Ok(listeners) => Self::among(&listeners),
+            Err(_) => Self::All,
         }
     }
-}
 
-/// Whether the look-up misses this listener, which may get connections to `to`.
-fn is_missed(listener: &Listener, to: SocketAddr) -> bool {
-    listener.transparent || (listener.device != 0 && listener.local.port() == to.port())
+    fn among(listeners: &[Listener]) -> Self {
+        if listeners.iter().any(|one| one.transparent) {
+            return Self::All;
+        }
+        let bound_to_device = listeners.iter().filter(|one| one.device != 0);
+        Self::Ports(bound_to_device.map(|one| one.local.port()).collect())
+    }
+
+    /// Returns what it means that the look-up found no listener at `to`.
+    pub(crate) fn about(&self, to: SocketAddr) -> Unheard {
+        match self {
+            Self::Ports(ports) if !ports.contains(&to.port()) => Unheard::Certainly,
+            Self::Ports(_) | Self::All => Unheard::Perhaps,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -77,7 +105,7 @@ mod tests {
             return;
         }
         let pod = fresh_netns();
-        let at = || Unheard::at(SocketAddr::from(([127, 0, 0, 1], PORT)), &pod);
+        let at = || Missable::find(&pod).about(SocketAddr::from(([127, 0, 0, 1], PORT)));
         let attach = || {
             let program = load_trivial_program(AttachPoint::SkLookup).expect("loads");
             let target = pod.as_fd().as_raw_fd();
@@ -119,10 +147,27 @@ mod tests {
         ];
         for (number, (domain, prepare, expected)) in cases.into_iter().enumerate() {
             let pod = fresh_netns();
-            assert_eq!(Unheard::at(to(PORT), &pod), Unheard::Certainly);
+            assert_eq!(Missable::find(&pod).about(to(PORT)), Unheard::Certainly);
             let _listener = listen(&pod, domain, prepare);
-            let found = [PORT, PORT + 1].map(|port| Unheard::at(to(port), &pod));
+            let found = [PORT, PORT + 1].map(|port| Missable::find(&pod).about(to(port)));
             assert_eq!(found, expected, "{number}");
         }
+    }
+
+    #[test]
+    fn more_listeners_than_are_looked_at_leave_doubt() {
+        if !is_root() {
+            return;
+        }
+        let pod = fresh_netns();
+        let listeners = pod.enter(|| {
+            let wildcard = SocketAddr::from(([0, 0, 0, 0], 0));
+            let listen = |_| std::net::TcpListener::bind(wildcard).expect("listens");
+            (0..5).map(listen).collect::<Vec<_>>()
+        });
+        let mut diag = SockDiag::open(&pod).expect("netlink");
+        assert_eq!(diag.listeners(5).expect("listeners").len(), 5);
+        diag.listeners(4).expect_err("one is not looked at");
+        drop(listeners);
     }
 }
