@@ -37,6 +37,8 @@ counters! {
     OutboundLocal, "outbound_local";
     /// A pod's connect was refused.
     OutboundRefused, "outbound_refused";
+    /// A pod's connect was refused because all endpoints of its destination had just failed.
+    OutboundFailed, "outbound_endpoints_failed";
     /// A tunnel or plaintext connect of the agent passed.
     TicketPassed, "ticket_passed";
     /// A delivery was allowed by the policy maps.

@@ -14,6 +14,7 @@ mod classifier;
 mod counter;
 mod denial;
 mod denial_counts;
+mod failed;
 mod ids;
 mod mesh;
 mod node;
@@ -27,6 +28,7 @@ pub use classifier::{ClassifierInput, ClassifierOutput, Sightings};
 pub use counter::{COUNTERS, Counter};
 pub use denial::{DenialEvent, Hook, Reason};
 pub use denial_counts::DenialCounts;
+pub use failed::{FAILED_FOR_NS, FailedKey, has_just_failed};
 pub use ids::{Generation, IdentityId, NetnsCookie, PolicySetId, SocketCookie};
 pub use mesh::{MESH_PREFIX_BITS, MeshClass};
 pub use node::NodeSettings;
@@ -85,6 +87,7 @@ mod maps {
         Address,
         AddressBitsKey,
         Bitmap,
+        FailedKey,
         FourTuple,
         AddressPort,
         IdentityBitsKey,

@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::thread::sleep;
+use std::time::Duration;
 
 use ambit_tests::{
     Agent, Family, Lab, LabServer, Mode, Place, Process, Reference, SOON, eventually, get_from,
@@ -10,6 +12,9 @@ use ambit_tests::{
 use anyhow::{Context, Result, ensure};
 
 const PORT: u16 = Reference::PORT;
+
+/// For how long the hook refuses a caller's connects after a failure.
+const FAILED_FOR: Duration = Duration::from_secs(1);
 
 /// The reason in status, metrics and log.
 const NOTHING_LISTENS: &str = "nothing-listens";
@@ -39,6 +44,7 @@ fn a_port_without_a_listener_is_refused_at_once_and_called_so(lab: &Lab) -> Resu
     let counted = unheard(&agent)?;
     ensure!(counted == 2, "the kernel counted {counted}");
     let _server = LabServer::in_pod(lab, &mesh.orders, Mode::Http, PORT)?;
+    sleep(FAILED_FOR);
     for family in Family::ALL {
         let orders = SocketAddr::new(mesh.orders.ip(family), PORT);
         let reply = get_from(mesh.frontend.place(), orders)?;
@@ -156,6 +162,7 @@ fn every_kind_of_listener_is_found(lab: &Lab) -> Result<()> {
             count,
             ..
         } = &case;
+        sleep(FAILED_FOR);
         let unheard_before = agent.refused(NOTHING_LISTENS)?;
         for family in Family::ALL {
             let orders = SocketAddr::new(mesh.orders.ip(family), PORT);

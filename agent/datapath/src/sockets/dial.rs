@@ -23,6 +23,7 @@ use socket2::Socket;
 use tokio::net::TcpStream;
 
 use crate::policy::PolicyTables;
+use crate::sockets::failed::FailedTable;
 use crate::sockets::stock::SocketStock;
 use crate::sockets::ticket::{TicketedConnect, Tickets};
 use crate::sockets::unheard::pace::{KeptAnswer, LookTurn};
@@ -41,6 +42,7 @@ const STALE_ATTEMPTS: usize = 3;
 pub struct ShardMaps {
     tickets: Tickets,
     sockets: SkStorage<MapData, SocketRecord>,
+    pub(crate) failed: FailedTable,
 }
 
 impl ShardMaps {
@@ -52,6 +54,7 @@ impl ShardMaps {
         Ok(Self {
             tickets: Tickets::open(pins)?,
             sockets: pins.socket_storage("SOCKETS")?,
+            failed: FailedTable::open(pins)?,
         })
     }
 }
@@ -234,6 +237,10 @@ impl PodDatapath {
     /// Returns the pod's network namespace.
     pub fn netns(&self) -> NetnsCookie {
         self.0.parts.netns
+    }
+
+    pub(crate) fn maps(&self) -> &ShardMaps {
+        &self.0.parts.maps
     }
 
     /// Returns the pod's addresses.

@@ -2,6 +2,7 @@
 //! tickets, and the marks by which the kernel knows them.
 
 pub(crate) mod dial;
+pub(crate) mod failed;
 pub(crate) mod listeners;
 pub(crate) mod marks;
 pub(crate) mod request_stream;

@@ -18,16 +18,17 @@
 //! | of an enrolled pod | not opted in | 1 | `outbound_not_opted_in` |
 //! | of a served pod | a mesh destination | 1, rewritten to the agent's outbound listener | `outbound_redirected` |
 //! | of a served pod, bound to a device | a mesh destination | 0, EHOSTUNREACH | `outbound_refused` |
+//! | of a served pod, less than a second after all endpoints failed | that mesh destination | 0, ECONNREFUSED | `outbound_endpoints_failed` |
 //! | of a served pod, without memory for its record | a mesh destination | 0, ECONNREFUSED | `outbound_refused` |
 //! | of a closed pod, or of one without an entry or a listener | a mesh destination | 0, ECONNREFUSED | `outbound_refused` |
 
 use ambit_common::{
-    Address, AddressPort, Counter, FourTuple, Hook, MESH_PREFIX_BITS, MeshClass, NetnsCookie,
-    OUTBOUND_RANGE, PodAddressKey, PodEntry, Reason, RecordKind, SocketCookie,
+    Address, AddressPort, Counter, FailedKey, FourTuple, Hook, MESH_PREFIX_BITS, MeshClass, NetnsCookie,
+    OUTBOUND_RANGE, PodAddressKey, PodEntry, Reason, RecordKind, SocketCookie, has_just_failed,
 };
 use ambit_ebpf::maps::POD_ADDRESSES;
 use ambit_ebpf::pods::{self, PodLookup};
-use ambit_ebpf::report::{DenialReport, count, report};
+use ambit_ebpf::report::{DenialReport, count, now_ns, report};
 use ambit_ebpf::{read_field, read_v6};
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::helpers::bpf_get_current_ancestor_cgroup_id;
@@ -36,7 +37,7 @@ use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 use aya_log_ebpf::debug;
 
-use crate::maps::{MESH, NODE, TICKETS};
+use crate::maps::{FAILED, MESH, NODE, TICKETS};
 use crate::{agent, agent_connect, socket};
 
 const IPPROTO_TCP: u32 = 6;
@@ -204,6 +205,11 @@ fn redirect(
     if socket::bound_device(ctx) != 0 {
         return refuse(netns, dialled, Reason::DeviceBound);
     }
+    if has_failed(netns, dialled) {
+        // Not a denial: the proxy has said what failed.
+        count(Counter::OutboundFailed);
+        return ConnectDecision::Refuse(ConnectError::ConnectionRefused);
+    }
     if !socket::remember(ctx, RecordKind::OutboundClient, *dialled, shard) {
         return refuse(netns, dialled, Reason::NoMemory);
     }
@@ -213,6 +219,20 @@ fn redirect(
         "redirected connect, port {}, to shard {}", dialled.port, shard
     );
     ConnectDecision::Redirect(AddressPort::new(listener_address(dialled, cookie), port))
+}
+
+/// Whether the agent has just tried all endpoints of a destination for this pod, and none could be reached.
+///
+/// Without this, a client with several addresses to try would never leave the first one: the redirected connect
+/// succeeds each time, and is reset.
+#[inline(always)]
+fn has_failed(netns: NetnsCookie, dialled: &AddressPort) -> bool {
+    let Some(failed_at) = FAILED.get_ptr(FailedKey::new(netns, *dialled)) else {
+        return false;
+    };
+    // SAFETY: a map value is valid while the program runs. If the entry has just been deleted, its memory may hold
+    // another entry's time: one connect is then refused, or not, for another failure.
+    has_just_failed(unsafe { failed_at.read_volatile() }, now_ns())
 }
 
 /// Returns the address to which a connect is redirected. IPv4 addresses are spread over the outbound

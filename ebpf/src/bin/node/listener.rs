@@ -7,7 +7,7 @@
 //!
 //! The lack of a device is also what the look-up cannot do: it misses listeners that are bound to a device. It
 //! knows no port of the client either, and no rules of netfilter. So an answer of "none" is a hint, which the
-//! agent checks (`agent/datapath/src/sockets/unheard.rs`).
+//! agent checks (`agent/datapath/src/sockets/unheard/mod.rs`).
 
 use ambit_common::{AddressPort, DELIVERY_RANGE, LOOKUP_SOURCE_PORT};
 use aya_ebpf::EbpfContext as _;
