@@ -62,8 +62,10 @@ impl<R> FailedDestinations<R> {
 
     /// Forgets the destinations that have other endpoints in this snapshot, or whose endpoints have changed.
     pub(crate) fn forget_changed(&self, snapshot: &Snapshot) {
-        let mut failed = self.0.borrow_mut();
-        failed.retain(|one| is_current(&one.endpoints, one.dialled, snapshot));
+        let now = Instant::now();
+        self.0
+            .borrow_mut()
+            .retain(|one| now < one.until && is_current(&one.endpoints, one.dialled, snapshot));
     }
 }
 
@@ -210,6 +212,10 @@ mod tests {
         tokio::time::advance(RefusedConnects::LASTS).await;
         fail(&failed, &refused, at("10.0.0.1", 20), &snapshot);
         assert_eq!(*refused.borrow(), [at("10.0.0.1", 20)]);
+        tokio::time::advance(RefusedConnects::LASTS).await;
+        failed.forget_changed(&snapshot);
+        assert!(refused.borrow().is_empty());
+        fail(&failed, &refused, at("10.0.0.1", 20), &snapshot);
         drop(failed);
         assert!(refused.borrow().is_empty(), "the pod is gone");
     }
