@@ -2,8 +2,8 @@
 //!
 //! A caller that calls a port without a listener in a loop must not take the time of others. So an answer is kept
 //! for [`KEPT`] for the whole pod, whatever ports are called. The work is done on another thread than the
-//! shard's, by one thread at a time for the whole agent, which then rests [`REST`] times as long as the work took.
-//! Who has to wait longer than [`PATIENCE`] goes on without an answer: the connect shows who listens.
+//! shard's, once at a time for the whole agent, which then rests [`REST`] times as long as the work took.
+//! A delivery that would wait longer than [`PATIENCE`] goes on without an answer: the connect shows who listens.
 //!
 //! A listener of the usual kind is found by the look-up itself, at once. Only one that the look-up misses is
 //! called missing for up to [`KEPT`] after it has begun to listen.
