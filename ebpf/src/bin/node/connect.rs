@@ -23,8 +23,9 @@
 //! | of a closed pod, or of one without an entry or a listener | a mesh destination | 0, ECONNREFUSED | `outbound_refused` |
 
 use ambit_common::{
-    Address, AddressPort, Counter, FailedKey, FourTuple, Hook, MESH_PREFIX_BITS, MeshClass, NetnsCookie,
-    OUTBOUND_RANGE, PodAddressKey, PodEntry, Reason, RecordKind, SocketCookie, has_just_failed,
+    Address, AddressPort, Counter, FailedKey, FourTuple, Hook, MESH_PREFIX_BITS, MeshClass,
+    NetnsCookie, OUTBOUND_RANGE, PodAddressKey, PodEntry, Reason, RecordKind, SocketCookie,
+    has_just_failed,
 };
 use ambit_ebpf::maps::POD_ADDRESSES;
 use ambit_ebpf::pods::{self, PodLookup};

@@ -37,8 +37,8 @@
 
 use ambit_common::{
     Address, AddressPort, Counter, DELIVERY_RANGE, FourTuple, HBONE_PORT, Hook, IdentityId,
-    IpFamily, Judgement, KernelVerdict, LOOKUP_SOURCE_PORT, ListenerKind, OUTBOUND_RANGE, PodAddressKey, PodEntry,
-    PodPortKey, Reason, RecordKind, SocketRecord, listener_slot,
+    IpFamily, Judgement, KernelVerdict, LOOKUP_SOURCE_PORT, ListenerKind, OUTBOUND_RANGE,
+    PodAddressKey, PodEntry, PodPortKey, Reason, RecordKind, SocketRecord, listener_slot,
 };
 use ambit_ebpf::maps::{NODE_CONNECTIONS, POD_ADDRESSES, PROBE_PORTS};
 use ambit_ebpf::pods::{self, PodLookup};
