@@ -9,6 +9,7 @@
 
 mod authorizers;
 mod connection;
+mod failed;
 mod hbone;
 mod inbound;
 mod limits;

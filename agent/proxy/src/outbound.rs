@@ -23,7 +23,7 @@ use crate::connection::{
 use crate::hbone::FirstBytes;
 use crate::inbound::{CallerStream, InboundConnection, JudgedDelivery};
 use crate::limits::Resource;
-use crate::route::{Route, attempts, path_to, route};
+use crate::route::{Attempts, Route, attempts, path_to, route};
 use crate::shard::accept::ResetOnDrop;
 use crate::shard::pod::ServedPod;
 use crate::verdict::Requirement;
@@ -104,25 +104,32 @@ pub(crate) async fn serve(pod: Rc<ServedPod>, stream: TcpStream, peer: SocketAdd
     }
 }
 
-/// Connects to an endpoint of the original destination.
+/// Connects to an endpoint of the original destination. If none can be reached, the connect hook refuses the next
+/// connects to it for a moment.
 async fn connect(
     connection: &OutboundConnection<'_>,
     dialled: OriginalDestination,
 ) -> Result<OpenedConnection, FailedAttempt> {
     let pod = &connection.pod;
-    let endpoints = resolve(pod.mesh.clone(), dialled, pod.limits.hold)
-        .await
-        .map_err(|refusal| connection.unrouted(dialled.0, refusal))?;
+    let Attempts { chosen, left_out } =
+        resolve(pod.mesh.clone(), dialled, pod.limits.hold)
+            .await
+            .map_err(|refusal| connection.unrouted(dialled.0, refusal))?;
     let mut tried = Err(connection.unrouted(dialled.0, Refusal::Unknown(dialled.0)));
-    for endpoint in &endpoints {
+    for endpoint in &chosen {
         tried = match endpoint {
             ServiceEndpoint::Pod(target) => connection.attempt(target).await,
             ServiceEndpoint::Outside(address) => connection.attempt_outside(*address).await,
         };
         match &tried {
             Err(failed) if failed.refusal.is_unreachable() => {}
-            Ok(_) | Err(_) => break,
+            Ok(_) | Err(_) => return tried,
         }
+    }
+    if left_out == 0 {
+        let view = pod.view();
+        let refuse = |dialled| pod.datapath.refuse_connects(dialled);
+        pod.failed.add(dialled, chosen, &view.snapshot, refuse);
     }
     tried
 }
@@ -136,7 +143,7 @@ async fn resolve(
     mut mesh: watch::Receiver<Arc<MeshView>>,
     dialled: OriginalDestination,
     hold: Duration,
-) -> Result<Vec<ServiceEndpoint>, Refusal> {
+) -> Result<Attempts, Refusal> {
     let deadline = tokio::time::Instant::now() + hold;
     loop {
         let destination = mesh.borrow_and_update().snapshot.destination(dialled.0);

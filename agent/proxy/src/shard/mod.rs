@@ -21,6 +21,7 @@ use self::accept::listen;
 use crate::authorizers::network::AuthorizerNetwork;
 use crate::connection::registry::{ConnectionInfo, ConnectionNumbers, Registry};
 use crate::connection::stats::{ProxyStats, ShardStats};
+use crate::failed::FailedDestinations;
 use crate::hbone::TunnelPool;
 use crate::limits::{PodCaps, ProxyLimits};
 use crate::shard::pod::ServedPod;
@@ -179,6 +180,7 @@ impl Shard {
                 Rc::clone(&self.authorizers),
             ),
             tasks: PodTasks::new(budget),
+            failed: FailedDestinations::default(),
             datapath,
         });
         (served, listeners)

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use crate::connection::ConnectionEnd;
 use crate::connection::registry::Registry;
 use crate::connection::stats::ShardStats;
+use crate::failed::FailedDestinations;
 use crate::hbone::TunnelPool;
 use crate::limits::places::PlaceSource;
 use crate::limits::{PodCaps, ProxyLimits};
@@ -39,6 +40,7 @@ pub(crate) struct ServedPod {
     pub(crate) keys: Arc<KeyCache>,
     pub(crate) authorizer: Authorizer,
     pub(crate) tasks: PodTasks,
+    pub(crate) failed: FailedDestinations,
 }
 
 impl ServedPod {
@@ -84,9 +86,11 @@ impl ServedPod {
         Judge::new(&self.view(), &self.workload).still_holds(requirement)
     }
 
-    /// Judges every connection again. Returns how many it ended.
+    /// Judges every connection again. Returns how many it ended. Failed destinations that have changed may be
+    /// dialled again.
     pub(crate) fn judge_again(&self) -> usize {
         let view = self.view();
+        self.failed.forget_changed(&view.snapshot);
         let judge = Judge::new(&view, &self.workload);
         self.registry
             .judge(|requirement| judge.still_holds(requirement))
