@@ -28,7 +28,7 @@ use ambit_datapath::{KernelLog, NodePrograms};
 use ambit_identity::IstioCaConfig;
 use ambit_model::{MeshRanges, Revision, Snapshot, TrustDomain};
 use ambit_observe::logging::DroppedLines;
-use ambit_proxy::Proxy;
+use ambit_proxy::{Proxy, SameNode};
 use ambit_source::FileSource;
 use prepare::Prepared;
 use reconcile::Reconciler;
@@ -75,6 +75,8 @@ pub struct RunConfig {
     pub metrics: Option<SocketAddr>,
     /// Shards of the data path; `None`: as many as the CPUs allow, up to 4.
     pub shards: Option<NonZeroUsize>,
+    /// How connections between two pods of this node travel.
+    pub same_node: SameNode,
     /// Certificates (PEM) that servers of issuers' keys may chain to, in addition to the node's own roots.
     pub jwks_ca: Option<PathBuf>,
     /// How long certificates are valid.

@@ -113,6 +113,7 @@ impl Prepared {
         let proxy_config = ProxyConfig {
             limits: ProxyLimits::default().within(raise_descriptors()?),
             shards: config.shards,
+            same_node: config.same_node,
         };
         let events = Arc::new(RecentEvents::default());
         let proxy = Arc::new(Proxy::start(proxy_config, &mesh, &keys, &events)?);

@@ -40,6 +40,8 @@ pub enum ConnectionDirection {
 pub enum Path {
     /// Through an HBONE tunnel.
     Tunnel,
+    /// From socket to socket in the agent, which serves both pods.
+    Handoff,
     /// In plaintext.
     Plaintext,
     /// From a pod to itself, inside its network namespace.
@@ -69,8 +71,8 @@ pub(crate) struct ConnectionContext<P = ServedPod> {
     pub(crate) path: Option<Path>,
     pub(crate) source: ConnectionEnd,
     pub(crate) destination: ConnectionEnd,
-    /// Counts the payload.
-    pub(crate) meter: Meter,
+    /// Counts the payload. The halves of a connection that is handed from pod to pod share it.
+    pub(crate) meter: Rc<Meter>,
     /// When the connection was accepted, or begun by the agent.
     pub(crate) started: Instant,
     /// The number in the registry, unique within the shard; `None` if the connection is not registered.
@@ -115,7 +117,7 @@ impl From<ToApplication> for ConnectionContext {
                 address: caller.address.0,
             },
             destination: pod.connection_end(to),
-            meter: Meter::default(),
+            meter: Rc::default(),
             started,
             number: Cell::default(),
             pod,
@@ -216,6 +218,7 @@ impl Path {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Tunnel => "tunnel",
+            Self::Handoff => "handoff",
             Self::Plaintext => "plaintext",
             Self::OwnPod => "own-pod",
         }

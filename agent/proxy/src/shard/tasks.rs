@@ -52,6 +52,11 @@ impl PodTasks {
         self.spawn_until(ServingPhase::Draining, task);
     }
 
+    /// Whether new connections are accepted.
+    pub(crate) fn is_accepting(&self) -> bool {
+        *self.phase.borrow() == ServingPhase::Serving
+    }
+
     /// Ends the tasks that accept connections.
     pub(crate) fn drain(&self) {
         self.phase.send_replace(ServingPhase::Draining);

@@ -13,6 +13,7 @@ use crate::run::RunConfig;
 use ambit_datapath::KernelLog;
 use ambit_model::{MeshRanges, Revision, TrustDomain};
 use ambit_observe::logging::{self, LogFormat};
+use ambit_proxy::SameNode;
 
 /// The default path of the admin socket.
 pub(super) const DEFAULT_SOCKET: &str = "/run/ambit/admin.sock";
@@ -64,6 +65,9 @@ pub(super) struct RunArguments {
     /// Threads of the data path, 1 to 8 [default: as many as the CPUs allow, up to 4].
     #[arg(long, env = "AMBIT_SHARDS")]
     shards: Option<NonZeroUsize>,
+    /// How connections between two pods of this node travel.
+    #[arg(long, env = "AMBIT_SAME_NODE", value_enum, default_value_t = SameNodePath::Tunnel)]
+    same_node: SameNodePath,
     /// Certificates (PEM) to trust, in addition to the node's own, when an issuer's JWKS is fetched.
     #[arg(long, env = "AMBIT_JWKS_CA")]
     jwks_ca: Option<PathBuf>,
@@ -78,6 +82,24 @@ pub(super) struct RunArguments {
     kernel_log: bool,
     #[command(flatten)]
     ca: issuer::IssuerArguments,
+}
+
+/// How connections between two pods of this node travel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+enum SameNodePath {
+    /// Encrypted, like those between nodes.
+    Tunnel,
+    /// In the agent's memory, under the same certificates and policies.
+    Handoff,
+}
+
+impl From<SameNodePath> for SameNode {
+    fn from(path: SameNodePath) -> Self {
+        match path {
+            SameNodePath::Tunnel => Self::Tunnel,
+            SameNodePath::Handoff => Self::Handoff,
+        }
+    }
 }
 
 impl RunArguments {
@@ -106,6 +128,7 @@ impl RunArguments {
             socket: self.socket,
             metrics: self.metrics,
             shards: self.shards,
+            same_node: self.same_node.into(),
             jwks_ca: self.jwks_ca,
             connect_timeout: Duration::from_secs(5),
             kernel_log: if self.kernel_log {
