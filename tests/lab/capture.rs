@@ -11,6 +11,7 @@ use crate::lab::Lab;
 use crate::netns::Netns;
 use crate::plan::NodeName;
 use crate::process::Process;
+use crate::same_node::Placement;
 use crate::wait::{SOON, eventually};
 
 /// Sent over the link at the end. Its presence in the capture proves that plaintext is captured,
@@ -30,16 +31,20 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Starts to capture on the link, and returns when every later packet will be captured.
+    /// Starts to capture on the link, or on all devices of node B if all pods are on it, and returns when
+    /// every later packet will be captured.
     ///
     /// # Errors
     ///
     /// If tcpdump does not start.
     pub fn start(lab: &Lab) -> Result<Self> {
-        Self::on(lab, NodeName::A, "link0")
+        match lab.placement() {
+            Placement::AsNamed => Self::on(lab, NodeName::A, "link0"),
+            Placement::OnNodeB => Self::on_every_device(lab, NodeName::B),
+        }
     }
 
-    /// The same on all devices of a node: its loopback, its ends of its pods' links, and the link between the
+    /// Starts to capture on all devices of a node: its loopback, its ends of its pods' links, and the link between the
     /// nodes.
     ///
     /// # Errors

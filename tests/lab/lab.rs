@@ -271,6 +271,7 @@ impl Lab {
     /// If it cannot be started.
     pub fn launch_agent_by(&self, node: NodeName, wrapper: &[&str]) -> Result<Agent> {
         let place = self.place_on(node, "agent")?;
+        cgroup::create(&self.node_cgroup(node).join("kubepods"))?;
         Agent::launch(self, node, &place, wrapper)
     }
 
@@ -305,6 +306,11 @@ impl Lab {
     /// is added.
     pub fn keep_nodes_apart(&self) {
         self.placement.set(Placement::AsNamed);
+    }
+
+    /// On which nodes pods are.
+    pub(crate) fn placement(&self) -> Placement {
+        self.placement.get()
     }
 
     /// How connections between two pods of one node travel.

@@ -41,7 +41,7 @@ impl SameNode {
     }
 
     /// The value of the option.
-    pub(crate) fn as_str(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Tunnel => "tunnel",
             Self::Handoff => "handoff",

@@ -67,11 +67,7 @@ impl CurrentCertificate {
         if is_known && Timeliness::of(validity, now) == Timeliness::Valid {
             return Ok(());
         }
-        ensure_chain(
-            &self.certificate.issued.chain,
-            now,
-            &verification.verifier,
-        )?;
+        ensure_chain(&self.certificate.issued.chain, now, &verification.verifier)?;
         self.verified_by
             .store(verification.generation, Ordering::Relaxed);
         Ok(())

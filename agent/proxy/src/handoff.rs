@@ -156,7 +156,11 @@ impl Neighbours {
             SameNode::Tunnel => return None,
             SameNode::Handoff => {}
         }
-        let pod = self.by_uid.borrow().get(&endpoint.workload.uid)?.upgrade()?;
+        let pod = self
+            .by_uid
+            .borrow()
+            .get(&endpoint.workload.uid)?
+            .upgrade()?;
         let is_the_same = pod.workload.name == endpoint.workload.name
             && *pod.certificates.identity() == endpoint.workload.identity
             && pod.has_address(endpoint.address.ip());

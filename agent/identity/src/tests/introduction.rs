@@ -12,7 +12,12 @@ use crate::managed::ManagedCertificate;
 use crate::roots::{MeshTrust, TrustAnchors};
 
 /// A workload's certificate as its issuer's root accepts it, used by a node that has these roots.
-fn held(account: &str, issuer: &Root, issued: IssuedCertificate, roots: &MeshTrust) -> ManagedCertificate {
+fn held(
+    account: &str,
+    issuer: &Root,
+    issued: IssuedCertificate,
+    roots: &MeshTrust,
+) -> ManagedCertificate {
     let (own, now) = (identity(account), SystemTime::now());
     let question = IssueRequest {
         identity: &own,
@@ -50,7 +55,10 @@ fn workloads_meet_while_both_certificates_are_valid() {
     let later = now + HOUR.mul_f64(0.7);
     for (client, server) in [(&web, &brief), (&brief, &web)] {
         let error = introduce(client, server, later).unwrap_err();
-        assert!(matches!(error, IntroductionError::Unavailable(_)), "{error}");
+        assert!(
+            matches!(error, IntroductionError::Unavailable(_)),
+            "{error}"
+        );
         assert!(error.to_string().contains("sa/db"), "{error}");
     }
     introduce(&web, &web, later).unwrap();
@@ -59,15 +67,26 @@ fn workloads_meet_while_both_certificates_are_valid() {
 #[test]
 fn a_certificate_that_the_others_roots_do_not_accept_is_refused_on_either_side() {
     let (old, new) = (Root::make(), Root::make());
-    let web = held("web", &old, signed(&old, "web", HOUR), &roots_of(&[&old, &new]));
+    let web = held(
+        "web",
+        &old,
+        signed(&old, "web", HOUR),
+        &roots_of(&[&old, &new]),
+    );
     // It has the new roots already, and web's certificate is from before.
     let db = held("db", &new, signed(&new, "db", HOUR), &roots_of(&[&new]));
     let now = SystemTime::now();
     for (client, server) in [(&web, &db), (&db, &web)] {
         for _ in 0..2 {
             let error = introduce(client, server, now).unwrap_err();
-            assert!(matches!(error, IntroductionError::NotAccepted { .. }), "{error}");
-            assert!(error.to_string().contains("sa/web is not accepted"), "{error}");
+            assert!(
+                matches!(error, IntroductionError::NotAccepted { .. }),
+                "{error}"
+            );
+            assert!(
+                error.to_string().contains("sa/web is not accepted"),
+                "{error}"
+            );
         }
     }
 }
@@ -85,7 +104,10 @@ fn a_chain_is_refused_when_its_intermediate_has_expired() {
     for (client, server) in [(&web, &db), (&db, &web)] {
         introduce(client, server, now).unwrap();
         let error = introduce(client, server, now + HOUR.mul_f64(0.7)).unwrap_err();
-        assert!(matches!(error, IntroductionError::NotAccepted { .. }), "{error}");
+        assert!(
+            matches!(error, IntroductionError::NotAccepted { .. }),
+            "{error}"
+        );
     }
 }
 
@@ -103,7 +125,9 @@ fn through(
     between.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     let certificate = between.signed_by(&own, &root.issuer).unwrap();
     let issuer = rcgen::Issuer::new(between, own);
-    let leaf = super::params(&[uri], validity).signed_by(key, &issuer).unwrap();
+    let leaf = super::params(&[uri], validity)
+        .signed_by(key, &issuer)
+        .unwrap();
     IssuedCertificate {
         chain: vec![leaf.der().clone(), certificate.der().clone()],
         key: super::private(key),
@@ -129,7 +153,10 @@ async fn certificates_of_a_removed_root_introduce_no_one() {
     ca.publish(&[&new]);
     eventually("a refusal", || web.ensure_introduced(&db).is_err()).await;
     let error = web.ensure_introduced(&db).unwrap_err();
-    assert!(matches!(error, IntroductionError::NotAccepted { .. }), "{error}");
+    assert!(
+        matches!(error, IntroductionError::NotAccepted { .. }),
+        "{error}"
+    );
     ca.sign_with(new);
     ca.fails.store(false, std::sync::atomic::Ordering::SeqCst);
     eventually("new certificates", || web.ensure_introduced(&db).is_ok()).await;
