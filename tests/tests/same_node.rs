@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use ambit_tests::{
     Agent, CaServer, Capture, Family, HeldConnection, Lab, LabServer, Membership, Mode, NodeName,
-    Pod, PodSpec, RawCall, SOON, SameNode, Swarm, SwarmServer, Until, WebServer,
-    eventually, get, get_from, run_tests, tests,
+    Pod, PodSpec, RawCall, SOON, SameNode, Swarm, SwarmServer, Until, WebServer, eventually, get,
+    get_from, run_tests, tests,
 };
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
