@@ -28,7 +28,7 @@ use crate::verdict::Termination;
 use ambit_admission::Seat;
 use ambit_datapath::DeliveryCaller;
 use ambit_identity::IntroductionError;
-use ambit_model::{ApplicationAddress, CallerAddress, PodEndpoint};
+use ambit_model::{ApplicationAddress, CallerAddress, PodEndpoint, Workload};
 
 /// How connections between two pods of this node travel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -161,10 +161,10 @@ impl Neighbours {
             .borrow()
             .get(&endpoint.workload.uid)?
             .upgrade()?;
-        let is_the_same = pod.workload.name == endpoint.workload.name
+        let is_endpoint = is_same_pod(&pod.workload, &endpoint.workload)
             && *pod.certificates.identity() == endpoint.workload.identity
             && pod.has_address(endpoint.address.ip());
-        if !is_the_same || !pod.tasks.is_accepting() {
+        if !is_endpoint || !pod.tasks.is_accepting() {
             return None;
         }
         Some(Neighbour {
@@ -173,6 +173,11 @@ impl Neighbours {
             source: source.address_like(endpoint.address.ip())?,
         })
     }
+}
+
+/// Whether a pod is served as the model has it now.
+fn is_same_pod(served: &Workload, now: &Workload) -> bool {
+    served.uid == now.uid && served.name == now.name && served.identity == now.identity
 }
 
 impl Neighbour {
@@ -346,4 +351,57 @@ impl HandedOver {
 
 fn at_destination(reason: String) -> Ending {
     Ending::Terminated(Termination::AtDestination(reason))
+}
+
+#[cfg(test)]
+mod tests {
+    use ambit_model::ObjectName;
+    use ambit_model::testing::pod;
+    use ambit_policy::Denial;
+
+    use super::*;
+
+    #[test]
+    fn a_successor_or_another_identity_is_not_the_pod_that_is_served() {
+        let served = pod("shop/web", &["10.0.1.1"]);
+        assert!(is_same_pod(&served, &served.clone()));
+        let successor = Workload {
+            uid: "another".into(),
+            ..served.clone()
+        };
+        let renamed = Workload {
+            name: ObjectName::new("shop", "other"),
+            ..served.clone()
+        };
+        let identity = "cluster.local/ns/shop/sa/other".parse();
+        let other = Workload {
+            identity: identity.expect("an identity"),
+            ..served.clone()
+        };
+        for now in [successor, renamed, other] {
+            assert!(!is_same_pod(&served, &now), "{now:?}");
+        }
+    }
+
+    #[test]
+    fn the_callers_port_is_only_shown_with_its_own_address() {
+        let process: SocketAddr = "10.0.1.1:4567".parse().expect("an address");
+        assert_eq!(caller_of(process.ip(), process), CallerAddress(process));
+        let own: IpAddr = "fd00::1".parse().expect("an address");
+        let shown = CallerAddress(SocketAddr::new(own, 0));
+        assert_eq!(caller_of(own, process), shown);
+    }
+
+    #[test]
+    fn a_denial_by_the_destination_is_one_for_the_source_too() {
+        let to = SocketAddr::from(([10, 0, 1, 2], 80));
+        let denial = Denial {
+            reason: ambit_common::Reason::DeniedByPolicy,
+            decider: None,
+        };
+        let denied = HandoffError::refused_by(to, &Refusal::by_evaluator(denial));
+        assert!(denied.is_denial(), "{denied}");
+        let failed = HandoffError::refused_by(to, &Refusal::CallerLeft);
+        assert!(!failed.is_denial(), "{failed}");
+    }
 }

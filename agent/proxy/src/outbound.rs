@@ -48,7 +48,7 @@ pub(crate) enum OpenedConnection {
     /// To the pod's own application. It is judged here, as any inbound connection is.
     ToOwnPod(Box<InboundConnection>, JudgedDelivery),
     /// To the application of another pod that this agent serves, which has judged it.
-    ToNeighbour(RemoteConnection<HandedOver>),
+    HandedOver(Box<RemoteConnection<HandedOver>>),
     ToOther(RemoteConnection),
 }
 
@@ -156,7 +156,7 @@ async fn carry(opened: OpenedConnection, client: ResetOnDrop) {
             // On the heap: few pods call themselves.
             return Box::pin(own.carry(delivery, CallerStream::Tcp(client))).await;
         }
-        OpenedConnection::ToNeighbour(remote) => {
+        OpenedConnection::HandedOver(remote) => {
             // On the heap, too: with `--same-node tunnel` there are none.
             return Box::pin(remote.carry(CallerStream::Tcp(client))).await;
         }
@@ -217,7 +217,7 @@ impl OutboundConnection {
         let handing = neighbour.hand_over(Rc::clone(&context));
         self.attempt_other(context, requirement, handing)
             .await
-            .map(OpenedConnection::ToNeighbour)
+            .map(|remote| OpenedConnection::HandedOver(Box::new(remote)))
     }
 
     /// Returns the context of a connection to an endpoint by a path, and what has to hold for it.

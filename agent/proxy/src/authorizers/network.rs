@@ -148,7 +148,7 @@ impl Connected {
                 });
                 return Box::new(near);
             }
-            OpenedConnection::ToNeighbour(remote) => {
+            OpenedConnection::HandedOver(remote) => {
                 let (near, far) = duplex(OWN_BUFFER);
                 let pod = Rc::clone(&remote.context.pod);
                 pod.tasks.spawn(async move {
