@@ -39,6 +39,7 @@ mod reference;
 mod relay;
 mod run;
 mod runner;
+mod same_node;
 mod server;
 mod service;
 mod site;
@@ -89,6 +90,7 @@ pub use reference::{
 pub use relay::{Relay, relay_binary};
 pub use run::{remove_kept, tear_down_on_signals};
 pub use runner::{Test, run_tests, run_tests_of};
+pub use same_node::SameNode;
 pub use server::{LabServer, Mode};
 pub use service::Service;
 pub use site::{Backend, Site};

@@ -24,8 +24,8 @@ use tokio::net::TcpStream;
 
 use crate::policy::PolicyTables;
 use crate::sockets::application::ApplicationSockets;
-use crate::sockets::request_stream::RequestStream;
 use crate::sockets::failed::FailedTable;
+use crate::sockets::request_stream::RequestStream;
 use crate::sockets::stock::SocketStock;
 use crate::sockets::ticket::{TicketedConnect, Tickets};
 use crate::sockets::unheard::pace::{KeptAnswer, LookTurn};

@@ -3,8 +3,8 @@
 
 pub(crate) mod application;
 pub(crate) mod dial;
-pub(crate) mod keep_alive;
 pub(crate) mod failed;
+pub(crate) mod keep_alive;
 pub(crate) mod listeners;
 pub(crate) mod marks;
 pub(crate) mod request_stream;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::events::Severity;
 use crate::authorizers::Disagreement;
+use crate::handoff::HandoffError;
 use crate::hbone::TunnelError;
 use crate::limits::OverCap;
 use crate::limits::places::NoPlace;
@@ -81,6 +82,8 @@ pub(crate) enum Refusal {
     Dial(#[from] DialError),
     #[error(transparent)]
     Tunnel(#[from] TunnelError),
+    #[error(transparent)]
+    Handoff(#[from] HandoffError),
     #[error("nothing answered within {0:?}")]
     DialTimedOut(Duration),
     #[error("the caller left before it was connected")]
@@ -159,6 +162,7 @@ impl Refusal {
             Self::Dial(DialError::NothingListens { .. }) => "nothing-listens",
             Self::Dial(_) => "cannot-connect",
             Self::Tunnel(error) => error.as_str(),
+            Self::Handoff(error) => error.as_str(),
             Self::DialTimedOut(_) => "dial-timed-out",
             Self::CallerLeft => "caller-left",
             Self::Terminated(termination) => termination.as_str(),
@@ -181,6 +185,7 @@ impl Refusal {
                 RefusalClass::DeniedByPolicy(termination.decider())
             }
             Self::Tunnel(error) if error.is_denial() => RefusalClass::DeniedByProxy,
+            Self::Handoff(error) if error.is_denial() => RefusalClass::DeniedByProxy,
             Self::HbonePort(_) | Self::ForeignAddress(_) | Self::PeerIdentity(_) => {
                 RefusalClass::DeniedByProxy
             }
@@ -199,6 +204,7 @@ impl Refusal {
             | Self::HandshakeTimedOut(_)
             | Self::Dial(_)
             | Self::Tunnel(_)
+            | Self::Handoff(_)
             | Self::DialTimedOut(_)
             | Self::CallerLeft
             | Self::Terminated(_) => RefusalClass::Failed,

@@ -10,6 +10,7 @@ use crate::connection::ConnectionEnd;
 use crate::connection::registry::Registry;
 use crate::connection::stats::ShardStats;
 use crate::failed::FailedDestinations;
+use crate::handoff::Neighbours;
 use crate::hbone::TunnelPool;
 use crate::limits::places::PlaceSource;
 use crate::limits::{PodCaps, ProxyLimits};
@@ -39,6 +40,8 @@ pub(crate) struct ServedPod {
     pub(crate) mesh: watch::Receiver<Arc<MeshView>>,
     pub(crate) keys: Arc<KeyCache>,
     pub(crate) authorizer: Authorizer,
+    /// The pods of this shard, this one too.
+    pub(crate) neighbours: Rc<Neighbours>,
     pub(crate) tasks: PodTasks,
     pub(crate) failed: FailedDestinations,
 }
@@ -107,6 +110,7 @@ impl ServedPod {
         self.registry
             .judge(|_| Err(Termination::PodRemoved(removal)));
         self.tasks.close().await;
+        self.registry.handed_back().await;
         self.pool.close();
     }
 }

@@ -52,6 +52,11 @@ impl PodTasks {
         self.spawn_until(ServingPhase::Draining, task);
     }
 
+    /// Whether new connections are accepted.
+    pub(crate) fn is_accepting(&self) -> bool {
+        *self.phase.borrow() == ServingPhase::Serving
+    }
+
     /// Ends the tasks that accept connections.
     pub(crate) fn drain(&self) {
         self.phase.send_replace(ServingPhase::Draining);
@@ -60,6 +65,7 @@ impl PodTasks {
     /// Ends every task, and returns when they have ended. A task that is ready gets to run once more
     /// first.
     pub(crate) async fn close(&self) {
+        self.budget.lift();
         self.phase.send_replace(ServingPhase::Closed);
         self.running.close();
         self.running.wait().await;
@@ -123,6 +129,29 @@ mod tests {
             assert!(!connection_ended.get());
             tasks.close().await;
             assert!(connection_ended.get());
+        });
+    }
+
+    /// A connection that has been told why it ends reports it, also if its pod has used up its time.
+    #[test]
+    fn a_task_that_is_ready_runs_once_more_before_it_ends() {
+        let runtime = LocalRuntime::new().expect("a runtime");
+        runtime.block_on(async {
+            let turns = TurnScheduler::default();
+            tokio::task::spawn_local(turns.clone().run());
+            let tasks = PodTasks::new(Budget::new(turns));
+            let (tell, told) = tokio::sync::oneshot::channel();
+            let heard = Rc::new(Cell::new(false));
+            let hears = Rc::clone(&heard);
+            tasks.spawn(async move {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+                let _ = told.await;
+                hears.set(true);
+            });
+            tokio::task::yield_now().await;
+            tell.send(()).expect("it waits");
+            tasks.close().await;
+            assert!(heard.get());
         });
     }
 

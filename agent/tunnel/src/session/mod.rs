@@ -352,7 +352,9 @@ impl Session {
         id: StreamId,
         context: &mut Context<'_>,
     ) -> Poll<StreamFailure> {
-        let waits = self.receiving(id).is_some_and(|receiving| receiving.is_waiting());
+        let waits = self
+            .receiving(id)
+            .is_some_and(|receiving| receiving.is_waiting());
         match self.poll_stopped(id, context) {
             Poll::Ready(failure) if waits && !failure.overtakes() => {
                 if let Some(stream) = self.streams.get_mut(&id) {
