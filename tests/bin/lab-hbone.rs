@@ -1,5 +1,5 @@
 //! `lab-hbone JSON`: opens a TLS connection, sends one request over HTTP/2 and, if the answer is 200,
-//! `GET /` through the tunnel. Prints the result as JSON. It trusts any server.
+//! `GET /` through the tunnel; or other data right behind the request, before any answer. Prints the result as JSON. It trusts any server.
 
 use std::error::Error;
 use std::time::Duration;
@@ -41,12 +41,18 @@ async fn call(told: &Value) -> Result<Value, Failure> {
     let mut client = client.ready().await?;
     let is_tunnel = told["method"] == "CONNECT";
     let (answer, mut send) = client.send_request(request(told)?, !is_tunnel)?;
+    let early = told["early"].as_str();
+    if let Some(data) = early {
+        send.send_data(Bytes::copy_from_slice(data.as_bytes()), true)?;
+    }
     let answer = answer.await?;
     let status = answer.status();
     let mut received = Vec::new();
     if status.is_success() && is_tunnel {
-        let request = "GET / HTTP/1.1\r\nhost: tunnel\r\nconnection: close\r\n\r\n";
-        send.send_data(Bytes::from_static(request.as_bytes()), true)?;
+        if early.is_none() {
+            let request = "GET / HTTP/1.1\r\nhost: tunnel\r\nconnection: close\r\n\r\n";
+            send.send_data(Bytes::from_static(request.as_bytes()), true)?;
+        }
         let mut body = answer.into_body();
         while let Some(data) = body.data().await {
             let data = data?;

@@ -23,6 +23,17 @@ pub struct HboneCall<'a> {
     pub authority: &'a str,
     /// More headers.
     pub headers: &'a [(&'a str, &'a str)],
+    /// What it sends through the tunnel.
+    pub data: TunnelData<'a>,
+}
+
+/// What a call sends through its tunnel. After it, the client ends its side.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TunnelData<'a> {
+    /// `GET /`, after the answer to the CONNECT.
+    Request,
+    /// This, right behind the CONNECT.
+    Early(&'a str),
 }
 
 /// Its result.
@@ -30,7 +41,7 @@ pub struct HboneCall<'a> {
 pub enum HboneReply {
     /// The tunnel could not be established: TCP, TLS or HTTP/2 failed.
     NoTunnel(String),
-    /// A status, and what the application answered to `GET /` through the tunnel.
+    /// A status, and the JSON that the application answered through the tunnel.
     Status(u16, Value),
 }
 
@@ -43,6 +54,7 @@ impl<'a> HboneCall<'a> {
             method: "CONNECT",
             authority,
             headers: &[],
+            data: TunnelData::Request,
         }
     }
 
@@ -59,6 +71,10 @@ impl<'a> HboneCall<'a> {
             "method": self.method,
             "authority": self.authority,
             "headers": self.headers,
+            "early": match self.data {
+                TunnelData::Request => None,
+                TunnelData::Early(data) => Some(data),
+            },
         });
         let outcome = output(from.command(tool("lab-hbone")?)?.arg(told.to_string()))?;
         ensure!(outcome.status.success(), "lab-hbone: {}", outcome.stderr);

@@ -11,6 +11,7 @@ use crate::authority::CaAccess;
 use crate::cgroup;
 use crate::crash::STOPPED;
 use crate::descriptors;
+use crate::link::DEVICE;
 use crate::manifest::Manifests;
 use crate::netns::Netns;
 use crate::place::Place;
@@ -397,14 +398,19 @@ impl Lab {
     fn link(&self) -> Result<()> {
         let [a, b] = NodeName::ALL.map(|node| self.node_netns(node));
         a.ip(&format!(
-            "link add link0 type veth peer name link0 netns {}",
+            "link add {DEVICE} type veth peer name {DEVICE} netns {}",
             b.name()
         ))?;
+        self.configure_link()
+    }
+
+    /// Gives the link's devices their addresses and routes.
+    pub(crate) fn configure_link(&self) -> Result<()> {
         for node in NodeName::ALL {
             let [v4, v6] = node.link_addresses().texts();
             self.node_netns(node).ip(&format!(
-                "address add {v4}/24 dev link0\naddress add {v6}/64 dev link0 nodad\n\
-                 link set link0 up\n"
+                "address add {v4}/24 dev {DEVICE}\naddress add {v6}/64 dev {DEVICE} nodad\n\
+                 link set {DEVICE} up\n"
             ))?;
         }
         for node in NodeName::ALL {
@@ -413,7 +419,7 @@ impl Lab {
                 let range = other.pod_range(family);
                 let via = other.link_addresses().of(family);
                 let everything = family.everything();
-                format!("route add {range} via {via}\nroute add {everything} dev link0\n")
+                format!("route add {range} via {via}\nroute add {everything} dev {DEVICE}\n")
             };
             self.node_netns(node).ip(&Family::ALL.map(route).concat())?;
         }

@@ -1,6 +1,7 @@
 //! Runs tests one after another, most of them in a lab each.
 
 use std::any::Any;
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -25,6 +26,27 @@ macro_rules! tests {
     ($($name:ident),* $(,)?) => {
         &[$($crate::Test { name: stringify!($name), run: $name }),*]
     };
+}
+
+/// Why a test cannot run here.
+#[derive(Debug)]
+struct Skipped(String);
+
+impl fmt::Display for Skipped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Skipped {}
+
+/// The result of a test that cannot run here, and why. It counts as skipped.
+///
+/// # Errors
+///
+/// Always.
+pub fn skip(why: impl fmt::Display) -> Result<()> {
+    Err(Skipped(why.to_string()).into())
 }
 
 /// The number of tests by result.
@@ -71,8 +93,11 @@ fn run_selected<T>(
                 println!("test {} ... skipped: {why}", test.name);
                 counts.skipped += 1;
             }
-            None if passes(test, &run) => counts.passed += 1,
-            None => counts.failed += 1,
+            None => match outcome(test, &run) {
+                TestOutcome::Passed => counts.passed += 1,
+                TestOutcome::Failed => counts.failed += 1,
+                TestOutcome::Skipped => counts.skipped += 1,
+            },
         }
     }
     report(&counts)
@@ -86,21 +111,39 @@ fn obstacle() -> Option<String> {
     prepared.err().map(|error| format!("{error:#}"))
 }
 
-fn passes<T>(test: &Test<T>, run: impl Fn(&Test<T>) -> Result<()>) -> bool {
+/// How a test ended.
+enum TestOutcome {
+    Passed,
+    Failed,
+    Skipped,
+}
+
+fn outcome<T>(test: &Test<T>, run: impl Fn(&Test<T>) -> Result<()>) -> TestOutcome {
     let start = Instant::now();
     let result = run(test);
     let took = start.elapsed().as_secs_f32();
-    match &result {
-        Ok(()) => println!("test {} ... ok ({took:.1} s)", test.name),
-        Err(error) => println!("test {} ... FAILED ({took:.1} s)\n{error:#}", test.name),
+    match result {
+        Ok(()) => {
+            println!("test {} ... ok ({took:.1} s)", test.name);
+            TestOutcome::Passed
+        }
+        Err(error) if error.is::<Skipped>() => {
+            println!("test {} ... skipped: {error}", test.name);
+            TestOutcome::Skipped
+        }
+        Err(error) => {
+            println!("test {} ... FAILED ({took:.1} s)\n{error:#}", test.name);
+            TestOutcome::Failed
+        }
     }
-    result.is_ok()
 }
 
 fn run_in_lab(test: &Test) -> Result<()> {
     let lab = Lab::new()?;
     let result = caught(|| (test.run)(&lab));
-    if result.is_err() {
+    if let Err(error) = &result
+        && !error.is::<Skipped>()
+    {
         println!("{}", lab.logs()?);
     }
     result

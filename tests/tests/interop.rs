@@ -61,6 +61,11 @@ fn a_tunnel_to_envoy_is_carried(lab: &Lab) -> Result<()> {
     })
     .with_context(|| envoy.log())?;
     ensure!(!server.connections().is_empty(), "another server answered");
+    // The tunnel is up now: what a caller sends first may be there before Envoy has connected to the application.
+    for _ in 0..20 {
+        let reply = get_from(caller, mesh.orders.at(PORT))?;
+        ensure!(reply.is_answer(), "{reply:?}");
+    }
     let statistics = get(mesh.orders.place(), "http://127.0.0.1:9901/stats")?;
     let accepted = format!("{statistics:?}");
     ensure!(

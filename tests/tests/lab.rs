@@ -3,11 +3,12 @@
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use ambit_tests::{
-    Application, Capture, Family, HeldConnection, Lab, LabServer, Mode, Nginx, NodeName, Pod,
-    Reference, Relay, Reply, SOON, Ztunnel, eventually, get, get_from, output, proxy_binary,
-    relay_binary, run_tests, tests,
+    Application, Capture, Connections, Family, HeldConnection, Lab, LabServer, Link, Mode, Nginx,
+    NodeName, Pod, Pulse, Rate, ReaderOrder, Readers, Reference, Relay, Reply, SOON, Source,
+    Ztunnel, eventually, get, get_from, output, proxy_binary, relay_binary, run_tests, tests,
 };
 use anyhow::{Context, Result, bail, ensure};
 
@@ -19,6 +20,7 @@ fn main() -> ExitCode {
         applications_see_the_real_addresses,
         processes_are_in_their_pods_control_group,
         every_call_of_the_demo_is_answered,
+        a_slow_link_delays_and_limits,
         relays_carry_whole_answers,
         a_peers_proxy_gets_its_pods_connections,
         a_peers_proxy_that_ends_is_reported,
@@ -98,6 +100,43 @@ fn every_call_of_the_demo_is_answered(lab: &Lab) -> Result<()> {
             call.caller,
             call.called
         );
+    }
+    Ok(())
+}
+
+fn a_slow_link_delays_and_limits(lab: &Lab) -> Result<()> {
+    const BYTES: u64 = 1 << 20;
+    let link = Link {
+        delay: Duration::from_millis(20),
+        rate: Rate::Kilobits(8000),
+        queue: 64 << 10,
+    };
+    let _link = lab.slow_link(link)?;
+    let mesh = Reference::build(lab)?;
+    let _source = Source::in_pod(lab, &mesh.payments, 8090)?;
+    for family in Family::ALL {
+        let to = SocketAddr::new(mesh.payments.ip(family), 8090);
+        let calls = Pulse {
+            connections: Connections::New,
+            to,
+            lanes: 1,
+            count: 5,
+        };
+        // The handshake and the request are two round trips.
+        let waited = calls.longest_median(mesh.orders.place())?;
+        ensure!(waited >= link.delay * 4, "{family:?}: {waited:?}");
+        ensure!(waited < link.delay * 40, "{family:?}: {waited:?}");
+        let order = ReaderOrder::get(1, to, "/whole/1048576");
+        let mut reader = Readers::start(lab, mesh.orders.place(), &[order])?;
+        let answers = reader.answers(SOON)?;
+        ensure!(
+            answers.len() == 1 && answers[0].is(200, BYTES),
+            "{answers:?}"
+        );
+        // As fast as 8 Mbit/s are, and not much slower.
+        let took = answers[0].took;
+        ensure!(took >= Duration::from_millis(1048), "{family:?}: {took:?}");
+        ensure!(took < Duration::from_secs(10), "{family:?}: {took:?}");
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use ambit_tests::{
     Agent, Claim, Credentials, Family, HboneCall, HboneReply, Lab, LabServer, Mode, Reference,
-    Signer, Validity, run_tests, tests,
+    Signer, TunnelData, Validity, run_tests, tests,
 };
 use anyhow::{Context, Result, ensure};
 
@@ -144,6 +144,7 @@ fn a_certificate_that_proves_no_identity_opens_no_tunnel(lab: &Lab) -> Result<()
         method: "CONNECT",
         authority: &authority,
         headers: &[],
+        data: TunnelData::Request,
     };
     let reply = target.make(&without)?;
     ensure!(matches!(reply, HboneReply::NoTunnel(_)), "{reply:?}");

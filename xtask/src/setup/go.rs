@@ -24,9 +24,10 @@ pub(super) struct Peer {
 /// Programs that speak HTTP/2.
 pub(super) const HTTP_2: [Peer; 1] = [Peer {
     folder: "http2",
-    sources: &["go.mod", "calls/main.go"],
+    sources: &["go.mod", "calls/main.go", "h2c/main.go"],
     packages: &[
         "./calls",
+        "./h2c",
         "github.com/summerwind/h2spec/cmd/h2spec",
         "google.golang.org/grpc/interop/client",
         "google.golang.org/grpc/interop/server",
@@ -100,7 +101,7 @@ impl Peer {
         GO.install()?;
         say(
             "setup",
-            &format!("building {} (some minutes)", self.packages.join(" ")),
+            &format!("building {} (up to some minutes)", self.packages.join(" ")),
         );
         std::fs::create_dir_all(self.output())?;
         let mut go = Command::new(GO.path());
