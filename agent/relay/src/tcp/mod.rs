@@ -21,6 +21,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
+use tokio::task::coop::consume_budget;
 
 use crate::departure::departed;
 use crate::drain::{Drained, drain_then, stalled};
@@ -33,7 +34,8 @@ const CHUNK: usize = 64 << 10;
 /// Fewer bytes than this are copied out of the buffer that they were read into.
 const SMALL: usize = CHUNK / 4;
 
-/// A connection to one of the two parties.
+/// A connection to one of the two parties. Reading and writing let other tasks run from time to time, as
+/// tokio's own do.
 struct Side {
     stream: TcpStream,
     /// A write has failed with an error that a read would have reported. The next read shows an end instead,
@@ -112,12 +114,16 @@ async fn carry(
             }
         }
     };
-    let (rest, survivor) = match culprit {
-        Party::Client => (up_open.then_some(up), server),
-        Party::Server => (down_open.then_some(down), client),
+    let (rest, left, survivor) = match culprit {
+        Party::Client => (up_open.then_some(up), client, server),
+        Party::Server => (down_open.then_some(down), server, client),
     };
     let end = match rest {
-        None => end,
+        // Nothing reads from there any more, so the error is here to be taken.
+        None => match left.stream.take_error() {
+            Ok(Some(error)) => RelayEnd::failed(culprit, &error),
+            Ok(None) | Err(_) => end,
+        },
         Some(rest) => tokio::select! {
             ended = rest => ended.after(end, culprit),
             () = stalled(&survivor.stream) => return RelayEnd::Stalled(culprit.other()),
@@ -141,6 +147,7 @@ impl Side {
     /// Reads what has arrived; `None` at the end.
     async fn read(&self) -> io::Result<Option<Bytes>> {
         loop {
+            consume_budget().await;
             self.stream.readable().await?;
             match read_once(&self.stream) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -154,6 +161,7 @@ impl Side {
 
     async fn write_all(&self, mut chunk: Bytes, count: &Cell<u64>) -> io::Result<()> {
         while !chunk.is_empty() {
+            consume_budget().await;
             match self.stream.try_write(&chunk) {
                 Ok(written) => {
                     count.set(count.get() + written as u64);
@@ -164,8 +172,9 @@ impl Side {
                 }
                 Err(error) => {
                     // After a FIN, Linux reports a reset as EPIPE, and the end can still be read.
-                    let ended_before = error.kind() == io::ErrorKind::BrokenPipe;
-                    self.error_taken.set(!ended_before);
+                    if error.kind() != io::ErrorKind::BrokenPipe {
+                        self.error_taken.set(true);
+                    }
                     return Err(error);
                 }
             }
