@@ -24,8 +24,8 @@ const HALF_CLOSED: Duration = Duration::from_secs(65);
 
 fn main() -> ExitCode {
     run_tests(tests![
-        a_server_that_has_closed_gives_its_places_back,
-        a_server_behind_a_tunnel_that_has_closed_gives_its_places_back,
+        whoever_has_closed_gives_places_back,
+        whoever_has_closed_gives_places_back_behind_a_tunnel,
         a_server_that_half_closes_and_goes_on_reading_is_not_cut,
         the_log_and_the_metrics_say_who_ended_a_connection,
         both_agents_say_who_ended_a_tunnelled_connection,
@@ -39,6 +39,13 @@ enum Way {
     OwnPod,
     /// `orders` on the other node, through a tunnel.
     Tunnel,
+}
+
+/// Who closes.
+#[derive(Clone, Copy, Debug)]
+enum Party {
+    Server,
+    Clients,
 }
 
 /// `frontend`, a server that it calls, and the agents.
@@ -136,23 +143,38 @@ impl Scene {
     }
 }
 
-fn a_server_that_has_closed_gives_its_places_back(lab: &Lab) -> Result<()> {
+fn whoever_has_closed_gives_places_back(lab: &Lab) -> Result<()> {
     ensure_places_are_given_back(lab, Way::OwnPod)
 }
 
-fn a_server_behind_a_tunnel_that_has_closed_gives_its_places_back(lab: &Lab) -> Result<()> {
+fn whoever_has_closed_gives_places_back_behind_a_tunnel(lab: &Lab) -> Result<()> {
     ensure_places_are_given_back(lab, Way::Tunnel)
 }
 
+/// The other side never closes.
 fn ensure_places_are_given_back(lab: &Lab, way: Way) -> Result<()> {
     let scene = Scene::start(lab, way)?;
-    let (_clients, accepted) = scene.hold(lab, &scene.listen()?, CLIENTS)?;
-    let connections = scene.connections()?;
-    ensure!(connections == scene.carried(CLIENTS), "{connections:?}");
-    drop(accepted);
-    eventually(SOON, "no connection in the accounts", || {
-        (scene.connections().ok()? == [0, 0]).then_some(())
-    })
+    let listener = scene.listen()?;
+    for leaving in [Party::Server, Party::Clients] {
+        let (clients, accepted) = scene.hold(lab, &listener, CLIENTS)?;
+        let connections = scene.connections()?;
+        ensure!(connections == scene.carried(CLIENTS), "{connections:?}");
+        let _staying = match leaving {
+            Party::Server => {
+                drop(accepted);
+                (Some(clients), None)
+            }
+            Party::Clients => {
+                drop(clients);
+                (None, Some(accepted))
+            }
+        };
+        let what = format!("no connection in the accounts when {leaving:?} has closed");
+        eventually(SOON, &what, || {
+            (scene.connections().ok()? == [0, 0]).then_some(())
+        })?;
+    }
+    Ok(())
 }
 
 /// On every path at once, because it takes a minute.
