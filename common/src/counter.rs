@@ -37,6 +37,8 @@ counters! {
     OutboundLocal, "outbound_local";
     /// A pod's connect was refused.
     OutboundRefused, "outbound_refused";
+    /// A pod's connect was refused because all endpoints of its destination had just failed.
+    OutboundFailed, "outbound_endpoints_failed";
     /// A tunnel or plaintext connect of the agent passed.
     TicketPassed, "ticket_passed";
     /// A delivery was allowed by the policy maps.
@@ -47,6 +49,9 @@ counters! {
     DeliveryAsked, "delivery_asked";
     /// A delivery whose ticket was made before the last change of policies.
     DeliveryStale, "delivery_stale";
+    /// A delivery that the policies did not deny, to an address where no socket listens. If the agent finds
+    /// that the look-up could have missed one, it connects again, which is counted once more.
+    DeliveryUnheard, "delivery_nothing_listens";
     /// An inbound plaintext connection was allowed by the policy maps.
     PlaintextAllowed, "plaintext_allowed";
     /// An inbound plaintext connection was denied by the policy maps.

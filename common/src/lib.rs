@@ -14,6 +14,7 @@ mod classifier;
 mod counter;
 mod denial;
 mod denial_counts;
+mod failed;
 mod ids;
 mod mesh;
 mod node;
@@ -27,6 +28,7 @@ pub use classifier::{ClassifierInput, ClassifierOutput, Sightings};
 pub use counter::{COUNTERS, Counter};
 pub use denial::{DenialEvent, Hook, Reason};
 pub use denial_counts::DenialCounts;
+pub use failed::{FAILED_FOR_NS, FailedKey, has_just_failed};
 pub use ids::{Generation, IdentityId, NetnsCookie, PolicySetId, SocketCookie};
 pub use mesh::{MESH_PREFIX_BITS, MeshClass};
 pub use node::NodeSettings;
@@ -40,7 +42,7 @@ pub use policy::{
     SetMode, judge,
 };
 pub use socket_record::{RecordKind, SocketRecord};
-pub use ticket::{Ticket, TicketKind, TicketVerdict};
+pub use ticket::{ListenerCheck, Ticket, TicketKind, TicketVerdict};
 
 /// The port of HBONE (Istio ambient) on the wire. It is the same on every pod.
 pub const HBONE_PORT: u16 = 15008;
@@ -51,9 +53,13 @@ pub const DELIVERY_RANGE: [u8; 2] = [127, 77];
 /// The first two octets of the IPv4 range to which connects are redirected: `127.78.0.0/16`.
 pub const OUTBOUND_RANGE: [u8; 2] = [127, 78];
 
+/// The source port of the connect hook's look-ups for a listener. No connection has it: a look-up is told from
+/// a segment by this port together with the lack of a device, which every segment has.
+pub const LOOKUP_SOURCE_PORT: u16 = 0;
+
 /// The version of the layout of all types in this crate. Raise it with any change of a layout or of a map's
 /// type: an agent never opens the pins of another layout.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 
 /// Asserts the size of a type that crosses the kernel boundary.
 macro_rules! assert_size {
@@ -81,6 +87,7 @@ mod maps {
         Address,
         AddressBitsKey,
         Bitmap,
+        FailedKey,
         FourTuple,
         AddressPort,
         IdentityBitsKey,

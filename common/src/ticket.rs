@@ -33,6 +33,8 @@ pub enum TicketVerdict {
     /// The connect fails because the pod's policies have changed since the ticket was made. A new ticket is
     /// needed.
     Stale = 4,
+    /// The connect fails because no socket listens at the destination, as far as the kernel's look-up finds.
+    NothingListens = 5,
 }
 
 impl TicketVerdict {
@@ -44,9 +46,21 @@ impl TicketVerdict {
             1 => Self::Allow,
             3 => Self::Ask,
             4 => Self::Stale,
+            5 => Self::NothingListens,
             _ => Self::Deny,
         }
     }
+}
+
+/// Whether the hook looks for a listener before a delivery.
+#[repr(u8)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(Debug))]
+pub enum ListenerCheck {
+    /// It does, and fails the connect if there is none.
+    LookUp = 0,
+    /// It does not: the agent has found that the look-up could miss a listener.
+    Skip = 1,
 }
 
 /// The permission for one connect of one socket of the agent: the value of `TICKETS`, by
@@ -75,8 +89,8 @@ pub struct Ticket {
     pub verdict: u8,
     /// Written by the hook: a [`crate::Reason`].
     pub reason: u8,
-    /// Zero.
-    pub zero: u8,
+    /// For a delivery: a [`ListenerCheck`].
+    pub listener_check: u8,
 }
 assert_size!(Ticket, 72);
 
@@ -94,7 +108,7 @@ impl Ticket {
             kind: kind as u8,
             verdict: TicketVerdict::Pending as u8,
             reason: 0,
-            zero: 0,
+            listener_check: ListenerCheck::LookUp as u8,
         }
     }
 }

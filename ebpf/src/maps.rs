@@ -13,7 +13,8 @@ use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 
-const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
+/// The kernel takes memory for entries when they are inserted.
+pub const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
 
 /// The most pods that can be enrolled on one node.
 pub const MAX_PODS: usize = ambit_common::MAX_PODS as usize;

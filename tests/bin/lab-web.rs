@@ -2,8 +2,8 @@
 //! connection, each request's head, the length and SHA-256 of its body, and how it ended.
 //!
 //! `/ws` changes to a protocol that echoes everything, if asked by Upgrade; `/slow` answers without an
-//! end; `/wait` answers when the client has ended its side; `/old` answers in old forms of HTTP;
-//! all other requests are answered with what was seen.
+//! end; `/wait` answers when the client has ended its side; `/old` answers in old forms of HTTP; `/broken`
+//! answers in part and closes; all other requests are answered with what was seen.
 
 use std::error::Error;
 use std::io::{self, Read, Write};
@@ -21,6 +21,10 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// LF, a folded line, a parameter in Connection, and padded sizes.
 const OLD: &[u8] = b"HTTP/1.1 200 OK\nX-Old: a\n b\nConnection: keep-alive; timeout=5\n\
                      Transfer-Encoding: chunked\n\n2  \r\nok\r\n0 \r\n\r\n";
+
+/// An answer that is not whole, with names as some programs expect them.
+const BROKEN: &[u8] =
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 9\r\n\r\npart";
 
 static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
 
@@ -84,6 +88,7 @@ impl Connection {
                 "/ws" if field(&head, "upgrade").is_some() => return self.change_protocol(),
                 "/slow" => return self.answer_slowly(),
                 "/old" => self.stream.write_all(OLD)?,
+                "/broken" => return self.stream.write_all(BROKEN),
                 "/wait" => return self.answer_at_the_end(),
                 _ => self.answer(&head)?,
             }

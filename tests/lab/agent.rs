@@ -67,6 +67,7 @@ impl Agent {
             .args(["--log-format", "json", "--metrics", METRICS])
             .arg("--socket")
             .arg(state.join("admin.sock"))
+            .args(["--same-node", lab.same_node().as_str()])
             .args(lab.certificate_options(node));
         for range in MESH_CIDRS {
             command.args(["--mesh-cidr", range]);

@@ -1,4 +1,4 @@
-//! What crosses the link between the nodes.
+//! What crosses the link between the nodes, or any of a node's.
 
 use std::fs;
 use std::net::{SocketAddr, UdpSocket};
@@ -11,6 +11,7 @@ use crate::lab::Lab;
 use crate::netns::Netns;
 use crate::plan::NodeName;
 use crate::process::Process;
+use crate::same_node::Placement;
 use crate::wait::{SOON, eventually};
 
 /// Sent over the link at the end. Its presence in the capture proves that plaintext is captured,
@@ -20,25 +21,45 @@ const END_MARK: &[u8] = b"ambit-lab-end-of-capture";
 /// The address to which the mark is sent. Nothing listens there.
 const DISCARD_PORT: u16 = 9;
 
-/// A running tcpdump on the link.
+/// A running tcpdump.
 pub struct Capture {
     process: Process,
     file: PathBuf,
     netns: Netns,
+    /// The other node.
+    receiver: NodeName,
 }
 
 impl Capture {
-    /// Starts to capture, and returns when every later packet will be captured.
+    /// Starts to capture on the link, or on all devices of node B if all pods are on it, and returns when
+    /// every later packet will be captured.
     ///
     /// # Errors
     ///
     /// If tcpdump does not start.
     pub fn start(lab: &Lab) -> Result<Self> {
-        let place = lab.observer(NodeName::A)?;
-        let file = lab.directory().join("link.pcap");
+        match lab.placement() {
+            Placement::AsNamed => Self::on(lab, NodeName::A, "link0"),
+            Placement::OnNodeB => Self::on_every_device(lab, NodeName::B),
+        }
+    }
+
+    /// Starts to capture on all devices of a node: its loopback, its ends of its pods' links, and the link between the
+    /// nodes.
+    ///
+    /// # Errors
+    ///
+    /// If tcpdump does not start.
+    pub fn on_every_device(lab: &Lab, node: NodeName) -> Result<Self> {
+        Self::on(lab, node, "any")
+    }
+
+    fn on(lab: &Lab, node: NodeName, device: &str) -> Result<Self> {
+        let place = lab.observer(node)?;
+        let file = lab.directory().join(format!("{node}-{device}.pcap"));
         let mut command = place.command("tcpdump")?;
         command
-            .args(["-i", "link0", "-n", "-s", "0", "-U", "--immediate-mode"])
+            .args(["-i", device, "-n", "-s", "0", "-U", "--immediate-mode"])
             .args(["-Z", "root", "-w"])
             .arg(&file);
         let mut process = Process::start(&mut command, &lab.new_log("tcpdump")?)?;
@@ -49,6 +70,7 @@ impl Capture {
             process,
             file,
             netns: place.netns().clone(),
+            receiver: node.other(),
         })
     }
 
@@ -58,7 +80,7 @@ impl Capture {
     ///
     /// If the mark that is sent at the end is not captured.
     pub fn finish(mut self) -> Result<Captured> {
-        let to: SocketAddr = (NodeName::B.link_addresses().v4, DISCARD_PORT).into();
+        let to: SocketAddr = (self.receiver.link_addresses().v4, DISCARD_PORT).into();
         let socket = self.netns.enter(|| UdpSocket::bind(("0.0.0.0", 0)))??;
         let file = self.file.clone();
         eventually(SOON, "the end of the capture", || {

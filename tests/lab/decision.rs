@@ -12,7 +12,7 @@ use crate::wait::{SOON, eventually};
 /// A decision of the node of a connection's destination.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Decision {
-    /// `tunnel` or `plaintext`.
+    /// `tunnel`, `handoff` or `plaintext`; `tunnel` for every denial by the kernel at a delivery.
     pub path: String,
     /// `kernel` or `proxy`.
     pub layer: String,

@@ -18,6 +18,7 @@ use crate::plan::{Addresses, Family, GATEWAY, NodeName};
 use crate::pod::{Pod, PodSpec};
 use crate::process::output;
 use crate::run::Run;
+use crate::same_node::{Placement, SameNode};
 use crate::service::Service;
 
 /// The first host part that a pod or Service gets.
@@ -31,6 +32,8 @@ pub struct Lab {
     next_host: Cell<u8>,
     certificate_lifetime: Cell<Option<u32>>,
     certificate_authority: RefCell<Option<CaAccess>>,
+    same_node: Cell<SameNode>,
+    placement: Cell<Placement>,
 }
 
 impl Lab {
@@ -45,6 +48,7 @@ impl Lab {
             "a lab needs root, for network namespaces and control groups"
         );
         descriptors::raise()?;
+        let same_node = SameNode::of_environment()?;
         let run = Run::start()?;
         let manifests = Manifests::create(run.directory().join("config"))?;
         fs::create_dir(run.directory().join("logs"))?;
@@ -54,6 +58,8 @@ impl Lab {
             next_host: Cell::new(FIRST_HOST),
             certificate_lifetime: Cell::new(None),
             certificate_authority: RefCell::default(),
+            same_node: Cell::new(same_node),
+            placement: Cell::new(same_node.placement()),
             run,
         };
         for node in NodeName::ALL {
@@ -145,6 +151,7 @@ impl Lab {
     /// If the kernel refuses.
     pub fn add_pod(&self, node: NodeName, spec: PodSpec) -> Result<Pod> {
         let host = self.take_host()?;
+        let node = self.placement.get().of(node);
         let addresses = node.pod_addresses(host);
         self.add_pod_at(node, spec, addresses)
     }
@@ -264,6 +271,7 @@ impl Lab {
     /// If it cannot be started.
     pub fn launch_agent_by(&self, node: NodeName, wrapper: &[&str]) -> Result<Agent> {
         let place = self.place_on(node, "agent")?;
+        cgroup::create(&self.node_cgroup(node).join("kubepods"))?;
         Agent::launch(self, node, &place, wrapper)
     }
 
@@ -285,6 +293,29 @@ impl Lab {
     /// If it does not.
     pub fn wait_until_serving(&self, agent: &mut Agent) -> Result<()> {
         agent.wait_until_serving()
+    }
+
+    /// Sets how connections between two pods of one node travel, whatever the environment says, and leaves
+    /// each pod on the node that the test names. Before the first pod is added.
+    pub fn set_same_node(&self, same_node: SameNode) {
+        self.same_node.set(same_node);
+        self.keep_nodes_apart();
+    }
+
+    /// Leaves each pod on the node that the test names, because it is about two nodes. Before the first pod
+    /// is added.
+    pub fn keep_nodes_apart(&self) {
+        self.placement.set(Placement::AsNamed);
+    }
+
+    /// On which nodes pods are.
+    pub(crate) fn placement(&self) -> Placement {
+        self.placement.get()
+    }
+
+    /// How connections between two pods of one node travel.
+    pub fn same_node(&self) -> SameNode {
+        self.same_node.get()
     }
 
     /// Sets how long certificates of agents that are started from now on are valid, in seconds.

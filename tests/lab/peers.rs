@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 
-/// Names another folder of the programs that `cargo xtask test --cluster` builds.
+/// Names another folder of the programs that `cargo xtask` builds.
 const FOLDER: &str = "AMBIT_PEERS";
 
 /// Names another Envoy than the one that `cargo xtask setup` installs.
@@ -25,9 +25,13 @@ pub fn envoy_binary() -> Result<PathBuf> {
 /// # Errors
 ///
 /// If there is none.
-pub(crate) fn peer(path: &str) -> Result<PathBuf> {
+pub fn peer(path: &str) -> Result<PathBuf> {
     let path = named(FOLDER, "peers")?.join(path);
-    existing(path, "`cargo xtask test --cluster` builds it", FOLDER)
+    existing(
+        path,
+        "`cargo xtask test` or `cargo xtask test --cluster` builds it",
+        FOLDER,
+    )
 }
 
 /// The path in an environment variable, or else the one below the target folder.

@@ -6,6 +6,7 @@ use std::process::Command;
 use anyhow::Result;
 use serde_json::{Value, json};
 
+use crate::agent::Agent;
 use crate::place::Place;
 use crate::plan::{Addresses, Family, NodeName};
 
@@ -82,6 +83,22 @@ impl Pod {
     /// The node that it runs on.
     pub fn node(&self) -> NodeName {
         self.node
+    }
+
+    /// Of both agents, its node's.
+    pub fn agent<'a>(&self, [a, b]: &'a [Agent; 2]) -> &'a Agent {
+        match self.node {
+            NodeName::A => a,
+            NodeName::B => b,
+        }
+    }
+
+    /// Of both agents, its node's, and then the other.
+    pub fn agent_of(&self, [a, b]: [Agent; 2]) -> (Agent, Agent) {
+        match self.node {
+            NodeName::A => (a, b),
+            NodeName::B => (b, a),
+        }
     }
 
     /// `status.podIPs`.

@@ -44,6 +44,7 @@ fn main() -> ExitCode {
 }
 
 fn agents_get_the_identities_of_their_pods(lab: &Lab) -> Result<()> {
+    lab.keep_nodes_apart();
     let ca = CaServer::start(lab, Duration::from_secs(3600))?;
     let (mesh, agents) = Reference::start(lab)?;
     let _server = LabServer::in_pod(lab, &mesh.orders, Mode::Http, PORT)?;
@@ -125,7 +126,7 @@ fn a_ca_that_is_down_is_missed_when_certificates_expire(lab: &Lab) -> Result<()>
     let calls = Calls::start(lab)?;
     calls.become_answered()?;
     ca.kill()?;
-    let agent = &calls.agents[0];
+    let agent = calls.mesh.frontend.agent(&calls.agents);
     let until = eventually(SOON, "a degraded status", || degraded_until(agent))?;
     ensure!(until > now()?, "it reports that it is degraded too late");
     ensure!(calls.is_answered()?, "the old certificate no longer serves");
@@ -151,14 +152,15 @@ fn a_ca_that_is_down_is_missed_when_certificates_expire(lab: &Lab) -> Result<()>
 fn a_ca_that_does_not_answer_is_reported_and_recovers(lab: &Lab) -> Result<()> {
     let ca = CaServer::start(lab, Duration::from_secs(40))?;
     let calls = Calls::start(lab)?;
+    let agent = calls.mesh.frontend.agent(&calls.agents);
     ca.signal(Signal::SIGSTOP)?;
     eventually(UNANSWERED, "a degraded status", || {
-        degraded_until(&calls.agents[0]).map(drop)
+        degraded_until(agent).map(drop)
     })?;
     ca.signal(Signal::SIGCONT)?;
     calls.become_answered()?;
     eventually(UNANSWERED, "a status without a fault", || {
-        degraded_until(&calls.agents[0]).is_none().then_some(())
+        degraded_until(agent).is_none().then_some(())
     })
 }
 

@@ -27,7 +27,8 @@ fn main() -> ExitCode {
 }
 
 fn the_callers_agent_killed_lets_nothing_out(lab: &Lab) -> Result<()> {
-    let (mesh, [agent_a, _agent_b]) = Reference::start(lab)?;
+    let (mesh, agents) = Reference::start(lab)?;
+    let (agent, _other) = mesh.frontend.agent_of(agents);
     let server = LabServer::in_pod(lab, &mesh.orders, Mode::Http, PORT)?;
     let outside = SocketAddr::new(NodeName::B.link_addresses().of(Family::V4), PORT);
     let _outside = LabServer::start(lab, &lab.node(NodeName::B)?, Mode::Http, &[outside])?;
@@ -38,7 +39,7 @@ fn the_callers_agent_killed_lets_nothing_out(lab: &Lab) -> Result<()> {
     ensure!(get_from(frontend, orders)?.is_answer());
 
     let capture = Capture::start(lab)?;
-    agent_a.kill()?;
+    agent.kill()?;
     held.end()?;
     let known = server.connections().len();
     for _ in 0..20 {
@@ -50,7 +51,7 @@ fn the_callers_agent_killed_lets_nothing_out(lab: &Lab) -> Result<()> {
     let reply = get_from(frontend, outside)?;
     ensure!(reply.is_answer(), "outside the mesh: {reply:?}");
 
-    let _again = lab.start_agent(NodeName::A)?;
+    let _again = lab.start_agent(mesh.frontend.node())?;
     eventually_answers(frontend, orders)
 }
 
@@ -155,7 +156,7 @@ fn a_pod_whose_identity_changes_is_never_open_to_plaintext(lab: &Lab) -> Result<
         eventually(SOON, "the new identity is served", || {
             let reply = get_from(mesh.intruder.place(), orders).ok()?;
             assert!(reply.is_refusal(), "plaintext got in: {reply:?}");
-            let workloads = agents[1].ask("workloads").ok()?;
+            let workloads = mesh.orders.agent(&agents).ask("workloads").ok()?;
             let mut workloads = workloads.as_array()?.iter();
             let own = workloads.find(|workload| workload["pod"] == "orders/orders")?;
             let is_served = own["state"] == "served"
@@ -170,6 +171,7 @@ fn a_pod_whose_identity_changes_is_never_open_to_plaintext(lab: &Lab) -> Result<
 }
 
 fn the_nodes_own_namespace_is_never_enrolled(lab: &Lab) -> Result<()> {
+    lab.keep_nodes_apart();
     let mesh = Reference::build(lab)?;
     let node = lab.node(NodeName::A)?;
     let mut wrong = mesh.frontend.manifest();

@@ -126,6 +126,7 @@ fn traffic_out_of_the_mesh_is_untouched(lab: &Lab) -> Result<()> {
 }
 
 fn a_peer_without_an_agent_is_refused(lab: &Lab) -> Result<()> {
+    lab.keep_nodes_apart();
     let mesh = Reference::build(lab)?;
     let _only = lab.start_agent(NodeName::A)?;
     let server = LabServer::in_pod(lab, &mesh.orders, Mode::Http, PORT)?;

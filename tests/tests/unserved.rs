@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use ambit_tests::{
     Agent, CaServer, Capture, Lab, LabServer, Membership, Mode, NodeName, Place, Pod, PodSpec,
-    Reference, Reply, SOON, eventually, get, get_from, run_tests, tests,
+    Reference, SOON, eventually, get, get_from, run_tests, tests,
 };
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -148,7 +148,7 @@ fn closed(agent: &Agent, mesh: &Reference) -> Result<()> {
     })?;
     for _ in 0..3 {
         let out = get_from(mesh.frontend.place(), mesh.orders.at(PORT))?;
-        ensure!(is_refused_at_once(&out), "it calls: {out:?}");
+        ensure!(out.is_refusal(), "it calls: {out:?}");
         let inward = get_from(mesh.intruder.place(), mesh.frontend.at(PORT))?;
         ensure!(inward.is_refusal(), "it is called: {inward:?}");
     }
@@ -157,15 +157,6 @@ fn closed(agent: &Agent, mesh: &Reference) -> Result<()> {
     })?;
     ensure!(state(agent, &mesh.payments).as_deref() == Some("served"));
     Ok(())
-}
-
-/// Whether a connect was refused. A closed pod's own process gets a specific error.
-fn is_refused_at_once(reply: &Reply) -> bool {
-    match reply {
-        Reply::Refusal(_) => true,
-        Reply::Failure(words) => !words.contains("timed out"),
-        Reply::Answer(_) | Reply::Status(..) => false,
-    }
 }
 
 fn served(agent: &Agent, mesh: &Reference) -> Result<()> {
@@ -225,7 +216,7 @@ fn of_pods_that_name_one_network_namespace_none_is_served(lab: &Lab) -> Result<(
         })?;
     }
     let out = get_from(mesh.frontend.place(), mesh.orders.at(PORT))?;
-    ensure!(is_refused_at_once(&out), "it calls: {out:?}");
+    ensure!(out.is_refusal(), "it calls: {out:?}");
     let inward = get_from(mesh.intruder.place(), mesh.frontend.at(PORT))?;
     ensure!(inward.is_refusal(), "it is called: {inward:?}");
 

@@ -26,19 +26,50 @@ pub(crate) struct Counts {
     skipped: u32,
 }
 
-/// A selection of tests: its name, and cargo's arguments.
-type Part = (&'static str, &'static [&'static str]);
+/// A selection of tests.
+struct Part {
+    name: &'static str,
+    /// Cargo's arguments.
+    selection: &'static [&'static str],
+    environment: &'static [(&'static str, &'static str)],
+}
 
 /// Needs nothing that Debian and PyPI do not have ready.
-const ORDINARY: [Part; 2] = [
-    ("unit tests", &["--workspace", "--exclude", "ambit-tests"]),
-    ("end-to-end tests", &["--package", "ambit-tests"]),
+const ORDINARY: [Part; 3] = [
+    Part {
+        name: "unit tests",
+        selection: &["--workspace", "--exclude", "ambit-tests"],
+        environment: &[],
+    },
+    Part {
+        name: "end-to-end tests",
+        selection: &["--package", "ambit-tests"],
+        environment: &[],
+    },
+    // The files whose subject is the same whatever is between two pods.
+    Part {
+        name: "end-to-end tests with all pods on one node, and --same-node handoff",
+        selection: &[
+            "--package",
+            "ambit-tests",
+            "--test=redirect",
+            "--test=policy",
+            "--test=requests",
+            "--test=request_changes",
+            "--test=opaque",
+            "--test=authorizers",
+            "--test=verdicts",
+            "--test=lifecycle",
+            "--test=certificates",
+        ],
+        environment: &[("AMBIT_SAME_NODE", "handoff")],
+    },
 ];
 
 /// Needs a cluster's control plane.
-const CLUSTER: [Part; 1] = [(
-    "end-to-end tests with a control plane",
-    &[
+const CLUSTER: [Part; 1] = [Part {
+    name: "end-to-end tests with a control plane",
+    selection: &[
         "--package",
         "ambit-tests",
         "--features",
@@ -46,7 +77,8 @@ const CLUSTER: [Part; 1] = [(
         "--test",
         "cluster",
     ],
-)];
+    environment: &[],
+}];
 
 /// Runs the tests whose names contain one of `names`, or all, but those of [`run_cluster`].
 ///
@@ -69,8 +101,8 @@ pub(crate) fn run_cluster(names: &[String]) -> Result<ExitCode> {
 fn run_parts(parts: &[Part], names: &[String]) -> Result<ExitCode> {
     let mut total = Counts::default();
     let mut succeeded = true;
-    for (what, selection) in parts {
-        say("test", what);
+    for part in parts {
+        say("test", part.name);
         let skipped = SkippedTests::new()?;
         let mut cargo = Command::new("cargo");
         cargo
@@ -80,7 +112,8 @@ fn run_parts(parts: &[Part], names: &[String]) -> Result<ExitCode> {
             .env("AMBIT_PEERS", peers())
             .env(SKIPPED_VARIABLE, skipped.path())
             .args(["test", "--no-fail-fast"])
-            .args(*selection)
+            .envs(part.environment.iter().copied())
+            .args(part.selection)
             .arg("--")
             .args(names);
         succeeded &= run_counting(&mut cargo, &mut total)?;

@@ -40,7 +40,8 @@ impl Validity {
     }
 
     /// The time in which both are valid.
-    pub(super) fn and(self, other: Self) -> Self {
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
         Self {
             from: self.from.max(other.from),
             until: self.until.min(other.until),

@@ -52,6 +52,7 @@ pub use sockets::dial::{
     AuthorizedStream, Delivery, DeliveryCaller, DialError, PodDatapath, PodDatapathParts,
     ShardMaps, UnjudgedStream,
 };
+pub use sockets::failed::RefusedConnects;
 pub use sockets::listeners::PodListeners;
 pub use sockets::request_stream::{
     ApplicationConnection, ApplicationRequests, BodyPresence, ReadyRequests, RequestStream,

@@ -63,6 +63,15 @@ struct Shared<D> {
     stream: D,
     /// Bytes that were read to find out the protocol, and are to be read again.
     before: Bytes,
+    sending: Sending,
+}
+
+/// The state of the sending side.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Sending {
+    Open,
+    /// It has been shut down, which a tunnel's stream takes only once.
+    Ended,
 }
 
 impl<D> Clone for Client<D> {
@@ -74,8 +83,11 @@ impl<D> Clone for Client<D> {
 impl<D: Downstream> Client<D> {
     /// A connection from which `before` has been read already.
     pub(super) fn new(stream: D, before: BytesMut) -> Self {
-        let before = before.freeze();
-        Self(Rc::new(RefCell::new(Shared { stream, before })))
+        Self(Rc::new(RefCell::new(Shared {
+            stream,
+            before: before.freeze(),
+            sending: Sending::Open,
+        })))
     }
 
     /// Lets the client see a reset, even after the sending side has been shut down.
@@ -121,7 +133,7 @@ impl<D: Downstream> AsyncRead for Client<D> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let Shared { stream, before } = &mut *self.0.borrow_mut();
+        let Shared { stream, before, .. } = &mut *self.0.borrow_mut();
         if before.is_empty() {
             return Pin::new(stream).poll_read(context, buffer);
         }
@@ -158,12 +170,17 @@ impl<D: Downstream> AsyncWrite for Client<D> {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.with(|mut stream| {
-            let shut = stream.as_mut().poll_shutdown(context);
-            if let Poll::Ready(Ok(())) = shut {
-                stream.set_close(CloseMode::Orderly);
-            }
-            shut
-        })
+        let Shared {
+            stream, sending, ..
+        } = &mut *self.0.borrow_mut();
+        if *sending == Sending::Ended {
+            return Poll::Ready(Ok(()));
+        }
+        let shut = Pin::new(&mut *stream).poll_shutdown(context);
+        if let Poll::Ready(Ok(())) = shut {
+            stream.set_close(CloseMode::Orderly);
+            *sending = Sending::Ended;
+        }
+        shut
     }
 }

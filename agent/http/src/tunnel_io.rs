@@ -46,7 +46,7 @@ impl Downstream for TunnelIo {
     fn poll_ahead(&mut self, _: &mut Context<'_>) {}
 
     fn poll_broken(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        self.stream.poll_stopped(context).map(|_| ())
+        self.stream.poll_broken(context).map(|_| ())
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use crate::introduction::{IntroductionError, introduce};
 use crate::managed::{CertificateUnavailable, Issuing, ManagedCertificate, keep};
 use crate::provider::CertificateProvider;
 use crate::roots::{MeshTrust, TrustAnchors};
@@ -182,6 +183,16 @@ impl WorkloadCertificates {
     pub fn client(&self) -> Result<ClientTls, CertificateUnavailable> {
         let current = self.0.valid(SystemTime::now())?;
         Ok(ClientTls::new(&current))
+    }
+
+    /// Checks what a handshake with `server`, another workload of this node, would: each of the two has a
+    /// certificate that is valid at this time, and each accepts the other's by the roots that it has now.
+    /// That each holds its key, and is who its certificate says, was checked when it was issued.
+    ///
+    /// # Errors
+    /// [`IntroductionError`].
+    pub fn ensure_introduced(&self, server: &Self) -> Result<(), IntroductionError> {
+        introduce(&self.0, &server.0, SystemTime::now())
     }
 
     /// Checks that a peer which was verified when its connection was opened is still acceptable: its

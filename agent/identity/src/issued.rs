@@ -96,6 +96,8 @@ pub(super) struct IssueRequest<'a> {
 pub(super) struct CheckedCertificate {
     pub(super) issued: IssuedCertificate,
     pub(super) validity: Validity,
+    /// The time in which the intermediates are valid, too.
+    pub(super) chain_validity: Validity,
     /// The serial number, in hexadecimal digits.
     pub(super) serial: String,
     /// The issuer's distinguished name.
@@ -115,8 +117,13 @@ pub(super) fn check_issued(
     let parsed = parse(issued.chain.first().ok_or(IssuedCertificateError::Empty)?)?;
     let (validity, serial) = (Validity::of(&parsed), serial(&parsed));
     let issuer = parsed.issuer().to_string();
+    let above = issued.chain.iter().skip(1);
+    let chain_validity = above
+        .filter_map(|certificate| Some(Validity::of(&parse(certificate).ok()?)))
+        .fold(validity, Validity::and);
     Ok(CheckedCertificate {
         validity,
+        chain_validity,
         serial,
         issuer,
         issued,

@@ -5,6 +5,7 @@
 mod certificate;
 mod embedded;
 mod identities;
+mod introduction;
 mod issued;
 mod istio_ca;
 mod managed;
@@ -20,6 +21,7 @@ mod verify;
 pub use certificate::{CLOCK_SKEW, CertificateNameError, CertificateUsageError};
 pub use embedded::EmbeddedCa;
 pub use identities::{Identities, PresentedChain, WorkloadCertificates};
+pub use introduction::IntroductionError;
 pub use issued::{IssuedCertificate, IssuedCertificateError};
 pub use istio_ca::{CaAddress, CaAddressError, IstioCa, IstioCaConfig};
 pub use managed::CertificateUnavailable;

@@ -1,6 +1,7 @@
 //! One identity's certificate, requested and renewed while somebody holds it.
 
 use std::pin::pin;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
@@ -53,6 +54,8 @@ pub(super) struct CurrentCertificate {
     /// Increases with each certificate and each set of roots.
     pub(super) epoch: u64,
     pub(super) renews_at: SystemTime,
+    /// The generation of the roots against which the chain was last verified; 0 before.
+    pub(super) verified_by: AtomicU64,
 }
 
 /// How renewal is going. Whoever writes `current` holds this lock.
@@ -227,6 +230,7 @@ impl ManagedCertificate {
             verification,
             epoch,
             renews_at,
+            verified_by: AtomicU64::new(0),
         })));
         Ok(())
     }

@@ -37,7 +37,7 @@ use ambit_datapath::{
 use ambit_http::{Downstream, HttpLimits, NotHttp, ServeOutcome, TunnelIo, relay_opaque, serve};
 use ambit_model::{ApplicationAddress, CallerAddress};
 use ambit_policy::{Approvals, ConnectionVerdict, Layer, Permit};
-use ambit_relay::{Party, RelayEnd, relay, relay_tcp};
+use ambit_relay::{Meter, Party, RelayEnd, relay, relay_tcp};
 use ambit_tunnel::Stream;
 
 /// How often a verdict may be overtaken by a newer view of the mesh before the connection is refused.
@@ -57,7 +57,7 @@ pub(crate) struct InboundConnection {
 
 /// The caller's end of a connection.
 pub(crate) enum CallerStream {
-    /// A plaintext connection, or the pod's own.
+    /// A plaintext connection, the pod's own, or one that another pod of the node has handed over.
     Tcp(TcpStream),
     /// A stream of a tunnel.
     Tunnel(Stream),
@@ -136,7 +136,15 @@ fn admit_plaintext(context: &ConnectionContext) -> Result<(Slot, Seat<PlaceSourc
 
 impl InboundConnection {
     pub(crate) fn register(accepted: ToApplication) -> Self {
-        let context = Rc::new(ConnectionContext::from(accepted));
+        Self::register_metered(accepted, Meter::default())
+    }
+
+    /// The same, with the meter of the connection's other half, which counts the same bytes.
+    pub(crate) fn register_metered(accepted: ToApplication, meter: Meter) -> Self {
+        let context = Rc::new(ConnectionContext {
+            meter,
+            ..ConnectionContext::from(accepted)
+        });
         let registration = context.register(Requirement::Policy {
             connection: context.attributes(),
             content: Content::Nothing,
@@ -184,7 +192,17 @@ impl InboundConnection {
     }
 
     /// Carries the connection to its end, and reports it.
-    pub(crate) async fn carry(mut self, delivery: JudgedDelivery, caller: CallerStream) {
+    pub(crate) async fn carry(self, delivery: JudgedDelivery, caller: CallerStream) {
+        self.carry_unless(delivery, caller, pending()).await;
+    }
+
+    /// The same, unless `ended` resolves, which ends it. Returns how it ended.
+    pub(crate) async fn carry_unless(
+        mut self,
+        delivery: JudgedDelivery,
+        caller: CallerStream,
+        ended: impl Future<Output = Termination>,
+    ) -> Ending {
         // If policy depends on requests, the places are occupied only while one is under way.
         let occupied = match &delivery {
             JudgedDelivery::Allowed(..) => Some(self.places.occupy()),
@@ -201,10 +219,12 @@ impl InboundConnection {
                 Err(refusal) => Ending::Refused(refusal),
             },
             termination = self.registration.terminated() => Ending::Terminated(termination),
+            termination = ended => Ending::Terminated(termination),
             () = displaced(&mut self.seat) => Ending::Terminated(Termination::Displaced),
         };
         drop(occupied);
         self.context.close(&ending, self.permission.as_ref());
+        ending
     }
 
     /// Reports a connection that is not served.

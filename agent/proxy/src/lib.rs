@@ -9,6 +9,8 @@
 
 mod authorizers;
 mod connection;
+mod failed;
+mod handoff;
 mod hbone;
 mod inbound;
 mod limits;
@@ -22,6 +24,7 @@ mod verdict;
 pub use connection::registry::ConnectionInfo;
 pub use connection::stats::ProxyStats;
 pub use connection::{ConnectionDirection, ConnectionEnd, Path};
+pub use handoff::SameNode;
 pub use hbone::{ConnectRequestError, ConnectTarget, TunnelAddresses, connect_target};
 pub use limits::ProxyLimits;
 pub use node::{PodAttachment, Proxy, ProxyConfig, ProxyError};

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::connection::registry::ConnectionInfo;
 use crate::connection::stats::ProxyStats;
+use crate::handoff::SameNode;
 use crate::limits::{PodCaps, ProxyLimits};
 use crate::shard::{Shard, ShardCommand, ShardPod, Stop};
 use crate::verdict::PodRemoval;
@@ -40,6 +41,8 @@ pub struct ProxyConfig {
     pub shards: Option<NonZeroUsize>,
     /// Caps and timeouts.
     pub limits: ProxyLimits,
+    /// How connections between two pods of this node travel.
+    pub same_node: SameNode,
 }
 
 /// A pod to be served.
@@ -118,7 +121,7 @@ impl Proxy {
         let shards = (0..shard_count(config.shards, parallelism))
             .map(|number| {
                 let (mesh, keys, events) = (mesh.clone(), Arc::clone(keys), Arc::clone(events));
-                let shard = move || Shard::new(number, config.limits, mesh, keys, events);
+                let shard = move || Shard::new(number, config, mesh, keys, events);
                 ShardHandle::start(number, shard)
             })
             .collect::<Result<_, _>>()?;

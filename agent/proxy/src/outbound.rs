@@ -20,10 +20,11 @@ use crate::connection::report::Ending;
 use crate::connection::{
     ConnectionContext, ConnectionDirection, ConnectionEnd, Path, ToApplication,
 };
+use crate::handoff::{HandedOver, Neighbour};
 use crate::hbone::FirstBytes;
 use crate::inbound::{CallerStream, InboundConnection, JudgedDelivery};
 use crate::limits::Resource;
-use crate::route::{Route, attempts, path_to, route};
+use crate::route::{Attempts, Route, attempts, path_to, route};
 use crate::shard::accept::ResetOnDrop;
 use crate::shard::pod::ServedPod;
 use crate::verdict::Requirement;
@@ -51,14 +52,16 @@ pub(crate) struct OutboundConnection<'a> {
 pub(crate) enum OpenedConnection {
     /// To the pod's own application. It is judged here, as any inbound connection is.
     ToOwnPod(Box<InboundConnection>, JudgedDelivery),
+    /// To the application of another pod that this agent serves, which has judged it.
+    HandedOver(Box<RemoteConnection<HandedOver>>),
     ToOther(RemoteConnection),
 }
 
 /// A connection to an endpoint other than the pod itself.
-pub(crate) struct RemoteConnection {
+pub(crate) struct RemoteConnection<U = Upstream> {
     pub(crate) context: Rc<ConnectionContext>,
     pub(crate) registration: Registration,
-    pub(crate) upstream: Upstream,
+    pub(crate) upstream: U,
 }
 
 /// The endpoint's end of a connection.
@@ -104,25 +107,32 @@ pub(crate) async fn serve(pod: Rc<ServedPod>, stream: TcpStream, peer: SocketAdd
     }
 }
 
-/// Connects to an endpoint of the original destination.
+/// Connects to an endpoint of the original destination. If none can be reached, the connect hook refuses the next
+/// connects to it for a moment.
 async fn connect(
     connection: &OutboundConnection<'_>,
     dialled: OriginalDestination,
 ) -> Result<OpenedConnection, FailedAttempt> {
     let pod = &connection.pod;
-    let endpoints = resolve(pod.mesh.clone(), dialled, pod.limits.hold)
-        .await
-        .map_err(|refusal| connection.unrouted(dialled.0, refusal))?;
+    let Attempts { chosen, left_out } =
+        resolve(pod.mesh.clone(), dialled, pod.limits.hold)
+            .await
+            .map_err(|refusal| connection.unrouted(dialled.0, refusal))?;
     let mut tried = Err(connection.unrouted(dialled.0, Refusal::Unknown(dialled.0)));
-    for endpoint in &endpoints {
+    for endpoint in &chosen {
         tried = match endpoint {
             ServiceEndpoint::Pod(target) => connection.attempt(target).await,
             ServiceEndpoint::Outside(address) => connection.attempt_outside(*address).await,
         };
         match &tried {
             Err(failed) if failed.refusal.is_unreachable() => {}
-            Ok(_) | Err(_) => break,
+            Ok(_) | Err(_) => return tried,
         }
+    }
+    if left_out == 0 {
+        let view = pod.view();
+        let refuse = |dialled| pod.datapath.refuse_connects(dialled);
+        pod.failed.add(dialled, chosen, &view.snapshot, refuse);
     }
     tried
 }
@@ -136,7 +146,7 @@ async fn resolve(
     mut mesh: watch::Receiver<Arc<MeshView>>,
     dialled: OriginalDestination,
     hold: Duration,
-) -> Result<Vec<ServiceEndpoint>, Refusal> {
+) -> Result<Attempts, Refusal> {
     let deadline = tokio::time::Instant::now() + hold;
     loop {
         let destination = mesh.borrow_and_update().snapshot.destination(dialled.0);
@@ -151,8 +161,8 @@ async fn resolve(
     }
 }
 
-/// Carries the connection to its end, and reports it.
-/// `first_bytes` is what was sent before the connection stood, and was taken from the client's socket.
+/// Carries the connection to its end, and reports it. `first_bytes` is what was sent before the connection
+/// stood, and was taken from the client's socket.
 async fn carry(opened: OpenedConnection, client: ResetOnDrop, first_bytes: io::Result<usize>) {
     let client = client.into_inner();
     let RemoteConnection {
@@ -163,6 +173,10 @@ async fn carry(opened: OpenedConnection, client: ResetOnDrop, first_bytes: io::R
         OpenedConnection::ToOwnPod(own, delivery) => {
             // On the heap: few pods call themselves.
             return Box::pin(own.carry(delivery, CallerStream::Tcp(client))).await;
+        }
+        OpenedConnection::HandedOver(remote) => {
+            // On the heap, too: with `--same-node tunnel` there are none.
+            return Box::pin(remote.carry(CallerStream::Tcp(client))).await;
         }
         OpenedConnection::ToOther(remote) => remote,
     };
@@ -200,23 +214,53 @@ impl OutboundConnection<'_> {
         &self,
         endpoint: &PodEndpoint,
     ) -> Result<OpenedConnection, FailedAttempt> {
+        self.first_bytes.begin();
         match path_to(&endpoint.workload, &self.pod.workload) {
             Path::OwnPod => self.attempt_own(ApplicationAddress(endpoint.address)).await,
-            path @ (Path::Tunnel | Path::Plaintext) => {
-                let requirement = Requirement::Endpoint {
-                    workload: Arc::clone(&endpoint.workload),
-                    path,
-                };
-                let destination = ConnectionEnd {
-                    workload: Some(endpoint.workload.name.clone()),
-                    identity: (path != Path::Plaintext).then(|| endpoint.workload.identity.clone()),
-                    address: endpoint.address,
-                };
-                let context = self.context(Some(path), destination);
-                self.attempt_other(context, requirement, self.open(path, endpoint))
-                    .await
-            }
+            Path::Tunnel | Path::Handoff => match self.pod.neighbours.at(endpoint, &self.pod) {
+                Some(neighbour) => self.attempt_neighbour(neighbour, endpoint).await,
+                None => self.attempt_remote(Path::Tunnel, endpoint).await,
+            },
+            Path::Plaintext => self.attempt_remote(Path::Plaintext, endpoint).await,
         }
+    }
+
+    async fn attempt_remote(
+        &self,
+        path: Path,
+        endpoint: &PodEndpoint,
+    ) -> Result<OpenedConnection, FailedAttempt> {
+        let (context, requirement) = self.towards(endpoint, path);
+        self.attempt_other(context, requirement, self.open(path, endpoint))
+            .await
+            .map(OpenedConnection::ToOther)
+    }
+
+    /// Hands the connection to a pod that this agent serves.
+    async fn attempt_neighbour(
+        &self,
+        neighbour: Neighbour,
+        endpoint: &PodEndpoint,
+    ) -> Result<OpenedConnection, FailedAttempt> {
+        let (context, requirement) = self.towards(endpoint, Path::Handoff);
+        let handing = neighbour.hand_over(Rc::clone(&context));
+        self.attempt_other(context, requirement, handing)
+            .await
+            .map(|remote| OpenedConnection::HandedOver(Box::new(remote)))
+    }
+
+    /// Returns the context of a connection to an endpoint by a path, and what has to hold for it.
+    fn towards(&self, endpoint: &PodEndpoint, path: Path) -> (Rc<ConnectionContext>, Requirement) {
+        let requirement = Requirement::Endpoint {
+            workload: Arc::clone(&endpoint.workload),
+            path,
+        };
+        let destination = ConnectionEnd {
+            workload: Some(endpoint.workload.name.clone()),
+            identity: (path != Path::Plaintext).then(|| endpoint.workload.identity.clone()),
+            address: endpoint.address,
+        };
+        (self.context(Some(path), destination), requirement)
     }
 
     /// Connects in plaintext to an address outside the mesh.
@@ -227,10 +271,12 @@ impl OutboundConnection<'_> {
         &self,
         to: SocketAddr,
     ) -> Result<OpenedConnection, FailedAttempt> {
+        self.first_bytes.begin();
         let context = self.context(Some(Path::Plaintext), ConnectionEnd::unknown(to));
         let opening = async { Ok(Upstream::Tcp(self.pod.datapath.dial_plaintext(to).await?)) };
         self.attempt_other(context, Requirement::Outside(to), opening)
             .await
+            .map(OpenedConnection::ToOther)
     }
 
     async fn attempt_own(&self, to: ApplicationAddress) -> Result<OpenedConnection, FailedAttempt> {
@@ -251,12 +297,12 @@ impl OutboundConnection<'_> {
         }
     }
 
-    async fn attempt_other(
+    async fn attempt_other<U>(
         &self,
         context: Rc<ConnectionContext>,
         requirement: Requirement,
-        opening: impl Future<Output = Result<Upstream, Refusal>>,
-    ) -> Result<OpenedConnection, FailedAttempt> {
+        opening: impl Future<Output = Result<U, Refusal>>,
+    ) -> Result<RemoteConnection<U>, FailedAttempt> {
         let mut registration = context.register(requirement.clone());
         // The first bytes may leave before the answer.
         if let Err(termination) = self.pod.still_holds(&requirement) {
@@ -272,11 +318,11 @@ impl OutboundConnection<'_> {
             Ok(upstream)
         });
         match held {
-            Ok(upstream) => Ok(OpenedConnection::ToOther(RemoteConnection {
+            Ok(upstream) => Ok(RemoteConnection {
                 context,
                 registration,
                 upstream,
-            })),
+            }),
             Err(refusal) => Err(FailedAttempt::new(context, refusal)),
         }
     }
@@ -287,7 +333,7 @@ impl OutboundConnection<'_> {
             Path::Plaintext => Ok(Upstream::Tcp(
                 pod.datapath.dial_plaintext(endpoint.address).await?,
             )),
-            Path::Tunnel | Path::OwnPod => {
+            Path::Tunnel | Path::Handoff | Path::OwnPod => {
                 let opening = pod.pool.open(endpoint, self.caller, &self.first_bytes);
                 let limit = pod.limits.dial_timeout;
                 match timeout(limit, opening).await {

@@ -73,14 +73,23 @@ pub(crate) fn path_to(endpoint: &Workload, caller: &Workload) -> Path {
     }
 }
 
-/// Returns the endpoints to try, in random order. Each is equally likely to be the first.
-pub(crate) fn attempts(
-    mut endpoints: Vec<ServiceEndpoint>,
-    rng: &mut impl Rng,
-) -> Vec<ServiceEndpoint> {
+/// The endpoints to try for one connection.
+pub(crate) struct Attempts {
+    /// In random order. Each endpoint is equally likely to be the first.
+    pub(crate) chosen: Vec<ServiceEndpoint>,
+    /// How many endpoints are not tried.
+    pub(crate) left_out: usize,
+}
+
+/// Chooses the endpoints to try.
+pub(crate) fn attempts(mut endpoints: Vec<ServiceEndpoint>, rng: &mut impl Rng) -> Attempts {
     endpoints.shuffle(rng);
+    let left_out = endpoints.len().saturating_sub(ATTEMPTS);
     endpoints.truncate(ATTEMPTS);
-    endpoints
+    Attempts {
+        chosen: endpoints,
+        left_out,
+    }
 }
 
 #[cfg(test)]
@@ -250,12 +259,14 @@ mod tests {
             .collect();
         let mut firsts = BTreeSet::new();
         for _ in 0..1000 {
-            let tried = attempts(endpoints.clone(), &mut rand::rng());
+            let Attempts { chosen, left_out } = attempts(endpoints.clone(), &mut rand::rng());
             let distinct: BTreeSet<SocketAddr> =
-                tried.iter().map(ServiceEndpoint::address).collect();
-            assert_eq!(distinct.len(), ATTEMPTS);
-            firsts.insert(tried[0].address());
+                chosen.iter().map(ServiceEndpoint::address).collect();
+            assert_eq!((distinct.len(), left_out), (ATTEMPTS, 5 - ATTEMPTS));
+            firsts.insert(chosen[0].address());
         }
         assert_eq!(firsts.len(), 5);
+        let few = attempts(endpoints[..ATTEMPTS].to_vec(), &mut rand::rng());
+        assert_eq!((few.chosen.len(), few.left_out), (ATTEMPTS, 0));
     }
 }

@@ -99,6 +99,8 @@ pub struct StatusAnswer {
     pub ranges: MeshRanges,
     /// Threads of the data path.
     pub shards: usize,
+    /// How connections between two pods of this node travel: `tunnel` or `handoff`.
+    pub same_node: Cow<'static, str>,
     /// Protocols that do not go through the mesh.
     pub not_covered: Vec<Cow<'static, str>>,
     /// How many of the node's pods are in each state.

@@ -111,6 +111,7 @@ impl AgentState {
             foreign_programs: self.foreign_programs(),
             ranges: self.config.ranges.clone(),
             shards: self.proxy.shards(),
+            same_node: Cow::Borrowed(self.config.same_node.as_str()),
             not_covered: NOT_COVERED.map(Cow::Borrowed).into(),
             pods,
             kept_closed: kept_closed(&node.kept),

@@ -29,7 +29,7 @@ use ambit_datapath::{KernelLog, NodePrograms};
 use ambit_identity::IstioCaConfig;
 use ambit_model::{MeshRanges, Revision, Snapshot, TrustDomain};
 use ambit_observe::logging::DroppedLines;
-use ambit_proxy::Proxy;
+use ambit_proxy::{Proxy, SameNode};
 use ambit_source::FileSource;
 pub use memory::{MemorySize, NoMemorySize};
 use prepare::Prepared;
@@ -79,6 +79,8 @@ pub struct RunConfig {
     pub shards: Option<NonZeroUsize>,
     /// The memory that waiting bytes may take; `None`: a part of what the process may have.
     pub memory: Option<MemorySize>,
+    /// How connections between two pods of this node travel.
+    pub same_node: SameNode,
     /// Certificates (PEM) that servers of issuers' keys may chain to, in addition to the node's own roots.
     pub jwks_ca: Option<PathBuf>,
     /// How long certificates are valid.

@@ -114,6 +114,7 @@ impl Prepared {
             memory: memory::account(config.memory)?,
             limits: ProxyLimits::default().within(raise_descriptors()?),
             shards: config.shards,
+            same_node: config.same_node,
         };
         let events = Arc::new(RecentEvents::default());
         let proxy = Arc::new(Proxy::start(proxy_config, &mesh, &keys, &events)?);

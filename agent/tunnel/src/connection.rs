@@ -11,13 +11,14 @@ use ambit_account::{AccountExhausted, PodAccount};
 use tokio::time::{Sleep, sleep};
 
 use crate::failure::{OpenError, TunnelFailure};
+use crate::frame::ErrorCode;
 use crate::head::RequestHead;
 use crate::session::{Arrival, Role, Session};
 use crate::stream::{Stream, StreamOwner};
 use crate::wire::{Received, Wire};
 
 /// How often one turn reads. Other tasks get their turn then.
-const READS: usize = 4;
+const READS: usize = 2;
 
 /// How long a peer may be silent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -121,6 +122,8 @@ impl Responder {
     /// Answers with another status, and ends the stream.
     pub fn refuse(self, status: u16) {
         self.0.answer(status);
+        // What the peer still sends is not needed (RFC 9113, section 8.1).
+        self.0.reset(ErrorCode::NO_ERROR);
     }
 
     /// Resolves when the peer no longer waits for the answer.

@@ -44,7 +44,7 @@ impl Nuisance {
         match self {
             Self::Trifle => 1,
             Self::Settings => 20,
-            Self::WastedStream => 8,
+            Self::WastedStream => 4,
         }
     }
 }

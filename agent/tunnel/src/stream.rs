@@ -145,10 +145,12 @@ impl Stream {
 
     /// Resolves when the peer takes nothing any more.
     pub fn poll_stopped(&self, context: &mut Context<'_>) -> Poll<StreamFailure> {
-        match self.owner.session().poll_stopped(self.id, context) {
-            Poll::Ready(failure) => Poll::Ready(failure),
-            Poll::Pending => Poll::Pending,
-        }
+        self.owner.session().poll_stopped(self.id, context)
+    }
+
+    /// Resolves when the stream has failed, and what came before has been read or need not be.
+    pub fn poll_broken(&self, context: &mut Context<'_>) -> Poll<StreamFailure> {
+        self.owner.session().poll_broken(self.id, context)
     }
 
     /// Resolves when the stream has failed.
@@ -221,8 +223,7 @@ impl Stream {
             set_waker(&mut receiving.reader, context);
             return Poll::Pending;
         }
-        receiving.read(into);
-        session.announce(self.id);
+        session.read(self.id, into);
         Poll::Ready(Ok(()))
     }
 }

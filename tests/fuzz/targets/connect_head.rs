@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use ambit_fuzz::ensure_linear;
 use ambit_proxy::{TunnelAddresses, connect_target};
 use arbitrary::Arbitrary;
-use http::{Method, Request, Uri};
+use ambit_tunnel::RequestHead;
 use libfuzzer_sys::fuzz_target;
 
 const AGENTS_PORT: u16 = 15008;
@@ -34,28 +34,15 @@ fuzz_target!(|head: Head<'_>| {
         )
     };
     let tunnel = TunnelAddresses { source, reached };
-    ensure_linear(head.forwarded, |value| {
-        let request = Request::connect("10.0.0.2:80")
-            .header("forwarded", value)
-            .body(());
-        let request = request.ok()?;
-        connect_target(&request, tunnel, |port| port == AGENTS_PORT).ok()
-    });
-    let Ok(uri) = Uri::builder().authority(head.authority).build() else {
-        return;
+    let request = |authority: &str, forwarded: &[u8]| RequestHead {
+        method: if head.is_connect { "CONNECT" } else { "GET" }.to_owned(),
+        authority: Some(authority.to_owned()),
+        protocol: None,
+        forwarded: Some(forwarded.to_vec()),
     };
-    let method = if head.is_connect {
-        Method::CONNECT
-    } else {
-        Method::GET
-    };
-    let request = Request::builder()
-        .method(method)
-        .uri(uri)
-        .header("forwarded", head.forwarded)
-        .body(());
-    let Ok(request) = request else { return };
-    if let Ok(target) = connect_target(&request, tunnel, |port| port == AGENTS_PORT) {
+    let target = |request: &RequestHead| connect_target(request, tunnel, |port| port == AGENTS_PORT);
+    ensure_linear(head.forwarded, |value| target(&request("10.0.0.2:80", value)).ok());
+    if let Ok(target) = target(&request(head.authority, head.forwarded)) {
         assert!(head.is_connect);
         assert_eq!(target.to.ip(), reached.ip());
         assert_eq!(target.caller.ip(), source.ip());

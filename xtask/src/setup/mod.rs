@@ -57,8 +57,11 @@ pub(crate) fn run(purposes: &[Purpose]) -> Result<()> {
     for purpose in purposes {
         match purpose {
             Purpose::Build => kernel_compiler::install_linker()?,
-            Purpose::Tests => ENVOY.install()?,
-            Purpose::Cluster => go::build_peers()?,
+            Purpose::Tests => {
+                ENVOY.install()?;
+                go::build(&go::HTTP_2)?;
+            }
+            Purpose::Cluster => go::build(&go::CLUSTER)?,
             Purpose::Mesh | Purpose::Bench | Purpose::Kernels => {}
             Purpose::Lint => install_program("cargo-deny")?,
             Purpose::Fuzz => install_program("cargo-fuzz")?,

@@ -215,7 +215,7 @@ const PROBES: &[Probe] = &[
     ),
     Probe::new(
         "functions of connect programs",
-        "5.8",
+        "6.1",
         "knowing pods and their sockets",
         || {
             probe::functions(
@@ -226,6 +226,8 @@ const PROBES: &[Probe] = &[
                     BpfHelper::BPF_FUNC_sk_storage_get,
                     BpfHelper::BPF_FUNC_get_current_ancestor_cgroup_id,
                     BpfHelper::BPF_FUNC_ringbuf_output,
+                    BpfHelper::BPF_FUNC_skc_lookup_tcp,
+                    BpfHelper::BPF_FUNC_set_retval,
                 ],
             )
         },

@@ -35,7 +35,14 @@ pub(crate) const SHARED_MAPS: [&str; 16] = [
 ];
 
 /// Maps that only the node's programs use, as the kernel objects name them.
-pub(crate) const NODE_MAPS: [&str; 5] = [marks::MAP, "HANDSHAKES_OF", "MESH", "NODE", "TICKETS"];
+pub(crate) const NODE_MAPS: [&str; 6] = [
+    marks::MAP,
+    "FAILED",
+    "HANDSHAKES_OF",
+    "MESH",
+    "NODE",
+    "TICKETS",
+];
 
 /// Maps that each pod has of its own, as the kernel objects name them.
 pub(crate) const POD_MAPS: [&str; 3] = ["HANDSHAKES", "LISTENERS", "REFUSED"];

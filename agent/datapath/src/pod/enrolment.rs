@@ -27,6 +27,7 @@ use crate::sockets::dial::{PodDatapathParts, ShardMaps};
 use crate::sockets::listeners::{ListenersError, PodListenerSet, PodListeners};
 use crate::sockets::marks::AgentSockets;
 use crate::sockets::stock::SocketStock;
+use crate::sockets::unheard::pace::LookTurn;
 use crate::{DatapathError, Pins, pins};
 use ambit_model::{ObjectName, Workload};
 use ambit_policy::WorkloadPolicies;
@@ -109,6 +110,7 @@ pub struct Enroller {
     pub(crate) parts: EnrollerParts,
     pub(crate) table: PodTable,
     shard_maps: Vec<Arc<ShardMaps>>,
+    look_turn: LookTurn,
     agent_sockets: AgentSockets,
     /// The network namespaces of the node: the agent's own, and that of process 1 if it can be read.
     node: Vec<NetnsHandle>,
@@ -176,6 +178,7 @@ impl Enroller {
         Ok(Self {
             table: PodTable::open(&parts.pins)?,
             shard_maps,
+            look_turn: LookTurn::new(),
             agent_sockets: AgentSockets::open(&parts.pins)?,
             node: [NetnsHandle::current()?]
                 .into_iter()
@@ -346,6 +349,7 @@ impl Enroller {
             stock: SocketStock::new(pod.netns.clone()),
             maps: Arc::clone(maps),
             tables: self.parts.tables.clone(),
+            look_turn: self.look_turn.clone(),
             connect_timeout: self.parts.connect_timeout,
         }
     }

@@ -14,6 +14,7 @@ use socket2::Domain;
 use crate::kernel::grace::Grace;
 use crate::kernel::link::LinkTarget;
 use crate::pins::{NODE_MAPS, SHARED_MAPS};
+use crate::sockets::failed::FailedTable;
 use crate::sockets::stock::tcp_socket;
 use crate::sockets::ticket::Tickets;
 use crate::{DatapathError, KernelLog, Pins, programs};
@@ -51,6 +52,7 @@ impl NodePrograms {
         let ebpf = attach_all(pins, cgroup, settings, log)?;
         let tickets = Tickets::open(pins)?;
         tickets.clear()?;
+        FailedTable::open(pins)?.clear()?;
         prove_hook_sees_agent(&tickets, settings.host_netns)?;
         let known: Array<MapData, NodeSettings> = pins.array("NODE")?;
         let told = known

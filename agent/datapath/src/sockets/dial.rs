@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ambit_common::{
-    DELIVERY_RANGE, HBONE_PORT, IpFamily, MAX_SHARDS, NetnsCookie, PolicySetId, Reason, RecordKind,
-    SocketRecord, Ticket, TicketKind, TicketVerdict,
+    DELIVERY_RANGE, HBONE_PORT, IpFamily, ListenerCheck, MAX_SHARDS, NetnsCookie, PolicySetId,
+    Reason, RecordKind, SocketRecord, Ticket, TicketKind, TicketVerdict,
 };
 use aya::maps::{MapData, MapError, SkStorage};
 use nix::sys::socket::setsockopt;
@@ -24,9 +24,12 @@ use tokio::net::TcpStream;
 
 use crate::policy::PolicyTables;
 use crate::sockets::application::ApplicationSockets;
+use crate::sockets::failed::FailedTable;
 use crate::sockets::request_stream::RequestStream;
 use crate::sockets::stock::SocketStock;
 use crate::sockets::ticket::{TicketedConnect, Tickets};
+use crate::sockets::unheard::pace::{KeptAnswer, LookTurn};
+use crate::sockets::unheard::{Missable, Unheard};
 use crate::{DatapathError, Pins};
 use ambit_model::{
     ApplicationAddress, CallerAddress, ObjectName, OriginalDestination, WorkloadIdentity,
@@ -41,6 +44,7 @@ const STALE_ATTEMPTS: usize = 3;
 pub struct ShardMaps {
     tickets: Tickets,
     sockets: SkStorage<MapData, SocketRecord>,
+    pub(crate) failed: FailedTable,
 }
 
 impl ShardMaps {
@@ -52,6 +56,7 @@ impl ShardMaps {
         Ok(Self {
             tickets: Tickets::open(pins)?,
             sockets: pins.socket_storage("SOCKETS")?,
+            failed: FailedTable::open(pins)?,
         })
     }
 }
@@ -65,6 +70,8 @@ struct PodOnShard {
     applications: ApplicationSockets,
     parts: PodDatapathParts,
     next_source: Cell<u16>,
+    /// Which listeners the connect hook's look-up may miss.
+    missable: KeptAnswer,
 }
 
 /// The parts of a [`PodDatapath`], which are sent to the shard's thread.
@@ -83,6 +90,8 @@ pub struct PodDatapathParts {
     pub maps: Arc<ShardMaps>,
     /// The policy tables.
     pub tables: PolicyTables,
+    /// The agent's turn to look at listeners.
+    pub(crate) look_turn: LookTurn,
     /// How long a connect may take.
     pub connect_timeout: Duration,
 }
@@ -171,6 +180,12 @@ pub enum DialError {
         /// connect(2)'s error.
         source: io::Error,
     },
+    /// The policies do not deny it, but no socket listens there.
+    #[error("nothing listens at {to}")]
+    NothingListens {
+        /// What was dialled.
+        to: SocketAddr,
+    },
     /// The other end did not answer in time.
     #[error("{to} did not answer within {timeout:?}")]
     TimedOut {
@@ -219,6 +234,7 @@ impl PodDatapath {
             applications: ApplicationSockets::new(parts.stock.netns().clone()),
             parts,
             next_source: Cell::new(0),
+            missable: KeptAnswer::default(),
         }))
     }
 
@@ -230,6 +246,10 @@ impl PodDatapath {
     /// Returns the pod's network namespace.
     pub fn netns(&self) -> NetnsCookie {
         self.0.parts.netns
+    }
+
+    pub(crate) fn maps(&self) -> &ShardMaps {
+        &self.0.parts.maps
     }
 
     /// Returns the pod's addresses.
@@ -304,9 +324,10 @@ impl PodDatapath {
         match TicketVerdict::from_u8(answer.ticket.verdict) {
             TicketVerdict::Allow => self.established(socket, to, answer.connect).await,
             TicketVerdict::Pending => Err(DialError::NoVerdict),
-            TicketVerdict::Deny | TicketVerdict::Ask | TicketVerdict::Stale => {
-                Err(denied(&answer.ticket))
-            }
+            TicketVerdict::Deny
+            | TicketVerdict::Ask
+            | TicketVerdict::Stale
+            | TicketVerdict::NothingListens => Err(denied(&answer.ticket)),
         }
     }
 
@@ -321,6 +342,28 @@ impl PodDatapath {
         to: ApplicationAddress,
     ) -> Result<Delivery, DialError> {
         let ApplicationAddress(to) = to;
+        match self.deliver_once(caller, to, ListenerCheck::LookUp).await {
+            Err(DialError::NothingListens { .. }) if self.unheard(to).await == Unheard::Perhaps => {
+                self.deliver_once(caller, to, ListenerCheck::Skip).await
+            }
+            other => other,
+        }
+    }
+
+    /// What it means that the hook's look-up found no listener at `to`.
+    async fn unheard(&self, to: SocketAddr) -> Unheard {
+        let parts = &self.0.parts;
+        let netns = parts.stock.netns().clone();
+        let look = move || Missable::find(&netns);
+        self.0.missable.about(to, &parts.look_turn, look).await
+    }
+
+    async fn deliver_once(
+        &self,
+        caller: &DeliveryCaller,
+        to: SocketAddr,
+        listener_check: ListenerCheck,
+    ) -> Result<Delivery, DialError> {
         for _ in 0..STALE_ATTEMPTS {
             let (identity, generation) = self
                 .0
@@ -334,6 +377,7 @@ impl PodDatapath {
             ticket.identity = identity;
             ticket.generation = generation;
             ticket.caller = caller.address.into();
+            ticket.listener_check = listener_check as u8;
             let answer = self.connect(&socket, to, ticket)?;
             return match TicketVerdict::from_u8(answer.ticket.verdict) {
                 TicketVerdict::Allow => {
@@ -350,6 +394,7 @@ impl PodDatapath {
                 }
                 TicketVerdict::Deny => Err(denied(&answer.ticket)),
                 TicketVerdict::Pending => Err(DialError::NoVerdict),
+                TicketVerdict::NothingListens => Err(DialError::NothingListens { to }),
                 TicketVerdict::Stale => continue,
             };
         }

@@ -3,6 +3,7 @@
 
 pub(crate) mod application;
 pub(crate) mod dial;
+pub(crate) mod failed;
 pub(crate) mod keep_alive;
 pub(crate) mod listeners;
 pub(crate) mod marks;
@@ -10,3 +11,4 @@ pub(crate) mod request_stream;
 pub(crate) mod sock_diag;
 pub(crate) mod stock;
 pub(crate) mod ticket;
+pub(crate) mod unheard;

@@ -33,7 +33,7 @@ impl SocketStock {
         }
     }
 
-    /// Returns the namespace in which the sockets are made.
+    /// Returns the pod's namespace.
     pub(crate) fn netns(&self) -> &NetnsHandle {
         &self.netns
     }

@@ -105,7 +105,7 @@ fn dial(pod: &NetnsHandle, told: &impl AsFd) -> i32 {
     while Instant::now() < end {
         for _ in 0..1000 {
             attempts += 1;
-            if connect_errno(socket) != libc::EPERM {
+            if connect_errno(socket) != libc::ECONNREFUSED {
                 return ONE_LEFT;
             }
         }
@@ -116,8 +116,8 @@ fn dial(pod: &NetnsHandle, told: &impl AsFd) -> i32 {
     NONE_LEFT
 }
 
-/// Connects, and returns the error number: EPERM if the hook refuses the connect, and another one if it does
-/// not, because there is no route.
+/// Connects, and returns the error number: ECONNREFUSED if the hook refuses the connect, and another one if it
+/// does not, because there is no route. (ENETUNREACH: the namespace has no route and no device that is up.)
 fn connect_errno(socket: i32) -> i32 {
     let address = libc::sockaddr_in {
         sin_family: libc::AF_INET as u16,

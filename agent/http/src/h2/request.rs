@@ -290,6 +290,7 @@ mod tests {
         read(connect)
     }
 
+    /// M-4.
     #[test]
     fn extended_connect_is_judged_as_an_upgrade_and_sent_as_it_came() {
         let request = extended("websocket").unwrap();

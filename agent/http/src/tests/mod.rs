@@ -7,6 +7,7 @@ mod http2;
 mod http2_bodies;
 mod http2_connect;
 mod http2_connections;
+mod http2_paths;
 mod hyper_server;
 mod malformed;
 mod protocol;

@@ -222,3 +222,35 @@ fn a_connection_without_http_is_relayed_once_it_is_allowed() {
         tunnelled.serving.await.unwrap();
     });
 }
+
+#[test]
+fn a_client_that_breaks_http_2_gets_goaway_and_an_orderly_end() {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    /// A PING that is too short, and more bytes than are read before it is refused.
+    const PING: [u8; 16] = [0, 0, 7, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7];
+    run(async {
+        let mut tunnelled = Tunnelled::new().await;
+        let sent = [PREFACE, &SETTINGS, &PING, &[0; 1000]].concat();
+        tunnelled.send.send_data(sent.into(), false).unwrap();
+        let mut got = Vec::new();
+        while let Some(data) = tunnelled.receive.data().await {
+            got.extend_from_slice(&data.unwrap());
+        }
+        let mut rest = &got[..];
+        let mut frames = Vec::new();
+        while let [a, b, c, kind, ..] = rest {
+            frames.push(*kind);
+            rest = &rest[9 + usize::from(*a) * 65536 + usize::from(*b) * 256 + usize::from(*c)..];
+        }
+        assert_eq!(frames.last(), Some(&7), "{frames:?}");
+        // It is read until the client has ended its side, too: a reset could overtake GOAWAY.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let reset = std::future::poll_fn(|context| {
+            std::task::Poll::Ready(tunnelled.send.poll_reset(context))
+        });
+        assert!(reset.await.is_pending());
+        tunnelled.send.send_data(Bytes::new(), true).unwrap();
+        tunnelled.serving.await.unwrap();
+    });
+}

@@ -4,6 +4,7 @@ mod ca;
 mod clock;
 mod exchange;
 mod handshake;
+mod introduction;
 mod issued;
 mod renewal;
 mod roots;

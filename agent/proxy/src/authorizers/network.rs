@@ -33,7 +33,8 @@ use ambit_model::{CallerAddress, Destination, ProviderService};
 use ambit_policy::MeshView;
 use ambit_relay::CloseMode;
 
-/// The buffer, in bytes and for each direction, of a connection to an authorizer in the pod itself.
+/// The buffer, in bytes and for each direction, of a connection to an authorizer in a pod that this agent
+/// serves, and to which there is no tunnel.
 const OWN_BUFFER: usize = 64 << 10;
 
 /// The network as one pod sees it.
@@ -146,6 +147,15 @@ impl Connected {
                 pod.tasks.spawn(async move {
                     let _slot = slot;
                     own.carry(delivery, CallerStream::Agent(far)).await;
+                });
+                return Box::new(near);
+            }
+            OpenedConnection::HandedOver(remote) => {
+                let (near, far) = duplex(OWN_BUFFER);
+                let pod = Rc::clone(&remote.context.pod);
+                pod.tasks.spawn(async move {
+                    let _slot = slot;
+                    remote.carry(CallerStream::Agent(far)).await;
                 });
                 return Box::new(near);
             }

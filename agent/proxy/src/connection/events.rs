@@ -59,7 +59,7 @@ impl EventSubject {
         Self {
             direction: match context.path {
                 Some(Path::OwnPod) => ConnectionDirection::Inbound,
-                Some(Path::Tunnel | Path::Plaintext) | None => context.direction,
+                Some(Path::Tunnel | Path::Handoff | Path::Plaintext) | None => context.direction,
             },
             source: context.source.address,
             identity: context.source.identity.clone(),

@@ -41,6 +41,8 @@ pub enum ConnectionDirection {
 pub enum Path {
     /// Through an HBONE tunnel.
     Tunnel,
+    /// From socket to socket in the agent, which serves both pods.
+    Handoff,
     /// In plaintext.
     Plaintext,
     /// From a pod to itself, inside its network namespace.
@@ -70,7 +72,7 @@ pub(crate) struct ConnectionContext<P = ServedPod> {
     pub(crate) path: Option<Path>,
     pub(crate) source: ConnectionEnd,
     pub(crate) destination: ConnectionEnd,
-    /// Counts the payload.
+    /// Counts the payload. The halves of a connection that is handed from pod to pod share it.
     pub(crate) meter: Meter,
     /// When the connection was accepted, or begun by the agent.
     pub(crate) started: Instant,
@@ -231,6 +233,7 @@ impl Path {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Tunnel => "tunnel",
+            Self::Handoff => "handoff",
             Self::Plaintext => "plaintext",
             Self::OwnPod => "own-pod",
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::events::Severity;
 use crate::authorizers::Disagreement;
+use crate::handoff::HandoffError;
 use crate::hbone::TunnelError;
 use crate::limits::OverCap;
 use crate::limits::places::NoPlace;
@@ -81,6 +82,8 @@ pub(crate) enum Refusal {
     Dial(#[from] DialError),
     #[error(transparent)]
     Tunnel(#[from] TunnelError),
+    #[error(transparent)]
+    Handoff(#[from] HandoffError),
     #[error("nothing answered within {0:?}")]
     DialTimedOut(Duration),
     #[error("the caller left before it was connected")]
@@ -101,6 +104,33 @@ enum RefusalClass<'a> {
     DeniedByProxy,
     /// None of them: it failed.
     Failed,
+}
+
+/// How an endpoint could not be reached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Unreachable {
+    /// It does not exist, or does not listen.
+    Refused,
+    /// It does not answer.
+    TimedOut,
+}
+
+impl Unreachable {
+    /// The status by which an agent tells another one (RFC 9209, sections 2.3.7 and 2.3.11).
+    const fn status(self) -> u16 {
+        match self {
+            Self::Refused => 502,
+            Self::TimedOut => 504,
+        }
+    }
+
+    const fn from_status(status: u16) -> Option<Self> {
+        match status {
+            502 => Some(Self::Refused),
+            504 => Some(Self::TimedOut),
+            _ => None,
+        }
+    }
 }
 
 impl Refusal {
@@ -129,8 +159,10 @@ impl Refusal {
             Self::PeerIdentity(_) => "no-peer-identity",
             Self::Denied(_, denial) => denial.reason.as_str(),
             Self::NotApproved { .. } => "not-approved",
+            Self::Dial(DialError::NothingListens { .. }) => "nothing-listens",
             Self::Dial(_) => "cannot-connect",
             Self::Tunnel(error) => error.as_str(),
+            Self::Handoff(error) => error.as_str(),
             Self::DialTimedOut(_) => "dial-timed-out",
             Self::CallerLeft => "caller-left",
             Self::Terminated(termination) => termination.as_str(),
@@ -153,6 +185,7 @@ impl Refusal {
                 RefusalClass::DeniedByPolicy(termination.decider())
             }
             Self::Tunnel(error) if error.is_denial() => RefusalClass::DeniedByProxy,
+            Self::Handoff(error) if error.is_denial() => RefusalClass::DeniedByProxy,
             Self::HbonePort(_) | Self::ForeignAddress(_) | Self::PeerIdentity(_) => {
                 RefusalClass::DeniedByProxy
             }
@@ -171,6 +204,7 @@ impl Refusal {
             | Self::HandshakeTimedOut(_)
             | Self::Dial(_)
             | Self::Tunnel(_)
+            | Self::Handoff(_)
             | Self::DialTimedOut(_)
             | Self::CallerLeft
             | Self::Terminated(_) => RefusalClass::Failed,
@@ -202,19 +236,42 @@ impl Refusal {
     /// Whether the endpoint could not be reached, so that another one may be tried. A denial is an
     /// answer: no other endpoint is tried.
     pub(crate) const fn is_unreachable(&self) -> bool {
-        matches!(
-            self,
-            Self::Dial(DialError::Unreachable { .. } | DialError::TimedOut { .. })
-                | Self::Tunnel(TunnelError::Dial { .. } | TunnelError::TimedOut { .. })
-                | Self::DialTimedOut(_)
-        )
+        self.unreachable().is_some()
     }
 
-    /// The status that answers a CONNECT (HBONE: 401 denied by policy, 503 cannot connect).
+    const fn unreachable(&self) -> Option<Unreachable> {
+        match self {
+            Self::Dial(error) | Self::Tunnel(TunnelError::Dial { source: error, .. }) => {
+                match error {
+                    DialError::Unreachable { .. } | DialError::NothingListens { .. } => {
+                        Some(Unreachable::Refused)
+                    }
+                    DialError::TimedOut { .. } => Some(Unreachable::TimedOut),
+                    DialError::Denied { .. }
+                    | DialError::Stale
+                    | DialError::NoVerdict
+                    | DialError::Tables(_)
+                    | DialError::Socket(_) => None,
+                }
+            }
+            Self::Tunnel(TunnelError::Refused { status, .. }) => Unreachable::from_status(*status),
+            Self::Tunnel(TunnelError::TimedOut { .. }) | Self::DialTimedOut(_) => {
+                Some(Unreachable::TimedOut)
+            }
+            _ => None,
+        }
+    }
+
+    /// The status that answers a CONNECT: 401 if policies deny it, 502 or 504 if the application cannot be
+    /// reached, and 503 for everything else.
     pub(crate) const fn status(&self) -> u16 {
         match self.class() {
             RefusalClass::DeniedByPolicy(_) | RefusalClass::DeniedInKernel(_) => 401,
-            RefusalClass::DeniedByProxy | RefusalClass::Failed => 503,
+            RefusalClass::DeniedByProxy => 503,
+            RefusalClass::Failed => match self.unreachable() {
+                Some(unreachable) => unreachable.status(),
+                None => 503,
+            },
         }
     }
 }
@@ -226,7 +283,7 @@ fn names(pods: &[ObjectName]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use ambit_common::Reason;
+    use ambit_common::{PolicySetId, Reason};
 
     use super::*;
 
@@ -248,5 +305,48 @@ mod tests {
             decider: None,
         });
         assert!(is_denial(&Refusal::Terminated(changed)));
+    }
+
+    #[test]
+    fn an_address_without_a_listener_is_unreachable_and_not_a_denial() {
+        let to = SocketAddr::from(([10, 1, 0, 2], 80));
+        let refusal = Refusal::Dial(DialError::NothingListens { to });
+        assert!(refusal.is_unreachable());
+        assert_eq!(refusal.as_str(), "nothing-listens");
+        assert_eq!(refusal.status(), 502);
+        assert!(matches!(refusal.severity(), Severity::Failure));
+    }
+
+    #[test]
+    fn the_callers_agent_knows_by_the_status_that_an_endpoint_cannot_be_reached() {
+        let peer = SocketAddr::from(([10, 1, 0, 2], 15008));
+        let answered = |status| Refusal::Tunnel(TunnelError::Refused { peer, status });
+        let to = SocketAddr::from(([10, 1, 0, 2], 80));
+        let timeout = Duration::from_secs(5);
+        for unreachable in [
+            DialError::NothingListens { to },
+            DialError::TimedOut { to, timeout },
+        ] {
+            let status = Refusal::Dial(unreachable).status();
+            assert!(answered(status).is_unreachable(), "{status}");
+        }
+        let denial = Denial {
+            reason: Reason::DeniedByPolicy,
+            decider: None,
+        };
+        for other in [
+            Refusal::Denied(Layer::Kernel, denial),
+            Refusal::HbonePort(peer),
+            Refusal::Dial(DialError::NoVerdict),
+            Refusal::Dial(DialError::Denied {
+                reason: Reason::PodClosed,
+                policy_set: PolicySetId::NONE,
+                alternative: 0,
+            }),
+        ] {
+            let status = other.status();
+            assert!(!other.is_unreachable(), "{other}");
+            assert!(!answered(status).is_unreachable(), "{other}: {status}");
+        }
     }
 }

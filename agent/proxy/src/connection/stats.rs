@@ -113,12 +113,15 @@ impl ShardStats {
 const fn direction_and_path(direction: ConnectionDirection, path: Path) -> &'static str {
     match (direction, path) {
         (ConnectionDirection::Outbound, Path::Tunnel) => "outbound-tunnel",
+        (ConnectionDirection::Outbound, Path::Handoff) => "outbound-handoff",
         (ConnectionDirection::Outbound, Path::Plaintext) => "outbound-plaintext",
         (ConnectionDirection::Outbound, Path::OwnPod) => "outbound-own-pod",
         (ConnectionDirection::Inbound, Path::Tunnel) => "inbound-tunnel",
+        (ConnectionDirection::Inbound, Path::Handoff) => "inbound-handoff",
         (ConnectionDirection::Inbound, Path::Plaintext) => "inbound-plaintext",
         (ConnectionDirection::Inbound, Path::OwnPod) => "inbound-own-pod",
         (ConnectionDirection::Authorizer, Path::Tunnel) => "authorizer-tunnel",
+        (ConnectionDirection::Authorizer, Path::Handoff) => "authorizer-handoff",
         (ConnectionDirection::Authorizer, Path::Plaintext) => "authorizer-plaintext",
         (ConnectionDirection::Authorizer, Path::OwnPod) => "authorizer-own-pod",
     }

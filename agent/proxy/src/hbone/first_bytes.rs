@@ -42,7 +42,7 @@ impl<'a> FirstBytes<'a> {
     }
 
     /// Nothing has been sent with the CONNECT that comes next.
-    pub(super) fn begin(&self) {
+    pub(crate) fn begin(&self) {
         self.sent.set(0);
     }
 

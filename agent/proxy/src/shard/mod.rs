@@ -21,8 +21,11 @@ use self::accept::listen;
 use crate::authorizers::network::AuthorizerNetwork;
 use crate::connection::registry::{ConnectionInfo, ConnectionNumbers, Registry};
 use crate::connection::stats::{ProxyStats, ShardStats};
+use crate::failed::FailedDestinations;
+use crate::handoff::Neighbours;
 use crate::hbone::TunnelPool;
 use crate::limits::{PodCaps, ProxyLimits};
+use crate::node::ProxyConfig;
 use crate::shard::pod::ServedPod;
 use crate::shard::tasks::PodTasks;
 use crate::shard::turns::{Budget, TurnScheduler};
@@ -71,6 +74,7 @@ pub(crate) struct Shard {
     mesh: watch::Receiver<Arc<MeshView>>,
     keys: Arc<KeyCache>,
     pods: HashMap<NetnsCookie, Rc<ServedPod>>,
+    neighbours: Rc<Neighbours>,
     turns: TurnScheduler,
     numbers: Rc<ConnectionNumbers>,
     stats: Rc<ShardStats>,
@@ -81,17 +85,18 @@ pub(crate) struct Shard {
 impl Shard {
     pub(crate) fn new(
         number: usize,
-        limits: ProxyLimits,
+        config: ProxyConfig,
         mesh: watch::Receiver<Arc<MeshView>>,
         keys: Arc<KeyCache>,
         events: Arc<RecentEvents>,
     ) -> Self {
         Self {
             number,
-            limits,
+            limits: config.limits,
             mesh,
             keys,
             pods: HashMap::new(),
+            neighbours: Rc::new(Neighbours::new(config.same_node)),
             turns: TurnScheduler::default(),
             numbers: Rc::default(),
             stats: Rc::default(),
@@ -141,6 +146,7 @@ impl Shard {
     fn add_pod(&mut self, pod: ShardPod) -> io::Result<()> {
         let (served, listeners) = self.assemble(pod);
         listen(&served, listeners)?;
+        self.neighbours.add(&served);
         self.pods.insert(served.datapath.netns(), served);
         Ok(())
     }
@@ -173,12 +179,14 @@ impl Shard {
             events: Arc::clone(&self.events),
             mesh: self.mesh.clone(),
             keys: Arc::clone(&self.keys),
+            neighbours: Rc::clone(&self.neighbours),
             authorizer: Authorizer::new(
                 AuthorizerNetwork::new(pod.clone(), self.mesh.clone()),
                 checks,
                 Rc::clone(&self.authorizers),
             ),
             tasks: PodTasks::new(budget),
+            failed: FailedDestinations::default(),
             datapath,
         });
         (served, listeners)
@@ -186,6 +194,9 @@ impl Shard {
 
     fn remove_pod(&mut self, netns: NetnsCookie, removal: PodRemoval, done: oneshot::Sender<()>) {
         let removed = self.pods.remove(&netns);
+        if let Some(pod) = &removed {
+            self.neighbours.remove(pod);
+        }
         tokio::task::spawn_local(async move {
             if let Some(pod) = removed {
                 pod.close(removal).await;

@@ -9,6 +9,8 @@ use tokio::sync::watch;
 use crate::connection::ConnectionEnd;
 use crate::connection::registry::Registry;
 use crate::connection::stats::ShardStats;
+use crate::failed::FailedDestinations;
+use crate::handoff::Neighbours;
 use crate::hbone::TunnelPool;
 use crate::limits::places::PlaceSource;
 use crate::limits::{PodCaps, ProxyLimits};
@@ -38,7 +40,10 @@ pub(crate) struct ServedPod {
     pub(crate) mesh: watch::Receiver<Arc<MeshView>>,
     pub(crate) keys: Arc<KeyCache>,
     pub(crate) authorizer: Authorizer,
+    /// The pods of this shard, this one too.
+    pub(crate) neighbours: Rc<Neighbours>,
     pub(crate) tasks: PodTasks,
+    pub(crate) failed: FailedDestinations,
 }
 
 impl ServedPod {
@@ -84,9 +89,11 @@ impl ServedPod {
         Judge::new(&self.view(), &self.workload).still_holds(requirement)
     }
 
-    /// Judges every connection again. Returns how many it ended.
+    /// Judges every connection again. Returns how many it ended. Failed destinations that have changed may be
+    /// dialled again.
     pub(crate) fn judge_again(&self) -> usize {
         let view = self.view();
+        self.failed.forget_changed(&view.snapshot);
         let judge = Judge::new(&view, &self.workload);
         self.registry
             .judge(|requirement| judge.still_holds(requirement))
@@ -103,6 +110,7 @@ impl ServedPod {
         self.registry
             .judge(|_| Err(Termination::PodRemoved(removal)));
         self.tasks.close().await;
+        self.registry.handed_back().await;
         self.pool.close();
     }
 }

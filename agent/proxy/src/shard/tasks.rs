@@ -1,11 +1,10 @@
 //! The tasks of one pod on one shard, which end when the pod is no longer served.
 
-use std::cell::RefCell;
 use std::future::Future;
 use std::rc::Rc;
 
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio_util::task::TaskTracker;
 
 use crate::shard::turns::Budget;
 
@@ -23,7 +22,8 @@ enum ServingPhase {
 #[derive(Debug)]
 pub(crate) struct PodTasks {
     budget: Rc<Budget>,
-    running: RefCell<JoinSet<()>>,
+    /// Keeps nothing of a task that has ended: after a flood, that would keep the pages around it.
+    running: TaskTracker,
     phase: watch::Sender<ServingPhase>,
 }
 
@@ -32,7 +32,7 @@ impl PodTasks {
         let (phase, _) = watch::channel(ServingPhase::Serving);
         Self {
             budget,
-            running: RefCell::default(),
+            running: TaskTracker::new(),
             phase,
         }
     }
@@ -52,6 +52,11 @@ impl PodTasks {
         self.spawn_until(ServingPhase::Draining, task);
     }
 
+    /// Whether new connections are accepted.
+    pub(crate) fn is_accepting(&self) -> bool {
+        *self.phase.borrow() == ServingPhase::Serving
+    }
+
     /// Ends the tasks that accept connections.
     pub(crate) fn drain(&self) {
         self.phase.send_replace(ServingPhase::Draining);
@@ -60,23 +65,17 @@ impl PodTasks {
     /// Ends every task, and returns when they have ended. A task that is ready gets to run once more
     /// first.
     pub(crate) async fn close(&self) {
+        self.budget.lift();
         self.phase.send_replace(ServingPhase::Closed);
-        loop {
-            let mut running = self.running.take();
-            if running.is_empty() {
-                return;
-            }
-            while running.join_next().await.is_some() {}
-        }
+        self.running.close();
+        self.running.wait().await;
     }
 
     fn spawn_until(&self, last: ServingPhase, task: impl Future<Output = ()> + 'static) {
         // On the heap before it begins: select! would reserve its size twice.
         let mut task = self.budget.pace(Box::pin(task));
         let mut phase = self.phase.subscribe();
-        let mut running = self.running.borrow_mut();
-        while running.try_join_next().is_some() {}
-        running.spawn_local(async move {
+        self.running.spawn_local(async move {
             tokio::select! {
                 biased;
                 () = &mut task => {}
@@ -130,6 +129,29 @@ mod tests {
             assert!(!connection_ended.get());
             tasks.close().await;
             assert!(connection_ended.get());
+        });
+    }
+
+    /// A connection that has been told why it ends reports it, also if its pod has used up its time.
+    #[test]
+    fn a_task_that_is_ready_runs_once_more_before_it_ends() {
+        let runtime = LocalRuntime::new().expect("a runtime");
+        runtime.block_on(async {
+            let turns = TurnScheduler::default();
+            tokio::task::spawn_local(turns.clone().run());
+            let tasks = PodTasks::new(Budget::new(turns));
+            let (tell, told) = tokio::sync::oneshot::channel();
+            let heard = Rc::new(Cell::new(false));
+            let hears = Rc::clone(&heard);
+            tasks.spawn(async move {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+                let _ = told.await;
+                hears.set(true);
+            });
+            tokio::task::yield_now().await;
+            tell.send(()).expect("it waits");
+            tasks.close().await;
+            assert!(heard.get());
         });
     }
 

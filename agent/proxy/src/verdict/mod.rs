@@ -81,6 +81,12 @@ pub(crate) enum Termination {
     /// The pod is no longer served.
     #[error("terminated: {0}")]
     PodRemoved(PodRemoval),
+    /// The source's half of a connection that was handed from pod to pod has ended, which is reported there.
+    #[error("the source's half has ended: {0}")]
+    AtSource(String),
+    /// The destination's half has ended, which is reported there.
+    #[error("the destination's half has ended: {0}")]
+    AtDestination(String),
     /// It was idle, and another connection took its place.
     #[error(
         "terminated: it was idle, the pod's places were used up, and its source held most of them"
@@ -129,6 +135,8 @@ impl Termination {
             Self::EndpointGone(_) => "endpoint-gone",
             Self::EndpointOptedIn(_) | Self::AddressJoined(_) => "endpoint-opted-in",
             Self::PodRemoved(_) => "pod-removed",
+            Self::AtSource(_) => "ended-at-source",
+            Self::AtDestination(_) => "ended-at-destination",
             Self::Displaced => "displaced",
         }
     }
@@ -141,6 +149,8 @@ impl Termination {
             | Self::EndpointOptedIn(_)
             | Self::AddressJoined(_)
             | Self::PodRemoved(_)
+            | Self::AtSource(_)
+            | Self::AtDestination(_)
             | Self::Displaced => false,
         }
     }
@@ -154,6 +164,8 @@ impl Termination {
             | Self::EndpointOptedIn(_)
             | Self::AddressJoined(_)
             | Self::PodRemoved(_)
+            | Self::AtSource(_)
+            | Self::AtDestination(_)
             | Self::Displaced => None,
         }
     }
@@ -288,7 +300,8 @@ impl<'a> Judge<'a> {
             (Path::Plaintext, Membership::OptedIn | Membership::Never(_)) => {
                 Err(Termination::EndpointOptedIn(endpoint.name.clone()))
             }
-            (Path::Plaintext, Membership::NotOptedIn) | (Path::Tunnel | Path::OwnPod, _) => Ok(()),
+            (Path::Plaintext, Membership::NotOptedIn)
+            | (Path::Tunnel | Path::Handoff | Path::OwnPod, _) => Ok(()),
         }
     }
 

@@ -13,6 +13,7 @@ use crate::run::{MemorySize, RunConfig};
 use ambit_datapath::KernelLog;
 use ambit_model::{MeshRanges, Revision, TrustDomain};
 use ambit_observe::logging::{self, LogFormat};
+use ambit_proxy::SameNode;
 
 /// The default path of the admin socket.
 pub(super) const DEFAULT_SOCKET: &str = "/run/ambit/admin.sock";
@@ -68,6 +69,9 @@ pub(super) struct RunArguments {
     /// the control group's limit, else a quarter of the machine's memory and at most 512Mi].
     #[arg(long, env = "AMBIT_MEMORY", value_name = "BYTES")]
     memory: Option<MemorySize>,
+    /// How connections between two pods of this node travel.
+    #[arg(long, env = "AMBIT_SAME_NODE", value_enum, default_value_t = SameNodePath::Tunnel)]
+    same_node: SameNodePath,
     /// Certificates (PEM) to trust, in addition to the node's own, when an issuer's JWKS is fetched.
     #[arg(long, env = "AMBIT_JWKS_CA")]
     jwks_ca: Option<PathBuf>,
@@ -82,6 +86,24 @@ pub(super) struct RunArguments {
     kernel_log: bool,
     #[command(flatten)]
     ca: issuer::IssuerArguments,
+}
+
+/// How connections between two pods of this node travel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+enum SameNodePath {
+    /// Encrypted, like those between nodes.
+    Tunnel,
+    /// In the agent's memory, under the same certificates and policies.
+    Handoff,
+}
+
+impl From<SameNodePath> for SameNode {
+    fn from(path: SameNodePath) -> Self {
+        match path {
+            SameNodePath::Tunnel => Self::Tunnel,
+            SameNodePath::Handoff => Self::Handoff,
+        }
+    }
 }
 
 impl RunArguments {
@@ -111,6 +133,7 @@ impl RunArguments {
             metrics: self.metrics,
             shards: self.shards,
             memory: self.memory,
+            same_node: self.same_node.into(),
             jwks_ca: self.jwks_ca,
             connect_timeout: Duration::from_secs(5),
             kernel_log: if self.kernel_log {

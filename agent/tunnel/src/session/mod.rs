@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use ambit_account::{AccountExhausted, PodAccount};
 use bytes::BytesMut;
+use tokio::io::ReadBuf;
 use tokio::time::Instant;
 
 use crate::failure::{OpenError, StreamFailure, TunnelFailure};
@@ -343,6 +344,37 @@ impl Session {
         }
         set_waker(&mut stream.sending.writer, context);
         Poll::Pending
+    }
+
+    /// Resolves when the stream has failed, and what came before has been read or need not be.
+    pub(crate) fn poll_broken(
+        &mut self,
+        id: StreamId,
+        context: &mut Context<'_>,
+    ) -> Poll<StreamFailure> {
+        let waits = self
+            .receiving(id)
+            .is_some_and(|receiving| receiving.is_waiting());
+        match self.poll_stopped(id, context) {
+            Poll::Ready(failure) if waits && !failure.overtakes() => {
+                if let Some(stream) = self.streams.get_mut(&id) {
+                    set_waker(&mut stream.sending.writer, context);
+                }
+                Poll::Pending
+            }
+            polled => polled,
+        }
+    }
+
+    /// Reads what has been received.
+    pub(crate) fn read(&mut self, id: StreamId, into: &mut ReadBuf<'_>) {
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.receiving.read(into);
+            if stream.sending.stopped.is_some() && !stream.receiving.is_waiting() {
+                stream.wake();
+            }
+        }
+        self.announce(id);
     }
 
     /// Sends payload: `put` appends at most `most` bytes, which [`Session::poll_room`] allowed, and returns how

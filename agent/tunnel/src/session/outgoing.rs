@@ -13,7 +13,7 @@ use bytes::BytesMut;
 use crate::frame::StreamId;
 
 /// The least and the most that may wait.
-const LEAST_ROOM: usize = 16 << 10;
+const LEAST_ROOM: usize = 4 << 10;
 const MOST_ROOM: usize = 256 << 10;
 
 /// A network that takes longer than this for what waits gets less at once.
@@ -23,7 +23,7 @@ const SLOW: Duration = Duration::from_millis(5);
 const MOST_SLICE: usize = 64 << 10;
 
 /// The least slice that is worth a system call.
-const LEAST_SLICE: usize = 4 << 10;
+const LEAST_SLICE: usize = 2 << 10;
 
 /// The most that frames without payload may take before the peer has to read (PING and SETTINGS are answered).
 pub(crate) const MOST_URGENT: usize = 64 << 10;

@@ -220,10 +220,8 @@ impl Session {
                     code: ErrorCode::STREAM_CLOSED,
                 });
             }
-            // A stream that this side has reset: the peer may not have heard of it yet.
-            Some(_) | None => {
-                self.flood.charge(Nuisance::Trifle, Instant::now())?;
-            }
+            // A stream that this side has refused or reset: the peer may not have heard of it yet.
+            Some(_) | None => {}
         }
         let frame = DataFrame {
             stream: head.stream,

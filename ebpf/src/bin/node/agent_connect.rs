@@ -7,6 +7,9 @@
 //! Only Allow lets bytes pass. With Ask the connection exists, and no byte passes before the evaluator in
 //! userspace has allowed it. Pending means that the hook has not seen the connect.
 //!
+//! What fails, fails with EPERM, except for a delivery to an address where nothing listens: ECONNREFUSED, as
+//! the kernel would answer.
+//!
 //! | ticket | condition | verdict in the ticket | connect | counter |
 //! |---|---|---|---|---|
 //! | any | already has a verdict | Deny | fails | `delivery_denied` |
@@ -18,13 +21,14 @@
 //! | delivery | the pod's policies have changed since the ticket was made | Stale | fails | `delivery_stale` |
 //! | delivery | the destination is not an address of the pod | Deny | fails | `delivery_denied` |
 //! | delivery | the policies deny it, or the maps lack an entry | Deny | fails | `delivery_denied` |
+//! | delivery | nothing listens at the destination (`listener.rs`), and the ticket does not skip the look-up | NothingListens | fails | `delivery_nothing_listens` |
 //! | delivery | the policies allow it | Allow | goes on | `delivery_allowed` |
 //! | delivery | the policies depend on what userspace knows | Ask | goes on | `delivery_asked` |
 //! | delivery | no memory for the caller's record | Deny | fails | `delivery_denied` |
 
 use ambit_common::{
-    AddressPort, Counter, FourTuple, Hook, KernelVerdict, NetnsCookie, PodAddressKey, Reason,
-    RecordKind, Ticket, TicketKind, TicketVerdict,
+    AddressPort, Counter, FourTuple, Hook, KernelVerdict, ListenerCheck, NetnsCookie,
+    PodAddressKey, Reason, RecordKind, Ticket, TicketKind, TicketVerdict,
 };
 use ambit_ebpf::maps::POD_ADDRESSES;
 use ambit_ebpf::pods::{self, PodLookup};
@@ -32,13 +36,14 @@ use ambit_ebpf::report::{DenialReport, count, report};
 use ambit_ebpf::verdict::judge_connection;
 use aya_ebpf::programs::SockAddrContext;
 
-use crate::connect::ConnectDecision;
-use crate::{agent, socket};
+use crate::connect::{ConnectDecision, ConnectError};
+use crate::{agent, listener, socket};
 
 const TUNNEL: u8 = TicketKind::Tunnel as u8;
 const PLAINTEXT: u8 = TicketKind::Plaintext as u8;
 const DELIVERY: u8 = TicketKind::Delivery as u8;
 const CANARY: u8 = TicketKind::Canary as u8;
+const SKIP: u8 = ListenerCheck::Skip as u8;
 
 /// Decides a connect of the agent. A ticket serves one connect, from the pod and to the destination that
 /// it names.
@@ -88,7 +93,7 @@ fn deliver(ctx: &SockAddrContext, ticket: &mut Ticket) -> ConnectDecision {
     if pod.generation != ticket.generation {
         count(Counter::DeliveryStale);
         ticket.verdict = TicketVerdict::Stale as u8;
-        return ConnectDecision::Refuse;
+        return ConnectDecision::Refuse(ConnectError::NotPermitted);
     }
     let address = ticket.destination.address;
     if POD_ADDRESSES
@@ -117,6 +122,11 @@ fn deliver(ctx: &SockAddrContext, ticket: &mut Ticket) -> ConnectDecision {
         KernelVerdict::NoAllow => return deny(ticket, Reason::NoAllowMatched),
         KernelVerdict::Refuse => return deny(ticket, Reason::PolicyNotEnforceable),
     };
+    if ticket.listener_check != SKIP && !listener::exists(ctx, &ticket.destination) {
+        count(Counter::DeliveryUnheard);
+        ticket.verdict = TicketVerdict::NothingListens as u8;
+        return ConnectDecision::Refuse(ConnectError::ConnectionRefused);
+    }
     if !socket::remember(ctx, RecordKind::DeliveryClient, ticket.caller, 0) {
         return deny(ticket, Reason::NoMemory);
     }
@@ -147,5 +157,5 @@ fn deny(ticket: &mut Ticket, reason: Reason) -> ConnectDecision {
             alternative: ticket.alternative,
         });
     }
-    ConnectDecision::Refuse
+    ConnectDecision::Refuse(ConnectError::NotPermitted)
 }

@@ -1,7 +1,12 @@
 //! `cgroup/connect4` and `cgroup/connect6` (Linux 4.17): where a connect goes.
 //!
 //! Return values: 1 lets the connect go on, to the address that the program may have rewritten.
-//! 0 fails it with EPERM. The programs act on TCP only; anything else goes on.
+//! 0 fails it, with the errno that the program has set (`bpf_set_retval`, Linux 6.1), or else with EPERM. The
+//! programs act on TCP only; anything else goes on.
+//!
+//! A pod's refused connect gets an errno that its programs know from a network without a mesh: clients try the
+//! next address, or try again. ECONNREFUSED is for what may be over soon, as after the reset of a pod whose agent
+//! is dead. EHOSTUNREACH is for a socket that cannot reach the destination at all.
 //!
 //! | socket | destination | return value | counter |
 //! |---|---|---|---|
@@ -12,24 +17,28 @@
 //! | of an enrolled pod | outside the mesh | 1 | `outbound_outside_mesh` |
 //! | of an enrolled pod | not opted in | 1 | `outbound_not_opted_in` |
 //! | of a served pod | a mesh destination | 1, rewritten to the agent's outbound listener | `outbound_redirected` |
-//! | of a served pod, bound to a device, or without memory for its record | a mesh destination | 0 | `outbound_refused` |
-//! | of a closed pod, or of one without an entry or a listener | a mesh destination | 0 | `outbound_refused` |
+//! | of a served pod, bound to a device | a mesh destination | 0, EHOSTUNREACH | `outbound_refused` |
+//! | of a served pod, less than a second after all endpoints failed | that mesh destination | 0, ECONNREFUSED | `outbound_endpoints_failed` |
+//! | of a served pod, without memory for its record | a mesh destination | 0, ECONNREFUSED | `outbound_refused` |
+//! | of a closed pod, or of one without an entry or a listener | a mesh destination | 0, ECONNREFUSED | `outbound_refused` |
 
 use ambit_common::{
-    Address, AddressPort, Counter, FourTuple, Hook, MESH_PREFIX_BITS, MeshClass, NetnsCookie,
-    OUTBOUND_RANGE, PodAddressKey, PodEntry, Reason, RecordKind, SocketCookie,
+    Address, AddressPort, Counter, FailedKey, FourTuple, Hook, MESH_PREFIX_BITS, MeshClass,
+    NetnsCookie, OUTBOUND_RANGE, PodAddressKey, PodEntry, Reason, RecordKind, SocketCookie,
+    has_just_failed,
 };
 use ambit_ebpf::maps::POD_ADDRESSES;
 use ambit_ebpf::pods::{self, PodLookup};
-use ambit_ebpf::report::{DenialReport, count, report};
+use ambit_ebpf::report::{DenialReport, count, now_ns, report};
 use ambit_ebpf::{read_field, read_v6};
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::helpers::bpf_get_current_ancestor_cgroup_id;
+use aya_ebpf::helpers::generated::bpf_set_retval;
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 use aya_log_ebpf::debug;
 
-use crate::maps::{MESH, NODE, TICKETS};
+use crate::maps::{FAILED, MESH, NODE, TICKETS};
 use crate::{agent, agent_connect, socket};
 
 const IPPROTO_TCP: u32 = 6;
@@ -41,10 +50,30 @@ const REFUSE: i32 = 0;
 pub enum ConnectDecision {
     /// It goes on unchanged.
     Pass,
-    /// It fails with EPERM.
-    Refuse,
+    /// It fails.
+    Refuse(ConnectError),
     /// It goes to this address and port instead.
     Redirect(AddressPort),
+}
+
+/// The errno of a connect that fails.
+#[repr(i32)]
+#[derive(Clone, Copy)]
+pub enum ConnectError {
+    /// EPERM.
+    NotPermitted = 1,
+    /// ECONNREFUSED.
+    ConnectionRefused = 111,
+    /// EHOSTUNREACH.
+    HostUnreachable = 113,
+}
+
+/// Sets the errno, and returns the value that fails the connect.
+#[inline(always)]
+fn fail(error: ConnectError) -> i32 {
+    // SAFETY: the helper has no preconditions. If it fails, the errno is EPERM.
+    unsafe { bpf_set_retval(-(error as i32)) };
+    REFUSE
 }
 
 #[cgroup_sock_addr(connect4)]
@@ -55,7 +84,7 @@ pub fn ambit_connect4(ctx: SockAddrContext) -> i32 {
         &AddressPort::new(Address::from_v4_be(ip_be), dialled_port(&ctx)),
     ) {
         ConnectDecision::Pass => PASS,
-        ConnectDecision::Refuse => REFUSE,
+        ConnectDecision::Refuse(error) => fail(error),
         ConnectDecision::Redirect(to) => {
             socket::set_shown_v4(&ctx, &to);
             PASS
@@ -71,7 +100,7 @@ pub fn ambit_connect6(ctx: SockAddrContext) -> i32 {
         &AddressPort::new(Address::from_v6_be(ip_be), dialled_port(&ctx)),
     ) {
         ConnectDecision::Pass => PASS,
-        ConnectDecision::Refuse => REFUSE,
+        ConnectDecision::Refuse(error) => fail(error),
         // After this hook, the kernel treats a mapped address as IPv4.
         ConnectDecision::Redirect(to) => {
             socket::set_shown_v6(&ctx, &to);
@@ -177,6 +206,11 @@ fn redirect(
     if socket::bound_device(ctx) != 0 {
         return refuse(netns, dialled, Reason::DeviceBound);
     }
+    if has_failed(netns, dialled) {
+        // Not a denial: the proxy has said what failed.
+        count(Counter::OutboundFailed);
+        return ConnectDecision::Refuse(ConnectError::ConnectionRefused);
+    }
     if !socket::remember(ctx, RecordKind::OutboundClient, *dialled, shard) {
         return refuse(netns, dialled, Reason::NoMemory);
     }
@@ -186,6 +220,20 @@ fn redirect(
         "redirected connect, port {}, to shard {}", dialled.port, shard
     );
     ConnectDecision::Redirect(AddressPort::new(listener_address(dialled, cookie), port))
+}
+
+/// Whether the agent has just tried all endpoints of a destination for this pod, and none could be reached.
+///
+/// Without this, a client with several addresses to try would never leave the first one: the redirected connect
+/// succeeds each time, and is reset.
+#[inline(always)]
+fn has_failed(netns: NetnsCookie, dialled: &AddressPort) -> bool {
+    let Some(failed_at) = FAILED.get_ptr(FailedKey::new(netns, *dialled)) else {
+        return false;
+    };
+    // SAFETY: a map value is valid while the program runs. If the entry has just been deleted, its memory may hold
+    // another entry's time: one connect is then refused, or not, for another failure.
+    has_just_failed(unsafe { failed_at.read_volatile() }, now_ns())
 }
 
 /// Returns the address to which a connect is redirected. IPv4 addresses are spread over the outbound
@@ -215,7 +263,10 @@ fn refuse(netns: NetnsCookie, dialled: &AddressPort, reason: Reason) -> ConnectD
         netns,
         connection,
     ));
-    ConnectDecision::Refuse
+    ConnectDecision::Refuse(match reason {
+        Reason::DeviceBound => ConnectError::HostUnreachable,
+        _ => ConnectError::ConnectionRefused,
+    })
 }
 
 /// Decides a connect of a socket that does not belong to an enrolled pod: it goes on.

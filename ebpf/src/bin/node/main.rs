@@ -5,6 +5,7 @@
 mod agent;
 mod agent_connect;
 mod connect;
+mod listener;
 mod maps;
 mod names;
 mod sock_ops;

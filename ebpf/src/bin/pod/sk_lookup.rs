@@ -13,6 +13,7 @@
 //! | segment from | connection | return value | counter |
 //! |---|---|---|---|
 //! | any | not TCP | SK_PASS | none |
+//! | none | not a segment: the connect hook asks whether anybody listens | SK_PASS | none |
 //! | `lo` | redirected connect, by its record | SK_PASS, outbound listener | `outbound_steered` |
 //! | `lo` | delivery, by its record | SK_PASS | `delivery_steered` |
 //! | `lo` | the pod's connect to itself, by its record | SK_PASS | `loopback_passed` |
@@ -36,8 +37,8 @@
 
 use ambit_common::{
     Address, AddressPort, Counter, DELIVERY_RANGE, FourTuple, HBONE_PORT, Hook, IdentityId,
-    IpFamily, Judgement, KernelVerdict, ListenerKind, OUTBOUND_RANGE, PodAddressKey, PodEntry,
-    PodPortKey, Reason, RecordKind, SocketRecord, listener_slot,
+    IpFamily, Judgement, KernelVerdict, LOOKUP_SOURCE_PORT, ListenerKind, OUTBOUND_RANGE,
+    PodAddressKey, PodEntry, PodPortKey, Reason, RecordKind, SocketRecord, listener_slot,
 };
 use ambit_ebpf::maps::{NODE_CONNECTIONS, POD_ADDRESSES, PROBE_PORTS};
 use ambit_ebpf::pods::{self, PodLookup};
@@ -54,6 +55,8 @@ use crate::maps::{HANDSHAKES, LISTENERS, POD, REFUSED};
 const IPPROTO_TCP: u32 = 6;
 const AF_INET: u32 = 2;
 const LOOPBACK_IFINDEX: u32 = 1;
+/// What a look-up has that no segment causes.
+const NO_IFINDEX: u32 = 0;
 
 /// How long a connect of the node is known as the node's.
 const NODE_CONNECTION_NS: u64 = 10_000_000_000;
@@ -71,7 +74,11 @@ pub fn ambit_sk_lookup(ctx: SkLookupContext) -> u32 {
         return SK_PASS;
     }
     let connection = connection(&ctx);
-    if read_field!(ctx.lookup, ingress_ifindex) == LOOPBACK_IFINDEX {
+    let ifindex = read_field!(ctx.lookup, ingress_ifindex);
+    if ifindex == NO_IFINDEX && connection.client.port == LOOKUP_SOURCE_PORT {
+        return SK_PASS;
+    }
+    if ifindex == LOOPBACK_IFINDEX {
         from_loopback(&ctx, &connection)
     } else if is_own_source(&connection.client.address) {
         from_own_source(&connection)

@@ -56,7 +56,7 @@ pub(crate) struct ConnectionNumbers(Cell<u64>);
 pub(crate) struct Registry<P = ServedPod> {
     numbers: Rc<ConnectionNumbers>,
     live: RefCell<BTreeMap<u64, Entry<P>>>,
-    /// Notified of every connection that leaves; only [`Registry::emptied`] waits for it.
+    /// Notified of every connection that leaves.
     left: Notify,
 }
 
@@ -128,6 +128,13 @@ impl<P> Registry<P> {
         }
     }
 
+    /// Resolves once the pod has no half of a connection that another pod's task carries.
+    pub(crate) async fn handed_back(&self) {
+        while self.live.borrow().values().any(Entry::is_handed_over) {
+            self.left.notified().await;
+        }
+    }
+
     /// Ends every connection whose requirement `judge` finds broken. Returns how many it ended.
     pub(crate) fn judge(&self, judge: impl Fn(&Requirement) -> Result<(), Termination>) -> usize {
         let mut ended = 0;
@@ -163,6 +170,13 @@ impl<P> Registry<P> {
 impl<P> Entry<P> {
     fn is_request(&self) -> bool {
         matches!(self.requirement, Requirement::Request { .. })
+    }
+
+    fn is_handed_over(&self) -> bool {
+        let ConnectionContext {
+            direction, path, ..
+        } = &*self.context;
+        (*direction, *path) == (ConnectionDirection::Inbound, Some(Path::Handoff))
     }
 
     fn ends_by_itself(&self) -> bool {
@@ -214,7 +228,7 @@ impl<P> Registration<P> {
 impl<P> Drop for Registration<P> {
     fn drop(&mut self) {
         let left = self.registry.live.borrow_mut().remove(&self.number);
-        self.registry.left.notify_one();
+        self.registry.left.notify_waiters();
         // Only now, as its context may be the last to hold the pod.
         drop(left);
     }

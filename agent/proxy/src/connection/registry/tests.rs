@@ -3,7 +3,6 @@ use std::net::SocketAddr;
 use futures_util::FutureExt;
 
 use super::*;
-use ambit_relay::Meter;
 
 fn context(direction: ConnectionDirection) -> Rc<ConnectionContext<()>> {
     let end = || ConnectionEnd::unknown(SocketAddr::from(([10, 0, 0, 1], 80)));
@@ -13,7 +12,7 @@ fn context(direction: ConnectionDirection) -> Rc<ConnectionContext<()>> {
         path: Some(Path::Tunnel),
         source: end(),
         destination: end(),
-        meter: Meter::default(),
+        meter: Rc::default(),
         started: Instant::now(),
         number: Cell::default(),
     })

@@ -59,6 +59,15 @@ struct BudgetState {
     next: QueuePosition,
     /// Whether the pod is on the list of those that wait for the end of the turn.
     listed: bool,
+    limit: Limit,
+}
+
+/// Whether a budget limits its tasks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Limit {
+    Quantum,
+    /// The pod is not served any more, and each of its tasks runs only once more.
+    Lifted,
 }
 
 /// A task's place in its pod's queue.
@@ -128,6 +137,7 @@ impl Budget {
             queue: BTreeMap::new(),
             next: QueuePosition(0),
             listed: false,
+            limit: Limit::Quantum,
         };
         Rc::new(Self {
             turns,
@@ -142,6 +152,12 @@ impl Budget {
             position: None,
             task,
         }
+    }
+
+    /// Lets every task run once it is polled. For a pod whose tasks are about to end: one that had to wait for
+    /// the next turn would not get to say why it ends.
+    pub(crate) fn lift(&self) {
+        self.state.borrow_mut().limit = Limit::Lifted;
     }
 
     /// Yields if the budget is used up. For tasks that could go on for long.
@@ -174,7 +190,11 @@ impl Budget {
         state.catch_up(self.turns.0.number.get());
         let mine = *position.get_or_insert_with(|| state.next_position());
         let is_next = state.queue.keys().next().is_none_or(|first| *first >= mine);
-        if is_next && state.left > Balance::ZERO {
+        let may_run = match state.limit {
+            Limit::Quantum => is_next && state.left > Balance::ZERO,
+            Limit::Lifted => true,
+        };
+        if may_run {
             state.queue.remove(&mine);
             state.running = Some(Instant::now());
             *position = None;

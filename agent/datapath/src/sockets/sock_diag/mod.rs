@@ -74,11 +74,11 @@ impl TcpState {
         Self::ALL.into_iter().find(|&state| state as u8 == number)
     }
 
-    /// Returns the bits of all states, as a request names them.
-    fn all_bits() -> u32 {
-        Self::ALL
-            .into_iter()
-            .fold(0, |bits, state| bits | 1 << state as u32)
+    /// Returns the bits of `states`, as a request names them.
+    fn bits(states: &[Self]) -> u32 {
+        states
+            .iter()
+            .fold(0, |bits, &state| bits | 1 << state as u32)
     }
 }
 
@@ -111,6 +111,17 @@ pub(crate) struct TcpSocket {
     pub owner: SocketOwner,
     /// The key by which the kernel finds it.
     key: SocketKey,
+}
+
+/// A listening TCP socket of a network namespace.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Listener {
+    /// Its address, canonical.
+    pub local: SocketAddr,
+    /// The index of the device that it is bound to, or 0.
+    pub device: u32,
+    /// Whether it takes connections to addresses of others (IP_TRANSPARENT).
+    pub transparent: bool,
 }
 
 #[cfg(test)]
@@ -174,6 +185,8 @@ impl SocketKey {
 
 /// `struct inet_diag_sockid`: two ports, two addresses of 16 bytes, an interface and a cookie.
 const SOCKET_ID: usize = 48;
+/// Where the interface is in it.
+const DEVICE_AT: usize = 36;
 /// `struct inet_diag_msg` up to its attributes.
 const SOCKET_MESSAGE: usize = 72;
 /// `SOCK_DIAG_BY_FAMILY`.
@@ -188,6 +201,14 @@ const MAP_FD: u16 = 1;
 const STORAGES: u16 = 20;
 /// `SK_DIAG_BPF_STORAGE`, within it.
 const STORAGE: u16 = 1;
+/// `INET_DIAG_SOCKOPT` (Linux 5.10): a socket's options, as bits of `struct inet_diag_sockopt`.
+const OPTIONS: u16 = 22;
+/// The bit `transparent` of its first byte, which the compiler of the kernel counts from the machine's low end.
+const TRANSPARENT: u8 = if cfg!(target_endian = "little") {
+    1 << 5
+} else {
+    1 << 2
+};
 /// The bits of an attribute's type that are not flags.
 const ATTRIBUTE_TYPE: u16 = libc::NLA_TYPE_MASK as u16;
 /// Length of an attribute's header.
@@ -241,7 +262,7 @@ impl SockDiag {
             found = Some(decode(payload)?);
             Ok(())
         };
-        let request = encode(&SocketKey::of(local, remote));
+        let request = encode(&SocketKey::of(local, remote), &TcpState::ALL);
         let answer = ReplyMode::Acknowledgement;
         match self.0.request(DIAG_BY_FAMILY, answer, &request, receive) {
             Ok(()) => Ok(found),
@@ -250,23 +271,50 @@ impl SockDiag {
         }
     }
 
+    /// Lists the listening TCP sockets of both IP versions, if there are not more than `most`. The kernel does not
+    /// look at other sockets. After an error, the socket must not be used again.
+    ///
+    /// # Errors
+    /// As [`SockDiag::list`]; also if there are more.
+    pub(crate) fn listeners(&mut self, most: usize) -> Result<Vec<Listener>, DiagError> {
+        let mut listeners = Vec::new();
+        self.request(&[TcpState::Listen], &[], |payload| {
+            if listeners.len() == most {
+                return Err(io::ErrorKind::FileTooLarge.into());
+            }
+            listeners.push(decode_listener(payload)?);
+            Ok(())
+        })?;
+        Ok(listeners)
+    }
+
     fn dump(&mut self, attributes: &[u8]) -> Result<Vec<TcpSocket>, DiagError> {
         let mut sockets = Vec::new();
+        self.request(&TcpState::ALL, attributes, |payload| {
+            sockets.push(decode(payload)?);
+            Ok(())
+        })?;
+        Ok(sockets)
+    }
+
+    /// Requests the sockets of both IP versions in some states, one after the other.
+    fn request(
+        &mut self,
+        states: &[TcpState],
+        attributes: &[u8],
+        mut receive: impl FnMut(&[u8]) -> io::Result<()>,
+    ) -> Result<(), DiagError> {
         for family in [libc::AF_INET, libc::AF_INET6] {
             let key = SocketKey {
                 family: family as u8,
                 id: [0; SOCKET_ID],
             };
-            let receive = |payload: &[u8]| {
-                sockets.push(decode(payload)?);
-                Ok(())
-            };
-            let request = [&encode(&key)[..], attributes].concat();
+            let request = [&encode(&key, states)[..], attributes].concat();
             self.0
-                .request(DIAG_BY_FAMILY, ReplyMode::Dump, &request, receive)
+                .request(DIAG_BY_FAMILY, ReplyMode::Dump, &request, &mut receive)
                 .map_err(DiagError::List)?;
         }
-        Ok(sockets)
+        Ok(())
     }
 
     /// Closes a socket. Its owner gets ECONNABORTED, its peer a reset. It is not an error if the socket is
@@ -276,7 +324,7 @@ impl SockDiag {
     /// [`DiagError::Destroy`] without CAP_NET_ADMIN, on a kernel without INET_DIAG_DESTROY, or for
     /// a socket in TIME_WAIT.
     pub(crate) fn destroy(&mut self, socket: &TcpSocket) -> Result<(), DiagError> {
-        let request = encode(&socket.key);
+        let request = encode(&socket.key, &TcpState::ALL);
         let ignore = |_: &[u8]| Ok(());
         match self
             .0
@@ -293,10 +341,10 @@ impl SockDiag {
 }
 
 /// Encodes a `struct inet_diag_req_v2`.
-fn encode(key: &SocketKey) -> Vec<u8> {
+fn encode(key: &SocketKey, states: &[TcpState]) -> Vec<u8> {
     let (extensions, padding) = (0, 0);
     let mut request = vec![key.family, libc::IPPROTO_TCP as u8, extensions, padding];
-    request.extend(TcpState::all_bits().to_ne_bytes());
+    request.extend(TcpState::bits(states).to_ne_bytes());
     request.extend(key.id);
     request
 }
@@ -360,6 +408,19 @@ fn decode(message: &[u8]) -> io::Result<TcpSocket> {
     })
 }
 
+/// Decodes a listener. One whose options the kernel does not tell counts as transparent.
+fn decode_listener(message: &[u8]) -> io::Result<Listener> {
+    let socket = decode(message)?;
+    let options = find_attribute(&message[SOCKET_MESSAGE..], OPTIONS)?;
+    Ok(Listener {
+        local: socket.local,
+        device: word(&socket.key.id, DEVICE_AT)?,
+        transparent: options
+            .and_then(<[u8]>::first)
+            .is_none_or(|bits| bits & TRANSPARENT != 0),
+    })
+}
+
 fn endpoint(
     family: u8,
     id: &[u8; SOCKET_ID],
@@ -383,181 +444,4 @@ fn endpoint(
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::Read;
-    use std::net::{TcpListener, TcpStream};
-    use std::os::fd::AsFd;
-    use std::os::linux::fs::MetadataExt;
-
-    use super::*;
-    use crate::sockets::stock::cookie_of;
-    use crate::testing::{fresh_netns, is_root};
-
-    fn connection(pod: &NetnsHandle, listen: &str, dial: &str) -> [TcpStream; 2] {
-        pod.enter(|| {
-            let listener = TcpListener::bind(listen).expect("listens");
-            let port = listener.local_addr().expect("address").port();
-            let dial = format!("{dial}:{port}")
-                .parse::<SocketAddr>()
-                .expect("valid");
-            let client = TcpStream::connect(dial).expect("connects");
-            [client, listener.accept().expect("accepts").0]
-        })
-        .expect("enter")
-    }
-
-    fn find(diag: &mut SockDiag, socket: &impl AsFd) -> Option<TcpSocket> {
-        let cookie = cookie_of(socket).expect("cookie");
-        let sockets = diag.list().expect("lists");
-        sockets.into_iter().find(|socket| socket.cookie == cookie)
-    }
-
-    fn inode(socket: &TcpStream) -> u64 {
-        let file = std::fs::File::from(socket.as_fd().try_clone_to_owned().expect("fd"));
-        file.metadata().expect("metadata").st_ino()
-    }
-
-    #[test]
-    fn a_destroyed_connection_is_aborted_for_its_owner_and_reset_for_its_peer() {
-        if !is_root() {
-            return;
-        }
-        let pod = fresh_netns();
-        let mut diag = SockDiag::open(&pod).expect("opens");
-        let cases = [
-            ("127.0.0.1:0", "127.0.0.1"),
-            ("[::1]:0", "[::1]"),
-            ("[::]:0", "127.0.0.1"),
-        ];
-        for (listen, dial) in cases {
-            let [mut client, mut server] = connection(&pod, listen, dial);
-            let found = find(&mut diag, &server).expect("listed");
-            diag.destroy(&found).expect("closes");
-            let owner = server.read(&mut [0]).expect_err("aborted");
-            assert_eq!(owner.kind(), io::ErrorKind::ConnectionAborted, "{listen}");
-            let peer = client.read(&mut [0]).expect_err("reset");
-            assert_eq!(peer.kind(), io::ErrorKind::ConnectionReset, "{listen}");
-            diag.destroy(&found)
-                .expect("a socket that is gone is no error");
-        }
-    }
-
-    #[test]
-    fn sockets_are_described_as_their_owner_sees_them() {
-        if !is_root() {
-            return;
-        }
-        let pod = fresh_netns();
-        let mut diag = SockDiag::open(&pod).expect("opens");
-        let [client, server] = connection(&pod, "[::]:0", "127.0.0.1");
-        let found = find(&mut diag, &server).expect("listed");
-        assert_eq!(found.local, client.peer_addr().expect("address"));
-        assert_eq!(found.remote, client.local_addr().expect("address"));
-        assert_eq!((found.state, found.uid), (TcpState::Established, 0));
-        assert_eq!(u64::from(found.inode), inode(&server));
-        let listener = pod
-            .enter(|| TcpListener::bind("127.0.0.1:0"))
-            .expect("enter");
-        let found = find(&mut diag, &listener.expect("listens")).expect("listed");
-        assert_eq!((found.state, found.remote.port()), (TcpState::Listen, 0));
-    }
-
-    #[test]
-    fn only_the_sockets_of_the_namespace_are_listed() {
-        if !is_root() {
-            return;
-        }
-        let [client, _server] = connection(&fresh_netns(), "127.0.0.1:0", "127.0.0.1");
-        let mut diag = SockDiag::open(&fresh_netns()).expect("opens");
-        assert_eq!(find(&mut diag, &client), None);
-        assert_eq!(diag.list().expect("lists"), []);
-    }
-
-    #[test]
-    fn a_handshake_that_is_not_finished_is_listed_and_destroyed() {
-        if !is_root() {
-            return;
-        }
-        let pod = fresh_netns();
-        let mut diag = SockDiag::open(&pod).expect("opens");
-        let (_listener, client) = pod.enter(half_open).expect("enter");
-        let local = client.local_addr().expect("address");
-        let half = |diag: &mut SockDiag| {
-            let sockets = diag.list().expect("lists");
-            sockets
-                .into_iter()
-                .find(|socket| socket.state == TcpState::SynReceived && socket.remote == local)
-        };
-        let found = half(&mut diag).expect("listed");
-        assert_eq!(found.inode, 0);
-        diag.destroy(&found).expect("closes");
-        assert_eq!(half(&mut diag), None);
-    }
-
-    /// TCP_DEFER_ACCEPT keeps the server's end in SYN_RECV until the client sends something.
-    fn half_open() -> (TcpListener, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("listens");
-        let seconds = 60_i32;
-        // SAFETY: the kernel reads an i32.
-        let deferred = unsafe {
-            libc::setsockopt(
-                listener.as_raw_fd(),
-                libc::IPPROTO_TCP,
-                libc::TCP_DEFER_ACCEPT,
-                (&raw const seconds).cast(),
-                size_of::<i32>() as libc::socklen_t,
-            )
-        };
-        assert_eq!(deferred, 0);
-        let client = TcpStream::connect(listener.local_addr().expect("address"));
-        (listener, client.expect("connects"))
-    }
-
-    #[test]
-    fn short_answers_are_errors() {
-        let mut message = [0; SOCKET_MESSAGE];
-        message[..2].copy_from_slice(&[libc::AF_INET as u8, TcpState::Listen as u8]);
-        assert!(decode(&message).is_ok());
-        assert!(decode(&message[..SOCKET_MESSAGE - 1]).is_err());
-        let unknown_state = [libc::AF_INET as u8, 99];
-        let unknown_family = [99, TcpState::Listen as u8];
-        for start in [unknown_state, unknown_family] {
-            message[..2].copy_from_slice(&start);
-            assert!(decode(&message).is_err());
-        }
-    }
-
-    #[test]
-    fn attributes_tell_the_owner() {
-        let mark = attribute(3, &1_u32.to_ne_bytes());
-        let other = attribute(8, &[7]);
-        let marked = attribute(STORAGES, &attribute(STORAGE, &mark));
-        let cases = [
-            (vec![], SocketOwner::Other),
-            (other.clone(), SocketOwner::Other),
-            ([other.clone(), marked.clone()].concat(), SocketOwner::Agent),
-            ([marked.clone(), other.clone()].concat(), SocketOwner::Agent),
-            (attribute(STORAGES, &[]), SocketOwner::Other),
-            (attribute(STORAGES, &other), SocketOwner::Other),
-            (
-                attribute(STORAGES | 0x8000, &attribute(STORAGE | 0x8000, &mark)),
-                SocketOwner::Agent,
-            ),
-        ];
-        for (attributes, expected) in cases {
-            assert_eq!(
-                owner(&attributes).expect("well-formed"),
-                expected,
-                "{attributes:?}"
-            );
-        }
-        for cut in 1..marked.len() {
-            assert!(owner(&marked[..cut]).is_err(), "{cut}");
-        }
-        for length in [0_u8, 3, 200] {
-            let mut wrong = marked.clone();
-            wrong[0] = length;
-            assert!(owner(&wrong).is_err(), "{length}");
-        }
-    }
-}
+mod tests;
