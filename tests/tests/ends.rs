@@ -2,13 +2,13 @@
 //! say who ended a connection.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
 use ambit_tests::{
-    Agent, HeldConnection, Lab, Reference, SOON, Service, Swarm, eventually, run_tests, tests,
+    Agent, HeldConnection, Lab, Reference, SOON, Swarm, eventually, run_tests, tests,
 };
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -24,36 +24,62 @@ const HALF_CLOSED: Duration = Duration::from_secs(65);
 
 fn main() -> ExitCode {
     run_tests(tests![
-        a_server_that_has_closed_gives_its_places_back,
+        whoever_has_closed_gives_places_back,
+        whoever_has_closed_gives_places_back_behind_a_tunnel,
         a_server_that_half_closes_and_goes_on_reading_is_not_cut,
         the_log_and_the_metrics_say_who_ended_a_connection,
+        both_agents_say_who_ended_a_tunnelled_connection,
     ])
 }
 
-/// `frontend`, which calls its own Service, and the agents.
+/// How `frontend` calls a server.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    /// By its own Service: nothing leaves the pod.
+    OwnPod,
+    /// `orders` on the other node, through a tunnel.
+    Tunnel,
+}
+
+/// Who closes.
+#[derive(Clone, Copy, Debug)]
+enum Party {
+    Server,
+    Clients,
+}
+
+/// `frontend`, a server that it calls, and the agents.
 struct Scene {
     mesh: Reference,
-    service: Service,
+    way: Way,
+    called: SocketAddr,
     agents: [Agent; 2],
 }
 
 impl Scene {
-    fn start(lab: &Lab) -> Result<Self> {
+    fn start(lab: &Lab, way: Way) -> Result<Self> {
         let mesh = Reference::build(lab)?;
         let service = lab.add_service(&mesh.frontend, 80, PORT)?;
         lab.manifests().write_service(&service)?;
         Ok(Self {
             agents: lab.start_agents()?,
+            called: match way {
+                Way::OwnPod => service.at(),
+                Way::Tunnel => mesh.orders.at(PORT),
+            },
+            way,
             mesh,
-            service,
         })
     }
 
-    /// Listens in the pod, in this process: what happens to the sockets is up to the test.
+    /// Listens in the server's pod, in this process: what happens to the sockets is up to the test.
     fn listen(&self) -> Result<TcpListener> {
-        let frontend = &self.mesh.frontend;
-        let listen = || TcpListener::bind(frontend.at(PORT));
-        Ok(frontend.place().netns().enter(listen)??)
+        let pod = match self.way {
+            Way::OwnPod => &self.mesh.frontend,
+            Way::Tunnel => &self.mesh.orders,
+        };
+        let listen = || TcpListener::bind(pod.at(PORT));
+        Ok(pod.place().netns().enter(listen)??)
     }
 
     /// Opens connections that never end by themselves. Returns the server's ends of them.
@@ -64,7 +90,7 @@ impl Scene {
         clients: usize,
     ) -> Result<(Swarm, Vec<TcpStream>)> {
         let from = self.mesh.frontend.place();
-        let mut swarm = Swarm::hold(lab, from, self.service.at(), clients)?;
+        let mut swarm = Swarm::hold(lab, from, self.called, clients)?;
         let accepted = (0..clients).map(|_| {
             let mut stream = listener.accept()?.0;
             let mut asked = [0; 64];
@@ -78,82 +104,131 @@ impl Scene {
         Ok((swarm, accepted))
     }
 
-    fn connections(&self) -> Result<usize> {
-        let [agent, _] = &self.agents;
-        Ok(agent
-            .ask("connections")?
-            .as_array()
-            .context("no list")?
-            .len())
+    /// How many connections each agent carries.
+    fn connections(&self) -> Result<Vec<usize>> {
+        let of_each = self.agents.iter().map(|agent| {
+            let connections = agent.ask("connections")?;
+            Ok(connections.as_array().context("no list")?.len())
+        });
+        of_each.collect()
     }
 
-    /// Waits for the next connection that ended like this.
+    /// What [`Self::connections`] shows while so many are open.
+    fn carried(&self, connections: usize) -> [usize; 2] {
+        match self.way {
+            Way::OwnPod => [connections, 0],
+            Way::Tunnel => [connections; 2],
+        }
+    }
+
+    /// Waits until each agent has said this of the last connection.
     fn ensure_ended(&self, end: &str) -> Result<()> {
-        let [agent, _] = &self.agents;
-        eventually(SOON, end, || {
-            let log = agent.log();
-            let mut lines = log
-                .lines()
-                .filter_map(|line| serde_json::from_str(line).ok());
-            lines.find(|line: &Value| line["fields"]["end"] == end)
-        })?;
-        let metric = format!("ambit_connections_ended_total{{end=\"{end}\"}} 1");
-        let metrics = agent.metrics()?;
-        ensure!(metrics.contains(&metric), "{metric} is not in {metrics}");
+        let carrying = match self.way {
+            Way::OwnPod => &self.agents[..1],
+            Way::Tunnel => &self.agents,
+        };
+        for agent in carrying {
+            eventually(SOON, end, || {
+                let log = agent.log();
+                let mut lines = log
+                    .lines()
+                    .filter_map(|line| serde_json::from_str(line).ok());
+                lines.find(|line: &Value| line["fields"]["end"] == end)
+            })?;
+            let metric = format!("ambit_connections_ended_total{{end=\"{end}\"}} 1");
+            let metrics = agent.metrics()?;
+            ensure!(metrics.contains(&metric), "{metric} is not in {metrics}");
+        }
         Ok(())
     }
 }
 
-fn a_server_that_has_closed_gives_its_places_back(lab: &Lab) -> Result<()> {
-    let scene = Scene::start(lab)?;
-    let (_clients, accepted) = scene.hold(lab, &scene.listen()?, CLIENTS)?;
-    ensure!(scene.connections()? == CLIENTS);
-    drop(accepted);
-    eventually(SOON, "no connection in the account", || {
-        (scene.connections().ok()? == 0).then_some(())
-    })
+fn whoever_has_closed_gives_places_back(lab: &Lab) -> Result<()> {
+    ensure_places_are_given_back(lab, Way::OwnPod)
 }
 
+fn whoever_has_closed_gives_places_back_behind_a_tunnel(lab: &Lab) -> Result<()> {
+    ensure_places_are_given_back(lab, Way::Tunnel)
+}
+
+/// The other side never closes.
+fn ensure_places_are_given_back(lab: &Lab, way: Way) -> Result<()> {
+    let scene = Scene::start(lab, way)?;
+    let listener = scene.listen()?;
+    for leaving in [Party::Server, Party::Clients] {
+        let (clients, accepted) = scene.hold(lab, &listener, CLIENTS)?;
+        let connections = scene.connections()?;
+        ensure!(connections == scene.carried(CLIENTS), "{connections:?}");
+        let _staying = match leaving {
+            Party::Server => {
+                drop(accepted);
+                (Some(clients), None)
+            }
+            Party::Clients => {
+                drop(clients);
+                (None, Some(accepted))
+            }
+        };
+        let what = format!("no connection in the accounts when {leaving:?} has closed");
+        eventually(SOON, &what, || {
+            (scene.connections().ok()? == [0, 0]).then_some(())
+        })?;
+    }
+    Ok(())
+}
+
+/// On every path at once, because it takes a minute.
 fn a_server_that_half_closes_and_goes_on_reading_is_not_cut(lab: &Lab) -> Result<()> {
     let clients = 20;
-    let scene = Scene::start(lab)?;
-    let (swarm, accepted) = scene.hold(lab, &scene.listen()?, clients)?;
+    let mut scene = Scene::start(lab, Way::OwnPod)?;
+    let (own, mut accepted) = scene.hold(lab, &scene.listen()?, clients)?;
+    scene.way = Way::Tunnel;
+    scene.called = scene.mesh.orders.at(PORT);
+    let (tunnelled, others) = scene.hold(lab, &scene.listen()?, clients)?;
+    accepted.extend(others);
     for stream in &accepted {
         stream.shutdown(Shutdown::Write)?;
         stream.set_nonblocking(true)?;
     }
     thread::sleep(HALF_CLOSED);
-    ensure!(scene.connections()? == clients);
+    let connections = scene.connections()?;
+    ensure!(connections == [2 * clients, clients], "{connections:?}");
     for mut stream in &accepted {
         let read = stream.read(&mut [0]).map_err(|error| error.kind());
         ensure!(read == Err(ErrorKind::WouldBlock), "{read:?}");
     }
-    drop(swarm);
+    drop((own, tunnelled));
     for mut stream in &accepted {
         let read = eventually(SOON, "the clients' end", || match stream.read(&mut [0]) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => None,
             read => Some(read.map_err(|error| error.kind())),
         })?;
-        ensure!(
-            matches!(read, Ok(0) | Err(ErrorKind::ConnectionReset)),
-            "{read:?}"
-        );
+        let is_end = matches!(read, Ok(0) | Err(ErrorKind::ConnectionReset));
+        ensure!(is_end, "{read:?}");
     }
     Ok(())
 }
 
 fn the_log_and_the_metrics_say_who_ended_a_connection(lab: &Lab) -> Result<()> {
-    let scene = Scene::start(lab)?;
+    ensure_ends_are_told(lab, Way::OwnPod)
+}
+
+fn both_agents_say_who_ended_a_tunnelled_connection(lab: &Lab) -> Result<()> {
+    ensure_ends_are_told(lab, Way::Tunnel)
+}
+
+fn ensure_ends_are_told(lab: &Lab, way: Way) -> Result<()> {
+    let scene = Scene::start(lab, way)?;
     let listener = scene.listen()?;
     let connect = || -> Result<(HeldConnection, TcpStream)> {
         let from = scene.mesh.frontend.place();
-        let client = HeldConnection::open(lab, from, scene.service.at())?;
+        let client = HeldConnection::open(lab, from, scene.called)?;
         Ok((client, listener.accept()?.0))
     };
 
     let (mut client, mut server) = connect()?;
     server.write_all(b"bye\n")?;
-    drop(server);
+    server.shutdown(Shutdown::Write)?;
     ensure!(client.received()? == "bye" && client.end()? == "closed");
     scene.ensure_ended("orderly")?;
 

@@ -114,7 +114,7 @@ const RESET: Result<(), ErrorKind> = Err(ErrorKind::ConnectionReset);
 
 /// Writes until nothing has been taken for a while. Returns how much was.
 async fn fill(stream: &mut TcpStream) -> usize {
-    let (mut sent, piece) = (0, [7; 64 << 10]);
+    let (mut sent, piece) = (0, vec![7; 64 << 10]);
     while let Ok(written) = timeout(Duration::from_millis(500), stream.write(&piece)).await {
         sent += written.unwrap();
     }

@@ -121,6 +121,10 @@ async fn carry(
                     into_open = false;
                     Some(Break::Local(RelayEnd::Stalled(local.party.other())))
                 }
+                // While the application sends, reading meets the failure after all that came before it.
+                () = failed(&local.socket), if !into_open => {
+                    Some(Break::Local(local.failure()))
+                }
             };
             match broken {
                 Some(broken) => break broken,
@@ -188,10 +192,14 @@ async fn finish(
     }
 }
 
+/// Resolves when the connection has broken off. The error is left to whoever reads or writes.
+async fn failed(socket: &TcpStream) {
+    let _ = socket.ready(Interest::ERROR).await;
+}
+
 /// Resolves when the connection has broken off, and the other side takes nothing of what is left.
 async fn broken_and_unmoved(socket: &TcpStream, count: &Cell<u64>) {
-    // The error is left to the read that meets it.
-    let _ = socket.ready(Interest::ERROR).await;
+    failed(socket).await;
     unmoved(count).await;
 }
 
@@ -258,6 +266,14 @@ impl Local {
             party,
             socket: Rc::new(socket),
             error_taken: Cell::new(false),
+        }
+    }
+
+    /// How the connection ended that has broken off, once nothing reads from it any more.
+    fn failure(&self) -> RelayEnd {
+        match self.socket.take_error() {
+            Ok(Some(error)) => RelayEnd::failed(self.party, &error),
+            Ok(None) | Err(_) => RelayEnd::Reset(self.party),
         }
     }
 

@@ -334,6 +334,22 @@ fn a_server_that_has_closed_ends_the_connection_of_a_client_that_does_not() {
     });
 }
 
+/// It closes its socket before it has read what comes: FIN, and then a reset, while nothing more is sent to it.
+#[test]
+fn a_break_off_after_an_end_in_order_is_noticed() {
+    run(async {
+        let mut chain = Chain::make().await;
+        chain.client.write_all(b"request").await.unwrap();
+        chain.client.shutdown().await.unwrap();
+        assert_eq!(read_to_end(&mut chain.server).await, b"request");
+        chain.client.set_zero_linger().unwrap();
+        drop(chain.client);
+        let [near, far] = chain.relays;
+        assert_eq!(near.await.unwrap(), RelayEnd::Reset(Party::Client));
+        assert_eq!(far.await.unwrap(), RelayEnd::Reset(Party::Client));
+    });
+}
+
 #[test]
 fn a_connection_that_ends_on_both_sides_ends_in_order() {
     run(async {
