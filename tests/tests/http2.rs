@@ -16,7 +16,7 @@ const PORT: u16 = 8090;
 const DENY_ADMIN: &str = "action: DENY\nrules: [{to: [{operation: {paths: [/admin]}}]}]";
 
 /// gRPC's test cases that need neither TLS nor a cloud.
-const CASES: [&str; 15] = [
+const CASES: [&str; 14] = [
     "empty_unary",
     "large_unary",
     "client_streaming",
@@ -31,7 +31,6 @@ const CASES: [&str; 15] = [
     "custom_metadata",
     "unimplemented_method",
     "unimplemented_service",
-    "pick_first_unary",
 ];
 
 /// How long a server keeps a connection, and how long callers call it.

@@ -86,7 +86,8 @@ pub(super) async fn serve<D: Downstream>(
         }
     };
     match ended {
-        Ok(()) if exchanges.is_empty() => {
+        Ok(()) => {
+            // Requests that are still under way are reset towards the application.
             drop((exchanges, connection));
             shared.application.end();
             let driven = async { while drivers.next().await.is_some() {} };
@@ -99,7 +100,7 @@ pub(super) async fn serve<D: Downstream>(
             drop((exchanges, drivers, connection));
             let _ = timeout(limits.linger, client.end()).await;
         }
-        Ok(()) | Err(_) => client.abort(),
+        Err(_) => client.abort(),
     }
 }
 
