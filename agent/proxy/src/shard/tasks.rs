@@ -1,11 +1,10 @@
 //! The tasks of one pod on one shard, which end when the pod is no longer served.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::future::Future;
 use std::rc::Rc;
 
-use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::sync::{Notify, watch};
 
 use crate::shard::turns::Budget;
 
@@ -19,11 +18,39 @@ enum ServingPhase {
     Closed,
 }
 
+/// How many tasks run. A `JoinSet` would keep a part of each task that has ended until the next one begins:
+/// after a flood, these parts would keep the pages around them from the system.
+#[derive(Debug, Default)]
+struct Running {
+    tasks: Cell<usize>,
+    last_ended: Notify,
+}
+
+/// A task that runs until this is dropped.
+struct RunningTask(Rc<Running>);
+
+impl RunningTask {
+    fn new(running: &Rc<Running>) -> Self {
+        running.tasks.set(running.tasks.get() + 1);
+        Self(Rc::clone(running))
+    }
+}
+
+impl Drop for RunningTask {
+    fn drop(&mut self) {
+        let left = self.0.tasks.get() - 1;
+        self.0.tasks.set(left);
+        if left == 0 {
+            self.0.last_ended.notify_one();
+        }
+    }
+}
+
 /// A pod's tasks, which run on the pod's budget.
 #[derive(Debug)]
 pub(crate) struct PodTasks {
     budget: Rc<Budget>,
-    running: RefCell<JoinSet<()>>,
+    running: Rc<Running>,
     phase: watch::Sender<ServingPhase>,
 }
 
@@ -32,7 +59,7 @@ impl PodTasks {
         let (phase, _) = watch::channel(ServingPhase::Serving);
         Self {
             budget,
-            running: RefCell::default(),
+            running: Rc::default(),
             phase,
         }
     }
@@ -61,12 +88,8 @@ impl PodTasks {
     /// first.
     pub(crate) async fn close(&self) {
         self.phase.send_replace(ServingPhase::Closed);
-        loop {
-            let mut running = self.running.take();
-            if running.is_empty() {
-                return;
-            }
-            while running.join_next().await.is_some() {}
+        while self.running.tasks.get() > 0 {
+            self.running.last_ended.notified().await;
         }
     }
 
@@ -74,9 +97,9 @@ impl PodTasks {
         // On the heap before it begins: select! would reserve its size twice.
         let mut task = self.budget.pace(Box::pin(task));
         let mut phase = self.phase.subscribe();
-        let mut running = self.running.borrow_mut();
-        while running.try_join_next().is_some() {}
-        running.spawn_local(async move {
+        let running = RunningTask::new(&self.running);
+        tokio::task::spawn_local(async move {
+            let _running = running;
             tokio::select! {
                 biased;
                 () = &mut task => {}
