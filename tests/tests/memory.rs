@@ -13,8 +13,8 @@ use anyhow::{Context, Result, ensure};
 
 const PORT: u16 = Reference::PORT;
 
-/// How long an agent has to give memory back that it no longer needs.
-const GIVES_BACK: Duration = Duration::from_secs(90);
+/// How long an agent has to give memory back that it no longer needs: tunnels without streams are kept for 90 s.
+const GIVES_BACK: Duration = Duration::from_secs(180);
 
 /// The anonymous memory of an agent that carries nothing, in bytes.
 const AT_REST: u64 = 16 << 20;
