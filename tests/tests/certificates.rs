@@ -165,6 +165,7 @@ fn a_ca_that_does_not_answer_is_reported_and_recovers(lab: &Lab) -> Result<()> {
 }
 
 fn wrong_answers_are_refused_with_their_reason(lab: &Lab) -> Result<()> {
+    lab.keep_nodes_apart();
     let ca = WrongCa::start(lab)?;
     let mesh = Reference::build(lab)?;
     let server = LabServer::in_pod(lab, &mesh.orders, Mode::Http, PORT)?;
@@ -205,6 +206,7 @@ fn wrong_answers_are_refused_with_their_reason(lab: &Lab) -> Result<()> {
 }
 
 fn a_ca_of_another_root_gets_no_token(lab: &Lab) -> Result<()> {
+    lab.keep_nodes_apart();
     let (ca, stranger) = (WrongCa::start(lab)?, lab.directory().join("stranger"));
     let made = ambit(&["ca", "init", "--dir", &stranger.to_string_lossy()])?;
     ensure!(made.status.success(), "{}", made.stderr);

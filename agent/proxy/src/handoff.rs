@@ -86,7 +86,7 @@ struct DestinationHalf {
 /// Why a connection was not handed over. There is no fallback.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HandoffError {
-    /// No tunnel could be opened between the two.
+    /// One of the two has no certificate that the other accepts.
     #[error("no connection to {to}: {source}")]
     Certificate {
         to: SocketAddr,
