@@ -115,7 +115,8 @@ fn assert_sent(mode: PathNormalization, request: &ParsedRequest) {
         request.framing,
         request.persistence,
         &mut out,
-    ).expect("a target");
+    )
+    .expect("a target");
     let again = read(&out).expect("well formed and whole");
     assert_eq!(again.head.target, normal, "{mode:?}");
 }
