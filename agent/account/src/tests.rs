@@ -331,6 +331,8 @@ impl World {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
     #[test]
     fn sums_are_right_and_guarantees_honoured(
         limit in prop_oneof![Just(0), 0..MIB, 16 * MIB..256 * MIB],
