@@ -1,11 +1,13 @@
-//! The agents' memory: what one takes at rest and with connections, and that it goes back to the
-//! system.
+//! The agents' memory: what one takes at rest and with connections, that it goes back to the system, and that
+//! one account bounds what waits.
 
 use std::process::ExitCode;
+use std::thread::sleep;
 use std::time::Duration;
 
 use ambit_tests::{
-    Agent, Footprint, Lab, Reference, Swarm, SwarmServer, eventually, run_tests, tests,
+    Agent, Footprint, Hoard, Hoarded, Lab, NodeName, Policies, Reference, Swarm, SwarmServer,
+    Unhelpful, UnhelpfulServer, eventually, run_tests, tests,
 };
 use anyhow::{Context, Result, ensure};
 
@@ -20,10 +22,30 @@ const AT_REST: u64 = 16 << 20;
 /// What an agent may keep of a flood that has ended, in bytes.
 const KEEPS: u64 = 12 << 20;
 
+/// The account of an agent whose memory is flooded.
+const ACCOUNT: u64 = 64 << 20;
+
+/// What one connection may take beside the account, in bytes: its task, its sockets, TLS.
+const EACH: u64 = 24 << 10;
+
+/// What a flood may take beside the account and its connections, in bytes: half of the account, for what the
+/// allocator wastes, and some for what grows with anything.
+const BESIDE: u64 = ACCOUNT / 2 + (32 << 20);
+
+/// How long a flood is watched after all of its connections have been opened.
+const WATCHED: Duration = Duration::from_secs(10);
+
+/// Between two looks at a flood.
+const BETWEEN: Duration = Duration::from_millis(250);
+
 fn main() -> ExitCode {
     run_tests(tests![
         an_agent_at_rest_takes_little,
         memory_goes_back_after_a_flood,
+        unread_streams_stay_within_the_account,
+        unread_answers_stay_within_the_account,
+        bodies_that_no_one_takes_stay_within_the_account,
+        long_heads_stay_within_the_account,
     ])
 }
 
@@ -96,4 +118,118 @@ fn memory_goes_back_after_a_flood(lab: &Lab) -> Result<()> {
     drop(flood);
     Footprints::wait_below(&agents, before + KEEPS)?.show("after them");
     Ok(())
+}
+
+/// A kind of flood of `orders` by `frontend`.
+struct Flood {
+    policies: Policies,
+    server: Unhelpful,
+    client: Hoarded,
+    connections: usize,
+}
+
+impl Flood {
+    fn ensure_it_stays_within_the_account(&self, lab: &Lab) -> Result<()> {
+        let mesh = Reference::build_with(lab, self.policies)?;
+        let agents = start_agents(lab)?;
+        let orders = mesh.orders.at(PORT);
+        let _server = UnhelpfulServer::start(lab, mesh.orders.place(), self.server, orders)?;
+        let before = Footprints::of(&agents)?.most_anonymous();
+        let from = mesh.frontend.place();
+        let hoard = Hoard::start(lab, from, self.client, orders, self.connections)?;
+        let bound = before + ACCOUNT + BESIDE + EACH * self.connections as u64;
+        let most = watch(&agents, &hoard, bound)?;
+        let (opened, refused) = hoard.outcome()?;
+        println!(
+            "    {opened} opened, {refused} refused: {} MiB more, {} MiB allowed",
+            most.saturating_sub(before) >> 20,
+            bound.saturating_sub(before) >> 20,
+        );
+        ensure!(opened > 0, "no connection was carried");
+        for agent in &agents {
+            let memory = &agent.ask("status")?["memory"];
+            println!("    account: {memory}");
+            let number = |field: &str| {
+                memory[field]
+                    .as_u64()
+                    .with_context(|| format!("no {field}"))
+            };
+            ensure!(number("limit")? == ACCOUNT, "another account: {memory}");
+            ensure!(number("peak")? <= ACCOUNT, "over the limit: {memory}");
+        }
+        drop(hoard);
+        for agent in &agents {
+            eventually(GIVES_BACK, "the account being empty", || {
+                (agent.ask("status").ok()?["memory"]["in_use"] == 0).then_some(())
+            })?;
+        }
+        Footprints::wait_below(&agents, before + KEEPS)?.show("after the flood");
+        Ok(())
+    }
+}
+
+fn start_agents(lab: &Lab) -> Result<[Agent; 2]> {
+    let account = format!("AMBIT_MEMORY={ACCOUNT}");
+    let start = |node| -> Result<Agent> {
+        let mut agent = lab.launch_agent_by(node, &["env", &account])?;
+        lab.wait_until_serving(&mut agent)?;
+        Ok(agent)
+    };
+    let [a, b] = NodeName::ALL;
+    Ok([start(a)?, start(b)?])
+}
+
+/// Watches a flood, and returns the most anonymous memory that an agent took.
+fn watch(agents: &[Agent; 2], hoard: &Hoard, bound: u64) -> Result<u64> {
+    let mut most = 0;
+    let mut left = WATCHED;
+    while left > Duration::ZERO {
+        most = most.max(Footprints::of(agents)?.most_anonymous());
+        ensure!(most < bound, "an agent takes {} MiB", most >> 20);
+        sleep(BETWEEN);
+        if hoard.said().is_some() {
+            left = left.saturating_sub(BETWEEN);
+        }
+    }
+    Ok(most)
+}
+
+fn unread_streams_stay_within_the_account(lab: &Lab) -> Result<()> {
+    let flood = Flood {
+        policies: Policies::PerConnection,
+        server: Unhelpful::Endless,
+        client: Hoarded::Answers,
+        connections: 3000,
+    };
+    flood.ensure_it_stays_within_the_account(lab)
+}
+
+fn unread_answers_stay_within_the_account(lab: &Lab) -> Result<()> {
+    let flood = Flood {
+        policies: Policies::PerRequest,
+        server: Unhelpful::Endless,
+        client: Hoarded::Answers,
+        connections: 6000,
+    };
+    flood.ensure_it_stays_within_the_account(lab)
+}
+
+fn bodies_that_no_one_takes_stay_within_the_account(lab: &Lab) -> Result<()> {
+    let flood = Flood {
+        policies: Policies::PerRequest,
+        server: Unhelpful::Closed,
+        client: Hoarded::Streams,
+        connections: 600,
+    };
+    flood.ensure_it_stays_within_the_account(lab)
+}
+
+fn long_heads_stay_within_the_account(lab: &Lab) -> Result<()> {
+    let flood = Flood {
+        policies: Policies::PerRequest,
+        server: Unhelpful::Silent,
+        client: Hoarded::Heads,
+        connections: 1500,
+    };
+    flood.ensure_it_stays_within_the_account(lab)
 }

@@ -71,7 +71,12 @@ impl Reference {
         Self::build_with(lab, Policies::PerConnection)
     }
 
-    fn build_with(lab: &Lab, policies: Policies) -> Result<Self> {
+    /// Adds them with these policies.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn build_with(lab: &Lab, policies: Policies) -> Result<Self> {
         let payments = PodSpec {
             probe_port: Some(Self::PROBE_PORT),
             ..PodSpec::named("payments")
