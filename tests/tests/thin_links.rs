@@ -25,8 +25,8 @@ const BUFFERED: Link = Link {
     ..THIN
 };
 
-/// How many times longer a small request may wait than without a mesh. About 1.5 is meant.
-const LONGER: u32 = 5;
+/// How many times longer a small request may wait than without a mesh: one and a half.
+const LONGER: u32 = 3;
 const LONGER_IN: u32 = 2;
 
 fn main() -> ExitCode {
@@ -97,8 +97,10 @@ fn ensure_small_requests_are_quick(lab: &Lab, control: CongestionControl) -> Res
         "{}: {direct:?} without a mesh, {meshed:?} with one",
         control.name()
     );
+    // Without a mesh the link's queue may be full or empty at that moment, as the download's losses come.
+    let usual = direct.max(THIN.queueing());
     ensure!(
-        meshed * LONGER_IN <= direct * LONGER,
+        meshed * LONGER_IN <= usual * LONGER,
         "{meshed:?}, and without a mesh {direct:?}"
     );
     Ok(())

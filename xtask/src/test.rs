@@ -46,25 +46,38 @@ const ORDINARY: [Part; 3] = [
         selection: &["--package", "ambit-tests"],
         environment: &[],
     },
-    // The files whose subject is the same whatever is between two pods.
     Part {
-        name: "end-to-end tests with all pods on one node, and --same-node handoff",
+        name: ON_ONE_NODE,
         selection: &[
             "--package",
             "ambit-tests",
             "--test=redirect",
             "--test=policy",
             "--test=requests",
-            "--test=request_changes",
-            "--test=opaque",
-            "--test=authorizers",
-            "--test=verdicts",
-            "--test=lifecycle",
-            "--test=certificates",
         ],
-        environment: &[("AMBIT_SAME_NODE", "handoff")],
+        environment: HANDOFF,
     },
 ];
+
+/// The files whose subject is the same whatever is between two pods.
+const ON_ONE_NODE: &str = "end-to-end tests with all pods on one node, and --same-node handoff";
+const HANDOFF: &[(&str, &str)] = &[("AMBIT_SAME_NODE", "handoff")];
+
+/// The rest of those files.
+const SAME_NODE: [Part; 1] = [Part {
+    name: ON_ONE_NODE,
+    selection: &[
+        "--package",
+        "ambit-tests",
+        "--test=request_changes",
+        "--test=opaque",
+        "--test=authorizers",
+        "--test=verdicts",
+        "--test=lifecycle",
+        "--test=certificates",
+    ],
+    environment: HANDOFF,
+}];
 
 /// Needs a cluster's control plane.
 const CLUSTER: [Part; 1] = [Part {
@@ -87,6 +100,15 @@ const CLUSTER: [Part; 1] = [Part {
 /// If cargo cannot be run.
 pub(crate) fn run(names: &[String]) -> Result<ExitCode> {
     run_parts(&ORDINARY, names)
+}
+
+/// Runs the files that [`run`] leaves out with all pods on one node.
+///
+/// # Errors
+///
+/// If cargo cannot be run.
+pub(crate) fn run_same_node(names: &[String]) -> Result<ExitCode> {
+    run_parts(&SAME_NODE, names)
 }
 
 /// Runs those with a real API server and istiod whose names contain one of `names`, or all.

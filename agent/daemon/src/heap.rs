@@ -9,8 +9,6 @@ use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::text;
-
 /// How often it looks.
 const PERIOD: Duration = Duration::from_secs(5);
 
@@ -18,19 +16,13 @@ const PERIOD: Duration = Duration::from_secs(5);
 /// millisecond for each MiB.
 const WORTH: usize = 4 << 20;
 
-/// How often it has looked when the process has started for sure.
-const STARTED: u32 = 2;
-
 /// Gives back what is idle, until the process ends.
 pub async fn give_back() {
     let mut period = interval(PERIOD);
     period.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut trims = Trims::default();
-    for look in 1_u32.. {
+    loop {
         period.tick().await;
-        if look == STARTED {
-            text::forget();
-        }
         let Some(idle) = idle() else { return };
         if trims.is_worth_it(idle) {
             trim();

@@ -6,4 +6,3 @@ pub mod heap;
 pub mod http;
 pub mod memory;
 pub mod signals;
-mod text;

@@ -8,6 +8,7 @@ use std::cell::Cell;
 use std::future::{pending, poll_fn};
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
+use std::task::{Context, Poll, ready};
 
 use ambit_tunnel::Stream;
 use socket2::SockRef;
@@ -54,15 +55,8 @@ impl<'a> FirstBytes<'a> {
     /// Sends what the client sends, once. Never resolves: what is awaited is the answer.
     pub(super) async fn send(&self, stream: &Stream) {
         if let Some(client) = self.client {
-            let mut bytes = [const { MaybeUninit::uninit() }; MOST];
-            let mut first = ReadBuf::uninit(&mut bytes);
-            // If the client has left, whoever reads next finds out.
-            let peeked = poll_fn(|context| client.poll_peek(context, &mut first)).await;
-            if peeked.is_ok() && !first.filled().is_empty() {
-                let parts = [IoSlice::new(first.filled())];
-                let sending = poll_fn(|context| stream.poll_send(context, &parts));
-                self.sent.set(sending.await.unwrap_or(0));
-            }
+            let sent = poll_fn(|context| poll_send(client, stream, context)).await;
+            self.sent.set(sent);
         }
         pending().await
     }
@@ -75,14 +69,10 @@ impl<'a> FirstBytes<'a> {
         let Some(client) = self.client else {
             return Ok(0);
         };
-        let mut bytes = [const { MaybeUninit::uninit() }; MOST];
         let mut left = self.sent.get();
         while left > 0 {
             client.readable().await?;
-            let read = client.try_io(Interest::READABLE, || {
-                SockRef::from(client).recv(&mut bytes[..left])
-            });
-            match read {
+            match discard(client, left) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(taken) => left -= taken,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -91,4 +81,31 @@ impl<'a> FirstBytes<'a> {
         }
         Ok(self.sent.get())
     }
+}
+
+/// Sends what the client has sent, and returns how much that was. The bytes are on the stack only while this
+/// runs: a connection that waits has no buffer.
+fn poll_send(client: &TcpStream, stream: &Stream, context: &mut Context<'_>) -> Poll<usize> {
+    // If the client has left, whoever reads next finds out.
+    if ready!(client.poll_read_ready(context)).is_err() {
+        return Poll::Ready(0);
+    }
+    let mut bytes = [const { MaybeUninit::uninit() }; MOST];
+    let mut first = ReadBuf::uninit(&mut bytes);
+    match ready!(client.poll_peek(context, &mut first)) {
+        Ok(1..) => {}
+        Ok(0) | Err(_) => return Poll::Ready(0),
+    }
+    let parts = [IoSlice::new(first.filled())];
+    stream
+        .poll_send(context, &parts)
+        .map(|sent| sent.unwrap_or(0))
+}
+
+fn discard(client: &TcpStream, most: usize) -> io::Result<usize> {
+    let mut bytes = [const { MaybeUninit::uninit() }; MOST];
+    let most = most.min(MOST);
+    client.try_io(Interest::READABLE, || {
+        SockRef::from(client).recv(&mut bytes[..most])
+    })
 }

@@ -521,7 +521,7 @@ impl Session {
             }
             return self.settings_acknowledged();
         }
-        if payload.len() % 6 != 0 {
+        if !payload.len().is_multiple_of(6) {
             return Err(TunnelFailure::frame_size());
         }
         if std::mem::replace(&mut self.reader.has_settings, true) {
