@@ -27,6 +27,16 @@ pub struct Link {
     pub queue: u32,
 }
 
+impl Link {
+    /// How long a packet waits behind a full queue.
+    pub fn queueing(self) -> Duration {
+        match self.rate.bits_per_second() {
+            0 => Duration::ZERO,
+            rate => Duration::from_secs_f64(f64::from(self.queue) * 8.0 / rate as f64),
+        }
+    }
+}
+
 /// Bits in a time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Rate {

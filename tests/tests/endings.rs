@@ -41,7 +41,7 @@ const JUDGED: &str = "judged by request";
 struct Scene {
     site: Site,
     plain: Source,
-    judged: Source,
+    _judged: Source,
 }
 
 /// From where to where.
@@ -60,7 +60,7 @@ impl Scene {
         Ok(Self {
             site,
             plain,
-            judged,
+            _judged: judged,
         })
     }
 

@@ -19,10 +19,18 @@ const FUZZ_SECONDS: u32 = 60;
 const SOAK_MINUTES: u32 = 10;
 
 /// The checks, the quickest to fail first.
-fn steps() -> [(&'static str, Command); 7] {
+fn steps() -> [(&'static str, Command); 8] {
     let test = |kernel: Option<&str>, cluster| Command::Test {
         kernel: kernel.map(str::to_owned),
         cluster,
+        same_node: false,
+        all: false,
+        names: Vec::new(),
+    };
+    let same_node = Command::Test {
+        kernel: None,
+        cluster: false,
+        same_node: true,
         all: false,
         names: Vec::new(),
     };
@@ -30,6 +38,7 @@ fn steps() -> [(&'static str, Command); 7] {
         ("lint", Command::Lint),
         ("miri", Command::Miri),
         ("test", test(None, false)),
+        ("test --same-node", same_node),
         ("test --cluster", test(None, true)),
         (
             "fuzz",

@@ -107,9 +107,12 @@ enum Command {
         /// Run the tests with a real API server and istiod, which are built from their source first.
         #[arg(long, conflicts_with = "kernel")]
         cluster: bool,
+        /// Run more of the end-to-end tests with all pods on one node, and `--same-node handoff`.
+        #[arg(long, conflicts_with_all = ["kernel", "cluster"])]
+        same_node: bool,
         /// Run every check: lint, Miri, all tests on this kernel, with a control plane and on the
         /// oldest kernel, fuzzing, and ten minutes of soak. Takes about two hours.
-        #[arg(long, conflicts_with_all = ["kernel", "cluster", "names"])]
+        #[arg(long, conflicts_with_all = ["kernel", "cluster", "same_node", "names"])]
         all: bool,
         /// Run only the tests whose names contain one of these; with --kernel, only these files of
         /// tests/tests.
@@ -204,17 +207,23 @@ fn run(command: Command) -> Result<ExitCode> {
             kernel: None,
             cluster: false,
             all: false,
+            same_node,
             names,
         } => {
             setup::run(&[Purpose::Build, Purpose::Mesh, Purpose::Tests])?;
             build::run()?;
-            return test::run(&names);
+            return if same_node {
+                test::run_same_node(&names)
+            } else {
+                test::run(&names)
+            };
         }
         Command::Test {
             kernel: Some(series),
             cluster: false,
             all: false,
             names,
+            ..
         } => {
             setup::run(&[
                 Purpose::Build,
