@@ -3,6 +3,7 @@ use std::net::SocketAddr;
 use futures_util::FutureExt;
 
 use super::*;
+use ambit_relay::Meter;
 
 fn context(direction: ConnectionDirection) -> Rc<ConnectionContext<()>> {
     let end = || ConnectionEnd::unknown(SocketAddr::from(([10, 0, 0, 1], 80)));
@@ -12,7 +13,7 @@ fn context(direction: ConnectionDirection) -> Rc<ConnectionContext<()>> {
         path: Some(Path::Tunnel),
         source: end(),
         destination: end(),
-        meter: Rc::default(),
+        meter: Meter::default(),
         started: Instant::now(),
         number: Cell::default(),
     })
