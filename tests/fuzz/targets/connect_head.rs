@@ -7,8 +7,8 @@ use std::net::SocketAddr;
 
 use ambit_fuzz::ensure_linear;
 use ambit_proxy::{TunnelAddresses, connect_target};
-use arbitrary::Arbitrary;
 use ambit_tunnel::RequestHead;
+use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 
 const AGENTS_PORT: u16 = 15008;
@@ -40,8 +40,11 @@ fuzz_target!(|head: Head<'_>| {
         protocol: None,
         forwarded: Some(forwarded.to_vec()),
     };
-    let target = |request: &RequestHead| connect_target(request, tunnel, |port| port == AGENTS_PORT);
-    ensure_linear(head.forwarded, |value| target(&request("10.0.0.2:80", value)).ok());
+    let target =
+        |request: &RequestHead| connect_target(request, tunnel, |port| port == AGENTS_PORT);
+    ensure_linear(head.forwarded, |value| {
+        target(&request("10.0.0.2:80", value)).ok()
+    });
     if let Ok(target) = target(&request(head.authority, head.forwarded)) {
         assert!(head.is_connect);
         assert_eq!(target.to.ip(), reached.ip());
