@@ -44,6 +44,7 @@ fn main() -> ExitCode {
         memory_goes_back_after_a_flood,
         unread_streams_stay_within_the_account,
         unread_answers_stay_within_the_account,
+        bodies_that_no_one_takes_stay_within_the_account,
         long_heads_stay_within_the_account,
     ])
 }
@@ -209,6 +210,16 @@ fn unread_answers_stay_within_the_account(lab: &Lab) -> Result<()> {
         server: Unhelpful::Endless,
         client: Hoarded::Answers,
         connections: 6000,
+    };
+    flood.ensure_it_stays_within_the_account(lab)
+}
+
+fn bodies_that_no_one_takes_stay_within_the_account(lab: &Lab) -> Result<()> {
+    let flood = Flood {
+        policies: Policies::PerRequest,
+        server: Unhelpful::Closed,
+        client: Hoarded::Streams,
+        connections: 600,
     };
     flood.ensure_it_stays_within_the_account(lab)
 }

@@ -5,6 +5,7 @@
     reason = "a connection's futures never leave the thread of its shard"
 )]
 
+use ambit_account::PodAccount;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
@@ -33,6 +34,9 @@ pub trait Gate {
     /// Opens another connection to the application for the same client: the one before takes no more
     /// requests. `None` if there is none, which has been reported.
     async fn reconnect(&self) -> Option<RequestStream>;
+
+    /// Returns the account from which what waits is drawn.
+    fn memory(&self) -> PodAccount;
 }
 
 /// The body of a request that is being judged. Bytes that are read are lost unless they are put

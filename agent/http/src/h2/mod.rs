@@ -11,6 +11,7 @@ mod heads;
 mod payload;
 mod request;
 
+use ambit_account::Charge;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use h2::Reason;
 use tokio::time::timeout;
@@ -28,8 +29,10 @@ use ambit_relay::Meter;
 /// Bytes that a peer may send on one stream before they are passed on.
 const STREAM_WINDOW: u32 = 256 << 10;
 
-/// Bytes that a peer may send on all streams of a connection before they are passed on.
-const CONNECTION_WINDOW: u32 = 16 * STREAM_WINDOW;
+/// Bytes that a peer may send on all streams of a connection before they are passed on. They are drawn from the
+/// pod's account: at least the first, which is HTTP/2's default, and up to the second while memory is plentiful.
+const SCANT_CONNECTION: u32 = (64 << 10) - 1;
+const AMPLE_CONNECTION: u32 = 512 << 10;
 
 /// Payload of a DATA frame.
 const FRAME: u32 = 32 << 10;
@@ -53,12 +56,18 @@ pub(super) async fn serve<D: Downstream>(
     limits: HttpLimits,
     meter: &Meter,
 ) {
-    let settings = server_settings(limits.head_size);
+    // For what waits on the way to the application, and on the way back.
+    let mut memory = gate.memory().nothing();
+    let Some(window) = connection_window(&mut memory) else {
+        tracing::debug!("a client's HTTP/2 connection ends: there is no memory for it");
+        return client.abort();
+    };
+    let settings = server_settings(limits.head_size, window);
     let mut connection = match settings.handshake::<_, Payload>(client.clone()).await {
         Ok(connection) => connection,
         Err(error) => return tracing::debug!(%error, "a client's HTTP/2 handshake failed"),
     };
-    let settings = client_settings(limits.head_size);
+    let settings = client_settings(limits.head_size, window);
     let shared = Shared {
         application: Application::new(application, gate, settings),
         gate,
@@ -104,12 +113,21 @@ pub(super) async fn serve<D: Downstream>(
     }
 }
 
-/// The settings towards a client; a head may have `head_size` bytes.
-fn server_settings(head_size: usize) -> h2::server::Builder {
+/// Draws a connection's windows in both directions from `memory`, and returns the size of one. `None` if there is
+/// not enough for the least.
+fn connection_window(memory: &mut Charge) -> Option<u32> {
+    memory.grow(2 * SCANT_CONNECTION as usize).ok()?;
+    let more = memory.extend(2 * (AMPLE_CONNECTION - SCANT_CONNECTION) as usize);
+    Some(SCANT_CONNECTION + u32::try_from(more / 2).unwrap_or(0))
+}
+
+/// The settings towards a client; a head may have `head_size` bytes, and all streams together may send
+/// `window` bytes ahead.
+fn server_settings(head_size: usize, window: u32) -> h2::server::Builder {
     let mut builder = h2::server::Builder::new();
     builder
         .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_connection_window_size(window)
         .max_frame_size(FRAME)
         .max_header_list_size(header_list(head_size))
         .max_concurrent_streams(STREAMS)
@@ -120,13 +138,14 @@ fn server_settings(head_size: usize) -> h2::server::Builder {
     builder
 }
 
-/// The settings towards an application; a head may have `head_size` bytes.
-fn client_settings(head_size: usize) -> h2::client::Builder {
+/// The settings towards an application; a head may have `head_size` bytes, and all streams together may send
+/// `window` bytes ahead.
+fn client_settings(head_size: usize, window: u32) -> h2::client::Builder {
     let mut builder = h2::client::Builder::new();
     builder
         .enable_push(false)
         .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_connection_window_size(window)
         .max_frame_size(FRAME)
         .max_header_list_size(header_list(head_size))
         .max_send_buffer_size(FRAME as usize);

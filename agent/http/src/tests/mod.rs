@@ -20,6 +20,7 @@ use std::io::ErrorKind;
 use std::rc::Rc;
 use std::time::Duration;
 
+use ambit_account::{NodeAccount, PodAccount};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -94,6 +95,10 @@ impl Gate for TestGate {
             revoked: self.0.revoked.subscribe(),
             judged: Rc::clone(&self.0),
         })
+    }
+
+    fn memory(&self) -> PodAccount {
+        NodeAccount::new(64 << 20).pod()
     }
 
     async fn reconnect(&self) -> Option<RequestStream> {

@@ -21,6 +21,7 @@ use crate::inbound::deliver_again;
 use crate::limits::Slot;
 use crate::limits::places::{ConnectionPlaces, OccupiedPlaces};
 use crate::verdict::{Judge, Requirement, Termination};
+use ambit_account::PodAccount;
 use ambit_authorizer::HeaderMutations;
 use ambit_datapath::RequestStream;
 use ambit_http::{
@@ -82,6 +83,10 @@ impl Gate for RequestGate {
                 Err(refusal.rejection(&url))
             }
         }
+    }
+
+    fn memory(&self) -> PodAccount {
+        self.connection.pod.caps.memory.clone()
     }
 
     async fn reconnect(&self) -> Option<RequestStream> {
