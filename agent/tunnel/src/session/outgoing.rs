@@ -17,7 +17,10 @@ const LEAST_ROOM: usize = 4 << 10;
 const MOST_ROOM: usize = 256 << 10;
 
 /// A network that takes longer than this for what waits gets less at once.
-const SLOW: Duration = Duration::from_millis(5);
+const SLOW: Duration = Duration::from_millis(10);
+
+/// A network that takes less than this gets more at once.
+const QUICK: Duration = Duration::from_millis(1);
 
 /// The most that one stream adds at once.
 const MOST_SLICE: usize = 64 << 10;
@@ -131,12 +134,14 @@ impl Outgoing {
 
     /// The network took all that it was given.
     pub(crate) fn flushed(&mut self, now: Instant) {
-        match self.blocked.take() {
-            Some(since) if now.saturating_duration_since(since) > SLOW => {
-                self.room = (self.room / 2).max(LEAST_ROOM);
-            }
-            Some(_) => {}
-            None => self.room = (self.room * 2).min(MOST_ROOM),
+        let took = match self.blocked.take() {
+            Some(since) => now.saturating_duration_since(since),
+            None => Duration::ZERO,
+        };
+        if took > SLOW {
+            self.room = (self.room / 2).max(LEAST_ROOM);
+        } else if took < QUICK {
+            self.room = (self.room * 2).min(MOST_ROOM);
         }
     }
 
@@ -165,6 +170,8 @@ mod tests {
             (LEAST_ROOM, LEAST_SLICE)
         );
         for _ in 0..10 {
+            outgoing.blocked(now);
+            now += QUICK / 2;
             outgoing.flushed(now);
         }
         assert_eq!((outgoing.room(), outgoing.slice()), (MOST_ROOM, MOST_SLICE));
