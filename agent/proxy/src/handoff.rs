@@ -83,7 +83,7 @@ struct DestinationHalf {
     to: SocketAddr,
 }
 
-/// Why a connection was not handed over. There is no fallback.
+/// Why a connection was not handed over. It is refused, and not sent another way.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HandoffError {
     /// One of the two has no certificate that the other accepts.

@@ -117,7 +117,7 @@ fn dial(pod: &NetnsHandle, told: &impl AsFd) -> i32 {
 }
 
 /// Connects, and returns the error number: ECONNREFUSED if the hook refuses the connect, and another one if it
-/// does not, because there is no route. (ENETUNREACH: the namespace has no route and no device that is up.)
+/// does not, because the namespace has neither a route nor a device that is up (ENETUNREACH).
 fn connect_errno(socket: i32) -> i32 {
     let address = libc::sockaddr_in {
         sin_family: libc::AF_INET as u16,

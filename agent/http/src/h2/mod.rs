@@ -59,7 +59,7 @@ pub(super) async fn serve<D: Downstream>(
     // For what waits on the way to the application, and on the way back.
     let mut memory = gate.memory().nothing();
     let Some(window) = connection_window(&mut memory) else {
-        tracing::debug!("a client's HTTP/2 connection ends: there is no memory for it");
+        tracing::debug!("a client's HTTP/2 connection was refused: the memory account is used up");
         return client.abort();
     };
     let settings = server_settings(limits.head_size, window);

@@ -34,7 +34,7 @@ use ambit_policy::MeshView;
 use ambit_relay::CloseMode;
 
 /// The buffer, in bytes and for each direction, of a connection to an authorizer in a pod that this agent
-/// serves, and to which there is no tunnel.
+/// serves: it needs no tunnel.
 const OWN_BUFFER: usize = 64 << 10;
 
 /// The network as one pod sees it.

@@ -1,4 +1,4 @@
-//! Whether anybody listens where the agent is about to deliver.
+//! Whether a socket listens where the agent is about to deliver.
 //!
 //! `bpf_skc_lookup_tcp` (Linux 5.2) does what the kernel does for a SYN: it runs the network namespace's
 //! `sk_lookup` programs, then tries the specific address, then the wildcard. It knows sockets that take both IP

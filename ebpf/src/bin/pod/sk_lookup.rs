@@ -13,7 +13,7 @@
 //! | segment from | connection | return value | counter |
 //! |---|---|---|---|
 //! | any | not TCP | SK_PASS | none |
-//! | none | not a segment: the connect hook asks whether anybody listens | SK_PASS | none |
+//! | none | not a segment: the connect hook asks whether a socket listens | SK_PASS | none |
 //! | `lo` | redirected connect, by its record | SK_PASS, outbound listener | `outbound_steered` |
 //! | `lo` | delivery, by its record | SK_PASS | `delivery_steered` |
 //! | `lo` | the pod's connect to itself, by its record | SK_PASS | `loopback_passed` |
