@@ -1,7 +1,7 @@
 //! The client's connection: a TCP connection, or a stream in a tunnel.
 
 use std::cell::RefCell;
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -21,10 +21,6 @@ pub trait Downstream: AsyncRead + AsyncWrite + Unpin {
     /// Sets what the client sees when this is dropped.
     fn set_close(&mut self, close: CloseMode);
 
-    /// Takes in bytes that have arrived although nothing reads them yet, if the layer below needs
-    /// that.
-    fn poll_ahead(&mut self, context: &mut Context<'_>);
-
     /// Resolves when the client has broken off, also while nothing is read, if the layer below can tell.
     fn poll_broken(&mut self, context: &mut Context<'_>) -> Poll<()>;
 }
@@ -33,8 +29,6 @@ impl Downstream for TcpStream {
     fn set_close(&mut self, close: CloseMode) {
         on_close(self, close);
     }
-
-    fn poll_ahead(&mut self, _: &mut Context<'_>) {}
 
     /// Never: a reset shows when the connection is read, or, behind its end, when it is written.
     fn poll_broken(&mut self, _: &mut Context<'_>) -> Poll<()> {
@@ -45,8 +39,6 @@ impl Downstream for TcpStream {
 /// The agent's own connections, for its own requests. They end when they are dropped.
 impl Downstream for DuplexStream {
     fn set_close(&mut self, _: CloseMode) {}
-
-    fn poll_ahead(&mut self, _: &mut Context<'_>) {}
 
     fn poll_broken(&mut self, _: &mut Context<'_>) -> Poll<()> {
         Poll::Pending
@@ -98,16 +90,6 @@ impl<D: Downstream> Client<D> {
     /// Resolves when the client has broken off, also while nothing is read, if the layer below can tell.
     pub(super) async fn broken(&self) {
         poll_fn(|context| self.0.borrow_mut().stream.poll_broken(context)).await;
-    }
-
-    /// Polls a future that reads and writes this connection, and takes in bytes that it does not
-    /// read yet.
-    pub(super) async fn driving<F: Future>(&self, mut future: Pin<&mut F>) -> F::Output {
-        poll_fn(|context| {
-            self.0.borrow_mut().stream.poll_ahead(context);
-            future.as_mut().poll(context)
-        })
-        .await
     }
 
     /// Ends the connection in order: nothing more is sent, and bytes are read and discarded until the

@@ -1,6 +1,5 @@
 //! Serves a client's connection: finds out the protocol from its first bytes, and carries it.
 
-use std::pin::pin;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -79,21 +78,12 @@ pub async fn serve<D: Downstream>(
     match begun {
         Begun::Protocol(Protocol::Http1) => {
             let client = Client::new(downstream, BytesMut::new());
-            let session = pin!(h1::serve(
-                client.clone(),
-                read,
-                application,
-                gate,
-                limits,
-                meter
-            ));
-            client.driving(session).await;
+            h1::serve(client, read, application, gate, limits, meter).await;
             ServeOutcome::Ended
         }
         Begun::Protocol(Protocol::Http2) => {
             let client = Client::new(downstream, read);
-            let session = pin!(h2::serve(client.clone(), application, gate, limits, meter));
-            client.driving(session).await;
+            h2::serve(client, application, gate, limits, meter).await;
             ServeOutcome::Ended
         }
         Begun::Protocol(Protocol::Other | Protocol::Undecided) => ServeOutcome::NotHttp(NotHttp {
@@ -178,8 +168,7 @@ pub async fn relay_opaque<D: Downstream>(
         let (from, to) = application.split();
         let (mut source, mut sink) = (Source::new(from), Sink::new(to));
         let progress = Progress::new(meter, Vec::new());
-        let relaying = pin!(relay_raw(&mut buffered, &mut source, &mut sink, &progress));
-        client.driving(relaying).await
+        relay_raw(&mut buffered, &mut source, &mut sink, &progress).await
     };
     match relayed {
         Ok(()) => {

@@ -43,8 +43,6 @@ impl Downstream for TunnelIo {
         self.close = close;
     }
 
-    fn poll_ahead(&mut self, _: &mut Context<'_>) {}
-
     fn poll_broken(&mut self, context: &mut Context<'_>) -> Poll<()> {
         self.stream.poll_broken(context).map(|_| ())
     }

@@ -5,6 +5,8 @@
 //! tunnel's memory are the windows of its streams, which the pod's account is charged for. So a stream
 //! that is not read holds up no other.
 
+mod control;
+mod heads;
 mod outgoing;
 mod receive;
 mod stream;

@@ -1,36 +1,31 @@
-//! What a peer sends: frames out of bytes, and what each one changes.
+//! What a peer sends: frames out of bytes. DATA is handed to its stream in pieces, as it comes; what the other
+//! frames change is in [`super::heads`] and [`super::control`].
 
 use std::time::Instant;
 
 use bytes::BytesMut;
 
-use super::stream::{FIRST_WINDOW, Head, Line, Received, Sent, Stream};
-use super::{
-    Arrival, LARGEST_FRAME, LEAVING_PING, MOST_STREAMS, RAISE_AT, Role, Session, SettingsState,
-};
-use crate::failure::{StreamFailure, TunnelFailure};
+use super::heads::HeaderBlock;
+use super::stream::{Received, Stream};
+use super::{LARGEST_FRAME, RAISE_AT, Role, Session};
+use crate::failure::TunnelFailure;
 use crate::flood::{Flooded, Nuisance};
 use crate::frame::{
-    ACK, DEFAULT_FRAME, DEFAULT_WINDOW, END_HEADERS, END_STREAM, ErrorCode, FRAME_HEAD, FrameHead,
-    FrameKind, INITIAL_WINDOW_SIZE, LARGEST_WINDOW, MAX_CONCURRENT_STREAMS, MAX_FRAME_SIZE, PADDED,
-    PREFACE, PRIORITY, StreamId, put_frame, put_reset, put_window_update,
+    ACK, END_STREAM, ErrorCode, FRAME_HEAD, FrameHead, FrameKind, PADDED, PREFACE, StreamId,
+    put_window_update,
 };
-use crate::head::{HeadReader, LARGEST_HEAD, MalformedHead};
-use crate::session::outgoing::MOST_URGENT;
+use crate::head::LARGEST_HEAD;
 
 /// The most bytes of a frame other than DATA.
-const LARGEST_CONTROL: usize = LARGEST_HEAD;
-
-/// The most frames of one header block. A block that is cut into more is an attack (CVE-2024-27316).
-const MOST_CONTINUATIONS: usize = 16;
+pub(super) const LARGEST_CONTROL: usize = LARGEST_HEAD;
 
 /// Takes bytes in pieces of any size.
 #[derive(Debug)]
 pub(super) struct FrameReader {
     place: Place,
     /// A header block that is not complete.
-    block: Option<HeaderBlock>,
-    has_settings: bool,
+    pub(super) block: Option<HeaderBlock>,
+    pub(super) has_settings: bool,
 }
 
 /// Where in the stream of bytes the reader is.
@@ -57,15 +52,6 @@ struct DataFrame {
     is_last: bool,
     /// Whether the length of the padding comes next.
     is_padded: bool,
-}
-
-/// The fragments of a head.
-#[derive(Debug)]
-struct HeaderBlock {
-    stream: StreamId,
-    is_last: bool,
-    fragments: BytesMut,
-    frames: usize,
 }
 
 impl FrameReader {
@@ -296,7 +282,7 @@ impl Session {
         }
     }
 
-    fn end_receiving(&mut self, id: StreamId) {
+    pub(super) fn end_receiving(&mut self, id: StreamId) {
         if let Some(stream) = self.streams.get_mut(&id)
             && matches!(stream.receiving.state, Received::Open)
         {
@@ -305,7 +291,7 @@ impl Session {
         }
     }
 
-    fn touch(&mut self, id: StreamId) {
+    pub(super) fn touch(&mut self, id: StreamId) {
         if self.touched.last() != Some(&id) {
             self.touched.push(id);
         }
@@ -334,359 +320,8 @@ impl Session {
         }
     }
 
-    fn headers(&mut self, head: FrameHead, payload: &[u8]) -> Result<(), TunnelFailure> {
-        let mut fragment = payload;
-        let mut padding = 0;
-        if head.has(PADDED) {
-            let (&length, rest) = fragment.split_first().ok_or(TunnelFailure::frame_size())?;
-            (padding, fragment) = (usize::from(length), rest);
-        }
-        if head.has(PRIORITY) {
-            let (_, rest) = fragment
-                .split_at_checked(5)
-                .ok_or(TunnelFailure::frame_size())?;
-            fragment = rest;
-        }
-        let length = fragment.len().checked_sub(padding);
-        let length = length.ok_or(TunnelFailure::protocol(
-            "the padding is longer than the frame",
-        ))?;
-        let fragment = &fragment[..length];
-        if head.has(END_HEADERS) {
-            return self.head(head.stream, head.has(END_STREAM), fragment);
-        }
-        self.reader.block = Some(HeaderBlock {
-            stream: head.stream,
-            is_last: head.has(END_STREAM),
-            fragments: BytesMut::from(fragment),
-            frames: 1,
-        });
-        Ok(())
-    }
-
-    fn continuation(&mut self, head: FrameHead, payload: &[u8]) -> Result<(), TunnelFailure> {
-        let Some(mut block) = self.reader.block.take() else {
-            return Err(TunnelFailure::protocol("CONTINUATION without HEADERS"));
-        };
-        block.fragments.extend_from_slice(payload);
-        block.frames += 1;
-        if block.fragments.len() > LARGEST_CONTROL || block.frames > MOST_CONTINUATIONS {
-            return Err(TunnelFailure::Protocol {
-                what: "a header block is too long",
-                code: ErrorCode::ENHANCE_YOUR_CALM,
-            });
-        }
-        if head.has(END_HEADERS) {
-            return self.head(block.stream, block.is_last, &block.fragments);
-        }
-        self.reader.block = Some(block);
-        Ok(())
-    }
-
-    /// A complete head.
-    fn head(&mut self, id: StreamId, is_last: bool, block: &[u8]) -> Result<(), TunnelFailure> {
-        // Decoded in any case: the next block depends on it.
-        let mut reader = HeadReader::default();
-        self.decoder
-            .decode(block, |name, value| reader.field(name, value))?;
-        if !id.is_clients() {
-            return Err(TunnelFailure::protocol(
-                "a head for a stream that no client opens",
-            ));
-        }
-        match self.role {
-            Role::Client => self.answered(id, is_last, reader),
-            Role::Server if id > self.last => self.opened(id, is_last, reader),
-            Role::Server => self.trailers(id, is_last),
-        }
-    }
-
-    /// An answer, or its trailers.
-    fn answered(
-        &mut self,
-        id: StreamId,
-        is_last: bool,
-        head: HeadReader,
-    ) -> Result<(), TunnelFailure> {
-        self.ensure_not_idle(id)?;
-        let Some(stream) = self.streams.get_mut(&id) else {
-            return Ok(self.flood.charge(Nuisance::Trifle, Instant::now())?);
-        };
-        if let Head::Answer(_) = stream.head {
-            return self.trailers(id, is_last);
-        }
-        match head.status() {
-            // Interim answers.
-            Ok(100..=199) if !is_last => {
-                return Ok(self.flood.charge(Nuisance::Trifle, Instant::now())?);
-            }
-            Ok(status) => {
-                stream.head = Head::Answer(status);
-                stream.receiving.wake();
-                if is_last {
-                    self.end_receiving(id);
-                }
-            }
-            Err(_) => self.refuse_stream(id, ErrorCode::PROTOCOL_ERROR),
-        }
-        Ok(())
-    }
-
-    fn trailers(&mut self, id: StreamId, is_last: bool) -> Result<(), TunnelFailure> {
-        self.ensure_not_idle(id)?;
-        let Some(stream) = self.streams.get(&id) else {
-            return Ok(self.flood.charge(Nuisance::Trifle, Instant::now())?);
-        };
-        if !matches!(stream.receiving.state, Received::Open) {
-            return Err(TunnelFailure::Protocol {
-                what: "a head after the end of a stream",
-                code: ErrorCode::STREAM_CLOSED,
-            });
-        }
-        if !is_last {
-            self.refuse_stream(id, ErrorCode::PROTOCOL_ERROR);
-        }
-        self.end_receiving(id);
-        Ok(())
-    }
-
-    /// A stream that the peer opens.
-    fn opened(
-        &mut self,
-        id: StreamId,
-        is_last: bool,
-        head: HeadReader,
-    ) -> Result<(), TunnelFailure> {
-        if matches!(self.life, super::Life::Leaving | super::Life::Ended(_)) {
-            // The peer was told that nothing after the last stream is looked at.
-            return Ok(self.flood.charge(Nuisance::Trifle, Instant::now())?);
-        }
-        self.last = id;
-        let request = match head.request() {
-            Ok(request) => request,
-            Err(MalformedHead::Form) => {
-                self.flood.charge(Nuisance::WastedStream, Instant::now())?;
-                put_reset(&mut self.outgoing.ordered, id, ErrorCode::PROTOCOL_ERROR);
-                return Ok(());
-            }
-            Err(MalformedHead::TooLong) => {
-                self.flood.charge(Nuisance::WastedStream, Instant::now())?;
-                self.put_status(id, 431, END_HEADERS | END_STREAM);
-                return Ok(());
-            }
-        };
-        if self.streams.len() >= MOST_STREAMS {
-            self.flood.charge(Nuisance::WastedStream, Instant::now())?;
-            put_reset(&mut self.outgoing.ordered, id, ErrorCode::REFUSED_STREAM);
-            return Ok(());
-        }
-        let window = match self.settings {
-            SettingsState::Acknowledged => FIRST_WINDOW,
-            SettingsState::Sent => DEFAULT_WINDOW as usize,
-        };
-        let charge = match self.memory.take(window) {
-            Ok(charge) => charge,
-            Err(exhausted) => {
-                self.flood.charge(Nuisance::WastedStream, Instant::now())?;
-                self.put_status(id, 503, END_HEADERS | END_STREAM);
-                self.arrivals.push_back(Arrival::NoMemory(exhausted));
-                return Ok(());
-            }
-        };
-        let mut stream = Stream::new(Head::Untaken, window, self.peer.initial_window, charge);
-        if is_last {
-            stream.receiving.state = Received::Ended;
-        }
-        self.streams.insert(id, stream);
-        self.arrivals.push_back(Arrival::Request(id, request));
-        Ok(())
-    }
-
-    /// Resets a stream because of what the peer sent on it.
-    fn refuse_stream(&mut self, id: StreamId, code: ErrorCode) {
-        if let Some(stream) = self.streams.get_mut(&id) {
-            put_reset(&mut self.outgoing.ordered, id, code);
-            stream.sending.state = Sent::Reset;
-            stream.fail(StreamFailure::Reset(code));
-        }
-    }
-
-    fn settings(&mut self, head: FrameHead, payload: &[u8]) -> Result<(), TunnelFailure> {
-        if head.stream != StreamId::CONNECTION {
-            return Err(TunnelFailure::protocol("SETTINGS of a stream"));
-        }
-        if head.has(ACK) {
-            if !payload.is_empty() {
-                return Err(TunnelFailure::frame_size());
-            }
-            return self.settings_acknowledged();
-        }
-        if !payload.len().is_multiple_of(6) {
-            return Err(TunnelFailure::frame_size());
-        }
-        if std::mem::replace(&mut self.reader.has_settings, true) {
-            self.flood.charge(Nuisance::Settings, Instant::now())?;
-        }
-        for setting in payload.chunks_exact(6) {
-            let name = u16::from_be_bytes([setting[0], setting[1]]);
-            let value = u32::from_be_bytes([setting[2], setting[3], setting[4], setting[5]]);
-            self.set(name, value)?;
-        }
-        self.put_answer(FrameKind::Settings, &[])
-    }
-
-    fn set(&mut self, name: u16, value: u32) -> Result<(), TunnelFailure> {
-        match name {
-            INITIAL_WINDOW_SIZE => {
-                if value > LARGEST_WINDOW {
-                    return Err(TunnelFailure::flow_control());
-                }
-                let change = i64::from(value) - i64::from(self.peer.initial_window);
-                self.peer.initial_window = value;
-                for stream in self.streams.values_mut() {
-                    raise(&mut stream.sending.window, change)?;
-                    if stream.sending.line == Line::Window && stream.sending.window > 0 {
-                        stream.wake();
-                    }
-                }
-            }
-            MAX_FRAME_SIZE => {
-                let value = value as usize;
-                if !(DEFAULT_FRAME..1 << 24).contains(&value) {
-                    return Err(TunnelFailure::protocol("a frame size that is not allowed"));
-                }
-                self.peer.largest_frame = value;
-            }
-            MAX_CONCURRENT_STREAMS => self.peer.most_streams = value as usize,
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn settings_acknowledged(&mut self) -> Result<(), TunnelFailure> {
-        if self.settings == SettingsState::Acknowledged {
-            return Ok(self.flood.charge(Nuisance::Trifle, Instant::now())?);
-        }
-        self.settings = SettingsState::Acknowledged;
-        if self.role == Role::Server {
-            let excess = DEFAULT_WINDOW as usize - FIRST_WINDOW;
-            for stream in self.streams.values_mut() {
-                stream.forget_default_window(excess);
-            }
-        }
-        Ok(())
-    }
-
-    fn pinged(&mut self, head: FrameHead, payload: &[u8]) -> Result<(), TunnelFailure> {
-        if head.stream != StreamId::CONNECTION {
-            return Err(TunnelFailure::protocol("PING of a stream"));
-        }
-        if payload.len() != 8 {
-            return Err(TunnelFailure::frame_size());
-        }
-        self.flood.charge(Nuisance::Trifle, Instant::now())?;
-        if !head.has(ACK) {
-            return self.put_answer(FrameKind::Ping, payload);
-        }
-        if payload == LEAVING_PING {
-            self.left();
-        }
-        Ok(())
-    }
-
-    /// Answers a SETTINGS or a PING.
-    fn put_answer(&mut self, kind: FrameKind, payload: &[u8]) -> Result<(), TunnelFailure> {
-        if self.outgoing.urgent.len() > MOST_URGENT {
-            return Err(TunnelFailure::Flooded);
-        }
-        let out = &mut self.outgoing.urgent;
-        put_frame(out, kind, ACK, StreamId::CONNECTION, payload);
-        Ok(())
-    }
-
-    fn window_update(&mut self, head: FrameHead, payload: &[u8]) -> Result<(), TunnelFailure> {
-        let increment = i64::from(u32_of(payload)? & LARGEST_WINDOW);
-        self.flood.charge(Nuisance::Trifle, Instant::now())?;
-        if head.stream == StreamId::CONNECTION {
-            if increment == 0 {
-                return Err(TunnelFailure::protocol("a window is raised by nothing"));
-            }
-            return raise(&mut self.window, increment);
-        }
-        self.ensure_not_idle(head.stream)?;
-        let Some(stream) = self.streams.get_mut(&head.stream) else {
-            return Ok(());
-        };
-        if increment == 0 {
-            self.refuse_stream(head.stream, ErrorCode::PROTOCOL_ERROR);
-            return Ok(());
-        }
-        if raise(&mut stream.sending.window, increment).is_err() {
-            self.refuse_stream(head.stream, ErrorCode::FLOW_CONTROL_ERROR);
-            return Ok(());
-        }
-        if stream.sending.line == Line::Window && stream.sending.window > 0 {
-            stream.sending.line = Line::Free;
-            if let Some(writer) = stream.sending.writer.take() {
-                writer.wake();
-            }
-        }
-        Ok(())
-    }
-
-    fn reset_by_peer(&mut self, head: FrameHead, payload: &[u8]) -> Result<(), TunnelFailure> {
-        let code = ErrorCode(u32_of(payload)?);
-        self.ensure_not_idle(head.stream)?;
-        let Some(stream) = self.streams.get_mut(&head.stream) else {
-            return Ok(self.flood.charge(Nuisance::Trifle, Instant::now())?);
-        };
-        let was_taken = !matches!(stream.head, Head::Untaken);
-        let was_wasted = matches!(stream.head, Head::Untaken | Head::Taken);
-        stream.fail(StreamFailure::Reset(code));
-        if was_wasted {
-            self.flood.charge(Nuisance::WastedStream, Instant::now())?;
-        }
-        if was_taken {
-            self.touch(head.stream);
-            return Ok(());
-        }
-        // It has no owner yet that would forget it.
-        self.streams.remove(&head.stream);
-        let is_other =
-            |arrival: &Arrival| !matches!(arrival, Arrival::Request(id, _) if *id == head.stream);
-        self.arrivals.retain(is_other);
-        Ok(())
-    }
-
-    fn go_away(&mut self, head: FrameHead, payload: &[u8]) -> Result<(), TunnelFailure> {
-        if head.stream != StreamId::CONNECTION {
-            return Err(TunnelFailure::protocol("GOAWAY of a stream"));
-        }
-        let (last, rest) = payload
-            .split_at_checked(4)
-            .ok_or(TunnelFailure::frame_size())?;
-        let code = rest.get(..4).ok_or(TunnelFailure::frame_size())?;
-        let (last, code) = (
-            StreamId(u32_of(last)? & LARGEST_WINDOW),
-            ErrorCode(u32_of(code)?),
-        );
-        self.flood.charge(Nuisance::Trifle, Instant::now())?;
-        self.peer_leaves = true;
-        if self.role == Role::Client {
-            for (id, stream) in &mut self.streams {
-                if *id > last {
-                    stream.fail(StreamFailure::Reset(ErrorCode::REFUSED_STREAM));
-                }
-            }
-        }
-        if code != ErrorCode::NO_ERROR {
-            return Err(TunnelFailure::GoneAway(code));
-        }
-        Ok(())
-    }
-
     /// Checks that a stream was opened at some time.
-    fn ensure_not_idle(&self, id: StreamId) -> Result<(), TunnelFailure> {
+    pub(super) fn ensure_not_idle(&self, id: StreamId) -> Result<(), TunnelFailure> {
         if id.is_clients() && id <= self.last {
             return Ok(());
         }
@@ -702,19 +337,4 @@ fn next_head() -> Place {
 
 fn after(place: Place, is_empty: bool, rest: &[u8]) -> (Place, &[u8]) {
     (if is_empty { next_head() } else { place }, rest)
-}
-
-fn u32_of(payload: &[u8]) -> Result<u32, TunnelFailure> {
-    let bytes = payload
-        .try_into()
-        .map_err(|_| TunnelFailure::frame_size())?;
-    Ok(u32::from_be_bytes(bytes))
-}
-
-fn raise(window: &mut i64, by: i64) -> Result<(), TunnelFailure> {
-    *window += by;
-    if *window > i64::from(LARGEST_WINDOW) {
-        return Err(TunnelFailure::flow_control());
-    }
-    Ok(())
 }
