@@ -76,8 +76,10 @@ impl Session {
         self.settings = SettingsState::Acknowledged;
         if self.role == Role::Server {
             let excess = DEFAULT_WINDOW as usize - FIRST_WINDOW;
-            for stream in self.streams.values_mut() {
+            for (id, stream) in &mut self.streams {
                 stream.forget_default_window(excess);
+                // What little was delivered may be all that the smaller window allows.
+                self.touched.push(*id);
             }
         }
         Ok(())

@@ -32,8 +32,9 @@ use crate::head::{LARGEST_HEAD, RequestHead};
 use crate::hpack::{Decoder, write_connect, write_status};
 use outgoing::Outgoing;
 use receive::FrameReader;
+pub(crate) use stream::FIRST_WINDOW;
 pub use stream::{Delivery, Sink};
-use stream::{FIRST_WINDOW, Head, Line, Received, Receiving, Sent, Stream};
+use stream::{Head, Line, Received, Receiving, Sent, Stream};
 
 /// The most streams that a peer may have on one connection.
 pub(crate) const MOST_STREAMS: usize = 1024;

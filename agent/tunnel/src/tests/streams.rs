@@ -2,9 +2,16 @@
 
 use std::rc::Rc;
 
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::sleep;
 
 use super::*;
+use crate::frame::{
+    ACK, END_HEADERS, FRAME_HEAD, FrameHead, FrameKind, PREFACE, StreamId, put_frame, put_settings,
+};
+use crate::hpack::write_connect;
+use crate::session::FIRST_WINDOW;
 use crate::{Delivery, ErrorCode, OpenError, TunnelFailure};
 
 const MIB: usize = 1 << 20;
@@ -137,6 +144,64 @@ fn early_bytes_wait_for_the_answer() {
         send(&near, b"early").await.unwrap();
         pair.requests.recv().await.unwrap().refuse(401);
         assert_eq!(near.answered().await.unwrap(), 401);
+    });
+}
+
+#[test]
+fn a_window_that_settings_have_lowered_is_raised_again() {
+    run(async || {
+        let (near, far) = duplex(NETWORK);
+        let (mut from_server, mut to_server) = tokio::io::split(near);
+        let mut requests = requests(accept(PlainWire::new(far), ample(), KEEP));
+        let mut out = BytesMut::from(&PREFACE[..]);
+        put_settings(&mut out, &[]);
+        let mut block = BytesMut::new();
+        write_connect(&mut block, "10.0.0.1:80", "");
+        put_frame(
+            &mut out,
+            FrameKind::Headers,
+            END_HEADERS,
+            StreamId(1),
+            &block,
+        );
+        put_frame(
+            &mut out,
+            FrameKind::Data,
+            0,
+            StreamId(1),
+            &payload(FIRST_WINDOW),
+        );
+        to_server.write_all(&out).await.unwrap();
+        let stream = requests.recv().await.unwrap().accept();
+        let mut buffer = vec![0; FIRST_WINDOW];
+        let mut into = ReadBuf::new(&mut buffer);
+        while into.remaining() > 0 {
+            poll_fn(|context| stream.poll_read(context, &mut into))
+                .await
+                .unwrap();
+        }
+        // Only now it hears of the smaller window.
+        let mut out = BytesMut::new();
+        put_frame(
+            &mut out,
+            FrameKind::Settings,
+            ACK,
+            StreamId::CONNECTION,
+            &[],
+        );
+        to_server.write_all(&out).await.unwrap();
+        loop {
+            let mut head = [0; FRAME_HEAD];
+            from_server.read_exact(&mut head).await.unwrap();
+            let head = FrameHead::read(head);
+            from_server
+                .read_exact(&mut vec![0; head.length])
+                .await
+                .unwrap();
+            if head.kind == FrameKind::WindowUpdate && head.stream == StreamId(1) {
+                break;
+            }
+        }
     });
 }
 
