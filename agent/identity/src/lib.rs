@@ -30,5 +30,7 @@ pub use roots::{BundleError, BundleFileError, TrustAnchors};
 pub use status::{
     CertificateInfo, CertificateState, CertificateSummary, ChainCertificate, NodeCertificateState,
 };
-pub use tls::{ClientTls, HandshakeError, PeerConnectError, ServerTls, VerifiedPeer};
+pub use tls::{
+    ClientTls, HandshakeError, PeerConnectError, SecuredSocket, ServerTls, VerifiedPeer,
+};
 pub use verify::{PeerIdentityError, TrustPolicy, peer_identity};

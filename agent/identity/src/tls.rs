@@ -13,7 +13,6 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::NoServerSessionStorage;
 use rustls::{ClientConfig, CommonState, ServerConfig, version};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
 use crate::certificate::{Timeliness, parse, rfc3339, unix_time};
 use crate::issued::IssuedCertificate;
@@ -21,6 +20,7 @@ use crate::managed::CurrentCertificate;
 use crate::verify::{PeerIdentityError, PeerVerifier, explain_handshake, peer_identity};
 use ambit_authority::Validity;
 use ambit_model::WorkloadIdentity;
+use ambit_tls::{RecordFailure, Records, Shaken, Side};
 
 /// The only protocol inside tunnels.
 pub(super) const ALPN: &[u8] = b"h2";
@@ -46,6 +46,16 @@ pub struct ClientTls {
 pub struct ServerTls {
     config: Arc<ServerConfig>,
     generation: u64,
+}
+
+/// A connection on which both sides have proved who they are.
+pub struct SecuredSocket<S> {
+    /// What carries the records.
+    pub socket: S,
+    /// What seals and opens them.
+    pub records: Records,
+    /// Records that came with the end of the handshake.
+    pub early: Vec<u8>,
 }
 
 /// A client whose certificate was verified when it opened its connection.
@@ -110,14 +120,14 @@ impl ClientTls {
         address: IpAddr,
         expected: &WorkloadIdentity,
         stream: S,
-    ) -> Result<client::TlsStream<S>, PeerConnectError>
+    ) -> Result<SecuredSocket<S>, PeerConnectError>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let name = ServerName::IpAddress(address.into());
-        let connecting = TlsConnector::from(Arc::clone(&self.config)).connect(name, stream);
-        let tls = connecting.await.map_err(failed)?;
-        let session = tls.get_ref().1;
+        let connecting = ambit_tls::connect(Arc::clone(&self.config), name, stream);
+        let shaken = connecting.await.map_err(failed)?;
+        let session = shaken.session();
         let found = peer_identity(session.peer_certificates().unwrap_or_default());
         let found = found.map_err(HandshakeError::Identity)?;
         if found != *expected {
@@ -125,7 +135,7 @@ impl ClientTls {
             return Err(PeerConnectError::WrongIdentity { found, expected });
         }
         ensure_http2(session)?;
-        Ok(tls)
+        Ok(secured(shaken)?)
     }
 }
 
@@ -144,20 +154,30 @@ impl ServerTls {
     pub async fn accept<S>(
         &self,
         stream: S,
-    ) -> Result<(server::TlsStream<S>, VerifiedPeer), HandshakeError>
+    ) -> Result<(SecuredSocket<S>, VerifiedPeer), HandshakeError>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let accepting = TlsAcceptor::from(Arc::clone(&self.config)).accept(stream);
-        let tls = accepting.await.map_err(failed)?;
-        let session = tls.get_ref().1;
+        let accepting = ambit_tls::accept(Arc::clone(&self.config), stream);
+        let shaken = accepting.await.map_err(failed)?;
+        let session = shaken.session();
         let peer = VerifiedPeer::new(
             session.peer_certificates().unwrap_or_default(),
             self.generation,
         )?;
         ensure_http2(session)?;
-        Ok((tls, peer))
+        Ok((secured(shaken)?, peer))
     }
+}
+
+fn secured<S, C: Side>(shaken: Shaken<S, C>) -> Result<SecuredSocket<S>, HandshakeError> {
+    let no_keys = |failure: RecordFailure| HandshakeError::Tls(io::Error::other(failure));
+    let (socket, records, early) = shaken.into_parts().map_err(no_keys)?;
+    Ok(SecuredSocket {
+        socket,
+        records,
+        early,
+    })
 }
 
 fn failed(error: io::Error) -> HandshakeError {
@@ -248,6 +268,8 @@ impl TlsConfigs {
         server.alpn_protocols = vec![ALPN.to_vec()];
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
+        // The records after the handshake are sealed and opened by `ambit_tls`.
+        server.enable_secret_extraction = true;
         let mut client = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&version::TLS13])?
             .dangerous()
@@ -256,6 +278,7 @@ impl TlsConfigs {
         client.alpn_protocols = vec![ALPN.to_vec()];
         client.resumption = Resumption::disabled();
         client.enable_sni = false;
+        client.enable_secret_extraction = true;
         Ok(Self {
             server: Arc::new(server),
             client: Arc::new(client),

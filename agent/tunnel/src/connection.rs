@@ -156,6 +156,11 @@ impl<W: Wire> Connection<W> {
         self.session.borrow_mut().leave();
     }
 
+    #[cfg(test)]
+    pub(crate) fn wire(&mut self) -> &mut W {
+        &mut self.wire
+    }
+
     fn poll_next(
         &mut self,
         context: &mut Context<'_>,
@@ -222,7 +227,7 @@ impl<W: Wire> Connection<W> {
     fn receive(&mut self, context: &mut Context<'_>) -> Result<(), TunnelFailure> {
         for _ in 0..READS {
             let session = &self.session;
-            let mut take = |bytes: &[u8]| session.borrow_mut().receive(bytes);
+            let mut take = |pieces: &[&[u8]]| session.borrow_mut().receive(pieces);
             match self.wire.poll_receive(context, &mut take) {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(received) => {
@@ -251,9 +256,9 @@ impl<W: Wire> Connection<W> {
                     return Ok(());
                 }
                 let outgoing = session.outgoing();
-                self.wire.send(&outgoing.urgent)?;
-                self.wire.send(&outgoing.ordered)?;
-                outgoing.clear();
+                for part in outgoing.take() {
+                    self.wire.send(part)?;
+                }
             }
             match self.wire.poll_flush(context) {
                 Poll::Ready(flushed) => {

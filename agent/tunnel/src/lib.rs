@@ -41,6 +41,7 @@ mod frame;
 mod head;
 mod hpack;
 mod session;
+mod spare;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -54,4 +55,4 @@ pub use session::{Delivery, Sink};
 pub use stream::{ForwardFailure, Stream};
 #[cfg(any(test, feature = "testing"))]
 pub use wire::PlainWire;
-pub use wire::{Received, Socket, TlsWire, Wire};
+pub use wire::{Received, Socket, Take, TlsWire, Wire};

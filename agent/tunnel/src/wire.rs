@@ -1,21 +1,27 @@
 //! What carries a tunnel's bytes: TLS over a socket.
 
 use std::cell::RefCell;
-use std::io::{self, BufRead, IoSlice, Write};
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use rustls::Connection;
+use ambit_tls::{LARGEST_RECORD, Opened, Outbox, RecordFailure, Records, Split, split};
+use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::failure::TunnelFailure;
+use crate::spare;
 
 /// The most that one system call reads.
 const READ: usize = 256 << 10;
 
+/// How many records are handed over at once.
+const BATCH: usize = 32;
+
 thread_local! {
-    /// What was just read. One for each thread, so that a tunnel that is at rest has none.
+    /// Room for the beginning of a record that came before, and for what is read after it. One for each thread,
+    /// so that a tunnel that is at rest has none.
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -28,23 +34,26 @@ pub enum Received {
     End,
 }
 
+/// Takes what has come, in pieces.
+pub type Take<'a> = dyn FnMut(&[&[u8]]) -> Result<(), TunnelFailure> + 'a;
+
 /// Carries a tunnel's bytes, in the clear on this side.
 pub trait Wire {
-    /// Reads once, and hands what came to `take`.
+    /// Reads once, and hands what came to `take`, in pieces.
     ///
     /// # Errors
     /// If the network, TLS or `take` fails.
     fn poll_receive(
         &mut self,
         context: &mut Context<'_>,
-        take: &mut dyn FnMut(&[u8]) -> Result<(), TunnelFailure>,
+        take: &mut Take<'_>,
     ) -> Poll<Result<Received, TunnelFailure>>;
 
     /// Takes bytes to be sent. [`Wire::poll_flush`] sends them.
     ///
     /// # Errors
     /// If TLS fails.
-    fn send(&mut self, plaintext: &[u8]) -> io::Result<()>;
+    fn send(&mut self, plaintext: BytesMut) -> io::Result<()>;
 
     /// Sends what was taken.
     ///
@@ -76,54 +85,115 @@ impl Socket for TcpStream {
 /// TLS over a socket, after the handshake.
 pub struct TlsWire<S> {
     socket: S,
-    session: Connection,
+    records: Records,
+    outbox: Outbox,
+    /// What came with the end of the handshake.
+    early: Vec<u8>,
+    /// The beginning of a record, without room for more: most connections wait for most of their time.
+    partial: Vec<u8>,
+}
+
+/// Records that were opened where they were read.
+struct Batch<'a> {
+    pieces: [&'a [u8]; BATCH],
+    filled: usize,
+}
+
+impl<'a> Batch<'a> {
+    const fn new() -> Self {
+        Self {
+            pieces: [&[]; BATCH],
+            filled: 0,
+        }
+    }
+
+    fn push(&mut self, piece: &'a [u8], take: &mut Take<'_>) -> Result<(), TunnelFailure> {
+        if self.filled == BATCH {
+            self.hand_over(take)?;
+        }
+        self.pieces[self.filled] = piece;
+        self.filled += 1;
+        Ok(())
+    }
+
+    fn hand_over(&mut self, take: &mut Take<'_>) -> Result<(), TunnelFailure> {
+        let filled = std::mem::take(&mut self.filled);
+        if filled == 0 {
+            return Ok(());
+        }
+        take(&self.pieces[..filled])
+    }
 }
 
 impl<S: Socket> TlsWire<S> {
-    /// Goes on with a session whose handshake is done.
-    pub fn new(socket: S, session: impl Into<Connection>) -> Self {
-        let mut session = session.into();
-        // The session's own limits count what this side bounds already.
-        session.set_buffer_limit(None);
-        Self { socket, session }
+    /// Goes on after a handshake. `early` came with its end.
+    pub fn new(socket: S, records: Records, early: Vec<u8>) -> Self {
+        Self {
+            socket,
+            records,
+            outbox: Outbox::default(),
+            early,
+            partial: Vec::new(),
+        }
     }
 
-    /// Hands over what TLS has decrypted.
-    fn take_plaintext(
+    #[cfg(test)]
+    pub(crate) fn socket(&mut self) -> &mut S {
+        &mut self.socket
+    }
+
+    /// Opens the complete records of `input`, and keeps what is left.
+    fn open(
         &mut self,
-        take: &mut dyn FnMut(&[u8]) -> Result<(), TunnelFailure>,
+        mut input: &mut [u8],
+        take: &mut Take<'_>,
     ) -> Result<Received, TunnelFailure> {
-        loop {
-            let mut reader = self.session.reader();
-            let length = match reader.fill_buf() {
-                Ok([]) => return Ok(Received::End),
-                Ok(plaintext) => {
-                    take(plaintext)?;
-                    plaintext.len()
+        let mut batch = Batch::new();
+        let ended = loop {
+            let (sealed, rest) = match split(input) {
+                Ok(Split::Record(sealed, rest)) => (sealed, rest),
+                Ok(Split::Partial(rest)) => {
+                    self.partial = rest.to_vec();
+                    break Ok(Received::Bytes);
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return Ok(Received::Bytes);
-                }
-                Err(error) => return Err(error.into()),
+                Err(failure) => break Err(failure),
             };
-            reader.consume(length);
-        }
+            input = rest;
+            match self.records.open(sealed) {
+                Ok(Opened::Data(data)) => batch.push(data, take)?,
+                Ok(Opened::Nothing) => {}
+                Ok(Opened::End) => break Ok(Received::End),
+                Err(failure) => break Err(failure),
+            }
+        };
+        // What came before a failure is delivered.
+        batch.hand_over(take)?;
+        ended.map_err(|failure| self.failed(failure).into())
     }
 
-    fn decrypt(
-        &mut self,
-        mut input: &[u8],
-        take: &mut dyn FnMut(&[u8]) -> Result<(), TunnelFailure>,
-    ) -> Result<Received, TunnelFailure> {
-        let mut received = Received::Bytes;
-        while !input.is_empty() && received == Received::Bytes {
-            self.session.read_tls(&mut input)?;
-            self.session
-                .process_new_packets()
-                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-            received = self.take_plaintext(take)?;
+    fn failed(&mut self, failure: RecordFailure) -> io::Error {
+        self.records.fail(&failure, &mut self.outbox);
+        io::Error::new(io::ErrorKind::InvalidData, failure)
+    }
+
+    fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.outbox.is_empty() {
+            let socket = Pin::new(&mut self.socket);
+            let write = |pieces: &[io::IoSlice<'_>]| match socket.poll_write_vectored(context, pieces) {
+                Poll::Ready(written) => written,
+                Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+            };
+            match self.outbox.write(write) {
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Ok(written) => self.outbox.took(written, spare::give),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.outbox.wait(spare::give);
+                    return Poll::Pending;
+                }
+                Err(error) => return Poll::Ready(Err(error)),
+            }
         }
-        Ok(received)
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -131,45 +201,40 @@ impl<S: Socket> Wire for TlsWire<S> {
     fn poll_receive(
         &mut self,
         context: &mut Context<'_>,
-        take: &mut dyn FnMut(&[u8]) -> Result<(), TunnelFailure>,
+        take: &mut Take<'_>,
     ) -> Poll<Result<Received, TunnelFailure>> {
+        if !self.early.is_empty() {
+            let mut early = std::mem::take(&mut self.early);
+            return Poll::Ready(self.open(&mut early, take));
+        }
         SCRATCH.with_borrow_mut(|scratch| {
-            scratch.resize(READ, 0);
-            let mut buffer = ReadBuf::new(scratch);
-            let read = Pin::new(&mut self.socket).poll_read(context, &mut buffer);
-            ready!(read)?;
-            let filled = buffer.filled().len();
-            Poll::Ready(match filled {
-                0 => Ok(Received::End),
-                _ => self.decrypt(&scratch[..filled], take),
-            })
+            scratch.resize(LARGEST_RECORD + READ, 0);
+            let mut buffer = ReadBuf::new(&mut scratch[LARGEST_RECORD..]);
+            ready!(Pin::new(&mut self.socket).poll_read(context, &mut buffer))?;
+            let end = LARGEST_RECORD + buffer.filled().len();
+            if end == LARGEST_RECORD {
+                return Poll::Ready(Ok(Received::End));
+            }
+            let partial = std::mem::take(&mut self.partial);
+            let start = LARGEST_RECORD - partial.len();
+            scratch[start..LARGEST_RECORD].copy_from_slice(&partial);
+            Poll::Ready(self.open(&mut scratch[start..end], take))
         })
     }
 
-    fn send(&mut self, plaintext: &[u8]) -> io::Result<()> {
-        self.session.writer().write_all(plaintext)
+    fn send(&mut self, plaintext: BytesMut) -> io::Result<()> {
+        let sealed = self.records.seal(plaintext, &mut self.outbox);
+        sealed.map_err(|failure| self.failed(failure))
     }
 
     fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.session.wants_write() {
-            let mut output = Output {
-                socket: &mut self.socket,
-                context,
-            };
-            match self.session.write_tls(&mut output) {
-                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
-                Err(error) => return Poll::Ready(Err(error)),
-            }
-        }
-        Poll::Ready(Ok(()))
+        self.poll_write(context)
     }
 
     fn close(&mut self, context: &mut Context<'_>) {
-        self.session.send_close_notify();
+        self.records.close(&mut self.outbox);
         // The peer sees the end of the stream in any case.
-        let _ = self.poll_flush(context);
+        let _ = self.poll_write(context);
     }
 
     fn limit_unsent(&self, bytes: usize) {
@@ -177,40 +242,11 @@ impl<S: Socket> Wire for TlsWire<S> {
     }
 }
 
-/// A socket as TLS writes to it.
-struct Output<'a, 'b, S> {
-    socket: &'a mut S,
-    context: &'a mut Context<'b>,
-}
-
-impl<S: Socket> Output<'_, '_, S> {
-    fn written(poll: Poll<io::Result<usize>>) -> io::Result<usize> {
-        match poll {
-            Poll::Ready(written) => written,
-            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
-        }
-    }
-}
-
-impl<S: Socket> Write for Output<'_, '_, S> {
-    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        Self::written(Pin::new(&mut *self.socket).poll_write(self.context, data))
-    }
-
-    fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        Self::written(Pin::new(&mut *self.socket).poll_write_vectored(self.context, parts))
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 /// A wire without TLS, for tests: its bytes are seen as they are.
 #[cfg(any(test, feature = "testing"))]
 pub struct PlainWire<S> {
     socket: S,
-    outgoing: bytes::BytesMut,
+    outgoing: BytesMut,
 }
 
 #[cfg(any(test, feature = "testing"))]
@@ -219,7 +255,7 @@ impl<S> PlainWire<S> {
     pub fn new(socket: S) -> Self {
         Self {
             socket,
-            outgoing: bytes::BytesMut::new(),
+            outgoing: BytesMut::new(),
         }
     }
 }
@@ -229,19 +265,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire for PlainWire<S> {
     fn poll_receive(
         &mut self,
         context: &mut Context<'_>,
-        take: &mut dyn FnMut(&[u8]) -> Result<(), TunnelFailure>,
+        take: &mut Take<'_>,
     ) -> Poll<Result<Received, TunnelFailure>> {
         let mut scratch = [0; 16 << 10];
         let mut buffer = ReadBuf::new(&mut scratch);
         ready!(Pin::new(&mut self.socket).poll_read(context, &mut buffer))?;
         match buffer.filled() {
             [] => Poll::Ready(Ok(Received::End)),
-            filled => Poll::Ready(take(filled).map(|()| Received::Bytes)),
+            filled => Poll::Ready(take(&[filled]).map(|()| Received::Bytes)),
         }
     }
 
-    fn send(&mut self, plaintext: &[u8]) -> io::Result<()> {
-        self.outgoing.extend_from_slice(plaintext);
+    fn send(&mut self, plaintext: BytesMut) -> io::Result<()> {
+        self.outgoing.extend_from_slice(&plaintext);
         Ok(())
     }
 

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+use tokio::io::duplex;
 
 use super::ca::{TestCa, ready};
 use super::{HOUR, Root, eventually, identity};
@@ -24,7 +24,7 @@ async fn web_and_db(identities: &Identities) -> (WorkloadCertificates, WorkloadC
     (web, db)
 }
 
-/// Performs a tunnel's handshake with a workload that must be `expected`, and sends a byte back.
+/// Performs a tunnel's handshake with a workload that must be `expected`.
 async fn tunnel(
     from: &WorkloadCertificates,
     to: &WorkloadCertificates,
@@ -33,15 +33,11 @@ async fn tunnel(
     let (near, far) = duplex(64 * 1024);
     let (client, server) = (from.client().unwrap(), to.server().unwrap());
     let accept = async {
-        let (mut tls, peer) = server.accept(far).await?;
-        let sent = tls.write_all(b"x").await;
-        sent.map_err(crate::HandshakeError::Tls)?;
+        let (_, peer) = server.accept(far).await?;
         Ok(peer)
     };
     let connect = async {
-        let mut tls = client.connect(ANYWHERE, expected, near).await?;
-        let read = tls.read_u8().await;
-        read.map_err(|error| PeerConnectError::Handshake(error.into()))?;
+        client.connect(ANYWHERE, expected, near).await?;
         Ok(())
     };
     let (accepted, connected): (Result<_, PeerConnectError>, Result<(), PeerConnectError>) =

@@ -342,9 +342,8 @@ async fn shake_hands(
 ) -> Result<TlsWire<TcpStream>, TunnelError> {
     let address = peer.address;
     let connecting = tls.connect(address.ip(), &peer.identity, stream);
-    let stream = connecting.await.map_err(|error| refused(address, error))?;
-    let (socket, session) = stream.into_inner();
-    Ok(TlsWire::new(socket, session))
+    let shaken = connecting.await.map_err(|error| refused(address, error))?;
+    Ok(TlsWire::new(shaken.socket, shaken.records, shaken.early))
 }
 
 /// Waits for the answer to a CONNECT.

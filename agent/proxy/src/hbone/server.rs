@@ -124,12 +124,12 @@ async fn handshake(
 ) -> Result<(TlsWire<TcpStream>, VerifiedPeer), Refusal> {
     let server = pod.certificates.server()?;
     let limit = pod.limits.handshake_timeout;
-    let (stream, peer) = match tokio::time::timeout(limit, server.accept(stream)).await {
+    let (shaken, peer) = match tokio::time::timeout(limit, server.accept(stream)).await {
         Ok(accepted) => accepted.map_err(not_accepted)?,
         Err(_) => return Err(Refusal::HandshakeTimedOut(limit)),
     };
-    let (socket, session) = stream.into_inner();
-    Ok((TlsWire::new(socket, session), peer))
+    let wire = TlsWire::new(shaken.socket, shaken.records, shaken.early);
+    Ok((wire, peer))
 }
 
 fn not_accepted(error: HandshakeError) -> Refusal {

@@ -4,13 +4,13 @@
 //! applications' sockets, and the streams stand in line. A stream that had little to send so far goes
 //! before those with a backlog, so that a small request does not wait for all the downloads beside it.
 
-use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
 use crate::frame::StreamId;
+use crate::spare;
 
 /// The least and the most that may wait.
 const LEAST_ROOM: usize = 4 << 10;
@@ -30,11 +30,6 @@ const LEAST_SLICE: usize = 2 << 10;
 
 /// The most that frames without payload may take before the peer has to read (PING and SETTINGS are answered).
 pub(crate) const MOST_URGENT: usize = 64 << 10;
-
-thread_local! {
-    /// The buffer that the last connection has handed on.
-    static SPARE: RefCell<Option<BytesMut>> = const { RefCell::new(None) };
-}
 
 /// Frames in the order in which they are sent.
 #[derive(Debug)]
@@ -69,20 +64,18 @@ impl Outgoing {
     /// Returns the buffer of what goes in order, with room for `bytes` more.
     pub(crate) fn room_for(&mut self, bytes: usize) -> &mut BytesMut {
         if self.ordered.capacity() == 0 {
-            self.ordered = SPARE.take().unwrap_or_default();
+            self.ordered = spare::take();
         }
         self.ordered.reserve(bytes);
         &mut self.ordered
     }
 
-    /// Forgets what was handed on. A connection at rest has no buffers.
-    pub(crate) fn clear(&mut self) {
-        self.urgent = BytesMut::new();
-        let mut buffer = std::mem::take(&mut self.ordered);
-        buffer.clear();
-        if buffer.capacity() > 0 {
-            SPARE.set(Some(buffer));
-        }
+    /// Hands on what waits, in the order in which it is sent. A connection at rest has no buffers.
+    pub(crate) fn take(&mut self) -> [BytesMut; 2] {
+        [
+            std::mem::take(&mut self.urgent),
+            std::mem::take(&mut self.ordered),
+        ]
     }
 
     /// How much a stream may add now.

@@ -1,12 +1,13 @@
 //! What a peer sends: frames out of bytes. DATA is handed to its stream in pieces, as it comes; what the other
 //! frames change is in [`super::heads`] and [`super::control`].
 
+use std::io::IoSlice;
 use std::time::Instant;
 
 use bytes::BytesMut;
 
 use super::heads::HeaderBlock;
-use super::stream::{Received, Stream};
+use super::stream::{GATHERED, Received, Stream};
 use super::{LARGEST_FRAME, RAISE_AT, Role, Session};
 use crate::failure::TunnelFailure;
 use crate::flood::{Flooded, Nuisance};
@@ -54,6 +55,35 @@ struct DataFrame {
     is_padded: bool,
 }
 
+/// Payload of one stream that has come, and was not copied yet.
+struct Run<'a> {
+    stream: StreamId,
+    parts: [IoSlice<'a>; GATHERED],
+    filled: usize,
+}
+
+impl<'a> Run<'a> {
+    fn new() -> Self {
+        Self {
+            stream: StreamId::CONNECTION,
+            parts: [IoSlice::new(&[]); GATHERED],
+            filled: 0,
+        }
+    }
+
+    fn has_room_for(&self, stream: StreamId) -> bool {
+        self.filled == 0 || (self.stream == stream && self.filled < GATHERED)
+    }
+
+    fn push(&mut self, stream: StreamId, payload: &'a [u8]) {
+        if !payload.is_empty() {
+            self.stream = stream;
+            self.parts[self.filled] = IoSlice::new(payload);
+            self.filled += 1;
+        }
+    }
+}
+
 impl FrameReader {
     pub(super) fn new(role: Role) -> Self {
         let place = match role {
@@ -75,18 +105,38 @@ impl From<Flooded> for TunnelFailure {
 }
 
 impl Session {
-    /// Takes in bytes from the peer. [`Session::deliver`] has to follow.
+    /// Takes in bytes from the peer, in pieces. [`Session::deliver`] has to follow.
     ///
     /// # Errors
     /// [`TunnelFailure`] that ends the connection.
-    pub(crate) fn receive(&mut self, mut input: &[u8]) -> Result<(), TunnelFailure> {
+    pub(crate) fn receive(&mut self, pieces: &[&[u8]]) -> Result<(), TunnelFailure> {
+        let mut run = Run::new();
+        let mut pieces = pieces.iter();
+        let taken = pieces.try_for_each(|piece| self.receive_piece(piece, &mut run));
+        self.settle(&mut run);
+        taken
+    }
+
+    fn receive_piece<'a>(
+        &mut self,
+        mut input: &'a [u8],
+        run: &mut Run<'a>,
+    ) -> Result<(), TunnelFailure> {
         while !input.is_empty() {
             let place = std::mem::replace(&mut self.reader.place, Place::Skip(0));
-            let (next, rest) = self.step(place, input)?;
+            let (next, rest) = self.step(place, input, run)?;
             self.reader.place = next;
             input = rest;
         }
         Ok(())
+    }
+
+    /// Lets a stream have its payload.
+    fn settle(&mut self, run: &mut Run<'_>) {
+        let filled = std::mem::take(&mut run.filled);
+        if let Some(stream) = self.streams.get_mut(&run.stream) {
+            stream.receiving.take_in(&run.parts[..filled]);
+        }
     }
 
     /// Takes some of `input`, which is not empty, and returns the rest.
@@ -94,6 +144,7 @@ impl Session {
         &mut self,
         place: Place,
         input: &'a [u8],
+        run: &mut Run<'a>,
     ) -> Result<(Place, &'a [u8]), TunnelFailure> {
         match place {
             Place::Preface(done) => {
@@ -127,7 +178,7 @@ impl Session {
                 self.control(head, &payload)?;
                 Ok((next_head(), &input[now..]))
             }
-            Place::Data(frame) => self.data(frame, input),
+            Place::Data(frame) => self.data(frame, input, run),
             Place::Skip(left) => {
                 let now = left.min(input.len());
                 let next = if left == now {
@@ -227,6 +278,7 @@ impl Session {
         &mut self,
         mut frame: DataFrame,
         input: &'a [u8],
+        run: &mut Run<'a>,
     ) -> Result<(Place, &'a [u8]), TunnelFailure> {
         let mut rest = input;
         if frame.is_padded {
@@ -239,7 +291,7 @@ impl Session {
                     .ok_or(TunnelFailure::protocol(
                         "the padding is longer than the frame",
                     ))?;
-            self.take_in(frame.stream, &[], 1)?;
+            self.take_in(frame.stream, &[], 1, run)?;
             rest = after;
         }
         let (payload, after) = rest.split_at(frame.payload.min(rest.len()));
@@ -248,10 +300,10 @@ impl Session {
         if frame.payload == 0 {
             frame.padding -= padding;
             rest = &after[padding..];
-            self.take_in(frame.stream, payload, padding)?;
+            self.take_in(frame.stream, payload, padding, run)?;
         } else {
             rest = after;
-            self.take_in(frame.stream, payload, 0)?;
+            self.take_in(frame.stream, payload, 0, run)?;
         }
         if frame.payload == 0 && frame.padding == 0 {
             self.end_data(frame);
@@ -260,17 +312,22 @@ impl Session {
         Ok((Place::Data(frame), rest))
     }
 
-    fn take_in(
+    fn take_in<'a>(
         &mut self,
         id: StreamId,
-        payload: &[u8],
+        payload: &'a [u8],
         padding: usize,
+        run: &mut Run<'a>,
     ) -> Result<(), TunnelFailure> {
         if let Some(stream) = self.streams.get_mut(&id)
             && matches!(stream.receiving.state, Received::Open)
         {
             self.flood.carried(payload.len());
-            stream.receive(payload, padding)?;
+            stream.receive(payload.len(), padding)?;
+            if !run.has_room_for(id) {
+                self.settle(run);
+            }
+            run.push(id, payload);
             self.touch(id);
         }
         Ok(())

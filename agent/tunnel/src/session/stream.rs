@@ -23,7 +23,7 @@ const FIRST_BUFFER: usize = 1 << 10;
 const LARGEST_BUFFER: usize = 64 << 10;
 
 /// How many buffers one call writes.
-const GATHERED: usize = 16;
+pub(super) const GATHERED: usize = 32;
 
 /// Where a stream's bytes are written as they come, without waiting for a task.
 pub trait Sink {
@@ -186,35 +186,18 @@ impl Stream {
         wakers.into_iter().flatten().for_each(Waker::wake);
     }
 
-    /// Takes in payload. `padding` is discarded.
+    /// Counts payload, which [`Receiving::take_in`] gets next. `padding` is discarded.
     ///
     /// # Errors
     /// If the peer has sent more than its window allows.
-    pub(crate) fn receive(&mut self, data: &[u8], padding: usize) -> Result<(), TunnelFailure> {
+    pub(crate) fn receive(&mut self, payload: usize, padding: usize) -> Result<(), TunnelFailure> {
         let receiving = &mut self.receiving;
-        receiving.window -= (data.len() + padding) as i64;
+        receiving.window -= (payload + padding) as i64;
         if receiving.window < 0 {
             return Err(TunnelFailure::flow_control());
         }
         receiving.pinched |= receiving.window < (receiving.target / 8) as i64;
         receiving.unannounced += padding;
-        if receiving.sink_failed.is_some() {
-            receiving.unannounced += data.len();
-            return Ok(());
-        }
-        receiving.held += data.len();
-        let mut rest = data;
-        if let Some(last) = receiving.waiting.back_mut() {
-            let room = (last.capacity() - last.len()).min(rest.len());
-            last.extend_from_slice(&rest[..room]);
-            rest = &rest[room..];
-        }
-        if !rest.is_empty() {
-            let size = receiving.held.clamp(FIRST_BUFFER, LARGEST_BUFFER);
-            let mut buffer = BytesMut::with_capacity(size.max(rest.len()));
-            buffer.extend_from_slice(rest);
-            receiving.waiting.push_back(buffer);
-        }
         Ok(())
     }
 
@@ -290,6 +273,48 @@ impl Receiving {
             Received::Open => None,
             Received::Ended => Some(Delivery::Ended),
             Received::Failed(failure) => Some(Delivery::Failed(failure.clone())),
+        }
+    }
+
+    /// Takes in payload. What the sink takes at once is not copied.
+    pub(crate) fn take_in(&mut self, parts: &[IoSlice<'_>]) {
+        let all: usize = parts.iter().map(|part| part.len()).sum();
+        let mut written = 0;
+        if self.held == 0
+            && all > 0
+            && let Some(sink) = &self.sink
+        {
+            match sink.write(parts) {
+                Ok(bytes) => written = bytes,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => self.discard(error.kind()),
+            }
+        }
+        if self.sink_failed.is_some() {
+            written = all;
+        }
+        self.unannounced += written;
+        for part in parts {
+            let skipped = written.min(part.len());
+            written -= skipped;
+            self.keep(&part[skipped..]);
+        }
+    }
+
+    /// Lets payload wait.
+    fn keep(&mut self, data: &[u8]) {
+        self.held += data.len();
+        let mut rest = data;
+        if let Some(last) = self.waiting.back_mut() {
+            let room = (last.capacity() - last.len()).min(rest.len());
+            last.extend_from_slice(&rest[..room]);
+            rest = &rest[room..];
+        }
+        if !rest.is_empty() {
+            let size = self.held.clamp(FIRST_BUFFER, LARGEST_BUFFER);
+            let mut buffer = BytesMut::with_capacity(size.max(rest.len()));
+            buffer.extend_from_slice(rest);
+            self.waiting.push_back(buffer);
         }
     }
 

@@ -3,6 +3,7 @@
 mod abuse;
 mod peers;
 mod streams;
+mod tls;
 
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
@@ -13,8 +14,8 @@ use tokio::io::{DuplexStream, ReadBuf, duplex};
 use tokio::task::{LocalSet, spawn_local};
 
 use crate::{
-    Connection, Incoming, KeepAlive, Opener, PlainWire, Responder, Stream, StreamFailure, accept,
-    connect,
+    Connection, Incoming, KeepAlive, Opener, PlainWire, Responder, Stream, StreamFailure, Wire,
+    accept, connect,
 };
 
 /// What the network between the two sides holds.
@@ -87,7 +88,9 @@ async fn serve(mut connection: PlainConnection) {
     while let Ok(Some(_)) = connection.next().await {}
 }
 
-fn requests(mut connection: PlainConnection) -> tokio::sync::mpsc::UnboundedReceiver<Responder> {
+fn requests<W: Wire + 'static>(
+    mut connection: Connection<W>,
+) -> tokio::sync::mpsc::UnboundedReceiver<Responder> {
     let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
     spawn_local(async move {
         while let Ok(Some(incoming)) = connection.next().await {
