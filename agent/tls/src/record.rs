@@ -181,7 +181,10 @@ pub fn split(input: &mut [u8]) -> Result<Split<'_>, RecordFailure> {
 }
 
 impl Records {
-    pub(crate) fn new(secrets: ExtractedSecrets, schedule: Schedule) -> Result<Self, RecordFailure> {
+    pub(crate) fn new(
+        secrets: ExtractedSecrets,
+        schedule: Schedule,
+    ) -> Result<Self, RecordFailure> {
         Ok(Self {
             sealing: Key::new(secrets.tx)?,
             opening: Key::new(secrets.rx)?,

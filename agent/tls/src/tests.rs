@@ -9,8 +9,8 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{
-    AlertDescription, CipherSuite, ClientConfig, ClientConnection, Connection, Error, RootCertStore,
-    ServerConfig, ServerConnection, version,
+    AlertDescription, CipherSuite, ClientConfig, ClientConnection, Connection, Error,
+    RootCertStore, ServerConfig, ServerConnection, version,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
@@ -74,7 +74,11 @@ fn run<T>(test: impl Future<Output = T>) -> T {
 }
 
 /// Lets rustls shake hands, and send `first` as soon as it may.
-async fn shake(mut peer: Connection, mut far: DuplexStream, first: &[u8]) -> io::Result<Connection> {
+async fn shake(
+    mut peer: Connection,
+    mut far: DuplexStream,
+    first: &[u8],
+) -> io::Result<Connection> {
     let mut sent_first = false;
     loop {
         if !peer.is_handshaking() && !std::mem::replace(&mut sent_first, true) {
@@ -170,7 +174,7 @@ impl Link {
         Ok(data)
     }
 
-    fn from_peer(&mut self, data: &[u8]) -> Vec<u8> {
+    fn by_peer(&mut self, data: &[u8]) -> Vec<u8> {
         self.peer.writer().write_all(data).unwrap();
         let mut out = Vec::new();
         while self.peer.wants_write() {
@@ -182,7 +186,7 @@ impl Link {
     fn pass_both_ways(&mut self, data: &[u8]) {
         let sealed = self.sealed(data);
         assert!(self.at_peer(&sealed).unwrap() == data);
-        let sealed = self.from_peer(data);
+        let sealed = self.by_peer(data);
         assert!(opened(&mut self.ours, &sealed).unwrap() == data);
     }
 }
@@ -210,7 +214,11 @@ fn drain(outbox: &mut Outbox) -> Vec<u8> {
 }
 
 /// Opens records up to the end or a failure; the data before it is in `into`.
-fn open_into(records: &mut Records, bytes: &[u8], into: &mut Vec<u8>) -> Result<bool, RecordFailure> {
+fn open_into(
+    records: &mut Records,
+    bytes: &[u8],
+    into: &mut Vec<u8>,
+) -> Result<bool, RecordFailure> {
     let mut bytes = bytes.to_vec();
     let mut input = &mut bytes[..];
     loop {
@@ -257,13 +265,7 @@ fn data_passes_both_ways_with_every_cipher_and_in_both_roles() {
             let early = std::mem::take(&mut link.early);
             assert_eq!(!early.is_empty(), side == Ours::Client);
             assert!(opened(&mut link.ours, &early).unwrap().is_empty());
-            for length in [
-                1,
-                MOST_CONTENT - 1,
-                MOST_CONTENT,
-                MOST_CONTENT + 1,
-                300_000,
-            ] {
+            for length in [1, MOST_CONTENT - 1, MOST_CONTENT, MOST_CONTENT + 1, 300_000] {
                 link.pass_both_ways(&payload(length));
             }
         }
@@ -313,8 +315,12 @@ fn a_client_that_is_refused_is_told_why() {
         let calling = async {
             // It does not verify the server's certificate before its own is refused.
             let mut client = client;
-            client.dangerous().set_certificate_verifier(Arc::new(Anyone));
-            let mut peer: Connection = ClientConnection::new(Arc::new(client), name()).unwrap().into();
+            client
+                .dangerous()
+                .set_certificate_verifier(Arc::new(Anyone));
+            let mut peer: Connection = ClientConnection::new(Arc::new(client), name())
+                .unwrap()
+                .into();
             loop {
                 let mut out = Vec::new();
                 while peer.wants_write() {
@@ -376,7 +382,9 @@ impl rustls::client::danger::ServerCertVerifier for Anyone {
 
     fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
         let provider = aws_lc_rs::default_provider();
-        provider.signature_verification_algorithms.supported_schemes()
+        provider
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }
 
@@ -384,7 +392,12 @@ impl rustls::client::danger::ServerCertVerifier for Anyone {
 fn a_handshake_that_is_cut_off_or_garbled_fails() {
     let (_, server) = configs(SUITES[1]);
     let server = Arc::new(server);
-    for garbage in [&b""[..], b"GET / HTTP/1.1\r\n\r\n", &[22, 3, 1, 255, 255], &[22, 3, 1, 0, 4, 1, 0, 0, 0]] {
+    for garbage in [
+        &b""[..],
+        b"GET / HTTP/1.1\r\n\r\n",
+        &[22, 3, 1, 255, 255],
+        &[22, 3, 1, 0, 4, 1, 0, 0, 0],
+    ] {
         let (near, mut far) = duplex(1 << 20);
         run(far.write_all(garbage)).unwrap();
         run(far.shutdown()).unwrap();
@@ -427,13 +440,13 @@ proptest! {
                 }
                 Act::PeerSends(length) => {
                     let data = payload(length);
-                    let sealed = link.from_peer(&data);
+                    let sealed = link.by_peer(&data);
                     prop_assert!(opened(&mut link.ours, &sealed).unwrap() == data);
                 }
                 Act::PeerUpdates => {
                     // rustls asks for an update of this side, too.
                     link.peer.refresh_traffic_keys().unwrap();
-                    let sealed = link.from_peer(b"x");
+                    let sealed = link.by_peer(b"x");
                     prop_assert_eq!(opened(&mut link.ours, &sealed).unwrap(), b"x");
                     let answer = link.sealed(b"y");
                     prop_assert_eq!(lengths(&answer), [5 + 5 + 17, 5 + 1 + 17]);
@@ -459,7 +472,7 @@ proptest! {
         let data = payload(sizes.iter().sum());
         let mut rest = &data[..];
         for size in sizes {
-            bytes.extend(link.from_peer(&rest[..size]));
+            bytes.extend(link.by_peer(&rest[..size]));
             rest = &rest[size..];
         }
         let index = at.index(bytes.len());
@@ -477,14 +490,17 @@ proptest! {
 fn records_that_are_left_out_repeated_or_exchanged_do_not_decrypt() {
     for order in [&[1][..], &[0, 0], &[0, 2], &[1, 0], &[0, 1, 1]] {
         let mut link = Link::new(Ours::Server, SUITES[1]);
-        let records = [b"a", b"b", b"c"].map(|data| link.from_peer(data));
+        let records = [b"a", b"b", b"c"].map(|data| link.by_peer(data));
         let bytes: Vec<u8> = order.iter().flat_map(|&at| records[at].clone()).collect();
         let mut data = Vec::new();
         let failure = open_into(&mut link.ours, &bytes, &mut data).unwrap_err();
-        assert!(matches!(failure, RecordFailure::Forged), "{order:?}: {failure}");
+        assert!(
+            matches!(failure, RecordFailure::Forged),
+            "{order:?}: {failure}"
+        );
         assert!(b"abc".starts_with(&data[..]));
         link.ours.fail(&failure, &mut link.outbox);
-        let more = link.from_peer(b"more");
+        let more = link.by_peer(b"more");
         let told = drain(&mut link.outbox);
         let alert = Error::AlertReceived(AlertDescription::BadRecordMac);
         assert_eq!(link.at_peer(&told).unwrap_err(), alert);
@@ -500,9 +516,9 @@ fn a_close_ends_one_direction() {
         let mut link = Link::new(side, SUITES[1]);
         let early = std::mem::take(&mut link.early);
         opened(&mut link.ours, &early).unwrap();
-        let mut bytes = link.from_peer(b"last");
+        let mut bytes = link.by_peer(b"last");
         link.peer.send_close_notify();
-        bytes.extend(link.from_peer(b""));
+        bytes.extend(link.by_peer(b""));
         bytes.extend(b"what comes after it is ignored");
         let mut data = Vec::new();
         assert!(open_into(&mut link.ours, &bytes, &mut data).unwrap());
@@ -583,20 +599,38 @@ fn updates(times: usize, by: &mut Records) -> Vec<u8> {
 
 const REFUSED: [(&str, Forge); 24] = [
     ("an unprotected alert", |_| vec![ALERT, 3, 3, 0, 2, 1, 0]),
-    ("an unprotected handshake", |_| vec![HANDSHAKE, 3, 3, 0, 5, 24, 0, 0, 1, 0]),
-    ("an unprotected change_cipher_spec", |_| vec![20, 3, 3, 0, 1, 1]),
+    ("an unprotected handshake", |_| {
+        vec![HANDSHAKE, 3, 3, 0, 5, 24, 0, 0, 1, 0]
+    }),
+    ("an unprotected change_cipher_spec", |_| {
+        vec![20, 3, 3, 0, 1, 1]
+    }),
     ("a protected change_cipher_spec", |by| by.forge(20, &[1])),
     ("an unknown type", |by| by.forge(99, b"x")),
     ("no type at all", |by| by.forge(0, &[0; 9])),
-    ("a body without room for a tag", |_| [&[DATA, 3, 3, 0, 15][..], &[0; 15]].concat()),
-    ("a body that is too long", |_| [&[DATA, 3, 3, 0x41, 0x01][..], &[0; 0x4101]].concat()),
+    ("a body without room for a tag", |_| {
+        [&[DATA, 3, 3, 0, 15][..], &[0; 15]].concat()
+    }),
+    ("a body that is too long", |_| {
+        [&[DATA, 3, 3, 0x41, 0x01][..], &[0; 0x4101]].concat()
+    }),
     ("too much data", |by| by.forge(DATA, &[1; MOST_CONTENT + 1])),
-    ("too much padding", |by| by.forge(0, &[&[1; MOST_CONTENT][..], &[DATA]].concat())),
+    ("too much padding", |by| {
+        by.forge(0, &[&[1; MOST_CONTENT][..], &[DATA]].concat())
+    }),
     ("a Finished", |by| by.forge(HANDSHAKE, &[20, 0, 0, 1, 0])),
-    ("a request for a certificate", |by| by.forge(HANDSHAKE, &[13, 0, 0, 3, 0, 0, 0])),
-    ("an unknown key update", |by| by.forge(HANDSHAKE, &[24, 0, 0, 1, 2])),
-    ("a long key update", |by| by.forge(HANDSHAKE, &[24, 0, 0, 2, 0, 0])),
-    ("an empty key update", |by| by.forge(HANDSHAKE, &[24, 0, 0, 0])),
+    ("a request for a certificate", |by| {
+        by.forge(HANDSHAKE, &[13, 0, 0, 3, 0, 0, 0])
+    }),
+    ("an unknown key update", |by| {
+        by.forge(HANDSHAKE, &[24, 0, 0, 1, 2])
+    }),
+    ("a long key update", |by| {
+        by.forge(HANDSHAKE, &[24, 0, 0, 2, 0, 0])
+    }),
+    ("an empty key update", |by| {
+        by.forge(HANDSHAKE, &[24, 0, 0, 0])
+    }),
     ("a message after a key update", |by| {
         by.forge(HANDSHAKE, &[24, 0, 0, 1, 0, 24, 0, 0, 1, 0])
     }),
@@ -604,9 +638,13 @@ const REFUSED: [(&str, Forge); 24] = [
     ("data within a message", |by| {
         [by.forge(HANDSHAKE, &[24, 0]), by.forge(DATA, b"x")].concat()
     }),
-    ("a message that is too long", |by| by.forge(HANDSHAKE, &[4, 1, 0, 0, 0])),
+    ("a message that is too long", |by| {
+        by.forge(HANDSHAKE, &[4, 1, 0, 0, 0])
+    }),
     ("a short alert", |by| by.forge(ALERT, &[1])),
-    ("an alert of an unknown level", |by| by.forge(ALERT, &[3, 0])),
+    ("an alert of an unknown level", |by| {
+        by.forge(ALERT, &[3, 0])
+    }),
     ("a fatal alert", |by| by.forge(ALERT, &[2, 80])),
     ("too many warnings", |by| repeated(5, ALERT, &[1, 90], by)),
     ("too many key updates", |by| updates(33, by)),

@@ -179,10 +179,11 @@ impl<S: Socket> TlsWire<S> {
     fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.outbox.is_empty() {
             let socket = Pin::new(&mut self.socket);
-            let write = |pieces: &[io::IoSlice<'_>]| match socket.poll_write_vectored(context, pieces) {
-                Poll::Ready(written) => written,
-                Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
-            };
+            let write =
+                |pieces: &[io::IoSlice<'_>]| match socket.poll_write_vectored(context, pieces) {
+                    Poll::Ready(written) => written,
+                    Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+                };
             match self.outbox.write(write) {
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Ok(written) => self.outbox.took(written, spare::give),

@@ -72,23 +72,26 @@ fn streams_pass_both_ways_whatever_the_network_takes_at_once() {
             for _ in 0..8 {
                 streams.push(pair.stream().await);
             }
-            let transfers = streams.into_iter().enumerate().map(|(number, (near, far))| {
-                let (up, down) = (payload(300_000 + number), payload(200_000 - number));
-                spawn_local(async move {
-                    let send = async |stream: &Stream, data: &[u8]| {
-                        send(stream, data).await.unwrap();
-                        stream.finish();
-                    };
-                    let (_, _, at_far, at_near) = tokio::join!(
-                        send(&near, &up),
-                        send(&far, &down),
-                        receive(&far),
-                        receive(&near)
-                    );
-                    assert!(at_far.0 == up && at_far.1.is_ok());
-                    assert!(at_near.0 == down && at_near.1.is_ok());
-                })
-            });
+            let transfers = streams
+                .into_iter()
+                .enumerate()
+                .map(|(number, (near, far))| {
+                    let (up, down) = (payload(300_000 + number), payload(200_000 - number));
+                    spawn_local(async move {
+                        let send = async |stream: &Stream, data: &[u8]| {
+                            send(stream, data).await.unwrap();
+                            stream.finish();
+                        };
+                        let (_, _, at_far, at_near) = tokio::join!(
+                            send(&near, &up),
+                            send(&far, &down),
+                            receive(&far),
+                            receive(&near)
+                        );
+                        assert!(at_far.0 == up && at_far.1.is_ok());
+                        assert!(at_near.0 == down && at_near.1.is_ok());
+                    })
+                });
             for transfer in transfers.collect::<Vec<_>>() {
                 transfer.await.unwrap();
             }
@@ -171,7 +174,12 @@ fn what_came_before_a_forged_record_is_delivered_and_the_tunnel_ends() {
         };
         let far = driving.await;
         let socket = connection.wire().socket();
-        socket.write_all(&[23, 3, 3, 0, 17, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).await.unwrap();
+        socket
+            .write_all(&[
+                23, 3, 3, 0, 17, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+            ])
+            .await
+            .unwrap();
         let (rest, failed) = receive(&far).await;
         assert!(rest.is_empty());
         let Err(StreamFailure::Tunnel(TunnelFailure::Io(error))) = failed else {
