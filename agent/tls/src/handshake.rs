@@ -73,7 +73,7 @@ pub struct Shaken<S, C> {
 }
 
 impl<S, C: Side> Shaken<S, C> {
-    /// What was agreed, and with whom.
+    /// What was agreed, and the certificates of the peer.
     pub fn session(&self) -> &CommonState {
         &self.session
     }
