@@ -4,10 +4,12 @@
 //! before; dropping a relay resets both sides at once. A reader that is slow slows down the writer: little is
 //! kept in between.
 
+mod ahead;
 mod departure;
 mod drain;
 mod ending;
 mod meter;
+mod socket;
 mod tcp;
 mod tunnel;
 
@@ -16,10 +18,12 @@ use std::time::Duration;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
-pub use departure::departed;
+pub use ahead::Ahead;
+pub use departure::{departed, left_and_unmoved};
 pub use drain::{Drained, STALLED_AFTER, drain_then, stalled};
 pub use ending::{Party, RelayEnd};
 pub use meter::Meter;
+pub use socket::Socket;
 pub use tcp::relay_tcp;
 pub use tunnel::relay;
 

@@ -40,7 +40,7 @@ impl Chain {
         let (counted, known) = (Rc::clone(&meter), Rc::clone(&closed));
         let relay = spawn_local(async move {
             let has_closed = |party, _: &TcpStream| known.get() == Some(party);
-            relay_tcp(accepted, dialled, &counted, has_closed).await
+            relay_tcp(accepted, dialled, Ahead::default(), &counted, has_closed).await
         });
         Self {
             client,

@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use ambit_account::NodeAccount;
 use ambit_tunnel::{Incoming, KeepAlive, PlainWire, accept, connect};
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio::time::{pause, timeout};
 
 use super::*;
+use crate::STALLED_AFTER;
 
 /// How long a test waits for something that has to happen.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -44,7 +46,7 @@ impl Chain {
             let closed = Rc::clone(&closed);
             spawn_local(async move {
                 let has_closed = |_: &TcpStream| closed.get() == Some(party);
-                relay(socket, stream, party, &meter, has_closed).await
+                relay(socket, stream, party, Ahead::default(), &meter, has_closed).await
             })
         };
         let relays = [
