@@ -7,6 +7,8 @@
 //! | `/endless` | bytes until the client is gone |
 //! | `/break/N/M` | M of the N bytes that the head promises, then the end: `close` with everything read |
 //! | `/unread/N/M` | the same, with a part of the request unread: the kernel sends a reset |
+//! | `/cut/N` | N bytes of an answer without a length, and then a reset, as for `/unread` |
+//! | `/upgraded/N` | the same, of another protocol, to a request that asks for it |
 //! | `/killed/N/M` | the same, by a process of its own that is killed |
 //! | `/early` | 413 while the request's body is still coming, then a close with the body unread |
 //! | `/ignored` | nothing; the body is never read |
@@ -117,6 +119,17 @@ fn serve(mut stream: TcpStream) -> io::Result<()> {
             }
             ["unread", promised, sent] => {
                 part(&mut stream, number(promised)?, number(sent)?)?;
+                return wait_for_unread(&stream);
+            }
+            ["cut", sent] => {
+                write!(stream, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")?;
+                send(&mut stream, number(sent)?)?;
+                return wait_for_unread(&stream);
+            }
+            ["upgraded", sent] => {
+                let head = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade";
+                write!(stream, "{head}\r\nUpgrade: source\r\n\r\n")?;
+                send(&mut stream, number(sent)?)?;
                 return wait_for_unread(&stream);
             }
             ["killed", promised, sent] => return kill(stream, promised, sent),
