@@ -11,6 +11,8 @@ mod ending;
 mod meter;
 mod socket;
 mod tcp;
+#[cfg(test)]
+mod testing;
 mod tunnel;
 
 use std::time::Duration;
