@@ -7,7 +7,7 @@ use std::time::Duration;
 use ambit_account::NodeAccount;
 use ambit_tunnel::{Incoming, KeepAlive, PlainWire, accept, connect};
 use socket2::SockRef;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadBuf, duplex};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{pause, timeout};
@@ -180,6 +180,12 @@ fn what_was_read_ahead_is_overtaken_by_policy() {
             .await
         });
         client.readable().await.unwrap();
+        // Then only this direction can tell.
+        client.shutdown().await.unwrap();
+        let mut end = ReadBuf::uninit(&mut []);
+        poll_fn(|context| far.poll_read(context, &mut end))
+            .await
+            .unwrap();
         drop(far);
         let end = relaying.await.unwrap();
         assert_eq!(end, RelayEnd::StreamReset(ErrorCode::CANCEL.0));
