@@ -7,6 +7,8 @@
 //! | `/endless` | bytes until the client is gone |
 //! | `/break/N/M` | M of the N bytes that the head promises, then the end: `close` with everything read |
 //! | `/unread/N/M` | the same, with a part of the request unread: the kernel sends a reset |
+//! | `/cut/N` | N bytes of an answer without a length, and then a reset, once the other side's kernel has them |
+//! | `/upgraded/N` | the same, of another protocol, to a request that asks for it |
 //! | `/killed/N/M` | the same, by a process of its own that is killed |
 //! | `/early` | 413 while the request's body is still coming, then a close with the body unread |
 //! | `/ignored` | nothing; the body is never read |
@@ -17,7 +19,7 @@
 use std::error::Error;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -41,6 +43,9 @@ const SEND_BUFFER: usize = 64 << 10;
 
 /// One write.
 const CHUNK: usize = 64 << 10;
+
+/// Between two looks at what is acknowledged.
+const LOOK: Duration = Duration::from_millis(5);
 
 type Failure = Box<dyn Error>;
 
@@ -119,6 +124,15 @@ fn serve(mut stream: TcpStream) -> io::Result<()> {
                 part(&mut stream, number(promised)?, number(sent)?)?;
                 return wait_for_unread(&stream);
             }
+            ["cut", sent] => {
+                write!(stream, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")?;
+                return cut(stream, number(sent)?);
+            }
+            ["upgraded", sent] => {
+                let head = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade";
+                write!(stream, "{head}\r\nUpgrade: source\r\n\r\n")?;
+                return cut(stream, number(sent)?);
+            }
             ["killed", promised, sent] => return kill(stream, promised, sent),
             ["early"] => {
                 wait_for_unread(&stream)?;
@@ -179,6 +193,24 @@ fn send(stream: &mut TcpStream, bytes: u64) -> io::Result<()> {
 /// So that the close that follows finds bytes that were not read, and is a reset.
 fn wait_for_unread(stream: &TcpStream) -> io::Result<()> {
     stream.peek(&mut [0]).map(drop)
+}
+
+/// Sends so many bytes, and resets the connection once they are acknowledged.
+fn cut(mut stream: TcpStream, bytes: u64) -> io::Result<()> {
+    send(&mut stream, bytes)?;
+    while unacknowledged(&stream)? > 0 {
+        thread::sleep(LOOK);
+    }
+    SockRef::from(&stream).set_linger(Some(Duration::ZERO))
+}
+
+fn unacknowledged(stream: &TcpStream) -> io::Result<libc::c_int> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: TIOCOUTQ, which is SIOCOUTQ for a socket, writes one int, to `bytes`.
+    match unsafe { libc::ioctl(stream.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) } {
+        0 => Ok(bytes),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 fn kill(stream: TcpStream, promised: &str, sent: &str) -> io::Result<()> {

@@ -80,6 +80,8 @@ pub struct ReaderOrder<'a> {
     pub to: SocketAddr,
     /// The path, as `lab-source` understands it.
     pub path: &'a str,
+    /// More lines of the request's head, each with its end.
+    pub headers: &'a str,
     /// Bytes of a body to send.
     pub upload: u64,
     /// `SO_RCVBUF`, if not the kernel's choice.
@@ -106,6 +108,7 @@ impl<'a> ReaderOrder<'a> {
             count,
             to,
             path,
+            headers: "",
             upload: 0,
             receive_buffer: None,
             reading: Reading::AtOnce,
@@ -114,12 +117,14 @@ impl<'a> ReaderOrder<'a> {
     }
 
     fn json(&self) -> Value {
-        let Self { to, path, .. } = self;
+        let Self {
+            to, path, headers, ..
+        } = self;
         let head = match self.upload {
-            0 => format!("GET {path} HTTP/1.1\r\nHost: source\r\n\r\n"),
-            bytes => {
-                format!("POST {path} HTTP/1.1\r\nHost: source\r\nContent-Length: {bytes}\r\n\r\n")
-            }
+            0 => format!("GET {path} HTTP/1.1\r\nHost: source\r\n{headers}\r\n"),
+            bytes => format!(
+                "POST {path} HTTP/1.1\r\nHost: source\r\nContent-Length: {bytes}\r\n{headers}\r\n"
+            ),
         };
         let wait = match self.reading {
             Reading::After(wait) => wait,

@@ -7,8 +7,8 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use ambit_tests::{
-    Lab, Place, Process, ReadAnswer, ReaderOrder, Readers, Reading, Site, Source, Timing,
-    eventually, run_tests, tests,
+    Lab, Membership, NodeName, Place, Pod, PodSpec, Process, ReadAnswer, ReaderOrder, Readers,
+    Reading, Site, Source, Timing, eventually, run_tests, tests,
 };
 use anyhow::{Context, Result, ensure};
 
@@ -30,16 +30,16 @@ fn main() -> ExitCode {
         late_and_slow_readers_get_all_of_an_answer,
         what_a_client_sends_before_it_leaves_arrives,
         what_an_application_sends_before_it_breaks_off_arrives,
+        what_late_readers_have_not_read_when_the_application_breaks_off_arrives,
         an_answer_to_an_upload_that_the_application_does_not_take_arrives,
     ])
 }
 
-/// The name of the way on which requests are judged.
-const JUDGED: &str = "judged by request";
-
 /// A source without policies, and one whose requests are judged.
 struct Scene {
     site: Site,
+    /// In the mesh, on the sources' node.
+    neighbour: Pod,
     plain: Source,
     _judged: Source,
 }
@@ -54,25 +54,32 @@ struct Way<'a> {
 impl Scene {
     fn start(lab: &Lab) -> Result<Self> {
         Site::declare(lab, "judged", PORT, "http")?;
+        let neighbour = lab.add_pod(NodeName::B, PodSpec::named("neighbour"))?;
+        let manifests = lab.manifests();
+        manifests.write_namespace("neighbour", Membership::Ambient)?;
+        manifests.write_pod(&neighbour)?;
         let site = Site::start(lab, &[("plain", &[]), ("judged", &[DENY_ADMIN])])?;
         let source = |name| Source::in_pod(lab, &site.backend(name)?.pod, PORT);
         let (plain, judged) = (source("plain")?, source("judged")?);
         Ok(Self {
             site,
+            neighbour,
             plain,
             _judged: judged,
         })
     }
 
-    fn ways(&self) -> Result<[Way<'_>; 3]> {
+    fn ways(&self) -> Result<[Way<'_>; 4]> {
         let site = &self.site;
         let [caller, outsider] = [site.caller.place(), site.outsider.place()];
+        let neighbour = self.neighbour.place();
         let to = |name| Ok::<_, anyhow::Error>(site.backend(name)?.pod.at(PORT));
         let way = |name, from, to| Way { name, from, to };
         Ok([
             way("without a mesh", outsider, to("plain")?),
             way("through a tunnel", caller, to("plain")?),
-            way(JUDGED, caller, to("judged")?),
+            way("judged by request", caller, to("judged")?),
+            way("judged by request, on one node", neighbour, to("judged")?),
         ])
     }
 
@@ -234,25 +241,60 @@ fn what_an_application_sends_before_it_breaks_off_arrives(lab: &Lab) -> Result<(
             ..ReaderOrder::get(BROKEN_OFF, to, path)
         };
         // It does not read the body, so the kernel resets the connection.
-        let unread = ReaderOrder {
+        let reset = |path| ReaderOrder {
             upload: 10,
-            ..get("/unread/100000/20000")
+            ..get(path)
         };
         vec![
             get("/break/100000/20000"),
             get("/killed/100000/20000"),
-            unread,
+            reset("/unread/100000/20000"),
+            get("/cut/20000"),
         ]
     })?;
     let mut wrong = Vec::new();
     for (way, answers) in &all {
-        // In HTTP the promised length tells that the answer is not whole, a reset or not. The agent ends in order
-        // what it has read as HTTP.
+        // The client sees a reset if the application has reset the connection, and otherwise the end.
         let is_told = |answer: &&ReadAnswer| {
             let is_reset = answer.end == "ConnectionReset";
-            answer.is(200, SENT) && (is_reset || answer.order != 2 || *way == JUDGED)
+            answer.is(200, SENT) && (is_reset || answer.order < 2)
         };
-        if answers.iter().filter(is_told).count() != 3 * BROKEN_OFF {
+        if answers.iter().filter(is_told).count() != 4 * BROKEN_OFF {
+            wrong.push(format!("{way}:\n{}", summary(answers)));
+        }
+    }
+    ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
+}
+
+/// Answers without a length, and what follows an upgrade, at readers that begin late and take little: much is under
+/// way when the application breaks off.
+fn what_late_readers_have_not_read_when_the_application_breaks_off_arrives(
+    lab: &Lab,
+) -> Result<()> {
+    const SENT: u64 = 100_000;
+    const PAUSE: Duration = Duration::from_secs(2);
+    let scene = Scene::start(lab)?;
+    let all = scene.read(lab, |to| {
+        let cut = ReaderOrder {
+            reading: Reading::After(PAUSE),
+            receive_buffer: Some(4096),
+            ..ReaderOrder::get(BROKEN_OFF, to, "/cut/100000")
+        };
+        let upgraded = ReaderOrder {
+            path: "/upgraded/100000",
+            headers: "Connection: Upgrade\r\nUpgrade: source\r\n",
+            ..cut.clone()
+        };
+        vec![cut, upgraded]
+    })?;
+    let mut wrong = Vec::new();
+    for (way, answers) in &all {
+        let is_told = |answer: &&ReadAnswer| {
+            let status = [200, 101][answer.order];
+            answer.is(status, SENT) && answer.end == "ConnectionReset"
+        };
+        if answers.iter().filter(is_told).count() != 2 * BROKEN_OFF {
             wrong.push(format!("{way}:\n{}", summary(answers)));
         }
     }

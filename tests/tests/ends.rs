@@ -8,10 +8,12 @@ use std::thread;
 use std::time::Duration;
 
 use ambit_tests::{
-    Agent, HeldConnection, Lab, Reference, SOON, Swarm, eventually, run_tests, tests,
+    Agent, HeldConnection, Lab, ReaderOrder, Readers, Reading, Reference, SOON, Swarm, eventually,
+    run_tests, tests,
 };
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
+use socket2::SockRef;
 
 const PORT: u16 = Reference::PORT;
 
@@ -22,6 +24,9 @@ const CLIENTS: usize = 500;
 /// (`tcp_fin_timeout`, 60 s).
 const HALF_CLOSED: Duration = Duration::from_secs(65);
 
+/// How long a client may take nothing of what a server has left behind.
+const STALLED: Duration = Duration::from_secs(120);
+
 fn main() -> ExitCode {
     run_tests(tests![
         whoever_has_closed_gives_places_back,
@@ -29,6 +34,7 @@ fn main() -> ExitCode {
         a_server_that_half_closes_and_goes_on_reading_is_not_cut,
         the_log_and_the_metrics_say_who_ended_a_connection,
         both_agents_say_who_ended_a_tunnelled_connection,
+        a_client_that_takes_nothing_for_minutes_is_reset_and_that_is_told,
     ])
 }
 
@@ -253,4 +259,52 @@ fn ensure_ends_are_told(lab: &Lab, way: Way) -> Result<()> {
     let (_client, server) = scene.hold(lab, &listener, 1)?;
     drop(server);
     scene.ensure_ended("closed-by-server")
+}
+
+/// On every path at once, because it takes two minutes.
+fn a_client_that_takes_nothing_for_minutes_is_reset_and_that_is_told(lab: &Lab) -> Result<()> {
+    let mut scene = Scene::start(lab, Way::OwnPod)?;
+    let own = leave_unread(lab, &scene)?;
+    scene.way = Way::Tunnel;
+    scene.called = scene.mesh.orders.at(PORT);
+    let tunnelled = leave_unread(lab, &scene)?;
+    // Through a tunnel, the server's agent is the first to know that nothing moves.
+    let stalled = |agent: &Agent| {
+        let metric = "ambit_connections_ended_total{end=\"client-stalled\"} 1";
+        agent
+            .metrics()
+            .is_ok_and(|metrics| metrics.contains(metric))
+    };
+    thread::sleep(STALLED / 2);
+    let early = scene.agents.iter().any(stalled);
+    ensure!(!early, "one was reset after half the time");
+    let connections = scene.connections()?;
+    ensure!(connections == [2, 1], "{connections:?}");
+    eventually(STALLED, "the resets", || {
+        scene.agents.iter().all(stalled).then_some(())
+    })?;
+    for agent in &scene.agents {
+        let log = agent.log();
+        ensure!(log.contains("\"end\":\"client-stalled\""), "{log}");
+    }
+    drop((own, tunnelled));
+    eventually(SOON, "no connection in the accounts", || {
+        (scene.connections().ok()? == [0, 0]).then_some(())
+    })
+}
+
+/// A server sends as much as is taken, and breaks off. Its client never reads.
+fn leave_unread(lab: &Lab, scene: &Scene) -> Result<Readers> {
+    let listener = scene.listen()?;
+    let order = ReaderOrder {
+        reading: Reading::Never,
+        ..ReaderOrder::get(1, scene.called, "/")
+    };
+    let client = Readers::start(lab, scene.mesh.frontend.place(), &[order])?;
+    let mut server = listener.accept()?.0;
+    ensure!(server.read(&mut [0; 64])? > 0, "no request");
+    server.set_write_timeout(Some(Duration::from_secs(1)))?;
+    while server.write(&[7; 64 << 10]).is_ok() {}
+    SockRef::from(&server).set_linger(Some(Duration::ZERO))?;
+    Ok(client)
 }

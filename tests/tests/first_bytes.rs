@@ -7,10 +7,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use ambit_tests::{
-    Claim, Connections, Family, HboneCall, HboneReply, Lab, Link, Pulse, Rate, SOON, Site, Source,
-    TunnelData, eventually, run_tests, tests,
+    Claim, Connections, Family, HboneCall, HboneReply, Lab, Link, Membership, NodeName, Pod,
+    PodSpec, Pulse, Rate, ReaderOrder, Readers, Reading, SOON, SameNode, Service, Site, Source,
+    Timing, TunnelData, eventually, run_tests, tests,
 };
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
 
 const PORT: u16 = 8090;
 
@@ -40,6 +42,8 @@ fn main() -> ExitCode {
         early_bytes_are_carried_once_they_are_allowed,
         early_bytes_of_a_denied_connection_reach_no_application,
         early_bytes_of_a_denied_request_reach_no_application,
+        first_bytes_arrive_once_behind_an_endpoint_that_fails,
+        first_bytes_arrive_once_behind_an_endpoint_that_fails_if_they_are_handed_over,
     ])
 }
 
@@ -157,4 +161,93 @@ fn early_bytes_of_a_denied_request_reach_no_application(lab: &Lab) -> Result<()>
     eventually(SOON, "the request that is allowed", || {
         (web.heads().len() == 1).then_some(())
     })
+}
+
+/// How often each Service is called. The order of its endpoints is random.
+const CALLS: usize = 20;
+
+/// What a client sends before its connection stands, and a part of it goes with the CONNECT.
+const UPLOAD: u64 = 12_000;
+
+/// Declares a Service with two endpoints: `first`, and the pod itself.
+fn service_behind(lab: &Lab, first: &Pod, pod: &Pod) -> Result<Service> {
+    let service = lab.add_service(pod, 80, PORT)?;
+    let mut manifest = service.manifest();
+    let spec = manifest["spec"].as_object_mut().context("no spec")?;
+    spec.remove("selector");
+    lab.manifests()
+        .write_object(&service.file_name(), &manifest)?;
+    let addresses = [first, pod].map(|pod| json!({"addresses": [pod.ip(Family::V4).to_string()]}));
+    let slice = json!({
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "namespace": manifest["metadata"]["namespace"],
+            "name": pod.name(),
+            "labels": {"kubernetes.io/service-name": manifest["metadata"]["name"]},
+        },
+        "addressType": "IPv4",
+        "endpoints": addresses,
+        "ports": [{"port": PORT}],
+    });
+    lab.manifests()
+        .write_object(&format!("slice-{}.yaml", pod.name()), &slice)?;
+    Ok(service)
+}
+
+/// Calls pods from one on node A, each behind a Service whose other endpoint listens nowhere.
+fn ensure_first_bytes_arrive_once(lab: &Lab) -> Result<()> {
+    let pods = [
+        ("caller", NodeName::A, Membership::Ambient),
+        ("near", NodeName::A, Membership::Ambient),
+        ("far", NodeName::B, Membership::Ambient),
+        ("outside", NodeName::B, Membership::None),
+        ("dead", NodeName::B, Membership::Ambient),
+    ];
+    let pods = pods.map(|(name, node, membership)| {
+        let pod = lab.add_pod(node, PodSpec::named(name))?;
+        lab.manifests().write_namespace(name, membership)?;
+        lab.manifests().write_pod(&pod)?;
+        Ok::<_, anyhow::Error>(pod)
+    });
+    let pods = pods.into_iter().collect::<Result<Vec<_>>>()?;
+    let [called @ .., dead] = pods.as_slice() else {
+        anyhow::bail!("no pods");
+    };
+    let services = called
+        .iter()
+        .map(|pod| service_behind(lab, dead, pod))
+        .collect::<Result<Vec<_>>>()?;
+    let agents = lab.start_agents()?;
+    for (pod, service) in called.iter().zip(services) {
+        let source = Source::in_pod(lab, pod, PORT)?;
+        let order = ReaderOrder {
+            upload: UPLOAD,
+            reading: Reading::Leaves,
+            timing: Timing::InTurn,
+            ..ReaderOrder::get(CALLS, service.at(), "/late/0")
+        };
+        let _callers = Readers::start(lab, called[0].place(), &[order])?;
+        eventually(SOON, "what the callers have sent", || {
+            (source.late().len() == CALLS).then_some(())
+        })
+        .with_context(|| format!("{}: {:?}", pod.name(), source.late()))?;
+        let late = source.late();
+        let is_whole = |said: &serde_json::Value| said["late"] == UPLOAD && said["intact"] == true;
+        ensure!(late.iter().all(is_whole), "{}: {late:?}", pod.name());
+    }
+    let refused = dead.agent(&agents).refused("nothing-listens")?;
+    ensure!(refused > 0, "the endpoint that fails was never the first");
+    Ok(())
+}
+
+fn first_bytes_arrive_once_behind_an_endpoint_that_fails(lab: &Lab) -> Result<()> {
+    ensure_first_bytes_arrive_once(lab)
+}
+
+fn first_bytes_arrive_once_behind_an_endpoint_that_fails_if_they_are_handed_over(
+    lab: &Lab,
+) -> Result<()> {
+    lab.set_same_node(SameNode::Handoff);
+    ensure_first_bytes_arrive_once(lab)
 }

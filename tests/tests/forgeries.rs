@@ -28,6 +28,7 @@ fn main() -> ExitCode {
     run_tests(tests![
         a_pods_own_address_as_a_source_lets_nothing_in,
         a_flood_from_a_pods_own_address_makes_nothing_half_open,
+        a_source_port_of_0_is_not_taken_for_a_look_up,
         a_pod_reaches_itself_in_every_way,
         no_handshakes_record_outlives_it,
         plaintext_from_hbones_port_does_not_survive_strict,
@@ -96,6 +97,22 @@ impl Victim {
         status["kernel"]["loopback_refused"]
             .as_u64()
             .context("no such counter")
+    }
+
+    /// All packets to its pods that the kernel refused.
+    fn all_refused(&self) -> Result<u64> {
+        let status = self.agents[0].ask("status")?;
+        let counters = [
+            "loopback_refused",
+            "plaintext_denied",
+            "sk_lookup_refused",
+            "sk_lookup_refused_again",
+        ];
+        let counted = counters.map(|name| status["kernel"][name].as_u64());
+        counted
+            .into_iter()
+            .try_fold(0, |sum, count| Some(sum + count?))
+            .context("no such counters")
     }
 
     /// Handshakes that became half open and were reset.
@@ -211,6 +228,46 @@ fn a_flood_from_a_pods_own_address_makes_nothing_half_open(lab: &Lab) -> Result<
     ensure!(
         begun.iter().all(|(_, half_open)| *half_open == 0),
         "handshakes began: {begun:?}"
+    );
+    Ok(())
+}
+
+/// The connect hook's own question whether a socket listens has this port, and is let through.
+fn a_source_port_of_0_is_not_taken_for_a_look_up(lab: &Lab) -> Result<()> {
+    const REQUEST: &str = "GET /forged HTTP/1.1\r\nhost: victim\r\nconnection: close\r\n\r\n";
+    let victim = Victim::start(lab)?;
+    let (intruder, node) = (victim.mesh.intruder.place(), lab.node(NodeName::A)?);
+    let device = victim.device();
+    let mut reached = Vec::new();
+    for family in Family::ALL {
+        let own = victim.ip(family);
+        for (from, device, source) in [
+            (intruder, "eth0", victim.mesh.intruder.ip(family)),
+            (intruder, "eth0", own),
+            (&node, device.as_str(), victim.mesh.intruder.ip(family)),
+            (&node, device.as_str(), own),
+        ] {
+            let (refused, known) = (victim.all_refused()?, victim.server.connections().len());
+            let syns = ForgedSyns {
+                device,
+                source: (source, 0).into(),
+                to: (own, PORT).into(),
+                count: 1,
+                data: REQUEST,
+            };
+            syns.send(from)?;
+            let entered = eventually(SOON, "the packet at the victim", || {
+                let entered = victim.server.connections().len() > known;
+                (entered || victim.all_refused().ok()? > refused).then_some(entered)
+            });
+            if entered.with_context(|| format!("{syns:?}"))? {
+                reached.push(source);
+            }
+        }
+    }
+    ensure!(
+        reached.is_empty(),
+        "the server was reached from: {reached:?}"
     );
     Ok(())
 }

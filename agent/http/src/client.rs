@@ -1,4 +1,4 @@
-//! The client's connection: a TCP connection, or a stream in a tunnel.
+//! The client's connection, which its readers and writers share.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -8,42 +8,13 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
-use ambit_relay::{CloseMode, on_close};
+use super::downstream::Downstream;
+use ambit_relay::CloseMode;
 
 /// Bytes of the buffer for bytes that are read and discarded.
 const UNREAD: usize = 8 << 10;
-
-/// A stream of bytes that carries a client's connection.
-pub trait Downstream: AsyncRead + AsyncWrite + Unpin {
-    /// Sets what the client sees when this is dropped.
-    fn set_close(&mut self, close: CloseMode);
-
-    /// Resolves when the client has broken off, also while nothing is read, if the layer below can tell.
-    fn poll_broken(&mut self, context: &mut Context<'_>) -> Poll<()>;
-}
-
-impl Downstream for TcpStream {
-    fn set_close(&mut self, close: CloseMode) {
-        on_close(self, close);
-    }
-
-    /// Never: a reset shows when the connection is read, or, behind its end, when it is written.
-    fn poll_broken(&mut self, _: &mut Context<'_>) -> Poll<()> {
-        Poll::Pending
-    }
-}
-
-/// The agent's own connections, for its own requests. They end when they are dropped.
-impl Downstream for DuplexStream {
-    fn set_close(&mut self, _: CloseMode) {}
-
-    fn poll_broken(&mut self, _: &mut Context<'_>) -> Poll<()> {
-        Poll::Pending
-    }
-}
 
 /// A client's connection, which its clones share. The stream has to be one that is reset when it is
 /// dropped; once the sending side has been shut down, dropping it is an orderly end.
@@ -82,7 +53,13 @@ impl<D: Downstream> Client<D> {
         })))
     }
 
-    /// Lets the client see a reset, even after the sending side has been shut down.
+    /// Returns the stream. `None` if there are other clones.
+    pub(super) fn into_stream(self) -> Option<D> {
+        Rc::into_inner(self.0).map(|shared| shared.into_inner().stream)
+    }
+
+    /// Lets the client see a reset as soon as the connection is dropped, even after the sending side has been shut
+    /// down.
     pub(super) fn abort(&self) {
         self.0.borrow_mut().stream.set_close(CloseMode::Reset);
     }

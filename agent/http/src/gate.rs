@@ -8,12 +8,14 @@
 use ambit_account::PodAccount;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
+use tokio::net::TcpStream;
 
 use super::head::RequestHead;
 use super::progress::InjectedHeaders;
 use ambit_authorizer::HeaderMutations;
 use ambit_datapath::RequestStream;
 use ambit_policy::RequestPermit;
+use ambit_relay::Party;
 
 /// Judges requests.
 pub trait Gate {
@@ -37,6 +39,10 @@ pub trait Gate {
 
     /// Returns the account from which what waits is drawn.
     fn memory(&self) -> PodAccount;
+
+    /// Whether the client or the application, which has ended its sending, has closed its socket. `false` if this
+    /// cannot be known.
+    fn has_closed(&self, party: Party, socket: &TcpStream) -> bool;
 }
 
 /// The body of a request that is being judged. Bytes that are read are lost unless they are put

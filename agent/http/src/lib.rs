@@ -25,8 +25,7 @@
 //!        |  comes back; either may end first
 //!        |-- policy changes ---------------------------> both sides see a reset
 //!        |-- application fails ------------------------> 502 if the response has not begun, else what it had
-//!        |                                               sent, and then a reset, or the connection's end if that
-//!        |                                               shows that the response is not whole
+//!        |                                               sent, and then its end or its reset
 //!        |-- client fails -----------------------------> the application sees a reset
 //!        |-- HTTP/1 client ends its side --------------> the application sees that, and goes on or ends
 //!        |
@@ -44,8 +43,9 @@
 //!     |                   |            |              |
 //!     |                   |            |              +- "close" on either side, or the application
 //!     |                   |            |                 did not take all of the request --> end
-//!     |                   |            +- 101: bytes both ways, until both sides have ended --> end
-//!     |                   |            +- broken off, or revoked --> reset of both sides
+//!     |                   |            +- 101: bytes both ways, as without HTTP (Downstream::relay)
+//!     |                   |            +- broken off --> reset of both sides, after what was sent to the client
+//!     |                   |            +- revoked --> reset of both sides at once
 //!     |                   +- rejected: the response is sent; the body is discarded if it is
 //!     |                      short, and the next request is read --> otherwise end
 //!     +- malformed or too slow: the status is sent --> end
@@ -56,6 +56,7 @@
 //! ```
 
 mod client;
+mod downstream;
 mod gate;
 mod h1;
 mod h2;
@@ -68,7 +69,7 @@ mod tests;
 mod trailers;
 mod tunnel_io;
 
-pub use client::Downstream;
+pub use downstream::Downstream;
 pub use gate::{
     BodyError, Gate, JudgedBody, PermittedRequest, Rejection, RequestOutcome, RequestSummary,
 };
@@ -80,5 +81,5 @@ pub use h1::{
 pub use h1::{DecodedChunks, decode_chunks, is_among_offered};
 pub use head::RequestHead;
 pub use progress::InjectedHeaders;
-pub use serve::{HttpLimits, NotHttp, ServeOutcome, relay_opaque, serve};
+pub use serve::{HttpLimits, NotHttp, ServeOutcome, serve};
 pub use tunnel_io::TunnelIo;

@@ -67,6 +67,17 @@ impl<'a> Progress<'a> {
         self.status.get().is_some()
     }
 
+    /// Bytes of the response's body that were passed on.
+    pub(super) fn received(&self) -> u64 {
+        self.received.get()
+    }
+
+    /// Counts what was relayed after an upgrade, and what the connection's meter has counted already.
+    pub(super) fn relayed(&self, sent: u64, received: u64) {
+        self.sent.set(self.sent.get() + sent);
+        self.received.set(self.received.get() + received);
+    }
+
     /// The summary of the request, which has ended like this.
     pub(super) fn summary(&self, outcome: RequestOutcome) -> RequestSummary {
         RequestSummary {

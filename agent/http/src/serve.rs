@@ -4,16 +4,14 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
 
-use super::client::{Client, Downstream};
+use super::client::Client;
+use super::downstream::Downstream;
 use super::gate::Gate;
-use super::h1::{BrokenSide, BufferedClient, Sink, Source, relay_raw};
-use super::progress::Progress;
 use super::sniff::{Protocol, sniff};
 use super::{h1, h2};
 use ambit_datapath::{RequestStream, Unasked, UnjudgedStream};
-use ambit_relay::{CloseMode, Meter, Party, RelayEnd, on_close};
+use ambit_relay::{CloseMode, Meter};
 
 /// Bounds on a connection's requests. Bodies have no bound: they are read as fast as the other side
 /// takes them.
@@ -149,38 +147,4 @@ async fn begin<D: Downstream>(
     };
     let decided = tokio::time::timeout(limits.head_timeout, deciding).await;
     decided.unwrap_or(Begun::Broken)
-}
-
-/// Relays a connection that does not speak HTTP and was allowed as a whole, until both directions
-/// have ended. `read` has been read from the client already. A failure of either side, or dropping
-/// this, resets both sides. Returns who ended it, and how.
-pub async fn relay_opaque<D: Downstream>(
-    mut downstream: D,
-    read: Bytes,
-    mut application: TcpStream,
-    meter: &Meter,
-) -> RelayEnd {
-    downstream.set_close(CloseMode::Reset);
-    on_close(&application, CloseMode::Reset);
-    let client = Client::new(downstream, Bytes::new().into());
-    let mut buffered = BufferedClient::new(&client, read.into());
-    let relayed = {
-        let (from, to) = application.split();
-        let (mut source, mut sink) = (Source::new(from), Sink::new(to));
-        let progress = Progress::new(meter, Vec::new());
-        relay_raw(&mut buffered, &mut source, &mut sink, &progress).await
-    };
-    match relayed {
-        Ok(()) => {
-            on_close(&application, CloseMode::Orderly);
-            RelayEnd::Orderly
-        }
-        Err(broken) => {
-            client.abort();
-            RelayEnd::Reset(match broken {
-                BrokenSide::Client => Party::Client,
-                BrokenSide::Application => Party::Server,
-            })
-        }
-    }
 }

@@ -4,47 +4,62 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use ambit_relay::CloseMode;
+use ambit_relay::{Ahead, CloseMode, Meter, Party, RelayEnd, relay};
 use ambit_tunnel::{ErrorCode, Stream, StreamFailure};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 
-use super::client::Downstream;
+use super::downstream::Downstream;
 
 /// A tunnel's stream to read and write. If it is dropped before its sending side was shut down, its peer
-/// sees a reset: after what was sent, unless the stream is [cut](Downstream::set_close).
+/// sees a reset.
 #[derive(Debug)]
 pub struct TunnelIo {
     stream: Stream,
-    close: CloseMode,
 }
 
 impl TunnelIo {
     /// A stream of the bytes in a tunnel.
-    pub fn new(stream: Stream) -> Self {
-        Self {
-            stream,
-            close: CloseMode::Reset,
-        }
-    }
-}
-
-impl Drop for TunnelIo {
-    fn drop(&mut self) {
-        self.stream.reset(match self.close {
-            CloseMode::Reset => ErrorCode::CANCEL,
-            // What the peer still sends is not needed.
-            CloseMode::Orderly => ErrorCode::NO_ERROR,
-        });
+    pub const fn new(stream: Stream) -> Self {
+        Self { stream }
     }
 }
 
 impl Downstream for TunnelIo {
     fn set_close(&mut self, close: CloseMode) {
-        self.close = close;
+        self.stream.on_drop(match close {
+            CloseMode::Reset => ErrorCode::CANCEL,
+            // What the peer still sends is not needed.
+            CloseMode::Orderly => ErrorCode::NO_ERROR,
+        });
     }
 
     fn poll_broken(&mut self, context: &mut Context<'_>) -> Poll<()> {
         self.stream.poll_broken(context).map(|_| ())
+    }
+
+    async fn reset_in_order(self) {
+        self.stream.reset(ErrorCode::CONNECT_ERROR);
+    }
+
+    async fn relay(
+        self,
+        application: TcpStream,
+        ahead: Ahead,
+        meter: &Meter,
+        has_closed: impl Fn(Party, &TcpStream) -> bool,
+    ) -> RelayEnd {
+        self.stream.on_drop(ErrorCode::CANCEL);
+        let has_closed = |socket: &TcpStream| has_closed(Party::Server, socket);
+        relay(
+            application,
+            self.stream,
+            Party::Server,
+            ahead,
+            meter,
+            has_closed,
+        )
+        .await
     }
 }
 

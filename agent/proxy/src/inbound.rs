@@ -34,10 +34,10 @@ use ambit_admission::{Seat, SeatHandle};
 use ambit_datapath::{
     AuthorizedStream, Delivery, DeliveryCaller, DialError, RequestStream, UnjudgedStream,
 };
-use ambit_http::{Downstream, HttpLimits, NotHttp, ServeOutcome, TunnelIo, relay_opaque, serve};
+use ambit_http::{Downstream, HttpLimits, NotHttp, ServeOutcome, TunnelIo, serve};
 use ambit_model::{ApplicationAddress, CallerAddress};
 use ambit_policy::{Approvals, ConnectionVerdict, Layer, Permit};
-use ambit_relay::{Meter, Party, RelayEnd, relay, relay_tcp};
+use ambit_relay::{Ahead, Meter, Party, RelayEnd, relay, relay_tcp};
 use ambit_tunnel::Stream;
 
 /// How often a verdict may be overtaken by a newer view of the mesh before the connection is refused.
@@ -403,23 +403,19 @@ async fn carry_bytes(
     application: AuthorizedStream,
 ) -> Option<RelayEnd> {
     let application = application.into_stream();
-    let meter = &context.meter;
-    match caller {
+    let (meter, ahead) = (&context.meter, Ahead::default());
+    let has_closed = |party, socket: &TcpStream| context.has_closed(party, socket);
+    Some(match caller {
         CallerStream::Tunnel(tunnel) => {
-            let has_closed = |socket: &TcpStream| context.has_closed(Party::Server, socket);
-            Some(relay(application, tunnel, Party::Server, meter, has_closed).await)
+            let has_closed = |socket: &TcpStream| has_closed(Party::Server, socket);
+            relay(application, tunnel, Party::Server, ahead, meter, has_closed).await
         }
-        CallerStream::Tcp(caller) => Some(
-            relay_tcp(caller, application, meter, |party, socket| {
-                context.has_closed(party, socket)
-            })
-            .await,
-        ),
+        CallerStream::Tcp(caller) => relay_tcp(caller, application, ahead, meter, has_closed).await,
         CallerStream::Agent(agent) => {
             // On the heap, because it is rare.
-            Some(Box::pin(relay_opaque(agent, Bytes::new(), application, meter)).await)
+            Box::pin(agent.relay(application, ahead, meter, has_closed)).await
         }
-    }
+    })
 }
 
 /// On the heap: requests take many times the memory that bytes do, and most connections carry none.
@@ -472,7 +468,13 @@ async fn carry_opaque<D: Downstream>(
     let application = application.authorize(permit);
     let permission = Permission::of(&application);
     let application = application.into_stream();
-    let end = relay_opaque(downstream, read, application, &context.meter).await;
+    let ahead = Ahead {
+        from_client: read,
+        from_server: Bytes::new(),
+    };
+    let has_closed = |party, socket: &TcpStream| context.has_closed(party, socket);
+    let relaying = downstream.relay(application, ahead, &context.meter, has_closed);
+    let end = relaying.await;
     Ok(Carried {
         permission: Some(permission),
         end: Some(end),

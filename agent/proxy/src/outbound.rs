@@ -33,7 +33,7 @@ use ambit_model::{
     ApplicationAddress, CallerAddress, OriginalDestination, PodEndpoint, ServiceEndpoint,
 };
 use ambit_policy::MeshView;
-use ambit_relay::{Party, RelayEnd, relay, relay_tcp};
+use ambit_relay::{Ahead, Party, RelayEnd, relay, relay_tcp};
 use ambit_tunnel::Stream;
 
 /// A connection from the pod that is served, before an endpoint is connected.
@@ -125,7 +125,7 @@ async fn connect(
             ServiceEndpoint::Outside(address) => connection.attempt_outside(*address).await,
         };
         match &tried {
-            Err(failed) if failed.refusal.is_unreachable() => {}
+            Err(failed) if failed.refusal.permits_another(&connection.first_bytes) => {}
             Ok(_) | Err(_) => return tried,
         }
     }
@@ -185,17 +185,14 @@ async fn carry(opened: OpenedConnection, client: ResetOnDrop, first_bytes: io::R
             Ok(sent) => context.meter.add_sent(sent as u64),
             Err(error) => return RelayEnd::failed(Party::Client, &error),
         }
+        let (meter, ahead) = (&context.meter, Ahead::default());
+        let has_closed = |party, socket: &TcpStream| context.has_closed(party, socket);
         match upstream {
             Upstream::Tunnel(tunnel) => {
-                let has_closed = |socket: &TcpStream| context.has_closed(Party::Client, socket);
-                relay(client, tunnel, Party::Client, &context.meter, has_closed).await
+                let has_closed = |socket: &TcpStream| has_closed(Party::Client, socket);
+                relay(client, tunnel, Party::Client, ahead, meter, has_closed).await
             }
-            Upstream::Tcp(server) => {
-                relay_tcp(client, server, &context.meter, |party, socket| {
-                    context.has_closed(party, socket)
-                })
-                .await
-            }
+            Upstream::Tcp(server) => relay_tcp(client, server, ahead, meter, has_closed).await,
         }
     };
     let ending = tokio::select! {

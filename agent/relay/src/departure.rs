@@ -4,11 +4,15 @@
 //! as it likes. If it has closed its socket, no one reads what is sent to it, and its connection must not wait
 //! for the other side to end, too.
 
+use std::borrow::Borrow;
 use std::time::Duration;
 
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::sleep;
+
+use crate::drain::unmoved;
+use crate::socket::Socket;
 
 /// How long after an application's FIN it is first asked whether its socket is closed. Most connections have
 /// ended by then.
@@ -34,4 +38,19 @@ pub async fn departed(stream: &TcpStream, has_closed: impl Fn(&TcpStream) -> boo
         }
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
+}
+
+/// Resolves when the application at the other end of `socket` has left, in order or not, and then nothing has been
+/// counted for [`STALLED_AFTER`](crate::STALLED_AFTER): the other side takes nothing of what the application has
+/// left behind.
+pub async fn left_and_unmoved<S: Borrow<TcpStream>>(
+    socket: &Socket<S>,
+    has_closed: impl Fn(&TcpStream) -> bool,
+    count: impl Fn() -> u64,
+) {
+    tokio::select! {
+        () = socket.failed() => {}
+        () = departed(socket.stream(), has_closed) => {}
+    }
+    unmoved(count).await;
 }

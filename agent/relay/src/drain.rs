@@ -85,6 +85,17 @@ pub async fn stalled(stream: &TcpStream) {
     }
 }
 
+/// Resolves when nothing has been counted for [`STALLED_AFTER`].
+pub(crate) async fn unmoved(count: impl Fn() -> u64) {
+    loop {
+        let before = count();
+        sleep(STALLED_AFTER).await;
+        if count() == before {
+            return;
+        }
+    }
+}
+
 /// What is known about a reader's progress.
 struct Reader {
     unacknowledged: usize,

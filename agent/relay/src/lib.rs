@@ -4,11 +4,15 @@
 //! before; dropping a relay resets both sides at once. A reader that is slow slows down the writer: little is
 //! kept in between.
 
+mod ahead;
 mod departure;
 mod drain;
 mod ending;
 mod meter;
+mod socket;
 mod tcp;
+#[cfg(test)]
+mod testing;
 mod tunnel;
 
 use std::time::Duration;
@@ -16,10 +20,12 @@ use std::time::Duration;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
-pub use departure::departed;
+pub use ahead::Ahead;
+pub use departure::{departed, left_and_unmoved};
 pub use drain::{Drained, STALLED_AFTER, drain_then, stalled};
 pub use ending::{Party, RelayEnd};
 pub use meter::Meter;
+pub use socket::Socket;
 pub use tcp::relay_tcp;
 pub use tunnel::relay;
 

@@ -1,6 +1,6 @@
 //! A stream of a tunnel, as its user holds it.
 
-use std::cell::{RefCell, RefMut};
+use std::cell::{Cell, RefCell, RefMut};
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
@@ -21,10 +21,11 @@ use crate::session::{Delivery, Session, Sink, set_waker};
 pub(crate) struct StreamOwner(Rc<RefCell<Session>>);
 
 /// A stream of a tunnel: bytes both ways. If it is dropped before both sides have ended, the peer sees a
-/// reset (CANCEL).
+/// reset (CANCEL, unless [`Stream::on_drop`] was told another code).
 pub struct Stream {
     owner: StreamOwner,
     id: StreamId,
+    on_drop: Cell<ErrorCode>,
 }
 
 /// Why nothing was read into a stream.
@@ -65,7 +66,16 @@ impl fmt::Debug for Stream {
 
 impl Stream {
     pub(crate) fn new(owner: StreamOwner, id: StreamId) -> Self {
-        Self { owner, id }
+        Self {
+            owner,
+            id,
+            on_drop: Cell::new(ErrorCode::CANCEL),
+        }
+    }
+
+    /// Sets the code of the reset that the peer sees if this is dropped before both sides have ended.
+    pub fn on_drop(&self, code: ErrorCode) {
+        self.on_drop.set(code);
     }
 
     pub(crate) fn answer(&self, status: u16) {
@@ -230,6 +240,6 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.owner.session().forget(self.id);
+        self.owner.session().forget(self.id, self.on_drop.get());
     }
 }

@@ -12,7 +12,6 @@ use http::Request;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{ReadHalf, WriteHalf};
 
 use crate::sockets::dial::UnjudgedStream;
 use ambit_policy::RequestPermit;
@@ -76,15 +75,17 @@ impl RequestStream {
     /// # Errors
     /// [`Unasked`] if the application has ended the connection, or has sent data that would be taken for the
     /// response.
-    pub fn exchange(
-        &mut self,
-        _permit: &RequestPermit,
-    ) -> Result<(ReadHalf<'_>, WriteHalf<'_>), Unasked> {
+    pub fn exchange(&mut self, _permit: &RequestPermit) -> Result<&TcpStream, Unasked> {
         match SockRef::from(&self.0).peek(&mut [MaybeUninit::uninit()]) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(self.0.split()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(&self.0),
             Ok(1..) => Err(Unasked::Spoke),
             Ok(0) | Err(_) => Err(Unasked::Ended),
         }
+    }
+
+    /// Lets all bytes pass, both ways, for the request with which the client and the application have left HTTP.
+    pub fn leave_http(self, _permit: &RequestPermit) -> TcpStream {
+        self.0
     }
 
     /// Resolves when the application does something although it has no request to answer.

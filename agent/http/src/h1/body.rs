@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING};
 use http::{HeaderMap, Version};
 
-use super::super::client::Downstream;
+use super::super::downstream::Downstream;
 use super::super::gate::{BodyError, JudgedBody};
 use super::super::head::{RequestHead, take_expect};
 use super::chunked::{BodyPiece, ChunkDecoder};

@@ -9,13 +9,14 @@
 use std::cell::Cell;
 use std::future::pending;
 
+use bytes::Bytes;
 use http::header::UPGRADE;
 use http::{HeaderMap, StatusCode, Version};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
 
-use super::super::client::Downstream;
-use super::super::gate::{BodyError, PermittedRequest};
+use super::super::downstream::Downstream;
+use super::super::gate::{BodyError, Gate, PermittedRequest};
 use super::super::progress::{BodyProgress, MessageKind, Progress, PumpError};
 use super::super::sniff::without_empty_lines;
 use super::body::{Body, BodyDecoder, Coding, Framing, Sender};
@@ -23,15 +24,16 @@ use super::hop::{ConnectionPersistence, was_offered};
 use super::request::{HeadParser, ParsedRequest, write_request};
 use super::response::{ParsedResponse, ResponseParser, write_response};
 use super::spelling::Spelling;
-use super::wire::{BrokenSide, BufferedClient, Sink, Source, pump, relay_raw};
+use super::wire::{BufferedClient, Sink, Source, pump};
 use ambit_datapath::RequestStream;
+use ambit_relay::{Party, Socket, left_and_unmoved};
 
 /// The most bytes of later requests that are read during an exchange. They are read to notice that a
 /// client leaves.
 const LOOK_AHEAD: usize = 64 << 10;
 
 /// How an exchange ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum ExchangeEnd {
     /// Both sides are ready for the next request.
     Next,
@@ -54,76 +56,84 @@ pub(super) enum ExchangeEnd {
     GivenUp,
     /// The application broke off, or its response is malformed.
     ApplicationFailed,
-    /// The application broke off within a response, and the client has been sent what it had sent. The end of
-    /// the connection shows that it is not whole.
+    /// The application ended the connection within a response, and the client has been sent what it had sent. The
+    /// end of the client's connection shows that it is not whole.
     CutShort,
+    /// The application has left, and for minutes the client has taken nothing of what it had sent.
+    ClientStalled,
+    /// The client and the application have left HTTP. The application has sent these bytes since.
+    Switched(Bytes),
 }
 
-/// Carries a request and its `body`. The response's head and its trailers may have `most` bytes each.
-pub(super) async fn carry<D: Downstream>(
-    client: &mut BufferedClient<D>,
-    application: &mut RequestStream,
-    mut request: ParsedRequest,
-    body: Body,
-    most: usize,
-    grant: &mut impl PermittedRequest,
-    progress: &Progress<'_>,
-) -> ExchangeEnd {
-    let Ok((read, write)) = application.exchange(grant.permit()) else {
-        return ExchangeEnd::NoResponse;
-    };
-    let (mut source, mut sink) = (Source::new(read), Sink::new(write));
-    let connection = client.connection.clone();
-    let framing = request.framing;
-    let written = {
-        let ParsedRequest { head, spelling, .. } = &request;
-        let persistence = request.persistence;
-        write_request(head, spelling, framing, persistence, &mut sink.pending)
-    };
-    if written.is_err() {
-        return ExchangeEnd::Unwritable;
-    }
-    forget_sent(&mut request);
-    let sending = Sending::default();
-    let upload = upload(
-        &mut client.source,
-        body,
-        &mut sink,
-        &sending,
-        framing.into(),
-        most,
-        progress.body(MessageKind::Request),
-    );
-    let download = Download {
-        source: &mut source,
-        sink: &mut client.sink,
-        request: &request,
-        most,
-        sending: &sending,
-        progress,
-    };
-    let carried = tokio::select! {
-        () = grant.revoked() => return ExchangeEnd::Revoked,
-        () = connection.broken() => return ExchangeEnd::ClientLeft,
-        failed = upload => return failed,
-        carried = download.run() => carried,
-    };
-    match carried {
-        ResponseEnd::Ended(ExchangeEnd::NoResponse) if sending.is_end_told.get() => {
-            ExchangeEnd::GivenUp
+/// What an exchange takes place between, and who permits it.
+pub(super) struct Exchange<'a, D, G: Gate> {
+    pub(super) client: &'a mut BufferedClient<D>,
+    pub(super) application: &'a mut RequestStream,
+    pub(super) gate: &'a G,
+    pub(super) grant: &'a mut G::Permitted,
+    pub(super) progress: &'a Progress<'a>,
+    /// The most bytes of the response's head, and of its trailers.
+    pub(super) most: usize,
+}
+
+impl<D: Downstream, G: Gate> Exchange<'_, D, G> {
+    /// Carries a request and its `body`.
+    pub(super) async fn carry(self, mut request: ParsedRequest, body: Body) -> ExchangeEnd {
+        let Self {
+            client,
+            application,
+            gate,
+            grant,
+            progress,
+            most,
+        } = self;
+        let Ok(stream) = application.exchange(grant.permit()) else {
+            return ExchangeEnd::NoResponse;
+        };
+        let socket = Socket::new(stream);
+        let (mut source, mut sink) = (Source::new(&socket), Sink::new(&socket));
+        let connection = client.connection.clone();
+        let framing = request.framing;
+        let written = {
+            let ParsedRequest { head, spelling, .. } = &request;
+            let persistence = request.persistence;
+            write_request(head, spelling, framing, persistence, &mut sink.pending)
+        };
+        if written.is_err() {
+            return ExchangeEnd::Unwritable;
         }
-        ResponseEnd::Ended(carried) => carried,
-        ResponseEnd::Switched => {
-            let raw = relay_raw(client, &mut source, &mut sink, progress);
-            tokio::select! {
-                () = grant.revoked() => ExchangeEnd::Revoked,
-                () = connection.broken() => ExchangeEnd::ClientLeft,
-                ended = raw => match ended {
-                    Ok(()) => ExchangeEnd::Last,
-                    Err(BrokenSide::Client) => ExchangeEnd::ClientLeft,
-                    Err(BrokenSide::Application) => ExchangeEnd::ApplicationFailed,
-                },
+        forget_sent(&mut request);
+        let sending = Sending::default();
+        let upload = upload(
+            &mut client.source,
+            body,
+            &mut sink,
+            &sending,
+            framing.into(),
+            most,
+            progress.body(MessageKind::Request),
+        );
+        let download = Download {
+            source: &mut source,
+            sink: &mut client.sink,
+            request: &request,
+            most,
+            sending: &sending,
+            progress,
+        };
+        let has_closed = |stream: &_| gate.has_closed(Party::Server, stream);
+        let carried = tokio::select! {
+            () = grant.revoked() => ExchangeEnd::Revoked,
+            () = connection.broken() => ExchangeEnd::ClientLeft,
+            failed = upload => failed,
+            carried = download.run() => carried,
+            () = left_and_unmoved(&socket, has_closed, || progress.received()) => {
+                ExchangeEnd::ClientStalled
             }
+        };
+        match carried {
+            ExchangeEnd::NoResponse if sending.is_end_told.get() => ExchangeEnd::GivenUp,
+            carried => carried,
         }
     }
 }
@@ -224,25 +234,12 @@ struct Download<'a, R, W> {
     progress: &'a Progress<'a>,
 }
 
-/// How carrying a response ended.
-enum ResponseEnd {
-    Ended(ExchangeEnd),
-    /// The application switched to another protocol, and has all of the request.
-    Switched,
-}
-
-impl From<ExchangeEnd> for ResponseEnd {
-    fn from(carried: ExchangeEnd) -> Self {
-        Self::Ended(carried)
-    }
-}
-
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Download<'_, R, W> {
-    async fn run(mut self) -> ResponseEnd {
+    async fn run(mut self) -> ExchangeEnd {
         let (response, persistence) = loop {
             let mut response = match self.head().await {
                 Ok(response) => response,
-                Err(failed) => return failed.into(),
+                Err(failed) => return failed,
             };
             if !response.head.status.is_informational() {
                 self.progress.amend(&mut response.head.headers);
@@ -252,7 +249,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Download<'_, R, W> {
                 StatusCode::SWITCHING_PROTOCOLS => return self.switch(&response).await,
                 status if status.is_informational() => {
                     if self.sink.flush().await.is_err() {
-                        return ExchangeEnd::ClientLeft.into();
+                        return ExchangeEnd::ClientLeft;
                     }
                 }
                 status => {
@@ -273,12 +270,14 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Download<'_, R, W> {
         )
         .await
         {
-            Ok(()) => self.rest(persistence).await.into(),
-            Err(PumpError::Sink(_)) => ExchangeEnd::ClientLeft.into(),
-            Err(PumpError::Source(BodyError::CutShort)) if framing != Framing::UntilClose => {
-                ExchangeEnd::CutShort.into()
+            Ok(()) => self.rest(persistence).await,
+            Err(PumpError::Sink(_)) => ExchangeEnd::ClientLeft,
+            Err(PumpError::Source(BodyError::CutShort))
+                if framing != Framing::UntilClose && !self.source.has_broken_off() =>
+            {
+                ExchangeEnd::CutShort
             }
-            Err(PumpError::Source(_)) => ExchangeEnd::ApplicationFailed.into(),
+            Err(PumpError::Source(_)) => ExchangeEnd::ApplicationFailed,
         }
     }
 
@@ -335,19 +334,19 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Download<'_, R, W> {
     }
 
     /// Passes on 101, if the application chose among the protocols that the client offered.
-    async fn switch(self, response: &ParsedResponse) -> ResponseEnd {
+    async fn switch(self, response: &ParsedResponse) -> ExchangeEnd {
         let offered: &HeaderMap = &self.request.head.headers;
         if !offered.contains_key(UPGRADE) || !was_offered(&response.head.headers, offered) {
             self.sink.pending.clear();
-            return ExchangeEnd::ApplicationFailed.into();
+            return ExchangeEnd::ApplicationFailed;
         }
         self.progress.answered(response.head.status);
         if self.sink.flush().await.is_err() {
-            return ExchangeEnd::ClientLeft.into();
+            return ExchangeEnd::ClientLeft;
         }
         match self.sending.ended().await {
-            UploadState::Wholly => ResponseEnd::Switched,
-            UploadState::Partly | UploadState::NotTaken => ExchangeEnd::ApplicationFailed.into(),
+            UploadState::Wholly => ExchangeEnd::Switched(self.source.buffer.split().freeze()),
+            UploadState::Partly | UploadState::NotTaken => ExchangeEnd::ApplicationFailed,
         }
     }
 

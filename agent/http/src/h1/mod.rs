@@ -36,7 +36,6 @@ pub(super) use hop::{remove_all as remove_connection_headers, upgrade_to};
 pub use request::{HeadParser, ParsedRequest, Unwritable, write_request};
 pub(super) use session::serve;
 pub use spelling::Spelling;
-pub(super) use wire::{BrokenSide, BufferedClient, Sink, Source, relay_raw};
 
 /// Whether a response's Upgrade chooses among the protocols that were offered; for fuzz targets.
 #[cfg(any(test, feature = "testing"))]

@@ -4,15 +4,17 @@ use std::future::pending;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, StatusCode, Version};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::super::client::{Client, Downstream};
+use super::super::client::Client;
+use super::super::downstream::Downstream;
 use super::super::gate::{Gate, PermittedRequest, Rejection, RequestOutcome};
 use super::super::progress::Progress;
 use super::super::serve::HttpLimits;
 use super::super::sniff::MOST_EMPTY_LINES;
 use super::body::{Body, BodyDecoder, Framing, ReadableBody, Sender};
-use super::exchange::{ExchangeEnd, carry};
+use super::exchange::{Exchange, ExchangeEnd};
 use super::fields::Malformed;
 use super::hop::{ConnectionPersistence, remove_all};
 use super::request::{HeadParser, ParsedRequest};
@@ -20,7 +22,7 @@ use super::response::{ResponseHead, write_response};
 use super::spelling::Spelling;
 use super::wire::{BufferedClient, discard};
 use ambit_datapath::RequestStream;
-use ambit_relay::Meter;
+use ambit_relay::{Ahead, Meter, Party, RelayEnd};
 
 /// The longest body of a rejected request that is read and discarded to keep the connection.
 const DISCARDED: u64 = 64 << 10;
@@ -35,20 +37,21 @@ pub(in super::super) async fn serve<D: Downstream>(
     meter: &Meter,
 ) {
     let mut session = Session {
-        client: BufferedClient::new(&client, read),
+        client: BufferedClient::new(client, read),
         application,
         gate,
         limits,
         meter,
         is_first: true,
     };
-    let last = loop {
-        match session.next().await {
-            Next::Request => session.is_first = false,
-            Next::End(last) => break last,
+    loop {
+        match session.step().await {
+            Step::Http(Next::Request) => session.is_first = false,
+            Step::Http(Next::End(last)) => return session.end(last).await,
+            // On the heap: few connections leave HTTP.
+            Step::Switched(switched) => return Box::pin(session.relay(switched)).await,
         }
-    };
-    session.end(last, client).await;
+    }
 }
 
 struct Session<'a, D, G> {
@@ -62,6 +65,21 @@ struct Session<'a, D, G> {
 }
 
 /// What follows a request.
+enum Step<'a, P> {
+    Http(Next),
+    /// The client and the application have left HTTP.
+    Switched(Switched<'a, P>),
+}
+
+/// A request with which the client and the application have left HTTP.
+struct Switched<'a, P> {
+    grant: P,
+    progress: Progress<'a>,
+    /// What the application has sent since.
+    from_application: Bytes,
+}
+
+/// What follows a request, if it was not the last of HTTP.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Next {
     Request,
@@ -75,8 +93,10 @@ pub(super) enum SessionEnd {
     InOrder,
     /// The client's connection ends in order, after a response; the application's is reset.
     ApplicationReset,
-    /// Both connections are reset.
-    Reset,
+    /// Both connections are reset: the application's at once, the client's when it has all that was sent to it.
+    BrokenOff,
+    /// Both connections are reset at once.
+    Cut,
 }
 
 /// Why there is no next request.
@@ -95,17 +115,28 @@ impl From<Malformed> for NoRequest {
     }
 }
 
-impl<D: Downstream, G: Gate> Session<'_, D, G> {
-    async fn next(&mut self) -> Next {
+impl<'a, D: Downstream, G: Gate> Session<'a, D, G> {
+    async fn step(&mut self) -> Step<'a, G::Permitted> {
+        let (request, body, grant) = match self.granted().await {
+            Ok(granted) => granted,
+            Err(next) => return Step::Http(next),
+        };
+        self.permitted(request, body, grant).await
+    }
+
+    /// Reads a request and has it judged. Fails with what follows if it is not carried.
+    async fn granted(&mut self) -> Result<(ParsedRequest, Body, G::Permitted), Next> {
         let mut request = match self.head().await {
             Ok(request) => request,
             Err(NoRequest::Malformed(malformed)) => {
                 tracing::debug!(%malformed, "a request was refused");
-                return self.refuse(malformed.status()).await;
+                return Err(self.refuse(malformed.status()).await);
             }
-            Err(NoRequest::TimedOut) => return self.refuse(StatusCode::REQUEST_TIMEOUT).await,
-            Err(NoRequest::Ended) => return Next::End(SessionEnd::InOrder),
-            Err(NoRequest::BrokenOff) => return Next::End(SessionEnd::Reset),
+            Err(NoRequest::TimedOut) => {
+                return Err(self.refuse(StatusCode::REQUEST_TIMEOUT).await);
+            }
+            Err(NoRequest::Ended) => return Err(Next::End(SessionEnd::InOrder)),
+            Err(NoRequest::BrokenOff) => return Err(Next::End(SessionEnd::BrokenOff)),
         };
         let most = self.limits.head_size;
         let mut body = Body::from(BodyDecoder::new(request.framing, most, Sender::Client));
@@ -115,8 +146,8 @@ impl<D: Downstream, G: Gate> Session<'_, D, G> {
             framing: request.framing,
         };
         match self.gate.decide(&mut request.head, &mut reading).await {
-            Ok(grant) => self.permitted(request, body, grant).await,
-            Err(rejection) => self.reject(&request, body, rejection).await,
+            Ok(grant) => Ok((request, body, grant)),
+            Err(rejection) => Err(self.reject(&request, body, rejection).await),
         }
     }
 
@@ -161,31 +192,42 @@ impl<D: Downstream, G: Gate> Session<'_, D, G> {
         request: ParsedRequest,
         body: Body,
         mut grant: G::Permitted,
-    ) -> Next {
+    ) -> Step<'a, G::Permitted> {
         let progress = Progress::new(self.meter, grant.response_mutations());
         let progress = progress.withholding(grant.injected_headers());
-        let most = self.limits.head_size;
-        let carrying = carry(
-            &mut self.client,
-            &mut self.application,
-            request,
-            body,
-            most,
-            &mut grant,
-            &progress,
-        );
-        let carried = carrying.await;
-        let (next, outcome) = match carried {
+        let exchange = Exchange {
+            client: &mut self.client,
+            application: &mut self.application,
+            gate: self.gate,
+            grant: &mut grant,
+            progress: &progress,
+            most: self.limits.head_size,
+        };
+        let (next, outcome) = match exchange.carry(request, body).await {
+            ExchangeEnd::Switched(from_application) => {
+                return Step::Switched(Switched {
+                    grant,
+                    progress,
+                    from_application,
+                });
+            }
             ExchangeEnd::Next => (Next::Request, RequestOutcome::Finished),
             ExchangeEnd::Last => (Next::End(SessionEnd::InOrder), RequestOutcome::Finished),
             ExchangeEnd::Early => (
                 Next::End(SessionEnd::ApplicationReset),
                 RequestOutcome::Finished,
             ),
-            ExchangeEnd::Revoked => (Next::End(SessionEnd::Reset), RequestOutcome::Revoked),
+            ExchangeEnd::Revoked => (Next::End(SessionEnd::Cut), RequestOutcome::Revoked),
             // The client sees the application's end, as it does without a mesh.
             ExchangeEnd::GivenUp => (Next::End(SessionEnd::InOrder), RequestOutcome::ClientFailed),
-            ExchangeEnd::ClientLeft => (Next::End(SessionEnd::Reset), RequestOutcome::ClientFailed),
+            ExchangeEnd::ClientLeft => (
+                Next::End(SessionEnd::BrokenOff),
+                RequestOutcome::ClientFailed,
+            ),
+            ExchangeEnd::ClientStalled => {
+                tracing::debug!("a client took nothing of what an application had sent and left");
+                (Next::End(SessionEnd::Cut), RequestOutcome::ClientFailed)
+            }
             ExchangeEnd::Malformed(status) => (
                 self.answer(&progress, status).await,
                 RequestOutcome::ClientFailed,
@@ -204,7 +246,7 @@ impl<D: Downstream, G: Gate> Session<'_, D, G> {
             // The application may have closed an idle connection. Clients know this race and retry
             // after a reset, but not after 502.
             ExchangeEnd::NoResponse if !self.is_first => (
-                Next::End(SessionEnd::Reset),
+                Next::End(SessionEnd::BrokenOff),
                 RequestOutcome::ApplicationFailed,
             ),
             ExchangeEnd::NoResponse | ExchangeEnd::ApplicationFailed => {
@@ -214,13 +256,13 @@ impl<D: Downstream, G: Gate> Session<'_, D, G> {
             }
         };
         grant.finish(&progress.summary(outcome));
-        next
+        Step::Http(next)
     }
 
     /// Responds to a request that failed, if its response has not begun.
     async fn answer(&mut self, progress: &Progress<'_>, status: StatusCode) -> Next {
         if progress.is_answered() {
-            return Next::End(SessionEnd::Reset);
+            return Next::End(SessionEnd::BrokenOff);
         }
         progress.answered(status);
         match self.refuse(status).await {
@@ -266,7 +308,7 @@ impl<D: Downstream, G: Gate> Session<'_, D, G> {
         }
         match discard(&mut self.client.source, body).await {
             Ok(()) => Next::Request,
-            Err(_) => Next::End(SessionEnd::Reset),
+            Err(_) => Next::End(SessionEnd::BrokenOff),
         }
     }
 
@@ -299,22 +341,75 @@ impl<D: Downstream, G: Gate> Session<'_, D, G> {
         match (sink.flush().await, persistence) {
             (Ok(()), ConnectionPersistence::KeepAlive) => Next::Request,
             (Ok(()), ConnectionPersistence::Close) => Next::End(SessionEnd::InOrder),
-            (Err(_), _) => Next::End(SessionEnd::Reset),
+            (Err(_), _) => Next::End(SessionEnd::BrokenOff),
         }
     }
 
-    async fn end(mut self, last: SessionEnd, client: Client<D>) {
+    /// Relays what follows an upgrade, while the request is permitted.
+    async fn relay(self, switched: Switched<'a, G::Permitted>) {
+        let Switched {
+            mut grant,
+            progress,
+            from_application,
+        } = switched;
+        let Some((stream, from_client)) = self.client.into_stream() else {
+            return;
+        };
+        let application = self.application.leave_http(grant.permit());
+        let ahead = Ahead {
+            from_client,
+            from_server: from_application,
+        };
+        let meter = self.meter;
+        let (sent, received) = (meter.sent(), meter.received());
+        let has_closed = |party: Party, socket: &TcpStream| self.gate.has_closed(party, socket);
+        let outcome = tokio::select! {
+            () = grant.revoked() => RequestOutcome::Revoked,
+            end = stream.relay(application, ahead, meter, has_closed) => outcome_of(end),
+        };
+        progress.relayed(meter.sent() - sent, meter.received() - received);
+        grant.finish(&progress.summary(outcome));
+    }
+
+    async fn end(self, last: SessionEnd) {
         match last {
-            SessionEnd::Reset => return client.abort(),
+            SessionEnd::Cut => return self.client.connection.abort(),
+            SessionEnd::BrokenOff => {
+                drop(self.application);
+                if let Some((stream, _)) = self.client.into_stream() {
+                    stream.reset_in_order().await;
+                }
+                return;
+            }
             SessionEnd::InOrder => self.application.end(),
             SessionEnd::ApplicationReset => drop(self.application),
         }
+        let BufferedClient {
+            connection,
+            mut sink,
+            ..
+        } = self.client;
         let ending = async {
-            if self.client.sink.flush().await.is_ok() {
-                client.end().await;
+            if sink.flush().await.is_ok() {
+                connection.end().await;
             }
         };
         let _ = timeout(self.limits.linger, ending).await;
+    }
+}
+
+/// What became of a request whose connection has left HTTP, and was relayed to this end.
+const fn outcome_of(end: RelayEnd) -> RequestOutcome {
+    match end {
+        RelayEnd::Orderly | RelayEnd::Closed(_) => RequestOutcome::Finished,
+        RelayEnd::Reset(Party::Server)
+        | RelayEnd::Lost(Party::Server)
+        | RelayEnd::Stalled(Party::Server) => RequestOutcome::ApplicationFailed,
+        RelayEnd::Reset(Party::Client)
+        | RelayEnd::Lost(Party::Client)
+        | RelayEnd::Stalled(Party::Client)
+        | RelayEnd::StreamReset(_)
+        | RelayEnd::TunnelLost => RequestOutcome::ClientFailed,
     }
 }
 

@@ -8,10 +8,11 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio_util::io::poll_read_buf;
 
-use super::super::client::{Client, Downstream};
+use super::super::client::Client;
+use super::super::downstream::Downstream;
 use super::super::gate::BodyError;
-use super::super::progress::{BodyProgress, MessageKind, Progress, PumpError};
-use super::body::{Body, BodyDecoder, Coding, Framing, Sender};
+use super::super::progress::{BodyProgress, PumpError};
+use super::body::{Body, Coding};
 use super::chunked::BodyPiece;
 use super::fields::{Fields, put_fields};
 
@@ -23,31 +24,46 @@ const CRLF: &[u8] = b"\r\n";
 
 /// The reading side of a connection, with a buffer.
 #[derive(Debug)]
-pub(in super::super) struct Source<R> {
+pub(super) struct Source<R> {
     stream: R,
     /// Bytes that have been read and not used yet.
     pub(super) buffer: BytesMut,
-    ended: bool,
+    state: Reading,
+}
+
+/// What is known of a connection that is read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Reading {
+    Open,
+    /// The end has been read.
+    Ended,
+    /// The sender has broken off.
+    BrokenOff,
 }
 
 impl<R: AsyncRead + Unpin> Source<R> {
-    pub(in super::super) fn new(stream: R) -> Self {
+    pub(super) fn new(stream: R) -> Self {
         Self {
             stream,
             buffer: BytesMut::new(),
-            ended: false,
+            state: Reading::Open,
         }
     }
 
     /// Whether the end has been read.
     pub(super) fn has_ended(&self) -> bool {
-        self.ended
+        self.state == Reading::Ended
+    }
+
+    /// Whether it is known that the sender has broken off.
+    pub(super) fn has_broken_off(&self) -> bool {
+        self.state == Reading::BrokenOff
     }
 
     /// Waits for bytes, reads them into the buffer, and returns how many; 0 at the end. Cancelling
     /// loses no bytes.
     pub(super) async fn fill(&mut self) -> io::Result<usize> {
-        if self.ended {
+        if self.has_ended() {
             return Ok(0);
         }
         let Self { stream, buffer, .. } = self;
@@ -60,22 +76,26 @@ impl<R: AsyncRead + Unpin> Source<R> {
             }
             read
         });
-        let length = read.await?;
-        self.ended = length == 0;
-        Ok(length)
+        let read = read.await;
+        match read {
+            Ok(0) => self.state = Reading::Ended,
+            Ok(1..) => {}
+            Err(_) => self.state = Reading::BrokenOff,
+        }
+        read
     }
 }
 
 /// The writing side of a connection. A head waits here for the first piece of its body.
 #[derive(Debug)]
-pub(in super::super) struct Sink<W> {
+pub(super) struct Sink<W> {
     stream: W,
     /// Bytes to be written before anything else.
     pub(super) pending: BytesMut,
 }
 
 impl<W: AsyncWrite + Unpin> Sink<W> {
-    pub(in super::super) fn new(stream: W) -> Self {
+    pub(super) fn new(stream: W) -> Self {
         let pending = BytesMut::new();
         Self { stream, pending }
     }
@@ -120,7 +140,7 @@ impl<W: AsyncWrite + Unpin> Sink<W> {
 }
 
 /// Both sides of a client's connection.
-pub(in super::super) struct BufferedClient<D> {
+pub(super) struct BufferedClient<D> {
     pub(super) connection: Client<D>,
     pub(super) source: Source<Client<D>>,
     pub(super) sink: Sink<Client<D>>,
@@ -128,14 +148,21 @@ pub(in super::super) struct BufferedClient<D> {
 
 impl<D: Downstream> BufferedClient<D> {
     /// The sides of a connection from which `read` has been read already.
-    pub(in super::super) fn new(client: &Client<D>, read: BytesMut) -> Self {
+    pub(super) fn new(client: Client<D>, read: BytesMut) -> Self {
         let mut source = Source::new(client.clone());
         source.buffer = read;
         Self {
-            connection: client.clone(),
             source,
             sink: Sink::new(client.clone()),
+            connection: client,
         }
+    }
+
+    /// Returns the connection, and what was read from it and not used. `None` if something else holds it.
+    pub(super) fn into_stream(self) -> Option<(D, Bytes)> {
+        let Source { stream, buffer, .. } = self.source;
+        drop((stream, self.sink));
+        Some((self.connection.into_stream()?, buffer.freeze()))
     }
 }
 
@@ -190,69 +217,4 @@ pub(super) async fn discard<R: AsyncRead + Unpin>(
             },
         }
     }
-}
-
-/// Which side of a raw relay broke off.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub(in super::super) enum BrokenSide {
-    /// The client.
-    #[error("the client broke off")]
-    Client,
-    /// The application.
-    #[error("the application broke off")]
-    Application,
-}
-
-/// Relays bytes both ways until both directions have ended, after an upgrade or for a connection that
-/// does not speak HTTP. The end of one direction leaves the other running.
-///
-/// # Errors
-/// [`BrokenSide`].
-pub(in super::super) async fn relay_raw<D, R, W>(
-    client: &mut BufferedClient<D>,
-    source: &mut Source<R>,
-    sink: &mut Sink<W>,
-    progress: &Progress<'_>,
-) -> Result<(), BrokenSide>
-where
-    D: Downstream,
-    R: AsyncRead + Unpin,
-    W: AsyncWrite + Unpin,
-{
-    let to_application = async {
-        let sent = raw(
-            &mut client.source,
-            sink,
-            progress.body(MessageKind::Request),
-        )
-        .await;
-        sent.map_err(|error| match error {
-            PumpError::Source(_) => BrokenSide::Client,
-            PumpError::Sink(_) => BrokenSide::Application,
-        })
-    };
-    let to_client = async {
-        let sent = raw(
-            source,
-            &mut client.sink,
-            progress.body(MessageKind::Response),
-        )
-        .await;
-        sent.map_err(|error| match error {
-            PumpError::Source(_) => BrokenSide::Application,
-            PumpError::Sink(_) => BrokenSide::Client,
-        })
-    };
-    tokio::try_join!(to_application, to_client).map(|_| ())
-}
-
-async fn raw<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
-    source: &mut Source<R>,
-    sink: &mut Sink<W>,
-    progress: BodyProgress<'_>,
-) -> Result<(), PumpError<BodyError, io::Error>> {
-    // Without chunks, it does not matter who sends.
-    let all = BodyDecoder::new(Framing::UntilClose, 0, Sender::Client);
-    pump(source, all.into(), sink, Coding::Plain, progress).await?;
-    sink.shutdown().await.map_err(PumpError::Sink)
 }

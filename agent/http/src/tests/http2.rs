@@ -4,6 +4,7 @@ use h2::client::SendRequest;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::{Method, Request, Response};
+use tokio::time::sleep;
 
 use super::*;
 
@@ -274,6 +275,37 @@ fn resets_pass_both_ways_and_other_streams_continue() {
         assert_eq!(seen.reason(), Some(Reason::INTERNAL_ERROR));
         kept_respond.send_response(Response::new(()), true).unwrap();
         assert_eq!(kept.await.unwrap().status(), StatusCode::OK);
+    });
+}
+
+#[test]
+fn what_an_application_sent_before_a_reset_arrives() {
+    const ANSWER: usize = 200 << 10;
+    run(async {
+        let mut streams = Streams::new().await;
+        let (response, _body, (_request, mut respond)) = streams.open().await;
+        let mut send = respond.send_response(Response::new(()), false).unwrap();
+        spawn_local(async move {
+            send_all(&mut send, Bytes::from(vec![7; ANSWER])).await;
+            // A reset discards what h2 has not written.
+            sleep(Duration::from_millis(100)).await;
+            send.send_reset(Reason::ENHANCE_YOUR_CALM);
+        });
+        let mut answer = response.await.unwrap().into_body();
+        // Then much waits in the proxy.
+        sleep(Duration::from_millis(300)).await;
+        let mut read = 0;
+        let reason = loop {
+            match answer.data().await {
+                Some(Ok(data)) => {
+                    read += data.len();
+                    answer.flow_control().release_capacity(data.len()).unwrap();
+                }
+                Some(Err(error)) => break error.reason(),
+                None => break None,
+            }
+        };
+        assert_eq!((read, reason), (ANSWER, Some(Reason::ENHANCE_YOUR_CALM)));
     });
 }
 

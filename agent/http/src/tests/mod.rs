@@ -1,6 +1,7 @@
 //! A client, the proxy and an application, over loopback connections.
 
 mod bodies;
+mod break_offs;
 mod giving_up;
 mod http1;
 mod http2;
@@ -14,7 +15,7 @@ mod protocol;
 mod tunnel;
 mod upgrade;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io::ErrorKind;
 use std::rc::Rc;
@@ -36,7 +37,7 @@ use super::{
 use ambit_authorizer::HeaderMutations;
 use ambit_datapath::RequestStream;
 use ambit_policy::RequestPermit;
-use ambit_relay::Meter;
+use ambit_relay::{Meter, Party};
 
 /// How long a test waits for something that has to happen.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -56,6 +57,8 @@ struct Judged {
     revoked: watch::Sender<bool>,
     /// Takes further connections to the application, if it accepts them.
     reconnected: RefCell<Option<mpsc::UnboundedSender<TcpStream>>>,
+    /// Which party has closed its socket, as far as that can be learned.
+    closed: Cell<Option<Party>>,
 }
 
 struct TestGrant {
@@ -95,6 +98,10 @@ impl Gate for TestGate {
             revoked: self.0.revoked.subscribe(),
             judged: Rc::clone(&self.0),
         })
+    }
+
+    fn has_closed(&self, party: Party, _: &TcpStream) -> bool {
+        self.0.closed.get() == Some(party)
     }
 
     fn memory(&self) -> PodAccount {
@@ -220,6 +227,7 @@ impl TestGate {
             finished: RefCell::default(),
             revoked: watch::channel(false).0,
             reconnected: RefCell::default(),
+            closed: Cell::default(),
         }))
     }
 
@@ -253,11 +261,15 @@ async fn tcp_pair() -> (TcpStream, TcpStream) {
 }
 
 fn run(test: impl Future<Output = ()>) {
+    run_within(PATIENCE, test);
+}
+
+fn run_within(limit: Duration, test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap();
-    let bounded = async { timeout(PATIENCE, test).await.expect("in time") };
+    let bounded = async { timeout(limit, test).await.expect("in time") };
     LocalSet::new().block_on(&runtime, bounded);
 }
 

@@ -5,9 +5,10 @@ use http::{Method, Request};
 use socket2::SockRef;
 use tokio::io::duplex;
 
-use super::super::{TunnelIo, relay_opaque};
+use super::super::{Downstream, TunnelIo};
 use super::*;
 use ambit_account::NodeAccount;
+use ambit_relay::Ahead;
 use ambit_tunnel::{Incoming, KeepAlive, PlainWire, accept};
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
@@ -63,7 +64,14 @@ impl Tunnelled {
                 ServeOutcome::NotHttp(opaque) => {
                     let application = opaque.application.per_request();
                     let application = application.into_tcp_for_test();
-                    relay_opaque(opaque.downstream, opaque.read, application, &meter).await;
+                    let ahead = Ahead {
+                        from_client: opaque.read,
+                        from_server: Bytes::new(),
+                    };
+                    let relaying = opaque
+                        .downstream
+                        .relay(application, ahead, &meter, |_, _| false);
+                    relaying.await;
                 }
             }
         });
@@ -157,6 +165,76 @@ fn an_abort_is_noticed_while_the_application_reads_nothing() {
         tunnelled.send.send_reset(Reason::CANCEL);
         tunnelled.serving.await.unwrap();
         assert_eq!(tunnelled.gate.outcomes(), [RequestOutcome::ClientFailed]);
+    });
+}
+
+/// CANCEL would overtake what was sent before, at the caller's agent.
+#[test]
+fn an_application_that_breaks_off_is_a_reset_in_order_through_the_tunnel() {
+    const REST: usize = 48 << 10;
+    run(async {
+        for (head, passed_on) in [
+            (
+                "HTTP/1.1 200 OK\r\n\r\n",
+                "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n",
+            ),
+            (
+                "HTTP/1.1 200 OK\r\ncontent-length: 99999\r\n\r\n",
+                "HTTP/1.1 200 OK\r\ncontent-length: 99999\r\n\r\n",
+            ),
+        ] {
+            let mut tunnelled = Tunnelled::new().await;
+            tunnelled.send.send_data(GET.into(), false).unwrap();
+            expect(&mut tunnelled.application, SENT).await;
+            let answer = [head.as_bytes(), &[b'x'; REST]].concat();
+            tunnelled.application.write_all(&answer).await.unwrap();
+            tunnelled.application.set_zero_linger().unwrap();
+            drop(tunnelled.application);
+            let mut read = 0;
+            let broken = loop {
+                match tunnelled.receive.data().await {
+                    Some(Ok(data)) => read += data.len(),
+                    Some(Err(error)) => break error.reason(),
+                    None => break None,
+                }
+            };
+            assert_eq!(read, passed_on.len() + REST);
+            assert_eq!(broken, Some(Reason::CONNECT_ERROR));
+            tunnelled.serving.await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn an_upgrade_is_carried_through_the_tunnel_with_what_follows_its_heads() {
+    use super::upgrade::{AGREED, OFFER, OFFERED};
+    run(async {
+        let mut tunnelled = Tunnelled::new().await;
+        let offer = format!("{OFFER}early");
+        tunnelled.send.send_data(offer.into(), false).unwrap();
+        expect(&mut tunnelled.application, OFFERED).await;
+        let agreed = format!("{AGREED}hello");
+        tunnelled
+            .application
+            .write_all(agreed.as_bytes())
+            .await
+            .unwrap();
+        tunnelled.expect(&agreed).await;
+        expect(&mut tunnelled.application, "early").await;
+        tunnelled.send.send_data("ping".into(), false).unwrap();
+        expect(&mut tunnelled.application, "ping").await;
+        tunnelled.application.write_all(b"last").await.unwrap();
+        tunnelled.application.set_zero_linger().unwrap();
+        drop(tunnelled.application);
+        let last = tunnelled.receive.data().await.unwrap().unwrap();
+        assert_eq!(last, "last");
+        let broken = tunnelled.receive.data().await.unwrap().unwrap_err();
+        assert_eq!(broken.reason(), Some(Reason::CONNECT_ERROR));
+        tunnelled.serving.await.unwrap();
+        assert_eq!(
+            tunnelled.gate.outcomes(),
+            [RequestOutcome::ApplicationFailed]
+        );
     });
 }
 

@@ -2,11 +2,11 @@
 
 use super::*;
 
-const OFFER: &str =
+pub(super) const OFFER: &str =
     "GET /chat HTTP/1.1\r\nhost: a\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n";
-const OFFERED: &str =
+pub(super) const OFFERED: &str =
     "GET /chat HTTP/1.1\r\nhost: a\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n";
-const AGREED: &str =
+pub(super) const AGREED: &str =
     "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n";
 
 async fn upgraded() -> Scene {
@@ -43,6 +43,49 @@ fn an_upgraded_connection_ends_with_its_permit() {
         ensure_reset(&mut scene.client).await;
         ensure_reset(&mut scene.application).await;
         assert_eq!(scene.gate.outcomes(), [RequestOutcome::Revoked]);
+    });
+}
+
+#[test]
+fn what_follows_the_heads_of_an_upgrade_is_carried_first() {
+    run(async {
+        let mut scene = Scene::new().await;
+        scene.pass(&format!("{OFFER}early"), OFFERED).await;
+        let agreed = format!("{AGREED}hello");
+        scene.answer(&agreed, &agreed).await;
+        expect(&mut scene.application, "early").await;
+        scene.pass("ping", "ping").await;
+        scene.answer("pong", "pong").await;
+        scene.client.shutdown().await.unwrap();
+        scene.application.shutdown().await.unwrap();
+        scene.serving.await.unwrap();
+        let exchange = scene.gate.0.finished.borrow()[0];
+        assert_eq!((exchange.sent, exchange.received), (9, 9));
+        assert_eq!((scene.meter.sent(), scene.meter.received()), (9, 9));
+    });
+}
+
+/// As with a browser's tab that is gone: a peer that only keeps its connection open does not keep the other's.
+#[test]
+fn an_upgraded_connection_ends_when_one_side_has_closed() {
+    run(async {
+        for leaving in [Party::Client, Party::Server] {
+            let scene = upgraded().await;
+            let (mut leaver, mut other) = match leaving {
+                Party::Client => (scene.client, scene.application),
+                Party::Server => (scene.application, scene.client),
+            };
+            leaver.write_all(b"bye").await.unwrap();
+            leaver.shutdown().await.unwrap();
+            expect(&mut other, "bye").await;
+            assert_eq!(
+                other.read_u8().await.unwrap_err().kind(),
+                ErrorKind::UnexpectedEof
+            );
+            scene.gate.0.closed.set(Some(leaving));
+            scene.serving.await.unwrap();
+            assert_eq!(scene.gate.outcomes(), [RequestOutcome::Finished]);
+        }
     });
 }
 

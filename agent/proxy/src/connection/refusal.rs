@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::events::Severity;
 use crate::authorizers::Disagreement;
 use crate::handoff::HandoffError;
-use crate::hbone::TunnelError;
+use crate::hbone::{FirstBytes, TunnelError};
 use crate::limits::OverCap;
 use crate::limits::places::NoPlace;
 use crate::verdict::Termination;
@@ -233,10 +233,17 @@ impl Refusal {
         }
     }
 
-    /// Whether the endpoint could not be reached, so that another one may be tried. A denial is an
-    /// answer: no other endpoint is tried.
+    /// Whether the endpoint could not be reached. A denial is an answer: no other endpoint is tried.
     pub(crate) const fn is_unreachable(&self) -> bool {
         self.unreachable().is_some()
+    }
+
+    /// Whether another endpoint may be tried: this one could not be reached, and the application there has not got
+    /// the `first` bytes of the connection. If they were sent, only an answer proves that. An endpoint that did not
+    /// answer in time may pass them on later.
+    pub(crate) fn permits_another(&self, first: &FirstBytes<'_>) -> bool {
+        let is_answered = matches!(self, Self::Tunnel(TunnelError::Refused { .. }));
+        self.is_unreachable() && (is_answered || first.sent() == 0)
     }
 
     const fn unreachable(&self) -> Option<Unreachable> {
@@ -315,6 +322,27 @@ mod tests {
         assert_eq!(refusal.as_str(), "nothing-listens");
         assert_eq!(refusal.status(), 502);
         assert!(matches!(refusal.severity(), Severity::Failure));
+    }
+
+    #[test]
+    fn what_may_have_been_passed_on_is_not_sent_to_another_endpoint() {
+        let peer = SocketAddr::from(([10, 1, 0, 2], 15008));
+        let timeout = Duration::from_secs(15);
+        let silent = [
+            Refusal::Tunnel(TunnelError::TimedOut { peer, timeout }),
+            Refusal::DialTimedOut(timeout),
+        ];
+        let answered =
+            [502, 504].map(|status| Refusal::Tunnel(TunnelError::Refused { peer, status }));
+        let (nothing, something) = (FirstBytes::none(), FirstBytes::having_sent(1));
+        for refusal in &silent {
+            assert!(refusal.permits_another(&nothing), "{refusal}");
+            assert!(!refusal.permits_another(&something), "{refusal}");
+        }
+        for refusal in &answered {
+            assert!(refusal.permits_another(&something), "{refusal}");
+        }
+        assert!(!Refusal::CallerLeft.permits_another(&nothing));
     }
 
     #[test]

@@ -42,6 +42,14 @@ impl<'a> FirstBytes<'a> {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) const fn having_sent(bytes: usize) -> Self {
+        Self {
+            client: None,
+            sent: Cell::new(bytes),
+        }
+    }
+
     /// Nothing has been sent with the CONNECT that comes next.
     pub(crate) fn begin(&self) {
         self.sent.set(0);

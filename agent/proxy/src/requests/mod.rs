@@ -10,6 +10,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use tokio::net::TcpStream;
+
 use self::body::{BodyDemand, BodyPrefix, BodyReader};
 use self::checks::{Agreed, attributes, consult, verify_tokens};
 pub(crate) use self::refusal::RequestRefusal;
@@ -34,6 +36,7 @@ use ambit_policy::normalise_path;
 use ambit_policy::{
     BadPath, ConnectionAttributes, Consultation, MeshView, RequestAttributes, RequestPermit,
 };
+use ambit_relay::Party;
 
 /// The gate of one connection.
 pub(crate) struct RequestGate {
@@ -87,6 +90,10 @@ impl Gate for RequestGate {
 
     fn memory(&self) -> PodAccount {
         self.connection.pod.caps.memory.clone()
+    }
+
+    fn has_closed(&self, party: Party, socket: &TcpStream) -> bool {
+        self.connection.has_closed(party, socket)
     }
 
     async fn reconnect(&self) -> Option<RequestStream> {

@@ -13,18 +13,17 @@
 //! Nothing but the chunk in hand is kept. Dropping the relay resets both sides at once.
 
 use std::cell::Cell;
-use std::io;
-use std::net::Shutdown;
+use std::io::{self, IoSlice};
 use std::pin::pin;
 
 use bytes::{Buf, Bytes, BytesMut};
-use socket2::SockRef;
-use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::task::coop::consume_budget;
 
+use crate::ahead::Ahead;
 use crate::departure::departed;
 use crate::drain::{Drained, drain_then, stalled};
+use crate::socket::Socket;
 use crate::{CloseMode, Meter, Party, RelayEnd, on_close};
 
 /// Bytes that one read may return. The buffer is given up as soon as it is sent, so that an idle
@@ -36,12 +35,7 @@ const SMALL: usize = CHUNK / 4;
 
 /// A connection to one of the two parties. Reading and writing let other tasks run from time to time, as
 /// tokio's own do.
-struct Side {
-    stream: TcpStream,
-    /// A write has failed with an error that a read would have reported. The next read shows an end instead,
-    /// which must not pass for an end in order.
-    error_taken: Cell<bool>,
-}
+struct Side(Socket<TcpStream>);
 
 /// How a direction ended.
 enum CopyEnd {
@@ -61,21 +55,23 @@ struct Break {
     end: RelayEnd,
 }
 
-/// Relays between the source's connection and the destination's, until both directions have ended.
+/// Relays between the source's connection and the destination's, until both directions have ended. What was read
+/// `ahead` goes first.
 ///
 /// `has_closed` says whether a party has closed its socket; `false` if that cannot be known. It is asked
 /// only after the party has ended its sending.
 pub async fn relay_tcp(
     source: TcpStream,
     destination: TcpStream,
+    ahead: Ahead,
     meter: &Meter,
     has_closed: impl Fn(Party, &TcpStream) -> bool,
 ) -> RelayEnd {
     let (client, server) = (Side::new(source), Side::new(destination));
-    let end = carry(&client, &server, meter, has_closed).await;
+    let end = carry(&client, &server, ahead, meter, has_closed).await;
     if end.is_orderly() {
-        on_close(&client.stream, CloseMode::Orderly);
-        on_close(&server.stream, CloseMode::Orderly);
+        on_close(client.stream(), CloseMode::Orderly);
+        on_close(server.stream(), CloseMode::Orderly);
     }
     end
 }
@@ -83,17 +79,28 @@ pub async fn relay_tcp(
 async fn carry(
     client: &Side,
     server: &Side,
+    ahead: Ahead,
     meter: &Meter,
     has_closed: impl Fn(Party, &TcpStream) -> bool,
 ) -> RelayEnd {
-    let mut up = pin!(copy(client, server, meter.from(Party::Client)));
-    let mut down = pin!(copy(server, client, meter.from(Party::Server)));
+    let mut up = pin!(copy(
+        client,
+        server,
+        ahead.from_client,
+        meter.from(Party::Client)
+    ));
+    let mut down = pin!(copy(
+        server,
+        client,
+        ahead.from_server,
+        meter.from(Party::Server)
+    ));
     let (mut up_open, mut down_open) = (true, true);
     let Break { culprit, end } = {
         let client_closed = |stream: &TcpStream| has_closed(Party::Client, stream);
         let server_closed = |stream: &TcpStream| has_closed(Party::Server, stream);
-        let mut client_left = pin!(departed(&client.stream, client_closed));
-        let mut server_left = pin!(departed(&server.stream, server_closed));
+        let mut client_left = pin!(departed(client.stream(), client_closed));
+        let mut server_left = pin!(departed(server.stream(), server_closed));
         loop {
             let broken = tokio::select! {
                 ended = &mut up, if up_open => {
@@ -120,16 +127,16 @@ async fn carry(
     };
     let end = match rest {
         // Nothing reads from there any more, so the error is here to be taken.
-        None => match left.stream.take_error() {
+        None => match left.stream().take_error() {
             Ok(Some(error)) => RelayEnd::failed(culprit, &error),
             Ok(None) | Err(_) => end,
         },
         Some(rest) => tokio::select! {
             ended = rest => ended.after(end, culprit),
-            () = stalled(&survivor.stream) => return RelayEnd::Stalled(culprit.other()),
+            () = stalled(survivor.stream()) => return RelayEnd::Stalled(culprit.other()),
         },
     };
-    match drain_then(&survivor.stream, CloseMode::Reset).await {
+    match drain_then(survivor.stream(), CloseMode::Reset).await {
         Drained::Acknowledged | Drained::Gone => end,
         Drained::Stalled => RelayEnd::Stalled(culprit.other()),
     }
@@ -138,100 +145,78 @@ async fn carry(
 impl Side {
     fn new(stream: TcpStream) -> Self {
         on_close(&stream, CloseMode::Reset);
-        Self {
-            stream,
-            error_taken: Cell::new(false),
-        }
+        Self(Socket::new(stream))
+    }
+
+    fn stream(&self) -> &TcpStream {
+        self.0.stream()
     }
 
     /// Reads what has arrived; `None` at the end.
     async fn read(&self) -> io::Result<Option<Bytes>> {
         loop {
             consume_budget().await;
-            self.stream.readable().await?;
-            match read_once(&self.stream) {
+            self.stream().readable().await?;
+            match self.read_once() {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Ok(None) if self.error_taken.get() => {
-                    return Err(io::ErrorKind::ConnectionReset.into());
-                }
                 read => return read,
             }
         }
     }
 
+    fn read_once(&self) -> io::Result<Option<Bytes>> {
+        let mut buffer = BytesMut::with_capacity(CHUNK);
+        let length = self.0.try_recv(&mut buffer.spare_capacity_mut()[..CHUNK])?;
+        // SAFETY: the kernel has written so many bytes to the beginning of the buffer.
+        unsafe { buffer.set_len(length) };
+        Ok(match length {
+            0 => None,
+            // A few bytes would keep the whole buffer allocated while they wait to be sent.
+            ..SMALL => Some(Bytes::copy_from_slice(&buffer)),
+            _ => Some(buffer.freeze()),
+        })
+    }
+
     async fn write_all(&self, mut chunk: Bytes, count: &Cell<u64>) -> io::Result<()> {
         while !chunk.is_empty() {
             consume_budget().await;
-            match self.stream.try_write(&chunk) {
+            match self.0.try_write_vectored(&[IoSlice::new(&chunk)]) {
                 Ok(written) => {
                     count.set(count.get() + written as u64);
                     chunk.advance(written);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.stream.writable().await?;
+                    self.stream().writable().await?;
                 }
-                Err(error) => {
-                    // After a FIN, Linux reports a reset as EPIPE, and the end can still be read.
-                    if error.kind() != io::ErrorKind::BrokenPipe {
-                        self.error_taken.set(true);
-                    }
-                    return Err(error);
-                }
+                Err(error) => return Err(error),
             }
         }
         Ok(())
     }
-
-    /// Resolves when the connection has failed. The error is left to a read or write.
-    async fn failed(&self) {
-        let _ = self.stream.ready(Interest::ERROR).await;
-    }
 }
 
-async fn copy(from: &Side, to: &Side, count: &Cell<u64>) -> CopyEnd {
+/// Copies `first`, and then what comes.
+async fn copy(from: &Side, to: &Side, first: Bytes, count: &Cell<u64>) -> CopyEnd {
+    let mut chunk = first;
     loop {
+        if let Err(error) = to.write_all(chunk, count).await {
+            return CopyEnd::SinkFailed(Some(error));
+        }
         let read = tokio::select! {
             biased;
             read = from.read() => read,
-            () = to.failed() => return CopyEnd::SinkFailed(None),
+            () = to.0.failed() => return CopyEnd::SinkFailed(None),
         };
-        match read {
-            Ok(Some(chunk)) => {
-                if let Err(error) = to.write_all(chunk, count).await {
-                    return CopyEnd::SinkFailed(Some(error));
-                }
-            }
+        chunk = match read {
+            Ok(Some(chunk)) => chunk,
             Ok(None) => break,
             Err(error) => return CopyEnd::SourceFailed(error),
-        }
+        };
     }
-    match SockRef::from(&to.stream).shutdown(Shutdown::Write) {
+    match to.0.shutdown() {
         Ok(()) => CopyEnd::InOrder,
         Err(_) => CopyEnd::SinkFailed(None),
     }
-}
-
-/// Reads once. After a short read it is known that nothing is left, and no second one is tried.
-fn read_once(stream: &TcpStream) -> io::Result<Option<Bytes>> {
-    let mut buffer = BytesMut::with_capacity(CHUNK);
-    let mut length = 0;
-    let read = stream.try_io(Interest::READABLE, || {
-        length = SockRef::from(stream).recv(buffer.spare_capacity_mut())?;
-        match length {
-            1..CHUNK => Err(io::ErrorKind::WouldBlock.into()),
-            _ => Ok(()),
-        }
-    });
-    if length == 0 {
-        return read.map(|()| None);
-    }
-    // SAFETY: the kernel has written so many bytes to the beginning of the buffer.
-    unsafe { buffer.set_len(length) };
-    Ok(Some(match length {
-        // A few bytes would keep the whole buffer allocated while they wait to be sent.
-        ..SMALL => Bytes::copy_from_slice(&buffer),
-        _ => buffer.freeze(),
-    }))
 }
 
 impl CopyEnd {

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket};
-use tokio::task::{JoinHandle, LocalSet, spawn_local};
-use tokio::time::{pause, sleep, timeout};
+use tokio::task::{JoinHandle, spawn_local};
+use tokio::time::{pause, sleep};
 
 use super::*;
 use crate::STALLED_AFTER;
+use crate::testing::{fill, run, run_within};
 
-/// How long a test waits for something that has to happen. With a paused clock, longer than any limit.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// With a paused clock, longer than any limit.
 const PATIENCE_WHEN_PAUSED: Duration = Duration::from_secs(3600);
 
 /// More than a reader's kernel takes if its application reads nothing, and less than fits into the relay's
@@ -34,13 +34,18 @@ struct Chain {
 impl Chain {
     /// Both applications' kernels take little if they do not read.
     async fn make() -> Self {
+        Self::make_after(Ahead::default()).await
+    }
+
+    /// With what was read before.
+    async fn make_after(ahead: Ahead) -> Self {
         let (client, accepted) = tcp_pair(Party::Client).await;
         let (dialled, server) = tcp_pair(Party::Server).await;
         let (meter, closed) = (Rc::new(Meter::default()), Rc::new(Cell::new(None)));
         let (counted, known) = (Rc::clone(&meter), Rc::clone(&closed));
         let relay = spawn_local(async move {
             let has_closed = |party, _: &TcpStream| known.get() == Some(party);
-            relay_tcp(accepted, dialled, &counted, has_closed).await
+            relay_tcp(accepted, dialled, ahead, &counted, has_closed).await
         });
         Self {
             client,
@@ -76,19 +81,6 @@ async fn tcp_pair(application: Party) -> (TcpStream, TcpStream) {
     (dialled.unwrap(), accepted.unwrap().0)
 }
 
-fn run_within(limit: Duration, test: impl Future<Output = ()>) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    let bounded = async { timeout(limit, test).await.expect("in time") };
-    LocalSet::new().block_on(&runtime, bounded);
-}
-
-fn run(test: impl Future<Output = ()>) {
-    run_within(PATIENCE, test);
-}
-
 /// Sends all of it, and resets the connection when the other side's kernel has it.
 async fn send_and_break_off(mut stream: TcpStream, bytes: &[u8]) {
     stream.write_all(bytes).await.unwrap();
@@ -112,15 +104,6 @@ async fn read_all(stream: &mut (impl AsyncReadExt + Unpin)) -> (usize, Result<()
 
 const RESET: Result<(), ErrorKind> = Err(ErrorKind::ConnectionReset);
 
-/// Writes until nothing has been taken for a while. Returns how much was.
-async fn fill(stream: &mut TcpStream) -> usize {
-    let (mut sent, piece) = (0, vec![7; 64 << 10]);
-    while let Ok(written) = timeout(Duration::from_millis(500), stream.write(&piece)).await {
-        sent += written.unwrap();
-    }
-    sent
-}
-
 /// Writes until it fails. Returns the error.
 async fn write_until_it_fails(stream: &mut (impl AsyncWriteExt + Unpin)) -> ErrorKind {
     loop {
@@ -128,6 +111,28 @@ async fn write_until_it_fails(stream: &mut (impl AsyncWriteExt + Unpin)) -> Erro
             return error.kind();
         }
     }
+}
+
+#[test]
+fn what_was_read_ahead_goes_first_both_ways() {
+    run(async {
+        let mut chain = Chain::make_after(Ahead {
+            from_client: Bytes::from_static(b"early "),
+            from_server: Bytes::from_static(b"hello "),
+        })
+        .await;
+        let (client, server) = (&mut chain.client, &mut chain.server);
+        client.write_all(b"ping").await.unwrap();
+        server.write_all(b"pong").await.unwrap();
+        client.shutdown().await.unwrap();
+        server.shutdown().await.unwrap();
+        let (mut up, mut down) = (String::new(), String::new());
+        server.read_to_string(&mut up).await.unwrap();
+        client.read_to_string(&mut down).await.unwrap();
+        assert_eq!((up.as_str(), down.as_str()), ("early ping", "hello pong"));
+        assert_eq!(chain.relay.await.unwrap(), RelayEnd::Orderly);
+        assert_eq!((chain.meter.sent(), chain.meter.received()), (10, 10));
+    });
 }
 
 #[test]

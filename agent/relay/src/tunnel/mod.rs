@@ -18,29 +18,25 @@
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
-use std::net::Shutdown;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
 
 use ambit_tunnel::{Delivery, ErrorCode, ForwardFailure, Sink, Stream, StreamFailure};
-use socket2::SockRef;
-use tokio::io::{AsyncRead, Interest, ReadBuf};
+use bytes::{Buf, Bytes};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio::time::sleep;
 
+use crate::ahead::Ahead;
 use crate::departure::departed;
-use crate::drain::{Drained, STALLED_AFTER, drain_then, stalled};
+use crate::drain::{Drained, drain_then, stalled, unmoved};
 use crate::meter::Count;
+use crate::socket::Socket;
 use crate::{CloseMode, Meter, Party, RelayEnd, on_close};
 
 /// The application's connection.
 struct Local {
     party: Party,
-    socket: Rc<TcpStream>,
-    /// A write has failed with an error that a read would have reported. The next read shows an end instead,
-    /// which must not pass for an end in order.
-    error_taken: Cell<bool>,
+    socket: Rc<Socket<TcpStream>>,
 }
 
 /// How the direction into the tunnel ended.
@@ -73,7 +69,8 @@ enum Break {
     Far(StreamFailure),
 }
 
-/// Relays between the connection of `party`, and a tunnel to the other, until both directions have ended.
+/// Relays between the connection of `party`, and a tunnel to the other, until both directions have ended. What
+/// was read `ahead` goes first.
 ///
 /// `has_closed` says whether the application has closed its socket; `false` if that cannot be known. It is
 /// asked only after it has ended its sending.
@@ -81,13 +78,14 @@ pub async fn relay(
     socket: TcpStream,
     stream: Stream,
     party: Party,
+    ahead: Ahead,
     meter: &Meter,
     has_closed: impl Fn(&TcpStream) -> bool,
 ) -> RelayEnd {
     let local = Local::new(socket, party);
-    let end = carry(&local, &stream, meter, has_closed).await;
+    let end = carry(&local, &stream, ahead, meter, has_closed).await;
     if end.is_orderly() {
-        on_close(&local.socket, CloseMode::Orderly);
+        on_close(local.stream(), CloseMode::Orderly);
     }
     end
 }
@@ -95,16 +93,18 @@ pub async fn relay(
 async fn carry(
     local: &Local,
     stream: &Stream,
+    ahead: Ahead,
     meter: &Meter,
     has_closed: impl Fn(&TcpStream) -> bool,
 ) -> RelayEnd {
+    let (first_in, first_out) = ahead.from_and_to(local.party);
     let sent = meter.from(local.party);
-    stream.attach(local.sink(meter.from(local.party.other())));
-    let mut into = pin!(into_tunnel(local, stream, sent));
-    let mut out = pin!(out_of_tunnel(local, stream));
+    let mut into = pin!(into_tunnel(local, stream, first_in, sent));
+    let received = meter.from(local.party.other());
+    let mut out = pin!(out_of_tunnel(local, stream, first_out, received));
     let (mut into_open, mut out_open) = (true, true);
     let broken = {
-        let mut left = pin!(departed(&local.socket, has_closed));
+        let mut left = pin!(departed(local.stream(), has_closed));
         let mut broke_off = pin!(broken_and_unmoved(&local.socket, sent));
         loop {
             let broken = tokio::select! {
@@ -122,7 +122,7 @@ async fn carry(
                     Some(Break::Local(RelayEnd::Stalled(local.party.other())))
                 }
                 // While the application sends, reading meets the failure after all that came before it.
-                () = failed(&local.socket), if !into_open => {
+                () = local.socket.failed(), if !into_open => {
                     Some(Break::Local(local.failure()))
                 }
             };
@@ -140,7 +140,7 @@ async fn carry(
                 false => end,
                 true => tokio::select! {
                     ended = into => ended.after(end, local.party),
-                    () = unmoved(sent) => RelayEnd::Stalled(local.party.other()),
+                    () = unmoved(|| sent.get()) => RelayEnd::Stalled(local.party.other()),
                 },
             };
             stream.reset(reset_code(end));
@@ -183,46 +183,30 @@ async fn finish(
                     end = end_of(&failure, local.party.other());
                 }
             },
-            () = stalled(&local.socket) => return RelayEnd::Stalled(local.party),
+            () = stalled(local.stream()) => return RelayEnd::Stalled(local.party),
         }
     }
-    match drain_then(&local.socket, close).await {
+    match drain_then(local.stream(), close).await {
         Drained::Acknowledged | Drained::Gone => end,
         Drained::Stalled => RelayEnd::Stalled(local.party),
     }
 }
 
-/// Resolves when the connection has broken off. The error is left to whoever reads or writes.
-async fn failed(socket: &TcpStream) {
-    let _ = socket.ready(Interest::ERROR).await;
-}
-
 /// Resolves when the connection has broken off, and the other side takes nothing of what is left.
-async fn broken_and_unmoved(socket: &TcpStream, count: &Cell<u64>) {
-    failed(socket).await;
-    unmoved(count).await;
+async fn broken_and_unmoved(socket: &Socket<TcpStream>, count: &Cell<u64>) {
+    socket.failed().await;
+    unmoved(|| count.get()).await;
 }
 
-/// Resolves when nothing has been counted for [`STALLED_AFTER`].
-async fn unmoved(count: &Cell<u64>) {
-    loop {
-        let before = count.get();
-        sleep(STALLED_AFTER).await;
-        if count.get() == before {
-            return;
-        }
+/// Relays from the application into the tunnel: `first`, and then what comes.
+async fn into_tunnel(local: &Local, stream: &Stream, first: Bytes, count: &Cell<u64>) -> IntoEnd {
+    if let Err(failure) = send_all(stream, first, count).await {
+        return IntoEnd::Stopped(failure);
     }
-}
-
-/// Relays from the application into the tunnel.
-async fn into_tunnel(local: &Local, stream: &Stream, count: &Cell<u64>) -> IntoEnd {
-    let mut source = Source(&local.socket);
+    let mut source = &*local.socket;
     loop {
         let forwarded = poll_fn(|context| stream.poll_forward(context, &mut source, usize::MAX));
         match forwarded.await {
-            Ok(0) if local.error_taken.get() => {
-                return IntoEnd::SourceFailed(io::ErrorKind::ConnectionReset.into());
-            }
             Ok(0) => {
                 stream.finish();
                 return IntoEnd::InOrder;
@@ -234,22 +218,36 @@ async fn into_tunnel(local: &Local, stream: &Stream, count: &Cell<u64>) -> IntoE
     }
 }
 
-/// Relays from the tunnel to the application, whenever the sink cannot go on by itself.
-async fn out_of_tunnel(local: &Local, stream: &Stream) -> OutEnd {
+async fn send_all(
+    stream: &Stream,
+    mut bytes: Bytes,
+    count: &Cell<u64>,
+) -> Result<(), StreamFailure> {
+    while !bytes.is_empty() {
+        let sent = poll_fn(|context| stream.poll_send(context, &[IoSlice::new(&bytes)])).await?;
+        count.set(count.get() + sent as u64);
+        bytes.advance(sent);
+    }
+    Ok(())
+}
+
+/// Relays from the tunnel to the application: `first`, and then what comes, whenever the sink cannot go on by
+/// itself.
+async fn out_of_tunnel(local: &Local, stream: &Stream, first: Bytes, count: &Count) -> OutEnd {
+    if let Err(end) = write_first(local, stream, first, count).await {
+        return end;
+    }
+    stream.attach(local.sink(count));
     loop {
         match poll_fn(|context| stream.poll_delivery(context)).await {
             Delivery::Blocked => {
                 // A failure shows when it is written to.
-                let _ = local.socket.writable().await;
+                let _ = local.stream().writable().await;
                 stream.deliver();
             }
-            Delivery::SinkFailed(error) => {
-                // After a FIN, Linux reports a reset as EPIPE, and the end can still be read.
-                local.error_taken.set(error != io::ErrorKind::BrokenPipe);
-                return OutEnd::SinkFailed(error);
-            }
+            Delivery::SinkFailed(error) => return OutEnd::SinkFailed(error),
             Delivery::Ended => {
-                return match SockRef::from(&*local.socket).shutdown(Shutdown::Write) {
+                return match local.socket.shutdown() {
                     Ok(()) => OutEnd::InOrder,
                     Err(error) => OutEnd::SinkFailed(error.kind()),
                 };
@@ -259,19 +257,52 @@ async fn out_of_tunnel(local: &Local, stream: &Stream) -> OutEnd {
     }
 }
 
+/// Writes what was read from the stream before it was relayed.
+async fn write_first(
+    local: &Local,
+    stream: &Stream,
+    mut first: Bytes,
+    count: &Cell<u64>,
+) -> Result<(), OutEnd> {
+    let mut sink = &*local.socket;
+    while !first.is_empty() {
+        tokio::select! {
+            written = sink.write(&first) => {
+                let written = written.map_err(|error| OutEnd::SinkFailed(error.kind()))?;
+                count.set(count.get() + written as u64);
+                first.advance(written);
+            }
+            failure = overtaken(stream) => return Err(OutEnd::Failed(failure)),
+        }
+    }
+    Ok(())
+}
+
+/// Resolves when the stream has failed in a way that overtakes what was received before.
+async fn overtaken(stream: &Stream) -> StreamFailure {
+    let failure = poll_fn(|context| stream.poll_stopped(context)).await;
+    match failure.overtakes() {
+        true => failure,
+        false => std::future::pending().await,
+    }
+}
+
 impl Local {
     fn new(socket: TcpStream, party: Party) -> Self {
         on_close(&socket, CloseMode::Reset);
         Self {
             party,
-            socket: Rc::new(socket),
-            error_taken: Cell::new(false),
+            socket: Rc::new(Socket::new(socket)),
         }
+    }
+
+    fn stream(&self) -> &TcpStream {
+        self.socket.stream()
     }
 
     /// How the connection ended that has broken off, once nothing reads from it any more.
     fn failure(&self) -> RelayEnd {
-        match self.socket.take_error() {
+        match self.stream().take_error() {
             Ok(Some(error)) => RelayEnd::failed(self.party, &error),
             Ok(None) | Err(_) => RelayEnd::Reset(self.party),
         }
@@ -337,56 +368,15 @@ fn reset_code(end: RelayEnd) -> ErrorCode {
 
 /// Writes to the application while it has room.
 struct SocketSink {
-    socket: Rc<TcpStream>,
+    socket: Rc<Socket<TcpStream>>,
     count: Count,
 }
 
 impl Sink for SocketSink {
     fn write(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        let written = match parts {
-            [part] => self.socket.try_write(part)?,
-            parts => self.socket.try_write_vectored(parts)?,
-        };
+        let written = self.socket.try_write_vectored(parts)?;
         self.count.set(self.count.get() + written as u64);
         Ok(written)
-    }
-}
-
-/// Reads from the application.
-struct Source<'a>(&'a TcpStream);
-
-impl AsyncRead for Source<'_> {
-    /// Reads once. After a short read it is known that nothing is left, and no second one is tried.
-    fn poll_read(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        loop {
-            ready!(self.0.poll_read_ready(context))?;
-            let mut length = 0;
-            // SAFETY: nothing is de-initialized: `recv` only writes.
-            let unfilled = unsafe { buffer.unfilled_mut() };
-            let room = unfilled.len();
-            let read = self.0.try_io(Interest::READABLE, || {
-                length = SockRef::from(self.0).recv(unfilled)?;
-                match length {
-                    0 => Ok(()),
-                    short if short < room => Err(io::ErrorKind::WouldBlock.into()),
-                    _ => Ok(()),
-                }
-            });
-            if length > 0 {
-                // SAFETY: the kernel has written so many bytes to the beginning.
-                unsafe { buffer.assume_init(length) };
-                buffer.advance(length);
-                return Poll::Ready(Ok(()));
-            }
-            match read {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                ended => return Poll::Ready(ended),
-            }
-        }
     }
 }
 

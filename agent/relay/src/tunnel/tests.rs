@@ -1,21 +1,20 @@
 //! Two relays with a tunnel between them, and an application at each end.
 
-use std::future::Future;
 use std::io::ErrorKind;
 use std::rc::Rc;
 use std::time::Duration;
 
 use ambit_account::NodeAccount;
 use ambit_tunnel::{Incoming, KeepAlive, PlainWire, accept, connect};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+use socket2::SockRef;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadBuf, duplex};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::{JoinHandle, LocalSet, spawn_local};
+use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{pause, timeout};
 
 use super::*;
-
-/// How long a test waits for something that has to happen.
-const PATIENCE: Duration = Duration::from_secs(20);
+use crate::STALLED_AFTER;
+use crate::testing::{fill, run, run_within};
 
 const KEEP: KeepAlive = KeepAlive {
     every: Duration::from_secs(3600),
@@ -36,20 +35,25 @@ struct Chain {
 
 impl Chain {
     async fn make() -> Self {
+        Self::make_after([Ahead::default(), Ahead::default()]).await
+    }
+
+    /// With what the two relays have read before.
+    async fn make_after([near_ahead, far_ahead]: [Ahead; 2]) -> Self {
         let (near, far, wire) = tunnel().await;
         let (client, accepted) = tcp_pair().await;
         let (dialled, server) = tcp_pair().await;
         let (meter, closed) = (Meter::default(), Rc::new(Cell::new(None)));
-        let relay = |socket, stream, party, meter: Meter| {
+        let relay = |socket, stream, party, ahead, meter: Meter| {
             let closed = Rc::clone(&closed);
             spawn_local(async move {
                 let has_closed = |_: &TcpStream| closed.get() == Some(party);
-                relay(socket, stream, party, &meter, has_closed).await
+                relay(socket, stream, party, ahead, &meter, has_closed).await
             })
         };
         let relays = [
-            relay(accepted, near, Party::Client, meter.clone()),
-            relay(dialled, far, Party::Server, Meter::default()),
+            relay(accepted, near, Party::Client, near_ahead, meter.clone()),
+            relay(dialled, far, Party::Server, far_ahead, Meter::default()),
         ];
         Self {
             client,
@@ -91,19 +95,6 @@ async fn tunnel() -> (Stream, Stream, JoinHandle<()>) {
     (near, far, wire)
 }
 
-fn run(test: impl Future<Output = ()>) {
-    run_within(PATIENCE, test);
-}
-
-fn run_within(limit: Duration, test: impl Future<Output = ()>) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    let bounded = async { timeout(limit, test).await.expect("in time") };
-    LocalSet::new().block_on(&runtime, bounded);
-}
-
 async fn read_to_end(stream: &mut TcpStream) -> Vec<u8> {
     let mut all = Vec::new();
     stream.read_to_end(&mut all).await.unwrap();
@@ -140,6 +131,65 @@ fn bytes_pass_both_ways_and_are_counted() {
         assert!(received == large);
         assert_eq!(chain.meter.sent(), large.len() as u64);
         assert_eq!(chain.meter.received(), 6);
+    });
+}
+
+fn ahead(from_client: &'static str, from_server: &'static str) -> Ahead {
+    Ahead {
+        from_client: Bytes::from_static(from_client.as_bytes()),
+        from_server: Bytes::from_static(from_server.as_bytes()),
+    }
+}
+
+#[test]
+fn what_was_read_ahead_goes_first_both_ways() {
+    run(async {
+        let ahead = [ahead("a", "d"), ahead("b", "c")];
+        let mut chain = Chain::make_after(ahead).await;
+        let (client, server) = (&mut chain.client, &mut chain.server);
+        client.write_all(b"ping").await.unwrap();
+        server.write_all(b"pong").await.unwrap();
+        client.shutdown().await.unwrap();
+        server.shutdown().await.unwrap();
+        assert_eq!(read_to_end(server).await, b"baping");
+        assert_eq!(read_to_end(client).await, b"dcpong");
+        assert_eq!((chain.meter.sent(), chain.meter.received()), (5, 6));
+        assert_eq!(chain.ends().await, [RelayEnd::Orderly; 2]);
+    });
+}
+
+/// The peer's CANCEL does not wait for the application to take what was read before.
+#[test]
+fn what_was_read_ahead_is_overtaken_by_policy() {
+    run(async {
+        let (near, far, _wire) = tunnel().await;
+        let (mut client, accepted) = tcp_pair().await;
+        let ahead = Ahead {
+            from_client: Bytes::new(),
+            from_server: vec![7; 64 << 20].into(),
+        };
+        let relaying = spawn_local(async move {
+            relay(
+                accepted,
+                near,
+                Party::Client,
+                ahead,
+                &Meter::default(),
+                |_| false,
+            )
+            .await
+        });
+        client.readable().await.unwrap();
+        // Then only this direction can tell.
+        client.shutdown().await.unwrap();
+        let mut end = ReadBuf::uninit(&mut []);
+        poll_fn(|context| far.poll_read(context, &mut end))
+            .await
+            .unwrap();
+        drop(far);
+        let end = relaying.await.unwrap();
+        assert_eq!(end, RelayEnd::StreamReset(ErrorCode::CANCEL.0));
+        ensure_reset(&mut client).await;
     });
 }
 
@@ -252,21 +302,11 @@ fn a_reader_that_does_not_read_stops_the_writer() {
     });
 }
 
-/// Writes until nothing is taken for a while. Returns how much was.
-async fn fill(stream: &TcpStream) -> usize {
-    let (mut sent, piece) = (0, vec![7; 64 << 10]);
-    while let Ok(ready) = timeout(Duration::from_millis(500), stream.writable()).await {
-        ready.unwrap();
-        sent += stream.try_write(&piece).unwrap_or(0);
-    }
-    sent
-}
-
 #[test]
 fn a_client_that_aborts_is_noticed_while_the_server_does_not_read() {
     run_within(20 * STALLED_AFTER, async {
-        let chain = Chain::make().await;
-        fill(&chain.client).await;
+        let mut chain = Chain::make().await;
+        fill(&mut chain.client).await;
         chain.client.set_zero_linger().unwrap();
         drop(chain.client);
         pause();
@@ -308,7 +348,7 @@ fn an_early_answer_arrives() {
             .write_all(b"413 Content Too Large")
             .await
             .unwrap();
-        fill(&chain.client).await;
+        fill(&mut chain.client).await;
         drop(chain.server);
         let mut received = [0; 21];
         chain.client.read_exact(&mut received).await.unwrap();

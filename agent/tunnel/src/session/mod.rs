@@ -442,9 +442,9 @@ impl Session {
         }
     }
 
-    /// Forgets a stream whose owner is gone.
-    pub(crate) fn forget(&mut self, id: StreamId) {
-        self.reset(id, ErrorCode::CANCEL);
+    /// Forgets a stream whose owner is gone. It is reset if it is not over.
+    pub(crate) fn forget(&mut self, id: StreamId, code: ErrorCode) {
+        self.reset(id, code);
         if let Some(mut stream) = self.streams.remove(&id) {
             self.used = Instant::now();
             let stood_in_line = stream.sending.line == Line::Turn;
