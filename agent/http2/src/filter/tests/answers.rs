@@ -26,10 +26,7 @@ async fn ask(answers: &[u8]) -> Vec<Result<u16, h2::Error>> {
     server.write_all(&settings).await.unwrap();
     // The requests have been sent when the last one's head has come.
     let mut received = Vec::new();
-    while !frames_so_far(&received)
-        .iter()
-        .any(|head| head.stream.0 == 7)
-    {
+    while !is_asked(&received) {
         server.read_buf(&mut received).await.unwrap();
     }
     server.write_all(answers).await.unwrap();
@@ -42,18 +39,13 @@ async fn ask(answers: &[u8]) -> Vec<Result<u16, h2::Error>> {
     read
 }
 
-fn frames_so_far(sent: &[u8]) -> Vec<FrameHead> {
-    let mut bytes = sent.get(PREFACE.len()..).unwrap_or_default();
-    let mut heads = Vec::new();
-    while let Some((head, rest)) = bytes.split_first_chunk::<FRAME_HEAD>() {
-        let head = FrameHead::read(*head);
-        let Some(rest) = rest.get(head.length..) else {
-            break;
-        };
-        heads.push(head);
-        bytes = rest;
-    }
-    heads
+/// Whether the last request is among what the server has received.
+fn is_asked(received: &[u8]) -> bool {
+    let received = received.get(PREFACE.len()..).unwrap_or_default();
+    let frames = frames(received).into_iter();
+    frames
+        .map(|(head, _)| head.stream)
+        .any(|stream| stream.0 == 7)
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ use tokio::io::{
 
 use super::{HeadFilter, HeadLimits};
 use crate::frame::{
-    END_HEADERS, END_STREAM, FRAME_HEAD, FrameHead, FrameKind, PREFACE, StreamId, put_frame,
+    ACK, END_HEADERS, END_STREAM, FRAME_HEAD, FrameHead, FrameKind, PREFACE, StreamId, put_frame,
     put_settings,
 };
 use crate::hpack::write_literal;
@@ -150,8 +150,17 @@ impl Served {
     }
 }
 
-/// Lets h2 serve a client that sends these bytes and ends. At most `piece` bytes are read at once.
+/// Lets h2 serve a client through the filter. At most `piece` bytes are read at once.
 fn serve(sent: &[u8], piece: usize) -> Served {
+    serve_through(sent, piece, |stream| HeadFilter::of_client(stream, LIMITS))
+}
+
+/// Lets h2 serve a client that sends these bytes, and ends when they have been read.
+fn serve_through<S: AsyncRead + AsyncWrite + Unpin>(
+    sent: &[u8],
+    piece: usize,
+    filter: impl FnOnce(Pieces) -> S,
+) -> Served {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .unwrap();
@@ -161,12 +170,24 @@ fn serve(sent: &[u8], piece: usize) -> Served {
             stream,
             most: piece,
         };
-        let filtered = HeadFilter::of_client(stream, LIMITS);
+        let filtered = filter(stream);
         client.write_all(sent).await.unwrap();
-        client.shutdown().await.unwrap();
+        let ping = frame(FrameKind::Ping, 0, 0, &[0; 8]);
+        client.write_all(&ping).await.unwrap();
         let mut answered = Vec::new();
-        let (requests, read) = tokio::join!(accept(filtered), client.read_to_end(&mut answered));
-        read.unwrap();
+        let reading = async {
+            let is_read = |head: FrameHead| {
+                head.kind == FrameKind::GoAway || (head.kind == FrameKind::Ping && head.has(ACK))
+            };
+            while !frames(&answered).into_iter().any(|(head, _)| is_read(head)) {
+                if client.read_buf(&mut answered).await.unwrap() == 0 {
+                    break;
+                }
+            }
+            client.shutdown().await.unwrap();
+            client.read_to_end(&mut answered).await.unwrap();
+        };
+        let (requests, ()) = tokio::join!(accept(filtered), reading);
         let mut served = Served {
             requests,
             ..Served::default()
@@ -193,14 +214,16 @@ fn frames(mut bytes: &[u8]) -> Vec<(FrameHead, &[u8])> {
     let mut frames = Vec::new();
     while let Some((head, rest)) = bytes.split_first_chunk::<FRAME_HEAD>() {
         let head = FrameHead::read(*head);
-        let (payload, rest) = rest.split_at(head.length);
+        let Some((payload, rest)) = rest.split_at_checked(head.length) else {
+            break;
+        };
         frames.push((head, payload));
         bytes = rest;
     }
     frames
 }
 
-async fn accept(stream: HeadFilter<Pieces>) -> BTreeMap<u32, Vec<Field>> {
+async fn accept(stream: impl AsyncRead + AsyncWrite + Unpin) -> BTreeMap<u32, Vec<Field>> {
     let mut builder = Builder::new();
     builder
         .max_frame_size(LIMITS.frame as u32)
