@@ -142,6 +142,71 @@ fn a_malformed_head_ends_neither_streams_that_are_open_nor_those_that_follow() {
     });
 }
 
+/// The fields of a malformed head stay in the client's table. None of them may be taken for another.
+#[test]
+fn what_is_judged_is_what_the_application_gets_after_a_malformed_head() {
+    run(async {
+        let mut scene = Scene::new().await;
+        let (arrives, mut arrived) = mpsc::unbounded_channel();
+        spawn_local(async move {
+            let mut connection = h2::server::handshake(scene.application).await.unwrap();
+            while let Some(Ok((request, mut respond))) = connection.accept().await {
+                let who = request.headers()["who"].to_str().unwrap().to_owned();
+                arrives
+                    .send((request.uri().path().to_owned(), who))
+                    .unwrap();
+                respond.send_response(Response::new(()), true).unwrap();
+            }
+        });
+        let entered = |fields: &[(&str, &[u8])]| {
+            let field = |field| [&[0x40][..], &literals(&[field])[1..]].concat();
+            fields.iter().copied().flat_map(field).collect::<Vec<u8>>()
+        };
+        let malformed = entered(&[
+            (":authority", b"a.com"),
+            (":path", b"/denied"),
+            ("who", b"mallory"),
+            ("Who", b"nobody"),
+            (":path", b"/\xff"),
+            ("who", b"alice"),
+            (":path", b"/fine"),
+        ]);
+        // The newest has index 62. The method and the scheme are in the static table.
+        let get = |path: u8, who: u8| [0x82, 0x86, 0x80 | 68, 0x80 | path, 0x80 | who];
+        let mut sent = [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat();
+        sent.extend(frame(HEADERS, WHOLE, 1, &malformed));
+        for (stream, block) in [
+            (3, get(62, 63)),
+            (5, get(67, 63)),
+            (7, get(62, 66)),
+            (9, get(64, 63)),
+            (11, get(62, 65)),
+        ] {
+            sent.extend(frame(HEADERS, WHOLE, stream, &block));
+        }
+        // The name of an entry, and another value.
+        let renamed = [
+            &get(62, 63)[..3],
+            &[0x0f, 64 - 15, 2, b'/', b'a', 0x80 | 63],
+        ]
+        .concat();
+        sent.extend(frame(HEADERS, WHOLE, 13, &renamed));
+        scene.client.write_all(&sent).await.unwrap();
+        let mut requests = Vec::new();
+        for _ in 0..3 {
+            requests.push(arrived.recv().await.unwrap());
+        }
+        let expected = [("/fine", "alice"), ("/fine", "mallory"), ("/a", "alice")];
+        let expected = expected.map(|(path, who)| (path.to_owned(), who.to_owned()));
+        assert_eq!(requests, expected);
+        assert_eq!(scene.gate.targets(), ["/fine", "/denied", "/fine", "/a"]);
+        let frames = read_until(&mut scene.client, 13).await;
+        let reset = |(kind, of, _): &(u8, u8, Vec<u8>)| (*kind == RST_STREAM).then_some(*of);
+        let resets: Vec<u8> = frames.iter().filter_map(reset).collect();
+        assert_eq!(resets, [1, 9, 11], "{frames:?}");
+    });
+}
+
 #[test]
 fn a_client_that_sends_too_many_malformed_heads_is_sent_goaway() {
     run(async {

@@ -17,7 +17,7 @@ const PRIORITY_LENGTH: usize = 5;
 /// What comes next.
 #[derive(Debug)]
 pub(super) enum Next<'a> {
-    /// A frame that is none of a header block, of this length with its head. It may end later.
+    /// A frame that is not part of a header block, of this length with its head. It may end later.
     Frame(usize),
     /// A header block.
     Block(HeaderBlock<'a>),
@@ -46,7 +46,7 @@ pub(super) fn next(bytes: &[u8], limits: HeadLimits) -> Next<'_> {
     };
     match head.kind {
         FrameKind::Headers => block(head, bytes, limits),
-        // A client has no PUSH_PROMISE to send, and a server has been told to send none.
+        // A client must not send PUSH_PROMISE, and a server was told not to.
         FrameKind::PushPromise | FrameKind::Continuation => Next::Broken,
         FrameKind::Data
         | FrameKind::Priority

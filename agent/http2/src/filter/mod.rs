@@ -9,8 +9,8 @@
 //! table of fields is empty, and each further head is written anew without it: the peer's table may have fields that
 //! h2 could not hold.
 //!
-//! This is no gate. What is judged and passed on is what h2 reads, here as anywhere. If h2 and this should ever read
-//! a block differently, a stream or a connection ends.
+//! The filter does not decide what is permitted. What is judged and sent on is what h2 reads. If h2 and the filter
+//! ever read a block differently, a stream or a connection ends, and nothing else happens.
 
 mod blocks;
 mod heads;
@@ -38,9 +38,9 @@ pub struct HeadLimits {
     pub list: usize,
 }
 
-/// A connection whose reader gets no malformed head.
+/// Keeps malformed heads from the reader of a connection.
 ///
-/// It copies nothing but heads that come in several pieces, or anew. It holds one header block at most.
+/// It copies only heads that come in several pieces or are written anew. It waits for at most one header block.
 #[derive(Debug)]
 pub struct HeadFilter<S> {
     stream: S,

@@ -65,7 +65,7 @@ fn a_malformed_head_ends_only_its_own_stream() {
     }
 }
 
-/// If this fails, h2 may need the filter no longer.
+/// If this fails, h2 may not need the filter any more.
 #[test]
 fn h2_alone_ends_the_connection() {
     let sent = mixed(literals).0;
@@ -181,7 +181,7 @@ fn malformed_trailers_end_only_their_own_stream() {
 }
 
 #[test]
-fn what_follows_a_malformed_head_on_its_stream_is_of_no_account() {
+fn what_follows_a_malformed_head_on_its_stream_is_ignored() {
     let mut sent = begun();
     let block = literals(&get(b"/\xff"));
     sent.unsplit(frame(FrameKind::Headers, END_HEADERS, 1, &block));
