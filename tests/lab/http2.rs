@@ -1,5 +1,6 @@
-//! An HTTP/2 client without TLS, with prior knowledge.
+//! HTTP/2 clients without TLS, with prior knowledge: one that keeps the rules, and one that sends any bytes.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use anyhow::{Result, ensure};
@@ -72,6 +73,37 @@ impl Http2Call<'_> {
         });
         let outcome = output(from.command(tool("lab-h2")?)?.arg(told.to_string()))?;
         ensure!(outcome.status.success(), "lab-h2: {}", outcome.stderr);
+        Ok(serde_json::from_str(&outcome.stdout)?)
+    }
+}
+
+/// Bytes over one connection.
+#[derive(Clone, Debug)]
+pub struct FramesCall<'a> {
+    /// The destination.
+    pub to: SocketAddr,
+    /// What is sent.
+    pub bytes: &'a [u8],
+    /// How many streams have to be answered or reset.
+    pub streams: usize,
+}
+
+impl FramesCall<'_> {
+    /// Makes the call from somewhere. Returns for each stream whether it was `answered` or `reset`. Stream 0 is the
+    /// connection, and there only if it ended.
+    ///
+    /// # Errors
+    ///
+    /// If there is no connection.
+    pub fn make(&self, from: &Place) -> Result<BTreeMap<u32, String>> {
+        let bytes: String = self.bytes.iter().copied().map(char::from).collect();
+        let told = json!({
+            "to": self.to.to_string(),
+            "bytes": bytes,
+            "streams": self.streams,
+        });
+        let outcome = output(from.command(tool("lab-frames")?)?.arg(told.to_string()))?;
+        ensure!(outcome.status.success(), "lab-frames: {}", outcome.stderr);
         Ok(serde_json::from_str(&outcome.stdout)?)
     }
 }

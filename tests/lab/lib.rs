@@ -75,7 +75,7 @@ pub use footprint::Footprint;
 pub use hbone::{HboneCall, HboneReply, TunnelData};
 pub use hoard::{Hoard, Hoarded, Unhelpful, UnhelpfulServer};
 pub use hostile::{Frame, HostileClient, is_connected};
-pub use http2::{Http2Call, Http2Request};
+pub use http2::{FramesCall, Http2Call, Http2Request};
 pub use impostor::{Claim, Credentials, Signer, Validity};
 pub use lab::Lab;
 pub use link::{CongestionControl, Link, Rate, SlowLink};

@@ -7,7 +7,9 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use ambit_tests::{Lab, Place, Process, Site, output, output_within, peer, run_tests, tests};
+use ambit_tests::{
+    FramesCall, Lab, Place, Process, Site, output, output_within, peer, run_tests, tests,
+};
 use anyhow::{Context, Result, ensure};
 
 /// What [`Site::declare`] declares.
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
         grpcs_own_tests_pass,
         calls_do_not_fail_while_a_server_ends_its_connections,
         a_connection_carries_many_streams,
+        a_malformed_head_ends_only_its_own_stream,
         http_2_is_spoken_as_without_a_mesh,
     ])
 }
@@ -124,6 +127,71 @@ fn a_connection_carries_many_streams(lab: &Lab) -> Result<()> {
     let (open, errors) = call(site.caller.place(), &arguments)?;
     let all = BTreeMap::from([("OK".to_owned(), STREAMS)]);
     ensure!(open == all, "{open:?}: {errors}");
+    Ok(())
+}
+
+/// RFC 9113, section 3.4, and SETTINGS without any.
+const BEGUN: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+/// HEADERS with END_STREAM and END_HEADERS.
+fn head(stream: u8, block: &[u8]) -> Vec<u8> {
+    let [a, b] = (block.len() as u16).to_be_bytes();
+    [&[0, a, b, 1, 0x5, 0, 0, 0, stream][..], block].concat()
+}
+
+/// A GET whose fields are entered into the table (RFC 7541, section 6.2.1).
+fn get(path: &[u8], field: (&[u8], &[u8])) -> Vec<u8> {
+    let fields: [(&[u8], &[u8]); 5] = [
+        (b":method", b"GET"),
+        (b":scheme", b"http"),
+        (b":authority", b"web"),
+        (b":path", path),
+        field,
+    ];
+    let mut block = Vec::new();
+    for (name, value) in fields {
+        block.push(0x40);
+        for text in [name, value] {
+            block.push(text.len() as u8);
+            block.extend_from_slice(text);
+        }
+    }
+    block
+}
+
+fn a_malformed_head_ends_only_its_own_stream(lab: &Lab) -> Result<()> {
+    let (site, at) = site(lab)?;
+    let judged = site.backend("web")?.pod.place();
+    let _judged = serve(lab, judged, &["http", &at.to_string()])?;
+    let kept = (&b"kept"[..], &b"yes"[..]);
+    let malformed = [
+        get(b"/\xff", kept),
+        get(b"/\x7f", kept),
+        get(b"/<", kept),
+        get(b"/", (b"Upper", b"a")),
+        get(b"/", (b"a", b"line\nbreak")),
+        get(b"/", (b":unknown", b"")),
+        get(b"/", (b"connection", b"close")),
+    ];
+    let mut sent = BEGUN.to_vec();
+    let mut expected = BTreeMap::new();
+    for (stream, block) in (1..).step_by(6).zip(&malformed) {
+        sent.extend(head(stream, block));
+        sent.extend(head(stream + 2, &get(b"/fine", kept)));
+        // The same, by the table alone.
+        sent.extend(head(stream + 4, &[0xc2, 0xc1, 0xc0, 0xbf, 0xbe]));
+        expected.insert(u32::from(stream), "reset: [0, 0, 0, 1]");
+        expected.insert(u32::from(stream + 2), "answered");
+        expected.insert(u32::from(stream + 4), "answered");
+    }
+    let call = FramesCall {
+        to: at,
+        bytes: &sent,
+        streams: expected.len(),
+    };
+    let ends = call.make(site.caller.place())?;
+    let said = ends.iter().map(|(stream, end)| (*stream, end.as_str()));
+    ensure!(said.clone().eq(expected), "{ends:?}");
     Ok(())
 }
 

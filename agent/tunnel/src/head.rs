@@ -1,5 +1,7 @@
 //! The heads that open and answer a tunnel's streams (RFC 9113, section 8).
 
+use ambit_http2::hpack::FieldReader;
+
 /// The most bytes of a head, as HTTP/2 counts them: names, values, and [`FIELD_OVERHEAD`] for each field.
 pub(crate) const LARGEST_HEAD: usize = 16 << 10;
 
@@ -39,6 +41,16 @@ pub(crate) struct HeadReader {
     regular: bool,
     length: usize,
     malformed: Option<MalformedHead>,
+}
+
+impl FieldReader for HeadReader {
+    type Note = ();
+
+    fn note(_: &[u8], _: &[u8]) {}
+
+    fn read(&mut self, name: &[u8], value: &[u8], (): ()) {
+        self.field(name, value);
+    }
 }
 
 impl HeadReader {

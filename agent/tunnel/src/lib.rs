@@ -37,7 +37,6 @@
 mod connection;
 mod failure;
 mod flood;
-mod frame;
 mod head;
 mod hpack;
 mod session;
@@ -47,9 +46,11 @@ mod stream;
 mod tests;
 mod wire;
 
+use ambit_http2::frame;
+
+pub use ambit_http2::frame::ErrorCode;
 pub use connection::{Connection, Incoming, KeepAlive, Opener, Responder, accept, connect};
 pub use failure::{OpenError, StreamFailure, TunnelFailure};
-pub use frame::ErrorCode;
 pub use head::RequestHead;
 pub use session::{Delivery, Sink};
 pub use stream::{ForwardFailure, Stream};

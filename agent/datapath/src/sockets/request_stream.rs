@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::sockets::dial::UnjudgedStream;
+use ambit_http2::{HeadFilter, HeadLimits};
 use ambit_policy::RequestPermit;
 
 /// The length of an HTTP/2 frame header (RFC 9113, section 4.1).
@@ -104,7 +105,7 @@ impl RequestStream {
     }
 
     /// Begins HTTP/2 with the application, with the permit for the first request. Nothing is sent unless the
-    /// [`ApplicationConnection`] is polled.
+    /// [`ApplicationConnection`] is polled. `heads` are the limits of `settings`.
     ///
     /// # Errors
     /// If the HTTP/2 handshake fails.
@@ -112,8 +113,10 @@ impl RequestStream {
         self,
         _permit: &RequestPermit,
         settings: &Builder,
+        heads: HeadLimits,
     ) -> Result<(ApplicationRequests, ApplicationConnection), h2::Error> {
-        let (requests, connection) = settings.handshake(EndsInOrder(self.0)).await?;
+        let stream = HeadFilter::of_server(EndsInOrder(self.0), heads);
+        let (requests, connection) = settings.handshake(stream).await?;
         Ok((ApplicationRequests(requests), connection))
     }
 }
@@ -124,7 +127,7 @@ fn is_settings(begun: &[u8]) -> bool {
 }
 
 /// The future that drives an HTTP/2 connection to an application.
-pub type ApplicationConnection = Connection<EndsInOrder, Bytes>;
+pub type ApplicationConnection = Connection<HeadFilter<EndsInOrder>, Bytes>;
 
 /// Opens streams on an HTTP/2 connection to an application, one for each permit.
 #[derive(Clone, Debug)]

@@ -14,6 +14,7 @@ use tokio::sync::{Mutex, Notify};
 
 use super::super::gate::Gate;
 use ambit_datapath::{ApplicationConnection, ApplicationRequests, ReadyRequests, RequestStream};
+use ambit_http2::HeadLimits;
 use ambit_policy::RequestPermit;
 
 /// The most connections to the application for one connection of a client. When one of them takes no more
@@ -24,6 +25,7 @@ const MOST_CONNECTIONS: u32 = 4;
 pub(super) struct Application<'a, G> {
     gate: &'a G,
     settings: Builder,
+    heads: HeadLimits,
     /// The first connection, until HTTP/2 begins on it. Locked while a connection begins.
     unused: Mutex<Option<RequestStream>>,
     /// The connection that takes requests.
@@ -80,11 +82,18 @@ pub(super) enum NotSent {
 }
 
 impl<'a, G: Gate> Application<'a, G> {
-    /// The application, whose first connection is `stream`. Further ones come from the gate.
-    pub(super) fn new(stream: RequestStream, gate: &'a G, settings: Builder) -> Self {
+    /// The application, whose first connection is `stream`. Further ones come from the gate. `heads` are the
+    /// limits of `settings`.
+    pub(super) fn new(
+        stream: RequestStream,
+        gate: &'a G,
+        settings: Builder,
+        heads: HeadLimits,
+    ) -> Self {
         Self {
             gate,
             settings,
+            heads,
             unused: Mutex::new(Some(stream)),
             open: RefCell::new(None),
             begun: Cell::new(0),
@@ -113,7 +122,7 @@ impl<'a, G: Gate> Application<'a, G> {
         };
         self.begun.set(self.begun.get() + 1);
         let number = ConnectionNumber(self.begun.get());
-        let multiplexed = stream.multiplex(permit, &self.settings).await;
+        let multiplexed = stream.multiplex(permit, &self.settings, self.heads).await;
         let (requests, mut connection) = multiplexed.inspect_err(|_| self.drains.notify_one())?;
         let pings = connection.ping_pong();
         let open = Open {

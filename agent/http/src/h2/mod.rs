@@ -1,4 +1,5 @@
-//! HTTP/2 with prior knowledge (RFC 9113): each of the client's streams is judged on its own.
+//! HTTP/2 with prior knowledge (RFC 9113): each of the client's streams is judged on its own. A malformed head
+//! of either side ends its own stream, for which `ambit-http2` filters what h2 reads.
 //!
 //! HTTP/2 to the application begins with the first permitted request. When the application accepts no
 //! more requests, the client is sent GOAWAY at once, and requests that are under way continue. Those that the
@@ -25,6 +26,7 @@ use super::downstream::Downstream;
 use super::gate::Gate;
 use super::serve::HttpLimits;
 use ambit_datapath::RequestStream;
+use ambit_http2::{HeadFilter, HeadLimits};
 use ambit_relay::Meter;
 
 /// Bytes that a peer may send on one stream before they are passed on.
@@ -63,14 +65,19 @@ pub(super) async fn serve<D: Downstream>(
         tracing::debug!("a client's HTTP/2 connection was refused: the memory account is used up");
         return client.abort();
     };
+    let head_limits = HeadLimits {
+        frame: FRAME as usize,
+        list: limits.head_size,
+    };
     let settings = server_settings(limits.head_size, window);
-    let mut connection = match settings.handshake::<_, Payload>(client.clone()).await {
+    let filtered = HeadFilter::of_client(client.clone(), head_limits);
+    let mut connection = match settings.handshake::<_, Payload>(filtered).await {
         Ok(connection) => connection,
         Err(error) => return tracing::debug!(%error, "a client's HTTP/2 handshake failed"),
     };
     let settings = client_settings(limits.head_size, window);
     let shared = Shared {
-        application: Application::new(application, gate, settings),
+        application: Application::new(application, gate, settings, head_limits),
         gate,
         meter,
     };

@@ -8,7 +8,8 @@ mod http2;
 mod http2_bodies;
 mod http2_connect;
 mod http2_connections;
-mod http2_paths;
+mod http2_heads;
+
 mod hyper_server;
 mod malformed;
 mod protocol;

@@ -85,8 +85,7 @@ impl Session {
     fn head(&mut self, id: StreamId, is_last: bool, block: &[u8]) -> Result<(), TunnelFailure> {
         // Decoded in any case: the next block depends on it.
         let mut reader = HeadReader::default();
-        self.decoder
-            .decode(block, |name, value| reader.field(name, value))?;
+        self.decoder.decode(block, &mut reader)?;
         if !id.is_clients() {
             return Err(TunnelFailure::protocol(
                 "a head for a stream that no client opens",

@@ -30,19 +30,29 @@ const STATIC: [(&str, &str); 61] = [
 
 /// The fields that a peer has entered, the newest first. It takes no memory until the peer uses it.
 #[derive(Debug)]
-pub(super) struct DynamicTable {
-    entries: VecDeque<Entry>,
+pub(super) struct DynamicTable<N> {
+    entries: VecDeque<Entry<N>>,
     size: usize,
     most: usize,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct Entry<N> {
     name: Box<[u8]>,
     value: Box<[u8]>,
+    note: N,
 }
 
-impl Default for DynamicTable {
+/// A field of either table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Found<'a, N> {
+    pub(super) name: &'a [u8],
+    pub(super) value: &'a [u8],
+    /// What was noted when it was entered. `None` in the static table.
+    pub(super) note: Option<N>,
+}
+
+impl<N> Default for DynamicTable<N> {
     fn default() -> Self {
         Self {
             entries: VecDeque::new(),
@@ -52,28 +62,37 @@ impl Default for DynamicTable {
     }
 }
 
-impl Entry {
+impl<N> Entry<N> {
     fn size(&self) -> usize {
         self.name.len() + self.value.len() + ENTRY_OVERHEAD
     }
 }
 
-impl DynamicTable {
-    /// Returns the name and the value of a field in either table.
-    pub(super) fn get(&self, index: usize) -> Result<(&[u8], &[u8]), HpackError> {
+impl<N: Copy> DynamicTable<N> {
+    /// Returns a field of either table.
+    pub(super) fn get(&self, index: usize) -> Result<Found<'_, N>, HpackError> {
         let unknown = HpackError::Index(index);
         let place = index.checked_sub(1).ok_or(unknown)?;
         if let Some((name, value)) = STATIC.get(place) {
-            return Ok((name.as_bytes(), value.as_bytes()));
+            return Ok(Found {
+                name: name.as_bytes(),
+                value: value.as_bytes(),
+                note: None,
+            });
         }
         let entry = self.entries.get(place - STATIC.len()).ok_or(unknown)?;
-        Ok((&entry.name, &entry.value))
+        Ok(Found {
+            name: &entry.name,
+            value: &entry.value,
+            note: Some(entry.note),
+        })
     }
 
-    pub(super) fn insert(&mut self, name: &[u8], value: &[u8]) {
+    pub(super) fn insert(&mut self, name: &[u8], value: &[u8], note: N) {
         let entry = Entry {
             name: name.into(),
             value: value.into(),
+            note,
         };
         self.evict(self.most.saturating_sub(entry.size()));
         // An entry that is larger than the table empties it (RFC 7541, section 4.4).
@@ -105,17 +124,19 @@ mod tests {
     fn the_table_is_bounded_and_forgets_the_oldest() {
         let mut table = DynamicTable::default();
         for number in 0..1000_u32 {
-            table.insert(&number.to_be_bytes(), &[0; 28]);
+            table.insert(&number.to_be_bytes(), &[0; 28], number);
             assert!(table.size <= TABLE_SIZE && table.entries.len() <= TABLE_SIZE / 64);
         }
-        assert_eq!(table.get(62).unwrap().0, 999_u32.to_be_bytes());
+        let newest = table.get(62).unwrap();
+        assert_eq!(newest.name, 999_u32.to_be_bytes());
+        assert_eq!(newest.note, Some(999));
         assert_eq!(table.entries.len(), TABLE_SIZE / 64);
-        table.insert(&[0; TABLE_SIZE], &[]);
+        table.insert(&[0; TABLE_SIZE], &[], 0);
         assert_eq!((table.size, table.entries.len()), (0, 0));
-        table.insert(b"a", b"b");
+        table.insert(b"a", b"b", 0);
         table.resize(0);
         assert_eq!(table.get(62), Err(HpackError::Index(62)));
-        table.insert(b"a", b"b");
+        table.insert(b"a", b"b", 0);
         assert_eq!(table.size, 0);
     }
 }

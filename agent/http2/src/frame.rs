@@ -1,55 +1,66 @@
-//! HTTP/2 frames (RFC 9113, section 4), as far as tunnels use them.
+//! HTTP/2 frames (RFC 9113, section 4), as far as Ambit reads and writes them itself.
 
 use std::fmt;
 
 use bytes::{BufMut, BytesMut};
 
 /// The length of a frame's head.
-pub(crate) const FRAME_HEAD: usize = 9;
+pub const FRAME_HEAD: usize = 9;
 
 /// What a client sends first (RFC 9113, section 3.4).
-pub(crate) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// The payload that a frame may have until a peer allows more.
-pub(crate) const DEFAULT_FRAME: usize = 16 << 10;
+pub const DEFAULT_FRAME: usize = 16 << 10;
 
 /// The window that streams and connections have until settings change it.
-pub(crate) const DEFAULT_WINDOW: u32 = (64 << 10) - 1;
+pub const DEFAULT_WINDOW: u32 = (64 << 10) - 1;
 
 /// The largest window (RFC 9113, section 6.9.1).
-pub(crate) const LARGEST_WINDOW: u32 = (1 << 31) - 1;
+pub const LARGEST_WINDOW: u32 = (1 << 31) - 1;
 
-/// Flags.
-pub(crate) const ACK: u8 = 0x1;
-pub(crate) const END_STREAM: u8 = 0x1;
-pub(crate) const END_HEADERS: u8 = 0x4;
-pub(crate) const PADDED: u8 = 0x8;
-pub(crate) const PRIORITY: u8 = 0x20;
+/// A flag of SETTINGS and PING: this is the answer.
+pub const ACK: u8 = 0x1;
+/// A flag of DATA and HEADERS: the stream's last frame of this side.
+pub const END_STREAM: u8 = 0x1;
+/// A flag of HEADERS and CONTINUATION: the header block's last frame.
+pub const END_HEADERS: u8 = 0x4;
+/// A flag of DATA and HEADERS: the payload begins with the length of padding.
+pub const PADDED: u8 = 0x8;
+/// A flag of HEADERS: a priority comes before the header block.
+pub const PRIORITY: u8 = 0x20;
 
-/// Settings (RFC 9113, section 6.5.2).
-pub(crate) const ENABLE_PUSH: u16 = 2;
-pub(crate) const MAX_CONCURRENT_STREAMS: u16 = 3;
-pub(crate) const INITIAL_WINDOW_SIZE: u16 = 4;
-pub(crate) const MAX_FRAME_SIZE: u16 = 5;
-pub(crate) const MAX_HEADER_LIST_SIZE: u16 = 6;
+/// SETTINGS_ENABLE_PUSH (RFC 9113, section 6.5.2).
+pub const ENABLE_PUSH: u16 = 2;
+/// SETTINGS_MAX_CONCURRENT_STREAMS.
+pub const MAX_CONCURRENT_STREAMS: u16 = 3;
+/// SETTINGS_INITIAL_WINDOW_SIZE.
+pub const INITIAL_WINDOW_SIZE: u16 = 4;
+/// SETTINGS_MAX_FRAME_SIZE.
+pub const MAX_FRAME_SIZE: u16 = 5;
+/// SETTINGS_MAX_HEADER_LIST_SIZE.
+pub const MAX_HEADER_LIST_SIZE: u16 = 6;
 
 /// A stream's number; 0 is the connection as a whole.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub(crate) struct StreamId(pub(crate) u32);
+pub struct StreamId(pub u32);
 
 impl StreamId {
-    pub(crate) const CONNECTION: Self = Self(0);
-    pub(crate) const LARGEST: Self = Self((1 << 31) - 1);
+    /// The connection as a whole.
+    pub const CONNECTION: Self = Self(0);
+    /// The last that there can be.
+    pub const LARGEST: Self = Self((1 << 31) - 1);
 
     /// Whether the client opens it.
-    pub(crate) const fn is_clients(self) -> bool {
+    pub const fn is_clients(self) -> bool {
         self.0 % 2 == 1
     }
 }
 
 /// What a frame is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum FrameKind {
+#[expect(missing_docs, reason = "they are named as in RFC 9113, section 6")]
+pub enum FrameKind {
     Data,
     Headers,
     Priority,
@@ -86,16 +97,20 @@ impl FrameKind {
 
 /// The head of a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct FrameHead {
+pub struct FrameHead {
     /// Of the payload.
-    pub(crate) length: usize,
-    pub(crate) kind: FrameKind,
-    pub(crate) flags: u8,
-    pub(crate) stream: StreamId,
+    pub length: usize,
+    /// What the frame is.
+    pub kind: FrameKind,
+    /// Its flags.
+    pub flags: u8,
+    /// The stream that it belongs to.
+    pub stream: StreamId,
 }
 
 impl FrameHead {
-    pub(crate) fn read(bytes: [u8; FRAME_HEAD]) -> Self {
+    /// Reads a frame's head.
+    pub fn read(bytes: [u8; FRAME_HEAD]) -> Self {
         let [a, b, c, kind, flags, stream @ ..] = bytes;
         Self {
             length: u32::from_be_bytes([0, a, b, c]) as usize,
@@ -105,25 +120,21 @@ impl FrameHead {
         }
     }
 
-    pub(crate) fn write(self) -> [u8; FRAME_HEAD] {
+    /// Writes a frame's head.
+    pub fn write(self) -> [u8; FRAME_HEAD] {
         let [_, a, b, c] = (self.length as u32).to_be_bytes();
         let [d, e, f, g] = self.stream.0.to_be_bytes();
         [a, b, c, self.kind as u8, self.flags, d, e, f, g]
     }
 
-    pub(crate) const fn has(self, flag: u8) -> bool {
+    /// Whether a flag is set.
+    pub const fn has(self, flag: u8) -> bool {
         self.flags & flag != 0
     }
 }
 
 /// Writes a frame.
-pub(crate) fn put_frame(
-    out: &mut BytesMut,
-    kind: FrameKind,
-    flags: u8,
-    stream: StreamId,
-    payload: &[u8],
-) {
+pub fn put_frame(out: &mut BytesMut, kind: FrameKind, flags: u8, stream: StreamId, payload: &[u8]) {
     let head = FrameHead {
         length: payload.len(),
         kind,
@@ -135,7 +146,7 @@ pub(crate) fn put_frame(
 }
 
 /// Writes the settings of one side.
-pub(crate) fn put_settings(out: &mut BytesMut, settings: &[(u16, u32)]) {
+pub fn put_settings(out: &mut BytesMut, settings: &[(u16, u32)]) {
     let mut payload = BytesMut::with_capacity(6 * settings.len());
     for (name, value) in settings {
         payload.put_u16(*name);
@@ -145,19 +156,19 @@ pub(crate) fn put_settings(out: &mut BytesMut, settings: &[(u16, u32)]) {
 }
 
 /// Writes a WINDOW_UPDATE.
-pub(crate) fn put_window_update(out: &mut BytesMut, stream: StreamId, increment: u32) {
+pub fn put_window_update(out: &mut BytesMut, stream: StreamId, increment: u32) {
     let payload = increment.to_be_bytes();
     put_frame(out, FrameKind::WindowUpdate, 0, stream, &payload);
 }
 
 /// Writes an RST_STREAM.
-pub(crate) fn put_reset(out: &mut BytesMut, stream: StreamId, code: ErrorCode) {
+pub fn put_reset(out: &mut BytesMut, stream: StreamId, code: ErrorCode) {
     let payload = code.0.to_be_bytes();
     put_frame(out, FrameKind::ResetStream, 0, stream, &payload);
 }
 
 /// Writes a GOAWAY.
-pub(crate) fn put_go_away(out: &mut BytesMut, last: StreamId, code: ErrorCode) {
+pub fn put_go_away(out: &mut BytesMut, last: StreamId, code: ErrorCode) {
     let mut payload = [0; 8];
     payload[..4].copy_from_slice(&last.0.to_be_bytes());
     payload[4..].copy_from_slice(&code.0.to_be_bytes());
