@@ -41,6 +41,15 @@ struct Local {
     /// A write has failed with an error that a read would have reported. The next read shows an end instead,
     /// which must not pass for an end in order.
     error_taken: Cell<bool>,
+    sending: Cell<LocalSending>,
+}
+
+/// Whether the application still sends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum LocalSending {
+    Open,
+    /// It has ended, and the peer was told.
+    Ended,
 }
 
 /// How the direction into the tunnel ended.
@@ -225,6 +234,7 @@ async fn into_tunnel(local: &Local, stream: &Stream, count: &Cell<u64>) -> IntoE
             }
             Ok(0) => {
                 stream.finish();
+                local.sending.set(LocalSending::Ended);
                 return IntoEnd::InOrder;
             }
             Ok(sent) => count.set(count.get() + sent as u64),
@@ -248,6 +258,10 @@ async fn out_of_tunnel(local: &Local, stream: &Stream) -> OutEnd {
                 local.error_taken.set(error != io::ErrorKind::BrokenPipe);
                 return OutEnd::SinkFailed(error);
             }
+            // Both directions have ended, so the socket is closed now, which says the same.
+            Delivery::Ended if local.sending.get() == LocalSending::Ended => {
+                return OutEnd::InOrder;
+            }
             Delivery::Ended => {
                 return match SockRef::from(&*local.socket).shutdown(Shutdown::Write) {
                     Ok(()) => OutEnd::InOrder,
@@ -266,6 +280,7 @@ impl Local {
             party,
             socket: Rc::new(socket),
             error_taken: Cell::new(false),
+            sending: Cell::new(LocalSending::Open),
         }
     }
 
