@@ -92,6 +92,8 @@ reasons! {
     NoMemory = 12, "no-room-for-record";
     /// The canary connect at the agent's start, which is always denied.
     Canary = 13, "canary";
+    /// The kernel could not set an option or the source of the agent's socket.
+    SocketNotSet = 14, "socket-not-set";
 }
 
 /// A denial that the kernel reports: an entry of the ring buffer `EVENTS`.

@@ -57,6 +57,16 @@ pub const OUTBOUND_RANGE: [u8; 2] = [127, 78];
 /// a segment by this port together with the lack of a device, which every segment has.
 pub const LOOKUP_SOURCE_PORT: u16 = 0;
 
+/// How long one of the agent's connections may be silent before the other end is asked whether it is there, in
+/// seconds.
+pub const KEEP_ALIVE_IDLE_S: u32 = 60;
+
+/// The time between two such questions, in seconds.
+pub const KEEP_ALIVE_INTERVAL_S: u32 = 15;
+
+/// How many of them may stay unanswered. The connection then ends, two minutes after the last sign of life.
+pub const KEEP_ALIVE_PROBES: u32 = 4;
+
 /// The version of the layout of all types in this crate. Raise it with any change of a layout or of a map's
 /// type: an agent never opens the pins of another layout.
 pub const LAYOUT_VERSION: u32 = 3;

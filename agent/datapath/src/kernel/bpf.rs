@@ -3,7 +3,7 @@
 
 use std::ffi::{CString, c_char};
 use std::io;
-use std::mem::zeroed;
+use std::mem::{MaybeUninit, zeroed};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -269,6 +269,28 @@ pub(crate) fn set_inner_map(outer: BorrowedFd<'_>, inner: BorrowedFd<'_>) -> io:
     // SAFETY: key and value have the sizes that the map has, and outlive the call.
     unsafe { bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attributes)? };
     Ok(())
+}
+
+/// Takes the entry of a key out of a hash map, and returns its value.
+///
+/// # Safety
+/// The map's keys have the size of `K`, and its values that of `V`, of which every pattern of bytes is valid.
+///
+/// # Errors
+/// ENOENT if there is no such entry.
+pub(crate) unsafe fn take_entry<K: aya::Pod, V: aya::Pod>(
+    map: BorrowedFd<'_>,
+    key: &K,
+) -> io::Result<V> {
+    let mut value = MaybeUninit::<V>::uninit();
+    let mut attributes = attributes();
+    attributes.__bindgen_anon_2.map_fd = map.as_raw_fd() as u32;
+    attributes.__bindgen_anon_2.key = (&raw const *key) as u64;
+    attributes.__bindgen_anon_2.__bindgen_anon_1.value = value.as_mut_ptr() as u64;
+    // SAFETY: key and value have the sizes that the map has, as the caller promises, and outlive the call.
+    unsafe { bpf(bpf_cmd::BPF_MAP_LOOKUP_AND_DELETE_ELEM, &mut attributes)? };
+    // SAFETY: the kernel has written the value.
+    Ok(unsafe { value.assume_init() })
 }
 
 /// Pins an object, for tests: aya does it for the programs that it attaches.

@@ -4,22 +4,20 @@
 //! application only through an [`AuthorizedStream`], which only an ALLOW verdict or a [`Permit`] makes, or
 //! through a [`super::request_stream::RequestStream`], one request for each permit.
 
-use std::cell::Cell;
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ambit_common::{
-    DELIVERY_RANGE, HBONE_PORT, IpFamily, ListenerCheck, MAX_SHARDS, NetnsCookie, PolicySetId,
-    Reason, RecordKind, SocketRecord, Ticket, TicketKind, TicketVerdict,
+    HBONE_PORT, IpFamily, ListenerCheck, MAX_SHARDS, NetnsCookie, PolicySetId, Reason, RecordKind,
+    SocketRecord, Ticket, TicketKind, TicketVerdict,
 };
 use aya::maps::{MapData, MapError, SkStorage};
-use nix::sys::socket::setsockopt;
-use nix::sys::socket::sockopt::IpBindAddressNoPort;
 use socket2::Socket;
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use crate::policy::PolicyTables;
@@ -69,7 +67,6 @@ pub struct PodDatapath(Rc<PodOnShard>);
 struct PodOnShard {
     applications: ApplicationSockets,
     parts: PodDatapathParts,
-    next_source: Cell<u16>,
     /// Which listeners the connect hook's look-up may miss.
     missable: KeptAnswer,
 }
@@ -233,7 +230,6 @@ impl PodDatapath {
         Self(Rc::new(PodOnShard {
             applications: ApplicationSockets::new(parts.stock.netns().clone()),
             parts,
-            next_source: Cell::new(0),
             missable: KeptAnswer::default(),
         }))
     }
@@ -372,7 +368,6 @@ impl PodDatapath {
                 .admit_peer(self.0.parts.netns, caller.identity.as_ref())
                 .map_err(DialError::Tables)?;
             let socket = self.take_socket(to)?;
-            self.bind_delivery(&socket, to).map_err(DialError::Socket)?;
             let mut ticket = Ticket::new(TicketKind::Delivery, self.0.parts.netns, to.into());
             ticket.identity = identity;
             ticket.generation = generation;
@@ -415,23 +410,6 @@ impl PodDatapath {
         self.0.parts.stock.take(family).map_err(DialError::Socket)
     }
 
-    /// Binds to a delivery address. IPv4 has a range of them, so that a busy pod does not run out of ports.
-    /// IPv6 has one.
-    fn bind_delivery(&self, socket: &Socket, to: SocketAddr) -> io::Result<()> {
-        let source: IpAddr = if to.is_ipv4() {
-            let [a, b] = DELIVERY_RANGE;
-            let next = self.0.next_source.get().wrapping_add(1);
-            self.0.next_source.set(next);
-            let [high, low] = next.to_be_bytes();
-            Ipv4Addr::new(a, b, high, low).into()
-        } else {
-            Ipv6Addr::LOCALHOST.into()
-        };
-        // The kernel chooses the port at connect, by the whole four-tuple.
-        setsockopt(socket, IpBindAddressNoPort, &true)?;
-        socket.bind(&SocketAddr::new(source, 0).into())
-    }
-
     fn connect(
         &self,
         socket: &Socket,
@@ -456,17 +434,18 @@ impl PodDatapath {
         connect.map_err(unreachable)?;
         let stream = TcpStream::from_std(socket.into()).map_err(DialError::Socket)?;
         let timeout = self.0.parts.connect_timeout;
-        match tokio::time::timeout(timeout, stream.writable()).await {
+        let interest = Interest::WRITABLE | Interest::ERROR;
+        let ready = match tokio::time::timeout(timeout, stream.ready(interest)).await {
             Err(_) => return Err(DialError::TimedOut { to, timeout }),
             Ok(ready) => ready.map_err(DialError::Socket)?,
+        };
+        // The kernel shows a connect that has failed as an error and as the end of both directions.
+        if (ready.is_error() || ready.is_write_closed())
+            && let Some(error) = stream.take_error().map_err(DialError::Socket)?
+        {
+            return Err(unreachable(error));
         }
-        match stream.take_error().map_err(DialError::Socket)? {
-            Some(error) => Err(unreachable(error)),
-            None => {
-                stream.set_nodelay(true).map_err(DialError::Socket)?;
-                Ok(stream)
-            }
-        }
+        Ok(stream)
     }
 }
 

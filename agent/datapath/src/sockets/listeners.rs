@@ -238,7 +238,9 @@ fn loopback(family: IpFamily, port: u16) -> SocketAddr {
 fn listen(families: &[IpFamily], port: u16) -> Result<Vec<TcpListener>, ListenersError> {
     let listen = |address| {
         let socket = bind(address)?;
+        // What it accepts inherits both. Whoever writes has gathered the bytes; Nagle's algorithm would only delay.
         keep_alive(&socket)?;
+        socket.set_tcp_nodelay(true)?;
         socket.listen(BACKLOG)?;
         Ok(socket.into())
     };
@@ -267,6 +269,7 @@ mod tests {
     use ambit_common::{LISTENER_SLOTS, listener_slot};
 
     use super::*;
+    use crate::sockets::keep_alive::tests::ensure_kept_alive;
     use crate::testing::{bare_netns, fresh_netns, is_root};
 
     fn ports(set: &PodListenerSet) -> BTreeSet<u16> {
@@ -298,6 +301,23 @@ mod tests {
         assert_eq!(slots.len(), LISTENER_SLOTS as usize);
         assert_eq!(ports(&set).len(), 3 * MAX_SHARDS);
         assert_eq!(set.ports.map(|of_kind| of_kind[0]), [15001, 15006, 15008]);
+    }
+
+    #[test]
+    fn what_a_listener_accepts_is_kept_alive_and_not_delayed() {
+        if !is_root() {
+            return;
+        }
+        let pod = fresh_netns();
+        let set = PodListenerSet::make(&pod, 1).expect("listeners");
+        for (_, _, _, listener) in set.iter() {
+            let to = listener.local_addr().expect("address");
+            let client = pod.enter(|| TcpStream::connect(to)).expect("enter");
+            let (accepted, _) = listener.accept().expect("accepts");
+            ensure_kept_alive(&accepted);
+            assert!(accepted.nodelay().expect("TCP_NODELAY"));
+            drop(client);
+        }
     }
 
     #[test]

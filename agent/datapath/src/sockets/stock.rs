@@ -11,7 +11,6 @@ use ambit_common::{IpFamily, SocketCookie};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::kernel::netns::NetnsHandle;
-use crate::sockets::keep_alive::keep_alive;
 
 /// Unconnected TCP sockets of one pod, for one shard.
 ///
@@ -61,19 +60,13 @@ impl SocketStock {
 /// Makes up to `count` sockets. It is an error only if there is none.
 fn make(domain: Domain, count: usize, stock: &mut Vec<Socket>) -> io::Result<()> {
     for made in 0..count {
-        match kept_alive(domain) {
+        match tcp_socket(domain) {
             Ok(socket) => stock.push(socket),
             Err(error) if made == 0 => return Err(error),
             Err(_) => break,
         }
     }
     Ok(())
-}
-
-fn kept_alive(domain: Domain) -> io::Result<Socket> {
-    let socket = tcp_socket(domain)?;
-    keep_alive(&socket)?;
-    Ok(socket)
 }
 
 /// Makes a non-blocking, close-on-exec TCP socket in the calling thread's namespace.

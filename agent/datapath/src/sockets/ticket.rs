@@ -2,13 +2,15 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 
 use ambit_common::{SocketCookie, Ticket};
-use aya::maps::{HashMap, MapData};
+use aya::maps::{HashMap, MapData, MapError};
 use socket2::Socket;
 
 use crate::error::BPF_NOEXIST;
+use crate::kernel::bpf::{open_pinned, take_entry};
 use crate::sockets::stock::cookie_of;
 use crate::{DatapathError, Pins};
 
@@ -18,6 +20,8 @@ const MAP: &str = "TICKETS";
 #[derive(Debug)]
 pub(crate) struct Tickets {
     map: Mutex<HashMap<MapData, SocketCookie, Ticket>>,
+    /// The same map.
+    entries: OwnedFd,
 }
 
 /// The result of a connect with a ticket.
@@ -32,8 +36,11 @@ pub(crate) struct TicketedConnect {
 
 impl Tickets {
     pub(crate) fn open(pins: &Pins) -> Result<Self, DatapathError> {
+        let opened = |error: io::Error| DatapathError::map(MAP, "opened")(MapError::IoError(error));
+        let entries = open_pinned(&pins.map(MAP));
         Ok(Self {
             map: Mutex::new(pins.hash(MAP)?),
+            entries: entries.map_err(opened)?,
         })
     }
 
@@ -65,17 +72,14 @@ impl Tickets {
             Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => Ok(()),
             other => other,
         };
-        let ticket = self.with(|map| map.get(&cookie, 0));
-        self.with(|map| map.remove(&cookie))?;
-        Ok(TicketedConnect {
-            ticket: ticket?,
-            connect,
-        })
+        // SAFETY: `open` has checked the sizes of the map's keys and values. A ticket is made of integers.
+        let ticket = unsafe { take_entry::<SocketCookie, Ticket>(self.entries.as_fd(), &cookie)? };
+        Ok(TicketedConnect { ticket, connect })
     }
 
     fn with<T>(
         &self,
-        f: impl FnOnce(&mut HashMap<MapData, SocketCookie, Ticket>) -> Result<T, aya::maps::MapError>,
+        f: impl FnOnce(&mut HashMap<MapData, SocketCookie, Ticket>) -> Result<T, MapError>,
     ) -> io::Result<T> {
         let mut map = self.map.lock().unwrap_or_else(PoisonError::into_inner);
         f(&mut map).map_err(io::Error::other)

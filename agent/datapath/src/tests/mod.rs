@@ -2,6 +2,7 @@
 
 mod classifier;
 mod connects;
+mod dialled;
 mod node_maps;
 mod pods;
 mod verdict;

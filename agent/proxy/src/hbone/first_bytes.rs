@@ -63,7 +63,8 @@ impl<'a> FirstBytes<'a> {
     /// Sends what the client sends, once. Never resolves: what is awaited is the answer.
     pub(super) async fn send(&self, stream: &Stream) {
         if let Some(client) = self.client {
-            let sent = poll_fn(|context| poll_send(client, stream, context)).await;
+            let mut look = Look::AtOnce;
+            let sent = poll_fn(|context| poll_send(client, stream, &mut look, context)).await;
             self.sent.set(sent);
         }
         pending().await
@@ -91,23 +92,53 @@ impl<'a> FirstBytes<'a> {
     }
 }
 
+/// When the client's socket is looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Look {
+    /// The bytes may be there although the runtime has not heard of them. They go in one write with the CONNECT
+    /// then.
+    AtOnce,
+    WhenReadable,
+}
+
 /// Sends what the client has sent, and returns how much that was. The bytes are on the stack only while this
 /// runs: a connection that waits has no buffer.
-fn poll_send(client: &TcpStream, stream: &Stream, context: &mut Context<'_>) -> Poll<usize> {
-    // If the client has left, whoever reads next finds out.
-    if ready!(client.poll_read_ready(context)).is_err() {
-        return Poll::Ready(0);
-    }
+fn poll_send(
+    client: &TcpStream,
+    stream: &Stream,
+    look: &mut Look,
+    context: &mut Context<'_>,
+) -> Poll<usize> {
     let mut bytes = [const { MaybeUninit::uninit() }; MOST];
     let mut first = ReadBuf::uninit(&mut bytes);
-    match ready!(client.poll_peek(context, &mut first)) {
-        Ok(1..) => {}
-        Ok(0) | Err(_) => return Poll::Ready(0),
+    if *look == Look::AtOnce && !peek(client, &mut first) {
+        *look = Look::WhenReadable;
+    }
+    if *look == Look::WhenReadable {
+        // If the client has left, whoever reads next finds out.
+        if ready!(client.poll_read_ready(context)).is_err() {
+            return Poll::Ready(0);
+        }
+        match ready!(client.poll_peek(context, &mut first)) {
+            Ok(1..) => {}
+            Ok(0) | Err(_) => return Poll::Ready(0),
+        }
     }
     let parts = [IoSlice::new(first.filled())];
     stream
         .poll_send(context, &parts)
         .map(|sent| sent.unwrap_or(0))
+}
+
+/// Whether there are bytes at this moment.
+fn peek(client: &TcpStream, into: &mut ReadBuf<'_>) -> bool {
+    // SAFETY: nothing is de-initialized: `recv` only writes.
+    let peeked = SockRef::from(client).peek(unsafe { into.unfilled_mut() });
+    let length = peeked.unwrap_or(0);
+    // SAFETY: the kernel has written so many bytes to the beginning.
+    unsafe { into.assume_init(length) };
+    into.advance(length);
+    length > 0
 }
 
 fn discard(client: &TcpStream, most: usize) -> io::Result<usize> {

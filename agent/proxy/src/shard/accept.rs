@@ -72,10 +72,6 @@ async fn accept_each(
         match listener.accept().await {
             Ok((stream, peer)) => {
                 failing = false;
-                // The relay has already gathered what it writes; Nagle's algorithm would only delay it.
-                if let Err(error) = stream.set_nodelay(true) {
-                    tracing::debug!(%error, "TCP_NODELAY could not be set");
-                }
                 serve(stream, peer);
             }
             Err(error) if concerns_one_connection(&error) => {}

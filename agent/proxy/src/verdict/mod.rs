@@ -333,6 +333,7 @@ pub(crate) const fn is_policy(reason: Reason) -> bool {
         | Reason::DeviceBound
         | Reason::TicketMismatch
         | Reason::NoMemory
+        | Reason::SocketNotSet
         | Reason::Canary => false,
     }
 }

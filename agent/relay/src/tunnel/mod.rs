@@ -37,6 +37,15 @@ use crate::{CloseMode, Meter, Party, RelayEnd, on_close};
 struct Local {
     party: Party,
     socket: Rc<Socket<TcpStream>>,
+    sending: Cell<LocalSending>,
+}
+
+/// Whether the application still sends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum LocalSending {
+    Open,
+    /// It has ended, and the peer was told.
+    Ended,
 }
 
 /// How the direction into the tunnel ended.
@@ -209,6 +218,7 @@ async fn into_tunnel(local: &Local, stream: &Stream, first: Bytes, count: &Cell<
         match forwarded.await {
             Ok(0) => {
                 stream.finish();
+                local.sending.set(LocalSending::Ended);
                 return IntoEnd::InOrder;
             }
             Ok(sent) => count.set(count.get() + sent as u64),
@@ -246,6 +256,10 @@ async fn out_of_tunnel(local: &Local, stream: &Stream, first: Bytes, count: &Cou
                 stream.deliver();
             }
             Delivery::SinkFailed(error) => return OutEnd::SinkFailed(error),
+            // Both directions have ended, so the socket is closed now, which says the same.
+            Delivery::Ended if local.sending.get() == LocalSending::Ended => {
+                return OutEnd::InOrder;
+            }
             Delivery::Ended => {
                 return match local.socket.shutdown() {
                     Ok(()) => OutEnd::InOrder,
@@ -293,6 +307,7 @@ impl Local {
         Self {
             party,
             socket: Rc::new(Socket::new(socket)),
+            sending: Cell::new(LocalSending::Open),
         }
     }
 

@@ -33,8 +33,8 @@ use crate::hpack::{Decoder, write_connect, write_status};
 use outgoing::Outgoing;
 use receive::FrameReader;
 pub(crate) use stream::FIRST_WINDOW;
+use stream::{Company, Head, Line, Received, Receiving, Sent, Stream};
 pub use stream::{Delivery, Sink};
-use stream::{Head, Line, Received, Receiving, Sent, Stream};
 
 /// The most streams that a peer may have on one connection.
 pub(crate) const MOST_STREAMS: usize = 1024;
@@ -410,6 +410,9 @@ impl Session {
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.sending.window -= length as i64;
             stream.sending.has_backlog = length == most;
+            if let Some(increment) = stream.take_increment(Company::Payload) {
+                put_window_update(&mut self.outgoing.urgent, id, increment);
+            }
         }
         self.wake_driver();
         Ok(length)
@@ -465,8 +468,8 @@ impl Session {
 
     /// Tells the peer what it may send again, after something was delivered.
     pub(crate) fn announce(&mut self, id: StreamId) {
-        let increment = self.streams.get_mut(&id).and_then(Stream::take_increment);
-        if let Some(increment) = increment {
+        let stream = self.streams.get_mut(&id);
+        if let Some(increment) = stream.and_then(|stream| stream.take_increment(Company::Alone)) {
             put_window_update(&mut self.outgoing.urgent, id, increment);
             self.wake_driver();
         }

@@ -118,6 +118,15 @@ pub(crate) enum Line {
     Turn,
 }
 
+/// What the peer is sent besides a larger window.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Company {
+    /// Nothing, so that it costs both sides a system call.
+    Alone,
+    /// Payload, at this moment.
+    Payload,
+}
+
 /// What the reader of a stream has to know.
 #[derive(Debug)]
 pub enum Delivery {
@@ -218,11 +227,13 @@ impl Stream {
     }
 
     /// Returns by how much the peer's window is to be raised, if it is worth telling the peer.
-    pub(crate) fn take_increment(&mut self) -> Option<u32> {
+    pub(crate) fn take_increment(&mut self, company: Company) -> Option<u32> {
         let receiving = &mut self.receiving;
-        if !matches!(receiving.state, Received::Open)
-            || receiving.unannounced < receiving.target / 2
-        {
+        let least = match company {
+            Company::Alone => receiving.target / 2,
+            Company::Payload => receiving.target / 4,
+        };
+        if !matches!(receiving.state, Received::Open) || receiving.unannounced < least {
             return None;
         }
         let mut increment = std::mem::take(&mut receiving.unannounced);

@@ -1,9 +1,10 @@
 //! Streams between two sides of this crate.
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use bytes::BytesMut;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split};
 use tokio::time::sleep;
 
 use super::*;
@@ -54,6 +55,60 @@ fn streams_that_are_not_read_hold_up_no_other() {
         });
         let (received, end) = receive(&near).await;
         assert!(received == payload(4 * MIB) && end.is_ok());
+    });
+}
+
+/// Passes on what comes, and counts what comes without payload.
+async fn pass_on(
+    mut from: ReadHalf<DuplexStream>,
+    mut to: WriteHalf<DuplexStream>,
+    bare: Rc<Cell<usize>>,
+) {
+    let mut buffer = vec![0; NETWORK];
+    while let Ok(length @ 1..) = from.read(&mut buffer).await {
+        let mut has_payload = false;
+        let mut rest = &buffer[..length];
+        while let Some((head, after)) = rest.split_first_chunk::<FRAME_HEAD>() {
+            let head = FrameHead::read(*head);
+            has_payload |= head.kind == FrameKind::Data;
+            rest = after.get(head.length..).unwrap_or_default();
+        }
+        bare.set(bare.get() + usize::from(!has_payload));
+        to.write_all(&buffer[..length]).await.unwrap();
+    }
+}
+
+#[test]
+fn while_both_sides_send_their_windows_are_raised_along_with_payload() {
+    run(async || {
+        let ((near, near_end), (far, far_end)) = (duplex(NETWORK), duplex(NETWORK));
+        let bare = Rc::new(Cell::new(0));
+        let (near_end, far_end) = (split(near_end), split(far_end));
+        spawn_local(pass_on(near_end.0, far_end.1, Rc::clone(&bare)));
+        spawn_local(pass_on(far_end.0, near_end.1, Rc::clone(&bare)));
+        let (opener, connection) = connect(PlainWire::new(near), ample(), KEEP);
+        spawn_local(serve(connection));
+        let mut requests = requests(accept(PlainWire::new(far), ample(), KEEP));
+        let near = opener.open("10.0.0.1:80", "").unwrap();
+        let far = requests.recv().await.unwrap().accept();
+        assert_eq!(near.answered().await.unwrap(), 200);
+        sleep(Duration::from_secs(1)).await;
+        bare.set(0);
+        for _ in 0..100 {
+            for (from, to) in [(&near, &far), (&far, &near)] {
+                send(from, &payload(1000)).await.unwrap();
+                let mut buffer = [0; 1000];
+                let mut into = ReadBuf::new(&mut buffer);
+                while into.remaining() > 0 {
+                    poll_fn(|context| to.poll_read(context, &mut into))
+                        .await
+                        .unwrap();
+                }
+                // The one that has read it answers a moment later.
+                sleep(Duration::from_millis(1)).await;
+            }
+        }
+        assert_eq!(bare.get(), 0);
     });
 }
 

@@ -15,6 +15,7 @@
 //! | any | already has a verdict | Deny | fails | `delivery_denied` |
 //! | canary | always; the caller is noted as the agent's process | Deny | fails | none |
 //! | any other | other network namespace or destination than the ticket's | Deny | fails | `delivery_denied` |
+//! | any other | the kernel does not take an option of the socket, or a delivery's source | Deny | fails | `delivery_denied` |
 //! | tunnel, plaintext | the socket gets the agent's mark | Allow | goes on | `ticket_passed` |
 //! | tunnel, plaintext | no memory for the mark | Deny | fails | `delivery_denied` |
 //! | delivery | the pod is not enrolled, is closed, or has no entry | Deny | fails | `delivery_denied` |
@@ -28,7 +29,7 @@
 
 use ambit_common::{
     AddressPort, Counter, FourTuple, Hook, KernelVerdict, ListenerCheck, NetnsCookie,
-    PodAddressKey, Reason, RecordKind, Ticket, TicketKind, TicketVerdict,
+    PodAddressKey, Reason, RecordKind, SocketCookie, Ticket, TicketKind, TicketVerdict,
 };
 use ambit_ebpf::maps::POD_ADDRESSES;
 use ambit_ebpf::pods::{self, PodLookup};
@@ -37,7 +38,7 @@ use ambit_ebpf::verdict::judge_connection;
 use aya_ebpf::programs::SockAddrContext;
 
 use crate::connect::{ConnectDecision, ConnectError};
-use crate::{agent, listener, socket};
+use crate::{agent, dialled, listener, socket};
 
 const TUNNEL: u8 = TicketKind::Tunnel as u8;
 const PLAINTEXT: u8 = TicketKind::Plaintext as u8;
@@ -51,7 +52,8 @@ const SKIP: u8 = ListenerCheck::Skip as u8;
 pub fn admit(
     ctx: &SockAddrContext,
     netns: NetnsCookie,
-    dialled: &AddressPort,
+    cookie: SocketCookie,
+    to: &AddressPort,
     ticket: &mut Ticket,
 ) -> ConnectDecision {
     if ticket.verdict != TicketVerdict::Pending as u8 {
@@ -61,8 +63,11 @@ pub fn admit(
         agent::note_process(ctx);
         return deny(ticket, Reason::Canary);
     }
-    if ticket.netns != netns || ticket.destination != *dialled {
+    if ticket.netns != netns || ticket.destination != *to {
         return deny(ticket, Reason::TicketMismatch);
+    }
+    if !dialled::set_options(ctx) {
+        return deny(ticket, Reason::SocketNotSet);
     }
     match ticket.kind {
         TUNNEL | PLAINTEXT => {
@@ -73,7 +78,7 @@ pub fn admit(
             ticket.verdict = TicketVerdict::Allow as u8;
             ConnectDecision::Pass
         }
-        DELIVERY => deliver(ctx, ticket),
+        DELIVERY => deliver(ctx, cookie, ticket),
         _ => deny(ticket, Reason::TicketMismatch),
     }
 }
@@ -81,7 +86,7 @@ pub fn admit(
 /// Judges a delivery by the pod's policies. The caller's record is stored before the connection exists,
 /// or else the application would take the caller for localhost.
 #[inline(always)]
-fn deliver(ctx: &SockAddrContext, ticket: &mut Ticket) -> ConnectDecision {
+fn deliver(ctx: &SockAddrContext, cookie: SocketCookie, ticket: &mut Ticket) -> ConnectDecision {
     let pod = match pods::find(ticket.netns) {
         PodLookup::Enrolled(pod) => pod,
         PodLookup::NotEnrolled => return deny(ticket, Reason::PodClosed),
@@ -126,6 +131,9 @@ fn deliver(ctx: &SockAddrContext, ticket: &mut Ticket) -> ConnectDecision {
         count(Counter::DeliveryUnheard);
         ticket.verdict = TicketVerdict::NothingListens as u8;
         return ConnectDecision::Refuse(ConnectError::ConnectionRefused);
+    }
+    if !dialled::set_delivery_source(ctx, &address, cookie) {
+        return deny(ticket, Reason::SocketNotSet);
     }
     if !socket::remember(ctx, RecordKind::DeliveryClient, ticket.caller, 0) {
         return deny(ticket, Reason::NoMemory);

@@ -124,7 +124,7 @@ fn decide(ctx: &SockAddrContext, dialled: &AddressPort) -> ConnectDecision {
     let netns = socket::netns(ctx);
     if let Some(ticket) = TICKETS.get_ptr_mut(cookie) {
         // SAFETY: no one else uses the ticket: the agent waits until this connect returns.
-        return agent_connect::admit(ctx, netns, dialled, unsafe { &mut *ticket });
+        return agent_connect::admit(ctx, netns, cookie, dialled, unsafe { &mut *ticket });
     }
     socket::forget(ctx);
     match pods::find(netns) {

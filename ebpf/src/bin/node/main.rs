@@ -5,6 +5,7 @@
 mod agent;
 mod agent_connect;
 mod connect;
+mod dialled;
 mod listener;
 mod maps;
 mod names;
