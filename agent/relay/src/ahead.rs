@@ -14,8 +14,8 @@ pub struct Ahead {
 }
 
 impl Ahead {
-    /// What was read from `party`, and from the other one.
-    pub(crate) fn from_and_to(self, party: Party) -> (Bytes, Bytes) {
+    /// Returns what was read from `party`, and from the other one.
+    pub(crate) fn split_by(self, party: Party) -> (Bytes, Bytes) {
         match party {
             Party::Client => (self.from_client, self.from_server),
             Party::Server => (self.from_server, self.from_client),

@@ -172,7 +172,7 @@ impl Side {
         Ok(match length {
             0 => None,
             // A few bytes would keep the whole buffer allocated while they wait to be sent.
-            ..SMALL => Some(Bytes::copy_from_slice(&buffer)),
+            1..SMALL => Some(Bytes::copy_from_slice(&buffer)),
             _ => Some(buffer.freeze()),
         })
     }

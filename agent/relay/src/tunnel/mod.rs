@@ -106,7 +106,7 @@ async fn carry(
     meter: &Meter,
     has_closed: impl Fn(&TcpStream) -> bool,
 ) -> RelayEnd {
-    let (first_in, first_out) = ahead.from_and_to(local.party);
+    let (first_in, first_out) = ahead.split_by(local.party);
     let sent = meter.from(local.party);
     let mut into = pin!(into_tunnel(local, stream, first_in, sent));
     let received = meter.from(local.party.other());
