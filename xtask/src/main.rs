@@ -18,9 +18,9 @@ mod workspace;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use ambit_tests::Ztunnel;
+use ambit_tests::{SameNode, Ztunnel};
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 
 use bench::Beside;
 use demo::Afterwards;
@@ -63,9 +63,13 @@ enum Command {
         /// How often each path is measured.
         #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
         rounds: u16,
-        /// Take only the measures whose name contains this.
+        /// Take only the measures whose span and name contain this, for example `one node, requests`, and
+        /// nothing after them.
         #[arg(long, default_value = "")]
         only: String,
+        /// How the agents carry connections between two pods of one node.
+        #[arg(long, value_enum, default_value_t = SameNodePath::Tunnel)]
+        same_node: SameNodePath,
         /// Measure two plain TCP relays, too: one beside each pod, without TLS, HTTP/2 and policy. They show
         /// what relaying alone costs.
         #[arg(long)]
@@ -120,6 +124,22 @@ enum Command {
     },
 }
 
+/// The agents' option `--same-node`.
+#[derive(Clone, Copy, ValueEnum)]
+enum SameNodePath {
+    Tunnel,
+    Handoff,
+}
+
+impl From<SameNodePath> for SameNode {
+    fn from(path: SameNodePath) -> Self {
+        match path {
+            SameNodePath::Tunnel => Self::Tunnel,
+            SameNodePath::Handoff => Self::Handoff,
+        }
+    }
+}
+
 fn main() -> ExitCode {
     match run(Arguments::parse().command) {
         Ok(code) => code,
@@ -157,6 +177,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Bench {
             rounds,
             only,
+            same_node,
             relay,
             peer,
             json,
@@ -172,7 +193,12 @@ fn run(command: Command) -> Result<ExitCode> {
             };
             let relay = relay.then(build::relay).transpose()?;
             let beside = Beside { relay, peer };
-            return bench::run(rounds.into(), &only, format, &beside);
+            let choice = bench::Choice {
+                rounds: rounds.into(),
+                only,
+                same_node: same_node.into(),
+            };
+            return bench::run(&choice, format, &beside);
         }
         Command::Fuzz { seconds, only } => {
             setup::run(&[Purpose::Build, Purpose::Fuzz])?;

@@ -15,7 +15,7 @@ mod tools;
 
 use std::process::ExitCode;
 
-use ambit_tests::{Lab, tear_down_on_signals};
+use ambit_tests::{Lab, SameNode, tear_down_on_signals};
 use anyhow::{Context, Result};
 use serde_json::json;
 
@@ -38,40 +38,70 @@ pub(crate) enum Format {
     Json,
 }
 
-/// Takes the measures whose name contains `only`, on all paths in turn, `rounds` times.
+/// What is measured.
+pub(crate) struct Choice {
+    /// How often each path is.
+    pub(crate) rounds: usize,
+    /// Part of the span and name of each measure that is taken.
+    pub(crate) only: String,
+    /// How the agents carry connections between two pods of one node.
+    pub(crate) same_node: SameNode,
+}
+
+impl Choice {
+    /// The measures to take on a span.
+    fn measures(&self, span: Span) -> Vec<Measure> {
+        let is_chosen = |measure: &Measure| {
+            let words = format!("{span}, {}", measure.name());
+            words.contains(&self.only)
+        };
+        MEASURES.into_iter().filter(is_chosen).collect()
+    }
+}
+
+/// Takes the chosen measures on all paths in turn, in each round.
 ///
 /// # Errors
 ///
 /// If the mesh cannot be built, or a tool or a proxy fails.
-pub(crate) fn run(rounds: usize, only: &str, format: Format, beside: &Beside) -> Result<ExitCode> {
+pub(crate) fn run(choice: &Choice, format: Format, beside: &Beside) -> Result<ExitCode> {
     tear_down_on_signals()?;
     let lab = Lab::new()?;
+    lab.set_same_node(choice.same_node);
     let mut course = Course::build(&lab, beside)?;
-    let measures: Vec<Measure> = MEASURES
-        .into_iter()
-        .filter(|one| one.name().contains(only))
-        .collect();
     let idle = Spending::of(&course.agents()?)?;
-    let results =
-        measure(&lab, &course, rounds, &measures).map_err(|error| course.explain(error))?;
-    say("bench", "standing connections, and an agent that is killed");
-    let standing = Standing::measure(&lab, &mut course, &idle)?;
+    let results = measure(&lab, &course, choice).map_err(|error| course.explain(error))?;
+    let standing = if choice.only.is_empty() {
+        say("bench", "standing connections, and an agent that is killed");
+        Some(Standing::measure(&lab, &mut course, &idle)?)
+    } else {
+        None
+    };
     match format {
-        Format::Table => println!("{}\n{standing}", results.table()),
+        Format::Table => {
+            println!("{}", results.table());
+            if let Some(standing) = &standing {
+                println!("{standing}");
+            }
+        }
         Format::Json => {
-            let all = json!({"measures": results.json(), "standing": standing.json()});
-            println!("{all}");
+            let standing = standing.as_ref().map(Standing::json);
+            println!(
+                "{}",
+                json!({"measures": results.json(), "standing": standing})
+            );
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn measure(lab: &Lab, course: &Course, rounds: usize, measures: &[Measure]) -> Result<Results> {
+fn measure(lab: &Lab, course: &Course, choice: &Choice) -> Result<Results> {
     let mut results = Results::default();
+    let rounds = choice.rounds;
     for round in 1..=rounds {
         for span in Span::ALL {
             say("bench", &format!("round {round} of {rounds}, {span}"));
-            for &measure in measures {
+            for measure in choice.measures(span) {
                 for path in course.paths() {
                     let sample = sample(lab, course, span, measure, path);
                     let sample = sample.with_context(|| format!("{path}, {span}"))?;
@@ -82,7 +112,7 @@ fn measure(lab: &Lab, course: &Course, rounds: usize, measures: &[Measure]) -> R
     }
     say("bench", "system calls");
     for span in Span::ALL {
-        for &measure in measures {
+        for measure in choice.measures(span) {
             for path in course
                 .paths()
                 .into_iter()
