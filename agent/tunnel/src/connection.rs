@@ -130,6 +130,11 @@ impl Responder {
     pub async fn given_up(&self) {
         self.0.failed().await;
     }
+
+    #[cfg(test)]
+    pub(crate) fn stream_id(&self) -> u32 {
+        self.0.id()
+    }
 }
 
 impl<W: Wire> Connection<W> {
@@ -154,6 +159,12 @@ impl<W: Wire> Connection<W> {
     /// Lets no new stream be opened. Those that the peer is opening at this moment are still taken.
     pub fn leave(&mut self) {
         self.session.borrow_mut().leave();
+    }
+
+    /// Adds frames that this side does not send by itself.
+    #[cfg(test)]
+    pub(crate) fn with_outgoing(&self, put: impl FnOnce(&mut bytes::BytesMut)) {
+        put(&mut self.session.borrow_mut().outgoing().urgent);
     }
 
     fn poll_next(

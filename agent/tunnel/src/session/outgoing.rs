@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
-use crate::frame::StreamId;
+use crate::flood::Flooded;
+use crate::frame::{ACK, FrameKind, StreamId, put_frame};
 
 /// The least and the most that may wait.
 const LEAST_ROOM: usize = 4 << 10;
@@ -28,8 +29,11 @@ const MOST_SLICE: usize = 64 << 10;
 /// The least slice that is worth a system call.
 const LEAST_SLICE: usize = 2 << 10;
 
-/// The most that frames without payload may take before the peer has to read (PING and SETTINGS are answered).
+/// The most that frames without payload may take before the peer has to read (PING is answered).
 pub(crate) const MOST_URGENT: usize = 64 << 10;
+
+/// The most SETTINGS that are acknowledged before the peer has to read.
+const MOST_ACKNOWLEDGEMENTS: usize = 1000;
 
 thread_local! {
     /// The buffer that the last connection has handed on.
@@ -41,8 +45,11 @@ thread_local! {
 pub(crate) struct Outgoing {
     /// What goes before all payload: settings, pings, windows, heads.
     pub(crate) urgent: BytesMut,
-    /// Payload, and the ends of streams, which must not overtake it.
+    /// Payload, and what must not overtake it: the ends of streams, and the acknowledgement of settings, after
+    /// which the peer counts payload by the new windows.
     pub(crate) ordered: BytesMut,
+    /// The acknowledgements in `ordered`.
+    acknowledgements: usize,
     room: usize,
     /// Since when the network has not taken what it was given.
     blocked: Option<Instant>,
@@ -55,6 +62,7 @@ impl Outgoing {
         Self {
             urgent: BytesMut::new(),
             ordered: BytesMut::new(),
+            acknowledgements: 0,
             room: MOST_ROOM / 4,
             blocked: None,
             sparse: VecDeque::new(),
@@ -75,9 +83,24 @@ impl Outgoing {
         &mut self.ordered
     }
 
+    /// Tells the peer that its settings are in force from now on.
+    ///
+    /// # Errors
+    /// If the peer sends settings without reading the answers.
+    pub(crate) fn acknowledge_settings(&mut self) -> Result<(), Flooded> {
+        self.acknowledgements += 1;
+        if self.acknowledgements > MOST_ACKNOWLEDGEMENTS {
+            return Err(Flooded);
+        }
+        let out = &mut self.ordered;
+        put_frame(out, FrameKind::Settings, ACK, StreamId::CONNECTION, &[]);
+        Ok(())
+    }
+
     /// Forgets what was handed on. A connection at rest has no buffers.
     pub(crate) fn clear(&mut self) {
         self.urgent = BytesMut::new();
+        self.acknowledgements = 0;
         let mut buffer = std::mem::take(&mut self.ordered);
         buffer.clear();
         if buffer.capacity() > 0 {
