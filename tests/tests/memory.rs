@@ -19,9 +19,6 @@ const GIVES_BACK: Duration = Duration::from_secs(180);
 /// The anonymous memory of an agent that carries nothing, in bytes.
 const AT_REST: u64 = 16 << 20;
 
-/// All of its resident memory, with its program.
-const RESIDENT_AT_REST: u64 = 20 << 20;
-
 /// What an agent may keep of a flood that has ended, in bytes.
 const KEEPS: u64 = 12 << 20;
 
@@ -71,10 +68,6 @@ impl Footprints {
         self.0.iter().map(|one| one.anonymous).max().unwrap_or(0)
     }
 
-    fn most_resident(&self) -> u64 {
-        self.0.iter().map(|one| one.resident).max().unwrap_or(0)
-    }
-
     /// Waits until the anonymous memory of both agents is below `bound`.
     fn wait_below(agents: &[Agent; 2], bound: u64) -> Result<Self> {
         let below = || {
@@ -94,12 +87,8 @@ fn an_agent_at_rest_takes_little(lab: &Lab) -> Result<()> {
     let _server = SwarmServer::start(lab, mesh.orders.place(), orders)?;
     let mut call = Swarm::hold(lab, mesh.frontend.place(), orders, 1)?;
     ensure!(call.outcome()? == (1, 0), "it does not serve");
-    let at_rest = eventually(GIVES_BACK, "less resident memory", || {
-        let now = Footprints::of(&agents).ok()?;
-        (now.most_resident() < RESIDENT_AT_REST).then_some(now)
-    });
-    Footprints::of(&agents)?.show("at rest");
-    at_rest.map(drop)
+    Footprints::wait_below(&agents, AT_REST)?.show("at rest");
+    Ok(())
 }
 
 fn memory_goes_back_after_a_flood(lab: &Lab) -> Result<()> {
