@@ -5,6 +5,7 @@ mod build;
 mod citations;
 mod demo;
 mod everything;
+mod files;
 mod fuzz;
 mod kernel;
 mod lint;

@@ -8,7 +8,8 @@ use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result};
 
-use crate::process::{say, show};
+use crate::files;
+use crate::process::{run as run_command, say, show};
 use crate::setup::{ENVOY, peers};
 use crate::workspace;
 
@@ -29,32 +30,36 @@ pub(crate) struct Counts {
 /// A selection of tests.
 struct Part {
     name: &'static str,
-    /// Cargo's arguments.
-    selection: &'static [&'static str],
+    selection: Selection,
     environment: &'static [(&'static str, &'static str)],
+}
+
+/// Which tests.
+#[derive(Clone, Copy)]
+enum Selection {
+    /// Those that cargo finds with these arguments.
+    Cargo(&'static [&'static str]),
+    /// The lab's own, and all files of end-to-end tests.
+    AllFiles,
+    /// These files of end-to-end tests.
+    Files(&'static [&'static str]),
 }
 
 /// Needs nothing that Debian and PyPI do not have ready.
 const ORDINARY: [Part; 3] = [
     Part {
         name: "unit tests",
-        selection: &["--workspace", "--exclude", "ambit-tests"],
+        selection: Selection::Cargo(&["--workspace", "--exclude", "ambit-tests"]),
         environment: &[],
     },
     Part {
         name: "end-to-end tests",
-        selection: &["--package", "ambit-tests"],
+        selection: Selection::AllFiles,
         environment: &[],
     },
     Part {
         name: ON_ONE_NODE,
-        selection: &[
-            "--package",
-            "ambit-tests",
-            "--test=redirect",
-            "--test=policy",
-            "--test=requests",
-        ],
+        selection: Selection::Files(&["policy", "redirect", "requests"]),
         environment: HANDOFF,
     },
 ];
@@ -66,30 +71,28 @@ const HANDOFF: &[(&str, &str)] = &[("AMBIT_SAME_NODE", "handoff")];
 /// The rest of those files.
 const SAME_NODE: [Part; 1] = [Part {
     name: ON_ONE_NODE,
-    selection: &[
-        "--package",
-        "ambit-tests",
-        "--test=request_changes",
-        "--test=opaque",
-        "--test=authorizers",
-        "--test=verdicts",
-        "--test=lifecycle",
-        "--test=certificates",
-    ],
+    selection: Selection::Files(&[
+        "certificates",
+        "authorizers",
+        "lifecycle",
+        "opaque",
+        "request_changes",
+        "verdicts",
+    ]),
     environment: HANDOFF,
 }];
 
 /// Needs a cluster's control plane.
 const CLUSTER: [Part; 1] = [Part {
     name: "end-to-end tests with a control plane",
-    selection: &[
+    selection: Selection::Cargo(&[
         "--package",
         "ambit-tests",
         "--features",
         "cluster",
         "--test",
         "cluster",
-    ],
+    ]),
     environment: &[],
 }];
 
@@ -126,19 +129,7 @@ fn run_parts(parts: &[Part], names: &[String]) -> Result<ExitCode> {
     for part in parts {
         say("test", part.name);
         let skipped = SkippedTests::new()?;
-        let mut cargo = Command::new("cargo");
-        cargo
-            .current_dir(workspace::root())
-            .env("AMBIT_BINARY", workspace::agent_binary())
-            .env("AMBIT_ENVOY", ENVOY.path())
-            .env("AMBIT_PEERS", peers())
-            .env(SKIPPED_VARIABLE, skipped.path())
-            .args(["test", "--no-fail-fast"])
-            .envs(part.environment.iter().copied())
-            .args(part.selection)
-            .arg("--")
-            .args(names);
-        succeeded &= run_counting(&mut cargo, &mut total)?;
+        succeeded &= part.run(names, &skipped, &mut total)?;
         total.take_skipped(&skipped.read()?);
     }
     println!("{total}");
@@ -149,13 +140,57 @@ fn run_parts(parts: &[Part], names: &[String]) -> Result<ExitCode> {
     })
 }
 
+impl Part {
+    fn run(&self, names: &[String], skipped: &SkippedTests, total: &mut Counts) -> Result<bool> {
+        let files = match self.selection {
+            Selection::Cargo(arguments) => {
+                let mut cargo = self.cargo_test(skipped);
+                cargo.args(arguments).arg("--").args(names);
+                return run_counting(&mut cargo, total);
+            }
+            Selection::AllFiles => files::all()?,
+            Selection::Files(files) => files.iter().map(|&file| file.to_owned()).collect(),
+        };
+        let cargo_test = || {
+            let mut cargo = self.cargo_test(skipped);
+            cargo.args(["--package", "ambit-tests"]);
+            cargo
+        };
+        run_command(cargo_test().arg("--no-run"))?;
+        let mut succeeded = true;
+        if let Selection::AllFiles = self.selection {
+            let mut of_lab = cargo_test();
+            of_lab.args(["--lib", "--bins", "--"]).args(names);
+            succeeded &= run_counting(&mut of_lab, total)?;
+        }
+        Ok(succeeded & files::run(files, &cargo_test, names, total)?)
+    }
+
+    fn cargo_test(&self, skipped: &SkippedTests) -> Command {
+        let mut cargo = Command::new("cargo");
+        cargo
+            .current_dir(workspace::root())
+            .env("AMBIT_BINARY", workspace::agent_binary())
+            .env("AMBIT_ENVOY", ENVOY.path())
+            .env("AMBIT_PEERS", peers())
+            .env(SKIPPED_VARIABLE, skipped.path())
+            .args(["test", "--no-fail-fast"])
+            .envs(self.environment.iter().copied());
+        cargo
+    }
+}
+
 impl Counts {
+    pub(crate) fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+    }
+
     /// Adds what a line of a test program counts.
     pub(crate) fn add_line(&mut self, line: &str) {
         if let Some(counts) = counts_of(line) {
-            self.passed += counts.passed;
-            self.failed += counts.failed;
-            self.skipped += counts.skipped;
+            self.add(counts);
         }
     }
 

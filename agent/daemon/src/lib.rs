@@ -5,4 +5,5 @@ pub mod descriptors;
 pub mod heap;
 pub mod http;
 pub mod memory;
+pub mod program;
 pub mod signals;

@@ -17,7 +17,7 @@ use super::prepare::{FollowedConfiguration, Prepared};
 use super::reconcile::{Reconciler, ReconcilerParts};
 use super::{Agent, RunConfig, denials};
 use crate::admin::{server, socket};
-use ambit_daemon::heap;
+use ambit_daemon::{heap, program};
 use ambit_datapath::PinDirectory;
 use ambit_datapath::cgroup::CgroupPath;
 use ambit_datapath::{
@@ -110,6 +110,7 @@ pub(super) fn start(
     });
     serve_operators(admin, metrics, state);
     tokio::spawn(heap::give_back());
+    tokio::spawn(program::give_back());
     log_denials(kernel.pins, kernel.tables, node_report, events);
     let FollowedConfiguration {
         source,

@@ -130,6 +130,11 @@ impl Responder {
     pub async fn given_up(&self) {
         self.0.failed().await;
     }
+
+    #[cfg(test)]
+    pub(crate) fn stream_id(&self) -> u32 {
+        self.0.id()
+    }
 }
 
 impl<W: Wire> Connection<W> {
@@ -159,6 +164,12 @@ impl<W: Wire> Connection<W> {
     #[cfg(test)]
     pub(crate) fn wire(&mut self) -> &mut W {
         &mut self.wire
+    }
+
+    /// Adds frames that this side does not send by itself.
+    #[cfg(test)]
+    pub(crate) fn with_outgoing(&self, put: impl FnOnce(&mut bytes::BytesMut)) {
+        put(&mut self.session.borrow_mut().outgoing().urgent);
     }
 
     fn poll_next(

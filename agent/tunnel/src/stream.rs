@@ -78,6 +78,11 @@ impl Stream {
         self.on_drop.set(code);
     }
 
+    #[cfg(test)]
+    pub(crate) const fn id(&self) -> u32 {
+        self.id.0
+    }
+
     pub(crate) fn answer(&self, status: u16) {
         self.owner.session().answer(self.id, status);
     }

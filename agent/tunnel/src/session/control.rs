@@ -38,7 +38,7 @@ impl Session {
             let value = u32::from_be_bytes([setting[2], setting[3], setting[4], setting[5]]);
             self.set(name, value)?;
         }
-        self.put_answer(FrameKind::Settings, &[])
+        Ok(self.outgoing.acknowledge_settings()?)
     }
 
     fn set(&mut self, name: u16, value: u32) -> Result<(), TunnelFailure> {
@@ -94,7 +94,7 @@ impl Session {
         }
         self.flood.charge(Nuisance::Trifle, Instant::now())?;
         if !head.has(ACK) {
-            return self.put_answer(FrameKind::Ping, payload);
+            return self.put_pong(payload);
         }
         if payload == LEAVING_PING {
             self.left();
@@ -102,13 +102,12 @@ impl Session {
         Ok(())
     }
 
-    /// Answers a SETTINGS or a PING.
-    fn put_answer(&mut self, kind: FrameKind, payload: &[u8]) -> Result<(), TunnelFailure> {
+    fn put_pong(&mut self, payload: &[u8]) -> Result<(), TunnelFailure> {
         if self.outgoing.urgent.len() > MOST_URGENT {
             return Err(TunnelFailure::Flooded);
         }
         let out = &mut self.outgoing.urgent;
-        put_frame(out, kind, ACK, StreamId::CONNECTION, payload);
+        put_frame(out, FrameKind::Ping, ACK, StreamId::CONNECTION, payload);
         Ok(())
     }
 

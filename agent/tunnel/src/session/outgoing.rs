@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
-use crate::frame::StreamId;
+use crate::flood::Flooded;
+use crate::frame::{ACK, FrameKind, StreamId, put_frame};
 use crate::spare;
 
 /// The least and the most that may wait.
@@ -28,16 +29,22 @@ const MOST_SLICE: usize = 64 << 10;
 /// The least slice that is worth a system call.
 const LEAST_SLICE: usize = 2 << 10;
 
-/// The most that frames without payload may take before the peer has to read (PING and SETTINGS are answered).
+/// The most that frames without payload may take before the peer has to read (PING is answered).
 pub(crate) const MOST_URGENT: usize = 64 << 10;
+
+/// The most SETTINGS that are acknowledged before the peer has to read.
+const MOST_ACKNOWLEDGEMENTS: usize = 1000;
 
 /// Frames in the order in which they are sent.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     /// What goes before all payload: settings, pings, windows, heads.
     pub(crate) urgent: BytesMut,
-    /// Payload, and the ends of streams, which must not overtake it.
+    /// Payload, and what must not overtake it: the ends of streams, and the acknowledgement of settings, after
+    /// which the peer counts payload by the new windows.
     pub(crate) ordered: BytesMut,
+    /// The acknowledgements in `ordered`.
+    acknowledgements: usize,
     room: usize,
     /// Since when the network has not taken what it was given.
     blocked: Option<Instant>,
@@ -50,6 +57,7 @@ impl Outgoing {
         Self {
             urgent: BytesMut::new(),
             ordered: BytesMut::new(),
+            acknowledgements: 0,
             room: MOST_ROOM / 4,
             blocked: None,
             sparse: VecDeque::new(),
@@ -70,8 +78,23 @@ impl Outgoing {
         &mut self.ordered
     }
 
+    /// Tells the peer that its settings are in force from now on.
+    ///
+    /// # Errors
+    /// If the peer sends settings without reading the answers.
+    pub(crate) fn acknowledge_settings(&mut self) -> Result<(), Flooded> {
+        self.acknowledgements += 1;
+        if self.acknowledgements > MOST_ACKNOWLEDGEMENTS {
+            return Err(Flooded);
+        }
+        let out = &mut self.ordered;
+        put_frame(out, FrameKind::Settings, ACK, StreamId::CONNECTION, &[]);
+        Ok(())
+    }
+
     /// Hands on what waits, in the order in which it is sent. A connection at rest has no buffers.
     pub(crate) fn take(&mut self) -> [BytesMut; 2] {
+        self.acknowledgements = 0;
         [
             std::mem::take(&mut self.urgent),
             std::mem::take(&mut self.ordered),

@@ -1,6 +1,7 @@
 //! Tunnels between this crate and itself, and between it and h2.
 
 mod abuse;
+mod model;
 mod peers;
 mod streams;
 mod tls;

@@ -9,7 +9,8 @@ use tokio::time::sleep;
 
 use super::*;
 use crate::frame::{
-    ACK, END_HEADERS, FRAME_HEAD, FrameHead, FrameKind, PREFACE, StreamId, put_frame, put_settings,
+    ACK, END_HEADERS, FRAME_HEAD, FrameHead, FrameKind, INITIAL_WINDOW_SIZE, PREFACE, StreamId,
+    put_frame, put_settings,
 };
 use crate::hpack::write_connect;
 use crate::session::FIRST_WINDOW;
@@ -257,6 +258,35 @@ fn a_window_that_settings_have_lowered_is_raised_again() {
                 break;
             }
         }
+    });
+}
+
+/// After the acknowledgement, the peer counts by its new windows.
+#[test]
+fn settings_are_acknowledged_after_what_was_sent_by_the_old_ones() {
+    run(async || {
+        let (near, mut far) = duplex(NETWORK);
+        let mut out = BytesMut::new();
+        put_settings(&mut out, &[(INITIAL_WINDOW_SIZE, 1)]);
+        far.write_all(&out).await.unwrap();
+        let (opener, connection) = connect(PlainWire::new(near), ample(), KEEP);
+        let stream = opener.open("10.0.0.1:80", "").unwrap();
+        send(&stream, &payload(10_000)).await.unwrap();
+        spawn_local(serve(connection));
+        far.read_exact(&mut [0; PREFACE.len()]).await.unwrap();
+        let mut carried = 0;
+        loop {
+            let mut head = [0; FRAME_HEAD];
+            far.read_exact(&mut head).await.unwrap();
+            let head = FrameHead::read(head);
+            far.read_exact(&mut vec![0; head.length]).await.unwrap();
+            match head.kind {
+                FrameKind::Data => carried += head.length,
+                FrameKind::Settings if head.has(ACK) => break,
+                _ => {}
+            }
+        }
+        assert_eq!(carried, 10_000);
     });
 }
 
