@@ -5,7 +5,7 @@
     reason = "a connection's futures never leave the thread of its shard"
 )]
 
-use ambit_account::PodAccount;
+use ambit_account::{AccountExhausted, PodAccount};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
@@ -37,6 +37,9 @@ pub trait Gate {
 
     /// Returns the account from which what waits is drawn.
     fn memory(&self) -> PodAccount;
+
+    /// Reports that there is no memory for a request, which is refused before it is judged.
+    fn out_of_memory(&self, exhausted: AccountExhausted);
 }
 
 /// The body of a request that is being judged. Bytes that are read are lost unless they are put

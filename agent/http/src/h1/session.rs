@@ -42,6 +42,7 @@ pub(in super::super) async fn serve<D: Downstream>(
         meter,
         is_first: true,
     };
+    session.client.source.draw_from(&gate.memory());
     let last = loop {
         match session.next().await {
             Next::Request => session.is_first = false,
@@ -83,6 +84,8 @@ pub(super) enum SessionEnd {
 enum NoRequest {
     Malformed(Malformed),
     TimedOut,
+    /// There is no memory for its head, which has been reported.
+    NoMemory,
     /// The client has ended its side, or the application did something unrequested.
     Ended,
     /// The client broke off, or ended within a head.
@@ -104,6 +107,7 @@ impl<D: Downstream, G: Gate> Session<'_, D, G> {
                 return self.refuse(malformed.status()).await;
             }
             Err(NoRequest::TimedOut) => return self.refuse(StatusCode::REQUEST_TIMEOUT).await,
+            Err(NoRequest::NoMemory) => return self.refuse(StatusCode::SERVICE_UNAVAILABLE).await,
             Err(NoRequest::Ended) => return Next::End(SessionEnd::InOrder),
             Err(NoRequest::BrokenOff) => return Next::End(SessionEnd::Reset),
         };
@@ -145,6 +149,10 @@ impl<D: Downstream, G: Gate> Session<'_, D, G> {
             }
             if deadline.is_none() && !source.buffer.is_empty() {
                 deadline = Some(Instant::now() + self.limits.head_timeout);
+            }
+            if let Err(exhausted) = source.hold() {
+                self.gate.out_of_memory(exhausted);
+                return Err(NoRequest::NoMemory);
             }
             tokio::select! {
                 read = source.fill() => if read.is_err() {

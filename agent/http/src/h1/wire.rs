@@ -3,7 +3,9 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
+use std::task::Poll;
 
+use ambit_account::{AccountExhausted, PodAccount};
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio_util::io::poll_read_buf;
@@ -14,9 +16,7 @@ use super::super::progress::{BodyProgress, MessageKind, Progress, PumpError};
 use super::body::{Body, BodyDecoder, Coding, Framing, Sender};
 use super::chunked::BodyPiece;
 use super::fields::{Fields, put_fields};
-
-/// Bytes that one read may return.
-const CHUNK: usize = 64 << 10;
+use super::room::Room;
 
 /// The line end.
 const CRLF: &[u8] = b"\r\n";
@@ -28,6 +28,7 @@ pub(in super::super) struct Source<R> {
     /// Bytes that have been read and not used yet.
     pub(super) buffer: BytesMut,
     ended: bool,
+    room: Room,
 }
 
 impl<R: AsyncRead + Unpin> Source<R> {
@@ -36,6 +37,7 @@ impl<R: AsyncRead + Unpin> Source<R> {
             stream,
             buffer: BytesMut::new(),
             ended: false,
+            room: Room::default(),
         }
     }
 
@@ -44,19 +46,45 @@ impl<R: AsyncRead + Unpin> Source<R> {
         self.ended
     }
 
+    /// Draws what the buffer takes from `memory` from now on.
+    pub(super) fn draw_from(&mut self, memory: &PodAccount) {
+        self.room.draw_from(memory);
+    }
+
+    /// Draws what the buffer takes from the account that another's is charged to.
+    pub(super) fn draw_like<S>(&mut self, other: &mut Source<S>) {
+        self.room = other.room.of_same_account();
+    }
+
+    /// Draws what the buffer takes while a part of a head waits in it.
+    ///
+    /// # Errors
+    /// [`AccountExhausted`].
+    pub(super) fn hold(&mut self) -> Result<(), AccountExhausted> {
+        self.room.hold(&mut self.buffer)
+    }
+
     /// Waits for bytes, reads them into the buffer, and returns how many; 0 at the end. Cancelling
     /// loses no bytes.
     pub(super) async fn fill(&mut self) -> io::Result<usize> {
         if self.ended {
             return Ok(0);
         }
-        let Self { stream, buffer, .. } = self;
+        let Self {
+            stream,
+            buffer,
+            room,
+            ..
+        } = self;
         let read = poll_fn(|context| {
             // An empty buffer is given up while waiting, so that an idle connection has none.
-            buffer.reserve(CHUNK);
+            room.make(buffer)
+                .map_err(|exhausted| io::Error::new(io::ErrorKind::OutOfMemory, exhausted))?;
             let read = poll_read_buf(Pin::new(&mut *stream), context, buffer);
-            if buffer.is_empty() {
-                *buffer = BytesMut::new();
+            match &read {
+                Poll::Ready(Ok(length)) if !buffer.is_empty() => room.read(*length, buffer),
+                _ if buffer.is_empty() => room.give_up(buffer),
+                _ => {}
             }
             read
         });
