@@ -251,7 +251,10 @@ async fn waiting_2(stream: TcpStream) -> Result<Connection2, Failure> {
     let (mut held, mut client) = connect_2(stream).await?;
     client = client.ready().await?;
     let answer = client.send_request(short_2()?, true)?.0;
-    held.spawn(async { Ok(drop(answer.await?)) });
+    held.spawn(async {
+        answer.await?;
+        Ok(())
+    });
     Ok((held, client))
 }
 
