@@ -4,11 +4,18 @@
 //! `lab-hoard endless ADDRESS`: a server that answers the first bytes of a connection with a body that does not
 //! end.
 //! `lab-hoard closed ADDRESS`: a server of HTTP/2 whose windows stay 0.
+//! `lab-hoard prompt ADDRESS`: a server of HTTP/1 and HTTP/2 that answers every request at once.
 //!
 //! `lab-hoard heads ADDRESS COUNT`: opens COUNT connections and sends an HTTP/1 request with a long head on each.
-//! `lab-hoard unread ADDRESS COUNT`: the same with a short request, and reads nothing of the answer.
+//! `lab-hoard parts ADDRESS COUNT`: the same, but the end of the head does not come.
+//! `lab-hoard unread ADDRESS COUNT`: opens COUNT connections with a short request, and reads nothing of the answer.
 //! `lab-hoard streams ADDRESS COUNT`: opens COUNT connections of HTTP/2, with many requests on each, and sends
 //! as much of their bodies as it may.
+//!
+//! `lab-hoard idle ADDRESS COUNT`: opens COUNT connections, and gets one answer on each.
+//! `lab-hoard idle-2 ADDRESS COUNT`: the same with HTTP/2.
+//! `lab-hoard waiting ADDRESS COUNT`: opens COUNT connections with a short request on each, and waits for no answer.
+//! `lab-hoard waiting-2 ADDRESS COUNT`: the same with HTTP/2.
 //!
 //! A client prints how many of its connections were opened and how many refused, and holds them until its
 //! standard input ends.
@@ -21,13 +28,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::SendStream;
-use http::Request;
+use h2::client::SendRequest;
+use http::{Request, Response};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, stdin};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 /// Connections that are being opened at the same time.
 const OPENING: usize = 64;
@@ -41,6 +49,9 @@ const FIELD: usize = 640;
 
 /// Requests of one connection of HTTP/2.
 const STREAMS: usize = 64;
+
+/// A short request.
+const SHORT: &[u8] = b"GET /order HTTP/1.1\r\nhost: orders\r\n\r\n";
 
 /// What is sent at a time.
 static PIECE: [u8; 16 << 10] = [b'x'; 16 << 10];
@@ -58,11 +69,19 @@ async fn main() -> Result<(), Failure> {
         ["silent", address] => serve(address.parse()?, silent).await,
         ["endless", address] => serve(address.parse()?, endless).await,
         ["closed", address] => serve(address.parse()?, closed).await,
+        ["prompt", address] => serve(address.parse()?, prompt).await,
+        ["idle", address, count] => hold(address.parse()?, count.parse()?, idle).await,
+        ["idle-2", address, count] => hold(address.parse()?, count.parse()?, idle_2).await,
+        ["waiting", address, count] => hold(address.parse()?, count.parse()?, waiting).await,
+        ["waiting-2", address, count] => hold(address.parse()?, count.parse()?, waiting_2).await,
         ["heads", address, count] => hold(address.parse()?, count.parse()?, heads).await,
+        ["parts", address, count] => hold(address.parse()?, count.parse()?, parts).await,
         ["unread", address, count] => hold(address.parse()?, count.parse()?, unread).await,
         ["streams", address, count] => hold(address.parse()?, count.parse()?, streams).await,
         _ => Err(
-            "usage: lab-hoard silent|endless|closed|heads|unread|streams ADDRESS [COUNT]".into(),
+            "usage: lab-hoard silent|endless|closed|prompt|idle|idle-2|waiting|waiting-2|heads|parts|unread|streams \
+             ADDRESS [COUNT]"
+                .into(),
         ),
     }
 }
@@ -108,6 +127,37 @@ async fn closed(stream: TcpStream) -> Result<(), Failure> {
     Ok(())
 }
 
+async fn prompt(mut stream: TcpStream) -> Result<(), Failure> {
+    let mut first = [0; 3];
+    while stream.peek(&mut first).await? < first.len() {
+        sleep(Duration::from_millis(1)).await;
+    }
+    if &first == b"PRI" {
+        return prompt_2(stream).await;
+    }
+    let mut head = Vec::new();
+    loop {
+        if stream.read_buf(&mut head).await? == 0 {
+            return Ok(());
+        }
+        if head.ends_with(b"\r\n\r\n") {
+            head.clear();
+            stream
+                .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+                .await?;
+        }
+    }
+}
+
+async fn prompt_2(stream: TcpStream) -> Result<(), Failure> {
+    let mut connection = h2::server::handshake(stream).await?;
+    while let Some(request) = connection.accept().await {
+        let (_, mut respond) = request?;
+        let _: SendStream<Bytes> = respond.send_response(Response::new(()), true)?;
+    }
+    Ok(())
+}
+
 /// Opens connections by `open`, and holds what it makes of them.
 async fn hold<T, F>(
     address: SocketAddr,
@@ -147,19 +197,76 @@ async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
 }
 
 async fn heads(mut stream: TcpStream) -> Result<TcpStream, Failure> {
-    let fields = format!("a: {}\r\n", "b".repeat(FIELD)).repeat(FIELDS);
-    let head = format!("GET /order HTTP/1.1\r\nhost: orders\r\n{fields}\r\n");
-    stream.write_all(head.as_bytes()).await?;
+    stream.write_all(long_head().as_bytes()).await?;
+    stream.write_all(b"\r\n").await?;
     Ok(stream)
 }
 
+async fn parts(mut stream: TcpStream) -> Result<TcpStream, Failure> {
+    stream.write_all(long_head().as_bytes()).await?;
+    Ok(stream)
+}
+
+/// A long head without its end.
+fn long_head() -> String {
+    let fields = format!("a: {}\r\n", "b".repeat(FIELD)).repeat(FIELDS);
+    format!("GET /order HTTP/1.1\r\nhost: orders\r\n{fields}")
+}
+
 async fn unread(mut stream: TcpStream) -> Result<TcpStream, Failure> {
-    stream
-        .write_all(b"GET /order HTTP/1.1\r\nhost: orders\r\n\r\n")
-        .await?;
+    stream.write_all(SHORT).await?;
     // The answer has begun, or the connection was refused.
     stream.read_u8().await?;
     Ok(stream)
+}
+
+async fn idle(mut stream: TcpStream) -> Result<TcpStream, Failure> {
+    stream.write_all(SHORT).await?;
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        if stream.read_buf(&mut answer).await? == 0 {
+            return Err("no answer".into());
+        }
+    }
+    Ok(stream)
+}
+
+async fn waiting(mut stream: TcpStream) -> Result<TcpStream, Failure> {
+    stream.write_all(SHORT).await?;
+    Ok(stream)
+}
+
+/// A connection of HTTP/2 that goes on.
+type Connection2 = (JoinSet<Result<(), Failure>>, SendRequest<Bytes>);
+
+async fn idle_2(stream: TcpStream) -> Result<Connection2, Failure> {
+    let (held, mut client) = connect_2(stream).await?;
+    client = client.ready().await?;
+    let answer = client.send_request(short_2()?, true)?.0.await?;
+    drop(answer);
+    Ok((held, client))
+}
+
+async fn waiting_2(stream: TcpStream) -> Result<Connection2, Failure> {
+    let (mut held, mut client) = connect_2(stream).await?;
+    client = client.ready().await?;
+    let answer = client.send_request(short_2()?, true)?.0;
+    held.spawn(async {
+        answer.await?;
+        Ok(())
+    });
+    Ok((held, client))
+}
+
+async fn connect_2(stream: TcpStream) -> Result<Connection2, Failure> {
+    let (client, connection) = h2::client::handshake(stream).await?;
+    let mut held = JoinSet::new();
+    held.spawn(async move { Ok(connection.await?) });
+    Ok((held, client))
+}
+
+fn short_2() -> Result<Request<()>, Failure> {
+    Ok(Request::get("http://orders/order").body(())?)
 }
 
 async fn streams(stream: TcpStream) -> Result<JoinSet<Result<(), Failure>>, Failure> {

@@ -25,6 +25,8 @@ pub enum Unhelpful {
     Endless,
     /// It speaks HTTP/2, and its windows stay 0.
     Closed,
+    /// None of this: it answers every request at once.
+    Prompt,
 }
 
 /// What a client sends, and does not take.
@@ -32,10 +34,25 @@ pub enum Unhelpful {
 pub enum Hoarded {
     /// A request with a long head on each connection.
     Heads,
+    /// The same, but the end of the head does not come.
+    Parts,
     /// A request on each connection, whose answer it does not read.
     Answers,
     /// Many requests on each connection of HTTP/2, with bodies.
     Streams,
+    /// A request on each connection, which is answered.
+    Idle(Http),
+    /// A request on each connection, which is not answered.
+    Waiting(Http),
+}
+
+/// The version of HTTP that a client speaks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Http {
+    /// HTTP/1.1.
+    One,
+    /// HTTP/2.
+    Two,
 }
 
 /// A `lab-hoard` that listens.
@@ -60,6 +77,7 @@ impl UnhelpfulServer {
             Unhelpful::Silent => "silent",
             Unhelpful::Endless => "endless",
             Unhelpful::Closed => "closed",
+            Unhelpful::Prompt => "prompt",
         };
         let mut command = place.command(tool("lab-hoard")?)?;
         command.args([word, &listen.to_string()]);
@@ -86,8 +104,13 @@ impl Hoard {
     ) -> Result<Self> {
         let word = match what {
             Hoarded::Heads => "heads",
+            Hoarded::Parts => "parts",
             Hoarded::Answers => "unread",
             Hoarded::Streams => "streams",
+            Hoarded::Idle(Http::One) => "idle",
+            Hoarded::Idle(Http::Two) => "idle-2",
+            Hoarded::Waiting(Http::One) => "waiting",
+            Hoarded::Waiting(Http::Two) => "waiting-2",
         };
         let mut command = place.command(tool("lab-hoard")?)?;
         command

@@ -73,7 +73,7 @@ pub use envoy::Envoy;
 pub use escape::{ForgedSyns, Way, accept_by_ring, meddle};
 pub use footprint::Footprint;
 pub use hbone::{HboneCall, HboneReply, TunnelData};
-pub use hoard::{Hoard, Hoarded, Unhelpful, UnhelpfulServer};
+pub use hoard::{Hoard, Hoarded, Http, Unhelpful, UnhelpfulServer};
 pub use hostile::{Frame, HostileClient, is_connected};
 pub use http2::{FramesCall, Http2Call, Http2Request};
 pub use impostor::{Claim, Credentials, Signer, Validity};

@@ -56,6 +56,9 @@ impl Charge {
     /// Gives back `fewer` bytes, or all if there are not as many.
     pub fn shrink(&mut self, fewer: usize) {
         let fewer = fewer.min(self.bytes);
+        if fewer == 0 {
+            return;
+        }
         self.bytes -= fewer;
         self.pod.give_back(fewer);
     }

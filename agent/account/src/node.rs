@@ -11,7 +11,7 @@ pub const GUARANTEE: usize = 4 << 20;
 
 /// Shares that are reserved for pods that do not exist yet: a pod that starts while the common pool is used
 /// up finds its share.
-const NEWCOMERS: usize = 4;
+pub(crate) const NEWCOMERS: usize = 4;
 
 /// One account of memory. Clones share it.
 ///

@@ -398,6 +398,75 @@ proptest! {
     }
 }
 
+impl World {
+    /// Returns how much a pod can have while the others keep what they have: its share or what it has, and all
+    /// that no one else has and no guarantee reserves, as far as one pod may go.
+    fn reachable(&self, id: usize) -> usize {
+        let usage = self.node.usage();
+        let own_or_share = |id| self.held(id).max(usage.guarantee);
+        let reserved: usize = self.pods.iter().map(|(id, _)| own_or_share(*id)).sum();
+        let newcomers = crate::node::NEWCOMERS * usage.guarantee;
+        let lendable = usage.limit.saturating_sub(reserved + newcomers);
+        (own_or_share(id) + lendable).min(usage.limit / 8 * 5)
+    }
+
+    /// Checks that each pod gets as much as it can have, to the byte, and that it all comes back.
+    fn check_borrowing(&self) {
+        for (id, pod) in &self.pods {
+            let (most, refused) = exhaust(pod);
+            assert_eq!(
+                self.held(*id) + most.bytes(),
+                self.reachable(*id),
+                "{refused}"
+            );
+            drop(most);
+            assert_eq!(pod.usage().in_use, self.held(*id));
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(25))]
+
+    #[test]
+    fn all_that_no_guarantee_reserves_can_be_borrowed_and_what_is_given_back_again(
+        limit in 16 * MIB..256 * MIB,
+        pods in 1..6_usize,
+        steps in steps(),
+    ) {
+        let mut world = World::new(limit, pods);
+        // What could be done without leaves a quarter of the pod's own share, even if it borrows.
+        let is_left_out = |step: &Step| matches!(step, Step::Join | Step::Leave(_) | Step::Extend(..));
+        for step in steps.iter().filter(|step| !is_left_out(step)) {
+            world.step(step);
+        }
+        world.check_borrowing();
+        while let Some(charge) = world.charges.pop() {
+            drop(charge);
+            world.check_borrowing();
+        }
+    }
+
+    #[test]
+    fn pods_that_take_what_could_be_done_without_in_turn_end_with_like_parts(
+        limit in 64 * MIB..256 * MIB,
+        pods in 2..6_usize,
+        size in 1..64_usize,
+    ) {
+        let node = NodeAccount::new(limit);
+        let pods: Vec<PodAccount> = (0..pods).map(|_| node.pod()).collect();
+        let mut held: Vec<Charge> = pods.iter().map(PodAccount::nothing).collect();
+        while held.iter_mut().map(|charge| charge.extend(size << 10)).sum::<usize>() > 0 {}
+        let parts = held.iter().map(Charge::bytes);
+        let (least, most) = (parts.clone().min().unwrap_or(0), parts.max().unwrap_or(0));
+        prop_assert!(most - least <= 4 * (size << 10), "{least} and {most}");
+        prop_assert!(least >= node.usage().guarantee / 4 * 3);
+        for pod in &pods {
+            drop(pod.take(node.usage().guarantee / 4).expect("kept for what cannot be done without"));
+        }
+    }
+}
+
 #[test]
 fn a_guarantee_is_honoured_while_other_pods_fight_over_the_rest() {
     let node = NodeAccount::new(32 * MIB);

@@ -5,7 +5,7 @@
     reason = "a connection's futures never leave the thread of its shard"
 )]
 
-use ambit_account::PodAccount;
+use ambit_account::{AccountExhausted, PodAccount};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use tokio::net::TcpStream;
@@ -43,6 +43,9 @@ pub trait Gate {
     /// Whether the client or the application, which has ended its sending, has closed its socket. `false` if this
     /// cannot be known.
     fn has_closed(&self, party: Party, socket: &TcpStream) -> bool;
+
+    /// Reports that there is no memory for a request, which is refused before it is judged.
+    fn out_of_memory(&self, exhausted: AccountExhausted);
 }
 
 /// The body of a request that is being judged. Bytes that are read are lost unless they are put

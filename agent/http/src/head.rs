@@ -4,7 +4,9 @@ use std::net::Ipv6Addr;
 
 use http::header::EXPECT;
 use http::uri::Scheme;
-use http::{HeaderMap, Method, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
+
+use super::h1::SCANT;
 
 /// A request's head. What the gate leaves in it is what is sent.
 #[derive(Clone, PartialEq, Debug)]
@@ -24,6 +26,29 @@ pub struct RequestHead {
     pub headers: HeaderMap,
     /// The version that the client speaks.
     pub version: Version,
+}
+
+/// What a request of HTTP/1 takes while it is under way besides its head, in bytes: a small buffer each way. That
+/// of HTTP/2: its streams on both sides.
+const REQUEST_1: usize = 2 * SCANT;
+const REQUEST_2: usize = 8 << 10;
+
+/// What a header takes besides its name and value, in bytes, with the copy that is kept to judge it again.
+const HEADER: usize = 256;
+
+impl RequestHead {
+    /// Returns about how many bytes of memory the request takes while it is under way: its text twice, once
+    /// as it is judged and once as it is written.
+    pub fn memory(&self) -> usize {
+        let request = match self.version {
+            Version::HTTP_2 => REQUEST_2,
+            _ => REQUEST_1,
+        };
+        let headers = self.headers.iter();
+        let size = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len();
+        let text = self.authority.len() + self.target.len() + headers.map(size).sum::<usize>();
+        request + HEADER * self.headers.len() + 2 * text
+    }
 }
 
 /// Whether a string may be the target of a request line: visible ASCII.
@@ -75,8 +100,6 @@ pub(super) fn take_expect(head: &mut RequestHead) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     #[test]

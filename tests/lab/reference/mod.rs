@@ -120,6 +120,15 @@ impl Reference {
         [&self.frontend, &self.orders, &self.payments, &self.intruder]
     }
 
+    /// Replaces the policies.
+    ///
+    /// # Errors
+    ///
+    /// If they cannot be written.
+    pub fn set_policies(&self, lab: &Lab, policies: Policies) -> Result<()> {
+        lab.manifests().write(Self::POLICIES_FILE, policies.text())
+    }
+
     fn write(&self, lab: &Lab, policies: Policies) -> Result<()> {
         let manifests = lab.manifests();
         for pod in self.pods() {
@@ -133,6 +142,6 @@ impl Reference {
         }
         manifests.write_service(&self.orders_service)?;
         manifests.write_service(&self.payments_service)?;
-        manifests.write(Self::POLICIES_FILE, policies.text())
+        self.set_policies(lab, policies)
     }
 }

@@ -8,6 +8,7 @@
 
 use std::cell::Cell;
 use std::future::pending;
+use std::io::ErrorKind;
 
 use bytes::Bytes;
 use http::header::UPGRADE;
@@ -92,6 +93,7 @@ impl<D: Downstream, G: Gate> Exchange<'_, D, G> {
         };
         let socket = Socket::new(stream);
         let (mut source, mut sink) = (Source::new(&socket), Sink::new(&socket));
+        source.draw_like(&mut client.source);
         let connection = client.connection.clone();
         let framing = request.framing;
         let written = {
@@ -205,8 +207,11 @@ async fn upload<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
         Err(PumpError::Source(BodyError::CutShort)) => return ExchangeEnd::ClientLeft,
     }
     while source.buffer.len() < LOOK_AHEAD && !source.has_ended() {
-        if source.fill().await.is_err() {
-            return ExchangeEnd::ClientLeft;
+        match source.fill().await {
+            Ok(_) => {}
+            // That the client leaves is not noticed then.
+            Err(error) if error.kind() == ErrorKind::OutOfMemory => break,
+            Err(_) => return ExchangeEnd::ClientLeft,
         }
     }
     if source.has_ended() && !begins_with_request(&source.buffer, most) {

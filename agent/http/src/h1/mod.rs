@@ -11,6 +11,7 @@
 //! | `spelling` | the names of header lines, as they were written |
 //! | `hop` | hop-by-hop headers, Upgrade, and whether the connection is kept |
 //! | `body`, `chunked` | where a body ends, and its bytes |
+//! | `room` | the memory of buffers |
 //! | `wire` | buffered reading and writing, and the copying of bodies |
 //! | `exchange` | one permitted request and its response |
 //! | `session` | a client's connection, request after request |
@@ -22,6 +23,7 @@ mod fields;
 mod hop;
 mod request;
 mod response;
+mod room;
 mod session;
 mod spelling;
 mod wire;
@@ -34,6 +36,7 @@ pub use fields::Malformed;
 pub use hop::ConnectionPersistence;
 pub(super) use hop::{remove_all as remove_connection_headers, upgrade_to};
 pub use request::{HeadParser, ParsedRequest, Unwritable, write_request};
+pub(super) use room::SCANT;
 pub(super) use session::serve;
 pub use spelling::Spelling;
 

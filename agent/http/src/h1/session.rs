@@ -44,6 +44,7 @@ pub(in super::super) async fn serve<D: Downstream>(
         meter,
         is_first: true,
     };
+    session.client.source.draw_from(&gate.memory());
     loop {
         match session.step().await {
             Step::Http(Next::Request) => session.is_first = false,
@@ -103,6 +104,8 @@ pub(super) enum SessionEnd {
 enum NoRequest {
     Malformed(Malformed),
     TimedOut,
+    /// There is no memory for its head, which has been reported.
+    NoMemory,
     /// The client has ended its side, or the application did something unrequested.
     Ended,
     /// The client broke off, or ended within a head.
@@ -134,6 +137,9 @@ impl<'a, D: Downstream, G: Gate> Session<'a, D, G> {
             }
             Err(NoRequest::TimedOut) => {
                 return Err(self.refuse(StatusCode::REQUEST_TIMEOUT).await);
+            }
+            Err(NoRequest::NoMemory) => {
+                return Err(self.refuse(StatusCode::SERVICE_UNAVAILABLE).await);
             }
             Err(NoRequest::Ended) => return Err(Next::End(SessionEnd::InOrder)),
             Err(NoRequest::BrokenOff) => return Err(Next::End(SessionEnd::BrokenOff)),
@@ -176,6 +182,10 @@ impl<'a, D: Downstream, G: Gate> Session<'a, D, G> {
             }
             if deadline.is_none() && !source.buffer.is_empty() {
                 deadline = Some(Instant::now() + self.limits.head_timeout);
+            }
+            if let Err(exhausted) = source.hold() {
+                self.gate.out_of_memory(exhausted);
+                return Err(NoRequest::NoMemory);
             }
             tokio::select! {
                 read = source.fill() => if read.is_err() {

@@ -3,7 +3,9 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
+use std::task::Poll;
 
+use ambit_account::{AccountExhausted, PodAccount};
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio_util::io::poll_read_buf;
@@ -15,9 +17,7 @@ use super::super::progress::{BodyProgress, PumpError};
 use super::body::{Body, Coding};
 use super::chunked::BodyPiece;
 use super::fields::{Fields, put_fields};
-
-/// Bytes that one read may return.
-const CHUNK: usize = 64 << 10;
+use super::room::Room;
 
 /// The line end.
 const CRLF: &[u8] = b"\r\n";
@@ -29,6 +29,7 @@ pub(super) struct Source<R> {
     /// Bytes that have been read and not used yet.
     pub(super) buffer: BytesMut,
     state: Reading,
+    room: Room,
 }
 
 /// What is known of a connection that is read.
@@ -47,6 +48,7 @@ impl<R: AsyncRead + Unpin> Source<R> {
             stream,
             buffer: BytesMut::new(),
             state: Reading::Open,
+            room: Room::default(),
         }
     }
 
@@ -60,19 +62,45 @@ impl<R: AsyncRead + Unpin> Source<R> {
         self.state == Reading::BrokenOff
     }
 
+    /// Draws what the buffer takes from `memory` from now on.
+    pub(super) fn draw_from(&mut self, memory: &PodAccount) {
+        self.room.draw_from(memory);
+    }
+
+    /// Draws what the buffer takes from the account that another's is charged to.
+    pub(super) fn draw_like<S>(&mut self, other: &mut Source<S>) {
+        self.room = other.room.of_same_account();
+    }
+
+    /// Draws what the buffer takes while a part of a head waits in it.
+    ///
+    /// # Errors
+    /// [`AccountExhausted`].
+    pub(super) fn hold(&mut self) -> Result<(), AccountExhausted> {
+        self.room.hold(&mut self.buffer)
+    }
+
     /// Waits for bytes, reads them into the buffer, and returns how many; 0 at the end. Cancelling
     /// loses no bytes.
     pub(super) async fn fill(&mut self) -> io::Result<usize> {
         if self.has_ended() {
             return Ok(0);
         }
-        let Self { stream, buffer, .. } = self;
+        let Self {
+            stream,
+            buffer,
+            room,
+            ..
+        } = self;
         let read = poll_fn(|context| {
             // An empty buffer is given up while waiting, so that an idle connection has none.
-            buffer.reserve(CHUNK);
+            room.make(buffer)
+                .map_err(|exhausted| io::Error::new(io::ErrorKind::OutOfMemory, exhausted))?;
             let read = poll_read_buf(Pin::new(&mut *stream), context, buffer);
-            if buffer.is_empty() {
-                *buffer = BytesMut::new();
+            match &read {
+                Poll::Ready(Ok(length)) if !buffer.is_empty() => room.read(*length, buffer),
+                _ if buffer.is_empty() => room.give_up(buffer),
+                _ => {}
             }
             read
         });

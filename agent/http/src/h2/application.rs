@@ -13,6 +13,7 @@ use h2::{Ping, PingPong};
 use tokio::sync::{Mutex, Notify};
 
 use super::super::gate::Gate;
+use super::windows::Window;
 use ambit_datapath::{ApplicationConnection, ApplicationRequests, ReadyRequests, RequestStream};
 use ambit_http2::HeadLimits;
 use ambit_policy::RequestPermit;
@@ -26,6 +27,7 @@ pub(super) struct Application<'a, G> {
     gate: &'a G,
     settings: Builder,
     heads: HeadLimits,
+    responses: Rc<Window>,
     /// The first connection, until HTTP/2 begins on it. Locked while a connection begins.
     unused: Mutex<Option<RequestStream>>,
     /// The connection that takes requests.
@@ -89,11 +91,13 @@ impl<'a, G: Gate> Application<'a, G> {
         gate: &'a G,
         settings: Builder,
         heads: HeadLimits,
+        responses: Rc<Window>,
     ) -> Self {
         Self {
             gate,
             settings,
             heads,
+            responses,
             unused: Mutex::new(Some(stream)),
             open: RefCell::new(None),
             begun: Cell::new(0),
@@ -118,7 +122,7 @@ impl<'a, G: Gate> Application<'a, G> {
         let stream = match unused.take() {
             Some(stream) => stream,
             None if self.begun.get() == MOST_CONNECTIONS => return Err(NotSent::Drains),
-            None => self.gate.reconnect().await.ok_or(NotSent::Drains)?,
+            None => self.reconnect().await.ok_or(NotSent::Drains)?,
         };
         self.begun.set(self.begun.get() + 1);
         let number = ConnectionNumber(self.begun.get());
@@ -139,6 +143,14 @@ impl<'a, G: Gate> Application<'a, G> {
         Ok(open)
     }
 
+    async fn reconnect(&self) -> Option<RequestStream> {
+        if let Err(exhausted) = self.responses.add_connection() {
+            self.gate.out_of_memory(exhausted);
+            return None;
+        }
+        self.gate.reconnect().await
+    }
+
     /// Returns a connection that has begun and is not driven. Cancelling loses none.
     pub(super) async fn undriven(&self) -> Undriven {
         loop {
@@ -155,7 +167,12 @@ impl<'a, G: Gate> Application<'a, G> {
             number,
             mut connection,
         } = undriven;
+        let mut window = 0;
         let ended = poll_fn(|context| {
+            if window != self.responses.size() {
+                window = self.responses.size();
+                connection.set_target_window_size(window);
+            }
             let ended = Pin::new(&mut connection).poll(context);
             if ended.is_ready() || !self.takes_requests(number, context) {
                 self.close(number);

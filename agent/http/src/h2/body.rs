@@ -16,6 +16,8 @@ use super::super::gate::{BodyError, JudgedBody};
 use super::super::head::{RequestHead, take_expect};
 use super::super::progress::{BodyProgress, PumpError};
 use super::payload::Payload;
+use super::unwritten::Unwritten;
+use super::windows::Window;
 
 /// How long a receiver may take nothing of what a sender sent before it broke off. As long as the kernel
 /// keeps what a closed connection has sent.
@@ -121,8 +123,10 @@ pub(super) async fn pump<B: Buf + From<Bytes>>(
     held: Bytes,
     source: &mut RecvStream,
     sink: &mut SendStream<B>,
+    window: &Window,
     progress: BodyProgress<'_>,
 ) -> Result<(), PumpError<h2::Error, Reason>> {
+    let mut unwritten = Unwritten::default();
     let mut released = held.len();
     let mut waiting = Waiting::default();
     waiting.push(held);
@@ -143,15 +147,22 @@ pub(super) async fn pump<B: Buf + From<Bytes>>(
                 let is_last = waiting.len() == 0
                     && !matches!(reading, Reading::BrokenOff(_))
                     && source.is_end_stream();
+                let data = unwritten.count(data);
                 sink.send_data(data.into(), is_last).map_err(not_taken)?;
                 progress.carried(length);
-                let known = released.min(length);
-                released -= known;
-                // A stream that has been reset in the meantime has no window.
-                let _ = source.flow_control().release_capacity(length - known);
                 if is_last {
+                    while !unwritten.is_empty() {
+                        unwritten.written().await;
+                    }
                     return Ok(());
                 }
+            }
+            written = unwritten.written() => {
+                let known = released.min(written);
+                released -= known;
+                // A stream that has been reset in the meantime has no window.
+                let _ = source.flow_control().release_capacity(written - known);
+                window.passed(written - known);
             }
             () = stalled(), if matches!(reading, Reading::BrokenOff(_)) => {
                 return Err(PumpError::Sink(Reason::CANCEL));
@@ -160,6 +171,9 @@ pub(super) async fn pump<B: Buf + From<Bytes>>(
     }
     if let Reading::BrokenOff(error) = reading {
         return Err(PumpError::Source(error));
+    }
+    while !unwritten.is_empty() {
+        unwritten.written().await;
     }
     match source.trailers().await.map_err(PumpError::Source)? {
         Some(mut trailers) => {
@@ -190,6 +204,15 @@ pub(super) async fn written(sink: &mut SendStream<Payload>) {
         // The mark is dropped, too, if the stream is reset.
         let _ = timeout(STALLED, written).await;
     }
+}
+
+/// Ends a response without a body when its head has been written, or the stream is reset.
+pub(super) async fn end_written(sink: &mut SendStream<Payload>) -> Result<(), Option<Reason>> {
+    let (mark, written) = Payload::mark();
+    let sent = sink.send_data(mark, true);
+    sent.map_err(|error| error.reason())?;
+    let _ = written.await;
+    Ok(())
 }
 
 /// Waits for the receiver's window, if it is wanted, or for the receiver's reset.

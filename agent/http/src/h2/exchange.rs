@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
+use ambit_account::AccountExhausted;
 use bytes::Bytes;
 use h2::client::ResponseFuture;
 use h2::server::SendResponse;
@@ -15,17 +16,19 @@ use http::{HeaderMap, Method, Request, Response, StatusCode};
 use super::super::gate::{Gate, PermittedRequest, Rejection, RequestOutcome};
 use super::super::h1::remove_connection_headers;
 use super::super::progress::{MessageKind, Progress, PumpError};
+use super::Admitted;
 use super::application::{Application, Need, NotSent};
-use super::body::{Body, ReadableBody, pump, written};
-use super::heads::HeadShare;
+use super::body::{Body, ReadableBody, end_written, pump, written};
 use super::payload::Payload;
 use super::request::{ReadRequest, read, write};
+use super::windows::Windows;
 use ambit_datapath::{BodyPresence, ReadyRequests, SentRequest};
 use ambit_relay::Meter;
 
 /// What all exchanges of a connection share.
 pub(super) struct Shared<'a, G> {
     pub(super) application: Application<'a, G>,
+    pub(super) windows: Windows,
     pub(super) gate: &'a G,
     pub(super) meter: &'a Meter,
 }
@@ -35,7 +38,7 @@ pub(super) async fn exchange<G: Gate>(
     shared: &Shared<'_, G>,
     request: Request<RecvStream>,
     mut respond: SendResponse<Payload>,
-    _share: HeadShare,
+    _admitted: Admitted,
 ) {
     let (parts, stream) = request.into_parts();
     let mut request = match read(parts) {
@@ -102,7 +105,7 @@ async fn permitted<G: Gate>(
     let relayed = tokio::select! {
         biased;
         () = grant.revoked() => return revoke(respond),
-        relayed = relay(body, sent, respond, progress) => relayed,
+        relayed = relay(body, sent, respond, &shared.windows, progress) => relayed,
     };
     match relayed {
         Ok(()) => RequestOutcome::Finished,
@@ -243,16 +246,17 @@ async fn relay(
     mut body: Body,
     sent: SentRequest,
     respond: &mut SendResponse<Payload>,
+    windows: &Windows,
     progress: &Progress<'_>,
 ) -> Result<(), ExchangeFailure> {
     let SentRequest {
         response,
         body: mut send,
     } = sent;
-    let mut download = pin!(download(response, respond, progress));
+    let mut download = pin!(download(response, respond, windows, progress));
     let mut is_down = false;
     let relayed = {
-        let mut upload = pin!(upload(&mut body, &mut send, progress));
+        let mut upload = pin!(upload(&mut body, &mut send, windows, progress));
         let mut is_up = false;
         loop {
             tokio::select! {
@@ -282,6 +286,7 @@ async fn relay(
 async fn upload(
     body: &mut Body,
     send: &mut SendStream<Bytes>,
+    windows: &Windows,
     progress: &Progress<'_>,
 ) -> Result<(), Reason> {
     if body.is_empty() {
@@ -292,6 +297,7 @@ async fn upload(
         held,
         &mut body.stream,
         send,
+        &windows.requests,
         progress.body(MessageKind::Request),
     )
     .await
@@ -305,9 +311,11 @@ async fn upload(
 async fn download(
     mut response: ResponseFuture,
     respond: &mut SendResponse<Payload>,
+    windows: &Windows,
     progress: &Progress<'_>,
 ) -> Result<(), (ExchangeFailure, Option<Reason>)> {
     let lost = |error| (failure(&error), None);
+    let mut heads = windows.response_heads();
     let mut response = loop {
         let answer = tokio::select! {
             answer = poll_fn(|context| poll_answer(&mut response, context)) => answer,
@@ -319,6 +327,7 @@ async fn download(
             ApplicationResponse::Final(response) => break response,
             ApplicationResponse::Interim(mut interim) => {
                 remove_connection_headers(interim.headers_mut());
+                heads.add(interim.headers()).map_err(no_memory)?;
                 if interim.status() != StatusCode::SWITCHING_PROTOCOLS {
                     let told = respond.send_informational(interim);
                     told.map_err(|error| client_left(error.reason()))?;
@@ -328,18 +337,24 @@ async fn download(
     };
     remove_connection_headers(response.headers_mut());
     progress.amend(response.headers_mut());
+    heads.add(response.headers()).map_err(no_memory)?;
     let (parts, mut body) = response.into_parts();
     let is_last = body.is_end_stream();
     progress.answered(parts.status);
-    let begun = respond.send_response(Response::from_parts(parts, ()), is_last);
+    let is_whole = is_last && heads.are_short();
+    let begun = respond.send_response(Response::from_parts(parts, ()), is_whole);
     let mut send = begun.map_err(|error| client_left(error.reason()))?;
-    if is_last {
+    if is_whole {
         return Ok(());
+    }
+    if is_last {
+        return end_written(&mut send).await.map_err(client_left);
     }
     match pump(
         Bytes::new(),
         &mut body,
         &mut send,
+        &windows.responses,
         progress.body(MessageKind::Response),
     )
     .await
@@ -351,6 +366,12 @@ async fn download(
             Err(lost(error))
         }
     }
+}
+
+/// A response that there is no memory for. It counts as the application's failure.
+fn no_memory(exhausted: AccountExhausted) -> (ExchangeFailure, Option<Reason>) {
+    tracing::debug!(%exhausted, "a response was refused");
+    (ExchangeFailure::Lost, Some(Reason::CANCEL))
 }
 
 fn client_left(reason: Option<Reason>) -> (ExchangeFailure, Option<Reason>) {

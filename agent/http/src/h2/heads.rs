@@ -4,7 +4,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use http::Request;
+use http::{HeaderMap, Request};
 
 /// The most bytes of the heads of a client's requests that are under way, on one connection: 256 heads of the
 /// longest kind.
@@ -25,17 +25,21 @@ pub(super) struct HeadShare {
     bytes: usize,
 }
 
+/// Returns about how many bytes fields take.
+pub(super) fn field_bytes(headers: &HeaderMap) -> usize {
+    let fields = headers.iter();
+    let bytes = fields.map(|(name, value)| name.as_str().len() + value.len() + FIELD);
+    bytes.sum()
+}
+
 impl Heads {
     /// Takes a share for a request; `None` if there is none left.
     pub(super) fn take<B>(&self, request: &Request<B>) -> Option<HeadShare> {
-        let fields = request.headers().iter();
-        let size = |name: &str, value: &[u8]| name.len() + value.len() + FIELD;
-        let bytes = fields.map(|(name, value)| size(name.as_str(), value.as_bytes()));
         let path = request
             .uri()
             .path_and_query()
             .map_or("", |path| path.as_str());
-        let bytes = bytes.sum::<usize>() + size("", path.as_bytes());
+        let bytes = field_bytes(request.headers()) + path.len() + FIELD;
         let taken = self.0.get() + bytes;
         (taken <= MOST).then(|| {
             self.0.set(taken);

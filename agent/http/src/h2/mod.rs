@@ -11,16 +11,23 @@ mod exchange;
 mod heads;
 mod payload;
 mod request;
+mod unwritten;
+mod windows;
 
-use ambit_account::Charge;
+use std::rc::Rc;
+
+use ambit_account::AccountExhausted;
+use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use h2::Reason;
+use h2::{Reason, RecvStream};
+use http::Request;
 use tokio::time::timeout;
 
 use self::application::Application;
 use self::exchange::{Shared, exchange};
-use self::heads::Heads;
+use self::heads::{HeadShare, Heads};
 use self::payload::Payload;
+use self::windows::{WindowUse, Windows};
 use super::client::Client;
 use super::downstream::Downstream;
 use super::gate::Gate;
@@ -32,10 +39,9 @@ use ambit_relay::Meter;
 /// Bytes that a peer may send on one stream before they are passed on.
 const STREAM_WINDOW: u32 = 256 << 10;
 
-/// Bytes that a peer may send on all streams of a connection before they are passed on. They are drawn from the
-/// pod's account: at least the first, which is HTTP/2's default, and up to the second while memory is plentiful.
-const SCANT_CONNECTION: u32 = (64 << 10) - 1;
-const AMPLE_CONNECTION: u32 = 512 << 10;
+/// What a client's connection and that to its application take without requests: their buffers for frames, and a
+/// part of a head.
+const CONNECTION: usize = 64 << 10;
 
 /// Payload of a DATA frame.
 const FRAME: u32 = 32 << 10;
@@ -59,25 +65,30 @@ pub(super) async fn serve<D: Downstream>(
     limits: HttpLimits,
     meter: &Meter,
 ) {
-    // For what waits on the way to the application, and on the way back.
-    let mut memory = gate.memory().nothing();
-    let Some(window) = connection_window(&mut memory) else {
-        tracing::debug!("a client's HTTP/2 connection was refused: the memory account is used up");
-        return client.abort();
+    let memory = gate.memory();
+    let _charge = match memory.take(CONNECTION) {
+        Ok(charge) => charge,
+        Err(exhausted) => {
+            gate.out_of_memory(exhausted);
+            return client.abort();
+        }
     };
     let head_limits = HeadLimits {
         frame: FRAME as usize,
         list: limits.head_size,
     };
-    let settings = server_settings(limits.head_size, window);
+    let windows = Windows::new(memory);
+    let settings = server_settings(limits.head_size);
     let filtered = HeadFilter::of_client(client.clone(), head_limits);
     let mut connection = match settings.handshake::<_, Payload>(filtered).await {
         Ok(connection) => connection,
         Err(error) => return tracing::debug!(%error, "a client's HTTP/2 handshake failed"),
     };
-    let settings = client_settings(limits.head_size, window);
+    let settings = client_settings(limits.head_size);
+    let responses = Rc::clone(&windows.responses);
     let shared = Shared {
-        application: Application::new(application, gate, settings, head_limits),
+        application: Application::new(application, gate, settings, head_limits, responses),
+        windows,
         gate,
         meter,
     };
@@ -87,9 +98,18 @@ pub(super) async fn serve<D: Downstream>(
     let ended = loop {
         tokio::select! {
             accepted = connection.accept() => match accepted {
-                Some(Ok((request, mut respond))) => match heads.take(&request) {
-                    Some(share) => exchanges.push(exchange(&shared, request, respond, share)),
-                    None => respond.send_reset(Reason::REFUSED_STREAM),
+                Some(Ok((request, mut respond))) => match admit(&shared.windows, &heads, &request) {
+                    Ok(admitted) => exchanges.push(exchange(&shared, request, respond, admitted)),
+                    Err(refused) => {
+                        respond.send_reset(Reason::REFUSED_STREAM);
+                        if let NotAdmitted::NoMemory(exhausted) = refused {
+                            gate.out_of_memory(exhausted);
+                            // The windows of another connection begin small.
+                            if shared.windows.have_grown() {
+                                connection.graceful_shutdown();
+                            }
+                        }
+                    }
                 },
                 Some(Err(error)) => break Err(error),
                 None => break Ok(()),
@@ -99,9 +119,12 @@ pub(super) async fn serve<D: Downstream>(
             undriven = shared.application.undriven() => {
                 drivers.push(shared.application.drive(undriven));
             }
+            size = shared.windows.requests.grown() => connection.set_target_window_size(size),
             () = shared.application.drains() => connection.graceful_shutdown(),
         }
     };
+    // What has just been written may have ended some.
+    while exchanges.next().now_or_never().flatten().is_some() {}
     match ended {
         Ok(()) => {
             // Requests that are still under way are reset towards the application.
@@ -121,21 +144,40 @@ pub(super) async fn serve<D: Downstream>(
     }
 }
 
-/// Draws a connection's windows in both directions from `memory`, and returns the size of one. `None` if there is
-/// not enough for the least.
-fn connection_window(memory: &mut Charge) -> Option<u32> {
-    memory.grow(2 * SCANT_CONNECTION as usize).ok()?;
-    let more = memory.extend(2 * (AMPLE_CONNECTION - SCANT_CONNECTION) as usize);
-    Some(SCANT_CONNECTION + u32::try_from(more / 2).unwrap_or(0))
+/// What a request holds while it is under way.
+struct Admitted {
+    _heads: HeadShare,
+    _response: WindowUse,
+    _body: Option<WindowUse>,
 }
 
-/// The settings towards a client; a head may have `head_size` bytes, and all streams together may send
-/// `window` bytes ahead.
-fn server_settings(head_size: usize, window: u32) -> h2::server::Builder {
+/// Why a request is refused before it is judged.
+enum NotAdmitted {
+    /// The heads of the client's requests are as long as they may be.
+    Heads,
+    /// The pod's account has no memory for the bytes that may come.
+    NoMemory(AccountExhausted),
+}
+
+fn admit(
+    windows: &Windows,
+    heads: &Heads,
+    request: &Request<RecvStream>,
+) -> Result<Admitted, NotAdmitted> {
+    let has_body = !request.body().is_end_stream();
+    let body = has_body.then(|| windows.requests.enter()).transpose();
+    Ok(Admitted {
+        _heads: heads.take(request).ok_or(NotAdmitted::Heads)?,
+        _response: windows.responses.enter().map_err(NotAdmitted::NoMemory)?,
+        _body: body.map_err(NotAdmitted::NoMemory)?,
+    })
+}
+
+/// The settings towards a client; a head may have `head_size` bytes.
+fn server_settings(head_size: usize) -> h2::server::Builder {
     let mut builder = h2::server::Builder::new();
     builder
         .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(window)
         .max_frame_size(FRAME)
         .max_header_list_size(header_list(head_size))
         .max_concurrent_streams(STREAMS)
@@ -146,14 +188,12 @@ fn server_settings(head_size: usize, window: u32) -> h2::server::Builder {
     builder
 }
 
-/// The settings towards an application; a head may have `head_size` bytes, and all streams together may send
-/// `window` bytes ahead.
-fn client_settings(head_size: usize, window: u32) -> h2::client::Builder {
+/// The settings towards an application; a head may have `head_size` bytes.
+fn client_settings(head_size: usize) -> h2::client::Builder {
     let mut builder = h2::client::Builder::new();
     builder
         .enable_push(false)
         .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(window)
         .max_frame_size(FRAME)
         .max_header_list_size(header_list(head_size))
         .max_send_buffer_size(FRAME as usize);

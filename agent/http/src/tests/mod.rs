@@ -22,7 +22,7 @@ use std::io::ErrorKind;
 use std::rc::Rc;
 use std::time::Duration;
 
-use ambit_account::{NodeAccount, PodAccount};
+use ambit_account::{AccountExhausted, NodeAccount, PodAccount};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -108,6 +108,8 @@ impl Gate for TestGate {
     fn memory(&self) -> PodAccount {
         NodeAccount::new(64 << 20).pod()
     }
+
+    fn out_of_memory(&self, _: AccountExhausted) {}
 
     async fn reconnect(&self) -> Option<RequestStream> {
         let (dialled, accepted) = tcp_pair().await;

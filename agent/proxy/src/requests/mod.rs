@@ -16,6 +16,7 @@ use self::body::{BodyDemand, BodyPrefix, BodyReader};
 use self::checks::{Agreed, attributes, consult, verify_tokens};
 pub(crate) use self::refusal::RequestRefusal;
 use crate::connection::events::{CALLERS_BYTES, EventSubject};
+use crate::connection::refusal::Refusal;
 use crate::connection::registry::Registration;
 use crate::connection::report::RequestEnding;
 use crate::connection::{ConnectionContext, RequestContext};
@@ -23,7 +24,7 @@ use crate::inbound::deliver_again;
 use crate::limits::Slot;
 use crate::limits::places::{ConnectionPlaces, OccupiedPlaces};
 use crate::verdict::{Judge, Requirement, Termination};
-use ambit_account::PodAccount;
+use ambit_account::{AccountExhausted, Charge, PodAccount};
 use ambit_authorizer::HeaderMutations;
 use ambit_datapath::RequestStream;
 use ambit_http::{
@@ -55,6 +56,7 @@ pub(crate) struct GrantedRequest {
     response_mutations: Vec<HeaderMutations>,
     injected_headers: InjectedHeaders,
     termination: Option<Termination>,
+    _memory: Charge,
     _occupied: OccupiedPlaces,
 }
 
@@ -96,6 +98,13 @@ impl Gate for RequestGate {
         self.connection.has_closed(party, socket)
     }
 
+    fn out_of_memory(&self, exhausted: AccountExhausted) {
+        let refusal = Refusal::from(exhausted);
+        let pod = &self.connection.pod;
+        pod.stats.refused(refusal.as_str());
+        tracing::debug!(%refusal, pod = %pod.workload.name, "a request was refused");
+    }
+
     async fn reconnect(&self) -> Option<RequestStream> {
         let (stream, descriptor) = deliver_again(&self.connection).await?;
         self.descriptors.borrow_mut().push(descriptor);
@@ -111,6 +120,7 @@ impl RequestGate {
         started: Instant,
     ) -> Result<GrantedRequest, RequestRefusal> {
         let pod = &self.connection.pod;
+        let memory = pod.caps.memory.take(head.memory())?;
         normalise(head, pod.view().snapshot.mesh_settings().path_normalization)?;
         let connection = self.connection.attributes();
         let ReadAhead {
@@ -152,6 +162,7 @@ impl RequestGate {
             response_mutations,
             injected_headers,
             termination: None,
+            _memory: memory,
             _occupied: self.places.occupy(),
         })
     }

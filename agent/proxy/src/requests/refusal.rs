@@ -6,6 +6,7 @@ use http::{HeaderMap, StatusCode};
 
 use super::body::BodyUnavailable;
 use crate::authorizers::Disagreement;
+use ambit_account::AccountExhausted;
 use ambit_http::Rejection;
 use ambit_jwt::Unauthenticated;
 use ambit_policy::{BadPath, Consultation, Decider, Denial};
@@ -16,6 +17,9 @@ const DENIED: &str = "RBAC: access denied";
 /// Why a request is not passed on.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RequestRefusal {
+    /// The pod's account has no memory for it.
+    #[error(transparent)]
+    NoMemory(#[from] AccountExhausted),
     /// Its path is malformed.
     #[error(transparent)]
     BadPath(#[from] BadPath),
@@ -40,6 +44,7 @@ impl RequestRefusal {
     /// The word under which metrics count it.
     pub(crate) const fn as_str(&self) -> &'static str {
         match self {
+            Self::NoMemory(_) => "no-memory",
             Self::BadPath(_) => "bad-request",
             Self::Denied(denial) => denial.reason.as_str(),
             Self::Unauthenticated(_) => "unauthenticated",
@@ -51,7 +56,10 @@ impl RequestRefusal {
     /// The rule that decided, if one did.
     pub(crate) const fn decider(&self) -> Option<&Decider> {
         match self {
-            Self::BadPath(_) | Self::Unauthenticated(_) | Self::BodyUnavailable(_) => None,
+            Self::NoMemory(_)
+            | Self::BadPath(_)
+            | Self::Unauthenticated(_)
+            | Self::BodyUnavailable(_) => None,
             Self::Denied(denial) => denial.decider.as_ref(),
             Self::NotApproved { consultation, .. } => Some(&consultation.decider),
         }
@@ -60,6 +68,7 @@ impl RequestRefusal {
     /// Returns the response to the client. `url` is the request's URL without its query.
     pub(crate) fn rejection(self, url: &str) -> Rejection {
         match self {
+            Self::NoMemory(_) => rejection(StatusCode::SERVICE_UNAVAILABLE, ""),
             Self::BadPath(_) => rejection(StatusCode::BAD_REQUEST, ""),
             Self::Denied(_) => rejection(StatusCode::FORBIDDEN, DENIED),
             Self::Unauthenticated(error) => {

@@ -1,6 +1,9 @@
 //! The agents' memory: what one takes at rest and with connections, that it goes back to the system, and that
 //! one account bounds what waits.
 
+mod at_once;
+mod small;
+
 use std::process::ExitCode;
 use std::thread::sleep;
 use std::time::Duration;
@@ -10,6 +13,9 @@ use ambit_tests::{
     Unhelpful, UnhelpfulServer, eventually, run_tests, tests,
 };
 use anyhow::{Context, Result, ensure};
+
+use at_once::all_floods_at_once_stay_within_the_account;
+use small::connections_and_requests_that_wait_take_little;
 
 const PORT: u16 = Reference::PORT;
 
@@ -42,10 +48,13 @@ fn main() -> ExitCode {
     run_tests(tests![
         an_agent_at_rest_takes_little,
         memory_goes_back_after_a_flood,
+        connections_and_requests_that_wait_take_little,
         unread_streams_stay_within_the_account,
         unread_answers_stay_within_the_account,
         bodies_that_no_one_takes_stay_within_the_account,
         long_heads_stay_within_the_account,
+        parts_of_heads_stay_within_the_account,
+        all_floods_at_once_stay_within_the_account,
     ])
 }
 
@@ -158,11 +167,7 @@ impl Flood {
             ensure!(number("peak")? <= ACCOUNT, "over the limit: {memory}");
         }
         drop(hoard);
-        for agent in &agents {
-            eventually(GIVES_BACK, "the account being empty", || {
-                (agent.ask("status").ok()?["memory"]["in_use"] == 0).then_some(())
-            })?;
-        }
+        ensure_the_account_is_empty(&agents)?;
         Footprints::wait_below(&agents, before + KEEPS)?.show("after the flood");
         Ok(())
     }
@@ -232,4 +237,23 @@ fn long_heads_stay_within_the_account(lab: &Lab) -> Result<()> {
         connections: 1500,
     };
     flood.ensure_it_stays_within_the_account(lab)
+}
+
+fn parts_of_heads_stay_within_the_account(lab: &Lab) -> Result<()> {
+    let flood = Flood {
+        policies: Policies::PerRequest,
+        server: Unhelpful::Silent,
+        client: Hoarded::Parts,
+        connections: 1500,
+    };
+    flood.ensure_it_stays_within_the_account(lab)
+}
+
+fn ensure_the_account_is_empty(agents: &[Agent; 2]) -> Result<()> {
+    for agent in agents {
+        eventually(GIVES_BACK, "the account being empty", || {
+            (agent.ask("status").ok()?["memory"]["in_use"] == 0).then_some(())
+        })?;
+    }
+    Ok(())
 }
