@@ -8,8 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll, Wake, Waker};
 
+use bytes::BytesMut;
+
 use crate::failure::TunnelFailure;
-use crate::wire::{Received, Wire};
+use crate::wire::{Received, Take, Wire};
 
 /// What one poll receives at most.
 const READ: usize = 16 << 10;
@@ -103,18 +105,18 @@ impl Wire for End {
     fn poll_receive(
         &mut self,
         context: &mut Context<'_>,
-        take: &mut dyn FnMut(&[u8]) -> Result<(), TunnelFailure>,
+        take: &mut Take<'_>,
     ) -> Poll<Result<Received, TunnelFailure>> {
         let bytes = self.from.take();
         if bytes.is_empty() {
             self.from.reader.set(Some(context.waker().clone()));
             return Poll::Pending;
         }
-        Poll::Ready(take(&bytes).map(|()| Received::Bytes))
+        Poll::Ready(take(&[&bytes]).map(|()| Received::Bytes))
     }
 
-    fn send(&mut self, plaintext: &[u8]) -> io::Result<()> {
-        self.unsent.extend(plaintext);
+    fn send(&mut self, plaintext: BytesMut) -> io::Result<()> {
+        self.unsent.extend(&plaintext);
         Ok(())
     }
 
