@@ -157,7 +157,6 @@ impl Half {
     pub(super) fn give(&mut self, bytes: usize) {
         if self.is_sending() {
             self.wanted += bytes;
-            // The application's socket becomes readable: not a wake-up of the tunnel's, if it waits for one.
         }
     }
 

@@ -246,32 +246,38 @@ impl World {
         }
     }
 
-    /// Runs a side's connection if it was woken.
+    /// Runs a side's connection while it is woken.
     fn run(&mut self, side: Side) {
+        while self.run_once(side) {}
+    }
+
+    /// Returns whether the connection may have more to do.
+    fn run_once(&mut self, side: Side) -> bool {
         let node = self.node(side);
+        let Some(connection) = &mut node.connection else {
+            return false;
+        };
+        if !node.woken.take() {
+            return false;
+        }
         let waker = Waker::from(Arc::clone(&node.woken));
-        while let Some(connection) = &mut node.connection
-            && node.woken.take()
-        {
-            let polled = pin!(connection.next()).poll(&mut Context::from_waker(&waker));
-            let node = self.node(side);
-            match polled {
-                Poll::Pending => return,
-                Poll::Ready(Ok(Some(incoming))) => {
-                    node.woken.raise();
-                    if let Incoming::Request(_, responder) = incoming {
-                        let number = (responder.stream_id() as usize - 1) / 2;
-                        self.requests.push((number, responder));
-                    }
-                }
-                Poll::Ready(Ok(None)) => node.connection = None,
-                Poll::Ready(Err(failure)) => {
-                    node.connection = None;
-                    self.failure = Some(failure);
+        let polled = pin!(connection.next()).poll(&mut Context::from_waker(&waker));
+        match polled {
+            Poll::Pending => return false,
+            Poll::Ready(Ok(Some(incoming))) => {
+                node.woken.raise();
+                if let Incoming::Request(_, responder) = incoming {
+                    let number = (responder.stream_id() as usize - 1) / 2;
+                    self.requests.push((number, responder));
                 }
             }
-            return self.run(side);
+            Poll::Ready(Ok(None)) => node.connection = None,
+            Poll::Ready(Err(failure)) => {
+                node.connection = None;
+                self.failure = Some(failure);
+            }
         }
+        true
     }
 
     /// Lets everything go on until no one has anything to do.
