@@ -1,20 +1,19 @@
-//! Gives pages of the program file back to the system that only the start, or a time of traffic, needed.
+//! Gives pages of the program file back to the system that only the start needed.
 //!
 //! They are clean and stay in the page cache, but as long as they are mapped they count as the process's memory,
 //! and the kernel takes them for used. What is needed after all is mapped again when it is touched.
+//!
+//! This is done once: a breakpoint that a tracer sets in the program (a uprobe) would be lost.
 
 use std::ffi::{c_int, c_void};
 use std::io;
 use std::time::Duration;
 
-use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio::time::sleep;
 
-/// When the start is over, even of a slow one.
-const FIRST: Duration = Duration::from_secs(5);
-
-/// How often after that. What is in use is mapped again by some hundred page faults without input or output:
-/// less than a millisecond.
-const PERIOD: Duration = Duration::from_secs(60);
+/// When the start is over, even of a slow one. What is in use is mapped again by some hundred page faults without
+/// input or output: less than a millisecond.
+const STARTED: Duration = Duration::from_secs(5);
 
 /// Part of the program file that is mapped and never written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,18 +22,12 @@ struct Segment {
     length: usize,
 }
 
-/// Gives back what is mapped, now and then, until the process ends.
+/// Gives back what is mapped, once the start is over.
 pub async fn give_back() {
-    let mut period = interval_at(Instant::now() + FIRST, PERIOD);
-    period.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let segments = segments();
-    loop {
-        period.tick().await;
-        for segment in &segments {
-            if let Err(error) = segment.give_back() {
-                tracing::debug!(%error, "the program's pages stay mapped");
-                return;
-            }
+    sleep(STARTED).await;
+    for segment in segments() {
+        if let Err(error) = segment.give_back() {
+            tracing::debug!(%error, "the program's pages stay mapped");
         }
     }
 }
