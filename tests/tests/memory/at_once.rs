@@ -1,5 +1,6 @@
 //! Floods of every kind at the same time.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::thread::sleep;
@@ -10,6 +11,7 @@ use ambit_tests::{
     Policies, Reference, SOON, Unhelpful, UnhelpfulServer, get_from,
 };
 use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
 
 use crate::{
     ACCOUNT, BESIDE, BETWEEN, EACH, Footprints, KEEPS, PORT, WATCHED, ensure_the_account_is_empty,
@@ -109,6 +111,7 @@ impl FloodedNodes {
         let mesh = Reference::build_with(lab, Policies::PerRequest)?;
         lab.manifests()
             .write_namespace("bystanders", Membership::Ambient)?;
+        declare_http(lab)?;
         let pod = |node, namespace, name| -> Result<Pod> {
             let spec = PodSpec {
                 namespace,
@@ -170,6 +173,29 @@ impl FloodedNodes {
         ensure!(reply.is_answer(), "a bystander's call: {reply:?}");
         Ok(())
     }
+}
+
+/// Declares the flooded ports of `orders`, so that their requests are judged.
+fn declare_http(lab: &Lab) -> Result<()> {
+    let of_orders = LARGE
+        .iter()
+        .filter(|part| matches!(part.to, Target::Orders));
+    let ports: BTreeSet<u16> = of_orders.map(|part| part.port).collect();
+    let ports: Vec<Value> = ports
+        .into_iter()
+        .map(|port| {
+            let name = format!("http-{port}");
+            json!({"name": name, "protocol": "TCP", "port": port, "appProtocol": "http"})
+        })
+        .collect();
+    let service = json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"namespace": "orders", "name": "flooded"},
+        "spec": {"selector": {"app": "orders"}, "clusterIP": "None", "ports": ports},
+    });
+    lab.manifests()
+        .write_object("service-flooded.yaml", &service)
 }
 
 pub(crate) fn all_floods_at_once_stay_within_the_account(lab: &Lab) -> Result<()> {
