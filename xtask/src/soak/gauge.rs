@@ -5,6 +5,8 @@ use std::fs;
 use std::net::TcpStream;
 use std::os::fd::{OwnedFd, RawFd};
 use std::path::Path;
+use std::thread::sleep;
+use std::time::Duration;
 
 use ambit_tests::{Agent, Lab, NodeName};
 use anyhow::{Context, Result};
@@ -20,6 +22,11 @@ const STOCKED: u64 = (15 + 3) * 4 * 3;
 /// Memory may differ by this, in bytes: certificates, buffers, and what the allocator keeps.
 const MEMORY: u64 = 24 << 20;
 
+/// How often memory is read again, and how long after the last time. Agents look for memory to give back every five
+/// seconds.
+const READINGS: usize = 4;
+const BETWEEN: Duration = Duration::from_secs(2);
+
 /// Both agents together.
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct Gauge {
@@ -34,7 +41,18 @@ pub(super) struct Gauge {
 }
 
 impl Gauge {
-    pub(super) fn read(lab: &Lab, agents: &[Agent]) -> Result<Self> {
+    /// Reads several times: the least memory counts. Allocators give back now and then what they keep.
+    pub(super) fn settled(lab: &Lab, agents: &[Agent]) -> Result<Self> {
+        let mut settled = Self::read(lab, agents)?;
+        for _ in 0..READINGS {
+            sleep(BETWEEN);
+            let memory = Self::read(lab, agents)?.memory;
+            settled.memory = settled.memory.min(memory);
+        }
+        Ok(settled)
+    }
+
+    fn read(lab: &Lab, agents: &[Agent]) -> Result<Self> {
         let mut all = Self::default();
         for agent in agents {
             let id = agent.id().context("an agent has ended")?;

@@ -48,7 +48,7 @@ pub(crate) fn run(minutes: u32) -> Result<ExitCode> {
     while gauges.len() < 3 || Instant::now() < end {
         total.add(&round(&lab, &stage, &guest)?);
         thread::sleep(REST);
-        let gauge = Gauge::read(&lab, stage.agents())?;
+        let gauge = Gauge::settled(&lab, stage.agents())?;
         say("soak", &format!("{gauge}; {total}"));
         gauges.push(gauge);
     }
@@ -60,7 +60,7 @@ pub(crate) fn run(minutes: u32) -> Result<ExitCode> {
         total.add(&stage.call_once()?);
     }
     thread::sleep(REST);
-    let replaced = Gauge::read(&lab, stage.agents())?;
+    let replaced = Gauge::settled(&lab, stage.agents())?;
     say(
         "soak",
         &format!("{replaced}; agents replaced {REPLACED} times"),
