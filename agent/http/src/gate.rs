@@ -44,7 +44,7 @@ pub trait Gate {
     /// cannot be known.
     fn has_closed(&self, party: Party, socket: &TcpStream) -> bool;
 
-    /// Reports that there is no memory for a request, which is refused before it is judged.
+    /// Reports a request that is refused before it is judged, because memory is short.
     fn out_of_memory(&self, exhausted: AccountExhausted);
 }
 

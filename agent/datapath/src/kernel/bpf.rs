@@ -277,7 +277,7 @@ pub(crate) fn set_inner_map(outer: BorrowedFd<'_>, inner: BorrowedFd<'_>) -> io:
 /// The map's keys have the size of `K`, and its values that of `V`, of which every pattern of bytes is valid.
 ///
 /// # Errors
-/// ENOENT if there is no such entry.
+/// ENOENT if the map does not have the key.
 pub(crate) unsafe fn take_entry<K: aya::Pod, V: aya::Pod>(
     map: BorrowedFd<'_>,
     key: &K,

@@ -238,7 +238,8 @@ fn loopback(family: IpFamily, port: u16) -> SocketAddr {
 fn listen(families: &[IpFamily], port: u16) -> Result<Vec<TcpListener>, ListenersError> {
     let listen = |address| {
         let socket = bind(address)?;
-        // What it accepts inherits both. Whoever writes has gathered the bytes; Nagle's algorithm would only delay.
+        // Accepted sockets inherit both. The relay gathers bytes before it writes, so Nagle's algorithm would only
+        // delay them.
         keep_alive(&socket)?;
         socket.set_tcp_nodelay(true)?;
         socket.listen(BACKLOG)?;

@@ -104,7 +104,7 @@ pub(super) enum SessionEnd {
 enum NoRequest {
     Malformed(Malformed),
     TimedOut,
-    /// There is no memory for its head, which has been reported.
+    /// Memory is too short for its head. This has been reported.
     NoMemory,
     /// The client has ended its side, or the application did something unrequested.
     Ended,

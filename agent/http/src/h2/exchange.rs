@@ -368,7 +368,7 @@ async fn download(
     }
 }
 
-/// A response that there is no memory for. It counts as the application's failure.
+/// Refuses a response because memory is short. It counts as the application's failure.
 fn no_memory(exhausted: AccountExhausted) -> (ExchangeFailure, Option<Reason>) {
     tracing::debug!(%exhausted, "a response was refused");
     (ExchangeFailure::Lost, Some(Reason::CANCEL))

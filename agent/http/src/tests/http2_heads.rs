@@ -166,7 +166,7 @@ fn what_is_judged_is_what_the_application_gets_after_a_malformed_head() {
             (":authority", b"a.com"),
             (":path", b"/denied"),
             ("who", b"mallory"),
-            ("Who", b"nobody"),
+            ("Who", b"trudy"),
             (":path", b"/\xff"),
             ("who", b"alice"),
             (":path", b"/fine"),
